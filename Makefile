@@ -1,0 +1,49 @@
+# Everything lands in .venv; nothing outside this folder is changed except, for the browser tests,
+# Debian's chromium where it is missing and can be installed.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup check test demo bench lock clean browser
+
+help: ## list the commands
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP) ## make .venv with everything pinned in constraints.txt
+
+$(STAMP): constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Handbell needs Python 3.11 or newer; {sys.executable} is {v.major}.{v.minor}. Name another with: make $(MAKECMDGOALS) PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+check: setup ## format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: setup browser ## every test
+	$(BIN)/python -m pytest
+
+demo: setup ## send a notification to a virtual phone and see it arrive
+	$(BIN)/handbell demo
+
+bench: setup ## measure Handbell against its peers, side by side
+	$(BIN)/python -m bench
+
+browser:
+	@command -v chromium >/dev/null 2>&1 || { \
+	  echo "chromium is missing; trying to install Debian's package for the browser tests"; \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
+	    apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
+	  else false; fi; } || echo "chromium could not be installed: the browser tests will be skipped"
+
+lock: ## write constraints.txt anew (needs uv on PATH)
+	uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-header --quiet --upgrade -o constraints.txt
+
+clean: ## remove what setup and the tools made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,21 @@
+"""Small helpers for the texts that people read."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+def sentence(text: str) -> str:
+    """Return the text stripped and closed with a full stop, unless it has its own end or is empty."""
+    text = text.strip()
+    return text if not text or text[-1] in ".!?:" else text + "."
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """Return the known word that was most likely meant, or None when nothing is near."""
+    found = get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
+def count(number: int, singular: str, plural: str | None = None) -> str:
+    """Return the number with its noun: ``1 device``, ``2 devices``, ``12,000 devices``."""
+    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"

@@ -1,0 +1,1 @@
+"""From one notification to one outcome per session."""

@@ -1,0 +1,173 @@
+"""Every error that Handbell raises, as one tree.
+
+::
+
+    HandbellError
+    ├── SettingsError           a setting, an environment variable or an option cannot be used
+    ├── NotificationError       what was written cannot be sent as it stands
+    │   └── PayloadTooLargeError
+    ├── RecipientsError         whom the sender named cannot be understood
+    ├── AppError
+    │   ├── UnknownAppError
+    │   ├── AmbiguousAppError
+    │   └── AppExistsError
+    ├── CredentialError         a key or certificate cannot be read, or does not fit
+    │   └── MissingCredentialError
+    ├── RegistryError           a user or a session cannot be found or written as asked
+    ├── StorageError            the database or the home folder cannot be used
+    │   ├── DatabaseLockedError
+    │   ├── DatabaseFullError
+    │   └── ReadOnlyError
+    ├── GatewayError            a push service cannot be used at all from here
+    └── TwinError               the twin is not running, or cannot start
+
+Each says what happened, and in :attr:`HandbellError.fix` what to do next. ``code`` is stable and
+documented in docs/errors.md; ``status`` is the HTTP status the send server answers with.
+What became of one push is never an exception: see :mod:`handbell.gateways.gateway`.
+"""
+
+from typing import ClassVar
+
+from ._text import sentence
+
+
+class HandbellError(Exception):
+    """The root: whatever Handbell itself raises on purpose is one of these.
+
+    ``what`` says what is wrong and where; ``fix`` says what to do. The text of the error is both.
+    """
+
+    code: ClassVar[str] = "error"
+    status: ClassVar[int] = 500
+
+    def __init__(self, what: str, *, fix: str = "") -> None:
+        super().__init__(" ".join(part for part in (sentence(what), sentence(fix)) if part))
+        self.what = sentence(what)
+        self.fix = sentence(fix)
+
+
+class SettingsError(HandbellError):
+    """A setting, an environment variable or an option cannot be used."""
+
+    code = "settings-invalid"
+
+
+class NotificationError(HandbellError):
+    """What was written cannot be sent as it stands."""
+
+    code = "notification-invalid"
+    status = 422
+
+
+class PayloadTooLargeError(NotificationError):
+    """The payload is over the push service's limit; ``size`` and ``limit`` are in bytes."""
+
+    code = "payload-too-large"
+    status = 413
+
+    def __init__(self, what: str, *, fix: str = "", size: int, limit: int) -> None:
+        super().__init__(what, fix=fix)
+        self.size = size
+        self.limit = limit
+
+
+class RecipientsError(HandbellError):
+    """Whom the sender named cannot be understood."""
+
+    code = "recipients-invalid"
+    status = 422
+
+
+class AppError(HandbellError):
+    """An app cannot be read or written as asked."""
+
+    code = "app-invalid"
+    status = 422
+
+
+class UnknownAppError(AppError):
+    """No app answers to the given id, name or bundle id."""
+
+    code = "app-unknown"
+    status = 404
+
+
+class AmbiguousAppError(AppError):
+    """More than one app answers to the given name or bundle id, or none was named.
+
+    ``candidates`` holds the app ids to choose from.
+    """
+
+    code = "app-ambiguous"
+    status = 409
+
+    def __init__(self, what: str, *, fix: str = "", candidates: tuple[str, ...] = ()) -> None:
+        super().__init__(what, fix=fix)
+        self.candidates = candidates
+
+
+class AppExistsError(AppError):
+    """An app with this team id and bundle id is already there."""
+
+    code = "app-exists"
+    status = 409
+
+
+class CredentialError(HandbellError):
+    """A key or certificate cannot be read, or does not fit the app."""
+
+    code = "credential-invalid"
+    status = 422
+
+
+class MissingCredentialError(CredentialError):
+    """The app has no key and no certificate for the environment asked for."""
+
+    code = "credential-missing"
+    status = 409
+
+
+class RegistryError(HandbellError):
+    """A user or a session cannot be found or written as asked."""
+
+    code = "registry-invalid"
+    status = 422
+
+
+class StorageError(HandbellError):
+    """The database or the home folder cannot be used."""
+
+    code = "storage-failed"
+    status = 503
+
+
+class DatabaseLockedError(StorageError):
+    """Another process held the database for longer than we wait."""
+
+    code = "database-locked"
+
+
+class DatabaseFullError(StorageError):
+    """The disk, or the space the database may use, is full."""
+
+    code = "database-full"
+
+
+class ReadOnlyError(StorageError):
+    """The database or the home folder cannot be written."""
+
+    code = "storage-read-only"
+
+
+class GatewayError(HandbellError):
+    """A push service cannot be used at all from here."""
+
+    code = "gateway-failed"
+    status = 502
+
+
+class TwinError(HandbellError):
+    """The twin is not running, or cannot start."""
+
+    code = "twin-failed"
+    status = 502

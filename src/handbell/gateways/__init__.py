@@ -1,0 +1,1 @@
+"""Clients of push services: each knows one protocol and neither queue nor database."""

@@ -1,0 +1,120 @@
+"""What a push service looks like from the inside: pushes in, outcomes out.
+
+A gateway knows neither queue nor database. It is given :class:`Push` values, which share one
+:class:`Message`, and reports exactly one :data:`Outcome` for each. Outcomes are values, never
+exceptions: what became of one push must not disturb the others.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from .apns.protocol import Reaction
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What every device of one send is told: ready bytes and headers, checked before sending.
+
+    ``headers`` are the pairs that are the same for every device, lower-case names first.
+    ``expires_at`` is in UNIX seconds, or None when the push service's own policy applies.
+    """
+
+    payload: bytes
+    headers: tuple[tuple[str, str], ...]
+    topic: str
+    push_type: str
+    priority: int
+    collapse_id: str | None = None
+    expires_at: int | None = None
+
+
+class Push(NamedTuple):
+    """One message to one device, as a gateway needs it.
+
+    ``key`` is the caller's own handle (the delivery's id), handed back untouched. ``address`` is the
+    device token or simulator id, ``environment`` where it lives, ``apns_id`` the id to send under.
+    ``collapse_id`` is set for a repeat whose first end is unknown, so that the phone shows it once;
+    the message's own collapse id wins.
+    """
+
+    key: int
+    address: str
+    environment: str
+    apns_id: str
+    message: Message
+    collapse_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The push service took it. That is not yet shown.
+
+    ``unique_id`` is Apple's key for its delivery log (development hosts only).
+    """
+
+    apns_id: str
+    unique_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The push service said no. ``reason`` is its own word, ``reaction`` what is to be done."""
+
+    reason: str
+    reaction: Reaction
+    status: int
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceGone:
+    """The device no longer takes this app's notifications since ``since`` (UNIX milliseconds)."""
+
+    reason: str
+    since: int | None
+    status: int = 410
+
+
+@dataclass(frozen=True, slots=True)
+class RetryLater:
+    """It was certainly not taken, and may be sent again.
+
+    ``after`` is the wait in seconds that the service asked for (``Retry-After``), or None.
+    ``reaction`` says whom the wait concerns; ``status`` is 0 when no answer came.
+    """
+
+    reason: str
+    reaction: Reaction
+    after: float | None = None
+    status: int = 0
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """The request went out and no answer came back: it may or may not have been taken."""
+
+    reason: str
+    detail: str = ""
+
+
+Outcome = Accepted | Refused | DeviceGone | RetryLater | Unknown
+Report = Callable[[Push, Outcome], None]
+"""Called once for each push, in the event loop, as its end becomes known."""
+
+
+class Gateway(Protocol):
+    """One push service, or one way to it."""
+
+    async def send(self, batch: Sequence[Push], report: Report) -> None:
+        """Send every push of the batch and report each end as it comes.
+
+        Returns when each was reported exactly once. Several calls may run at the same time; they
+        share connections. Raises :class:`~handbell.errors.CredentialError` before anything is sent
+        when the credential cannot be used; nothing that one push meets is raised.
+        """
+
+    async def close(self) -> None:
+        """Finish what is in flight, then close the connections."""
+

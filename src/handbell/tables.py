@@ -1,0 +1,167 @@
+"""The schema, in one place: what Alembic compares itself with and every store writes to.
+
+All instants are UNIX milliseconds (UTC) in integers; ``NULL`` where something has not happened.
+"""
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+metadata: Final = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# SQLite makes only an INTEGER primary key the row id; PostgreSQL wants the width spelled out.
+_Id = BigInteger().with_variant(Integer(), "sqlite")
+
+
+def _instant(name: str, *, required: bool = False) -> Column[int]:
+    return Column(name, BigInteger, nullable=not required)
+
+
+apps: Final = Table(
+    "apps",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("team_id", Text, nullable=False),
+    Column("bundle_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("is_enabled", Boolean, nullable=False, server_default=text("true")),
+    _instant("created_at", required=True),
+    UniqueConstraint("team_id", "bundle_id"),
+)
+
+credentials: Final = Table(
+    "credentials",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("app_id", _Id, ForeignKey("apps.id", ondelete="CASCADE"), nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("key_id", Text, nullable=False),
+    # Limits the credential to one environment; NULL serves both.
+    Column("environment", Text, nullable=True),
+    Column("fingerprint", Text, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    _instant("expires_at"),
+    _instant("created_at", required=True),
+    CheckConstraint("kind IN ('key', 'certificate')", name="kind"),
+    UniqueConstraint("app_id", "key_id"),
+)
+
+users: Final = Table(
+    "users",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("app_id", _Id, ForeignKey("apps.id", ondelete="CASCADE"), nullable=False),
+    Column("mail", Text, nullable=True),
+    Column("external_id", Text, nullable=True),
+    _instant("created_at", required=True),
+    CheckConstraint("mail IS NOT NULL OR external_id IS NOT NULL", name="named"),
+    UniqueConstraint("app_id", "mail"),
+    UniqueConstraint("app_id", "external_id"),
+)
+
+sessions: Final = Table(
+    "sessions",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("app_id", _Id, ForeignKey("apps.id", ondelete="CASCADE"), nullable=False),
+    Column("user_id", _Id, ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    Column("token", Text, nullable=False),
+    Column("platform", Text, nullable=False),
+    Column("environment", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    # Why it is closed or quarantined: a push service's reason or our own word.
+    Column("reason", Text, nullable=True),
+    Column("locale", Text, nullable=True),
+    Column("time_zone", Text, nullable=True),
+    Column("device", Text, nullable=True),
+    # The session id of the system this was imported from.
+    Column("external_id", Text, nullable=True),
+    _instant("created_at", required=True),
+    _instant("registered_at", required=True),
+    _instant("accepted_at"),
+    _instant("closed_at"),
+    CheckConstraint("status IN ('pending', 'active', 'quarantined', 'closed')", name="status"),
+    CheckConstraint("environment IN ('production', 'development', 'twin')", name="environment"),
+    Index("ix_sessions_user_id", "user_id"),
+    Index("ix_sessions_app_id_status", "app_id", "status", "id"),
+    # One token, one owner: whatever a race does, the database holds it.
+    Index(
+        "uq_sessions_owner",
+        "app_id",
+        "token",
+        unique=True,
+        sqlite_where=text("status <> 'closed'"),
+        postgresql_where=text("status <> 'closed'"),
+    ),
+)
+
+notifications: Final = Table(
+    "notifications",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    # 15 hex digits, the name that users see; every apns-id of this notification begins with it.
+    Column("public_id", Text, nullable=False, unique=True),
+    # The app id in full, so that an app without a registry entry has a ledger too.
+    Column("app", Text, nullable=False),
+    Column("content", Text, nullable=False),
+    Column("recipients", Text, nullable=False),
+    _instant("created_at", required=True),
+    _instant("expires_at"),
+    Index("ix_notifications_created_at", "created_at"),
+)
+
+deliveries: Final = Table(
+    "deliveries",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column(
+        "notification_id",
+        _Id,
+        ForeignKey("notifications.id", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    # NULL for a device token or simulator that the sender named and no session holds.
+    Column("session_id", _Id, ForeignKey("sessions.id", ondelete="SET NULL"), nullable=True),
+    Column("gateway", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("mail", Text, nullable=True),
+    Column("environment", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("reason", Text, nullable=True),
+    Column("status", Integer, nullable=True),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("unique_id", Text, nullable=True),
+    _instant("created_at", required=True),
+    _instant("sent_at"),
+    _instant("finished_at"),
+    _instant("displayed_at"),
+    _instant("opened_at"),
+    CheckConstraint(
+        "state IN ('queued', 'sending', 'held', 'sent', 'failed', 'expired', 'cancelled')",
+        name="state",
+    ),
+    Index("ix_deliveries_notification_id", "notification_id", "state"),
+    Index("ix_deliveries_session_id", "session_id"),
+)

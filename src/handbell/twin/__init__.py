@@ -1,0 +1,1 @@
+"""Apple's side, for development: an APNs server that can misbehave, and virtual phones."""
