@@ -1,0 +1,331 @@
+"""The one database: open it, read it, write it, bring its schema up to date.
+
+SQLite is the default and needs no server; docs/decisions/0002-sqlite-first.md says what it is set
+to and why. Statements of the stores are SQLAlchemy Core without anything that only SQLite knows.
+"""
+
+import errno
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, Self
+
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+
+from .errors import (
+    DatabaseFullError,
+    DatabaseLockedError,
+    ReadOnlyError,
+    SettingsError,
+    StorageError,
+)
+from .migrations import HEAD, VERSION_TABLE
+from .tables import metadata
+
+WAIT_SECONDS: Final = 5.0
+"""How long a write waits for its turn before :class:`DatabaseLockedError`."""
+
+_WRITES: Final = "handbell_writes"
+_MIGRATION_LOCK: Final = 0x68616E6462656C6C
+
+
+class Database:
+    """One database, shared by threads; several processes may use the same one.
+
+    ``url`` is an SQLAlchemy URL. Nothing is opened before the first use: :meth:`open` is the way
+    to a database that is ready. ``wait`` is in seconds. Whatever goes wrong inside :meth:`read`
+    and :meth:`write` comes out as a :class:`~handbell.errors.StorageError`.
+    """
+
+    def __init__(self, url: str, *, wait: float = WAIT_SECONDS) -> None:
+        self._url = _understood(url)
+        self._wait = wait
+        # Waiting threads are woken in turn here, where SQLite would let them poll for its lock.
+        self._turn = threading.Lock()
+        self._engine = _engine(self._url, wait)
+
+    def __repr__(self) -> str:
+        return f"Database({self.name!r})"
+
+    @property
+    def name(self) -> str:
+        """The URL without its password, for messages."""
+        return self._url.render_as_string(hide_password=True)
+
+    @property
+    def path(self) -> Path | None:
+        """The file of an SQLite database, else None."""
+        return _file(self._url)
+
+    @classmethod
+    def open(cls, url: str, *, migrate: bool | None = None, wait: float = WAIT_SECONDS) -> Self:
+        """Return a database whose schema is the newest, made on the spot when it is not there.
+
+        ``migrate`` allows to bring an older schema up to date; None allows it for SQLite only,
+        since a shared server is upgraded once, by ``handbell db upgrade``. Raises
+        :class:`StorageError` when the schema is newer than this Handbell, is older and may not be
+        migrated, or is not Handbell's.
+        """
+        database = cls(url, wait=wait)
+        try:
+            database._prepare(allowed=database.path is not None if migrate is None else migrate)
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Yield a connection that sees one state of the database throughout."""
+        with self._explained(), self._engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """Yield a connection whose work is committed at the end, all of it or nothing.
+
+        Writers take turns, so do not open one inside another, and keep it short. When it returns
+        the work survives a crash of the process and of the machine.
+        """
+        if self.path is None:
+            with self._explained(), self._engine.begin() as connection:
+                yield connection
+            return
+        if not self._turn.acquire(timeout=self._wait):
+            raise self._locked()
+        try:
+            options = self._engine.execution_options(**{_WRITES: True})
+            with self._explained(), options.begin() as connection:
+                yield connection
+        finally:
+            self._turn.release()
+
+    def revision(self) -> str | None:
+        """Return the revision of the schema, or None when there is none yet."""
+        with self.read() as connection:
+            return _revision(connection)
+
+    def migrate(self) -> bool:
+        """Bring the schema up to date and say whether anything was to do.
+
+        Safe when several processes start at once: one migrates, the others wait and find it done.
+        """
+        with self.write() as connection:
+            if connection.dialect.name == "postgresql":
+                lock = text("SELECT pg_advisory_xact_lock(:lock)")
+                connection.execute(lock, {"lock": _MIGRATION_LOCK})
+            before = self._checked_revision(connection)
+            if before != HEAD:
+                _upgrade(connection)
+        return before != HEAD
+
+    def close(self) -> None:
+        """Close every connection that is not in use."""
+        self._engine.dispose()
+
+    def _prepare(self, *, allowed: bool) -> None:
+        path = self.path
+        if path is not None and not _is_uri(self._url):
+            _make_file(path)
+            self._use_wal()
+        with self.read() as connection:
+            revision = self._checked_revision(connection)
+        if revision == HEAD:
+            return
+        if not allowed:
+            raise StorageError(
+                f"The schema of {self.name} is at {revision or 'nothing'}, but {HEAD} is needed",
+                fix="Run: handbell db upgrade",
+            )
+        self.migrate()
+
+    def _checked_revision(self, connection: Connection) -> str | None:
+        revision = _revision(connection)
+        if revision is None:
+            if set(metadata.tables) & set(inspect(connection).get_table_names()):
+                raise StorageError(
+                    f"{self.name} holds tables that are not Handbell's",
+                    fix="Point HANDBELL_DATABASE_URL to a database of Handbell's own",
+                )
+        elif revision > HEAD:
+            raise StorageError(
+                f"{self.name} was written by a newer Handbell: its schema is {revision}, and this "
+                f"one knows {HEAD}",
+                fix="Upgrade Handbell here, or use another database",
+            )
+        return revision
+
+    def _use_wal(self) -> None:
+        # SQLite refuses at once, without its busy time-out, while another process switches too.
+        deadline = time.monotonic() + self._wait
+        while True:
+            try:
+                with self._explained(), self._engine.connect() as connection:
+                    raw = connection.connection.driver_connection
+                    if raw is not None:
+                        raw.execute("PRAGMA journal_mode = WAL").close()
+                    return
+            except DatabaseLockedError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except DBAPIError as error:
+            raise self._storage_error(error.orig) from error
+        except SQLAlchemyError as error:
+            raise StorageError(f"The database {self.name} failed: {error}") from error
+
+    def _storage_error(self, error: BaseException | None) -> StorageError:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        match code:
+            case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+                return self._locked()
+            case sqlite3.SQLITE_FULL:
+                return DatabaseFullError(
+                    f"There is no space left for the database {self.name}",
+                    fix="Free space on its disk; nothing that was accepted is lost",
+                )
+            case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
+                return ReadOnlyError(
+                    f"The database {self.name} cannot be written",
+                    fix="Give this user the right to write the file and its folder",
+                )
+            case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT:
+                return StorageError(
+                    f"{self.name} is damaged or not an SQLite database",
+                    fix="Restore it from a backup, or move it away to begin anew",
+                )
+            case sqlite3.SQLITE_CANTOPEN:
+                return StorageError(
+                    f"The database {self.name} cannot be opened",
+                    fix="Check that its folder is there, that it is a file, and who may read it",
+                )
+        return StorageError(
+            f"The database {self.name} failed: {error}",
+            fix="Check the database and HANDBELL_DATABASE_URL",
+        )
+
+    def _locked(self) -> DatabaseLockedError:
+        return DatabaseLockedError(
+            f"Another process has held the database {self.name} for more than {self._wait:g} s",
+            fix="Try again; if it lasts, find out who keeps the file open, a backup for example",
+        )
+
+
+def private_folder(path: Path) -> Path:
+    """Return the folder, made with mode 700 when it is missing.
+
+    Raises :class:`ReadOnlyError` where it may not be made, :class:`StorageError` otherwise.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(error, path) from error
+    return path
+
+
+def storage_error(error: OSError, path: Path) -> StorageError:
+    """Return what the operating system's refusal to write ``path`` means to the operator."""
+    why = error.strerror or type(error).__name__
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return ReadOnlyError(
+            f"{path} cannot be written: {why}",
+            fix="Give this user the right to write there, or set HANDBELL_HOME to another folder",
+        )
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DatabaseFullError(f"{path} cannot be written: {why}", fix="Free space on its disk")
+    return StorageError(
+        f"{path} cannot be used: {why}", fix="Set HANDBELL_HOME to a folder that can be used"
+    )
+
+
+def _understood(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        parsed = None
+    if parsed is None or parsed.get_backend_name() not in ("sqlite", "postgresql"):
+        raise SettingsError(
+            "The database URL is not one that Handbell understands",
+            fix="Set HANDBELL_DATABASE_URL to sqlite:////path/to/handbell.db, or remove it",
+        )
+    if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
+        raise SettingsError(
+            "A database in memory is gone with its connection",
+            fix="Set HANDBELL_DATABASE_URL to a file: sqlite:////path/to/handbell.db",
+        )
+    return parsed
+
+
+def _engine(url: URL, wait: float) -> Engine:
+    arguments = {"timeout": wait} if url.get_backend_name() == "sqlite" else {}
+    try:
+        engine = create_engine(url, connect_args=arguments)
+    except (NoSuchModuleError, ModuleNotFoundError) as error:
+        raise SettingsError(
+            f"The driver of the database URL is not installed: {error}",
+            fix="Install it, or name another in HANDBELL_DATABASE_URL",
+        ) from error
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _set_up)
+        event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _set_up(connection: sqlite3.Connection, _record: object) -> None:
+    # Else the driver begins transactions by itself, and too late for a write lock.
+    connection.isolation_level = None
+    for pragma in ("foreign_keys = ON", "synchronous = FULL"):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin(connection: Connection) -> None:
+    writes = connection.get_execution_options().get(_WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _file(url: URL) -> Path | None:
+    if url.get_backend_name() != "sqlite" or url.database is None:
+        return None
+    return Path(url.database.removeprefix("file:"))
+
+
+def _is_uri(url: URL) -> bool:
+    return bool(url.database and url.database.startswith("file:"))
+
+
+def _make_file(path: Path) -> None:
+    private_folder(path.parent)
+    # SQLite gives its journal files the mode of the database: mails and tokens are in both.
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_RDONLY, 0o600))
+    except OSError as error:
+        raise storage_error(error, path) from error
+
+
+def _revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return None
+    found: Any = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608
+    return None if found is None else str(found)
+
+
+def _upgrade(connection: Connection) -> None:
+    from alembic import command  # noqa: PLC0415 - slow to load, and hardly ever needed
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
