@@ -1,0 +1,338 @@
+"""What the sender wrote: content and options, checked where it comes in."""
+
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field, fields, replace
+from types import MappingProxyType
+from typing import Any, Final, Self
+
+from handbell.errors import NotificationError
+
+from . import values
+from .values import CriticalSound
+
+Reader = Callable[[str, Any], Any]
+
+_TEXTS = (
+    "subtitle",
+    "body",
+    "launch_image",
+    "title_loc_key",
+    "subtitle_loc_key",
+    "loc_key",
+    "thread_id",
+    "category",
+    "target_content_id",
+    "interruption_level",
+    "filter_criteria",
+    "url",
+    "image_url",
+    "event",
+    "attributes_type",
+    "input_push_channel",
+    "push_type",
+    "collapse_id",
+)
+_FLAGS = ("content_available", "mutable_content", "content_changed", "input_push_token", "silent")
+_INSTANTS = ("expires_at", "timestamp", "stale_date", "dismissal_date")
+_MAPPINGS = ("user_info", "content_state", "attributes")
+
+_READERS: Final[Mapping[str, Reader]] = MappingProxyType(
+    {
+        "title": values.title,
+        "color": values.color,
+        "sound": values.sound,
+        "badge": values.whole,
+        "priority": values.whole,
+        "relevance_score": values.number,
+        "ttl": values.ttl,
+        **dict.fromkeys(_TEXTS, values.text),
+        **dict.fromkeys(("title_loc_args", "subtitle_loc_args", "loc_args"), values.texts),
+        **dict.fromkeys(_FLAGS, values.flag),
+        **dict.fromkeys(_INSTANTS, values.instant),
+        **dict.fromkeys(_MAPPINGS, values.json_mapping),
+    }
+)
+
+_ALERT_TEXTS = ("title", "subtitle", "body", "title_loc_key", "subtitle_loc_key", "loc_key")
+_SHOWN = (*_ALERT_TEXTS, "badge", "sound")
+_DONE = ("silent", "content_available", "content_changed", "event")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record of the app's data, to be opened by a tap: its data class and its primary key."""
+
+    data_class: str
+    primary_key: str | int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "data_class", _data_class(self.data_class))
+        object.__setattr__(self, "primary_key", _primary_key(self.primary_key))
+
+    def to_user_info(self) -> dict[str, Any]:
+        """Return the members of ``user_info`` by which the app finds the record."""
+        return {"dataClass": self.data_class, "entity": {"primaryKey": self.primary_key}}
+
+
+Target = str | Mapping[str, Any] | tuple[str, str | int] | Record
+"""What :meth:`Notification.with_target` opens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notification:
+    """One notification: what is shown, what is handed to the app, and how it is to be sent.
+
+    Built from keywords or, at a border, by :meth:`read`; docs/notification.md lists every field.
+    A field that is None, False or an empty text is absent. Instants are UNIX seconds (a datetime
+    with a zone or ISO 8601 text is read too), ``ttl`` is in seconds. Mappings are copied; do not
+    change the copies. Raises :class:`~handbell.errors.NotificationError` for a value of the wrong
+    kind, for two that exclude each other, and when there is nothing to send.
+    """
+
+    title: str | None = None
+    subtitle: str | None = None
+    body: str | None = None
+    launch_image: str | None = None
+    title_loc_key: str | None = None
+    title_loc_args: tuple[str, ...] = ()
+    subtitle_loc_key: str | None = None
+    subtitle_loc_args: tuple[str, ...] = ()
+    loc_key: str | None = None
+    loc_args: tuple[str, ...] = ()
+    badge: int | None = None
+    sound: str | CriticalSound | None = None
+    color: str | None = None
+    thread_id: str | None = None
+    category: str | None = None
+    url: str | None = None
+    image_url: str | None = None
+    content_available: bool = False
+    mutable_content: bool = False
+    silent: bool = False
+    target_content_id: str | None = None
+    interruption_level: str | None = None
+    relevance_score: float | None = None
+    filter_criteria: str | None = None
+    content_changed: bool = False
+    event: str | None = None
+    timestamp: int | None = None
+    content_state: Mapping[str, Any] | None = field(default=None, hash=False)
+    stale_date: int | None = None
+    dismissal_date: int | None = None
+    attributes_type: str | None = None
+    attributes: Mapping[str, Any] | None = field(default=None, hash=False)
+    input_push_token: bool = False
+    input_push_channel: str | None = None
+    user_info: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    priority: int | None = None
+    push_type: str | None = None
+    expires_at: int | None = None
+    ttl: int | None = None
+    collapse_id: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, absent in _ABSENT.items():
+            value = getattr(self, name)
+            if value is not absent:
+                plain = _READERS[name](name, absent if value is None else value)
+                object.__setattr__(self, name, plain)
+        _check_user_info(self)
+        _check_options(self)
+        _check_loc_args(self)
+        _check_says_something(self)
+
+    @classmethod
+    def read(cls, value: object) -> Self:
+        """Return the notification that was written, as one already or as a mapping of its fields.
+
+        Each field may be spelled ``image_url``, ``imageUrl`` or ``image-url``; null is absent.
+        Raises :class:`~handbell.errors.NotificationError`, for an unknown key with the nearest
+        known name. The mapping is not changed.
+        """
+        if isinstance(value, cls):
+            return value
+        if not isinstance(value, Mapping):
+            raise NotificationError(
+                f"The notification is {values.shown(value)}",
+                fix='It must be a mapping, such as {"title": "Hello", "body": "How are you?"}',
+            )
+        return cls(**_by_field(value, SPELLINGS, "in the notification"))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields that are set, by their snake_case names, ready for JSON.
+
+        ``Notification.read(notification.to_dict()) == notification``.
+        """
+        return {
+            name: _plain(value)
+            for name, absent in _ABSENT.items()
+            if (value := getattr(self, name)) != absent
+        }
+
+    def with_target(self, target: Target) -> Self:
+        """Return a copy that makes the app open a data class, or one record of it.
+
+        ``target`` is the name of a data class, a :class:`Record`, a pair (data class, primary key)
+        or a mapping ``{"dataClass": …, "entity": {"primaryKey": …}}``, with ``entity`` left out for
+        the class itself. It goes into ``user_info``, under the names that the 4D mobile app reads;
+        for a record the app is asked to synchronise (``dataSynchro``) unless the caller has set it.
+        """
+        record = _record(target)
+        if isinstance(record, Record):
+            info = {"dataSynchro": True, **self.user_info, **record.to_user_info()}
+        else:
+            info = {**self.user_info, "dataClass": record}
+        return replace(self, user_info=info)
+
+    def expiry(self, now: float) -> int | None:
+        """Return when it expires, in UNIX seconds, for a notification accepted at ``now``.
+
+        0 asks for one attempt and no storage; None leaves it to the push service.
+        """
+        if self.ttl is not None:
+            return int(now) + self.ttl if self.ttl else 0
+        return self.expires_at
+
+    @property
+    def has_alert(self) -> bool:
+        """Whether there is a text to show."""
+        return any(getattr(self, name) for name in _ALERT_TEXTS)
+
+
+_ABSENT: Final[Mapping[str, Any]] = MappingProxyType(
+    {item.name: {} if item.name == "user_info" else item.default for item in fields(Notification)}
+)
+
+
+def _camel(name: str) -> str:
+    head, *rest = name.split("_")
+    return head + "".join(word.title() for word in rest)
+
+
+SPELLINGS: Final = MappingProxyType(
+    {
+        spelling: name
+        for name in _ABSENT
+        for spelling in (name.replace("_", "-"), _camel(name), name)
+    }
+)
+"""Every key that :meth:`Notification.read` knows, and the field it means."""
+
+
+def _by_field(given: Mapping[Any, Any], known: Mapping[str, str], where: str) -> dict[str, Any]:
+    found: dict[str, tuple[str, Any]] = {}
+    for key, value in given.items():
+        name = known.get(key) if isinstance(key, str) else None
+        if name is None:
+            raise values.unknown(where, key, tuple(known))
+        if name in found and not _same(found[name][1], value):
+            raise NotificationError(
+                f"`{found[name][0]}` and `{key}` are one field, given twice with different values",
+                fix="Keep one of them",
+            )
+        found.setdefault(name, (key, value))
+    return {name: value for name, (_, value) in found.items()}
+
+
+def _same(one: object, other: object) -> bool:
+    return type(one) is type(other) and bool(one == other)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, CriticalSound):
+        return value.to_dict()
+    return list(value) if isinstance(value, tuple) else deepcopy(value)
+
+
+def _check_user_info(notification: Notification) -> None:
+    for key in ("aps", "data"):
+        if key in notification.user_info:
+            raise NotificationError(
+                f"`user_info` holds `{key}`, which Handbell writes itself",
+                fix="Choose another key for your own value",
+            )
+    url = notification.url
+    if url is not None and notification.user_info.get("url", url) != url:
+        raise NotificationError(
+            "`url` and `user_info.url` differ, and both go to one place", fix="Keep one of them"
+        )
+
+
+def _check_options(notification: Notification) -> None:
+    if notification.expires_at is not None and notification.ttl is not None:
+        raise NotificationError("Both `expires_at` and `ttl` are given", fix="Keep one of them")
+    shown = [name for name in _SHOWN if getattr(notification, name) is not None]
+    if notification.silent and shown:
+        raise NotificationError(
+            f"`silent` is set beside `{shown[0]}`: a silent notification shows and plays nothing",
+            fix="Drop one of the two; `content_available` wakes the app behind what is shown",
+        )
+
+
+def _check_loc_args(notification: Notification) -> None:
+    for key in ("title_loc_key", "subtitle_loc_key", "loc_key"):
+        args = key.replace("_key", "_args")
+        if getattr(notification, args) and getattr(notification, key) is None:
+            raise NotificationError(f"`{args}` is given without `{key}`", fix=f"Name the `{key}`")
+
+
+def _check_says_something(notification: Notification) -> None:
+    says = any(getattr(notification, name) is not None for name in _SHOWN)
+    does = any(getattr(notification, name) for name in _DONE)
+    if not (says or does or notification.push_type):
+        raise NotificationError(
+            "The notification has nothing to show and nothing to do",
+            fix="Give a `title`, a `body`, a `badge` or a `sound`, or set `silent` to wake the app",
+        )
+
+
+def _data_class(value: object) -> str:
+    name = values.text("data_class", value)
+    if name is None:
+        raise NotificationError(
+            "The data class to open has no name", fix="Name a data class, such as `Employee`"
+        )
+    return name
+
+
+def _primary_key(value: object) -> str | int:
+    if isinstance(value, str) and (key := values.text("primary_key", value)):
+        return key
+    if isinstance(value, int | float) and not isinstance(value, bool) and value % 1 == 0:
+        return int(values.number("primary_key", value))
+    raise NotificationError(
+        f"The primary key of the record to open is {values.shown(value)}",
+        fix="It must be a text or a whole number",
+    )
+
+
+def _record(target: object) -> Record | str:
+    """Return the record to open, or the name of the data class alone."""
+    if isinstance(target, Record):
+        return target
+    if isinstance(target, str):
+        return _data_class(target)
+    if isinstance(target, tuple) and len(target) == len(fields(Record)):
+        return Record(*target)
+    if isinstance(target, Mapping):
+        return _record_from_mapping(target)
+    raise NotificationError(
+        f"What to open is {values.shown(target)}",
+        fix="Name a data class, or a record as (data class, primary key)",
+    )
+
+
+def _record_from_mapping(target: Mapping[Any, Any]) -> Record | str:
+    spellings = {"dataClass": "data_class", "data_class": "data_class", "entity": "entity"}
+    given = _by_field(target, spellings, "in the target")
+    if given.get("entity") is None:
+        return _data_class(given.get("data_class"))
+    if not isinstance(given["entity"], Mapping):
+        raise NotificationError(
+            f"The target's `entity` is {values.shown(given['entity'])}",
+            fix='It must be a mapping, such as {"primaryKey": "42"}',
+        )
+    spellings = {"primaryKey": "primary_key", "primary_key": "primary_key"}
+    entity = _by_field(given["entity"], spellings, "in the target's entity")
+    return Record(given.get("data_class", ""), entity.get("primary_key", ""))

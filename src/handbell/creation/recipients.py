@@ -1,0 +1,217 @@
+"""Whom the sender named: mail addresses, device tokens, simulators, or everybody."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final, NoReturn, Self
+
+from handbell._mail import read_mail
+from handbell._text import nearest
+from handbell.errors import RecipientsError
+
+MIN_TOKEN_DIGITS: Final = 8
+MAX_TOKEN_DIGITS: Final = 512
+
+_HEX = re.compile(r"[0-9a-fA-F]+")
+_UDID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_SPACED_TOKEN = re.compile(r"[<\s]*[0-9a-fA-F]+(?:\s+[0-9a-fA-F]+)*[>\s]*")
+_LONGEST = max(MAX_TOKEN_DIGITS, 320)
+
+_KINDS: Final = ("mails", "device_tokens", "simulators")
+_SPELLINGS: Final = MappingProxyType(
+    {
+        "mails": "mails",
+        "device_tokens": "device_tokens",
+        "deviceTokens": "device_tokens",
+        "simulators": "simulators",
+        "everybody": "everybody",
+    }
+)
+_NOUNS: Final = MappingProxyType(
+    {"mails": "a mail address", "device_tokens": "a device token", "simulators": "a simulator"}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipients:
+    """Whom one notification is for; each is named once, in the order given.
+
+    ``mails`` are folded as :func:`~handbell._mail.read_mail` does, ``device_tokens`` are in lower
+    case, ``simulators`` are ``booted`` or a UDID in upper case. ``everybody`` stands for all active
+    sessions of the app and excludes the others. Raises :class:`~handbell.errors.RecipientsError`
+    when somebody cannot be understood or nobody is named.
+    """
+
+    mails: tuple[str, ...] = ()
+    device_tokens: tuple[str, ...] = ()
+    simulators: tuple[str, ...] = ()
+    everybody: bool = False
+
+    def __post_init__(self) -> None:
+        for kind in _KINDS:
+            object.__setattr__(self, kind, _of_kind(kind, getattr(self, kind)))
+        if not isinstance(self.everybody, bool):
+            raise RecipientsError(
+                f"`everybody` is {_shown(self.everybody)}", fix="It is true or false"
+            )
+        named = any(getattr(self, kind) for kind in _KINDS)
+        if self.everybody and named:
+            raise RecipientsError(
+                "Everybody and somebody are named at once", fix="Keep one of them"
+            )
+        if not (self.everybody or named):
+            raise RecipientsError(
+                "Nobody is named", fix="Name a mail address, such as `user@example.com`"
+            )
+
+    @classmethod
+    def read(cls, value: object) -> Self:
+        """Return the recipients that were named.
+
+        Takes one text, a list, tuple or set of texts, a mapping ``mails`` / ``device_tokens`` /
+        ``simulators`` (or ``deviceTokens``) of a text or a list each, or recipients read before. Of
+        a text without a kind, an even run of hex digits is a device token, ``booted`` or a UDID a
+        simulator, and a valid mail address a mail. Raises
+        :class:`~handbell.errors.RecipientsError` that says which item is wrong, and why.
+        """
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, Mapping):
+            return cls(**_by_kind(value))
+        sorted_out: dict[str, list[str]] = {kind: [] for kind in _KINDS}
+        for where, text in _texts("recipients", value):
+            kind, plain = _recognised(where, text)
+            sorted_out[kind].append(plain)
+        return cls(**{kind: tuple(texts) for kind, texts in sorted_out.items()})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what is named, ready for JSON; :meth:`read` makes equal recipients of it."""
+        if self.everybody:
+            return {"everybody": True}
+        return {kind: list(getattr(self, kind)) for kind in _KINDS if getattr(self, kind)}
+
+
+def _by_kind(given: Mapping[Any, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in given.items():
+        kind = _SPELLINGS.get(key) if isinstance(key, str) else None
+        if kind is None:
+            raise _unknown_key(key)
+        if kind in found:
+            raise RecipientsError(f"`{kind}` is given in two spellings", fix="Keep one of them")
+        if value is not None:
+            found[kind] = value
+    return found
+
+
+def _unknown_key(key: object) -> RecipientsError:
+    near = nearest(key[:80], _SPELLINGS) if isinstance(key, str) else None
+    return RecipientsError(
+        f"Unknown key in the recipients: {_shown(key)}",
+        fix=f"Did you mean `{near}`?" if near else f"Known are {', '.join(_KINDS)}",
+    )
+
+
+def _texts(name: str, value: object) -> Iterator[tuple[str, str]]:
+    """Yield each text with its place, for the errors."""
+    if isinstance(value, str):
+        yield name, value
+        return
+    if isinstance(value, bytes | bytearray) or not isinstance(value, Sequence | Set):
+        raise RecipientsError(
+            f"`{name}` is {_shown(value)}", fix="It must be a text or a list of texts"
+        )
+    items: Iterable[object] = value
+    for place, item in enumerate(items):
+        if not isinstance(item, str):
+            raise RecipientsError(
+                f"`{name}[{place}]` is {_shown(item)}", fix="Each recipient must be a text"
+            )
+        yield f"{name}[{place}]", item
+
+
+def _of_kind(kind: str, value: object) -> tuple[str, ...]:
+    found: dict[str, None] = {}
+    for where, text in _texts(kind, value):
+        actual, plain = _recognised(where, text)
+        if actual != kind:
+            raise RecipientsError(
+                f"`{where}` is {_shown(text)}, which is {_NOUNS[actual]}",
+                fix=f"Put it under `{actual}`",
+            )
+        found[plain] = None
+    return tuple(found)
+
+
+def _recognised(where: str, text: str) -> tuple[str, str]:
+    """Return the kind of a text and the form in which it is compared."""
+    plain = str.__str__(text).strip()
+    if _HEX.fullmatch(plain):
+        return "device_tokens", _token(where, plain)
+    if plain.lower() == "booted":
+        return "simulators", "booted"
+    if _UDID.fullmatch(plain):
+        return "simulators", plain.upper()
+    return "mails", _mail(where, plain)
+
+
+def _token(where: str, text: str) -> str:
+    if not MIN_TOKEN_DIGITS <= len(text) <= MAX_TOKEN_DIGITS:
+        _refuse(
+            where,
+            text,
+            f"a device token has {MIN_TOKEN_DIGITS} to {MAX_TOKEN_DIGITS} hex digits, "
+            f"this has {len(text):,}",
+            "Give the token in full, as the app sent it",
+        )
+    if len(text) % 2:
+        _refuse(
+            where,
+            text,
+            f"it has an odd number of hex digits ({len(text)})",
+            "Look whether a digit of the device token was lost",
+        )
+    return text.lower()
+
+
+def _mail(where: str, text: str) -> str:
+    if not text:
+        raise RecipientsError(f"`{where}` is empty", fix="Name a mail address or leave it out")
+    if "@" not in text:
+        _refuse(
+            where, text, "it is neither a mail address, a device token nor a simulator", _hint(text)
+        )
+    if len(text) > _LONGEST:
+        _refuse(where, text, "it is too long for a mail address", "Name one address in each text")
+    try:
+        return read_mail(text)
+    except ValueError as error:
+        _refuse(where, text, f"as a mail address it is not valid: {error}", _mail_hint(text))
+
+
+def _hint(text: str) -> str:
+    if _SPACED_TOKEN.fullmatch(text[:_LONGEST]):
+        return "Write a device token as hex digits alone, without blanks and angle brackets"
+    return (
+        "Write a mail address such as `user@example.com`, the hex digits of a device token, "
+        "`booted`, or the UDID of a simulator"
+    )
+
+
+def _mail_hint(text: str) -> str:
+    if "," in text or ";" in text:
+        return "Name several addresses as a list of texts"
+    if "<" in text:
+        return "Give the address alone, without the name and the angle brackets"
+    return "Write it as in `user@example.com`"
+
+
+def _refuse(where: str, text: str, why: str, fix: str) -> NoReturn:
+    raise RecipientsError(f"`{where}` is {_shown(text)}: {why}", fix=fix)
+
+
+def _shown(value: object, limit: int = 60) -> str:
+    if isinstance(value, str):
+        return repr(value) if len(value) <= limit else f"{value[:limit]!r} and more"
+    return "null" if value is None else f"a Python {type(value).__name__}"
