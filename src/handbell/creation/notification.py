@@ -75,7 +75,7 @@ class Record:
         return {"dataClass": self.data_class, "entity": {"primaryKey": self.primary_key}}
 
 
-Target = str | Mapping[str, Any] | tuple[str, str | int] | Record
+Target = str | Mapping[str, Any] | tuple[str, Any] | Record
 """What :meth:`Notification.with_target` opens."""
 
 

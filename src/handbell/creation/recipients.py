@@ -100,10 +100,6 @@ class Recipients:
         return {kind: list(getattr(self, kind)) for kind in _KINDS if getattr(self, kind)}
 
 
-EVERYBODY: Final = Recipients(everybody=True)
-"""All active sessions of the app."""
-
-
 def _by_kind(given: Mapping[Any, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in given.items():
@@ -229,3 +225,7 @@ def _shown(value: object, limit: int = 60) -> str:
     if isinstance(value, str):
         return repr(value) if len(value) <= limit else f"{value[:limit]!r} and more"
     return "null" if value is None else f"a Python {type(value).__name__}"
+
+
+EVERYBODY: Final = Recipients(everybody=True)
+"""All active sessions of the app."""
