@@ -1,0 +1,401 @@
+"""From a notification to what APNs is sent: the payload's bytes and the headers, or a clear no.
+
+Whatever Apple would refuse, delay or drop without a word is refused here, before anything is sent.
+Sources: generating-a-remote-notification and sending-notification-requests-to-apns; for Live
+Activities starting-and-updating-live-activities-with-activitykit-push-notifications.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+from handbell._text import count, nearest
+from handbell.creation.notification import Notification
+from handbell.errors import NotificationError, PayloadTooLargeError
+from handbell.gateways.gateway import Message
+
+from .protocol import (
+    APNS_COLLAPSE_ID,
+    APNS_EXPIRATION,
+    APNS_PRIORITY,
+    APNS_PUSH_TYPE,
+    APNS_TOPIC,
+    INTERRUPTION_LEVELS,
+    MAX_COLLAPSE_ID_BYTES,
+    PUSH_TYPES,
+    PushType,
+)
+
+LIVE_ACTIVITY_EVENTS: Final = ("start", "update", "end")
+
+_ALERT = (
+    "title",
+    "subtitle",
+    "body",
+    "launch_image",
+    "title_loc_key",
+    "title_loc_args",
+    "subtitle_loc_key",
+    "subtitle_loc_args",
+    "loc_key",
+    "loc_args",
+)
+_APS = (
+    "badge",
+    "thread_id",
+    "category",
+    "target_content_id",
+    "interruption_level",
+    "relevance_score",
+    "filter_criteria",
+)
+_START_ONLY = ("attributes_type", "attributes", "input_push_token", "input_push_channel")
+_LIVE_ACTIVITY = (
+    "event",
+    "timestamp",
+    "content_state",
+    "stale_date",
+    "dismissal_date",
+    *_START_ONLY,
+)
+_SHOWN = (*_ALERT, "badge", "sound", "mutable_content", "image_url", "interruption_level")
+_WAKING = ("content_available", "silent")
+_CONTROLS = (*_SHOWN, *_WAKING, *_LIVE_ACTIVITY)
+
+# What a notification of each type may not hold: Apple would answer with an error or drop it.
+_FORBIDDEN: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "alert": ("silent", "content_changed", *_LIVE_ACTIVITY),
+        "background": (*_SHOWN, "content_changed", *_LIVE_ACTIVITY),
+        "location": (*_SHOWN, *_WAKING, "content_changed", *_LIVE_ACTIVITY),
+        "liveactivity": (
+            "subtitle",
+            "subtitle_loc_key",
+            "launch_image",
+            "badge",
+            "mutable_content",
+            "image_url",
+            "content_changed",
+            *_WAKING,
+        ),
+        "controls": _CONTROLS,
+        "widgets": _CONTROLS,
+    }
+)
+_FORBIDDEN_ELSEWHERE = ("silent", "content_changed", *_LIVE_ACTIVITY)
+
+
+def compose(notification: Notification, *, bundle_id: str, now: float) -> Message:
+    """Return what every device of one send is told.
+
+    ``now`` (UNIX seconds) is when the notification was accepted: ``ttl`` counts from it. The
+    expiry 0 stands for one attempt and no storage. Raises
+    :class:`~handbell.errors.NotificationError` when two fields contradict each other or a value is
+    none of Apple's, and :class:`~handbell.errors.PayloadTooLargeError` when the payload is over the
+    push type's limit.
+    """
+    kind = _push_type(notification)
+    _refuse_forbidden(notification, kind)
+    _check_kind(notification, kind)
+    _check_values(notification, kind)
+    priority = _priority(notification, kind)
+    expires_at = _expiry(notification, now)
+    payload = _encoded(_payload(notification, kind, now))
+    if len(payload) > kind.max_payload_bytes:
+        raise _too_large(notification, kind, len(payload))
+    topic = bundle_id + kind.topic_suffix
+    return Message(
+        payload=payload,
+        headers=_headers(topic, kind.name, priority, expires_at, notification.collapse_id),
+        topic=topic,
+        push_type=kind.name,
+        priority=priority,
+        collapse_id=notification.collapse_id,
+        expires_at=expires_at,
+    )
+
+
+def _headers(
+    topic: str, push_type: str, priority: int, expires_at: int | None, collapse_id: str | None
+) -> tuple[tuple[str, str], ...]:
+    headers = [(APNS_TOPIC, topic), (APNS_PUSH_TYPE, push_type), (APNS_PRIORITY, str(priority))]
+    if expires_at is not None:
+        headers.append((APNS_EXPIRATION, str(expires_at)))
+    if collapse_id is not None:
+        headers.append((APNS_COLLAPSE_ID, collapse_id))
+    return (*headers, ("content-type", "application/json"))
+
+
+def _push_type(notification: Notification) -> PushType:
+    name = notification.push_type or _derived_push_type(notification)
+    if name == "mdm":
+        raise NotificationError(
+            "The push type mdm is not supported: its topic comes from a certificate of its own",
+            fix="Send to managed devices through your device management server",
+        )
+    if name not in PUSH_TYPES:
+        raise _none_of("push_type", name, PUSH_TYPES)
+    return PUSH_TYPES[name]
+
+
+def _derived_push_type(notification: Notification) -> str:
+    if notification.event is not None:
+        return "liveactivity"
+    if notification.content_changed:
+        raise NotificationError(
+            "`content_changed` does not say what has changed",
+            fix="Set `push_type` to `widgets` or to `controls`",
+        )
+    if notification.has_alert or _given(notification, ("badge", "sound")):
+        return "alert"
+    return "background"
+
+
+def _given(notification: Notification, names: Iterable[str]) -> dict[str, Any]:
+    """Return the fields of these names that are set; a badge of 0 is set."""
+    pairs = ((name, getattr(notification, name)) for name in names)
+    return {
+        name: value
+        for name, value in pairs
+        if value is not None and value is not False and value != ()
+    }
+
+
+def _refuse_forbidden(notification: Notification, kind: PushType) -> None:
+    for name in _given(notification, _FORBIDDEN.get(kind.name, _FORBIDDEN_ELSEWHERE)):
+        raise NotificationError(
+            f"`{name}` cannot be sent with the push type {kind.name}", fix=_advice(name, kind)
+        )
+
+
+def _advice(field: str, kind: PushType) -> str:
+    if field in _LIVE_ACTIVITY and kind.name != "liveactivity":
+        return f"`{field}` is for Live Activities: set `event`, and leave `push_type` out"
+    if field == "content_changed":
+        return "Set `push_type` to `widgets` or to `controls`"
+    if kind.name == "background":
+        return "A background notification shows and plays nothing; leave `push_type` out to show it"
+    return f"Leave `{field}` out, or choose another `push_type`"
+
+
+def _check_kind(notification: Notification, kind: PushType) -> None:
+    if kind.name == "alert":
+        _check_alert(notification)
+    if kind.name == "liveactivity":
+        _check_live_activity(notification)
+
+
+def _check_alert(notification: Notification) -> None:
+    if not (notification.has_alert or _given(notification, ("badge", "sound"))):
+        raise NotificationError(
+            "The push type is alert, and there is nothing to show",
+            fix="Give a `title`, a `body`, a `badge` or a `sound`",
+        )
+    if not notification.has_alert:
+        for name in _given(notification, ("mutable_content", "image_url", "launch_image")):
+            raise NotificationError(
+                f"`{name}` does nothing without a text to show", fix="Give a `title` or a `body`"
+            )
+
+
+def _check_live_activity(notification: Notification) -> None:
+    event = notification.event
+    if event is None:
+        raise NotificationError(
+            "The push type is liveactivity, and `event` is missing",
+            fix="Set `event` to start, update or end",
+        )
+    if event not in LIVE_ACTIVITY_EVENTS:
+        raise _none_of("event", event, LIVE_ACTIVITY_EVENTS)
+    if event == "start":
+        _check_start(notification)
+    else:
+        _refuse_start_only(notification, event)
+    if notification.content_state is None:
+        raise _missing("content_state", event)
+    _check_live_activity_sound(notification)
+
+
+def _check_start(notification: Notification) -> None:
+    for name in ("attributes_type", "attributes"):
+        if getattr(notification, name) is None:
+            raise _missing(name, "start")
+    if not notification.has_alert:
+        raise _missing("title", "start")
+
+
+def _refuse_start_only(notification: Notification, event: str) -> None:
+    for name in _given(notification, _START_ONLY):
+        raise NotificationError(
+            f"`{name}` belongs to the start of a Live Activity, and `event` is {event}",
+            fix=f"Leave `{name}` out",
+        )
+
+
+def _check_live_activity_sound(notification: Notification) -> None:
+    if notification.sound is None:
+        return
+    if not isinstance(notification.sound, str):
+        raise NotificationError(
+            "A Live Activity has no critical sound", fix="Give the name of a sound as text"
+        )
+    if not notification.has_alert:
+        raise NotificationError(
+            "The `sound` of a Live Activity belongs to its alert, and there is none",
+            fix="Give a `title` and a `body`",
+        )
+
+
+def _check_values(notification: Notification, kind: PushType) -> None:
+    level = notification.interruption_level
+    if level is not None and level not in INTERRUPTION_LEVELS:
+        raise _none_of("interruption_level", level, INTERRUPTION_LEVELS)
+    score = notification.relevance_score
+    if score is not None and kind.name != "liveactivity" and not 0 <= score <= 1:
+        raise NotificationError(
+            f"`relevance_score` is {score}",
+            fix="It must be between 0 and 1 outside Live Activities",
+        )
+    if notification.collapse_id is not None:
+        _check_collapse_id(notification.collapse_id)
+
+
+def _check_collapse_id(collapse_id: str) -> None:
+    size = len(collapse_id.encode())
+    if size > MAX_COLLAPSE_ID_BYTES:
+        raise NotificationError(
+            f"`collapse_id` is {size:,} bytes long",
+            fix=f"Apple takes {MAX_COLLAPSE_ID_BYTES} bytes in UTF-8",
+        )
+    if not collapse_id.isprintable() or collapse_id != collapse_id.strip():
+        raise NotificationError(
+            f"`collapse_id` is {collapse_id!r}, which no header can carry",
+            fix="Leave out control characters, and blanks at its ends",
+        )
+
+
+def _priority(notification: Notification, kind: PushType) -> int:
+    priority = notification.priority
+    if priority is None:
+        return kind.default_priority
+    if priority not in kind.priorities:
+        allowed = " or ".join(str(known) for known in kind.priorities)
+        raise NotificationError(
+            f"`priority` is {priority}, which the push type {kind.name} does not allow",
+            fix=f"It must be {allowed}",
+        )
+    return priority
+
+
+def _expiry(notification: Notification, now: float) -> int | None:
+    expires_at = notification.expiry(now)
+    if expires_at and expires_at <= now:
+        raise NotificationError(
+            f"`expires_at` was {count(int(now - expires_at), 'second')} ago",
+            fix="Give an instant to come, or 0 for one attempt without storage",
+        )
+    return expires_at
+
+
+def _payload(notification: Notification, kind: PushType, now: float) -> dict[str, Any]:
+    if kind.name == "liveactivity":
+        aps = _live_activity_aps(notification, now)
+    else:
+        aps = _aps(notification, kind)
+    payload = {"aps": aps, **notification.user_info}
+    if notification.url is not None:
+        # Inside for the 4D app, which reads it there; beside, where Apple wants an app's own keys.
+        aps["url"] = payload["url"] = notification.url
+    if notification.image_url is not None:
+        payload["data"] = {"media-url": notification.image_url}
+    return payload
+
+
+def _aps(notification: Notification, kind: PushType) -> dict[str, Any]:
+    aps: dict[str, Any] = {}
+    if alert := _given(notification, _ALERT):
+        aps["alert"] = _kebab(alert)
+    aps.update(_kebab(_given(notification, _APS)))
+    if notification.sound is not None:
+        aps["sound"] = _sound(notification)
+    if notification.content_available or kind.name == "background":
+        aps["content-available"] = 1
+    if notification.mutable_content or notification.image_url is not None:
+        aps["mutable-content"] = 1
+    if kind.name in ("controls", "widgets"):
+        aps["content-changed"] = True
+    return aps
+
+
+def _sound(notification: Notification) -> str | dict[str, Any] | None:
+    sound = notification.sound
+    return sound if sound is None or isinstance(sound, str) else sound.to_dict()
+
+
+def _live_activity_aps(notification: Notification, now: float) -> dict[str, Any]:
+    aps: dict[str, Any] = {"timestamp": int(now)}
+    aps.update(_kebab(_given(notification, (*_LIVE_ACTIVITY, *_APS))))
+    if "input-push-token" in aps:
+        aps["input-push-token"] = 1
+    if notification.has_alert:
+        aps["alert"] = _live_activity_alert(notification)
+    return aps
+
+
+def _live_activity_alert(notification: Notification) -> dict[str, Any]:
+    alert = {
+        "title": _localised(
+            notification.title, notification.title_loc_key, notification.title_loc_args
+        ),
+        "body": _localised(notification.body, notification.loc_key, notification.loc_args),
+        "sound": notification.sound,
+    }
+    return {name: value for name, value in alert.items() if value is not None}
+
+
+def _localised(text: str | None, key: str | None, args: tuple[str, ...]) -> Any:
+    if key is None:
+        return text
+    return {"loc-key": key, "loc-args": list(args)} if args else {"loc-key": key}
+
+
+def _kebab(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.replace("_", "-"): value for name, value in given.items()}
+
+
+def _encoded(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _too_large(notification: Notification, kind: PushType, size: int) -> PayloadTooLargeError:
+    limit = kind.max_payload_bytes
+    field, taken = _largest(notification)
+    return PayloadTooLargeError(
+        f"The payload is {size:,} bytes, {size - limit:,} more than the {limit:,} that Apple takes",
+        fix=f"Shorten `{field}`, the largest field with {taken:,} bytes",
+        size=size,
+        limit=limit,
+    )
+
+
+def _largest(notification: Notification) -> tuple[str, int]:
+    given = notification.to_dict()
+    for name in ("user_info", "content_state", "attributes"):
+        members = given.pop(name, {})
+        given.update({f"{name}.{key}": value for key, value in members.items()})
+    sizes = {name: len(_encoded(value)) for name, value in given.items()}
+    return max(sizes.items(), key=lambda item: item[1])
+
+
+def _missing(field: str, event: str) -> NotificationError:
+    return NotificationError(
+        f"`event` is {event}, and `{field}` is missing", fix=f"A Live Activity's {event} needs it"
+    )
+
+
+def _none_of(field: str, value: str, known: Iterable[str]) -> NotificationError:
+    names = tuple(known)
+    near = nearest(value[:80], names)
+    hint = f"Did you mean {near}?" if near else f"It must be one of {', '.join(names)}"
+    return NotificationError(f"`{field}` is {value[:80]!r}", fix=hint)
