@@ -5,7 +5,7 @@ from difflib import get_close_matches
 
 
 def sentence(text: str) -> str:
-    """Return the text stripped and closed with a full stop, unless it has its own end or is empty."""
+    """Return the text, stripped, with a full stop unless it is empty or has an end of its own."""
     text = text.strip()
     return text if not text or text[-1] in ".!?:" else text + "."
 

@@ -1,0 +1,63 @@
+"""What can be said about an app's configuration before the first real send."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from .app import App
+from .store import StoredCredential
+
+Verdict = Literal["right", "doubtful", "wrong"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One checked thing: what it is, a sentence that says how it stands, and how to mend it."""
+
+    check: str
+    verdict: Verdict
+    sentence: str
+    fix: str = ""
+
+
+def check_credentials(
+    app: App, credentials: list[StoredCredential], *, now: float
+) -> Iterator[Finding]:
+    """Yield what the stored credentials of an app say by themselves; ``now`` is in UNIX seconds."""
+    if not credentials:
+        yield Finding(
+            check="key",
+            verdict="wrong",
+            sentence=f"{app.id} has no key.",
+            fix=f"Add the team's key with: handbell key add AuthKey_XXX.p8 --app {app.id}",
+        )
+    for stored in credentials:
+        yield _check_scope(stored)
+        if stored.expires_at is not None:
+            yield _check_expiry(stored, now)
+
+
+def _check_scope(stored: StoredCredential) -> Finding:
+    where = stored.environment or "both environments"
+    return Finding(
+        check="key",
+        verdict="right",
+        sentence=f"The {stored.kind} {stored.key_id} can be opened and is used for {where}.",
+    )
+
+
+def _check_expiry(stored: StoredCredential, now: float) -> Finding:
+    days = int((stored.expires_at or 0) / 1000 - now) // 86_400
+    if days < 0:
+        return Finding(
+            check="expiry",
+            verdict="wrong",
+            sentence=f"The {stored.kind} {stored.key_id} expired {-days} days ago.",
+            fix="Renew it in Apple's developer account, then add the new one; a .p8 never expires.",
+        )
+    return Finding(
+        check="expiry",
+        verdict="doubtful" if days < 30 else "right",  # noqa: PLR2004 - a month's notice
+        sentence=f"The {stored.kind} {stored.key_id} expires in {days} days.",
+        fix="Renew it in Apple's developer account." if days < 30 else "",  # noqa: PLR2004
+    )

@@ -1,0 +1,55 @@
+"""The command ``handbell`` with all its nouns."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from handbell._version import __version__
+
+from . import app, demo, doctor, import_4d, key, send, session, twin
+from .context import use_home
+from .output import Json, write_json
+
+application = typer.Typer(
+    name="handbell",
+    help="Push notifications to people, not to tokens.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@application.callback()
+def _options(
+    home: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="HANDBELL_HOME",
+            help="Folder of the database and the secret key.",
+            show_default="the user's data folder",
+        ),
+    ] = None,
+) -> None:
+    use_home(home)
+
+
+@application.command()
+def version(*, as_json: Json = False) -> None:
+    """Say which version this is."""
+    if as_json:
+        write_json({"version": __version__})
+    else:
+        typer.echo(f"handbell {__version__}")
+
+
+application.command("demo")(demo.demo)
+application.command("twin")(twin.twin)
+application.command("send")(send.send)
+application.add_typer(app.commands, name="app")
+application.add_typer(key.commands, name="key")
+application.add_typer(session.commands, name="session")
+application.command("import-4d")(import_4d.import_4d)
+application.command("doctor")(doctor.doctor)

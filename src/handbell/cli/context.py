@@ -1,0 +1,29 @@
+"""What every command shares: the home that was named, and the system built on it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from handbell.settings import Settings
+    from handbell.system import System
+
+_home: list[Path] = []
+
+
+def use_home(home: Path | None) -> None:
+    """Note which home the command line named."""
+    _home[:] = [] if home is None else [home]
+
+
+def settings() -> "Settings":
+    """Return the settings for this command. Raises SettingsError when one cannot be used."""
+    from handbell.settings import Settings  # noqa: PLC0415 - heavy
+
+    return Settings.load(home=_home[0]) if _home else Settings.load()
+
+
+def system() -> "System":
+    """Return a system on the settings of this command."""
+    from handbell.system import System  # noqa: PLC0415 - heavy
+
+    return System(settings())

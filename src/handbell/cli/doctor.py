@@ -1,0 +1,53 @@
+"""``handbell doctor``: what is right or wrong before the first real send."""
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from .context import system
+from .output import Json, console, write_json
+
+if TYPE_CHECKING:
+    from handbell.apps.checkup import Finding
+
+_MARKS = {"right": ("ok   ", "green"), "doubtful": ("?    ", "yellow"), "wrong": ("wrong", "red")}
+
+
+def doctor(
+    app: Annotated[
+        str | None,
+        typer.Argument(envvar="HANDBELL_APP", help="App id, name or bundle id."),
+    ] = None,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Check key, ids, clock and the way to Apple; each answer is one sentence and a fix.
+
+    One push with a token that no device has goes to each environment. Ends with exit code 1 when
+    something is wrong.
+    """
+    findings = asyncio.run(_check(app))
+    if as_json:
+        write_json(findings)
+    else:
+        for finding in findings:
+            _show(finding)
+    if any(finding.verdict == "wrong" for finding in findings):
+        raise typer.Exit(1)
+
+
+async def _check(app: str | None) -> "list[Finding]":
+    parts = system()
+    try:
+        return await parts.check_up(parts.apps.find(app or parts.settings.app))
+    finally:
+        await parts.close()
+
+
+def _show(finding: "Finding") -> None:
+    mark, style = _MARKS[finding.verdict]
+    console.print(Text(mark, style=style), Text(finding.sentence))
+    if finding.fix:
+        console.print(Text("      " + finding.fix, style="dim"))

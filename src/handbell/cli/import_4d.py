@@ -1,0 +1,35 @@
+"""``handbell import-4d``: take over a MobileApps folder of the original system."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .context import system
+from .output import Json, write_json
+
+
+def import_4d(
+    folder: Annotated[Path, typer.Argument(help="The MobileApps folder, as it lies on disk.")],
+    *,
+    as_json: Json = False,
+) -> None:
+    """Take over apps, keys and sessions of a 4D MobileApps folder; it may be repeated.
+
+    A file that cannot be read is skipped with its reason, and ends the command with exit code 1.
+    """
+    from handbell.registry.import_4d import import_folder  # noqa: PLC0415 - heavy
+
+    parts = system()
+    steps = list(import_folder(folder, parts.apps, parts.registry))
+    counted = Counter(step.outcome for step in steps)
+    if as_json:
+        write_json({"steps": steps, **counted})
+    else:
+        for step in steps:
+            reason = f": {step.reason}" if step.reason else ""
+            typer.echo(f"{step.outcome:9} {step.file}  {step.what}{reason}")
+        typer.echo(", ".join(f"{number} {outcome}" for outcome, number in counted.items()))
+    if counted["skipped"]:
+        raise typer.Exit(1)

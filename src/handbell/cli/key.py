@@ -1,0 +1,97 @@
+"""``handbell key``: the keys and certificates with which apps prove themselves to Apple."""
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from .context import system
+from .output import AppOption, Json, local_time, write_json, write_table
+
+commands = typer.Typer(
+    help="The keys with which apps prove themselves to Apple.", no_args_is_help=True
+)
+
+
+@commands.command()
+def add(
+    file: Annotated[
+        str, typer.Argument(help="AuthKey_XXX.p8, or a .p12 or .pem certificate; - reads a key.")
+    ],
+    *,
+    app: AppOption = None,
+    key_id: Annotated[
+        str | None, typer.Option(help="The key id, when the file name does not say it.")
+    ] = None,
+    environment: Annotated[
+        Literal["production", "development"] | None,
+        typer.Option(help="The environment that the key is limited to."),
+    ] = None,
+    password: Annotated[
+        str | None,
+        typer.Option(envvar="HANDBELL_CERTIFICATE_PASSWORD", help="The .p12 file's password."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Add a key to an app. It is sealed, and never shown again."""
+    from handbell.apps.credentials import read_auth_key, read_certificate  # noqa: PLC0415 - heavy
+
+    parts = system()
+    found = parts.apps.find(app or parts.settings.app)
+    source = sys.stdin.buffer.read() if file == "-" else Path(file)
+    is_certificate = isinstance(source, Path) and source.suffix.lower() in {".p12", ".pfx", ".pem"}
+    credential = (
+        read_certificate(source, password=password)
+        if is_certificate
+        else read_auth_key(source, team_id=found.team_id, key_id=key_id)
+    )
+    stored = parts.apps.add_credential(found, credential, environment=environment)
+    if as_json:
+        write_json(stored)
+    else:
+        typer.echo(f"Added {stored.kind} {stored.key_id} to {found.id}, sealed.")
+        typer.echo(f"Next: handbell doctor {found.id}")
+
+
+@commands.command("list")
+def list_keys(*, app: AppOption = None, as_json: Json = False) -> None:
+    """List an app's keys: id, kind, environment and fingerprint; never the key."""
+    parts = system()
+    stored = parts.apps.credentials(parts.apps.find(app or parts.settings.app))
+    if as_json:
+        write_json(stored)
+        return
+    write_table(
+        ["key id", "kind", "environment", "fingerprint", "added", "expires"],
+        (
+            [
+                one.key_id,
+                one.kind,
+                one.environment or "both",
+                one.fingerprint[:16],
+                local_time(one.created_at),
+                _expiry(one.expires_at),
+            ]
+            for one in stored
+        ),
+        "There is no key yet. Add one with: handbell key add AuthKey_XXX.p8",
+    )
+
+
+@commands.command()
+def remove(
+    key_id: Annotated[str, typer.Argument(help="The key id.")], *, app: AppOption = None
+) -> None:
+    """Remove a key from an app."""
+    parts = system()
+    found = parts.apps.find(app or parts.settings.app)
+    parts.apps.remove_credential(found, key_id)
+    typer.echo(f"Removed {key_id} from {found.id}.")
+
+
+def _expiry(milliseconds: int | None) -> str:
+    if milliseconds is None:
+        return "never"
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d")

@@ -1,0 +1,201 @@
+"""``handbell send``: write a notification and send it to people."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from handbell._text import count
+from handbell.creation.notification import Notification
+from handbell.creation.recipients import EVERYBODY, Recipients
+from handbell.errors import NotificationError, RecipientsError
+
+from . import context
+from .output import AppOption, Json, write_json, write_lines
+
+if TYPE_CHECKING:
+    from handbell.delivery.direct import Preview
+    from handbell.delivery.response import Response
+
+
+def send(
+    recipients: Annotated[
+        list[str] | None, typer.Argument(help="Mail addresses, device tokens or simulators.")
+    ] = None,
+    *,
+    title: Annotated[str | None, typer.Option(help="First line.")] = None,
+    body: Annotated[str | None, typer.Option(help="The text.")] = None,
+    subtitle: Annotated[str | None, typer.Option(help="Second line.")] = None,
+    badge: Annotated[int | None, typer.Option(help="Number on the icon; 0 clears it.")] = None,
+    sound: Annotated[str | None, typer.Option(help="Sound file in the app, or default.")] = None,
+    url: Annotated[str | None, typer.Option(help="What a tap opens.")] = None,
+    image: Annotated[str | None, typer.Option(help="Address of a picture to show.")] = None,
+    data: Annotated[
+        list[str] | None, typer.Option(help="For the app: NAME=VALUE, or a JSON object.")
+    ] = None,
+    collapse_id: Annotated[
+        str | None, typer.Option(help="Replaces what is shown under the same id.")
+    ] = None,
+    ttl: Annotated[
+        int | None,
+        typer.Option(help="Seconds to keep it for a phone that is off; 0: now or never."),
+    ] = None,
+    silent: Annotated[bool, typer.Option("--silent", help="Wake the app, show nothing.")] = False,
+    file: Annotated[
+        Path | None, typer.Option(help="Notification as JSON; options win over its members.")
+    ] = None,
+    to_all: Annotated[bool, typer.Option("--all", help="Send to every active session.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Show headers and payload per recipient; send nothing."),
+    ] = False,
+    app: AppOption = None,
+    as_json: Json = False,
+) -> None:
+    """Send a notification. JSON on standard input is read when no content is given otherwise."""
+    given = {
+        "title": title,
+        "body": body,
+        "subtitle": subtitle,
+        "badge": badge,
+        "sound": sound,
+        "url": url,
+        "image_url": image,
+        "user_info": _read_data(data),
+        "collapse_id": collapse_id,
+        "ttl": ttl,
+        "silent": silent or None,
+    }
+    content = {name: value for name, value in given.items() if value is not None}
+    notification = Notification.read(_read_content(file, content))
+    named = _read_recipients(recipients, to_all=to_all)
+    if dry_run:
+        _show(_preview(app, notification, named), as_json=as_json)
+        return
+    response = _send(app, notification, named)
+    _tell(response, as_json=as_json)
+    if not response.success:
+        raise typer.Exit(1)
+
+
+def _send(app: str | None, notification: Notification, recipients: Recipients) -> "Response":
+    from handbell.push import PushNotification  # noqa: PLC0415 - starts a thread
+
+    push = PushNotification(app, settings=context.settings())
+    return push.send(notification, recipients)
+
+
+def _preview(
+    app: str | None, notification: Notification, recipients: Recipients
+) -> "list[Preview]":
+    parts = context.system()
+    found = parts.apps.find(app or parts.settings.app)
+    return parts.direct(found).preview(notification, recipients)
+
+
+def _read_recipients(recipients: list[str] | None, *, to_all: bool) -> Recipients:
+    if to_all and recipients:
+        raise RecipientsError("--all was given together with recipients", fix="Give one of them")
+    if not to_all and not recipients:
+        raise RecipientsError(
+            "No recipients were named",
+            fix="Name a mail address such as test@4d.com, or use --all",
+        )
+    return EVERYBODY if to_all else Recipients.read(recipients or [])
+
+
+def _read_content(file: Path | None, given: dict[str, Any]) -> dict[str, Any]:
+    if file is not None:
+        return {**_read_json(_read_file(file), str(file)), **given}
+    if not given and not sys.stdin.isatty():
+        text = sys.stdin.buffer.read()
+        if text.strip():
+            return _read_json(text, "standard input")
+    if not given:
+        raise NotificationError(
+            "Nothing was written", fix="Give --title and --body, --file, or JSON on standard input"
+        )
+    return given
+
+
+def _read_file(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise NotificationError(
+            f"{file} cannot be read: {error.strerror}", fix="Name a file with a JSON object"
+        ) from None
+
+
+def _read_json(text: bytes, source: str) -> dict[str, Any]:
+    try:
+        content = json.loads(text)
+    except UnicodeDecodeError:
+        raise NotificationError(f"{source} is not UTF-8", fix="Save it as UTF-8") from None
+    except (ValueError, RecursionError) as error:
+        raise NotificationError(f"{source} is not JSON: {error}", fix="Mend it there") from None
+    if not isinstance(content, dict):
+        raise NotificationError(
+            f"{source} holds no JSON object",
+            fix='Write one such as {"title": "Hello", "body": "World"}',
+        )
+    return content
+
+
+def _read_data(data: list[str] | None) -> dict[str, Any] | None:
+    if not data:
+        return None
+    collected: dict[str, Any] = {}
+    for part in data:
+        if part.lstrip().startswith("{"):
+            collected.update(_read_json(part.encode(), "--data"))
+            continue
+        name, separator, value = part.partition("=")
+        if not (name and separator):
+            raise NotificationError(
+                f"--data {part!r} has no name", fix="Write NAME=VALUE or a JSON object"
+            )
+        collected[name] = value
+    return collected
+
+
+def _tell(response: "Response", *, as_json: bool) -> None:
+    if as_json:
+        write_json(
+            {
+                "success": response.success,
+                "notification_id": response.notification_id,
+                "warnings": response.warnings,
+                "errors": response.errors,
+                "deliveries": [
+                    {**_as_dict(delivery), "apns_id": delivery.apns_id}
+                    for delivery in response.deliveries
+                ],
+            }
+        )
+        return
+    devices = count(response.reached, "device")
+    typer.echo(f"Accepted for {devices} of {response.total:,}. Id: {response.notification_id}")
+    write_lines(response.warnings, "warning: ", "yellow")
+    write_lines(response.errors, "error: ", "red")
+
+
+def _as_dict(value: Any) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in value.__dataclass_fields__}
+
+
+def _show(previews: "list[Preview]", *, as_json: bool) -> None:
+    if as_json:
+        write_json(previews)
+        return
+    for preview in previews:
+        if preview.warning:
+            write_lines([preview.warning], "warning: ", "yellow")
+            continue
+        typer.echo(f"{preview.recipient}")
+        typer.echo(f"  {preview.method} {preview.url}")
+        for name, value in preview.headers:
+            typer.echo(f"  {name}: {value}")
+        typer.echo(f"\n  {preview.payload}\n  ({count(preview.size, 'byte')})\n")

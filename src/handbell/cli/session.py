@@ -1,0 +1,108 @@
+"""``handbell session``: which device belongs to whom."""
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from .context import system
+from .output import AppOption, Json, local_time, write_json, write_table
+
+if TYPE_CHECKING:
+    from handbell.registry.session import Session
+
+commands = typer.Typer(help="Which device belongs to whom.", no_args_is_help=True)
+
+SessionId = Annotated[int, typer.Argument(help="The session's number, as `session list` shows it.")]
+
+
+@commands.command()
+def add(
+    mail: Annotated[str, typer.Argument(help="Whose device it is.")],
+    token: Annotated[str, typer.Argument(help="The device token, in hex digits.")],
+    *,
+    app: AppOption = None,
+    environment: Annotated[
+        Literal["production", "development", "twin"],
+        typer.Option(help="Where the token lives; development is Apple's sandbox."),
+    ] = "production",
+    platform: Annotated[str, typer.Option(help="ios, ipados, macos, …")] = "ios",
+    locale: Annotated[str | None, typer.Option(help="Such as fr-CH.")] = None,
+    time_zone: Annotated[str | None, typer.Option(help="Such as Europe/Paris.")] = None,
+    device: Annotated[str | None, typer.Option(help="What the device is called.")] = None,
+    pending: Annotated[
+        bool, typer.Option("--pending", help="Keep it silent until it is proven theirs.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Register a device for a person. A token moves from its former owner, who hears no more."""
+    parts = system()
+    session = parts.registry.register(
+        parts.apps.find(app or parts.settings.app),
+        mail,
+        token,
+        platform=platform,
+        environment=environment,
+        status="pending" if pending else "active",
+        locale=locale,
+        time_zone=time_zone,
+        device=device,
+    )
+    if as_json:
+        write_json(session)
+    else:
+        typer.echo(
+            f"Session {session.id}: {session.mail} on {session.token[:12]}… is {session.status}."
+        )
+
+
+@commands.command("list")
+def list_sessions(
+    mail: Annotated[str | None, typer.Argument(help="Only this person's.")] = None,
+    *,
+    app: AppOption = None,
+    as_json: Json = False,
+) -> None:
+    """List sessions, newest registration first."""
+    parts = system()
+    found = parts.apps.find(app or parts.settings.app)
+    sessions = parts.registry.sessions_of(found, mail) if mail else parts.registry.sessions(found)
+    if as_json:
+        write_json(list(sessions))
+        return
+    write_table(
+        ["session", "mail", "status", "environment", "token", "device", "registered"],
+        (_row(session) for session in sessions),
+        "There is no session yet. Add one with: handbell session add MAIL TOKEN",
+    )
+
+
+@commands.command()
+def show(session_id: SessionId, *, as_json: Json = False) -> None:
+    """Show one session whole."""
+    session = system().registry.session(session_id)
+    if as_json:
+        write_json(session)
+        return
+    for name in session.__dataclass_fields__:
+        value = getattr(session, name)
+        shown = local_time(value) if name.endswith("_at") else value
+        typer.echo(f"{name:14} {'' if shown is None else shown}")
+
+
+@commands.command()
+def close(session_id: SessionId) -> None:
+    """Close a session: nothing is sent to it until the app registers again."""
+    system().registry.close(session_id, reason="closed by operator")
+    typer.echo(f"Session {session_id} is closed.")
+
+
+def _row(session: "Session") -> list[object]:
+    return [
+        session.id,
+        session.mail,
+        f"{session.status} ({session.reason})" if session.reason else session.status,
+        session.environment,
+        session.token[:12] + "…",
+        session.device,
+        local_time(session.registered_at),
+    ]

@@ -1,0 +1,68 @@
+"""One notification to one session, with its state and reason."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from .ids import apns_id
+from .outcome import FINAL_STATES, State
+
+GatewayName = Literal["apns", "simulator"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where one push is to go: a delivery that has not been stored yet.
+
+    ``session_id`` and ``mail`` are None for a device token or simulator that no session holds.
+    """
+
+    gateway: GatewayName
+    address: str
+    environment: str
+    session_id: int | None = None
+    mail: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One notification to one session, as the ledger knows it.
+
+    Instants are UNIX milliseconds; None where something has not happened. ``sent_at`` is when the
+    push service accepted it, which is not yet shown; ``displayed_at`` and ``opened_at`` are what
+    the phone reported. ``status`` is the HTTP status of the last answer, ``unique_id`` Apple's key
+    for its delivery log.
+    """
+
+    id: int
+    notification_id: str
+    gateway: GatewayName
+    address: str
+    environment: str
+    state: State
+    session_id: int | None = None
+    mail: str | None = None
+    reason: str | None = None
+    status: int | None = None
+    attempts: int = 0
+    unique_id: str | None = None
+    created_at: int
+    sent_at: int | None = None
+    finished_at: int | None = None
+    displayed_at: int | None = None
+    opened_at: int | None = None
+
+    @property
+    def apns_id(self) -> str:
+        """The id under which it is sent, the same for every attempt."""
+        return apns_id(self.notification_id, self.id)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether its state can no longer change."""
+        return self.state in FINAL_STATES
+
+    @property
+    def label(self) -> str:
+        """Whom it concerns, short enough for a sentence: the mail and the token's first digits."""
+        address = self.address if len(self.address) <= 16 else self.address[:12] + "…"  # noqa:
+        PLR2004 return f"{self.mail} ({address})" if self.mail else address

@@ -1,0 +1,121 @@
+"""From recipients to targets: one per active session, and a warning for whoever has none."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from handbell._text import count
+from handbell.apps.app import App
+from handbell.creation.recipients import Recipients
+from handbell.registry.session import Session
+from handbell.registry.store import Registry
+
+from .delivery import Target
+
+PAGE_SIZE = 1000
+
+
+@dataclass(slots=True)
+class Plan:
+    """Whom one send would reach, and who is left out with the reason."""
+
+    targets: list[Target] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def resolve(
+    app: App,
+    recipients: Recipients,
+    registry: Registry,
+    *,
+    environment: str,
+    is_development: bool = False,
+) -> Plan:
+    """Return the targets for named recipients, each device once.
+
+    A pending session is never a target. ``environment`` is assumed for device tokens that no
+    session holds; ``is_development`` makes a session that was never reached start there.
+    """
+    plan = Plan()
+    _add_mails(plan, app, recipients.mails, registry, is_development=is_development)
+    _add_tokens(plan, app, recipients.device_tokens, registry, environment)
+    plan.targets.extend(
+        Target(gateway="simulator", address=device, environment=environment)
+        for device in recipients.simulators
+    )
+    plan.targets = list({target.address: target for target in plan.targets}.values())
+    return plan
+
+
+def resolve_everybody(
+    app: App, registry: Registry, *, is_development: bool = False
+) -> Iterator[list[Target]]:
+    """Yield the targets of all active sessions in pages, so that memory stays flat."""
+    after = 0
+    while page := registry.page_of_active(app, after_id=after, limit=PAGE_SIZE):
+        yield [_session_target(session, is_development=is_development) for session in page]
+        after = page[-1].id
+
+
+def _add_mails(
+    plan: Plan, app: App, mails: Iterable[str], registry: Registry, *, is_development: bool
+) -> None:
+    wanted = list(mails)
+    found = registry.sessions_by_mail(app, wanted)
+    for mail in wanted:
+        sessions = found.get(mail, [])
+        active = [session for session in sessions if session.status == "active"]
+        if not active:
+            plan.warnings.append(_nobody(mail, sessions))
+        plan.targets.extend(
+            _session_target(session, is_development=is_development) for session in active
+        )
+
+
+def _nobody(mail: str, sessions: list[Session]) -> str:
+    if not sessions:
+        return f"{mail} has no device: no session of this app was ever registered for this mail."
+    by_status: dict[str, list[Session]] = {}
+    for session in sessions:
+        by_status.setdefault(session.status, []).append(session)
+    if pending := by_status.get("pending"):
+        return (
+            f"{mail} was not reached: {count(len(pending), 'session')} still pending, "
+            "waiting for the proof that the device is theirs."
+        )
+    if quarantined := by_status.get("quarantined"):
+        return (
+            f"{mail} was not reached: {count(len(quarantined), 'session')} in quarantine "
+            f"({quarantined[0].reason}) until the app registers again."
+        )
+    closed = by_status["closed"][0]
+    return f"{mail} was not reached: the last session is closed ({closed.reason})."
+
+
+def _add_tokens(
+    plan: Plan, app: App, tokens: Iterable[str], registry: Registry, environment: str
+) -> None:
+    wanted = list(tokens)
+    known = registry.find_tokens(app, wanted)
+    for token in wanted:
+        session = known.get(token)
+        if session is None:
+            plan.targets.append(Target(gateway="apns", address=token, environment=environment))
+        elif session.status == "active":
+            plan.targets.append(_session_target(session))
+        else:
+            plan.warnings.append(
+                f"The device token {token[:12]}… was not sent to: its session is {session.status}."
+            )
+
+
+def _session_target(session: Session, *, is_development: bool = False) -> Target:
+    starts_in_development = (
+        is_development and session.accepted_at is None and session.environment == "production"
+    )
+    return Target(
+        gateway="apns",
+        address=session.token,
+        environment="development" if starts_in_development else session.environment,
+        session_id=session.id,
+        mail=session.mail,
+    )

@@ -1,0 +1,128 @@
+"""Checks what can be checked before the first real send; every answer is one sentence and a fix."""
+
+import asyncio
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from handbell._text import sentence
+from handbell.apps.app import App
+from handbell.apps.checkup import Finding
+from handbell.creation.notification import Notification
+from handbell.errors import HandbellError
+from handbell.gateways.apns.client import ApnsGateway
+from handbell.gateways.apns.payload import compose
+from handbell.gateways.gateway import Accepted, DeviceGone, Outcome, Push, Refused
+
+from .outcome import meaning
+
+IMPOSSIBLE_TOKEN: Final = "00" * 32
+"""Well-formed, and no device's: what Apple says to it shows what it thinks of everything else."""
+
+CLOCK_TOLERANCE_SECONDS: Final = 60
+CLOCK_LIMIT_SECONDS: Final = 1500
+"""A provider token is up to 35 minutes old here and must not be over an hour old at Apple's."""
+
+_HOST_OF: Final = {
+    "production": "Apple's production host",
+    "development": "Apple's development host",
+    "twin": "the twin",
+}
+_TOKEN_REASONS: Final = frozenset({"BadDeviceToken", "DeviceTokenNotForTopic"})
+
+
+async def probe(
+    app: App, environments: Sequence[str], find_gateway: Callable[[str], ApnsGateway]
+) -> list[Finding]:
+    """Send one push with an impossible token to each environment, and tell what the answers mean.
+
+    Nothing is shown to anybody: no device has the token.
+    """
+    found = await asyncio.gather(
+        *(_probe_one(app, environment, find_gateway) for environment in environments)
+    )
+    return [finding for findings in found for finding in findings]
+
+
+async def _probe_one(
+    app: App, environment: str, find_gateway: Callable[[str], ApnsGateway]
+) -> list[Finding]:
+    try:
+        gateway = find_gateway(environment)
+        outcome = await _ask(app, environment, gateway)
+    except HandbellError as error:
+        return [Finding(check=environment, verdict="wrong", sentence=error.what, fix=error.fix)]
+    findings = [judge_probe(environment, outcome)]
+    if gateway.clock_skew is not None:
+        findings.append(judge_clock(gateway.clock_skew))
+    return findings
+
+
+async def _ask(app: App, environment: str, gateway: ApnsGateway) -> Outcome:
+    message = compose(
+        Notification(title="Handbell's check-up", ttl=0), bundle_id=app.bundle_id, now=0
+    )
+    push = Push(0, IMPOSSIBLE_TOKEN, environment, str(uuid.uuid4()), message)
+    outcomes: list[Outcome] = []
+    await gateway.send([push], lambda _, outcome: outcomes.append(outcome))
+    return outcomes[0]
+
+
+def judge_probe(environment: str, outcome: Outcome) -> Finding:
+    """Return what the answer to an impossible token says about the app's configuration."""
+    host = _HOST_OF[environment]
+    match outcome:
+        case Refused() if outcome.reason in _TOKEN_REASONS:
+            return Finding(
+                check=environment,
+                verdict="right",
+                sentence=f"{_capital(host)} accepts the key, the team and the bundle id.",
+            )
+        case Refused() if outcome.reason.startswith("BadEnvironmentKey"):
+            return Finding(
+                check=environment,
+                verdict="doubtful",
+                sentence=f"The key is not meant for {host}.",
+                fix="That is right if the app has a key for each environment; else make one that "
+                "serves this one.",
+            )
+        case Accepted() | DeviceGone():
+            return Finding(
+                check=environment,
+                verdict="doubtful",
+                sentence=f"{_capital(host)} answered, but not as Apple does to a token of zeros.",
+                fix="Check which address the environment points to.",
+            )
+        case _:
+            return _judge_failure(environment, host, outcome)
+
+
+def _judge_failure(environment: str, host: str, outcome: Outcome) -> Finding:
+    reason = getattr(outcome, "reason", "")
+    words, fix = meaning(reason, getattr(outcome, "detail", ""))
+    is_refused = isinstance(outcome, Refused)
+    said = "refused the check-up" if is_refused else "could not be asked"
+    return Finding(
+        check=environment,
+        verdict="wrong" if is_refused else "doubtful",
+        sentence=sentence(f"{_capital(host)} {said}: {reason}, {words}"),
+        fix=sentence(_capital(fix)),
+    )
+
+
+def judge_clock(skew: float) -> Finding:
+    """Return what the difference between this clock and the push service's means; in seconds."""
+    seconds = abs(round(skew))
+    way = "ahead of" if skew > 0 else "behind"
+    if seconds <= CLOCK_TOLERANCE_SECONDS:
+        return Finding(check="clock", verdict="right", sentence="This machine's clock is right.")
+    return Finding(
+        check="clock",
+        verdict="wrong" if seconds > CLOCK_LIMIT_SECONDS else "doubtful",
+        sentence=f"This machine's clock is {seconds} seconds {way} the push service's.",
+        fix="Set it by NTP: Apple refuses provider tokens that seem older than an hour.",
+    )
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

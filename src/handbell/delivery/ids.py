@@ -1,0 +1,43 @@
+"""Names of notifications and pushes: one can be computed from the other, so neither is looked up.
+
+A notification's public id is 15 random hex digits (60 bits). The apns-id of a delivery is a UUID of
+version 8 (RFC 9562) that carries those 60 bits and the delivery's row id in 60 more. A repeat of a
+delivery therefore goes out under the same apns-id, whatever crashed in between.
+"""
+
+import re
+import secrets
+from typing import Final
+
+_NOTIFICATION_ID: Final = re.compile(r"[0-9a-f]{15}")
+_APNS_ID: Final = re.compile(
+    r"([0-9a-f]{8})-([0-9a-f]{4})-8([0-9a-f]{3})-8([0-9a-f]{3})-([0-9a-f]{12})"
+)
+
+
+def new_notification_id() -> str:
+    """Return a new public id: 15 random hex digits."""
+    return secrets.token_hex(8)[:15]
+
+
+def is_notification_id(text: str) -> bool:
+    """Return whether the text has the form of a notification's public id."""
+    return _NOTIFICATION_ID.fullmatch(text) is not None
+
+
+def apns_id(notification_id: str, delivery: int) -> str:
+    """Return the apns-id under which a delivery is sent, each time it is sent."""
+    row = f"{delivery:015x}"
+    return (
+        f"{notification_id[:8]}-{notification_id[8:12]}-8{notification_id[12:]}"
+        f"-8{row[:3]}-{row[3:]}"
+    )
+
+
+def read_apns_id(text: str) -> tuple[str, int] | None:
+    """Return the notification's public id and the delivery's row, or None for a foreign apns-id."""
+    found = _APNS_ID.fullmatch(text.lower())
+    if found is None:
+        return None
+    first, second, third, high, low = found.groups()
+    return first + second + third, int(high + low, 16)

@@ -1,0 +1,197 @@
+"""What is to be done about one end of one push: a pure decision, tested as a table.
+
+The gateway says what the push service answered; :func:`decide` says what that means for the
+delivery, for the session and for the app. No clock is read and nothing is written here.
+"""
+
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Final, Literal
+
+from handbell.gateways.apns.protocol import REASONS, Reaction
+from handbell.gateways.gateway import (
+    Accepted,
+    DeviceGone,
+    Outcome,
+    Refused,
+    RetryLater,
+    Unknown,
+)
+
+State = Literal["queued", "sending", "held", "sent", "failed", "expired", "cancelled"]
+FINAL_STATES: Final = frozenset({"sent", "failed", "expired", "cancelled"})
+
+OTHER_ENVIRONMENT: Final = {"production": "development", "development": "production"}
+"""Where else a token may live. The twin has no other side to ask."""
+
+
+class Doubt(Enum):
+    """Whose fault a failed delivery is, as far as one answer can tell."""
+
+    NOBODY = "nobody"
+    TOKEN = "token"  # noqa: S105 - a device token's fault, not a secret
+    CONFIGURATION = "configuration"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What follows from one outcome.
+
+    ``state`` is the delivery's next state: ``sent``, ``failed``, or ``held`` when it may be sent
+    again later (``after``: the wait the service asked for, in seconds, or None for our own).
+    ``environment`` names where to ask once more at once. The session is closed if it has not
+    registered since ``gone_since`` (UNIX milliseconds; ``closes`` without it closes for certain),
+    put in quarantine, or found to live elsewhere (``moves_to``). ``doubt`` feeds the circuit.
+    """
+
+    state: State
+    reason: str | None = None
+    status: int | None = None
+    detail: str = ""
+    unique_id: str | None = None
+    environment: str | None = None
+    after: float | None = None
+    reaction: Reaction | None = None
+    closes: bool = False
+    gone_since: int | None = None
+    quarantines: bool = False
+    moves_to: str | None = None
+    is_unknown: bool = False
+    doubt: Doubt = Doubt.NOBODY
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What was answered before, in the environment that the session was thought to live in.
+
+    ``reason`` is why the other environment was asked.
+    """
+
+    environment: str
+    reason: str
+
+
+def decide(outcome: Outcome, environment: str, tried: Tried | None = None) -> Decision:
+    """Return what follows from the end of a push to ``environment``.
+
+    ``tried`` is given when this was the second environment for the same delivery. A token is put in
+    quarantine only when both refused the token itself: a key that fits only one environment, or an
+    environment that could not be asked, proves nothing against it.
+    """
+    match outcome:
+        case Accepted():
+            moved = environment if tried is not None else None
+            return Decision("sent", status=200, unique_id=outcome.unique_id, moves_to=moved)
+        case DeviceGone():
+            return Decision(
+                "failed",
+                reason=outcome.reason,
+                status=outcome.status,
+                closes=True,
+                gone_since=outcome.since,
+            )
+        case RetryLater():
+            return Decision(
+                "held",
+                reason=outcome.reason,
+                status=outcome.status or None,
+                detail=outcome.detail,
+                after=outcome.after,
+                reaction=outcome.reaction,
+            )
+        case Unknown():
+            return Decision("held", reason=outcome.reason, detail=outcome.detail, is_unknown=True)
+        case Refused():
+            return _decide_refused(outcome, environment, tried)
+
+
+def _decide_refused(outcome: Refused, environment: str, tried: Tried | None) -> Decision:
+    failed = Decision("failed", reason=outcome.reason, status=outcome.status, detail=outcome.detail)
+    match outcome.reaction:
+        case Reaction.TRY_OTHER_ENVIRONMENT:
+            return _decide_misplaced(failed, environment, tried)
+        case Reaction.WRONG_APP:
+            return replace(failed, quarantines=True, doubt=Doubt.TOKEN)
+        case Reaction.FIX_CONFIGURATION:
+            return replace(failed, doubt=Doubt.CONFIGURATION)
+        case _:
+            return failed
+
+
+def _decide_misplaced(failed: Decision, environment: str, tried: Tried | None) -> Decision:
+    reason = failed.reason or ""
+    other = OTHER_ENVIRONMENT.get(environment)
+    if tried is None and other is not None:
+        return replace(failed, environment=other)
+    both_refused_token = reason == "BadDeviceToken" and (
+        tried is None or tried.reason == "BadDeviceToken"
+    )
+    if both_refused_token:
+        return replace(failed, quarantines=True, doubt=Doubt.TOKEN)
+    # One side refused the key, so nothing is known against the token.
+    blamed = tried.reason if tried is not None and reason == "BadDeviceToken" else reason
+    return replace(failed, reason=blamed, doubt=Doubt.CONFIGURATION)
+
+
+OWN_REASONS: Final = {
+    "NoCredential": (
+        "there is no key for this environment",
+        "add one with: handbell key add AuthKey_XXX.p8 --app APP",
+    ),
+    "CircuitOpen": (
+        "sending for this app was stopped, because its configuration was refused",
+        "run: handbell doctor, mend what it names, then send again",
+    ),
+    "NoAnswer": (
+        "the request went out and no answer came back, so it may or may not have arrived",
+        "send it again with the same collapse id, so that the phone shows it once",
+    ),
+    "CannotConnect": (
+        "the push service could not be reached",
+        "check that this machine may open connections to port 443 there",
+    ),
+    "Interrupted": (
+        "sending was broken off before an answer came",
+        "send it again",
+    ),
+    "TwinNotRunning": (
+        "the session lives on the twin, and no twin is running",
+        "start it with: handbell twin",
+    ),
+    "NoSimulator": (
+        "Xcode's Simulator is only to be had on a Mac with Xcode 11.4 or newer",
+        "run this on a Mac, or send to a virtual phone of: handbell twin",
+    ),
+}
+"""Reasons of our own, with their meaning and what to do; Apple's are in the protocol table."""
+
+_FIX_BY_REACTION: Final = {
+    Reaction.FIX_NOTIFICATION: "change the notification; handbell send --dry-run shows the request",
+    Reaction.FIX_CONFIGURATION: (
+        "check team id, key id, bundle id and the key's scope with: handbell doctor"
+    ),
+    Reaction.TRY_OTHER_ENVIRONMENT: (
+        "let the app register again, so that a fresh token and its environment are known"
+    ),
+    Reaction.WRONG_APP: "check that the bundle id is the one of the app that made the token",
+    Reaction.CLOSE_SESSION: "nothing to do: the session opens again when the app registers",
+    Reaction.RENEW_TOKEN: "check this machine's clock",
+    Reaction.RECONNECT: "send it again",
+    Reaction.SLOW_DOWN_DEVICE: "send less often to this one device",
+    Reaction.KEEP_FORMER_TOKEN: "wait some minutes; no other program may mint tokens for this key",
+    Reaction.BACK_OFF: "send it again in fifteen minutes or later",
+}
+
+
+def meaning(reason: str, detail: str = "") -> tuple[str, str]:
+    """Return a reason in plain words and what to do about it; both are clauses without a full stop.
+
+    A reason that nobody documents is returned as it came.
+    """
+    if reason in REASONS:
+        row = REASONS[reason]
+        return detail or row.meaning, _FIX_BY_REACTION[row.reaction]
+    if reason in OWN_REASONS:
+        words, fix = OWN_REASONS[reason]
+        return detail or words, fix
+    return detail or "the push service gave no reason that it documents", ""

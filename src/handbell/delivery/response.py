@@ -1,0 +1,30 @@
+"""What a sender gets back."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from .delivery import Delivery
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Response:
+    """The answer to one send.
+
+    ``success`` is true when at least one device was reached and ``errors`` is empty. A person
+    without a device, or a token that is gone, is a warning; any other failed delivery is an error.
+    ``reached`` and ``total`` count deliveries. ``deliveries`` are read from the ledger when asked
+    for, so a broadcast to many costs nothing here.
+    """
+
+    success: bool
+    warnings: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
+    notification_id: str | None = None
+    reached: int = 0
+    total: int = 0
+    _load: Callable[[], Sequence[Delivery]] = field(default=tuple, repr=False, compare=False)
+
+    @property
+    def deliveries(self) -> tuple[Delivery, ...]:
+        """Every delivery with its state, reason, apns-id and times."""
+        return tuple(self._load())

@@ -1,0 +1,196 @@
+"""The ledger: what was accepted, and what became of each delivery."""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from time import time
+from typing import Any, Final
+
+from sqlalchemy import Connection, RowMapping, bindparam, func, insert, select, update
+
+from handbell.apps.app import App
+from handbell.creation.notification import Notification
+from handbell.database import Database
+from handbell.tables import deliveries, notifications
+
+from .delivery import Delivery, Target
+from .ids import new_notification_id, read_apns_id
+from .outcome import State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredNotification:
+    """An accepted notification: its row, its public id, and what was written."""
+
+    row: int
+    id: str
+    app: str
+    content: Notification
+    recipients: dict[str, Any]
+    created_at: int
+    expires_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """What one attempt makes of a delivery; ``environment`` is where the last answer came from."""
+
+    delivery: int
+    state: State
+    environment: str
+    attempts: int
+    reason: str | None = None
+    status: int | None = None
+    unique_id: str | None = None
+    sent_at: int | None = None
+    finished_at: int | None = None
+
+
+_SELECT_DELIVERY: Final = select(
+    *(column for column in deliveries.columns if column.name != "notification_id"),
+    notifications.c.public_id.label("notification_id"),
+).join_from(deliveries, notifications)
+
+_UPDATE_ENDING: Final = (
+    update(deliveries)
+    .where(deliveries.c.id == bindparam("delivery"))
+    .values(
+        {
+            name: bindparam(name)
+            for name in (
+                "state",
+                "environment",
+                "attempts",
+                "reason",
+                "status",
+                "unique_id",
+                "sent_at",
+                "finished_at",
+            )
+        }
+    )
+)
+_ENDING_FIELDS: Final = tuple(Ending.__dataclass_fields__)
+
+
+class Ledger:
+    """Notifications and deliveries in the database. Every method is one transaction."""
+
+    def __init__(self, database: Database, *, now: Callable[[], float] = time) -> None:
+        self._database = database
+        self._now = now
+
+    def accept(
+        self, app: App, content: Notification, recipients: dict[str, Any], targets: Sequence[Target]
+    ) -> tuple[StoredNotification, list[Delivery]]:
+        """Store a notification and its first deliveries; once this returns, nothing of it is lost.
+
+        ``recipients`` is kept as it was named, for whoever asks later.
+        """
+        stored = {
+            "public_id": new_notification_id(),
+            "app": app.id,
+            "content": json.dumps(content.to_dict(), ensure_ascii=False),
+            "recipients": json.dumps(recipients, ensure_ascii=False),
+            "created_at": self._milliseconds(),
+        }
+        with self._database.write() as connection:
+            row = connection.execute(
+                insert(notifications).returning(notifications.c.id), stored
+            ).scalar_one()
+            notification = StoredNotification(
+                row=row,
+                id=stored["public_id"],
+                app=app.id,
+                content=content,
+                recipients=recipients,
+                created_at=stored["created_at"],
+            )
+            return notification, self._add(connection, notification, targets)
+
+    def add(self, notification: StoredNotification, targets: Sequence[Target]) -> list[Delivery]:
+        """Store further deliveries of a notification, as a broadcast goes through its pages."""
+        with self._database.write() as connection:
+            return self._add(connection, notification, targets)
+
+    def record(self, endings: Sequence[Ending]) -> None:
+        """Write what became of deliveries."""
+        if not endings:
+            return
+        rows = [{name: getattr(ending, name) for name in _ENDING_FIELDS} for ending in endings]
+        with self._database.write() as connection:
+            connection.execute(_UPDATE_ENDING, rows)
+
+    def deliveries_of(self, notification_id: str) -> list[Delivery]:
+        """Return every delivery of a notification, in the order in which they were stored."""
+        query = _SELECT_DELIVERY.where(notifications.c.public_id == notification_id)
+        with self._database.read() as connection:
+            rows = connection.execute(query.order_by(deliveries.c.id)).mappings()
+            return [_read_delivery(row) for row in rows]
+
+    def counts(self, notification_id: str) -> dict[tuple[str, str | None], int]:
+        """Return the number of deliveries of a notification by state and reason."""
+        query = (
+            select(deliveries.c.state, deliveries.c.reason, func.count())
+            .join_from(deliveries, notifications)
+            .where(notifications.c.public_id == notification_id)
+            .group_by(deliveries.c.state, deliveries.c.reason)
+        )
+        with self._database.read() as connection:
+            return {(state, reason): n for state, reason, n in connection.execute(query)}
+
+    def note_displayed(self, apns_id: str) -> bool:
+        """Note that the phone shows it. Returns False when the apns-id is not one of ours."""
+        return self._note(apns_id, "displayed_at")
+
+    def note_opened(self, apns_id: str) -> bool:
+        """Note that the person opened it. Returns False when the apns-id is not one of ours."""
+        return self._note(apns_id, "opened_at")
+
+    def _note(self, apns_id: str, column: str) -> bool:
+        named = read_apns_id(apns_id)
+        if named is None:
+            return False
+        notification_id, row = named
+        owner = select(notifications.c.id).where(notifications.c.public_id == notification_id)
+        # The first report counts: a phone that shows or opens it again changes nothing.
+        change = (
+            update(deliveries)
+            .where(deliveries.c.id == row, deliveries.c.notification_id == owner.scalar_subquery())
+            .values({column: func.coalesce(deliveries.c[column], self._milliseconds())})
+        )
+        with self._database.write() as connection:
+            return bool(connection.execute(change).rowcount)
+
+    def _add(
+        self, connection: Connection, notification: StoredNotification, targets: Iterable[Target]
+    ) -> list[Delivery]:
+        created_at = self._milliseconds()
+        rows = [
+            {
+                "notification_id": notification.row,
+                "session_id": target.session_id,
+                "gateway": target.gateway,
+                "address": target.address,
+                "mail": target.mail,
+                "environment": target.environment,
+                "state": "queued",
+                "created_at": created_at,
+            }
+            for target in targets
+        ]
+        if not rows:
+            return []
+        added = connection.execute(
+            insert(deliveries).returning(deliveries, sort_by_parameter_order=True), rows
+        )
+        return [
+            _read_delivery({**row, "notification_id": notification.id}) for row in added.mappings()
+        ]
+
+    def _milliseconds(self) -> int:
+        return int(self._now() * 1000)
+
+
+def _read_delivery(row: RowMapping | dict[str, Any]) -> Delivery:
+    return Delivery(**row)

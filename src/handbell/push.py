@@ -1,0 +1,299 @@
+"""The front door: write a title and a body, name a person, send.
+
+Nothing heavy is imported until something is sent.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from ._door import door
+from ._text import nearest
+from .creation.notification import Notification, Record
+from .creation.recipients import EVERYBODY, Recipients
+from .errors import AppError, CredentialError, RecipientsError
+
+if TYPE_CHECKING:
+    from .apps.app import App
+    from .apps.credentials import AuthKey
+    from .delivery.direct import Direct
+    from .delivery.response import Response
+    from .registry.session import Session
+    from .settings import Settings
+    from .system import System
+
+NotificationLike = Notification | Mapping[str, Any]
+RecipientsLike = Recipients | str | Sequence[str] | Mapping[str, Any]
+TargetLike = str | Mapping[str, Any] | Record | tuple[str, Any]
+
+_CAMEL_CASE = {
+    "bundleId": "bundle_id",
+    "teamId": "team_id",
+    "authKey": "auth_key",
+    "keyId": "key_id",
+    "isDevelopment": "is_development",
+}
+
+
+@dataclass(slots=True, kw_only=True)
+class Auth:
+    """How an app proves itself to Apple, without an entry in the registry.
+
+    ``auth_key`` is the path or the text of ``AuthKey_XXX.p8``; ``key_id`` is needed when the file
+    name does not say it. ``is_development`` starts with Apple's development hosts wherever it is
+    not known yet in which environment a device lives.
+    """
+
+    bundle_id: str | None = None
+    team_id: str | None = None
+    auth_key: str | Path | None = field(default=None, repr=False)
+    key_id: str | None = None
+    is_development: bool = False
+
+    @classmethod
+    def read(cls, value: Mapping[str, Any]) -> Self:
+        """Return the auth object that a mapping describes, in either spelling.
+
+        Raises AppError for an unknown or a missing member.
+        """
+        known = cls.__dataclass_fields__
+        given = {_CAMEL_CASE.get(name, name): member for name, member in value.items()}
+        for name in given:
+            if name not in known:
+                near = nearest(name, known)
+                hint = f"Did you mean {near!r}?" if near else f"Known: {', '.join(known)}."
+                raise AppError(f"The auth object has an unknown member {name!r}", fix=hint)
+        missing = [name for name in ("bundle_id", "team_id", "auth_key") if not given.get(name)]
+        if missing:
+            raise AppError(
+                f"The auth object lacks {' and '.join(missing)}",
+                fix="It needs bundle_id, team_id and auth_key (a path or the key's text)",
+            )
+        return cls(**given)
+
+
+class AsyncPushNotification:
+    """Sends to an app's users, for asynchronous callers.
+
+    ``app`` is an app id such as ``TEAM123456.com.sample.myapp``, a bundle id or a name; it may be
+    left out where there is one app. An :class:`Auth` (or a mapping of its members) needs no entry
+    in the registry. ``home`` is the folder of the database and the secret key, by default the one
+    that the ``handbell`` command uses.
+
+    ``recipients`` may be set beforehand, for calls that name none. The app is looked up at the
+    first call, which raises UnknownAppError or AmbiguousAppError when that fails.
+    """
+
+    def __init__(
+        self,
+        app: str | Auth | Mapping[str, Any] | None = None,
+        *,
+        home: str | Path | None = None,
+        is_development: bool = False,
+        settings: "Settings | None" = None,
+    ) -> None:
+        self._reference = app if isinstance(app, str) else None
+        self.auth = _read_auth(app)
+        self.auth.is_development = self.auth.is_development or is_development
+        self.recipients: RecipientsLike | None = None
+        self._settings = settings or _load_settings(home)
+        self._app: App | None = None
+        self._key: AuthKey | None = None
+
+    async def send(
+        self, notification: NotificationLike, recipients: RecipientsLike | None = None
+    ) -> "Response":
+        """Send a notification to people, device tokens or simulators, and say what became of it.
+
+        Returns when every delivery has ended. Raises NotificationError or RecipientsError when what
+        was given cannot be sent, and MissingCredentialError, TwinError or StorageError when nothing
+        could be sent from here; nothing is stored then. What one device answers is never raised.
+        """
+        content = Notification.read(notification)
+        named = Recipients.read(self._named(recipients))
+        return await (await self._direct()).send(content, named)
+
+    async def send_all(self, notification: NotificationLike) -> "Response":
+        """Send a notification to every active session of the app. Raises as :meth:`send` does."""
+        content = Notification.read(notification)
+        return await (await self._direct()).send(content, EVERYBODY)
+
+    async def open(
+        self,
+        target: TargetLike,
+        notification: NotificationLike,
+        recipients: RecipientsLike | None = None,
+    ) -> "Response":
+        """Send a notification that opens a data class or a record in the app.
+
+        ``target`` is the name of a data class, a :class:`Record`, a pair (data class, primary key)
+        or a mapping with ``dataClass`` and ``entity``. Opening a record asks the app to synchronise
+        its data first, unless the notification's ``user_info`` decides ``dataSynchro`` itself.
+        """
+        content = Notification.read(notification).with_target(target)
+        return await self.send(content, recipients)
+
+    async def close(self) -> None:
+        """Finish what is in flight and close what this event loop holds open to push services."""
+        from .system import close_shared  # noqa: PLC0415 - heavy
+
+        await close_shared()
+
+    async def prepare(self) -> None:
+        """Look the app and its key up now instead of at the first call."""
+        await self._direct()
+
+    async def __aenter__(self) -> Self:
+        await self.prepare()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def _named(self, recipients: RecipientsLike | None) -> RecipientsLike:
+        named = self.recipients if recipients is None else recipients
+        if named is None:
+            raise RecipientsError(
+                "No recipients were named",
+                fix="Pass them to send(), set .recipients, or use send_all()",
+            )
+        return named
+
+    async def _direct(self) -> "Direct":
+        from .system import shared  # noqa: PLC0415 - heavy
+
+        system = shared(self._settings)
+        if self._app is None:
+            self._app, self._key = await asyncio.to_thread(self._look_up, system)
+        return system.direct(
+            self._app, credential=self._key, is_development=self.auth.is_development
+        )
+
+    def _look_up(self, system: "System") -> "tuple[App, AuthKey | None]":
+        if self.auth.auth_key is not None:
+            return _read_explicit(system, self.auth)
+        app = system.apps.find(self._reference or system.settings.app)
+        self.auth.bundle_id, self.auth.team_id = app.bundle_id, app.team_id
+        return app, None
+
+
+class PushNotification:
+    """Sends to an app's users. The same as :class:`AsyncPushNotification`, for ordinary callers.
+
+    Raises UnknownAppError or AmbiguousAppError at once when the app cannot be told. Many objects in
+    one process share their connections, which are closed when the process ends.
+    """
+
+    def __init__(
+        self,
+        app: str | Auth | Mapping[str, Any] | None = None,
+        *,
+        home: str | Path | None = None,
+        is_development: bool = False,
+        settings: "Settings | None" = None,
+    ) -> None:
+        self._push = AsyncPushNotification(
+            app, home=home, is_development=is_development, settings=settings
+        )
+        door().run(self._push.prepare())
+
+    @property
+    def auth(self) -> Auth:
+        """How the app proves itself; ``auth.is_development`` may be set."""
+        return self._push.auth
+
+    @property
+    def recipients(self) -> RecipientsLike | None:
+        """Who is meant by calls that name nobody."""
+        return self._push.recipients
+
+    @recipients.setter
+    def recipients(self, value: RecipientsLike | None) -> None:
+        self._push.recipients = value
+
+    def send(
+        self, notification: NotificationLike, recipients: RecipientsLike | None = None
+    ) -> "Response":
+        """Send a notification; see :meth:`AsyncPushNotification.send`."""
+        return door().run(self._push.send(notification, recipients))
+
+    def send_all(self, notification: NotificationLike) -> "Response":
+        """Send to every active session; see :meth:`AsyncPushNotification.send_all`."""
+        return door().run(self._push.send_all(notification))
+
+    def open(
+        self,
+        target: TargetLike,
+        notification: NotificationLike,
+        recipients: RecipientsLike | None = None,
+    ) -> "Response":
+        """Open a data class or a record in the app; see :meth:`AsyncPushNotification.open`."""
+        return door().run(self._push.open(target, notification, recipients))
+
+
+class Sessions:
+    """Who can be reached in an app, and on what. The app is named as for :class:`PushNotification`.
+
+    Raises UnknownAppError or AmbiguousAppError when the app cannot be told.
+    """
+
+    def __init__(
+        self,
+        app: str | None = None,
+        *,
+        home: str | Path | None = None,
+        settings: "Settings | None" = None,
+    ) -> None:
+        from .system import System  # noqa: PLC0415 - heavy
+
+        system = System(settings or _load_settings(home))
+        self._registry = system.registry
+        self._app = system.apps.find(app or system.settings.app)
+
+    def all_device_tokens(self) -> list[str]:
+        """Return the device tokens of all active sessions, each once."""
+        return self._registry.device_tokens(self._app)
+
+    def all_mail_addresses(self) -> list[str]:
+        """Return the mail addresses of all users, sorted."""
+        return self._registry.mail_addresses(self._app)
+
+    def sessions_of(self, mail: str) -> "list[Session]":
+        """Return a user's sessions, whatever their status; empty for a mail that is not known.
+
+        Raises RecipientsError when the text is not a mail address.
+        """
+        return self._registry.sessions_of(self._app, mail)
+
+
+def _read_auth(app: str | Auth | Mapping[str, Any] | None) -> Auth:
+    if isinstance(app, Auth):
+        return app
+    return Auth.read(app) if isinstance(app, Mapping) else Auth()
+
+
+def _load_settings(home: str | Path | None) -> "Settings":
+    from .settings import Settings  # noqa: PLC0415 - heavy
+
+    return Settings.load() if home is None else Settings.load(home=Path(home))
+
+
+def _read_explicit(system: "System", auth: Auth) -> "tuple[App, AuthKey]":
+    from .apps.app import App  # noqa: PLC0415 - heavy
+    from .apps.credentials import read_auth_key  # noqa: PLC0415 - heavy
+
+    if auth.auth_key is None or auth.team_id is None or auth.bundle_id is None:
+        raise CredentialError("The auth object lacks its key, team id or bundle id")
+    app = App(team_id=auth.team_id, bundle_id=auth.bundle_id)
+    key = read_auth_key(auth.auth_key, team_id=auth.team_id, key_id=auth.key_id)
+    auth.key_id = key.key_id
+    # Sessions of an app that the registry knows are found even so.
+    return next((known for known in system.apps.list() if known.id == app.id), app), key

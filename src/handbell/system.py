@@ -1,0 +1,182 @@
+"""Builds everything once: the only place that knows all parts."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from time import time
+from typing import Final
+
+from handbell.apps.app import App
+from handbell.apps.checkup import Finding, check_credentials
+from handbell.apps.credentials import AuthKey, Certificate
+from handbell.apps.store import AppStore, StoredCredential
+from handbell.apps.vault import Vault
+from handbell.database import Database
+from handbell.delivery.delivery import GatewayName
+from handbell.delivery.direct import Direct
+from handbell.delivery.doctor import probe
+from handbell.delivery.store import Ledger
+from handbell.errors import TwinError
+from handbell.gateways.apns.client import ApnsGateway, Endpoint
+from handbell.gateways.apns.protocol import DEVELOPMENT_URL, PRODUCTION_URL
+from handbell.gateways.gateway import Gateway
+from handbell.gateways.simulator import SimulatorGateway
+from handbell.registry.store import Registry
+from handbell.settings import Settings
+from handbell.twin.address import read_address
+
+Credential = AuthKey | Certificate
+ENVIRONMENTS: Final = ("production", "development", "twin")
+
+
+class System:
+    """One Handbell: its database, its stores and its connections, each made when first needed.
+
+    A system's gateways belong to the event loop in which they were first used. Close it in that
+    loop; the stores alone need no closing.
+    """
+
+    def __init__(self, settings: Settings, *, now: Callable[[], float] = time) -> None:
+        self.settings = settings
+        self.now = now
+        self._gateways: dict[tuple[str, Endpoint], ApnsGateway] = {}
+
+    @property
+    def twin_folder(self) -> Path:
+        """Where a twin keeps its certificates and says where it listens."""
+        return self.settings.home / "twin"
+
+    @cached_property
+    def database(self) -> Database:
+        """The database, brought up to date when it is first opened."""
+        return Database.open(self.settings.database_url)
+
+    @cached_property
+    def vault(self) -> Vault:
+        """What seals credentials."""
+        return Vault.open(self.settings)
+
+    @cached_property
+    def apps(self) -> AppStore:
+        """Apps and their credentials."""
+        return AppStore(self.database, self.vault, now=self.now)
+
+    @cached_property
+    def registry(self) -> Registry:
+        """Users and sessions."""
+        return Registry(self.database, now=self.now)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """Notifications and deliveries."""
+        return Ledger(self.database, now=self.now)
+
+    def direct(
+        self, app: App, *, credential: Credential | None = None, is_development: bool = False
+    ) -> Direct:
+        """Return the direct path for an app; ``credential`` replaces the stored ones."""
+
+        def find_gateway(name: GatewayName, environment: str, /) -> Gateway:
+            if name == "simulator":
+                return SimulatorGateway(bundle_id=app.bundle_id)
+            return self.apns(credential or self.apps.credential_for(app, environment), environment)
+
+        return Direct(
+            app=app,
+            registry=self.registry,
+            ledger=self.ledger,
+            find_gateway=find_gateway,
+            describe_host=self.describe_host,
+            is_development=is_development,
+            now=self.now,
+        )
+
+    def apns(self, credential: Credential, environment: str) -> ApnsGateway:
+        """Return the gateway for a credential and an environment; the same one each time.
+
+        Raises TwinError for the environment ``twin`` while no twin is running.
+        """
+        endpoint = self.endpoint(environment)
+        key = (credential.fingerprint, endpoint)
+        if key not in self._gateways:
+            self._gateways[key] = ApnsGateway(
+                credential=credential,
+                endpoints={environment: endpoint},
+                connections=self.settings.connections,
+                connect_timeout=self.settings.connect_timeout,
+                request_timeout=self.settings.request_timeout,
+                now=self.now,
+            )
+        return self._gateways[key]
+
+    def endpoint(self, environment: str) -> Endpoint:
+        """Return where an environment is reached, and which authority vouches for it."""
+        settings = self.settings
+        if environment == "production":
+            return Endpoint(settings.apns_production_url or PRODUCTION_URL, settings.apns_ca_file)
+        if environment == "development":
+            return Endpoint(settings.apns_development_url or DEVELOPMENT_URL, settings.apns_ca_file)
+        address = read_address(self.twin_folder)
+        if address is None:
+            raise TwinError(
+                "The twin is not running", fix="Start it in another terminal with: handbell twin"
+            )
+        return Endpoint(address.production_url, address.ca_file)
+
+    async def check_up(self, app: App) -> list[Finding]:
+        """Return what is right and wrong about an app's configuration; see delivery.doctor."""
+        stored = self.apps.credentials(app)
+        findings = list(check_credentials(app, stored, now=self.now()))
+        if not stored:
+            return findings
+        environments = [name for name in ENVIRONMENTS if _is_served(name, stored)]
+        return findings + await probe(
+            app,
+            environments,
+            lambda environment: self.apns(self.apps.credential_for(app, environment), environment),
+        )
+
+    def describe_host(self, environment: str) -> str:
+        """Return the address of an environment, also while the twin is not running."""
+        try:
+            return self.endpoint(environment).url
+        except TwinError:
+            return "https://(the twin, not running)"
+
+    async def close(self) -> None:
+        """Finish what is in flight and close every connection and the database."""
+        gateways, self._gateways = list(self._gateways.values()), {}
+        await asyncio.gather(*(gateway.close() for gateway in gateways))
+        if "database" in self.__dict__:
+            self.database.close()
+
+
+def _is_served(environment: str, stored: list[StoredCredential]) -> bool:
+    limits = {one.environment for one in stored}
+    return environment in limits or (None in limits and environment != "twin")
+
+
+_shared: Final[dict[tuple[asyncio.AbstractEventLoop, int, Settings], System]] = {}
+
+
+def shared(settings: Settings) -> System:
+    """Return the system of the running event loop for these settings, made when first asked for.
+
+    Apple takes connections that come and go for an attack, so whoever sends in one loop shares
+    them. A forked process gets its own.
+    """
+    for gone in [key for key in _shared if key[0].is_closed()]:
+        del _shared[gone]
+    key = (asyncio.get_running_loop(), os.getpid(), settings)
+    if key not in _shared:
+        _shared[key] = System(settings)
+    return _shared[key]
+
+
+async def close_shared() -> None:
+    """Close every shared system of the running event loop."""
+    loop = asyncio.get_running_loop()
+    for key in [key for key in _shared if key[0] is loop]:
+        await _shared.pop(key).close()
