@@ -1,0 +1,339 @@
+"""Apps and their sealed credentials in the database."""
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from sqlalchemy import Connection, RowMapping, delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from handbell._text import nearest
+from handbell.database import Database
+from handbell.errors import (
+    AmbiguousAppError,
+    AppExistsError,
+    CredentialError,
+    MissingCredentialError,
+    UnknownAppError,
+)
+from handbell.tables import apps as apps_table
+from handbell.tables import credentials as credentials_table
+
+from .app import App
+from .credentials import AuthKey, Certificate, read_auth_key, read_certificate
+from .vault import Vault
+
+Credential = AuthKey | Certificate
+
+_ADD_APP: Final = "Add one: handbell app add TEAM123456.com.sample.myapp"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredCredential:
+    """What may be told about a stored credential: everything but the secret.
+
+    ``kind`` is ``key`` or ``certificate``. ``environment`` is the only one it serves, or None.
+    Instants are in UNIX milliseconds; ``expires_at`` is None for a key.
+    """
+
+    id: int
+    kind: str
+    key_id: str
+    environment: str | None
+    fingerprint: str
+    expires_at: int | None
+    created_at: int
+
+
+# Within the class `list` is its method.
+_StoredCredentials = list[StoredCredential]
+
+
+class AppStore:
+    """The apps that Handbell sends for. ``now`` returns UNIX seconds."""
+
+    def __init__(
+        self, database: Database, vault: Vault, *, now: Callable[[], float] = time.time
+    ) -> None:
+        self._database = database
+        self._vault = vault
+        self._now = now
+
+    def add(self, team_id: str, bundle_id: str, name: str | None = None) -> App:
+        """Add an app and return it.
+
+        Raises :class:`~handbell.errors.AppError` for an id that cannot be Apple's, and
+        :class:`~handbell.errors.AppExistsError` when the app is there already.
+        """
+        app = App(
+            team_id=team_id, bundle_id=bundle_id, name=name or "", created_at=self._milliseconds()
+        )
+        values = {
+            "team_id": app.team_id,
+            "bundle_id": app.bundle_id,
+            "name": app.name,
+            "is_enabled": app.is_enabled,
+            "created_at": app.created_at,
+        }
+        with self._database.write() as connection:
+            try:
+                added = connection.execute(insert(apps_table).values(values))
+            except IntegrityError:
+                raise AppExistsError(
+                    f"The app {app.id} is already there", fix="Use it, or remove it first"
+                ) from None
+        return replace(app, row=_primary_key(added.inserted_primary_key))
+
+    def list(self) -> list[App]:
+        """Return every app, the oldest first."""
+        with self._database.read() as connection:
+            return _all_apps(connection)
+
+    def find(self, reference: str | None = None) -> App:
+        """Return the app that ``reference`` means; None means the only one there is.
+
+        An exact id wins, then a unique name, then a unique bundle id; only then the same without
+        regard to case. Raises :class:`~handbell.errors.AmbiguousAppError` with the candidates
+        rather than choosing, and :class:`~handbell.errors.UnknownAppError` with what is near.
+        """
+        everything = self.list()
+        if not everything:
+            raise UnknownAppError("There is no app yet", fix=_ADD_APP)
+        if reference is None or not reference.strip():
+            return _single(everything, "No app is named, and there is more than one")
+        wanted = reference.strip()
+        for reading in _READINGS:
+            folded = reading(wanted, everything)
+            if folded:
+                return _single(folded, f"More than one app is meant by {wanted!r}")
+        raise _unknown(wanted, everything)
+
+    def remove(self, app: App) -> None:
+        """Remove an app with its credentials, users and sessions; its ledger stays."""
+        with self._database.write() as connection:
+            removed = connection.execute(delete(apps_table).where(apps_table.c.id == app.row))
+            if not removed.rowcount:
+                raise _gone(app)
+
+    def set_enabled(self, app: App, is_enabled: bool) -> App:  # noqa: FBT001 - the setter's value
+        """Switch an app's push on or off and return the app as it is now."""
+        statement = (
+            update(apps_table).where(apps_table.c.id == app.row).values(is_enabled=is_enabled)
+        )
+        with self._database.write() as connection:
+            if not connection.execute(statement).rowcount:
+                raise _gone(app)
+        return replace(app, is_enabled=is_enabled)
+
+    def add_credential(
+        self, app: App, credential: Credential, *, environment: str | None = None
+    ) -> StoredCredential:
+        """Seal and keep a credential; one with the same key id is replaced.
+
+        ``environment`` limits it to one; a certificate issued for one is limited by itself.
+        Raises :class:`~handbell.errors.CredentialError` when it is another team's or app's.
+        """
+        _check_fit(app, credential)
+        if environment is None and isinstance(credential, Certificate):
+            environment = credential.environments[0] if len(credential.environments) == 1 else None
+        values = {
+            "app_id": app.row,
+            "kind": "key" if isinstance(credential, AuthKey) else "certificate",
+            "key_id": credential.key_id,
+            "environment": environment,
+            "fingerprint": credential.fingerprint,
+            "sealed": self._vault.seal(_packed(credential)),
+            "expires_at": getattr(credential, "expires_at", None),
+            "created_at": self._milliseconds(),
+        }
+        with self._database.write() as connection:
+            connection.execute(delete(credentials_table).where(*_named(app, credential.key_id)))
+            try:
+                row = _primary_key(
+                    connection.execute(
+                        insert(credentials_table).values(values)
+                    ).inserted_primary_key
+                )
+            except IntegrityError:
+                raise _gone(app) from None
+            return _stored(_credential_row(connection, row))
+
+    def credentials(self, app: App) -> _StoredCredentials:
+        """Return what may be told about the app's credentials, the newest first."""
+        with self._database.read() as connection:
+            return [_stored(row) for row in _credential_rows(connection, app)]
+
+    def remove_credential(self, app: App, key_id: str) -> None:
+        """Remove a credential by its key id (a certificate's is its fingerprint)."""
+        with self._database.write() as connection:
+            removed = connection.execute(delete(credentials_table).where(*_named(app, key_id)))
+            if not removed.rowcount:
+                raise MissingCredentialError(
+                    f"{app.id} has no key {key_id}", fix="See: handbell key list"
+                )
+
+    def credential_for(self, app: App, environment: str) -> Credential:
+        """Return what proves the app in an environment.
+
+        One that is limited to the environment wins, then the newest that is not limited. The twin
+        takes any. Raises :class:`~handbell.errors.MissingCredentialError` with the fix.
+        """
+        with self._database.read() as connection:
+            rows = _credential_rows(connection, app)
+        limited = [row for row in rows if row["environment"] == environment]
+        general = [row for row in rows if row["environment"] is None or environment == "twin"]
+        for row in (*limited, *general):
+            return self._unpacked(app, row)
+        raise MissingCredentialError(
+            f"{app.id} has no key for {environment}",
+            fix=f"Add one: handbell key add AuthKey_XXXXXXXXXX.p8 --app {app.id}",
+        )
+
+    def reseal(self) -> int:
+        """Seal every credential with the vault's first key and return how many there are.
+
+        After this the vault's other keys can be given up.
+        """
+        table = credentials_table
+        with self._database.write() as connection:
+            rows = connection.execute(select(table.c.id, table.c.sealed)).all()
+            for row, sealed in rows:
+                resealed = self._vault.reseal(sealed)
+                connection.execute(update(table).where(table.c.id == row).values(sealed=resealed))
+        return len(rows)
+
+    def _unpacked(self, app: App, row: RowMapping) -> Credential:
+        packed: dict[str, Any] = json.loads(self._vault.unseal(row["sealed"]))
+        pem = packed["pem"].encode()
+        if row["kind"] == "key":
+            credential: Credential = read_auth_key(
+                pem, team_id=packed["team_id"], key_id=packed["key_id"]
+            )
+        else:
+            credential = read_certificate(pem)
+        if credential.fingerprint != row["fingerprint"]:
+            raise CredentialError(
+                f"The stored credential {row['key_id']} is not the one that was added",
+                fix="Remove it and add it again",
+            )
+        _check_fit(app, credential)
+        return credential
+
+    def _milliseconds(self) -> int:
+        return int(self._now() * 1000)
+
+
+def _by_id(wanted: str, apps: Iterable[App]) -> list[App]:
+    return [app for app in apps if app.id == wanted]
+
+
+def _by_name(wanted: str, apps: Iterable[App]) -> list[App]:
+    return [app for app in apps if app.name == wanted]
+
+
+def _by_bundle_id(wanted: str, apps: Iterable[App]) -> list[App]:
+    return [app for app in apps if app.bundle_id == wanted]
+
+
+def _by_any_folded(wanted: str, apps: Iterable[App]) -> list[App]:
+    folded = wanted.casefold()
+    return [
+        app
+        for app in apps
+        if folded in {app.id.casefold(), app.name.casefold(), app.bundle_id.casefold()}
+    ]
+
+
+_READINGS: Final = (_by_id, _by_name, _by_bundle_id, _by_any_folded)
+
+
+def _single(found: list[App], ambiguity: str) -> App:
+    if len(found) == 1:
+        return found[0]
+    ids = tuple(app.id for app in found)
+    raise AmbiguousAppError(ambiguity, fix=f"Name one by its id: {', '.join(ids)}", candidates=ids)
+
+
+def _unknown(wanted: str, apps: Iterable[App]) -> UnknownAppError:
+    known = {word: app.id for app in apps for word in (app.id, app.name, app.bundle_id)}
+    near = nearest(wanted, known)
+    return UnknownAppError(
+        f"There is no app {wanted!r}",
+        fix=f"Did you mean {known[near]}?" if near else "See: handbell app list",
+    )
+
+
+def _gone(app: App) -> UnknownAppError:
+    return UnknownAppError(f"The app {app.id} is not there (any more)", fix=_ADD_APP)
+
+
+def _all_apps(connection: Connection) -> list[App]:
+    rows = connection.execute(select(apps_table).order_by(apps_table.c.id)).mappings()
+    return [
+        App(
+            row=row["id"],
+            team_id=row["team_id"],
+            bundle_id=row["bundle_id"],
+            name=row["name"],
+            is_enabled=row["is_enabled"],
+            created_at=row["created_at"],
+        )
+        for row in rows
+    ]
+
+
+def _check_fit(app: App, credential: Credential) -> None:
+    if credential.team_id is not None and credential.team_id != app.team_id:
+        raise CredentialError(
+            f"{credential.key_id} is of team {credential.team_id}, and {app.id} is not",
+            fix="Use a key of the app's own team",
+        )
+    topics = credential.topics if isinstance(credential, Certificate) else ()
+    if topics and app.bundle_id not in topics:
+        raise CredentialError(
+            f"The certificate is for {', '.join(topics)}, not for {app.bundle_id}",
+            fix="Use the certificate of this app, or an auth key of its team",
+        )
+
+
+def _packed(credential: Credential) -> bytes:
+    is_key = isinstance(credential, AuthKey)
+    pem = credential.private_key_pem() if isinstance(credential, AuthKey) else credential.pem
+    content = {"pem": pem.decode()}
+    if is_key:
+        content |= {"team_id": credential.team_id or "", "key_id": credential.key_id}
+    return json.dumps(content).encode()
+
+
+def _named(app: App, key_id: str) -> tuple[Any, Any]:
+    table = credentials_table
+    return (table.c.app_id == app.row, table.c.key_id == key_id)
+
+
+def _credential_rows(connection: Connection, app: App) -> list[RowMapping]:
+    table = credentials_table
+    statement = select(table).where(table.c.app_id == app.row).order_by(table.c.id.desc())
+    return list(connection.execute(statement).mappings())
+
+
+def _credential_row(connection: Connection, row: int) -> RowMapping:
+    table = credentials_table
+    return connection.execute(select(table).where(table.c.id == row)).mappings().one()
+
+
+def _stored(row: RowMapping) -> StoredCredential:
+    return StoredCredential(
+        id=row["id"],
+        kind=row["kind"],
+        key_id=row["key_id"],
+        environment=row["environment"],
+        fingerprint=row["fingerprint"],
+        expires_at=row["expires_at"],
+        created_at=row["created_at"],
+    )
+
+
+def _primary_key(key: Any) -> int:
+    return int(key[0])

@@ -1,0 +1,106 @@
+"""A session: one device of one user in one app."""
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from typing import Final, Literal, NamedTuple, get_args
+from zoneinfo import available_timezones
+
+from handbell._text import nearest
+from handbell.errors import RegistryError
+
+Status = Literal["pending", "active", "quarantined", "closed"]
+Environment = Literal["production", "development", "twin"]
+Platform = Literal["ios", "ipados", "macos", "tvos", "visionos", "watchos"]
+
+PLATFORMS: Final[tuple[str, ...]] = get_args(Platform)
+ENVIRONMENTS: Final[tuple[str, ...]] = get_args(Environment)
+MOVED: Final = "moved"
+"""Why a session is closed whose device now belongs to somebody else."""
+
+_TOKEN: Final = re.compile(r"(?:[0-9a-f]{2}){4,256}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """One device of one user in one app. Instants are in UNIX milliseconds.
+
+    ``registered_at`` is when the device last said that it is there, ``accepted_at`` when the push
+    service last took something for it. ``reason`` says why it is closed or quarantined;
+    ``external_id`` is its id in the system that it was imported from.
+    """
+
+    id: int
+    mail: str
+    token: str
+    platform: str
+    environment: str
+    status: str
+    reason: str | None
+    locale: str | None
+    time_zone: str | None
+    device: str | None
+    external_id: str | None
+    created_at: int
+    registered_at: int
+    accepted_at: int | None
+    closed_at: int | None
+
+
+class ActiveSession(NamedTuple):
+    """What a broadcast needs of an active session, and no more: there may be millions."""
+
+    id: int
+    token: str
+    environment: str
+    mail: str
+    platform: str
+    time_zone: str | None
+    accepted_at: int | None
+
+
+def read_token(text: str) -> str:
+    """Return a device token in the one form in which it is compared: lower case.
+
+    Raises :class:`~handbell.errors.RegistryError` unless it is an even run of 8 to 512 hex digits.
+    """
+    token = text.strip().lower()
+    if not _TOKEN.fullmatch(token):
+        raise RegistryError(
+            f"{text[:16]!r} is not a device token",
+            fix="Send the token's bytes as hex digits: an even number of them, 8 to 512",
+        )
+    return token
+
+
+def read_platform(text: str) -> str:
+    """Return a known platform, or raise :class:`~handbell.errors.RegistryError`."""
+    return _one_of("platform", text.strip().lower(), PLATFORMS)
+
+
+def read_environment(text: str) -> str:
+    """Return a known environment, or raise :class:`~handbell.errors.RegistryError`."""
+    return _one_of("environment", text, ENVIRONMENTS)
+
+
+def read_time_zone(name: str) -> str:
+    """Return the name of an IANA time zone, or raise :class:`~handbell.errors.RegistryError`."""
+    known = _time_zones()
+    if name in known:
+        return name
+    near = nearest(name, known)
+    raise RegistryError(
+        f"{name!r} is not a time zone",
+        fix=f"Did you mean {near}?" if near else "Use an IANA name such as Europe/Paris",
+    )
+
+
+@cache
+def _time_zones() -> frozenset[str]:
+    return frozenset(available_timezones())
+
+
+def _one_of(what: str, text: str, known: tuple[str, ...]) -> str:
+    if text not in known:
+        raise RegistryError(f"{text!r} is not a known {what}", fix=f"Use one of {', '.join(known)}")
+    return text
