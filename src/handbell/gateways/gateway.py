@@ -17,7 +17,8 @@ class Message:
     """What every device of one send is told: ready bytes and headers, checked before sending.
 
     ``headers`` are the pairs that are the same for every device, lower-case names first.
-    ``expires_at`` is in UNIX seconds, or None when the push service's own policy applies.
+    ``expires_at`` is in UNIX seconds, 0 for one attempt and no storage, or None when the push
+    service's own policy applies.
     """
 
     payload: bytes
@@ -32,8 +33,9 @@ class Message:
 class Push(NamedTuple):
     """One message to one device, as a gateway needs it.
 
-    ``key`` is the caller's own handle (the delivery's id), handed back untouched. ``address`` is the
-    device token or simulator id, ``environment`` where it lives, ``apns_id`` the id to send under.
+    ``key`` is the caller's own handle (the delivery's id), handed back untouched. ``address`` is
+    the device token or simulator id, ``environment`` where it lives, ``apns_id`` the id to send
+    under.
     ``collapse_id`` is set for a repeat whose first end is unknown, so that the phone shows it once;
     the message's own collapse id wins.
     """

@@ -1,0 +1,124 @@
+"""Xcode's Simulator as a push service: ``xcrun simctl push``, with the payload on its input.
+
+Works on a Mac with Xcode 11.4 or later. Anywhere else every push is refused with a detail that says
+so, because a missing Mac is no fault of the notification nor of the other recipients.
+"""
+
+import asyncio
+import os
+import shutil
+import signal
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from .apns.protocol import Reaction
+from .gateway import Accepted, Message, Outcome, Push, Refused, Report, Unknown
+
+UNAVAILABLE: Final = "SimulatorUnavailable"
+"""The reason when this machine has no ``xcrun``."""
+UNSUPPORTED: Final = "SimulatorUnsupported"
+"""The reason for a push type that the Simulator does not take."""
+FAILED: Final = "SimulatorFailed"
+"""The reason when ``simctl`` said no; the detail is what it said."""
+TIMED_OUT: Final = "SimulatorTimedOut"
+"""The reason when ``simctl`` did not end in time."""
+
+TIMEOUT_SECONDS: Final = 30.0
+AT_ONCE: Final = 4
+PUSH_TYPES_TAKEN: Final = ("alert", "background")
+
+_DETAIL_CHARACTERS = 500
+
+
+class SimulatorGateway:
+    """Delivers to simulators on this Mac. Implements :class:`~handbell.gateways.gateway.Gateway`.
+
+    ``search_path`` is where ``xcrun`` is looked for, in the form of ``PATH``, which is the default.
+    Each push has ``timeout`` seconds, 30 unless told; four run at a time.
+    """
+
+    def __init__(
+        self, *, bundle_id: str, timeout: float = TIMEOUT_SECONDS, search_path: str | None = None
+    ) -> None:
+        self._bundle_id = bundle_id
+        self._timeout = timeout
+        self._search_path = search_path
+        self._slots = asyncio.Semaphore(AT_ONCE)
+
+    async def send(self, batch: Sequence[Push], report: Report) -> None:
+        """Push each to its simulator and report each end; nothing that one push meets is raised."""
+        xcrun = shutil.which("xcrun", path=self._search_path)
+        async with asyncio.TaskGroup() as tasks:
+            for push in batch:
+                tasks.create_task(self._send_one(xcrun, push, report))
+
+    async def close(self) -> None:
+        """Do nothing: each push is a process of its own, and ended with :meth:`send`."""
+
+    async def _send_one(self, xcrun: str | None, push: Push, report: Report) -> None:
+        async with self._slots:
+            outcome = await self._outcome(xcrun, push)
+        report(push, outcome)
+
+    async def _outcome(self, xcrun: str | None, push: Push) -> Outcome:
+        if xcrun is None:
+            return _refused(
+                UNAVAILABLE,
+                "A simulator needs a Mac with Xcode 11.4 or later: no xcrun found here.",
+            )
+        if not _is_taken(push.message):
+            return _refused(
+                UNSUPPORTED,
+                f"A simulator takes no notifications of the push type {push.message.push_type}.",
+            )
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await self._run(Path(xcrun), push)
+        except TimeoutError:
+            return Unknown(TIMED_OUT, f"simctl did not end within {self._timeout:g} seconds.")
+        except OSError as error:
+            return _refused(UNAVAILABLE, f"xcrun cannot be run: {error.strerror}.")
+
+    async def _run(self, xcrun: Path, push: Push) -> Outcome:
+        process = await asyncio.create_subprocess_exec(
+            xcrun,
+            "simctl",
+            "push",
+            push.address,
+            self._bundle_id,
+            "-",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            # A group of its own, so that a push that hangs is ended with all its children.
+            start_new_session=True,
+        )
+        try:
+            said, complained = await process.communicate(push.message.payload)
+        finally:
+            await _end(process)
+        if process.returncode == 0:
+            return Accepted(push.apns_id)
+        detail = (complained or said).decode(errors="replace").strip()
+        return _refused(
+            FAILED, detail[:_DETAIL_CHARACTERS] or f"simctl ended with {process.returncode}"
+        )
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Kill a process that still runs, with its children, and wait until it is gone."""
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.communicate()
+
+
+def _is_taken(message: Message) -> bool:
+    return message.push_type in PUSH_TYPES_TAKEN
+
+
+def _refused(reason: str, detail: str) -> Refused:
+    # Never FIX_CONFIGURATION, which would stop the app's sending to real devices as well.
+    return Refused(reason, Reaction.FIX_NOTIFICATION, status=0, detail=detail)
