@@ -1,0 +1,68 @@
+"""Where the running twin can be found: one small file in its folder, for everybody else.
+
+Light on purpose: whoever only wants to know whether a twin runs loads no server for it.
+"""
+
+import contextlib
+import json
+import os
+import socket
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+ADDRESS_FILE: Final = "address.json"
+_CONNECT_SECONDS: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """The addresses of one running twin, the file with its authority, and its process id."""
+
+    production_url: str
+    development_url: str
+    page_url: str
+    ca_file: str
+    pid: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what the file holds, and what the page shows except for the process id."""
+        return asdict(self)
+
+
+def write_address(folder: Path, address: Address) -> None:
+    """Write the file in one step: a reader sees the former address or this one, never a half."""
+    passing = folder / f".{ADDRESS_FILE}.{os.getpid()}"
+    passing.write_text(json.dumps(address.to_dict(), indent=2) + "\n", encoding="utf-8")
+    passing.replace(folder / ADDRESS_FILE)
+
+
+def remove_address(folder: Path, address: Address) -> None:
+    """Remove the file, unless another twin has written its own address since."""
+    if _read(folder) == address:
+        (folder / ADDRESS_FILE).unlink(missing_ok=True)
+
+
+def read_address(folder: Path) -> Address | None:
+    """Return the address of the twin that runs on this folder, or None when none listens there.
+
+    A file left behind by a twin that was killed counts as none.
+    """
+    address = _read(folder)
+    return address if address is not None and _listens(address.page_url) else None
+
+
+def _read(folder: Path) -> Address | None:
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return Address(**json.loads((folder / ADDRESS_FILE).read_text(encoding="utf-8")))
+    return None
+
+
+def _listens(url: str) -> bool:
+    parts = urlsplit(url)
+    with contextlib.suppress(OSError, ValueError):
+        where = (parts.hostname or "", parts.port or 0)
+        socket.create_connection(where, timeout=_CONNECT_SECONDS).close()
+        return True
+    return False

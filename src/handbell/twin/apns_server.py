@@ -1,0 +1,427 @@
+"""One side of the twin on the wire: TLS, HTTP/2, and the misbehaviour that faults ask for.
+
+Built on ``h2``, so that it can do wrong frame by frame. It knows no rule of Apple's: whole requests
+go to ``handle``, and what comes back is put on the wire.
+"""
+
+import asyncio
+import json
+import logging
+import socket
+import ssl
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.events import (
+    ConnectionTerminated,
+    DataReceived,
+    Event,
+    RemoteSettingsChanged,
+    RequestReceived,
+    StreamEnded,
+    StreamReset,
+    WindowUpdated,
+)
+from h2.exceptions import H2Error, ProtocolError
+from h2.settings import SettingCodes, Settings
+from hyperframe.frame import GoAwayFrame
+
+from .certificates import read_client_certificate
+from .faults import Fault
+from .rules import Connection, Request
+
+FIRST_STREAMS: Final = 1
+"""Streams at a time until a valid provider token was posted (sending-notification-requests)."""
+STREAMS: Final = 1000
+"""Streams at a time from then on; Apple names no number, 1000 is what clients have observed."""
+IDLE_SECONDS: Final = 3600.0
+"""After this long without a frame the connection ends with ``IdleTimeout``; our choice."""
+
+_KEPT_BODY_BYTES: Final = 16_384
+_MAX_BODY_BYTES: Final = 1_048_576
+_HANDSHAKE_SECONDS: Final = 10.0
+_CLOSING_SECONDS: Final = 0.3
+_BUFFERED_BYTES: Final = 262_144
+_WINDOW_BYTES: Final = 1_048_576
+_ALPN: Final = "h2"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP answer: status, headers but ``:status``, body."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes = b""
+
+    def header(self, name: str) -> str | None:
+        """Return the value of a header, None when it is absent."""
+        return dict(self.headers).get(name)
+
+    def with_headers(self, more: Iterable[tuple[str, str]]) -> "Answer":
+        """Return the answer with further headers."""
+        return replace(self, headers=(*self.headers, *more))
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """What to do about a request: the answer, if there is one, and the fault that strikes it."""
+
+    answer: Answer | None
+    fault: Fault | None = None
+
+
+Handle = Callable[[Request, Connection], tuple[Exchange, Connection]]
+
+
+class ApnsServer:
+    """One side, ``production`` or ``development``, on a socket that is bound already."""
+
+    def __init__(
+        self,
+        side: str,
+        handle: Handle,
+        context: ssl.SSLContext,
+        *,
+        idle_seconds: float = IDLE_SECONDS,
+    ) -> None:
+        self.side = side
+        self.handle = handle
+        self.idle_seconds = idle_seconds
+        self._context = context
+        self._server: asyncio.Server | None = None
+        self._connections: set[_ConnectionProtocol] = set()
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._connections)
+
+    async def start(self, bound: socket.socket) -> None:
+        """Accept connections from now on."""
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: _ConnectionProtocol(self),
+            sock=bound,
+            ssl=self._context,
+            ssl_handshake_timeout=_HANDSHAKE_SECONDS,
+        )
+
+    async def stop(self) -> None:
+        """Say GOAWAY on every connection, give the last bytes a moment, and close."""
+        if self._server is None:
+            return
+        self._server.close()
+        for connection in list(self._connections):
+            connection.shut_down()
+        deadline = asyncio.get_running_loop().time() + _CLOSING_SECONDS
+        while self._connections and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(0.01)
+        for connection in list(self._connections):
+            connection.abort()
+        await self._server.wait_closed()
+
+    def add(self, connection: "_ConnectionProtocol") -> None:
+        """Remember an open connection."""
+        self._connections.add(connection)
+
+    def discard(self, connection: "_ConnectionProtocol") -> None:
+        """Forget a closed connection."""
+        self._connections.discard(connection)
+
+
+class _H2(H2Connection):
+    """An ``H2Connection`` that leaves the stream limit to us.
+
+    It ends the connection for one stream too many, where RFC 9113, 5.1.2, allows to refuse that
+    stream alone, which is what Apple's servers were seen to do.
+    """
+
+    @property
+    def open_inbound_streams(self) -> int:
+        """Return 0, after the clean-up of closed streams that goes with this count."""
+        return min(0, super().open_inbound_streams)
+
+
+@dataclass(slots=True)
+class _Stream:
+    """A request on its way in, or its answer on its way out."""
+
+    headers: tuple[tuple[str, str], ...]
+    body: bytearray = field(default_factory=bytearray)
+    size: int = 0
+    pending: bytes = b""
+
+    def add(self, data: bytes) -> None:
+        self.size += len(data)
+        self.body += data[: max(0, _KEPT_BODY_BYTES - len(self.body))]
+
+    def request(self) -> Request:
+        pseudo = {name: value for name, value in self.headers if name.startswith(":")}
+        plain = tuple((name, value) for name, value in self.headers if not name.startswith(":"))
+        return Request(
+            pseudo.get(":method", ""), pseudo.get(":path", ""), plain, bytes(self.body), self.size
+        )
+
+
+class _ConnectionProtocol(asyncio.Protocol):
+    """One connection. Whatever a client sends, it ends at worst this connection."""
+
+    def __init__(self, server: ApnsServer) -> None:
+        self._server = server
+        self._loop = asyncio.get_running_loop()
+        self._h2 = _H2(H2Configuration(client_side=False, header_encoding=None))
+        self._streams: dict[int, _Stream] = {}
+        self._timers: set[asyncio.TimerHandle] = set()
+        self._memory = Connection(side=server.side)
+        self._limit = FIRST_STREAMS
+        self._is_widened = False
+        self._last_stream: int | None = None
+        self._heard_at = self._loop.time()
+        self._transport: asyncio.Transport | None = None
+
+    # The connection's life
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101  told by create_server
+        self._transport = transport
+        self._server.add(self)
+        session = transport.get_extra_info("ssl_object")
+        if session.selected_alpn_protocol() != _ALPN:
+            transport.abort()
+            return
+        der = session.getpeercert(binary_form=True)
+        if der:
+            self._memory = replace(self._memory, certificate=read_client_certificate(der))
+            self._limit, self._is_widened = STREAMS, True
+        self._greet()
+        self._watch_idle()
+
+    def _greet(self) -> None:
+        self._h2.local_settings = Settings(
+            client=False,
+            initial_values={
+                SettingCodes.MAX_CONCURRENT_STREAMS: self._limit,
+                SettingCodes.MAX_HEADER_LIST_SIZE: H2Connection.DEFAULT_MAX_HEADER_LIST_SIZE,
+            },
+        )
+        self._h2.initiate_connection()
+        self._h2.increment_flow_control_window(_WINDOW_BYTES)
+        self._flush()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  asyncio's name
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+        self._streams.clear()
+        self._server.discard(self)
+
+    def pause_writing(self) -> None:
+        """Read nothing more from a client that does not read its answers."""
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self._transport is not None:
+            self._transport.resume_reading()
+
+    def shut_down(self) -> None:
+        """Say that the server is going down, and close once what is begun is answered."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._go_away("Shutdown", self._h2.highest_inbound_stream_id)
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Cut the TCP connection."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _later(self, seconds: float, what: Callable[..., object], *args: Any) -> None:
+        def run() -> None:
+            self._timers.discard(timer)
+            what(*args)
+            self._flush()
+
+        timer = self._loop.call_later(seconds, run)
+        self._timers.add(timer)
+
+    def _watch_idle(self) -> None:
+        left = self._heard_at + self._server.idle_seconds - self._loop.time()
+        if left > 0:
+            self._later(left, self._watch_idle)
+        elif self._transport is not None:
+            self._go_away("IdleTimeout", self._h2.highest_inbound_stream_id)
+            self._transport.close()
+
+    # Frames in
+
+    def data_received(self, data: bytes) -> None:
+        self._heard_at = self._loop.time()
+        try:
+            for event in self._h2.receive_data(data):
+                self._on_event(event)
+        except H2Error:
+            self._close()
+        except Exception:
+            _log.exception("A request broke the twin's connection; the twin goes on")
+            self._close()
+        self._flush()
+
+    def _close(self) -> None:
+        self._flush()
+        if self._transport is not None:
+            self._transport.close()
+
+    def _on_event(self, event: Event) -> None:
+        match event:
+            case RequestReceived():
+                self._on_request(event)
+            case DataReceived():
+                self._on_data(event)
+            case StreamEnded():
+                self._on_end(event.stream_id)
+            case StreamReset():
+                self._streams.pop(event.stream_id, None)
+            case WindowUpdated() | RemoteSettingsChanged():
+                self._send_pending()
+            case ConnectionTerminated():
+                self._close()
+
+    def _on_request(self, event: RequestReceived) -> None:
+        number = event.stream_id
+        if self._last_stream is not None and number > self._last_stream:
+            return
+        if len(self._streams) >= self._limit:
+            self._h2.reset_stream(number, ErrorCodes.REFUSED_STREAM)
+            return
+        self._streams[number] = _Stream(tuple(_texts(event.headers)))
+
+    def _on_data(self, event: DataReceived) -> None:
+        self._h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+        stream = self._streams.get(event.stream_id)
+        if stream is None:
+            return
+        stream.add(event.data)
+        if stream.size > _MAX_BODY_BYTES:
+            self._reset(event.stream_id, ErrorCodes.ENHANCE_YOUR_CALM)
+
+    def _on_end(self, number: int) -> None:
+        stream = self._streams.get(number)
+        if stream is None:
+            return
+        exchange, self._memory = self._server.handle(stream.request(), self._memory)
+        stream.body.clear()
+        if self._memory.is_authenticated and not self._is_widened:
+            self._is_widened = True
+            self._set_limit(STREAMS)
+        if exchange.fault is None:
+            self._answer(number, exchange.answer)
+        else:
+            self._strike(number, exchange.answer, exchange.fault)
+
+    # Frames out
+
+    def _strike(self, number: int, answer: Answer | None, fault: Fault) -> None:
+        match fault.kind:
+            case "slow":
+                self._later(fault.seconds or 0.0, self._answer, number, answer)
+            case "silence":
+                pass
+            case "reset":
+                self._reset(number, ErrorCodes.INTERNAL_ERROR)
+            case "refuse-stream":
+                self._reset(number, ErrorCodes.REFUSED_STREAM)
+            case "stream-limit":
+                self._is_widened = True
+                self._set_limit(fault.limit or 0)
+                self._answer(number, answer)
+            case "goaway":
+                self._leave(number, answer, fault)
+            case "cut":
+                self.abort()
+            case _:
+                self._answer(number, answer)
+
+    def _leave(self, number: int, answer: Answer | None, fault: Fault) -> None:
+        """Say GOAWAY: after this stream, or before it, so that it and later ones are unprocessed."""
+        self._go_away(fault.reason or "Shutdown", number if fault.graceful else number - 2)
+        if fault.graceful:
+            self._answer(number, answer)
+        self._streams = {
+            begun: stream
+            for begun, stream in self._streams.items()
+            if begun <= (self._last_stream or 0)
+        }
+        self._close_when_done()
+
+    def _go_away(self, reason: str, last_stream: int) -> None:
+        """Send GOAWAY with the reason as JSON, as Apple does (handling-notification-responses).
+
+        Written past ``h2``, which would let nothing be sent after it.
+        """
+        self._last_stream = max(0, last_stream)
+        self._flush()
+        frame = GoAwayFrame(
+            last_stream_id=self._last_stream,
+            additional_data=json.dumps({"reason": reason}, separators=(",", ":")).encode(),
+        )
+        if self._transport is not None:
+            self._transport.write(frame.serialize())
+
+    def _close_when_done(self) -> None:
+        if self._last_stream is not None and not self._streams:
+            self._close()
+
+    def _set_limit(self, limit: int) -> None:
+        self._limit = limit
+        self._h2.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: limit})
+
+    def _reset(self, number: int, code: ErrorCodes) -> None:
+        if self._streams.pop(number, None) is not None:
+            self._h2.reset_stream(number, code)
+            self._close_when_done()
+
+    def _answer(self, number: int, answer: Answer | None) -> None:
+        stream = self._streams.get(number)
+        if stream is None or answer is None:
+            return
+        headers = [(":status", str(answer.status)), *answer.headers]
+        try:
+            self._h2.send_headers(number, headers, end_stream=not answer.body)
+        except ProtocolError:
+            self._streams.pop(number, None)
+            return
+        stream.pending = answer.body
+        self._send_body(number, stream)
+
+    def _send_body(self, number: int, stream: _Stream) -> None:
+        """Send as much of the body as the client's windows allow; the rest follows later."""
+        if stream.pending:
+            room = self._h2.local_flow_control_window(number)
+            part = stream.pending[: min(room, self._h2.max_outbound_frame_size)]
+            stream.pending = stream.pending[len(part) :]
+            if part:
+                self._h2.send_data(number, part, end_stream=not stream.pending)
+        if not stream.pending:
+            self._streams.pop(number, None)
+            self._close_when_done()
+
+    def _send_pending(self) -> None:
+        for number, stream in list(self._streams.items()):
+            if stream.pending:
+                self._send_body(number, stream)
+
+    def _flush(self) -> None:
+        data = self._h2.data_to_send()
+        if data and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+
+def _texts(headers: Iterable[tuple[Any, Any]]) -> Iterable[tuple[str, str]]:
+    for name, value in headers:
+        yield name.decode(errors="replace"), value.decode(errors="replace")

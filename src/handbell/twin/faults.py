@@ -1,0 +1,254 @@
+"""Faults on demand: what the twin does wrong, to whom, and how often.
+
+The plan is pure: values go in and out, and only the server acts on them. What can be asked for is
+what was seen or documented of the real service (protocol notes 1.2, 1.7 and 1.10) and what any
+network does.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final
+
+from handbell._text import nearest
+from handbell.errors import TwinError
+from handbell.gateways.apns.protocol import REASONS
+
+KINDS: Final = {
+    "answer": "answers with a status and a reason",
+    "slow": "handles the push, and answers late",
+    "silence": "never answers",
+    "reset": "ends the stream with RST_STREAM INTERNAL_ERROR",
+    "refuse-stream": "ends the stream with RST_STREAM REFUSED_STREAM: nothing was processed",
+    "stream-limit": "announces another limit of concurrent streams, and answers",
+    "goaway": "says GOAWAY with a reason, and closes the connection",
+    "cut": "cuts the TCP connection",
+}
+"""Every kind of fault, and what the twin then does."""
+
+_SIDES: Final = ("production", "development")
+_MAX_COUNT: Final = 1_000_000
+_MAX_SECONDS: Final = 3600.0
+_MAX_LIMIT: Final = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One fault: its kind, how many requests it strikes, and which.
+
+    ``left`` requests are still to be struck, of ``count``; ``after`` matching requests pass before
+    the first is. ``token`` and ``side`` narrow it down. ``status``, ``reason``, ``timestamp``
+    (milliseconds) and ``retry_after`` (seconds) belong to ``answer``; ``reason`` also to
+    ``goaway``; ``seconds`` to ``slow``; ``limit`` to ``stream-limit``.
+
+    ``graceful`` belongs to ``goaway``: the struck request and those begun before are answered;
+    otherwise the struck one and all later ones are left unprocessed. ``delivers`` belongs to
+    ``silence``, ``reset`` and ``cut``: the phone gets the push and only the answer is lost.
+    """
+
+    id: str
+    kind: str
+    count: int = 1
+    left: int = 1
+    token: str | None = None
+    side: str | None = None
+    status: int | None = None
+    reason: str | None = None
+    seconds: float | None = None
+    limit: int | None = None
+    after: int = 0
+    timestamp: int | None = None
+    retry_after: int | None = None
+    graceful: bool = True
+    delivers: bool = False
+
+    @classmethod
+    def read(cls, posted: Mapping[str, Any], *, name: str) -> "Fault":
+        """Return the fault that a person or a test asked for; ``name`` becomes its id.
+
+        Raises TwinError, with the field at fault, when it cannot be understood.
+        """
+        known = {field.name for field in fields(cls)} - {"id", "left"}
+        for key in posted:
+            if key not in known:
+                near = nearest(key, known)
+                raise TwinError(
+                    f"A fault has no field {key!r}",
+                    fix=f"did you mean {near!r}?" if near else f"known: {', '.join(sorted(known))}",
+                )
+        kind = posted.get("kind")
+        if not isinstance(kind, str) or kind not in KINDS:
+            raise TwinError(f"There is no fault {kind!r}", fix=f"known: {', '.join(KINDS)}")
+        count = _whole(posted, "count", 1, _MAX_COUNT) or 1
+        fault = cls(
+            id=name,
+            kind=kind,
+            count=count,
+            left=count,
+            token=_token(posted),
+            side=_side(posted),
+            status=_whole(posted, "status", 200, 599),
+            reason=_text(posted, "reason"),
+            seconds=_seconds(posted),
+            limit=_whole(posted, "limit", 0, _MAX_LIMIT),
+            after=_whole(posted, "after", 0, _MAX_COUNT) or 0,
+            timestamp=_whole(posted, "timestamp", 0, 2**53),
+            retry_after=_whole(posted, "retry_after", 0, 86400),
+            graceful=_flag(posted, "graceful", default=True),
+            delivers=_flag(posted, "delivers", default=False),
+        )
+        return fault._completed()
+
+    def _completed(self) -> "Fault":
+        if self.kind == "answer" and self.status is None:
+            if self.reason not in REASONS:
+                raise TwinError(
+                    "A fault of kind 'answer' needs a status or a reason of Apple's table",
+                    fix='add for example "reason": "Unregistered"',
+                )
+            return replace(self, status=REASONS[self.reason].status)
+        needed = {"slow": self.seconds, "stream-limit": self.limit}
+        if self.kind in needed and needed[self.kind] is None:
+            field = "seconds" if self.kind == "slow" else "limit"
+            raise TwinError(f"A fault of kind {self.kind!r} needs {field!r}", fix=f"add {field!r}")
+        return self
+
+    @property
+    def is_processed(self) -> bool:
+        """Whether the push is judged, and reaches the phone, although something goes wrong."""
+        handled = self.kind in {"slow", "stream-limit"} or self.delivers
+        return handled or (self.kind == "goaway" and self.graceful)
+
+    def strikes(self, side: str, token: str | None) -> bool:
+        """Return whether a request to this token on this side is one of those meant."""
+        return self.side in (None, side) and self.token in (None, token)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fault as it was asked for, with its id and what is left of it."""
+        said = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in said.items() if value is not None}
+
+
+Plan = tuple[Fault, ...]
+
+
+def take(plan: Plan, side: str, token: str | None) -> tuple[Fault | None, Plan]:
+    """Return the fault that strikes this request, if any, and the plan that remains.
+
+    The oldest fault that matches strikes; those waiting for ``after`` requests count this one.
+    """
+    struck: Fault | None = None
+    remaining: list[Fault] = []
+    for fault in plan:
+        later = fault
+        if struck is None and fault.strikes(side, token):
+            if fault.after:
+                later = replace(fault, after=fault.after - 1)
+            else:
+                later = struck = replace(fault, left=fault.left - 1)
+        if later.left:
+            remaining.append(later)
+    return struck, tuple(remaining)
+
+
+class FaultPlan:
+    """The faults to come. ``on_change`` hears of each that is added, used (``left``) or removed."""
+
+    def __init__(
+        self, on_change: Callable[[str, Fault], None] = lambda _event, _fault: None
+    ) -> None:
+        self._plan: Plan = ()
+        self._names = (f"fault-{number}" for number in itertools.count(1))
+        self._on_change = on_change
+
+    def __iter__(self) -> Iterator[Fault]:
+        return iter(self._plan)
+
+    def __len__(self) -> int:
+        return len(self._plan)
+
+    def add(self, kind: str, **details: Any) -> Fault:
+        """Plan a fault and return it; ``details`` are the fields of :class:`Fault`.
+
+        Raises TwinError when they cannot be understood.
+        """
+        return self.ask({"kind": kind, **details})
+
+    def ask(self, posted: Mapping[str, Any]) -> Fault:
+        """Plan the fault that somebody posted and return it; raises TwinError as :meth:`add`."""
+        fault = Fault.read(posted, name=next(self._names))
+        self._plan = (*self._plan, fault)
+        self._on_change("fault", fault)
+        return fault
+
+    def remove(self, fault_id: str) -> bool:
+        """Forget a fault; return whether there was one of that id."""
+        found = [fault for fault in self._plan if fault.id == fault_id]
+        self._plan = tuple(fault for fault in self._plan if fault.id != fault_id)
+        for fault in found:
+            self._on_change("fault-removed", fault)
+        return bool(found)
+
+    def clear(self) -> None:
+        """Forget every fault."""
+        for fault in self._plan:
+            self.remove(fault.id)
+
+    def take(self, side: str, token: str | None) -> Fault | None:
+        """Return the fault that strikes this request, and use it up by one; see :func:`take`."""
+        if not self._plan:
+            return None
+        struck, self._plan = take(self._plan, side, token)
+        if struck is not None:
+            self._on_change("fault" if struck.left else "fault-removed", struck)
+        return struck
+
+
+def _whole(posted: Mapping[str, Any], field: str, lowest: int, highest: int) -> int | None:
+    value = posted.get(field)
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
+        raise TwinError(
+            f"{field!r} of a fault is {value!r}", fix=f"use a whole number, {lowest} to {highest}"
+        )
+    return value
+
+
+def _seconds(posted: Mapping[str, Any]) -> float | None:
+    value = posted.get("seconds")
+    if value is None:
+        return None
+    if (
+        not isinstance(value, int | float)
+        or isinstance(value, bool)
+        or not 0 <= value <= _MAX_SECONDS
+    ):
+        raise TwinError(f"'seconds' of a fault is {value!r}", fix="use a number from 0 to 3600")
+    return float(value)
+
+
+def _text(posted: Mapping[str, Any], field: str) -> str | None:
+    value = posted.get(field)
+    if value is not None and not isinstance(value, str):
+        raise TwinError(f"{field!r} of a fault is {value!r}", fix="use a text")
+    return value or None
+
+
+def _flag(posted: Mapping[str, Any], field: str, *, default: bool) -> bool:
+    value = posted.get(field, default)
+    if not isinstance(value, bool):
+        raise TwinError(f"{field!r} of a fault is {value!r}", fix="use true or false")
+    return value
+
+
+def _token(posted: Mapping[str, Any]) -> str | None:
+    value = _text(posted, "token")
+    return value and value.lower()
+
+
+def _side(posted: Mapping[str, Any]) -> str | None:
+    value = _text(posted, "side")
+    if value not in (None, *_SIDES):
+        raise TwinError(f"The twin has no side {value!r}", fix=f"use {' or '.join(_SIDES)}")
+    return value

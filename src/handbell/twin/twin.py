@@ -1,0 +1,986 @@
+"""The twin: Apple's push service on loopback, with virtual phones. What a program starts and asks.
+
+::
+
+    async with Twin(folder) as twin:
+        twin.add_key("TEAM123456", "KEY1234567", path.read_text())
+        phone = twin.add_phone("Anna's phone", app="TEAM123456.com.sample.myapp")
+        ...                                     # push to twin.production_url, trust twin.ca_file
+        twin.phones[phone.id].cards             # what the phone shows
+
+:func:`start_twin` runs one in a thread, for programs and tests without an event loop.
+"""
+
+import asyncio
+import contextlib
+import ipaddress
+import itertools
+import json
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from email.utils import formatdate
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Any, Final, Self, TypeVar
+from uuid import uuid4
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from handbell.errors import CredentialError, TwinError
+from handbell.gateways.apns.protocol import (
+    APNS_ID,
+    APNS_ID_PATTERN,
+    APNS_UNIQUE_ID,
+    AUTHORIZATION,
+    REASONS,
+)
+
+from . import rules
+from .address import Address, remove_address, write_address
+from .apns_server import Answer, ApnsServer, Exchange
+from .certificates import Authority
+from .faults import Fault, FaultPlan
+from .phone import Arrival, Card, Phone, Push, arrive, switch
+
+MAX_REQUESTS: Final = 1000
+"""How many requests the twin remembers."""
+DEFAULT_APP: Final = "HANDBELL00.com.example.app"
+"""The app of a phone that names none, while the twin knows none."""
+
+_MAX_TALLIED: Final = 200_000
+_MAX_MISSED_EVENTS: Final = 2000
+_MAX_NAME: Final = 200
+_OK: Final = 200
+_GONE: Final = 410
+_SIDES: Final = ("production", "development")
+_TOKEN_DIGITS: Final = 64
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+
+def _nothing(*_what: object) -> None:
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hooks:
+    """What a program wants to hear; each is called in the twin's loop and should be quick.
+
+    ``on_phone`` when a phone was made: the moment an app registers it with its back end.
+    ``on_displayed`` and ``on_opened`` report a card, ``on_phone_removed`` an uninstalled app.
+    ``find_key`` is asked for the PEM of a key the twin does not know yet. One that raises is
+    logged, and does the twin no harm.
+    """
+
+    on_phone: Callable[[Phone], object] = _nothing
+    on_displayed: Callable[[Phone, Card], object] = _nothing
+    on_opened: Callable[[Phone, Card], object] = _nothing
+    on_phone_removed: Callable[[Phone], object] = _nothing
+    find_key: Callable[[str, str], str | None] = _nothing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """One request that the twin got, and what became of it.
+
+    ``status`` is what was answered, None when a fault left it without an answer; ``verdict`` is
+    one plain sentence; ``what`` is ``shown``, ``silent``, ``stored``, ``refused``, ``discarded`` or
+    ``fault``.
+    """
+
+    id: str
+    at: int
+    side: str
+    phone_id: str | None
+    status: int | None
+    reason: str | None
+    apns_id: str | None
+    unique_id: str | None
+    verdict: str
+    what: str
+    fault: str | None
+    request: rules.Request
+
+    @property
+    def token(self) -> str:
+        """The device token in the path, empty when there was none."""
+        return self.request.device_token or ""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers by name; the provider token without its signature."""
+        shown = dict(self.request.headers)
+        if AUTHORIZATION in shown:
+            shown[AUTHORIZATION] = rules.describe_authorization(shown[AUTHORIZATION])
+        return shown
+
+    @property
+    def payload(self) -> str | None:
+        """The body as text, None when it is not UTF-8."""
+        try:
+            return self.request.body.decode()
+        except UnicodeDecodeError:
+            return None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the request as the page reads it."""
+        return {
+            "id": self.id,
+            "at": self.at,
+            "side": self.side,
+            "phone_id": self.phone_id,
+            "token": self.token,
+            "status": self.status,
+            "reason": self.reason,
+            "apns_id": self.apns_id,
+            "unique_id": self.unique_id,
+            "headers": self.headers,
+            "payload": self.payload,
+            "size": self.request.size,
+            "verdict": self.verdict,
+            "what": self.what,
+            "fault": self.fault,
+        }
+
+
+class _Named:
+    """An event that carries an id alone."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"id": self._name}
+
+
+Event = tuple[str, Phone | Received | Fault | _Named]
+
+
+class Listener:
+    """Hears of every change from now on; one that falls far behind is closed and must start anew."""
+
+    def __init__(self) -> None:
+        self._events: deque[Event] = deque()
+        self._ready = asyncio.Event()
+        self.is_closed = False
+
+    def put(self, event: Event) -> None:
+        """Add an event; called by the twin."""
+        if len(self._events) >= _MAX_MISSED_EVENTS:
+            self.close()
+        elif not self.is_closed:
+            self._events.append(event)
+            self._ready.set()
+
+    def close(self) -> None:
+        """End the listening; :meth:`next` gives None from then on."""
+        self.is_closed = True
+        self._ready.set()
+
+    async def next(self) -> Event | None:
+        """Return the next event, or None when the listener was closed."""
+        while not self._events and not self.is_closed:
+            self._ready.clear()
+            await self._ready.wait()
+        return self._events.popleft() if self._events else None
+
+
+class _Tally:
+    """Counts by token and ``apns-id``, bounded: the tokens seen first are forgotten first."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, Counter[str]] = {}
+        self._size = 0
+
+    def add(self, token: str, apns_id: str) -> None:
+        self._counts.setdefault(token, Counter())[apns_id] += 1
+        self._size += 1
+        if self._size > _MAX_TALLIED:
+            oldest = self._counts.pop(next(iter(self._counts)))
+            self._size -= oldest.total()
+
+    def of(self, token: str) -> dict[str, int]:
+        return dict(self._counts.get(token.lower(), {}))
+
+
+class Twin:
+    """One twin, with its two sides, its page and its phones. Use it within one event loop.
+
+    ``folder`` keeps the certificate authority and the address file; a port of 0 is a free one.
+    ``host`` has to be a loopback address. ``now`` is the twin's clock in UNIX seconds: provider
+    tokens, expirations and the ``date`` of answers go by it. Raises TwinError for a host, a folder
+    or a port that cannot be used.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        production_port: int = 0,
+        development_port: int = 0,
+        page_port: int = 0,
+        host: str = "127.0.0.1",
+        hooks: Hooks | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        _check_host(host)
+        self._folder = folder
+        self._host = host
+        self._ports = (production_port, development_port, page_port)
+        self._hooks = hooks or Hooks()
+        self._now = now
+        self._keys: dict[tuple[str, str], rules.Key] = {}
+        self._apps: dict[str, str] = {}
+        self._phones: dict[str, Phone] = {}
+        self._devices: dict[str, tuple[rules.Device, str]] = {}
+        self._requests: deque[Received] = deque(maxlen=MAX_REQUESTS)
+        self._request_ids = itertools.count(1)
+        self._accepted, self._shown = _Tally(), _Tally()
+        self._accepted_total = 0
+        self._listeners: set[Listener] = set()
+        self._running: _Running | None = None
+        self.faults = FaultPlan(self._on_fault)
+
+    # Life
+
+    async def start(self) -> None:
+        """Open the three ports and write the address file; returns when all of them answer."""
+        authority = await asyncio.to_thread(Authority.open, self._folder)
+        # Imported here: a twin without a page in a test of the rules needs no web server.
+        from .web import PageServer  # noqa: PLC0415
+
+        async with contextlib.AsyncExitStack() as undo:
+            bound = [undo.enter_context(_bind(self._host, port)) for port in self._ports]
+            context = authority.server_context()
+            sides = [ApnsServer(side, self._handle, context) for side in _SIDES]
+            page = PageServer(self, bound[2])
+            self._running = _Running(authority, self._addresses(authority, bound), sides, page)
+            undo.push_async_exit(self.__aexit__)
+            for server, listening in zip(sides, bound, strict=False):
+                await server.start(listening)
+            await page.start()
+            write_address(self._folder, self.address)
+            undo.pop_all()
+
+    async def stop(self) -> None:
+        """Close every connection and port, and remove the address file."""
+        running, self._running = self._running, None
+        if running is None:
+            return
+        remove_address(self._folder, running.address)
+        for listener in self._listeners:
+            listener.close()
+        await asyncio.gather(*(side.stop() for side in running.sides), running.page.stop())
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        await self.stop()
+
+    def _addresses(self, authority: Authority, bound: Sequence[socket.socket]) -> Address:
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        production, development, page = (f"{host}:{one.getsockname()[1]}" for one in bound)
+        return Address(
+            production_url=f"https://{production}",
+            development_url=f"https://{development}",
+            page_url=f"http://{page}",
+            ca_file=str(authority.ca_file),
+            pid=os.getpid(),
+        )
+
+    def _started(self) -> "_Running":
+        if self._running is None:
+            raise TwinError("The twin is not running", fix="start it first")
+        return self._running
+
+    @property
+    def address(self) -> Address:
+        """Where the running twin can be reached; raises TwinError when it is not running."""
+        return self._started().address
+
+    @property
+    def production_url(self) -> str:
+        """The production side, ``https://127.0.0.1:PORT``."""
+        return self.address.production_url
+
+    @property
+    def development_url(self) -> str:
+        """The development side, ``https://127.0.0.1:PORT``."""
+        return self.address.development_url
+
+    @property
+    def page_url(self) -> str:
+        """The page with the phones, ``http://127.0.0.1:PORT``."""
+        return self.address.page_url
+
+    @property
+    def ca_file(self) -> Path:
+        """The PEM file of the authority that a client has to trust."""
+        return Path(self.address.ca_file)
+
+    # What the twin is told
+
+    @property
+    def keys(self) -> Mapping[tuple[str, str], rules.Key]:
+        """The keys known, by team id and key id."""
+        return MappingProxyType(self._keys)
+
+    @property
+    def apps(self) -> Mapping[str, str]:
+        """The names of the apps known, by app id."""
+        return MappingProxyType(self._apps)
+
+    def add_key(
+        self,
+        team_id: str,
+        key_id: str,
+        key_pem: str | bytes,
+        environment: str | None = None,
+        topics: Sequence[str] | None = None,
+    ) -> None:
+        """Make a key known: the PEM of its public half, or of the ``.p8``, of which only that is kept.
+
+        ``environment`` limits it to ``production`` or ``development``, ``topics`` to those apps.
+        Raises CredentialError when it is not a P-256 key.
+        """
+        if environment is not None:
+            _check_side(environment)
+        self._keys[team_id, key_id] = rules.Key(
+            team_id=team_id,
+            key_id=key_id,
+            public_key=_public_key(key_pem, key_id),
+            environment=environment,
+            topics=None if topics is None else frozenset(topics),
+        )
+
+    def remove_key(self, team_id: str, key_id: str) -> None:
+        """Revoke a key: what it signed is an ``InvalidProviderToken`` from now on."""
+        self._keys.pop((team_id, key_id), None)
+
+    def add_app(self, app_id: str, name: str) -> None:
+        """Make an app known, ``TEAM123456.com.sample.myapp``, so that phones can carry it."""
+        team, _, bundle_id = app_id.partition(".")
+        if not team or not bundle_id:
+            raise TwinError(
+                f"{app_id!r} is not an app id", fix="write it as TEAM123456.com.sample.myapp"
+            )
+        self._apps[app_id] = name
+
+    def issue_client_certificate(
+        self, topics: Sequence[str], *, environment: str | None = None
+    ) -> bytes:
+        """Return a push certificate with its key, one PEM text, for certificate authentication.
+
+        ``environment`` limits it to one side; without topics it is a certificate that cannot push.
+        """
+        if environment is not None:
+            _check_side(environment)
+        return self._started().authority.issue_client_certificate(topics, environment=environment)
+
+    # Phones
+
+    @property
+    def phones(self) -> Mapping[str, Phone]:
+        """The phones as they are now, by id, in the order they were made."""
+        return MappingProxyType(self._phones)
+
+    def phone(self, phone_id: str) -> Phone:
+        """Return the phone as it is now; raises TwinError when there is none of that id."""
+        if phone_id not in self._phones:
+            raise TwinError(f"The twin has no phone {phone_id!r}", fix="make one first")
+        return self._phones[phone_id]
+
+    def add_phone(
+        self,
+        name: str | None = None,
+        *,
+        mail: str | None = None,
+        app: str | None = None,
+        side: str = "production",
+        is_on: bool = True,
+        token: str | None = None,
+        token_digits: int = _TOKEN_DIGITS,
+    ) -> Phone:
+        """Make a phone with an app on it and return it.
+
+        Without ``app`` it gets the first one known. ``token`` is a random one of ``token_digits``
+        hex digits unless given; the token of an app that was removed may come back so. Raises
+        TwinError for a side, app or token that cannot be used.
+        """
+        _check_side(side)
+        app = app or next(iter(self._apps), DEFAULT_APP)
+        if app not in self._apps:
+            self.add_app(app, app.partition(".")[2])
+        phone = Phone(
+            id=secrets.token_hex(4),
+            name=_short(name) or f"Phone {len(self._phones) + 1}",
+            mail=_short(mail),
+            app=app,
+            app_name=self._apps[app],
+            side=side,
+            token=self._free_token(token, token_digits),
+            is_on=is_on,
+        )
+        self._devices[phone.token] = (_device_of(phone), phone.id)
+        self._change(phone)
+        self._call(self._hooks.on_phone, phone)
+        return phone
+
+    def remove_phone(self, phone: Phone | str) -> None:
+        """Uninstall the app: its token answers 410 ``Unregistered`` from now on."""
+        gone = self._phones.pop(_id(phone), None)
+        if gone is None:
+            return
+        at = int(self._now() * 1000)
+        self._devices[gone.token] = (replace(_device_of(gone), gone_at=at), gone.id)
+        self._publish("phone-removed", _Named(gone.id))
+        self._call(self._hooks.on_phone_removed, gone)
+
+    def switch(self, phone: Phone | str, is_on: bool) -> Phone:  # noqa: FBT001  as on the switch
+        """Turn a phone on or off and return it; coming on, it gets what was stored for it."""
+        former = self.phone(_id(phone))
+        arrival = switch(former, is_on=is_on, now=self._now())
+        self._change(arrival.phone if arrival else replace(former, is_on=is_on))
+        if arrival and former.stored:
+            self._show(arrival, former.stored)
+        return self.phone(former.id)
+
+    def set_badge(self, phone: Phone | str, badge: int) -> Phone:
+        """Set the number on the app's icon, as the app itself can, and return the phone; 0 clears."""
+        return self._change(replace(self.phone(_id(phone)), badge=badge or None))
+
+    def open_card(self, phone: Phone | str, card_id: str) -> Phone:
+        """Open a card as the phone's owner would, report it once, and return the phone.
+
+        Raises TwinError when the phone shows no such card.
+        """
+        former = self.phone(_id(phone))
+        card = _card(former, card_id)
+        opened = self._change(former.open_card(card_id, self._now()))
+        if card.opened_at is None:
+            self._call(self._hooks.on_opened, opened, _card(opened, card_id))
+        return opened
+
+    def dismiss_card(self, phone: Phone | str, card_id: str) -> Phone:
+        """Swipe a card away and return the phone; raises TwinError when it shows no such card."""
+        former = self.phone(_id(phone))
+        _card(former, card_id)
+        return self._change(former.dismiss_card(card_id))
+
+    def _free_token(self, token: str | None, digits: int) -> str:
+        made = token.lower() if token else secrets.token_hex(digits // 2)
+        device, _ = self._devices.get(made, (None, ""))
+        if device is not None and device.gone_at is None:
+            raise TwinError("Another phone has this token already", fix="leave it out")
+        return made
+
+    def _change(self, phone: Phone) -> Phone:
+        self._phones[phone.id] = phone
+        self._publish("phone", phone)
+        return phone
+
+    # What has happened
+
+    @property
+    def requests(self) -> list[Received]:
+        """The last requests, newest first, 1000 at most."""
+        return list(reversed(self._requests))
+
+    @property
+    def accepted(self) -> int:
+        """How many pushes were accepted since the start."""
+        return self._accepted_total
+
+    def accepted_of(self, token: str) -> dict[str, int]:
+        """Return how often each ``apns-id`` was accepted for the token."""
+        return self._accepted.of(token)
+
+    def shown(self, token: str) -> dict[str, int]:
+        """Return how often the push of each ``apns-id`` appeared on the phone of the token.
+
+        Appearing in place of an older one with the same collapse id counts too.
+        """
+        return self._shown.of(token)
+
+    @contextlib.contextmanager
+    def listen(self) -> Iterator[Listener]:
+        """Hear of every change while the block runs."""
+        listener = Listener()
+        self._listeners.add(listener)
+        try:
+            yield listener
+        finally:
+            self._listeners.discard(listener)
+
+    def _publish(self, name: str, what: Phone | Received | Fault | _Named) -> None:
+        for listener in self._listeners:
+            listener.put((name, what))
+
+    def _on_fault(self, name: str, fault: Fault) -> None:
+        self._publish(name, fault if name == "fault" else _Named(fault.id))
+
+    def _call(self, hook: Callable[..., object], *what: object) -> object:
+        try:
+            return hook(*what)
+        except Exception:
+            _log.exception("A hook of the twin failed; the twin goes on")
+            return None
+
+    # What the rules ask
+
+    def now(self) -> float:
+        """Return the time by the twin's clock, in UNIX seconds."""
+        return self._now()
+
+    def find_key(self, team_id: str, key_id: str) -> rules.Key | None:
+        """Return the key, after asking the ``find_key`` hook for one that is not known yet."""
+        if (team_id, key_id) not in self._keys:
+            pem = self._call(self._hooks.find_key, team_id, key_id)
+            if isinstance(pem, str | bytes):
+                try:
+                    self.add_key(team_id, key_id, pem)
+                except CredentialError as error:
+                    _log.warning("The key that the hook found cannot be used: %s", error)
+        return self._keys.get((team_id, key_id))
+
+    def find_device(self, token: str) -> rules.Device | None:
+        """Return what is known of a device token."""
+        device, _ = self._devices.get(token, (None, ""))
+        return device
+
+    def owns_topic(self, team_id: str, bundle_id: str) -> bool:
+        """Return whether the team may push to the app; an app the twin does not know is anybody's."""
+        owners = {app.partition(".")[0] for app in self._apps if app.partition(".")[2] == bundle_id}
+        return not owners or team_id in owners
+
+    # Requests
+
+    def _handle(
+        self, request: rules.Request, connection: rules.Connection
+    ) -> tuple[Exchange, rules.Connection]:
+        fault = self.faults.take(connection.side, request.device_token)
+        if fault is not None and not fault.is_processed:
+            return self._strike(request, connection, fault), connection
+        outcome, connection = rules.judge(request, connection, self)
+        if isinstance(outcome, Push):
+            exchange = self._accept(request, connection, outcome, fault)
+        else:
+            exchange = self._refuse(request, connection, outcome, fault)
+        return exchange, connection
+
+    def _strike(
+        self, request: rules.Request, connection: rules.Connection, fault: Fault
+    ) -> Exchange:
+        """Return what a fault does instead of an answer by the rules."""
+        answer = self._answer_of(fault, request, connection) if fault.kind == "answer" else None
+        self._record(
+            request,
+            connection,
+            status=answer.status if answer else None,
+            reason=fault.reason,
+            apns_id=_given_id(request),
+            verdict=f"A fault on demand: {fault.kind}. The push was not processed.",
+            what="fault",
+            fault=fault.kind,
+        )
+        return Exchange(answer, fault)
+
+    def _answer_of(
+        self, fault: Fault, request: rules.Request, connection: rules.Connection
+    ) -> Answer:
+        status = fault.status or _OK
+        timestamp = fault.timestamp
+        if status == _GONE and timestamp is None:
+            timestamp = int(self._now() * 1000)
+        extra = () if fault.retry_after is None else (("retry-after", str(fault.retry_after)),)
+        return self._answer(
+            status, _given_id(request), connection, reason=fault.reason, timestamp=timestamp
+        ).with_headers(extra)
+
+    def _accept(
+        self,
+        request: rules.Request,
+        connection: rules.Connection,
+        push: Push,
+        fault: Fault | None,
+    ) -> Exchange:
+        push = push if push.apns_id else replace(push, apns_id=str(uuid4()))
+        answer = self._answer(_OK, push.apns_id, connection)
+        self._accepted_total += 1
+        self._accepted.add(push.token, push.apns_id)
+        _, phone_id = self._devices[push.token]
+        arrival = arrive(self._phones[phone_id], push, self._now())
+        self._record(
+            request,
+            connection,
+            status=None if fault and fault.delivers else _OK,
+            apns_id=push.apns_id,
+            unique_id=answer.header(APNS_UNIQUE_ID),
+            verdict=arrival.why,
+            what=arrival.what,
+            fault=fault and fault.kind,
+        )
+        if arrival.phone is not self._phones[phone_id]:
+            self._change(arrival.phone)
+        self._show(arrival, push)
+        return Exchange(answer, fault)
+
+    def _show(self, arrival: Arrival, push: Push) -> None:
+        if arrival.card is not None:
+            self._shown.add(push.token, push.apns_id)
+            self._call(self._hooks.on_displayed, arrival.phone, arrival.card)
+
+    def _refuse(
+        self,
+        request: rules.Request,
+        connection: rules.Connection,
+        refused: rules.Refused,
+        fault: Fault | None,
+    ) -> Exchange:
+        status = REASONS[refused.reason].status
+        answer = self._answer(
+            status,
+            _given_id(request),
+            connection,
+            reason=refused.reason,
+            timestamp=refused.timestamp,
+        )
+        self._record(
+            request,
+            connection,
+            status=status,
+            reason=refused.reason,
+            apns_id=answer.header(APNS_ID),
+            verdict=refused.why,
+            what="refused",
+            fault=fault and fault.kind,
+        )
+        return Exchange(answer, fault)
+
+    def _answer(
+        self,
+        status: int,
+        apns_id: str | None,
+        connection: rules.Connection,
+        *,
+        reason: str | None = None,
+        timestamp: int | None = None,
+    ) -> Answer:
+        """Return an answer as APNs gives it (handling-notification-responses-from-apns).
+
+        ``apns-id`` is echoed or made; ``apns-unique-id`` comes on the development side, for what
+        was accepted. An accepted push has no body, a refused one the reason as JSON, 410 also the
+        timestamp. ``date`` is plain HTTP (RFC 9110, 6.6.1).
+        """
+        headers = [
+            ("date", formatdate(self._now(), usegmt=True)),
+            (APNS_ID, apns_id or str(uuid4())),
+        ]
+        if status == _OK and connection.side == "development":
+            headers.append((APNS_UNIQUE_ID, str(uuid4())))
+        said: dict[str, Any] = {} if reason is None else {"reason": reason}
+        if timestamp is not None:
+            said["timestamp"] = timestamp
+        if said:
+            headers.append(("content-type", "application/json"))
+        body = json.dumps(said, separators=(",", ":")).encode() if said else b""
+        return Answer(status, tuple(headers), body)
+
+    def _record(  # noqa: PLR0913  each is a field of the record
+        self,
+        request: rules.Request,
+        connection: rules.Connection,
+        *,
+        status: int | None,
+        verdict: str,
+        what: str,
+        reason: str | None = None,
+        apns_id: str | None = None,
+        unique_id: str | None = None,
+        fault: str | None = None,
+    ) -> None:
+        _, phone_id = self._devices.get(request.device_token or "", (None, None))
+        received = Received(
+            id=str(next(self._request_ids)),
+            at=int(self._now() * 1000),
+            side=connection.side,
+            phone_id=phone_id,
+            status=status,
+            reason=reason,
+            apns_id=apns_id,
+            unique_id=unique_id,
+            verdict=verdict,
+            what=what,
+            fault=fault,
+            request=request,
+        )
+        self._requests.append(received)
+        self._publish("request", received)
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    authority: Authority
+    address: Address
+    sides: list[ApnsServer]
+    page: Any
+
+
+def _given_id(request: rules.Request) -> str | None:
+    given = request.header(APNS_ID)
+    return given if given and APNS_ID_PATTERN.fullmatch(given) else None
+
+
+def _device_of(phone: Phone) -> rules.Device:
+    return rules.Device(
+        token=phone.token, side=phone.side, team_id=phone.team_id, bundle_id=phone.bundle_id
+    )
+
+
+def _id(phone: Phone | str) -> str:
+    return phone if isinstance(phone, str) else phone.id
+
+
+def _card(phone: Phone, card_id: str) -> Card:
+    card = phone.card(card_id)
+    if card is None:
+        raise TwinError(f"{phone.name} shows no card {card_id!r}", fix="look at its cards first")
+    return card
+
+
+def _short(text: str | None) -> str | None:
+    return text[:_MAX_NAME] if text else None
+
+
+def _check_side(side: str) -> None:
+    if side not in _SIDES:
+        raise TwinError(f"The twin has no side {side!r}", fix=f"use {' or '.join(_SIDES)}")
+
+
+def _check_host(host: str) -> None:
+    with contextlib.suppress(ValueError):
+        if host == "localhost" or ipaddress.ip_address(host).is_loopback:
+            return
+    raise TwinError(
+        f"The twin listens on loopback only, not on {host!r}",
+        fix="leave the host out, or 127.0.0.1",
+    )
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+        bound.listen(512)
+    except OSError as error:
+        bound.close()
+        raise TwinError(
+            f"The twin cannot listen on port {port} of {host}: {error.strerror or error}",
+            fix="stop what listens there, or choose another port; 0 takes a free one",
+        ) from None
+    bound.setblocking(False)
+    return bound
+
+
+def _public_key(pem: str | bytes, key_id: str) -> ec.EllipticCurvePublicKey:
+    text = pem.encode() if isinstance(pem, str) else pem
+    key: object
+    try:
+        if b"PRIVATE KEY" in text:
+            key = serialization.load_pem_private_key(text, None)
+        else:
+            key = serialization.load_pem_public_key(text)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        key = None
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        key = key.public_key()
+    if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1):
+        return key
+    raise CredentialError(
+        f"The key {key_id} is not a P-256 key in PEM", fix="give the .p8 as Apple issued it"
+    )
+
+
+class RunningTwin:
+    """A twin in a thread of its own; every method may be called from any thread.
+
+    Hooks run in the twin's thread. What is returned is a picture of the moment and never changes.
+    """
+
+    def __init__(self, folder: Path, **options: Any) -> None:
+        self._twin = Twin(folder, **options)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="handbell-twin", daemon=True)
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.get_loop().run_forever()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        try:
+            asyncio.run_coroutine_threadsafe(self._twin.start(), self._loop).result()
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        try:
+            asyncio.run_coroutine_threadsafe(self._twin.stop(), self._loop).result()
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+    def call(self, what: Callable[[Twin], _T]) -> _T:
+        """Return what the function returns, called with the twin in the twin's thread."""
+
+        async def in_loop() -> _T:
+            return what(self._twin)
+
+        return asyncio.run_coroutine_threadsafe(in_loop(), self._loop).result()
+
+    @property
+    def address(self) -> Address:
+        """Where the twin can be reached."""
+        return self._twin.address
+
+    @property
+    def production_url(self) -> str:
+        """The production side, ``https://127.0.0.1:PORT``."""
+        return self._twin.production_url
+
+    @property
+    def development_url(self) -> str:
+        """The development side, ``https://127.0.0.1:PORT``."""
+        return self._twin.development_url
+
+    @property
+    def page_url(self) -> str:
+        """The page with the phones, ``http://127.0.0.1:PORT``."""
+        return self._twin.page_url
+
+    @property
+    def ca_file(self) -> Path:
+        """The PEM file of the authority that a client has to trust."""
+        return self._twin.ca_file
+
+    @property
+    def phones(self) -> dict[str, Phone]:
+        """The phones as they are now, by id."""
+        return self.call(lambda twin: dict(twin.phones))
+
+    @property
+    def requests(self) -> list[Received]:
+        """The last requests, newest first, 1000 at most."""
+        return self.call(lambda twin: twin.requests)
+
+    @property
+    def accepted(self) -> int:
+        """How many pushes were accepted since the start."""
+        return self.call(lambda twin: twin.accepted)
+
+    @property
+    def faults(self) -> list[Fault]:
+        """The faults to come."""
+        return self.call(lambda twin: list(twin.faults))
+
+    def accepted_of(self, token: str) -> dict[str, int]:
+        """Return how often each ``apns-id`` was accepted for the token."""
+        return self.call(lambda twin: twin.accepted_of(token))
+
+    def shown(self, token: str) -> dict[str, int]:
+        """Return how often the push of each ``apns-id`` appeared on the phone of the token."""
+        return self.call(lambda twin: twin.shown(token))
+
+    def add_key(
+        self,
+        team_id: str,
+        key_id: str,
+        key_pem: str | bytes,
+        environment: str | None = None,
+        topics: Sequence[str] | None = None,
+    ) -> None:
+        """Make a key known; see :meth:`Twin.add_key`."""
+        self.call(lambda twin: twin.add_key(team_id, key_id, key_pem, environment, topics))
+
+    def remove_key(self, team_id: str, key_id: str) -> None:
+        """Revoke a key; see :meth:`Twin.remove_key`."""
+        self.call(lambda twin: twin.remove_key(team_id, key_id))
+
+    def add_app(self, app_id: str, name: str) -> None:
+        """Make an app known; see :meth:`Twin.add_app`."""
+        self.call(lambda twin: twin.add_app(app_id, name))
+
+    def issue_client_certificate(
+        self, topics: Sequence[str], *, environment: str | None = None
+    ) -> bytes:
+        """Return a push certificate; see :meth:`Twin.issue_client_certificate`."""
+        return self.call(
+            lambda twin: twin.issue_client_certificate(topics, environment=environment)
+        )
+
+    def add_phone(self, name: str | None = None, **details: Any) -> Phone:
+        """Make a phone; see :meth:`Twin.add_phone`."""
+        return self.call(lambda twin: twin.add_phone(name, **details))
+
+    def phone(self, phone_id: str) -> Phone:
+        """Return the phone as it is now; see :meth:`Twin.phone`."""
+        return self.call(lambda twin: twin.phone(phone_id))
+
+    def remove_phone(self, phone: Phone | str) -> None:
+        """Uninstall the app; see :meth:`Twin.remove_phone`."""
+        self.call(lambda twin: twin.remove_phone(phone))
+
+    def switch(self, phone: Phone | str, is_on: bool) -> Phone:  # noqa: FBT001  as on the switch
+        """Turn a phone on or off; see :meth:`Twin.switch`."""
+        return self.call(lambda twin: twin.switch(phone, is_on))
+
+    def open_card(self, phone: Phone | str, card_id: str) -> Phone:
+        """Open a card; see :meth:`Twin.open_card`."""
+        return self.call(lambda twin: twin.open_card(phone, card_id))
+
+    def dismiss_card(self, phone: Phone | str, card_id: str) -> Phone:
+        """Swipe a card away; see :meth:`Twin.dismiss_card`."""
+        return self.call(lambda twin: twin.dismiss_card(phone, card_id))
+
+    def add_fault(self, kind: str, **details: Any) -> Fault:
+        """Plan a fault; see :meth:`handbell.twin.faults.FaultPlan.add`."""
+        return self.call(lambda twin: twin.faults.add(kind, **details))
+
+    def remove_fault(self, fault_id: str) -> bool:
+        """Forget a fault; return whether there was one of that id."""
+        return self.call(lambda twin: twin.faults.remove(fault_id))
+
+    def clear_faults(self) -> None:
+        """Forget every fault."""
+        self.call(lambda twin: twin.faults.clear())
+
+
+@contextlib.contextmanager
+def start_twin(folder: Path, **options: Any) -> Iterator[RunningTwin]:
+    """Run a twin in a background thread while the block runs; ``options`` are those of Twin."""
+    with RunningTwin(folder, **options) as running:
+        yield running

@@ -1,0 +1,303 @@
+"""The page's server: virtual phones in the browser, on a plain HTTP port of loopback.
+
+A JSON API, one stream of server-sent events, and the static page. It refuses requests that name
+another host (DNS rebinding) and changes asked for by pages of another origin.
+"""
+
+import asyncio
+import contextlib
+import importlib.resources
+import json
+import socket
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from handbell._text import nearest
+from handbell.errors import HandbellError
+from handbell.gateways.apns.protocol import REASONS
+
+from .phone import Card, Phone
+
+if TYPE_CHECKING:
+    from .twin import Twin
+
+SHOWN_REQUESTS: Final = 200
+"""How many of the newest requests the page gets at once."""
+
+_MAX_BODY_BYTES: Final = 65_536
+_HEARTBEAT_SECONDS: Final = 15.0
+_CHANGES: Final = frozenset({"POST", "PATCH", "PUT", "DELETE"})
+_PHONE_FIELDS: Final = ("name", "mail", "app", "side", "is_on", "appearance")
+_PAGE_HEADERS: Final = {
+    "content-security-policy": "default-src 'self'; img-src * data:",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-cache",
+}
+
+
+def page_application(twin: "Twin", *, port: int) -> Starlette:
+    """Return the ASGI application of the page for this twin, to be served on this port."""
+    page = importlib.resources.files("handbell.twin") / "page"
+    api = _Api(twin)
+    return Starlette(
+        routes=[
+            Route("/", lambda _request: FileResponse(str(page / "index.html"))),
+            Mount("/static", StaticFiles(directory=str(page), check_dir=False)),
+            Route("/api/state", api.state),
+            Route("/api/events", api.events),
+            Route("/api/phones", api.make_phone, methods=["POST"]),
+            Route("/api/phones/{phone}", api.change_phone, methods=["PATCH"]),
+            Route("/api/phones/{phone}", api.remove_phone, methods=["DELETE"]),
+            Route("/api/phones/{phone}/cards/{card:path}/open", api.open_card, methods=["POST"]),
+            Route("/api/phones/{phone}/cards/{card:path}", api.dismiss_card, methods=["DELETE"]),
+            Route("/api/faults", api.make_fault, methods=["POST"]),
+            Route("/api/faults", api.clear_faults, methods=["DELETE"]),
+            Route("/api/faults/{fault}", api.remove_fault, methods=["DELETE"]),
+            Route("/api/keys", api.add_key, methods=["POST"]),
+        ],
+        middleware=[Middleware(_Guard, port=port)],
+        exception_handlers={HTTPException: _refuse, HandbellError: _refuse},
+    )
+
+
+class PageServer:
+    """Serves the page on a socket that is bound already, inside the running loop."""
+
+    def __init__(self, twin: "Twin", bound: socket.socket) -> None:
+        config = uvicorn.Config(
+            page_application(twin, port=bound.getsockname()[1]),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            ws="none",
+            timeout_graceful_shutdown=1,
+        )
+        self._server = _QuietServer(config)
+        self._bound = bound
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Return when the page answers."""
+        self._task = asyncio.create_task(self._server.serve(sockets=[self._bound]))
+        while not self._server.started and not self._task.done():
+            await asyncio.sleep(0.005)
+
+    async def stop(self) -> None:
+        """Close the port and end every stream of events."""
+        self._server.should_exit = True
+        if self._task is not None:
+            await self._task
+
+
+class _QuietServer(uvicorn.Server):
+    """Leaves the signals to the program the twin lives in."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class _Guard:
+    """Lets only this host's own pages in, and puts the security headers on every answer."""
+
+    def __init__(self, app: ASGIApp, *, port: int) -> None:
+        self._app = app
+        self._hosts = {f"{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]")}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refused = self._refusal(scope)
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(_PAGE_HEADERS)
+            await send(message)
+
+        await (refused or self._app)(scope, receive, send_guarded)
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        headers = Headers(scope=scope)
+        if headers.get("host", "").lower() not in self._hosts:
+            return _error(403, "This page answers only under its own loopback address.")
+        origin = headers.get("origin")
+        is_foreign = origin is not None and urlsplit(origin).netloc.lower() not in self._hosts
+        if scope["method"] in _CHANGES and is_foreign:
+            return _error(403, "Another site's page may not change anything here.")
+        return None
+
+
+class _Api:
+    """The handlers: each reads the request, asks the twin, and answers with what changed."""
+
+    def __init__(self, twin: "Twin") -> None:
+        self._twin = twin
+
+    async def state(self, _request: Request) -> Response:
+        return _answer(state(self._twin))
+
+    async def events(self, _request: Request) -> Response:
+        return StreamingResponse(_events(self._twin), media_type="text/event-stream")
+
+    async def make_phone(self, request: Request) -> Response:
+        said = await _read(request, _PHONE_FIELDS)
+        phone = self._twin.add_phone(
+            _text(said, "name"),
+            mail=_text(said, "mail"),
+            app=_text(said, "app"),
+            side=_text(said, "side") or "production",
+            is_on=_flag(said, "is_on", default=True),
+        )
+        return _answer(phone.to_dict(), 201)
+
+    async def change_phone(self, request: Request) -> Response:
+        phone = self._phone(request)
+        said = await _read(request, ("is_on", "badge"))
+        if "badge" in said:
+            phone = self._twin.set_badge(phone, _whole(said, "badge"))
+        if "is_on" in said:
+            phone = self._twin.switch(phone, is_on=_flag(said, "is_on", default=True))
+        return _answer(phone.to_dict())
+
+    async def remove_phone(self, request: Request) -> Response:
+        self._twin.remove_phone(self._phone(request))
+        return Response(status_code=204)
+
+    async def open_card(self, request: Request) -> Response:
+        phone, card = self._card(request)
+        return _answer(self._twin.open_card(phone, card.id).to_dict())
+
+    async def dismiss_card(self, request: Request) -> Response:
+        phone, card = self._card(request)
+        return _answer(self._twin.dismiss_card(phone, card.id).to_dict())
+
+    async def make_fault(self, request: Request) -> Response:
+        return _answer(self._twin.faults.ask(await _read(request)).to_dict(), 201)
+
+    async def remove_fault(self, request: Request) -> Response:
+        if not self._twin.faults.remove(request.path_params["fault"]):
+            raise HTTPException(404, "There is no such fault; it may have been used up.")
+        return Response(status_code=204)
+
+    async def clear_faults(self, _request: Request) -> Response:
+        self._twin.faults.clear()
+        return Response(status_code=204)
+
+    async def add_key(self, request: Request) -> Response:
+        said = await _read(request, ("team_id", "key_id", "key"))
+        team_id, key_id, key = (_text(said, field) for field in ("team_id", "key_id", "key"))
+        if not (team_id and key_id and key):
+            raise HTTPException(400, "A key needs team_id, key_id and key (PEM).")
+        self._twin.add_key(team_id, key_id, key)
+        return _answer({"team_id": team_id, "key_id": key_id}, 201)
+
+    def _phone(self, request: Request) -> Phone:
+        phone = self._twin.phones.get(request.path_params["phone"])
+        if phone is None:
+            raise HTTPException(404, "There is no such phone; it may have been removed.")
+        return phone
+
+    def _card(self, request: Request) -> tuple[Phone, Card]:
+        phone = self._phone(request)
+        card = phone.card(request.path_params["card"])
+        if card is None:
+            raise HTTPException(404, "The phone shows no such card; it may have been replaced.")
+        return phone, card
+
+
+def state(twin: "Twin") -> dict[str, Any]:
+    """Return all that the page shows: addresses, apps, phones, requests newest first, faults."""
+    address = twin.address.to_dict()
+    return {
+        "address": {name: value for name, value in address.items() if name != "pid"},
+        "apps": [{"id": app, "name": name} for app, name in twin.apps.items()],
+        "phones": [phone.to_dict() for phone in twin.phones.values()],
+        "requests": [request.to_dict() for request in twin.requests[:SHOWN_REQUESTS]],
+        "faults": [fault.to_dict() for fault in twin.faults],
+        "keys": [{"team_id": team_id, "key_id": key_id} for team_id, key_id in twin.keys],
+        "reasons": [
+            {"name": reason.name, "status": reason.status, "meaning": reason.meaning}
+            for reason in REASONS.values()
+        ],
+    }
+
+
+async def _events(twin: "Twin") -> AsyncIterator[str]:
+    with twin.listen() as listener:
+        yield "retry: 1000\n\n"
+        while not listener.is_closed:
+            try:
+                event = await asyncio.wait_for(listener.next(), _HEARTBEAT_SECONDS)
+            except TimeoutError:
+                yield ": still here\n\n"
+                continue
+            if event is not None:
+                name, what = event
+                yield f"event: {name}\ndata: {json.dumps(what.to_dict(), ensure_ascii=False)}\n\n"
+
+
+def _answer(content: Any, status: int = 200) -> Response:
+    return JSONResponse(content, status)
+
+
+def _error(status: int, sentence: str) -> Response:
+    return JSONResponse({"error": sentence}, status)
+
+
+async def _refuse(_request: Request, error: Exception) -> Response:
+    if isinstance(error, HTTPException):
+        return _error(error.status_code, error.detail)
+    return _error(400, str(error))
+
+
+async def _read(request: Request, known: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return the JSON object posted; an unknown field is refused with the nearest known one."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _MAX_BODY_BYTES:
+            raise HTTPException(413, f"The request is over {_MAX_BODY_BYTES} bytes.")
+    try:
+        said = json.loads(body or b"{}")
+    except (ValueError, RecursionError):
+        said = None
+    if not isinstance(said, dict):
+        raise HTTPException(400, "The request is not a JSON object.")
+    for field in said:
+        if known and field not in known:
+            meant = nearest(field, known)
+            hint = f" Did you mean {meant!r}?" if meant else ""
+            raise HTTPException(400, f"There is no field {field!r} here.{hint}")
+    return said
+
+
+def _text(said: dict[str, Any], field: str) -> str | None:
+    value = said.get(field)
+    if value is not None and not isinstance(value, str):
+        raise HTTPException(400, f"{field!r} has to be a text.")
+    return value.strip() or None if value else None
+
+
+def _flag(said: dict[str, Any], field: str, *, default: bool) -> bool:
+    value = said.get(field, default)
+    if not isinstance(value, bool):
+        raise HTTPException(400, f"{field!r} has to be true or false.")
+    return value
+
+
+def _whole(said: dict[str, Any], field: str) -> int:
+    value = said.get(field)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise HTTPException(400, f"{field!r} has to be a whole number, 0 or more.")
+    return value
