@@ -219,6 +219,14 @@ class Registry:
         found = self._in_chunks(app, sessions.c.token, folded, _OPEN)
         return {session.token: session for session in found}
 
+    def latest_by_token(self, app: App, tokens: Iterable[str]) -> dict[str, Session]:
+        """Return the last registered session of each device token, closed ones included."""
+        folded = dict.fromkeys(token.lower() for token in tokens)
+        latest: dict[str, Session] = {}
+        for session in self._in_chunks(app, sessions.c.token, folded):
+            latest.setdefault(session.token, session)
+        return latest
+
     def page_of_active(
         self, app: App, *, after_id: int = 0, limit: int = 1000
     ) -> list[ActiveSession]:
