@@ -2,6 +2,9 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Final
+
+_SHORT: Final = 12
 
 
 def sentence(text: str) -> str:
@@ -19,3 +22,8 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 def count(number: int, singular: str, plural: str | None = None) -> str:
     """Return the number with its noun: ``1 device``, ``2 devices``, ``12,000 devices``."""
     return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
+
+
+def shortened(token: str) -> str:
+    """Return a device token as a reader can compare it: twelve digits and an ellipsis."""
+    return token if len(token) <= _SHORT + 1 else token[:_SHORT] + "…"

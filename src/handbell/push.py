@@ -100,8 +100,7 @@ class AsyncPushNotification:
         self.auth.is_development = self.auth.is_development or is_development
         self.recipients: RecipientsLike | None = None
         self._settings = settings or _load_settings(home)
-        self._app: App | None = None
-        self._key: AuthKey | None = None
+        self._found: tuple[App, AuthKey | None] | None = None
 
     async def send(
         self, notification: NotificationLike, recipients: RecipientsLike | None = None
@@ -171,11 +170,10 @@ class AsyncPushNotification:
         from .system import shared  # noqa: PLC0415 - heavy
 
         system = shared(self._settings)
-        if self._app is None:
-            self._app, self._key = await asyncio.to_thread(self._look_up, system)
-        return system.direct(
-            self._app, credential=self._key, is_development=self.auth.is_development
-        )
+        if self._found is None:
+            self._found = await asyncio.to_thread(self._look_up, system)
+        app, key = self._found
+        return system.direct(app, credential=key, is_development=self.auth.is_development)
 
     def _look_up(self, system: "System") -> "tuple[App, AuthKey | None]":
         if self.auth.auth_key is not None:
@@ -237,6 +235,10 @@ class PushNotification:
     ) -> "Response":
         """Open a data class or a record in the app; see :meth:`AsyncPushNotification.open`."""
         return door().run(self._push.open(target, notification, recipients))
+
+    def close(self) -> None:
+        """Finish what is in flight and close the connections of this process; they open again."""
+        door().run(self._push.close())
 
 
 class Sessions:

@@ -1,1 +1,97 @@
-"""Fixtures for test suites that send through Handbell."""
+"""Fixtures for test suites that send through Handbell; pytest finds them once it is installed.
+
+::
+
+    def test_an_order_rings(handbell_push, handbell_phone):
+        place_order(push=handbell_push)
+        assert handbell_phone.cards[0].title == "Order shipped"
+
+Each test has a home, a twin and a phone of its own, so nothing is left over for the next.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from handbell.push import PushNotification
+    from handbell.twin.phone import Card, Phone
+    from handbell.twin.twin import RunningTwin
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualPhone:
+    """A phone on the twin, seen from a test. ``mail`` is its owner's."""
+
+    twin: "RunningTwin"
+    id: str
+    mail: str
+    token: str
+
+    @property
+    def state(self) -> "Phone":
+        """The phone as it is now."""
+        return self.twin.phone(self.id)
+
+    @property
+    def cards(self) -> "tuple[Card, ...]":
+        """What the lock screen shows, newest first."""
+        return self.state.cards
+
+    @property
+    def badge(self) -> int | None:
+        """The number on the app's icon; None when there is none."""
+        return self.state.badge
+
+    def open(self, card: "Card") -> None:
+        """Tap a card."""
+        self.twin.open_card(self.id, card.id)
+
+    def switch(self, *, is_on: bool) -> None:
+        """Turn the phone on or off; coming on, it gets what was stored for it."""
+        self.twin.switch(self.id, is_on)
+
+
+@pytest.fixture
+def handbell_home(tmp_path: Path) -> Path:
+    """Return the folder of a fresh Handbell home."""
+    return tmp_path / "handbell"
+
+
+@pytest.fixture
+def handbell_twin(handbell_home: Path) -> "Iterator[RunningTwin]":
+    """Run a twin with the sample app; what is sent from ``handbell_home`` reaches it."""
+    from handbell.rehearsal import Rehearsal, isolated_settings  # noqa: PLC0415 - an extra
+    from handbell.system import System  # noqa: PLC0415
+    from handbell.twin.twin import start_twin  # noqa: PLC0415
+
+    system = System(isolated_settings(handbell_home))
+    with Rehearsal(system) as rehearsal:
+        apps = rehearsal.prepare()
+        with start_twin(system.twin_folder, hooks=rehearsal.hooks()) as twin:
+            for app in apps:
+                twin.add_app(app.id, app.name)
+            yield twin
+    system.database.close()
+
+
+@pytest.fixture
+def handbell_phone(handbell_twin: "RunningTwin") -> VirtualPhone:
+    """Return a virtual phone of test@4d.com, registered."""
+    phone = handbell_twin.add_phone("Test phone", mail="test@4d.com")
+    return VirtualPhone(handbell_twin, phone.id, "test@4d.com", phone.token)
+
+
+@pytest.fixture
+def handbell_push(handbell_home: Path) -> "Iterator[PushNotification]":
+    """Give a PushNotification of the sample app that sends to the twin."""
+    from handbell.push import PushNotification  # noqa: PLC0415 - heavy
+    from handbell.rehearsal import isolated_settings  # noqa: PLC0415
+
+    push = PushNotification(settings=isolated_settings(handbell_home))
+    yield push
+    push.close()

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from handbell._text import shortened
+
 from .context import system
 from .output import AppOption, Json, local_time, write_json, write_table
 
@@ -50,9 +52,8 @@ def add(
     if as_json:
         write_json(session)
     else:
-        typer.echo(
-            f"Session {session.id}: {session.mail} on {session.token[:12]}… is {session.status}."
-        )
+        where = f"{session.mail} on {shortened(session.token)}"
+        typer.echo(f"Session {session.id}: {where} is {session.status}.")
 
 
 @commands.command("list")
@@ -102,7 +103,7 @@ def _row(session: "Session") -> list[object]:
         session.mail,
         f"{session.status} ({session.reason})" if session.reason else session.status,
         session.environment,
-        session.token[:12] + "…",
+        shortened(session.token),
         session.device,
         local_time(session.registered_at),
     ]

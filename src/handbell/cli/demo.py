@@ -1,0 +1,160 @@
+"""``handbell demo``: the main job, whole, in a few seconds and without an Apple account."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+from rich import box
+from rich.console import Group
+from rich.panel import Panel
+from rich.text import Text
+
+from handbell.errors import TwinError
+
+from .output import Json, console, write_json
+
+if TYPE_CHECKING:
+    from handbell.delivery.delivery import Delivery
+    from handbell.settings import Settings
+    from handbell.twin.phone import Card
+    from handbell.twin.twin import RunningTwin
+
+NOTIFICATION: Final = {
+    "title": "This is title",
+    "body": "Here is the content of this notification",
+}
+_WAIT_SECONDS: Final = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """What the demo came to: the delivery as the ledger knows it, and the card on the phone."""
+
+    delivery: "Delivery"
+    card: "Card"
+
+    @property
+    def accepted_after(self) -> int:
+        """Milliseconds from created to accepted."""
+        return (self.delivery.sent_at or 0) - self.delivery.created_at
+
+    @property
+    def displayed_after(self) -> int:
+        """Milliseconds from created to displayed."""
+        return self.card.shown_at - self.delivery.created_at
+
+
+def demo(
+    *,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave the phone's page up until Ctrl-C.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Send a notification to a virtual phone and show it arrive.
+
+    Everything is made in a temporary home: a twin, an app, a key, and a phone of test@4d.com.
+    """
+    with TemporaryDirectory(prefix="handbell-demo-") as folder:
+        _demo(Path(folder), keep=keep, as_json=as_json)
+
+
+def _demo(home: Path, *, keep: bool, as_json: bool) -> None:
+    from handbell.rehearsal import (  # noqa: PLC0415 - heavy
+        SAMPLE_MAIL,
+        Rehearsal,
+        isolated_settings,
+    )
+    from handbell.system import System  # noqa: PLC0415
+    from handbell.twin.twin import start_twin  # noqa: PLC0415
+
+    settings = isolated_settings(home)
+    parts = System(settings)
+    with Rehearsal(parts) as rehearsal:
+        app = rehearsal.prepare()[0]
+        with start_twin(parts.twin_folder, hooks=rehearsal.hooks()) as twin:
+            twin.add_app(app.id, app.name)
+            phone = twin.add_phone("Test phone", mail=SAMPLE_MAIL, app=app.id)
+            shown = _send(settings, twin, phone.id, SAMPLE_MAIL)
+            _tell(shown, app.name, as_json=as_json)
+            if keep:
+                _wait(twin.page_url)
+
+
+def _send(settings: "Settings", twin: "RunningTwin", phone: str, mail: str) -> Shown:
+    from handbell.push import PushNotification  # noqa: PLC0415 - heavy
+
+    push = PushNotification(settings=settings)
+    response = push.send(NOTIFICATION, mail)
+    push.close()
+    if not response.success:
+        problems = " ".join((*response.errors, *response.warnings))
+        raise TwinError(f"The notification was not accepted: {problems}")
+    (delivery,) = response.deliveries
+    until = time.monotonic() + _WAIT_SECONDS
+    while time.monotonic() < until:
+        cards = [card for card in twin.phone(phone).cards if card.apns_id == delivery.apns_id]
+        if cards:
+            return Shown(delivery=delivery, card=cards[0])
+        time.sleep(0.01)
+    raise TwinError(f"The phone did not show the notification within {_WAIT_SECONDS} seconds")
+
+
+def _tell(shown: Shown, app_name: str, *, as_json: bool) -> None:
+    if as_json:
+        write_json(
+            {
+                "accepted": shown.delivery.state == "sent",
+                "displayed": True,
+                "apns_id": shown.delivery.apns_id,
+                "notification_id": shown.delivery.notification_id,
+                "milliseconds": {
+                    "accepted": shown.accepted_after,
+                    "displayed": shown.displayed_after,
+                },
+            }
+        )
+        return
+    console.print("push.send(", style="dim", end="")
+    console.print(f"{NOTIFICATION}, {shown.delivery.mail!r})\n", style="dim")
+    _print_timeline(shown)
+    console.print(_card(shown.card, app_name))
+    console.print("\nSee more: [bold].venv/bin/handbell demo --keep[/] leaves the phone up in")
+    console.print("your browser; [bold].venv/bin/handbell twin[/] runs it for your own code.")
+
+
+def _print_timeline(shown: Shown) -> None:
+    for milliseconds, what in (
+        (0, "created"),
+        (shown.accepted_after, "accepted by the twin of Apple's service"),
+        (shown.displayed_after, "displayed on the phone"),
+    ):
+        console.print(f"{milliseconds:6} ms  {what}")
+    console.print()
+
+
+def _card(card: "Card", app_name: str) -> Panel:
+    lines = [Text(card.title, style="bold")]
+    lines += [Text(line) for line in (card.subtitle, card.body) if line]
+    return Panel(
+        Group(*lines),
+        title=Text(app_name.upper(), style="dim"),
+        title_align="left",
+        subtitle="now",
+        subtitle_align="right",
+        box=box.ROUNDED,
+        width=52,
+        padding=(0, 1),
+    )
+
+
+def _wait(page_url: str) -> None:
+    console.print(f"\nThe phone: [bold]{page_url}[/]   Ctrl-C ends it.", soft_wrap=True)
+    try:
+        while True:
+            time.sleep(3600)
+    except KeyboardInterrupt:
+        console.print()

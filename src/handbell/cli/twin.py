@@ -1,0 +1,125 @@
+"""``handbell twin``: Apple's push service and some phones, on this machine."""
+
+import asyncio
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from handbell.errors import TwinError
+
+from .context import system
+
+if TYPE_CHECKING:
+    from handbell.rehearsal import Rehearsal
+    from handbell.twin.twin import Twin
+
+PAGE_PORT = 8025
+PRODUCTION_PORT = 2197
+DEVELOPMENT_PORT = 2198
+
+
+def twin(
+    mail: Annotated[
+        list[str] | None,
+        typer.Option("--phone", help="Whose phones to show; may be repeated."),
+    ] = None,
+    *,
+    port: Annotated[int, typer.Option(help="Port of the page; 0 takes a free one.")] = PAGE_PORT,
+    production_port: Annotated[int, typer.Option(help="APNs, production side.")] = PRODUCTION_PORT,
+    development_port: Annotated[
+        int, typer.Option(help="APNs, development side.")
+    ] = DEVELOPMENT_PORT,
+    key: Annotated[
+        list[Path] | None,
+        typer.Option(help="AuthKey_XXX.p8 of another client; needs --team. May be repeated."),
+    ] = None,
+    team: Annotated[str | None, typer.Option(help="The team id that --key belongs to.")] = None,
+) -> None:
+    """Run Apple's push service on this machine, with virtual phones in the browser.
+
+    Phones register themselves in the registry, so `handbell send` and the Python API reach them.
+    """
+    asyncio.run(_run(mail or [], (port, production_port, development_port), key or [], team))
+
+
+async def _run(
+    mails: list[str], ports: tuple[int, int, int], keys: list[Path], team: str | None
+) -> None:
+    try:
+        from handbell.rehearsal import Rehearsal  # noqa: PLC0415 - heavy
+        from handbell.twin.address import read_address  # noqa: PLC0415
+        from handbell.twin.twin import Twin  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        raise TwinError(
+            f"The twin needs {error.name}, which is not installed",
+            fix="Install it with: pip install 'handbell[twin]'",
+        ) from None
+    parts = system()
+    parts.settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    running = read_address(parts.twin_folder)
+    if running is not None:
+        raise TwinError(
+            f"A twin already runs on this home: {running.page_url}",
+            fix="Use it, stop it, or name another --home",
+        )
+    page, production, development = ports
+    stop = _stop_on_signal()
+    with Rehearsal(parts) as rehearsal:
+        serving = Twin(
+            parts.twin_folder,
+            page_port=page,
+            production_port=production,
+            development_port=development,
+            hooks=rehearsal.hooks(),
+        )
+        _add_keys(serving, keys, team)
+        async with serving:
+            _populate(serving, rehearsal, mails)
+            _announce(serving)
+            await stop.wait()
+            typer.echo("\nThe twin has stopped.")
+
+
+def _stop_on_signal() -> asyncio.Event:
+    stop = asyncio.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    return stop
+
+
+def _add_keys(serving: "Twin", keys: list[Path], team: str | None) -> None:
+    from handbell.apps.credentials import read_auth_key  # noqa: PLC0415 - heavy
+
+    if keys and team is None:
+        raise TwinError("--key was given without --team", fix="Add the team id with --team")
+    for file in keys:
+        key = read_auth_key(file, team_id=team or "")
+        serving.add_key(key.team_id, key.key_id, key.public_key_pem)
+
+
+def _populate(serving: "Twin", rehearsal: "Rehearsal", mails: list[str]) -> None:
+    from handbell.rehearsal import SAMPLE_MAIL  # noqa: PLC0415 - heavy
+
+    apps = rehearsal.prepare()
+    for app in apps:
+        serving.add_app(app.id, app.name)
+        for known in rehearsal.known_phones(app):
+            serving.add_phone(**known)
+    owned = {phone.mail for phone in serving.phones.values()}
+    wanted = mails or ([] if owned else [SAMPLE_MAIL])
+    for mail in wanted:
+        if mail not in owned:
+            serving.add_phone(f"{mail.partition('@')[0]}'s phone", mail=mail, app=apps[0].id)
+
+
+def _announce(serving: "Twin") -> None:
+    mails = sorted({phone.mail for phone in serving.phones.values() if phone.mail})
+    typer.echo(f"Phones        {serving.page_url}")
+    typer.echo(f"Production    {serving.production_url}")
+    typer.echo(f"Development   {serving.development_url}")
+    typer.echo(f"Authority     {serving.ca_file}")
+    for mail in mails[:1]:
+        typer.echo(f'Try           handbell send {mail} --title "Hello" --body "It rings"')
+    typer.echo("Ctrl-C stops it.")

@@ -1,0 +1,123 @@
+"""A twin and a Handbell home wired together, as an app with a back end would be.
+
+A virtual phone registers itself when it is made, and reports to the ledger what it shows and what
+its owner opens. ``handbell twin``, ``handbell demo`` and the pytest fixtures all stand on this.
+"""
+
+import secrets
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from handbell.apps.app import App
+from handbell.apps.credentials import AuthKey
+from handbell.errors import HandbellError
+from handbell.settings import DATABASE_FILE, Settings
+from handbell.system import System
+from handbell.twin.phone import Card, Phone
+from handbell.twin.twin import Hooks
+
+SAMPLE_APP: Final = "TEAM123456.com.sample.myapp"
+SAMPLE_NAME: Final = "My App"
+SAMPLE_MAIL: Final = "test@4d.com"
+
+_KEY_ID_DIGITS: Final = 9
+
+
+class Rehearsal:
+    """What a system has to have, and to hear, so that a twin can play Apple for it.
+
+    Use it as a context around the twin: at the end, reports on their way are still written.
+    """
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+        # Reports are written by one thread of their own, so that the twin never waits for a disk.
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="handbell-reports")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._writer.shutdown()
+
+    def prepare(self) -> list[App]:
+        """Return the apps to rehearse with, each with a key; a sample app is made where none is.
+
+        A key made here is limited to the twin and never used with Apple.
+        """
+        apps = self._system.apps.list()
+        if not apps:
+            sample = App.read_id(SAMPLE_APP)
+            made = self._system.apps.add(sample.team_id, sample.bundle_id, name=SAMPLE_NAME)
+            apps = [made]
+        for app in apps:
+            if not self._system.apps.credentials(app):
+                self._system.apps.add_credential(app, make_key(app.team_id), environment="twin")
+        return apps
+
+    def hooks(self) -> Hooks:
+        """Return what the twin has to call."""
+        return Hooks(
+            on_phone=self._register,
+            on_displayed=self._note_displayed,
+            on_opened=self._note_opened,
+            find_key=self._find_key,
+        )
+
+    def known_phones(self, app: App) -> list[dict[str, str | None]]:
+        """Return the phones of former twins that the registry still holds, for ``add_phone``."""
+        return [
+            {"name": session.device, "mail": session.mail, "app": app.id, "token": session.token}
+            for session in self._system.registry.sessions(app)
+            if session.environment == "twin" and session.status in {"active", "pending"}
+        ]
+
+    def _register(self, phone: Phone) -> None:
+        # The environment `twin` is the production side; the other is for clients of their own.
+        if phone.mail is None or phone.side != "production":
+            return
+        self._system.registry.register(
+            self._system.apps.find(phone.app),
+            phone.mail,
+            phone.token,
+            environment="twin",
+            device=phone.name,
+        )
+
+    def _note_displayed(self, _phone: Phone, card: Card) -> None:
+        self._writer.submit(self._system.ledger.note_displayed, card.apns_id)
+
+    def _note_opened(self, _phone: Phone, card: Card) -> None:
+        self._writer.submit(self._system.ledger.note_opened, card.apns_id)
+
+    def _find_key(self, team_id: str, key_id: str) -> str | None:
+        with suppress(HandbellError):
+            key = self._system.apps.auth_key(team_id, key_id)
+            return None if key is None else key.public_key_pem
+        return None
+
+
+def isolated_settings(home: Path) -> Settings:
+    """Return settings for a home of its own, whatever the environment says of another one."""
+    return Settings.load(
+        home=home, database_url=f"sqlite:///{home.absolute() / DATABASE_FILE}", app=SAMPLE_APP
+    )
+
+
+def make_key(team_id: str) -> AuthKey:
+    """Return a new key that Apple has never heard of; the twin takes it."""
+    alphabet = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
+    key_id = "T" + "".join(secrets.choice(alphabet) for _ in range(_KEY_ID_DIGITS))
+    return AuthKey(
+        team_id=team_id, key_id=key_id, private_key=ec.generate_private_key(ec.SECP256R1())
+    )
