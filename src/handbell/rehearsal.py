@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from handbell.apps.app import App
 from handbell.apps.credentials import AuthKey
 from handbell.errors import HandbellError
+from handbell.registry.session import Session
 from handbell.settings import DATABASE_FILE, Settings
 from handbell.system import System
 from handbell.twin.phone import Card, Phone
@@ -74,10 +75,10 @@ class Rehearsal:
             find_key=self._find_key,
         )
 
-    def known_phones(self, app: App) -> list[dict[str, str | None]]:
-        """Return the phones of former twins that the registry still holds, for ``add_phone``."""
+    def known_sessions(self, app: App) -> list[Session]:
+        """Return the sessions of former twins' phones, which the next twin can bring back."""
         return [
-            {"name": session.device, "mail": session.mail, "app": app.id, "token": session.token}
+            session
             for session in self._system.registry.sessions(app)
             if session.environment == "twin" and session.status in {"active", "pending"}
         ]

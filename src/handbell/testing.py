@@ -87,7 +87,10 @@ def handbell_phone(handbell_twin: "RunningTwin") -> VirtualPhone:
 
 
 @pytest.fixture
-def handbell_push(handbell_home: Path) -> "Iterator[PushNotification]":
+def handbell_push(
+    handbell_home: Path,
+    handbell_twin: "RunningTwin",  # noqa: ARG001 - it has to run
+) -> "Iterator[PushNotification]":
     """Give a PushNotification of the sample app that sends to the twin."""
     from handbell.push import PushNotification  # noqa: PLC0415 - heavy
     from handbell.rehearsal import isolated_settings  # noqa: PLC0415

@@ -105,8 +105,8 @@ def _populate(serving: "Twin", rehearsal: "Rehearsal", mails: list[str]) -> None
     apps = rehearsal.prepare()
     for app in apps:
         serving.add_app(app.id, app.name)
-        for known in rehearsal.known_phones(app):
-            serving.add_phone(**known)
+        for known in rehearsal.known_sessions(app):
+            serving.add_phone(known.device, mail=known.mail, app=app.id, token=known.token)
     owned = {phone.mail for phone in serving.phones.values()}
     wanted = mails or ([] if owned else [SAMPLE_MAIL])
     for mail in wanted:
