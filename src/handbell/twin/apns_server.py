@@ -5,6 +5,7 @@ go to ``handle``, and what comes back is put on the wire.
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 import socket
@@ -30,6 +31,7 @@ from h2.exceptions import H2Error, ProtocolError
 from h2.settings import SettingCodes, Settings
 from hyperframe.frame import GoAwayFrame
 
+from .answers import Answer, Exchange
 from .certificates import read_client_certificate
 from .faults import Fault
 from .rules import Connection, Request
@@ -49,32 +51,7 @@ _BUFFERED_BYTES: Final = 262_144
 _WINDOW_BYTES: Final = 1_048_576
 _ALPN: Final = "h2"
 
-_log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """An HTTP answer: status, headers but ``:status``, body."""
-
-    status: int
-    headers: tuple[tuple[str, str], ...]
-    body: bytes = b""
-
-    def header(self, name: str) -> str | None:
-        """Return the value of a header, None when it is absent."""
-        return dict(self.headers).get(name)
-
-    def with_headers(self, more: Iterable[tuple[str, str]]) -> "Answer":
-        """Return the answer with further headers."""
-        return replace(self, headers=(*self.headers, *more))
-
-
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """What to do about a request: the answer, if there is one, and the fault that strikes it."""
-
-    answer: Answer | None
-    fault: Fault | None = None
+logger = logging.getLogger(__name__)
 
 
 Handle = Callable[[Request, Connection], tuple[Exchange, Connection]]
@@ -97,6 +74,8 @@ class ApnsServer:
         self._context = context
         self._server: asyncio.Server | None = None
         self._connections: set[_ConnectionProtocol] = set()
+        self._is_empty = asyncio.Event()
+        self._is_empty.set()
 
     @property
     def connections(self) -> int:
@@ -119,9 +98,8 @@ class ApnsServer:
         self._server.close()
         for connection in list(self._connections):
             connection.shut_down()
-        deadline = asyncio.get_running_loop().time() + _CLOSING_SECONDS
-        while self._connections and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(0.01)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._is_empty.wait(), _CLOSING_SECONDS)
         for connection in list(self._connections):
             connection.abort()
         await self._server.wait_closed()
@@ -129,10 +107,13 @@ class ApnsServer:
     def add(self, connection: "_ConnectionProtocol") -> None:
         """Remember an open connection."""
         self._connections.add(connection)
+        self._is_empty.clear()
 
     def discard(self, connection: "_ConnectionProtocol") -> None:
         """Forget a closed connection."""
         self._connections.discard(connection)
+        if not self._connections:
+            self._is_empty.set()
 
 
 class _H2(H2Connection):
@@ -268,7 +249,7 @@ class _ConnectionProtocol(asyncio.Protocol):
         except H2Error:
             self._close()
         except Exception:
-            _log.exception("A request broke the twin's connection; the twin goes on")
+            logger.exception("A request broke the twin's connection; the twin goes on")
             self._close()
         self._flush()
 
@@ -348,7 +329,7 @@ class _ConnectionProtocol(asyncio.Protocol):
                 self._answer(number, answer)
 
     def _leave(self, number: int, answer: Answer | None, fault: Fault) -> None:
-        """Say GOAWAY: after this stream, or before it, so that it and later ones are unprocessed."""
+        """Say GOAWAY after this stream, or before it: then it and later ones are unprocessed."""
         self._go_away(fault.reason or "Shutdown", number if fault.graceful else number - 2)
         if fault.graceful:
             self._answer(number, answer)

@@ -85,7 +85,7 @@ class Authority:
         return self.folder / CA_FILE
 
     def server_context(self) -> ssl.SSLContext:
-        """Return the TLS side of the server: TLS 1.2 or later, ALPN ``h2``, client certificate if any.
+        """Return the server's TLS: 1.2 or later, ALPN ``h2``, a client certificate if there is one.
 
         Apple serves TLS 1.2 or later and HTTP/2 alone (sending-notification-requests-to-apns). A
         client certificate of another authority ends the handshake.
@@ -157,10 +157,11 @@ def read_client_certificate(der: bytes) -> ClientCertificate:
 def encode_topics(topics: Iterable[str]) -> bytes:
     """Return topics as DER: a sequence of (UTF8String topic, sequence of UTF8String kind) pairs."""
     pairs = (
-        _der(0x0C, topic.encode()) + _der(0x30, _der(0x0C, _kind(topic).encode()))
+        _der(_UTF8_STRING, topic.encode())
+        + _der(_SEQUENCE, _der(_UTF8_STRING, _kind(topic).encode()))
         for topic in topics
     )
-    return _der(0x30, b"".join(pairs))
+    return _der(_SEQUENCE, b"".join(pairs))
 
 
 def decode_topics(value: bytes) -> tuple[str, ...]:
@@ -169,7 +170,7 @@ def decode_topics(value: bytes) -> tuple[str, ...]:
     topics = []
     while content:
         tag, text, content = _der_split(content)
-        if tag == 0x0C:
+        if tag == _UTF8_STRING:
             topics.append(text.decode(errors="replace"))
     return tuple(topics)
 
@@ -179,6 +180,8 @@ def _kind(topic: str) -> str:
 
 
 _NULL: Final = b"\x05\x00"
+_UTF8_STRING: Final = 0x0C
+_SEQUENCE: Final = 0x30
 _SHORT: Final = 0x80
 
 

@@ -101,7 +101,7 @@ class Fault:
 
     def _completed(self) -> "Fault":
         if self.kind == "answer" and self.status is None:
-            if self.reason not in REASONS:
+            if self.reason is None or self.reason not in REASONS:
                 raise TwinError(
                     "A fault of kind 'answer' needs a status or a reason of Apple's table",
                     fix='add for example "reason": "Unregistered"',

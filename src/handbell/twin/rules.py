@@ -5,18 +5,9 @@ are silent the docstring says "our choice". In which order APNs checks is not do
 and method, then authentication, headers, payload, and the device token last (our choice).
 """
 
-import base64
-import binascii
-import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol
-
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol
 
 from handbell.gateways.apns.protocol import (
     APNS_COLLAPSE_ID,
@@ -39,25 +30,12 @@ from handbell.gateways.apns.protocol import (
 
 from .certificates import ClientCertificate
 from .phone import Push
+from .provider_token import BadTokenError, Claims, Key
 
 _HEX: Final = re.compile(r"(?:[0-9a-fA-F]{2}){4,256}")
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,255}")
 _DIGITS: Final = re.compile(r"[0-9]{1,15}")
-_ES256: Final = ec.ECDSA(hashes.SHA256())
-_RAW_SIGNATURE_BYTES: Final = 64
 _DEFAULT_PRIORITY: Final = 10
-_LAST_INSTANT: Final = 1e12
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Key:
-    """A key the twin was told: its public half, and what it is limited to (None: nothing)."""
-
-    team_id: str
-    key_id: str
-    public_key: ec.EllipticCurvePublicKey
-    environment: str | None = None
-    topics: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +76,7 @@ class Connection:
     certificate: ClientCertificate | None = None
     team_id: str | None = None
     key_id: str | None = None
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
     issued_at: float = 0.0
     updated_at: float | None = None
     is_expired: bool = False
@@ -115,7 +93,7 @@ class Request:
 
     method: str
     path: str
-    headers: tuple[tuple[str, str], ...]
+    headers: tuple[tuple[str, str], ...] = field(repr=False)
     body: bytes
     size: int
 
@@ -257,14 +235,20 @@ def _provider_token(token: str, connection: Connection, world: World) -> Connect
     tokens once one expired on it: seen by the authors of pushy. That it is bound by the first
     valid token, and not by the first push, is our choice.
     """
-    said = _Claims.read(token)
+    try:
+        said = Claims.read(token)
+    except BadTokenError as error:
+        raise _RefusalError("InvalidProviderToken", str(error)) from None
     key = world.find_key(said.team_id, said.key_id)
     if key is None:
         raise _RefusalError(
             "InvalidProviderToken",
             f"The key {said.key_id} of team {said.team_id} is not known to the twin.",
         )
-    _signature(said, key)
+    if not said.is_signed_by(key):
+        raise _RefusalError(
+            "InvalidProviderToken", f"The signature was not made by the key {key.key_id}."
+        )
     _age(said.issued_at, world.now())
     if key.environment not in (None, connection.side):
         raise _RefusalError(
@@ -275,7 +259,7 @@ def _provider_token(token: str, connection: Connection, world: World) -> Connect
     return _renewed(token, said, connection, world.now())
 
 
-def _binding(said: "_Claims", connection: Connection) -> None:
+def _binding(said: Claims, connection: Connection) -> None:
     if connection.team_id not in (None, said.team_id):
         raise _RefusalError(
             "InvalidProviderToken",
@@ -288,11 +272,11 @@ def _binding(said: "_Claims", connection: Connection) -> None:
         )
 
 
-def _renewed(token: str, said: "_Claims", connection: Connection, now: float) -> Connection:
+def _renewed(token: str, said: Claims, connection: Connection, now: float) -> Connection:
     """Return the connection with the new token, unless it is renewed too often.
 
-    Not more than once in 20 minutes, counted per connection (establishing-a-token-based-connection):
-    neither two tokens issued less than that apart, nor two changes within it (our reading).
+    Not more than once in 20 minutes (establishing-a-token-based-connection-to-apns), counted per
+    connection. We read: neither two tokens issued less than that apart, nor two changes within it.
     """
     limit = PROVIDER_TOKEN_MIN_REFRESH_SECONDS
     is_first = connection.token is None
@@ -320,97 +304,6 @@ def _age(issued_at: float, now: float) -> None:
             "ExpiredProviderToken",
             f"The provider token was issued {int(now - issued_at)} seconds ago; 3600 is the most.",
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Claims:
-    """A provider token taken apart; nothing in it is trusted yet."""
-
-    team_id: str
-    key_id: str
-    issued_at: float
-    signed: bytes
-    signature: bytes
-
-    @classmethod
-    def read(cls, token: str) -> "_Claims":
-        try:
-            head, claims, signature = token.split(".")
-            header, body = _json(head), _json(claims)
-            signed, seal = f"{head}.{claims}".encode("ascii"), _base64(signature)
-        except ValueError:
-            raise _RefusalError(
-                "InvalidProviderToken", "The provider token is not a JSON web token."
-            ) from None
-        team_id, key_id = body.get("iss"), header.get("kid")
-        if header.get("alg") != "ES256":
-            raise _RefusalError(
-                "InvalidProviderToken", "The provider token is not signed by ES256."
-            )
-        if not (isinstance(team_id, str) and isinstance(key_id, str)):
-            raise _RefusalError("InvalidProviderToken", "The provider token lacks 'kid' or 'iss'.")
-        issued_at = _instant(body.get("iat"))
-        return cls(
-            team_id=team_id, key_id=key_id, issued_at=issued_at, signed=signed, signature=seal
-        )
-
-
-def _instant(value: Any) -> float:
-    """Return ``iat``; APNs takes it as a text too, as APNSwift sends it."""
-    if isinstance(value, str) and _DIGITS.fullmatch(value):
-        return float(value)
-    if (
-        isinstance(value, int | float)
-        and not isinstance(value, bool)
-        and 0 <= value < _LAST_INSTANT
-    ):
-        return float(value)
-    raise _RefusalError("InvalidProviderToken", "The provider token has no 'iat' in UNIX seconds.")
-
-
-def _signature(said: _Claims, key: Key) -> None:
-    """Refuse a signature that the key did not make: 64 raw bytes (RFC 7518, 3.4), or DER.
-
-    Apple's own recipes carry a DER signature, so both are taken.
-    """
-    der = said.signature
-    if len(der) == _RAW_SIGNATURE_BYTES:
-        half = _RAW_SIGNATURE_BYTES // 2
-        der = encode_dss_signature(int.from_bytes(der[:half]), int.from_bytes(der[half:]))
-    try:
-        key.public_key.verify(der, said.signed, _ES256)
-    except InvalidSignature:
-        raise _RefusalError(
-            "InvalidProviderToken", f"The signature was not made by the key {key.key_id}."
-        ) from None
-
-
-def _base64(text: str) -> bytes:
-    try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except binascii.Error as error:
-        raise ValueError from error
-
-
-def _json(text: str) -> Mapping[str, Any]:
-    try:
-        said = json.loads(_base64(text))
-    except RecursionError as error:
-        raise ValueError from error
-    if not isinstance(said, dict):
-        raise ValueError  # noqa: TRY004  the caller maps whatever cannot be read
-    return said
-
-
-def describe_authorization(value: str) -> str:
-    """Return the header as it may be shown: the token's content, without its signature."""
-    scheme, _, token = value.partition(" ")
-    parts = token.strip().split(".")
-    try:
-        shown = ".".join(json.dumps(_json(part)) for part in parts[:2])
-    except ValueError:
-        return f"{scheme} (not a JSON web token)"
-    return f"{scheme} {shown} (signature hidden)"
 
 
 # Headers and payload

@@ -15,56 +15,48 @@ import asyncio
 import contextlib
 import ipaddress
 import itertools
-import json
 import logging
 import os
 import secrets
 import socket
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from email.utils import formatdate
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self, TypeVar
 from uuid import uuid4
-
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from handbell.errors import CredentialError, TwinError
 from handbell.gateways.apns.protocol import (
     APNS_ID,
     APNS_ID_PATTERN,
     APNS_UNIQUE_ID,
-    AUTHORIZATION,
     REASONS,
 )
 
 from . import rules
 from .address import Address, remove_address, write_address
-from .apns_server import Answer, ApnsServer, Exchange
+from .answers import Exchange, fault_answer, make_answer
+from .apns_server import ApnsServer
 from .certificates import Authority
 from .faults import Fault, FaultPlan
+from .history import MAX_REQUESTS, Listener, Named, Received, Tally
 from .phone import Arrival, Card, Phone, Push, arrive, switch
+from .provider_token import Key, read_public_key
 
-MAX_REQUESTS: Final = 1000
-"""How many requests the twin remembers."""
 DEFAULT_APP: Final = "HANDBELL00.com.example.app"
 """The app of a phone that names none, while the twin knows none."""
 
-_MAX_TALLIED: Final = 200_000
-_MAX_MISSED_EVENTS: Final = 2000
 _MAX_NAME: Final = 200
 _OK: Final = 200
 _GONE: Final = 410
 _SIDES: Final = ("production", "development")
 _TOKEN_DIGITS: Final = 64
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
@@ -87,130 +79,6 @@ class Hooks:
     on_opened: Callable[[Phone, Card], object] = _nothing
     on_phone_removed: Callable[[Phone], object] = _nothing
     find_key: Callable[[str, str], str | None] = _nothing
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Received:
-    """One request that the twin got, and what became of it.
-
-    ``status`` is what was answered, None when a fault left it without an answer; ``verdict`` is
-    one plain sentence; ``what`` is ``shown``, ``silent``, ``stored``, ``refused``, ``discarded`` or
-    ``fault``.
-    """
-
-    id: str
-    at: int
-    side: str
-    phone_id: str | None
-    status: int | None
-    reason: str | None
-    apns_id: str | None
-    unique_id: str | None
-    verdict: str
-    what: str
-    fault: str | None
-    request: rules.Request
-
-    @property
-    def token(self) -> str:
-        """The device token in the path, empty when there was none."""
-        return self.request.device_token or ""
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """The headers by name; the provider token without its signature."""
-        shown = dict(self.request.headers)
-        if AUTHORIZATION in shown:
-            shown[AUTHORIZATION] = rules.describe_authorization(shown[AUTHORIZATION])
-        return shown
-
-    @property
-    def payload(self) -> str | None:
-        """The body as text, None when it is not UTF-8."""
-        try:
-            return self.request.body.decode()
-        except UnicodeDecodeError:
-            return None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the request as the page reads it."""
-        return {
-            "id": self.id,
-            "at": self.at,
-            "side": self.side,
-            "phone_id": self.phone_id,
-            "token": self.token,
-            "status": self.status,
-            "reason": self.reason,
-            "apns_id": self.apns_id,
-            "unique_id": self.unique_id,
-            "headers": self.headers,
-            "payload": self.payload,
-            "size": self.request.size,
-            "verdict": self.verdict,
-            "what": self.what,
-            "fault": self.fault,
-        }
-
-
-class _Named:
-    """An event that carries an id alone."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"id": self._name}
-
-
-Event = tuple[str, Phone | Received | Fault | _Named]
-
-
-class Listener:
-    """Hears of every change from now on; one that falls far behind is closed and must start anew."""
-
-    def __init__(self) -> None:
-        self._events: deque[Event] = deque()
-        self._ready = asyncio.Event()
-        self.is_closed = False
-
-    def put(self, event: Event) -> None:
-        """Add an event; called by the twin."""
-        if len(self._events) >= _MAX_MISSED_EVENTS:
-            self.close()
-        elif not self.is_closed:
-            self._events.append(event)
-            self._ready.set()
-
-    def close(self) -> None:
-        """End the listening; :meth:`next` gives None from then on."""
-        self.is_closed = True
-        self._ready.set()
-
-    async def next(self) -> Event | None:
-        """Return the next event, or None when the listener was closed."""
-        while not self._events and not self.is_closed:
-            self._ready.clear()
-            await self._ready.wait()
-        return self._events.popleft() if self._events else None
-
-
-class _Tally:
-    """Counts by token and ``apns-id``, bounded: the tokens seen first are forgotten first."""
-
-    def __init__(self) -> None:
-        self._counts: dict[str, Counter[str]] = {}
-        self._size = 0
-
-    def add(self, token: str, apns_id: str) -> None:
-        self._counts.setdefault(token, Counter())[apns_id] += 1
-        self._size += 1
-        if self._size > _MAX_TALLIED:
-            oldest = self._counts.pop(next(iter(self._counts)))
-            self._size -= oldest.total()
-
-    def of(self, token: str) -> dict[str, int]:
-        return dict(self._counts.get(token.lower(), {}))
 
 
 class Twin:
@@ -239,13 +107,13 @@ class Twin:
         self._ports = (production_port, development_port, page_port)
         self._hooks = hooks or Hooks()
         self._now = now
-        self._keys: dict[tuple[str, str], rules.Key] = {}
+        self._keys: dict[tuple[str, str], Key] = {}
         self._apps: dict[str, str] = {}
         self._phones: dict[str, Phone] = {}
         self._devices: dict[str, tuple[rules.Device, str]] = {}
         self._requests: deque[Received] = deque(maxlen=MAX_REQUESTS)
         self._request_ids = itertools.count(1)
-        self._accepted, self._shown = _Tally(), _Tally()
+        self._accepted, self._shown = Tally(), Tally()
         self._accepted_total = 0
         self._listeners: set[Listener] = set()
         self._running: _Running | None = None
@@ -333,7 +201,7 @@ class Twin:
     # What the twin is told
 
     @property
-    def keys(self) -> Mapping[tuple[str, str], rules.Key]:
+    def keys(self) -> Mapping[tuple[str, str], Key]:
         """The keys known, by team id and key id."""
         return MappingProxyType(self._keys)
 
@@ -350,17 +218,17 @@ class Twin:
         environment: str | None = None,
         topics: Sequence[str] | None = None,
     ) -> None:
-        """Make a key known: the PEM of its public half, or of the ``.p8``, of which only that is kept.
+        """Make a key known by the PEM of its public half, or of the ``.p8``, whose rest is dropped.
 
         ``environment`` limits it to ``production`` or ``development``, ``topics`` to those apps.
         Raises CredentialError when it is not a P-256 key.
         """
         if environment is not None:
             _check_side(environment)
-        self._keys[team_id, key_id] = rules.Key(
+        self._keys[team_id, key_id] = Key(
             team_id=team_id,
             key_id=key_id,
-            public_key=_public_key(key_pem, key_id),
+            public_key=read_public_key(key_pem, key_id),
             environment=environment,
             topics=None if topics is None else frozenset(topics),
         )
@@ -445,7 +313,7 @@ class Twin:
             return
         at = int(self._now() * 1000)
         self._devices[gone.token] = (replace(_device_of(gone), gone_at=at), gone.id)
-        self._publish("phone-removed", _Named(gone.id))
+        self._publish("phone-removed", Named(gone.id))
         self._call(self._hooks.on_phone_removed, gone)
 
     def switch(self, phone: Phone | str, is_on: bool) -> Phone:  # noqa: FBT001  as on the switch
@@ -458,7 +326,7 @@ class Twin:
         return self.phone(former.id)
 
     def set_badge(self, phone: Phone | str, badge: int) -> Phone:
-        """Set the number on the app's icon, as the app itself can, and return the phone; 0 clears."""
+        """Set the number on the icon, as the app itself can, and return the phone; 0 clears."""
         return self._change(replace(self.phone(_id(phone)), badge=badge or None))
 
     def open_card(self, phone: Phone | str, card_id: str) -> Phone:
@@ -524,18 +392,18 @@ class Twin:
         finally:
             self._listeners.discard(listener)
 
-    def _publish(self, name: str, what: Phone | Received | Fault | _Named) -> None:
+    def _publish(self, name: str, what: Phone | Received | Fault | Named) -> None:
         for listener in self._listeners:
             listener.put((name, what))
 
     def _on_fault(self, name: str, fault: Fault) -> None:
-        self._publish(name, fault if name == "fault" else _Named(fault.id))
+        self._publish(name, fault if name == "fault" else Named(fault.id))
 
     def _call(self, hook: Callable[..., object], *what: object) -> object:
         try:
             return hook(*what)
         except Exception:
-            _log.exception("A hook of the twin failed; the twin goes on")
+            logger.exception("A hook of the twin failed; the twin goes on")
             return None
 
     # What the rules ask
@@ -544,7 +412,7 @@ class Twin:
         """Return the time by the twin's clock, in UNIX seconds."""
         return self._now()
 
-    def find_key(self, team_id: str, key_id: str) -> rules.Key | None:
+    def find_key(self, team_id: str, key_id: str) -> Key | None:
         """Return the key, after asking the ``find_key`` hook for one that is not known yet."""
         if (team_id, key_id) not in self._keys:
             pem = self._call(self._hooks.find_key, team_id, key_id)
@@ -552,7 +420,7 @@ class Twin:
                 try:
                     self.add_key(team_id, key_id, pem)
                 except CredentialError as error:
-                    _log.warning("The key that the hook found cannot be used: %s", error)
+                    logger.warning("The key that the hook found cannot be used: %s", error)
         return self._keys.get((team_id, key_id))
 
     def find_device(self, token: str) -> rules.Device | None:
@@ -561,7 +429,7 @@ class Twin:
         return device
 
     def owns_topic(self, team_id: str, bundle_id: str) -> bool:
-        """Return whether the team may push to the app; an app the twin does not know is anybody's."""
+        """Return whether the team may push to the app; one the twin does not know is anybody's."""
         owners = {app.partition(".")[0] for app in self._apps if app.partition(".")[2] == bundle_id}
         return not owners or team_id in owners
 
@@ -584,7 +452,11 @@ class Twin:
         self, request: rules.Request, connection: rules.Connection, fault: Fault
     ) -> Exchange:
         """Return what a fault does instead of an answer by the rules."""
-        answer = self._answer_of(fault, request, connection) if fault.kind == "answer" else None
+        answer = (
+            fault_answer(fault, _given_id(request), connection.side, self._now())
+            if fault.kind == "answer"
+            else None
+        )
         self._record(
             request,
             connection,
@@ -597,18 +469,6 @@ class Twin:
         )
         return Exchange(answer, fault)
 
-    def _answer_of(
-        self, fault: Fault, request: rules.Request, connection: rules.Connection
-    ) -> Answer:
-        status = fault.status or _OK
-        timestamp = fault.timestamp
-        if status == _GONE and timestamp is None:
-            timestamp = int(self._now() * 1000)
-        extra = () if fault.retry_after is None else (("retry-after", str(fault.retry_after)),)
-        return self._answer(
-            status, _given_id(request), connection, reason=fault.reason, timestamp=timestamp
-        ).with_headers(extra)
-
     def _accept(
         self,
         request: rules.Request,
@@ -617,7 +477,7 @@ class Twin:
         fault: Fault | None,
     ) -> Exchange:
         push = push if push.apns_id else replace(push, apns_id=str(uuid4()))
-        answer = self._answer(_OK, push.apns_id, connection)
+        answer = make_answer(_OK, push.apns_id, connection.side, self._now())
         self._accepted_total += 1
         self._accepted.add(push.token, push.apns_id)
         _, phone_id = self._devices[push.token]
@@ -630,7 +490,7 @@ class Twin:
             unique_id=answer.header(APNS_UNIQUE_ID),
             verdict=arrival.why,
             what=arrival.what,
-            fault=fault and fault.kind,
+            fault=fault.kind if fault else None,
         )
         if arrival.phone is not self._phones[phone_id]:
             self._change(arrival.phone)
@@ -650,10 +510,11 @@ class Twin:
         fault: Fault | None,
     ) -> Exchange:
         status = REASONS[refused.reason].status
-        answer = self._answer(
+        answer = make_answer(
             status,
             _given_id(request),
-            connection,
+            connection.side,
+            self._now(),
             reason=refused.reason,
             timestamp=refused.timestamp,
         )
@@ -665,40 +526,11 @@ class Twin:
             apns_id=answer.header(APNS_ID),
             verdict=refused.why,
             what="refused",
-            fault=fault and fault.kind,
+            fault=fault.kind if fault else None,
         )
         return Exchange(answer, fault)
 
-    def _answer(
-        self,
-        status: int,
-        apns_id: str | None,
-        connection: rules.Connection,
-        *,
-        reason: str | None = None,
-        timestamp: int | None = None,
-    ) -> Answer:
-        """Return an answer as APNs gives it (handling-notification-responses-from-apns).
-
-        ``apns-id`` is echoed or made; ``apns-unique-id`` comes on the development side, for what
-        was accepted. An accepted push has no body, a refused one the reason as JSON, 410 also the
-        timestamp. ``date`` is plain HTTP (RFC 9110, 6.6.1).
-        """
-        headers = [
-            ("date", formatdate(self._now(), usegmt=True)),
-            (APNS_ID, apns_id or str(uuid4())),
-        ]
-        if status == _OK and connection.side == "development":
-            headers.append((APNS_UNIQUE_ID, str(uuid4())))
-        said: dict[str, Any] = {} if reason is None else {"reason": reason}
-        if timestamp is not None:
-            said["timestamp"] = timestamp
-        if said:
-            headers.append(("content-type", "application/json"))
-        body = json.dumps(said, separators=(",", ":")).encode() if said else b""
-        return Answer(status, tuple(headers), body)
-
-    def _record(  # noqa: PLR0913  each is a field of the record
+    def _record(
         self,
         request: rules.Request,
         connection: rules.Connection,
@@ -794,25 +626,6 @@ def _bind(host: str, port: int) -> socket.socket:
         ) from None
     bound.setblocking(False)
     return bound
-
-
-def _public_key(pem: str | bytes, key_id: str) -> ec.EllipticCurvePublicKey:
-    text = pem.encode() if isinstance(pem, str) else pem
-    key: object
-    try:
-        if b"PRIVATE KEY" in text:
-            key = serialization.load_pem_private_key(text, None)
-        else:
-            key = serialization.load_pem_public_key(text)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        key = None
-    if isinstance(key, ec.EllipticCurvePrivateKey):
-        key = key.public_key()
-    if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1):
-        return key
-    raise CredentialError(
-        f"The key {key_id} is not a P-256 key in PEM", fix="give the .p8 as Apple issued it"
-    )
 
 
 class RunningTwin:

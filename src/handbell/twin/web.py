@@ -92,8 +92,7 @@ class PageServer:
     async def start(self) -> None:
         """Return when the page answers."""
         self._task = asyncio.create_task(self._server.serve(sockets=[self._bound]))
-        while not self._server.started and not self._task.done():
-            await asyncio.sleep(0.005)
+        await self._server.has_started.wait()
 
     async def stop(self) -> None:
         """Close the port and end every stream of events."""
@@ -103,7 +102,15 @@ class PageServer:
 
 
 class _QuietServer(uvicorn.Server):
-    """Leaves the signals to the program the twin lives in."""
+    """Says when it has started, and leaves the signals to the program the twin lives in."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.has_started = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.has_started.set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -1,0 +1,146 @@
+"""What has happened at the twin: requests, counts, and who listens to changes."""
+
+import asyncio
+from collections import Counter, deque
+from dataclasses import dataclass
+from typing import Any, Final
+
+from handbell.gateways.apns.protocol import AUTHORIZATION
+
+from .faults import Fault
+from .phone import Phone
+from .provider_token import describe_authorization
+from .rules import Request
+
+MAX_REQUESTS: Final = 1000
+"""How many requests the twin remembers."""
+
+_MAX_TALLIED: Final = 200_000
+_MAX_MISSED_EVENTS: Final = 2000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """One request that the twin got, and what became of it.
+
+    ``status`` is what was answered, None when a fault left it without an answer; ``verdict`` is
+    one plain sentence; ``what`` is ``shown``, ``silent``, ``stored``, ``refused``, ``discarded`` or
+    ``fault``.
+    """
+
+    id: str
+    at: int
+    side: str
+    phone_id: str | None
+    status: int | None
+    reason: str | None
+    apns_id: str | None
+    unique_id: str | None
+    verdict: str
+    what: str
+    fault: str | None
+    request: Request
+
+    @property
+    def token(self) -> str:
+        """The device token in the path, empty when there was none."""
+        return self.request.device_token or ""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers by name; the provider token without its signature."""
+        shown = dict(self.request.headers)
+        if AUTHORIZATION in shown:
+            shown[AUTHORIZATION] = describe_authorization(shown[AUTHORIZATION])
+        return shown
+
+    @property
+    def payload(self) -> str | None:
+        """The body as text, None when it is not UTF-8."""
+        try:
+            return self.request.body.decode()
+        except UnicodeDecodeError:
+            return None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the request as the page reads it."""
+        return {
+            "id": self.id,
+            "at": self.at,
+            "side": self.side,
+            "phone_id": self.phone_id,
+            "token": self.token,
+            "status": self.status,
+            "reason": self.reason,
+            "apns_id": self.apns_id,
+            "unique_id": self.unique_id,
+            "headers": self.headers,
+            "payload": self.payload,
+            "size": self.request.size,
+            "verdict": self.verdict,
+            "what": self.what,
+            "fault": self.fault,
+        }
+
+
+class Named:
+    """An event that carries an id alone."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the id alone."""
+        return {"id": self._name}
+
+
+Event = tuple[str, Phone | Received | Fault | Named]
+
+
+class Listener:
+    """Hears of every change from now on; one that falls far behind is closed: start anew."""
+
+    def __init__(self) -> None:
+        self._events: deque[Event] = deque()
+        self._ready = asyncio.Event()
+        self.is_closed = False
+
+    def put(self, event: Event) -> None:
+        """Add an event; called by the twin."""
+        if len(self._events) >= _MAX_MISSED_EVENTS:
+            self.close()
+        elif not self.is_closed:
+            self._events.append(event)
+            self._ready.set()
+
+    def close(self) -> None:
+        """End the listening; :meth:`next` gives None from then on."""
+        self.is_closed = True
+        self._ready.set()
+
+    async def next(self) -> Event | None:
+        """Return the next event, or None when the listener was closed."""
+        while not self._events and not self.is_closed:
+            self._ready.clear()
+            await self._ready.wait()
+        return self._events.popleft() if self._events else None
+
+
+class Tally:
+    """Counts by token and ``apns-id``, bounded: the tokens seen first are forgotten first."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, Counter[str]] = {}
+        self._size = 0
+
+    def add(self, token: str, apns_id: str) -> None:
+        """Count one."""
+        self._counts.setdefault(token, Counter())[apns_id] += 1
+        self._size += 1
+        if self._size > _MAX_TALLIED:
+            oldest = self._counts.pop(next(iter(self._counts)))
+            self._size -= oldest.total()
+
+    def of(self, token: str) -> dict[str, int]:
+        """Return the counts of a token by ``apns-id``."""
+        return dict(self._counts.get(token.lower(), {}))
