@@ -270,7 +270,7 @@ def _understood(url: str) -> URL:
 def _engine(url: URL, wait: float) -> Engine:
     arguments = {"timeout": wait} if url.get_backend_name() == "sqlite" else {}
     try:
-        engine = create_engine(url, connect_args=arguments)
+        engine = create_engine(url, connect_args=arguments, hide_parameters=True)
     except (NoSuchModuleError, ModuleNotFoundError) as error:
         raise SettingsError(
             f"The driver of the database URL is not installed: {error}",
