@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test demo bench lock clean browser
+.PHONY: help setup check test demo bench docs lock clean browser
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,6 +40,9 @@ browser:
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
 	    apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
 	  else false; fi; } || echo "chromium could not be installed: the browser tests will be skipped"
+
+docs: setup ## write docs/cli.md from the command itself
+	$(BIN)/python docs/write_cli.py
 
 lock: ## write constraints.txt anew (needs uv on PATH)
 	uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 \
