@@ -260,7 +260,8 @@ def _pair(data: bytes, password: bytes | None) -> tuple[x509.Certificate, bytes]
         start = re.search(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----", data)
         if start is None:
             raise ValueError("no private key")
-        key = load_pem_private_key(data[start.start() :], password=password)
+        is_protected = b"ENCRYPTED" in data
+        key = load_pem_private_key(data[start.start() :], password if is_protected else None)
     else:
         bundle_key, bundle_certificate, _others = pkcs12.load_key_and_certificates(data, password)
         if bundle_key is None or bundle_certificate is None:
@@ -322,7 +323,7 @@ def _listed(certificate: x509.Certificate, oid: ObjectIdentifier) -> list[str]:
 
 def _elements(der: bytes) -> list[tuple[int, bytes]]:
     found = []
-    while der:
+    while len(der) > 1:
         tag, size, start = der[0], der[1], 2
         if size & _LONG_LENGTH:
             start += size ^ _LONG_LENGTH
