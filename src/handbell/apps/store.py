@@ -191,6 +191,20 @@ class AppStore:
             fix=f"Add one: handbell key add AuthKey_XXXXXXXXXX.p8 --app {app.id}",
         )
 
+    def auth_key(self, team_id: str, key_id: str) -> AuthKey | None:
+        """Return a team's key by its id, or None when no app has it."""
+        table = credentials_table
+        wanted = (table.c.kind == "key", table.c.key_id == key_id, apps_table.c.team_id == team_id)
+        statement = select(table).join_from(table, apps_table).where(*wanted).limit(1)
+        with self._database.read() as connection:
+            row = connection.execute(statement).mappings().one_or_none()
+            apps = _all_apps(connection)
+        if row is None:
+            return None
+        app = next(app for app in apps if app.row == row["app_id"])
+        credential = self._unpacked(app, row)
+        return credential if isinstance(credential, AuthKey) else None
+
     def reseal(self) -> int:
         """Seal every credential with the vault's first key and return how many there are.
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from handbell._text import shortened
+
 from .ids import apns_id
 from .outcome import FINAL_STATES, State
 
@@ -63,6 +65,5 @@ class Delivery:
 
     @property
     def label(self) -> str:
-        """Whom it concerns, short enough for a sentence: the mail and the token's first digits."""
-        address = self.address if len(self.address) <= 16 else self.address[:12] + "…"  # noqa:
-        PLR2004 return f"{self.mail} ({address})" if self.mail else address
+        """Whom it concerns, in a sentence: the mail, and the beginning of the token."""
+        return f"{self.mail} ({shortened(self.address)})" if self.mail else shortened(self.address)

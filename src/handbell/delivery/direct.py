@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from time import time
 from typing import Any
 
-from handbell._text import count
+from handbell._text import count, shortened
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
@@ -99,7 +99,7 @@ class Direct:
         ]
 
     def _preview(self, target: Target, message: Message) -> Preview:
-        label = f"{target.mail} ({target.address[:12]}…)" if target.mail else target.address
+        label = f"{target.mail} ({shortened(target.address)})" if target.mail else target.address
         text, size = message.payload.decode(), len(message.payload)
         if target.gateway == "simulator":
             command = f"xcrun simctl push {target.address} {self.app.bundle_id} -"
@@ -131,7 +131,7 @@ class Direct:
         pages: Iterator[list[Target]],
         warnings: list[str],
     ) -> Response:
-        first = await asyncio.to_thread(next, pages, [])
+        first = await _next_page(pages)
         self._require_a_way(first)
         stored, deliveries = await asyncio.to_thread(
             self.ledger.accept, self.app, notification, recipients, first
@@ -145,7 +145,7 @@ class Direct:
             now=self.now,
         )
         await run.send(deliveries)
-        while page := await asyncio.to_thread(next, pages, []):
+        while page := await _next_page(pages):
             await run.send(await asyncio.to_thread(self.ledger.add, stored, page))
         return self._answer(stored, run, warnings)
 
@@ -180,3 +180,8 @@ class Direct:
             total=tally.total,
             _load=lambda: self.ledger.deliveries_of(stored.id),
         )
+
+
+async def _next_page(pages: Iterator[list[Target]]) -> list[Target]:
+    nothing: list[Target] = []
+    return await asyncio.to_thread(next, pages, nothing)

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from handbell._text import count
+from handbell._text import count, shortened
 from handbell.apps.app import App
 from handbell.creation.recipients import Recipients
-from handbell.registry.session import Session
+from handbell.registry.session import ActiveSession, Session
 from handbell.registry.store import Registry
 
 from .delivery import Target
@@ -104,11 +104,11 @@ def _add_tokens(
             plan.targets.append(_session_target(session))
         else:
             plan.warnings.append(
-                f"The device token {token[:12]}… was not sent to: its session is {session.status}."
+                f"Nothing was sent to {shortened(token)}: its session is {session.status}."
             )
 
 
-def _session_target(session: Session, *, is_development: bool = False) -> Target:
+def _session_target(session: Session | ActiveSession, *, is_development: bool = False) -> Target:
     starts_in_development = (
         is_development and session.accepted_at is None and session.environment == "production"
     )

@@ -156,7 +156,15 @@ class Run:
         for attempt in attempts:
             attempt.decision = self._final_decision(attempt)
             attempt.ended_at = attempt.ended_at or int(self._now() * 1000)
-        self._ledger.record([_ending(attempt) for attempt in attempts])
+        accepted = [
+            attempt.delivery.session_id
+            for attempt in attempts
+            if attempt.delivery.session_id is not None and _is_sent(attempt)
+        ]
+        self._ledger.record(
+            [_ending(attempt) for attempt in attempts],
+            also=lambda connection: self._registry.mark_accepted(accepted, connection=connection),
+        )
         for attempt in attempts:
             self._tell_registry(attempt)
             self._tell_sender(attempt)
@@ -210,6 +218,10 @@ class Run:
 
 def _is_astray(attempt: _Attempt) -> bool:
     return attempt.decision is not None and attempt.decision.environment is not None
+
+
+def _is_sent(attempt: _Attempt) -> bool:
+    return attempt.decision is not None and attempt.decision.state == "sent"
 
 
 def _turn_to_other(attempt: _Attempt) -> None:

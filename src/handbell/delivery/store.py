@@ -87,24 +87,23 @@ class Ledger:
 
         ``recipients`` is kept as it was named, for whoever asks later.
         """
-        stored = {
-            "public_id": new_notification_id(),
-            "app": app.id,
-            "content": json.dumps(content.to_dict(), ensure_ascii=False),
-            "recipients": json.dumps(recipients, ensure_ascii=False),
-            "created_at": self._milliseconds(),
-        }
+        public_id, created_at = new_notification_id(), self._milliseconds()
+        statement = insert(notifications).values(
+            public_id=public_id,
+            app=app.id,
+            content=json.dumps(content.to_dict(), ensure_ascii=False),
+            recipients=json.dumps(recipients, ensure_ascii=False),
+            created_at=created_at,
+        )
         with self._database.write() as connection:
-            row = connection.execute(
-                insert(notifications).returning(notifications.c.id), stored
-            ).scalar_one()
+            row = connection.execute(statement.returning(notifications.c.id)).scalar_one()
             notification = StoredNotification(
                 row=row,
-                id=stored["public_id"],
+                id=public_id,
                 app=app.id,
                 content=content,
                 recipients=recipients,
-                created_at=stored["created_at"],
+                created_at=created_at,
             )
             return notification, self._add(connection, notification, targets)
 
@@ -113,13 +112,17 @@ class Ledger:
         with self._database.write() as connection:
             return self._add(connection, notification, targets)
 
-    def record(self, endings: Sequence[Ending]) -> None:
-        """Write what became of deliveries."""
+    def record(
+        self, endings: Sequence[Ending], *, also: Callable[[Connection], None] | None = None
+    ) -> None:
+        """Write what became of deliveries; ``also`` writes what belongs to the same transaction."""
         if not endings:
             return
         rows = [{name: getattr(ending, name) for name in _ENDING_FIELDS} for ending in endings]
         with self._database.write() as connection:
             connection.execute(_UPDATE_ENDING, rows)
+            if also is not None:
+                also(connection)
 
     def deliveries_of(self, notification_id: str) -> list[Delivery]:
         """Return every delivery of a notification, in the order in which they were stored."""
