@@ -145,10 +145,14 @@ class System:
         except TwinError:
             return "https://(the twin, not running)"
 
-    async def close(self) -> None:
-        """Finish what is in flight and close every connection and the database."""
+    async def close_gateways(self) -> None:
+        """Finish what is in flight and close every connection to a push service."""
         gateways, self._gateways = list(self._gateways.values()), {}
         await asyncio.gather(*(gateway.close() for gateway in gateways))
+
+    async def close(self) -> None:
+        """Finish what is in flight and close every connection and the database."""
+        await self.close_gateways()
         if "database" in self.__dict__:
             self.database.close()
 

@@ -135,25 +135,25 @@ notifications: Final = Table(
 deliveries: Final = Table(
     "deliveries",
     metadata,
-    Column("id", _Id, primary_key=True),
     Column(
         "notification_id",
         _Id,
         ForeignKey("notifications.id", ondelete="CASCADE"),
-        nullable=False,
+        primary_key=True,
+        autoincrement=False,
     ),
-    # NULL for a device token or simulator that the sender named and no session holds.
-    Column("session_id", _Id, ForeignKey("sessions.id", ondelete="SET NULL"), nullable=True),
+    # The session's id; from ADDRESSED on, a count of the addresses that no session holds. A session
+    # cannot be in one notification twice, and the apns-id is known before a row is written.
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
     Column("gateway", Text, nullable=False),
-    Column("address", Text, nullable=False),
-    Column("mail", Text, nullable=True),
+    # NULL where the session's token says it.
+    Column("address", Text, nullable=True),
     Column("environment", Text, nullable=False),
     Column("state", Text, nullable=False),
     Column("reason", Text, nullable=True),
     Column("status", Integer, nullable=True),
     Column("attempts", Integer, nullable=False, server_default=text("0")),
     Column("unique_id", Text, nullable=True),
-    _instant("created_at", required=True),
     _instant("sent_at"),
     _instant("finished_at"),
     _instant("displayed_at"),
@@ -162,6 +162,10 @@ deliveries: Final = Table(
         "state IN ('queued', 'sending', 'held', 'sent', 'failed', 'expired', 'cancelled')",
         name="state",
     ),
-    Index("ix_deliveries_notification_id", "notification_id", "state"),
-    Index("ix_deliveries_session_id", "session_id"),
+    Index("ix_deliveries_number", "number"),
+    # A million rows of one broadcast are written one after the other, not all over a second tree.
+    sqlite_with_rowid=False,
 )
+
+ADDRESSED: Final = 1 << 52
+"""Delivery numbers below this are ids of sessions."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from handbell._text import shortened
+from handbell.tables import ADDRESSED
 
 from .ids import apns_id
 from .outcome import FINAL_STATES, State
@@ -29,19 +30,19 @@ class Target:
 class Delivery:
     """One notification to one session, as the ledger knows it.
 
-    Instants are UNIX milliseconds; None where something has not happened. ``sent_at`` is when the
+    ``number`` tells it from the others of its notification. Instants are UNIX milliseconds; None
+    where something has not happened. ``created_at`` is the notification's, ``sent_at`` is when the
     push service accepted it, which is not yet shown; ``displayed_at`` and ``opened_at`` are what
     the phone reported. ``status`` is the HTTP status of the last answer, ``unique_id`` Apple's key
     for its delivery log.
     """
 
-    id: int
+    number: int
     notification_id: str
     gateway: GatewayName
     address: str
     environment: str
     state: State
-    session_id: int | None = None
     mail: str | None = None
     reason: str | None = None
     status: int | None = None
@@ -56,7 +57,12 @@ class Delivery:
     @property
     def apns_id(self) -> str:
         """The id under which it is sent, the same for every attempt."""
-        return apns_id(self.notification_id, self.id)
+        return apns_id(self.notification_id, self.number)
+
+    @property
+    def session_id(self) -> int | None:
+        """The session it goes to; None for an address that no session holds."""
+        return self.number if self.number < ADDRESSED else None
 
     @property
     def is_final(self) -> bool:

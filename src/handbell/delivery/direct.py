@@ -137,7 +137,7 @@ class Direct:
             self.ledger.accept, self.app, notification, recipients, first
         )
         run = Run(
-            app=self.app,
+            notification=stored,
             message=message,
             ledger=self.ledger,
             registry=self.registry,

@@ -1,7 +1,7 @@
 """Names of notifications and pushes: one can be computed from the other, so neither is looked up.
 
 A notification's public id is 15 random hex digits (60 bits). The apns-id of a delivery is a UUID of
-version 8 (RFC 9562) that carries those 60 bits and the delivery's row id in 60 more. A repeat of a
+version 8 (RFC 9562) that carries those 60 bits and the delivery's number in 60 more. A repeat of a
 delivery therefore goes out under the same apns-id, whatever crashed in between.
 """
 
@@ -25,17 +25,17 @@ def is_notification_id(text: str) -> bool:
     return _NOTIFICATION_ID.fullmatch(text) is not None
 
 
-def apns_id(notification_id: str, delivery: int) -> str:
+def apns_id(notification_id: str, number: int) -> str:
     """Return the apns-id under which a delivery is sent, each time it is sent."""
-    row = f"{delivery:015x}"
+    digits = f"{number:015x}"
     return (
         f"{notification_id[:8]}-{notification_id[8:12]}-8{notification_id[12:]}"
-        f"-8{row[:3]}-{row[3:]}"
+        f"-8{digits[:3]}-{digits[3:]}"
     )
 
 
 def read_apns_id(text: str) -> tuple[str, int] | None:
-    """Return the notification's public id and the delivery's row, or None for a foreign apns-id."""
+    """Return the notification's id and the delivery's number, or None for a foreign apns-id."""
     found = _APNS_ID.fullmatch(text.lower())
     if found is None:
         return None

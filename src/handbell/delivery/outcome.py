@@ -158,9 +158,21 @@ OWN_REASONS: Final = {
         "the session lives on the twin, and no twin is running",
         "start it with: handbell twin",
     ),
-    "NoSimulator": (
+    "SimulatorUnavailable": (
         "Xcode's Simulator is only to be had on a Mac with Xcode 11.4 or newer",
         "run this on a Mac, or send to a virtual phone of: handbell twin",
+    ),
+    "SimulatorUnsupported": (
+        "Xcode's Simulator takes only ordinary notifications",
+        "send this push type to a device",
+    ),
+    "SimulatorFailed": (
+        "Xcode's Simulator refused it",
+        "check that the simulator is booted and has the app",
+    ),
+    "SimulatorTimedOut": (
+        "Xcode's Simulator did not answer in time",
+        "check that the simulator is booted",
     ),
 }
 """Reasons of our own, with their meaning and what to do; Apple's are in the protocol table."""

@@ -8,7 +8,6 @@ from time import time
 from typing import Final, Protocol
 
 from handbell._text import sentence
-from handbell.apps.app import App
 from handbell.errors import HandbellError
 from handbell.gateways.gateway import Gateway, Message, Outcome, Push
 from handbell.registry.store import Registry
@@ -16,7 +15,7 @@ from handbell.registry.store import Registry
 from .circuit import Circuit
 from .delivery import Delivery, GatewayName
 from .outcome import Decision, Tried, decide, meaning
-from .store import Ending, Ledger
+from .store import Ending, Ledger, StoredNotification
 
 FIRST_BATCH: Final = 50
 """How many are sent before the first answers are looked at, so that a wrong key stops early."""
@@ -57,14 +56,14 @@ class _Attempt:
 class Run:
     """One send: batches of stored deliveries in, endings in the ledger and the registry.
 
-    A run holds what a whole send has in common: the message, the circuit of its app and the tally.
-    Memory does not grow with the number of batches.
+    A run holds what a whole send has in common: the notification, its message, the circuit and the
+    tally. Memory does not grow with the number of batches.
     """
 
     def __init__(
         self,
         *,
-        app: App,
+        notification: StoredNotification,
         message: Message,
         ledger: Ledger,
         registry: Registry,
@@ -73,7 +72,7 @@ class Run:
     ) -> None:
         self.circuit = Circuit()
         self.tally = Tally()
-        self._app = app
+        self._notification = notification
         self._message = message
         self._ledger = ledger
         self._registry = registry
@@ -125,10 +124,10 @@ class Run:
         except HandbellError as error:
             self._note_no_way(attempts, error)
             return
-        by_delivery = {attempt.delivery.id: attempt for attempt in attempts}
+        by_number = {attempt.delivery.number: attempt for attempt in attempts}
 
         def report(push: Push, outcome: Outcome) -> None:
-            self._note(by_delivery[push.key], outcome)
+            self._note(by_number[push.key], outcome)
 
         await gateway.send([self._push(attempt) for attempt in attempts], report)
 
@@ -136,7 +135,7 @@ class Run:
         attempt.attempts += 1
         delivery = attempt.delivery
         return Push(
-            delivery.id, delivery.address, attempt.environment, delivery.apns_id, self._message
+            delivery.number, delivery.address, attempt.environment, delivery.apns_id, self._message
         )
 
     def _note(self, attempt: _Attempt, outcome: Outcome) -> None:
@@ -162,6 +161,7 @@ class Run:
             if attempt.delivery.session_id is not None and _is_sent(attempt)
         ]
         self._ledger.record(
+            self._notification,
             [_ending(attempt) for attempt in attempts],
             also=lambda connection: self._registry.mark_accepted(accepted, connection=connection),
         )
@@ -208,7 +208,7 @@ class Run:
         if decision is None or decision.state == "sent":
             self.tally.reached += decision is not None
             return
-        is_warning = decision.closes or decision.reason == "NoSimulator"
+        is_warning = decision.closes or decision.reason == "SimulatorUnavailable"
         listed = self.tally.warnings if is_warning else self.tally.errors
         if len(listed) >= LISTED_AT_MOST:
             self.tally.unlisted += 1
@@ -234,7 +234,7 @@ def _turn_to_other(attempt: _Attempt) -> None:
 def _ending(attempt: _Attempt) -> Ending:
     decision = attempt.decision or Decision("failed", reason="Interrupted")
     return Ending(
-        delivery=attempt.delivery.id,
+        number=attempt.delivery.number,
         state=decision.state,
         environment=attempt.environment,
         attempts=attempt.attempts,

@@ -1,17 +1,18 @@
 """The ledger: what was accepted, and what became of each delivery."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from time import time
 from typing import Any, Final
 
-from sqlalchemy import Connection, RowMapping, bindparam, func, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
 from handbell.database import Database
-from handbell.tables import deliveries, notifications
+from handbell.tables import ADDRESSED, deliveries, notifications, sessions, users
 
 from .delivery import Delivery, Target
 from .ids import new_notification_id, read_apns_id
@@ -35,7 +36,7 @@ class StoredNotification:
 class Ending:
     """What one attempt makes of a delivery; ``environment`` is where the last answer came from."""
 
-    delivery: int
+    number: int
     state: State
     environment: str
     attempts: int
@@ -46,31 +47,32 @@ class Ending:
     finished_at: int | None = None
 
 
-_SELECT_DELIVERY: Final = select(
-    *(column for column in deliveries.columns if column.name != "notification_id"),
-    notifications.c.public_id.label("notification_id"),
-).join_from(deliveries, notifications)
+_DELIVERY: Final = (
+    select(
+        *(
+            column
+            for column in deliveries.columns
+            if column.name not in {"notification_id", "address"}
+        ),
+        func.coalesce(deliveries.c.address, sessions.c.token).label("address"),
+        users.c.mail,
+        notifications.c.public_id.label("notification_id"),
+        notifications.c.created_at,
+    )
+    .join_from(deliveries, notifications)
+    .outerjoin(sessions, sessions.c.id == deliveries.c.number)
+    .outerjoin(users, users.c.id == sessions.c.user_id)
+)
 
+_ENDED: Final = tuple(name for name in Ending.__dataclass_fields__ if name != "number")
 _UPDATE_ENDING: Final = (
     update(deliveries)
-    .where(deliveries.c.id == bindparam("delivery"))
-    .values(
-        {
-            name: bindparam(name)
-            for name in (
-                "state",
-                "environment",
-                "attempts",
-                "reason",
-                "status",
-                "unique_id",
-                "sent_at",
-                "finished_at",
-            )
-        }
+    .where(
+        deliveries.c.notification_id == bindparam("of_notification"),
+        deliveries.c.number == bindparam("of_number"),
     )
+    .values({name: bindparam(name) for name in _ENDED})
 )
-_ENDING_FIELDS: Final = tuple(Ending.__dataclass_fields__)
 
 
 class Ledger:
@@ -113,23 +115,34 @@ class Ledger:
             return self._add(connection, notification, targets)
 
     def record(
-        self, endings: Sequence[Ending], *, also: Callable[[Connection], None] | None = None
+        self,
+        notification: StoredNotification,
+        endings: Sequence[Ending],
+        *,
+        also: Callable[[Connection], None] | None = None,
     ) -> None:
         """Write what became of deliveries; ``also`` writes what belongs to the same transaction."""
         if not endings:
             return
-        rows = [{name: getattr(ending, name) for name in _ENDING_FIELDS} for ending in endings]
+        rows = [
+            {
+                "of_notification": notification.row,
+                "of_number": ending.number,
+                **{name: getattr(ending, name) for name in _ENDED},
+            }
+            for ending in endings
+        ]
         with self._database.write() as connection:
             connection.execute(_UPDATE_ENDING, rows)
             if also is not None:
                 also(connection)
 
     def deliveries_of(self, notification_id: str) -> list[Delivery]:
-        """Return every delivery of a notification, in the order in which they were stored."""
-        query = _SELECT_DELIVERY.where(notifications.c.public_id == notification_id)
+        """Return every delivery of a notification: sessions first, then bare addresses."""
+        query = _DELIVERY.where(notifications.c.public_id == notification_id)
         with self._database.read() as connection:
-            rows = connection.execute(query.order_by(deliveries.c.id)).mappings()
-            return [_read_delivery(row) for row in rows]
+            rows = connection.execute(query.order_by(deliveries.c.number)).mappings()
+            return [Delivery(**row) for row in rows]
 
     def counts(self, notification_id: str) -> dict[tuple[str, str | None], int]:
         """Return the number of deliveries of a notification by state and reason."""
@@ -154,46 +167,52 @@ class Ledger:
         named = read_apns_id(apns_id)
         if named is None:
             return False
-        notification_id, row = named
+        notification_id, number = named
         owner = select(notifications.c.id).where(notifications.c.public_id == notification_id)
         # The first report counts: a phone that shows or opens it again changes nothing.
         change = (
             update(deliveries)
-            .where(deliveries.c.id == row, deliveries.c.notification_id == owner.scalar_subquery())
+            .where(
+                deliveries.c.notification_id == owner.scalar_subquery(),
+                deliveries.c.number == number,
+            )
             .values({column: func.coalesce(deliveries.c[column], self._milliseconds())})
         )
         with self._database.write() as connection:
             return bool(connection.execute(change).rowcount)
 
     def _add(
-        self, connection: Connection, notification: StoredNotification, targets: Iterable[Target]
+        self, connection: Connection, notification: StoredNotification, targets: Sequence[Target]
     ) -> list[Delivery]:
-        created_at = self._milliseconds()
-        rows = [
-            {
-                "notification_id": notification.row,
-                "session_id": target.session_id,
-                "gateway": target.gateway,
-                "address": target.address,
-                "mail": target.mail,
-                "environment": target.environment,
-                "state": "queued",
-                "created_at": created_at,
-            }
+        addressed = count(ADDRESSED)
+        added = [
+            Delivery(
+                number=next(addressed) if target.session_id is None else target.session_id,
+                notification_id=notification.id,
+                gateway=target.gateway,
+                address=target.address,
+                environment=target.environment,
+                mail=target.mail,
+                state="queued",
+                created_at=notification.created_at,
+            )
             for target in targets
         ]
-        if not rows:
-            return []
-        added = connection.execute(
-            insert(deliveries).returning(deliveries, sort_by_parameter_order=True), rows
-        )
-        return [
-            _read_delivery({**row, "notification_id": notification.id}) for row in added.mappings()
-        ]
+        if added:
+            rows = [_row(delivery, notification) for delivery in added]
+            connection.execute(insert(deliveries), rows)
+        return added
 
     def _milliseconds(self) -> int:
         return int(self._now() * 1000)
 
 
-def _read_delivery(row: RowMapping | dict[str, Any]) -> Delivery:
-    return Delivery(**row)
+def _row(delivery: Delivery, notification: StoredNotification) -> dict[str, Any]:
+    return {
+        "notification_id": notification.row,
+        "number": delivery.number,
+        "gateway": delivery.gateway,
+        "address": delivery.address if delivery.session_id is None else None,
+        "environment": delivery.environment,
+        "state": delivery.state,
+    }

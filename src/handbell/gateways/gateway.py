@@ -33,11 +33,10 @@ class Message:
 class Push(NamedTuple):
     """One message to one device, as a gateway needs it.
 
-    ``key`` is the caller's own handle (the delivery's id), handed back untouched. ``address`` is
-    the device token or simulator id, ``environment`` where it lives, ``apns_id`` the id to send
-    under.
-    ``collapse_id`` is set for a repeat whose first end is unknown, so that the phone shows it once;
-    the message's own collapse id wins.
+    ``key`` is the caller's own handle (the delivery's number), handed back untouched. ``address``
+    is the device token or simulator id, ``environment`` where it lives, ``apns_id`` the id to send
+    under. ``collapse_id`` is set for a repeat whose first end is unknown, so that the phone shows
+    it once; the message's own collapse id wins.
     """
 
     key: int
@@ -119,4 +118,3 @@ class Gateway(Protocol):
 
     async def close(self) -> None:
         """Finish what is in flight, then close the connections."""
-

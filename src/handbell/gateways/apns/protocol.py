@@ -131,7 +131,9 @@ REASONS: Final = MappingProxyType(
     {
         row.name: row
         for row in (
-            Reason("BadCollapseId", 400, "the collapse id is longer than 64 bytes", _FIX_NOTIFICATION),
+            Reason(
+                "BadCollapseId", 400, "the collapse id is longer than 64 bytes", _FIX_NOTIFICATION
+            ),
             Reason(
                 "BadDeviceToken",
                 400,
@@ -143,7 +145,10 @@ REASONS: Final = MappingProxyType(
             Reason("BadPriority", 400, "apns-priority is not valid", _FIX_NOTIFICATION),
             Reason("BadTopic", 400, "apns-topic is not valid", _FIX_CONFIGURATION),
             Reason(
-                "DeviceTokenNotForTopic", 400, "the token belongs to another app", Reaction.WRONG_APP
+                "DeviceTokenNotForTopic",
+                400,
+                "the token belongs to another app",
+                Reaction.WRONG_APP,
             ),
             Reason("DuplicateHeaders", 400, "a header was sent twice", _FIX_NOTIFICATION),
             Reason("IdleTimeout", 400, "the connection was idle for too long", Reaction.RECONNECT),
@@ -157,7 +162,9 @@ REASONS: Final = MappingProxyType(
                 "this key or certificate may not push to the topic",
                 _FIX_CONFIGURATION,
             ),
-            Reason("BadCertificate", 403, "the client certificate is not valid", _FIX_CONFIGURATION),
+            Reason(
+                "BadCertificate", 403, "the client certificate is not valid", _FIX_CONFIGURATION
+            ),
             Reason(
                 "BadCertificateEnvironment",
                 403,
@@ -225,7 +232,9 @@ REASONS: Final = MappingProxyType(
                 Reaction.SLOW_DOWN_DEVICE,
             ),
             Reason("InternalServerError", 500, "Apple's server failed", Reaction.BACK_OFF),
-            Reason("ServiceUnavailable", 503, "Apple's service is not available", Reaction.BACK_OFF),
+            Reason(
+                "ServiceUnavailable", 503, "Apple's service is not available", Reaction.BACK_OFF
+            ),
             Reason("Shutdown", 503, "this server of Apple's is shutting down", Reaction.RECONNECT),
         )
     }

@@ -143,19 +143,16 @@ def _create_sessions() -> None:
 def _create_deliveries() -> None:
     op.create_table(
         "deliveries",
-        sa.Column("id", _ID, nullable=False),
-        sa.Column("notification_id", _ID, nullable=False),
-        sa.Column("session_id", _ID, nullable=True),
+        sa.Column("notification_id", _ID, autoincrement=False, nullable=False),
+        sa.Column("number", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("gateway", sa.Text(), nullable=False),
-        sa.Column("address", sa.Text(), nullable=False),
-        sa.Column("mail", sa.Text(), nullable=True),
+        sa.Column("address", sa.Text(), nullable=True),
         sa.Column("environment", sa.Text(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=True),
         sa.Column("status", sa.Integer(), nullable=True),
         sa.Column("attempts", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("unique_id", sa.Text(), nullable=True),
-        sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("sent_at", sa.BigInteger(), nullable=True),
         sa.Column("finished_at", sa.BigInteger(), nullable=True),
         sa.Column("displayed_at", sa.BigInteger(), nullable=True),
@@ -170,15 +167,7 @@ def _create_deliveries() -> None:
             name=op.f("fk_deliveries_notification_id"),
             ondelete="CASCADE",
         ),
-        sa.ForeignKeyConstraint(
-            ["session_id"],
-            ["sessions.id"],
-            name=op.f("fk_deliveries_session_id"),
-            ondelete="SET NULL",
-        ),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_deliveries")),
+        sa.PrimaryKeyConstraint("notification_id", "number", name=op.f("pk_deliveries")),
+        sqlite_with_rowid=False,
     )
-    op.create_index(
-        "ix_deliveries_notification_id", "deliveries", ["notification_id", "state"], unique=False
-    )
-    op.create_index("ix_deliveries_session_id", "deliveries", ["session_id"], unique=False)
+    op.create_index("ix_deliveries_number", "deliveries", ["number"], unique=False)
