@@ -1,0 +1,461 @@
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.fernet import Fernet
+from sqlalchemy import Engine, event, func, select
+
+from handbell.apps.app import App
+from handbell.apps.store import AppStore
+from handbell.apps.vault import Vault
+from handbell.database import Database
+from handbell.errors import RegistryError
+from handbell.registry.store import Registry
+from handbell.tables import sessions
+
+ANN, BOB = "ann@4d.com", "bob@4d.com"
+TOKEN = "ab" * 32
+SECOND = 1000
+
+
+@dataclass
+class Clock:
+    """A clock that goes when it is told to; in UNIX seconds."""
+
+    now: float = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        """Return the instant."""
+        return self.now
+
+    @property
+    def milliseconds(self) -> int:
+        """The instant as the database keeps it."""
+        return int(self.now * 1000)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    """Yield a database that is ready."""
+    with closing(Database.open(f"sqlite:///{tmp_path}/handbell.db")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Return the clock of the registry."""
+    return Clock()
+
+
+@pytest.fixture
+def registry(database: Database, clock: Clock) -> Registry:
+    """Return an empty registry."""
+    return Registry(database, now=clock)
+
+
+@pytest.fixture
+def apps(database: Database) -> list[App]:
+    """Add two apps."""
+    store = AppStore(database, Vault([Fernet.generate_key()]))
+    return [store.add("TEAM123456", "com.sample.shop"), store.add("TEAM123456", "com.sample.notes")]
+
+
+@pytest.fixture
+def app(apps: list[App]) -> App:
+    """Return the first app."""
+    return apps[0]
+
+
+def open_sessions(database: Database) -> dict[tuple[int, str], int]:
+    """Return how many sessions hold each token of each app: never more than one."""
+    statement = (
+        select(sessions.c.app_id, sessions.c.token, func.count())
+        .where(sessions.c.status != "closed")
+        .group_by(sessions.c.app_id, sessions.c.token)
+    )
+    with database.read() as connection:
+        return {(row[0], row[1]): row[2] for row in connection.execute(statement)}
+
+
+def test_a_device_is_registered(registry: Registry, app: App, clock: Clock) -> None:
+    """Everything that the device said of itself is on its session."""
+    session = registry.register(
+        app,
+        "Ann@4D.com",
+        TOKEN.upper(),
+        platform="iPadOS",
+        environment="development",
+        locale="fr-CH",
+        time_zone="Europe/Zurich",
+        device="Ann's iPad",
+        external_id="7023d9",
+    )
+    assert (session.mail, session.token, session.platform) == (ANN, TOKEN, "ipados")
+    assert (session.environment, session.status) == ("development", "active")
+    assert (session.locale, session.time_zone) == ("fr-CH", "Europe/Zurich")
+    assert (session.device, session.external_id) == ("Ann's iPad", "7023d9")
+    assert session.created_at == session.registered_at == clock.milliseconds
+    assert (session.accepted_at, session.closed_at, session.reason) == (None, None, None)
+    assert registry.session(session.id) == session
+
+
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [
+        ({"mail": "nobody"}, "not a mail address"),
+        ({"mail": ""}, "not a mail address"),
+        ({"token": "xyz"}, "not a device token"),
+        ({"token": "abc" * 11}, "not a device token"),
+        ({"token": "ab" * 3}, "not a device token"),
+        ({"token": "ab" * 257}, "not a device token"),
+        ({"token": ""}, "not a device token"),
+        ({"platform": "android"}, "not a known platform"),
+        ({"environment": "sandbox"}, "not a known environment"),
+        ({"time_zone": "Europe/Zürich"}, "Did you mean Europe/Zurich"),
+        ({"time_zone": "../etc/passwd"}, "not a time zone"),
+        ({"status": "closed"}, "cannot be registered as"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(
+    registry: Registry, app: App, given: dict[str, str], what: str
+) -> None:
+    """The error says what is wrong, and nothing is written."""
+    mail, token = given.pop("mail", ANN), given.pop("token", TOKEN)
+    with pytest.raises(RegistryError, match=what):
+        registry.register(app, mail, token, **given)  # type: ignore[arg-type]
+    assert registry.sessions(app) == []
+    assert registry.users(app) == []
+
+
+@pytest.mark.parametrize("size", [4, 32, 80, 256])
+def test_a_token_may_have_any_size(registry: Registry, app: App, size: int) -> None:
+    """Apple promises no length: 8 to 512 hex digits are taken."""
+    assert registry.register(app, ANN, "0f" * size).token == "0f" * size
+
+
+@pytest.mark.parametrize("app_row", [None, 77])
+def test_an_app_that_is_not_there_is_named(registry: Registry, app_row: int | None) -> None:
+    """Registering needs a stored app; looking something up without one finds nothing."""
+    stranger = App(team_id="TEAM123456", bundle_id="com.sample.other", row=app_row)
+    with pytest.raises(RegistryError, match="handbell app add"):
+        registry.register(stranger, ANN, TOKEN)
+    assert registry.sessions_by_mail(stranger, [ANN]) == {}
+    assert registry.find_tokens(stranger, [TOKEN]) == {}
+    assert registry.page_of_active(stranger) == []
+    assert registry.mail_addresses(stranger) == registry.device_tokens(stranger) == []
+
+
+def test_one_token_has_one_owner(registry: Registry, app: App, clock: Clock) -> None:
+    """A token that moves to another user closes the former session in the same step."""
+    former = registry.register(app, ANN, TOKEN)
+    clock.now += 60
+    session = registry.register(app, BOB, TOKEN)
+    closed = registry.session(former.id)
+    assert (closed.status, closed.reason, closed.closed_at) == (
+        "closed",
+        "moved",
+        clock.milliseconds,
+    )
+    assert registry.find_tokens(app, [TOKEN]) == {TOKEN: session}
+    assert [one.id for one in registry.page_of_active(app)] == [session.id]
+
+
+def test_a_token_that_comes_back_opens_the_former_session(registry: Registry, app: App) -> None:
+    """Ann, Bob, Ann: her session opens again, his is closed, and there is no third one."""
+    first = registry.register(app, ANN, TOKEN)
+    registry.register(app, BOB, TOKEN)
+    again = registry.register(app, ANN, TOKEN)
+    assert (again.id, again.status, again.reason, again.closed_at) == (
+        first.id,
+        "active",
+        None,
+        None,
+    )
+    assert [one.status for one in registry.sessions_of(app, BOB)] == ["closed"]
+    assert len(registry.sessions(app)) == 2
+
+
+def test_another_app_may_have_the_same_token(registry: Registry, apps: list[App]) -> None:
+    """Owners are per app: nothing moves between apps."""
+    first, second = registry.register(apps[0], ANN, TOKEN), registry.register(apps[1], BOB, TOKEN)
+    assert registry.session(first.id).status == registry.session(second.id).status == "active"
+
+
+@pytest.mark.parametrize(
+    "story",
+    [
+        ("active", "active", "active"),
+        ("active", "pending", "active"),
+        ("pending", "pending", "pending"),
+        ("pending", "active", "active"),
+        ("quarantined", "active", "active"),
+        ("quarantined", "pending", "active"),
+        ("closed", "active", "active"),
+        ("closed", "pending", "pending"),
+    ],
+)
+def test_a_repeat_refreshes_the_session(
+    registry: Registry, app: App, clock: Clock, story: tuple[str, str, str]
+) -> None:
+    """What was proven stays proven, a quarantine ends, and a closed session proves itself anew."""
+    before, repeat, after = story
+    session = registry.register(
+        app, ANN, TOKEN, status="pending" if before == "pending" else "active", device="phone"
+    )
+    if before == "quarantined":
+        registry.quarantine(session, reason="BadDeviceToken")
+    if before == "closed":
+        registry.close(session, "logout")
+    assert registry.session(session.id).status == before
+    clock.now += 60
+    repeated = registry.register(app, ANN, TOKEN, status=repeat, locale="de")
+    assert (repeated.id, repeated.status, repeated.reason) == (session.id, after, None)
+    assert repeated.registered_at == clock.milliseconds
+    assert repeated.created_at == session.created_at
+    assert (repeated.device, repeated.locale) == ("phone", "de")
+
+
+def test_a_pending_token_of_another_user_moves_as_well(registry: Registry, app: App) -> None:
+    """Whoever registers last holds the token, and a pending holder is no active session."""
+    registry.register(app, ANN, TOKEN)
+    registry.register(app, BOB, TOKEN, status="pending")
+    assert registry.page_of_active(app) == []
+    assert registry.device_tokens(app) == []
+
+
+def test_a_learnt_environment_is_kept(registry: Registry, app: App) -> None:
+    """A repeat that names no environment keeps where the token turned out to live."""
+    session = registry.register(app, ANN, TOKEN)
+    assert session.environment == "production"
+    registry.remember_environment(session, "development")
+    assert registry.register(app, ANN, TOKEN).environment == "development"
+    assert registry.register(app, ANN, TOKEN, environment="twin").environment == "twin"
+
+
+def test_an_older_registration_does_not_turn_back_the_clock(registry: Registry, app: App) -> None:
+    """What is imported late never makes a device look as if it had not been seen since."""
+    session = registry.register(app, ANN, TOKEN)
+    earlier = session.registered_at - 60 * SECOND
+    assert registry.register(app, ANN, TOKEN, registered_at=earlier) == session
+
+
+def test_a_session_is_closed_once(registry: Registry, app: App, clock: Clock) -> None:
+    """The first reason and instant stay."""
+    session = registry.register(app, ANN, TOKEN)
+    assert registry.close(session, "logout") is True
+    at = clock.milliseconds
+    clock.now += 60
+    assert registry.close(session.id, "again") is False
+    assert registry.session(session.id).reason == "logout"
+    assert registry.session(session.id).closed_at == at
+
+
+@pytest.mark.parametrize(("seconds", "closes"), [(-1, False), (0, False), (1, True), (None, True)])
+def test_a_device_that_came_back_keeps_its_session(
+    registry: Registry,
+    app: App,
+    seconds: int | None,
+    closes: bool,  # noqa: FBT001
+) -> None:
+    """A push service's "gone since" counts only when it is later than the last registration."""
+    session = registry.register(app, ANN, TOKEN)
+    since = None if seconds is None else session.registered_at + seconds * SECOND
+    assert registry.close_if_gone(session, since=since, reason="Unregistered") is closes
+    assert registry.session(session.id).status == ("closed" if closes else "active")
+
+
+def test_only_an_active_session_is_quarantined(registry: Registry, app: App) -> None:
+    """A pending or closed session is never sent to and stays what it is."""
+    pending = registry.register(app, ANN, TOKEN, status="pending")
+    assert registry.quarantine(pending, reason="BadDeviceToken") is False
+    assert registry.activate(pending) is True
+    assert registry.activate(pending) is False
+    assert registry.quarantine(pending, reason="BadDeviceToken") is True
+    assert registry.session(pending.id).reason == "BadDeviceToken"
+
+
+def test_an_unknown_session_is_an_error(registry: Registry) -> None:
+    """Closing what is not there changes nothing; asking for it is an error."""
+    assert registry.close(7, "logout") is False
+    with pytest.raises(RegistryError, match="no session 7"):
+        registry.session(7)
+
+
+def test_sessions_are_found_by_mail(registry: Registry, apps: list[App]) -> None:
+    """In bulk, under the spelling that was asked for, with every status, the newest first."""
+    app, other = apps
+    for number in range(3):
+        registry.register(app, ANN, f"{number:08x}", registered_at=number)
+    registry.close(registry.sessions_of(app, ANN)[0], "logout")
+    registry.register(other, BOB, TOKEN)
+    found = registry.sessions_by_mail(app, ["ANN@4d.com", ANN, BOB, "not a mail"])
+    assert set(found) == {"ANN@4d.com", ANN}
+    assert [one.token for one in found[ANN]] == ["00000002", "00000001", "00000000"]
+    assert [one.status for one in found["ANN@4d.com"]] == ["closed", "active", "active"]
+    assert registry.sessions_of(app, "ANN@4D.COM") == found[ANN]
+    assert registry.sessions_of(app, BOB) == []
+
+
+def test_tokens_are_found_whatever_their_case(registry: Registry, app: App) -> None:
+    """Only the session that holds a token is found; the last one is, closed or not."""
+    registry.register(app, ANN, TOKEN)
+    session = registry.register(app, BOB, TOKEN)
+    assert registry.find_tokens(app, [TOKEN.upper(), "cd" * 32]) == {TOKEN: session}
+    registry.close(session, "logout")
+    assert registry.find_tokens(app, [TOKEN]) == {}
+    assert registry.latest_by_token(app, [TOKEN])[TOKEN].mail == BOB
+
+
+def test_everybody_is_read_in_pages(registry: Registry, apps: list[App]) -> None:
+    """Each active session of the app is on one page, in order, and nothing else is."""
+    app, other = apps
+    expected = []
+    for number in range(25):
+        session = registry.register(
+            app, f"u{number}@4d.com", f"{number:08x}", status="pending" if number % 5 else "active"
+        )
+        if not number % 5:
+            expected.append((session.id, session.token, session.environment, session.mail))
+    registry.register(other, ANN, TOKEN)
+    pages, after = [], 0
+    while page := registry.page_of_active(app, after_id=after, limit=2):
+        pages.append(page)
+        after = page[-1].id
+    assert [len(page) for page in pages] == [2, 2, 1]
+    assert [tuple(one[:4]) for page in pages for one in page] == expected
+
+
+def test_a_bulk_is_larger_than_what_one_statement_takes(registry: Registry, app: App) -> None:
+    """Thousands of names are looked up in portions."""
+    registry.register(app, ANN, TOKEN)
+    names = [f"u{number}@4d.com" for number in range(2500)]
+    assert set(registry.sessions_by_mail(app, [*names, ANN])) == {ANN}
+
+
+def test_accepted_is_noted_in_bulk(
+    registry: Registry, app: App, database: Database, clock: Clock
+) -> None:
+    """Many sessions at once, in the caller's transaction if there is one."""
+    ids = [registry.register(app, ANN, f"{number:08x}").id for number in range(3)]
+    registry.mark_accepted(ids[:1])
+    registry.mark_accepted([])
+    with database.write() as connection:
+        registry.mark_accepted(ids[1:2], at=5, connection=connection)
+    accepted = [registry.session(one).accepted_at for one in ids]
+    assert accepted == [clock.milliseconds, 5, None]
+
+
+def test_people_and_devices_are_listed(registry: Registry, apps: list[App]) -> None:
+    """Mails of everybody known, tokens of active sessions, each sorted and of this app alone."""
+    app, other = apps
+    registry.register(app, BOB, "bb" * 4)
+    registry.register(app, BOB, "aa" * 4)
+    registry.register(app, ANN, "cc" * 4, status="pending")
+    registry.register(other, "eve@4d.com", "dd" * 4)
+    assert registry.mail_addresses(app) == [ANN, BOB]
+    assert [user.mail for user in registry.users(other)] == ["eve@4d.com"]
+    assert registry.device_tokens(app) == ["aa" * 4, "bb" * 4]
+    assert len(registry.sessions(app)) == 3
+    assert [one.mail for one in registry.sessions(app, status="pending")] == [ANN]
+
+
+def test_threads_never_make_two_owners(registry: Registry, app: App, database: Database) -> None:
+    """Many threads register few tokens for few users at once: each token ends with one owner."""
+
+    def register(seed: int) -> None:
+        chance = random.Random(seed)  # noqa: S311 - a shuffle, not a secret
+        for _ in range(25):
+            mail, token = f"u{chance.randrange(4)}@4d.com", f"{chance.randrange(3):08x}"
+            registry.register(app, mail, token, status=chance.choice(["active", "pending"]))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(register, range(8)))
+    assert list(open_sessions(database).values()) == [1, 1, 1]
+    assert len(registry.users(app)) == 4
+
+
+RACER = """
+import json, sys
+from handbell.apps.app import App
+from handbell.database import Database
+from handbell.registry.store import Registry
+url, row, number = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+app = App(team_id="TEAM123456", bundle_id="com.sample.shop", row=row)
+database = Database.open(url, wait=30)
+registry = Registry(database)
+print("ready", flush=True)
+sys.stdin.readline()
+for turn in range(50):
+    registry.register(app, f"u{(number + turn) % 4}@4d.com", f"{turn % 3:08x}")
+database.close()
+"""
+
+
+def test_processes_never_make_two_owners(
+    app: App, database: Database, registry: Registry, tmp_path: Path
+) -> None:
+    """Several processes on one file fight for the same tokens: each ends with one owner."""
+    url = f"sqlite:///{tmp_path}/handbell.db"
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", RACER, url, str(app.row), str(number)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(4)
+    ]
+    for racer in racers:
+        assert racer.stdout is not None
+        assert racer.stdout.readline() == "ready\n"
+    for racer in racers:
+        assert racer.stdin is not None
+        racer.stdin.write("\n")
+        racer.stdin.flush()
+    for racer in racers:
+        racer.communicate(timeout=50)
+    assert [racer.returncode for racer in racers] == [0] * 4
+    assert list(open_sessions(database).values()) == [1, 1, 1]
+    # However often a token went to and fro, a user has one session for it.
+    assert len(registry.sessions(app)) == 12
+
+
+@contextmanager
+def statements() -> Iterator[list[tuple[str, Any]]]:
+    """Collect what is really sent to the database."""
+    seen: list[tuple[str, Any]] = []
+
+    def note(*call: Any) -> None:
+        seen.append((call[2], call[3]))
+
+    event.listen(Engine, "before_cursor_execute", note)
+    yield seen
+    event.remove(Engine, "before_cursor_execute", note)
+
+
+def test_the_hot_path_searches_by_index(registry: Registry, app: App, database: Database) -> None:
+    """No query of a send or a registration walks through a whole table."""
+    with statements() as seen:
+        registry.register(app, ANN, TOKEN)
+        registry.register(app, BOB, TOKEN)
+        registry.find_tokens(app, [TOKEN])
+        registry.sessions_by_mail(app, [ANN, BOB])
+        registry.page_of_active(app, after_id=5)
+    selects = [(sql, values) for sql, values in seen if sql.startswith("SELECT")]
+    assert len(selects) > 8
+    with database.read() as connection:
+        for sql, values in selects:
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", values).all()
+            steps = [row[3] for row in plan]
+            assert not [step for step in steps if step.startswith("SCAN")], (sql, steps)
+            if "status <>" in sql:
+                assert "uq_sessions_owner (app_id=? AND token=?)" in steps[0]
+            if "status = ?" in sql:
+                assert "ix_sessions_app_id_status (app_id=? AND status=? AND id>?)" in steps[0]
