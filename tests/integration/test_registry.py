@@ -121,6 +121,8 @@ def test_a_device_is_registered(registry: Registry, app: App, clock: Clock) -> N
         ({"time_zone": "Europe/Zürich"}, "Did you mean Europe/Zurich"),
         ({"time_zone": "../etc/passwd"}, "not a time zone"),
         ({"status": "closed"}, "cannot be registered as"),
+        ({"device": "d" * 513}, "device of a session cannot be stored"),
+        ({"locale": "\ud800"}, "locale of a session cannot be stored"),
     ],
 )
 def test_what_cannot_be_used_is_refused(

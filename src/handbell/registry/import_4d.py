@@ -17,7 +17,7 @@ from handbell.apps.credentials import read_auth_key
 from handbell.apps.store import AppStore
 from handbell.errors import AppError, AppExistsError, CredentialError, RegistryError
 
-from .session import Session, read_platform, read_token
+from .session import MAX_LABEL_LENGTH, Session, read_platform, read_token
 from .store import Registry
 
 MAX_FILE_BYTES: Final = 1024 * 1024
@@ -155,7 +155,7 @@ class _Folder:
                 status=found.status,
                 locale=found.locale,
                 device=found.device,
-                external_id=found.file.name,
+                external_id=_clean(found.file.name),
                 registered_at=found.at,
             )
         except RegistryError as error:
@@ -163,8 +163,8 @@ class _Folder:
         return self.step(found.file, what, "imported", found.note)
 
     def step(self, file: Path, what: str, outcome: Outcome, reason: str = "") -> ImportStep:
-        relative = str(file.relative_to(self.root))
-        return ImportStep(file=relative, what=what, outcome=outcome, reason=reason)
+        relative = _clean(str(file.relative_to(self.root)))
+        return ImportStep(file=relative, what=_clean(what), outcome=outcome, reason=_clean(reason))
 
 
 def _app_folders(root: Path) -> tuple[Path, list[Path]]:
@@ -272,4 +272,9 @@ def _object(content: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _text(content: dict[str, Any], name: str) -> str | None:
     value = content.get(name)
-    return value.strip() or None if isinstance(value, str) else None
+    return _clean(value).strip()[:MAX_LABEL_LENGTH] or None if isinstance(value, str) else None
+
+
+def _clean(text: str) -> str:
+    # JSON and file names can hold half characters, which nothing can print or store.
+    return text.encode(errors="replace").decode()

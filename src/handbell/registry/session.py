@@ -18,6 +18,8 @@ ENVIRONMENTS: Final[tuple[str, ...]] = get_args(Environment)
 MOVED: Final = "moved"
 """Why a session is closed whose device now belongs to somebody else."""
 
+MAX_LABEL_LENGTH: Final = 512
+
 _TOKEN: Final = re.compile(r"(?:[0-9a-f]{2}){4,256}")
 
 
@@ -93,6 +95,20 @@ def read_time_zone(name: str) -> str:
         f"{name!r} is not a time zone",
         fix=f"Did you mean {near}?" if near else "Use an IANA name such as Europe/Paris",
     )
+
+
+def read_label(name: str, text: str | None) -> str | None:
+    """Return a text that is only shown, such as a device's name, or None for an empty one.
+
+    Raises :class:`~handbell.errors.RegistryError` for more than 512 characters or half ones.
+    """
+    label = (text or "").strip()
+    if len(label) > MAX_LABEL_LENGTH or any("\ud800" <= letter <= "\udfff" for letter in label):
+        raise RegistryError(
+            f"The {name} of a session cannot be stored",
+            fix=f"Use at most {MAX_LABEL_LENGTH} characters of valid Unicode",
+        )
+    return label or None
 
 
 @cache

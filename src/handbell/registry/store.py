@@ -32,6 +32,7 @@ from .session import (
     Platform,
     Session,
     read_environment,
+    read_label,
     read_platform,
     read_time_zone,
     read_token,
@@ -118,10 +119,10 @@ class Registry:
             platform=read_platform(platform),
             environment=None if environment is None else read_environment(environment),
             status=status,
-            locale=locale,
+            locale=read_label("locale", locale),
             time_zone=None if time_zone is None else read_time_zone(time_zone),
-            device=device,
-            external_id=external_id,
+            device=read_label("device", device),
+            external_id=read_label("external_id", external_id),
             at=self._milliseconds() if registered_at is None else registered_at,
         )
         with self._database.write() as connection:
