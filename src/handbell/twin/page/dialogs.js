@@ -1,0 +1,49 @@
+/** The two questions the page asks: which phone to add, and whether to remove one. */
+
+import { byId, el, write } from "./dom.js";
+
+/** Open the form for a new phone; `add(wishes)` is called until it succeeds or is cancelled. */
+export function askForPhone(apps, add) {
+  const dialog = byId("phone-dialog");
+  const form = byId("phone-form");
+  form.reset();
+  showError(null);
+  byId("phone-app-field").hidden = apps.length < 2;
+  form.elements.app.replaceChildren(...apps.map(({ id, name }) => el("option", { value: id, text: `${name} (${id})` })));
+  byId("phone-cancel").onclick = () => dialog.close();
+  form.onsubmit = async (event) => {
+    event.preventDefault();
+    try {
+      await add(readWishes(form));
+      dialog.close();
+    } catch (problem) {
+      showError(problem.message);
+    }
+  };
+  dialog.showModal();
+}
+
+function readWishes(form) {
+  const filled = [...new FormData(form)].filter(([, value]) => value.trim());
+  return Object.fromEntries(filled.map(([name, value]) => [name, value.trim()]));
+}
+
+function showError(text) {
+  const place = byId("phone-form-error");
+  place.hidden = !text;
+  write(place, text ?? "");
+}
+
+/** Ask before a phone is removed; answers whether to do it. */
+export function askToRemove(phone) {
+  const dialog = byId("remove-dialog");
+  write(
+    byId("remove-dialog-text"),
+    `${phone.app_name} is uninstalled from ${phone.name}. From then on its device token answers 410 Unregistered.`,
+  );
+  dialog.returnValue = "keep";
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => resolve(dialog.returnValue === "remove"), { once: true });
+  });
+}

@@ -1,0 +1,49 @@
+/** Times as people say them. All instants are UNIX milliseconds. */
+
+const MINUTE = 60_000;
+const HOUR = 60 * MINUTE;
+const DAY = 24 * HOUR;
+
+/** "now", "2m ago", "3h ago", "5d ago". */
+export function ago(instant, now = Date.now()) {
+  const passed = now - instant;
+  if (passed < MINUTE) return "now";
+  if (passed < HOUR) return `${Math.floor(passed / MINUTE)}m ago`;
+  if (passed < DAY) return `${Math.floor(passed / HOUR)}h ago`;
+  return `${Math.floor(passed / DAY)}d ago`;
+}
+
+/** A time of day with seconds, in the reader's own way of writing it. */
+export const timeOfDay = (instant) => new Date(instant).toLocaleTimeString();
+
+/** Hours and minutes without AM or PM, as a lock screen shows them. */
+export function clockText(now = new Date()) {
+  return new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit" })
+    .formatToParts(now)
+    .filter((part) => ["hour", "minute", "literal"].includes(part.type))
+    .map((part) => part.value)
+    .join("")
+    .trim();
+}
+
+/** The date below the clock. */
+export function dateText(now = new Date()) {
+  return now.toLocaleDateString(undefined, { weekday: "long", month: "long", day: "numeric" });
+}
+
+/** Mark `node` (a <time>) as a moment that `refreshTimes` keeps up to date. */
+export function showAgo(node, instant) {
+  node.dateTime = new Date(instant).toISOString();
+  node.title = new Date(instant).toLocaleString();
+  node.dataset.ago = String(instant);
+  if (node.textContent !== ago(instant)) node.textContent = ago(instant);
+}
+
+/** Bring every relative time and every lock screen's clock up to date. */
+export function refreshTimes(root = document) {
+  for (const node of root.querySelectorAll("time[data-ago]")) showAgo(node, Number(node.dataset.ago));
+  const clock = clockText();
+  const date = dateText();
+  for (const node of root.querySelectorAll("[data-clock]")) node.textContent = clock;
+  for (const node of root.querySelectorAll("[data-date]")) node.textContent = date;
+}
