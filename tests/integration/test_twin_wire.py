@@ -7,7 +7,7 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -75,10 +75,17 @@ class Reply:
 class Client:
     """A raw HTTP/2 client: what it sends and when is up to the test."""
 
-    def __init__(self, url: str, ca_file: Path, certificate: Path | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        ca_file: Path,
+        certificate: Path | None = None,
+        alpn: Sequence[str] = ("h2",),
+    ) -> None:
         context = ssl.create_default_context(cafile=str(ca_file))
         context.verify_flags |= ssl.VERIFY_X509_STRICT
-        context.set_alpn_protocols(["h2"])
+        if alpn:
+            context.set_alpn_protocols(alpn)
         if certificate:
             context.load_cert_chain(certificate)
         parts = urlsplit(url)
@@ -465,7 +472,7 @@ def test_a_client_certificate_stands_for_its_topics(
 
 @pytest.mark.parametrize("offered", [["http/1.1"], []])
 def test_only_http2_is_spoken(twin: RunningTwin, offered: list[str]) -> None:
-    """A client that does not offer h2 is let go before it can say anything."""
+    """Whoever speaks HTTP/1.1, and offers it or nothing, is cut off without a byte."""
     context = ssl.create_default_context(cafile=str(twin.ca_file))
     if offered:
         context.set_alpn_protocols(offered)
@@ -480,6 +487,12 @@ def test_only_http2_is_spoken(twin: RunningTwin, offered: list[str]) -> None:
         except OSError:
             answer = b""
     assert answer == b""
+
+
+def test_http2_without_alpn_is_taken(twin: RunningTwin, phone: Phone) -> None:
+    """Apple's servers take HTTP/2 from clients that offer no ALPN, and so does the twin."""
+    with Client(twin.production_url, twin.ca_file, alpn=[]) as silent:
+        assert silent.push(phone.token).status == 200
 
 
 def test_tls_before_1_2_is_refused(twin: RunningTwin) -> None:

@@ -50,6 +50,7 @@ _CLOSING_SECONDS: Final = 0.3
 _BUFFERED_BYTES: Final = 262_144
 _WINDOW_BYTES: Final = 1_048_576
 _ALPN: Final = "h2"
+_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 logger = logging.getLogger(__name__)
 
@@ -161,6 +162,7 @@ class _ConnectionProtocol(asyncio.Protocol):
         self._timers: set[asyncio.TimerHandle] = set()
         self._memory = Connection(side=server.side)
         self._limit = FIRST_STREAMS
+        self._is_greeted = False
         self._is_widened = False
         self._last_stream: int | None = None
         self._heard_at = self._loop.time()
@@ -173,17 +175,21 @@ class _ConnectionProtocol(asyncio.Protocol):
         self._transport = transport
         self._server.add(self)
         session = transport.get_extra_info("ssl_object")
-        if session.selected_alpn_protocol() != _ALPN:
-            transport.abort()
-            return
         der = session.getpeercert(binary_form=True)
         if der:
             self._memory = replace(self._memory, certificate=read_client_certificate(der))
             self._limit, self._is_widened = STREAMS, True
-        self._greet()
+        if session.selected_alpn_protocol() == _ALPN:
+            self._greet()
         self._watch_idle()
 
     def _greet(self) -> None:
+        """Send the first SETTINGS.
+
+        Apple's servers take HTTP/2 alone, but also from clients that offer no ALPN, as pushy and
+        aioapns have not: such a connection is greeted once it has begun as HTTP/2 does.
+        """
+        self._is_greeted = True
         self._h2.local_settings = Settings(
             client=False,
             initial_values={
@@ -243,6 +249,11 @@ class _ConnectionProtocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._heard_at = self._loop.time()
+        if not self._is_greeted:
+            if not _PREFACE.startswith(data[: len(_PREFACE)]):
+                self.abort()
+                return
+            self._greet()
         try:
             for event in self._h2.receive_data(data):
                 self._on_event(event)
