@@ -1,0 +1,413 @@
+"""The gateway to APNs: pushes in, outcomes out, over HTTP/2.
+
+:func:`judge` says what an answer means, by Apple's table alone. What concerns the connection is
+healed here, once for each push: an expired provider token, one renewed too often, a connection that
+Apple wants replaced. Everything else is reported and decided elsewhere.
+
+Source: "Sending notification requests to APNs", "Handling notification responses from APNs"
+(https://developer.apple.com/documentation/usernotifications/).
+"""
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+
+from handbell.apps.credentials import AuthKey, Certificate
+from handbell.errors import GatewayError
+from handbell.gateways.gateway import (
+    Accepted,
+    DeviceGone,
+    Message,
+    Outcome,
+    Push,
+    Refused,
+    Report,
+    RetryLater,
+    Unknown,
+)
+from handbell.gateways.http2 import Answer, End, Endpoint, Limits, NotSent, Pool, Request
+
+from .protocol import (
+    APNS_COLLAPSE_ID,
+    APNS_ID,
+    APNS_UNIQUE_ID,
+    AUTHORIZATION,
+    DEVICE_PATH,
+    REASONS,
+    Reaction,
+)
+from .token import ProviderTokens
+
+__all__ = ["ApnsGateway", "Endpoint", "judge"]
+
+_OK: Final = 200
+_GONE: Final = 410
+_TOO_MANY: Final = 429
+_SERVER_ERROR: Final = 500
+_NOTIFICATION_STATUSES: Final = frozenset({400, 405, 413})
+_MAX_REASON_LENGTH: Final = 80
+_MAX_RETRY_AFTER: Final = 24 * 3600.0
+_SKEW_SAMPLE: Final = 1000
+_SKEW_TOLERANCE: Final = 60.0
+_IMPOSSIBLE_TOKEN: Final = "00" * 32
+_LATER: Final = frozenset(
+    {
+        Reaction.RENEW_TOKEN,
+        Reaction.RECONNECT,
+        Reaction.SLOW_DOWN_DEVICE,
+        Reaction.KEEP_FORMER_TOKEN,
+        Reaction.BACK_OFF,
+    }
+)
+
+
+def judge(status: int, body: bytes, headers: Mapping[str, str]) -> Outcome:
+    """Return what an answer of APNs means for the push. Never raises, whatever the answer.
+
+    ``headers`` have lower-case names. A reason that Apple's table does not know is judged by the
+    class of its status: 429 and 5xx may be sent again, everything else is refused.
+    """
+    if status == _OK:
+        return Accepted(headers.get(APNS_ID, ""), headers.get(APNS_UNIQUE_ID))
+    answer = _read(body)
+    reason = _reason(answer, status)
+    if status == _GONE:
+        return DeviceGone(reason, _timestamp(answer), status)
+    row = REASONS.get(reason)
+    if status >= _SERVER_ERROR:
+        reaction = row.reaction if row and row.status >= _SERVER_ERROR else Reaction.BACK_OFF
+    elif row is not None:
+        reaction = row.reaction
+    else:
+        reaction = _reaction_to(status)
+    if reaction in _LATER:
+        return RetryLater(reason, reaction, _retry_after(headers), status, _detail(reason))
+    if reaction is Reaction.CLOSE_SESSION:
+        return DeviceGone(reason, _timestamp(answer), status)
+    return Refused(reason, reaction, status, _detail(reason))
+
+
+def _read(body: bytes) -> dict[str, Any]:
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return answer if isinstance(answer, dict) else {}
+
+
+def _reason(answer: Mapping[str, Any], status: int) -> str:
+    reason = answer.get("reason")
+    if isinstance(reason, str) and reason.isprintable() and 0 < len(reason) <= _MAX_REASON_LENGTH:
+        return reason
+    return f"HTTP {status}"
+
+
+def _timestamp(answer: Mapping[str, Any]) -> int | None:
+    stamp = answer.get("timestamp")
+    return stamp if type(stamp) is int and stamp >= 0 else None
+
+
+def _reaction_to(status: int) -> Reaction:
+    if status == _TOO_MANY:
+        return Reaction.BACK_OFF
+    if status in _NOTIFICATION_STATUSES:
+        return Reaction.FIX_NOTIFICATION
+    return Reaction.FIX_CONFIGURATION
+
+
+def _detail(reason: str) -> str:
+    row = REASONS.get(reason)
+    return row.meaning if row else "an answer that Apple does not document"
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return ``Retry-After`` in seconds; a date counts from the answer's own ``Date``."""
+    text = headers.get("retry-after", "")
+    if text.isascii() and text.isdigit():
+        return min(float(text[:9]), _MAX_RETRY_AFTER)
+    until, at = _instant(text), _instant(headers.get("date", ""))
+    if until is None or at is None:
+        return None
+    return min(max(0.0, until - at), _MAX_RETRY_AFTER)
+
+
+def _instant(text: str) -> float | None:
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (ValueError, OverflowError, IndexError, TypeError):
+        return None
+
+
+class _Batch:
+    """One call of :meth:`ApnsGateway.send`: who is told, and how many are still out."""
+
+    __slots__ = ("done", "error", "is_dropped", "left", "report")
+
+    def __init__(self, size: int, report: Report, done: asyncio.Future[None]) -> None:
+        self.left = size
+        self.report = report
+        self.done = done
+        self.error: Exception | None = None
+        self.is_dropped = False
+
+    def tell(self, push: Push, outcome: Outcome) -> None:
+        try:
+            self.report(push, outcome)
+        except Exception as error:  # noqa: BLE001  the caller's fault is raised to the caller
+            self.error = self.error or error
+        self.left -= 1
+        if not self.left and not self.done.done():
+            self.done.set_result(None)
+
+
+class _Job:
+    """One push on its way, and the generation of connections it was last sent over."""
+
+    __slots__ = ("batch", "generation", "is_second", "push")
+
+    def __init__(self, push: Push, batch: _Batch) -> None:
+        self.push = push
+        self.batch = batch
+        self.generation = 0
+        self.is_second = False
+
+
+class _Side:
+    """One environment: its pool of connections, and the headers that pushes there share."""
+
+    def __init__(
+        self, gateway: "ApnsGateway", endpoint: Endpoint, limits: Limits, *, has_unique_ids: bool
+    ) -> None:
+        self.pool: Pool[_Job] = Pool(endpoint, limits, prepare=self._prepare, finish=self._finish)
+        self._gateway = gateway
+        self._has_unique_ids = has_unique_ids
+        self._kept_for: str | None = None
+        self._message: Message | None = None
+        self._token: str | None = None
+        self._shared: list[bytes] = []
+        self._until_sample = 0
+
+    # -- out -------------------------------------------------------------------------------------
+
+    def _prepare(self, job: _Job) -> Request | None:
+        if job.batch.is_dropped:
+            return None
+        push = job.push
+        token = self._provider_token()
+        job.generation = self.pool.generation
+        message = push.message
+        if message is not self._message or token is not self._token:
+            self._shared = _shared_headers(message, token)
+            self._message, self._token = message, token
+        headers = [*self._shared, f"{APNS_ID}: {push.apns_id}".encode()]
+        if push.collapse_id is not None and message.collapse_id is None:
+            headers.append(_line(APNS_COLLAPSE_ID, push.collapse_id))
+        return Request(DEVICE_PATH + push.address, headers, message.payload)
+
+    def _provider_token(self) -> str | None:
+        tokens = self._gateway.tokens
+        if tokens is None:
+            return None
+        current = tokens.current()
+        if self._kept_for != current:
+            return current
+        return tokens.former() or current
+
+    # -- in --------------------------------------------------------------------------------------
+
+    def _finish(self, job: _Job, end: End) -> None:
+        if isinstance(end, Answer):
+            self._until_sample -= 1
+            if self._until_sample < 0:
+                self._sample_clock(end)
+            if end.status == _OK:
+                unique_id = end.headers().get(APNS_UNIQUE_ID) if self._has_unique_ids else None
+                job.batch.tell(job.push, Accepted(job.push.apns_id, unique_id))
+            else:
+                self._not_taken(job, end)
+        elif isinstance(end, NotSent):
+            outcome = RetryLater(end.reason, Reaction.RECONNECT, detail=end.detail)
+            job.batch.tell(job.push, outcome)
+        else:
+            job.batch.tell(job.push, Unknown(end.reason, end.detail))
+
+    def _not_taken(self, job: _Job, answer: Answer) -> None:
+        headers = answer.headers()
+        outcome = judge(answer.status, answer.body, headers)
+        reaction = getattr(outcome, "reaction", None)
+        if not job.is_second and self._is_healed(job, reaction, headers):
+            job.is_second = True
+            self._gateway.healed += 1
+            self.pool.submit([job])
+        else:
+            job.batch.tell(job.push, outcome)
+
+    def _is_healed(self, job: _Job, reaction: Reaction | None, headers: Mapping[str, str]) -> bool:
+        """Do what may help, and say whether the push is worth sending once more."""
+        if reaction is Reaction.RECONNECT:
+            self._renew(job)
+            return True
+        tokens = self._gateway.tokens
+        if tokens is None:
+            return False
+        if reaction is Reaction.RENEW_TOKEN:
+            self._gateway.follow_clock(headers)
+            self._renew(job)
+            return True
+        if reaction is Reaction.KEEP_FORMER_TOKEN:
+            self._kept_for = tokens.current()
+            return tokens.former() is not None
+        return False
+
+    def _renew(self, job: _Job) -> None:
+        # Of many answers that ask for it, only the first of a connection's opens a new one.
+        if job.generation == self.pool.generation:
+            self.pool.renew()
+
+    def _sample_clock(self, answer: Answer) -> None:
+        self._until_sample = _SKEW_SAMPLE
+        self._gateway.compare_clock(answer.headers())
+
+
+def _shared_headers(message: Message, token: str | None) -> list[bytes]:
+    headers = [_line(name, value) for name, value in message.headers]
+    if token is not None:
+        headers.append(_line(AUTHORIZATION, f"bearer {token}"))
+    return [*headers, b"accept:"]
+
+
+def _line(name: str, value: str) -> bytes:
+    return f"{name}: {value}".encode()
+
+
+class ApnsGateway:
+    """Apple's push service, reached with one credential; implements :class:`Gateway`.
+
+    ``endpoints`` names where each environment lives; there is one pool of connections for each, so
+    that a connection is never shared between two teams or keys. ``now`` gives UNIX seconds.
+
+    ``clock_skew`` is how many seconds this machine's clock is ahead of the service's (negative:
+    behind), or None before the first answer; it is compared now and then, not with each answer.
+    ``healed`` counts pushes sent a second time after a token or a connection was replaced.
+    """
+
+    def __init__(
+        self,
+        *,
+        credential: AuthKey | Certificate,
+        endpoints: Mapping[str, Endpoint],
+        connections: int = 1,
+        in_flight: int = 300,
+        connect_timeout: float = 10.0,
+        request_timeout: float = 30.0,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.clock_skew: float | None = None
+        self.healed = 0
+        self.tokens = ProviderTokens(credential, now) if isinstance(credential, AuthKey) else None
+        self._certificate = credential.pem if isinstance(credential, Certificate) else None
+        self._endpoints = dict(endpoints)
+        self._sides: dict[str, _Side] = {}
+        self._is_closed = False
+        self._now = now
+        self._limits = Limits(
+            connections=connections,
+            in_flight=in_flight,
+            connect_timeout=connect_timeout,
+            request_timeout=request_timeout,
+        )
+
+    @property
+    def opened(self) -> int:
+        """How many connections were opened since the start."""
+        return sum(side.pool.opened for side in self._sides.values())
+
+    @property
+    def requests(self) -> int:
+        """How many requests were put on the wire since the start."""
+        return sum(side.pool.requests for side in self._sides.values())
+
+    @property
+    def resent(self) -> int:
+        """How many requests were sent again because they had certainly not been processed."""
+        return sum(side.pool.resent for side in self._sides.values())
+
+    async def send(self, batch: Sequence[Push], report: Report) -> None:
+        """Send every push and report each end, once, as it comes; see :class:`Gateway`.
+
+        When the call is cancelled, what is not yet on the wire is not sent and not reported; what
+        is on the wire is still reported when it ends. An error raised by ``report`` is raised here
+        after everything was reported. Raises :class:`~handbell.errors.GatewayError` for an
+        environment without an endpoint and after :meth:`close`.
+        """
+        sides = [self._side(push.environment) for push in batch]
+        if not batch:
+            return
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        sending = _Batch(len(batch), report, done)
+        jobs: dict[_Side, list[_Job]] = {}
+        for push, side in zip(batch, sides, strict=True):
+            jobs.setdefault(side, []).append(_Job(push, sending))
+        for side, its_jobs in jobs.items():
+            side.pool.submit(its_jobs)
+        try:
+            await done
+        except asyncio.CancelledError:
+            sending.is_dropped = True
+            raise
+        if sending.error is not None:
+            raise sending.error
+
+    async def probe(self, environment: str, message: Message) -> Outcome:
+        """Return what the service says to a token that no device has; nobody is notified.
+
+        A refusal of the token means that the key, the team and the topic are accepted.
+        """
+        push = Push(0, _IMPOSSIBLE_TOKEN, environment, str(uuid.uuid4()), message)
+        outcomes: list[Outcome] = []
+        await self.send([push], lambda _, outcome: outcomes.append(outcome))
+        return outcomes[0]
+
+    async def close(self) -> None:
+        """Finish what was sent, each within its timeout, then close the connections."""
+        self._is_closed = True
+        await asyncio.gather(*(side.pool.close() for side in self._sides.values()))
+
+    def _side(self, environment: str) -> _Side:
+        if self._is_closed:
+            raise GatewayError("The gateway is closed", fix="Open it again")
+        side = self._sides.get(environment)
+        if side is None:
+            side = self._sides[environment] = self._open_side(environment)
+        return side
+
+    def _open_side(self, environment: str) -> _Side:
+        endpoint = self._endpoints.get(environment)
+        if endpoint is None:
+            raise GatewayError(
+                f"This gateway does not serve the environment {environment!r}",
+                fix=f"It serves: {', '.join(self._endpoints)}",
+            )
+        if self._certificate is not None:
+            endpoint = replace(endpoint, client_certificate=self._certificate)
+        return _Side(self, endpoint, self._limits, has_unique_ids=environment != "production")
+
+    # -- the clock -------------------------------------------------------------------------------
+
+    def compare_clock(self, headers: Mapping[str, str]) -> None:
+        """Note how far this machine's clock is from the ``Date`` of an answer."""
+        theirs = _instant(headers.get("date", ""))
+        if theirs is not None:
+            self.clock_skew = self._now() - theirs
+
+    def follow_clock(self, headers: Mapping[str, str]) -> None:
+        """Issue tokens by the service's clock where ours is so wrong that it calls them expired."""
+        self.compare_clock(headers)
+        skew = self.clock_skew
+        if self.tokens is not None and skew is not None and abs(skew) > _SKEW_TOLERANCE:
+            self.tokens.lead = -skew

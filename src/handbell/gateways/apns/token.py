@@ -1,0 +1,92 @@
+"""Provider tokens: what proves to Apple that a push comes from the team.
+
+A token is signed deterministically (ES256 by RFC 6979) and issued on a fixed grid of time, so every
+process, every machine and every restart makes the very same token, without talking to each other.
+
+Source: "Establishing a token-based connection to APNs"
+(https://developer.apple.com/documentation/usernotifications/).
+"""
+
+import json
+from base64 import urlsafe_b64encode
+from collections.abc import Callable
+from typing import Final
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+
+from handbell.apps.credentials import AuthKey
+
+from .protocol import PROVIDER_TOKEN_MAX_AGE_SECONDS
+
+GRID_SECONDS: Final = 35 * 60
+"""A token is issued at multiples of this: over Apple's 20 minutes, and well under its 60."""
+
+_MARGIN_SECONDS: Final = 60  # what is on the wire must not grow too old on its way
+_SCALAR_BYTES: Final = 32
+_ES256: Final = ec.ECDSA(hashes.SHA256(), deterministic_signing=True)
+
+
+def provider_token(auth_key: AuthKey, issued_at: int) -> str:
+    """Return the provider token (a JWS) of a key for an instant in UNIX seconds.
+
+    The same key and instant give the same text. The signature is JOSE's: r and s, 32 bytes each.
+    """
+    header = _encoded({"alg": "ES256", "kid": auth_key.key_id})
+    claims = _encoded({"iss": auth_key.team_id, "iat": issued_at})
+    signed = f"{header}.{claims}"
+    r, s = decode_dss_signature(auth_key.private_key.sign(signed.encode("ascii"), _ES256))
+    signature = r.to_bytes(_SCALAR_BYTES, "big") + s.to_bytes(_SCALAR_BYTES, "big")
+    return f"{signed}.{_base64(signature)}"
+
+
+def _encoded(members: dict[str, str | int]) -> str:
+    return _base64(json.dumps(members, separators=(",", ":")).encode("ascii"))
+
+
+def _base64(data: bytes) -> str:
+    return urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+
+
+class ProviderTokens:
+    """The tokens of one key as time goes on.
+
+    :meth:`current` changes every 35 minutes, at multiples of 35 minutes of UNIX time, and nowhere
+    else. By the clock ``now`` it follows that two different tokens are never issued within 20
+    minutes of each other and none is ever older than 35 minutes; a clock that is up to 25 minutes
+    behind Apple's still makes tokens that Apple takes. Around a change, two machines whose clocks
+    differ use neighbouring tokens for as long as their clocks differ.
+
+    ``lead`` (seconds) is added to ``now``: what a server's answer taught about a wrong clock.
+    """
+
+    def __init__(self, auth_key: AuthKey, now: Callable[[], float]) -> None:
+        self.lead = 0.0
+        self._auth_key = auth_key
+        self._now = now
+        self._made: dict[int, str] = {}
+
+    def current(self) -> str:
+        """Return the token to use now."""
+        return self._token(self._slot())
+
+    def former(self) -> str | None:
+        """Return the token before the current one, or None when Apple would call it expired."""
+        issued_at = self._slot() - GRID_SECONDS
+        age = self._now() + self.lead - issued_at
+        is_valid = age < PROVIDER_TOKEN_MAX_AGE_SECONDS - _MARGIN_SECONDS
+        return self._token(issued_at) if is_valid else None
+
+    def _slot(self) -> int:
+        return int((self._now() + self.lead) // GRID_SECONDS) * GRID_SECONDS
+
+    def _token(self, issued_at: int) -> str:
+        token = self._made.get(issued_at)
+        if token is None:
+            # Two are ever needed, and the ones before must not pile up.
+            self._made = {
+                at: made for at, made in self._made.items() if at > issued_at - 2 * GRID_SECONDS
+            }
+            token = self._made[issued_at] = provider_token(self._auth_key, issued_at)
+        return token
