@@ -89,6 +89,15 @@ def test_a_card_is_opened_and_dismissed(twin: RunningTwin) -> None:
     assert ask(twin, "DELETE", path)[0] == 404
 
 
+def test_half_a_surrogate_pair_does_no_harm(twin: RunningTwin) -> None:
+    """A text that UTF-8 cannot hold still leaves the page with an answer."""
+    phone = twin.add_phone("half \ud83d")
+    show(twin, phone, "half \ud83d", "one")
+    state = ask(twin, "GET", "/api/state")[1]
+    shown = next(one for one in state["phones"] if one["id"] == phone.id)
+    assert (shown["name"], shown["cards"][0]["body"]) == ("half \ud83d", "half \ud83d")
+
+
 def test_faults_are_planned_and_forgotten(twin: RunningTwin) -> None:
     """Faults are posted, listed and removed, one or all."""
     status, fault = ask(twin, "POST", "/api/faults", {"kind": "answer", "reason": "Unregistered"})
@@ -248,6 +257,16 @@ def test_a_listening_page_does_not_hold_up_the_stop(tmp_path: Path) -> None:
     assert answer.read() == b""
     assert time.monotonic() - began < 2
     connection.close()
+
+
+def test_a_stopped_twin_says_so(tmp_path: Path) -> None:
+    """Whoever asks a stopped twin is told, and does not wait for ever."""
+    with start_twin(tmp_path) as running:
+        pass
+    with pytest.raises(TwinError, match="not running"):
+        running.add_phone()
+    with pytest.raises(TwinError, match="not running"):
+        _ = running.page_url
 
 
 def test_a_port_in_use_is_named(tmp_path: Path, twin: RunningTwin) -> None:

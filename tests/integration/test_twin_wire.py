@@ -9,6 +9,7 @@ import struct
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -601,6 +602,7 @@ def test_an_answer_waits_for_the_clients_window(phone: Phone, client: Client) ->
 
 def test_a_client_that_leaves_half_way_is_forgotten(twin: RunningTwin, phone: Phone) -> None:
     """Requests cut off by their own client leave nothing behind."""
+    before = twin.connections
     twin.add_fault("slow", seconds=30.0, count=5)
     for _ in range(5):
         with Client(twin.production_url, twin.ca_file) as leaving:
@@ -608,3 +610,41 @@ def test_a_client_that_leaves_half_way_is_forgotten(twin: RunningTwin, phone: Ph
             leaving.wait(lambda: len(leaving.limits) == 2)
     with Client(twin.production_url, twin.ca_file) as other:
         assert other.push(phone.token).status == 200
+    deadline = time.monotonic() + PATIENCE
+    while twin.connections > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert twin.connections <= before
+
+
+def test_an_idle_connection_is_told_and_closed(tmp_path: Path) -> None:
+    """Without a frame for the time given, GOAWAY IdleTimeout and the end."""
+    with (
+        start_twin(tmp_path, idle_seconds=0.2) as quick,
+        Client(quick.production_url, quick.ca_file) as sleeper,
+    ):
+        sleeper.wait_closed()
+        assert sleeper.goaway is not None
+        assert json.loads(sleeper.goaway.additional_data) == {"reason": "IdleTimeout"}
+
+
+def test_a_twin_that_stops_says_shutdown(tmp_path: Path) -> None:
+    """Open connections hear GOAWAY Shutdown when the twin stops."""
+    with start_twin(tmp_path) as short:
+        connected = Client(short.production_url, short.ca_file)
+        connected.wait(lambda: connected.limits)
+    with connected:
+        connected.wait_closed()
+        assert connected.goaway is not None
+        assert json.loads(connected.goaway.additional_data) == {"reason": "Shutdown"}
+
+
+def test_the_clock_is_the_callers(tmp_path: Path) -> None:
+    """Tokens age, and answers are dated, by the clock that the twin was given."""
+    with start_twin(tmp_path, now=lambda: time.time() + 7200) as ahead:
+        ahead.add_key(TEAM, KEY_ID, PUBLIC)
+        phone = ahead.add_phone(app=APP)
+        with Client(ahead.production_url, ahead.ca_file) as connected:
+            reply = connected.push(phone.token)
+    assert reply.said == {"reason": "ExpiredProviderToken"}
+    told = parsedate_to_datetime(reply.headers["date"]).timestamp()
+    assert 7100 < told - time.time() < 7300

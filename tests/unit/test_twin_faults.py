@@ -117,6 +117,8 @@ def test_a_fault_is_told_as_it_was_asked_for() -> None:
         ({"kind": "cut", "side": "sandbox"}, "sandbox"),
         ({"kind": "cut", "token": 5}, "token"),
         ({"kind": "cut", "graceful": "no"}, "graceful"),
+        ({"kind": "answer", "status": 200, "delivers": True}, "delivers"),
+        ({"kind": "refuse-stream", "delivers": True}, "delivers"),
         ({"kind": "cut", "secs": 5}, "secs"),
         ({"kind": "cut", "afer": 5}, "after"),
     ],

@@ -41,13 +41,12 @@ FIRST_STREAMS: Final = 1
 STREAMS: Final = 1000
 """Streams at a time from then on; Apple names no number, 1000 is what clients have observed."""
 IDLE_SECONDS: Final = 3600.0
-"""After this long without a frame the connection ends with ``IdleTimeout``; our choice."""
+"""After this long without a frame: GOAWAY ``IdleTimeout``. Apple names no time; our choice."""
 
 _KEPT_BODY_BYTES: Final = 16_384
 _MAX_BODY_BYTES: Final = 1_048_576
 _HANDSHAKE_SECONDS: Final = 10.0
 _CLOSING_SECONDS: Final = 0.3
-_BUFFERED_BYTES: Final = 262_144
 _WINDOW_BYTES: Final = 1_048_576
 _ALPN: Final = "h2"
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"

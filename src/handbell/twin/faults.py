@@ -27,6 +27,7 @@ KINDS: Final = {
 """Every kind of fault, and what the twin then does."""
 
 _SIDES: Final = ("production", "development")
+_UNKNOWN_ENDS: Final = ("silence", "reset", "cut")
 _MAX_COUNT: Final = 1_000_000
 _MAX_SECONDS: Final = 3600.0
 _MAX_LIMIT: Final = 2**31 - 1
@@ -107,6 +108,11 @@ class Fault:
                     fix='add for example "reason": "Unregistered"',
                 )
             return replace(self, status=REASONS[self.reason].status)
+        if self.delivers and self.kind not in _UNKNOWN_ENDS:
+            raise TwinError(
+                f"A fault of kind {self.kind!r} cannot deliver the push as well",
+                fix=f"'delivers' goes with {', '.join(_UNKNOWN_ENDS)}",
+            )
         needed = {"slow": self.seconds, "stream-limit": self.limit}
         if self.kind in needed and needed[self.kind] is None:
             field = "seconds" if self.kind == "slow" else "limit"

@@ -3,6 +3,9 @@
 Sources are pages below https://developer.apple.com/documentation/usernotifications/ ; where they
 are silent the docstring says "our choice". In which order APNs checks is not documented: here path
 and method, then authentication, headers, payload, and the device token last (our choice).
+
+Some reasons say that Apple is in trouble or busy, or knows more than we do (``Forbidden``,
+``ExpiredToken``, ``TooManyRequests``, 5xx): no rule gives those, only a fault on demand.
 """
 
 import re

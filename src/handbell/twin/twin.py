@@ -40,7 +40,7 @@ from handbell.gateways.apns.protocol import (
 from . import rules
 from .address import Address, remove_address, write_address
 from .answers import Exchange, fault_answer, make_answer
-from .apns_server import ApnsServer
+from .apns_server import IDLE_SECONDS, ApnsServer
 from .certificates import Authority
 from .faults import Fault, FaultPlan
 from .history import MAX_REQUESTS, Listener, Named, Received, Tally
@@ -86,8 +86,9 @@ class Twin:
 
     ``folder`` keeps the certificate authority and the address file; a port of 0 is a free one.
     ``host`` has to be a loopback address. ``now`` is the twin's clock in UNIX seconds: provider
-    tokens, expirations and the ``date`` of answers go by it. Raises TwinError for a host, a folder
-    or a port that cannot be used.
+    tokens, expirations and the ``date`` of answers go by it. A connection without a frame for
+    ``idle_seconds`` is told ``IdleTimeout`` and closed. Raises TwinError for a host, a folder or a
+    port that cannot be used.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class Twin:
         host: str = "127.0.0.1",
         hooks: Hooks | None = None,
         now: Callable[[], float] = time.time,
+        idle_seconds: float = IDLE_SECONDS,
     ) -> None:
         _check_host(host)
         self._folder = folder
@@ -107,6 +109,7 @@ class Twin:
         self._ports = (production_port, development_port, page_port)
         self._hooks = hooks or Hooks()
         self._now = now
+        self._idle_seconds = idle_seconds
         self._keys: dict[tuple[str, str], Key] = {}
         self._apps: dict[str, str] = {}
         self._phones: dict[str, Phone] = {}
@@ -130,7 +133,10 @@ class Twin:
         async with contextlib.AsyncExitStack() as undo:
             bound = [undo.enter_context(_bind(self._host, port)) for port in self._ports]
             context = authority.server_context()
-            sides = [ApnsServer(side, self._handle, context) for side in _SIDES]
+            sides = [
+                ApnsServer(side, self._handle, context, idle_seconds=self._idle_seconds)
+                for side in _SIDES
+            ]
             page = PageServer(self, bound[2])
             self._running = _Running(authority, self._addresses(authority, bound), sides, page)
             undo.push_async_exit(self.__aexit__)
@@ -370,6 +376,11 @@ class Twin:
     def accepted(self) -> int:
         """How many pushes were accepted since the start."""
         return self._accepted_total
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open, on both sides."""
+        return sum(side.connections for side in self._running.sides) if self._running else 0
 
     def accepted_of(self, token: str) -> dict[str, int]:
         """Return how often each ``apns-id`` was accepted for the token."""
@@ -668,7 +679,12 @@ class RunningTwin:
         self._thread.join()
 
     def call(self, what: Callable[[Twin], _T]) -> _T:
-        """Return what the function returns, called with the twin in the twin's thread."""
+        """Return what the function returns, called with the twin in the twin's thread.
+
+        Raises TwinError when the twin is not running.
+        """
+        if not self._thread.is_alive():
+            raise TwinError("The twin is not running", fix="start it first")
 
         async def in_loop() -> _T:
             return what(self._twin)
@@ -714,6 +730,11 @@ class RunningTwin:
     def accepted(self) -> int:
         """How many pushes were accepted since the start."""
         return self.call(lambda twin: twin.accepted)
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open, on both sides."""
+        return self.call(lambda twin: twin.connections)
 
     @property
     def faults(self) -> list[Fault]:

@@ -52,9 +52,13 @@ def page_application(twin: "Twin", *, port: int) -> Starlette:
     """Return the ASGI application of the page for this twin, to be served on this port."""
     page = importlib.resources.files("handbell.twin") / "page"
     api = _Api(twin)
+
+    async def index(_request: Request) -> Response:
+        return FileResponse(str(page / "index.html"))
+
     return Starlette(
         routes=[
-            Route("/", lambda _request: FileResponse(str(page / "index.html"))),
+            Route("/", index),
             Mount("/static", StaticFiles(directory=str(page), check_dir=False)),
             Route("/api/state", api.state),
             Route("/api/events", api.events),
@@ -251,15 +255,22 @@ async def _events(twin: "Twin") -> AsyncIterator[str]:
                 continue
             if event is not None:
                 name, what = event
-                yield f"event: {name}\ndata: {json.dumps(what.to_dict(), ensure_ascii=False)}\n\n"
+                yield f"event: {name}\ndata: {json.dumps(what.to_dict())}\n\n"
+
+
+class _Json(JSONResponse):
+    """JSON in ASCII: a payload may hold half a surrogate pair, which UTF-8 cannot."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, separators=(",", ":")).encode("ascii")
 
 
 def _answer(content: Any, status: int = 200) -> Response:
-    return JSONResponse(content, status)
+    return _Json(content, status)
 
 
 def _error(status: int, sentence: str) -> Response:
-    return JSONResponse({"error": sentence}, status)
+    return _Json({"error": sentence}, status)
 
 
 async def _refuse(_request: Request, error: Exception) -> Response:
