@@ -105,6 +105,7 @@ class System:
                 credential=credential,
                 endpoints={environment: endpoint},
                 connections=self.settings.connections,
+                in_flight=self.settings.in_flight,
                 connect_timeout=self.settings.connect_timeout,
                 request_timeout=self.settings.request_timeout,
                 now=self.now,
@@ -123,7 +124,7 @@ class System:
             raise TwinError(
                 "The twin is not running", fix="Start it in another terminal with: handbell twin"
             )
-        return Endpoint(address.production_url, address.ca_file)
+        return Endpoint(address.production_url, Path(address.ca_file))
 
     async def check_up(self, app: App) -> list[Finding]:
         """Return what is right and wrong about an app's configuration; see delivery.doctor."""

@@ -31,15 +31,19 @@ _WAIT_SECONDS: Final = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """What the demo came to: the delivery as the ledger knows it, and the card on the phone."""
+    """What the demo came to: the delivery as the ledger knows it, and the card on the phone.
+
+    ``accepted_at`` is the twin's own time of acceptance, in UNIX milliseconds.
+    """
 
     delivery: "Delivery"
     card: "Card"
+    accepted_at: int
 
     @property
     def accepted_after(self) -> int:
         """Milliseconds from created to accepted."""
-        return (self.delivery.sent_at or 0) - self.delivery.created_at
+        return self.accepted_at - self.delivery.created_at
 
     @property
     def displayed_after(self) -> int:
@@ -96,11 +100,15 @@ def _send(settings: "Settings", twin: "RunningTwin", phone: str, mail: str) -> S
     (delivery,) = response.deliveries
     until = time.monotonic() + _WAIT_SECONDS
     while time.monotonic() < until:
-        cards = [card for card in twin.phone(phone).cards if card.apns_id == delivery.apns_id]
-        if cards:
-            return Shown(delivery=delivery, card=cards[0])
+        for card in twin.phone(phone).cards:
+            if card.apns_id == delivery.apns_id:
+                return Shown(delivery=delivery, card=card, accepted_at=_accepted_at(twin, delivery))
         time.sleep(0.01)
     raise TwinError(f"The phone did not show the notification within {_WAIT_SECONDS} seconds")
+
+
+def _accepted_at(twin: "RunningTwin", delivery: "Delivery") -> int:
+    return next(request.at for request in twin.requests if request.apns_id == delivery.apns_id)
 
 
 def _tell(shown: Shown, app_name: str, *, as_json: bool) -> None:

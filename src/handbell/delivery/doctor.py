@@ -1,7 +1,6 @@
 """Checks what can be checked before the first real send; every answer is one sentence and a fix."""
 
 import asyncio
-import uuid
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -12,12 +11,9 @@ from handbell.creation.notification import Notification
 from handbell.errors import HandbellError
 from handbell.gateways.apns.client import ApnsGateway
 from handbell.gateways.apns.payload import compose
-from handbell.gateways.gateway import Accepted, DeviceGone, Outcome, Push, Refused
+from handbell.gateways.gateway import Accepted, DeviceGone, Outcome, Refused
 
 from .outcome import meaning
-
-IMPOSSIBLE_TOKEN: Final = "00" * 32
-"""Well-formed, and no device's: what Apple says to it shows what it thinks of everything else."""
 
 CLOCK_TOLERANCE_SECONDS: Final = 60
 CLOCK_LIMIT_SECONDS: Final = 1500
@@ -47,25 +43,18 @@ async def probe(
 async def _probe_one(
     app: App, environment: str, find_gateway: Callable[[str], ApnsGateway]
 ) -> list[Finding]:
+    message = compose(
+        Notification(title="Handbell's check-up", ttl=0), bundle_id=app.bundle_id, now=0
+    )
     try:
         gateway = find_gateway(environment)
-        outcome = await _ask(app, environment, gateway)
+        outcome = await gateway.probe(environment, message)
     except HandbellError as error:
         return [Finding(check=environment, verdict="wrong", sentence=error.what, fix=error.fix)]
     findings = [judge_probe(environment, outcome)]
     if gateway.clock_skew is not None:
         findings.append(judge_clock(gateway.clock_skew))
     return findings
-
-
-async def _ask(app: App, environment: str, gateway: ApnsGateway) -> Outcome:
-    message = compose(
-        Notification(title="Handbell's check-up", ttl=0), bundle_id=app.bundle_id, now=0
-    )
-    push = Push(0, IMPOSSIBLE_TOKEN, environment, str(uuid.uuid4()), message)
-    outcomes: list[Outcome] = []
-    await gateway.send([push], lambda _, outcome: outcomes.append(outcome))
-    return outcomes[0]
 
 
 def judge_probe(environment: str, outcome: Outcome) -> Finding:

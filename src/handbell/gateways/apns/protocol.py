@@ -45,7 +45,7 @@ STORED_AT_MOST_SECONDS: Final = 30 * 24 * 3600
 """How long APNs keeps a notification that names no expiration for a device that is away."""
 
 RETRY_SERVER_ERROR_SECONDS: Final = 15 * 60
-"""A 5xx answer may be sent again after this long, with back-off (handling-notification-responses)."""
+"""A 5xx answer may be sent again after this long, with back-off."""
 
 APNS_ID_PATTERN: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 """Canonical lower-case form, 8-4-4-4-12."""
@@ -102,13 +102,13 @@ class Reaction(Enum):
     """The token belongs to another app; a fault of the configuration if it happens to most."""
     CLOSE_SESSION = "close-session"
     """The device is gone, if it has not registered since Apple's timestamp."""
-    RENEW_TOKEN = "renew-token"
+    RENEW_TOKEN = "renew-token"  # noqa: S105 - a reaction, not a secret
     """Mint a provider token, open a new connection, send again once."""
     RECONNECT = "reconnect"
     """Send again at once on a new connection."""
     SLOW_DOWN_DEVICE = "slow-down-device"
     """Send again later; only this device is concerned."""
-    KEEP_FORMER_TOKEN = "keep-former-token"
+    KEEP_FORMER_TOKEN = "keep-former-token"  # noqa: S105 - a reaction, not a secret
     """The provider token was renewed too often; use the former one and wait minutes."""
     BACK_OFF = "back-off"
     """The service is in trouble; send again after fifteen minutes or more."""
@@ -116,7 +116,7 @@ class Reaction(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """One row of Apple's table: a reason, the status it comes with, its meaning and the reaction."""
+    """One row of Apple's table: a reason, its status, its meaning and the reaction."""
 
     name: str
     status: int

@@ -1,0 +1,305 @@
+"""The real command in a process of its own: what it prints, what it ends with, what it leaves."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+APP = "TEAM123456.com.sample.myapp"
+COMMAND = Path(sys.executable).with_name("handbell")
+PLAIN = serialization.NoEncryption()
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
+class Shell:
+    """Runs ``handbell`` on a home of its own."""
+
+    home: Path
+
+    def run(self, *arguments: str, stdin: str = "") -> Ended:
+        """Run the command to its end."""
+        run = subprocess.run(
+            [COMMAND, *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=50,
+            check=False,
+            env=self.environment,
+        )
+        assert "Traceback" not in run.stderr
+        return Ended(run.returncode, run.stdout, run.stderr)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of a command, free of this machine's settings."""
+        kept = {name: value for name, value in os.environ.items() if name[:9] != "HANDBELL_"}
+        return {**kept, "HANDBELL_HOME": str(self.home)}
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    """Give a shell with an empty home."""
+    return Shell(tmp_path / "home")
+
+
+@pytest.fixture
+def ready(shell: Shell, tmp_path: Path) -> Shell:
+    """Give a shell whose home has the app and a key."""
+    shell.run("app", "add", APP, "--name", "My App")
+    key = ec.generate_private_key(ec.SECP256R1())
+    file = tmp_path / "AuthKey_ABCDE12345.p8"
+    file.write_bytes(_pem(key))
+    assert shell.run("key", "add", str(file)).code == 0
+    return shell
+
+
+@pytest.fixture
+def twin(shell: Shell) -> Iterator[str]:
+    """Run ``handbell twin`` on free ports and give the address of its page."""
+    ports = ("--port", "0", "--production-port", "0", "--development-port", "0")
+    process = subprocess.Popen(
+        [COMMAND, "twin", *ports],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=shell.environment,
+    )
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    while "stops it" not in process.stdout.readline():
+        assert process.poll() is None
+    yield first.split()[1]
+    process.terminate()
+    _, complaints = process.communicate(timeout=10)
+    assert (process.returncode, complaints) == (0, "")
+
+
+def _pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, password: str = "") -> bytes:
+    sealed = serialization.BestAvailableEncryption(password.encode()) if password else PLAIN
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, sealed)
+
+
+def _certificate() -> bytes:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "x")])
+    from datetime import UTC, datetime, timedelta  # noqa: PLC0415
+
+    now = datetime.now(UTC)
+    built = x509.CertificateBuilder(
+        issuer_name=name,
+        subject_name=name,
+        public_key=key.public_key(),
+        serial_number=1,
+        not_valid_before=now,
+        not_valid_after=now + timedelta(days=1),
+    ).sign(key, hashes.SHA256())
+    return built.public_bytes(serialization.Encoding.PEM)
+
+
+def test_the_demo_shows_the_notification(shell: Shell):
+    """``handbell demo --json`` says that it was accepted and displayed, and when."""
+    ended = shell.run("demo", "--json")
+    told = json.loads(ended.out)
+    assert ended.code == 0
+    assert (told["accepted"], told["displayed"]) == (True, True)
+    assert told["apns_id"].startswith(told["notification_id"][:8])
+    assert 0 <= told["milliseconds"]["accepted"] < 10_000
+    assert 0 <= told["milliseconds"]["displayed"] < 10_000
+    assert not shell.home.exists()
+
+
+def test_the_demo_draws_the_card(shell: Shell):
+    """Without ``--json`` the timeline and the card are printed as the phone shows them."""
+    out = shell.run("demo").out
+    assert "accepted by the twin" in out
+    assert "│ Here is the content of this notification" in out
+
+
+def test_a_person_is_reached_through_the_twin(shell: Shell, twin: str):
+    """With a twin running, ``send`` reaches test@4d.com without any further set-up."""
+    ended = shell.run("send", "test@4d.com", "--title", "Hello", "--body", "It rings", "--json")
+    told = json.loads(ended.out)
+    assert twin.startswith("http://127.0.0.1:")
+    assert (ended.code, told["success"]) == (0, True)
+    assert told["deliveries"][0]["state"] == "sent"
+
+
+def test_two_processes_use_one_home_at_once(shell: Shell, twin: str):
+    """Several commands may send from the same home at the same time."""
+    assert twin
+    arguments = [COMMAND, "send", "test@4d.com", "--title", "Hello"]
+    running = [
+        subprocess.Popen(arguments, env=shell.environment, stdout=subprocess.DEVNULL)
+        for _ in range(3)
+    ]
+    assert [process.wait(timeout=50) for process in running] == [0, 0, 0]
+
+
+def test_content_comes_from_options_file_or_standard_input(ready: Shell, tmp_path: Path):
+    """Options win over a file's members, and JSON on standard input serves as well."""
+    file = tmp_path / "notification.json"
+    file.write_text(json.dumps({"title": "From the file", "badge": 3}), encoding="utf-8")
+    ready.run("session", "add", "test@4d.com", "ab" * 32)
+    arguments = ("send", "test@4d.com", "--dry-run", "--json")
+    mixed = ready.run(*arguments, "--file", str(file), "--title", "From the option")
+    piped = ready.run(*arguments, stdin='{"title": "From the pipe"}')
+    aps = json.loads(json.loads(mixed.out)[0]["payload"])["aps"]
+    assert (aps["alert"]["title"], aps["badge"]) == ("From the option", 3)
+    assert "From the pipe" in json.loads(piped.out)[0]["payload"]
+
+
+def test_a_dry_run_shows_the_request_and_sends_nothing(ready: Shell):
+    """``--dry-run`` prints address, headers, payload and its size, and leaves no trace."""
+    ready.run("session", "add", "test@4d.com", "ab" * 32, "--environment", "development")
+    out = ready.run("send", "test@4d.com", "--title", "Hello", "--ttl", "0", "--dry-run").out
+    assert f"POST https://api.sandbox.push.apple.com/3/device/{'ab' * 32}" in out
+    assert "apns-topic: com.sample.myapp" in out
+    assert "apns-push-type: alert" in out
+    assert "apns-expiration: 0" in out
+    assert '{"aps":{"alert":{"title":"Hello"}}}' in out
+
+
+def test_nobody_reached_is_exit_code_1(ready: Shell):
+    """A person without a device is named, and the command ends with 1."""
+    ended = ready.run("send", "nobody@4d.com", "--title", "Hello")
+    assert ended.code == 1
+    assert "nobody@4d.com has no device" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("send", "a@@b", "--title", "x"), ["a@@b"]),
+        (("send", "--title", "x"), ["No recipients", "--all"]),
+        (("send", "test@4d.com", "--title", ""), ["title"]),
+        (("send", "test@4d.com"), ["--title"]),
+        (("send", "test@4d.com", "--title", "x", "--body", "x" * 5000), ["945 more", "4,096"]),
+        (("send", "test@4d.com", "--title", "x", "--body", "é🔔" * 680), ["4,096"]),
+        (("send", "test@4d.com", "--title", "x", "--app", "nowhere"), ["nowhere"]),
+        (("send", "test@4d.com", "--title", "x", "--file", "/nowhere.json"), ["/nowhere.json"]),
+        (("send", "test@4d.com", "--title", "x", "--data", "novalue"), ["novalue"]),
+        (("send", "test@4d.com", "--titel", "x"), ["--titel"]),
+        (("app", "add", "TEAM.com.sample.other"), ["TEAM"]),
+        (("app", "add", APP), [APP]),
+        (("session", "add", "test@4d.com", "xyz"), ["device token"]),
+        (("session", "close", "99"), ["99"]),
+        (("key", "remove", "NOSUCHKEY1"), ["NOSUCHKEY1"]),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, tuple) else None,
+)
+def test_wrong_use_is_exit_code_2_with_a_clear_sentence(
+    ready: Shell, arguments: tuple[str, ...], words: list[str]
+):
+    """What was wrong is named, with what to do; nothing is sent and no traceback shows."""
+    ended = ready.run(*arguments)
+    assert ended.code == 2
+    for word in words:
+        assert word in ended.err
+
+
+def _keys() -> dict[str, bytes]:
+    good = _pem(ec.generate_private_key(ec.SECP256R1()))
+    return {
+        "rsa": _pem(rsa.generate_private_key(65537, 2048)),
+        "truncated": good[: len(good) // 2],
+        "encrypted": _pem(ec.generate_private_key(ec.SECP256R1()), "secret"),
+        "certificate": _certificate(),
+        "empty": b"",
+        "other curve": _pem(ec.generate_private_key(ec.SECP384R1())),
+    }
+
+
+@pytest.mark.parametrize("kind", list(_keys()))
+def test_a_wrong_key_is_refused_and_nothing_is_stored(shell: Shell, tmp_path: Path, kind: str):
+    """A file that is no P-256 key in PKCS#8 is refused in a sentence, and no key is added."""
+    shell.run("app", "add", APP)
+    file = tmp_path / "AuthKey_ABCDE12345.p8"
+    file.write_bytes(_keys()[kind])
+    ended = shell.run("key", "add", str(file))
+    assert ended.code == 2
+    assert "AuthKey_ABCDE12345.p8" in ended.err
+    assert json.loads(shell.run("key", "list", "--json").out) == []
+
+
+def test_a_key_never_comes_out(ready: Shell, tmp_path: Path):
+    """No command, no file of the home and no error shows the key again."""
+    key = (tmp_path / "AuthKey_ABCDE12345.p8").read_text("utf-8").splitlines()[1]
+    for arguments in (("key", "list"), ("app", "show", APP), ("doctor", APP)):
+        ended = ready.run(*arguments, "--json")
+        assert key not in ended.out + ended.err
+    stored = b"".join(file.read_bytes() for file in ready.home.rglob("*") if file.is_file())
+    assert key.encode() not in stored
+
+
+def test_a_broken_database_is_named(shell: Shell):
+    """A file that is no database is named, and left as it is."""
+    shell.home.mkdir()
+    database = shell.home / "handbell.db"
+    database.write_bytes(b"not a database at all" * 100)
+    ended = shell.run("app", "list")
+    assert ended.code == 2
+    assert "handbell.db" in ended.err
+    assert database.read_bytes() == b"not a database at all" * 100
+
+
+def test_a_home_that_cannot_be_made_is_named(tmp_path: Path):
+    """A home that cannot be written is named, with exit code 2."""
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    ended = Shell(tmp_path / "file" / "home").run("app", "list")
+    assert ended.code == 2
+    assert "home" in ended.err
+
+
+def test_a_session_on_a_twin_that_is_not_running(ready: Shell):
+    """A phone of a twin that is gone is an error with its fix, not silence."""
+    ready.run("session", "add", "test@4d.com", "ab" * 32, "--environment", "twin")
+    ended = ready.run("send", "test@4d.com", "--title", "Hello")
+    assert ended.code == 2
+    assert "handbell twin" in ended.err
+
+
+def test_a_port_in_use_is_named(shell: Shell):
+    """A twin whose port is taken says which one, and leaves nothing running."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        ended = shell.run("twin", "--port", port, "--production-port", "0")
+    assert ended.code == 2
+    assert port in ended.err
+
+
+def test_several_apps_have_to_be_told_apart(shell: Shell):
+    """With two apps and none named, the candidates are listed."""
+    other = "TEAM123456.com.sample.other"
+    shell.run("app", "add", APP)
+    shell.run("app", "add", other)
+    ended = shell.run("session", "list")
+    assert ended.code == 2
+    assert APP in ended.err
+    assert other in ended.err
+
+
+def test_version_and_help(shell: Shell):
+    """The version is told, and help lists every noun."""
+    assert shell.run("version").out.startswith("handbell ")
+    out = shell.run("--help").out
+    for noun in ("demo", "twin", "send", "app", "key", "session", "import-4d", "doctor"):
+        assert noun in out

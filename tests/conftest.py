@@ -1,0 +1,81 @@
+"""What many tests share: a Handbell wired to a twin on both sides."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from handbell.apps.app import App
+from handbell.creation.notification import Notification
+from handbell.creation.recipients import Recipients
+from handbell.delivery.delivery import Delivery
+from handbell.delivery.response import Response
+from handbell.registry.session import Session
+from handbell.rehearsal import make_key
+from handbell.settings import Settings
+from handbell.system import System
+from handbell.twin.phone import Phone
+from handbell.twin.twin import RunningTwin, start_twin
+
+APP = "TEAM123456.com.sample.myapp"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A system whose environments production and development are the two sides of a twin."""
+
+    system: System
+    twin: RunningTwin
+    app: App
+
+    def add_phone(self, mail: str, *, side: str = "production", registered: str = "") -> Phone:
+        """Make a phone and register it, as living in ``registered`` if that is not the truth."""
+        phone = self.twin.add_phone(mail=mail, app=self.app.id, side=side)
+        self.register(mail, phone.token, registered or side)
+        return phone
+
+    def register(self, mail: str, token: str, environment: str = "production") -> Session:
+        """Register a device token."""
+        return self.system.registry.register(self.app, mail, token, environment=environment)
+
+    def session(self, mail: str) -> Session:
+        """Return the newest session of a person."""
+        return self.system.registry.sessions_of(self.app, mail)[0]
+
+    async def send(self, recipients: object, **content: object) -> Response:
+        """Send through the direct path, with connections of this call's own."""
+        notification = Notification.read({"title": "Hello", **content})
+        try:
+            return await self.system.direct(self.app).send(
+                notification, Recipients.read(recipients)
+            )
+        finally:
+            await self.system.close_gateways()
+
+    def delivery(self, response: Response) -> Delivery:
+        """Return the one delivery of a response."""
+        (delivery,) = response.deliveries
+        return delivery
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    """Give a system with an app, its key, and a twin that knows the key."""
+    with start_twin(tmp_path / "twin") as twin:
+        settings = Settings.load(
+            home=tmp_path / "home",
+            apns_production_url=twin.production_url,
+            apns_development_url=twin.development_url,
+            apns_ca_file=twin.ca_file,
+            request_timeout=5,
+        )
+        system = System(settings)
+        named = App.read_id(APP)
+        app = system.apps.add(named.team_id, named.bundle_id, name="My App")
+        key = make_key(app.team_id)
+        system.apps.add_credential(app, key)
+        twin.add_key(key.team_id, key.key_id, key.public_key_pem)
+        twin.add_app(app.id, app.name)
+        yield Stage(system, twin, app)
+        system.database.close()
