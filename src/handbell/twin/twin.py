@@ -46,6 +46,7 @@ from .faults import Fault, FaultPlan
 from .history import MAX_REQUESTS, Listener, Named, Received, Tally
 from .phone import Arrival, Card, Phone, Push, arrive, switch
 from .provider_token import Key, read_public_key
+from .web import PageServer
 
 DEFAULT_APP: Final = "HANDBELL00.com.example.app"
 """The app of a phone that names none, while the twin knows none."""
@@ -127,9 +128,6 @@ class Twin:
     async def start(self) -> None:
         """Open the three ports and write the address file; returns when all of them answer."""
         authority = await asyncio.to_thread(Authority.open, self._folder)
-        # Imported here: a twin without a page in a test of the rules needs no web server.
-        from .web import PageServer  # noqa: PLC0415
-
         async with contextlib.AsyncExitStack() as undo:
             bound = [undo.enter_context(_bind(self._host, port)) for port in self._ports]
             context = authority.server_context()
@@ -578,7 +576,7 @@ class _Running:
     authority: Authority
     address: Address
     sides: list[ApnsServer]
-    page: Any
+    page: PageServer
 
 
 def _given_id(request: rules.Request) -> str | None:
