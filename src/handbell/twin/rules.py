@@ -432,7 +432,8 @@ def _allowance(
 def _payload(request: Request, push_type: PushType | None) -> None:
     """Refuse an empty body, and one over 4096 bytes, or 5120 for ``voip``.
 
-    Source: generating-a-remote-notification. A body that is not JSON has no reason in Apple's table: it is accepted, and the phone drops it.
+    Source: generating-a-remote-notification. A body that is not JSON has no reason in Apple's
+    table: it is accepted, and the phone drops it.
     """
     if not request.size:
         raise _RefusalError("PayloadEmpty", "The request has no body.")
