@@ -10,10 +10,9 @@ docs/decisions/0001-libcurl-through-pycurl.md):
 - One ``CurlMulti`` carries one connection. libcurl would quietly repeat a POST on a new connection
   when a used one breaks before an answer came, which could notify a person twice. A second
   connection is therefore refused in ``OPENSOCKETFUNCTION``: the repeat fails, and we decide.
-- ``CURLINFO_REQUEST_SIZE`` survives such a repeat. Zero means that nothing was sent. More than
-  zero, while the TCP connection is still up, means that the server refused the stream
-  (REFUSED_STREAM, or GOAWAY below it): it was certainly not processed and is sent again. Otherwise
-  the end is unknown.
+- ``CURLINFO_REQUEST_SIZE`` survives such a repeat. Zero: nothing was sent. More than zero, while
+  the TCP connection was not reset: the server refused the stream (REFUSED_STREAM, or a GOAWAY
+  below it), it was certainly not processed and is sent again. Otherwise the end is unknown.
 - libcurl obeys SETTINGS_MAX_CONCURRENT_STREAMS. A request above the limit would want a second
   connection, so the same refusal tells us the limit, and the window follows it.
 """
@@ -287,7 +286,7 @@ class _Connection(Generic[T]):
 
     def _open_socket(self, _purpose: int, address: "_Address") -> socket.socket | int:
         """Give libcurl its socket, but never one for a second connection."""
-        if self.answered_at is not None or any(_has_peer(each) for each in self._sockets):
+        if self._is_connected():
             return int(pycurl.SOCKET_BAD)
         try:
             opened = socket.socket(address.family, address.socktype, address.protocol)
@@ -377,7 +376,7 @@ class _Connection(Generic[T]):
                 crowded.append(item)
                 continue
             self.is_draining |= code not in _STREAM_ONLY
-            if is_second and self._is_up():
+            if is_second and self._has_peer():
                 self.pool.again(item)
             else:
                 self.failure = _failure(code, text, is_sent=is_sent)
@@ -400,10 +399,11 @@ class _Connection(Generic[T]):
         self.is_draining |= not self.in_flight
 
     def _is_connected(self) -> bool:
-        return self.answered_at is not None or any(_has_peer(each) for each in self._sockets)
+        return self.answered_at is not None or self._has_peer()
 
-    def _is_up(self) -> bool:
-        return any(_is_open(each) for each in self._sockets)
+    def _has_peer(self) -> bool:
+        """Whether TCP is connected and was not reset."""
+        return any(_has_peer(each) for each in self._sockets)
 
     # -- time ------------------------------------------------------------------------------------
 
@@ -734,13 +734,3 @@ def _local_port(opened: socket.socket) -> int | None:
         return int(opened.getsockname()[1])
     except OSError:
         return None
-
-
-def _is_open(opened: socket.socket) -> bool:
-    """Return whether the other side has neither closed nor reset the connection."""
-    try:
-        return opened.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b""
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
