@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 APP = "TEAM123456.com.sample.myapp"
+KEY_FILE = "AuthKey_ABCDE12345.p8"
 COMMAND = Path(sys.executable).with_name("handbell")
 PLAIN = serialization.NoEncryption()
 
@@ -61,14 +64,22 @@ def shell(tmp_path: Path) -> Shell:
     return Shell(tmp_path / "home")
 
 
-@pytest.fixture
-def ready(shell: Shell, tmp_path: Path) -> Shell:
-    """Give a shell whose home has the app and a key."""
-    shell.run("app", "add", APP, "--name", "My App")
-    key = ec.generate_private_key(ec.SECP256R1())
-    file = tmp_path / "AuthKey_ABCDE12345.p8"
-    file.write_bytes(_pem(key))
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make, once, a folder with a home that has the app and a key, and the key's file."""
+    folder = tmp_path_factory.mktemp("template")
+    shell = Shell(folder / "home")
+    file = folder / KEY_FILE
+    file.write_bytes(_pem(ec.generate_private_key(ec.SECP256R1())))
+    assert shell.run("app", "add", APP, "--name", "My App").code == 0
     assert shell.run("key", "add", str(file)).code == 0
+    return folder
+
+
+@pytest.fixture
+def ready(shell: Shell, template: Path) -> Shell:
+    """Give a shell whose home has the app and a key."""
+    shutil.copytree(template / "home", shell.home)
     return shell
 
 
@@ -101,8 +112,6 @@ def _pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, password: str = ""
 def _certificate() -> bytes:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "x")])
-    from datetime import UTC, datetime, timedelta  # noqa: PLC0415
-
     now = datetime.now(UTC)
     built = x509.CertificateBuilder(
         issuer_name=name,
@@ -232,17 +241,17 @@ def _keys() -> dict[str, bytes]:
 def test_a_wrong_key_is_refused_and_nothing_is_stored(shell: Shell, tmp_path: Path, kind: str):
     """A file that is no P-256 key in PKCS#8 is refused in a sentence, and no key is added."""
     shell.run("app", "add", APP)
-    file = tmp_path / "AuthKey_ABCDE12345.p8"
+    file = tmp_path / KEY_FILE
     file.write_bytes(_keys()[kind])
     ended = shell.run("key", "add", str(file))
     assert ended.code == 2
-    assert "AuthKey_ABCDE12345.p8" in ended.err
+    assert KEY_FILE in ended.err
     assert json.loads(shell.run("key", "list", "--json").out) == []
 
 
-def test_a_key_never_comes_out(ready: Shell, tmp_path: Path):
+def test_a_key_never_comes_out(ready: Shell, template: Path):
     """No command, no file of the home and no error shows the key again."""
-    key = (tmp_path / "AuthKey_ABCDE12345.p8").read_text("utf-8").splitlines()[1]
+    key = (template / KEY_FILE).read_text("utf-8").splitlines()[1]
     for arguments in (("key", "list"), ("app", "show", APP), ("doctor", APP)):
         ended = ready.run(*arguments, "--json")
         assert key not in ended.out + ended.err

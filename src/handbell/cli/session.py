@@ -93,8 +93,10 @@ def show(session_id: SessionId, *, as_json: Json = False) -> None:
 @commands.command()
 def close(session_id: SessionId) -> None:
     """Close a session: nothing is sent to it until the app registers again."""
-    system().registry.close(session_id, reason="closed by operator")
-    typer.echo(f"Session {session_id} is closed.")
+    registry = system().registry
+    session = registry.session(session_id)
+    registry.close(session, reason="closed by operator")
+    typer.echo(f"Session {session_id} of {session.mail} is closed.")
 
 
 def _row(session: "Session") -> list[object]:
