@@ -18,6 +18,8 @@ from handbell.system import System
 from handbell.twin.phone import Phone
 from handbell.twin.twin import RunningTwin, start_twin
 
+pytest_plugins = ["pytester"]
+
 APP = "TEAM123456.com.sample.myapp"
 
 
