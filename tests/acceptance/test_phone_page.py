@@ -473,6 +473,25 @@ def test_the_text_has_contrast(page: Page, stand: Stand, scheme: Any) -> None:
     assert [pair for pair in found if pair[1] < 4.5] == []
 
 
+def test_the_tabs_follow_the_arrow_keys(page: Page) -> None:
+    """The inspector's pages are reached by keyboard as a tab list promises."""
+    page.get_by_role("tab", name="Requests").press("ArrowRight")
+    expect(page.get_by_role("tab", name="Faults")).to_be_focused()
+    expect(page.get_by_role("tabpanel", name="Faults")).to_be_visible()
+    page.get_by_role("tab", name="Faults").press("End")
+    expect(page.get_by_role("tabpanel", name="Connect")).to_be_visible()
+
+
+def test_the_page_is_silent_until_asked(page: Page) -> None:
+    """The chime is off at first; a click switches it on, another one off."""
+    sound = page.get_by_role("button", name="Sound")
+    expect(sound).to_have_attribute("aria-pressed", "false")
+    sound.click()
+    expect(sound).to_have_attribute("aria-pressed", "true")
+    sound.click()
+    expect(sound).to_have_attribute("aria-pressed", "false")
+
+
 def test_a_phone_is_added_by_form(page: Page, stand: Stand) -> None:
     """The form makes a phone of that name, mail, app and side, which appears at once."""
     stand.twin.add_app("TEAM123456.com.sample.tasks", "Tasks")

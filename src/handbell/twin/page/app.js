@@ -10,10 +10,11 @@ import { PhoneView } from "./phone.js";
 import { setSound, strike } from "./sound.js";
 import { Store } from "./store.js";
 import { setUpTabs } from "./tabs.js";
-import { refreshTimes } from "./time.js";
+import { refreshAges, refreshClocks } from "./time.js";
 
 const LINK_TEXTS = { connecting: "Connecting", live: "Live", lost: "Disconnected, trying again" };
-const REFRESH_MILLISECONDS = 10_000;
+const AGES_MILLISECONDS = 10_000;
+const CLOCKS_MILLISECONDS = 1000;
 const TOAST_MILLISECONDS = 6000;
 
 const store = new Store();
@@ -135,5 +136,6 @@ setUpTabs();
 setUpSound();
 setUpTheme();
 setUpAdding();
-setInterval(refreshTimes, REFRESH_MILLISECONDS);
+setInterval(refreshAges, AGES_MILLISECONDS);
+setInterval(() => refreshClocks(), CLOCKS_MILLISECONDS);
 listen({ onState: applyState, onEvent: applyEvent, onLink: showLink });

@@ -107,9 +107,9 @@ class CardView {
     this.app = el("span", { class: "card-app" });
     this.sound = icon("bell", "card-bell");
     this.time = el("time", { class: "card-time" });
-    this.title = el("span", { class: "card-title" });
-    this.subtitle = el("span", { class: "card-subtitle" });
-    this.body = el("span", { class: "card-body" });
+    this.title = el("span", { class: "card-title", dir: "auto" });
+    this.subtitle = el("span", { class: "card-subtitle", dir: "auto" });
+    this.body = el("span", { class: "card-body", dir: "auto" });
     this.foot = el("span", { class: "card-foot" });
     this.image = el("img", { class: "card-image", alt: "", decoding: "async", referrerpolicy: "no-referrer", hidden: true });
     this.image.addEventListener("error", () => { this.image.hidden = true; });
@@ -180,7 +180,7 @@ class CardView {
     const parts = [];
     if (stack.isCollapsed) parts.push(el("span", { class: "card-more", text: `${more} more` }, icon("chevron")));
     else if (card.opened_at) parts.push(el("span", { class: "card-mark" }, icon("check"), "Opened"));
-    if (url) parts.push(el("span", { class: "card-link", title: url.href }, icon("link"), urlLabel(url)));
+    if (url) parts.push(el("span", { class: "card-link", title: url.href }, icon("link"), el("span", { text: urlLabel(url) })));
     else if (card.url) parts.push(el("span", { class: "card-link blocked", text: "Link not opened here" }));
     this.foot.hidden = parts.length === 0;
     this.foot.replaceChildren(...parts);
@@ -213,8 +213,16 @@ class CardView {
   }
 
   dismiss() {
+    if (this.root.contains(document.activeElement)) this.#passFocus();
     if (this.stack.isCollapsed) this.stack.dismissAll();
     else this.stack.shelf.actions.dismiss(this.card);
+  }
+
+  /** Give the focus to the neighbour, so that the keyboard stays among the cards. */
+  #passFocus() {
+    const buttons = [...this.stack.shelf.root.querySelectorAll(".card-close")];
+    const place = buttons.indexOf(this.close);
+    (buttons[place + 1] ?? buttons[place - 1])?.focus({ preventScroll: true });
   }
 }
 

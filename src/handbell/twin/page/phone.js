@@ -2,8 +2,8 @@
 
 import { appIcon } from "./appicon.js";
 import { Shelf } from "./cards.js";
-import { copyButton, el, hashOf, icon, write } from "./dom.js";
-import { refreshTimes } from "./time.js";
+import { copyButton, el, icon, write } from "./dom.js";
+import { refreshClocks } from "./time.js";
 
 const WALLPAPERS = 5;
 const RING_MILLISECONDS = 1600;
@@ -14,9 +14,12 @@ const CROWDED = 3;
  * remove, each with the phone first.
  */
 export class PhoneView {
+  static #made = 0;
+
   constructor(phone, actions) {
     this.phone = phone;
     this.actions = actions;
+    this.wallpaper = PhoneView.#made++ % WALLPAPERS;
     this.shelf = new Shelf({
       open: (card) => actions.open(this.phone, card),
       dismiss: (card) => actions.dismiss(this.phone, card),
@@ -29,7 +32,7 @@ export class PhoneView {
       this.#device(),
       this.#facts(),
     );
-    refreshTimes(this.root);
+    refreshClocks(this.root);
   }
 
   #label() {
@@ -46,7 +49,7 @@ export class PhoneView {
     this.waiting = el("span", { class: "chip waiting", hidden: true });
     this.screen = el(
       "div",
-      { class: `screen wallpaper-${hashOf(this.phone.id) % WALLPAPERS}` },
+      { class: `screen wallpaper-${this.wallpaper}` },
       statusBar(),
       el(
         "div",

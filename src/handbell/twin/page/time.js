@@ -1,11 +1,13 @@
 /** Times as people say them. All instants are UNIX milliseconds. */
 
+import { write } from "./dom.js";
+
 const MINUTE = 60_000;
 const HOUR = 60 * MINUTE;
 const DAY = 24 * HOUR;
 
 /** "now", "2m ago", "3h ago", "5d ago". */
-export function ago(instant, now = Date.now()) {
+function ago(instant, now = Date.now()) {
   const passed = now - instant;
   if (passed < MINUTE) return "now";
   if (passed < HOUR) return `${Math.floor(passed / MINUTE)}m ago`;
@@ -17,7 +19,7 @@ export function ago(instant, now = Date.now()) {
 export const timeOfDay = (instant) => new Date(instant).toLocaleTimeString();
 
 /** Hours and minutes without AM or PM, as a lock screen shows them. */
-export function clockText(now = new Date()) {
+function clockText(now = new Date()) {
   return new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit" })
     .formatToParts(now)
     .filter((part) => ["hour", "minute", "literal"].includes(part.type))
@@ -27,23 +29,27 @@ export function clockText(now = new Date()) {
 }
 
 /** The date below the clock. */
-export function dateText(now = new Date()) {
+function dateText(now = new Date()) {
   return now.toLocaleDateString(undefined, { weekday: "long", month: "long", day: "numeric" });
 }
 
-/** Mark `node` (a <time>) as a moment that `refreshTimes` keeps up to date. */
+/** Mark `node` (a <time>) as a moment that `refreshAges` keeps up to date. */
 export function showAgo(node, instant) {
   node.dateTime = new Date(instant).toISOString();
   node.title = new Date(instant).toLocaleString();
   node.dataset.ago = String(instant);
-  if (node.textContent !== ago(instant)) node.textContent = ago(instant);
+  write(node, ago(instant));
 }
 
-/** Bring every relative time and every lock screen's clock up to date. */
-export function refreshTimes(root = document) {
-  for (const node of root.querySelectorAll("time[data-ago]")) showAgo(node, Number(node.dataset.ago));
+/** Bring every relative time up to date. */
+export function refreshAges() {
+  for (const node of document.querySelectorAll("time[data-ago]")) showAgo(node, Number(node.dataset.ago));
+}
+
+/** Bring every lock screen's clock up to date, all at once. */
+export function refreshClocks(root = document) {
   const clock = clockText();
   const date = dateText();
-  for (const node of root.querySelectorAll("[data-clock]")) node.textContent = clock;
-  for (const node of root.querySelectorAll("[data-date]")) node.textContent = date;
+  for (const node of root.querySelectorAll("[data-clock]")) write(node, clock);
+  for (const node of root.querySelectorAll("[data-date]")) write(node, date);
 }
