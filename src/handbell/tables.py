@@ -48,6 +48,19 @@ apps: Final = Table(
     Column("name", Text, nullable=False),
     Column("is_enabled", Boolean, nullable=False, server_default=text("true")),
     _instant("created_at", required=True),
+    # Wall-clock times HH:MM in each recipient's zone, or in time_zone where that is not known.
+    Column("quiet_start", Text, nullable=True),
+    Column("quiet_end", Text, nullable=True),
+    Column("time_zone", Text, nullable=True),
+    Column("cap_most", Integer, nullable=True),
+    Column("cap_seconds", Integer, nullable=True),
+    Column("rate_per_second", Integer, nullable=True),
+    # The circuit: why sending stopped, and when it is tried again.
+    Column("stopped_reason", Text, nullable=True),
+    Column("stopped_detail", Text, nullable=True),
+    _instant("stopped_at"),
+    _instant("probe_at"),
+    Column("probes", Integer, nullable=False, server_default=text("0")),
     UniqueConstraint("team_id", "bundle_id"),
 )
 
@@ -129,7 +142,63 @@ notifications: Final = Table(
     Column("recipients", Text, nullable=False),
     _instant("created_at", required=True),
     _instant("expires_at"),
+    Column("urgency", Integer, nullable=False, server_default=text("5")),
+    # JSON of an instant or of a local time in each recipient's zone.
+    Column("send_at", Text, nullable=True),
+    Column("is_development", Boolean, nullable=False, server_default=text("false")),
+    # The sealed key of a sender whose app is not in the registry.
+    Column("sealed_key", LargeBinary, nullable=True),
+    Column("replaces", Text, nullable=True),
+    _instant("cancelled_at"),
+    # Sessions that a broadcast had not come to when it was cancelled.
+    Column("cancelled", Integer, nullable=False, server_default=text("0")),
     Index("ix_notifications_created_at", "created_at"),
+)
+
+idempotency: Final = Table(
+    "idempotency",
+    metadata,
+    Column("app", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("fingerprint", Text, nullable=False),
+    Column("notification_id", Text, nullable=False),
+    _instant("created_at", required=True),
+    Index("ix_idempotency_created_at", "created_at"),
+    sqlite_with_rowid=False,
+)
+
+workers: Final = Table(
+    "workers",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    _instant("beat_at", required=True),
+)
+
+shards: Final = Table(
+    "shards",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column(
+        "notification_id",
+        _Id,
+        ForeignKey("notifications.id", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    # The sessions of the app; or those that got the notification of this row.
+    Column("source_id", _Id, nullable=True),
+    Column("urgency", Integer, nullable=False),
+    # Everything up to position is done, everything up to last is this shard's.
+    Column("position", BigInteger, nullable=False),
+    Column("last", BigInteger, nullable=False),
+    _instant("due_at", required=True),
+    # Who works on it; NULL when nobody does.
+    Column("worker_id", _Id, nullable=True),
+    # Some of what lies behind position may have been sent already.
+    Column("is_resumed", Boolean, nullable=False, server_default=text("false")),
+    Index("ix_shards_urgency_due_at", "urgency", "due_at"),
+    Index("ix_shards_notification_id", "notification_id"),
 )
 
 deliveries: Final = Table(
@@ -154,6 +223,12 @@ deliveries: Final = Table(
     Column("status", Integer, nullable=True),
     Column("attempts", Integer, nullable=False, server_default=text("0")),
     Column("unique_id", Text, nullable=True),
+    Column("urgency", Integer, nullable=False, server_default=text("5")),
+    # When a queued or held delivery is to be sent; who is sending it now.
+    _instant("due_at"),
+    Column("worker_id", _Id, nullable=True),
+    # It may have been sent before, so each repeat carries a collapse id.
+    Column("is_repeat", Boolean, nullable=False, server_default=text("false")),
     _instant("sent_at"),
     _instant("finished_at"),
     _instant("displayed_at"),
@@ -163,6 +238,19 @@ deliveries: Final = Table(
         name="state",
     ),
     Index("ix_deliveries_number", "number"),
+    Index(
+        "ix_deliveries_due",
+        "urgency",
+        "due_at",
+        sqlite_where=text("due_at IS NOT NULL"),
+        postgresql_where=text("due_at IS NOT NULL"),
+    ),
+    Index(
+        "ix_deliveries_worker_id",
+        "worker_id",
+        sqlite_where=text("worker_id IS NOT NULL"),
+        postgresql_where=text("worker_id IS NOT NULL"),
+    ),
     # A million rows of one broadcast are written one after the other, not all over a second tree.
     sqlite_with_rowid=False,
 )

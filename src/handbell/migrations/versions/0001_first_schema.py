@@ -1,4 +1,4 @@
-"""The first schema: apps, credentials, users, sessions, notifications, deliveries."""
+"""The first schema: apps and credentials, users and sessions, notifications and their work."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -18,6 +18,9 @@ def upgrade() -> None:
     _create_users()
     _create_sessions()
     _create_deliveries()
+    _create_idempotency()
+    _create_workers()
+    _create_shards()
 
 
 def _create_apps() -> None:
@@ -29,6 +32,17 @@ def _create_apps() -> None:
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("is_enabled", sa.Boolean(), server_default=sa.text("true"), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("quiet_start", sa.Text(), nullable=True),
+        sa.Column("quiet_end", sa.Text(), nullable=True),
+        sa.Column("time_zone", sa.Text(), nullable=True),
+        sa.Column("cap_most", sa.Integer(), nullable=True),
+        sa.Column("cap_seconds", sa.Integer(), nullable=True),
+        sa.Column("rate_per_second", sa.Integer(), nullable=True),
+        sa.Column("stopped_reason", sa.Text(), nullable=True),
+        sa.Column("stopped_detail", sa.Text(), nullable=True),
+        sa.Column("stopped_at", sa.BigInteger(), nullable=True),
+        sa.Column("probe_at", sa.BigInteger(), nullable=True),
+        sa.Column("probes", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_apps")),
         sa.UniqueConstraint("team_id", "bundle_id", name=op.f("uq_apps_team_id_bundle_id")),
     )
@@ -44,6 +58,13 @@ def _create_notifications() -> None:
         sa.Column("recipients", sa.Text(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("expires_at", sa.BigInteger(), nullable=True),
+        sa.Column("urgency", sa.Integer(), server_default=sa.text("5"), nullable=False),
+        sa.Column("send_at", sa.Text(), nullable=True),
+        sa.Column("is_development", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column("sealed_key", sa.LargeBinary(), nullable=True),
+        sa.Column("replaces", sa.Text(), nullable=True),
+        sa.Column("cancelled_at", sa.BigInteger(), nullable=True),
+        sa.Column("cancelled", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_notifications")),
         sa.UniqueConstraint("public_id", name=op.f("uq_notifications_public_id")),
     )
@@ -153,6 +174,10 @@ def _create_deliveries() -> None:
         sa.Column("status", sa.Integer(), nullable=True),
         sa.Column("attempts", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("unique_id", sa.Text(), nullable=True),
+        sa.Column("urgency", sa.Integer(), server_default=sa.text("5"), nullable=False),
+        sa.Column("due_at", sa.BigInteger(), nullable=True),
+        sa.Column("worker_id", _ID, nullable=True),
+        sa.Column("is_repeat", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("sent_at", sa.BigInteger(), nullable=True),
         sa.Column("finished_at", sa.BigInteger(), nullable=True),
         sa.Column("displayed_at", sa.BigInteger(), nullable=True),
@@ -171,3 +196,64 @@ def _create_deliveries() -> None:
         sqlite_with_rowid=False,
     )
     op.create_index("ix_deliveries_number", "deliveries", ["number"], unique=False)
+    for name, columns, where in (
+        ("ix_deliveries_due", ["urgency", "due_at"], "due_at IS NOT NULL"),
+        ("ix_deliveries_worker_id", ["worker_id"], "worker_id IS NOT NULL"),
+    ):
+        op.create_index(
+            name,
+            "deliveries",
+            columns,
+            unique=False,
+            sqlite_where=sa.text(where),
+            postgresql_where=sa.text(where),
+        )
+
+
+def _create_idempotency() -> None:
+    op.create_table(
+        "idempotency",
+        sa.Column("app", sa.Text(), nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("fingerprint", sa.Text(), nullable=False),
+        sa.Column("notification_id", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("app", "key", name=op.f("pk_idempotency")),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("ix_idempotency_created_at", "idempotency", ["created_at"], unique=False)
+
+
+def _create_workers() -> None:
+    op.create_table(
+        "workers",
+        sa.Column("id", _ID, nullable=False),
+        sa.Column("host", sa.Text(), nullable=False),
+        sa.Column("pid", sa.Integer(), nullable=False),
+        sa.Column("beat_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_workers")),
+    )
+
+
+def _create_shards() -> None:
+    op.create_table(
+        "shards",
+        sa.Column("id", _ID, nullable=False),
+        sa.Column("notification_id", _ID, nullable=False),
+        sa.Column("source_id", _ID, nullable=True),
+        sa.Column("urgency", sa.Integer(), nullable=False),
+        sa.Column("position", sa.BigInteger(), nullable=False),
+        sa.Column("last", sa.BigInteger(), nullable=False),
+        sa.Column("due_at", sa.BigInteger(), nullable=False),
+        sa.Column("worker_id", _ID, nullable=True),
+        sa.Column("is_resumed", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["notification_id"],
+            ["notifications.id"],
+            name=op.f("fk_shards_notification_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_shards")),
+    )
+    op.create_index("ix_shards_urgency_due_at", "shards", ["urgency", "due_at"], unique=False)
+    op.create_index("ix_shards_notification_id", "shards", ["notification_id"], unique=False)

@@ -1,0 +1,122 @@
+"""What happens, as frozen values that are handed to hooks: logs, metrics, webhooks, your own.
+
+The engine emits an event after what it tells of is stored. What happens to thousands at once is one
+event with a count, so that telling costs less than sending. Instants are UNIX seconds.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something happened, at ``at``, in the app with the id ``app``."""
+
+    app: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotificationAccepted(Event):
+    """A notification and all its work is stored; ``targets`` is None for a broadcast."""
+
+    notification_id: str
+    targets: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PushesSent(Event):
+    """The push service accepted pushes; ``seconds`` holds how long each took from its hand-over."""
+
+    notification_id: str
+    environment: str
+    seconds: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryFailed(Event):
+    """A delivery ended without being accepted; ``state`` is failed, expired or cancelled."""
+
+    notification_id: str
+    number: int
+    mail: str | None
+    state: str
+    reason: str
+    status: int | None
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryHeld(Event):
+    """A delivery waits until ``until``: for another attempt, its time, or the end of quiet hours."""
+
+    notification_id: str
+    number: int
+    reason: str
+    until: float
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionClosed(Event):
+    """A session was closed, because the push service says that the device is gone."""
+
+    session_id: int
+    mail: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionQuarantined(Event):
+    """A session was put in quarantine, because both environments refused its token."""
+
+    session_id: int
+    mail: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionMoved(Event):
+    """A token turned out to live in another environment, which is remembered."""
+
+    session_id: int
+    environment: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CircuitOpened(Event):
+    """Sending for the app has stopped; it is tried again at ``probe_at``."""
+
+    reason: str
+    detail: str
+    probe_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CircuitClosed(Event):
+    """Sending for the app goes on: the push service accepts it again."""
+
+
+Hook = Callable[[Event], object]
+
+
+class Hooks:
+    """The hooks of one engine. A hook that raises is logged and disturbs nobody."""
+
+    def __init__(self, *hooks: Hook) -> None:
+        self._hooks = list(hooks)
+
+    def add(self, hook: Hook) -> None:
+        """Call the hook with every event from now on, in the engine's event loop."""
+        self._hooks.append(hook)
+
+    def emit(self, event: Event) -> None:
+        """Hand the event to every hook."""
+        for hook in self._hooks:
+            try:
+                hook(event)
+            except Exception:
+                _log.exception("A hook failed on %s; sending goes on", type(event).__name__)
