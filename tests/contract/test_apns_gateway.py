@@ -4,7 +4,7 @@ import asyncio
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,6 @@ from handbell.gateways.apns.protocol import REASONS, Reaction
 from handbell.gateways.gateway import (
     Accepted,
     DeviceGone,
-    Message,
     Outcome,
     Push,
     Refused,
@@ -210,31 +209,52 @@ def test_a_fault_of_one_stream_strikes_its_own_push_alone(
 @pytest.mark.parametrize(
     "fault",
     [
-        {"kind": "goaway"},
-        {"kind": "goaway", "reason": "IdleTimeout"},
-        {"kind": "goaway", "graceful": False},
         {"kind": "stream-limit", "limit": 1},
         {"kind": "stream-limit", "limit": 3},
-        {"kind": "refuse-stream", "count": 5},
+        {"kind": "refuse-stream", "count": 3},
     ],
     ids=lambda fault: "-".join(map(str, fault.values())),
 )
 def test_what_was_certainly_not_processed_is_sent_again(
     stage: Stage, fault: dict[str, Any], after: int
 ) -> None:
-    """Refused streams, GOAWAY and a lower limit cost time only: every phone gets it exactly once."""
+    """Refused streams and a lower limit cost time only: every phone gets it exactly once."""
     stage.twin.add_fault(**fault, after=after)
     outcomes = stage.send(stage.pushes())
-    assert {type(outcome) for outcome in outcomes} == {Accepted}
+    assert [outcome for outcome in outcomes if not isinstance(outcome, Accepted)] == []
     assert stage.delivered() == {1: PHONES}
+
+
+@pytest.mark.parametrize("after", [0, 1, 20], ids=["first", "second", "midway"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"kind": "goaway"},
+        {"kind": "goaway", "reason": "IdleTimeout"},
+        {"kind": "goaway", "graceful": False},
+    ],
+    ids=lambda fault: "-".join(map(str, fault.values())),
+)
+def test_a_goaway_in_the_middle_is_survived(
+    stage: Stage, fault: dict[str, Any], after: int
+) -> None:
+    """What the GOAWAY left out is sent again, unless a reset hid whether it did; never twice."""
+    stage.twin.add_fault(**fault, after=after)
+    outcomes = stage.send(stage.pushes())
+    ends = Counter(type(outcome) for outcome in outcomes)
+    assert set(ends) <= {Accepted, Unknown}
+    assert ends[Unknown] <= 2
+    delivered = stage.delivered()
+    assert max(delivered) == 1
+    assert ends[Accepted] <= delivered[1]
 
 
 @pytest.mark.parametrize("after", [0, 1, 20], ids=["first", "second", "midway"])
 @pytest.mark.parametrize("delivers", [False, True])
 def test_a_cut_connection_leaves_what_was_on_the_wire_unknown(
-    stage: Stage, after: int, delivers: bool
+    stage: Stage, *, after: int, delivers: bool
 ) -> None:
-    """What was in flight at a cut is accepted or unknown, is delivered at most once, and no more."""
+    """What was in flight at a cut is accepted or unknown, and was delivered at most once."""
     stage.twin.add_fault("cut", after=after, delivers=delivers)
     outcomes = stage.send(stage.pushes(), in_flight=10)
     ends = Counter(type(outcome) for outcome in outcomes)
@@ -281,7 +301,7 @@ def test_many_expired_answers_open_one_new_connection(stage: Stage) -> None:
     async def story() -> None:
         gateway = stage.gateway()
         await send(gateway, stage.pushes())
-        assert gateway.opened <= 3
+        assert gateway.opened <= 2
         await gateway.close()
 
     asyncio.run(story())
@@ -302,7 +322,7 @@ def test_the_development_side_tells_unique_ids(stage: Stage) -> None:
     (outcome,) = stage.send(stage.pushes([phone]))
     assert isinstance(outcome, Accepted)
     assert outcome.unique_id is not None
-    assert uuid.UUID(outcome.unique_id)
+    assert str(uuid.UUID(outcome.unique_id)) == outcome.unique_id.lower()
 
 
 def test_a_token_of_the_other_side_is_refused(stage: Stage) -> None:

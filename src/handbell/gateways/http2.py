@@ -11,8 +11,9 @@ docs/decisions/0001-libcurl-through-pycurl.md):
   when a used one breaks before an answer came, which could notify a person twice. A second
   connection is therefore refused in ``OPENSOCKETFUNCTION``: the repeat fails, and we decide.
 - ``CURLINFO_REQUEST_SIZE`` survives such a repeat. Zero: nothing was sent. More than zero, while
-  the TCP connection was not reset: the server refused the stream (REFUSED_STREAM, or a GOAWAY
-  below it), it was certainly not processed and is sent again. Otherwise the end is unknown.
+  TCP was not reset at the moment libcurl asked for the second connection: the server refused the
+  stream (REFUSED_STREAM, or a GOAWAY below it), it was certainly not processed and is sent again.
+  Otherwise the end is unknown, even where a GOAWAY was overtaken by a reset.
 - libcurl obeys SETTINGS_MAX_CONCURRENT_STREAMS. A request above the limit would want a second
   connection, so the same refusal tells us the limit, and the window follows it.
 """
@@ -24,6 +25,7 @@ import ssl
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
@@ -39,8 +41,7 @@ MAX_BODY_BYTES: Final = 8192
 _HTTP2_STREAM: Final = 92  # CURLE_HTTP2_STREAM, which pycurl does not name
 _STREAM_ONLY: Final = frozenset({_HTTP2_STREAM, pycurl.E_FILESIZE_EXCEEDED, pycurl.E_PARTIAL_FILE})
 _FIRST_WINDOW: Final = 16
-_GATE_SECONDS: Final = 1.0
-_DOUBT_SECONDS: Final = 1.0
+_PATIENCE_SECONDS: Final = 1.0
 _RESENDS: Final = 3
 _CONNECTION_TRIES: Final = 3
 _REST_SECONDS: Final = 0.1
@@ -153,7 +154,7 @@ class _Address(Protocol):
 class _Slot(Generic[T]):
     """One easy handle with what it is carrying; reused for one request after the other."""
 
-    __slots__ = ("body", "chunks", "easy", "item", "lines", "started")
+    __slots__ = ("body", "chunks", "easy", "is_refused", "item", "lines", "started")
 
     def __init__(self, easy: pycurl.Curl) -> None:
         self.easy = easy
@@ -162,6 +163,7 @@ class _Slot(Generic[T]):
         self.body: bytes | None = None
         self.item: T
         self.started = 0.0
+        self.is_refused = False
 
 
 class _Window:
@@ -213,6 +215,7 @@ class _Connection(Generic[T]):
         self.loop = loop
         self.in_flight: dict[pycurl.Curl, _Slot[T]] = {}
         self.window = _Window(pool.limits.in_flight)
+        self._patience = min(_PATIENCE_SECONDS, pool.limits.request_timeout / 4)
         self.answered_at: float | None = None
         self.is_draining = False
         self.failure: NotSent | Lost | None = None
@@ -272,6 +275,7 @@ class _Connection(Generic[T]):
             slot.body = body
         slot.item = item
         slot.started = now
+        slot.is_refused = False
         self.in_flight[easy] = slot
         self.pool.requests += 1
         self._multi.add_handle(easy)
@@ -281,12 +285,13 @@ class _Connection(Generic[T]):
         # Built-in methods as callbacks: no Python frame for each line of an answer.
         slot.easy.setopt(pycurl.HEADERFUNCTION, slot.lines.append)
         slot.easy.setopt(pycurl.WRITEFUNCTION, slot.chunks.append)
-        slot.easy.setopt(pycurl.OPENSOCKETFUNCTION, self._open_socket)
+        slot.easy.setopt(pycurl.OPENSOCKETFUNCTION, partial(self._open_socket, slot))
         return slot
 
-    def _open_socket(self, _purpose: int, address: "_Address") -> socket.socket | int:
+    def _open_socket(self, slot: _Slot[T], _purpose: int, address: _Address) -> socket.socket | int:
         """Give libcurl its socket, but never one for a second connection."""
         if self._is_connected():
+            slot.is_refused |= self._has_peer()
             return int(pycurl.SOCKET_BAD)
         try:
             opened = socket.socket(address.family, address.socktype, address.protocol)
@@ -371,12 +376,13 @@ class _Connection(Generic[T]):
                 continue
             is_sent = easy.getinfo(pycurl.REQUEST_SIZE) > 0
             is_second = code == pycurl.E_COULDNT_CONNECT and self._is_connected()
+            is_refused = self.in_flight[easy].is_refused and easy.getinfo(pycurl.OS_ERRNO) == 0
             item = self._forget(easy)
             if is_second and not is_sent:
                 crowded.append(item)
                 continue
             self.is_draining |= code not in _STREAM_ONLY
-            if is_second and self._has_peer():
+            if is_second and is_refused:
                 self.pool.again(item)
             else:
                 self.failure = _failure(code, text, is_sent=is_sent)
@@ -409,12 +415,12 @@ class _Connection(Generic[T]):
 
     def sweep(self, now: float) -> None:
         """End what has taken too long; look after the gate and a connection in doubt."""
-        if self._doubted_at is not None and now - self._doubted_at > _DOUBT_SECONDS:
+        if self._doubted_at is not None and now - self._doubted_at > self._patience:
             self.is_draining = True
         oldest = next(iter(self.in_flight.values()), None)
         if oldest is None:
             return
-        if self.window.size == 1 and now - oldest.started > _GATE_SECONDS:
+        if self.window.size == 1 and now - oldest.started > self._patience:
             self._open_gate(oldest)
         if now - oldest.started > self.pool.limits.request_timeout:
             self.is_draining |= self.answered_at is None or self.answered_at < oldest.started

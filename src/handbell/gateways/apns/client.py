@@ -10,6 +10,7 @@ Source: "Sending notification requests to APNs", "Handling notification response
 
 import asyncio
 import json
+import math
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -52,6 +53,7 @@ _SERVER_ERROR: Final = 500
 _NOTIFICATION_STATUSES: Final = frozenset({400, 405, 413})
 _MAX_REASON_LENGTH: Final = 80
 _MAX_RETRY_AFTER: Final = 24 * 3600.0
+_RENEWAL_PAUSE_SECONDS: Final = 5.0  # Apple takes quick opening and closing for an attack
 _SKEW_SAMPLE: Final = 1000
 _SKEW_TOLERANCE: Final = 60.0
 _IMPOSSIBLE_TOKEN: Final = "00" * 32
@@ -191,6 +193,7 @@ class _Side:
         self._token: str | None = None
         self._shared: list[bytes] = []
         self._until_sample = 0
+        self._renewed_at = -math.inf
 
     # -- out -------------------------------------------------------------------------------------
 
@@ -250,24 +253,27 @@ class _Side:
     def _is_healed(self, job: _Job, reaction: Reaction | None, headers: Mapping[str, str]) -> bool:
         """Do what may help, and say whether the push is worth sending once more."""
         if reaction is Reaction.RECONNECT:
-            self._renew(job)
-            return True
+            return self._is_renewed(job)
         tokens = self._gateway.tokens
         if tokens is None:
             return False
         if reaction is Reaction.RENEW_TOKEN:
             self._gateway.follow_clock(headers)
-            self._renew(job)
-            return True
+            return self._is_renewed(job)
         if reaction is Reaction.KEEP_FORMER_TOKEN:
             self._kept_for = tokens.current()
             return tokens.former() is not None
         return False
 
-    def _renew(self, job: _Job) -> None:
-        # Of many answers that ask for it, only the first of a connection's opens a new one.
+    def _is_renewed(self, job: _Job) -> bool:
+        """Return whether the next try goes over another connection; a new one now and then only."""
         if job.generation == self.pool.generation:
+            now = asyncio.get_running_loop().time()
+            if now < self._renewed_at + _RENEWAL_PAUSE_SECONDS:
+                return False
+            self._renewed_at = now
             self.pool.renew()
+        return True
 
     def _sample_clock(self, answer: Answer) -> None:
         self._until_sample = _SKEW_SAMPLE
