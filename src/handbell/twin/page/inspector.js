@@ -38,7 +38,7 @@ export class Inspector {
     byId("first-steps").hidden = requests.length > 0;
     byId("no-match").hidden = requests.length === 0 || matching.length > 0;
     this.#offerPhones();
-    follow(this.list, matching, (request) => request.id, (request) => new Row(request, this));
+    follow(this.list, matching, keyOf, (request) => new Row(request, this));
     showCount(byId("count-requests"), requests.length);
   }
 
@@ -71,6 +71,9 @@ export class Inspector {
     this.phoneFilter.value = offers.some(([value]) => value === chosen) ? chosen : "";
   }
 }
+
+/** A twin that was started anew counts its requests from one again: the time tells them apart. */
+const keyOf = ({ id, at }) => `${at} ${id}`;
 
 export function showCount(node, count) {
   node.hidden = count === 0;
