@@ -48,13 +48,12 @@ apps: Final = Table(
     Column("name", Text, nullable=False),
     Column("is_enabled", Boolean, nullable=False, server_default=text("true")),
     _instant("created_at", required=True),
-    # Wall-clock times HH:MM in each recipient's zone, or in time_zone where that is not known.
-    Column("quiet_start", Text, nullable=True),
-    Column("quiet_end", Text, nullable=True),
+    # The operator's rules, as delivery.timing reads and writes them.
+    Column("quiet_hours", Text, nullable=True),
+    Column("cap", Text, nullable=True),
+    Column("rate_limit", Text, nullable=True),
+    # For recipients whose own time zone is not known.
     Column("time_zone", Text, nullable=True),
-    Column("cap_most", Integer, nullable=True),
-    Column("cap_seconds", Integer, nullable=True),
-    Column("rate_per_second", Integer, nullable=True),
     # The circuit: why sending stopped, and when it is tried again.
     Column("stopped_reason", Text, nullable=True),
     Column("stopped_detail", Text, nullable=True),

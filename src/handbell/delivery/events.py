@@ -51,7 +51,7 @@ class DeliveryFailed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryHeld(Event):
-    """A delivery waits until ``until``: for another attempt, its time, or the end of quiet hours."""
+    """A delivery waits until ``until``: for another attempt, or for its time."""
 
     notification_id: str
     number: int
@@ -118,5 +118,5 @@ class Hooks:
         for hook in self._hooks:
             try:
                 hook(event)
-            except Exception:
+            except Exception:  # noqa: BLE001 - whatever it is, sending goes on
                 _log.exception("A hook failed on %s; sending goes on", type(event).__name__)
