@@ -1,0 +1,571 @@
+"""The work in the database: what is due, who is on it, and what became of it.
+
+Work is taken under the name of a worker, whose heart beats in the table ``workers``. When it stops,
+what the worker had taken comes back: a delivery that may have been sent already goes out again
+under the same apns-id and with a collapse id, so that the phone shows it once.
+
+A broadcast is no rows but shards, ranges of session ids. A row is written only when a session's
+delivery ends or has to wait, so a million sessions cost a million short writes and no reads.
+"""
+
+import json
+import os
+import socket
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from time import time
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import (
+    Connection,
+    Row,
+    and_,
+    delete,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+from handbell.database import Database
+from handbell.tables import (
+    ADDRESSED,
+    apps,
+    deliveries,
+    notifications,
+    sessions,
+    shards,
+    users,
+    workers,
+)
+
+from .rules import AppRules, Stop
+
+URGENT: Final = 9
+NORMAL: Final = 5
+BULK: Final = 1
+LEVELS: Final = (URGENT, NORMAL, BULK)
+"""Whose turn it is: work of a higher level goes before all work of a lower one."""
+
+LEASE_SECONDS: Final = 15.0
+"""A worker whose heart has not beaten for so long is dead, and what it had taken comes back."""
+
+SHARD_SESSIONS: Final = 50_000
+"""How many session ids one shard spans."""
+
+
+class Due(NamedTuple):
+    """One delivery that is due, as a worker needs it."""
+
+    notification: int
+    number: int
+    gateway: str
+    token: str
+    environment: str
+    attempts: int
+    is_repeat: bool
+    mail: str | None
+    user_id: int | None
+    time_zone: str | None
+
+
+class Listener(NamedTuple):
+    """One session of a broadcast's page."""
+
+    number: int
+    token: str
+    environment: str
+    user_id: int
+    time_zone: str | None
+
+
+@dataclass(slots=True, kw_only=True)
+class Shard:
+    """A range of a broadcast that a worker has taken. ``position`` is how far it was handed out."""
+
+    id: int
+    notification: int
+    app_row: int
+    source: int | None
+    urgency: int
+    position: int
+    last: int
+    is_resumed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """What a delivery's row is to say from now on. Instants are UNIX milliseconds.
+
+    ``gateway``, ``environment`` and ``urgency`` are for a row that is not there yet.
+    """
+
+    notification_id: int
+    number: int
+    gateway: str
+    environment: str
+    urgency: int
+    state: str
+    attempts: int
+    reason: str | None = None
+    status: int | None = None
+    unique_id: str | None = None
+    due_at: int | None = None
+    is_repeat: bool = False
+    sent_at: int | None = None
+    finished_at: int | None = None
+
+
+@dataclass(slots=True)
+class Batch:
+    """What is written in one transaction.
+
+    ``sent`` holds, by notification row, environment and urgency, the first attempts of a broadcast
+    that were accepted: pairs of number and UNIX milliseconds. Session changes are by session id.
+    """
+
+    sent: dict[tuple[int, str, int], list[tuple[int, int]]] = field(default_factory=dict)
+    endings: list[Ending] = field(default_factory=list)
+    accepted_sessions: list[int] = field(default_factory=list)
+    moved: dict[int, str] = field(default_factory=dict)
+    gone: dict[int, tuple[int | None, str]] = field(default_factory=dict)
+    refused: dict[int, str] = field(default_factory=dict)
+    positions: dict[int, int] = field(default_factory=dict)
+    finished_shards: list[int] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return any(getattr(self, name) for name in Batch.__dataclass_fields__)
+
+
+_ENDING_FIELDS: Final = tuple(Ending.__dataclass_fields__)
+_KEY_FIELDS: Final = frozenset({"notification_id", "number", "gateway", "environment", "urgency"})
+_SENT_COLUMNS: Final = (
+    "notification_id",
+    "number",
+    "gateway",
+    "environment",
+    "state",
+    "status",
+    "attempts",
+    "urgency",
+    "sent_at",
+    "finished_at",
+)
+_INSERT_SENT: Final = f"""
+    INSERT INTO deliveries ({", ".join(_SENT_COLUMNS)}, is_repeat)
+    SELECT ?, json_extract(value, '$[0]'), 'apns', ?, 'sent', 200, 1, ?,
+           json_extract(value, '$[1]'), json_extract(value, '$[1]'), false
+    FROM json_each(?) WHERE true
+    ON CONFLICT (notification_id, number) DO UPDATE SET
+        environment = excluded.environment, state = 'sent', status = 200, reason = NULL,
+        attempts = attempts + 1, due_at = NULL, worker_id = NULL,
+        sent_at = excluded.sent_at, finished_at = excluded.finished_at
+"""  # noqa: S608 - names of columns only
+
+
+class Queue:
+    """The work in one database. Every method is one transaction; ``now`` gives UNIX seconds."""
+
+    def __init__(self, database: Database, *, now: Callable[[], float] = time) -> None:
+        self._database = database
+        self._now = now
+        self._host = socket.gethostname()
+        self._is_sqlite = database.path is not None
+
+    # Workers
+
+    def enlist(self) -> int:
+        """Enter a worker of this process and return its id."""
+        values = {"host": self._host, "pid": os.getpid(), "beat_at": self._milliseconds()}
+        statement = insert(workers).values(values).returning(workers.c.id)
+        with self._database.write() as connection:
+            return int(connection.execute(statement).scalar_one())
+
+    def beat(self, worker: int) -> bool:
+        """Say that the worker lives. False when it was taken for dead and its work given back."""
+        statement = update(workers).where(workers.c.id == worker)
+        with self._database.write() as connection:
+            return bool(connection.execute(statement.values(beat_at=self._milliseconds())).rowcount)
+
+    def retire(self, worker: int) -> None:
+        """Give back what the worker still holds, and strike it off."""
+        with self._database.write() as connection:
+            self._give_back(connection, [worker])
+
+    def reclaim(self) -> int:
+        """Give back what dead workers held and return how many workers that were."""
+        with self._database.read() as connection:
+            listed = connection.execute(select(workers)).all()
+        dead = [row.id for row in listed if self._is_dead(row)]
+        if dead:
+            with self._database.write() as connection:
+                self._give_back(connection, dead)
+        return len(dead)
+
+    def _is_dead(self, row: Row[Any]) -> bool:
+        if row.beat_at < self._milliseconds() - LEASE_SECONDS * 1000:
+            return True
+        return row.host == self._host and not _is_running(row.pid)
+
+    def _give_back(self, connection: Connection, dead: Sequence[int]) -> None:
+        connection.execute(
+            update(deliveries)
+            .where(deliveries.c.worker_id.in_(dead))
+            .values(state="queued", worker_id=None, is_repeat=True, due_at=self._milliseconds())
+        )
+        connection.execute(
+            update(shards)
+            .where(shards.c.worker_id.in_(dead))
+            .values(worker_id=None, is_resumed=True)
+        )
+        connection.execute(delete(workers).where(workers.c.id.in_(dead)))
+
+    # What is due
+
+    def highest_due(self) -> int | None:
+        """Return the highest level at which deliveries are due, or None."""
+        now = self._milliseconds()
+        with self._database.read() as connection:
+            for level in LEVELS:
+                due = and_(deliveries.c.urgency == level, deliveries.c.due_at <= now)
+                if connection.scalar(select(exists().where(due))):
+                    return level
+        return None
+
+    def next_due_at(self) -> float | None:
+        """Return when the next delivery or shard falls due (UNIX seconds), or None."""
+        with self._database.read() as connection:
+            moments = [
+                connection.scalar(
+                    select(func.min(deliveries.c.due_at)).where(
+                        deliveries.c.urgency == level, deliveries.c.due_at.is_not(None)
+                    )
+                )
+                for level in LEVELS
+            ]
+            moments.append(
+                connection.scalar(
+                    select(func.min(shards.c.due_at)).where(shards.c.worker_id.is_(None))
+                )
+            )
+        known = [moment for moment in moments if moment is not None]
+        return min(known) / 1000 if known else None
+
+    def claim_due(self, worker: int, level: int, limit: int) -> list[Due]:
+        """Take up to ``limit`` deliveries of a level that are due, the longest due first."""
+        with self._database.write() as connection:
+            keys = connection.execute(
+                select(deliveries.c.notification_id, deliveries.c.number)
+                .where(deliveries.c.urgency == level, deliveries.c.due_at <= self._milliseconds())
+                .order_by(deliveries.c.due_at)
+                .limit(limit)
+                .with_for_update(skip_locked=True)
+            ).all()
+            if not keys:
+                return []
+            taken = tuple_(deliveries.c.notification_id, deliveries.c.number).in_(
+                [tuple(key) for key in keys]
+            )
+            connection.execute(
+                update(deliveries)
+                .where(taken)
+                .values(state="sending", worker_id=worker, due_at=None)
+            )
+            return [Due._make(row) for row in connection.execute(_DUE.where(taken))]
+
+    def claim_shard(self, worker: int, above: int = 0) -> Shard | None:
+        """Take the most urgent shard that is due and more urgent than ``above``."""
+        with self._database.write() as connection:
+            found = connection.execute(
+                select(shards, apps.c.id.label("app_row"))
+                .join_from(shards, notifications, shards.c.notification_id == notifications.c.id)
+                .join(apps, apps.c.team_id + "." + apps.c.bundle_id == notifications.c.app)
+                .where(
+                    shards.c.worker_id.is_(None),
+                    shards.c.due_at <= self._milliseconds(),
+                    shards.c.urgency > above,
+                )
+                .order_by(shards.c.urgency.desc(), shards.c.id)
+                .limit(1)
+                .with_for_update(skip_locked=True, of=shards)
+            ).one_or_none()
+            if found is None:
+                return None
+            connection.execute(
+                update(shards).where(shards.c.id == found.id).values(worker_id=worker)
+            )
+        return Shard(
+            id=found.id,
+            notification=found.notification_id,
+            app_row=found.app_row,
+            source=found.source_id,
+            urgency=found.urgency,
+            position=found.position,
+            last=found.last,
+            is_resumed=found.is_resumed,
+        )
+
+    def page(self, shard: Shard, limit: int) -> list[Listener]:
+        """Return the next sessions of a shard, in the order of their ids; empty at its end."""
+        statement = (
+            select(
+                sessions.c.id,
+                sessions.c.token,
+                sessions.c.environment,
+                sessions.c.user_id,
+                sessions.c.time_zone,
+            )
+            .where(
+                sessions.c.app_id == shard.app_row,
+                sessions.c.status == "active",
+                sessions.c.id > shard.position,
+                sessions.c.id <= shard.last,
+            )
+            .order_by(sessions.c.id)
+            .limit(limit)
+        )
+        if shard.source is not None:
+            got = deliveries.alias()
+            statement = statement.where(
+                exists().where(
+                    got.c.notification_id == shard.source,
+                    got.c.number == sessions.c.id,
+                    got.c.state == "sent",
+                )
+            )
+        if shard.is_resumed:
+            statement = statement.where(
+                ~exists().where(
+                    deliveries.c.notification_id == shard.notification,
+                    deliveries.c.number == sessions.c.id,
+                )
+            )
+        with self._database.read() as connection:
+            return list(map(Listener._make, connection.execute(statement)))
+
+    def release_shard(self, shard: Shard, position: int, due_at: float) -> None:
+        """Give a shard back, to go on behind ``position`` at ``due_at`` (UNIX seconds)."""
+        with self._database.write() as connection:
+            connection.execute(
+                update(shards)
+                .where(shards.c.id == shard.id)
+                .values(
+                    worker_id=None, position=position, is_resumed=True, due_at=int(due_at * 1000)
+                )
+            )
+
+    # What it belongs to
+
+    def notification(self, row: int) -> Row[Any] | None:
+        """Return a notification's row of the table."""
+        with self._database.read() as connection:
+            return connection.execute(
+                select(notifications).where(notifications.c.id == row)
+            ).one_or_none()
+
+    def is_cancelled(self, row: int) -> bool:
+        """Return whether a notification was cancelled or is gone."""
+        statement = select(notifications.c.cancelled_at).where(notifications.c.id == row)
+        with self._database.read() as connection:
+            found = connection.execute(statement).one_or_none()
+        return found is None or found.cancelled_at is not None
+
+    def app_rules(self, app_id: str) -> AppRules:
+        """Return the rules of an app; those of an app that is not in the registry are empty."""
+        statement = select(apps).where(apps.c.team_id + "." + apps.c.bundle_id == app_id)
+        with self._database.read() as connection:
+            row = connection.execute(statement).one_or_none()
+        return AppRules() if row is None else AppRules.read(row)
+
+    def write_stop(self, app_id: str, stop: Stop | None) -> None:
+        """Note that an app's circuit is open, or closed again."""
+        values: dict[str, Any] = {
+            "stopped_reason": None,
+            "stopped_detail": None,
+            "stopped_at": None,
+            "probe_at": None,
+            "probes": 0,
+        }
+        if stop is not None:
+            values = {
+                "stopped_reason": stop.reason,
+                "stopped_detail": stop.detail,
+                "stopped_at": int(stop.since * 1000),
+                "probe_at": int(stop.probe_at * 1000),
+                "probes": stop.probes,
+            }
+        statement = update(apps).where(apps.c.team_id + "." + apps.c.bundle_id == app_id)
+        with self._database.write() as connection:
+            connection.execute(statement.values(values))
+
+    def counts_by_user(self, user_ids: Iterable[int], since: float) -> dict[int, int]:
+        """Return how many notifications each user was sent since then (UNIX seconds)."""
+        counted = func.count(func.distinct(deliveries.c.notification_id))
+        statement = (
+            select(sessions.c.user_id, counted)
+            .join_from(sessions, deliveries, deliveries.c.number == sessions.c.id)
+            .where(
+                sessions.c.user_id.in_(set(user_ids)),
+                or_(
+                    deliveries.c.sent_at > int(since * 1000),
+                    deliveries.c.state.in_(("sending", "held")) & deliveries.c.sent_at.is_(None),
+                ),
+            )
+            .group_by(sessions.c.user_id)
+        )
+        with self._database.read() as connection:
+            return dict(connection.execute(statement).tuples())
+
+    def depth(self) -> tuple[int, float | None]:
+        """Return how many deliveries wait, and when the first falls due (UNIX seconds)."""
+        with self._database.read() as connection:
+            waiting = connection.scalar(
+                select(func.count()).where(deliveries.c.due_at.is_not(None))
+            )
+            oldest = connection.scalar(
+                select(func.min(deliveries.c.due_at)).where(deliveries.c.due_at.is_not(None))
+            )
+        return waiting or 0, None if oldest is None else oldest / 1000
+
+    # What became of it
+
+    def record(self, batch: Batch) -> None:
+        """Write a batch, all of it or nothing."""
+        with self._database.write() as connection:
+            for (notification, environment, urgency), sent in batch.sent.items():
+                self._insert_sent(connection, notification, environment, urgency, sent)
+            if batch.endings:
+                self._upsert(connection, batch.endings)
+            self._change_sessions(connection, batch)
+            for shard, position in batch.positions.items():
+                connection.execute(
+                    update(shards).where(shards.c.id == shard).values(position=position)
+                )
+            if batch.finished_shards:
+                connection.execute(delete(shards).where(shards.c.id.in_(batch.finished_shards)))
+
+    def _insert_sent(
+        self,
+        connection: Connection,
+        notification: int,
+        environment: str,
+        urgency: int,
+        sent: list[tuple[int, int]],
+    ) -> None:
+        if self._is_sqlite:
+            # One statement steps without the interpreter; thousands would take turns with the loop.
+            values = (notification, environment, urgency, json.dumps(sent))
+            connection.exec_driver_sql(_INSERT_SENT, values)
+            return
+        endings = [
+            Ending(
+                notification_id=notification,
+                number=number,
+                gateway="apns",
+                environment=environment,
+                urgency=urgency,
+                state="sent",
+                attempts=1,
+                status=200,
+                sent_at=at,
+                finished_at=at,
+            )
+            for number, at in sent
+        ]
+        self._upsert(connection, endings)
+
+    def _upsert(self, connection: Connection, endings: Sequence[Ending]) -> None:
+        rows = [{name: getattr(ending, name) for name in _ENDING_FIELDS} for ending in endings]
+        add = sqlite_insert if self._is_sqlite else postgresql_insert
+        statement: Any = add(deliveries)
+        changed = {
+            name: statement.excluded[name] for name in _ENDING_FIELDS if name not in _KEY_FIELDS
+        }
+        changed["environment"] = statement.excluded.environment
+        changed["worker_id"] = None
+        connection.execute(
+            statement.on_conflict_do_update(
+                index_elements=["notification_id", "number"], set_=changed
+            ),
+            rows,
+        )
+
+    def _change_sessions(self, connection: Connection, batch: Batch) -> None:
+        now = self._milliseconds()
+        if batch.accepted_sessions:
+            connection.execute(
+                update(sessions)
+                .where(sessions.c.id.in_(batch.accepted_sessions))
+                .values(accepted_at=now)
+            )
+        for session, environment in batch.moved.items():
+            connection.execute(
+                update(sessions).where(sessions.c.id == session).values(environment=environment)
+            )
+        for session, (since, reason) in batch.gone.items():
+            is_gone = sessions.c.status != "closed"
+            if since is not None:
+                is_gone &= sessions.c.registered_at < since
+            connection.execute(
+                update(sessions)
+                .where(sessions.c.id == session, is_gone)
+                .values(status="closed", reason=reason, closed_at=now)
+            )
+        for session, reason in batch.refused.items():
+            connection.execute(
+                update(sessions)
+                .where(sessions.c.id == session, sessions.c.status == "active")
+                .values(status="quarantined", reason=reason)
+            )
+
+    def mails_of(self, session_ids: Sequence[int]) -> dict[int, str]:
+        """Return the mails of sessions, for telling."""
+        statement = (
+            select(sessions.c.id, users.c.mail)
+            .join_from(sessions, users, users.c.id == sessions.c.user_id)
+            .where(sessions.c.id.in_(session_ids))
+        )
+        with self._database.read() as connection:
+            return dict(connection.execute(statement.where(users.c.mail.is_not(None))).tuples())
+
+    def _milliseconds(self) -> int:
+        return int(self._now() * 1000)
+
+
+_DUE: Final = (
+    select(
+        deliveries.c.notification_id,
+        deliveries.c.number,
+        deliveries.c.gateway,
+        func.coalesce(deliveries.c.address, sessions.c.token),
+        deliveries.c.environment,
+        deliveries.c.attempts,
+        deliveries.c.is_repeat,
+        users.c.mail,
+        sessions.c.user_id,
+        sessions.c.time_zone,
+    )
+    .join_from(deliveries, sessions, sessions.c.id == deliveries.c.number, isouter=True)
+    .outerjoin(users, users.c.id == sessions.c.user_id)
+    .order_by(deliveries.c.notification_id, deliveries.c.number)
+)
+
+
+def session_id(number: int) -> int | None:
+    """Return the session that a delivery number names, or None for a bare address."""
+    return number if number < ADDRESSED else None
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

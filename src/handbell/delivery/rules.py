@@ -1,0 +1,58 @@
+"""What an operator lays down for an app's deliveries, and whether its circuit is open."""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+from .timing import (
+    DEFAULT_ZONE,
+    Cap,
+    QuietHours,
+    RateLimit,
+    read_cap,
+    read_quiet_hours,
+    read_rate_limit,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """An open circuit: why sending stopped, and when one push is let through (UNIX seconds)."""
+
+    reason: str
+    detail: str
+    since: float
+    probe_at: float
+    probes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppRules:
+    """The rules of one app: quiet hours, a cap per person, a rate, and the circuit."""
+
+    is_enabled: bool = True
+    quiet: QuietHours | None = None
+    cap: Cap | None = None
+    rate: RateLimit | None = None
+    time_zone: str = DEFAULT_ZONE
+    stop: Stop | None = None
+
+    @classmethod
+    def read(cls, row: Any) -> Self:
+        """Return the rules that a row of the table ``apps`` holds."""
+        stop = None
+        if row.stopped_reason is not None:
+            stop = Stop(
+                reason=row.stopped_reason,
+                detail=row.stopped_detail or "",
+                since=row.stopped_at / 1000,
+                probe_at=row.probe_at / 1000,
+                probes=row.probes,
+            )
+        return cls(
+            is_enabled=row.is_enabled,
+            quiet=None if row.quiet_hours is None else read_quiet_hours(row.quiet_hours),
+            cap=None if row.cap is None else read_cap(row.cap),
+            rate=None if row.rate_limit is None else read_rate_limit(row.rate_limit),
+            time_zone=row.time_zone or DEFAULT_ZONE,
+            stop=stop,
+        )
