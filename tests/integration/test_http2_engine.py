@@ -1,0 +1,433 @@
+"""The HTTP/2 engine against real servers on loopback, good and bad."""
+
+import asyncio
+import ssl
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import h2.config
+import h2.connection
+import h2.events
+import pytest
+import uvloop
+from h2.settings import SettingCodes, Settings
+
+from handbell.errors import GatewayError
+from handbell.gateways.http2 import (
+    MAX_BODY_BYTES,
+    Answer,
+    End,
+    Endpoint,
+    Limits,
+    Lost,
+    NotSent,
+    Pool,
+    Request,
+    trusted_certificates,
+)
+from handbell.twin.certificates import Authority
+
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "asyncio": asyncio.new_event_loop,
+    "uvloop": uvloop.new_event_loop,
+}
+QUICK = Limits(in_flight=50, connect_timeout=0.3, request_timeout=0.6)
+
+
+class Server(asyncio.Protocol):
+    """Answers 200 with the path in a header; the last part of the path may ask for something else.
+
+    It counts connections, the streams open at once, and how often each path was asked for.
+    """
+
+    limit = 100
+    connections = 0
+    most_streams = 0
+    asked: ClassVar[Counter[str]] = Counter()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Greet with the limit of streams."""
+        type(self).connections += 1
+        self.transport = cast("asyncio.Transport", transport)
+        self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+        given = {SettingCodes.MAX_CONCURRENT_STREAMS: self.limit}
+        self.h2.local_settings = Settings(client=False, initial_values=given)
+        self.h2.initiate_connection()
+        self.paths: dict[int, str] = {}
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what is to be written."""
+        self.transport.write(self.h2.data_to_send())
+
+    def data_received(self, data: bytes) -> None:
+        """Answer a little later, so that streams add up."""
+        for event in self.h2.receive_data(data):
+            if isinstance(event, h2.events.RequestReceived):
+                self.paths[event.stream_id] = dict(event.headers)[b":path"].decode()
+                type(self).most_streams = max(self.most_streams, len(self.paths))
+            elif isinstance(event, h2.events.StreamEnded):
+                loop = asyncio.get_running_loop()
+                loop.call_later(0.002, self.answer, event.stream_id)
+        self.flush()
+
+    def answer(self, number: int) -> None:
+        """Answer one stream as its path asks."""
+        if self.transport.is_closing():
+            return
+        path = self.paths.pop(number)
+        self.asked[path] += 1
+        wish = path.rpartition("/")[2].partition("-")[0]
+        if wish == "close":
+            self.transport.close()
+            return
+        headers = [(":status", "400" if wish == "long" else "200"), ("x-path", path)]
+        self.h2.send_headers(number, headers, end_stream=wish != "long")
+        if wish == "long":
+            self.h2.send_data(number, b"x" * MAX_BODY_BYTES * 2, end_stream=True)
+        self.flush()
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Make a certificate authority that vouches for loopback."""
+    return Authority.open(tmp_path_factory.mktemp("authority"))
+
+
+@asynccontextmanager
+async def serve(
+    authority: Authority, protocol: Callable[[], asyncio.Protocol], *, alpn: str = "h2"
+) -> AsyncIterator[str]:
+    """Run a TLS server on a free port; give its address."""
+    context = authority.server_context()
+    context.set_alpn_protocols([alpn])
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(protocol, "127.0.0.1", 0, ssl=context)
+    try:
+        yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+
+
+def counting(limit: int = 100) -> type[Server]:
+    """Return a server class with counters of its own."""
+    return type("Counting", (Server,), {"limit": limit, "asked": Counter()})
+
+
+@dataclass
+class Ask:
+    """An open pool, and how to ask over it."""
+
+    pool: Pool[str]
+    send: Callable[[list[str]], Coroutine[Any, Any, list[End]]]
+
+    async def __call__(self, paths: list[str]) -> list[End]:
+        """Send one request for each path and return the ends, in the order of the paths."""
+        return await self.send(paths)
+
+
+async def send(endpoint: Endpoint, paths: list[str], limits: Limits = QUICK) -> list[End]:
+    """Send one request for each path and return the ends, in the order of the paths."""
+    async with opened(endpoint, limits) as ask:
+        return await ask(paths)
+
+
+@asynccontextmanager
+async def opened(endpoint: Endpoint, limits: Limits = QUICK) -> AsyncIterator[Ask]:
+    """Give a function that sends over one pool; each end must come exactly once."""
+    ends: dict[str, End] = {}
+    arrived = asyncio.Event()
+
+    def finish(path: str, end: End) -> None:
+        assert path not in ends
+        ends[path] = end
+        arrived.set()
+
+    pool: Pool[str] = Pool(
+        endpoint, limits, prepare=lambda path: Request(path, [b"x-test: 1"], b"{}"), finish=finish
+    )
+
+    async def ask(paths: list[str]) -> list[End]:
+        pool.submit(paths)
+        async with asyncio.timeout(15):
+            while any(path not in ends for path in paths):
+                arrived.clear()
+                await arrived.wait()
+        return [ends[path] for path in paths]
+
+    try:
+        yield Ask(pool, ask)
+    finally:
+        await pool.close()
+
+
+def paths(count: int, wish: str = "ok") -> list[str]:
+    """Return as many different paths."""
+    return [f"/{wish}-{number}" for number in range(count)]
+
+
+def run(story: Callable[[], Awaitable[Any]]) -> Any:
+    """Run a story in the standard loop."""
+
+    async def told() -> Any:
+        return await story()
+
+    return asyncio.run(told())
+
+
+@pytest.mark.parametrize("new_loop", LOOPS.values(), ids=LOOPS)
+def test_every_request_is_answered(
+    authority: Authority, new_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    """Requests and answers belong together, over one connection, on either event loop."""
+    server = counting()
+
+    async def story() -> None:
+        async with serve(authority, server) as url:
+            ends = await send(Endpoint(url, authority.ca_file), paths(500))
+        assert [end for end in ends if not isinstance(end, Answer)] == []
+        assert [end.headers()["x-path"] for end in ends if isinstance(end, Answer)] == paths(500)
+        assert {end.status for end in ends if isinstance(end, Answer)} == {200}
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(story())
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize("limit", [1, 2, 7, 50, 1000])
+def test_the_server_limit_is_kept(authority: Authority, limit: int) -> None:
+    """There are never more streams than the server allows, and no second connection."""
+    server = counting(limit)
+
+    async def story() -> None:
+        async with serve(authority, server) as url:
+            ends = await send(Endpoint(url, authority.ca_file), paths(150))
+        assert all(isinstance(end, Answer) for end in ends)
+
+    run(story)
+    assert server.most_streams <= limit
+    assert server.connections == 1
+    assert set(server.asked.values()) == {1}
+
+
+def test_several_connections_share_the_work(authority: Authority) -> None:
+    """With more to send than one connection takes, as many are opened as are allowed."""
+    server = counting(10)
+
+    async def story() -> None:
+        limits = Limits(connections=3, in_flight=10, request_timeout=5)
+        async with serve(authority, server) as url:
+            ends = await send(Endpoint(url, authority.ca_file), paths(600), limits)
+        assert all(isinstance(end, Answer) for end in ends)
+
+    run(story)
+    assert server.connections == 3
+
+
+def test_a_renewed_pool_uses_a_new_connection(authority: Authority) -> None:
+    """What is submitted after renew() goes over a connection of its own; all is answered."""
+    server = counting()
+
+    async def story() -> None:
+        async with (
+            serve(authority, server) as url,
+            opened(Endpoint(url, authority.ca_file)) as ask,
+        ):
+            first = asyncio.create_task(ask(paths(100, "first")))
+            await asyncio.sleep(0.02)
+            ask.pool.renew()
+            ends = [*await ask(paths(50, "second")), *await first]
+            assert all(isinstance(end, Answer) for end in ends)
+
+    run(story)
+    assert server.connections == 2
+
+
+def test_a_connection_closed_while_idle_is_replaced(authority: Authority) -> None:
+    """A server that hangs up between two sends costs nothing but a new connection."""
+    server = counting()
+
+    async def story() -> None:
+        async with (
+            serve(authority, server) as url,
+            opened(Endpoint(url, authority.ca_file)) as ask,
+        ):
+            await ask(["/ok-1"])
+            assert isinstance((await ask(["/close-1"]))[0], Lost)
+            await asyncio.sleep(0.05)
+            assert isinstance((await ask(["/ok-2"]))[0], Answer)
+
+    run(story)
+    assert server.asked == {"/ok-1": 1, "/close-1": 1, "/ok-2": 1}
+
+
+def test_a_long_answer_is_cut_off(authority: Authority) -> None:
+    """Of an answer that is far too long the status is kept, and not more than the limit."""
+
+    async def story() -> None:
+        async with serve(authority, counting()) as url:
+            long, short = await send(Endpoint(url, authority.ca_file), ["/long-1", "/ok-1"])
+        assert isinstance(long, Answer)
+        assert isinstance(short, Answer)
+        assert long.status == 400
+        assert len(long.body) <= MAX_BODY_BYTES
+
+    run(story)
+
+
+def test_a_server_of_an_unknown_authority_is_refused(authority: Authority, tmp_path: Path) -> None:
+    """A certificate of another authority ends the attempt before anything is sent."""
+    other = Authority.open(tmp_path / "other")
+    server = counting()
+
+    async def story() -> None:
+        async with serve(authority, server) as url:
+            ends = await send(Endpoint(url, other.ca_file), paths(3))
+            ends += await send(Endpoint(url), paths(3))
+        assert {(type(end), end[0]) for end in ends} == {(NotSent, "certificate not trusted")}
+
+    run(story)
+    assert not server.asked
+
+
+def test_a_server_of_another_name_is_refused(authority: Authority) -> None:
+    """A certificate that is not for the host asked for ends the attempt."""
+    server = counting()
+
+    async def story() -> None:
+        async with serve(authority, server) as url:
+            other = url.replace("127.0.0.1", "127.0.0.2")
+            reached = await asyncio.get_running_loop().create_server(
+                server,
+                "127.0.0.2",
+                int(url.rpartition(":")[2]),
+                ssl=authority.server_context(),
+            )
+            async with reached:
+                (end,) = await send(Endpoint(other, authority.ca_file), ["/ok-1"])
+        assert isinstance(end, NotSent)
+        assert end.reason == "certificate not trusted"
+
+    run(story)
+    assert not server.asked
+
+
+class Old(asyncio.Protocol):
+    """A server that knows HTTP/1.1 alone, and whatever it is asked says yes."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self.transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Say yes."""
+        assert data
+        self.transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+
+
+@pytest.mark.parametrize("alpn", ["http/1.1", "nothing"])
+def test_http1_is_refused(authority: Authority, alpn: str) -> None:
+    """A server without HTTP/2 never counts as having answered."""
+
+    async def story() -> None:
+        async with serve(authority, Old, alpn=alpn) as url:
+            ends = await send(Endpoint(url, authority.ca_file), paths(3))
+        assert not any(isinstance(end, Answer) for end in ends)
+
+    run(story)
+
+
+class Mute(asyncio.Protocol):
+    """Takes the connection and never says a word."""
+
+
+def test_a_mute_port_ends_in_time() -> None:
+    """A port where TLS never begins ends as not sent, within the timeout for connecting."""
+
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(Mute, "127.0.0.1", 0)
+        async with server:
+            port = server.sockets[0].getsockname()[1]
+            started = loop.time()
+            ends = await send(Endpoint(f"https://127.0.0.1:{port}"), paths(20))
+            assert loop.time() - started < 0.9
+        assert {(type(end), end[0]) for end in ends} == {(NotSent, "timeout")}
+
+    run(story)
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [("https://127.0.0.1:1", "cannot connect"), ("https://nowhere.invalid", "host not found")],
+)
+def test_an_unreachable_host_is_told_at_once(url: str, reason: str) -> None:
+    """Where nothing listens, all that waits ends as not sent, with what to do about it."""
+
+    async def story() -> None:
+        async with opened(Endpoint(url), Limits(request_timeout=5)) as ask:
+            ends = await ask(paths(100))
+            assert {(type(end), end[0]) for end in ends} == {(NotSent, reason)}
+            assert "Check" in ends[0][1]
+            assert ask.pool.opened <= 2
+
+    run(story)
+
+
+def test_proxies_of_the_environment_are_not_used(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy named in the environment does not see a push."""
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
+    monkeypatch.setenv("all_proxy", "http://127.0.0.1:1")
+
+    async def story() -> None:
+        async with serve(authority, counting()) as url:
+            (end,) = await send(Endpoint(url, authority.ca_file), ["/ok-1"])
+        assert isinstance(end, Answer)
+
+    run(story)
+
+
+def test_trusted_certificates_come_from_the_environment_first(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SSL_CERT_FILE names the trusted certificates; without it the machine's own are found."""
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    assert ssl.create_default_context(cafile=str(trusted_certificates())).get_ca_certs()
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.ca_file))
+    assert trusted_certificates() == authority.ca_file
+
+    async def story() -> None:
+        async with serve(authority, counting()) as url:
+            (end,) = await send(Endpoint(url), ["/ok-1"])
+        assert isinstance(end, Answer)
+
+    run(story)
+
+
+def test_what_is_no_longer_wanted_is_not_sent(authority: Authority) -> None:
+    """An item whose preparation says no is dropped; the others are sent."""
+    server = counting()
+    ends: list[tuple[int, End]] = []
+
+    async def story() -> None:
+        async with serve(authority, server) as url:
+            pool: Pool[int] = Pool(
+                Endpoint(url, authority.ca_file),
+                QUICK,
+                prepare=lambda item: Request(f"/ok-{item}", [], b"{}") if item % 2 else None,
+                finish=lambda item, end: ends.append((item, end)),
+            )
+            pool.submit(range(100))
+            await pool.close()
+            with pytest.raises(GatewayError, match="closed"):
+                pool.submit([1])
+
+    run(story)
+    assert sorted(item for item, _ in ends) == list(range(1, 100, 2))
+    assert len(server.asked) == 50
