@@ -14,6 +14,7 @@
     ├── CredentialError         a key or certificate cannot be read, or does not fit
     │   └── MissingCredentialError
     ├── RegistryError           a user or a session cannot be found or written as asked
+    ├── WebhookError            a webhook cannot be read, written or called as asked
     ├── StorageError            the database or the home folder cannot be used
     │   ├── DatabaseLockedError
     │   ├── DatabaseFullError
@@ -131,6 +132,13 @@ class RegistryError(HandbellError):
     """A user or a session cannot be found or written as asked."""
 
     code = "registry-invalid"
+    status = 422
+
+
+class WebhookError(HandbellError):
+    """A webhook cannot be read, written or called as asked."""
+
+    code = "webhook-invalid"
     status = 422
 
 

@@ -127,6 +127,12 @@ class Settings(BaseSettings):
         description="Pushes on their way at once per connection; the server may allow fewer.",
     )
 
+    webhook_allow_private: bool = Field(
+        default=False,
+        description="Whether webhooks may call addresses that are not public, and loopback over "
+        "plain HTTP: 1 or 0.",
+    )
+
     @field_validator("home")
     @classmethod
     def _expand(cls, home: Path) -> Path:

@@ -254,5 +254,52 @@ deliveries: Final = Table(
     sqlite_with_rowid=False,
 )
 
+webhooks: Final = Table(
+    "webhooks",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("app_id", _Id, ForeignKey("apps.id", ondelete="CASCADE"), nullable=False),
+    Column("url", Text, nullable=False),
+    Column("sealed_secret", LargeBinary, nullable=False),
+    # The names of the events it is called for, separated by commas.
+    Column("events", Text, nullable=False),
+    Column("is_enabled", Boolean, nullable=False, server_default=text("true")),
+    _instant("created_at", required=True),
+    UniqueConstraint("app_id", "url"),
+)
+
+webhook_calls: Final = Table(
+    "webhook_calls",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("webhook_id", _Id, ForeignKey("webhooks.id", ondelete="CASCADE"), nullable=False),
+    # The name that the receiver knows it by; the same for every repeat.
+    Column("message_id", Text, nullable=False, unique=True),
+    Column("body", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    # When it is to be made; while it is being made, when the lease of who makes it ends.
+    _instant("due_at"),
+    Column("lease", Text, nullable=True),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("last_status", Integer, nullable=True),
+    Column("last_reason", Text, nullable=True),
+    _instant("created_at", required=True),
+    _instant("finished_at"),
+    CheckConstraint("state IN ('queued', 'sending', 'sent', 'failed')", name="state"),
+    Index("ix_webhook_calls_webhook_id", "webhook_id"),
+    Index(
+        "ix_webhook_calls_due_at",
+        "due_at",
+        sqlite_where=text("due_at IS NOT NULL"),
+        postgresql_where=text("due_at IS NOT NULL"),
+    ),
+    Index(
+        "ix_webhook_calls_finished_at",
+        "finished_at",
+        sqlite_where=text("finished_at IS NOT NULL"),
+        postgresql_where=text("finished_at IS NOT NULL"),
+    ),
+)
+
 ADDRESSED: Final = 1 << 52
 """Delivery numbers below this are ids of sessions."""

@@ -5,6 +5,7 @@ event with a count, so that telling costs less than sending. Instants are UNIX s
 """
 
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -47,6 +48,7 @@ class DeliveryFailed(Event):
     reason: str
     status: int | None
     attempts: int
+    environment: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +60,7 @@ class DeliveryHeld(Event):
     reason: str
     until: float
     attempts: int
+    environment: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +104,11 @@ class CircuitClosed(Event):
 
 
 Hook = Callable[[Event], object]
+
+
+def name_of(kind: type[Event]) -> str:
+    """Return what an event is called outside: ``delivery.failed`` for :class:`DeliveryFailed`."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", ".", kind.__name__).lower()
 
 
 class Hooks:

@@ -21,6 +21,8 @@ def upgrade() -> None:
     _create_idempotency()
     _create_workers()
     _create_shards()
+    _create_webhooks()
+    _create_webhook_calls()
 
 
 def _create_apps() -> None:
@@ -255,3 +257,61 @@ def _create_shards() -> None:
     )
     op.create_index("ix_shards_urgency_due_at", "shards", ["urgency", "due_at"], unique=False)
     op.create_index("ix_shards_notification_id", "shards", ["notification_id"], unique=False)
+
+
+def _create_webhooks() -> None:
+    op.create_table(
+        "webhooks",
+        sa.Column("id", _ID, nullable=False),
+        sa.Column("app_id", _ID, nullable=False),
+        sa.Column("url", sa.Text(), nullable=False),
+        sa.Column("sealed_secret", sa.LargeBinary(), nullable=False),
+        sa.Column("events", sa.Text(), nullable=False),
+        sa.Column("is_enabled", sa.Boolean(), server_default=sa.text("true"), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["app_id"], ["apps.id"], name=op.f("fk_webhooks_app_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_webhooks")),
+        sa.UniqueConstraint("app_id", "url", name=op.f("uq_webhooks_app_id_url")),
+    )
+
+
+def _create_webhook_calls() -> None:
+    op.create_table(
+        "webhook_calls",
+        sa.Column("id", _ID, nullable=False),
+        sa.Column("webhook_id", _ID, nullable=False),
+        sa.Column("message_id", sa.Text(), nullable=False),
+        sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("due_at", sa.BigInteger(), nullable=True),
+        sa.Column("lease", sa.Text(), nullable=True),
+        sa.Column("attempts", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("last_status", sa.Integer(), nullable=True),
+        sa.Column("last_reason", sa.Text(), nullable=True),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("finished_at", sa.BigInteger(), nullable=True),
+        sa.CheckConstraint(
+            "state IN ('queued', 'sending', 'sent', 'failed')",
+            name=op.f("ck_webhook_calls_state"),
+        ),
+        sa.ForeignKeyConstraint(
+            ["webhook_id"],
+            ["webhooks.id"],
+            name=op.f("fk_webhook_calls_webhook_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_webhook_calls")),
+        sa.UniqueConstraint("message_id", name=op.f("uq_webhook_calls_message_id")),
+    )
+    op.create_index("ix_webhook_calls_webhook_id", "webhook_calls", ["webhook_id"], unique=False)
+    for column in ("due_at", "finished_at"):
+        op.create_index(
+            f"ix_webhook_calls_{column}",
+            "webhook_calls",
+            [column],
+            unique=False,
+            sqlite_where=sa.text(f"{column} IS NOT NULL"),
+            postgresql_where=sa.text(f"{column} IS NOT NULL"),
+        )
