@@ -1,0 +1,170 @@
+"""The programs that are measured, and how each is built and run."""
+
+import json
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from handbell.creation.notification import Notification
+from handbell.gateways.apns.payload import compose
+
+from . import seed
+from .job import Job, Result
+from .rig import Rig, RigError
+
+ROOT: Final = Path(__file__).parents[1]
+PEERS: Final = Path(__file__).parent / "peers"
+LONGEST_SECONDS: Final = 900
+H2LOAD: Final = "h2load, as good as it gets"
+GATEWAY: Final = "Handbell's gateway"
+ENGINE: Final = "Handbell's whole engine"
+STANDARD: Final = ", standard loop"
+GO: Final = "Go, sideshow/apns2"
+AIOAPNS: Final = "Python, aioapns"
+NODE: Final = "Node, apns2"
+
+_FINISHED: Final = re.compile(r"finished in .*?, ([\d.]+) req/s")
+_CODES: Final = re.compile(r"status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx")
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One line of the table: a name, how many pushes make a round, and how a round is run."""
+
+    name: str
+    count: int
+    run: Callable[[Job], Result]
+    in_flight: int = 200
+    loop: str = "uvloop"
+
+
+def measured(rig: Rig, program: Program, sink: str) -> Result:
+    """Return one round of a program against a sink, with what the sink used of its core.
+
+    Raises :class:`~bench.rig.RigError` when the program fails, or does not account for each push.
+    """
+    job = replace(rig.job(sink, program.count), in_flight=program.in_flight, loop=program.loop)
+    before = rig.sink_cpu()
+    result = program.run(job)
+    if result.pushes != program.count:
+        raise RigError(f"{program.name} answered for {result.pushes} of {program.count} pushes")
+    return replace(result, sink_cpu=rig.sink_cpu() - before)
+
+
+def gateway(job: Job) -> Result:
+    """Run a round of Handbell's gateway alone."""
+    return Result.read(_output([sys.executable, "-m", "bench.ours", "gateway", job.text()]))
+
+
+def engine_over(home: Path) -> Callable[[Job], Result]:
+    """Return what runs a broadcast over a fresh copy of a home each time."""
+
+    def run(job: Job) -> Result:
+        copy = seed.copy_home(home, home.with_name("round"))
+        job = replace(job, home=str(copy))
+        return Result.read(_output([sys.executable, "-m", "bench.ours", "engine", job.text()]))
+
+    return run
+
+
+def aioapns(job: Job) -> Result:
+    """Run a round of aioapns."""
+    return Result.read(_output([sys.executable, "-m", "bench.peers.aioapns_client", job.text()]))
+
+
+def build_go(folder: Path) -> Callable[[Job], Result]:
+    """Build the program around Go's apns2, and return what runs it."""
+    shutil.copytree(PEERS / "apns2", folder)
+    _output(["go", "build", "-o", "program", "."], folder=folder)
+    return lambda job: Result.read(_output([str(folder / "program"), job.text()]))
+
+
+def build_node(folder: Path) -> Callable[[Job], Result]:
+    """Install node's apns2 into the folder, and return what runs the program around it."""
+    shutil.copytree(PEERS / "node-apns2", folder)
+    quiet = ["--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error"]
+    _output(["npm", "install", *quiet], folder=folder)
+    return lambda job: Result.read(_output(["node", str(folder / "main.mjs"), job.text()]))
+
+
+def h2load(job: Job) -> Result:
+    """Run h2load with the same requests; it sends what it is given, and reads nothing but status."""
+    folder = Path(job.tokens).parent
+    addresses, body = folder / "addresses", folder / "body"
+    if not body.exists():
+        body.write_bytes(_payload(job))
+    tokens = job.read_tokens()[: job.count]
+    addresses.write_text("".join(f"{job.url}/3/device/{token}\n" for token in tokens))
+    headers = {
+        "authorization": "bearer " + "0" * 180,
+        "apns-topic": job.topic,
+        "apns-push-type": "alert",
+        "apns-priority": "10",
+        "content-type": "application/json",
+    }
+    command = ["h2load", "-n", str(job.count), "-c", "1", "-t", "1", "-m", str(job.in_flight)]
+    command += ["-i", str(addresses), "-d", str(body)]
+    for name, value in headers.items():
+        command += ["-H", f"{name}: {value}"]
+    before = _children_seconds()
+    output = _output(command)
+    return _read_h2load(output, _children_seconds() - before)
+
+
+def clean_environment(**more: str) -> dict[str, str]:
+    """Return the environment without this user's own Handbell, and with what is given."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("HANDBELL_")}
+    return kept | more
+
+
+def pinned(path: Path, package: str) -> str:
+    """Return the version of a package that a peer's ``package.json`` names."""
+    return str(json.loads(path.read_text())["dependencies"][package])
+
+
+def _payload(job: Job) -> bytes:
+    notification = Notification.read({"title": job.title, "body": job.body})
+    return compose(notification, bundle_id=job.topic, now=0).payload
+
+
+def _read_h2load(output: str, cpu_seconds: float) -> Result:
+    rate, codes = _FINISHED.search(output), _CODES.search(output)
+    if rate is None or codes is None:
+        raise RigError(f"h2load said something unexpected: {output[-500:]}")
+    accepted, *refused = (int(number) for number in codes.groups())
+    return Result(
+        accepted=accepted,
+        refused=sum(refused),
+        seconds=(accepted + sum(refused)) / float(rate[1]),
+        cpu_seconds=cpu_seconds,
+    )
+
+
+def _children_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def _output(command: list[str], *, folder: Path = ROOT) -> str:
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            cwd=folder,
+            env=clean_environment(),
+            timeout=LONGEST_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise RigError(f"{command[0]} took longer than {LONGEST_SECONDS} s") from None
+    if done.returncode:
+        raise RigError(f"{' '.join(command)} failed: {done.stderr.strip()[-2000:]}")
+    return done.stdout

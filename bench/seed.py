@@ -1,0 +1,75 @@
+"""A Handbell home with an app, its key and as many sessions as wanted, made by SQL alone."""
+
+import shutil
+import sqlite3
+import time
+from pathlib import Path
+from typing import Final
+
+from handbell.apps.credentials import read_auth_key
+from handbell.settings import DATABASE_FILE, Settings
+from handbell.system import System
+
+from .job import Job
+
+MAIL: Final = "user{}@example.com"
+
+_NUMBERS: Final = """
+WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < :count)
+"""
+_USERS: Final = f"""
+{_NUMBERS}
+INSERT INTO users (id, app_id, mail, created_at)
+SELECT n, :app, replace(:mail, '{{}}', n), :at FROM numbers
+"""
+_SESSIONS: Final = f"""
+{_NUMBERS}
+INSERT INTO sessions (id, app_id, user_id, token, platform, environment, status, locale, time_zone,
+                      device, created_at, registered_at)
+SELECT n, :app, n, lower(hex(randomblob(32))), 'ios', 'production', 'active', 'en', 'Europe/Paris',
+       'iPhone', :at, :at FROM numbers
+"""
+
+
+def settings(job: Job) -> Settings:
+    """Return the settings of a home for one of the sinks."""
+    home = Path(job.home)
+    return Settings.load(
+        home=home,
+        database_url=f"sqlite:///{home / DATABASE_FILE}",
+        apns_production_url=job.url,
+        # The same sink under its other name, so that it is another host to the engine.
+        apns_development_url=job.url.replace("127.0.0.1", "localhost"),
+        apns_ca_file=Path(job.ca_file),
+        in_flight=job.in_flight,
+    )
+
+
+def make_home(job: Job) -> None:
+    """Make the job's home, with ``job.count`` users who have one active session each."""
+    system = System(settings(job))
+    app = system.apps.add(job.team_id, job.topic, name="Bench")
+    key = read_auth_key(job.key_file, team_id=job.team_id, key_id=job.key_id)
+    system.apps.add_credential(app, key)
+    system.database.close()
+    _fill(Path(job.home) / DATABASE_FILE, app.row or 0, job.count)
+
+
+def _fill(path: Path, app: int, count: int) -> None:
+    at = int(time.time() * 1000) - 60_000
+    values = {"app": app, "count": count, "mail": MAIL, "at": at}
+    connection = sqlite3.connect(path, isolation_level=None)
+    for pragma in ("synchronous = OFF", "cache_size = -1000000", "temp_store = MEMORY"):
+        connection.execute(f"PRAGMA {pragma}")
+    connection.execute("BEGIN")
+    connection.execute(_USERS, values)
+    connection.execute(_SESSIONS, values)
+    connection.execute("COMMIT")
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+
+
+def copy_home(source: Path, target: Path) -> Path:
+    """Copy a home, so that each round begins with the same."""
+    shutil.rmtree(target, ignore_errors=True)
+    return Path(shutil.copytree(source, target))
