@@ -43,6 +43,7 @@ _STREAM_ONLY: Final = frozenset({_HTTP2_STREAM, pycurl.E_FILESIZE_EXCEEDED, pycu
 _FIRST_WINDOW: Final = 16
 _PATIENCE_SECONDS: Final = 1.0
 _RESENDS: Final = 3
+_MAX_IDLE_SECONDS: Final = 24 * 3600  # libcurl alone would not use it again after two minutes
 _CONNECTION_TRIES: Final = 3
 _REST_SECONDS: Final = 0.1
 _MAX_REST_SECONDS: Final = 15.0
@@ -219,8 +220,10 @@ class _Connection(Generic[T]):
         self.answered_at: float | None = None
         self.is_draining = False
         self.failure: NotSent | Lost | None = None
+        self._is_gated = True
         self._doubted_at: float | None = None
-        self._was_fed = False
+        self._fed_up_to = 0
+        self._proven = 0
         self._idle: list[_Slot[T]] = []
         self._sockets: list[socket.socket] = []
         self._timer: asyncio.Handle | None = None
@@ -238,25 +241,34 @@ class _Connection(Generic[T]):
 
     def take(self, backlog: deque[T]) -> bool:
         """Put as much of the backlog on the wire as the window allows; say whether any was."""
-        if self._was_fed:
+        if self._fed_up_to:
             self._doubted_at = None
-            self._was_fed = False
+            self._proven = max(self._proven, self._fed_up_to)
+            self._fed_up_to = 0
         if not self.has_room or not backlog:
             return False
         room = 1 if self._doubted_at else self.window.size - len(self.in_flight)
         now = self.loop.time()
-        while room > 0 and backlog:
-            item = backlog.popleft()
-            request = self.pool.prepare(item)
-            if request is not None:
-                self._start(item, request, now)
-                room -= 1
-                self._was_fed = True
-        if self._was_fed:
+        started = 0
+        while started < room and backlog:
+            started += self._begin(backlog.popleft(), now)
+        if started:
+            self._fed_up_to = len(self.in_flight)
             self._cork(1)
             self._act(pycurl.SOCKET_TIMEOUT, 0)
             self._cork(0)
-        return self._was_fed
+        return started > 0
+
+    def _begin(self, item: T, now: float) -> bool:
+        """Start one item, unless it is no longer wanted or cannot be written as a request."""
+        try:
+            request = self.pool.prepare(item)
+            if request is not None:
+                self._start(item, request, now)
+        except (ValueError, TypeError, pycurl.error) as error:
+            self.pool.end(item, NotSent("request cannot be made", str(error)))
+            return False
+        return request is not None
 
     def _cork(self, is_on: int) -> None:
         """Let the kernel send a round of requests together: a quarter less CPU for each."""
@@ -276,9 +288,9 @@ class _Connection(Generic[T]):
         slot.item = item
         slot.started = now
         slot.is_refused = False
+        self._multi.add_handle(easy)
         self.in_flight[easy] = slot
         self.pool.requests += 1
-        self._multi.add_handle(easy)
 
     def _new_slot(self) -> _Slot[T]:
         slot: _Slot[T] = _Slot(self.pool.new_handle())
@@ -345,7 +357,7 @@ class _Connection(Generic[T]):
 
     def _finish(self, easy: pycurl.Curl) -> None:
         slot = self._release(easy)
-        if self.window.size == 1:
+        if self._is_gated:
             self._first_answer(easy)
         self.window.widen()
         body = b"".join(slot.chunks) if slot.chunks else b""
@@ -361,6 +373,7 @@ class _Connection(Generic[T]):
         return slot
 
     def _first_answer(self, easy: pycurl.Curl) -> None:
+        self._is_gated = False
         self.window.open()
         port = easy.getinfo(pycurl.LOCAL_PORT)
         # Of the addresses that were tried at the same time, only one carries the connection.
@@ -399,10 +412,14 @@ class _Connection(Generic[T]):
     def _make_room(self, crowded: list[T]) -> None:
         """Put back what the connection did not take: its limit is reached, or it is closing."""
         self.pool.put_back(crowded)
-        self._was_fed = False
-        self._doubted_at = self._doubted_at or self.loop.time()
-        self.window.shrink(len(self.in_flight))
-        self.is_draining |= not self.in_flight
+        self._fed_up_to = 0
+        left = len(self.in_flight)
+        if left < self._proven:
+            # It took more before. Whether its limit fell or it is closing, the next try will show.
+            self._doubted_at = self._doubted_at or self.loop.time()
+        self._proven = left
+        self.window.shrink(left)
+        self.is_draining |= not left
 
     def _is_connected(self) -> bool:
         return self.answered_at is not None or self._has_peer()
@@ -420,7 +437,7 @@ class _Connection(Generic[T]):
         oldest = next(iter(self.in_flight.values()), None)
         if oldest is None:
             return
-        if self.window.size == 1 and now - oldest.started > self._patience:
+        if self._is_gated and now - oldest.started > self._patience:
             self._open_gate(oldest)
         if now - oldest.started > self.pool.limits.request_timeout:
             self.is_draining |= self.answered_at is None or self.answered_at < oldest.started
@@ -673,6 +690,7 @@ class Pool(Generic[T]):
             (pycurl.CAINFO, str(endpoint.ca_file or trusted_certificates())),
             (pycurl.CONNECTTIMEOUT_MS, max(1, int(self.limits.connect_timeout * 1000))),
             (pycurl.DNS_CACHE_TIMEOUT, -1),
+            (pycurl.MAXAGE_CONN, _MAX_IDLE_SECONDS),
             (pycurl.TCP_KEEPALIVE, 1),
             (pycurl.TCP_KEEPIDLE, 60),
             (pycurl.TCP_KEEPINTVL, 20),

@@ -284,10 +284,12 @@ def _shared_headers(message: Message, token: str | None) -> list[bytes]:
     headers = [_line(name, value) for name, value in message.headers]
     if token is not None:
         headers.append(_line(AUTHORIZATION, f"bearer {token}"))
-    return [*headers, b"accept:"]
+    return headers
 
 
 def _line(name: str, value: str) -> bytes:
+    if not value.isprintable():
+        raise ValueError(f"the header {name} has a character that cannot be sent")
     return f"{name}: {value}".encode()
 
 
