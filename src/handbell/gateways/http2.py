@@ -78,7 +78,7 @@ class Limits:
 
     ``in_flight`` is per connection. A request ends within ``request_timeout`` after it was handed
     to the connection; what still waits for its turn ends as not sent when nothing at all was
-    answered for that long.
+    answered for twice as long.
     """
 
     connections: int = 1
@@ -414,8 +414,9 @@ class _Connection(Generic[T]):
         self.pool.put_back(crowded)
         self._fed_up_to = 0
         left = len(self.in_flight)
-        if left < self._proven:
-            # It took more before. Whether its limit fell or it is closing, the next try will show.
+        if left < self._proven or self.answered_at is None:
+            # It took more before, or never answered: has its limit fallen, or is it closing? The
+            # next try will show.
             self._doubted_at = self._doubted_at or self.loop.time()
         self._proven = left
         self.window.shrink(left)
@@ -659,7 +660,7 @@ class Pool(Generic[T]):
         try:
             for connection in self._connections:
                 connection.sweep(now)
-            if now - self.answered_at > self.limits.request_timeout:
+            if now - self.answered_at > 2 * self.limits.request_timeout:
                 self._give_up(NotSent("stalled", "The server has stopped answering; try later"))
         finally:
             self._is_settling = False
