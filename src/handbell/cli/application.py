@@ -7,7 +7,7 @@ import typer
 
 from handbell._version import __version__
 
-from . import app, demo, doctor, import_4d, key, send, session, twin
+from . import app, demo, doctor, import_4d, key, send, session, twin, webhook
 from .context import use_home
 from .output import Json, write_json
 
@@ -51,5 +51,6 @@ application.command("send")(send.send)
 application.add_typer(app.commands, name="app")
 application.add_typer(key.commands, name="key")
 application.add_typer(session.commands, name="session")
+application.add_typer(webhook.commands, name="webhook")
 application.command("import-4d")(import_4d.import_4d)
 application.command("doctor")(doctor.doctor)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from uuid import uuid4
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, func, select, update
@@ -159,7 +159,9 @@ class WebhookSender:
 
     async def _end(self) -> None:
         self._stop.set()
-        ending = [*self._running.values(), *([self._taking] if self._taking else [])]
+        ending: list[asyncio.Future[Any]] = list(self._running.values())
+        if self._taking is not None:
+            ending.append(self._taking)
         if ending:
             # A resolver may hang for longer; a thread that is in it only finds the stop.
             await asyncio.wait(ending, timeout=_STOP_SECONDS)
@@ -196,8 +198,6 @@ class WebhookSender:
             _log.warning(
                 "The end of a call of webhook %d was not stored: %s", call.webhook_id, error
             )
-        except Exception:
-            _log.exception("A call of webhook %d failed in a way of our own", call.webhook_id)
         finally:
             del self._running[call.webhook_id]
 

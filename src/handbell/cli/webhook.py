@@ -1,0 +1,136 @@
+"""``handbell webhook``: whom an app's own back end is told through."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from handbell._text import count
+
+from .context import system
+from .output import AppOption, Json, local_time, write_json, write_table
+
+if TYPE_CHECKING:
+    from handbell.delivery.webhooks import Standing, WebhookStore
+    from handbell.system import System
+
+commands = typer.Typer(
+    help="Addresses of your own back end that are told what failed.", no_args_is_help=True
+)
+
+WebhookId = Annotated[int, typer.Argument(help="The webhook's number, as `webhook list` shows it.")]
+
+
+@commands.command()
+def add(
+    url: Annotated[str, typer.Argument(help="The https address to call.")],
+    *,
+    app: AppOption = None,
+    events: Annotated[
+        str,
+        typer.Option(
+            help="What to tell: delivery.failed, session.closed, session.quarantined, "
+            "circuit.opened, circuit.closed; separated by commas.",
+            show_default="all of them",
+        ),
+    ] = "",
+    as_json: Json = False,
+) -> None:
+    """Add a webhook. Its secret is shown now and never again."""
+    parts = system()
+    found = parts.apps.find(app or parts.settings.app)
+    names = [name for name in events.split(",") if name.strip()]
+    webhook, secret = _store(parts).add(found, url, events=names)
+    if as_json:
+        write_json({"webhook": webhook, "secret": secret})
+        return
+    typer.echo(f"Webhook {webhook.id} of {found.id} is called for {', '.join(webhook.events)}.")
+    typer.echo(f"Secret: {secret}")
+    typer.echo(f"Next: handbell webhook test {webhook.id}")
+
+
+@commands.command("list")
+def list_webhooks(*, app: AppOption = None, as_json: Json = False) -> None:
+    """List webhooks and how their calls stand; of all apps unless one is named."""
+    parts = system()
+    store = _store(parts)
+    webhooks = store.list(parts.apps.find(app) if app else None)
+    standings = store.standings()
+    if as_json:
+        write_json([{"webhook": one, "calls": standings.get(one.id)} for one in webhooks])
+        return
+    write_table(
+        ["webhook", "app", "address", "state", "waiting", "given up", "last answer", "added"],
+        (
+            [
+                one.id,
+                one.app,
+                one.url,
+                "on" if one.is_enabled else "off",
+                *_calls(standings.get(one.id)),
+                local_time(one.created_at),
+            ]
+            for one in webhooks
+        ),
+        "There is no webhook yet. Add one with: handbell webhook add URL",
+    )
+
+
+@commands.command()
+def remove(webhook_id: WebhookId) -> None:
+    """Remove a webhook and the calls that wait for it."""
+    _store(system()).remove(webhook_id)
+    typer.echo(f"Removed webhook {webhook_id}.")
+
+
+@commands.command("test")
+def call_once(webhook_id: WebhookId, *, as_json: Json = False) -> None:
+    """Call a webhook once with the event `test`, and say what it answered."""
+    from handbell.delivery.outbound import Outbound  # noqa: PLC0415 - heavy
+    from handbell.delivery.webhook_sender import WebhookSender  # noqa: PLC0415
+
+    parts = system()
+    webhook = _store(parts).find(webhook_id)
+    outbound = Outbound(allow_private=parts.settings.webhook_allow_private)
+    sender = WebhookSender(parts.database, parts.vault, outbound=outbound, now=parts.now)
+    answer = sender.send_test(webhook)
+    if as_json:
+        write_json({"taken": answer.is_success, "status": answer.status, "reason": answer.reason})
+    else:
+        taken = "took it" if answer.is_success else "did not take it"
+        typer.echo(f"{webhook.url} {taken}: {answer.reason}")
+    if not answer.is_success:
+        raise typer.Exit(1)
+
+
+@commands.command()
+def enable(webhook_id: WebhookId) -> None:
+    """Switch a webhook on again."""
+    webhook = _store(system()).set_enabled(webhook_id, is_enabled=True)
+    typer.echo(f"Webhook {webhook.id} is on.")
+
+
+@commands.command()
+def disable(webhook_id: WebhookId) -> None:
+    """Switch a webhook off: what happens meanwhile is not told."""
+    store = _store(system())
+    webhook = store.set_enabled(webhook_id, is_enabled=False)
+    standing = store.standings().get(webhook.id)
+    waiting = count(standing.waiting if standing else 0, "call")
+    typer.echo(f"Webhook {webhook.id} is off; {waiting} will wait until it is on again.")
+
+
+def _store(parts: "System") -> "WebhookStore":
+    from handbell.delivery.webhooks import WebhookStore  # noqa: PLC0415 - heavy
+
+    return WebhookStore(
+        parts.database,
+        parts.vault,
+        allow_private=parts.settings.webhook_allow_private,
+        now=parts.now,
+    )
+
+
+def _calls(standing: "Standing | None") -> list[object]:
+    if standing is None:
+        return [0, 0, ""]
+    return [standing.waiting, standing.failed, standing.last_reason]
