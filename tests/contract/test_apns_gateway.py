@@ -279,6 +279,20 @@ def test_a_slow_answer_delays_no_other(stage: Stage) -> None:
     assert order[-1] == 5
 
 
+def test_a_silent_first_push_does_not_hold_up_the_others(stage: Stage) -> None:
+    """Even where only one stream is allowed and it stays silent, others do not wait for it."""
+    stage.twin.add_fault("silence")
+    order: list[int] = []
+
+    async def story() -> None:
+        gateway = stage.gateway(request_timeout=1.0)
+        await gateway.send(stage.pushes(), lambda push, _: order.append(push.key))
+        await gateway.close()
+
+    asyncio.run(story())
+    assert order[-1] == 0
+
+
 @pytest.mark.parametrize(("skew", "expected"), [(0, 1), (3000, 2), (-3000, 2)])
 def test_a_wrong_clock_is_followed_and_told(stage: Stage, skew: int, expected: int) -> None:
     """With a clock so wrong that tokens seem expired, tokens are made by the service's clock."""
