@@ -1,0 +1,180 @@
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from handbell.delivery.events import (
+    CircuitClosed,
+    CircuitOpened,
+    DeliveryFailed,
+    DeliveryHeld,
+    Event,
+    NotificationAccepted,
+    PushesSent,
+    SessionClosed,
+    SessionMoved,
+    SessionQuarantined,
+)
+from handbell.delivery.metrics import BUCKETS, MOST_APPS, EngineState, Metrics
+from handbell.errors import DatabaseLockedError
+
+PAGE = (Path(__file__).parents[2] / "docs/metrics.md").read_text(encoding="utf-8")
+APP = "TEAM123456.com.sample.myapp"
+STATE = EngineState(depth=4, oldest_age_seconds=1.5, in_flight=3, connections=2, held=5)
+
+
+def failed(**changed: object) -> DeliveryFailed:
+    """Return a failure."""
+    values: dict[str, object] = {
+        "app": APP,
+        "at": 0.0,
+        "notification_id": "a",
+        "number": 1,
+        "mail": None,
+        "state": "failed",
+        "reason": "Unregistered",
+        "status": 410,
+        "attempts": 1,
+        "environment": "production",
+    }
+    return DeliveryFailed(**{**values, **changed})  # type: ignore[arg-type]
+
+
+def sent(*seconds: float) -> PushesSent:
+    """Return a round of accepted pushes."""
+    return PushesSent(
+        app=APP, at=0.0, notification_id="a", environment="production", seconds=seconds
+    )
+
+
+EVERYTHING: tuple[Event, ...] = (
+    NotificationAccepted(app=APP, at=0.0, notification_id="a", targets=None),
+    sent(0.004),
+    failed(),
+    DeliveryHeld(
+        app=APP, at=0.0, notification_id="a", number=1, reason="Shutdown", until=1.0, attempts=1
+    ),
+    SessionClosed(app=APP, at=0.0, session_id=1, mail=None, reason="Unregistered"),
+    SessionQuarantined(app=APP, at=0.0, session_id=1, mail=None, reason="BadDeviceToken"),
+    SessionMoved(app=APP, at=0.0, session_id=1, environment="development"),
+    CircuitOpened(app=APP, at=0.0, reason="BadTopic", detail="", probe_at=1.0),
+)
+
+
+def families(metrics: Metrics) -> list[Metric]:
+    """Return what Prometheus reads."""
+    return list(text_string_to_metric_families(metrics.render().decode()))
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float | None:
+    """Return one sample, or None."""
+    for family in families(metrics):
+        for sample in family.samples:
+            if sample.name == name and sample.labels == labels:
+                return sample.value
+    return None
+
+
+def after(events: Iterable[Event]) -> Metrics:
+    """Return metrics that have counted events."""
+    metrics = Metrics()
+    for event in events:
+        metrics(event)
+    return metrics
+
+
+def test_failures_are_counted_by_app_environment_state_and_reason() -> None:
+    """Two failures of one kind count two, another one counts for itself."""
+    metrics = after([failed(), failed(), failed(reason="BadTopic")])
+    name = "handbell_deliveries_failed_total"
+    labels = {"app": APP, "environment": "production", "state": "failed"}
+    assert value(metrics, name, **labels, reason="Unregistered") == 2
+    assert value(metrics, name, **labels, reason="BadTopic") == 1
+
+
+def test_latency_is_a_histogram_whose_buckets_add_up() -> None:
+    """Each push is in every bucket at or above its time, and the sum and the count are right."""
+    metrics = after([sent(0.004, 0.005, 0.3), sent(0.3, 99.0)])
+    labels = {"app": APP, "environment": "production"}
+    name = "handbell_push_seconds"
+    found = [value(metrics, f"{name}_bucket", **labels, le=str(bound)) for bound in BUCKETS]
+    assert found == [2, 2, 2, 2, 2, 2, 4, 4, 4, 4, 4, 4, 4]
+    assert value(metrics, f"{name}_bucket", **labels, le="+Inf") == 5
+    assert value(metrics, f"{name}_count", **labels) == 5
+    assert value(metrics, f"{name}_sum", **labels) == pytest.approx(99.609)
+    assert value(metrics, "handbell_pushes_sent_total", **labels) == 5
+
+
+def test_the_circuit_is_a_gauge() -> None:
+    """It is 1 from the stop to the moment sending goes on."""
+    stop = CircuitOpened(app=APP, at=0.0, reason="BadTopic", detail="", probe_at=1.0)
+    metrics = after([stop])
+    assert value(metrics, "handbell_circuit_open", app=APP) == 1
+    metrics(CircuitClosed(app=APP, at=0.0))
+    assert value(metrics, "handbell_circuit_open", app=APP) == 0
+    assert value(metrics, "handbell_circuit_opened_total", app=APP, reason="BadTopic") == 1
+
+
+def test_the_engine_is_asked_at_each_rendering() -> None:
+    """Gauges show how the engine stands now, and are left out while it cannot say."""
+    answers = [STATE]
+
+    def observe() -> EngineState:
+        if not answers:
+            raise DatabaseLockedError("The database is locked")
+        return answers.pop()
+
+    metrics = Metrics(observe)
+    shown = {sample.name: sample.value for family in families(metrics) for sample in family.samples}
+    assert shown == {
+        "handbell_queue_depth": 4,
+        "handbell_queue_oldest_seconds": 1.5,
+        "handbell_queue_held": 5,
+        "handbell_pushes_in_flight": 3,
+        "handbell_connections": 2,
+    }
+    assert value(metrics, "handbell_queue_depth") is None
+
+
+def test_labels_stay_few() -> None:
+    """What a push service makes up is one reason, and too many apps share one label."""
+    metrics = after(failed(reason=f"Reason{number}") for number in range(50))
+    for number in range(MOST_APPS + 10):
+        metrics(NotificationAccepted(app=f"app{number}", at=0.0, notification_id="a", targets=1))
+    found = {family.name: family.samples for family in families(metrics)}
+    reasons = {sample.labels["reason"] for sample in found["handbell_deliveries_failed"]}
+    apps = {sample.labels["app"] for sample in found["handbell_notifications_accepted"]}
+    assert reasons == {"other"}
+    assert len(apps) == MOST_APPS
+    assert value(metrics, "handbell_notifications_accepted_total", app="other") == 11
+
+
+def test_metrics_share_nothing() -> None:
+    """Two of them in one process count apart, and the library's global registry stays empty."""
+    first, second = after([failed()]), Metrics()
+    assert families(first) != families(second)
+
+
+def test_every_metric_is_documented() -> None:
+    """docs/metrics.md lists each metric with its type, labels and meaning, and no other."""
+    metrics = after(EVERYTHING)
+    metrics.observe(lambda: STATE)
+    expected = set()
+    for family in families(metrics):
+        if family.name.endswith("_created"):
+            continue
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        labels = ", ".join(label for label in family.samples[0].labels if label != "le")
+        expected.add((name, family.type, labels, family.documentation))
+    rows = re.findall(r"^\| `(handbell_\w+)` \| (\w+) \|(.*?)\| (.+) \|$", PAGE, re.MULTILINE)
+    listed = {(name, kind, _sorted(labels), about) for name, kind, labels, about in rows}
+    assert listed == {
+        (name, kind, _sorted(labels), about) for name, kind, labels, about in expected
+    }
+
+
+def _sorted(labels: str) -> str:
+    return ", ".join(sorted(label.strip() for label in labels.split(",")))
