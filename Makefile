@@ -1,5 +1,6 @@
 # Everything lands in .venv; nothing outside this folder is changed except, for the browser tests,
-# Debian's chromium where it is missing and can be installed.
+# Debian's chromium where it is missing and can be installed; and, for the bench, Debian's nginx and
+# h2load likewise, and the caches of Go and npm.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin

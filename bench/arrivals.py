@@ -11,7 +11,7 @@ from pathlib import Path
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
-from h2.events import StreamEnded
+from h2.events import DataReceived, StreamEnded
 
 from handbell.twin.certificates import Authority
 
@@ -31,7 +31,10 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         arrived = time.monotonic()
         for event in self._state.receive_data(data):
-            if isinstance(event, StreamEnded):
+            if isinstance(event, DataReceived):
+                size = event.flow_controlled_length
+                self._state.acknowledge_received_data(size, event.stream_id)
+            elif isinstance(event, StreamEnded):
                 self._state.send_headers(event.stream_id, [(":status", "200")], end_stream=True)
                 print(arrived, flush=True)
         self._transport.write(self._state.data_to_send())

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from statistics import median
 from typing import Final
 
@@ -55,7 +56,7 @@ def figure(name: str, rounds: Sequence[Result]) -> Figure:
 def percentile(values: Sequence[float], share: float) -> float:
     """Return the smallest value that at least this share of the values does not exceed."""
     ordered = sorted(values)
-    return ordered[max(0, -int(-share * len(ordered) // 1) - 1)]
+    return ordered[max(0, ceil(share * len(ordered)) - 1)]
 
 
 def ratio(ours: float, theirs: float | None) -> str:

@@ -60,7 +60,7 @@ def measured(rig: Rig, program: Program, sink: str) -> Result:
 
 def gateway(job: Job) -> Result:
     """Run a round of Handbell's gateway alone."""
-    return Result.read(_output([sys.executable, "-m", "bench.ours", "gateway", job.text()]))
+    return Result.read(output([sys.executable, "-m", "bench.ours", "gateway", job.text()]))
 
 
 def engine_over(home: Path) -> Callable[[Job], Result]:
@@ -69,33 +69,33 @@ def engine_over(home: Path) -> Callable[[Job], Result]:
     def run(job: Job) -> Result:
         copy = seed.copy_home(home, home.with_name("round"))
         job = replace(job, home=str(copy))
-        return Result.read(_output([sys.executable, "-m", "bench.ours", "engine", job.text()]))
+        return Result.read(output([sys.executable, "-m", "bench.ours", "engine", job.text()]))
 
     return run
 
 
 def aioapns(job: Job) -> Result:
     """Run a round of aioapns."""
-    return Result.read(_output([sys.executable, "-m", "bench.peers.aioapns_client", job.text()]))
+    return Result.read(output([sys.executable, "-m", "bench.peers.aioapns_client", job.text()]))
 
 
 def build_go(folder: Path) -> Callable[[Job], Result]:
     """Build the program around Go's apns2, and return what runs it."""
     shutil.copytree(PEERS / "apns2", folder)
-    _output(["go", "build", "-o", "program", "."], folder=folder)
-    return lambda job: Result.read(_output([str(folder / "program"), job.text()]))
+    output(["go", "build", "-o", "program", "."], folder=folder)
+    return lambda job: Result.read(output([str(folder / "program"), job.text()]))
 
 
 def build_node(folder: Path) -> Callable[[Job], Result]:
     """Install node's apns2 into the folder, and return what runs the program around it."""
     shutil.copytree(PEERS / "node-apns2", folder)
     quiet = ["--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error"]
-    _output(["npm", "install", *quiet], folder=folder)
-    return lambda job: Result.read(_output(["node", str(folder / "main.mjs"), job.text()]))
+    output(["npm", "install", *quiet], folder=folder)
+    return lambda job: Result.read(output(["node", str(folder / "main.mjs"), job.text()]))
 
 
 def h2load(job: Job) -> Result:
-    """Run h2load with the same requests; it sends what it is given, and reads nothing but status."""
+    """Run h2load with the same requests, of which it reads no more than the status."""
     folder = Path(job.tokens).parent
     addresses, body = folder / "addresses", folder / "body"
     if not body.exists():
@@ -114,14 +114,8 @@ def h2load(job: Job) -> Result:
     for name, value in headers.items():
         command += ["-H", f"{name}: {value}"]
     before = _children_seconds()
-    output = _output(command)
-    return _read_h2load(output, _children_seconds() - before)
-
-
-def clean_environment(**more: str) -> dict[str, str]:
-    """Return the environment without this user's own Handbell, and with what is given."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("HANDBELL_")}
-    return kept | more
+    said = output(command)
+    return _read_h2load(said, _children_seconds() - before)
 
 
 def pinned(path: Path, package: str) -> str:
@@ -134,10 +128,10 @@ def _payload(job: Job) -> bytes:
     return compose(notification, bundle_id=job.topic, now=0).payload
 
 
-def _read_h2load(output: str, cpu_seconds: float) -> Result:
-    rate, codes = _FINISHED.search(output), _CODES.search(output)
+def _read_h2load(said: str, cpu_seconds: float) -> Result:
+    rate, codes = _FINISHED.search(said), _CODES.search(said)
     if rate is None or codes is None:
-        raise RigError(f"h2load said something unexpected: {output[-500:]}")
+        raise RigError(f"h2load said something unexpected: {said[-500:]}")
     accepted, *refused = (int(number) for number in codes.groups())
     return Result(
         accepted=accepted,
@@ -152,14 +146,17 @@ def _children_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def _output(command: list[str], *, folder: Path = ROOT) -> str:
+def output(
+    command: list[str], *, folder: Path = ROOT, environment: dict[str, str] | None = None
+) -> str:
+    """Return what a command writes. Raises :class:`~bench.rig.RigError` when it fails."""
     try:
         done = subprocess.run(
             command,
             capture_output=True,
             text=True,
             cwd=folder,
-            env=clean_environment(),
+            env=os.environ | (environment or {}),
             timeout=LONGEST_SECONDS,
             check=False,
         )

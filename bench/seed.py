@@ -1,5 +1,6 @@
-"""A Handbell home with an app, its key and as many sessions as wanted, made by SQL alone."""
+"""A Handbell home with an app, its key and as many sessions as wanted, past the registry."""
 
+import secrets
 import shutil
 import sqlite3
 import time
@@ -14,20 +15,11 @@ from .job import Job
 
 MAIL: Final = "user{}@example.com"
 
-_NUMBERS: Final = """
-WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < :count)
-"""
-_USERS: Final = f"""
-{_NUMBERS}
-INSERT INTO users (id, app_id, mail, created_at)
-SELECT n, :app, replace(:mail, '{{}}', n), :at FROM numbers
-"""
-_SESSIONS: Final = f"""
-{_NUMBERS}
+_USERS: Final = "INSERT INTO users (id, app_id, mail, created_at) VALUES (?, ?, ?, ?)"
+_SESSIONS: Final = """
 INSERT INTO sessions (id, app_id, user_id, token, platform, environment, status, locale, time_zone,
                       device, created_at, registered_at)
-SELECT n, :app, n, lower(hex(randomblob(32))), 'ios', 'production', 'active', 'en', 'Europe/Paris',
-       'iPhone', :at, :at FROM numbers
+VALUES (?, ?, ?, ?, 'ios', 'production', 'active', 'en', 'Europe/Paris', 'iPhone', ?, ?)
 """
 
 
@@ -57,13 +49,14 @@ def make_home(job: Job) -> None:
 
 def _fill(path: Path, app: int, count: int) -> None:
     at = int(time.time() * 1000) - 60_000
-    values = {"app": app, "count": count, "mail": MAIL, "at": at}
+    numbers = range(1, count + 1)
     connection = sqlite3.connect(path, isolation_level=None)
     for pragma in ("synchronous = OFF", "cache_size = -1000000", "temp_store = MEMORY"):
         connection.execute(f"PRAGMA {pragma}")
     connection.execute("BEGIN")
-    connection.execute(_USERS, values)
-    connection.execute(_SESSIONS, values)
+    connection.executemany(_USERS, ((n, app, MAIL.format(n), at) for n in numbers))
+    rows = ((n, app, n, secrets.token_hex(32), at, at) for n in numbers)
+    connection.executemany(_SESSIONS, rows)
     connection.execute("COMMIT")
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()

@@ -36,9 +36,9 @@ async def _run(job: Job) -> Result:
 def _connect(job: Job) -> APNs:
     parts = urlsplit(job.url)
 
-    class Protocol(APNsTLSClientProtocol):  # type: ignore[misc]  # aioapns has no types
-        APNS_SERVER = parts.hostname
-        APNS_PORT = parts.port
+    class Protocol(APNsTLSClientProtocol):
+        APNS_SERVER = parts.hostname or ""
+        APNS_PORT = parts.port or 0
 
     trust = ssl.create_default_context(cafile=job.ca_file)
     trust.set_alpn_protocols(["h2"])  # a context of one's own has to say so itself

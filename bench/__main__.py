@@ -1,0 +1,96 @@
+"""``make bench``: build the rig, measure everything, print the tables, write RESULTS.md."""
+
+import argparse
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+
+from handbell.settings import PREFIX
+
+from . import machine, report
+from .measure import MOST_TOKENS, Bench
+from .report import Table
+from .rig import Rig, RigError
+
+RESULTS: Final = Path(__file__).parent / "RESULTS.md"
+FULL_ROUNDS: Final = 5
+QUICK_ROUNDS: Final = 3
+WIDTH: Final = 130
+
+
+def main() -> int:
+    """Run the bench; return the exit code."""
+    asked = _arguments()
+    for name in [name for name in os.environ if name.startswith(PREFIX)]:
+        del os.environ[name]  # this user's own Handbell has no part in it
+    console = Console()
+    if not console.is_terminal:
+        console.width = WIDTH
+    for line in machine.install_missing():
+        console.print(line)
+    tools = machine.tools()
+    if "nginx" not in tools:
+        console.print("nginx is missing, and nothing can be measured without it: install it")
+        return 1
+    left_out = machine.missing(tools)
+    for line in left_out:
+        console.print(line)
+    try:
+        tables = _measure(asked, tools, console)
+    except RigError as error:
+        console.print(f"The bench stopped: {error}", markup=False)
+        return 1
+    for table in tables:
+        table.show(console)
+    asked.output.write_text(report.document(tables, machine.facts(tools), _remarks(left_out)))
+    console.print(f"Written to {asked.output}", markup=False)
+    return 0
+
+
+def _measure(asked: argparse.Namespace, tools: frozenset[str], console: Console) -> list[Table]:
+    rounds = asked.rounds or (QUICK_ROUNDS if asked.quick else FULL_ROUNDS)
+    with Rig(tokens=MOST_TOKENS) as rig, console.status("the rig") as status:
+
+        def note(text: str) -> None:
+            # On a terminal the line is replaced; in a pipe each one stays.
+            status.update(text)
+            if not console.is_terminal:
+                print(text, flush=True)
+
+        bench = Bench(rig, tools=tools, rounds=rounds, note=note)
+        bench.prepare()
+        fast = bench.throughput()
+        tables = [
+            report.throughput(fast),
+            report.slow(bench.slow()),
+            report.refusing(bench.refusing(), fast),
+            *report.latency(bench.latency(), bench.start()),
+        ]
+        if not asked.quick:
+            tables.append(report.memory(bench.memory()))
+    return tables
+
+
+def _remarks(left_out: list[str]) -> str:
+    date = datetime.now(UTC).date().isoformat()
+    first = (
+        f"Written by `make bench` on {date}. Sink and clients share one machine, so figures of two "
+        "machines, or of two runs, are not comparable; ratios within one run are."
+    )
+    return "\n\n".join([first, *(f"{line}." for line in left_out)])
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="leave out the large broadcasts")
+    parser.add_argument("--rounds", type=int, default=0, help="rounds of each program")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="where the results go")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,227 @@
+"""The measurements, one function each: rounds in turn, so that what disturbs one disturbs all."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+from handbell.settings import Settings
+
+from . import seed
+from .figures import Figure, figure, percentile
+from .job import Result
+from .programs import (
+    AIOAPNS,
+    ENGINE,
+    GATEWAY,
+    GO,
+    H2LOAD,
+    NODE,
+    ROOT,
+    STANDARD,
+    Program,
+    aioapns,
+    build_go,
+    build_node,
+    engine_over,
+    gateway,
+    h2load,
+    measured,
+    output,
+)
+from .rig import SLOW_STREAMS, Rig
+
+SESSIONS: Final = 200_000
+FAST_PUSHES: Final = 100_000
+NODE_PUSHES: Final = 10_000
+AIOAPNS_PUSHES: Final = 2_000
+SLOW_PUSHES: Final = 40_000
+MEMORY_SIZES: Final = (100_000, 1_000_000, 3_000_000)
+FRESH_PROCESSES: Final = 15
+MOST_TOKENS: Final = FAST_PUSHES + 1000
+
+Note = Callable[[str], None]
+"""Told what is about to be measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Milliseconds from the call of ``send`` to the sink, and to its return: median and p99."""
+
+    name: str
+    samples: int
+    to_sink: tuple[float, float]
+    to_return: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Medians over fresh processes, in milliseconds from the first line on."""
+
+    samples: int
+    imported: float
+    at_sink: float
+    returned: float
+
+
+class Bench:
+    """All measurements over one rig. ``tools`` names the toolchains that are there."""
+
+    def __init__(self, rig: Rig, *, tools: frozenset[str], rounds: int, note: Note) -> None:
+        self._rig = rig
+        self._tools = tools
+        self._rounds = rounds
+        self._note = note
+        self._in_flight: int = Settings.model_fields["in_flight"].default
+
+    def prepare(self) -> None:
+        """Make the sessions, and build the peers."""
+        self._note(f"making {SESSIONS:,} sessions")
+        self._home = self._make_home(SESSIONS)
+        self._small_home = self._make_home(SLOW_PUSHES)
+        if "go" in self._tools:
+            self._note("building the program around Go's apns2")
+            self._go = build_go(self._rig.folder / "go")
+        if "node" in self._tools:
+            self._note("installing node's apns2")
+            self._node = build_node(self._rig.folder / "node")
+
+    def throughput(self) -> list[Figure]:
+        """Return every program's figures against the sink that answers at once."""
+        engine = engine_over(self._home)
+        standard, flight = "asyncio", self._in_flight
+        programs = [
+            Program(GATEWAY, FAST_PUSHES, gateway, flight),
+            Program(GATEWAY + STANDARD, FAST_PUSHES, gateway, flight, standard),
+            Program(ENGINE, SESSIONS, engine, flight),
+            Program(ENGINE + STANDARD, SESSIONS, engine, flight, standard),
+            *self._go_program(FAST_PUSHES, 200),
+            Program(AIOAPNS, AIOAPNS_PUSHES, aioapns),
+        ]
+        if "h2load" in self._tools:
+            programs.insert(0, Program(H2LOAD, FAST_PUSHES, h2load))
+        if "node" in self._tools:
+            programs.append(Program(NODE, NODE_PUSHES, self._node))
+        return self._in_turn(programs, "fast", self._rounds)
+
+    def slow(self) -> list[Figure]:
+        """Return the figures against the sink that answers after 60 ms, 500 streams at a time."""
+        ours = 2 * SLOW_STREAMS  # more than the sink allows: the limit is found by itself
+        programs = [
+            Program(GATEWAY, SLOW_PUSHES, gateway, ours),
+            Program(ENGINE, SLOW_PUSHES, engine_over(self._small_home), ours),
+            *self._go_program(SLOW_PUSHES, SLOW_STREAMS),
+        ]
+        return self._in_turn(programs, "slow", min(3, self._rounds))
+
+    def refusing(self) -> list[Figure]:
+        """Return the figures against the sink that refuses 2 %, for mixed reasons."""
+        programs = [
+            Program(GATEWAY, FAST_PUSHES, gateway, self._in_flight),
+            Program(ENGINE, SESSIONS, engine_over(self._home), self._in_flight),
+            *self._go_program(FAST_PUSHES, 200),
+        ]
+        return self._in_turn(programs, "refusing", min(3, self._rounds))
+
+    def memory(self, sizes: Sequence[int] = MEMORY_SIZES) -> list[Figure]:
+        """Return what a broadcast to ever more sessions comes to, the smallest several times."""
+        figures = []
+        for size in sizes:
+            self._note(f"making {size:,} sessions")
+            home = self._make_home(size)
+            program = Program(f"{size:,}", size, engine_over(home), self._in_flight)
+            repeats = max(1, min(self._rounds, SESSIONS // size))
+            figures += self._in_turn([program], "fast", repeats)
+        return figures
+
+    def latency(self) -> list[Latency]:
+        """Return how long one person's push takes to the sink and back, cold and warm."""
+        self._note("one person's push, cold and warm")
+        with self._arrivals() as (url, stop):
+            home = seed.copy_home(self._small_home, self._rig.folder / "person")
+            job = replace(self._rig.job("fast", 1), url=url, home=str(home))
+            command = [sys.executable, "-m", "bench.ours", "person", job.text()]
+            samples = Result.read(output(command)).samples
+            arrived = stop()
+        cold = len(samples["cold_asked"])
+        return [
+            _latency("cold", samples, arrived[:cold]),
+            _latency("warm", samples, arrived[cold:]),
+        ]
+
+    def start(self) -> Start:
+        """Return what a fresh process pays until its first push has arrived."""
+        self._note("the first push of a fresh process")
+        with self._arrivals() as (url, stop):
+            home = seed.copy_home(self._small_home, self._rig.folder / "person")
+            environment = {
+                "HANDBELL_HOME": str(home),
+                "HANDBELL_APNS_PRODUCTION_URL": url,
+                "HANDBELL_APNS_CA_FILE": str(self._rig.ca_file),
+            }
+            command = [sys.executable, "-m", "bench.first"]
+            outputs = [output(command, environment=environment) for _ in range(FRESH_PROCESSES)]
+            arrived = stop()
+        instants = [[float(word) for word in text.split()] for text in outputs]
+        return Start(
+            samples=FRESH_PROCESSES,
+            imported=median(1000 * (imported - began) for began, imported, _ in instants),
+            at_sink=median(
+                1000 * (at - began) for (began, _, _), at in zip(instants, arrived, strict=True)
+            ),
+            returned=median(1000 * (end - began) for began, _, end in instants),
+        )
+
+    def _in_turn(self, programs: Sequence[Program], sink: str, rounds: int) -> list[Figure]:
+        results: dict[str, list[Result]] = {program.name: [] for program in programs}
+        for number in range(1, rounds + 1):
+            for program in programs:
+                self._note(f"{sink} sink, round {number} of {rounds}: {program.name}")
+                results[program.name].append(measured(self._rig, program, sink))
+        return [figure(name, its_rounds) for name, its_rounds in results.items()]
+
+    def _go_program(self, count: int, in_flight: int) -> list[Program]:
+        return [Program(GO, count, self._go, in_flight)] if "go" in self._tools else []
+
+    def _make_home(self, sessions: int) -> Path:
+        home = self._rig.folder / f"home-{sessions}"
+        if not home.exists():
+            seed.make_home(replace(self._rig.job("fast", sessions), home=str(home)))
+        return home
+
+    @contextmanager
+    def _arrivals(self) -> Iterator[tuple[str, Callable[[], list[float]]]]:
+        """Run the sink that notes instants; yield its address, and what stops it and gives them."""
+        command = [sys.executable, "-m", "bench.arrivals", str(self._rig.ca_file.parent)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+
+        def stop() -> list[float]:
+            process.terminate()
+            said, _ = process.communicate()
+            return [float(line) for line in said.splitlines()]
+
+        try:
+            port = process.stdout.readline() if process.stdout else ""
+            yield f"https://127.0.0.1:{port.strip()}", stop
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _latency(name: str, samples: dict[str, list[float]], arrived: Sequence[float]) -> Latency:
+    asked, returned = samples[f"{name}_asked"], samples[f"{name}_returned"]
+    return Latency(
+        name=name,
+        samples=len(asked),
+        to_sink=_middle_and_worst(asked, arrived),
+        to_return=_middle_and_worst(asked, returned),
+    )
+
+
+def _middle_and_worst(begins: Sequence[float], ends: Sequence[float]) -> tuple[float, float]:
+    taken = [1000 * (end - begin) for begin, end in zip(begins, ends, strict=True)]
+    return percentile(taken, 0.5), percentile(taken, 0.99)

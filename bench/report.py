@@ -1,0 +1,153 @@
+"""What was measured, as tables: for the terminal and for RESULTS.md."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from .figures import Figure, ratio
+from .measure import Latency, Start
+from .programs import AIOAPNS, GO
+from .rig import SLOW_SECONDS, SLOW_STREAMS
+
+MIB: Final = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A title, a header, rows of text, and what has to be known to read them."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    notes: tuple[str, ...] = field(default=())
+
+    def markdown(self) -> str:
+        """Return the table as Markdown: names to the left, figures to the right."""
+        lines = [_line(self.header), _line((":--", *["--:"] * (len(self.header) - 1)))]
+        lines += [_line(row) for row in self.rows]
+        return "\n".join([f"## {self.title}", "", *lines, "", *self.notes]).rstrip() + "\n"
+
+    def show(self, console: Console) -> None:
+        """Print the table to the terminal."""
+        table = RichTable(title=self.title, title_justify="left", caption_justify="left")
+        for number, name in enumerate(self.header):
+            table.add_column(name, justify="right" if number else "left")
+        for row in self.rows:
+            table.add_row(*row)
+        console.print(table, *self.notes, "", sep="\n")
+
+
+def throughput(figures: Sequence[Figure]) -> Table:
+    """Return the main table: all programs side by side, with their ratios to the peers."""
+    rates = {each.name: each.rate for each in figures}
+    rows = [
+        (
+            *_rates(each),
+            ratio(each.rate, rates.get(GO)),
+            ratio(each.rate, rates.get(AIOAPNS)),
+            f"{each.cpu:.1f}",
+            f"{each.sink_busy:.0%}",
+            str(each.rounds),
+        )
+        for each in figures
+    ]
+    header = (*_RATES, "x Go", "x aioapns", "CPU us/push", "sink busy", "rounds")
+    return Table("Throughput, one connection", header, rows, (_THROUGHPUT_NOTE,))
+
+
+def slow(figures: Sequence[Figure]) -> Table:
+    """Return the table of the sink that takes its time."""
+    most = SLOW_STREAMS / SLOW_SECONDS
+    rows = [(*_rates(each), f"{each.rate / most:.0%}", f"{each.cpu:.1f}") for each in figures]
+    title = f"A sink that answers after {SLOW_SECONDS * 1000:.0f} ms, {SLOW_STREAMS} streams"
+    note = f"{SLOW_STREAMS} streams and {SLOW_SECONDS * 1000:.0f} ms allow {most:,.0f} a second."
+    return Table(title, (*_RATES, "of the possible", "CPU us/push"), rows, (note,))
+
+
+def refusing(figures: Sequence[Figure], fast: Sequence[Figure]) -> Table:
+    """Return the table of the sink that refuses 2 %, beside the sink that takes all."""
+    before = {each.name: each.rate for each in fast}
+    rows = [
+        (*_rates(each), f"{each.refused:.1%}", ratio(each.rate, before.get(each.name)))
+        for each in figures
+    ]
+    header = (*_RATES, "not taken", "x its rate above")
+    note = (
+        "Refused: 0.8 % Unregistered, 0.4 % BadDeviceToken, 0.3 % ExpiredToken, 0.3 % "
+        "ServiceUnavailable, 0.2 % TooManyRequests; the last two only for now."
+    )
+    return Table("A sink that refuses 2 %", header, rows, (note,))
+
+
+def memory(figures: Sequence[Figure]) -> Table:
+    """Return the table of one broadcast to ever more sessions, compared with the smallest."""
+    if not figures:
+        return Table("Memory", (), [], ("Left out (--quick).",))
+    first = figures[0]
+    rows = [
+        (
+            each.name,
+            f"{each.pushes / each.rate:,.1f}",
+            f"{each.microseconds:.1f}",
+            ratio(each.microseconds, first.microseconds),
+            f"{each.peak_bytes / MIB:.0f}",
+            ratio(each.peak_bytes, first.peak_bytes),
+            str(each.rounds),
+        )
+        for each in figures
+    ]
+    header = ("sessions", "seconds", "us/push", "x first", "peak MiB", "x first", "rounds")
+    return Table("One broadcast of the whole engine, by its size", header, rows)
+
+
+def latency(figures: Sequence[Latency], start: Start) -> list[Table]:
+    """Return the tables of one person's push, and of a fresh process."""
+    rows = [
+        (each.name, *(f"{ms:.2f}" for ms in (*each.to_sink, *each.to_return)), str(each.samples))
+        for each in figures
+    ]
+    header = ("ms from send()", "sink p50", "sink p99", "return p50", "return p99", "pushes")
+    note = (
+        "From stored sessions to stored outcome, one at a time. Cold: neither the database nor a "
+        "connection is open."
+    )
+    fresh = (f"{start.imported:.0f}", f"{start.at_sink:.0f}", f"{start.returned:.0f}")
+    return [
+        Table("One person", header, rows, (note,)),
+        Table(
+            "A fresh process",
+            ("median ms from the first line", "handbell imported", "push at the sink", "returned"),
+            [(f"of {start.samples} processes", *fresh)],
+        ),
+    ]
+
+
+def document(tables: Sequence[Table], facts: Sequence[tuple[str, str]], remarks: str) -> str:
+    """Return RESULTS.md."""
+    lines = [f"- {name}: {value}" for name, value in facts]
+    head = ["# Results of the bench", "", remarks, "", *lines, ""]
+    return "\n".join([*head, *(table.markdown() for table in tables)])
+
+
+_RATES: Final = ("", "pushes/s", "slowest", "fastest")
+_THROUGHPUT_NOTE: Final = (
+    "Medians; the rounds were run in turn, each in a process of its own after a warm-up. The "
+    "engine goes from stored sessions to stored outcomes in an SQLite file; the others are given "
+    "tokens, and keep nothing."
+)
+
+
+def _rates(figure: Figure) -> tuple[str, str, str, str]:
+    return (
+        figure.name,
+        f"{figure.rate:,.0f}",
+        f"{figure.slowest:,.0f}",
+        f"{figure.fastest:,.0f}",
+    )
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

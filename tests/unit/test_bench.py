@@ -1,0 +1,71 @@
+"""The arithmetic behind the bench's tables; nothing here is timed."""
+
+import pytest
+from bench.figures import figure, percentile, ratio
+from bench.job import Job, Result
+from bench.report import Table, throughput
+
+GO, AIOAPNS = "Go, sideshow/apns2", "Python, aioapns"
+
+
+def rounds(*seconds: float) -> list[Result]:
+    """Return rounds of a thousand pushes, one of a hundred refused."""
+    return [
+        Result(accepted=990, refused=10, seconds=each, cpu_seconds=0.02, sink_cpu=each / 4)
+        for each in seconds
+    ]
+
+
+def test_a_figure_is_the_median_of_its_rounds() -> None:
+    """One disturbed round changes the slowest, and not the figure."""
+    found = figure("ours", rounds(1.0, 0.5, 10.0))
+    assert (found.rate, found.slowest, found.fastest) == (1000, 100, 2000)
+    assert (found.cpu, found.microseconds) == (20, 1000)
+    assert (found.sink_busy, found.refused, found.rounds) == (0.25, 0.01, 3)
+
+
+@pytest.mark.parametrize(
+    ("values", "share", "expected"),
+    [
+        ([3.0, 1.0, 2.0], 0.5, 2.0),
+        ([4.0, 3.0, 2.0, 1.0], 0.5, 2.0),
+        ([float(n) for n in range(1, 101)], 0.99, 99.0),
+        ([float(n) for n in range(1, 101)], 1.0, 100.0),
+        ([7.0], 0.99, 7.0),
+    ],
+)
+def test_percentile(values: list[float], share: float, expected: float) -> None:
+    """It is a value that was measured, never one in between."""
+    assert percentile(values, share) == expected
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "expected"),
+    [(1300, 1000, "1.30"), (950, 1000, "0.95"), (26_000, 1000, "26"), (1000, None, "-")],
+)
+def test_ratio(ours: float, theirs: float | None, expected: str) -> None:
+    """A peer that was left out leaves a dash."""
+    assert ratio(ours, theirs) == expected
+
+
+def test_the_main_table_compares_with_both_peers() -> None:
+    """Each row has its ratio to Go's apns2 and to aioapns."""
+    figures = [figure("ours", rounds(0.5)), figure(GO, rounds(1.0)), figure(AIOAPNS, rounds(25.0))]
+    table = throughput(figures)
+    compared = [
+        row[table.header.index("x Go") : table.header.index("x aioapns") + 1] for row in table.rows
+    ]
+    assert compared == [("2.00", "50"), ("1.00", "25"), ("0.04", "1.00")]
+
+
+def test_markdown() -> None:
+    """A table is Markdown with its figures to the right, and its notes below."""
+    table = Table("Speed", ("", "rate"), [("ours", "2")], ("As measured.",))
+    expected = "## Speed\n\n|  | rate |\n| :-- | --: |\n| ours | 2 |\n\nAs measured.\n"
+    assert table.markdown() == expected
+
+
+def test_a_job_survives_its_way_to_a_program() -> None:
+    """What a program reads is what it was asked."""
+    job = Job(url="https://127.0.0.1:1", ca_file="ca", key_file="key", tokens="t", count=3)
+    assert Job.read(job.text()) == job
