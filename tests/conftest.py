@@ -49,8 +49,8 @@ class Stage:
         """Send through the direct path, with connections of this call's own."""
         notification = Notification.read({"title": "Hello", **content})
         try:
-            return await self.system.direct(self.app).send(
-                notification, Recipients.read(recipients)
+            return await self.system.engine.send(
+                self.app, notification, Recipients.read(recipients)
             )
         finally:
             await self.system.close_gateways()

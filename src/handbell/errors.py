@@ -15,6 +15,7 @@
     │   └── MissingCredentialError
     ├── RegistryError           a user or a session cannot be found or written as asked
     ├── WebhookError            a webhook cannot be read, written or called as asked
+    ├── IdempotencyError        a key for a repeat was used for something else
     ├── StorageError            the database or the home folder cannot be used
     │   ├── DatabaseLockedError
     │   ├── DatabaseFullError
@@ -140,6 +141,13 @@ class WebhookError(HandbellError):
 
     code = "webhook-invalid"
     status = 422
+
+
+class IdempotencyError(HandbellError):
+    """A key for a repeat was used for something else."""
+
+    code = "idempotency-conflict"
+    status = 409
 
 
 class StorageError(HandbellError):

@@ -6,9 +6,10 @@ Nothing heavy is imported until something is sent.
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
 from ._door import door
 from ._text import nearest
@@ -19,7 +20,6 @@ from .errors import AppError, CredentialError, RecipientsError
 if TYPE_CHECKING:
     from .apps.app import App
     from .apps.credentials import AuthKey
-    from .delivery.direct import Direct
     from .delivery.response import Response
     from .registry.session import Session
     from .settings import Settings
@@ -36,6 +36,19 @@ _CAMEL_CASE = {
     "keyId": "key_id",
     "isDevelopment": "is_development",
 }
+
+
+class How(TypedDict, total=False):
+    """How to send, beside what and to whom. Each may be left out.
+
+    ``send_at`` is an instant (UNIX seconds, an aware datetime, ISO 8601 with an offset) or a local
+    time in each recipient's zone (without one). ``urgency`` is ``urgent``, ``normal`` or ``bulk``
+    and says who goes first. An ``idempotency_key`` makes a repeated call return the first answer.
+    """
+
+    send_at: str | float | datetime | None
+    urgency: str | None
+    idempotency_key: str | None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -103,28 +116,31 @@ class AsyncPushNotification:
         self._found: tuple[App, AuthKey | None] | None = None
 
     async def send(
-        self, notification: NotificationLike, recipients: RecipientsLike | None = None
+        self,
+        notification: NotificationLike,
+        recipients: RecipientsLike | None = None,
+        **how: Unpack[How],
     ) -> "Response":
         """Send a notification to people, device tokens or simulators, and say what became of it.
 
-        Returns when every delivery has ended. Raises NotificationError or RecipientsError when what
-        was given cannot be sent, and MissingCredentialError, TwinError or StorageError when nothing
+        Stored before anything is sent; returns when every delivery has ended, or waits for its time
+        or another attempt, which follows by itself. :class:`How` lists the options. Raises
+        NotificationError or RecipientsError when what was given cannot be sent, IdempotencyError
+        for a key used before, and MissingCredentialError, TwinError or StorageError when nothing
         could be sent from here; nothing is stored then. What one device answers is never raised.
         """
-        content = Notification.read(notification)
-        named = Recipients.read(self._named(recipients))
-        return await (await self._direct()).send(content, named)
+        return await self._send(notification, Recipients.read(self._named(recipients)), how)
 
-    async def send_all(self, notification: NotificationLike) -> "Response":
+    async def send_all(self, notification: NotificationLike, **how: Unpack[How]) -> "Response":
         """Send a notification to every active session of the app. Raises as :meth:`send` does."""
-        content = Notification.read(notification)
-        return await (await self._direct()).send(content, EVERYBODY)
+        return await self._send(notification, EVERYBODY, how)
 
     async def open(
         self,
         target: TargetLike,
         notification: NotificationLike,
         recipients: RecipientsLike | None = None,
+        **how: Unpack[How],
     ) -> "Response":
         """Send a notification that opens a data class or a record in the app.
 
@@ -133,7 +149,25 @@ class AsyncPushNotification:
         its data first, unless the notification's ``user_info`` decides ``dataSynchro`` itself.
         """
         content = Notification.read(notification).with_target(target)
-        return await self.send(content, recipients)
+        return await self.send(content, recipients, **how)
+
+    async def cancel(self, notification_id: str) -> int:
+        """Take back what is not sent yet, and return how many deliveries that caught.
+
+        Raises RegistryError when there is no such notification of this app.
+        """
+        system, app, _ = await self._ready()
+        return await system.engine.cancel(app, notification_id)
+
+    async def replace(self, notification_id: str, notification: NotificationLike) -> "Response":
+        """Send new content, under the same collapse id, to those who got a notification.
+
+        What is not sent yet of the former one is cancelled. Raises NotificationError when the
+        former one had no collapse id, and RegistryError when there is no such notification.
+        """
+        system, app, key = await self._ready()
+        content = Notification.read(notification)
+        return await system.engine.replace(app, notification_id, content, key=key)
 
     async def close(self) -> None:
         """Finish what is in flight and close what this event loop holds open to push services."""
@@ -143,7 +177,7 @@ class AsyncPushNotification:
 
     async def prepare(self) -> None:
         """Look the app and its key up now instead of at the first call."""
-        await self._direct()
+        await self._ready()
 
     async def __aenter__(self) -> Self:
         await self.prepare()
@@ -166,14 +200,24 @@ class AsyncPushNotification:
             )
         return named
 
-    async def _direct(self) -> "Direct":
+    async def _send(
+        self, notification: NotificationLike, recipients: Recipients, how: How
+    ) -> "Response":
+        content = Notification.read(notification)
+        system, app, key = await self._ready()
+        from .delivery.engine import Options  # noqa: PLC0415 - heavy
+
+        options = Options.read(is_development=self.auth.is_development, **how)
+        return await system.engine.send(app, content, recipients, options, key=key)
+
+    async def _ready(self) -> "tuple[System, App, AuthKey | None]":
         from .system import shared  # noqa: PLC0415 - heavy
 
         system = shared(self._settings)
         if self._found is None:
             self._found = await asyncio.to_thread(self._look_up, system)
         app, key = self._found
-        return system.direct(app, credential=key, is_development=self.auth.is_development)
+        return system, app, key
 
     def _look_up(self, system: "System") -> "tuple[App, AuthKey | None]":
         if self.auth.auth_key is not None:
@@ -218,23 +262,35 @@ class PushNotification:
         self._push.recipients = value
 
     def send(
-        self, notification: NotificationLike, recipients: RecipientsLike | None = None
+        self,
+        notification: NotificationLike,
+        recipients: RecipientsLike | None = None,
+        **how: Unpack[How],
     ) -> "Response":
         """Send a notification; see :meth:`AsyncPushNotification.send`."""
-        return door().run(self._push.send(notification, recipients))
+        return door().run(self._push.send(notification, recipients, **how))
 
-    def send_all(self, notification: NotificationLike) -> "Response":
+    def send_all(self, notification: NotificationLike, **how: Unpack[How]) -> "Response":
         """Send to every active session; see :meth:`AsyncPushNotification.send_all`."""
-        return door().run(self._push.send_all(notification))
+        return door().run(self._push.send_all(notification, **how))
 
     def open(
         self,
         target: TargetLike,
         notification: NotificationLike,
         recipients: RecipientsLike | None = None,
+        **how: Unpack[How],
     ) -> "Response":
         """Open a data class or a record in the app; see :meth:`AsyncPushNotification.open`."""
-        return door().run(self._push.open(target, notification, recipients))
+        return door().run(self._push.open(target, notification, recipients, **how))
+
+    def cancel(self, notification_id: str) -> int:
+        """Take back what is not sent yet; see :meth:`AsyncPushNotification.cancel`."""
+        return door().run(self._push.cancel(notification_id))
+
+    def replace(self, notification_id: str, notification: NotificationLike) -> "Response":
+        """Send new content to those who got it; see :meth:`AsyncPushNotification.replace`."""
+        return door().run(self._push.replace(notification_id, notification))
 
     def close(self) -> None:
         """Finish what is in flight and close the connections of this process; they open again."""

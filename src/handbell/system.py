@@ -10,14 +10,22 @@ from typing import Final
 
 from handbell.apps.app import App
 from handbell.apps.checkup import Finding, check_credentials
-from handbell.apps.credentials import AuthKey, Certificate
+from handbell.apps.credentials import AuthKey, Certificate, pack, unpack
 from handbell.apps.store import AppStore, StoredCredential
 from handbell.apps.vault import Vault
+from handbell.creation.notification import Notification
+from handbell.creation.recipients import Recipients
 from handbell.database import Database
+from handbell.delivery.campaign import Campaign
 from handbell.delivery.delivery import GatewayName
-from handbell.delivery.direct import Direct
 from handbell.delivery.doctor import probe
+from handbell.delivery.engine import Engine
+from handbell.delivery.events import Hooks
+from handbell.delivery.lane import Lane
+from handbell.delivery.preview import Preview, preview
+from handbell.delivery.queue import Queue
 from handbell.delivery.store import Ledger
+from handbell.delivery.worker import Worker
 from handbell.errors import TwinError
 from handbell.gateways.apns.client import ApnsGateway, Endpoint
 from handbell.gateways.apns.protocol import DEVELOPMENT_URL, PRODUCTION_URL
@@ -73,25 +81,67 @@ class System:
         """Notifications and deliveries."""
         return Ledger(self.database, now=self.now)
 
-    def direct(
-        self, app: App, *, credential: Credential | None = None, is_development: bool = False
-    ) -> Direct:
-        """Return the direct path for an app; ``credential`` replaces the stored ones."""
+    @cached_property
+    def hooks(self) -> Hooks:
+        """Who is told what happens."""
+        return Hooks()
 
-        def find_gateway(name: GatewayName, environment: str, /) -> Gateway:
-            if name == "simulator":
-                return SimulatorGateway(bundle_id=app.bundle_id)
-            return self.apns(credential or self.apps.credential_for(app, environment), environment)
+    @cached_property
+    def queue(self) -> Queue:
+        """The work that is due."""
+        return Queue(self.database, now=self.now)
 
-        return Direct(
-            app=app,
-            registry=self.registry,
-            ledger=self.ledger,
-            find_gateway=find_gateway,
-            describe_host=self.describe_host,
-            is_development=is_development,
+    @cached_property
+    def engine(self) -> Engine:
+        """What accepts and sends; it belongs to the event loop in which it is first asked for."""
+        worker = Worker(
+            self.queue,
+            find_gateway=self.find_gateway,
+            load=self._load_campaign,
+            hooks=self.hooks,
             now=self.now,
         )
+        return Engine(
+            ledger=self.ledger,
+            registry=self.registry,
+            worker=worker,
+            find_gateway=self.find_gateway,
+            seal=lambda key: self.vault.seal(pack(key)),
+            now=self.now,
+        )
+
+    def find_gateway(
+        self, app: App, key: Credential | None, name: GatewayName, environment: str
+    ) -> Gateway:
+        """Return the way for an app to an environment; ``key`` replaces the stored credentials.
+
+        Raises MissingCredentialError or TwinError when there is none.
+        """
+        if name == "simulator":
+            return SimulatorGateway(bundle_id=app.bundle_id)
+        return self.apns(key or self.apps.credential_for(app, environment), environment)
+
+    def preview(
+        self, app: App, notification: Notification, recipients: Recipients
+    ) -> list[Preview]:
+        """Return the exact requests that a send would make; of everybody, the first ones."""
+        return preview(
+            app,
+            notification,
+            self.engine.plan(app, recipients),
+            describe_host=self.describe_host,
+            now=self.now(),
+        )
+
+    def _load_campaign(self, row: int, lane_of: Callable[[App], Lane]) -> Campaign | None:
+        stored = self.queue.notification(row)
+        if stored is None:
+            return None
+        named = App.read_id(stored.app)
+        app = next((known for known in self.apps.list() if known.id == named.id), named)
+        sealed = stored.sealed_key
+        key = None if sealed is None else unpack(self.vault.unseal(sealed))
+        return Campaign.read(stored, lane_of(app), key)
 
     def apns(self, credential: Credential, environment: str) -> ApnsGateway:
         """Return the gateway for a credential and an environment; the same one each time.
@@ -147,7 +197,9 @@ class System:
             return "https://(the twin, not running)"
 
     async def close_gateways(self) -> None:
-        """Finish what is in flight and close every connection to a push service."""
+        """Finish what is in flight, give back the rest, and close every connection."""
+        if "engine" in self.__dict__:
+            await self.__dict__.pop("engine").stop()
         gateways, self._gateways = list(self._gateways.values()), {}
         await asyncio.gather(*(gateway.close() for gateway in gateways))
 

@@ -219,6 +219,8 @@ deliveries: Final = Table(
     Column("environment", Text, nullable=False),
     Column("state", Text, nullable=False),
     Column("reason", Text, nullable=True),
+    # What a reason alone does not say: which host could not be reached, why it was given up.
+    Column("detail", Text, nullable=True),
     Column("status", Integer, nullable=True),
     Column("attempts", Integer, nullable=False, server_default=text("0")),
     Column("unique_id", Text, nullable=True),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from handbell.delivery.dispatch import PAGE_SIZE
+from handbell.delivery.worker import PAGE
 from handbell.errors import MissingCredentialError, NotificationError, TwinError
 
 if TYPE_CHECKING:
@@ -120,14 +120,16 @@ def test_a_refused_key_stops_the_send_and_says_what_to_mend(stage: "Stage"):
     assert stage.session(MAIL).status == "active"
 
 
-def test_an_answer_that_never_comes_is_an_error_that_says_so(stage: "Stage"):
-    """A request without an answer ends within its timeout, in words that do not claim failure."""
+def test_an_answer_that_never_comes_is_told_and_tried_again(stage: "Stage"):
+    """A lost connection is no failure yet: the delivery waits, and the response says so."""
     stage.add_phone(MAIL)
     stage.twin.add_fault("cut", count=10)
     response = asyncio.run(stage.send(MAIL))
-    assert not response.success
-    assert response.errors
-    assert stage.delivery(response).is_final
+    delivery = stage.delivery(response)
+    assert (response.success, response.errors) == (False, ())
+    assert "tried again" in response.warnings[0]
+    assert delivery.state == "held"
+    assert delivery.due_at is not None
 
 
 def test_a_pending_session_is_never_pushed_to(stage: "Stage"):
@@ -154,7 +156,7 @@ def test_nothing_of_a_former_user_arrives_after_an_account_switch(stage: "Stage"
 
 def test_everybody_is_reached_over_several_pages(stage: "Stage"):
     """A send to all goes through the sessions in pages and reaches each of them once."""
-    number = PAGE_SIZE + 20
+    number = PAGE + 20
     for one in range(number):
         mail = f"user{one}@example.com"
         phone = stage.twin.add_phone(mail=mail, app=stage.app.id)

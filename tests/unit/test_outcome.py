@@ -1,8 +1,11 @@
 """What follows from each end of a push, as a table."""
 
+import random
+
 import pytest
 
-from handbell.delivery.circuit import FEWEST_ANSWERS, Circuit
+from handbell.apps.app import App
+from handbell.delivery.lane import FEWEST_ANSWERS, Lane
 from handbell.delivery.outcome import Decision, Doubt, Tried, decide, meaning
 from handbell.gateways.apns.protocol import REASONS, Reaction
 from handbell.gateways.gateway import (
@@ -124,11 +127,17 @@ def test_every_reason_has_words_and_a_fix(reason: str):
     assert fix
 
 
-def _note(circuit: Circuit, accepted: int, refused: int) -> None:
-    for _ in range(accepted):
-        circuit.note(Decision("sent"))
+RNG = random.Random(1)  # noqa: S311 - jitter
+
+
+def _lane() -> Lane:
+    return Lane(App(team_id="TEAM123456", bundle_id="com.sample.myapp"))
+
+
+def _note(lane: Lane, accepted: int, refused: int) -> None:
+    lane.note_accepted(accepted)
     for _ in range(refused):
-        circuit.note(Decision("failed", reason="BadDeviceToken", doubt=Doubt.TOKEN))
+        lane.note(Decision("failed", reason="BadDeviceToken", doubt=Doubt.TOKEN), 1000, RNG)
 
 
 @pytest.mark.parametrize(
@@ -138,28 +147,57 @@ def _note(circuit: Circuit, accepted: int, refused: int) -> None:
         (0, FEWEST_ANSWERS, True),
         (5, 5, False),
         (5, 6, True),
-        (1000, 900, False),
+        (1000, 100, False),
     ],
 )
 def test_most_tokens_refused_opens_the_circuit(*, accepted: int, refused: int, is_open: bool):
     """More than half of at least ten answers must refuse the token before sending stops."""
-    circuit = Circuit()
-    _note(circuit, accepted, refused)
-    assert circuit.is_open is is_open
+    lane = _lane()
+    _note(lane, accepted, refused)
+    assert (lane.stop is not None) is is_open
+
+
+def test_a_configuration_that_breaks_later_is_seen():
+    """Only the last answers count, so a million accepted ones do not hide that it broke."""
+    lane = _lane()
+    lane.note_accepted(1_000_000)
+    for _ in range(2000):
+        lane.note_accepted(1)
+    _note(lane, 0, 1000)
+    assert lane.stop is not None
 
 
 def test_a_refused_key_opens_the_circuit_at_once():
     """One refusal of the configuration stops the app's sending; the first reason is kept."""
-    circuit = Circuit()
-    _note(circuit, 3, 0)
-    circuit.note(decide(_refused("InvalidProviderToken"), "production"))
-    circuit.note(decide(_refused("TopicDisallowed"), "production"))
-    assert (circuit.is_open, circuit.reason) == (True, "InvalidProviderToken")
+    lane = _lane()
+    _note(lane, 3, 0)
+    lane.note(decide(_refused("InvalidProviderToken"), "production"), 1000, RNG)
+    lane.note(decide(_refused("TopicDisallowed"), "production"), 1001, RNG)
+    assert lane.stop is not None
+    assert (lane.stop.reason, lane.stop.since) == ("InvalidProviderToken", 1000)
+
+
+def test_an_open_circuit_lets_one_push_through_when_it_is_time():
+    """Nothing goes until the probe; then one push; a refusal doubles the wait, a success closes."""
+    lane = _lane()
+    lane.note(decide(_refused("InvalidProviderToken"), "production"), 1000, RNG)
+    assert lane.stop is not None
+    first = lane.stop.probe_at
+    assert not lane.may_send(first - 1)
+    assert lane.may_send(first)
+    assert lane.grant(500, first) == (1, 0.0)
+    assert not lane.may_send(first)
+    lane.note(decide(_refused("InvalidProviderToken"), "production"), first, RNG)
+    assert lane.stop.probe_at - first > first - 1000
+    assert lane.may_send(lane.stop.probe_at)
+    assert lane.note_accepted(1)
+    assert lane.stop is None
+    assert lane.may_send(first)
 
 
 def test_a_token_on_its_way_to_the_other_environment_is_not_counted():
     """The first BadDeviceToken says nothing yet, so it cannot open the circuit."""
-    circuit = Circuit()
+    lane = _lane()
     for _ in range(100):
-        circuit.note(decide(BAD_TOKEN, "production"))
-    assert not circuit.is_open
+        lane.note(decide(BAD_TOKEN, "production"), 1000, RNG)
+    assert lane.stop is None

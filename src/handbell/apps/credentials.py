@@ -5,6 +5,7 @@ easily mistaken. Nothing here shows a private key in its text or in an error.
 """
 
 import hashlib
+import json
 import re
 import warnings
 from dataclasses import dataclass, field
@@ -153,6 +154,28 @@ def read_certificate(source: str | Path | bytes, *, password: str | None = None)
                 f"{where} is not a certificate with its private key, or the password is wrong",
                 fix="Export both together from Keychain Access as .p12, and give its password",
             ) from None
+
+
+def pack(credential: AuthKey | Certificate) -> bytes:
+    """Return a credential as the text that a vault seals; it holds the secret."""
+    if isinstance(credential, Certificate):
+        return json.dumps({"pem": credential.pem.decode()}).encode()
+    return json.dumps(
+        {
+            "pem": credential.private_key_pem().decode(),
+            "team_id": credential.team_id,
+            "key_id": credential.key_id,
+        }
+    ).encode()
+
+
+def unpack(packed: bytes) -> AuthKey | Certificate:
+    """Return the credential that :func:`pack` made a text of."""
+    content: dict[str, str] = json.loads(packed)
+    pem = content["pem"].encode()
+    if "key_id" not in content:
+        return read_certificate(pem)
+    return read_auth_key(pem, team_id=content["team_id"], key_id=content["key_id"])
 
 
 def _source(source: str | Path | bytes) -> tuple[Path | None, bytes]:

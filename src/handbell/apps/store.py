@@ -1,12 +1,11 @@
 """Apps and their sealed credentials in the database."""
 
-import json
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from sqlalchemy import Connection, RowMapping, delete, insert, select, update
+from sqlalchemy import Column, Connection, RowMapping, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from handbell._text import nearest
@@ -20,9 +19,11 @@ from handbell.errors import (
 )
 from handbell.tables import apps as apps_table
 from handbell.tables import credentials as credentials_table
+from handbell.tables import notifications as notifications_table
+from handbell.tables import webhooks as webhooks_table
 
 from .app import App
-from .credentials import AuthKey, Certificate, read_auth_key, read_certificate
+from .credentials import AuthKey, Certificate, pack, unpack
 from .vault import Vault
 
 Credential = AuthKey | Certificate
@@ -144,7 +145,7 @@ class AppStore:
             "key_id": credential.key_id,
             "environment": environment,
             "fingerprint": credential.fingerprint,
-            "sealed": self._vault.seal(_packed(credential)),
+            "sealed": self._vault.seal(pack(credential)),
             "expires_at": getattr(credential, "expires_at", None),
             "created_at": self._milliseconds(),
         }
@@ -206,27 +207,24 @@ class AppStore:
         return credential if isinstance(credential, AuthKey) else None
 
     def reseal(self) -> int:
-        """Seal every credential with the vault's first key and return how many there are.
+        """Seal every secret with the vault's first key and return how many there are.
 
-        After this the vault's other keys can be given up.
+        These are the credentials, the keys that notifications were sent with, and the secrets of
+        webhooks. After this the vault's other keys can be given up.
         """
-        table = credentials_table
         with self._database.write() as connection:
-            rows = connection.execute(select(table.c.id, table.c.sealed)).all()
-            for row, sealed in rows:
-                resealed = self._vault.reseal(sealed)
-                connection.execute(update(table).where(table.c.id == row).values(sealed=resealed))
+            return sum(self._reseal(connection, column) for column in _SEALED)
+
+    def _reseal(self, connection: Connection, column: Column[bytes]) -> int:
+        table = column.table
+        rows = connection.execute(select(table.c.id, column).where(column.is_not(None))).all()
+        for row, sealed in rows:
+            values = {column.name: self._vault.reseal(sealed)}
+            connection.execute(update(table).where(table.c.id == row).values(values))
         return len(rows)
 
     def _unpacked(self, app: App, row: RowMapping) -> Credential:
-        packed: dict[str, Any] = json.loads(self._vault.unseal(row["sealed"]))
-        pem = packed["pem"].encode()
-        if row["kind"] == "key":
-            credential: Credential = read_auth_key(
-                pem, team_id=packed["team_id"], key_id=packed["key_id"]
-            )
-        else:
-            credential = read_certificate(pem)
+        credential = unpack(self._vault.unseal(row["sealed"]))
         if credential.fingerprint != row["fingerprint"]:
             raise CredentialError(
                 f"The stored credential {row['key_id']} is not the one that was added",
@@ -261,6 +259,12 @@ def _by_any_folded(wanted: str, apps: Iterable[App]) -> list[App]:
 
 
 _READINGS: Final = (_by_id, _by_name, _by_bundle_id, _by_any_folded)
+_SEALED: Final = (
+    credentials_table.c.sealed,
+    notifications_table.c.sealed_key,
+    webhooks_table.c.sealed_secret,
+)
+"""Everything that the vault has sealed."""
 
 
 def _single(found: list[App], ambiguity: str) -> App:
@@ -310,15 +314,6 @@ def _check_fit(app: App, credential: Credential) -> None:
             f"The certificate is for {', '.join(topics)}, not for {app.bundle_id}",
             fix="Use the certificate of this app, or an auth key of its team",
         )
-
-
-def _packed(credential: Credential) -> bytes:
-    is_key = isinstance(credential, AuthKey)
-    pem = credential.private_key_pem() if isinstance(credential, AuthKey) else credential.pem
-    content = {"pem": pem.decode()}
-    if is_key:
-        content |= {"team_id": credential.team_id or "", "key_id": credential.key_id}
-    return json.dumps(content).encode()
 
 
 def _named(app: App, key_id: str) -> tuple[Any, Any]:

@@ -16,7 +16,7 @@ from . import context
 from .output import AppOption, Json, write_json, write_lines
 
 if TYPE_CHECKING:
-    from handbell.delivery.direct import Preview
+    from handbell.delivery.preview import Preview
     from handbell.delivery.response import Response
 
 
@@ -92,7 +92,7 @@ def _preview(
 ) -> "list[Preview]":
     parts = context.system()
     found = parts.apps.find(app or parts.settings.app)
-    return parts.direct(found).preview(notification, recipients)
+    return parts.preview(found, notification, recipients)
 
 
 def _read_recipients(recipients: list[str] | None, *, to_all: bool) -> Recipients:

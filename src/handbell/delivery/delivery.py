@@ -17,6 +17,7 @@ class Target:
     """Where one push is to go: a delivery that has not been stored yet.
 
     ``session_id`` and ``mail`` are None for a device token or simulator that no session holds.
+    ``time_zone`` and ``user_id`` are what an app's rules go by.
     """
 
     gateway: GatewayName
@@ -24,6 +25,8 @@ class Target:
     environment: str
     session_id: int | None = None
     mail: str | None = None
+    user_id: int | None = None
+    time_zone: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +36,8 @@ class Delivery:
     ``number`` tells it from the others of its notification. Instants are UNIX milliseconds; None
     where something has not happened. ``created_at`` is the notification's, ``sent_at`` is when the
     push service accepted it, which is not yet shown; ``displayed_at`` and ``opened_at`` are what
-    the phone reported. ``status`` is the HTTP status of the last answer, ``unique_id`` Apple's key
-    for its delivery log.
+    the phone reported; ``due_at`` is when a held one goes on. ``status`` is the HTTP status of the
+    last answer, ``unique_id`` Apple's key for its delivery log.
     """
 
     number: int
@@ -45,9 +48,11 @@ class Delivery:
     state: State
     mail: str | None = None
     reason: str | None = None
+    detail: str | None = None
     status: int | None = None
     attempts: int = 0
     unique_id: str | None = None
+    due_at: int | None = None
     created_at: int
     sent_at: int | None = None
     finished_at: int | None = None

@@ -1,7 +1,8 @@
 """From recipients to targets: one per active session, and a warning for whoever has none."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Final
 
 from handbell._text import count, shortened
 from handbell.apps.app import App
@@ -11,7 +12,8 @@ from handbell.registry.store import Registry
 
 from .delivery import Target
 
-PAGE_SIZE = 1000
+SAMPLE: Final = 50
+"""How many of everybody are looked at before a broadcast is accepted."""
 
 
 @dataclass(slots=True)
@@ -46,14 +48,10 @@ def resolve(
     return plan
 
 
-def resolve_everybody(
-    app: App, registry: Registry, *, is_development: bool = False
-) -> Iterator[list[Target]]:
-    """Yield the targets of all active sessions in pages, so that memory stays flat."""
-    after = 0
-    while page := registry.page_of_active(app, after_id=after, limit=PAGE_SIZE):
-        yield [_session_target(session, is_development=is_development) for session in page]
-        after = page[-1].id
+def some_targets(app: App, registry: Registry, *, is_development: bool = False) -> list[Target]:
+    """Return the targets of an app's first active sessions, as a sample of everybody."""
+    sample = registry.page_of_active(app, limit=SAMPLE)
+    return [_session_target(session, is_development=is_development) for session in sample]
 
 
 def _add_mails(
@@ -118,4 +116,6 @@ def _session_target(session: Session | ActiveSession, *, is_development: bool = 
         environment="development" if starts_in_development else session.environment,
         session_id=session.id,
         mail=session.mail,
+        user_id=session.user_id if isinstance(session, Session) else None,
+        time_zone=session.time_zone,
     )

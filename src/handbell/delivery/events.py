@@ -121,6 +121,9 @@ class Hooks:
         """Call the hook with every event from now on, in the engine's event loop."""
         self._hooks.append(hook)
 
+    def __bool__(self) -> bool:
+        return bool(self._hooks)
+
     def emit(self, event: Event) -> None:
         """Hand the event to every hook."""
         for hook in self._hooks:

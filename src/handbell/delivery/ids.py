@@ -7,12 +7,15 @@ delivery therefore goes out under the same apns-id, whatever crashed in between.
 
 import re
 import secrets
+from collections.abc import Callable
 from typing import Final
 
 _NOTIFICATION_ID: Final = re.compile(r"[0-9a-f]{15}")
 _APNS_ID: Final = re.compile(
     r"([0-9a-f]{8})-([0-9a-f]{4})-8([0-9a-f]{3})-8([0-9a-f]{3})-([0-9a-f]{12})"
 )
+
+_TWELVE_DIGITS: Final = 1 << 48
 
 
 def new_notification_id() -> str:
@@ -32,6 +35,19 @@ def apns_id(notification_id: str, number: int) -> str:
         f"{notification_id[:8]}-{notification_id[8:12]}-8{notification_id[12:]}"
         f"-8{digits[:3]}-{digits[3:]}"
     )
+
+
+def apns_ids(notification_id: str) -> Callable[[int], str]:
+    """Return the function that gives a notification's apns-ids by number, for long loops."""
+    start = apns_id(notification_id, 0)[:-12]
+
+    def name(number: int) -> str:
+        # Sessions have numbers of at most twelve digits; addresses that no session holds have not.
+        return (
+            f"{start}{number:012x}" if number < _TWELVE_DIGITS else apns_id(notification_id, number)
+        )
+
+    return name
 
 
 def read_apns_id(text: str) -> tuple[str, int] | None:

@@ -13,6 +13,7 @@ import os
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import starmap
 from time import time
 from typing import Any, Final, NamedTuple
 
@@ -20,10 +21,12 @@ from sqlalchemy import (
     Connection,
     Row,
     and_,
+    case,
     delete,
     exists,
     func,
     insert,
+    literal,
     or_,
     select,
     tuple_,
@@ -44,6 +47,7 @@ from handbell.tables import (
     workers,
 )
 
+from .delivery import GatewayName
 from .rules import AppRules, Stop
 
 URGENT: Final = 9
@@ -64,7 +68,7 @@ class Due(NamedTuple):
 
     notification: int
     number: int
-    gateway: str
+    gateway: GatewayName
     token: str
     environment: str
     attempts: int
@@ -75,13 +79,17 @@ class Due(NamedTuple):
 
 
 class Listener(NamedTuple):
-    """One session of a broadcast's page."""
+    """One session of a broadcast's page; its first attempt, unless the shard was resumed."""
 
     number: int
     token: str
     environment: str
     user_id: int
     time_zone: str | None
+    is_repeat: bool
+    gateway: GatewayName = "apns"
+    attempts: int = 0
+    mail: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -113,6 +121,7 @@ class Ending:
     state: str
     attempts: int
     reason: str | None = None
+    detail: str | None = None
     status: int | None = None
     unique_id: str | None = None
     due_at: int | None = None
@@ -163,6 +172,7 @@ _INSERT_SENT: Final = f"""
     FROM json_each(?) WHERE true
     ON CONFLICT (notification_id, number) DO UPDATE SET
         environment = excluded.environment, state = 'sent', status = 200, reason = NULL,
+        detail = NULL,
         attempts = attempts + 1, due_at = NULL, worker_id = NULL,
         sent_at = excluded.sent_at, finished_at = excluded.finished_at
 """  # noqa: S608 - names of columns only
@@ -310,15 +320,23 @@ class Queue:
             is_resumed=found.is_resumed,
         )
 
-    def page(self, shard: Shard, limit: int) -> list[Listener]:
-        """Return the next sessions of a shard, in the order of their ids; empty at its end."""
+    def page(self, shard: Shard, limit: int, *, is_development: bool = False) -> list[Listener]:
+        """Return the next sessions of a shard, in the order of their ids; empty at its end.
+
+        ``is_development`` makes sessions that were never reached start in that environment.
+        """
+        environment: Any = sessions.c.environment
+        if is_development:
+            is_new = sessions.c.accepted_at.is_(None) & (environment == "production")
+            environment = case((is_new, "development"), else_=environment)
         statement = (
             select(
                 sessions.c.id,
                 sessions.c.token,
-                sessions.c.environment,
+                environment,
                 sessions.c.user_id,
                 sessions.c.time_zone,
+                literal(shard.is_resumed),
             )
             .where(
                 sessions.c.app_id == shard.app_row,
@@ -346,16 +364,18 @@ class Queue:
                 )
             )
         with self._database.read() as connection:
-            return list(map(Listener._make, connection.execute(statement)))
+            return list(starmap(Listener, connection.execute(statement)))
 
-    def release_shard(self, shard: Shard, position: int, due_at: float) -> None:
-        """Give a shard back, to go on behind ``position`` at ``due_at`` (UNIX seconds)."""
-        with self._database.write() as connection:
-            connection.execute(
-                update(shards)
-                .where(shards.c.id == shard.id)
-                .values(
-                    worker_id=None, position=position, is_resumed=True, due_at=int(due_at * 1000)
+    def is_settled(self, notification: int) -> bool:
+        """Return whether everybody was come to: each delivery has ended, or waits for its time."""
+        mine = deliveries.c.notification_id == notification
+        with self._database.read() as connection:
+            return not any(
+                connection.scalar(select(exists().where(waiting)))
+                for waiting in (
+                    shards.c.notification_id == notification,
+                    mine & deliveries.c.worker_id.is_not(None),
+                    mine & deliveries.c.due_at.is_not(None) & (deliveries.c.state == "queued"),
                 )
             )
 
@@ -403,17 +423,20 @@ class Queue:
         with self._database.write() as connection:
             connection.execute(statement.values(values))
 
-    def counts_by_user(self, user_ids: Iterable[int], since: float) -> dict[int, int]:
-        """Return how many notifications each user was sent since then (UNIX seconds)."""
+    def counts_by_user(
+        self, user_ids: Iterable[int], since: float, apart_from: int
+    ) -> dict[int, int]:
+        """Return how many other notifications each user was sent since then (UNIX seconds)."""
         counted = func.count(func.distinct(deliveries.c.notification_id))
         statement = (
             select(sessions.c.user_id, counted)
             .join_from(sessions, deliveries, deliveries.c.number == sessions.c.id)
             .where(
                 sessions.c.user_id.in_(set(user_ids)),
+                deliveries.c.notification_id != apart_from,
                 or_(
                     deliveries.c.sent_at > int(since * 1000),
-                    deliveries.c.state.in_(("sending", "held")) & deliveries.c.sent_at.is_(None),
+                    deliveries.c.state.in_(("sending", "held")),
                 ),
             )
             .group_by(sessions.c.user_id)

@@ -1,5 +1,6 @@
 """The ledger: what was accepted, and what became of each delivery."""
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,44 +8,72 @@ from itertools import count
 from time import time
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy import Connection, Row, delete, exists, func, insert, select, update
 
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
 from handbell.database import Database
-from handbell.tables import ADDRESSED, deliveries, notifications, sessions, users
+from handbell.errors import IdempotencyError, RegistryError
+from handbell.tables import (
+    ADDRESSED,
+    deliveries,
+    idempotency,
+    notifications,
+    sessions,
+    shards,
+    users,
+)
 
 from .delivery import Delivery, Target
 from .ids import new_notification_id, read_apns_id
-from .outcome import State
+from .queue import NORMAL, SHARD_SESSIONS, Due, session_id
+from .timing import Instant, SendAt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StoredNotification:
-    """An accepted notification: its row, its public id, and what was written."""
+class Order:
+    """Everything that is needed to finish a send, whatever happens to the sender.
+
+    ``recipients`` is kept as it was named, for whoever asks later. ``sealed_key`` is the
+    credential of an app that is not in the registry. ``source`` is the row of the notification
+    whose recipients this one goes to.
+    """
+
+    app: App
+    content: Notification
+    recipients: dict[str, Any]
+    urgency: int = NORMAL
+    send_at: SendAt | None = None
+    is_development: bool = False
+    sealed_key: bytes | None = None
+    idempotency_key: str | None = None
+    source: int | None = None
+    replaces: str | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """What two sends with one idempotency key have to have in common."""
+        whole = [
+            self.app.id,
+            self.content.to_dict(),
+            self.recipients,
+            None if self.send_at is None else str(self.send_at),
+            self.urgency,
+        ]
+        return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acceptance:
+    """A stored send: its row, its public id, and the deliveries that were taken along at once.
+
+    ``is_former`` says that the idempotency key was known and nothing new was stored.
+    """
 
     row: int
     id: str
-    app: str
-    content: Notification
-    recipients: dict[str, Any]
-    created_at: int
-    expires_at: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
-    """What one attempt makes of a delivery; ``environment`` is where the last answer came from."""
-
-    number: int
-    state: State
-    environment: str
-    attempts: int
-    reason: str | None = None
-    status: int | None = None
-    unique_id: str | None = None
-    sent_at: int | None = None
-    finished_at: int | None = None
+    taken: tuple[Due, ...] = ()
+    is_former: bool = False
 
 
 _DELIVERY: Final = (
@@ -52,7 +81,8 @@ _DELIVERY: Final = (
         *(
             column
             for column in deliveries.columns
-            if column.name not in {"notification_id", "address"}
+            if column.name
+            not in {"notification_id", "address", "urgency", "worker_id", "is_repeat"}
         ),
         func.coalesce(deliveries.c.address, sessions.c.token).label("address"),
         users.c.mail,
@@ -64,16 +94,6 @@ _DELIVERY: Final = (
     .outerjoin(users, users.c.id == sessions.c.user_id)
 )
 
-_ENDED: Final = tuple(name for name in Ending.__dataclass_fields__ if name != "number")
-_UPDATE_ENDING: Final = (
-    update(deliveries)
-    .where(
-        deliveries.c.notification_id == bindparam("of_notification"),
-        deliveries.c.number == bindparam("of_number"),
-    )
-    .values({name: bindparam(name) for name in _ENDED})
-)
-
 
 class Ledger:
     """Notifications and deliveries in the database. Every method is one transaction."""
@@ -83,65 +103,221 @@ class Ledger:
         self._now = now
 
     def accept(
-        self, app: App, content: Notification, recipients: dict[str, Any], targets: Sequence[Target]
-    ) -> tuple[StoredNotification, list[Delivery]]:
-        """Store a notification and its first deliveries; once this returns, nothing of it is lost.
+        self, order: Order, targets: Sequence[Target] | None, *, worker: int | None = None
+    ) -> Acceptance:
+        """Store a send; once this returns, nothing of it is lost.
 
-        ``recipients`` is kept as it was named, for whoever asks later.
+        ``targets`` is None for everybody. With a ``worker`` what is due at once is taken for it in
+        the same step. Raises IdempotencyError when the key was used for something else.
         """
-        public_id, created_at = new_notification_id(), self._milliseconds()
+        with self._database.write() as connection:
+            former = self._former(connection, order)
+            if former is not None:
+                return former
+            public_id = new_notification_id()
+            row = self._insert(connection, order, public_id)
+            if targets is None:
+                self._insert_shards(connection, order, row)
+                return Acceptance(row=row, id=public_id)
+            is_now = worker is not None and order.send_at is None
+            taken = self._insert_targets(
+                connection, order, row, targets, worker if is_now else None
+            )
+            return Acceptance(row=row, id=public_id, taken=taken if is_now else ())
+
+    def _former(self, connection: Connection, order: Order) -> Acceptance | None:
+        if order.idempotency_key is None:
+            return None
+        row = connection.execute(
+            select(idempotency.c.fingerprint, idempotency.c.notification_id, notifications.c.id)
+            .join_from(
+                idempotency,
+                notifications,
+                notifications.c.public_id == idempotency.c.notification_id,
+            )
+            .where(idempotency.c.app == order.app.id, idempotency.c.key == order.idempotency_key)
+        ).one_or_none()
+        if row is None:
+            return None
+        if row.fingerprint != order.fingerprint:
+            raise IdempotencyError(
+                f"The idempotency key {order.idempotency_key!r} was used for another notification",
+                fix="Use a new key for each notification, and the same one only to repeat it",
+            )
+        return Acceptance(row=row.id, id=row.notification_id, is_former=True)
+
+    def _insert(self, connection: Connection, order: Order, public_id: str) -> int:
+        now = self._milliseconds()
         statement = insert(notifications).values(
             public_id=public_id,
-            app=app.id,
-            content=json.dumps(content.to_dict(), ensure_ascii=False),
-            recipients=json.dumps(recipients, ensure_ascii=False),
-            created_at=created_at,
+            app=order.app.id,
+            content=json.dumps(order.content.to_dict(), ensure_ascii=False),
+            recipients=json.dumps(order.recipients, ensure_ascii=False),
+            created_at=now,
+            urgency=order.urgency,
+            send_at=None if order.send_at is None else str(order.send_at),
+            is_development=order.is_development,
+            sealed_key=order.sealed_key,
+            replaces=order.replaces,
         )
-        with self._database.write() as connection:
-            row = connection.execute(statement.returning(notifications.c.id)).scalar_one()
-            notification = StoredNotification(
-                row=row,
-                id=public_id,
-                app=app.id,
-                content=content,
-                recipients=recipients,
-                created_at=created_at,
+        row = connection.execute(statement.returning(notifications.c.id)).scalar_one()
+        if order.idempotency_key is not None:
+            connection.execute(
+                insert(idempotency).values(
+                    app=order.app.id,
+                    key=order.idempotency_key,
+                    fingerprint=order.fingerprint,
+                    notification_id=public_id,
+                    created_at=now,
+                )
             )
-            return notification, self._add(connection, notification, targets)
+        return int(row)
 
-    def add(self, notification: StoredNotification, targets: Sequence[Target]) -> list[Delivery]:
-        """Store further deliveries of a notification, as a broadcast goes through its pages."""
-        with self._database.write() as connection:
-            return self._add(connection, notification, targets)
-
-    def record(
-        self,
-        notification: StoredNotification,
-        endings: Sequence[Ending],
-        *,
-        also: Callable[[Connection], None] | None = None,
-    ) -> None:
-        """Write what became of deliveries; ``also`` writes what belongs to the same transaction."""
-        if not endings:
+    def _insert_shards(self, connection: Connection, order: Order, row: int) -> None:
+        first, last = connection.execute(
+            select(func.min(sessions.c.id), func.max(sessions.c.id)).where(
+                sessions.c.app_id == order.app.row, sessions.c.status == "active"
+            )
+        ).one()
+        if first is None:
             return
+        now = self._milliseconds()
+        due_at = order.send_at.seconds * 1000 if isinstance(order.send_at, Instant) else now
         rows = [
             {
-                "of_notification": notification.row,
-                "of_number": ending.number,
-                **{name: getattr(ending, name) for name in _ENDED},
+                "notification_id": row,
+                "source_id": order.source,
+                "urgency": order.urgency,
+                "position": start - 1,
+                "last": min(start + SHARD_SESSIONS - 1, last),
+                "due_at": max(due_at, now),
             }
-            for ending in endings
+            for start in range(first, last + 1, SHARD_SESSIONS)
         ]
+        connection.execute(insert(shards), rows)
+
+    def _insert_targets(
+        self,
+        connection: Connection,
+        order: Order,
+        row: int,
+        targets: Sequence[Target],
+        worker: int | None,
+    ) -> tuple[Due, ...]:
+        addressed = count(ADDRESSED)
+        due = tuple(
+            Due(
+                notification=row,
+                number=next(addressed) if target.session_id is None else target.session_id,
+                gateway=target.gateway,
+                token=target.address,
+                environment=target.environment,
+                attempts=0,
+                is_repeat=False,
+                mail=target.mail,
+                user_id=target.user_id,
+                time_zone=target.time_zone,
+            )
+            for target in targets
+        )
+        now = self._milliseconds()
+        due_at = order.send_at.seconds * 1000 if isinstance(order.send_at, Instant) else now
+        rows = [
+            {
+                "notification_id": row,
+                "number": one.number,
+                "gateway": one.gateway,
+                "address": one.token if session_id(one.number) is None else None,
+                "environment": one.environment,
+                "urgency": order.urgency,
+                "state": "queued" if worker is None else "sending",
+                "worker_id": worker,
+                "due_at": max(due_at, now) if worker is None else None,
+            }
+            for one in due
+        ]
+        if rows:
+            connection.execute(insert(deliveries), rows)
+        return due
+
+    def cancel(self, app: App, notification_id: str) -> int:
+        """Cancel what of a notification is not on its way yet, and return how many that caught.
+
+        Raises RegistryError when the app has no such notification.
+        """
+        row = self.find(app, notification_id).id
+        now = self._milliseconds()
         with self._database.write() as connection:
-            connection.execute(_UPDATE_ENDING, rows)
-            if also is not None:
-                also(connection)
+            caught = self._uncome(connection, app, row)
+            connection.execute(delete(shards).where(shards.c.notification_id == row))
+            waiting = connection.execute(
+                update(deliveries)
+                .where(
+                    deliveries.c.notification_id == row, deliveries.c.state.in_(("queued", "held"))
+                )
+                .values(state="cancelled", reason="Cancelled", due_at=None, finished_at=now)
+            ).rowcount
+            connection.execute(
+                update(notifications)
+                .where(notifications.c.id == row)
+                .values(
+                    cancelled_at=func.coalesce(notifications.c.cancelled_at, now),
+                    cancelled=notifications.c.cancelled + caught,
+                )
+            )
+        return caught + waiting
+
+    def _uncome(self, connection: Connection, app: App, row: int) -> int:
+        """Return how many sessions a broadcast has not come to yet."""
+        left = select(shards).where(shards.c.notification_id == row)
+        number = 0
+        for shard in connection.execute(left):
+            statement = select(func.count()).where(
+                sessions.c.app_id == app.row,
+                sessions.c.status == "active",
+                sessions.c.id > shard.position,
+                sessions.c.id <= shard.last,
+                ~exists().where(
+                    deliveries.c.notification_id == row, deliveries.c.number == sessions.c.id
+                ),
+            )
+            number += connection.scalar(statement) or 0
+        return number
+
+    def find(self, app: App, notification_id: str) -> Row[Any]:
+        """Return the row of an app's notification; raises RegistryError when there is none."""
+        statement = select(notifications).where(
+            notifications.c.public_id == notification_id, notifications.c.app == app.id
+        )
+        with self._database.read() as connection:
+            found = connection.execute(statement).one_or_none()
+        if found is None:
+            raise RegistryError(
+                f"{app.id} has no notification {notification_id!r}",
+                fix="See: handbell notification list",
+            )
+        return found
+
+    def row(self, row: int) -> Row[Any]:
+        """Return a notification's row of the table."""
+        statement = select(notifications).where(notifications.c.id == row)
+        with self._database.read() as connection:
+            return connection.execute(statement).one()
 
     def deliveries_of(self, notification_id: str) -> list[Delivery]:
         """Return every delivery of a notification: sessions first, then bare addresses."""
         query = _DELIVERY.where(notifications.c.public_id == notification_id)
         with self._database.read() as connection:
             rows = connection.execute(query.order_by(deliveries.c.number)).mappings()
+            return [Delivery(**row) for row in rows]
+
+    def unsent(self, notification_id: str, limit: int) -> list[Delivery]:
+        """Return the first deliveries of a notification that were not accepted, ended or held."""
+        query = _DELIVERY.where(
+            notifications.c.public_id == notification_id, deliveries.c.state != "sent"
+        )
+        with self._database.read() as connection:
+            rows = connection.execute(query.order_by(deliveries.c.number).limit(limit)).mappings()
             return [Delivery(**row) for row in rows]
 
     def counts(self, notification_id: str) -> dict[tuple[str, str | None], int]:
@@ -181,38 +357,5 @@ class Ledger:
         with self._database.write() as connection:
             return bool(connection.execute(change).rowcount)
 
-    def _add(
-        self, connection: Connection, notification: StoredNotification, targets: Sequence[Target]
-    ) -> list[Delivery]:
-        addressed = count(ADDRESSED)
-        added = [
-            Delivery(
-                number=next(addressed) if target.session_id is None else target.session_id,
-                notification_id=notification.id,
-                gateway=target.gateway,
-                address=target.address,
-                environment=target.environment,
-                mail=target.mail,
-                state="queued",
-                created_at=notification.created_at,
-            )
-            for target in targets
-        ]
-        if added:
-            rows = [_row(delivery, notification) for delivery in added]
-            connection.execute(insert(deliveries), rows)
-        return added
-
     def _milliseconds(self) -> int:
         return int(self._now() * 1000)
-
-
-def _row(delivery: Delivery, notification: StoredNotification) -> dict[str, Any]:
-    return {
-        "notification_id": notification.row,
-        "number": delivery.number,
-        "gateway": delivery.gateway,
-        "address": delivery.address if delivery.session_id is None else None,
-        "environment": delivery.environment,
-        "state": delivery.state,
-    }

@@ -33,6 +33,7 @@ class Session:
     """
 
     id: int
+    user_id: int
     mail: str
     token: str
     platform: str

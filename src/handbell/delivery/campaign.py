@@ -1,0 +1,70 @@
+"""A stored notification, ready to be sent: its message, its app's lane, its time."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from handbell.creation.notification import Notification
+from handbell.gateways.apns.payload import compose
+from handbell.gateways.gateway import Message
+
+from .lane import Lane
+from .timing import SendAt, disturbs, due_at, read_send_at
+
+
+@dataclass(slots=True, kw_only=True)
+class Campaign:
+    """What all deliveries of one notification share while a worker sends them.
+
+    ``created_at`` and ``expires_at`` are UNIX seconds; ``expires_at`` is 0 for now or never.
+    ``key`` is the opened key of a sender whose app is not in the registry.
+    """
+
+    row: int
+    id: str
+    lane: Lane
+    message: Message
+    urgency: int
+    created_at: float
+    expires_at: int | None
+    send_at: SendAt | None
+    is_development: bool
+    is_loud: bool
+    key: Any = None
+    is_cancelled: bool = False
+
+    @classmethod
+    def read(cls, stored: Any, lane: Lane, key: Any = None) -> "Campaign":
+        """Return the campaign of a row of the table ``notifications``."""
+        content = Notification.read(json.loads(stored.content))
+        send_at = None if stored.send_at is None else read_send_at(stored.send_at)
+        created_at = stored.created_at / 1000
+        # A time to live counts from when it is to go out.
+        starts = created_at if send_at is None else due_at(send_at, None, lane.rules.time_zone)
+        message = compose(content, bundle_id=lane.app.bundle_id, now=max(created_at, starts))
+        return cls(
+            row=stored.id,
+            id=stored.public_id,
+            lane=lane,
+            message=message,
+            urgency=stored.urgency,
+            created_at=created_at,
+            expires_at=message.expires_at,
+            send_at=send_at,
+            is_development=stored.is_development,
+            is_loud=disturbs(
+                push_type=message.push_type, interruption_level=content.interruption_level
+            ),
+            key=key,
+            is_cancelled=stored.cancelled_at is not None,
+        )
+
+    def starts_at(self, zone: str | None) -> float:
+        """Return when it may first go out to somebody in a time zone (UNIX seconds)."""
+        if self.send_at is None:
+            return self.created_at
+        return max(self.created_at, due_at(self.send_at, zone, self.lane.rules.time_zone))
+
+    def is_expired(self, now: float) -> bool:
+        """Return whether its time is over; now or never is the first attempt's own business."""
+        return bool(self.expires_at) and now >= (self.expires_at or 0)

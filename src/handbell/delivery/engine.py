@@ -1,0 +1,308 @@
+"""The engine: accepts sends, durably, and runs the worker that finishes them.
+
+A send is stored with everything needed to finish it before the caller hears yes. The same worker
+code sends for a blocking ``send`` and for ``handbell worker``; what one process leaves behind, the
+next one finishes.
+"""
+
+import asyncio
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import time
+from typing import Any, Final
+
+from handbell._text import count, sentence
+from handbell.apps.app import App
+from handbell.creation.notification import Notification
+from handbell.creation.recipients import Recipients
+from handbell.errors import HandbellError, NotificationError
+from handbell.gateways.apns.payload import compose
+from handbell.registry.store import Registry
+
+from .campaign import Campaign
+from .delivery import Delivery, Target
+from .dispatch import Plan, resolve, some_targets
+from .events import NotificationAccepted
+from .outcome import meaning
+from .queue import BULK, NORMAL, URGENT
+from .response import Response
+from .store import Acceptance, Ledger, Order
+from .timing import SendAt, due_at, read_send_at
+from .worker import FindGateway, Worker
+
+LISTED_AT_MOST: Final = 100
+"""How many deliveries a response names; beyond that they are counted."""
+
+_URGENCIES: Final = {"urgent": URGENT, "normal": NORMAL, "bulk": BULK}
+_BENIGN: Final = frozenset({"SimulatorUnavailable", "Capped", "Scheduled", "QuietHours"})
+_CLOSING: Final = frozenset({"Unregistered", "ExpiredToken"})
+_TO_MEND: Final = frozenset({"CircuitOpen", "NoCredential", "TwinNotRunning", "AppDisabled"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How to send, beside what and to whom.
+
+    ``send_at`` is an instant or a local time in each recipient's zone; ``urgency`` is ``urgent``,
+    ``normal`` or ``bulk`` and says who goes first (without it: normal for named recipients, bulk
+    for everybody). An ``idempotency_key`` makes a repeated call return the first one's answer.
+    """
+
+    send_at: SendAt | None = None
+    urgency: str | None = None
+    idempotency_key: str | None = None
+    is_development: bool = False
+
+    @classmethod
+    def read(
+        cls,
+        *,
+        send_at: object = None,
+        urgency: str | None = None,
+        idempotency_key: str | None = None,
+        is_development: bool = False,
+    ) -> "Options":
+        """Return the options as they were given. Raises NotificationError for what cannot be."""
+        if urgency is not None and urgency not in _URGENCIES:
+            raise NotificationError(
+                f"The urgency is {urgency!r}", fix=f"Use one of {', '.join(_URGENCIES)}"
+            )
+        if idempotency_key is not None and not 1 <= len(idempotency_key) <= 255:  # noqa: PLR2004
+            raise NotificationError(
+                "The idempotency key is empty or over 255 characters", fix="Use a UUID, say"
+            )
+        return cls(
+            send_at=None if send_at is None else read_send_at(send_at),
+            urgency=urgency,
+            idempotency_key=idempotency_key,
+            is_development=is_development,
+        )
+
+
+class Engine:
+    """Accepts and sends, within one event loop. ``seal`` closes the key of an unregistered app."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        registry: Registry,
+        worker: Worker,
+        find_gateway: FindGateway,
+        seal: Callable[[Any], bytes],
+        now: Callable[[], float] = time,
+    ) -> None:
+        self.worker = worker
+        self._ledger = ledger
+        self._registry = registry
+        self._find_gateway = find_gateway
+        self._seal = seal
+        self._now = now
+        self._starting: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to take work; called by itself at the first send."""
+        if self._starting is None:
+            self._starting = asyncio.create_task(self.worker.start())
+        await asyncio.shield(self._starting)
+
+    async def stop(self) -> None:
+        """Finish what is on its way and give back the rest."""
+        if self._starting is not None:
+            await self._starting
+            await self.worker.stop()
+            self._starting = None
+
+    async def send(
+        self,
+        app: App,
+        notification: Notification,
+        recipients: Recipients,
+        options: Options | None = None,
+        *,
+        key: Any = None,
+    ) -> Response:
+        """Accept a send and wait until each of its deliveries has ended, or waits for its time.
+
+        Raises NotificationError when the notification cannot be sent as it stands, and the error of
+        the way there (no credential, no twin) when not one target could be reached; nothing is
+        stored then.
+        """
+        await self.start()
+        acceptance, warnings = await self.accept(app, notification, recipients, options, key=key)
+        await self.worker.settled(acceptance.row)
+        return await asyncio.to_thread(self.response, acceptance.id, warnings)
+
+    async def accept(
+        self,
+        app: App,
+        notification: Notification,
+        recipients: Recipients,
+        options: Options | None = None,
+        *,
+        key: Any = None,
+    ) -> tuple[Acceptance, list[str]]:
+        """Store a send and return at once, with the warnings about who will not be reached."""
+        options = options or Options()
+        plan, order = await asyncio.to_thread(
+            self._prepare, app, notification, recipients, options, key
+        )
+        targets = None if recipients.everybody else plan.targets
+        worker = self.worker.id if self._starting is not None else None
+        accept = self._ledger.accept
+        acceptance = await asyncio.to_thread(accept, order, targets, worker=worker or None)
+        if not acceptance.is_former:
+            self._begin(app, order, acceptance, key)
+        return acceptance, plan.warnings
+
+    def _prepare(
+        self,
+        app: App,
+        notification: Notification,
+        recipients: Recipients,
+        options: Options,
+        key: Any,
+    ) -> tuple[Plan, Order]:
+        starts = self._now()
+        if options.send_at is not None:
+            starts = max(starts, due_at(options.send_at, None))
+        compose(notification, bundle_id=app.bundle_id, now=starts)
+        plan = self.plan(app, recipients, is_development=options.is_development)
+        if not plan.targets and recipients.everybody:
+            plan.warnings.append(f"Nobody has a device: {app.id} has no active session.")
+        self._require_a_way(app, key, plan.targets)
+        level = options.urgency or ("bulk" if recipients.everybody else "normal")
+        return plan, Order(
+            app=app,
+            content=notification,
+            recipients=recipients.to_dict(),
+            urgency=_URGENCIES[level],
+            send_at=options.send_at,
+            is_development=options.is_development,
+            sealed_key=None if key is None else self._seal(key),
+            idempotency_key=options.idempotency_key,
+        )
+
+    def plan(self, app: App, recipients: Recipients, *, is_development: bool = False) -> Plan:
+        """Return whom a send would reach; of everybody, the first ones only."""
+        if recipients.everybody:
+            return Plan(some_targets(app, self._registry, is_development=is_development))
+        return resolve(
+            app,
+            recipients,
+            self._registry,
+            environment="development" if is_development else "production",
+            is_development=is_development,
+        )
+
+    def _require_a_way(self, app: App, key: Any, targets: list[Target]) -> None:
+        problem: HandbellError | None = None
+        for name, environment in {(target.gateway, target.environment) for target in targets}:
+            try:
+                self._find_gateway(app, key, name, environment)
+            except HandbellError as error:
+                problem = error
+            else:
+                return
+        if problem is not None:
+            raise problem
+
+    def _begin(self, app: App, order: Order, acceptance: Acceptance, key: Any) -> None:
+        targets = None if order.recipients.get("everybody") else len(acceptance.taken)
+        if self.worker.hooks:
+            self.worker.hooks.emit(
+                NotificationAccepted(
+                    app=app.id, at=self._now(), notification_id=acceptance.id, targets=targets
+                )
+            )
+        if acceptance.taken:
+            lane = self.worker.lane_of(app)
+            row = self._ledger.row(acceptance.row)
+            self.worker.hand_over(Campaign.read(row, lane, key), acceptance.taken)
+        else:
+            self.worker.wake()
+
+    async def cancel(self, app: App, notification_id: str) -> int:
+        """Take back what is not sent yet, and return how many deliveries that caught.
+
+        Raises RegistryError when the app has no such notification.
+        """
+        return await asyncio.to_thread(self._ledger.cancel, app, notification_id)
+
+    async def replace(
+        self, app: App, notification_id: str, notification: Notification, *, key: Any = None
+    ) -> Response:
+        """Send new content under the same collapse id to those who got a notification.
+
+        What of the former one is not sent yet is cancelled. Raises NotificationError when it had
+        no collapse id, RegistryError when the app has no such notification.
+        """
+        former = await asyncio.to_thread(self._ledger.find, app, notification_id)
+        collapse_id = Notification.read(json.loads(former.content)).collapse_id
+        if collapse_id is None:
+            raise NotificationError(
+                f"{notification_id} was sent without a collapse id, so it cannot be replaced",
+                fix="Send with collapse_id what may have to be replaced",
+            )
+        content = dataclasses.replace(notification, collapse_id=collapse_id)
+        compose(content, bundle_id=app.bundle_id, now=self._now())
+        await self.start()
+        await self.cancel(app, notification_id)
+        order = Order(
+            app=app,
+            content=content,
+            recipients={"replaces": notification_id},
+            urgency=former.urgency,
+            is_development=former.is_development,
+            sealed_key=None if key is None else self._seal(key),
+            source=former.id,
+            replaces=notification_id,
+        )
+        acceptance = await asyncio.to_thread(self._ledger.accept, order, None)
+        self.worker.wake()
+        await self.worker.settled(acceptance.row)
+        return await asyncio.to_thread(self.response, acceptance.id)
+
+    def response(self, notification_id: str, warnings: list[str] | None = None) -> Response:
+        """Return the answer for a notification as the ledger stands now."""
+        counts = self._ledger.counts(notification_id)
+        total = sum(counts.values())
+        reached = sum(number for (state, _), number in counts.items() if state == "sent")
+        unsent = self._ledger.unsent(notification_id, LISTED_AT_MOST)
+        errors: list[str] = []
+        told = list(warnings or [])
+        for delivery in unsent:
+            (told if _is_warning(delivery) else errors).append(_tell(delivery))
+        if (left := total - reached - len(unsent)) > 0:
+            more = errors or told
+            more.append(
+                f"And {count(left, 'more delivery', 'more deliveries')} not listed here: "
+                f"handbell notification show {notification_id}"
+            )
+        return Response(
+            success=reached > 0 and not errors,
+            warnings=tuple(told),
+            errors=tuple(errors),
+            notification_id=notification_id,
+            reached=reached,
+            total=total,
+            _load=lambda: self._ledger.deliveries_of(notification_id),
+        )
+
+
+def _is_warning(delivery: Delivery) -> bool:
+    reason = delivery.reason or ""
+    if delivery.state == "held":
+        return delivery.status not in {400, 403} and reason not in _TO_MEND
+    return reason in _CLOSING or reason in _BENIGN or delivery.state in {"cancelled", "expired"}
+
+
+def _tell(delivery: Delivery) -> str:
+    reason = delivery.reason or delivery.state
+    words, fix = meaning(reason, delivery.detail or "")
+    what = sentence(f"{delivery.label}: {reason}: {words}")
+    if delivery.due_at is not None:
+        what += " It is tried again by itself."
+    return f"{what} {sentence(fix[:1].upper() + fix[1:])}" if fix else what
