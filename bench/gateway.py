@@ -33,7 +33,7 @@ def main() -> None:
 
 def _round(job: Job) -> Result:
     command = [sys.executable, "-m", "bench.ours", "gateway", job.text()]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return Result.read(done.stdout)
 
 
