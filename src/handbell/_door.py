@@ -4,12 +4,25 @@ import asyncio
 import atexit
 import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
 _CLOSE_SECONDS: Final = 10
+
+
+class _Inline(ThreadPoolExecutor):
+    """Runs work where it is handed in: when the interpreter ends, no pool takes any more."""
+
+    def submit(self, work: Callable[..., T], /, *arguments: Any, **named: Any) -> Future[T]:
+        done: Future[T] = Future()
+        try:
+            done.set_result(work(*arguments, **named))
+        except BaseException as error:  # noqa: BLE001 - it is raised to whoever waits
+            done.set_exception(error)
+        return done
 
 
 class Door:
@@ -44,6 +57,7 @@ class Door:
             return
         from .system import close_shared  # noqa: PLC0415 - loaded only by those who sent
 
+        self._loop.call_soon_threadsafe(self._loop.set_default_executor, _Inline(1))
         closing = asyncio.run_coroutine_threadsafe(close_shared(), self._loop)
         try:
             closing.result(_CLOSE_SECONDS)

@@ -84,7 +84,7 @@ def _refused(reason: str) -> Refused:
             "not be asked",
         ),
         (
-            RetryLater("cannot connect", Reaction.RECONNECT, detail="No route."),
+            RetryLater("CannotConnect", Reaction.RECONNECT, detail="No route."),
             "doubtful",
             "No route",
         ),

@@ -288,7 +288,7 @@ def test_a_server_of_an_unknown_authority_is_refused(authority: Authority, tmp_p
         async with serve(authority, server) as url:
             ends = await send(Endpoint(url, other.ca_file), paths(3))
             ends += await send(Endpoint(url), paths(3))
-        assert {(type(end), end[0]) for end in ends} == {(NotSent, "certificate not trusted")}
+        assert {(type(end), end[0]) for end in ends} == {(NotSent, "CertificateNotTrusted")}
 
     run(story)
     assert not server.asked
@@ -310,7 +310,7 @@ def test_a_server_of_another_name_is_refused(authority: Authority) -> None:
             async with reached:
                 (end,) = await send(Endpoint(other, authority.ca_file), ["/ok-1"])
         assert isinstance(end, NotSent)
-        assert end.reason == "certificate not trusted"
+        assert end.reason == "CertificateNotTrusted"
 
     run(story)
     assert not server.asked
@@ -356,14 +356,14 @@ def test_a_mute_port_ends_in_time() -> None:
             started = loop.time()
             ends = await send(Endpoint(f"https://127.0.0.1:{port}"), paths(20))
             assert loop.time() - started < 0.9
-        assert {(type(end), end[0]) for end in ends} == {(NotSent, "timeout")}
+        assert {(type(end), end[0]) for end in ends} == {(NotSent, "TimedOut")}
 
     run(story)
 
 
 @pytest.mark.parametrize(
     ("url", "reason"),
-    [("https://127.0.0.1:1", "cannot connect"), ("https://nowhere.invalid", "host not found")],
+    [("https://127.0.0.1:1", "CannotConnect"), ("https://nowhere.invalid", "HostNotFound")],
 )
 def test_an_unreachable_host_is_told_at_once(url: str, reason: str) -> None:
     """Where nothing listens, all that waits ends as not sent, with what to do about it."""

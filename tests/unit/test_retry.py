@@ -97,14 +97,14 @@ TABLE = [
     (_answer("ServiceUnavailable"), [900, 1800, 3600, 7200], 4 * HOUR),
     (_held(RetryLater("HTTP 502", Reaction.BACK_OFF, None, 502)), [900, 1800], 4 * HOUR),
     (_held(RetryLater("ServiceUnavailable", Reaction.BACK_OFF)), [900, 1800], 4 * HOUR),
-    (_not_sent("cannot connect"), [2, 4, 8, 16, 32, 64], 15 * MINUTE),
-    (_not_sent("host not found"), [2, 4, 8], 15 * MINUTE),
-    (_not_sent("timeout"), [2, 4, 8], 15 * MINUTE),
-    (_not_sent("refused stream"), [2, 4, 8], 15 * MINUTE),
-    (_not_sent("stalled"), [2, 4, 8], 15 * MINUTE),
-    (_held(Unknown("connection lost")), [5, 15, 45, 135, 405], 15 * MINUTE),
-    (_held(Unknown("timeout")), [5, 15, 45, 135, 405], 15 * MINUTE),
-    (_held(Unknown("stream reset")), [5, 15, 45, 135, 405], 15 * MINUTE),
+    (_not_sent("CannotConnect"), [2, 4, 8, 16, 32, 64], 15 * MINUTE),
+    (_not_sent("HostNotFound"), [2, 4, 8], 15 * MINUTE),
+    (_not_sent("TimedOut"), [2, 4, 8], 15 * MINUTE),
+    (_not_sent("RefusedStream"), [2, 4, 8], 15 * MINUTE),
+    (_not_sent("Stalled"), [2, 4, 8], 15 * MINUTE),
+    (_held(Unknown("ConnectionLost")), [5, 15, 45, 135, 405], 15 * MINUTE),
+    (_held(Unknown("TimedOut")), [5, 15, 45, 135, 405], 15 * MINUTE),
+    (_held(Unknown("StreamReset")), [5, 15, 45, 135, 405], 15 * MINUTE),
     (Decision("held", "CircuitOpen"), [60, 120, 240, 480], 15 * MINUTE),
     (Decision("held", "NoCredential"), [60, 120], 15 * MINUTE),
     (Decision("held", "TwinNotRunning"), [60, 120], 15 * MINUTE),
@@ -182,7 +182,7 @@ def test_the_ceiling_is_the_expiry_within_bounds(
 @pytest.mark.parametrize(
     ("decision", "age", "expected"),
     [
-        (_not_sent("cannot connect"), 0, SendAgain(NOW + 2, "cannot connect")),
+        (_not_sent("CannotConnect"), 0, SendAgain(NOW + 2, "CannotConnect")),
         (_answer("Shutdown"), 10, SendAgain(NOW + 15, "Shutdown")),
         (
             _answer("Shutdown"),
@@ -195,9 +195,9 @@ def test_the_ceiling_is_the_expiry_within_bounds(
             GiveUp("expired", "ServiceUnavailable", "it was to arrive at once or not at all"),
         ),
         (
-            _held(Unknown("connection lost")),
+            _held(Unknown("ConnectionLost")),
             0,
-            GiveUp("failed", "connection lost", "it was to be sent only once"),
+            GiveUp("failed", "ConnectionLost", "it was to be sent only once"),
         ),
     ],
 )
@@ -210,9 +210,9 @@ def test_now_or_never_is_tried_for_a_moment(
 
 def test_an_expired_notification_is_not_sent_again():
     """Once the expiry has passed, the delivery is expired and keeps its last reason."""
-    following = _next(_not_sent("cannot connect"), expires_in=-1)
+    following = _next(_not_sent("CannotConnect"), expires_in=-1)
     assert following == GiveUp(
-        "expired", "cannot connect", "it expires before it could be sent again"
+        "expired", "CannotConnect", "it expires before it could be sent again"
     )
 
 
@@ -227,7 +227,7 @@ def test_attempts_are_bounded():
 
 def test_only_a_repeat_after_an_unknown_end_needs_a_collapse_id():
     """What may have been taken goes out so that the phone shows it once."""
-    repeat = _next(_held(Unknown("timeout")))
+    repeat = _next(_held(Unknown("TimedOut")))
     clear = _next(_answer("TooManyRequests"))
     assert isinstance(repeat, SendAgain)
     assert repeat.needs_collapse_id

@@ -133,6 +133,9 @@ def _decide_misplaced(failed: Decision, environment: str, tried: Tried | None) -
     return replace(failed, reason=blamed, doubt=Doubt.CONFIGURATION)
 
 
+_REACH = "check the address, the network, and that this machine may open connections to that port"
+_AGAIN = "nothing: it is sent again by itself, so that the phone shows it once"
+
 OWN_REASONS: Final = {
     "NoCredential": (
         "there is no key for this environment",
@@ -140,20 +143,43 @@ OWN_REASONS: Final = {
     ),
     "CircuitOpen": (
         "sending for this app was stopped, because its configuration was refused",
-        "run: handbell doctor, mend what it names, then send again",
+        "run handbell doctor and mend what it names; sending goes on by itself",
     ),
-    "NoAnswer": (
-        "the request went out and no answer came back, so it may or may not have arrived",
-        "send it again with the same collapse id, so that the phone shows it once",
+    "AppDisabled": ("the app is switched off", "switch it on with: handbell app set APP --on"),
+    "Scheduled": ("it waits for its time", "nothing, or take it back with: handbell notification"),
+    "QuietHours": ("it waits for the end of quiet hours", "nothing; urgent levels are not held"),
+    "RateLimit": ("it waits its turn under the app's rate limit", "nothing: it goes on by itself"),
+    "Capped": (
+        "this person has got as many notifications as the app's cap allows",
+        "raise the cap with handbell app set, or send less often",
     ),
-    "CannotConnect": (
-        "the push service could not be reached",
-        "check that this machine may open connections to port 443 there",
+    "Cancelled": ("it was taken back before it was sent", "nothing"),
+    "Expired": ("its time was over before it could be sent", "send it with a longer time to live"),
+    "Interrupted": ("sending was broken off before an answer came", _AGAIN),
+    "ConnectionLost": (
+        "the connection broke after it was sent, so it may or may not have arrived",
+        _AGAIN,
     ),
-    "Interrupted": (
-        "sending was broken off before an answer came",
-        "send it again",
+    "TimedOut": ("no answer came in time, so it may or may not have arrived", _AGAIN),
+    "StreamReset": ("the push service broke the request off, so it may have arrived", _AGAIN),
+    "RefusedStream": ("the push service did not take the request; nothing was processed", _AGAIN),
+    "Stalled": ("the push service has stopped answering", _AGAIN),
+    "HostNotFound": ("the push service's address cannot be found", _REACH),
+    "CannotConnect": ("the push service could not be reached", _REACH),
+    "CertificateNotTrusted": (
+        "the push service's certificate is not trusted here",
+        "install the package ca-certificates, or name a PEM file in SSL_CERT_FILE",
     ),
+    "NoTrustedCertificates": (
+        "this machine has no file of trusted certificates",
+        "install the package ca-certificates, or name a PEM file in SSL_CERT_FILE",
+    ),
+    "ClientCertificateUnusable": (
+        "the app's certificate cannot be used for a connection",
+        "add it again with its key: handbell key add",
+    ),
+    "NoSecureConnection": ("the other side does not speak TLS with HTTP/2", _REACH),
+    "RequestUnusable": ("the request cannot be made", "look at it with: handbell send --dry-run"),
     "TwinNotRunning": (
         "the session lives on the twin, and no twin is running",
         "start it with: handbell twin",

@@ -266,7 +266,7 @@ class _Connection(Generic[T]):
             if request is not None:
                 self._start(item, request, now)
         except (ValueError, TypeError, pycurl.error) as error:
-            self.pool.end(item, NotSent("request cannot be made", str(error)))
+            self.pool.end(item, NotSent("RequestUnusable", str(error)))
             return False
         return request is not None
 
@@ -555,7 +555,7 @@ class Pool(Generic[T]):
         tries = self._tries.get(id(item), 0)
         if tries >= _RESENDS:
             detail = f"The server refused the stream {tries + 1} times; it may be overloaded"
-            self.end(item, NotSent("refused stream", detail))
+            self.end(item, NotSent("RefusedStream", detail))
             return
         self._tries[id(item)] = tries + 1
         self.resent += 1
@@ -661,7 +661,7 @@ class Pool(Generic[T]):
             for connection in self._connections:
                 connection.sweep(now)
             if now - self.answered_at > 2 * self.limits.request_timeout:
-                self._give_up(NotSent("stalled", "The server has stopped answering; try later"))
+                self._give_up(NotSent("Stalled", "The server has stopped answering; try later"))
         finally:
             self._is_settling = False
         self._settle()
@@ -707,41 +707,41 @@ class Pool(Generic[T]):
 
 _ADVICE: Final = {
     pycurl.E_COULDNT_RESOLVE_HOST: (
-        "host not found",
+        "HostNotFound",
         "Check the address and that this machine can resolve names",
     ),
     pycurl.E_COULDNT_CONNECT: (
-        "cannot connect",
+        "CannotConnect",
         "Check that the network and the firewall let this machine reach that port",
     ),
     pycurl.E_SSL_CACERT: (
-        "certificate not trusted",
+        "CertificateNotTrusted",
         "Check the machine's clock and its trusted certificates (SSL_CERT_FILE)",
     ),
     pycurl.E_SSL_CACERT_BADFILE: (
-        "no trusted certificates",
+        "NoTrustedCertificates",
         "Check that the file with trusted certificates exists and can be read",
     ),
     pycurl.E_SSL_CERTPROBLEM: (
-        "client certificate unusable",
+        "ClientCertificateUnusable",
         "Check the certificate and its key, and that they belong together",
     ),
     pycurl.E_SSL_CONNECT_ERROR: (
-        "no secure connection",
+        "NoSecureConnection",
         "The other side does not speak TLS with HTTP/2; check the address and the port",
     ),
     pycurl.E_OPERATION_TIMEDOUT: (
-        "timeout",
+        "TimedOut",
         "Check that the network and the firewall let this machine reach that port",
     ),
 }
 
 
 def _failure(code: int, text: str, *, is_sent: bool) -> NotSent | Lost:
-    reason, advice = _ADVICE.get(code, ("connection lost", "It will be tried again"))
+    reason, advice = _ADVICE.get(code, ("ConnectionLost", "It will be tried again"))
     if is_sent:
-        reason = "timeout" if code == pycurl.E_OPERATION_TIMEDOUT else "connection lost"
-        reason = "stream reset" if code == _HTTP2_STREAM else reason
+        reason = "TimedOut" if code == pycurl.E_OPERATION_TIMEDOUT else "ConnectionLost"
+        reason = "StreamReset" if code == _HTTP2_STREAM else reason
         return Lost(reason, text)
     return NotSent(reason, f"{text}. {advice}" if text else advice)
 
