@@ -40,6 +40,7 @@ _PATH: Final = re.compile(r"[!-\[\]_a-z~]*")
 
 # What ipaddress does not count as private in every Python from 3.11 on.
 _NOT_PUBLIC: Final = (
+    ip_network("192.0.0.0/24"),  # protocol assignments, RFC 6890
     ip_network("192.88.99.0/24"),  # 6to4 relays, RFC 7526
     ip_network("2001::/32"),  # Teredo: the address inside is anybody's
     ip_network("2001:db8::/32"),
@@ -219,9 +220,13 @@ class Outbound:
         ``stop`` is set.
         """
         easy = pycurl.Curl()
+        sockets: list[socket.socket] = []
         try:
             target = Target.read(url, allow_private=self.allow_private)
-            self._prepare(easy, target, self.addresses(target))
+            addresses = self.addresses(target)
+            self._prepare(easy, target, addresses)
+            opener = partial(_open_checked, addresses, sockets)
+            easy.setopt(pycurl.OPENSOCKETFUNCTION, opener)
             easy.setopt(pycurl.POSTFIELDS, body)
             easy.setopt(pycurl.HTTPHEADER, [f"{name}: {text}" for name, text in headers.items()])
             easy.setopt(pycurl.XFERINFOFUNCTION, lambda *_progress: stop.is_set())
@@ -230,6 +235,8 @@ class Outbound:
             return Answer(None, error.what[:MOST_REASON_CHARACTERS])
         finally:
             easy.close()
+            for each in sockets:
+                each.close()
 
     def addresses(self, target: Target) -> frozenset[Address]:
         """Return the addresses that a request to the target may go to: all that its host has.
@@ -258,7 +265,6 @@ class Outbound:
         for option, value in (
             (pycurl.URL, target.url),
             (pycurl.RESOLVE, _told(target, addresses)),
-            (pycurl.OPENSOCKETFUNCTION, partial(_open_checked, addresses)),
             (pycurl.PROTOCOLS, pycurl.PROTO_HTTPS | pycurl.PROTO_HTTP),
             (pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_2TLS),
             (pycurl.FOLLOWLOCATION, 0),
@@ -297,11 +303,15 @@ class _Reader:
 
 
 def _open_checked(
-    addresses: frozenset[Address], _purpose: int, address: _Opened
+    addresses: frozenset[Address], sockets: list[socket.socket], _purpose: int, address: _Opened
 ) -> socket.socket | int:
+    """Give libcurl a socket for a checked address, and none for any other."""
     if _address(str(address.addr[0])) not in addresses:
         return int(pycurl.SOCKET_BAD)
-    return socket.socket(address.family, address.socktype, address.protocol)
+    # libcurl gets a copy of it; ours is closed when the request is over.
+    opened = socket.socket(address.family, address.socktype, address.protocol)
+    sockets.append(opened)
+    return opened
 
 
 def _perform(easy: pycurl.Curl) -> Answer:
