@@ -36,7 +36,7 @@ async def run_engine(system: System, app: App, notification: Notification) -> tu
 
     Everything from stored sessions to stored outcomes: the one place that names the engine.
     """
-    response = await system.direct(app).send(notification, EVERYBODY)
+    response = await system.engine.send(app, notification, EVERYBODY)
     return response.reached, response.total
 
 
