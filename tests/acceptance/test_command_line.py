@@ -124,7 +124,7 @@ def _certificate() -> bytes:
     return built.public_bytes(serialization.Encoding.PEM)
 
 
-def test_the_demo_shows_the_notification(shell: Shell):
+def test_the_demo_shows_the_notification(shell: Shell) -> None:
     """``handbell demo --json`` says that it was accepted and displayed, and when."""
     ended = shell.run("demo", "--json")
     told = json.loads(ended.out)
@@ -136,14 +136,14 @@ def test_the_demo_shows_the_notification(shell: Shell):
     assert not shell.home.exists()
 
 
-def test_the_demo_draws_the_card(shell: Shell):
+def test_the_demo_draws_the_card(shell: Shell) -> None:
     """Without ``--json`` the timeline and the card are printed as the phone shows them."""
     out = shell.run("demo").out
     assert "accepted by the twin" in out
     assert "│ Here is the content of this notification" in out
 
 
-def test_a_person_is_reached_through_the_twin(shell: Shell, twin: str):
+def test_a_person_is_reached_through_the_twin(shell: Shell, twin: str) -> None:
     """With a twin running, ``send`` reaches test@4d.com without any further set-up."""
     ended = shell.run("send", "test@4d.com", "--title", "Hello", "--body", "It rings", "--json")
     told = json.loads(ended.out)
@@ -152,10 +152,10 @@ def test_a_person_is_reached_through_the_twin(shell: Shell, twin: str):
     assert told["deliveries"][0]["state"] == "sent"
 
 
-def test_two_processes_use_one_home_at_once(shell: Shell, twin: str):
+def test_two_processes_use_one_home_at_once(shell: Shell, twin: str) -> None:
     """Several commands may send from the same home at the same time."""
     assert twin
-    arguments = [COMMAND, "send", "test@4d.com", "--title", "Hello"]
+    arguments = [str(COMMAND), "send", "test@4d.com", "--title", "Hello"]
     running = [
         subprocess.Popen(arguments, env=shell.environment, stdout=subprocess.DEVNULL)
         for _ in range(3)
@@ -163,7 +163,7 @@ def test_two_processes_use_one_home_at_once(shell: Shell, twin: str):
     assert [process.wait(timeout=50) for process in running] == [0, 0, 0]
 
 
-def test_content_comes_from_options_file_or_standard_input(ready: Shell, tmp_path: Path):
+def test_content_comes_from_options_file_or_standard_input(ready: Shell, tmp_path: Path) -> None:
     """Options win over a file's members, and JSON on standard input serves as well."""
     file = tmp_path / "notification.json"
     file.write_text(json.dumps({"title": "From the file", "badge": 3}), encoding="utf-8")
@@ -176,7 +176,7 @@ def test_content_comes_from_options_file_or_standard_input(ready: Shell, tmp_pat
     assert "From the pipe" in json.loads(piped.out)[0]["payload"]
 
 
-def test_a_dry_run_shows_the_request_and_sends_nothing(ready: Shell):
+def test_a_dry_run_shows_the_request_and_sends_nothing(ready: Shell) -> None:
     """``--dry-run`` prints address, headers, payload and its size, and leaves no trace."""
     ready.run("session", "add", "test@4d.com", "ab" * 32, "--environment", "development")
     out = ready.run("send", "test@4d.com", "--title", "Hello", "--ttl", "0", "--dry-run").out
@@ -187,7 +187,7 @@ def test_a_dry_run_shows_the_request_and_sends_nothing(ready: Shell):
     assert '{"aps":{"alert":{"title":"Hello"}}}' in out
 
 
-def test_nobody_reached_is_exit_code_1(ready: Shell):
+def test_nobody_reached_is_exit_code_1(ready: Shell) -> None:
     """A person without a device is named, and the command ends with 1."""
     ended = ready.run("send", "nobody@4d.com", "--title", "Hello")
     assert ended.code == 1
@@ -217,7 +217,7 @@ def test_nobody_reached_is_exit_code_1(ready: Shell):
 )
 def test_wrong_use_is_exit_code_2_with_a_clear_sentence(
     ready: Shell, arguments: tuple[str, ...], words: list[str]
-):
+) -> None:
     """What was wrong is named, with what to do; nothing is sent and no traceback shows."""
     ended = ready.run(*arguments)
     assert ended.code == 2
@@ -238,7 +238,9 @@ def _keys() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("kind", list(_keys()))
-def test_a_wrong_key_is_refused_and_nothing_is_stored(shell: Shell, tmp_path: Path, kind: str):
+def test_a_wrong_key_is_refused_and_nothing_is_stored(
+    shell: Shell, tmp_path: Path, kind: str
+) -> None:
     """A file that is no P-256 key in PKCS#8 is refused in a sentence, and no key is added."""
     shell.run("app", "add", APP)
     file = tmp_path / KEY_FILE
@@ -249,7 +251,7 @@ def test_a_wrong_key_is_refused_and_nothing_is_stored(shell: Shell, tmp_path: Pa
     assert json.loads(shell.run("key", "list", "--json").out) == []
 
 
-def test_a_key_never_comes_out(ready: Shell, template: Path):
+def test_a_key_never_comes_out(ready: Shell, template: Path) -> None:
     """No command, no file of the home and no error shows the key again."""
     key = (template / KEY_FILE).read_text("utf-8").splitlines()[1]
     for arguments in (("key", "list"), ("app", "show", APP), ("doctor", APP)):
@@ -259,7 +261,7 @@ def test_a_key_never_comes_out(ready: Shell, template: Path):
     assert key.encode() not in stored
 
 
-def test_a_broken_database_is_named(shell: Shell):
+def test_a_broken_database_is_named(shell: Shell) -> None:
     """A file that is no database is named, and left as it is."""
     shell.home.mkdir()
     database = shell.home / "handbell.db"
@@ -270,7 +272,7 @@ def test_a_broken_database_is_named(shell: Shell):
     assert database.read_bytes() == b"not a database at all" * 100
 
 
-def test_a_home_that_cannot_be_made_is_named(tmp_path: Path):
+def test_a_home_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     """A home that cannot be written is named, with exit code 2."""
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     ended = Shell(tmp_path / "file" / "home").run("app", "list")
@@ -278,7 +280,7 @@ def test_a_home_that_cannot_be_made_is_named(tmp_path: Path):
     assert "home" in ended.err
 
 
-def test_a_session_on_a_twin_that_is_not_running(ready: Shell):
+def test_a_session_on_a_twin_that_is_not_running(ready: Shell) -> None:
     """A phone of a twin that is gone is an error with its fix, not silence."""
     ready.run("session", "add", "test@4d.com", "ab" * 32, "--environment", "twin")
     ended = ready.run("send", "test@4d.com", "--title", "Hello")
@@ -286,7 +288,7 @@ def test_a_session_on_a_twin_that_is_not_running(ready: Shell):
     assert "handbell twin" in ended.err
 
 
-def test_a_port_in_use_is_named(shell: Shell):
+def test_a_port_in_use_is_named(shell: Shell) -> None:
     """A twin whose port is taken says which one, and leaves nothing running."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
@@ -295,7 +297,7 @@ def test_a_port_in_use_is_named(shell: Shell):
     assert port in ended.err
 
 
-def test_several_apps_have_to_be_told_apart(shell: Shell):
+def test_several_apps_have_to_be_told_apart(shell: Shell) -> None:
     """With two apps and none named, the candidates are listed."""
     other = "TEAM123456.com.sample.other"
     shell.run("app", "add", APP)
@@ -306,7 +308,7 @@ def test_several_apps_have_to_be_told_apart(shell: Shell):
     assert other in ended.err
 
 
-def test_version_and_help(shell: Shell):
+def test_version_and_help(shell: Shell) -> None:
     """The version is told, and help lists every noun."""
     assert shell.run("version").out.startswith("handbell ")
     out = shell.run("--help").out

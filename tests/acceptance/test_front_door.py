@@ -42,7 +42,7 @@ def _snippets() -> list[str]:
 
 def test_the_three_lines_of_the_readme_ring_the_phone(
     handbell_home: Path, handbell_phone: "VirtualPhone"
-):
+) -> None:
     """The README's first snippet, run as it stands in a process of its own, is displayed."""
     run = subprocess.run(
         [sys.executable, "-W", "error", "-c", _snippets()[0]],
@@ -60,7 +60,7 @@ def test_the_three_lines_of_the_readme_ring_the_phone(
 
 def test_what_comes_back_is_what_the_readme_says(
     handbell_push: PushNotification, handbell_phone: "VirtualPhone"
-):
+) -> None:
     """The README's second snippet runs, and its comments are true."""
     names: dict[str, object] = {"push": handbell_push}
     exec(compile(_snippets()[1], "README", "exec"), names)  # noqa: S102 - our own snippet
@@ -73,7 +73,7 @@ def test_what_comes_back_is_what_the_readme_says(
     assert handbell_phone.cards[0].apns_id == delivery.apns_id
 
 
-def test_the_fixtures_work_as_the_readme_shows(pytester: pytest.Pytester):
+def test_the_fixtures_work_as_the_readme_shows(pytester: pytest.Pytester) -> None:
     """The README's test file passes in a user's own suite, with nothing but Handbell installed."""
     pytester.makepyfile(textwrap.dedent(_snippets()[2]))
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-W", "error")
@@ -82,7 +82,7 @@ def test_the_fixtures_work_as_the_readme_shows(pytester: pytest.Pytester):
 
 def test_open_asks_the_app_to_open_a_record(
     handbell_push: PushNotification, handbell_twin: "RunningTwin", handbell_phone: "VirtualPhone"
-):
+) -> None:
     """``open`` writes the target into the payload, and asks to synchronise for a record."""
     content = {"title": "Your order", "user_info": {"note": 1}}
     assert handbell_push.open(Record("Order", 42), content, MAIL).success
@@ -97,7 +97,7 @@ def test_open_asks_the_app_to_open_a_record(
 
 def test_send_all_and_recipients_set_beforehand(
     handbell_push: PushNotification, handbell_phone: "VirtualPhone"
-):
+) -> None:
     """``send_all`` reaches every session, and ``.recipients`` stands in for none named."""
     assert handbell_push.send_all({"title": "All"}).reached == 1
     with pytest.raises(RecipientsError, match="send_all"):
@@ -109,7 +109,7 @@ def test_send_all_and_recipients_set_beforehand(
 
 def test_what_the_phone_reports_reaches_the_response(
     handbell_push: PushNotification, handbell_phone: "VirtualPhone"
-):
+) -> None:
     """A tap on the phone shows as opened in the deliveries of the response."""
     response = handbell_push.send({"title": "Hello"}, MAIL)
     handbell_phone.open(handbell_phone.cards[0])
@@ -124,7 +124,7 @@ def test_what_the_phone_reports_reaches_the_response(
 
 def test_the_asynchronous_door_has_the_same_names(
     handbell_home: Path, handbell_phone: "VirtualPhone"
-):
+) -> None:
     """AsyncPushNotification sends from the caller's own loop, many at a time."""
 
     async def send() -> list[bool]:
@@ -139,7 +139,9 @@ def test_the_asynchronous_door_has_the_same_names(
     assert public - {"auth", "recipients"} <= set(dir(AsyncPushNotification))
 
 
-def test_sessions_tell_who_can_be_reached(handbell_home: Path, handbell_phone: "VirtualPhone"):
+def test_sessions_tell_who_can_be_reached(
+    handbell_home: Path, handbell_phone: "VirtualPhone"
+) -> None:
     """``Sessions`` lists tokens, mails, and a person's sessions."""
     sessions = Sessions(settings=isolated_settings(handbell_home))
     assert sessions.all_device_tokens() == [handbell_phone.token]
@@ -153,7 +155,7 @@ def test_sessions_tell_who_can_be_reached(handbell_home: Path, handbell_phone: "
 @pytest.mark.parametrize("spelling", ["snake", "camel"])
 def test_an_auth_object_needs_no_registry_entry(
     tmp_path: Path, handbell_twin: "RunningTwin", spelling: str
-):
+) -> None:
     """Bundle id, team id and key are enough to send to a device token; nothing is registered."""
     key = make_key("OTHER12345")
     handbell_twin.add_key(key.team_id, key.key_id, key.public_key_pem)
@@ -195,21 +197,26 @@ def test_an_auth_object_needs_no_registry_entry(
     ],
 )
 def test_an_app_that_cannot_be_told_is_an_error_at_once(
-    tmp_path: Path, app: object, error: type[HandbellError], words: str
-):
+    tmp_path: Path,
+    app: str | Auth | dict[str, str],
+    error: type[HandbellError],
+    words: str,
+) -> None:
     """What names no app, or no complete one, is refused by the constructor with what to do."""
     with pytest.raises(error, match=words):
-        PushNotification(app, settings=isolated_settings(tmp_path / "home"))  # type: ignore[arg-type]
+        PushNotification(app, settings=isolated_settings(tmp_path / "home"))
 
 
-def test_a_setting_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_a_setting_that_cannot_be_used_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """A wrong environment variable is an error that names it."""
     monkeypatch.setenv("HANDBELL_REQUEST_TIMEOUT", "soon")
     with pytest.raises(SettingsError, match="HANDBELL_REQUEST_TIMEOUT"):
         PushNotification(home=tmp_path)
 
 
-def test_no_secret_shows_in_an_auth_object():
+def test_no_secret_shows_in_an_auth_object() -> None:
     """The text of an auth object does not hold the key."""
     key = make_key("TEAM123456").private_key.private_bytes(
         serialization.Encoding.PEM,

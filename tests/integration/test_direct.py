@@ -10,12 +10,12 @@ from handbell.delivery.worker import PAGE
 from handbell.errors import MissingCredentialError, NotificationError, TwinError
 
 if TYPE_CHECKING:
-    from conftest import Stage
+    from tests.conftest import Stage
 
 MAIL = "test@4d.com"
 
 
-def test_a_person_is_reached_on_every_device(stage: "Stage"):
+def test_a_person_is_reached_on_every_device(stage: "Stage") -> None:
     """One mail reaches all of that person's active sessions, each with its own apns-id."""
     phones = [stage.add_phone(MAIL), stage.add_phone(MAIL, side="development")]
     response = asyncio.run(stage.send(MAIL, body="There"))
@@ -25,7 +25,7 @@ def test_a_person_is_reached_on_every_device(stage: "Stage"):
     assert {delivery.state for delivery in response.deliveries} == {"sent"}
 
 
-def test_an_outcome_is_stored_with_times_and_attempts(stage: "Stage"):
+def test_an_outcome_is_stored_with_times_and_attempts(stage: "Stage") -> None:
     """The ledger knows when a delivery was made, sent and ended, and at which attempt."""
     stage.add_phone(MAIL, side="development")
     delivery = stage.delivery(asyncio.run(stage.send(MAIL)))
@@ -41,7 +41,7 @@ def test_an_outcome_is_stored_with_times_and_attempts(stage: "Stage"):
 )
 def test_a_token_of_the_other_environment_is_found_and_remembered(
     stage: "Stage", side: str, believed: str
-):
+) -> None:
     """BadDeviceToken asks the other environment once; what accepts is remembered on the session."""
     phone = stage.add_phone(MAIL, side=side, registered=believed)
     delivery = stage.delivery(asyncio.run(stage.send(MAIL)))
@@ -52,7 +52,7 @@ def test_a_token_of_the_other_environment_is_found_and_remembered(
     assert again.attempts == 1
 
 
-def test_a_token_that_both_refuse_is_put_in_quarantine(stage: "Stage"):
+def test_a_token_that_both_refuse_is_put_in_quarantine(stage: "Stage") -> None:
     """Only when both environments refused the token is its session set aside, and it is kept."""
     stage.register(MAIL, "ab" * 32)
     response = asyncio.run(stage.send(MAIL))
@@ -64,7 +64,7 @@ def test_a_token_that_both_refuse_is_put_in_quarantine(stage: "Stage"):
     assert later.total == 0
 
 
-def test_most_tokens_refused_stops_the_app_and_keeps_every_token(stage: "Stage"):
+def test_most_tokens_refused_stops_the_app_and_keeps_every_token(stage: "Stage") -> None:
     """When most tokens are refused the rest is not sent, and no session is set aside or closed."""
     mails = [f"user{number}@example.com" for number in range(80)]
     for number, mail in enumerate(mails):
@@ -77,7 +77,7 @@ def test_most_tokens_refused_stops_the_app_and_keeps_every_token(stage: "Stage")
     assert len({request.token for request in stage.twin.requests}) < len(mails)
 
 
-def test_a_dead_token_among_many_is_closed_and_disturbs_nobody(stage: "Stage"):
+def test_a_dead_token_among_many_is_closed_and_disturbs_nobody(stage: "Stage") -> None:
     """A 410 closes that session with Apple's reason, as a warning; the others are reached."""
     phones = [stage.add_phone(f"user{number}@example.com") for number in range(5)]
     time.sleep(0.01)
@@ -90,7 +90,7 @@ def test_a_dead_token_among_many_is_closed_and_disturbs_nobody(stage: "Stage"):
     assert (closed.status, closed.reason) == ("closed", "Unregistered")
 
 
-def test_a_device_that_came_back_keeps_its_session(stage: "Stage"):
+def test_a_device_that_came_back_keeps_its_session(stage: "Stage") -> None:
     """A 410 from before the last registration closes nothing: the device has come back since."""
     phone = stage.add_phone(MAIL)
     long_ago = int((time.time() - 3600) * 1000)
@@ -101,7 +101,7 @@ def test_a_device_that_came_back_keeps_its_session(stage: "Stage"):
     assert stage.session(MAIL).status == "active"
 
 
-def test_an_expired_provider_token_is_renewed_on_a_new_connection(stage: "Stage"):
+def test_an_expired_provider_token_is_renewed_on_a_new_connection(stage: "Stage") -> None:
     """ExpiredProviderToken is mended on the spot: the notification still arrives, once."""
     phone = stage.add_phone(MAIL)
     stage.twin.add_fault("answer", status=403, reason="ExpiredProviderToken")
@@ -110,7 +110,7 @@ def test_an_expired_provider_token_is_renewed_on_a_new_connection(stage: "Stage"
     assert len(stage.twin.phone(phone.id).cards) == 1
 
 
-def test_a_refused_key_stops_the_send_and_says_what_to_mend(stage: "Stage"):
+def test_a_refused_key_stops_the_send_and_says_what_to_mend(stage: "Stage") -> None:
     """InvalidProviderToken is an error with its fix; no session suffers from it."""
     stage.add_phone(MAIL)
     stage.twin.add_fault("answer", status=403, reason="InvalidProviderToken", count=10)
@@ -120,7 +120,7 @@ def test_a_refused_key_stops_the_send_and_says_what_to_mend(stage: "Stage"):
     assert stage.session(MAIL).status == "active"
 
 
-def test_an_answer_that_never_comes_is_told_and_tried_again(stage: "Stage"):
+def test_an_answer_that_never_comes_is_told_and_tried_again(stage: "Stage") -> None:
     """A lost connection is no failure yet: the delivery waits, and the response says so."""
     stage.add_phone(MAIL)
     stage.twin.add_fault("cut", count=10)
@@ -132,7 +132,7 @@ def test_an_answer_that_never_comes_is_told_and_tried_again(stage: "Stage"):
     assert delivery.due_at is not None
 
 
-def test_a_pending_session_is_never_pushed_to(stage: "Stage"):
+def test_a_pending_session_is_never_pushed_to(stage: "Stage") -> None:
     """A pending session gets nothing by mail, by its token or by a send to all."""
     phone = stage.twin.add_phone(mail=MAIL, app=stage.app.id)
     stage.system.registry.register(stage.app, MAIL, phone.token, status="pending")
@@ -145,7 +145,7 @@ def test_a_pending_session_is_never_pushed_to(stage: "Stage"):
     assert stage.twin.requests == []
 
 
-def test_nothing_of_a_former_user_arrives_after_an_account_switch(stage: "Stage"):
+def test_nothing_of_a_former_user_arrives_after_an_account_switch(stage: "Stage") -> None:
     """A token that moves to another user is not reached through the former one."""
     phone = stage.add_phone("former@example.com")
     stage.register("next@example.com", phone.token)
@@ -154,7 +154,7 @@ def test_nothing_of_a_former_user_arrives_after_an_account_switch(stage: "Stage"
     assert stage.twin.phone(phone.id).cards == ()
 
 
-def test_everybody_is_reached_over_several_pages(stage: "Stage"):
+def test_everybody_is_reached_over_several_pages(stage: "Stage") -> None:
     """A send to all goes through the sessions in pages and reaches each of them once."""
     number = PAGE + 20
     for one in range(number):
@@ -166,7 +166,7 @@ def test_everybody_is_reached_over_several_pages(stage: "Stage"):
     assert stage.twin.accepted == number
 
 
-def test_without_a_key_nothing_is_stored(stage: "Stage"):
+def test_without_a_key_nothing_is_stored(stage: "Stage") -> None:
     """An app without a key raises before anything is stored."""
     (stored,) = stage.system.apps.credentials(stage.app)
     stage.add_phone(MAIL)
@@ -175,14 +175,14 @@ def test_without_a_key_nothing_is_stored(stage: "Stage"):
         asyncio.run(stage.send(MAIL))
 
 
-def test_without_a_twin_a_session_on_it_raises(stage: "Stage"):
+def test_without_a_twin_a_session_on_it_raises(stage: "Stage") -> None:
     """A session in the environment of a twin that is not running says how to start one."""
     stage.register(MAIL, "ab" * 32, "twin")
     with pytest.raises(TwinError, match="handbell twin"):
         asyncio.run(stage.send(MAIL))
 
 
-def test_a_notification_that_cannot_be_sent_is_refused_first(stage: "Stage"):
+def test_a_notification_that_cannot_be_sent_is_refused_first(stage: "Stage") -> None:
     """A contradiction is raised before anything goes out or is stored."""
     stage.add_phone(MAIL)
     with pytest.raises(NotificationError):
@@ -190,7 +190,7 @@ def test_a_notification_that_cannot_be_sent_is_refused_first(stage: "Stage"):
     assert stage.twin.requests == []
 
 
-def test_reports_of_a_phone_reach_the_ledger(stage: "Stage"):
+def test_reports_of_a_phone_reach_the_ledger(stage: "Stage") -> None:
     """A report names its delivery by the apns-id; the first one counts, foreign ones do not."""
     stage.add_phone(MAIL)
     response = asyncio.run(stage.send(MAIL))

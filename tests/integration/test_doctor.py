@@ -14,7 +14,7 @@ from handbell.gateways.gateway import Accepted, Outcome, Refused, RetryLater
 from handbell.rehearsal import make_key
 
 if TYPE_CHECKING:
-    from conftest import Stage
+    from tests.conftest import Stage
 
 DAY = 86_400
 
@@ -29,14 +29,14 @@ def _check_up(stage: "Stage") -> dict[str, Finding]:
     return {finding.check: finding for finding in asyncio.run(run())}
 
 
-def test_all_is_right_where_all_is_right(stage: "Stage"):
+def test_all_is_right_where_all_is_right(stage: "Stage") -> None:
     """A good key is found good in both environments, and the clock is compared."""
     found = _check_up(stage)
     assert set(found) == {"key", "production", "development", "clock"}
     assert {finding.verdict for finding in found.values()} == {"right"}
 
 
-def test_a_key_that_apple_does_not_know_is_named(stage: "Stage"):
+def test_a_key_that_apple_does_not_know_is_named(stage: "Stage") -> None:
     """A key of nobody's is wrong in both environments, with the fix."""
     (stored,) = stage.system.apps.credentials(stage.app)
     stage.twin.remove_key(stage.app.team_id, stored.key_id)
@@ -46,7 +46,7 @@ def test_a_key_that_apple_does_not_know_is_named(stage: "Stage"):
     assert found["production"].fix
 
 
-def test_a_key_for_one_environment_is_told_as_such(stage: "Stage"):
+def test_a_key_for_one_environment_is_told_as_such(stage: "Stage") -> None:
     """A key limited to one environment is right there, and doubtful in the other."""
     (stored,) = stage.system.apps.credentials(stage.app)
     key = stage.system.apps.auth_key(stage.app.team_id, stored.key_id)
@@ -56,7 +56,7 @@ def test_a_key_for_one_environment_is_told_as_such(stage: "Stage"):
     assert (found["production"].verdict, found["development"].verdict) == ("right", "doubtful")
 
 
-def test_an_app_without_a_key_is_told_how_to_add_one(stage: "Stage"):
+def test_an_app_without_a_key_is_told_how_to_add_one(stage: "Stage") -> None:
     """Without a key nothing is asked of Apple, and the fix is the command."""
     (stored,) = stage.system.apps.credentials(stage.app)
     stage.system.apps.remove_credential(stage.app, stored.key_id)
@@ -91,7 +91,7 @@ def _refused(reason: str) -> Refused:
         (Accepted("id"), "doubtful", "token of zeros"),
     ],
 )
-def test_a_probe_is_one_sentence_and_a_fix(outcome: Outcome, verdict: str, words: str):
+def test_a_probe_is_one_sentence_and_a_fix(outcome: Outcome, verdict: str, words: str) -> None:
     """What an answer to an impossible token means is told as a verdict and a sentence."""
     finding = judge_probe("production", outcome)
     assert finding.verdict == verdict
@@ -104,7 +104,7 @@ def test_a_probe_is_one_sentence_and_a_fix(outcome: Outcome, verdict: str, words
     ("skew", "verdict", "words"),
     [(0, "right", "is right"), (90, "doubtful", "ahead"), (-4000, "wrong", "behind")],
 )
-def test_a_clock_that_is_off_is_told(skew: float, verdict: str, words: str):
+def test_a_clock_that_is_off_is_told(skew: float, verdict: str, words: str) -> None:
     """A minute is tolerated; what would make a provider token look expired is wrong."""
     finding = judge_clock(skew)
     assert finding.verdict == verdict
@@ -112,7 +112,7 @@ def test_a_clock_that_is_off_is_told(skew: float, verdict: str, words: str):
 
 
 @pytest.mark.parametrize(("days", "verdict"), [(-2, "wrong"), (10, "doubtful"), (90, "right")])
-def test_a_certificate_is_renewed_in_time(days: int, verdict: str):
+def test_a_certificate_is_renewed_in_time(days: int, verdict: str) -> None:
     """A month before a certificate ends the check-up says so."""
     stored = StoredCredential(
         id=1,

@@ -23,27 +23,27 @@ def _tree(root: type[errors.HandbellError]) -> Iterator[type[errors.HandbellErro
 
 
 @pytest.mark.parametrize("error", list(_tree(errors.HandbellError)), ids=lambda kind: kind.__name__)
-def test_an_error_is_documented_with_its_code_and_status(error: type[errors.HandbellError]):
+def test_an_error_is_documented_with_its_code_and_status(error: type[errors.HandbellError]) -> None:
     """Every error of the tree has its row in docs/errors.md, and its place in the drawing."""
     assert f"| `{error.code}` | `{error.__name__}` | {error.status} |" in ERRORS
     assert error.__name__ in (errors.__doc__ or "")
 
 
 @pytest.mark.parametrize("reason", [*REASONS, *OWN_REASONS])
-def test_a_reason_is_documented_with_its_meaning_and_fix(reason: str):
+def test_a_reason_is_documented_with_its_meaning_and_fix(reason: str) -> None:
     """Every reason of Apple's and of our own stands in docs/errors.md as the code tells it."""
     words, fix = meaning(reason)
     row = next(line for line in ERRORS.splitlines() if line.startswith(f"| `{reason}` |"))
     assert row.endswith(f"| {words} | {fix} |")
 
 
-def test_error_codes_are_unique():
+def test_error_codes_are_unique() -> None:
     """No two errors share a code."""
     codes = [error.code for error in _tree(errors.HandbellError)]
     assert len(codes) == len(set(codes))
 
 
-def test_the_changelog_names_the_version():
+def test_the_changelog_names_the_version() -> None:
     """The newest entry of the changelog is the version of the code."""
     newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
     assert newest is not None
@@ -53,13 +53,13 @@ def test_the_changelog_names_the_version():
 @pytest.mark.parametrize(
     "page", [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")], ids=lambda page: page.name
 )
-def test_links_within_the_project_lead_somewhere(page: Path):
+def test_links_within_the_project_lead_somewhere(page: Path) -> None:
     """Every relative link of a page names a file or a folder that is there."""
     links = re.findall(r"\]\((?!https?://|#|mailto:)([^)#]+)", page.read_text(encoding="utf-8"))
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
-def test_the_cli_reference_is_what_the_command_says():
+def test_the_cli_reference_is_what_the_command_says() -> None:
     """docs/cli.md is what ``make docs`` writes from the command itself."""
     written = runpy.run_path(str(ROOT / "docs/write_cli.py"))["cli_reference"]()
     assert (ROOT / "docs/cli.md").read_text(encoding="utf-8") == written

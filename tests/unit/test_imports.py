@@ -63,7 +63,7 @@ def _is_allowed(name: str, folder: str) -> bool:
 
 
 @pytest.mark.parametrize("folder", ALLOWED)
-def test_a_folder_imports_only_what_lies_before_it(folder: str):
+def test_a_folder_imports_only_what_lies_before_it(folder: str) -> None:
     """A folder imports itself, the base modules and the folders before it in the flow."""
     files = sorted((ROOT / folder).rglob("*.py"))
     wrong = [
@@ -76,13 +76,13 @@ def test_a_folder_imports_only_what_lies_before_it(folder: str):
     assert wrong == []
 
 
-def test_every_folder_has_its_place_in_the_flow():
+def test_every_folder_has_its_place_in_the_flow() -> None:
     """No folder of the package escapes the rule above."""
     folders = {file.parent.name for file in ROOT.glob("*/__init__.py")}
     assert folders == set(ALLOWED)
 
 
-def test_importing_handbell_loads_no_engine():
+def test_importing_handbell_loads_no_engine() -> None:
     """``import handbell`` loads no server, no twin and no database engine."""
     script = "import sys, handbell; print(*{name.partition('.')[0] for name in sys.modules})"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -90,7 +90,7 @@ def test_importing_handbell_loads_no_engine():
     assert "handbell" in run.stdout.split()
 
 
-def test_the_public_names_are_one_sorted_list():
+def test_the_public_names_are_one_sorted_list() -> None:
     """``handbell.__all__`` is sorted, and each of its names can be had."""
     assert list(handbell.__all__) == sorted(handbell.__all__)
     assert all(hasattr(handbell, name) for name in handbell.__all__)

@@ -105,14 +105,14 @@ AFTER_BAD_KEY = Tried("production", "BadEnvironmentKeyIdInToken")
 )
 def test_an_outcome_leads_to_its_decision(
     outcome: Outcome, environment: str, tried: Tried | None, expected: dict[str, object]
-):
+) -> None:
     """Each outcome leads to the state, the reaction and the judgement that the design lays down."""
     decision = decide(outcome, environment, tried)
     assert {name: getattr(decision, name) for name in expected} == expected
 
 
 @pytest.mark.parametrize("reason", REASONS)
-def test_only_a_refused_token_is_ever_put_in_quarantine(reason: str):
+def test_only_a_refused_token_is_ever_put_in_quarantine(reason: str) -> None:
     """Whatever Apple answers, a session is judged only for what concerns its own token."""
     tried = AFTER_BAD_TOKEN if reason == "BadDeviceToken" else None
     decision = decide(_refused(reason), "development", tried)
@@ -120,7 +120,7 @@ def test_only_a_refused_token_is_ever_put_in_quarantine(reason: str):
 
 
 @pytest.mark.parametrize("reason", REASONS)
-def test_every_reason_has_words_and_a_fix(reason: str):
+def test_every_reason_has_words_and_a_fix(reason: str) -> None:
     """No reason of Apple's leaves the reader without its meaning and what to do."""
     words, fix = meaning(reason)
     assert words
@@ -150,14 +150,16 @@ def _note(lane: Lane, accepted: int, refused: int) -> None:
         (1000, 100, False),
     ],
 )
-def test_most_tokens_refused_opens_the_circuit(*, accepted: int, refused: int, is_open: bool):
+def test_most_tokens_refused_opens_the_circuit(
+    *, accepted: int, refused: int, is_open: bool
+) -> None:
     """More than half of at least ten answers must refuse the token before sending stops."""
     lane = _lane()
     _note(lane, accepted, refused)
     assert (lane.stop is not None) is is_open
 
 
-def test_a_configuration_that_breaks_later_is_seen():
+def test_a_configuration_that_breaks_later_is_seen() -> None:
     """Only the last answers count, so a million accepted ones do not hide that it broke."""
     lane = _lane()
     lane.note_accepted(1_000_000)
@@ -167,7 +169,7 @@ def test_a_configuration_that_breaks_later_is_seen():
     assert lane.stop is not None
 
 
-def test_a_refused_key_opens_the_circuit_at_once():
+def test_a_refused_key_opens_the_circuit_at_once() -> None:
     """One refusal of the configuration stops the app's sending; the first reason is kept."""
     lane = _lane()
     _note(lane, 3, 0)
@@ -177,7 +179,7 @@ def test_a_refused_key_opens_the_circuit_at_once():
     assert (lane.stop.reason, lane.stop.since) == ("InvalidProviderToken", 1000)
 
 
-def test_an_open_circuit_lets_one_push_through_when_it_is_time():
+def test_an_open_circuit_lets_one_push_through_when_it_is_time() -> None:
     """Nothing goes until the probe; then one push; a refusal doubles the wait, a success closes."""
     lane = _lane()
     lane.note(decide(_refused("InvalidProviderToken"), "production"), 1000, RNG)
@@ -195,7 +197,7 @@ def test_an_open_circuit_lets_one_push_through_when_it_is_time():
     assert lane.may_send(first)
 
 
-def test_a_token_on_its_way_to_the_other_environment_is_not_counted():
+def test_a_token_on_its_way_to_the_other_environment_is_not_counted() -> None:
     """The first BadDeviceToken says nothing yet, so it cannot open the circuit."""
     lane = _lane()
     for _ in range(100):

@@ -114,7 +114,9 @@ TABLE = [
 @pytest.mark.parametrize(
     ("decision", "delays", "longest"), TABLE, ids=[str(row[0].reason) for row in TABLE]
 )
-def test_each_reason_has_its_delays(decision: Decision, delays: list[float], longest: float):
+def test_each_reason_has_its_delays(
+    decision: Decision, delays: list[float], longest: float
+) -> None:
     """The delays of a row grow by its factor up to its longest; chance adds at most a quarter."""
     numbered = list(enumerate(delays, start=1))
     assert [_delay(decision, attempts) for attempts, _ in numbered] == delays
@@ -124,13 +126,13 @@ def test_each_reason_has_its_delays(decision: Decision, delays: list[float], lon
     assert _delay(decision, attempts=MOST_ATTEMPTS - 1) == longest
 
 
-def test_every_reason_that_may_be_sent_again_is_in_the_table():
+def test_every_reason_that_may_be_sent_again_is_in_the_table() -> None:
     """Each reason of Apple's whose reaction allows another attempt is tested above."""
     assert {row.name for row in RETRIED} <= {row[0].reason for row in TABLE}
 
 
 @pytest.mark.parametrize("name", [row.name for row in REASONS.values() if row.status >= 500])
-def test_a_server_error_waits_for_fifteen_minutes(name: str):
+def test_a_server_error_waits_for_fifteen_minutes(name: str) -> None:
     """After 5xx Apple wants fifteen minutes; only Shutdown, of one server, is tried once before."""
     attempts = 2 if name == "Shutdown" else 1
     assert _delay(_answer(name), attempts) >= RETRY_SERVER_ERROR_SECONDS
@@ -139,13 +141,13 @@ def test_a_server_error_waits_for_fifteen_minutes(name: str):
 @pytest.mark.parametrize(
     ("after", "delay"), [(None, 30), (0.0, 30), (29.5, 30), (31.0, 31), (7200.0, 7200)]
 )
-def test_a_retry_after_is_honoured(after: float | None, delay: float):
+def test_a_retry_after_is_honoured(after: float | None, delay: float) -> None:
     """A wait that the service asked for counts if it is longer than ours."""
     assert _delay(_answer("TooManyRequests", after)) == delay
 
 
 @pytest.mark.parametrize("after", [25 * HOUR, 1e30, math.inf])
-def test_a_retry_after_past_the_ceiling_ends_it(after: float):
+def test_a_retry_after_past_the_ceiling_ends_it(after: float) -> None:
     """A wait that is longer than the notification lives ends the delivery."""
     decision = _answer("TooManyRequests", after)
     assert _next(decision) == GiveUp(
@@ -172,7 +174,7 @@ def test_a_retry_after_past_the_ceiling_ends_it(after: float):
 )
 def test_the_ceiling_is_the_expiry_within_bounds(
     expires_in: float | None, age: float, at: float, state: str
-):
+) -> None:
     """It is the expiry, a day without one, thirty days at most, half a minute for now or never."""
     expires_at = None if expires_in is None else NOW + expires_in
     end = ceiling(created_at=NOW - age, expires_at=expires_at)
@@ -203,12 +205,12 @@ def test_the_ceiling_is_the_expiry_within_bounds(
 )
 def test_now_or_never_is_tried_for_a_moment(
     decision: Decision, age: float, expected: SendAgain | GiveUp
-):
+) -> None:
     """What expires at once is repeated for half a minute, and only if it was surely not taken."""
     assert _next(decision, age=age, expires_in=-NOW) == expected
 
 
-def test_an_expired_notification_is_not_sent_again():
+def test_an_expired_notification_is_not_sent_again() -> None:
     """Once the expiry has passed, the delivery is expired and keeps its last reason."""
     following = _next(_not_sent("CannotConnect"), expires_in=-1)
     assert following == GiveUp(
@@ -216,7 +218,7 @@ def test_an_expired_notification_is_not_sent_again():
     )
 
 
-def test_attempts_are_bounded():
+def test_attempts_are_bounded() -> None:
     """After so many attempts a delivery has failed, with its last reason."""
     decision = _answer("IdleTimeout")
     assert isinstance(_next(decision, attempts=MOST_ATTEMPTS - 1), SendAgain)
@@ -225,7 +227,7 @@ def test_attempts_are_bounded():
     )
 
 
-def test_only_a_repeat_after_an_unknown_end_needs_a_collapse_id():
+def test_only_a_repeat_after_an_unknown_end_needs_a_collapse_id() -> None:
     """What may have been taken goes out so that the phone shows it once."""
     repeat = _next(_held(Unknown("TimedOut")))
     clear = _next(_answer("TooManyRequests"))
@@ -236,13 +238,13 @@ def test_only_a_repeat_after_an_unknown_end_needs_a_collapse_id():
 
 
 @pytest.mark.parametrize("state", ["sent", "failed", "expired", "cancelled"])
-def test_only_a_held_delivery_can_be_sent_again(state: str):
+def test_only_a_held_delivery_can_be_sent_again(state: str) -> None:
     """To ask for the next attempt of a delivery that has ended is a mistake of the caller's."""
     with pytest.raises(ValueError, match=f"A delivery that is {state} is not sent again"):
         _next(Decision(state))  # type: ignore[arg-type]
 
 
-def test_probes_of_an_open_circuit_come_less_and_less_often():
+def test_probes_of_an_open_circuit_come_less_and_less_often() -> None:
     """An open circuit is probed after a minute, then after twice as long, up to fifteen minutes."""
     delays = [next_probe(probes=probes, now=NOW, rng=Least()) - NOW for probes in range(6)]
     assert delays == [60, 120, 240, 480, 900, 900]
@@ -261,7 +263,7 @@ lifetimes = st.none() | st.floats(min_value=-NOW, max_value=1e9)
 
 
 @given(decisions, st.integers(1, MOST_ATTEMPTS - 2))
-def test_delays_grow_up_to_the_longest(decision: Decision, attempts: int):
+def test_delays_grow_up_to_the_longest(decision: Decision, attempts: int) -> None:
     """Without chance no delay is shorter than the one before it, and all are above nothing."""
     delay = base_delay(decision, attempts=attempts)
     assert 0 < delay <= base_delay(decision, attempts=attempts + 1)
@@ -270,7 +272,7 @@ def test_delays_grow_up_to_the_longest(decision: Decision, attempts: int):
 @given(decisions, st.integers(0, 10**6), lifetimes, st.floats(0, 1e8), st.randoms())
 def test_the_next_attempt_is_within_its_bounds(
     decision: Decision, attempts: int, expires_in: float | None, age: float, rng: Random
-):
+) -> None:
     """Never before what the row and the service ask for, never after the ceiling."""
     expires_at = None if expires_in is None else NOW + expires_in
     following = _next(decision, attempts=attempts, age=age, expires_in=expires_in, rng=rng)
@@ -286,7 +288,7 @@ def test_the_next_attempt_is_within_its_bounds(
 @given(st.lists(decisions, min_size=1, max_size=5), lifetimes, st.randoms())
 def test_every_delivery_comes_to_an_end(
     answers: list[Decision], expires_in: float | None, rng: Random
-):
+) -> None:
     """Whatever is answered, for ever, a delivery is given up after a bounded number of attempts."""
     now, attempts = NOW, 0
     expires_at = None if expires_in is None else NOW + expires_in

@@ -62,7 +62,9 @@ def _utc(text: str) -> float:
         (LocalTime(CHRISTMAS_EVE), LocalTime(CHRISTMAS_EVE)),
     ],
 )
-def test_a_time_with_a_zone_is_an_instant_and_one_without_is_local(value: object, expected: SendAt):
+def test_a_time_with_a_zone_is_an_instant_and_one_without_is_local(
+    value: object, expected: SendAt
+) -> None:
     """The offset decides; a number is UNIX seconds."""
     read = read_send_at(value)
     assert read == expected
@@ -90,7 +92,7 @@ def test_a_time_with_a_zone_is_an_instant_and_one_without_is_local(value: object
         ([], "is a list"),
     ],
 )
-def test_what_is_no_time_is_refused_with_a_fix(value: object, text: str):
+def test_what_is_no_time_is_refused_with_a_fix(value: object, text: str) -> None:
     """Each error names the field, what was given and what to write."""
     with pytest.raises(NotificationError, match=text) as caught:
         read_send_at(value)
@@ -105,7 +107,7 @@ def test_what_is_no_time_is_refused_with_a_fix(value: object, text: str):
     | st.datetimes()
     | st.datetimes(timezones=st.timezones())
 )
-def test_any_value_is_read_or_refused(value: object):
+def test_any_value_is_read_or_refused(value: object) -> None:
     """Whatever is given, it is read or refused with our own error; and what is read can be due."""
     try:
         read = read_send_at(value)
@@ -144,13 +146,15 @@ def test_any_value_is_read_or_refused(value: object):
         ("2011-12-31T00:00", "Pacific/Apia", "2011-12-30T10:00"),
     ],
 )
-def test_a_local_time_falls_due_by_the_clock_on_the_wall(local: str, zone: str, expected: str):
+def test_a_local_time_falls_due_by_the_clock_on_the_wall(
+    local: str, zone: str, expected: str
+) -> None:
     """A time that is jumped over falls due at the jump, one that comes twice the first time."""
     assert due_at(read_send_at(local), zone) == _utc(expected)
 
 
 @pytest.mark.parametrize("zone", [PARIS, None, "Mars/Olympus", "../etc/passwd", "", "\0"])
-def test_an_instant_is_the_same_in_every_zone(zone: str | None):
+def test_an_instant_is_the_same_in_every_zone(zone: str | None) -> None:
     """The zone of a session does not matter to an instant."""
     assert due_at(Instant(1_798_131_600), zone) == 1_798_131_600
 
@@ -158,7 +162,7 @@ def test_an_instant_is_the_same_in_every_zone(zone: str | None):
 @pytest.mark.parametrize(
     "zone", [None, "", "Mars/Olympus", "../../etc/passwd", "/etc/passwd", "\0"]
 )
-def test_a_session_without_a_usable_zone_is_in_the_default_zone(zone: str | None):
+def test_a_session_without_a_usable_zone_is_in_the_default_zone(zone: str | None) -> None:
     """The app's zone counts, UTC without one, and UTC again where the data knows neither."""
     send_at, quiet = LocalTime(CHRISTMAS_EVE), QuietHours(time(17), time(19))
     assert due_at(send_at, zone, PARIS) == _utc("2026-12-24T17:00")
@@ -170,7 +174,7 @@ def test_a_session_without_a_usable_zone_is_in_the_default_zone(zone: str | None
 
 
 @pytest.mark.parametrize("zone", ZONES)
-def test_local_times_are_right_over_a_year(zone: str):
+def test_local_times_are_right_over_a_year(zone: str) -> None:
     """Each quarter of an hour falls due when the clock first shows it, or at the jump over it."""
     there, wall = ZoneInfo(zone), datetime(2026, 1, 1)  # noqa: DTZ001
     previous = due_at(LocalTime(wall), zone) - 900
@@ -215,7 +219,7 @@ def _expected_ends(quiet: QuietHours, zone: str, instants: range) -> dict[int, i
 
 @pytest.mark.parametrize("zone", ZONES)
 @pytest.mark.parametrize("quiet", QUIET, ids=str)
-def test_quiet_hours_are_right_over_a_year(quiet: QuietHours, zone: str):
+def test_quiet_hours_are_right_over_a_year(quiet: QuietHours, zone: str) -> None:
     """Over a year by quarters of an hour: None when it is loud, else the first loud instant."""
     first = int(_utc("2026-01-01T00:00"))
     expected = _expected_ends(quiet, zone, range(first, first + 368 * DAY, 900))
@@ -240,7 +244,9 @@ def test_quiet_hours_are_right_over_a_year(quiet: QuietHours, zone: str):
     ],
 )
 @pytest.mark.parametrize("hours", ["21:53-07:11", "01:47-02:13", "02:07-02:53", "02:07-01:59"])
-def test_quiet_hours_are_right_to_the_minute_when_clocks_change(hours: str, zone: str, day: str):
+def test_quiet_hours_are_right_to_the_minute_when_clocks_change(
+    hours: str, zone: str, day: str
+) -> None:
     """Around each change of the clocks every minute has the first loud instant after it."""
     first = int(_utc(f"{day}T00:00"))
     expected = _expected_ends(read_quiet_hours(hours), zone, range(first, first + 4 * DAY, 60))
@@ -264,7 +270,7 @@ def test_quiet_hours_are_right_to_the_minute_when_clocks_change(hours: str, zone
         ("02:15-06:00", "2026-10-25T00:45", "2026-10-25T01:00"),
     ],
 )
-def test_quiet_hours_end_when_the_clock_says_so(hours: str, now: str, expected: str | None):
+def test_quiet_hours_end_when_the_clock_says_so(hours: str, now: str, expected: str | None) -> None:
     """In Paris: the start is quiet, the end is not, and changes of the clocks count."""
     until = held_until(read_quiet_hours(hours), PARIS, _utc(now))
     assert until == (None if expected is None else _utc(expected))
@@ -276,7 +282,9 @@ instants = st.floats(_utc("1975-01-01T00:00"), _utc("2060-01-01T00:00"))
 
 @settings(deadline=None)  # the first use of a zone reads its file
 @given(times, times, st.timezone_keys(), instants)
-def test_quiet_hours_hold_until_a_loud_instant(start: time, end: time, zone: str, now: float):
+def test_quiet_hours_hold_until_a_loud_instant(
+    start: time, end: time, zone: str, now: float
+) -> None:
     """For any zone and time: loud now, or held until the first loud second, which is not far."""
     if start == end:
         return
@@ -298,7 +306,7 @@ def test_quiet_hours_hold_until_a_loud_instant(start: time, end: time, zone: str
         ("22:00 to 00:00", time(22), time(0)),
     ],
 )
-def test_quiet_hours_are_read(text: str, start: time, end: time):
+def test_quiet_hours_are_read(text: str, start: time, end: time) -> None:
     """Two times of the 24-hour clock, and the text of a value reads back as it."""
     quiet = read_quiet_hours(text)
     assert quiet == QuietHours(start, end)
@@ -308,7 +316,7 @@ def test_quiet_hours_are_read(text: str, start: time, end: time):
 @pytest.mark.parametrize(
     "value", ["", "22-7", "22:00", "24:00-07:00", "22:60-07:00", "10pm-7am", None, 22, ["22:00"]]
 )
-def test_other_quiet_hours_are_refused(value: object):
+def test_other_quiet_hours_are_refused(value: object) -> None:
     """The error shows how to write them."""
     with pytest.raises(AppError, match="Write two times of the 24-hour clock, such as 22:00-07:00"):
         read_quiet_hours(value)
@@ -322,7 +330,7 @@ def test_other_quiet_hours_are_refused(value: object):
         (time(7), time(8, tzinfo=UTC), "without a zone"),
     ],
 )
-def test_quiet_hours_are_valid_by_construction(start: time, end: time, text: str):
+def test_quiet_hours_are_valid_by_construction(start: time, end: time, text: str) -> None:
     """Never is neither all day nor no time at all, and the zone is each recipient's."""
     with pytest.raises(AppError, match=text):
         QuietHours(start, end)
@@ -345,7 +353,7 @@ def test_quiet_hours_are_valid_by_construction(start: time, end: time, text: str
 )
 def test_only_what_disturbs_is_held_and_counted(
     push_type: str, level: str | None, *, expected: bool
-):
+) -> None:
     """An alert disturbs, unless it is urgent; nothing else is shown unasked."""
     assert disturbs(push_type=push_type, interruption_level=level) is expected
 
@@ -367,7 +375,7 @@ def test_only_what_disturbs_is_held_and_counted(
         ("7/31 Days", 7, LONGEST_PERIOD_SECONDS),
     ],
 )
-def test_a_cap_is_read(text: str, most: int, seconds: int):
+def test_a_cap_is_read(text: str, most: int, seconds: int) -> None:
     """A number and a period, and the text of a value reads back as it."""
     cap = read_cap(text)
     assert cap == Cap(most, seconds)
@@ -390,14 +398,14 @@ def test_a_cap_is_read(text: str, most: int, seconds: int):
         ("5/32 days", "between one second and 31 days"),
     ],
 )
-def test_other_caps_are_refused(value: object, text: str):
+def test_other_caps_are_refused(value: object, text: str) -> None:
     """The error says what to write instead."""
     with pytest.raises(AppError, match=text):
         read_cap(value)
 
 
 @pytest.mark.parametrize(("count", "expected"), [(0, True), (4, True), (5, False), (6, False)])
-def test_a_cap_allows_so_many_in_its_period(count: int, *, expected: bool):
+def test_a_cap_allows_so_many_in_its_period(count: int, *, expected: bool) -> None:
     """The fifth goes out, the sixth does not; what is older than the period does not count."""
     cap = Cap(5, DAY)
     assert cap.allows(count) is expected
@@ -421,7 +429,7 @@ def test_a_cap_allows_so_many_in_its_period(count: int, *, expected: bool):
         ("1/day", 1 / DAY, 1),
     ],
 )
-def test_a_rate_limit_is_read(value: object, per_second: float, burst: int):
+def test_a_rate_limit_is_read(value: object, per_second: float, burst: int) -> None:
     """A number and a period; the burst is a second's worth unless it is given."""
     limit = read_rate_limit(value)
     assert limit == RateLimit(per_second, burst)
@@ -444,7 +452,7 @@ def test_a_rate_limit_is_read(value: object, per_second: float, burst: int):
         ("200/s burst 0", "Use 1 or more"),
     ],
 )
-def test_other_rate_limits_are_refused(value: object, text: str):
+def test_other_rate_limits_are_refused(value: object, text: str) -> None:
     """The error says what to write instead."""
     with pytest.raises(AppError, match=text):
         read_rate_limit(value)
@@ -455,7 +463,7 @@ def _taken(bucket: Bucket, wanted: int, now: float) -> tuple[int, Bucket, float]
     return granted, left, round(wait, 4)
 
 
-def test_a_bucket_gives_its_burst_then_its_rate():
+def test_a_bucket_gives_its_burst_then_its_rate() -> None:
     """Full at first, then as much as time has brought, and never more than it holds."""
     granted, bucket, wait = _taken(RateLimit(10, 5).full(NOW), 3, NOW)
     assert (granted, wait) == (3, 0)
@@ -467,7 +475,7 @@ def test_a_bucket_gives_its_burst_then_its_rate():
     assert (granted, wait) == (5, 0.5)
 
 
-def test_a_clock_set_back_neither_adds_nor_stalls():
+def test_a_clock_set_back_neither_adds_nor_stalls() -> None:
     """A bucket goes on from the time it is told, whatever it was told before."""
     _, empty, _ = take(RateLimit(10, 5).full(NOW), 5, NOW)
     granted, bucket, wait = _taken(empty, 1, NOW - 3600)
@@ -481,7 +489,7 @@ limits = st.builds(RateLimit, st.floats(0.01, 1e6), st.integers(1, 10**4))
 @given(limits, st.lists(st.tuples(st.integers(-1, 2000), st.floats(0, 1e5)), max_size=50))
 def test_no_more_is_granted_than_burst_and_rate_allow(
     limit: RateLimit, wishes: list[tuple[int, float]]
-):
+) -> None:
     """Over any span: at most the burst and the rate times the span, and never more than wanted."""
     now, bucket, total = NOW, limit.full(NOW), 0
     for wanted, pause in wishes:
@@ -496,7 +504,7 @@ def test_no_more_is_granted_than_burst_and_rate_allow(
 
 
 @given(limits, st.integers(1, 10**7), st.floats(0, 1))
-def test_a_wait_is_long_enough(limit: RateLimit, wanted: int, share: float):
+def test_a_wait_is_long_enough(limit: RateLimit, wanted: int, share: float) -> None:
     """Whoever waits as long as told gets the rest, or as much as the bucket holds."""
     bucket = Bucket(limit, limit.burst * share, NOW)
     granted, bucket, wait = take(bucket, wanted, NOW)
@@ -505,7 +513,7 @@ def test_a_wait_is_long_enough(limit: RateLimit, wanted: int, share: float):
         assert take(bucket, rest, NOW + wait).granted == min(rest, limit.burst)
 
 
-def test_every_operator_value_is_hashable_and_frozen():
+def test_every_operator_value_is_hashable_and_frozen() -> None:
     """Settings are values: they can be keys of a cache, and nothing changes them."""
     values: list[Any] = [QUIET[0], Cap(5, DAY), RateLimit(1), Instant(1), LocalTime(CHRISTMAS_EVE)]
     assert len(set(values)) == len(values)
