@@ -162,10 +162,10 @@ def test_an_auth_object_needs_no_registry_entry(
     phone = handbell_twin.add_phone(app="OTHER12345.com.other.app", side="development")
     file = tmp_path / f"AuthKey_{key.key_id}.p8"
     file.write_bytes(key.private_key_pem())
-    auth = {
-        "snake": {"bundle_id": "com.other.app", "team_id": "OTHER12345", "auth_key": file},
-        "camel": {"bundleId": "com.other.app", "teamId": "OTHER12345", "authKey": str(file)},
-    }[spelling]
+    members = ("bundle_id", "team_id", "auth_key")
+    if spelling == "camel":
+        members = ("bundleId", "teamId", "authKey")
+    auth = dict(zip(members, ("com.other.app", "OTHER12345", str(file)), strict=True))
     settings = isolated_settings(tmp_path / "elsewhere").model_copy(
         update={
             "apns_production_url": handbell_twin.production_url,
