@@ -1,6 +1,7 @@
 """Structured logs, as a hook: one line for each event. Needs the extra ``server``."""
 
 import dataclasses
+import logging
 import re
 import sys
 from datetime import UTC, datetime
@@ -23,13 +24,13 @@ from .events import (
 
 LEVELS: Final = MappingProxyType(
     {
-        CircuitOpened: "error",
-        DeliveryFailed: "warning",
-        SessionQuarantined: "warning",
-        DeliveryHeld: "debug",
+        CircuitOpened: logging.ERROR,
+        DeliveryFailed: logging.WARNING,
+        SessionQuarantined: logging.WARNING,
+        DeliveryHeld: logging.DEBUG,
     }
 )
-"""The level of an event; all others are ``info``."""
+"""The level of an event; all others are told at INFO."""
 
 _INSTANTS: Final = frozenset({"until", "probe_at"})
 # Longer than any id of ours, and no push service has shorter tokens.
@@ -58,10 +59,11 @@ class Logs:
     ) -> None:
         stream = sys.stderr if stream is None else stream
         is_terminal = stream.isatty() if is_terminal is None else is_terminal
+        self._lowest = logging.getLevelNamesMapping()[level.upper()]
         # Nothing is configured for the whole process: that is for the program, not for a library.
         self._log: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
             structlog.PrintLogger(stream),
-            wrapper_class=structlog.make_filtering_bound_logger(level),
+            wrapper_class=structlog.make_filtering_bound_logger(self._lowest),
             cache_logger_on_first_use=True,
             processors=[structlog.processors.add_log_level, _renderer(is_terminal=is_terminal)],
         ).bind()
@@ -69,8 +71,10 @@ class Logs:
     def __call__(self, event: Event) -> None:
         """Write one event."""
         kind = type(event)
-        write = getattr(self._log, LEVELS.get(kind, "info"))
-        write(name_of(kind), **_fields(event))
+        level = LEVELS.get(kind, logging.INFO)
+        # A million deliveries may be held at once: what is not written costs next to nothing.
+        if level >= self._lowest:
+            self._log.log(level, name_of(kind), **_fields(event))
 
 
 def _renderer(*, is_terminal: bool) -> structlog.typing.Processor:
