@@ -1,6 +1,7 @@
 """Small helpers for the texts that people read."""
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from typing import Final
 
@@ -27,3 +28,9 @@ def count(number: int, singular: str, plural: str | None = None) -> str:
 def shortened(token: str) -> str:
     """Return a device token as a reader can compare it: twelve digits and an ellipsis."""
     return token if len(token) <= _SHORT + 1 else token[:_SHORT] + "…"
+
+
+def moment(milliseconds: float) -> str:
+    """Return an instant (UNIX milliseconds) as date and time of this machine, to the second."""
+    instant = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return instant.astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -127,6 +127,13 @@ class Settings(BaseSettings):
         description="Pushes on their way at once per connection; the server may allow fewer.",
     )
 
+    keep_days: float = Field(
+        default=90.0,
+        ge=1,
+        le=3650,
+        description="Days for which notifications and their ended deliveries are kept.",
+    )
+
     webhook_allow_private: bool = Field(
         default=False,
         description="Whether webhooks may call addresses that are not public, and loopback over "

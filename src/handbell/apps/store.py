@@ -1,7 +1,7 @@
 """Apps and their sealed credentials in the database."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -127,6 +127,13 @@ class AppStore:
             if not connection.execute(statement).rowcount:
                 raise _gone(app)
         return replace(app, is_enabled=is_enabled)
+
+    def set_rules(self, app: App, rules: Mapping[str, str | None]) -> None:
+        """Write rules of an app, as delivery.rules reads them; what is not named stays."""
+        statement = update(apps_table).where(apps_table.c.id == app.row).values(dict(rules))
+        with self._database.write() as connection:
+            if not connection.execute(statement).rowcount:
+                raise _gone(app)
 
     def add_credential(
         self, app: App, credential: Credential, *, environment: str | None = None

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from handbell._text import moment
 
 Json = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
 AppOption = Annotated[
@@ -57,10 +58,7 @@ def write_lines(lines: Iterable[str], mark: str, style: str) -> None:
 
 def local_time(milliseconds: int | None) -> str:
     """Return an instant (UNIX milliseconds) as local date and time to the second."""
-    if milliseconds is None:
-        return ""
-    instant = datetime.fromtimestamp(milliseconds / 1000, UTC)
-    return instant.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    return "" if milliseconds is None else moment(milliseconds)
 
 
 def _plain(value: Any) -> Any:

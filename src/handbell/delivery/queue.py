@@ -11,7 +11,7 @@ delivery ends or has to wait, so a million sessions cost a million short writes 
 import json
 import os
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import starmap
 from time import time
@@ -61,6 +61,8 @@ LEASE_SECONDS: Final = 15.0
 
 SHARD_SESSIONS: Final = 50_000
 """How many session ids one shard spans."""
+
+_HURRIED_AT_ONCE: Final = 5000
 
 
 class Due(NamedTuple):
@@ -216,6 +218,11 @@ class Queue:
             with self._database.write() as connection:
                 self._give_back(connection, dead)
         return len(dead)
+
+    def live_workers(self) -> int:
+        """Return how many workers take work now, of all processes."""
+        with self._database.read() as connection:
+            return sum(not self._is_dead(row) for row in connection.execute(select(workers)))
 
     def _is_dead(self, row: Row[Any]) -> bool:
         if row.beat_at < self._milliseconds() - LEASE_SECONDS * 1000:
@@ -423,6 +430,35 @@ class Queue:
         with self._database.write() as connection:
             connection.execute(statement.values(values))
 
+    def hurry(self, app_id: str, reasons: Collection[str], at: float) -> int:
+        """Let what waits for one of these reasons fall due at ``at`` (UNIX seconds) at the latest.
+
+        Returns how many deliveries of the app that are. Thousands at a time are one transaction.
+        """
+        return sum(self._hurry(app_id, reasons, int(at * 1000), level) for level in LEVELS)
+
+    def _hurry(self, app_id: str, reasons: Collection[str], at: int, level: int) -> int:
+        waiting = (
+            select(deliveries.c.notification_id, deliveries.c.number)
+            .join_from(deliveries, notifications)
+            .where(
+                notifications.c.app == app_id,
+                deliveries.c.urgency == level,
+                deliveries.c.due_at > at,
+                deliveries.c.state == "held",
+                deliveries.c.reason.in_(reasons),
+            )
+            .limit(_HURRIED_AT_ONCE)
+        )
+        key = tuple_(deliveries.c.notification_id, deliveries.c.number)
+        statement = update(deliveries).where(key.in_(waiting)).values(due_at=at)
+        total, changed = 0, _HURRIED_AT_ONCE
+        while changed == _HURRIED_AT_ONCE:
+            with self._database.write() as connection:
+                changed = connection.execute(statement).rowcount
+            total += changed
+        return total
+
     def counts_by_user(
         self, user_ids: Iterable[int], since: float, apart_from: int
     ) -> dict[int, int]:
@@ -442,7 +478,7 @@ class Queue:
             .group_by(sessions.c.user_id)
         )
         with self._database.read() as connection:
-            return dict(connection.execute(statement).tuples())
+            return dict(connection.execute(statement).tuples().all())
 
     def depth(self) -> tuple[int, float | None]:
         """Return how many deliveries wait, and when the first falls due (UNIX seconds)."""
@@ -554,7 +590,8 @@ class Queue:
             .where(sessions.c.id.in_(session_ids))
         )
         with self._database.read() as connection:
-            return dict(connection.execute(statement.where(users.c.mail.is_not(None))).tuples())
+            named = statement.where(users.c.mail.is_not(None))
+            return dict(connection.execute(named).tuples().all())
 
     def _milliseconds(self) -> int:
         return int(self._now() * 1000)

@@ -1,7 +1,11 @@
 """What an operator lays down for an app's deliveries, and whether its circuit is open."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Final, Self
+
+from handbell.errors import AppError, RegistryError
+from handbell.registry.session import read_time_zone
 
 from .timing import (
     DEFAULT_ZONE,
@@ -12,6 +16,43 @@ from .timing import (
     read_quiet_hours,
     read_rate_limit,
 )
+
+NO_RULE: Final = "none"
+"""What is written to remove a rule."""
+
+HELD_BY: Final = {
+    "quiet_hours": frozenset({"QuietHours"}),
+    "cap": frozenset[str](),
+    "rate_limit": frozenset({"RateLimit"}),
+    "time_zone": frozenset({"QuietHours", "Scheduled"}),
+}
+"""Each rule, and why deliveries wait that are to be looked at again when it changes."""
+
+
+def _read_zone(text: str) -> str:
+    try:
+        return read_time_zone(text)
+    except RegistryError as error:
+        raise AppError(error.what, fix=error.fix) from None
+
+
+_READERS: Final = {
+    "quiet_hours": read_quiet_hours,
+    "cap": read_cap,
+    "rate_limit": read_rate_limit,
+    "time_zone": _read_zone,
+}
+
+
+def read_rules(given: Mapping[str, str]) -> dict[str, str | None]:
+    """Return an operator's texts as they are stored, by the names of :data:`HELD_BY`.
+
+    ``none`` removes a rule. Raises :class:`~handbell.errors.AppError` for what cannot be.
+    """
+    return {
+        name: None if text.strip().lower() == NO_RULE else str(_READERS[name](text))
+        for name, text in given.items()
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

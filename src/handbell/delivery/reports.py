@@ -1,0 +1,281 @@
+"""What became of notifications, counted: for lists, for the funnel of one, for its progress."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from time import time
+from types import MappingProxyType
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row, and_, func, select
+
+from handbell._text import count
+from handbell.apps.app import App
+from handbell.database import Database
+from handbell.errors import RegistryError
+from handbell.tables import apps, deliveries, notifications, sessions, shards
+
+from .outcome import meaning
+from .queue import BULK, NORMAL, URGENT
+
+STATES: Final = ("queued", "sending", "held", "sent", "failed", "expired", "cancelled")
+_URGENCIES: Final = MappingProxyType({URGENT: "urgent", NORMAL: "normal", BULK: "bulk"})
+_TITLE_LENGTH: Final = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overview:
+    """One notification and how its deliveries stand. Instants are UNIX milliseconds.
+
+    ``title`` is the first thing it says, ``recipients`` whom the sender named, in words. ``states``
+    counts deliveries by state, in the order of :data:`STATES`; ``ahead`` is how many sessions a
+    broadcast has not come to.
+    """
+
+    id: str
+    app: str
+    title: str
+    recipients: str
+    created_at: int
+    cancelled_at: int | None
+    states: Mapping[str, int]
+    ahead: int
+
+    @property
+    def total(self) -> int:
+        """How many deliveries were accepted with it."""
+        return sum(self.states.values()) + self.ahead
+
+    @property
+    def is_running(self) -> bool:
+        """Whether something of it goes out now, or is about to; what is held waits for its time."""
+        return bool(self.ahead or self.states.get("queued") or self.states.get("sending"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReasonCount:
+    """So many deliveries are in one state for one reason: in words, with what to do about it."""
+
+    state: str
+    reason: str
+    number: int
+    meaning: str
+    fix: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Funnel:
+    """What became of one notification: accepted, sent, displayed, opened, and why not.
+
+    ``sent`` were accepted by the push service; ``displayed`` and ``opened`` are what phones
+    reported, which only those with Handbell's client code do. ``next_due_at`` is when the next of
+    those that wait goes on (UNIX milliseconds). ``content`` and ``named`` are as the sender gave
+    them.
+    """
+
+    overview: Overview
+    content: Mapping[str, Any]
+    named: Mapping[str, Any]
+    urgency: str
+    send_at: str | None
+    replaces: str | None
+    displayed: int
+    opened: int
+    next_due_at: int | None
+    reasons: tuple[ReasonCount, ...]
+
+    @property
+    def accepted(self) -> int:
+        """How many deliveries were accepted with it."""
+        return self.overview.total
+
+    @property
+    def sent(self) -> int:
+        """How many the push service accepted."""
+        return self.overview.states.get("sent", 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a notification is: ``settled`` of ``total`` have ended or wait for their time."""
+
+    settled: int
+    total: int
+    is_running: bool
+
+
+class Reports:
+    """Counts over the ledger. Every method reads one state of the database."""
+
+    def __init__(self, database: Database, *, now: Callable[[], float] = time) -> None:
+        self._database = database
+        self._now = now
+
+    def newest(self, app: App | None = None, *, limit: int = 20) -> list[Overview]:
+        """Return the newest notifications, of all apps unless one is named."""
+        statement = select(notifications).order_by(notifications.c.id.desc()).limit(limit)
+        if app is not None:
+            statement = statement.where(notifications.c.app == app.id)
+        with self._database.read() as connection:
+            rows = connection.execute(statement).all()
+            return [_overview(connection, row) for row in rows]
+
+    def funnel(self, notification_id: str) -> Funnel:
+        """Return what became of a notification. Raises RegistryError when there is none."""
+        with self._database.read() as connection:
+            row = _find(connection, notification_id)
+            counted = _counted(connection, row.id)
+            return Funnel(
+                overview=_overview(connection, row),
+                content=json.loads(row.content),
+                named=json.loads(row.recipients),
+                urgency=_URGENCIES.get(row.urgency, str(row.urgency)),
+                send_at=row.send_at,
+                replaces=row.replaces,
+                displayed=sum(one.displayed for one in counted),
+                opened=sum(one.opened for one in counted),
+                next_due_at=min(
+                    (one.due_at for one in counted if one.due_at is not None), default=None
+                ),
+                reasons=_reasons(counted, row.cancelled),
+            )
+
+    def progress(self, notification_id: str) -> Progress:
+        """Return how far a notification is. Raises RegistryError when there is none."""
+        with self._database.read() as connection:
+            overview = _overview(connection, _find(connection, notification_id))
+        left = overview.ahead + sum(overview.states.get(name, 0) for name in ("queued", "sending"))
+        return Progress(
+            settled=overview.total - left, total=overview.total, is_running=overview.is_running
+        )
+
+    def app_id_of(self, notification_id: str) -> str:
+        """Return the id of the app it was sent to. Raises RegistryError when there is none."""
+        with self._database.read() as connection:
+            return str(_find(connection, notification_id).app)
+
+
+def describe(content: Mapping[str, Any]) -> str:
+    """Return the first thing that a notification's content says, shortened."""
+    for name in ("title", "body", "title_loc_key", "loc_key"):
+        if text := content.get(name):
+            line = " ".join(str(text).split())
+            return line if len(line) <= _TITLE_LENGTH else line[: _TITLE_LENGTH - 1] + "…"
+    if content.get("silent"):
+        return "(silent)"
+    return f"({content.get('push_type') or 'no text'})"
+
+
+def describe_recipients(named: Mapping[str, Any]) -> str:
+    """Return in words whom a sender named."""
+    if named.get("everybody"):
+        return "everybody"
+    if former := named.get("replaces"):
+        return f"who got {former}"
+    texts = [str(text) for kind in named.values() if isinstance(kind, list) for text in kind]
+    if not texts:
+        return "nobody"
+    more = f" and {count(len(texts) - 1, 'other')}" if len(texts) > 1 else ""
+    return f"{texts[0]}{more}"
+
+
+def _find(connection: Connection, notification_id: str) -> Row[Any]:
+    statement = select(notifications).where(notifications.c.public_id == notification_id)
+    found = connection.execute(statement).one_or_none()
+    if found is None:
+        raise RegistryError(
+            f"There is no notification {notification_id!r}", fix="See: handbell notification list"
+        )
+    return found
+
+
+def _overview(connection: Connection, row: Row[Any]) -> Overview:
+    mine = deliveries.c.notification_id == row.id
+    statement = select(deliveries.c.state, func.count()).where(mine).group_by(deliveries.c.state)
+    counts: dict[str, int] = dict(connection.execute(statement).tuples().all())
+    if row.cancelled:
+        counts["cancelled"] = counts.get("cancelled", 0) + row.cancelled
+    return Overview(
+        id=row.public_id,
+        app=row.app,
+        title=describe(json.loads(row.content)),
+        recipients=describe_recipients(json.loads(row.recipients)),
+        created_at=row.created_at,
+        cancelled_at=row.cancelled_at,
+        states=MappingProxyType({name: counts[name] for name in STATES if counts.get(name)}),
+        ahead=_ahead(connection, row),
+    )
+
+
+def _ahead(connection: Connection, row: Row[Any]) -> int:
+    """Return how many sessions a broadcast has not come to.
+
+    Whole ranges of an index are counted, so that looking often costs little. While it runs this is
+    right but for sessions that closed since.
+    """
+    statement = (
+        select(shards, apps.c.id.label("app_row"))
+        .join_from(shards, apps, apps.c.team_id + "." + apps.c.bundle_id == row.app)
+        .where(shards.c.notification_id == row.id)
+    )
+    return sum(_left(connection, shard) for shard in connection.execute(statement))
+
+
+def _left(connection: Connection, shard: Row[Any]) -> int:
+    listening = (
+        select(func.count())
+        .select_from(sessions)
+        .where(
+            sessions.c.app_id == shard.app_row,
+            sessions.c.status == "active",
+            sessions.c.id > shard.position,
+            sessions.c.id <= shard.last,
+        )
+    )
+    if shard.source_id is not None:
+        got = and_(
+            deliveries.c.notification_id == shard.source_id,
+            deliveries.c.number == sessions.c.id,
+            deliveries.c.state == "sent",
+        )
+        listening = listening.join(deliveries, got)
+    done = select(func.count()).where(
+        deliveries.c.notification_id == shard.notification_id,
+        deliveries.c.number > shard.position,
+        deliveries.c.number <= shard.last,
+    )
+    return max(0, (connection.scalar(listening) or 0) - (connection.scalar(done) or 0))
+
+
+def _counted(connection: Connection, row: int) -> list[Row[Any]]:
+    statement = (
+        select(
+            deliveries.c.state,
+            deliveries.c.reason,
+            func.count().label("number"),
+            func.count(deliveries.c.displayed_at).label("displayed"),
+            func.count(deliveries.c.opened_at).label("opened"),
+            func.min(deliveries.c.due_at).label("due_at"),
+        )
+        .where(deliveries.c.notification_id == row)
+        .group_by(deliveries.c.state, deliveries.c.reason)
+    )
+    return list(connection.execute(statement))
+
+
+def _reasons(counted: Iterable[Row[Any]], uncome: int) -> tuple[ReasonCount, ...]:
+    """Return the reasons of what was not sent, the most frequent first."""
+    numbers = {
+        (one.state, one.reason or one.state.capitalize()): one.number
+        for one in counted
+        if one.state not in ("sent", "queued", "sending")
+    }
+    if uncome:
+        numbers["cancelled", "Cancelled"] = numbers.get(("cancelled", "Cancelled"), 0) + uncome
+    ordered = sorted(numbers.items(), key=lambda item: -item[1])
+    return tuple(_reason(state, reason, number) for (state, reason), number in ordered)
+
+
+def _reason(state: str, reason: str, number: int) -> ReasonCount:
+    words, fix = meaning(reason)
+    return ReasonCount(state=state, reason=reason, number=number, meaning=words, fix=fix)
