@@ -20,6 +20,7 @@ from .errors import AppError, CredentialError, RecipientsError
 if TYPE_CHECKING:
     from .apps.app import App
     from .apps.credentials import AuthKey
+    from .delivery.events import Hook
     from .delivery.response import Response
     from .registry.session import Session
     from .settings import Settings
@@ -169,6 +170,15 @@ class AsyncPushNotification:
         content = Notification.read(notification)
         return await system.engine.replace(app, notification_id, content, key=key)
 
+    async def add_hook(self, hook: "Hook") -> None:
+        """Call ``hook`` with every event from now on, for all senders of this loop and home.
+
+        Events are the frozen values of :mod:`handbell.delivery.events`. The hook is called in the
+        event loop and should be quick; one that raises is logged and disturbs nobody.
+        """
+        system, _, _ = await self._ready()
+        system.hooks.add(hook)
+
     async def close(self) -> None:
         """Finish what is in flight and close what this event loop holds open to push services."""
         from .system import close_shared  # noqa: PLC0415 - heavy
@@ -291,6 +301,10 @@ class PushNotification:
     def replace(self, notification_id: str, notification: NotificationLike) -> "Response":
         """Send new content to those who got it; see :meth:`AsyncPushNotification.replace`."""
         return door().run(self._push.replace(notification_id, notification))
+
+    def add_hook(self, hook: "Hook") -> None:
+        """Hear of every event, in another thread; see :meth:`AsyncPushNotification.add_hook`."""
+        door().run(self._push.add_hook(hook))
 
     def close(self) -> None:
         """Finish what is in flight and close the connections of this process; they open again."""

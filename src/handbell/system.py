@@ -22,9 +22,12 @@ from handbell.delivery.doctor import probe
 from handbell.delivery.engine import Engine
 from handbell.delivery.events import Hooks
 from handbell.delivery.lane import Lane
+from handbell.delivery.outbound import Outbound
 from handbell.delivery.preview import Preview, preview
 from handbell.delivery.queue import Queue
 from handbell.delivery.store import Ledger
+from handbell.delivery.webhook_sender import WebhookSender
+from handbell.delivery.webhooks import WebhookOutbox, WebhookStore
 from handbell.delivery.worker import Worker
 from handbell.errors import TwinError
 from handbell.gateways.apns.client import ApnsGateway, Endpoint
@@ -107,6 +110,8 @@ class System:
             worker=worker,
             find_gateway=self.find_gateway,
             seal=lambda key: self.vault.seal(pack(key)),
+            outbox=WebhookOutbox(self.database, now=self.now),
+            make_sender=self._make_sender,
             now=self.now,
         )
 
@@ -132,6 +137,12 @@ class System:
             describe_host=self.describe_host,
             now=self.now(),
         )
+
+    def _make_sender(self) -> WebhookSender | None:
+        if not WebhookStore(self.database, self.vault).list():
+            return None
+        outbound = Outbound(allow_private=self.settings.webhook_allow_private)
+        return WebhookSender(self.database, self.vault, outbound=outbound, now=self.now)
 
     def _load_campaign(self, row: int, lane_of: Callable[[App], Lane]) -> Campaign | None:
         stored = self.queue.notification(row)

@@ -1,11 +1,17 @@
 """The direct path end to end: a real database, a real TLS HTTP/2 socket, the twin's rules."""
 
 import asyncio
+import json
 import time
-from typing import TYPE_CHECKING
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from handbell.creation.notification import Notification
+from handbell.creation.recipients import Recipients
+from handbell.delivery.webhooks import WebhookStore
 from handbell.delivery.worker import PAGE
 from handbell.errors import MissingCredentialError, NotificationError, TwinError
 
@@ -203,3 +209,42 @@ def test_reports_of_a_phone_reach_the_ledger(stage: "Stage") -> None:
     assert delivery.displayed_at == first is not None
     assert delivery.opened_at is not None
     assert not stage.system.ledger.note_opened("00000000-0000-4000-8000-000000000000")
+
+
+def test_a_webhook_is_told_of_what_failed(stage: "Stage") -> None:
+    """The app's own back end hears, signed, of a failed delivery and of the closed session."""
+    calls: list[dict[str, Any]] = []
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            length = int(self.headers["content-length"])
+            calls.append({**json.loads(self.rfile.read(length)), "by": dict(self.headers)})
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    async def send() -> None:
+        engine = stage.system.engine
+        await engine.send(stage.app, Notification(title="Hello"), Recipients.read(MAIL))
+        for _ in range(100):
+            if calls:
+                break
+            await asyncio.sleep(0.05)
+        await stage.system.close_gateways()
+
+    phone = stage.add_phone(MAIL)
+    time.sleep(0.01)
+    stage.twin.remove_phone(phone.id)
+    stage.system.settings = stage.system.settings.model_copy(update={"webhook_allow_private": True})
+    store = WebhookStore(stage.system.database, stage.system.vault, allow_private=True)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        store.add(stage.app, f"http://127.0.0.1:{server.server_port}/")
+        asyncio.run(send())
+        server.shutdown()
+    told = json.dumps(calls)
+    assert "delivery.failed" in told
+    assert "session.closed" in told
+    assert "webhook-signature" in told.lower()

@@ -9,6 +9,7 @@ import asyncio
 import dataclasses
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from time import time
 from typing import Any, Final
@@ -17,7 +18,7 @@ from handbell._text import count, sentence
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
-from handbell.errors import HandbellError, NotificationError
+from handbell.errors import HandbellError, NotificationError, StorageError
 from handbell.gateways.apns.payload import compose
 from handbell.registry.store import Registry
 
@@ -30,6 +31,8 @@ from .queue import BULK, NORMAL, URGENT
 from .response import Response
 from .store import Acceptance, Ledger, Order
 from .timing import SendAt, due_at, read_send_at
+from .webhook_sender import WebhookSender
+from .webhooks import WebhookOutbox
 from .worker import FindGateway, Worker
 
 LISTED_AT_MOST: Final = 100
@@ -82,7 +85,11 @@ class Options:
 
 
 class Engine:
-    """Accepts and sends, within one event loop. ``seal`` closes the key of an unregistered app."""
+    """Accepts and sends, within one event loop. ``seal`` closes the key of an unregistered app.
+
+    Events go to the webhooks' ``outbox`` as well; ``make_sender`` gives what calls them, or None
+    where there are no webhooks.
+    """
 
     def __init__(
         self,
@@ -92,6 +99,8 @@ class Engine:
         worker: Worker,
         find_gateway: FindGateway,
         seal: Callable[[Any], bytes],
+        outbox: WebhookOutbox,
+        make_sender: Callable[[], WebhookSender | None],
         now: Callable[[], float] = time,
     ) -> None:
         self.worker = worker
@@ -99,21 +108,37 @@ class Engine:
         self._registry = registry
         self._find_gateway = find_gateway
         self._seal = seal
+        self._outbox = outbox
+        self._make_sender = make_sender
+        self._calling: asyncio.Task[None] | None = None
         self._now = now
         self._starting: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Begin to take work; called by itself at the first send."""
         if self._starting is None:
-            self._starting = asyncio.create_task(self.worker.start())
+            self._starting = asyncio.create_task(self._start())
         await asyncio.shield(self._starting)
+
+    async def _start(self) -> None:
+        self.worker.hooks.add(self._outbox)
+        await self.worker.start()
+        sender = await asyncio.to_thread(self._make_sender)
+        if sender is not None:
+            self._calling = asyncio.create_task(sender.run())
 
     async def stop(self) -> None:
         """Finish what is on its way and give back the rest."""
-        if self._starting is not None:
-            await self._starting
-            await self.worker.stop()
-            self._starting = None
+        starting, self._starting = self._starting, None
+        if starting is None:
+            return
+        await starting
+        await self.worker.stop()
+        with suppress(StorageError):
+            await self._outbox.close()
+        if self._calling is not None:
+            self._calling.cancel()
+            await asyncio.wait([self._calling])
 
     async def send(
         self,

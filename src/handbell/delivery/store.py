@@ -8,10 +8,11 @@ from itertools import count
 from time import time
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, delete, exists, func, insert, select, update
+from sqlalchemy import Connection, Row, delete, exists, func, insert, or_, select, update
 
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
+from handbell.creation.recipients import EVERYBODY
 from handbell.database import Database
 from handbell.errors import IdempotencyError, RegistryError
 from handbell.tables import (
@@ -28,6 +29,10 @@ from .delivery import Delivery, Target
 from .ids import new_notification_id, read_apns_id
 from .queue import NORMAL, SHARD_SESSIONS, Due, session_id
 from .timing import Instant, SendAt
+
+NAMED_AMONG: Final = 10_000
+"""Among how many of the last sends a person is looked for by name."""
+_EVERYBODY: Final = json.dumps(EVERYBODY.to_dict())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -319,6 +324,64 @@ class Ledger:
         with self._database.read() as connection:
             rows = connection.execute(query.order_by(deliveries.c.number).limit(limit)).mappings()
             return [Delivery(**row) for row in rows]
+
+    def concerning(
+        self, app: App, mail: str, session_ids: Sequence[int], limit: int
+    ) -> list[Row[Any]]:
+        """Return the newest notifications that went to these sessions, or named their person.
+
+        Sends to everybody are among them. Of those without a delivery to the sessions, only the
+        last :data:`NAMED_AMONG` sends are looked at.
+        """
+        told = (
+            select(notifications.c.id)
+            .distinct()
+            .join_from(deliveries, notifications)
+            .where(deliveries.c.number.in_(session_ids), notifications.c.app == app.id)
+        )
+        name = json.dumps(mail, ensure_ascii=False)
+        newest = select(func.max(notifications.c.id)).scalar_subquery()
+        named = select(notifications.c.id).where(
+            notifications.c.app == app.id,
+            notifications.c.id > newest - NAMED_AMONG,
+            or_(
+                notifications.c.recipients == _EVERYBODY,
+                notifications.c.recipients.contains(name, autoescape=True),
+            ),
+        )
+        with self._database.read() as connection:
+            found = {
+                row
+                for statement in (told, named)
+                for row in connection.scalars(
+                    statement.order_by(notifications.c.id.desc()).limit(limit)
+                )
+            }
+            newest_rows = sorted(found, reverse=True)[:limit]
+            statement = select(notifications).where(notifications.c.id.in_(newest_rows))
+            return list(connection.execute(statement.order_by(notifications.c.id.desc())))
+
+    def deliveries_to(self, session_ids: Sequence[int], row: int) -> list[Delivery]:
+        """Return a notification's deliveries to these sessions."""
+        query = _DELIVERY.where(
+            deliveries.c.notification_id == row, deliveries.c.number.in_(session_ids)
+        )
+        with self._database.read() as connection:
+            rows = connection.execute(query.order_by(deliveries.c.number)).mappings()
+            return [Delivery(**one) for one in rows]
+
+    def is_ahead(self, session_ids: Sequence[int], row: int) -> bool:
+        """Return whether a broadcast has yet to come to one of these sessions."""
+        statement = select(
+            exists().where(
+                shards.c.notification_id == row,
+                sessions.c.id.in_(session_ids),
+                sessions.c.id > shards.c.position,
+                sessions.c.id <= shards.c.last,
+            )
+        )
+        with self._database.read() as connection:
+            return bool(connection.scalar(statement))
 
     def counts(self, notification_id: str) -> dict[tuple[str, str | None], int]:
         """Return the number of deliveries of a notification by state and reason."""

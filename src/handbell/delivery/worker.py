@@ -120,7 +120,7 @@ class _Parcel:
         self.page = page
         self.tried = tried or {}
         self.is_plain = page is not None and not self.tried
-        self.sent: list[tuple[int, int]] = []
+        self.sent: list[int] = []
 
 
 @dataclass(slots=True)
@@ -164,7 +164,7 @@ class Worker:
         self._broadcasts: list[_Broadcast] = []
         self._batch = Batch()
         self._events: list[Event] = []
-        self._sent_parcels: dict[_Parcel, None] = {}
+        self._sent_parcels: list[_Parcel] = []
         self._doubtful: dict[str, _Doubts] = {}
         self._ways: dict[tuple[str, str, str, str | None], tuple[Gateway, float]] = {}
         self._reclaimed_at = 0.0
@@ -398,8 +398,12 @@ class Worker:
 
     async def _send(self, campaign: Campaign, items: Sequence[Item], page: _Page | None) -> None:
         by_way: dict[tuple[GatewayName, str], dict[int, Item]] = {}
-        for item in items:
-            by_way.setdefault((item.gateway, item.environment), {})[item.number] = item
+        for name, environment in {(item.gateway, item.environment) for item in items}:
+            by_way[name, environment] = {
+                item.number: item
+                for item in items
+                if item.environment == environment and item.gateway == name
+            }
         loop = asyncio.get_running_loop()
         await asyncio.gather(
             *(
@@ -510,8 +514,9 @@ class Worker:
 
     def _report(self, parcel: _Parcel, push: Push, outcome: Outcome) -> None:
         if outcome.__class__ is Accepted and parcel.is_plain:
-            parcel.sent.append((push.key, int(self._now() * 1000)))
-            self._sent_parcels[parcel] = None
+            if not parcel.sent:
+                self._sent_parcels.append(parcel)
+            parcel.sent.append(push.key)
             self._count_written(parcel.campaign.lane, parcel.page)
             return
         item = parcel.items[push.key]
@@ -595,7 +600,8 @@ class Worker:
             due_at=due_at,
             is_repeat=is_repeat,
         )
-        self._add(campaign, item, parcel.page, ending)
+        took = asyncio.get_running_loop().time() - parcel.started
+        self._add(campaign, item, parcel.page, ending, took)
 
     def _change_session(self, campaign: Campaign, item: Item, decision: Decision) -> None:
         session, batch = session_id(item.number), self._batch
@@ -646,11 +652,17 @@ class Worker:
         ending = _ending(campaign, item, state, item.environment, self._now(), reason=reason)
         self._add(campaign, item, page, ending)
 
-    def _add(self, campaign: Campaign, item: Item, page: _Page | None, ending: Ending) -> None:
+    def _add(
+        self,
+        campaign: Campaign,
+        item: Item,
+        page: _Page | None,
+        ending: Ending,
+        took: float = 0.0,
+    ) -> None:
         self._batch.endings.append(ending)
         if self.hooks:
-            event = _event(campaign, item, ending, self._now())
-            self._events.extend([event] if event else [])
+            self._events.append(_event(campaign, item, ending, self._now(), took))
         self._count_written(campaign.lane, page)
 
     def _count_written(self, lane: Lane, page: _Page | None) -> None:
@@ -686,7 +698,7 @@ class Worker:
     def _cut(self, events: list[Event]) -> Batch:
         """Return what is to be written now, and begin a new batch."""
         batch, self._batch = self._batch, Batch()
-        parcels, self._sent_parcels = self._sent_parcels, {}
+        parcels, self._sent_parcels = self._sent_parcels, []
         for parcel in parcels:
             sent, parcel.sent = parcel.sent, []
             campaign = parcel.campaign
@@ -694,7 +706,7 @@ class Worker:
             batch.sent.setdefault(key, []).extend(sent)
             self._note_accepted(campaign.lane, len(sent))
             if self.hooks:
-                events.append(_sent_event(parcel, sent, self._now()))
+                events.append(_sent_event(parcel, len(sent), self._now()))
         self._finish_pages(batch)
         return batch
 
@@ -787,18 +799,18 @@ def _ending(
     )
 
 
-def _sent_event(parcel: _Parcel, sent: Sequence[tuple[int, int]], now: float) -> Event:
-    started = now - (asyncio.get_running_loop().time() - parcel.started)
+def _sent_event(parcel: _Parcel, number: int, now: float) -> Event:
+    took = asyncio.get_running_loop().time() - parcel.started
     return PushesSent(
         app=parcel.campaign.lane.app.id,
         at=now,
         notification_id=parcel.campaign.id,
         environment=parcel.environment,
-        seconds=tuple(at / 1000 - started for _, at in sent),
+        seconds=(took,) * number,
     )
 
 
-def _event(campaign: Campaign, item: Item, ending: Ending, now: float) -> Event | None:
+def _event(campaign: Campaign, item: Item, ending: Ending, now: float, took: float) -> Event:
     app, notification_id, number = campaign.lane.app.id, campaign.id, item.number
     reason, attempts = ending.reason or "", ending.attempts
     if ending.due_at is not None:
@@ -810,6 +822,7 @@ def _event(campaign: Campaign, item: Item, ending: Ending, now: float) -> Event 
             reason=reason,
             until=ending.due_at / 1000,
             attempts=attempts,
+            environment=ending.environment,
         )
     if ending.state == "sent":
         return PushesSent(
@@ -817,7 +830,7 @@ def _event(campaign: Campaign, item: Item, ending: Ending, now: float) -> Event 
             at=now,
             notification_id=notification_id,
             environment=ending.environment,
-            seconds=(),
+            seconds=(took,),
         )
     return DeliveryFailed(
         app=app,
@@ -829,4 +842,5 @@ def _event(campaign: Campaign, item: Item, ending: Ending, now: float) -> Event 
         reason=reason,
         status=ending.status,
         attempts=attempts,
+        environment=ending.environment,
     )

@@ -11,9 +11,9 @@ docs/decisions/0001-libcurl-through-pycurl.md):
   when a used one breaks before an answer came, which could notify a person twice. A second
   connection is therefore refused in ``OPENSOCKETFUNCTION``: the repeat fails, and we decide.
 - ``CURLINFO_REQUEST_SIZE`` survives such a repeat. Zero: nothing was sent. More than zero, while
-  TCP was not reset at the moment libcurl asked for the second connection: the server refused the
+  TCP was still open at the moment libcurl asked for the second connection: the server refused the
   stream (REFUSED_STREAM, or a GOAWAY below it), it was certainly not processed and is sent again.
-  Otherwise the end is unknown, even where a GOAWAY was overtaken by a reset.
+  Otherwise the end is unknown, even where it was a GOAWAY and the server hung up right after it.
 - libcurl obeys SETTINGS_MAX_CONCURRENT_STREAMS. A request above the limit would want a second
   connection, so the same refusal tells us the limit, and the window follows it.
 """
@@ -303,7 +303,7 @@ class _Connection(Generic[T]):
     def _open_socket(self, slot: _Slot[T], _purpose: int, address: _Address) -> socket.socket | int:
         """Give libcurl its socket, but never one for a second connection."""
         if self._is_connected():
-            slot.is_refused |= self._has_peer()
+            slot.is_refused |= any(_is_open(each) for each in self._sockets)
             return int(pycurl.SOCKET_BAD)
         try:
             opened = socket.socket(address.family, address.socktype, address.protocol)
@@ -752,6 +752,16 @@ def _has_peer(opened: socket.socket) -> bool:
     except OSError:
         return False
     return True
+
+
+def _is_open(opened: socket.socket) -> bool:
+    """Return whether the other side has neither ended nor reset the connection, as far as read."""
+    try:
+        return opened.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b""
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
 
 
 def _local_port(opened: socket.socket) -> int | None:
