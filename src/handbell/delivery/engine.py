@@ -118,7 +118,11 @@ class Engine:
         """Begin to take work; called by itself at the first send."""
         if self._starting is None:
             self._starting = asyncio.create_task(self._start())
-        await asyncio.shield(self._starting)
+        try:
+            await asyncio.shield(self._starting)
+        except StorageError:
+            self._starting = None
+            raise
 
     async def _start(self) -> None:
         self.worker.hooks.add(self._outbox)

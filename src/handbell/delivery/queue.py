@@ -243,34 +243,31 @@ class Queue:
 
     # What is due
 
-    def highest_due(self) -> int | None:
-        """Return the highest level at which deliveries are due, or None."""
+    def look(self, *, above: int = 0) -> tuple[int, bool]:
+        """Return the highest level at which deliveries are due, 0 for none, and if a shard is.
+
+        Of shards only those more urgent than ``above`` count. Nothing is locked or taken.
+        """
         now = self._milliseconds()
         with self._database.read() as connection:
-            for level in LEVELS:
-                due = and_(deliveries.c.urgency == level, deliveries.c.due_at <= now)
-                if connection.scalar(select(exists().where(due))):
-                    return level
-        return None
-
-    def next_due_at(self) -> float | None:
-        """Return when the next delivery or shard falls due (UNIX seconds), or None."""
-        with self._database.read() as connection:
-            moments = [
-                connection.scalar(
-                    select(func.min(deliveries.c.due_at)).where(
-                        deliveries.c.urgency == level, deliveries.c.due_at.is_not(None)
+            level = next(
+                (
+                    level
+                    for level in LEVELS
+                    if connection.scalar(
+                        select(
+                            exists().where(
+                                deliveries.c.urgency == level, deliveries.c.due_at <= now
+                            )
+                        )
                     )
-                )
-                for level in LEVELS
-            ]
-            moments.append(
-                connection.scalar(
-                    select(func.min(shards.c.due_at)).where(shards.c.worker_id.is_(None))
-                )
+                ),
+                0,
             )
-        known = [moment for moment in moments if moment is not None]
-        return min(known) / 1000 if known else None
+            free = and_(
+                shards.c.worker_id.is_(None), shards.c.due_at <= now, shards.c.urgency > above
+            )
+            return level, bool(connection.scalar(select(exists().where(free))))
 
     def claim_due(self, worker: int, level: int, limit: int) -> list[Due]:
         """Take up to ``limit`` deliveries of a level that are due, the longest due first."""

@@ -167,7 +167,6 @@ class Worker:
         self._sent_parcels: list[_Parcel] = []
         self._doubtful: dict[str, _Doubts] = {}
         self._ways: dict[tuple[str, str, str, str | None], tuple[Gateway, float]] = {}
-        self._reclaimed_at = 0.0
         self._astray: list[tuple[_Parcel, Item, Tried, str]] = []
         self._unwritten = 0
         self._written = asyncio.Event()
@@ -258,10 +257,10 @@ class Worker:
         return bool(due or ready)
 
     def _look(self, mine: int) -> tuple[list[Due], Shard | None]:
-        level = self.queue.highest_due() or 0
+        """Take what is due; with a shard in hand, only what is at least as urgent."""
+        level, is_shard_due = self.queue.look(above=mine)
         due = self.queue.claim_due(self.id, level, PAGE) if level and level >= mine else []
-        # With a shard in hand, only a more urgent one is taken.
-        return due, self.queue.claim_shard(self.id, mine)
+        return due, self.queue.claim_shard(self.id, mine) if is_shard_due else None
 
     async def _rest(self) -> None:
         now = self._now()
@@ -270,9 +269,6 @@ class Worker:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), wait)
         self._wake.clear()
-        if now - self._reclaimed_at > BEAT_SECONDS:
-            self._reclaimed_at = now
-            await self._read(self.queue.reclaim)
 
     async def _room(self) -> None:
         while self.in_flight + PAGE > self._window and not self._is_stopping:
@@ -755,6 +751,7 @@ class Worker:
             try:
                 if not await asyncio.to_thread(self.queue.beat, self.id):
                     self.id = await asyncio.to_thread(self.queue.enlist)
+                await asyncio.to_thread(self.queue.reclaim)
             except StorageError as error:
                 _log.warning("The worker cannot say that it lives: %s", error)
 

@@ -389,7 +389,7 @@ class _Connection(Generic[T]):
                 continue
             is_sent = easy.getinfo(pycurl.REQUEST_SIZE) > 0
             is_second = code == pycurl.E_COULDNT_CONNECT and self._is_connected()
-            is_refused = self.in_flight[easy].is_refused and easy.getinfo(pycurl.OS_ERRNO) == 0
+            is_refused = self.in_flight[easy].is_refused
             item = self._forget(easy)
             if is_second and not is_sent:
                 crowded.append(item)
