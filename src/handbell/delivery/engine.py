@@ -113,26 +113,33 @@ class Engine:
         self._calling: asyncio.Task[None] | None = None
         self._now = now
         self._starting: asyncio.Task[None] | None = None
+        self._storing: set[asyncio.Task[Acceptance]] = set()
 
     async def start(self) -> None:
-        """Begin to take work; called by itself at the first send."""
+        """Begin to take work; called by itself at the first send.
+
+        Raises StorageError where the database cannot be written; the next call tries anew.
+        """
         if self._starting is None:
             self._starting = asyncio.create_task(self._start())
+        starting = self._starting
         try:
-            await asyncio.shield(self._starting)
+            await asyncio.shield(starting)
         except StorageError:
-            self._starting = None
+            if self._starting is starting:
+                self._starting = None
             raise
 
     async def _start(self) -> None:
-        self.worker.hooks.add(self._outbox)
         await self.worker.start()
+        self.worker.hooks.add(self._outbox)
         sender = await asyncio.to_thread(self._make_sender)
         if sender is not None:
             self._calling = asyncio.create_task(sender.run())
 
     async def stop(self) -> None:
         """Finish what is on its way and give back the rest."""
+        await asyncio.gather(*self._storing, return_exceptions=True)
         starting, self._starting = self._starting, None
         if starting is None:
             return
@@ -179,12 +186,21 @@ class Engine:
             self._prepare, app, notification, recipients, options, key
         )
         targets = None if recipients.everybody else plan.targets
+        # A caller that gives up waiting must not leave behind what was stored and not begun.
+        storing = asyncio.create_task(self._store(app, order, targets, key))
+        self._storing.add(storing)
+        storing.add_done_callback(self._storing.discard)
+        return await asyncio.shield(storing), plan.warnings
+
+    async def _store(
+        self, app: App, order: Order, targets: list[Target] | None, key: Any
+    ) -> Acceptance:
         worker = self.worker.id if self._starting is not None else None
         accept = self._ledger.accept
         acceptance = await asyncio.to_thread(accept, order, targets, worker=worker or None)
         if not acceptance.is_former:
-            self._begin(app, order, acceptance, key)
-        return acceptance, plan.warnings
+            await self._begin(app, order, acceptance, key)
+        return acceptance
 
     def _prepare(
         self,
@@ -238,7 +254,7 @@ class Engine:
         if problem is not None:
             raise problem
 
-    def _begin(self, app: App, order: Order, acceptance: Acceptance, key: Any) -> None:
+    async def _begin(self, app: App, order: Order, acceptance: Acceptance, key: Any) -> None:
         targets = None if order.recipients.get("everybody") else len(acceptance.taken)
         if self.worker.hooks:
             self.worker.hooks.emit(
@@ -248,7 +264,7 @@ class Engine:
             )
         if acceptance.taken:
             lane = self.worker.lane_of(app)
-            row = self._ledger.row(acceptance.row)
+            row = await self.worker.read(self._ledger.row, acceptance.row)
             self.worker.hand_over(Campaign.read(row, lane, key), acceptance.taken)
         else:
             self.worker.wake()

@@ -216,7 +216,7 @@ class Worker:
 
         Other workers may have a part in it.
         """
-        while not await self._read(self.queue.is_settled, row):
+        while not await self.read(self.queue.is_settled, row):
             await self._next_written(_WATCH_SECONDS)
 
     def hand_over(self, campaign: Campaign, items: Sequence[Due]) -> None:
@@ -306,7 +306,7 @@ class Worker:
             broadcast.ready_at = now + wait
             return
         read = partial(self.queue.page, is_development=campaign.is_development)
-        listeners = await self._read(read, shard, most)
+        listeners = await self.read(read, shard, most)
         broadcast.is_read = len(listeners) < most
         shard.position = listeners[-1].number if listeners else shard.last
         page = _Page(shard.position, len(listeners))
@@ -326,9 +326,9 @@ class Worker:
     async def _campaign(self, row: int) -> Campaign | None:
         known = self._campaigns.get(row)
         if known is not None:
-            known.is_cancelled = await self._read(self.queue.is_cancelled, row)
+            known.is_cancelled = await self.read(self.queue.is_cancelled, row)
             return known
-        campaign = await self._read(self._load, row, self.lane_of)
+        campaign = await self.read(self._load, row, self.lane_of)
         if campaign is not None:
             self._keep(campaign)
         return campaign
@@ -340,12 +340,12 @@ class Worker:
 
     async def _read_rules(self, lane: Lane) -> None:
         if self._now() - lane.read_at > RULES_SECONDS:
-            rules = await self._read(self.queue.app_rules, lane.app.id)
+            rules = await self.read(self.queue.app_rules, lane.app.id)
             if not lane.is_probing:
                 lane.take_rules(rules, self._now())
 
-    async def _read(self, what: Callable[..., T], *arguments: Any) -> T:
-        """Call a method of the queue in a thread, until the database takes it."""
+    async def read(self, what: Callable[..., T], *arguments: Any) -> T:
+        """Call something of the stores in a thread, again and again until the database takes it."""
         while True:
             try:
                 return await asyncio.to_thread(what, *arguments)
@@ -685,7 +685,7 @@ class Worker:
         self._unwritten, self._events = 0, []
         batch = self._cut(events)
         if batch:
-            await self._read(self.queue.record, batch)
+            await self.read(self.queue.record, batch)
         self.in_flight -= number
         self._written.set()
         for event in events:

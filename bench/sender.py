@@ -1,0 +1,115 @@
+"""A process that sends: the real engine on a home, to be killed at any moment.
+
+Run as ``python -m bench.sender TASK``. It says on standard output, one JSON object a line, what was
+accepted and what came to its end; it ends in good order when its standard input does.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from handbell.creation.notification import Notification
+from handbell.creation.recipients import Recipients
+from handbell.delivery.engine import Engine, Options
+from handbell.errors import StorageError
+from handbell.settings import DATABASE_FILE, Settings
+from handbell.system import System
+
+_PAUSE_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What a sender is to do. ``ahead`` is how many seconds its clock is ahead of the machine's.
+
+    ``orders`` are mappings with ``content``, ``to`` and what
+    :class:`~handbell.delivery.engine.Options` reads. ``works`` starts the worker before anything is
+    accepted, ``dies`` kills the process with SIGKILL once everything is.
+    """
+
+    home: str
+    production_url: str
+    development_url: str
+    ca_file: str
+    app: str
+    ahead: float = 0.0
+    request_timeout: float = 5.0
+    orders: list[dict[str, Any]] = field(default_factory=list)
+    works: bool = True
+    dies: bool = False
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Return the task of a command line."""
+        return cls(**json.loads(text))
+
+    def text(self) -> str:
+        """Return the task as an argument of a command line."""
+        return json.dumps(asdict(self))
+
+    def settings(self) -> Settings:
+        """Return the settings to send with."""
+        home = Path(self.home)
+        return Settings.load(
+            home=home,
+            database_url=f"sqlite:///{home / DATABASE_FILE}",
+            apns_production_url=self.production_url,
+            apns_development_url=self.development_url,
+            apns_ca_file=Path(self.ca_file),
+            request_timeout=self.request_timeout,
+        )
+
+
+async def run(task: Task) -> None:
+    """Do a task."""
+    system = System(task.settings(), now=lambda: time.time() + task.ahead)
+    engine = system.engine
+    if task.works:
+        await _persist(engine.start)
+    _tell(ready=os.getpid())
+    waiting = [asyncio.create_task(_send(system, engine, task, order)) for order in task.orders]
+    if task.dies or not task.works:
+        await asyncio.gather(*waiting)
+    if task.dies:
+        os.kill(os.getpid(), signal.SIGKILL)
+    await asyncio.to_thread(sys.stdin.read)
+    await asyncio.gather(*waiting)
+    await system.close()
+
+
+async def _send(system: System, engine: Engine, task: Task, order: Mapping[str, Any]) -> None:
+    given = dict(order)
+    content = Notification.read(given.pop("content"))
+    recipients = Recipients.read(given.pop("to"))
+    app = await asyncio.to_thread(system.apps.find, task.app)
+    options = Options.read(**given)
+    acceptance, _ = await _persist(engine.accept, app, content, recipients, options)
+    _tell(accepted=acceptance.id, is_former=acceptance.is_former)
+    if task.works and not task.dies:
+        await engine.worker.settled(acceptance.row)
+        _tell(settled=acceptance.id)
+
+
+async def _persist(what: Any, *arguments: Any) -> Any:
+    """Call until the database takes it, as a caller with an idempotency key may."""
+    while True:
+        try:
+            return await what(*arguments)
+        except StorageError as error:
+            _tell(refused=type(error).__name__)
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+
+def _tell(**what: Any) -> None:
+    print(json.dumps(what), flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(run(Task.read(sys.argv[-1])))
