@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -40,19 +41,27 @@ def main() -> int:
     for line in left_out:
         console.print(line)
     try:
-        tables = _measure(asked, tools, console)
+        tables, failures = _measure(asked, tools, console)
     except RigError as error:
         console.print(f"The bench stopped: {error}", markup=False)
         return 1
     for table in tables:
         table.show(console)
-    asked.output.write_text(report.document(tables, machine.facts(tools), _remarks(left_out)))
+    for failure in failures:
+        console.print(f"Not measured: {failure}", markup=False)
+    remarks = _remarks([*left_out, *(f"Not measured: {failure}" for failure in failures)])
+    asked.output.write_text(report.document(tables, machine.facts(tools), remarks))
     console.print(f"Written to {asked.output}", markup=False)
-    return 0
+    return 1 if failures else 0
 
 
-def _measure(asked: argparse.Namespace, tools: frozenset[str], console: Console) -> list[Table]:
+def _measure(
+    asked: argparse.Namespace, tools: frozenset[str], console: Console
+) -> tuple[list[Table], list[str]]:
+    """Return the tables, and why a measurement failed: the others are worth having even so."""
     rounds = asked.rounds or (QUICK_ROUNDS if asked.quick else FULL_ROUNDS)
+    tables: list[Table] = []
+    failures: list[str] = []
     with Rig(tokens=MOST_TOKENS) as rig, console.status("the rig") as status:
 
         def note(text: str) -> None:
@@ -64,15 +73,20 @@ def _measure(asked: argparse.Namespace, tools: frozenset[str], console: Console)
         bench = Bench(rig, tools=tools, rounds=rounds, note=note)
         bench.prepare()
         fast = bench.throughput()
-        tables = [
-            report.throughput(fast),
-            report.slow(bench.slow()),
-            report.refusing(bench.refusing(), fast),
-            *report.latency(bench.latency(), bench.start()),
+        tables.append(report.throughput(fast))
+        parts: list[Callable[[], list[Table]]] = [
+            lambda: [report.slow(bench.slow())],
+            lambda: [report.refusing(bench.refusing(), fast)],
+            lambda: report.latency(bench.latency(), bench.start()),
         ]
         if not asked.quick:
-            tables.append(report.memory(bench.memory()))
-    return tables
+            parts.append(lambda: [report.memory(bench.memory())])
+        for part in parts:
+            try:
+                tables += part()
+            except RigError as error:
+                failures.append(str(error))
+    return tables, failures
 
 
 def _remarks(left_out: list[str]) -> str:

@@ -163,5 +163,7 @@ def output(
     except subprocess.TimeoutExpired:
         raise RigError(f"{command[0]} took longer than {LONGEST_SECONDS} s") from None
     if done.returncode:
-        raise RigError(f"{' '.join(command)} failed: {done.stderr.strip()[-2000:]}")
+        said = done.stderr.strip().splitlines() or ["it said nothing"]
+        named = " ".join(command[:4]).partition(" {")[0]  # without the job
+        raise RigError(f"{named} failed with {done.returncode}: {said[-1]}")
     return done.stdout

@@ -84,8 +84,6 @@ def refusing(figures: Sequence[Figure], fast: Sequence[Figure]) -> Table:
 
 def memory(figures: Sequence[Figure]) -> Table:
     """Return the table of one broadcast to ever more sessions, compared with the smallest."""
-    if not figures:
-        return Table("Memory", (), [], ("Left out (--quick).",))
     first = figures[0]
     rows = [
         (
