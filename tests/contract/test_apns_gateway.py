@@ -238,12 +238,11 @@ def test_what_was_certainly_not_processed_is_sent_again(
 def test_a_goaway_in_the_middle_is_survived(
     stage: Stage, fault: dict[str, Any], after: int
 ) -> None:
-    """What the GOAWAY left out is sent again, unless a reset hid whether it did; never twice."""
+    """What the GOAWAY left out is sent again, or unknown as the server hangs up; never twice."""
     stage.twin.add_fault(**fault, after=after)
     outcomes = stage.send(stage.pushes())
     ends = Counter(type(outcome) for outcome in outcomes)
     assert set(ends) <= {Accepted, Unknown}
-    assert ends[Unknown] <= 2
     delivered = stage.delivered()
     assert max(delivered) == 1
     assert ends[Accepted] <= delivered[1]

@@ -1,7 +1,9 @@
 """The HTTP/2 engine against real servers on loopback, good and bad."""
 
 import asyncio
+import socket
 import ssl
+import struct
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -15,6 +17,7 @@ import h2.events
 import pytest
 import uvloop
 from h2.settings import SettingCodes, Settings
+from hyperframe.frame import GoAwayFrame
 
 from handbell.errors import GatewayError
 from handbell.gateways.http2 import (
@@ -47,6 +50,7 @@ class Server(asyncio.Protocol):
     limit = 100
     connections = 0
     most_streams = 0
+    last = 2**31
     asked: ClassVar[Counter[str]] = Counter()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -67,7 +71,7 @@ class Server(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Answer a little later, so that streams add up."""
         for event in self.h2.receive_data(data):
-            if isinstance(event, h2.events.RequestReceived):
+            if isinstance(event, h2.events.RequestReceived) and event.stream_id < self.last:
                 self.paths[event.stream_id] = dict(event.headers)[b":path"].decode()
                 type(self).most_streams = max(self.most_streams, len(self.paths))
             elif isinstance(event, h2.events.StreamEnded):
@@ -77,7 +81,7 @@ class Server(asyncio.Protocol):
 
     def answer(self, number: int) -> None:
         """Answer one stream as its path asks."""
-        if self.transport.is_closing():
+        if self.transport.is_closing() or number not in self.paths:
             return
         path = self.paths.pop(number)
         self.asked[path] += 1
@@ -85,11 +89,31 @@ class Server(asyncio.Protocol):
         if wish == "close":
             self.transport.close()
             return
+        if wish == "reset":
+            self.hang_up()
+            return
+        if wish == "goaway":
+            self.leave(number)
         headers = [(":status", "400" if wish == "long" else "200"), ("x-path", path)]
         self.h2.send_headers(number, headers, end_stream=wish != "long")
         if wish == "long":
             self.h2.send_data(number, b"x" * MAX_BODY_BYTES * 2, end_stream=True)
         self.flush()
+
+    def leave(self, number: int) -> None:
+        """Finish this stream and those before, and leave out all that came later."""
+        self.flush()
+        frame = GoAwayFrame(last_stream_id=number)
+        self.transport.write(frame.serialize())
+        self.paths = {begun: path for begun, path in self.paths.items() if begun < number}
+        self.last = number
+
+    def hang_up(self) -> None:
+        """End the connection as a machine does that is switched off: no farewell, only a reset."""
+        opened = self.transport.get_extra_info("socket")
+        at_once = struct.pack("ii", 1, 0)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+        self.transport.abort()
 
 
 @pytest.fixture(scope="module")
@@ -263,6 +287,41 @@ def test_a_connection_closed_while_idle_is_replaced(authority: Authority) -> Non
 
     run(story)
     assert server.asked == {"/ok-1": 1, "/close-1": 1, "/ok-2": 1}
+
+
+@pytest.mark.parametrize("place", [1, 2, 20, 49])
+def test_a_goaway_costs_a_new_connection_and_nothing_else(authority: Authority, place: int) -> None:
+    """After GOAWAY the rest goes over a new connection; nothing is lost and nothing sent twice."""
+    server = counting()
+    asked = paths(150)
+    asked[place] = "/goaway-1"
+
+    async def story() -> None:
+        async with serve(authority, server) as url:
+            ends = await send(Endpoint(url, authority.ca_file), asked)
+        assert [end for end in ends if not isinstance(end, Answer)] == []
+
+    run(story)
+    assert server.connections == 2
+    assert server.asked == Counter(asked)
+
+
+@pytest.mark.parametrize("wish", ["close", "reset"])
+@pytest.mark.parametrize("place", [0, 1, 2, 20, 49])
+def test_a_lost_request_is_never_repeated(authority: Authority, wish: str, place: int) -> None:
+    """However a connection ends, no request goes out twice; libcurl alone would do so."""
+    server = counting()
+    asked = paths(150)
+    asked[place] = f"/{wish}-1"
+
+    async def story() -> None:
+        async with serve(authority, server) as url:
+            ends = await send(Endpoint(url, authority.ca_file), asked)
+        assert isinstance(ends[place], Lost)
+        assert {type(end) for end in ends} <= {Answer, Lost}
+
+    run(story)
+    assert set(server.asked.values()) == {1}
 
 
 def test_a_long_answer_is_cut_off(authority: Authority) -> None:
