@@ -29,7 +29,7 @@ class Door:
     """An event loop in a thread of its own, opened when first needed and shut at exit."""
 
     def __init__(self) -> None:
-        self._loop = _new_loop()
+        self._loop = new_loop()
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self._loop.run_forever, name="handbell", daemon=True)
         self._thread.start()
@@ -86,7 +86,8 @@ def _shut_at_exit() -> None:
         opened.shut()
 
 
-def _new_loop() -> asyncio.AbstractEventLoop:
+def new_loop() -> asyncio.AbstractEventLoop:
+    """Return the fastest event loop that is installed."""
     try:
         import uvloop  # noqa: PLC0415 - an extra, and only this thread wants it
     except ImportError:

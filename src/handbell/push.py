@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .apps.credentials import AuthKey
     from .delivery.events import Hook
     from .delivery.response import Response
+    from .delivery.why import Story
     from .registry.session import Session
     from .settings import Settings
     from .system import System
@@ -326,9 +327,9 @@ class Sessions:
     ) -> None:
         from .system import System  # noqa: PLC0415 - heavy
 
-        system = System(settings or _load_settings(home))
-        self._registry = system.registry
-        self._app = system.apps.find(app or system.settings.app)
+        self._system = System(settings or _load_settings(home))
+        self._registry = self._system.registry
+        self._app = self._system.apps.find(app or self._system.settings.app)
 
     def all_device_tokens(self) -> list[str]:
         """Return the device tokens of all active sessions, each once."""
@@ -344,6 +345,15 @@ class Sessions:
         Raises RecipientsError when the text is not a mail address.
         """
         return self._registry.sessions_of(self._app, mail)
+
+    def why(self, mail: str) -> "Story":
+        """Return why a person saw the last notifications, or did not.
+
+        The story holds the facts and the sentences; ``str`` of it is the whole text, ``is_sent``
+        whether the last notification was accepted by the push service. A mail that nobody has is a
+        story, too.
+        """
+        return self._system.why(self._app, mail)
 
 
 def _read_auth(app: str | Auth | Mapping[str, Any] | None) -> Auth:

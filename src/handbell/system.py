@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from pathlib import Path
 from time import time
@@ -24,11 +24,15 @@ from handbell.delivery.events import Hooks
 from handbell.delivery.lane import Lane
 from handbell.delivery.outbound import Outbound
 from handbell.delivery.preview import Preview, preview
+from handbell.delivery.pruning import Pruner
 from handbell.delivery.queue import Queue
+from handbell.delivery.reports import Reports
+from handbell.delivery.rules import HELD_BY, STOPPED_BY, read_rules
 from handbell.delivery.store import Ledger
 from handbell.delivery.webhook_sender import WebhookSender
 from handbell.delivery.webhooks import WebhookOutbox, WebhookStore
-from handbell.delivery.worker import Worker
+from handbell.delivery.why import Story, why
+from handbell.delivery.worker import RULES_SECONDS, Worker
 from handbell.errors import TwinError
 from handbell.gateways.apns.client import ApnsGateway, Endpoint
 from handbell.gateways.apns.protocol import DEVELOPMENT_URL, PRODUCTION_URL
@@ -95,6 +99,16 @@ class System:
         return Queue(self.database, now=self.now)
 
     @cached_property
+    def reports(self) -> Reports:
+        """What became of notifications, counted."""
+        return Reports(self.database, now=self.now)
+
+    @cached_property
+    def pruner(self) -> Pruner:
+        """What forgets the ledger's old rows."""
+        return Pruner(self.database, keep_days=self.settings.keep_days, now=self.now)
+
+    @cached_property
     def engine(self) -> Engine:
         """What accepts and sends; it belongs to the event loop in which it is first asked for."""
         worker = Worker(
@@ -112,6 +126,7 @@ class System:
             seal=lambda key: self.vault.seal(pack(key)),
             outbox=WebhookOutbox(self.database, now=self.now),
             make_sender=self._make_sender,
+            pruner=self.pruner,
             now=self.now,
         )
 
@@ -144,12 +159,55 @@ class System:
         outbound = Outbound(allow_private=self.settings.webhook_allow_private)
         return WebhookSender(self.database, self.vault, outbound=outbound, now=self.now)
 
+    def why(self, app: App, mail: str) -> Story:
+        """Return why a person saw the last notifications, or did not; see delivery.why."""
+        return why(
+            app,
+            mail,
+            registry=self.registry,
+            ledger=self.ledger,
+            queue=self.queue,
+            now=self.now(),
+        )
+
+    def set_rules(self, app: App, rules: Mapping[str, str]) -> None:
+        """Set an app's rules by the texts of an operator; ``none`` removes one.
+
+        What waits because of a rule that changed is looked at again within seconds. Raises AppError
+        for a text that cannot be read; nothing is changed then.
+        """
+        self.apps.set_rules(app, read_rules(rules))
+        self._look_again(app, frozenset().union(*(HELD_BY[name] for name in rules)))
+
+    def switch(self, app: App, is_enabled: bool) -> App:  # noqa: FBT001 - the switch's position
+        """Switch an app on or off and return it; what waited goes on within seconds."""
+        switched = self.apps.set_enabled(app, is_enabled)
+        self._look_again(app, {"AppDisabled"} if is_enabled else ())
+        return switched
+
+    def resume(self, app: App) -> int:
+        """Close an app's circuit by hand, and return how many deliveries go on within seconds."""
+        self.queue.write_stop(app.id, None)
+        return self._look_again(app, STOPPED_BY)
+
+    def _look_again(self, app: App, reasons: Collection[str]) -> int:
+        # Workers know the rules of some seconds ago; what they would hold again comes after that.
+        at = self.now() + RULES_SECONDS + 1
+        return self.queue.hurry(app.id, reasons, at) if reasons else 0
+
+    def app_of(self, notification_id: str) -> App:
+        """Return the app of a notification. Raises RegistryError when there is no such one."""
+        return self._app(self.reports.app_id_of(notification_id))
+
+    def _app(self, app_id: str) -> App:
+        named = App.read_id(app_id)
+        return next((known for known in self.apps.list() if known.id == named.id), named)
+
     def _load_campaign(self, row: int, lane_of: Callable[[App], Lane]) -> Campaign | None:
         stored = self.queue.notification(row)
         if stored is None:
             return None
-        named = App.read_id(stored.app)
-        app = next((known for known in self.apps.list() if known.id == named.id), named)
+        app = self._app(stored.app)
         sealed = stored.sealed_key
         key = None if sealed is None else unpack(self.vault.unseal(sealed))
         return Campaign.read(stored, lane_of(app), key)

@@ -4,17 +4,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from handbell._text import count
+from handbell._text import count, moment, sentence
+from handbell.errors import AppError
 
 from .context import system
 from .output import Json, local_time, write_json, write_table
 
 if TYPE_CHECKING:
     from handbell.apps.app import App
+    from handbell.system import System
 
 commands = typer.Typer(help="The apps that may be sent to.", no_args_is_help=True)
 
-Reference = Annotated[str, typer.Argument(help="App id, name or bundle id.")]
+Reference = Annotated[str, typer.Argument(metavar="APP", help="App id, name or bundle id.")]
+OptionalReference = Annotated[
+    str | None,
+    typer.Argument(metavar="[APP]", envvar="HANDBELL_APP", help="App id, name or bundle id."),
+]
 
 
 @commands.command()
@@ -61,7 +67,7 @@ def show(reference: Reference, *, as_json: Json = False) -> None:
     users = len(parts.registry.mail_addresses(app))
     devices = len(parts.registry.device_tokens(app))
     if as_json:
-        described = _describe(app)
+        described = {**_describe(app), **_rules(parts, app)}
         write_json({**described, "credentials": credentials, "users": users, "devices": devices})
         return
     typer.echo(f"{app.id}  {app.name}")
@@ -70,6 +76,72 @@ def show(reference: Reference, *, as_json: Json = False) -> None:
         typer.echo(f"  {stored.kind} {stored.key_id}, {stored.environment or 'both environments'}")
     if not credentials:
         typer.echo(f"  no key yet: handbell key add AuthKey_XXX.p8 --app {app.id}")
+    _tell_rules(parts, app, as_json=False)
+
+
+@commands.command("set")
+def set_rules(
+    reference: OptionalReference = None,
+    *,
+    quiet_hours: Annotated[
+        str | None,
+        typer.Option(help="Hold alerts from 22:00-07:00, where each recipient is; or none."),
+    ] = None,
+    cap: Annotated[
+        str | None, typer.Option(help="At most so many alerts for one person: 5/day; or none.")
+    ] = None,
+    rate_limit: Annotated[
+        str | None, typer.Option(help="At most so many pushes: 200/s, 6000/minute; or none.")
+    ] = None,
+    time_zone: Annotated[
+        str | None,
+        typer.Option(help="Where recipients are whose zone is not known: Europe/Paris; or none."),
+    ] = None,
+    on: Annotated[
+        bool | None, typer.Option("--on/--off", help="Send for the app, or hold everything.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Set an app's rules; those that are not named stay. `none` removes one.
+
+    Urgent levels (time-sensitive, critical) and what shows nothing are exempt from quiet hours and
+    caps. A running worker follows within seconds.
+    """
+    parts = system()
+    app = parts.apps.find(reference or parts.settings.app)
+    given = {
+        "quiet_hours": quiet_hours,
+        "cap": cap,
+        "rate_limit": rate_limit,
+        "time_zone": time_zone,
+    }
+    named = {name: text for name, text in given.items() if text is not None}
+    if not named and on is None:
+        raise AppError("No rule was named", fix="Name one, such as --quiet-hours 22:00-07:00")
+    if named:
+        parts.set_rules(app, named)
+    if on is not None:
+        app = parts.switch(app, on)
+    _tell_rules(parts, app, as_json=as_json)
+
+
+@commands.command()
+def resume(reference: Reference, *, as_json: Json = False) -> None:
+    """Go on sending for an app whose configuration was refused, without waiting for the next try.
+
+    When it is refused again, sending stops again.
+    """
+    parts = system()
+    app = parts.apps.find(reference)
+    was_stopped = parts.queue.app_rules(app.id).stop is not None
+    waiting = parts.resume(app)
+    if as_json:
+        write_json({"was_stopped": was_stopped, "resumed": waiting})
+    elif was_stopped:
+        deliveries = count(waiting, "waiting delivery goes", "waiting deliveries go")
+        typer.echo(f"{app.id} sends again; {deliveries} on within seconds.")
+    else:
+        typer.echo(f"Sending for {app.id} had not been stopped.")
 
 
 @commands.command()
@@ -86,6 +158,36 @@ def remove(
         typer.confirm(f"Remove {app.id} with its keys and {devices}?", abort=True)
     parts.apps.remove(app)
     typer.echo(f"Removed {app.id}.")
+
+
+def _rules(parts: "System", app: "App") -> dict[str, object]:
+    rules = parts.queue.app_rules(app.id)
+    values = {
+        "quiet_hours": rules.quiet,
+        "cap": rules.cap,
+        "rate_limit": rules.rate,
+        "time_zone": rules.time_zone,
+    }
+    texts = {name: None if value is None else str(value) for name, value in values.items()}
+    return {**texts, "is_enabled": rules.is_enabled, "stopped": rules.stop}
+
+
+def _tell_rules(parts: "System", app: "App", *, as_json: bool) -> None:
+    from handbell.delivery.outcome import meaning  # noqa: PLC0415 - heavy
+
+    rules = _rules(parts, app)
+    if as_json:
+        write_json({"id": app.id, **rules})
+        return
+    for name in ("quiet_hours", "cap", "rate_limit", "time_zone"):
+        typer.echo(f"  {name.replace('_', ' ') + ':':13}{rules[name] or 'none'}")
+    typer.echo("  sending:     on" if rules["is_enabled"] else "  sending:     off")
+    stop = parts.queue.app_rules(app.id).stop
+    if stop is not None:
+        words, fix = meaning(stop.reason, stop.detail)
+        typer.echo(f"  STOPPED since {moment(stop.since * 1000)}: {stop.reason}: {sentence(words)}")
+        typer.echo(f"  {sentence(fix)} The next try is at {moment(stop.probe_at * 1000)}, or at")
+        typer.echo(f"  once after: handbell app resume {app.id}")
 
 
 def _describe(app: "App") -> dict[str, object]:

@@ -7,7 +7,20 @@ import typer
 
 from handbell._version import __version__
 
-from . import app, demo, doctor, import_4d, key, send, session, twin, webhook
+from . import (
+    app,
+    demo,
+    doctor,
+    import_4d,
+    key,
+    notification,
+    send,
+    session,
+    twin,
+    webhook,
+    why,
+    worker,
+)
 from .context import use_home
 from .output import Json, write_json
 
@@ -47,7 +60,10 @@ def version(*, as_json: Json = False) -> None:
 
 application.command("demo")(demo.demo)
 application.command("twin")(twin.twin)
+application.command("worker")(worker.worker)
 application.command("send")(send.send)
+application.add_typer(notification.commands, name="notification")
+application.command("why")(why.why)
 application.add_typer(app.commands, name="app")
 application.add_typer(key.commands, name="key")
 application.add_typer(session.commands, name="session")

@@ -1,9 +1,10 @@
 """``handbell send``: write a notification and send it to people."""
 
+import asyncio
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -13,11 +14,13 @@ from handbell.creation.recipients import EVERYBODY, Recipients
 from handbell.errors import NotificationError, RecipientsError
 
 from . import context
-from .output import AppOption, Json, write_json, write_lines
+from .output import AppOption, Json, console, write_json, write_lines
+from .progress import watch
 
 if TYPE_CHECKING:
     from handbell.delivery.preview import Preview
     from handbell.delivery.response import Response
+    from handbell.push import How
 
 
 def send(
@@ -47,6 +50,22 @@ def send(
         Path | None, typer.Option(help="Notification as JSON; options win over its members.")
     ] = None,
     to_all: Annotated[bool, typer.Option("--all", help="Send to every active session.")] = False,
+    send_at: Annotated[
+        str | None,
+        typer.Option(
+            "--at",
+            help="When: 2026-12-24T18:00 for that time wherever each recipient is, "
+            "2026-12-24T18:00+01:00 for one moment.",
+        ),
+    ] = None,
+    urgency: Annotated[
+        Literal["urgent", "normal", "bulk"] | None,
+        typer.Option(help="Who goes first.", show_default="normal, and bulk with --all"),
+    ] = None,
+    idempotency_key: Annotated[
+        str | None,
+        typer.Option(help="With the same key again, nothing is sent and the answer is the first."),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Show headers and payload per recipient; send nothing."),
@@ -74,17 +93,38 @@ def send(
     if dry_run:
         _show(_preview(app, notification, named), as_json=as_json)
         return
-    response = _send(app, notification, named)
+    how: How = {"send_at": send_at, "urgency": urgency, "idempotency_key": idempotency_key}
+    response = _send(app, notification, named, how)
     _tell(response, as_json=as_json)
     if not response.success:
         raise typer.Exit(1)
 
 
-def _send(app: str | None, notification: Notification, recipients: Recipients) -> "Response":
-    from handbell.push import PushNotification  # noqa: PLC0415 - starts a thread
+def _send(
+    app: str | None, notification: Notification, recipients: Recipients, how: "How"
+) -> "Response":
+    from handbell._door import door  # noqa: PLC0415 - starts a thread
 
-    push = PushNotification(app, settings=context.settings())
-    return push.send(notification, recipients)
+    return door().run(_send_in_loop(app, notification, recipients, how))
+
+
+async def _send_in_loop(
+    app: str | None, notification: Notification, recipients: Recipients, how: "How"
+) -> "Response":
+    from handbell.delivery.engine import Options  # noqa: PLC0415 - heavy
+    from handbell.system import shared  # noqa: PLC0415
+
+    parts = shared(context.settings())
+    found = await asyncio.to_thread(parts.apps.find, app or parts.settings.app)
+    options = Options.read(**how)
+    if not (recipients.everybody and console.is_terminal):
+        return await parts.engine.send(found, notification, recipients, options)
+    await parts.engine.start()
+    accepted, warnings = await parts.engine.accept(found, notification, recipients, options)
+    await asyncio.gather(
+        watch(parts.reports, accepted.id), parts.engine.worker.settled(accepted.row)
+    )
+    return await asyncio.to_thread(parts.engine.response, accepted.id, warnings)
 
 
 def _preview(

@@ -27,6 +27,7 @@ from .delivery import Delivery, Target
 from .dispatch import Plan, resolve, some_targets
 from .events import NotificationAccepted
 from .outcome import meaning
+from .pruning import Pruner
 from .queue import BULK, NORMAL, URGENT
 from .response import Response
 from .store import Acceptance, Ledger, Order
@@ -88,7 +89,7 @@ class Engine:
     """Accepts and sends, within one event loop. ``seal`` closes the key of an unregistered app.
 
     Events go to the webhooks' ``outbox`` as well; ``make_sender`` gives what calls them, or None
-    where there are no webhooks.
+    where there are no webhooks. The ``pruner`` works each hour while the engine runs.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class Engine:
         seal: Callable[[Any], bytes],
         outbox: WebhookOutbox,
         make_sender: Callable[[], WebhookSender | None],
+        pruner: Pruner | None = None,
         now: Callable[[], float] = time,
     ) -> None:
         self.worker = worker
@@ -110,7 +112,8 @@ class Engine:
         self._seal = seal
         self._outbox = outbox
         self._make_sender = make_sender
-        self._calling: asyncio.Task[None] | None = None
+        self._pruner = pruner
+        self._aside: list[asyncio.Task[None]] = []
         self._now = now
         self._starting: asyncio.Task[None] | None = None
         self._storing: set[asyncio.Task[Acceptance]] = set()
@@ -135,7 +138,9 @@ class Engine:
         self.worker.hooks.add(self._outbox)
         sender = await asyncio.to_thread(self._make_sender)
         if sender is not None:
-            self._calling = asyncio.create_task(sender.run())
+            self._aside.append(asyncio.create_task(sender.run()))
+        if self._pruner is not None:
+            self._aside.append(asyncio.create_task(self._pruner.run()))
 
     async def stop(self) -> None:
         """Finish what is on its way and give back the rest."""
@@ -147,9 +152,10 @@ class Engine:
         await self.worker.stop()
         with suppress(StorageError):
             await self._outbox.close()
-        if self._calling is not None:
-            self._calling.cancel()
-            await asyncio.wait([self._calling])
+        aside, self._aside = self._aside, []
+        for task in aside:
+            task.cancel()
+        await asyncio.gather(*aside, return_exceptions=True)
 
     async def send(
         self,

@@ -22,6 +22,7 @@ from .outcome import FINAL_STATES
 
 KEYS_DAYS: Final = 30
 """For how long, at least, a repeated call returns the first answer."""
+FIRST_AFTER_SECONDS: Final = 300
 EVERY_SECONDS: Final = 3600
 STEP_ROWS: Final = 500
 """How many rows one transaction removes at most."""
@@ -68,9 +69,9 @@ class Pruner:
             await asyncio.sleep(_PAUSE_SECONDS)
         return removed
 
-    async def run(self, first_after: float = EVERY_SECONDS) -> None:
-        """Prune after so many seconds and then each hour, until cancelled."""
-        await asyncio.sleep(first_after)
+    async def run(self) -> None:
+        """Prune after some minutes, which short-lived processes do not see, and then each hour."""
+        await asyncio.sleep(FIRST_AFTER_SECONDS)
         while True:
             try:
                 removed = await self.prune()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from handbell.errors import AppError, RegistryError
+from handbell.gateways.apns.protocol import REASONS, Reaction
 from handbell.registry.session import read_time_zone
 
 from .timing import (
@@ -27,6 +28,19 @@ HELD_BY: Final = {
     "time_zone": frozenset({"QuietHours", "Scheduled"}),
 }
 """Each rule, and why deliveries wait that are to be looked at again when it changes."""
+
+STOPPED_BY: Final = frozenset(
+    {
+        "CircuitOpen",
+        *(
+            reason.name
+            for reason in REASONS.values()
+            if reason.reaction
+            in (Reaction.FIX_CONFIGURATION, Reaction.TRY_OTHER_ENVIRONMENT, Reaction.WRONG_APP)
+        ),
+    }
+)
+"""Why deliveries wait while a circuit is open."""
 
 
 def _read_zone(text: str) -> str:

@@ -38,7 +38,17 @@ from .events import (
 from .ids import apns_ids
 from .lane import FIRST_BATCH, Lane
 from .outcome import Decision, Doubt, Tried, decide
-from .queue import Batch, Due, Ending, Listener, Queue, Shard, session_id
+from .queue import (
+    LEASE_SECONDS,
+    NORMAL,
+    Batch,
+    Due,
+    Ending,
+    Listener,
+    Queue,
+    Shard,
+    session_id,
+)
 from .retry import GiveUp, SendAgain, next_attempt
 from .timing import held_until
 
@@ -55,9 +65,11 @@ _FLUSH_AT: Final = 1000
 _FLUSH_SECONDS: Final = 0.02
 _STORAGE_PAUSE: Final = 0.5
 _DISABLED_SECONDS: Final = 15 * 60
+_UNREADABLE_TIMES: Final = 24 * 4
 _PROBING_SECONDS: Final = 3.0
 _WATCH_SECONDS: Final = 0.25
 _DOUBT_SECONDS: Final = 1.0
+_SOON_SECONDS: Final = 2.0
 _CAMPAIGNS: Final = 500
 
 _log = logging.getLogger(__name__)
@@ -96,6 +108,12 @@ class _Broadcast:
     pages: deque[_Page] = field(default_factory=deque)
     is_read: bool = False
     ready_at: float = 0.0
+    lane: Lane | None = None
+
+    def is_ready(self, now: float) -> bool:
+        """Whether its next page may be handed out; the first answers are waited for."""
+        is_waiting = self.lane is not None and _awaits_proof(self.lane)
+        return self.ready_at <= now and not is_waiting
 
 
 class _Parcel:
@@ -175,11 +193,13 @@ class Worker:
         self._sends: set[asyncio.Task[None]] = set()
         self._loops: list[asyncio.Task[None]] = []
         self._is_stopping = False
+        self._beaten_at = 0.0
 
     # Life
 
     async def start(self) -> None:
         """Enter the worker and begin to take work."""
+        self._beaten_at = self._now()
         self.id = await asyncio.to_thread(self.queue.enlist)
         await asyncio.to_thread(self.queue.reclaim)
         self._loops = [
@@ -219,6 +239,18 @@ class Worker:
         while not await self.read(self.queue.is_settled, row):
             await self._next_written(_WATCH_SECONDS)
 
+    async def idle(self) -> None:
+        """Return once nothing is due and nothing is on its way: the rest waits for its time."""
+        while self.in_flight or self._broadcasts or await self._is_due_soon():
+            await self._next_written(_WATCH_SECONDS)
+
+    async def _is_due_soon(self) -> bool:
+        if any(await self.read(self.queue.look)):
+            return True
+        # What a rate limit holds falls due again within a moment.
+        _, due_at = await self.read(self.queue.depth)
+        return due_at is not None and due_at <= self._now() + _SOON_SECONDS
+
     def hand_over(self, campaign: Campaign, items: Sequence[Due]) -> None:
         """Send deliveries that were stored under this worker's name, without reading them back."""
         self._keep(campaign)
@@ -244,28 +276,30 @@ class Worker:
 
     async def _turn_of_work(self) -> bool:
         now = self._now()
-        ready = [one for one in self._broadcasts if not one.is_read and one.ready_at <= now]
+        if now - self._beaten_at > LEASE_SECONDS / 2:
+            await self._keep_alive()
+        going = [one for one in self._broadcasts if not one.is_read]
+        ready = [one for one in going if one.is_ready(now)]
+        resting = {one.shard.notification for one in going if not one.is_ready(now)}
+        # With a shard in hand, only what is more urgent is taken as well.
         mine = max((one.shard.urgency for one in ready), default=0)
-        due, shard = await asyncio.to_thread(self._look, mine)
-        if due:
-            await self._take_due(due)
-        if shard is not None:
-            ready.append(_Broadcast(shard))
-            self._broadcasts.append(ready[-1])
+        level, is_shard_due = await asyncio.to_thread(
+            partial(self.queue.look, above=mine, apart_from=resting)
+        )
+        took = level >= mine and bool(level) and await self._take_due(level)
+        if is_shard_due:
+            shard = await asyncio.to_thread(self.queue.claim_shard, self.id, mine, resting)
+            if shard is not None:
+                ready.append(_Broadcast(shard))
+                self._broadcasts.append(ready[-1])
         if ready:
             await self._take_page(max(ready, key=lambda one: one.shard.urgency))
-        return bool(due or ready)
-
-    def _look(self, mine: int) -> tuple[list[Due], Shard | None]:
-        """Take what is due; with a shard in hand, only what is at least as urgent."""
-        level, is_shard_due = self.queue.look(above=mine)
-        due = self.queue.claim_due(self.id, level, PAGE) if level and level >= mine else []
-        return due, self.queue.claim_shard(self.id, mine) if is_shard_due else None
+        return took or bool(ready)
 
     async def _rest(self) -> None:
         now = self._now()
-        ready_at = min((one.ready_at for one in self._broadcasts if not one.is_read), default=now)
-        wait = min(IDLE_SECONDS, ready_at - now) if ready_at > now else IDLE_SECONDS
+        later = [one.ready_at - now for one in self._broadcasts if one.ready_at > now]
+        wait = min([IDLE_SECONDS, *later])
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), wait)
         self._wake.clear()
@@ -279,30 +313,70 @@ class Worker:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._written.wait(), seconds)
 
-    async def _take_due(self, due: Sequence[Due]) -> None:
+    async def _take_due(self, level: int) -> bool:
+        due = await asyncio.to_thread(self.queue.claim_due, self.id, level, PAGE)
         by_notification: dict[int, list[Due]] = {}
         for one in due:
             by_notification.setdefault(one.notification, []).append(one)
         for row, items in by_notification.items():
-            campaign = await self._campaign(row)
+            try:
+                campaign = await self._campaign(row)
+            except Exception as error:  # noqa: BLE001 - the others have no part in it
+                _log.exception("A stored notification cannot be read; its deliveries wait")
+                self._postpone(items, error)
+                continue
             if campaign is not None:
                 self.in_flight += len(items)
                 self._spawn(self._send_items(campaign, items))
+        return bool(due)
+
+    def _postpone(self, items: Sequence[Due], error: Exception) -> None:
+        """Hold what cannot be read, for a day; a wrong secret key may be the cause, and mended."""
+        at = self._now()
+        what = error.what if isinstance(error, HandbellError) else type(error).__name__
+        for item in items:
+            is_over = item.attempts >= _UNREADABLE_TIMES
+            ending = Ending(
+                notification_id=item.notification,
+                number=item.number,
+                gateway=item.gateway,
+                environment=item.environment,
+                urgency=NORMAL,
+                state="failed" if is_over else "held",
+                attempts=item.attempts + 1,
+                reason="CannotBeRead",
+                detail=what,
+                due_at=None if is_over else int((at + _DISABLED_SECONDS) * 1000),
+                is_repeat=item.is_repeat,
+                finished_at=int(at * 1000) if is_over else None,
+            )
+            self._batch.endings.append(ending)
+        self._reported.set()
 
     async def _take_page(self, broadcast: _Broadcast) -> None:
+        try:
+            await self._hand_out_page(broadcast)
+        except Exception:
+            broadcast.ready_at = self._now() + _DISABLED_SECONDS
+            raise
+
+    async def _hand_out_page(self, broadcast: _Broadcast) -> None:
         shard, now = broadcast.shard, self._now()
         campaign = await self._campaign(shard.notification)
         if campaign is None or campaign.is_cancelled:
             broadcast.is_read = True
             self._reported.set()
             return
-        lane = campaign.lane
+        broadcast.lane = lane = campaign.lane
         await self._read_rules(lane)
+        if _awaits_proof(lane):
+            return
         if not lane.may_send(now):
             broadcast.ready_at = _resume_at(lane, now)
             return
         most, wait = lane.grant(PAGE if lane.is_proven else FIRST_BATCH, now)
         if not most:
+            lane.forgo_probe()
             broadcast.ready_at = now + wait
             return
         read = partial(self.queue.page, is_development=campaign.is_development)
@@ -316,11 +390,11 @@ class Worker:
             self.in_flight += len(listeners)
             lane.out += len(listeners)
             self._spawn(self._send_page(campaign, listeners, page))
-            await self._proof(lane)
+        else:
+            lane.forgo_probe()
 
     async def _proof(self, lane: Lane) -> None:
-        """Wait until the lane's first answers are in: a wrong key is to cost few refusals."""
-        while lane.out and not (lane.is_proven or lane.stop):
+        while _awaits_proof(lane):
             await self._next_written(_FLUSH_SECONDS)
 
     async def _campaign(self, row: int) -> Campaign | None:
@@ -379,7 +453,8 @@ class Worker:
                 return
             most, wait = lane.grant(len(ready) if lane.is_proven else FIRST_BATCH, now)
             if not most:
-                self._hold_all(campaign, ready, "RateLimit", now + wait)
+                lane.forgo_probe()
+                self._hold_in_turn(campaign, ready, now + wait)
                 return
             part, ready = ready[:most], ready[most:]
             self._spawn(self._send(campaign, part, None))
@@ -391,6 +466,8 @@ class Worker:
         ready = await self._admit(campaign, listeners, page)
         if ready:
             await self._send(campaign, ready, page)
+        else:
+            campaign.lane.forgo_probe()
 
     async def _send(self, campaign: Campaign, items: Sequence[Item], page: _Page | None) -> None:
         by_way: dict[tuple[GatewayName, str], dict[int, Item]] = {}
@@ -412,11 +489,6 @@ class Worker:
 
     async def _send_parcel(self, name: GatewayName, parcel: _Parcel) -> None:
         campaign = parcel.campaign
-        try:
-            gateway = await self._gateway(campaign, name, parcel.environment)
-        except HandbellError as error:
-            self._note_no_way(parcel, error)
-            return
         message, environment, name_of = campaign.message, parcel.environment, apns_ids(campaign.id)
         pushes = [
             Push(
@@ -429,7 +501,12 @@ class Worker:
             )
             for number, item in parcel.items.items()
         ]
-        await gateway.send(pushes, lambda push, outcome: self._report(parcel, push, outcome))
+        try:
+            gateway = await self._gateway(campaign, name, parcel.environment)
+            await gateway.send(pushes, lambda push, outcome: self._report(parcel, push, outcome))
+        except HandbellError as error:
+            # A gateway raises before anything is sent, or not at all.
+            self._note_no_way(parcel, error)
 
     async def _gateway(self, campaign: Campaign, name: GatewayName, environment: str) -> Gateway:
         app, key = campaign.lane.app, campaign.key
@@ -523,8 +600,8 @@ class Worker:
             self._note_accepted(lane, 1)
         elif lane.note(decision, now, self._rng):
             self._tell_stopped(lane)
-        elif decision.state == "held":
-            lane.note_unclear(now, self._rng)
+        elif decision.environment is None and lane.note_unclear(now, self._rng):
+            self._spawn(asyncio.to_thread(self.queue.write_stop, lane.app.id, lane.stop))
         if decision.environment is not None:
             aside = Tried(parcel.environment, decision.reason or "")
             self._astray.append((parcel, item, aside, decision.environment))
@@ -567,6 +644,9 @@ class Worker:
         state, due_at, detail = decision.state, None, decision.detail
         if lane.stop is not None and decision.doubt is not Doubt.NOBODY:
             state, due_at = "held", _resume_at(lane, now)
+            if decision.doubt is Doubt.TOKEN:
+                # A dead token must not be every probe: others go first.
+                due_at += _DISABLED_SECONDS
         elif state == "held":
             again = next_attempt(
                 decision,
@@ -642,6 +722,13 @@ class Worker:
         )
         self._add(campaign, item, page, ending)
 
+    def _hold_in_turn(self, campaign: Campaign, items: Sequence[Item], start: float) -> None:
+        """Hold each until the app's rate has come to it, so that few are looked at in vain."""
+        rate = campaign.lane.rules.rate
+        step = 0.0 if rate is None else 1 / rate.per_second
+        for place, item in enumerate(items):
+            self._hold(campaign, item, None, "RateLimit", start + place * step)
+
     def _end(
         self, campaign: Campaign, item: Item, page: _Page | None, state: str, reason: str
     ) -> None:
@@ -688,6 +775,8 @@ class Worker:
             await self.read(self.queue.record, batch)
         self.in_flight -= number
         self._written.set()
+        if self._broadcasts:
+            self._wake.set()
         for event in events:
             self.hooks.emit(event)
 
@@ -749,11 +838,23 @@ class Worker:
         while True:
             await asyncio.sleep(BEAT_SECONDS)
             try:
-                if not await asyncio.to_thread(self.queue.beat, self.id):
-                    self.id = await asyncio.to_thread(self.queue.enlist)
+                await self._keep_alive()
                 await asyncio.to_thread(self.queue.reclaim)
             except StorageError as error:
                 _log.warning("The worker cannot say that it lives: %s", error)
+
+    async def _keep_alive(self) -> None:
+        """Say that the worker lives; of what was given to others no more is handed out."""
+        at = self._now()
+        if not await asyncio.to_thread(self.queue.beat, self.id):
+            self._broadcasts.clear()
+            self.id = await asyncio.to_thread(self.queue.enlist)
+        self._beaten_at = at
+
+
+def _awaits_proof(lane: Lane) -> bool:
+    """Whether the first answers are still out: a wrong key is to cost few refusals."""
+    return bool(lane.out) and not (lane.is_proven or lane.stop)
 
 
 def _resume_at(lane: Lane, now: float) -> float:

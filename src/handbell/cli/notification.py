@@ -1,0 +1,142 @@
+"""``handbell notification``: what was sent, what became of it, and taking it back."""
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from handbell._text import count, moment, sentence
+
+from .context import system
+from .output import Json, local_time, write_json, write_table
+from .progress import watch
+
+if TYPE_CHECKING:
+    from handbell.delivery.reports import Funnel, Overview, ReasonCount
+
+commands = typer.Typer(help="What was sent, and what became of it.", no_args_is_help=True)
+
+NotificationId = Annotated[
+    str, typer.Argument(metavar="ID", help="The id that `send` and `notification list` show.")
+]
+
+
+@commands.command("list")
+def list_notifications(
+    *,
+    app: Annotated[
+        str | None,
+        typer.Option("--app", envvar="HANDBELL_APP", help="Only those of this app."),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """List notifications, the newest first, with their deliveries by state."""
+    parts = system()
+    named = app or parts.settings.app
+    found = parts.reports.newest(parts.apps.find(named) if named else None, limit=limit)
+    if as_json:
+        write_json([{**_plain(one), "total": one.total} for one in found])
+        return
+    write_table(
+        ["id", "written", "says", "to", "deliveries"],
+        (
+            [one.id, local_time(one.created_at), one.title, one.recipients, _states(one)]
+            for one in found
+        ),
+        "Nothing was sent yet. Send with: handbell send test@4d.com --title Hello",
+    )
+
+
+@commands.command()
+def show(
+    notification_id: NotificationId,
+    *,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Wait while it goes out, and show the progress.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show a notification and its funnel: accepted, sent, displayed, opened, and why not."""
+    reports = system().reports
+    if follow:
+        asyncio.run(watch(reports, notification_id))
+    funnel = reports.funnel(notification_id)
+    if as_json:
+        write_json({**_plain(funnel), "accepted": funnel.accepted, "sent": funnel.sent})
+        return
+    for line in _lines(funnel):
+        typer.echo(line)
+
+
+@commands.command()
+def cancel(notification_id: NotificationId, *, as_json: Json = False) -> None:
+    """Take back what is not sent yet, and say how many deliveries that caught."""
+    parts = system()
+    caught = parts.ledger.cancel(parts.app_of(notification_id), notification_id)
+    if as_json:
+        write_json({"cancelled": caught})
+        return
+    left = parts.reports.funnel(notification_id)
+    typer.echo(
+        f"Cancelled {count(caught, 'delivery', 'deliveries')} of {left.accepted:,}; "
+        f"{left.sent:,} had been sent."
+    )
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in value.__dataclass_fields__}
+
+
+def _states(overview: "Overview") -> str:
+    told = [f"{number:,} {state}" for state, number in overview.states.items()]
+    if overview.ahead:
+        told.append(f"{overview.ahead:,} to come")
+    return ", ".join(told) or "none"
+
+
+def _lines(funnel: "Funnel") -> list[str]:
+    overview = funnel.overview
+    to = f"to {overview.recipients} of {overview.app}, {funnel.urgency}"
+    lines = [
+        f"{overview.id}  {overview.title}",
+        f"  {to}, written at {moment(overview.created_at)}",
+    ]
+    if funnel.send_at is not None:
+        lines.append(f"  to go out at {funnel.send_at}")
+    if overview.cancelled_at is not None:
+        lines.append(f"  cancelled at {moment(overview.cancelled_at)}")
+    lines += ["", *_funnel_lines(funnel)]
+    if overview.is_running:
+        lines += ["", f"It is going out now: {_states(overview)}."]
+    if funnel.next_due_at is not None:
+        lines += ["", f"What waits goes on by itself, the next at {moment(funnel.next_due_at)}."]
+    if funnel.reasons:
+        lines.append("")
+    for reason in funnel.reasons:
+        lines += _reason_lines(reason)
+    content = json.dumps(dict(funnel.content), ensure_ascii=False)
+    return [*lines, "", f"Content: {content}"]
+
+
+def _funnel_lines(funnel: "Funnel") -> list[str]:
+    steps = (
+        ("accepted", funnel.accepted),
+        ("sent", funnel.sent),
+        ("displayed", funnel.displayed),
+        ("opened", funnel.opened),
+    )
+    width = len(f"{funnel.accepted:,}")
+    return [f"  {name:10}{number:>{width},}{_share(number, funnel)}" for name, number in steps]
+
+
+def _share(number: int, funnel: "Funnel") -> str:
+    return f"  {number / funnel.accepted:6.1%}" if funnel.accepted else ""
+
+
+def _reason_lines(reason: "ReasonCount") -> list[str]:
+    lines = [f"  {reason.number:,} {reason.state}, {reason.reason}: {sentence(reason.meaning)}"]
+    if reason.fix and not reason.fix.startswith("nothing"):
+        lines.append(f"    To do: {sentence(reason.fix)}")
+    return lines

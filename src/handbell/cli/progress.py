@@ -1,0 +1,39 @@
+"""Progress on a terminal while a notification goes out; nothing is drawn in a pipe."""
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Final
+
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from .output import console
+
+if TYPE_CHECKING:
+    from handbell.delivery.reports import Reports
+
+_SECONDS: Final = 0.5
+_SHARE: Final = 10
+"""Looking may take a tenth of the time, however large the broadcast."""
+
+
+async def watch(reports: "Reports", notification_id: str) -> None:
+    """Draw how far a notification is, until all of it has ended or waits for its time."""
+    with Progress(
+        TextColumn("{task.fields[settled]:,} of {task.fields[all]:,}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as drawn:
+        task = drawn.add_task("", total=None, settled=0, all=0)
+        while True:
+            before = time.monotonic()
+            now = await asyncio.to_thread(reports.progress, notification_id)
+            drawn.update(
+                task, completed=now.settled, total=now.total, settled=now.settled, all=now.total
+            )
+            if not now.is_running:
+                return
+            await asyncio.sleep(max(_SECONDS, _SHARE * (time.monotonic() - before)))

@@ -1,0 +1,38 @@
+"""``handbell why``: what became of what a person was to see."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from .context import system
+from .output import AppOption, Json, console, write_json
+
+if TYPE_CHECKING:
+    from handbell.delivery.why import Story
+
+
+def why(
+    mail: Annotated[str, typer.Argument(help="Whose notifications.")],
+    *,
+    app: AppOption = None,
+    as_json: Json = False,
+) -> None:
+    """Say why somebody saw the last notifications, or did not, and what to do.
+
+    Exit code 0 when the last one was accepted by the push service, 1 when it was not.
+    """
+    parts = system()
+    story = parts.why(parts.apps.find(app or parts.settings.app), mail)
+    if as_json:
+        write_json(story)
+    else:
+        _tell(story)
+    if not story.is_sent:
+        raise typer.Exit(1)
+
+
+def _tell(story: "Story") -> None:
+    console.print(Text(story.answer, style="bold"))
+    for line in story.details:
+        console.print(Text(line, style="" if line.startswith(" ") else "dim"))

@@ -1,0 +1,92 @@
+"""``handbell worker``: the engine alone, until it is told to stop."""
+
+import asyncio
+import signal
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .context import system
+
+if TYPE_CHECKING:
+    from handbell.delivery.events import Hook
+    from handbell.system import System
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def worker(
+    *,
+    until_idle: Annotated[
+        bool, typer.Option("--until-idle", help="End when nothing is due, for cron.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Tell each delivery that waits, too.")
+    ] = False,
+) -> None:
+    """Send what is stored, retry what failed, forget what is old. Several may run at once.
+
+    What happens goes to standard error, a line for each event. SIGTERM or Ctrl-C ends it: what is
+    on its way is finished, the rest stays for the next worker. A second one ends it at once, and
+    nothing is lost then either.
+    """
+    from handbell._door import new_loop  # noqa: PLC0415 - heavy
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(_run(until_idle=until_idle, level="debug" if verbose else "info"))
+
+
+async def _run(*, until_idle: bool, level: str) -> None:
+    parts = system()
+    logs = _logs(level)
+    if logs is not None:
+        parts.hooks.add(logs)
+    stop = _stop_on_signal()
+    ends: list[asyncio.Task[object]] = []
+    try:
+        await parts.engine.start()
+        taker = parts.engine.worker
+        typer.echo(f"Worker {taker.id} works on {parts.database.name}. Ctrl-C stops it.")
+        ends.append(asyncio.create_task(stop.wait()))
+        if until_idle:
+            ends.append(asyncio.create_task(_work_off(parts)))
+        ended, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        for task in ended:
+            task.result()
+    finally:
+        for task in ends:
+            task.cancel()
+        await parts.close()
+    typer.echo("The worker has stopped.")
+
+
+async def _work_off(parts: "System") -> None:
+    await parts.pruner.prune()
+    await parts.engine.worker.idle()
+
+
+def _stop_on_signal() -> asyncio.Event:
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+
+    def end() -> None:
+        stop.set()
+        for each in _SIGNALS:
+            # The next one has its usual effect, for whoever cannot wait.
+            loop.remove_signal_handler(each)
+
+    for each in _SIGNALS:
+        loop.add_signal_handler(each, end)
+    return stop
+
+
+def _logs(level: str) -> "Hook | None":
+    try:
+        from handbell.delivery.logs import Logs  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        typer.echo(
+            f"There will be no logs: {error.name} is not installed. "
+            "Install it with: pip install 'handbell[server]'",
+            err=True,
+        )
+        return None
+    return Logs(level=level)

@@ -1,0 +1,472 @@
+"""Why somebody saw a notification, or did not: the whole story in plain words.
+
+:func:`why` reads what the registry and the ledger know about one person; the values it returns hold
+both the facts and the sentences. Nothing is sent and nothing is changed.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from handbell._mail import fold_mail
+from handbell._text import count, moment, sentence, shortened
+from handbell.apps.app import App
+from handbell.creation.notification import Notification
+from handbell.gateways.apns.protocol import REASONS, Reaction
+from handbell.registry.session import MOVED, Session
+from handbell.registry.store import Registry
+
+from .campaign import Campaign
+from .delivery import Delivery
+from .lane import Lane
+from .outcome import OWN_REASONS, meaning
+from .queue import Queue
+from .reports import describe, describe_recipients
+from .retry import ceiling
+from .rules import AppRules
+from .store import Ledger
+
+NOTIFICATIONS: Final = 5
+"""How many of the last notifications are told."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionStory:
+    """One device of the person: whether it is sent to, why not, and what to do."""
+
+    session: Session
+    is_sent_to: bool
+    what: str
+    fix: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryStory:
+    """What became of one notification on one device, what happens next, and what to do."""
+
+    delivery: Delivery
+    what: str
+    next: str = ""
+    fix: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotificationStory:
+    """What became of one notification for the person. ``created_at`` is in UNIX milliseconds.
+
+    ``note`` tells what no delivery does: that there was no device, or that its turn has not come.
+    """
+
+    id: str
+    title: str
+    recipients: str
+    created_at: int
+    deliveries: tuple[DeliveryStory, ...] = ()
+    note: str = ""
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether the push service accepted it for at least one device."""
+        return any(one.delivery.state == "sent" for one in self.deliveries)
+
+    @property
+    def label(self) -> str:
+        """The notification as a reader recognises it: what it says and when it was written."""
+        return f"{self.title!r} of {moment(self.created_at)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Story:
+    """The answer, and what it rests on. ``str`` of it is the whole text.
+
+    ``is_sent`` is whether the last notification was accepted by the push service for at least one
+    device. ``obstacles`` are what holds up everything for the app, ``to_do`` what mends it, the
+    most pressing first. Sessions and notifications come newest first.
+    """
+
+    mail: str
+    app: str
+    is_sent: bool
+    answer: str
+    to_do: tuple[str, ...]
+    obstacles: tuple[str, ...]
+    sessions: tuple[SessionStory, ...]
+    notifications: tuple[NotificationStory, ...]
+
+    def __str__(self) -> str:
+        return "\n".join([self.answer, *self.details])
+
+    @property
+    def details(self) -> list[str]:
+        """Everything below the answer, line by line."""
+        lines = [*(f"  To do: {one}" for one in self.to_do)]
+        if self.obstacles:
+            lines += ["", "Sending", *(f"  {one}" for one in self.obstacles)]
+        lines += ["", "Devices"]
+        lines += [f"  {one.what}" for one in self.sessions] or ["  none"]
+        for told in self.notifications:
+            lines += ["", f"{told.label}, to {told.recipients} ({told.id})"]
+            lines += [f"  {' '.join(_parts(one))}" for one in told.deliveries]
+            lines += [f"  {told.note}"] if told.note else []
+        return lines
+
+
+def why(
+    app: App,
+    mail: str,
+    *,
+    registry: Registry,
+    ledger: Ledger,
+    queue: Queue,
+    now: float,
+    limit: int = NOTIFICATIONS,
+) -> Story:
+    """Return what became of the last notifications that concerned a person, and what happens next.
+
+    ``limit`` is how many are told, ``now`` is in UNIX seconds.
+    """
+    mail = fold_mail(mail)
+    found = registry.sessions_of(app, mail)
+    teller = _Teller(app, mail, found, queue.app_rules(app.id), now)
+    ids = [session.id for session in found]
+    told = tuple(
+        teller.notification(
+            row, ledger.deliveries_to(ids, row.id), is_ahead=ledger.is_ahead(ids, row.id)
+        )
+        for row in ledger.concerning(app, mail, ids, limit)
+    )
+    return teller.story(told, workers=queue.live_workers())
+
+
+def _parts(one: DeliveryStory) -> list[str]:
+    return [part for part in (f"{one.delivery.label}:", one.what, one.next, one.fix) if part]
+
+
+class _Teller:
+    """Puts the facts about one person into words."""
+
+    def __init__(
+        self, app: App, mail: str, sessions: Sequence[Session], rules: AppRules, now: float
+    ) -> None:
+        self.app = app
+        self.mail = mail
+        self.rules = rules
+        self.now = now
+        self.zones = {session.id: session.time_zone for session in sessions}
+        self.sessions = tuple(_tell_session(session) for session in sessions)
+
+    # The whole
+
+    def story(self, told: tuple[NotificationStory, ...], *, workers: int) -> Story:
+        blocked = self._obstacles()
+        if not workers and any(map(_waits, told)):
+            blocked.append(
+                (
+                    "No worker is running, so what waits does not go on.",
+                    "Start one with: handbell worker",
+                )
+            )
+        last = told[0] if told else None
+        return Story(
+            mail=self.mail,
+            app=self.app.id,
+            is_sent=last is not None and last.is_sent,
+            answer=" ".join([self._answer(last), *(what for what, _ in blocked)]),
+            to_do=self._to_do(last, [fix for _, fix in blocked]),
+            obstacles=tuple(what for what, _ in blocked),
+            sessions=self.sessions,
+            notifications=told,
+        )
+
+    def _answer(self, last: NotificationStory | None) -> str:
+        reach = self._reach()
+        if last is None:
+            return f"Nothing was sent to {self.mail} lately. {reach}"
+        head = f"The last notification, {last.label},"
+        if last.is_sent:
+            sent = [one for one in last.deliveries if one.delivery.state == "sent"]
+            lead = next((one for one in sent if one.delivery.displayed_at), sent[0])
+            where = f"{len(sent):,} of {count(len(last.deliveries), 'device')}"
+            answer = f"{head} was sent to {where}. {lead.what}"
+            return answer if self._is_reachable else f"{answer} {reach}"
+        if not last.deliveries:
+            return f"{head} was not sent to {self.mail}. {last.note}"
+        lead = last.deliveries[0]
+        verb = "has not arrived yet" if not lead.delivery.is_final else "was not sent"
+        return " ".join(part for part in (f"{head} {verb}.", lead.what, lead.next) if part)
+
+    @property
+    def _is_reachable(self) -> bool:
+        return any(one.is_sent_to for one in self.sessions)
+
+    def _reach(self) -> str:
+        number = sum(one.is_sent_to for one in self.sessions)
+        if number:
+            return f"{count(number, 'device')} can be reached."
+        if not self.sessions:
+            return f"{self.mail} has no device: no session of {self.app.name} was ever registered."
+        return f"No device can be reached now. {self.sessions[0].what}"
+
+    def _to_do(self, last: NotificationStory | None, fixes: list[str]) -> tuple[str, ...]:
+        if last is not None:
+            fixes += [one.fix for one in last.deliveries]
+        if not self._is_reachable:
+            fixes += [one.fix for one in self.sessions[:1]]
+        if not self.sessions:
+            fixes.append(
+                "Let the app register its device token for this mail; by hand: "
+                f"handbell session add {self.mail} TOKEN"
+            )
+        return tuple(dict.fromkeys(fix for fix in fixes if fix))
+
+    def _obstacles(self) -> list[tuple[str, str]]:
+        """Return what holds up everything for the app, each with its fix."""
+        found = []
+        stop = self.rules.stop
+        if stop is not None:
+            words, fix = meaning(stop.reason)
+            what = (
+                f"Sending for {self.app.name} has been stopped since {_at(stop.since)}: "
+                f"{stop.reason}, {sentence(words)} One push is tried at {_at(stop.probe_at)}; "
+                "if that works, all goes on."
+            )
+            resume = f"Then, without waiting: handbell app resume {self.app.id}"
+            found.append((what, f"{_fix(fix)} {resume}"))
+        if not self.rules.is_enabled:
+            on = f"handbell app set {self.app.id} --on"
+            found.append((f"{self.app.name} is switched off.", f"Switch it on with: {on}"))
+        return found
+
+    # One notification
+
+    def notification(
+        self, row: Any, deliveries: Sequence[Delivery], *, is_ahead: bool
+    ) -> NotificationStory:
+        named = json.loads(row.recipients)
+        content = json.loads(row.content)
+        campaign = Campaign.read(row, Lane(self.app, self.rules))
+        return NotificationStory(
+            id=row.public_id,
+            title=describe(content),
+            recipients=describe_recipients(named),
+            created_at=row.created_at,
+            deliveries=tuple(self._delivery(one, campaign, content) for one in deliveries),
+            note="" if deliveries else self._note(row, is_ahead=is_ahead),
+        )
+
+    def _note(self, row: Any, *, is_ahead: bool) -> str:
+        """Return why no delivery was made for the person."""
+        if row.cancelled_at is not None:
+            return f"It was taken back at {moment(row.cancelled_at)}, before their turn came."
+        if is_ahead:
+            return "It goes to many, and their turn has not come yet."
+        earliest = min((one.session.created_at for one in self.sessions), default=None)
+        if earliest is None:
+            return f"{self.mail} has no device: no session was ever registered for this mail."
+        if earliest > row.created_at:
+            return f"They had no device then; the first was registered at {moment(earliest)}."
+        if self._is_reachable:
+            return "They had no active device then."
+        return f"They had no active device. {self.sessions[0].what}"
+
+    def _delivery(
+        self, delivery: Delivery, campaign: Campaign, content: dict[str, Any]
+    ) -> DeliveryStory:
+        match delivery.state:
+            case "sent":
+                return _tell_sent(delivery, campaign, Notification.read(content))
+            case "held":
+                return self._tell_held(delivery, campaign)
+            case "queued" | "sending":
+                return _tell_moving(delivery)
+            case _:
+                return self._tell_ended(delivery)
+
+    def _tell_held(self, delivery: Delivery, campaign: Campaign) -> DeliveryStory:
+        reason = delivery.reason or ""
+        words, fix = meaning(reason, delivery.detail or "")
+        zone = self.zones.get(delivery.number)
+        if reason == "QuietHours" and self.rules.quiet is not None:
+            where = zone or self.rules.time_zone
+            words = f"quiet hours, {self.rules.quiet} in {where}, hold it"
+        if not delivery.attempts:
+            return DeliveryStory(
+                delivery=delivery,
+                what=sentence(f"It waits: {words}"),
+                next=_goes_on(delivery),
+                fix=_fix(fix),
+            )
+        end = ceiling(created_at=campaign.starts_at(zone), expires_at=campaign.expires_at)
+        return DeliveryStory(
+            delivery=delivery,
+            what=f"{_answered(delivery, words)} {_attempts(delivery)}",
+            next=f"{_goes_on(delivery)} It is tried until {_at(end.at)}.",
+            fix=_fix(fix) if _is_to_mend(reason) else "",
+        )
+
+    def _tell_ended(self, delivery: Delivery) -> DeliveryStory:
+        reason = delivery.reason or delivery.state.capitalize()
+        words, fix = meaning(reason)
+        if reason == "Capped" and self.rules.cap is not None:
+            words = f"the cap of {self.rules.cap} was reached, so it was left out"
+        why_no_more = f" {sentence(_capital(delivery.detail))}" if delivery.detail else ""
+        what = _answered(delivery, words) if delivery.attempts else sentence(_capital(words))
+        at = "" if delivery.finished_at is None else f" It ended at {moment(delivery.finished_at)}"
+        attempts = f" after {count(delivery.attempts, 'attempt')}" if delivery.attempts else ""
+        return DeliveryStory(
+            delivery=delivery, what=f"{what}{why_no_more}{at}{attempts}.", fix=_fix(fix)
+        )
+
+
+def _waits(told: NotificationStory) -> bool:
+    if told.deliveries:
+        return any(not one.delivery.is_final for one in told.deliveries)
+    return "turn has not come" in told.note
+
+
+# A device
+
+
+def _tell_session(session: Session) -> SessionStory:
+    label = f"{session.device or session.platform} ({shortened(session.token)})"
+    match session.status:
+        case "active":
+            last = (
+                "nothing was accepted for it yet"
+                if session.accepted_at is None
+                else f"last accepted at {moment(session.accepted_at)}"
+            )
+            what = f"{label} is sent to, in {session.environment}; {last}."
+            return SessionStory(session=session, is_sent_to=True, what=what)
+        case "pending":
+            what = f"{label} is skipped: it is pending, until it is proven to be theirs."
+            fix = (
+                "Let them prove that the device is theirs; an operator who is sure runs: "
+                f"handbell session add {session.mail} TOKEN"
+            )
+        case "quarantined":
+            words, fix = meaning(session.reason or "")
+            what = f"{label} is skipped: it is in quarantine, {session.reason}: {sentence(words)}"
+            fix = _fix(fix)
+        case _:
+            what, fix = _tell_closed(session, label)
+    return SessionStory(session=session, is_sent_to=False, what=what, fix=fix)
+
+
+def _tell_closed(session: Session, label: str) -> tuple[str, str]:
+    reason = session.reason or "closed"
+    words = {
+        MOVED: "the device has registered for somebody else since",
+        "closed": "it was logged out",
+    }.get(reason)
+    if words is None:
+        words = f"{reason}, {meaning(reason)[0]}" if reason in REASONS else reason
+    at = "" if session.closed_at is None else f" at {moment(session.closed_at)}"
+    what = f"{label} is skipped: it was closed{at}; {sentence(words)}"
+    return what, "Let the app register again: they open it, and sign in."
+
+
+# A delivery
+
+
+def _tell_sent(delivery: Delivery, campaign: Campaign, content: Notification) -> DeliveryStory:
+    at = moment(delivery.sent_at or delivery.created_at)
+    what = f"{_service(delivery)} accepted it at {at}"
+    if delivery.attempts > 1:
+        what += f", at attempt {delivery.attempts}"
+    if delivery.displayed_at is not None:
+        what += f"; the phone showed it at {moment(delivery.displayed_at)}"
+        if delivery.opened_at is not None:
+            what += f", and it was opened at {moment(delivery.opened_at)}"
+        return DeliveryStory(delivery=delivery, what=f"{what}.")
+    if campaign.message.push_type == "background":
+        what += "; it shows nothing, it wakes the app."
+        return DeliveryStory(delivery=delivery, what=what)
+    return DeliveryStory(
+        delivery=delivery,
+        what=f"{what}. That is not yet shown, and no phone has reported it.",
+        next=_afterwards(delivery, campaign, content),
+        fix="Look at the phone: is it on and online, may the app notify (Settings, Notifications), "
+        "and is no Focus on? Only apps with Handbell's client code report what they show.",
+    )
+
+
+def _afterwards(delivery: Delivery, campaign: Campaign, content: Notification) -> str:
+    """Return what may still keep a phone from showing what was accepted."""
+    told = []
+    if campaign.expires_at == 0:
+        told.append("It was for now or never: a phone that is off does not get it later.")
+    elif campaign.expires_at:
+        told.append(f"For a phone that is off it is kept until {_at(campaign.expires_at)}.")
+    if content.interruption_level == "passive":
+        told.append("It is passive: it lies in the list without a sound.")
+    if delivery.unique_id:
+        told.append(f"Apple's delivery log knows it as {delivery.unique_id}.")
+    return " ".join(told)
+
+
+def _tell_moving(delivery: Delivery) -> DeliveryStory:
+    if delivery.state == "sending":
+        return DeliveryStory(
+            delivery=delivery,
+            what="It is on its way.",
+            next="If its worker is killed meanwhile, another one sends it.",
+        )
+    if delivery.due_at is not None and delivery.reason is None and not delivery.attempts:
+        return DeliveryStory(
+            delivery=delivery,
+            what="It is stored and not sent yet.",
+            next=f"It is due at {moment(delivery.due_at)}.",
+        )
+    return DeliveryStory(
+        delivery=delivery,
+        what="Its worker ended while it was on its way.",
+        next="The next worker sends it again, so that the phone shows it once.",
+    )
+
+
+def _answered(delivery: Delivery, words: str) -> str:
+    reason = delivery.reason or ""
+    if delivery.status is None:
+        return sentence(_capital(words))
+    return sentence(f"{_service(delivery)} answered {delivery.status} {reason}: {words}")
+
+
+def _service(delivery: Delivery) -> str:
+    if delivery.gateway == "simulator":
+        return "Xcode's Simulator"
+    return "The twin" if delivery.environment == "twin" else "Apple"
+
+
+def _attempts(delivery: Delivery) -> str:
+    return f"That was attempt {delivery.attempts}."
+
+
+def _goes_on(delivery: Delivery) -> str:
+    return "" if delivery.due_at is None else f"It goes on by itself at {moment(delivery.due_at)}."
+
+
+def _is_to_mend(reason: str) -> bool:
+    return reason in OWN_REASONS or (
+        reason in REASONS and REASONS[reason].reaction in _MENDED_BY_HAND
+    )
+
+
+def _fix(words: str) -> str:
+    """Return what to do as a sentence; empty where there is nothing to do."""
+    return "" if words.startswith("nothing") else sentence(_capital(words))
+
+
+def _capital(words: str | None) -> str:
+    words = words or ""
+    return words[:1].upper() + words[1:]
+
+
+def _at(seconds: float) -> str:
+    return moment(seconds * 1000)
+
+
+_MENDED_BY_HAND: Final = frozenset(
+    {Reaction.FIX_CONFIGURATION, Reaction.TRY_OTHER_ENVIRONMENT, Reaction.WRONG_APP}
+)
