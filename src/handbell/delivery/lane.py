@@ -99,10 +99,16 @@ class Lane:
                 return self._open(decision, now, rng)
         return False
 
-    def note_unclear(self, now: float, rng: Random) -> None:
-        """Note that a probe came to no clear end: the next one is later."""
-        if self.is_probing and self.stop is not None:
-            self._set_stop(self._next(self.stop.reason, self.stop.detail, now, rng))
+    def note_unclear(self, now: float, rng: Random) -> bool:
+        """Note that a probe, if one is out, came to no clear end: the next one is later."""
+        if not self.is_probing or self.stop is None:
+            return False
+        self._set_stop(self._next(self.stop.reason, self.stop.detail, now, rng))
+        return True
+
+    def forgo_probe(self) -> None:
+        """Take back what :meth:`may_send` allowed: nothing was sent, so the next one probes."""
+        self.is_probing = False
 
     def _open(self, decision: Decision, now: float, rng: Random) -> bool:
         if self.stop is not None and not self.is_probing:

@@ -10,6 +10,7 @@ delivery ends or has to wait, so a million sessions cost a million short writes 
 
 import json
 import os
+import secrets
 import socket
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -63,6 +64,7 @@ SHARD_SESSIONS: Final = 50_000
 """How many session ids one shard spans."""
 
 _HURRIED_AT_ONCE: Final = 5000
+_WORKER_ID_BITS: Final = 53
 
 
 class Due(NamedTuple):
@@ -192,7 +194,13 @@ class Queue:
 
     def enlist(self) -> int:
         """Enter a worker of this process and return its id."""
-        values = {"host": self._host, "pid": os.getpid(), "beat_at": self._milliseconds()}
+        # Not the next number: one that was taken for dead must not find another under its id.
+        values = {
+            "id": secrets.randbits(_WORKER_ID_BITS),
+            "host": self._host,
+            "pid": os.getpid(),
+            "beat_at": self._milliseconds(),
+        }
         statement = insert(workers).values(values).returning(workers.c.id)
         with self._database.write() as connection:
             return int(connection.execute(statement).scalar_one())
@@ -211,12 +219,25 @@ class Queue:
     def reclaim(self) -> int:
         """Give back what dead workers held and return how many workers that were."""
         with self._database.read() as connection:
-            listed = connection.execute(select(workers)).all()
-        dead = [row.id for row in listed if self._is_dead(row)]
-        if dead:
-            with self._database.write() as connection:
-                self._give_back(connection, dead)
+            if not self._dead(connection):
+                return 0
+        with self._database.write() as connection:
+            dead = self._dead(connection)
+            self._give_back(connection, dead)
         return len(dead)
+
+    def _dead(self, connection: Connection) -> list[int]:
+        """Return the workers that are dead, and those that hold work and are not even listed."""
+        listed = connection.execute(select(workers)).all()
+        known = select(workers.c.id)
+        strays = select(deliveries.c.worker_id).where(
+            deliveries.c.worker_id.is_not(None), deliveries.c.worker_id.not_in(known)
+        )
+        more = select(shards.c.worker_id).where(
+            shards.c.worker_id.is_not(None), shards.c.worker_id.not_in(known)
+        )
+        dead = {row.id for row in listed if self._is_dead(row)}
+        return [*dead, *connection.scalars(strays.union(more))]
 
     def live_workers(self) -> int:
         """Return how many workers take work now, of all processes."""
@@ -243,10 +264,11 @@ class Queue:
 
     # What is due
 
-    def look(self, *, above: int = 0) -> tuple[int, bool]:
+    def look(self, *, above: int = 0, apart_from: Collection[int] = ()) -> tuple[int, bool]:
         """Return the highest level at which deliveries are due, 0 for none, and if a shard is.
 
-        Of shards only those more urgent than ``above`` count. Nothing is locked or taken.
+        Of shards only those more urgent than ``above`` count, and not those of the notifications
+        ``apart_from``. Nothing is locked or taken.
         """
         now = self._milliseconds()
         with self._database.read() as connection:
@@ -265,7 +287,10 @@ class Queue:
                 0,
             )
             free = and_(
-                shards.c.worker_id.is_(None), shards.c.due_at <= now, shards.c.urgency > above
+                shards.c.worker_id.is_(None),
+                shards.c.due_at <= now,
+                shards.c.urgency > above,
+                shards.c.notification_id.not_in(apart_from),
             )
             return level, bool(connection.scalar(select(exists().where(free))))
 
@@ -291,8 +316,10 @@ class Queue:
             )
             return [Due._make(row) for row in connection.execute(_DUE.where(taken))]
 
-    def claim_shard(self, worker: int, above: int = 0) -> Shard | None:
-        """Take the most urgent shard that is due and more urgent than ``above``."""
+    def claim_shard(
+        self, worker: int, above: int = 0, apart_from: Collection[int] = ()
+    ) -> Shard | None:
+        """Take the most urgent shard that is due, under the conditions of :meth:`look`."""
         with self._database.write() as connection:
             found = connection.execute(
                 select(shards, apps.c.id.label("app_row"))
@@ -302,6 +329,7 @@ class Queue:
                     shards.c.worker_id.is_(None),
                     shards.c.due_at <= self._milliseconds(),
                     shards.c.urgency > above,
+                    shards.c.notification_id.not_in(apart_from),
                 )
                 .order_by(shards.c.urgency.desc(), shards.c.id)
                 .limit(1)
