@@ -314,3 +314,23 @@ def test_version_and_help(shell: Shell) -> None:
     out = shell.run("--help").out
     for noun in ("demo", "twin", "send", "app", "key", "session", "import-4d", "doctor"):
         assert noun in out
+
+
+def test_a_folder_of_the_original_is_taken_over(shell: Shell, tmp_path: Path) -> None:
+    """``import-4d`` takes over app, key and session, skips what is broken, and may be repeated."""
+    folder = tmp_path / "MobileApps" / APP
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text(
+        json.dumps({"application": {"id": "com.sample.myapp", "name": "My App"}}), "utf-8"
+    )
+    (folder / KEY_FILE).write_bytes(_pem(ec.generate_private_key(ec.SECP256R1())))
+    session = {"email": "test@4d.com", "device": {"token": "ab" * 32}, "status": "accepted"}
+    (folder / "7023d9205074199d").write_text(json.dumps(session), "utf-8")
+    (folder / "8134ea3161852aae").write_text("{broken", "utf-8")
+    first = shell.run("import-4d", str(folder.parent))
+    again = shell.run("import-4d", str(folder.parent), "--json")
+    assert first.code == again.code == 1
+    assert "8134ea3161852aae" in first.out
+    assert json.loads(again.out)["unchanged"] >= 3
+    listed = json.loads(shell.run("session", "list", "--json").out)
+    assert [(one["mail"], one["status"]) for one in listed] == [("test@4d.com", "active")]

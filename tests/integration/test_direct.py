@@ -4,11 +4,13 @@ import asyncio
 import json
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from handbell.apps.credentials import read_certificate
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.delivery.webhooks import WebhookStore
@@ -248,3 +250,16 @@ def test_a_webhook_is_told_of_what_failed(stage: "Stage") -> None:
     assert "delivery.failed" in told
     assert "session.closed" in told
     assert "webhook-signature" in told.lower()
+
+
+def test_a_certificate_serves_instead_of_a_key(stage: "Stage", tmp_path: Path) -> None:
+    """An app whose credential is a push certificate sends over a connection that presents it."""
+    file = tmp_path / "push.pem"
+    file.write_bytes(stage.twin.issue_client_certificate([stage.app.bundle_id]))
+    (key,) = stage.system.apps.credentials(stage.app)
+    stage.system.apps.remove_credential(stage.app, key.key_id)
+    stage.system.apps.add_credential(stage.app, read_certificate(file))
+    phone = stage.add_phone(MAIL)
+    assert asyncio.run(stage.send(MAIL)).success
+    assert "authorization" not in stage.twin.requests[0].headers
+    assert len(stage.twin.phone(phone.id).cards) == 1

@@ -1,0 +1,492 @@
+"""What lets a push go, wait or end: the circuit, times, rules, urgency, cancel and replace."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from handbell.delivery.worker import WINDOW
+from handbell.errors import NotificationError
+from handbell.rehearsal import make_key
+from tests.scene import Scene, open_scene
+
+MAIL = "user0@example.com"
+EVERYBODY = {"everybody": True}
+HOUR = 3600
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    """Give a system with an app, its key, and a twin that knows the key."""
+    with open_scene(tmp_path) as scene:
+        yield scene
+
+
+# The circuit
+
+
+def test_a_refused_key_stops_the_app_and_heals_by_itself(scene: Scene):
+    """A key that Apple refuses stops the app; once it is mended, everything goes out by itself."""
+    phones = scene.add_phones(120)
+    key = _revoke(scene)
+
+    async def scenario() -> None:
+        async with scene.running() as engine:
+            acceptance = await scene.accept(engine, [phone.mail for phone in phones])
+            await scene.until(engine, lambda: scene.states(acceptance) == {"held": 120})
+            assert _stop(scene) == "InvalidProviderToken"
+            assert 0 < len(scene.twin.requests) <= 50
+            _allow(scene, key)
+            scene.clock.move(80)
+            await scene.until(engine, lambda: scene.twin.accepted == 1)
+            await scene.until(engine, lambda: _stop(scene) is None)
+            scene.clock.move(5)
+            await scene.until(engine, lambda: scene.states(acceptance) == {"sent": 120})
+
+    asyncio.run(scenario())
+    assert scene.statuses() == {"active": 120}
+
+
+def test_an_open_circuit_lets_one_push_through_at_a_time(scene: Scene):
+    """While the key stays refused, each probe costs one push, later each time."""
+    phones = scene.add_phones(60)
+    _revoke(scene)
+
+    async def scenario() -> None:
+        async with scene.running() as engine:
+            acceptance = await scene.accept(engine, [phone.mail for phone in phones])
+            await scene.until(engine, lambda: scene.states(acceptance) == {"held": 60})
+            probes = [_probe_at(scene)]
+            for _ in range(3):
+                before = len(scene.twin.requests)
+                scene.clock.move(probes[-1] - scene.clock() + 0.01)
+                await scene.until(engine, lambda last=probes[-1]: _probe_at(scene) > last)
+                await asyncio.sleep(0.1)
+                assert len(scene.twin.requests) == before + 1
+                probes.append(_probe_at(scene))
+        waits = [later - earlier for earlier, later in pairwise(probes)]
+        assert 120 <= waits[0] <= 160
+        assert 240 <= waits[1] <= 310
+        assert 480 <= waits[2] <= 610
+
+    asyncio.run(scenario())
+    assert scene.statuses() == {"active": 60}
+
+
+def test_an_open_circuit_outlives_a_restart(scene: Scene):
+    """The next process knows that the app is stopped, and does not try before it is time."""
+    phones = scene.add_phones(30)
+    key = _revoke(scene)
+
+    async def scenario() -> None:
+        async with scene.running() as engine:
+            acceptance = await scene.accept(engine, [phone.mail for phone in phones])
+            await scene.until(engine, lambda: _stop(scene) is not None)
+        before = len(scene.twin.requests)
+        async with scene.running(scene.another()) as engine:
+            later = await scene.accept(engine, MAIL)
+            await scene.until(engine, lambda: scene.states(later) == {"held": 1})
+            assert len(scene.twin.requests) == before
+            assert scene.deliveries(later)[0].reason == "CircuitOpen"
+            _allow(scene, key)
+            scene.clock.move(80)
+            await scene.until(engine, lambda: _stop(scene) is None)
+            scene.clock.move(5)
+            await scene.until(engine, lambda: scene.states(later) == {"sent": 1})
+            await scene.until(engine, lambda: scene.states(acceptance) == {"sent": 30})
+
+    asyncio.run(scenario())
+
+
+def test_a_stopped_broadcast_returns_to_its_caller_and_goes_on_by_itself(scene: Scene):
+    """A send to all of a stopped app says so at once; mended, it reaches everybody."""
+    scene.add_phones_at_once(200)
+    key = _revoke(scene)
+
+    async def scenario() -> None:
+        async with scene.running() as engine:
+            response = await asyncio.wait_for(scene.send(engine, EVERYBODY), 5)
+            assert not response.success
+            assert "InvalidProviderToken" in response.errors[0]
+            _allow(scene, key)
+            scene.clock.move(80)
+            await scene.until(engine, lambda: _stop(scene) is None)
+            scene.clock.move(5)
+            await scene.until(engine, lambda: scene.states(response) == {"sent": 200})
+
+    asyncio.run(scenario())
+    assert scene.statuses() == {"active": 200}
+
+
+@pytest.mark.parametrize("ending", ["BadDeviceToken", "Unregistered", "BadMessageId"])
+def test_a_probe_that_meets_a_bad_token_does_not_keep_the_app_stopped(scene: Scene, ending: str):
+    """One bad token, first in line, is not every probe: the next one is another's."""
+    phones = scene.add_phones(40)
+    key = _revoke(scene)
+
+    async def scenario() -> None:
+        async with scene.running() as engine:
+            acceptance = await scene.accept(engine, [phone.mail for phone in phones])
+            await scene.until(engine, lambda: scene.states(acceptance) == {"held": 40})
+            _allow(scene, key)
+            scene.twin.add_fault("answer", token=phones[0].token, reason=ending, count=20)
+            for _ in range(3):
+                scene.clock.move(max(_probe_at(scene) - scene.clock(), 0) + 1)
+                await asyncio.sleep(0.3)
+                engine.worker.wake()
+                await asyncio.sleep(0.3)
+                if _stop(scene) is None:
+                    break
+            scene.clock.move(5)
+            await scene.until(engine, lambda: scene.states(acceptance)["sent"] == 39)
+
+    asyncio.run(scenario())
+
+
+def test_the_circuit_of_one_app_is_not_anothers(scene: Scene):
+    """While one app is stopped, another one of the same database sends."""
+    scene.add_phones(30)
+    _revoke(scene)
+    second = _second_app(scene)
+
+    async def scenario() -> None:
+        async with scene.running() as engine:
+            stopped = await scene.accept(engine, EVERYBODY)
+            await scene.until(engine, lambda: _stop(scene) is not None)
+            response = await second.send(engine, "second@example.com")
+            assert response.success
+            assert scene.states(stopped)["sent"] == 0
+
+    asyncio.run(scenario())
+
+
+# Times
+
+
+@pytest.mark.parametrize("to", [[MAIL, "user1@example.com"], EVERYBODY])
+def test_a_send_for_later_returns_at_once_and_goes_at_its_time(scene: Scene, to: object):
+    """Nothing goes before the instant; the caller does not wait for it."""
+    scene.add_phones(2)
+
+    async def scenario() -> None:
+        async with scene.running() as engine:
+            at = scene.clock() + HOUR
+            response = await asyncio.wait_for(scene.send(engine, to, {"send_at": at}), 5)
+            assert response.errors == ()
+            scene.clock.move(HOUR - 5)
+            engine.worker.wake()
+            await asyncio.sleep(0.1)
+            assert scene.twin.accepted == 0
+            scene.clock.move(6)
+            await scene.until(engine, lambda: scene.states(response) == {"sent": 2})
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("to", [[MAIL, "user1@example.com", "user2@example.com"], EVERYBODY])
+def test_a_local_time_comes_in_each_zone_at_its_own_moment(scene: Scene, to: object):
+    """Six hours lie between Tokyo and Karachi or so: each gets it when their own clock says."""
+    zones = ["Asia/Tokyo", "Europe/Paris", "America/New_York"]
+    phones = [scene.add_phones(1, zone=zone, first=place)[0] for place, zone in enumerate(zones)]
+    wall = (datetime.now(UTC) + timedelta(days=3)).replace(tzinfo=None, microsecond=0)
+    moments = [wall.replace(tzinfo=ZoneInfo(zone)).timestamp() for zone in zones]
+
+    async def scenario() -> None:
+        async with scene.running() as engine:
+            how = {"send_at": wall.isoformat()}
+            response = await asyncio.wait_for(scene.send(engine, to, how), 5)
+            reasons = {one.reason for one in scene.deliveries(response)}
+            assert reasons == {"Scheduled"}
+            for number, moment in enumerate(moments):
+                scene.clock.move(moment - 2 - scene.clock())
+                engine.worker.wake()
+                await asyncio.sleep(0.1)
+                assert [bool(scene.accepted(phone)) for phone in phones].count(True) == number
+                scene.clock.move(3)
+                await scene.until(engine, lambda one=phones[number]: scene.accepted(one))
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("to", [MAIL, EVERYBODY])
+def test_quiet_hours_hold_until_they_end_and_the_ledger_says_so(scene: Scene, to: object):
+    """What is written at night waits for the morning; what cannot wait goes through."""
+    scene.add_phones(1, zone="Europe/Paris")
+    local = datetime.fromtimestamp(scene.clock(), ZoneInfo("Europe/Paris"))
+    end = local.replace(second=0, microsecond=0) + timedelta(minutes=90)
+    start = local - timedelta(minutes=30)
+    scene.set_rules(quiet_hours=f"{start:%H:%M}-{end:%H:%M}")
+
+    async def scenario() -> None:
+        async with scene.running() as engine:
+            response = await scene.send(engine, to)
+            (delivery,) = scene.deliveries(response)
+            assert (delivery.state, delivery.reason) == ("held", "QuietHours")
+            assert delivery.due_at == int(end.timestamp() * 1000)
+            assert response.errors == ()
+            loud = await scene.send(engine, to, interruption_level="time-sensitive")
+            assert loud.success
+            scene.clock.move(end.timestamp() - scene.clock() + 1)
+            await scene.until(engine, lambda: scene.states(response) == {"sent": 1})
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("to", [MAIL, EVERYBODY])
+def test_what_is_over_a_cap_is_cancelled_as_capped(scene: Scene, to: object):
+    """A person gets so many a day; the next is recorded as capped, the day after it goes."""
+    scene.add_phones(1)
+    scene.set_rules(cap="2/day")
+
+    async def scenario() -> None:
+        async with scene.running() as engine:
+            sent = [await scene.send(engine, to) for _ in range(3)]
+            states = [scene.states(response) for response in sent]
+            assert states == [{"sent": 1}, {"sent": 1}, {"cancelled": 1}]
+            assert scene.deliveries(sent[2])[0].reason == "Capped"
+            assert sent[2].errors == ()
+            scene.clock.move(25 * HOUR)
+            assert (await scene.send(engine, to)).success
+
+    asyncio.run(scenario())
+    assert scene.twin.accepted == 3
+
+
+def test_of_two_that_waited_for_the_morning_the_cap_lets_the_first_through(scene: Scene):
+    """Two held notifications that fall due together do not cap each other: one arrives."""
+    scene.add_phones(1)
+    now = datetime.fromtimestamp(scene.clock(), UTC)
+    end = now + timedelta(minutes=30)
+    scene.set_rules(cap="1/day", quiet_hours=f"{now - timedelta(hours=1):%H:%M}-{end:%H:%M}")
+
+    async def scenario() -> None:
+        async with scene.running() as engine:
+            first, second = [await scene.send(engine, MAIL) for _ in range(2)]
+            assert scene.states(second) == {"held": 1}
+            scene.clock.move(31 * 60)
+            await scene.until(
+                engine,
+                lambda: not (scene.states(first) + scene.states(second)).keys() & {"held"},
+            )
+            await asyncio.sleep(0.1)
+            both = scene.states(first) + scene.states(second)
+            assert both == {"sent": 1, "cancelled": 1}
+
+    asyncio.run(scenario())
+    assert scene.twin.accepted == 1
+
+
+@pytest.mark.parametrize("is_broadcast", [False, True])
+def test_a_rate_limit_is_kept(scene: Scene, is_broadcast: bool):  # noqa: FBT001
+    """Over any stretch of the clock no more goes out than the rate and the burst allow."""
+    phones = scene.add_phones(40)
+    scene.set_rules(rate_limit="60/minute burst 5")
+
+    async def scenario() -> None:
+        async with scene.running() as engine:
+            began = scene.clock()
+            to = EVERYBODY if is_broadcast else [phone.mail for phone in phones]
+            acceptance = await scene.accept(engine, to)
+            while scene.states(acceptance)["sent"] < 40:
+                allowed = 5 + (scene.clock() - began)
+                engine.worker.wake()
+                await asyncio.sleep(0.05)
+                assert scene.twin.accepted <= allowed + 1
+                scene.clock.move(1.5)
+                assert scene.clock() - began < 120
+            assert scene.clock() - began >= 34
+
+    asyncio.run(scenario())
+
+
+def test_a_disabled_app_holds_and_goes_on_when_enabled(scene: Scene):
+    """Nothing is sent for an app that is switched off, and nothing of it is lost."""
+    scene.add_phones(3)
+    scene.system.apps.set_enabled(scene.app, False)
+
+    async def scenario() -> None:
+        async with scene.running() as engine:
+            named = await scene.send(engine, MAIL)
+            everybody = await asyncio.wait_for(scene.send(engine, EVERYBODY), 5)
+            assert scene.deliveries(named)[0].reason == "AppDisabled"
+            assert scene.twin.accepted == 0
+            assert named.errors
+            scene.system.apps.set_enabled(scene.app, True)
+            scene.clock.move(16 * 60)
+            await scene.until(engine, lambda: scene.states(named) == {"sent": 1})
+            await scene.until(engine, lambda: scene.states(everybody) == {"sent": 3})
+
+    asyncio.run(scenario())
+
+
+# Who goes first, and what is taken back
+
+
+def test_an_urgent_push_overtakes_a_broadcast(scene: Scene):
+    """An urgent send from another process does not wait for the broadcast in progress."""
+    number = WINDOW + 2000
+    phones = scene.add_phones_at_once(number)
+    last = phones[-1]
+
+    async def scenario() -> None:
+        async with scene.running() as engine:
+            broadcast = await scene.accept(engine, EVERYBODY)
+            await scene.until(None, lambda: scene.twin.accepted > 500)
+            urgent = await scene.accept(
+                scene.another().engine, last.mail, {"urgency": "urgent"}
+            )
+            await scene.until(None, lambda: scene.states(urgent) == {"sent": 1})
+            assert scene.states(broadcast)["sent"] < number
+            await scene.until(None, lambda: scene.states(broadcast) == {"sent": number}, 30)
+
+    asyncio.run(scenario())
+
+
+def test_cancel_in_the_middle_of_a_broadcast_catches_the_rest(scene: Scene):
+    """Cancel says how many it caught: exactly those that nothing was sent to."""
+    number = WINDOW + 3000
+    phones = scene.add_phones_at_once(number)
+
+    async def scenario() -> None:
+        async with scene.running() as engine:
+            acceptance = await scene.accept(engine, EVERYBODY)
+            await scene.until(None, lambda: scene.twin.accepted > 300)
+            caught = await engine.cancel(scene.app, acceptance.id)
+            await engine.worker.settled(acceptance.row)
+            await scene.until(None, lambda: engine.worker.in_flight == 0)
+            reached = sum(bool(scene.accepted(phone)) for phone in phones)
+            assert 0 < caught < number
+            assert (reached, caught) == (scene.twin.accepted, number - reached)
+            assert scene.states(acceptance)["sent"] == reached
+
+    asyncio.run(scenario())
+
+
+def test_cancel_catches_what_is_held(scene: Scene):
+    """What waits for its time is cancelled, what was sent is not."""
+    phones = scene.add_phones(3)
+    scene.twin.add_fault("answer", token=phones[1].token, reason="ServiceUnavailable")
+
+    async def scenario() -> None:
+        async with scene.running() as engine:
+            response = await scene.send(engine, [phone.mail for phone in phones])
+            assert await engine.cancel(scene.app, response.notification_id or "") == 1
+            assert await engine.cancel(scene.app, response.notification_id or "") == 0
+            scene.clock.move(HOUR)
+            engine.worker.wake()
+            await asyncio.sleep(0.1)
+            assert scene.states(response) == {"sent": 2, "cancelled": 1}
+
+    asyncio.run(scenario())
+
+
+def test_cancel_of_a_scheduled_broadcast_catches_everybody(scene: Scene):
+    """A broadcast that has not begun is caught as a whole."""
+    scene.add_phones_at_once(50)
+
+    async def scenario() -> None:
+        async with scene.running() as engine:
+            acceptance = await scene.accept(engine, EVERYBODY, {"send_at": scene.clock() + HOUR})
+            assert await engine.cancel(scene.app, acceptance.id) == 50
+            scene.clock.move(2 * HOUR)
+            engine.worker.wake()
+            await asyncio.sleep(0.1)
+
+    asyncio.run(scenario())
+    assert scene.twin.accepted == 0
+
+
+def test_replace_goes_to_those_who_got_the_first(scene: Scene):
+    """The new content takes the place of the old on the phones that show it, and on no other."""
+    phones = scene.add_phones(4)
+    scene.twin.add_fault("answer", token=phones[3].token, reason="ServiceUnavailable")
+
+    async def scenario() -> None:
+        async with scene.running() as engine:
+            first = await scene.send(
+                engine, [phone.mail for phone in phones[1:]], collapse_id="score"
+            )
+            assert scene.states(first) == {"sent": 2, "held": 1}
+            content = _notification(title="Corrected")
+            second = await engine.replace(scene.app, first.notification_id or "", content)
+            assert (second.reached, second.total) == (2, 2)
+            assert scene.states(first) == {"sent": 2, "cancelled": 1}
+
+    asyncio.run(scenario())
+    shown = [[card.title for card in scene.twin.phone(phone.id).cards] for phone in phones]
+    assert shown == [[], ["Corrected"], ["Corrected"], []]
+
+
+def test_replace_reaches_those_who_were_about_to_get_the_first(scene: Scene):
+    """A push that was on its way when its notification was replaced is followed by the new one."""
+    phones = scene.add_phones(20)
+    scene.twin.add_fault("slow", seconds=0.5, count=20)
+
+    async def scenario() -> None:
+        async with scene.running() as engine:
+            first = await scene.accept(engine, EVERYBODY, collapse_id="score")
+            await scene.until(None, lambda: scene.twin.accepted > 0)
+            await engine.replace(scene.app, first.id, _notification(title="Corrected"))
+
+    asyncio.run(scenario())
+    for phone in phones:
+        titles = [card.title for card in scene.twin.phone(phone.id).cards]
+        assert titles in ([], ["Corrected"])
+
+
+def test_what_has_no_collapse_id_cannot_be_replaced(scene: Scene):
+    """Replacing what the phone would show twice is an error, and nothing is sent."""
+    scene.add_phones(1)
+
+    async def scenario() -> None:
+        async with scene.running() as engine:
+            first = await scene.send(engine, MAIL)
+            with pytest.raises(NotificationError, match="collapse"):
+                await engine.replace(scene.app, first.notification_id or "", _notification())
+
+    asyncio.run(scenario())
+
+
+def _notification(title: str = "Hello"):  # noqa: ANN202
+    from handbell.creation.notification import Notification
+
+    return Notification(title=title)
+
+
+def _revoke(scene: Scene) -> str:
+    """Make the twin refuse the app's key; return the key's id."""
+    (stored,) = scene.system.apps.credentials(scene.app)
+    scene.twin.remove_key(scene.app.team_id, stored.key_id)
+    return stored.key_id
+
+
+def _allow(scene: Scene, key_id: str) -> None:
+    key = scene.system.apps.auth_key(scene.app.team_id, key_id)
+    assert key is not None
+    scene.twin.add_key(key.team_id, key.key_id, key.public_key_pem)
+
+
+def _stop(scene: Scene) -> str | None:
+    stop = scene.system.queue.app_rules(scene.app.id).stop
+    return None if stop is None else stop.reason
+
+
+def _probe_at(scene: Scene) -> float:
+    stop = scene.system.queue.app_rules(scene.app.id).stop
+    return 0.0 if stop is None else stop.probe_at
+
+
+def _second_app(scene: Scene) -> Scene:
+    app = scene.system.apps.add("TEAM654321", "com.sample.second", name="Second")
+    key = make_key(app.team_id)
+    scene.system.apps.add_credential(app, key)
+    scene.twin.add_key(key.team_id, key.key_id, key.public_key_pem)
+    scene.twin.add_app(app.id, app.name)
+    phone = scene.twin.add_phone(mail="second@example.com", app=app.id)
+    scene.system.registry.register(app, "second@example.com", phone.token)
+    return Scene(scene.system, scene.twin, app, scene.clock, scene.task, scene.home)
