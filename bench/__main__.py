@@ -3,7 +3,6 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -50,7 +49,9 @@ def main() -> int:
     for failure in failures:
         console.print(f"Not measured: {failure}", markup=False)
     remarks = _remarks([*left_out, *(f"Not measured: {failure}" for failure in failures)])
-    asked.output.write_text(report.document(tables, machine.facts(tools), remarks))
+    asked.output.write_text(
+        report.document(tables, [*machine.facts(tools), ("command", _command(asked))], remarks)
+    )
     console.print(f"Written to {asked.output}", markup=False)
     return 1 if failures else 0
 
@@ -74,7 +75,7 @@ def _measure(
         bench.prepare()
         fast = bench.throughput()
         tables.append(report.throughput(fast))
-        parts: list[Callable[[], list[Table]]] = [
+        parts = [
             lambda: [report.slow(bench.slow())],
             lambda: [report.refusing(bench.refusing(), fast)],
             lambda: report.latency(bench.latency(), bench.start()),
@@ -87,6 +88,12 @@ def _measure(
             except RigError as error:
                 failures.append(str(error))
     return tables, failures
+
+
+def _command(asked: argparse.Namespace) -> str:
+    quick = " --quick" if asked.quick else ""
+    rounds = f" --rounds {asked.rounds}" if asked.rounds else ""
+    return f"`python -m bench{quick}{rounds}`"
 
 
 def _remarks(left_out: list[str]) -> str:

@@ -5,7 +5,6 @@ import platform
 import shutil
 import sqlite3
 import subprocess
-import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -66,7 +65,6 @@ def facts(found: frozenset[str]) -> list[tuple[str, str]]:
         *((tool, _version(tool)) for tool in _VERSION_COMMANDS if tool in found),
         *([("Go's apns2", _go_version())] if "go" in found else []),
         *([("node's apns2", _node_version())] if "node" in found else []),
-        ("command", f"python -m bench {' '.join(sys.argv[1:])}".strip()),
     ]
 
 
