@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -20,6 +21,9 @@ RESULTS: Final = Path(__file__).parent / "RESULTS.md"
 FULL_ROUNDS: Final = 5
 QUICK_ROUNDS: Final = 3
 WIDTH: Final = 130
+
+Part = Callable[[], list[Table]]
+"""One measurement and its tables."""
 
 
 def main() -> int:
@@ -75,7 +79,7 @@ def _measure(
         bench.prepare()
         fast = bench.throughput()
         tables.append(report.throughput(fast))
-        parts = [
+        parts: list[Part] = [
             lambda: [report.slow(bench.slow())],
             lambda: [report.refusing(bench.refusing(), fast)],
             lambda: report.latency(bench.latency(), bench.start()),

@@ -58,7 +58,10 @@ def facts(found: frozenset[str]) -> list[tuple[str, str]]:
     libraries = ("handbell", "pycurl", "uvloop", "sqlalchemy", "aioapns")
     return [
         ("machine", f"{_processor()}, {os.cpu_count()} cores, {_memory_gib():.0f} GiB of memory"),
-        ("system", f"{_distribution()}, {platform.system()} {platform.release()}"),
+        (
+            "system",
+            f"{_distribution()}, {platform.system()} {platform.release().partition('-')[0]}",
+        ),
         ("Python", f"{platform.python_version()}, SQLite {sqlite3.sqlite_version}"),
         ("libraries", ", ".join(f"{name} {version(name)}" for name in libraries)),
         ("libcurl", _libcurl()),
