@@ -14,7 +14,7 @@ from handbell.creation.recipients import EVERYBODY, Recipients
 from handbell.delivery.engine import Options
 
 if TYPE_CHECKING:
-    from conftest import Stage
+    from tests.conftest import Stage
 
     from handbell.delivery.response import Response
     from handbell.delivery.why import Story
@@ -23,17 +23,20 @@ MAIL: Final = "test@4d.com"
 
 
 def _send(stage: "Stage", **content: object) -> "Response":
-    return asyncio.run(stage.send(MAIL, **content))
+    response: Response = asyncio.run(stage.send(MAIL, **content))
+    return response
 
 
-def _accept(stage: "Stage", recipients: Recipients, **options: object) -> None:
+def _accept(stage: "Stage", recipients: Recipients, send_at: float | None = None) -> None:
     """Store a send without any worker to take it."""
     accept = stage.system.engine.accept
-    asyncio.run(accept(stage.app, Notification(title="Hello"), recipients, Options.read(**options)))
+    options = Options.read(send_at=send_at)
+    asyncio.run(accept(stage.app, Notification(title="Hello"), recipients, options))
 
 
 def _why(stage: "Stage", mail: str = MAIL) -> "Story":
-    return stage.system.why(stage.app, mail)
+    story: Story = stage.system.why(stage.app, mail)
+    return story
 
 
 def _nobody(stage: "Stage") -> None:
@@ -214,7 +217,10 @@ STORIES: Final[tuple[tuple[Callable[["Stage"], None], bool, tuple[str, ...]], ..
     ids=lambda value: value.__name__[1:] if callable(value) else None,
 )
 def test_the_story_tells_what_happened_and_what_to_do(
-    stage: "Stage", prepare: Callable[["Stage"], None], is_sent: bool, words: tuple[str, ...]
+    stage: "Stage",
+    prepare: Callable[["Stage"], None],
+    is_sent: bool,  # noqa: FBT001 - a column of the table
+    words: tuple[str, ...],
 ) -> None:
     """The text names the cause, what comes next and the fix; success is told apart."""
     prepare(stage)

@@ -504,7 +504,7 @@ class Queue:
             .group_by(sessions.c.user_id)
         )
         with self._database.read() as connection:
-            return dict(connection.execute(statement).tuples().all())
+            return {row[0]: row[1] for row in connection.execute(statement)}
 
     def depth(self) -> tuple[int, float | None]:
         """Return how many deliveries wait, and when the first falls due (UNIX seconds)."""
@@ -618,7 +618,7 @@ class Queue:
         )
         with self._database.read() as connection:
             named = statement.where(users.c.mail.is_not(None))
-            return dict(connection.execute(named).tuples().all())
+            return {row[0]: row[1] for row in connection.execute(named)}
 
     def _milliseconds(self) -> int:
         return int(self._now() * 1000)

@@ -192,7 +192,7 @@ def _find(connection: Connection, notification_id: str) -> Row[Any]:
 def _overview(connection: Connection, row: Row[Any]) -> Overview:
     mine = deliveries.c.notification_id == row.id
     statement = select(deliveries.c.state, func.count()).where(mine).group_by(deliveries.c.state)
-    counts: dict[str, int] = dict(connection.execute(statement).tuples().all())
+    counts: dict[str, int] = {row[0]: row[1] for row in connection.execute(statement)}
     if row.cancelled:
         counts["cancelled"] = counts.get("cancelled", 0) + row.cancelled
     return Overview(
