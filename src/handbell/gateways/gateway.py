@@ -47,11 +47,11 @@ class Push(NamedTuple):
     collapse_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(NamedTuple):
     """The push service took it. That is not yet shown.
 
-    ``unique_id`` is Apple's key for its delivery log (development hosts only).
+    ``unique_id`` is Apple's key for its delivery log (development hosts only). A named tuple, as it
+    is made for almost every push.
     """
 
     apns_id: str
