@@ -50,10 +50,15 @@ def _read_zone(text: str) -> str:
         raise AppError(error.what, fix=error.fix) from None
 
 
+def _read_rate(text: str) -> RateLimit:
+    # A number alone counts per second, as it does where a program gives one.
+    return read_rate_limit(f"{text}/s" if text.strip().isdecimal() else text)
+
+
 _READERS: Final = {
     "quiet_hours": read_quiet_hours,
     "cap": read_cap,
-    "rate_limit": read_rate_limit,
+    "rate_limit": _read_rate,
     "time_zone": _read_zone,
 }
 

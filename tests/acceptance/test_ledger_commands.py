@@ -1,0 +1,171 @@
+"""The commands about what was sent, and the worker, in processes of their own."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from handbell.creation.notification import Notification
+from handbell.creation.recipients import EVERYBODY
+from handbell.rehearsal import isolated_settings
+from handbell.system import System
+from handbell.testing import VirtualPhone
+
+APP = "TEAM123456.com.sample.myapp"
+COMMAND = Path(sys.executable).with_name("handbell")
+MAIL = "test@4d.com"
+
+
+@dataclass(frozen=True)
+class Shell:
+    """Runs ``handbell`` on a home whose twin runs beside the test."""
+
+    home: Path
+    phone: VirtualPhone
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of a command, free of this machine's settings."""
+        kept = {name: value for name, value in os.environ.items() if name[:9] != "HANDBELL_"}
+        return {**kept, "HANDBELL_HOME": str(self.home)}
+
+    def run(self, *arguments: str, code: int = 0) -> str:
+        """Run the command to its end, which must be this exit code, and return what it said."""
+        ended = subprocess.run(
+            [COMMAND, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=50,
+            check=False,
+            env=self.environment,
+        )
+        assert "Traceback" not in ended.stderr
+        assert ended.returncode == code, ended.stdout + ended.stderr
+        return ended.stdout + ended.stderr
+
+    def read(self, *arguments: str) -> Any:
+        """Run the command with ``--json`` and return what it says."""
+        return json.loads(self.run(*arguments, "--json"))
+
+    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+        """Start the command and leave it running."""
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            [COMMAND, *arguments], stdout=pipe, stderr=pipe, text=True, env=self.environment
+        )
+
+    def store(self, number: int) -> None:
+        """Store sends to everybody as a process that is killed right after leaves them."""
+        system = System(isolated_settings(self.home))
+        app = system.apps.find(APP)
+        for _ in range(number):
+            asyncio.run(system.engine.accept(app, Notification(title="Stored"), EVERYBODY))
+            del system.engine
+        system.database.close()
+
+
+@pytest.fixture
+def shell(handbell_home: Path, handbell_phone: VirtualPhone) -> Shell:
+    """Give a shell whose home has a phone of test@4d.com."""
+    return Shell(handbell_home, handbell_phone)
+
+
+def test_what_was_sent_is_told_counted_and_taken_back(shell: Shell) -> None:
+    """``why``, ``notification list``, ``show`` and ``cancel`` agree about one person's story."""
+    shell.run("send", MAIL, "--title", "Hello", "--urgency", "urgent")
+    assert "accepted it at" in shell.run("why", MAIL)
+    shell.run("send", MAIL, "--title", "Later", "--at", "2999-12-24T18:00", code=1)
+    told = shell.run("why", MAIL, code=1)
+    assert told.startswith("The last notification, 'Later' of")
+    assert "handbell worker" in told
+    later, hello = shell.read("notification", "list")
+    assert (later["title"], later["states"], hello["states"]) == ("Later", {"held": 1}, {"sent": 1})
+    assert "1 held, Scheduled" in shell.run("notification", "show", later["id"], "--follow")
+    assert "Cancelled 1 delivery of 1" in shell.run("notification", "cancel", later["id"])
+    shown = shell.read("notification", "show", hello["id"])
+    assert (shown["accepted"], shown["sent"], shown["urgency"]) == (1, 1, "urgent")
+
+
+def test_a_repeated_command_with_the_same_key_sends_once(shell: Shell) -> None:
+    """``--idempotency-key`` returns the first answer, and refuses another content."""
+    arguments = ("send", MAIL, "--idempotency-key", "order-7", "--title")
+    first = json.loads(shell.run(*arguments, "Hello", "--json"))
+    again = json.loads(shell.run(*arguments, "Hello", "--json"))
+    assert first["notification_id"] == again["notification_id"]
+    assert "order-7" in shell.run(*arguments, "Other", code=2)
+    assert len(shell.phone.cards) == 1
+
+
+def test_the_worker_sends_what_others_stored_and_ends_when_nothing_is_due(shell: Shell) -> None:
+    """``handbell worker --until-idle`` finishes what a killed process left, and logs it."""
+    shell.store(2)
+    assert shell.phone.cards == ()
+    told = shell.run("worker", "--until-idle")
+    assert len(shell.phone.cards) == 2
+    assert told.startswith("Worker ")
+    assert '"event": "pushes.sent"' in told
+    assert "The worker has stopped." in told
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_the_worker_stops_cleanly_on_a_signal(shell: Shell, how: signal.Signals) -> None:
+    """What runs as a service ends with exit code 0, and leaves no worker in the database."""
+    with shell.start("worker") as process:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        process.send_signal(how)
+        out, err = process.communicate(timeout=20)
+    assert "Ctrl-C stops it" in first
+    assert (process.returncode, out, err) == (0, "The worker has stopped.\n", "")
+
+
+def test_an_apps_rules_are_set_shown_and_removed(shell: Shell) -> None:
+    """``app set`` keeps what is not named, ``none`` removes, and ``app show`` tells all of it."""
+    shell.run("app", "set", "--quiet-hours", "22:00-07:00", "--cap", "5 per day", "--off")
+    shell.run("app", "set", APP, "--time-zone", "Europe/Paris", "--rate-limit", "200", "--on")
+    shown = shell.read("app", "show", APP)
+    rules = {name: shown[name] for name in ("quiet_hours", "cap", "rate_limit", "time_zone")}
+    assert rules == {
+        "quiet_hours": "22:00-07:00",
+        "cap": "5/day",
+        "rate_limit": "200/second burst 200",
+        "time_zone": "Europe/Paris",
+    }
+    assert (shown["is_enabled"], shown["stopped"]) == (True, None)
+    assert "quiet hours: none" in shell.run("app", "set", "--quiet-hours", "none")
+    assert "had not been stopped" in shell.run("app", "resume", APP)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (("app", "set", "--quiet-hours", "at night"), "22:00-07:00"),
+        (("app", "set", "--time-zone", "Europe/Pariss"), "Europe/Paris"),
+        (("send", MAIL, "--title", "x", "--at", "tomorrow"), "2026-12-24T18:00"),
+        (("notification", "show", "0123456789abcde"), "handbell notification list"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, tuple) else None,
+)
+def test_wrong_use_names_the_way_out(
+    handbell_home: Path, arguments: tuple[str, ...], word: str
+) -> None:
+    """What cannot be understood ends with exit code 2 and says how to write it."""
+    system = System(isolated_settings(handbell_home))
+    system.apps.add("TEAM123456", "com.sample.myapp")
+    system.database.close()
+    ended = subprocess.run(
+        [COMMAND, "--home", str(handbell_home), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert word in ended.stderr

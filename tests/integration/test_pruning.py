@@ -1,0 +1,172 @@
+"""What the ledger forgets, and what it never does; the clock is moved, nothing waits."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, insert, select
+
+from handbell.apps.app import App
+from handbell.creation.notification import Notification
+from handbell.creation.recipients import EVERYBODY, Recipients
+from handbell.database import Database
+from handbell.delivery.delivery import Target
+from handbell.delivery.pruning import Pruner
+from handbell.delivery.queue import Queue
+from handbell.delivery.store import Acceptance, Ledger, Order
+from handbell.registry.store import Registry
+from handbell.tables import apps, deliveries, idempotency, notifications
+
+DAY = 24 * 3600
+
+
+class Book:
+    """A ledger on a database of its own, and the clock that it goes by."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.at = time.time()
+        self.app = self._add_app()
+        self.ledger = Ledger(database, now=self.now)
+        self.queue = Queue(database, now=self.now)
+        self.registry = Registry(database, now=self.now)
+
+    def now(self) -> float:
+        """Return the time that the test has set."""
+        return self.at
+
+    def pruner(self, keep_days: float = 90) -> Pruner:
+        """Return what forgets."""
+        return Pruner(self.database, keep_days=keep_days, now=self.now)
+
+    def accept(self, number: int, *, key: str | None = None) -> Acceptance:
+        """Store a notification to so many device tokens."""
+        targets = [
+            Target(gateway="apns", address=f"{one:064x}", environment="production")
+            for one in range(number)
+        ]
+        order = Order(
+            app=self.app,
+            content=Notification(title="Hello"),
+            recipients=Recipients.read([target.address for target in targets]).to_dict(),
+            idempotency_key=key,
+        )
+        return self.ledger.accept(order, targets)
+
+    def end(self, acceptance: Acceptance) -> None:
+        """Let every delivery of a notification end now."""
+        self.ledger.cancel(self.app, acceptance.id)
+
+    def left(self) -> tuple[int, int, int]:
+        """Return how many notifications, deliveries and idempotency keys there are."""
+        with self.database.read() as connection:
+            tables = (notifications, deliveries, idempotency)
+            counts = [
+                connection.scalar(select(func.count()).select_from(table)) for table in tables
+            ]
+        return counts[0] or 0, counts[1] or 0, counts[2] or 0
+
+    def _add_app(self) -> App:
+        values = {"team_id": "TEAM123456", "bundle_id": "com.sample.myapp", "name": "My App"}
+        with self.database.write() as connection:
+            added = connection.execute(
+                insert(apps).values(**values, created_at=0).returning(apps.c.id)
+            )
+            return App(team_id="TEAM123456", bundle_id="com.sample.myapp", row=added.scalar_one())
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Iterator[Book]:
+    """Give an empty ledger."""
+    database = Database.open(f"sqlite:///{tmp_path / 'handbell.db'}")
+    yield Book(database)
+    database.close()
+
+
+def test_what_ended_long_ago_is_forgotten_in_small_steps(book: Book) -> None:
+    """No step removes more rows than it may; at the end nothing old is left."""
+    book.end(book.accept(1200))
+    book.at += 91 * DAY
+    steps = []
+    while removed := book.pruner().step(500):
+        steps.append(removed)
+    assert steps == [500, 500, 201]
+    assert book.left() == (0, 0, 0)
+
+
+def test_what_is_not_old_stays(book: Book) -> None:
+    """Ninety days are kept whole, and another number of days as it is set."""
+    book.end(book.accept(3))
+    book.at += 89 * DAY
+    assert book.pruner().step() == 0
+    assert book.left() == (1, 3, 0)
+    assert asyncio.run(book.pruner(keep_days=30).prune()) == 4
+
+
+def test_what_has_not_ended_is_never_touched(book: Book) -> None:
+    """A delivery that waits keeps its notification, however old; ended ones beside it go."""
+    acceptance = book.accept(3)
+    worker = book.queue.enlist()
+    taken = book.queue.claim_due(worker, 5, 1)
+    assert len(taken) == 1
+    book.end(acceptance)
+    book.at += 1000 * DAY
+    asyncio.run(book.pruner().prune())
+    assert book.left() == (1, 1, 0)
+    book.queue.retire(worker)
+    asyncio.run(book.pruner().prune())
+    assert book.left() == (1, 1, 0)
+
+
+def test_a_broadcast_that_is_not_finished_is_never_touched(book: Book) -> None:
+    """Sessions that a broadcast has not come to keep all of it."""
+    book.registry.register(book.app, "test@4d.com", "ab" * 32)
+    order = Order(app=book.app, content=Notification(title="Hello"), recipients=EVERYBODY.to_dict())
+    book.ledger.accept(order, None)
+    book.at += 1000 * DAY
+    assert asyncio.run(book.pruner().prune()) == 0
+    assert book.left() == (1, 0, 0)
+
+
+def test_what_went_out_late_is_kept_from_then_on(book: Book) -> None:
+    """A delivery is as old as its end, not as its notification."""
+    acceptance = book.accept(1)
+    book.at += 80 * DAY
+    book.end(acceptance)
+    book.at += 80 * DAY
+    assert asyncio.run(book.pruner().prune()) == 0
+    book.at += 11 * DAY
+    assert asyncio.run(book.pruner().prune()) == 2
+
+
+def test_a_repeated_call_finds_the_first_answer_for_thirty_days(book: Book) -> None:
+    """With few days kept, a key and what it leads to stay for thirty; then the key is free."""
+    first = book.accept(2, key="order-7")
+    book.end(first)
+    plain = book.accept(2)
+    book.end(plain)
+    book.at += 29 * DAY
+    asyncio.run(book.pruner(keep_days=7).prune())
+    assert book.left() == (1, 2, 1)
+    repeated = book.accept(2, key="order-7")
+    assert (repeated.id, repeated.is_former) == (first.id, True)
+    book.at += 2 * DAY
+    asyncio.run(book.pruner(keep_days=7).prune())
+    assert book.left() == (0, 0, 0)
+    assert not book.accept(2, key="order-7").is_former
+
+
+def test_keys_live_as_long_as_their_notifications(book: Book) -> None:
+    """With many days kept, a key never outlives its notification, nor the other way round."""
+    book.end(book.accept(1, key="order-7"))
+    book.at += 89 * DAY
+    asyncio.run(book.pruner().prune())
+    assert book.left() == (1, 1, 1)
+    book.at += 2 * DAY
+    for _ in range(3):
+        book.pruner().step(1)
+        _, _, keys = book.left()
+        assert keys == 0
+    assert book.left() == (0, 0, 0)
