@@ -301,6 +301,8 @@ class Engine:
         compose(content, bundle_id=app.bundle_id, now=self._now())
         await self.start()
         await self.cancel(app, notification_id)
+        # What was on its way got the former content, and is to get the new one.
+        await self.worker.settled(former.id)
         order = Order(
             app=app,
             content=content,

@@ -140,7 +140,7 @@ class Batch:
 
     ``sent`` holds, by notification row, environment and urgency, the numbers of a broadcast's first
     attempts that were accepted; they are dated when they are written. Session changes are by
-    session id.
+    session id. ``resting_shards`` are given back until an instant (UNIX milliseconds).
     """
 
     sent: dict[tuple[int, str, int], list[int]] = field(default_factory=dict)
@@ -150,6 +150,7 @@ class Batch:
     gone: dict[int, tuple[int | None, str]] = field(default_factory=dict)
     refused: dict[int, str] = field(default_factory=dict)
     positions: dict[int, int] = field(default_factory=dict)
+    resting_shards: dict[int, int] = field(default_factory=dict)
     finished_shards: list[int] = field(default_factory=list)
 
     def __bool__(self) -> bool:
@@ -379,14 +380,7 @@ class Queue:
             .limit(limit)
         )
         if shard.source is not None:
-            got = deliveries.alias()
-            statement = statement.where(
-                exists().where(
-                    got.c.notification_id == shard.source,
-                    got.c.number == sessions.c.id,
-                    got.c.state == "sent",
-                )
-            )
+            statement = statement.where(_got(shard.source))
         if shard.is_resumed:
             statement = statement.where(
                 ~exists().where(
@@ -402,13 +396,14 @@ class Queue:
     def is_settled(self, notification: int) -> bool:
         """Return whether everybody was come to: each delivery has ended, or waits for its time."""
         mine = deliveries.c.notification_id == notification
+        now = self._milliseconds()
         with self._database.read() as connection:
             return not any(
                 connection.scalar(select(exists().where(waiting)))
                 for waiting in (
-                    shards.c.notification_id == notification,
+                    (shards.c.notification_id == notification) & (shards.c.due_at <= now),
                     mine & deliveries.c.worker_id.is_not(None),
-                    mine & deliveries.c.due_at.is_not(None) & (deliveries.c.state == "queued"),
+                    mine & (deliveries.c.due_at <= now) & (deliveries.c.state == "queued"),
                 )
             )
 
@@ -488,7 +483,10 @@ class Queue:
     def counts_by_user(
         self, user_ids: Iterable[int], since: float, apart_from: int
     ) -> dict[int, int]:
-        """Return how many other notifications each user was sent since then (UNIX seconds)."""
+        """Return how many other notifications each user was sent since then (UNIX seconds).
+
+        One that is about to be sent counts as well, for those that came after it.
+        """
         counted = func.count(func.distinct(deliveries.c.notification_id))
         statement = (
             select(sessions.c.user_id, counted)
@@ -498,7 +496,13 @@ class Queue:
                 deliveries.c.notification_id != apart_from,
                 or_(
                     deliveries.c.sent_at > int(since * 1000),
-                    deliveries.c.state.in_(("sending", "held")),
+                    and_(
+                        deliveries.c.notification_id < apart_from,
+                        or_(
+                            deliveries.c.state == "sending",
+                            and_(deliveries.c.state == "held", deliveries.c.attempts > 0),
+                        ),
+                    ),
                 ),
             )
             .group_by(sessions.c.user_id)
@@ -531,8 +535,21 @@ class Queue:
                 connection.execute(
                     update(shards).where(shards.c.id == shard).values(position=position)
                 )
+            for shard, due_at in batch.resting_shards.items():
+                rest = update(shards).where(shards.c.id == shard)
+                connection.execute(rest.values(due_at=due_at, worker_id=None))
             if batch.finished_shards:
+                self._count_cancelled(connection, batch.finished_shards)
                 connection.execute(delete(shards).where(shards.c.id.in_(batch.finished_shards)))
+
+    def _count_cancelled(self, connection: Connection, finished: Sequence[int]) -> None:
+        """Count whom cancelled broadcasts did not come to, now that nothing of it is on its way."""
+        for shard in connection.execute(
+            SHARDS.where(shards.c.id.in_(finished), notifications.c.cancelled_at.is_not(None))
+        ).all():
+            caught = count_uncome(connection, shard)
+            statement = update(notifications).where(notifications.c.id == shard.notification_id)
+            connection.execute(statement.values(cancelled=notifications.c.cancelled + caught))
 
     def _insert_sent(
         self,
@@ -641,6 +658,41 @@ _DUE: Final = (
     .outerjoin(users, users.c.id == sessions.c.user_id)
     .order_by(deliveries.c.notification_id, deliveries.c.number)
 )
+
+
+SHARDS: Final = (
+    select(shards, apps.c.id.label("app_row"))
+    .join_from(shards, notifications, shards.c.notification_id == notifications.c.id)
+    .join(apps, apps.c.team_id + "." + apps.c.bundle_id == notifications.c.app)
+)
+"""Shards with the row of the app whose sessions they span."""
+
+
+def count_uncome(connection: Connection, shard: Row[Any]) -> int:
+    """Return how many sessions of a shard, a row of :data:`SHARDS`, have no delivery yet."""
+    there = deliveries.alias()
+    statement = select(func.count()).where(
+        sessions.c.app_id == shard.app_row,
+        sessions.c.status == "active",
+        sessions.c.id > shard.position,
+        sessions.c.id <= shard.last,
+        ~exists().where(
+            there.c.notification_id == shard.notification_id, there.c.number == sessions.c.id
+        ),
+    )
+    if shard.source_id is not None:
+        statement = statement.where(_got(shard.source_id))
+    return connection.scalar(statement) or 0
+
+
+def _got(notification: int) -> Any:
+    """Return the condition that a session was sent a notification."""
+    former = deliveries.alias()
+    return exists().where(
+        former.c.notification_id == notification,
+        former.c.number == sessions.c.id,
+        former.c.state == "sent",
+    )
 
 
 def session_id(number: int) -> int | None:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
-from time import time
+from time import monotonic, sleep, time
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, delete, exists, func, insert, or_, select, update
@@ -27,12 +27,18 @@ from handbell.tables import (
 
 from .delivery import Delivery, Target
 from .ids import new_notification_id, read_apns_id
-from .queue import NORMAL, SHARD_SESSIONS, Due, session_id
+from .queue import NORMAL, SHARD_SESSIONS, SHARDS, Due, count_uncome, session_id
 from .timing import Instant, SendAt
 
 NAMED_AMONG: Final = 10_000
 """Among how many of the last sends a person is looked for by name."""
 _EVERYBODY: Final = json.dumps(EVERYBODY.to_dict())
+
+
+CANCEL_SECONDS: Final = 10.0
+"""How long a cancel waits for workers to let go of a broadcast."""
+
+_LOOK_SECONDS: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,13 +254,30 @@ class Ledger:
     def cancel(self, app: App, notification_id: str) -> int:
         """Cancel what of a notification is not on its way yet, and return how many that caught.
 
-        Raises RegistryError when the app has no such notification.
+        Waits for workers that are about a broadcast to let go of it, so that the number is right;
+        but not longer than :data:`CANCEL_SECONDS` for answers that are slow, which it then leaves
+        out. Raises RegistryError when the app has no such notification.
         """
-        row = self.find(app, notification_id).id
+        row = self.find(app, notification_id)
+        waiting = self._cancel(row.id)
+        deadline = monotonic() + CANCEL_SECONDS
+        while self._is_in_hand(row.id) and monotonic() < deadline:
+            sleep(_LOOK_SECONDS)
+        return waiting + int(self.row(row.id).cancelled) - int(row.cancelled)
+
+    def _is_in_hand(self, row: int) -> bool:
+        with self._database.read() as connection:
+            return bool(connection.scalar(select(exists().where(shards.c.notification_id == row))))
+
+    def _cancel(self, row: int) -> int:
+        """Cancel what nobody works on, and return how many deliveries of these had begun."""
         now = self._milliseconds()
         with self._database.write() as connection:
-            caught = self._uncome(connection, app, row)
-            connection.execute(delete(shards).where(shards.c.notification_id == row))
+            caught = 0
+            mine = shards.c.notification_id == row
+            for shard in connection.execute(SHARDS.where(mine, shards.c.worker_id.is_(None))).all():
+                caught += count_uncome(connection, shard)
+                connection.execute(delete(shards).where(shards.c.id == shard.id))
             waiting = connection.execute(
                 update(deliveries)
                 .where(
@@ -270,24 +293,7 @@ class Ledger:
                     cancelled=notifications.c.cancelled + caught,
                 )
             )
-        return caught + waiting
-
-    def _uncome(self, connection: Connection, app: App, row: int) -> int:
-        """Return how many sessions a broadcast has not come to yet."""
-        left = select(shards).where(shards.c.notification_id == row)
-        number = 0
-        for shard in connection.execute(left):
-            statement = select(func.count()).where(
-                sessions.c.app_id == app.row,
-                sessions.c.status == "active",
-                sessions.c.id > shard.position,
-                sessions.c.id <= shard.last,
-                ~exists().where(
-                    deliveries.c.notification_id == row, deliveries.c.number == sessions.c.id
-                ),
-            )
-            number += connection.scalar(statement) or 0
-        return number
+        return waiting
 
     def find(self, app: App, notification_id: str) -> Row[Any]:
         """Return the row of an app's notification; raises RegistryError when there is none."""

@@ -375,7 +375,7 @@ class Worker:
         if _awaits_proof(lane):
             return
         if not lane.may_send(now):
-            broadcast.ready_at = _resume_at(lane, now)
+            self._let_rest(broadcast, lane, now)
             return
         most, wait = lane.grant(PAGE if lane.is_proven else FIRST_BATCH, now)
         if not most:
@@ -395,6 +395,15 @@ class Worker:
             self._spawn(self._send_page(campaign, listeners, page))
         else:
             lane.forgo_probe()
+
+    def _let_rest(self, broadcast: _Broadcast, lane: Lane, now: float) -> None:
+        """Give a stopped app's shard back until it is tried again, once its pages have ended."""
+        if broadcast.pages:
+            broadcast.ready_at = now + _WATCH_SECONDS
+            return
+        self._broadcasts.remove(broadcast)
+        self._batch.resting_shards[broadcast.shard.id] = int(_resume_at(lane, now) * 1000)
+        self._reported.set()
 
     async def _proof(self, lane: Lane) -> None:
         while _awaits_proof(lane):
@@ -569,7 +578,7 @@ class Worker:
             return {}
         known = {item.user_id for item in items if item.user_id is not None}
         since = cap.since(self._now())
-        return await asyncio.to_thread(self.queue.counts_by_user, known, since, campaign.row)
+        return await self.read(self.queue.counts_by_user, known, since, campaign.row)
 
     def _wait_of(self, campaign: Campaign, item: Item, now: float) -> tuple[str, float] | None:
         starts_at = campaign.starts_at(item.time_zone)
