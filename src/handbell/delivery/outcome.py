@@ -146,6 +146,10 @@ OWN_REASONS: Final = {
         "run handbell doctor and mend what it names; sending goes on by itself",
     ),
     "AppDisabled": ("the app is switched off", "switch it on with: handbell app set APP --on"),
+    "CannotBeRead": (
+        "what was stored of the notification cannot be read",
+        "check HANDBELL_SECRET_KEY; it is tried again each quarter of an hour for a day",
+    ),
     "Scheduled": ("it waits for its time", "nothing, or take it back with: handbell notification"),
     "QuietHours": ("it waits for the end of quiet hours", "nothing; urgent levels are not held"),
     "RateLimit": ("it waits its turn under the app's rate limit", "nothing: it goes on by itself"),

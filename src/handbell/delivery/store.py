@@ -233,6 +233,7 @@ class Ledger:
         )
         now = self._milliseconds()
         due_at = order.send_at.seconds * 1000 if isinstance(order.send_at, Instant) else now
+        state, reason = ("queued", None) if due_at <= now else ("held", "Scheduled")
         rows = [
             {
                 "notification_id": row,
@@ -241,7 +242,8 @@ class Ledger:
                 "address": one.token if session_id(one.number) is None else None,
                 "environment": one.environment,
                 "urgency": order.urgency,
-                "state": "queued" if worker is None else "sending",
+                "state": state if worker is None else "sending",
+                "reason": reason,
                 "worker_id": worker,
                 "due_at": max(due_at, now) if worker is None else None,
             }

@@ -547,6 +547,19 @@ class Worker:
     async def _admit(
         self, campaign: Campaign, items: Sequence[Item], page: _Page | None = None
     ) -> list[Any]:
+        """Return what may go now; the others get a row that says why not, or until when."""
+        try:
+            return await self._sort(campaign, items, page)
+        except Exception:
+            # It fails before anything is sorted, and nothing may be left without an end.
+            _log.exception("The rules of %s cannot be followed", campaign.lane.app.id)
+            until = self._now() + _DISABLED_SECONDS
+            self._hold_all(campaign, items, "Interrupted", until, page)
+            return []
+
+    async def _sort(
+        self, campaign: Campaign, items: Sequence[Item], page: _Page | None
+    ) -> list[Any]:
         lane, rules, now = campaign.lane, campaign.lane.rules, self._now()
         if not rules.is_enabled:
             self._hold_all(campaign, items, "AppDisabled", now + _DISABLED_SECONDS, page)
@@ -562,8 +575,7 @@ class Worker:
             return list(items)
         counts = await self._counts(campaign, items)
         ready = []
-        for item in items:
-            wait = self._wait_of(campaign, item, now)
+        for item, wait in [(item, self._wait_of(campaign, item, now)) for item in items]:
             if wait is not None:
                 self._hold(campaign, item, page, *wait)
             elif self._is_capped(lane, item, counts):
