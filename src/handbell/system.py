@@ -185,15 +185,25 @@ class System:
         self._look_again(app, {"AppDisabled"} if is_enabled else ())
         return switched
 
-    def resume(self, app: App) -> int:
-        """Close an app's circuit by hand, and return how many deliveries go on within seconds."""
-        self.queue.write_stop(app.id, None)
-        return self._look_again(app, STOPPED_BY)
+    def resume(self, app: App) -> bool:
+        """Close an app's circuit by hand, and say whether it was open.
 
-    def _look_again(self, app: App, reasons: Collection[str]) -> int:
+        What waited because of it goes on within seconds.
+        """
+        was_stopped = self.queue.app_rules(app.id).stop is not None
+        self.queue.write_stop(app.id, None)
+        self._look_again(app, STOPPED_BY)
+        self.queue.hurry_broadcasts(app.id, self._soon)
+        return was_stopped
+
+    def _look_again(self, app: App, reasons: Collection[str]) -> None:
+        if reasons:
+            self.queue.hurry(app.id, reasons, self._soon)
+
+    @property
+    def _soon(self) -> float:
         # Workers know the rules of some seconds ago; what they would hold again comes after that.
-        at = self.now() + RULES_SECONDS + 1
-        return self.queue.hurry(app.id, reasons, at) if reasons else 0
+        return self.now() + RULES_SECONDS + 1
 
     def app_of(self, notification_id: str) -> App:
         """Return the app of a notification. Raises RegistryError when there is no such one."""

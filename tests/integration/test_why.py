@@ -125,6 +125,11 @@ def _ahead(stage: "Stage") -> None:
     _accept(stage, EVERYBODY)
 
 
+def _tomorrow(stage: "Stage") -> None:
+    stage.add_phone(MAIL)
+    _accept(stage, EVERYBODY, send_at=time.time() + 24 * 3600)
+
+
 def _cancelled(stage: "Stage") -> None:
     stage.add_phone(MAIL)
     _accept(stage, EVERYBODY)
@@ -167,7 +172,7 @@ STORIES: Final[tuple[tuple[Callable[["Stage"], None], bool, tuple[str, ...]], ..
     (_pending, False, ("pending, until it is proven", "To do: Let them prove")),
     (_quarantined, False, ("in quarantine, BadDeviceToken", "Let the app register again")),
     (_gone, False, ("answered 410 Unregistered", "was closed", "Let the app register again")),
-    (_moved, False, ("registered for somebody else", "no active device")),
+    (_moved, False, ("registered for somebody else", "no active device then")),
     (_too_early, False, ("They had no device then; the first was registered at",)),
     (
         _stopped,
@@ -189,9 +194,10 @@ STORIES: Final[tuple[tuple[Callable[["Stage"], None], bool, tuple[str, ...]], ..
     ),
     (_quiet, False, ("quiet hours, ", " in UTC, hold it", "It goes on by itself at")),
     (_capped, False, ("The cap of 1/day was reached", "Raise the cap")),
-    (_scheduled, False, ("stored and not sent yet", "It is due at", "handbell worker")),
+    (_scheduled, False, ("It waits for its time", "It goes on by itself at", "handbell worker")),
     (_stored, False, ("stored and not sent yet", "No worker is running", "handbell worker")),
     (_ahead, False, ("their turn has not come", "No worker is running")),
+    (_tomorrow, False, ("has not arrived yet", "It waits for its time, 2")),
     (_cancelled, False, ("It was taken back at", "before their turn came")),
     (_refused, False, ("answered 413 PayloadTooLarge: the payload is too large", "--dry-run")),
     (
@@ -323,6 +329,17 @@ def test_a_broadcast_that_waits_is_all_ahead_until_it_is_cancelled(stage: "Stage
     assert not stage.system.reports.progress(newest.id).is_running
 
 
+def test_what_is_for_a_later_time_is_not_under_way(stage: "Stage") -> None:
+    """What is for tomorrow is not running, so that nobody watches it all night."""
+    stage.add_phone(MAIL)
+    _accept(stage, EVERYBODY, send_at=time.time() + 24 * 3600)
+    _accept(stage, Recipients.read(MAIL), send_at=time.time() + 24 * 3600)
+    for overview in stage.system.reports.newest():
+        progress = stage.system.reports.progress(overview.id)
+        assert (progress.total, progress.is_running) == (1, False)
+        assert stage.system.reports.funnel(overview.id).next_due_at is not None
+
+
 # Rules
 
 
@@ -349,7 +366,8 @@ def test_resume_closes_the_circuit_and_lets_go_what_waited(stage: "Stage") -> No
     """After the operator mended it nothing waits for the next try."""
     _stopped(stage)
     assert stage.system.queue.app_rules(stage.app.id).stop is not None
-    assert stage.system.resume(stage.app) == 1
+    assert stage.system.resume(stage.app)
+    assert not stage.system.resume(stage.app)
     assert stage.system.queue.app_rules(stage.app.id).stop is None
     assert _held(stage) < time.time() + 10
 

@@ -133,13 +133,11 @@ def resume(reference: Reference, *, as_json: Json = False) -> None:
     """
     parts = system()
     app = parts.apps.find(reference)
-    was_stopped = parts.queue.app_rules(app.id).stop is not None
-    waiting = parts.resume(app)
+    was_stopped = parts.resume(app)
     if as_json:
-        write_json({"was_stopped": was_stopped, "resumed": waiting})
+        write_json({"was_stopped": was_stopped})
     elif was_stopped:
-        deliveries = count(waiting, "waiting delivery goes", "waiting deliveries go")
-        typer.echo(f"{app.id} sends again; {deliveries} on within seconds.")
+        typer.echo(f"{app.id} sends again; what waited goes on within seconds.")
     else:
         typer.echo(f"Sending for {app.id} had not been stopped.")
 

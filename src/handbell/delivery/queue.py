@@ -480,6 +480,19 @@ class Queue:
             total += changed
         return total
 
+    def hurry_broadcasts(self, app_id: str, at: float) -> int:
+        """Let an app's broadcasts that rest go on at ``at`` (UNIX seconds) at the latest.
+
+        Returns how many parts of them that are. What is for a later time stays.
+        """
+        unscheduled = select(notifications.c.id).where(
+            notifications.c.app == app_id, notifications.c.send_at.is_(None)
+        )
+        resting = shards.c.worker_id.is_(None) & (shards.c.due_at > int(at * 1000))
+        statement = update(shards).where(resting, shards.c.notification_id.in_(unscheduled))
+        with self._database.write() as connection:
+            return connection.execute(statement.values(due_at=int(at * 1000))).rowcount
+
     def counts_by_user(
         self, user_ids: Iterable[int], since: float, apart_from: int
     ) -> dict[int, int]:

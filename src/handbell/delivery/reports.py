@@ -7,7 +7,7 @@ from time import time
 from types import MappingProxyType
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, and_, func, select
+from sqlalchemy import Connection, Row, and_, exists, func, select
 
 from handbell._text import count
 from handbell.apps.app import App
@@ -29,7 +29,7 @@ class Overview:
 
     ``title`` is the first thing it says, ``recipients`` whom the sender named, in words. ``states``
     counts deliveries by state, in the order of :data:`STATES`; ``ahead`` is how many sessions a
-    broadcast has not come to.
+    broadcast has not come to. ``is_running`` says whether something of it is due or on its way.
     """
 
     id: str
@@ -40,16 +40,12 @@ class Overview:
     cancelled_at: int | None
     states: Mapping[str, int]
     ahead: int
+    is_running: bool
 
     @property
     def total(self) -> int:
         """How many deliveries were accepted with it."""
         return sum(self.states.values()) + self.ahead
-
-    @property
-    def is_running(self) -> bool:
-        """Whether something of it goes out now, or is about to; what is held waits for its time."""
-        return bool(self.ahead or self.states.get("queued") or self.states.get("sending"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +65,7 @@ class Funnel:
 
     ``sent`` were accepted by the push service; ``displayed`` and ``opened`` are what phones
     reported, which only those with Handbell's client code do. ``next_due_at`` is when the next of
-    those that wait goes on (UNIX milliseconds). ``content`` and ``named`` are as the sender gave
+    what waits goes on (UNIX milliseconds). ``content`` and ``named`` are as the sender gave
     them.
     """
 
@@ -118,7 +114,7 @@ class Reports:
             statement = statement.where(notifications.c.app == app.id)
         with self._database.read() as connection:
             rows = connection.execute(statement).all()
-            return [_overview(connection, row) for row in rows]
+            return [self._overview(connection, row) for row in rows]
 
     def funnel(self, notification_id: str) -> Funnel:
         """Return what became of a notification. Raises RegistryError when there is none."""
@@ -126,7 +122,7 @@ class Reports:
             row = _find(connection, notification_id)
             counted = _counted(connection, row.id)
             return Funnel(
-                overview=_overview(connection, row),
+                overview=self._overview(connection, row),
                 content=json.loads(row.content),
                 named=json.loads(row.recipients),
                 urgency=_URGENCIES.get(row.urgency, str(row.urgency)),
@@ -134,19 +130,37 @@ class Reports:
                 replaces=row.replaces,
                 displayed=sum(one.displayed for one in counted),
                 opened=sum(one.opened for one in counted),
-                next_due_at=min(
-                    (one.due_at for one in counted if one.due_at is not None), default=None
-                ),
+                next_due_at=_next_due_at(connection, row.id),
                 reasons=_reasons(counted, row.cancelled),
             )
 
     def progress(self, notification_id: str) -> Progress:
         """Return how far a notification is. Raises RegistryError when there is none."""
         with self._database.read() as connection:
-            overview = _overview(connection, _find(connection, notification_id))
+            overview = self._overview(connection, _find(connection, notification_id))
         left = overview.ahead + sum(overview.states.get(name, 0) for name in ("queued", "sending"))
         return Progress(
             settled=overview.total - left, total=overview.total, is_running=overview.is_running
+        )
+
+    def _overview(self, connection: Connection, row: Row[Any]) -> Overview:
+        mine = deliveries.c.notification_id == row.id
+        statement = (
+            select(deliveries.c.state, func.count()).where(mine).group_by(deliveries.c.state)
+        )
+        counts: dict[str, int] = {one[0]: one[1] for one in connection.execute(statement)}
+        if row.cancelled:
+            counts["cancelled"] = counts.get("cancelled", 0) + row.cancelled
+        return Overview(
+            id=row.public_id,
+            app=row.app,
+            title=describe(json.loads(row.content)),
+            recipients=describe_recipients(json.loads(row.recipients)),
+            created_at=row.created_at,
+            cancelled_at=row.cancelled_at,
+            states=MappingProxyType({name: counts[name] for name in STATES if counts.get(name)}),
+            ahead=_ahead(connection, row),
+            is_running=_is_running(connection, row.id, int(self._now() * 1000)),
         )
 
     def app_id_of(self, notification_id: str) -> str:
@@ -189,22 +203,23 @@ def _find(connection: Connection, notification_id: str) -> Row[Any]:
     return found
 
 
-def _overview(connection: Connection, row: Row[Any]) -> Overview:
-    mine = deliveries.c.notification_id == row.id
-    statement = select(deliveries.c.state, func.count()).where(mine).group_by(deliveries.c.state)
-    counts: dict[str, int] = {row[0]: row[1] for row in connection.execute(statement)}
-    if row.cancelled:
-        counts["cancelled"] = counts.get("cancelled", 0) + row.cancelled
-    return Overview(
-        id=row.public_id,
-        app=row.app,
-        title=describe(json.loads(row.content)),
-        recipients=describe_recipients(json.loads(row.recipients)),
-        created_at=row.created_at,
-        cancelled_at=row.cancelled_at,
-        states=MappingProxyType({name: counts[name] for name in STATES if counts.get(name)}),
-        ahead=_ahead(connection, row),
+def _is_running(connection: Connection, row: int, now: int) -> bool:
+    shard, delivery = shards.c.notification_id == row, deliveries.c.notification_id == row
+    moving = (
+        shard & (shards.c.worker_id.is_not(None) | (shards.c.due_at <= now)),
+        delivery & deliveries.c.worker_id.is_not(None),
+        delivery & (deliveries.c.due_at <= now),
     )
+    return any(connection.scalar(select(exists().where(each))) for each in moving)
+
+
+def _next_due_at(connection: Connection, row: int) -> int | None:
+    tables = (shards, deliveries)
+    found = (
+        connection.scalar(select(func.min(table.c.due_at)).where(table.c.notification_id == row))
+        for table in tables
+    )
+    return min((moment for moment in found if moment is not None), default=None)
 
 
 def _ahead(connection: Connection, row: Row[Any]) -> int:
@@ -255,7 +270,6 @@ def _counted(connection: Connection, row: int) -> list[Row[Any]]:
             func.count().label("number"),
             func.count(deliveries.c.displayed_at).label("displayed"),
             func.count(deliveries.c.opened_at).label("opened"),
-            func.min(deliveries.c.due_at).label("due_at"),
         )
         .where(deliveries.c.notification_id == row)
         .group_by(deliveries.c.state, deliveries.c.reason)

@@ -55,7 +55,8 @@ class DeliveryStory:
 class NotificationStory:
     """What became of one notification for the person. ``created_at`` is in UNIX milliseconds.
 
-    ``note`` tells what no delivery does: that there was no device, or that its turn has not come.
+    ``note`` tells what no delivery does: that there was no device, or (``is_ahead``) that its turn
+    has not come.
     """
 
     id: str
@@ -63,6 +64,7 @@ class NotificationStory:
     recipients: str
     created_at: int
     deliveries: tuple[DeliveryStory, ...] = ()
+    is_ahead: bool = False
     note: str = ""
 
     @property
@@ -191,7 +193,8 @@ class _Teller:
             answer = f"{head} was sent to {where}. {lead.what}"
             return answer if self._is_reachable else f"{answer} {reach}"
         if not last.deliveries:
-            return f"{head} was not sent to {self.mail}. {last.note}"
+            verb = "has not arrived yet" if last.is_ahead else f"was not sent to {self.mail}"
+            return f"{head} {verb}. {last.note}"
         lead = last.deliveries[0]
         verb = "has not arrived yet" if not lead.delivery.is_final else "was not sent"
         return " ".join(part for part in (f"{head} {verb}.", lead.what, lead.next) if part)
@@ -252,23 +255,25 @@ class _Teller:
             recipients=describe_recipients(named),
             created_at=row.created_at,
             deliveries=tuple(self._delivery(one, campaign, content) for one in deliveries),
-            note="" if deliveries else self._note(row, is_ahead=is_ahead),
+            is_ahead=is_ahead,
+            note="" if deliveries else self._note(row, campaign, is_ahead=is_ahead),
         )
 
-    def _note(self, row: Any, *, is_ahead: bool) -> str:
+    def _note(self, row: Any, campaign: Campaign, *, is_ahead: bool) -> str:
         """Return why no delivery was made for the person."""
         if row.cancelled_at is not None:
             return f"It was taken back at {moment(row.cancelled_at)}, before their turn came."
         if is_ahead:
-            return "It goes to many, and their turn has not come yet."
+            starts = campaign.starts_at(next(iter(self.zones.values()), None))
+            soon = "It goes to many, and their turn has not come yet."
+            return soon if starts <= self.now else f"It waits for its time, {_at(starts)}."
         earliest = min((one.session.created_at for one in self.sessions), default=None)
         if earliest is None:
             return f"{self.mail} has no device: no session was ever registered for this mail."
         if earliest > row.created_at:
             return f"They had no device then; the first was registered at {moment(earliest)}."
-        if self._is_reachable:
-            return "They had no active device then."
-        return f"They had no active device. {self.sessions[0].what}"
+        now = "" if self._is_reachable else f" {self.sessions[0].what}"
+        return f"They had no active device then.{now}"
 
     def _delivery(
         self, delivery: Delivery, campaign: Campaign, content: dict[str, Any]
@@ -293,7 +298,7 @@ class _Teller:
         if not delivery.attempts:
             return DeliveryStory(
                 delivery=delivery,
-                what=sentence(f"It waits: {words}"),
+                what=sentence(_capital(words) if words.startswith("it ") else f"It waits: {words}"),
                 next=_goes_on(delivery),
                 fix=_fix(fix),
             )
@@ -320,9 +325,7 @@ class _Teller:
 
 
 def _waits(told: NotificationStory) -> bool:
-    if told.deliveries:
-        return any(not one.delivery.is_final for one in told.deliveries)
-    return "turn has not come" in told.note
+    return told.is_ahead or any(not one.delivery.is_final for one in told.deliveries)
 
 
 # A device
