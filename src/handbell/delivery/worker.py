@@ -550,8 +550,7 @@ class Worker:
         """Return what may go now; the others get a row that says why not, or until when."""
         try:
             return await self._sort(campaign, items, page)
-        except Exception:
-            # It fails before anything is sorted, and nothing may be left without an end.
+        except Exception:  # noqa: BLE001 - nothing may be left without an end
             _log.exception("The rules of %s cannot be followed", campaign.lane.app.id)
             until = self._now() + _DISABLED_SECONDS
             self._hold_all(campaign, items, "Interrupted", until, page)
