@@ -14,20 +14,19 @@ import secrets
 import socket
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import starmap
 from time import time
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
     Connection,
     Row,
+    Select,
     and_,
     case,
     delete,
     exists,
     func,
     insert,
-    literal,
     or_,
     select,
     tuple_,
@@ -365,10 +364,9 @@ class Queue:
             select(
                 sessions.c.id,
                 sessions.c.token,
-                environment,
+                environment.label("environment"),
                 sessions.c.user_id,
                 sessions.c.time_zone,
-                literal(shard.is_resumed),
             )
             .where(
                 sessions.c.app_id == shard.app_row,
@@ -388,10 +386,25 @@ class Queue:
                     deliveries.c.number == sessions.c.id,
                 )
             )
+        is_repeat = shard.is_resumed
+        return [
+            Listener(number, token, environment, user_id, time_zone, is_repeat)
+            for number, token, environment, user_id, time_zone in self._rows(statement)
+        ]
+
+    def _rows(self, statement: Select[Any]) -> Sequence[Sequence[Any]]:
+        """Return the rows of a long statement, with as few turns of the interpreter as can be.
+
+        SQLite gives up the interpreter for each row that it steps to, and the event loop is busy
+        with it: as one JSON text a page is a single step.
+        """
         with self._database.read() as connection:
-            # The cursor's own rows: SQLAlchemy's cost as much as everything else in this loop.
-            rows = connection.execute(statement).cursor.fetchall()
-            return list(starmap(Listener, rows))
+            if not self._is_sqlite:
+                return connection.execute(statement).all()
+            row = func.json_array(*statement.subquery().c)
+            text: str = connection.execute(select(func.json_group_array(row))).scalar_one()
+        rows: list[list[Any]] = json.loads(text)
+        return rows
 
     def is_settled(self, notification: int) -> bool:
         """Return whether everybody was come to: each delivery has ended, or waits for its time."""
