@@ -16,7 +16,7 @@ from handbell.rehearsal import make_key
 from handbell.settings import Settings
 from handbell.system import System
 from handbell.twin.phone import Phone
-from handbell.twin.twin import RunningTwin, start_twin
+from handbell.twin.running import RunningTwin, start_twin
 
 pytest_plugins = ["pytester"]
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from handbell.push import PushNotification
     from handbell.twin.phone import Card, Phone
-    from handbell.twin.twin import RunningTwin
+    from handbell.twin.running import RunningTwin
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def handbell_twin(handbell_home: Path) -> "Iterator[RunningTwin]":
     """Run a twin with the sample app; what is sent from ``handbell_home`` reaches it."""
     from handbell.rehearsal import Rehearsal, isolated_settings  # noqa: PLC0415 - an extra
     from handbell.system import System  # noqa: PLC0415
-    from handbell.twin.twin import start_twin  # noqa: PLC0415
+    from handbell.twin.running import start_twin  # noqa: PLC0415
 
     system = System(isolated_settings(handbell_home))
     with Rehearsal(system) as rehearsal:

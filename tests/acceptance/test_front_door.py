@@ -30,7 +30,7 @@ from handbell.rehearsal import isolated_settings, make_key
 
 if TYPE_CHECKING:
     from handbell.testing import VirtualPhone
-    from handbell.twin.twin import RunningTwin
+    from handbell.twin.running import RunningTwin
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 MAIL = "test@4d.com"

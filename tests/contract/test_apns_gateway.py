@@ -27,7 +27,7 @@ from handbell.gateways.gateway import (
 )
 from handbell.rehearsal import make_key
 from handbell.twin.phone import Phone
-from handbell.twin.twin import RunningTwin, start_twin
+from handbell.twin.running import RunningTwin, start_twin
 
 TEAM, BUNDLE = "TEAM123456", "com.sample.myapp"
 MESSAGE = compose(Notification(title="Hello"), bundle_id=BUNDLE, now=time.time())

@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from handbell.errors import TwinError
 from handbell.twin.address import read_address
 from handbell.twin.phone import Card, Phone
-from handbell.twin.twin import Hooks, RunningTwin, Twin, start_twin
+from handbell.twin.running import RunningTwin, start_twin
+from handbell.twin.twin import Hooks, Twin
 
 APP = "TEAM123456.com.sample.myapp"
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from handbell.delivery.delivery import Delivery
     from handbell.settings import Settings
     from handbell.twin.phone import Card
-    from handbell.twin.twin import RunningTwin
+    from handbell.twin.running import RunningTwin
 
 NOTIFICATION: Final = {
     "title": "This is title",
@@ -73,7 +73,7 @@ def _demo(home: Path, *, keep: bool, as_json: bool) -> None:
         isolated_settings,
     )
     from handbell.system import System  # noqa: PLC0415
-    from handbell.twin.twin import start_twin  # noqa: PLC0415
+    from handbell.twin.running import start_twin  # noqa: PLC0415
 
     settings = isolated_settings(home)
     parts = System(settings)
