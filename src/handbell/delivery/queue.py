@@ -12,16 +12,17 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from time import time
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from sqlalchemy import (
     Connection,
     Row,
     Select,
     and_,
+    bindparam,
     case,
     delete,
     exists,
@@ -64,6 +65,9 @@ SHARD_SESSIONS: Final = 50_000
 
 _HURRIED_AT_ONCE: Final = 5000
 _WORKER_ID_BITS: Final = 53
+_NAMED_AT_ONCE: Final = 10_000
+
+T = TypeVar("T")
 
 
 class Due(NamedTuple):
@@ -518,7 +522,7 @@ class Queue:
             select(sessions.c.user_id, counted)
             .join_from(sessions, deliveries, deliveries.c.number == sessions.c.id)
             .where(
-                sessions.c.user_id.in_(set(user_ids)),
+                sessions.c.user_id.in_(bindparam("user_ids", expanding=True)),
                 deliveries.c.notification_id != apart_from,
                 or_(
                     deliveries.c.sent_at > int(since * 1000),
@@ -533,8 +537,12 @@ class Queue:
             )
             .group_by(sessions.c.user_id)
         )
+        counts: dict[int, int] = {}
         with self._database.read() as connection:
-            return {row[0]: row[1] for row in connection.execute(statement)}
+            for chunk in _chunks(list(set(user_ids))):
+                rows = connection.execute(statement, {"user_ids": chunk})
+                counts.update({row[0]: row[1] for row in rows})
+        return counts
 
     def depth(self) -> tuple[int, float | None]:
         """Return how many deliveries wait, and when the first falls due (UNIX seconds)."""
@@ -626,11 +634,9 @@ class Queue:
 
     def _change_sessions(self, connection: Connection, batch: Batch) -> None:
         now = self._milliseconds()
-        if batch.accepted_sessions:
+        for chunk in _chunks(batch.accepted_sessions):
             connection.execute(
-                update(sessions)
-                .where(sessions.c.id.in_(batch.accepted_sessions))
-                .values(accepted_at=now)
+                update(sessions).where(sessions.c.id.in_(chunk)).values(accepted_at=now)
             )
         for session, environment in batch.moved.items():
             connection.execute(
@@ -692,6 +698,12 @@ SHARDS: Final = (
     .join(apps, apps.c.team_id + "." + apps.c.bundle_id == notifications.c.app)
 )
 """Shards with the row of the app whose sessions they span."""
+
+
+def _chunks(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Yield so many values at a time as one statement may name."""
+    for start in range(0, len(values), _NAMED_AT_ONCE):
+        yield values[start : start + _NAMED_AT_ONCE]
 
 
 def count_uncome(connection: Connection, shard: Row[Any]) -> int:
