@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.sender import Task
+
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
@@ -24,7 +25,7 @@ from handbell.rehearsal import make_key
 from handbell.settings import DATABASE_FILE
 from handbell.system import System
 from handbell.twin.phone import Phone
-from handbell.twin.twin import RunningTwin, start_twin
+from handbell.twin.running import RunningTwin, start_twin
 
 APP = "TEAM123456.com.sample.myapp"
 ROOT = Path(__file__).parent.parent

@@ -1,19 +1,20 @@
 """What lets a push go, wait or end: the circuit, times, rules, urgency, cancel and replace."""
 
 import asyncio
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
+from tests.scene import Scene, open_scene
 
+from handbell.creation.notification import Notification
 from handbell.delivery.worker import WINDOW
 from handbell.errors import NotificationError
 from handbell.rehearsal import make_key
-from tests.scene import Scene, open_scene
 
 MAIL = "user0@example.com"
 EVERYBODY = {"everybody": True}
@@ -30,7 +31,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
 # The circuit
 
 
-def test_a_refused_key_stops_the_app_and_heals_by_itself(scene: Scene):
+def test_a_refused_key_stops_the_app_and_heals_by_itself(scene: Scene) -> None:
     """A key that Apple refuses stops the app; once it is mended, everything goes out by itself."""
     phones = scene.add_phones(120)
     key = _revoke(scene)
@@ -52,7 +53,7 @@ def test_a_refused_key_stops_the_app_and_heals_by_itself(scene: Scene):
     assert scene.statuses() == {"active": 120}
 
 
-def test_an_open_circuit_lets_one_push_through_at_a_time(scene: Scene):
+def test_an_open_circuit_lets_one_push_through_at_a_time(scene: Scene) -> None:
     """While the key stays refused, each probe costs one push, later each time."""
     phones = scene.add_phones(60)
     _revoke(scene)
@@ -65,7 +66,7 @@ def test_an_open_circuit_lets_one_push_through_at_a_time(scene: Scene):
             for _ in range(3):
                 before = len(scene.twin.requests)
                 scene.clock.move(probes[-1] - scene.clock() + 0.01)
-                await scene.until(engine, lambda last=probes[-1]: _probe_at(scene) > last)
+                await scene.until(engine, partial(_is_later, scene, probes[-1]))
                 await asyncio.sleep(0.1)
                 assert len(scene.twin.requests) == before + 1
                 probes.append(_probe_at(scene))
@@ -78,7 +79,7 @@ def test_an_open_circuit_lets_one_push_through_at_a_time(scene: Scene):
     assert scene.statuses() == {"active": 60}
 
 
-def test_an_open_circuit_outlives_a_restart(scene: Scene):
+def test_an_open_circuit_outlives_a_restart(scene: Scene) -> None:
     """The next process knows that the app is stopped, and does not try before it is time."""
     phones = scene.add_phones(30)
     key = _revoke(scene)
@@ -103,7 +104,7 @@ def test_an_open_circuit_outlives_a_restart(scene: Scene):
     asyncio.run(scenario())
 
 
-def test_a_stopped_broadcast_returns_to_its_caller_and_goes_on_by_itself(scene: Scene):
+def test_a_stopped_broadcast_returns_to_its_caller_and_goes_on_by_itself(scene: Scene) -> None:
     """A send to all of a stopped app says so at once; mended, it reaches everybody."""
     scene.add_phones_at_once(200)
     key = _revoke(scene)
@@ -124,7 +125,9 @@ def test_a_stopped_broadcast_returns_to_its_caller_and_goes_on_by_itself(scene: 
 
 
 @pytest.mark.parametrize("ending", ["BadDeviceToken", "Unregistered", "BadMessageId"])
-def test_a_probe_that_meets_a_bad_token_does_not_keep_the_app_stopped(scene: Scene, ending: str):
+def test_a_probe_that_meets_a_bad_token_does_not_keep_the_app_stopped(
+    scene: Scene, ending: str
+) -> None:
     """One bad token, first in line, is not every probe: the next one is another's."""
     phones = scene.add_phones(40)
     key = _revoke(scene)
@@ -148,7 +151,7 @@ def test_a_probe_that_meets_a_bad_token_does_not_keep_the_app_stopped(scene: Sce
     asyncio.run(scenario())
 
 
-def test_the_circuit_of_one_app_is_not_anothers(scene: Scene):
+def test_the_circuit_of_one_app_is_not_anothers(scene: Scene) -> None:
     """While one app is stopped, another one of the same database sends."""
     scene.add_phones(30)
     _revoke(scene)
@@ -169,7 +172,7 @@ def test_the_circuit_of_one_app_is_not_anothers(scene: Scene):
 
 
 @pytest.mark.parametrize("to", [[MAIL, "user1@example.com"], EVERYBODY])
-def test_a_send_for_later_returns_at_once_and_goes_at_its_time(scene: Scene, to: object):
+def test_a_send_for_later_returns_at_once_and_goes_at_its_time(scene: Scene, to: object) -> None:
     """Nothing goes before the instant; the caller does not wait for it."""
     scene.add_phones(2)
 
@@ -189,7 +192,7 @@ def test_a_send_for_later_returns_at_once_and_goes_at_its_time(scene: Scene, to:
 
 
 @pytest.mark.parametrize("to", [[MAIL, "user1@example.com", "user2@example.com"], EVERYBODY])
-def test_a_local_time_comes_in_each_zone_at_its_own_moment(scene: Scene, to: object):
+def test_a_local_time_comes_in_each_zone_at_its_own_moment(scene: Scene, to: object) -> None:
     """Six hours lie between Tokyo and Karachi or so: each gets it when their own clock says."""
     zones = ["Asia/Tokyo", "Europe/Paris", "America/New_York"]
     phones = [scene.add_phones(1, zone=zone, first=place)[0] for place, zone in enumerate(zones)]
@@ -208,13 +211,13 @@ def test_a_local_time_comes_in_each_zone_at_its_own_moment(scene: Scene, to: obj
                 await asyncio.sleep(0.1)
                 assert [bool(scene.accepted(phone)) for phone in phones].count(True) == number
                 scene.clock.move(3)
-                await scene.until(engine, lambda one=phones[number]: scene.accepted(one))
+                await scene.until(engine, partial(scene.accepted, phones[number]))
 
     asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("to", [MAIL, EVERYBODY])
-def test_quiet_hours_hold_until_they_end_and_the_ledger_says_so(scene: Scene, to: object):
+def test_quiet_hours_hold_until_they_end_and_the_ledger_says_so(scene: Scene, to: object) -> None:
     """What is written at night waits for the morning; what cannot wait goes through."""
     scene.add_phones(1, zone="Europe/Paris")
     local = datetime.fromtimestamp(scene.clock(), ZoneInfo("Europe/Paris"))
@@ -238,7 +241,7 @@ def test_quiet_hours_hold_until_they_end_and_the_ledger_says_so(scene: Scene, to
 
 
 @pytest.mark.parametrize("to", [MAIL, EVERYBODY])
-def test_what_is_over_a_cap_is_cancelled_as_capped(scene: Scene, to: object):
+def test_what_is_over_a_cap_is_cancelled_as_capped(scene: Scene, to: object) -> None:
     """A person gets so many a day; the next is recorded as capped, the day after it goes."""
     scene.add_phones(1)
     scene.set_rules(cap="2/day")
@@ -257,7 +260,7 @@ def test_what_is_over_a_cap_is_cancelled_as_capped(scene: Scene, to: object):
     assert scene.twin.accepted == 3
 
 
-def test_of_two_that_waited_for_the_morning_the_cap_lets_the_first_through(scene: Scene):
+def test_of_two_that_waited_for_the_morning_the_cap_lets_the_first_through(scene: Scene) -> None:
     """Two held notifications that fall due together do not cap each other: one arrives."""
     scene.add_phones(1)
     now = datetime.fromtimestamp(scene.clock(), UTC)
@@ -282,7 +285,7 @@ def test_of_two_that_waited_for_the_morning_the_cap_lets_the_first_through(scene
 
 
 @pytest.mark.parametrize("is_broadcast", [False, True])
-def test_a_rate_limit_is_kept(scene: Scene, is_broadcast: bool):  # noqa: FBT001
+def test_a_rate_limit_is_kept(scene: Scene, is_broadcast: bool) -> None:  # noqa: FBT001
     """Over any stretch of the clock no more goes out than the rate and the burst allow."""
     phones = scene.add_phones(40)
     scene.set_rules(rate_limit="60/minute burst 5")
@@ -304,7 +307,7 @@ def test_a_rate_limit_is_kept(scene: Scene, is_broadcast: bool):  # noqa: FBT001
     asyncio.run(scenario())
 
 
-def test_a_disabled_app_holds_and_goes_on_when_enabled(scene: Scene):
+def test_a_disabled_app_holds_and_goes_on_when_enabled(scene: Scene) -> None:
     """Nothing is sent for an app that is switched off, and nothing of it is lost."""
     scene.add_phones(3)
     scene.system.apps.set_enabled(scene.app, False)
@@ -327,7 +330,7 @@ def test_a_disabled_app_holds_and_goes_on_when_enabled(scene: Scene):
 # Who goes first, and what is taken back
 
 
-def test_an_urgent_push_overtakes_a_broadcast(scene: Scene):
+def test_an_urgent_push_overtakes_a_broadcast(scene: Scene) -> None:
     """An urgent send from another process does not wait for the broadcast in progress."""
     number = WINDOW + 2000
     phones = scene.add_phones_at_once(number)
@@ -337,9 +340,7 @@ def test_an_urgent_push_overtakes_a_broadcast(scene: Scene):
         async with scene.running() as engine:
             broadcast = await scene.accept(engine, EVERYBODY)
             await scene.until(None, lambda: scene.twin.accepted > 500)
-            urgent = await scene.accept(
-                scene.another().engine, last.mail, {"urgency": "urgent"}
-            )
+            urgent = await scene.accept(scene.another().engine, last.mail, {"urgency": "urgent"})
             await scene.until(None, lambda: scene.states(urgent) == {"sent": 1})
             assert scene.states(broadcast)["sent"] < number
             await scene.until(None, lambda: scene.states(broadcast) == {"sent": number}, 30)
@@ -347,7 +348,7 @@ def test_an_urgent_push_overtakes_a_broadcast(scene: Scene):
     asyncio.run(scenario())
 
 
-def test_cancel_in_the_middle_of_a_broadcast_catches_the_rest(scene: Scene):
+def test_cancel_in_the_middle_of_a_broadcast_catches_the_rest(scene: Scene) -> None:
     """Cancel says how many it caught: exactly those that nothing was sent to."""
     number = WINDOW + 3000
     phones = scene.add_phones_at_once(number)
@@ -367,7 +368,7 @@ def test_cancel_in_the_middle_of_a_broadcast_catches_the_rest(scene: Scene):
     asyncio.run(scenario())
 
 
-def test_cancel_catches_what_is_held(scene: Scene):
+def test_cancel_catches_what_is_held(scene: Scene) -> None:
     """What waits for its time is cancelled, what was sent is not."""
     phones = scene.add_phones(3)
     scene.twin.add_fault("answer", token=phones[1].token, reason="ServiceUnavailable")
@@ -385,7 +386,7 @@ def test_cancel_catches_what_is_held(scene: Scene):
     asyncio.run(scenario())
 
 
-def test_cancel_of_a_scheduled_broadcast_catches_everybody(scene: Scene):
+def test_cancel_of_a_scheduled_broadcast_catches_everybody(scene: Scene) -> None:
     """A broadcast that has not begun is caught as a whole."""
     scene.add_phones_at_once(50)
 
@@ -401,7 +402,7 @@ def test_cancel_of_a_scheduled_broadcast_catches_everybody(scene: Scene):
     assert scene.twin.accepted == 0
 
 
-def test_replace_goes_to_those_who_got_the_first(scene: Scene):
+def test_replace_goes_to_those_who_got_the_first(scene: Scene) -> None:
     """The new content takes the place of the old on the phones that show it, and on no other."""
     phones = scene.add_phones(4)
     scene.twin.add_fault("answer", token=phones[3].token, reason="ServiceUnavailable")
@@ -422,7 +423,7 @@ def test_replace_goes_to_those_who_got_the_first(scene: Scene):
     assert shown == [[], ["Corrected"], ["Corrected"], []]
 
 
-def test_replace_reaches_those_who_were_about_to_get_the_first(scene: Scene):
+def test_replace_reaches_those_who_were_about_to_get_the_first(scene: Scene) -> None:
     """A push that was on its way when its notification was replaced is followed by the new one."""
     phones = scene.add_phones(20)
     scene.twin.add_fault("slow", seconds=0.5, count=20)
@@ -439,7 +440,7 @@ def test_replace_reaches_those_who_were_about_to_get_the_first(scene: Scene):
         assert titles in ([], ["Corrected"])
 
 
-def test_what_has_no_collapse_id_cannot_be_replaced(scene: Scene):
+def test_what_has_no_collapse_id_cannot_be_replaced(scene: Scene) -> None:
     """Replacing what the phone would show twice is an error, and nothing is sent."""
     scene.add_phones(1)
 
@@ -452,9 +453,7 @@ def test_what_has_no_collapse_id_cannot_be_replaced(scene: Scene):
     asyncio.run(scenario())
 
 
-def _notification(title: str = "Hello"):  # noqa: ANN202
-    from handbell.creation.notification import Notification
-
+def _notification(title: str = "Hello") -> Notification:
     return Notification(title=title)
 
 
@@ -479,6 +478,10 @@ def _stop(scene: Scene) -> str | None:
 def _probe_at(scene: Scene) -> float:
     stop = scene.system.queue.app_rules(scene.app.id).stop
     return 0.0 if stop is None else stop.probe_at
+
+
+def _is_later(scene: Scene, probe_at: float) -> bool:
+    return _probe_at(scene) > probe_at
 
 
 def _second_app(scene: Scene) -> Scene:
