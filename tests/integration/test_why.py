@@ -7,11 +7,13 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import pytest
+from sqlalchemy import update
 
 from handbell import PushNotification, Sessions
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import EVERYBODY, Recipients
 from handbell.delivery.engine import Options
+from handbell.tables import notifications
 
 if TYPE_CHECKING:
     from tests.conftest import Stage
@@ -166,6 +168,20 @@ def _opened(stage: "Stage") -> None:
     assert stage.system.ledger.note_opened(delivery.apns_id)
 
 
+def _unreadable(stage: "Stage") -> None:
+    stage.add_phone(MAIL)
+    _accept(stage, Recipients.read(MAIL))
+    with stage.system.database.write() as connection:
+        connection.execute(update(notifications).values(content='{"title": "Hello", "x": 1}'))
+    asyncio.run(_work_off(stage))
+
+
+async def _work_off(stage: "Stage") -> None:
+    await stage.system.engine.start()
+    await stage.system.engine.worker.idle()
+    await stage.system.close_gateways()
+
+
 STORIES: Final[tuple[tuple[Callable[["Stage"], None], bool, tuple[str, ...]], ...]] = (
     (_nobody, False, ("was not sent to test@4d.com", "no session was ever", "session add")),
     (_nothing_sent, False, ("Nothing was sent to test@4d.com lately", "1 device can be reached")),
@@ -212,6 +228,7 @@ STORIES: Final[tuple[tuple[Callable[["Stage"], None], bool, tuple[str, ...]], ..
             "Look at the phone",
         ),
     ),
+    (_unreadable, False, ("cannot be read", "That was attempt 1", "goes on by itself at")),
     (_silent, True, ("it shows nothing, it wakes the app",)),
     (_opened, True, ("the phone showed it at", "and it was opened at")),
 )

@@ -358,4 +358,6 @@ def _tell(delivery: Delivery) -> str:
     what = sentence(f"{delivery.label}: {reason}: {words}")
     if delivery.due_at is not None:
         what += " It is tried again by itself."
-    return f"{what} {sentence(fix[:1].upper() + fix[1:])}" if fix else what
+    if not fix or fix.startswith("nothing"):
+        return what
+    return f"{what} {sentence(fix[:1].upper() + fix[1:])}"

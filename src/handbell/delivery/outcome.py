@@ -150,7 +150,7 @@ OWN_REASONS: Final = {
         "what was stored of the notification cannot be read",
         "check HANDBELL_SECRET_KEY; it is tried again each quarter of an hour for a day",
     ),
-    "Scheduled": ("it waits for its time", "nothing, or take it back with: handbell notification"),
+    "Scheduled": ("it waits for its time", "nothing, or: handbell notification cancel ID"),
     "QuietHours": ("it waits for the end of quiet hours", "nothing; urgent levels are not held"),
     "RateLimit": ("it waits its turn under the app's rate limit", "nothing: it goes on by itself"),
     "Capped": (

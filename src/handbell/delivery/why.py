@@ -12,7 +12,7 @@ from typing import Any, Final
 from handbell._mail import fold_mail
 from handbell._text import count, moment, sentence, shortened
 from handbell.apps.app import App
-from handbell.creation.notification import Notification
+from handbell.errors import HandbellError
 from handbell.gateways.apns.protocol import REASONS, Reaction
 from handbell.registry.session import MOVED, Session
 from handbell.registry.store import Registry
@@ -248,7 +248,7 @@ class _Teller:
     ) -> NotificationStory:
         named = json.loads(row.recipients)
         content = json.loads(row.content)
-        campaign = Campaign.read(row, Lane(self.app, self.rules))
+        campaign = self._campaign(row)
         return NotificationStory(
             id=row.public_id,
             title=describe(content),
@@ -259,12 +259,20 @@ class _Teller:
             note="" if deliveries else self._note(row, campaign, is_ahead=is_ahead),
         )
 
-    def _note(self, row: Any, campaign: Campaign, *, is_ahead: bool) -> str:
+    def _campaign(self, row: Any) -> Campaign | None:
+        try:
+            return Campaign.read(row, Lane(self.app, self.rules))
+        except HandbellError:
+            # What cannot be read is not sent, and its delivery says so.
+            return None
+
+    def _note(self, row: Any, campaign: Campaign | None, *, is_ahead: bool) -> str:
         """Return why no delivery was made for the person."""
         if row.cancelled_at is not None:
             return f"It was taken back at {moment(row.cancelled_at)}, before their turn came."
         if is_ahead:
-            starts = campaign.starts_at(next(iter(self.zones.values()), None))
+            zone = next(iter(self.zones.values()), None)
+            starts = self.now if campaign is None else campaign.starts_at(zone)
             soon = "It goes to many, and their turn has not come yet."
             return soon if starts <= self.now else f"It waits for its time, {_at(starts)}."
         earliest = min((one.session.created_at for one in self.sessions), default=None)
@@ -276,11 +284,11 @@ class _Teller:
         return f"They had no active device then.{now}"
 
     def _delivery(
-        self, delivery: Delivery, campaign: Campaign, content: dict[str, Any]
+        self, delivery: Delivery, campaign: Campaign | None, content: dict[str, Any]
     ) -> DeliveryStory:
         match delivery.state:
             case "sent":
-                return _tell_sent(delivery, campaign, Notification.read(content))
+                return _tell_sent(delivery, campaign, content)
             case "held":
                 return self._tell_held(delivery, campaign)
             case "queued" | "sending":
@@ -288,9 +296,11 @@ class _Teller:
             case _:
                 return self._tell_ended(delivery)
 
-    def _tell_held(self, delivery: Delivery, campaign: Campaign) -> DeliveryStory:
+    def _tell_held(self, delivery: Delivery, campaign: Campaign | None) -> DeliveryStory:
         reason = delivery.reason or ""
-        words, fix = meaning(reason, delivery.detail or "")
+        words, fix = meaning(reason)
+        if delivery.detail:
+            words = f"{words}: {delivery.detail}"
         zone = self.zones.get(delivery.number)
         if reason == "QuietHours" and self.rules.quiet is not None:
             where = zone or self.rules.time_zone
@@ -302,11 +312,10 @@ class _Teller:
                 next=_goes_on(delivery),
                 fix=_fix(fix),
             )
-        end = ceiling(created_at=campaign.starts_at(zone), expires_at=campaign.expires_at)
         return DeliveryStory(
             delivery=delivery,
-            what=f"{_answered(delivery, words)} {_attempts(delivery)}",
-            next=f"{_goes_on(delivery)} It is tried until {_at(end.at)}.",
+            what=f"{_answered(delivery, words)} That was attempt {delivery.attempts}.",
+            next=f"{_goes_on(delivery)}{_until(campaign, zone)}",
             fix=_fix(fix) if _is_to_mend(reason) else "",
         )
 
@@ -373,7 +382,9 @@ def _tell_closed(session: Session, label: str) -> tuple[str, str]:
 # A delivery
 
 
-def _tell_sent(delivery: Delivery, campaign: Campaign, content: Notification) -> DeliveryStory:
+def _tell_sent(
+    delivery: Delivery, campaign: Campaign | None, content: dict[str, Any]
+) -> DeliveryStory:
     at = moment(delivery.sent_at or delivery.created_at)
     what = f"{_service(delivery)} accepted it at {at}"
     if delivery.attempts > 1:
@@ -383,7 +394,7 @@ def _tell_sent(delivery: Delivery, campaign: Campaign, content: Notification) ->
         if delivery.opened_at is not None:
             what += f", and it was opened at {moment(delivery.opened_at)}"
         return DeliveryStory(delivery=delivery, what=f"{what}.")
-    if campaign.message.push_type == "background":
+    if campaign is not None and campaign.message.push_type == "background":
         what += "; it shows nothing, it wakes the app."
         return DeliveryStory(delivery=delivery, what=what)
     return DeliveryStory(
@@ -395,14 +406,15 @@ def _tell_sent(delivery: Delivery, campaign: Campaign, content: Notification) ->
     )
 
 
-def _afterwards(delivery: Delivery, campaign: Campaign, content: Notification) -> str:
+def _afterwards(delivery: Delivery, campaign: Campaign | None, content: dict[str, Any]) -> str:
     """Return what may still keep a phone from showing what was accepted."""
     told = []
-    if campaign.expires_at == 0:
+    expires_at = None if campaign is None else campaign.expires_at
+    if expires_at == 0:
         told.append("It was for now or never: a phone that is off does not get it later.")
-    elif campaign.expires_at:
-        told.append(f"For a phone that is off it is kept until {_at(campaign.expires_at)}.")
-    if content.interruption_level == "passive":
+    elif expires_at:
+        told.append(f"For a phone that is off it is kept until {_at(expires_at)}.")
+    if content.get("interruption_level") == "passive":
         told.append("It is passive: it lies in the list without a sound.")
     if delivery.unique_id:
         told.append(f"Apple's delivery log knows it as {delivery.unique_id}.")
@@ -442,12 +454,15 @@ def _service(delivery: Delivery) -> str:
     return "The twin" if delivery.environment == "twin" else "Apple"
 
 
-def _attempts(delivery: Delivery) -> str:
-    return f"That was attempt {delivery.attempts}."
-
-
 def _goes_on(delivery: Delivery) -> str:
     return "" if delivery.due_at is None else f"It goes on by itself at {moment(delivery.due_at)}."
+
+
+def _until(campaign: Campaign | None, zone: str | None) -> str:
+    if campaign is None:
+        return ""
+    end = ceiling(created_at=campaign.starts_at(zone), expires_at=campaign.expires_at)
+    return f" It is tried until {_at(end.at)}."
 
 
 def _is_to_mend(reason: str) -> bool:
