@@ -18,6 +18,7 @@ FIRST_BATCH: Final = 50
 """How many are sent before the first answers are looked at, so that a wrong key stops early."""
 
 _WINDOW: Final = 400
+_PROBING_SECONDS: Final = 3.0
 
 
 @dataclass(slots=True)
@@ -48,6 +49,16 @@ class Lane:
     def is_trusted(self) -> bool:
         """Whether the answers so far speak for the configuration, so that a token may be judged."""
         return self.stop is None and self.accepted > self.refused
+
+    @property
+    def awaits_proof(self) -> bool:
+        """Whether the first answers are still out: a wrong key is to cost few refusals."""
+        return bool(self.out) and not (self.is_proven or self.stop)
+
+    def resume_at(self, now: float) -> float:
+        """Return when a lane that may not send now is to be looked at again (UNIX seconds)."""
+        soon = now + _PROBING_SECONDS
+        return soon if self.stop is None else max(self.stop.probe_at, soon)
 
     def take_rules(self, rules: AppRules, now: float) -> None:
         """Take the rules as they stand in the database now."""

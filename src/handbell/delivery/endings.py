@@ -1,0 +1,86 @@
+"""From an ending to the row and the event that tell of it."""
+
+import asyncio
+from typing import Any
+
+from .campaign import Campaign
+from .events import DeliveryFailed, DeliveryHeld, Event, PushesSent
+from .parcels import Item, Parcel
+from .queue import Ending
+
+
+def ending_of(
+    campaign: Campaign,
+    item: Item,
+    state: str,
+    environment: str,
+    now: float,
+    *,
+    due_at: float | None = None,
+    attempts: int | None = None,
+    **what: Any,
+) -> Ending:
+    """Return what the row of a delivery is to say; ``due_at`` and ``now`` are UNIX seconds."""
+    at = int(now * 1000)
+    return Ending(
+        notification_id=campaign.row,
+        number=item.number,
+        gateway=item.gateway,
+        environment=environment,
+        urgency=campaign.urgency,
+        state=state,
+        attempts=item.attempts if attempts is None else attempts,
+        due_at=None if due_at is None else int(due_at * 1000),
+        sent_at=at if state == "sent" else None,
+        finished_at=None if state == "held" else at,
+        **what,
+    )
+
+
+def sent_event(parcel: Parcel, number: int, now: float) -> Event:
+    """Return the event of a parcel's pushes that were accepted together."""
+    took = asyncio.get_running_loop().time() - parcel.started
+    return PushesSent(
+        app=parcel.campaign.lane.app.id,
+        at=now,
+        notification_id=parcel.campaign.id,
+        environment=parcel.environment,
+        seconds=(took,) * number,
+    )
+
+
+def event_of(campaign: Campaign, item: Item, ending: Ending, now: float, took: float) -> Event:
+    """Return the event that tells of an ending; ``took`` is in seconds from the hand-over."""
+    app, notification_id, number = campaign.lane.app.id, campaign.id, item.number
+    reason, attempts = ending.reason or "", ending.attempts
+    if ending.due_at is not None:
+        return DeliveryHeld(
+            app=app,
+            at=now,
+            notification_id=notification_id,
+            number=number,
+            reason=reason,
+            until=ending.due_at / 1000,
+            attempts=attempts,
+            environment=ending.environment,
+        )
+    if ending.state == "sent":
+        return PushesSent(
+            app=app,
+            at=now,
+            notification_id=notification_id,
+            environment=ending.environment,
+            seconds=(took,),
+        )
+    return DeliveryFailed(
+        app=app,
+        at=now,
+        notification_id=notification_id,
+        number=number,
+        mail=item.mail,
+        state=ending.state,
+        reason=reason,
+        status=ending.status,
+        attempts=attempts,
+        environment=ending.environment,
+    )

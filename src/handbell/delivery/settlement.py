@@ -1,0 +1,325 @@
+"""From reports to rows: what came back is judged, gathered, and cut into batches to be written."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import Final, NamedTuple
+
+from handbell.gateways.gateway import Accepted, Outcome, Push
+
+from .campaign import Campaign
+from .endings import ending_of, event_of, sent_event
+from .events import (
+    CircuitClosed,
+    CircuitOpened,
+    Event,
+    Hooks,
+    SessionClosed,
+    SessionMoved,
+    SessionQuarantined,
+)
+from .lane import Lane
+from .outcome import Decision, Doubt, Tried, decide
+from .parcels import Broadcast, Item, Page, Parcel
+from .queue import Batch, Ending, session_id
+from .retry import GiveUp, SendAgain, next_attempt
+from .rules import Stop
+
+DEAD_TOKEN_SECONDS: Final = 15 * 60
+"""How much longer a refused token waits while its app's circuit is open."""
+
+_DOUBT_SECONDS: Final = 1.0
+
+
+class Cut(NamedTuple):
+    """What is written in one transaction, what is told afterwards, and how many ends it covers."""
+
+    batch: Batch
+    events: list[Event]
+    number: int
+
+
+class Astray(NamedTuple):
+    """A push that the other environment is to be asked about."""
+
+    parcel: Parcel
+    item: Item
+    tried: Tried
+    environment: str
+
+
+@dataclass(slots=True)
+class _Doubts:
+    """Refused tokens of one app that nobody can judge yet, and since when."""
+
+    since: float
+    waiting: list[tuple[Parcel, Item, Decision, Tried | None]] = field(default_factory=list)
+
+
+class Settlement:
+    """Gathers the ends of pushes until they are written; belongs to one worker and its event loop.
+
+    ``unwritten`` counts them, ``reported`` is set when there is something to do, ``astray`` are the
+    pushes to be sent to the other environment. ``write_stop`` is told when a circuit opens or
+    closes, and writes it.
+    """
+
+    def __init__(
+        self,
+        *,
+        hooks: Hooks,
+        now: Callable[[], float],
+        rng: Random,
+        write_stop: Callable[[str, Stop | None], None],
+    ) -> None:
+        self.unwritten = 0
+        self.reported = asyncio.Event()
+        self.astray: list[Astray] = []
+        self._hooks = hooks
+        self._now = now
+        self._rng = rng
+        self._write_stop = write_stop
+        self._batch = Batch()
+        self._events: list[Event] = []
+        self._sent_parcels: list[Parcel] = []
+        self._doubtful: dict[str, _Doubts] = {}
+
+    def write_ending(self, ending: Ending) -> None:
+        """Write an ending that belongs to no campaign."""
+        self._batch.endings.append(ending)
+        self.reported.set()
+
+    def rest_shard(self, shard: int, until: float) -> None:
+        """Give a shard back, to go on at an instant (UNIX seconds)."""
+        self._batch.resting_shards[shard] = int(until * 1000)
+        self.reported.set()
+
+    def report(self, parcel: Parcel, push: Push, outcome: Outcome) -> None:
+        """Take one end of one push, as a gateway reports it."""
+        if outcome.__class__ is Accepted and parcel.is_plain:
+            # The hot path, forty thousand times a second: nothing is called that can be counted.
+            if not parcel.sent:
+                self._sent_parcels.append(parcel)
+                self.reported.set()
+            parcel.sent.append(push.key)
+            self.unwritten += 1
+            return
+        item = parcel.items[push.key]
+        tried = parcel.tried.get(push.key)
+        decision = decide(outcome, parcel.environment, tried)
+        lane, now = parcel.campaign.lane, self._now()
+        if decision.state == "sent":
+            self._note_accepted(lane, 1)
+        elif lane.note(decision, now, self._rng):
+            self._tell_stopped(lane)
+        elif decision.environment is None and lane.note_unclear(now, self._rng):
+            self._write_stop(lane.app.id, lane.stop)
+        if decision.environment is not None:
+            aside = Tried(parcel.environment, decision.reason or "")
+            self.astray.append(Astray(parcel, item, aside, decision.environment))
+            self.reported.set()
+        elif decision.doubt is Doubt.TOKEN and not lane.is_trusted:
+            self._doubtful.setdefault(lane.app.id, _Doubts(now)).waiting.append(
+                (parcel, item, decision, tried)
+            )
+            self.reported.set()
+        else:
+            self.settle(parcel, item, decision, tried)
+
+    def _note_accepted(self, lane: Lane, count: int) -> None:
+        if lane.note_accepted(count):
+            self._events.append(CircuitClosed(app=lane.app.id, at=self._now()))
+            self._write_stop(lane.app.id, None)
+
+    def _tell_stopped(self, lane: Lane) -> None:
+        stop = lane.stop
+        if stop is None:
+            return
+        self._write_stop(lane.app.id, stop)
+        self._events.append(
+            CircuitOpened(
+                app=lane.app.id,
+                at=self._now(),
+                reason=stop.reason,
+                detail=stop.detail,
+                probe_at=stop.probe_at,
+            )
+        )
+
+    def settle(
+        self, parcel: Parcel, item: Item, decision: Decision, tried: Tried | None = None
+    ) -> None:
+        """Turn a decision into what the rows are to say."""
+        campaign, lane, now = parcel.campaign, parcel.campaign.lane, self._now()
+        attempts = item.attempts + 1 + (tried is not None)
+        is_repeat = item.is_repeat or decision.is_unknown
+        state, due_at, detail = decision.state, None, decision.detail
+        if lane.stop is not None and decision.doubt is not Doubt.NOBODY:
+            state, due_at = "held", lane.resume_at(now)
+            if decision.doubt is Doubt.TOKEN:
+                # A dead token must not be every probe: others go first.
+                due_at += DEAD_TOKEN_SECONDS
+        elif state == "held":
+            again = next_attempt(
+                decision,
+                attempts=attempts,
+                created_at=max(campaign.starts_at(item.time_zone), now if attempts == 1 else 0),
+                expires_at=campaign.expires_at,
+                now=now,
+                rng=self._rng,
+            )
+            match again:
+                case SendAgain():
+                    due_at, is_repeat = again.at, is_repeat or again.needs_collapse_id
+                case GiveUp():
+                    state, detail = again.state, again.detail
+        self._change_session(campaign, item, decision)
+        ending = ending_of(
+            campaign,
+            item,
+            state,
+            parcel.environment,
+            now,
+            attempts=attempts,
+            reason=decision.reason,
+            detail=detail or None,
+            status=decision.status,
+            unique_id=decision.unique_id,
+            due_at=due_at,
+            is_repeat=is_repeat,
+        )
+        took = asyncio.get_running_loop().time() - parcel.started
+        self._add(campaign, item, parcel.page, ending, took)
+
+    def _change_session(self, campaign: Campaign, item: Item, decision: Decision) -> None:
+        session, batch = session_id(item.number), self._batch
+        if session is None:
+            return
+        app, at = campaign.lane.app.id, self._now()
+        mail, reason = item.mail, decision.reason or ""
+        if decision.state == "sent":
+            batch.accepted_sessions.append(session)
+        if decision.moves_to is not None:
+            batch.moved[session] = decision.moves_to
+            self._events.append(
+                SessionMoved(app=app, at=at, session_id=session, environment=decision.moves_to)
+            )
+        if decision.closes:
+            batch.gone[session] = (decision.gone_since, reason)
+            self._events.append(
+                SessionClosed(app=app, at=at, session_id=session, mail=mail, reason=reason)
+            )
+        if decision.quarantines and campaign.lane.stop is None:
+            batch.refused[session] = reason
+            self._events.append(
+                SessionQuarantined(app=app, at=at, session_id=session, mail=mail, reason=reason)
+            )
+
+    def hold_all(
+        self,
+        campaign: Campaign,
+        items: Sequence[Item],
+        reason: str,
+        until: float,
+        page: Page | None = None,
+    ) -> None:
+        """Hold deliveries until an instant (UNIX seconds)."""
+        for item in items:
+            self.hold(campaign, item, page, reason, until)
+
+    def hold(
+        self, campaign: Campaign, item: Item, page: Page | None, reason: str, until: float
+    ) -> None:
+        """Hold a delivery until an instant (UNIX seconds)."""
+        ending = ending_of(
+            campaign, item, "held", item.environment, self._now(), reason=reason, due_at=until
+        )
+        self._add(campaign, item, page, ending)
+
+    def hold_in_turn(self, campaign: Campaign, items: Sequence[Item], start: float) -> None:
+        """Hold each until the app's rate has come to it, so that few are looked at in vain."""
+        rate = campaign.lane.rules.rate
+        step = 0.0 if rate is None else 1 / rate.per_second
+        for place, item in enumerate(items):
+            self.hold(campaign, item, None, "RateLimit", start + place * step)
+
+    def end(
+        self, campaign: Campaign, item: Item, page: Page | None, state: str, reason: str
+    ) -> None:
+        """End a delivery that is not sent at all."""
+        ending = ending_of(campaign, item, state, item.environment, self._now(), reason=reason)
+        self._add(campaign, item, page, ending)
+
+    def _add(
+        self,
+        campaign: Campaign,
+        item: Item,
+        page: Page | None,
+        ending: Ending,
+        took: float = 0.0,
+    ) -> None:
+        self._batch.endings.append(ending)
+        if self._hooks:
+            self._events.append(event_of(campaign, item, ending, self._now(), took))
+        self._count_written(campaign.lane, page)
+
+    def _count_written(self, lane: Lane, page: Page | None) -> None:
+        lane.out -= 1
+        if page is not None:
+            page.left -= 1
+        self.unwritten += 1
+        self.reported.set()
+
+    def judge_doubtful(self) -> None:
+        """Settle refused tokens once the answers speak for the configuration, or against it."""
+        for app_id, doubts in list(self._doubtful.items()):
+            lane = doubts.waiting[0][0].campaign.lane
+            is_idle = lane.out <= len(doubts.waiting)
+            is_old = self._now() - doubts.since > _DOUBT_SECONDS
+            if lane.stop is not None or lane.is_trusted or is_idle or is_old:
+                del self._doubtful[app_id]
+                for parcel, item, decision, tried in doubts.waiting:
+                    self.settle(parcel, item, _judged(decision, lane), tried)
+
+    def cut(self, broadcasts: list[Broadcast]) -> Cut:
+        """Return what is to be written now, and begin anew."""
+        batch, self._batch = self._batch, Batch()
+        events, self._events = self._events, []
+        number, self.unwritten = self.unwritten, 0
+        parcels, self._sent_parcels = self._sent_parcels, []
+        for parcel in parcels:
+            self._cut_sent(parcel, batch, events)
+        _finish_pages(broadcasts, batch)
+        return Cut(batch, events, number)
+
+    def _cut_sent(self, parcel: Parcel, batch: Batch, events: list[Event]) -> None:
+        sent, parcel.sent = parcel.sent, []
+        campaign = parcel.campaign
+        campaign.lane.out -= len(sent)
+        if parcel.page is not None:
+            parcel.page.left -= len(sent)
+        key = (campaign.row, parcel.environment, campaign.urgency)
+        batch.sent.setdefault(key, []).extend(sent)
+        self._note_accepted(campaign.lane, len(sent))
+        if self._hooks:
+            events.append(sent_event(parcel, len(sent), self._now()))
+
+
+def _finish_pages(broadcasts: list[Broadcast], batch: Batch) -> None:
+    """Note how far each shard is written: all of its oldest pages that have ended."""
+    for broadcast in list(broadcasts):
+        shard, pages = broadcast.shard, broadcast.pages
+        while pages and not pages[0].left:
+            batch.positions[shard.id] = pages.popleft().end
+        if broadcast.is_read and not pages:
+            batch.positions.pop(shard.id, None)
+            batch.finished_shards.append(shard.id)
+            broadcasts.remove(broadcast)
+
+
+def _judged(decision: Decision, lane: Lane) -> Decision:
+    if decision.reason == "DeviceTokenNotForTopic" and not lane.accepted:
+        # A token of another app looks like a wrong bundle id, until something arrives.
+        return replace(decision, quarantines=False)
+    return decision
