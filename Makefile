@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test demo bench docs lock clean browser
+.PHONY: help setup check test demo bench chaos docs lock clean browser
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,6 +34,9 @@ demo: setup ## send a notification to a virtual phone and see it arrive
 
 bench: setup ## measure Handbell against its peers, side by side
 	$(BIN)/python -m bench
+
+chaos: setup ## kill senders, break connections and disks, count what is lost (SEED=1 SECONDS=60)
+	$(BIN)/python -m bench.chaos $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))
 
 browser:
 	@command -v chromium >/dev/null 2>&1 || { \

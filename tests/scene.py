@@ -2,16 +2,16 @@
 
 import asyncio
 import contextlib
-import sqlite3
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.chaos import Clock, fill
 from bench.sender import Task
 
 from handbell.apps.app import App
@@ -29,21 +29,6 @@ from handbell.twin.running import RunningTwin, start_twin
 
 APP = "TEAM123456.com.sample.myapp"
 ROOT = Path(__file__).parent.parent
-
-
-@dataclass
-class Clock:
-    """The machine's clock, and how many seconds ahead of it we are."""
-
-    ahead: float = 0.0
-
-    def __call__(self) -> float:
-        """Return the time in UNIX seconds."""
-        return time.time() + self.ahead
-
-    def move(self, seconds: float) -> None:
-        """Let time pass."""
-        self.ahead += seconds
 
 
 @dataclass(frozen=True)
@@ -174,22 +159,6 @@ class Scene:
     def _task_fields(self) -> dict[str, Any]:
         named = {name: getattr(self.task, name) for name in Task.__dataclass_fields__}
         return {**named, "ahead": self.clock.ahead}
-
-
-def fill(path: Path, app: int, tokens: Sequence[str]) -> None:
-    """Give an app without sessions a user with one active session for each token."""
-    at = int(time.time() * 1000) - 60_000
-    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
-        numbers = range(1, len(tokens) + 1)
-        connection.executemany(
-            "INSERT INTO users (id, app_id, mail, created_at) VALUES (?, ?, ?, ?)",
-            ((number, app, f"user{number - 1}@example.com", at) for number in numbers),
-        )
-        connection.executemany(
-            "INSERT INTO sessions (id, app_id, user_id, token, platform, environment, status,"
-            " created_at, registered_at) VALUES (?, ?, ?, ?, 'ios', 'production', 'active', ?, ?)",
-            ((number, app, number, token, at, at) for number, token in enumerate(tokens, 1)),
-        )
 
 
 def start_sender(task: Task) -> "subprocess.Popen[str]":
