@@ -57,9 +57,9 @@ class Stand:
     provider_token: str
     opened: list[tuple[str, str]] = field(default_factory=list)
 
-    def phone(self, name: str = "Anna's phone", **details: Any) -> Phone:
-        """Make a phone for Anna, or as told."""
-        return self.twin.add_phone(name, **{"mail": "anna@example.com", "app": APP, **details})
+    def phone(self, name: str = "First phone", **details: Any) -> Phone:
+        """Make a phone, or one as told."""
+        return self.twin.add_phone(name, **{"mail": "first@example.com", "app": APP, **details})
 
     def push(self, phone: Phone, payload: dict[str, Any], **headers: str) -> int:
         """Push over HTTP/2 to the phone and return the status."""
@@ -194,7 +194,7 @@ def test_a_new_card_is_announced(page: Page, stand: Stand) -> None:
     """A screen reader hears whose phone it is and what arrived."""
     stand.say(stand.phone(), "Order shipped", "It arrives tomorrow.")
     expect(page.locator("[aria-live=polite]")).to_have_text(
-        "Anna's phone, Orders: Order shipped. It arrives tomorrow."
+        "First phone, Orders: Order shipped. It arrives tomorrow."
     )
 
 
@@ -276,13 +276,13 @@ def test_a_request_unfolds_to_what_was_sent(page: Page, stand: Stand) -> None:
 
 def test_requests_are_filtered_by_phone(page: Page, stand: Stand) -> None:
     """The list can be narrowed to one phone."""
-    anna, ben = stand.phone(), stand.phone("Ben's phone", mail="ben@example.com")
-    stand.say(anna, "To Anna")
-    stand.say(ben, "To Ben")
+    one, two = stand.phone(), stand.phone("Second phone", mail="second@example.com")
+    stand.say(one, "To the first")
+    stand.say(two, "To Second")
     expect(page.locator(".request")).to_have_count(2)
-    page.locator("#filter-phone").select_option(label="Ben's phone")
+    page.locator("#filter-phone").select_option(label="Second phone")
     expect(page.locator(".request")).to_have_count(1)
-    expect(page.locator(".request")).to_contain_text("To Ben")
+    expect(page.locator(".request")).to_contain_text("To Second")
 
 
 def test_a_tap_opens_the_url_and_reports_opened(page: Page, stand: Stand) -> None:
@@ -373,11 +373,11 @@ def test_a_phone_that_is_off_gets_the_newest_when_it_comes_back(page: Page, stan
 
 def test_phones_stand_side_by_side(page: Page, stand: Stand) -> None:
     """Two phones share a row, and each shows its own cards only."""
-    anna, ben = stand.phone(), stand.phone("Ben's phone", side="development")
-    stand.say(ben, "For Ben")
-    expect(cards_of(page, ben)).to_have_count(1)
-    expect(cards_of(page, anna)).to_have_count(0)
-    first, second = phone_of(page, anna).bounding_box(), phone_of(page, ben).bounding_box()
+    one, two = stand.phone(), stand.phone("Second phone", side="development")
+    stand.say(two, "For Second")
+    expect(cards_of(page, two)).to_have_count(1)
+    expect(cards_of(page, one)).to_have_count(0)
+    first, second = phone_of(page, one).bounding_box(), phone_of(page, two).bounding_box()
     assert first is not None
     assert second is not None
     assert first["y"] == second["y"]
@@ -386,7 +386,7 @@ def test_phones_stand_side_by_side(page: Page, stand: Stand) -> None:
 
 def test_markup_is_shown_as_text(page: Page, stand: Stand) -> None:
     """What a sender wrote is never read as HTML, on the card or in the inspector."""
-    phone = stand.phone("<u>Anna</u>")
+    phone = stand.phone("<u>First</u>")
     attack = "<img src=x onerror=\"document.title='owned'\"><b>bold</b>"
     stand.push(phone, {"aps": {"alert": {"title": attack, "body": attack}, "thread-id": attack}})
     expect(cards_of(page, phone).locator(".card-title")).to_have_text(attack)
@@ -514,7 +514,7 @@ def test_a_phone_is_added_by_form(page: Page, stand: Stand) -> None:
 def test_a_phone_is_removed(page: Page, stand: Stand) -> None:
     """After a question the phone is gone, and its token answers 410."""
     phone = stand.phone()
-    page.get_by_role("button", name="Remove Anna's phone").click()
+    page.get_by_role("button", name="Remove First phone").click()
     page.get_by_role("button", name="Remove phone").click()
     expect(phone_of(page, phone)).to_have_count(0)
     expect(page.get_by_role("heading", name="No phone yet")).to_be_visible()
@@ -523,22 +523,22 @@ def test_a_phone_is_removed(page: Page, stand: Stand) -> None:
 
 def test_a_fault_is_set_from_the_panel(page: Page, stand: Stand) -> None:
     """A fault for one phone strikes it as often as asked; what is left counts down."""
-    anna, ben = stand.phone(), stand.phone("Ben's phone")
+    one, two = stand.phone(), stand.phone("Second phone")
     page.get_by_role("tab", name="Faults").click()
     form = page.get_by_role("form", name="New fault")
     form.get_by_role("combobox", name="Reason", exact=True).select_option("ServiceUnavailable")
-    form.get_by_role("combobox", name="For", exact=True).select_option(label="Anna's phone")
+    form.get_by_role("combobox", name="For", exact=True).select_option(label="First phone")
     form.get_by_label("How many requests").fill("2")
     form.get_by_role("button", name="Set the fault").click()
     fault = page.locator(".fault-row")
     expect(fault).to_contain_text("503 ServiceUnavailable")
     expect(fault).to_contain_text("2 left")
-    assert stand.push(anna, {"aps": {"alert": "x"}}) == 503
-    assert stand.push(ben, {"aps": {"alert": "x"}}) == 200
+    assert stand.push(one, {"aps": {"alert": "x"}}) == 503
+    assert stand.push(two, {"aps": {"alert": "x"}}) == 200
     expect(fault).to_contain_text("1 left")
     page.get_by_role("button", name="Remove the fault answer").click()
     expect(fault).to_have_count(0)
-    assert stand.push(anna, {"aps": {"alert": "x"}}) == 200
+    assert stand.push(one, {"aps": {"alert": "x"}}) == 200
 
 
 def test_every_kind_of_fault_can_be_set(page: Page, stand: Stand) -> None:
@@ -578,7 +578,7 @@ def test_nothing_comes_from_elsewhere(page: Page, stand: Stand) -> None:
 def test_a_narrow_screen_needs_no_sideways_scrolling(page: Page, stand: Stand) -> None:
     """On the width of a phone the page itself stays within the screen."""
     stand.say(stand.phone(), "A rather long title that has to wrap somewhere on the card")
-    stand.phone("Ben's phone")
+    stand.phone("Second phone")
     page.set_viewport_size({"width": 360, "height": 740})
     expect(page.locator(".card")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= 360

@@ -164,12 +164,12 @@ def test_a_file_written_again_refreshes_its_session(folder: Folder) -> None:
 def test_of_two_files_with_one_token_the_later_wins(folder: Folder) -> None:
     """One token, one owner: the file that was written last says whose it is."""
     folder.write_session("b-older", email="ann@4d.com", at=WRITTEN)
-    folder.write_session("a-newer", email="bob@4d.com", at=WRITTEN + 60)
+    folder.write_session("a-newer", email="other@4d.com", at=WRITTEN + 60)
     for _ in range(2):
         steps = folder.run()
         assert steps[f"{APP}/b-older"].outcome == "skipped"
         assert "a-newer is newer" in steps[f"{APP}/b-older"].reason
-        assert [session.mail for session in folder.sessions()] == ["bob@4d.com"]
+        assert [session.mail for session in folder.sessions()] == ["other@4d.com"]
 
 
 def test_what_was_closed_here_stays_closed(folder: Folder) -> None:
@@ -189,11 +189,11 @@ def test_a_later_owner_here_is_kept(folder: Folder) -> None:
     """A device that registered here for somebody else since does not go back."""
     folder.write_session("one")
     app = folder.apps.add("TEAM123456", "com.sample.myapp")
-    folder.registry.register(app, "bob@4d.com", TOKEN)
+    folder.registry.register(app, "other@4d.com", TOKEN)
     step = folder.run()[f"{APP}/one"]
     assert step.outcome == "unchanged"
-    assert "bob@4d.com" in step.reason
-    assert [session.mail for session in folder.sessions()] == ["bob@4d.com"]
+    assert "other@4d.com" in step.reason
+    assert [session.mail for session in folder.sessions()] == ["other@4d.com"]
 
 
 def test_a_file_of_the_future_is_of_now(folder: Folder) -> None:

@@ -4,7 +4,7 @@
 
     async with Twin(folder) as twin:
         twin.add_key("TEAM123456", "KEY1234567", path.read_text())
-        phone = twin.add_phone("Anna's phone", app="TEAM123456.com.sample.myapp")
+        phone = twin.add_phone("First phone", app="TEAM123456.com.sample.myapp")
         ...                                     # push to twin.production_url, trust twin.ca_file
         twin.phones[phone.id].cards             # what the phone shows
 
