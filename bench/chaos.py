@@ -37,11 +37,12 @@ from .sender import Task
 APP: Final = "TEAM123456.com.sample.myapp"
 FULL_SESSIONS: Final = 20_000
 FULL_SECONDS: Final = 60.0
-EPISODES: Final = 5
+MOST_EPISODES: Final = 5
 NAMED_AT_ONCE: Final = 40
 MOST_MEMORY: Final = 150 * 1024 * 1024
 FINISH_SECONDS: Final = 240.0
 
+_SHORTEST_EPISODE: Final = 6.0
 _PACE: Final = (0.2, 1.0)
 _LEAP: Final = (16 * 60, 40 * 60)
 _IN_FLIGHT: Final = 300
@@ -228,8 +229,9 @@ class Chaos:
         """Run for about so many seconds, then let everything come to its end and count."""
         began = time.monotonic()
         try:
-            for episode in range(EPISODES):
-                self._episode(episode, seconds / EPISODES)
+            episodes = max(2, min(MOST_EPISODES, int(seconds // _SHORTEST_EPISODE)))
+            for episode in range(episodes):
+                self._episode(episode, seconds / episodes)
             self._twin.clear_faults()
             self._finish()
         finally:
@@ -247,7 +249,7 @@ class Chaos:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             self._rng.choice(
-                [self._kill_one, self._fault, self._fault, self._fault, self._lock, self._no_writes]
+                [self._kill_one, self._faults, self._faults, self._lock, self._no_writes]
             )()
             self._pause(self._rng.uniform(*_PACE))
         self._kill_all()
@@ -304,8 +306,12 @@ class Chaos:
         ((written,),) = self._read("SELECT count(*) FROM deliveries WHERE state = 'sent'")
         self.figures.at_risk_at_kills += max(0, taken - written)
 
+    def _faults(self) -> None:
+        for _ in range(self._rng.randint(1, 3)):
+            self._fault()
+
     def _fault(self) -> None:
-        kind, details = self._rng.choice(self._faults())
+        kind, details = self._rng.choice(self._possible_faults())
         self._twin.add_fault(kind, **details)
         self.figures.faults[str(details.get("reason", kind))] += 1
         if kind in {"cut", "goaway", "silence", "reset"}:
@@ -313,7 +319,7 @@ class Chaos:
             number = int(details.get("count", 1)) * (_IN_FLIGHT if is_whole else 1)
             self.figures.at_risk_on_the_wire += number
 
-    def _faults(self) -> list[tuple[str, dict[str, Any]]]:
+    def _possible_faults(self) -> list[tuple[str, dict[str, Any]]]:
         return [
             ("cut", {"count": self._rng.randint(1, 2)}),
             ("goaway", {"graceful": self._rng.random() < 0.5}),  # noqa: PLR2004

@@ -12,7 +12,7 @@ _ROOT = Path(__file__).parent.parent.parent
 @pytest.mark.timeout(300)
 def test_nothing_is_lost_in_chaos() -> None:
     """Killed, cut off and without a disk, senders reach every session, and close none of them."""
-    command = [sys.executable, "-m", "bench.chaos", "--sessions", "2500", "--seconds", "12"]
+    command = [sys.executable, "-m", "bench.chaos", "--sessions", "4000", "--seconds", "14"]
     done = subprocess.run(
         [*command, "--seed", "1"], cwd=_ROOT, capture_output=True, text=True, check=False
     )
