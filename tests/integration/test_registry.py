@@ -20,7 +20,7 @@ from handbell.errors import RegistryError
 from handbell.registry.store import Registry
 from handbell.tables import sessions
 
-FIRST, SECOND = "first@4d.com", "second@4d.com"
+OWNER, OTHER = "owner@4d.com", "other@4d.com"
 TOKEN = "ab" * 32
 SECOND = 1000
 
@@ -88,19 +88,19 @@ def test_a_device_is_registered(registry: Registry, app: App, clock: Clock) -> N
     """Everything that the device said of itself is on its session."""
     session = registry.register(
         app,
-        "Ann@4D.com",
+        "Owner@4D.com",
         TOKEN.upper(),
         platform="iPadOS",
         environment="development",
         locale="fr-CH",
         time_zone="Europe/Zurich",
-        device="Ann's iPad",
+        device="An iPad",
         external_id="7023d9",
     )
-    assert (session.mail, session.token, session.platform) == (FIRST, TOKEN, "ipados")
+    assert (session.mail, session.token, session.platform) == (OWNER, TOKEN, "ipados")
     assert (session.environment, session.status) == ("development", "active")
     assert (session.locale, session.time_zone) == ("fr-CH", "Europe/Zurich")
-    assert (session.device, session.external_id) == ("Ann's iPad", "7023d9")
+    assert (session.device, session.external_id) == ("An iPad", "7023d9")
     assert session.created_at == session.registered_at == clock.milliseconds
     assert (session.accepted_at, session.closed_at, session.reason) == (None, None, None)
     assert registry.session(session.id) == session
@@ -129,7 +129,7 @@ def test_what_cannot_be_used_is_refused(
     registry: Registry, app: App, given: dict[str, str], what: str
 ) -> None:
     """The error says what is wrong, and nothing is written."""
-    mail, token = given.pop("mail", FIRST), given.pop("token", TOKEN)
+    mail, token = given.pop("mail", OWNER), given.pop("token", TOKEN)
     with pytest.raises(RegistryError, match=what):
         registry.register(app, mail, token, **given)  # type: ignore[arg-type]
     assert registry.sessions(app) == []
@@ -139,7 +139,7 @@ def test_what_cannot_be_used_is_refused(
 @pytest.mark.parametrize("size", [4, 32, 80, 256])
 def test_a_token_may_have_any_size(registry: Registry, app: App, size: int) -> None:
     """Apple promises no length: 8 to 512 hex digits are taken."""
-    assert registry.register(app, FIRST, "0f" * size).token == "0f" * size
+    assert registry.register(app, OWNER, "0f" * size).token == "0f" * size
 
 
 @pytest.mark.parametrize("app_row", [None, 77])
@@ -147,8 +147,8 @@ def test_an_app_that_is_not_there_is_named(registry: Registry, app_row: int | No
     """Registering needs a stored app; looking something up without one finds nothing."""
     stranger = App(team_id="TEAM123456", bundle_id="com.sample.other", row=app_row)
     with pytest.raises(RegistryError, match="handbell app add"):
-        registry.register(stranger, FIRST, TOKEN)
-    assert registry.sessions_by_mail(stranger, [FIRST]) == {}
+        registry.register(stranger, OWNER, TOKEN)
+    assert registry.sessions_by_mail(stranger, [OWNER]) == {}
     assert registry.find_tokens(stranger, [TOKEN]) == {}
     assert registry.page_of_active(stranger) == []
     assert registry.mail_addresses(stranger) == registry.device_tokens(stranger) == []
@@ -156,9 +156,9 @@ def test_an_app_that_is_not_there_is_named(registry: Registry, app_row: int | No
 
 def test_one_token_has_one_owner(registry: Registry, app: App, clock: Clock) -> None:
     """A token that moves to another user closes the former session in the same step."""
-    former = registry.register(app, FIRST, TOKEN)
+    former = registry.register(app, OWNER, TOKEN)
     clock.now += 60
-    session = registry.register(app, SECOND, TOKEN)
+    session = registry.register(app, OTHER, TOKEN)
     closed = registry.session(former.id)
     assert (closed.status, closed.reason, closed.closed_at) == (
         "closed",
@@ -170,25 +170,25 @@ def test_one_token_has_one_owner(registry: Registry, app: App, clock: Clock) -> 
 
 
 def test_a_token_that_comes_back_opens_the_former_session(registry: Registry, app: App) -> None:
-    """There and back again: the session opens again, the other is closed, and there is no third one."""
-    first = registry.register(app, FIRST, TOKEN)
-    registry.register(app, SECOND, TOKEN)
-    again = registry.register(app, FIRST, TOKEN)
+    """There and back: the first opens again, the other is closed, and there is no third."""
+    first = registry.register(app, OWNER, TOKEN)
+    registry.register(app, OTHER, TOKEN)
+    again = registry.register(app, OWNER, TOKEN)
     assert (again.id, again.status, again.reason, again.closed_at) == (
         first.id,
         "active",
         None,
         None,
     )
-    assert [one.status for one in registry.sessions_of(app, SECOND)] == ["closed"]
+    assert [one.status for one in registry.sessions_of(app, OTHER)] == ["closed"]
     assert len(registry.sessions(app)) == 2
 
 
 def test_another_app_may_have_the_same_token(registry: Registry, apps: list[App]) -> None:
     """Owners are per app: nothing moves between apps."""
     first, second = (
-        registry.register(apps[0], FIRST, TOKEN),
-        registry.register(apps[1], SECOND, TOKEN),
+        registry.register(apps[0], OWNER, TOKEN),
+        registry.register(apps[1], OTHER, TOKEN),
     )
     assert registry.session(first.id).status == registry.session(second.id).status == "active"
 
@@ -212,7 +212,7 @@ def test_a_repeat_refreshes_the_session(
     """What was proven stays proven, a quarantine ends, and a closed session proves itself anew."""
     before, repeat, after = story
     session = registry.register(
-        app, FIRST, TOKEN, status="pending" if before == "pending" else "active", device="phone"
+        app, OWNER, TOKEN, status="pending" if before == "pending" else "active", device="phone"
     )
     if before == "quarantined":
         registry.quarantine(session, reason="BadDeviceToken")
@@ -220,7 +220,7 @@ def test_a_repeat_refreshes_the_session(
         registry.close(session, "logout")
     assert registry.session(session.id).status == before
     clock.now += 60
-    repeated = registry.register(app, FIRST, TOKEN, status=repeat, locale="de")
+    repeated = registry.register(app, OWNER, TOKEN, status=repeat, locale="de")
     assert (repeated.id, repeated.status, repeated.reason) == (session.id, after, None)
     assert repeated.registered_at == clock.milliseconds
     assert repeated.created_at == session.created_at
@@ -229,31 +229,31 @@ def test_a_repeat_refreshes_the_session(
 
 def test_a_pending_token_of_another_user_moves_as_well(registry: Registry, app: App) -> None:
     """Whoever registers last holds the token, and a pending holder is no active session."""
-    registry.register(app, FIRST, TOKEN)
-    registry.register(app, SECOND, TOKEN, status="pending")
+    registry.register(app, OWNER, TOKEN)
+    registry.register(app, OTHER, TOKEN, status="pending")
     assert registry.page_of_active(app) == []
     assert registry.device_tokens(app) == []
 
 
 def test_a_learnt_environment_is_kept(registry: Registry, app: App) -> None:
     """A repeat that names no environment keeps where the token turned out to live."""
-    session = registry.register(app, FIRST, TOKEN)
+    session = registry.register(app, OWNER, TOKEN)
     assert session.environment == "production"
     registry.remember_environment(session, "development")
-    assert registry.register(app, FIRST, TOKEN).environment == "development"
-    assert registry.register(app, FIRST, TOKEN, environment="twin").environment == "twin"
+    assert registry.register(app, OWNER, TOKEN).environment == "development"
+    assert registry.register(app, OWNER, TOKEN, environment="twin").environment == "twin"
 
 
 def test_an_older_registration_does_not_turn_back_the_clock(registry: Registry, app: App) -> None:
     """What is imported late never makes a device look as if it had not been seen since."""
-    session = registry.register(app, FIRST, TOKEN)
+    session = registry.register(app, OWNER, TOKEN)
     earlier = session.registered_at - 60 * SECOND
-    assert registry.register(app, FIRST, TOKEN, registered_at=earlier) == session
+    assert registry.register(app, OWNER, TOKEN, registered_at=earlier) == session
 
 
 def test_a_session_is_closed_once(registry: Registry, app: App, clock: Clock) -> None:
     """The first reason and instant stay."""
-    session = registry.register(app, FIRST, TOKEN)
+    session = registry.register(app, OWNER, TOKEN)
     assert registry.close(session, "logout") is True
     at = clock.milliseconds
     clock.now += 60
@@ -270,7 +270,7 @@ def test_a_device_that_came_back_keeps_its_session(
     closes: bool,  # noqa: FBT001
 ) -> None:
     """A push service's "gone since" counts only when it is later than the last registration."""
-    session = registry.register(app, FIRST, TOKEN)
+    session = registry.register(app, OWNER, TOKEN)
     since = None if seconds is None else session.registered_at + seconds * SECOND
     assert registry.close_if_gone(session, since=since, reason="Unregistered") is closes
     assert registry.session(session.id).status == ("closed" if closes else "active")
@@ -278,7 +278,7 @@ def test_a_device_that_came_back_keeps_its_session(
 
 def test_only_an_active_session_is_quarantined(registry: Registry, app: App) -> None:
     """A pending or closed session is never sent to and stays what it is."""
-    pending = registry.register(app, FIRST, TOKEN, status="pending")
+    pending = registry.register(app, OWNER, TOKEN, status="pending")
     assert registry.quarantine(pending, reason="BadDeviceToken") is False
     assert registry.activate(pending) is True
     assert registry.activate(pending) is False
@@ -297,25 +297,25 @@ def test_sessions_are_found_by_mail(registry: Registry, apps: list[App]) -> None
     """In bulk, under the spelling that was asked for, with every status, the newest first."""
     app, other = apps
     for number in range(3):
-        registry.register(app, FIRST, f"{number:08x}", registered_at=number)
-    registry.close(registry.sessions_of(app, FIRST)[0], "logout")
-    registry.register(other, SECOND, TOKEN)
-    found = registry.sessions_by_mail(app, ["FIRST@4d.com", FIRST, SECOND, "not a mail"])
-    assert set(found) == {"FIRST@4d.com", FIRST}
-    assert [one.token for one in found[FIRST]] == ["00000002", "00000001", "00000000"]
-    assert [one.status for one in found["FIRST@4d.com"]] == ["closed", "active", "active"]
-    assert registry.sessions_of(app, "FIRST@4D.COM") == found[FIRST]
-    assert registry.sessions_of(app, SECOND) == []
+        registry.register(app, OWNER, f"{number:08x}", registered_at=number)
+    registry.close(registry.sessions_of(app, OWNER)[0], "logout")
+    registry.register(other, OTHER, TOKEN)
+    found = registry.sessions_by_mail(app, ["OWNER@4d.com", OWNER, OTHER, "not a mail"])
+    assert set(found) == {"OWNER@4d.com", OWNER}
+    assert [one.token for one in found[OWNER]] == ["00000002", "00000001", "00000000"]
+    assert [one.status for one in found["OWNER@4d.com"]] == ["closed", "active", "active"]
+    assert registry.sessions_of(app, "OWNER@4D.COM") == found[OWNER]
+    assert registry.sessions_of(app, OTHER) == []
 
 
 def test_tokens_are_found_whatever_their_case(registry: Registry, app: App) -> None:
     """Only the session that holds a token is found; the last one is, closed or not."""
-    registry.register(app, FIRST, TOKEN)
-    session = registry.register(app, SECOND, TOKEN)
+    registry.register(app, OWNER, TOKEN)
+    session = registry.register(app, OTHER, TOKEN)
     assert registry.find_tokens(app, [TOKEN.upper(), "cd" * 32]) == {TOKEN: session}
     registry.close(session, "logout")
     assert registry.find_tokens(app, [TOKEN]) == {}
-    assert registry.latest_by_token(app, [TOKEN])[TOKEN].mail == SECOND
+    assert registry.latest_by_token(app, [TOKEN])[TOKEN].mail == OTHER
 
 
 def test_everybody_is_read_in_pages(registry: Registry, apps: list[App]) -> None:
@@ -328,7 +328,7 @@ def test_everybody_is_read_in_pages(registry: Registry, apps: list[App]) -> None
         )
         if not number % 5:
             expected.append((session.id, session.token, session.environment, session.mail))
-    registry.register(other, FIRST, TOKEN)
+    registry.register(other, OWNER, TOKEN)
     pages, after = [], 0
     while page := registry.page_of_active(app, after_id=after, limit=2):
         pages.append(page)
@@ -339,16 +339,16 @@ def test_everybody_is_read_in_pages(registry: Registry, apps: list[App]) -> None
 
 def test_a_bulk_is_larger_than_what_one_statement_takes(registry: Registry, app: App) -> None:
     """Thousands of names are looked up in portions."""
-    registry.register(app, FIRST, TOKEN)
+    registry.register(app, OWNER, TOKEN)
     names = [f"u{number}@4d.com" for number in range(2500)]
-    assert set(registry.sessions_by_mail(app, [*names, FIRST])) == {FIRST}
+    assert set(registry.sessions_by_mail(app, [*names, OWNER])) == {OWNER}
 
 
 def test_accepted_is_noted_in_bulk(
     registry: Registry, app: App, database: Database, clock: Clock
 ) -> None:
     """Many sessions at once, in the caller's transaction if there is one."""
-    ids = [registry.register(app, FIRST, f"{number:08x}").id for number in range(3)]
+    ids = [registry.register(app, OWNER, f"{number:08x}").id for number in range(3)]
     registry.mark_accepted(ids[:1])
     registry.mark_accepted([])
     with database.write() as connection:
@@ -360,15 +360,15 @@ def test_accepted_is_noted_in_bulk(
 def test_people_and_devices_are_listed(registry: Registry, apps: list[App]) -> None:
     """Mails of everybody known, tokens of active sessions, each sorted and of this app alone."""
     app, other = apps
-    registry.register(app, SECOND, "bb" * 4)
-    registry.register(app, SECOND, "aa" * 4)
-    registry.register(app, FIRST, "cc" * 4, status="pending")
+    registry.register(app, OTHER, "bb" * 4)
+    registry.register(app, OTHER, "aa" * 4)
+    registry.register(app, OWNER, "cc" * 4, status="pending")
     registry.register(other, "eve@4d.com", "dd" * 4)
-    assert registry.mail_addresses(app) == [FIRST, SECOND]
+    assert registry.mail_addresses(app) == [OWNER, OTHER]
     assert [user.mail for user in registry.users(other)] == ["eve@4d.com"]
     assert registry.device_tokens(app) == ["aa" * 4, "bb" * 4]
     assert len(registry.sessions(app)) == 3
-    assert [one.mail for one in registry.sessions(app, status="pending")] == [FIRST]
+    assert [one.mail for one in registry.sessions(app, status="pending")] == [OWNER]
 
 
 def test_threads_never_make_two_owners(registry: Registry, app: App, database: Database) -> None:
@@ -448,10 +448,10 @@ def statements() -> Iterator[list[tuple[str, Any]]]:
 def test_the_hot_path_searches_by_index(registry: Registry, app: App, database: Database) -> None:
     """No query of a send or a registration walks through a whole table."""
     with statements() as seen:
-        registry.register(app, FIRST, TOKEN)
-        registry.register(app, SECOND, TOKEN)
+        registry.register(app, OWNER, TOKEN)
+        registry.register(app, OTHER, TOKEN)
         registry.find_tokens(app, [TOKEN])
-        registry.sessions_by_mail(app, [FIRST, SECOND])
+        registry.sessions_by_mail(app, [OWNER, OTHER])
         registry.page_of_active(app, after_id=5)
     selects = [(sql, values) for sql, values in seen if sql.startswith("SELECT")]
     assert len(selects) > 8
