@@ -163,7 +163,7 @@ def test_a_file_written_again_refreshes_its_session(folder: Folder) -> None:
 
 def test_of_two_files_with_one_token_the_later_wins(folder: Folder) -> None:
     """One token, one owner: the file that was written last says whose it is."""
-    folder.write_session("b-older", email="ann@4d.com", at=WRITTEN)
+    folder.write_session("b-older", email="owner@4d.com", at=WRITTEN)
     folder.write_session("a-newer", email="other@4d.com", at=WRITTEN + 60)
     for _ in range(2):
         steps = folder.run()
