@@ -39,6 +39,7 @@ from .worker import FindGateway, Worker
 LISTED_AT_MOST: Final = 100
 """How many deliveries a response names; beyond that they are counted."""
 
+_WEBHOOK_SECONDS: Final = 15.0
 _URGENCIES: Final = {"urgent": URGENT, "normal": NORMAL, "bulk": BULK}
 _BENIGN: Final = frozenset({"SimulatorUnavailable", "Capped", "Scheduled", "QuietHours"})
 _CLOSING: Final = frozenset({"Unregistered", "ExpiredToken"})
@@ -136,11 +137,15 @@ class Engine:
     async def _start(self) -> None:
         await self.worker.start()
         self.worker.hooks.add(self._outbox)
-        sender = await asyncio.to_thread(self._make_sender)
-        if sender is not None:
-            self._aside.append(asyncio.create_task(sender.run()))
+        self._aside.append(asyncio.create_task(self._call_webhooks()))
         if self._pruner is not None:
             self._aside.append(asyncio.create_task(self._pruner.run()))
+
+    async def _call_webhooks(self) -> None:
+        """Call webhooks once there are any: one may be added while the engine runs."""
+        while (sender := await self.worker.read(self._make_sender)) is None:  # noqa: ASYNC110
+            await asyncio.sleep(_WEBHOOK_SECONDS)  # another process may add one
+        await sender.run()
 
     async def stop(self) -> None:
         """Finish what is on its way and give back the rest."""

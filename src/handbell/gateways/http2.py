@@ -40,6 +40,8 @@ MAX_BODY_BYTES: Final = 8192
 
 _HTTP2_STREAM: Final = 92  # CURLE_HTTP2_STREAM, which pycurl does not name
 _STREAM_ONLY: Final = frozenset({_HTTP2_STREAM, pycurl.E_FILESIZE_EXCEEDED, pycurl.E_PARTIAL_FILE})
+_OK: Final = 200
+_ROUND: Final = 64  # requests that go out together: more would let the server wait for the first
 _FIRST_WINDOW: Final = 16
 _PATIENCE_SECONDS: Final = 1.0
 _RESENDS: Final = 3
@@ -126,6 +128,7 @@ class Lost(NamedTuple):
 
 
 End = Answer | NotSent | Lost
+_BARE_OK: Final = Answer(_OK)
 
 
 def trusted_certificates() -> Path:
@@ -155,10 +158,25 @@ class _Address(Protocol):
 class _Slot(Generic[T]):
     """One easy handle with what it is carrying; reused for one request after the other."""
 
-    __slots__ = ("body", "chunks", "easy", "is_refused", "item", "lines", "started")
+    __slots__ = (
+        "body",
+        "chunks",
+        "easy",
+        "getinfo",
+        "is_refused",
+        "item",
+        "lines",
+        "setopt",
+        "shelf",
+        "started",
+    )
 
-    def __init__(self, easy: pycurl.Curl) -> None:
+    def __init__(self, easy: pycurl.Curl, shelf: "list[_Slot[T]]") -> None:
         self.easy = easy
+        # Bound once: pycurl looks its methods up in several places each time.
+        self.setopt = easy.setopt
+        self.getinfo = easy.getinfo
+        self.shelf = shelf
         self.lines: list[bytes] = []
         self.chunks: list[bytes] = []
         self.body: bytes | None = None
@@ -224,13 +242,15 @@ class _Connection(Generic[T]):
         self._doubted_at: float | None = None
         self._fed_up_to = 0
         self._proven = 0
-        self._idle: list[_Slot[T]] = []
+        self._silent: list[_Slot[T]] = []
+        self._listening: list[_Slot[T]] = []
         self._sockets: list[socket.socket] = []
         self._timer: asyncio.Handle | None = None
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_PIPELINING, pycurl.PIPE_MULTIPLEX)
         self._multi.setopt(pycurl.M_MAX_CONCURRENT_STREAMS, max(100, pool.limits.in_flight))
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_socket)
+        self._add, self._remove = self._multi.add_handle, self._multi.remove_handle
 
     @property
     def has_room(self) -> bool:
@@ -240,7 +260,7 @@ class _Connection(Generic[T]):
     # -- sending ---------------------------------------------------------------------------------
 
     def take(self, backlog: deque[T]) -> bool:
-        """Put as much of the backlog on the wire as the window allows; say whether any was."""
+        """Put a round of the backlog on the wire, as the window allows; say whether any was."""
         if self._fed_up_to:
             self._doubted_at = None
             self._proven = max(self._proven, self._fed_up_to)
@@ -249,9 +269,7 @@ class _Connection(Generic[T]):
             return False
         room = 1 if self._doubted_at else self.window.size - len(self.in_flight)
         now = self.loop.time()
-        started = 0
-        while started < room and backlog:
-            started += self._begin(backlog.popleft(), now)
+        started = self._begin_round(backlog, min(room, _ROUND), now)
         if started:
             self._fed_up_to = len(self.in_flight)
             self._cork(1)
@@ -259,12 +277,22 @@ class _Connection(Generic[T]):
             self._cork(0)
         return started > 0
 
-    def _begin(self, item: T, now: float) -> bool:
+    def _begin_round(self, backlog: deque[T], room: int, now: float) -> int:
+        shelf = self._listening
+        started = 0
+        while started < room and backlog:
+            if self._begin(backlog.popleft(), now, shelf):
+                started += 1
+                if not self.pool.wants_headers:
+                    shelf = self._silent
+        return started
+
+    def _begin(self, item: T, now: float, shelf: list[_Slot[T]]) -> bool:
         """Start one item, unless it is no longer wanted or cannot be written as a request."""
         try:
             request = self.pool.prepare(item)
             if request is not None:
-                self._start(item, request, now)
+                self._start(item, request, now, shelf)
         except (ValueError, TypeError, pycurl.error) as error:
             self.pool.end(item, NotSent("RequestUnusable", str(error)))
             return False
@@ -276,28 +304,31 @@ class _Connection(Generic[T]):
             for each in self._sockets:
                 each.setsockopt(socket.IPPROTO_TCP, _TCP_CORK, is_on)
 
-    def _start(self, item: T, request: Request, now: float) -> None:
-        slot = self._idle.pop() if self._idle else self._new_slot()
-        easy = slot.easy
+    def _start(self, item: T, request: Request, now: float, shelf: list[_Slot[T]]) -> None:
         path, headers, body = request
-        easy.setopt(pycurl.URL, self.pool.endpoint.url + path)
-        easy.setopt(pycurl.HTTPHEADER, headers)
+        if not path.isascii() or not path.isprintable() or " " in path:
+            raise ValueError("the path has a character that cannot be sent")
+        slot = shelf.pop() if shelf else self._new_slot(shelf)
+        # Not a URL of its own: libcurl would take it apart anew for each request.
+        slot.setopt(pycurl.REQUEST_TARGET, path)
+        slot.setopt(pycurl.HTTPHEADER, headers)
         if slot.body is not body:
-            easy.setopt(pycurl.POSTFIELDS, body)
+            slot.setopt(pycurl.POSTFIELDS, body)
             slot.body = body
         slot.item = item
         slot.started = now
         slot.is_refused = False
-        self._multi.add_handle(easy)
-        self.in_flight[easy] = slot
+        self._add(slot.easy)
+        self.in_flight[slot.easy] = slot
         self.pool.requests += 1
 
-    def _new_slot(self) -> _Slot[T]:
-        slot: _Slot[T] = _Slot(self.pool.new_handle())
+    def _new_slot(self, shelf: list[_Slot[T]]) -> _Slot[T]:
+        slot = _Slot(self.pool.new_handle(), shelf)
         # Built-in methods as callbacks: no Python frame for each line of an answer.
-        slot.easy.setopt(pycurl.HEADERFUNCTION, slot.lines.append)
-        slot.easy.setopt(pycurl.WRITEFUNCTION, slot.chunks.append)
-        slot.easy.setopt(pycurl.OPENSOCKETFUNCTION, partial(self._open_socket, slot))
+        if shelf is self._listening:
+            slot.setopt(pycurl.HEADERFUNCTION, slot.lines.append)
+        slot.setopt(pycurl.WRITEFUNCTION, slot.chunks.append)
+        slot.setopt(pycurl.OPENSOCKETFUNCTION, partial(self._open_socket, slot))
         return slot
 
     def _open_socket(self, slot: _Slot[T], _purpose: int, address: _Address) -> socket.socket | int:
@@ -360,16 +391,17 @@ class _Connection(Generic[T]):
         if self._is_gated:
             self._first_answer(easy)
         self.window.widen()
-        body = b"".join(slot.chunks) if slot.chunks else b""
-        answer = Answer(easy.getinfo(pycurl.RESPONSE_CODE), body, tuple(slot.lines))
-        slot.lines.clear()
-        slot.chunks.clear()
+        status = slot.getinfo(pycurl.RESPONSE_CODE)
+        if status == _OK and not slot.lines and not slot.chunks:
+            answer = _BARE_OK
+        else:
+            answer = _read_answer(slot, status)
         self.pool.end(slot.item, answer)
 
     def _release(self, easy: pycurl.Curl) -> _Slot[T]:
-        self._multi.remove_handle(easy)
+        self._remove(easy)
         slot = self.in_flight.pop(easy)
-        self._idle.append(slot)
+        slot.shelf.append(slot)
         return slot
 
     def _first_answer(self, easy: pycurl.Curl) -> None:
@@ -461,7 +493,7 @@ class _Connection(Generic[T]):
         if self._timer is not None:
             self._timer.cancel()
         self._multi.close()
-        for slot in self._idle:
+        for slot in self._silent + self._listening:
             slot.easy.close()
         for each in self._sockets:
             each.close()
@@ -473,6 +505,9 @@ class Pool(Generic[T]):
     ``prepare`` is called when an item goes on the wire (again, when it has to be sent again) and
     may return None for an item that is no longer wanted. ``finish`` is told each item's end exactly
     once and may call :meth:`submit` and :meth:`renew`. Use a pool inside one running event loop.
+
+    Without ``wants_headers`` an answer has no ``lines`` but ``retry-after``, in seconds; only of the
+    first request of each round all are kept. Reading them costs a twentieth of a request.
 
     ``opened``, ``requests`` and ``resent`` count since the start: connections opened, requests put
     on the wire, and requests sent again because the server certainly had not processed them.
@@ -486,8 +521,10 @@ class Pool(Generic[T]):
         *,
         prepare: Callable[[T], Request | None],
         finish: Callable[[T, End], None],
+        wants_headers: bool = True,
     ) -> None:
         self.endpoint = endpoint
+        self.wants_headers = wants_headers
         self.limits = limits
         self.prepare = prepare
         self.opened = 0
@@ -678,6 +715,7 @@ class Pool(Generic[T]):
     def _options(self) -> list[tuple[int, object]]:
         endpoint = self.endpoint
         options: list[tuple[int, object]] = [
+            (pycurl.URL, endpoint.url),
             (pycurl.POST, 1),
             (pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE),
             (pycurl.PIPEWAIT, 1),
@@ -703,6 +741,16 @@ class Pool(Generic[T]):
                 (pycurl.SSLKEY_BLOB, endpoint.client_certificate),
             ]
         return options
+
+
+def _read_answer(slot: _Slot[T], status: int) -> Answer:
+    lines = tuple(slot.lines)
+    if not lines and (seconds := slot.getinfo(pycurl.RETRY_AFTER)) > 0:
+        lines = (b"retry-after: %d" % seconds,)
+    answer = Answer(status, b"".join(slot.chunks), lines)
+    slot.lines.clear()
+    slot.chunks.clear()
+    return answer
 
 
 _ADVICE: Final = {

@@ -185,7 +185,13 @@ class _Side:
     def __init__(
         self, gateway: "ApnsGateway", endpoint: Endpoint, limits: Limits, *, has_unique_ids: bool
     ) -> None:
-        self.pool: Pool[_Job] = Pool(endpoint, limits, prepare=self._prepare, finish=self._finish)
+        self.pool: Pool[_Job] = Pool(
+            endpoint,
+            limits,
+            prepare=self._prepare,
+            finish=self._finish,
+            wants_headers=has_unique_ids,
+        )
         self._gateway = gateway
         self._has_unique_ids = has_unique_ids
         self._kept_for: str | None = None
@@ -226,7 +232,7 @@ class _Side:
     def _finish(self, job: _Job, end: End) -> None:
         if isinstance(end, Answer):
             self._until_sample -= 1
-            if self._until_sample < 0:
+            if self._until_sample < 0 and end.lines:
                 self._sample_clock(end)
             if end.status == _OK:
                 unique_id = end.headers().get(APNS_UNIQUE_ID) if self._has_unique_ids else None
