@@ -506,8 +506,8 @@ class Pool(Generic[T]):
     may return None for an item that is no longer wanted. ``finish`` is told each item's end exactly
     once and may call :meth:`submit` and :meth:`renew`. Use a pool inside one running event loop.
 
-    Without ``wants_headers`` an answer has no ``lines`` but ``retry-after``, in seconds; only of the
-    first request of each round all are kept. Reading them costs a twentieth of a request.
+    Without ``wants_headers`` an answer has no ``lines`` but ``retry-after``, in seconds; only those
+    to the first request of each round have all. Reading them costs a twentieth of a request.
 
     ``opened``, ``requests`` and ``resent`` count since the start: connections opened, requests put
     on the wire, and requests sent again because the server certainly had not processed them.
