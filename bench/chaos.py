@@ -17,8 +17,9 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,7 @@ MOST_MEMORY: Final = 150 * 1024 * 1024
 FINISH_SECONDS: Final = 240.0
 
 _SHORTEST_EPISODE: Final = 6.0
+_LOG_LINES: Final = 60
 _PACE: Final = (0.2, 1.0)
 _LEAP: Final = (16 * 60, 40 * 60)
 _IN_FLIGHT: Final = 300
@@ -124,11 +126,11 @@ class Clock:
 class Sender:
     """A sending process that is started again whenever it is killed."""
 
-    def __init__(self, make_task: Callable[[], Task], log: Path) -> None:
+    def __init__(self, make_task: Callable[[], Task]) -> None:
         self._make_task = make_task
-        self._log = log
-        self._process: subprocess.Popen[bytes] | None = None
-        self.is_limited = False
+        self._process: subprocess.Popen[str] | None = None
+        # Not a file: that could not be written either while writes fail.
+        self.log: deque[str] = deque(maxlen=_LOG_LINES)
 
     @property
     def pid(self) -> int:
@@ -138,16 +140,21 @@ class Sender:
     def start(self) -> None:
         """Start the process; returns at once."""
         environment = {name: text for name, text in os.environ.items() if not _is_ours(name)}
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "bench.sender", self._make_task().text()],
-                cwd=_ROOT,
-                env=environment,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-            )
-        self.is_limited = False
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "bench.sender", self._make_task().text()],
+            cwd=_ROOT,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        threading.Thread(target=self._listen, args=(self._process,), daemon=True).start()
+
+    def _listen(self, process: "subprocess.Popen[str]") -> None:
+        if process.stderr is not None:
+            with process.stderr as lines:
+                self.log.extend(lines)
 
     def kill(self) -> int | None:
         """Kill the process; return the code it had ended with by itself, if it had."""
@@ -182,7 +189,6 @@ class Chaos:
     ) -> None:
         self.figures = Figures(seed=seed, sessions=sessions)
         self._rng = random.Random(seed)  # noqa: S311 - not for secrets
-        self._folder = folder
         self._twin = twin
         self._clock = clock
         self._orders: list[dict[str, Any]] = []
@@ -197,8 +203,8 @@ class Chaos:
         )
         self._tokens = self._make_home(sessions)
         self._senders = [
-            Sender(lambda: self._a_task(self._orders), folder / "first.log"),
-            Sender(lambda: self._a_task([]), folder / "second.log"),
+            Sender(lambda: self._a_task(self._orders)),
+            Sender(lambda: self._a_task([])),
         ]
 
     @property
@@ -294,7 +300,8 @@ class Chaos:
         ended = sender.kill()
         self.figures.kills += 1
         if ended is not None:
-            self.figures.problems.append(f"a sender had ended by itself with code {ended}")
+            last = "".join(sender.log)
+            self.figures.problems.append(f"a sender had ended by itself, code {ended}:\n{last}")
         return True
 
     def _note_unwritten(self) -> None:
@@ -490,9 +497,6 @@ def main() -> int:
         with start_twin(folder / "twin", now=clock) as twin:
             chaos = Chaos(folder, twin, clock, sessions=asked.sessions, seed=asked.seed)
             figures = chaos.run(asked.seconds)
-        if figures.problems:
-            for log in folder.glob("*.log"):
-                print(f"--- {log.name}", log.read_text()[-8000:], sep="\n", file=sys.stderr)
     print("\n".join(figures.lines()))
     return 1 if figures.problems else 0
 

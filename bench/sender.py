@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from handbell.apps.app import App
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.delivery.engine import Engine, Options
@@ -70,7 +71,7 @@ class Task:
 async def run(task: Task) -> None:
     """Do a task."""
     system = System(task.settings(), now=lambda: time.time() + task.ahead)
-    engine = system.engine
+    engine: Engine = await _persist(_engine_of, system)
     if task.works:
         await _persist(engine.start)
     _tell(ready=os.getpid())
@@ -84,11 +85,15 @@ async def run(task: Task) -> None:
     await system.close()
 
 
+async def _engine_of(system: System) -> Engine:
+    return system.engine
+
+
 async def _send(system: System, engine: Engine, task: Task, order: Mapping[str, Any]) -> None:
     given = dict(order)
     content = Notification.read(given.pop("content"))
     recipients = Recipients.read(given.pop("to"))
-    app = await asyncio.to_thread(system.apps.find, task.app)
+    app: App = await _persist(asyncio.to_thread, system.apps.find, task.app)
     options = Options.read(**given)
     acceptance, _ = await _persist(engine.accept, app, content, recipients, options)
     _tell(accepted=acceptance.id, is_former=acceptance.is_former)
