@@ -306,8 +306,8 @@ class _Connection(Generic[T]):
 
     def _start(self, item: T, request: Request, now: float, shelf: list[_Slot[T]]) -> None:
         path, headers, body = request
-        if not path.isascii() or not path.isprintable() or " " in path:
-            raise ValueError("the path has a character that cannot be sent")
+        if path.split() != [path]:
+            raise ValueError("the path is empty or has white space, which cannot be sent")
         slot = shelf.pop() if shelf else self._new_slot(shelf)
         # Not a URL of its own: libcurl would take it apart anew for each request.
         slot.setopt(pycurl.REQUEST_TARGET, path)

@@ -66,10 +66,16 @@ class ProviderTokens:
         self._auth_key = auth_key
         self._now = now
         self._made: dict[int, str] = {}
+        self._current = ""
+        self._since = self._until = 0
 
     def current(self) -> str:
         """Return the token to use now."""
-        return self._token(self._slot())
+        if not self._since <= self._now() + self.lead < self._until:
+            self._since = self._slot()
+            self._until = self._since + GRID_SECONDS
+            self._current = self._token(self._since)
+        return self._current
 
     def former(self) -> str | None:
         """Return the token before the current one, or None when Apple would call it expired."""
