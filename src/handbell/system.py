@@ -56,7 +56,7 @@ class System:
     def __init__(self, settings: Settings, *, now: Callable[[], float] = time) -> None:
         self.settings = settings
         self.now = now
-        self._gateways: dict[tuple[str, Endpoint], ApnsGateway] = {}
+        self._gateways: dict[tuple[str, str, Endpoint], ApnsGateway] = {}
 
     @property
     def twin_folder(self) -> Path:
@@ -228,7 +228,7 @@ class System:
         Raises TwinError for the environment ``twin`` while no twin is running.
         """
         endpoint = self.endpoint(environment)
-        key = (credential.fingerprint, endpoint)
+        key = (credential.fingerprint, environment, endpoint)
         if key not in self._gateways:
             self._gateways[key] = ApnsGateway(
                 credential=credential,
