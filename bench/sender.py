@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from handbell.apps.app import App
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.delivery.engine import Engine, Options
@@ -93,7 +92,7 @@ async def _send(system: System, engine: Engine, task: Task, order: Mapping[str, 
     given = dict(order)
     content = Notification.read(given.pop("content"))
     recipients = Recipients.read(given.pop("to"))
-    app: App = await _persist(asyncio.to_thread, system.apps.find, task.app)
+    app = await _persist(asyncio.to_thread, system.apps.find, task.app)
     options = Options.read(**given)
     acceptance, _ = await _persist(engine.accept, app, content, recipients, options)
     _tell(accepted=acceptance.id, is_former=acceptance.is_former)
