@@ -113,8 +113,9 @@ def test_one_key_at_once_from_many_threads_is_one_notification(scene: Scene) -> 
 
 def test_who_registers_or_leaves_meanwhile_disturbs_no_broadcast(scene: Scene) -> None:
     """Whoever was there and stayed is reached once; who left before their turn is not."""
-    number = WINDOW + 3000
+    number = 1500
     phones = scene.add_phones_at_once(number)
+    scene.set_rules(rate_limit="1000/s burst 100")
 
     async def scenario() -> None:
         async with scene.running() as engine:
