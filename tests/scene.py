@@ -49,6 +49,17 @@ class Scene:
         self.opened.append(system)
         return system
 
+    def second_app(self) -> "Scene":
+        """Return this scene for another app of another team, with a key and one phone."""
+        app = self.system.apps.add("TEAM654321", "com.sample.second", name="Second")
+        key = make_key(app.team_id)
+        self.system.apps.add_credential(app, key)
+        self.twin.add_key(key.team_id, key.key_id, key.public_key_pem)
+        self.twin.add_app(app.id, app.name)
+        phone = self.twin.add_phone(mail="second@example.com", app=app.id)
+        self.system.registry.register(app, "second@example.com", phone.token)
+        return Scene(self.system, self.twin, app, self.clock, self.task, self.home)
+
     def add_phones(
         self, number: int, *, zone: str | None = None, first: int = 0, side: str = "production"
     ) -> list[Phone]:

@@ -11,7 +11,6 @@ import pytest
 from tests.scene import Scene, open_scene
 
 from handbell.delivery.queue import LEASE_SECONDS
-from handbell.rehearsal import make_key
 
 MAIL = "user0@example.com"
 QUARTER = 15 * 60
@@ -256,7 +255,7 @@ def test_a_silent_token_among_many_delays_nobody(scene: Scene) -> None:
 
 def test_a_silent_app_delays_no_other_app(scene: Scene) -> None:
     """While the service answers nothing for one app, another app's send goes out at once."""
-    others = _second_app(scene)
+    others = scene.second_app()
     silent = scene.add_phones(60)
     for phone in silent:
         scene.twin.add_fault("silence", token=phone.token)
@@ -284,14 +283,3 @@ def _unfinished(scene: Scene) -> int:
     with scene.system.database.read() as connection:
         text = "SELECT count(*) FROM deliveries WHERE state IN ('queued', 'sending')"
         return int(connection.exec_driver_sql(text).scalar() or 0)
-
-
-def _second_app(scene: Scene) -> Scene:
-    app = scene.system.apps.add("TEAM654321", "com.sample.second", name="Second")
-    key = make_key(app.team_id)
-    scene.system.apps.add_credential(app, key)
-    scene.twin.add_key(key.team_id, key.key_id, key.public_key_pem)
-    scene.twin.add_app(app.id, app.name)
-    phone = scene.twin.add_phone(mail="second@example.com", app=app.id)
-    scene.system.registry.register(app, "second@example.com", phone.token)
-    return Scene(scene.system, scene.twin, app, scene.clock, scene.task, scene.home)

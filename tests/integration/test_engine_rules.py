@@ -14,7 +14,6 @@ from tests.scene import Scene, open_scene
 from handbell.creation.notification import Notification
 from handbell.delivery.worker import WINDOW
 from handbell.errors import NotificationError
-from handbell.rehearsal import make_key
 
 MAIL = "user0@example.com"
 EVERYBODY = {"everybody": True}
@@ -155,7 +154,7 @@ def test_the_circuit_of_one_app_is_not_anothers(scene: Scene) -> None:
     """While one app is stopped, another one of the same database sends."""
     scene.add_phones(30)
     _revoke(scene)
-    second = _second_app(scene)
+    second = scene.second_app()
 
     async def scenario() -> None:
         async with scene.running() as engine:
@@ -482,14 +481,3 @@ def _probe_at(scene: Scene) -> float:
 
 def _is_later(scene: Scene, probe_at: float) -> bool:
     return _probe_at(scene) > probe_at
-
-
-def _second_app(scene: Scene) -> Scene:
-    app = scene.system.apps.add("TEAM654321", "com.sample.second", name="Second")
-    key = make_key(app.team_id)
-    scene.system.apps.add_credential(app, key)
-    scene.twin.add_key(key.team_id, key.key_id, key.public_key_pem)
-    scene.twin.add_app(app.id, app.name)
-    phone = scene.twin.add_phone(mail="second@example.com", app=app.id)
-    scene.system.registry.register(app, "second@example.com", phone.token)
-    return Scene(scene.system, scene.twin, app, scene.clock, scene.task, scene.home)

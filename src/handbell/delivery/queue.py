@@ -658,17 +658,6 @@ class Queue:
                 .values(status="quarantined", reason=reason)
             )
 
-    def mails_of(self, session_ids: Sequence[int]) -> dict[int, str]:
-        """Return the mails of sessions, for telling."""
-        statement = (
-            select(sessions.c.id, users.c.mail)
-            .join_from(sessions, users, users.c.id == sessions.c.user_id)
-            .where(sessions.c.id.in_(session_ids))
-        )
-        with self._database.read() as connection:
-            named = statement.where(users.c.mail.is_not(None))
-            return {row[0]: row[1] for row in connection.execute(named)}
-
     def _milliseconds(self) -> int:
         return int(self._now() * 1000)
 
