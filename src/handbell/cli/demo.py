@@ -102,7 +102,7 @@ def _send(settings: "Settings", twin: "RunningTwin", phone: str, mail: str) -> S
     while time.monotonic() < until:
         for card in twin.phone(phone).cards:
             if card.apns_id == delivery.apns_id:
-                # The twin notes a request once it is dealt with, so the card may be older by a moment.
+                # The twin notes a request once it is dealt with, a moment after the card is shown.
                 accepted_at = min(card.shown_at, _accepted_at(twin, delivery))
                 return Shown(delivery=delivery, card=card, accepted_at=accepted_at)
         time.sleep(0.01)
