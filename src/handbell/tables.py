@@ -54,12 +54,21 @@ apps: Final = Table(
     Column("rate_limit", Text, nullable=True),
     # For recipients whose own time zone is not known.
     Column("time_zone", Text, nullable=True),
+    # How a device proves whose it is: by the back end's API key, a mailed link or a signed token.
+    Column("proof", Text, nullable=False, server_default=text("'key'")),
+    Column("identity_algorithm", Text, nullable=True),
+    # What checks the back end's tokens: a shared secret or a public key.
+    Column("sealed_identity_key", LargeBinary, nullable=True),
+    # For universal links: the domain that belongs to the app, and where to get the app.
+    Column("associated_domain", Text, nullable=True),
+    Column("store_url", Text, nullable=True),
     # The circuit: why sending stopped, and when it is tried again.
     Column("stopped_reason", Text, nullable=True),
     Column("stopped_detail", Text, nullable=True),
     _instant("stopped_at"),
     _instant("probe_at"),
     Column("probes", Integer, nullable=False, server_default=text("0")),
+    CheckConstraint("proof IN ('key', 'link', 'token')", name="proof"),
     UniqueConstraint("team_id", "bundle_id"),
 )
 
@@ -110,6 +119,8 @@ sessions: Final = Table(
     Column("device", Text, nullable=True),
     # The session id of the system this was imported from.
     Column("external_id", Text, nullable=True),
+    # SHA-256 of the secret by which the device speaks for this session.
+    Column("secret_digest", Text, nullable=True, unique=True),
     _instant("created_at", required=True),
     _instant("registered_at", required=True),
     _instant("accepted_at"),
@@ -301,6 +312,116 @@ webhook_calls: Final = Table(
         sqlite_where=text("finished_at IS NOT NULL"),
         postgresql_where=text("finished_at IS NOT NULL"),
     ),
+)
+
+proofs: Final = Table(
+    "proofs",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("session_id", _Id, ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False),
+    # SHA-256 of what the mailed link carries.
+    Column("digest", Text, nullable=False, unique=True),
+    _instant("created_at", required=True),
+    _instant("expires_at", required=True),
+    _instant("used_at"),
+    Index("ix_proofs_session_id", "session_id"),
+    Index("ix_proofs_expires_at", "expires_at"),
+)
+
+identity_tokens: Final = Table(
+    "identity_tokens",
+    metadata,
+    Column("app_id", _Id, ForeignKey("apps.id", ondelete="CASCADE"), primary_key=True),
+    # SHA-256 of a token that was used: it serves once.
+    Column("digest", Text, primary_key=True),
+    _instant("expires_at", required=True),
+    Index("ix_identity_tokens_expires_at", "expires_at"),
+    sqlite_with_rowid=False,
+)
+
+templates: Final = Table(
+    "templates",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("app_id", _Id, ForeignKey("apps.id", ondelete="CASCADE"), nullable=False),
+    Column("name", Text, nullable=False),
+    # JSON, as creation.template reads and writes it.
+    Column("content", Text, nullable=False),
+    _instant("created_at", required=True),
+    _instant("updated_at", required=True),
+    UniqueConstraint("app_id", "name"),
+)
+
+api_keys: Final = Table(
+    "api_keys",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    # The part of the key that is shown again.
+    Column("prefix", Text, nullable=False, unique=True),
+    # SHA-256 of the whole key: it is random, so a slow hash would win nothing.
+    Column("digest", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    # The names of the scopes, separated by commas.
+    Column("scopes", Text, nullable=False),
+    # NULL serves every app.
+    Column("app_id", _Id, ForeignKey("apps.id", ondelete="CASCADE"), nullable=True),
+    _instant("created_at", required=True),
+    _instant("used_at"),
+    _instant("revoked_at"),
+    Index("ix_api_keys_app_id", "app_id"),
+)
+
+operators: Final = Table(
+    "operators",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("mail", Text, nullable=False, unique=True),
+    # Argon2id, with its parameters.
+    Column("password", Text, nullable=False),
+    _instant("created_at", required=True),
+    _instant("signed_in_at"),
+)
+
+sign_ins: Final = Table(
+    "sign_ins",
+    metadata,
+    # SHA-256 of what the cookie carries.
+    Column("digest", Text, primary_key=True),
+    Column("operator_id", _Id, ForeignKey("operators.id", ondelete="CASCADE"), nullable=False),
+    _instant("created_at", required=True),
+    _instant("expires_at", required=True),
+    Index("ix_sign_ins_operator_id", "operator_id"),
+    Index("ix_sign_ins_expires_at", "expires_at"),
+    sqlite_with_rowid=False,
+)
+
+invitations: Final = Table(
+    "invitations",
+    metadata,
+    # SHA-256 of what the link carries; each makes one operator.
+    Column("digest", Text, primary_key=True),
+    # NULL lets whoever opens it name an address.
+    Column("mail", Text, nullable=True),
+    _instant("created_at", required=True),
+    _instant("expires_at", required=True),
+    _instant("used_at"),
+    sqlite_with_rowid=False,
+)
+
+audit: Final = Table(
+    "audit",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    _instant("at", required=True),
+    # Who: an operator's mail, the prefix of an API key, or the command line.
+    Column("actor", Text, nullable=False),
+    # What was done, as a stable name: key.add, session.close.
+    Column("action", Text, nullable=False),
+    # The app id in full, where an app is concerned.
+    Column("app", Text, nullable=True),
+    Column("subject", Text, nullable=False),
+    Column("detail", Text, nullable=True),
+    Index("ix_audit_at", "at"),
 )
 
 ADDRESSED: Final = 1 << 52

@@ -23,6 +23,14 @@ def upgrade() -> None:
     _create_shards()
     _create_webhooks()
     _create_webhook_calls()
+    _create_proofs()
+    _create_identity_tokens()
+    _create_templates()
+    _create_api_keys()
+    _create_operators()
+    _create_sign_ins()
+    _create_invitations()
+    _create_audit()
 
 
 def _create_apps() -> None:
@@ -38,11 +46,17 @@ def _create_apps() -> None:
         sa.Column("cap", sa.Text(), nullable=True),
         sa.Column("rate_limit", sa.Text(), nullable=True),
         sa.Column("time_zone", sa.Text(), nullable=True),
+        sa.Column("proof", sa.Text(), server_default=sa.text("'key'"), nullable=False),
+        sa.Column("identity_algorithm", sa.Text(), nullable=True),
+        sa.Column("sealed_identity_key", sa.LargeBinary(), nullable=True),
+        sa.Column("associated_domain", sa.Text(), nullable=True),
+        sa.Column("store_url", sa.Text(), nullable=True),
         sa.Column("stopped_reason", sa.Text(), nullable=True),
         sa.Column("stopped_detail", sa.Text(), nullable=True),
         sa.Column("stopped_at", sa.BigInteger(), nullable=True),
         sa.Column("probe_at", sa.BigInteger(), nullable=True),
         sa.Column("probes", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.CheckConstraint("proof IN ('key', 'link', 'token')", name=op.f("ck_apps_proof")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_apps")),
         sa.UniqueConstraint("team_id", "bundle_id", name=op.f("uq_apps_team_id_bundle_id")),
     )
@@ -127,6 +141,7 @@ def _create_sessions() -> None:
         sa.Column("time_zone", sa.Text(), nullable=True),
         sa.Column("device", sa.Text(), nullable=True),
         sa.Column("external_id", sa.Text(), nullable=True),
+        sa.Column("secret_digest", sa.Text(), nullable=True),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("registered_at", sa.BigInteger(), nullable=False),
         sa.Column("accepted_at", sa.BigInteger(), nullable=True),
@@ -146,6 +161,7 @@ def _create_sessions() -> None:
             ["user_id"], ["users.id"], name=op.f("fk_sessions_user_id"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_sessions")),
+        sa.UniqueConstraint("secret_digest", name=op.f("uq_sessions_secret_digest")),
     )
     op.create_index(
         "ix_sessions_app_id_status", "sessions", ["app_id", "status", "id"], unique=False
@@ -316,3 +332,138 @@ def _create_webhook_calls() -> None:
             sqlite_where=sa.text(f"{column} IS NOT NULL"),
             postgresql_where=sa.text(f"{column} IS NOT NULL"),
         )
+
+
+def _create_proofs() -> None:
+    op.create_table(
+        "proofs",
+        sa.Column("id", _ID, nullable=False),
+        sa.Column("session_id", _ID, nullable=False),
+        sa.Column("digest", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("expires_at", sa.BigInteger(), nullable=False),
+        sa.Column("used_at", sa.BigInteger(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["session_id"], ["sessions.id"], name=op.f("fk_proofs_session_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_proofs")),
+        sa.UniqueConstraint("digest", name=op.f("uq_proofs_digest")),
+    )
+    op.create_index("ix_proofs_session_id", "proofs", ["session_id"], unique=False)
+    op.create_index("ix_proofs_expires_at", "proofs", ["expires_at"], unique=False)
+
+
+def _create_identity_tokens() -> None:
+    op.create_table(
+        "identity_tokens",
+        sa.Column("app_id", _ID, nullable=False),
+        sa.Column("digest", sa.Text(), nullable=False),
+        sa.Column("expires_at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["app_id"], ["apps.id"], name=op.f("fk_identity_tokens_app_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("app_id", "digest", name=op.f("pk_identity_tokens")),
+        sqlite_with_rowid=False,
+    )
+    op.create_index(
+        "ix_identity_tokens_expires_at", "identity_tokens", ["expires_at"], unique=False
+    )
+
+
+def _create_templates() -> None:
+    op.create_table(
+        "templates",
+        sa.Column("id", _ID, nullable=False),
+        sa.Column("app_id", _ID, nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("content", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("updated_at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["app_id"], ["apps.id"], name=op.f("fk_templates_app_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_templates")),
+        sa.UniqueConstraint("app_id", "name", name=op.f("uq_templates_app_id_name")),
+    )
+
+
+def _create_api_keys() -> None:
+    op.create_table(
+        "api_keys",
+        sa.Column("id", _ID, nullable=False),
+        sa.Column("prefix", sa.Text(), nullable=False),
+        sa.Column("digest", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("scopes", sa.Text(), nullable=False),
+        sa.Column("app_id", _ID, nullable=True),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("used_at", sa.BigInteger(), nullable=True),
+        sa.Column("revoked_at", sa.BigInteger(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["app_id"], ["apps.id"], name=op.f("fk_api_keys_app_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_api_keys")),
+        sa.UniqueConstraint("prefix", name=op.f("uq_api_keys_prefix")),
+    )
+    op.create_index("ix_api_keys_app_id", "api_keys", ["app_id"], unique=False)
+
+
+def _create_operators() -> None:
+    op.create_table(
+        "operators",
+        sa.Column("id", _ID, nullable=False),
+        sa.Column("mail", sa.Text(), nullable=False),
+        sa.Column("password", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("signed_in_at", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_operators")),
+        sa.UniqueConstraint("mail", name=op.f("uq_operators_mail")),
+    )
+
+
+def _create_sign_ins() -> None:
+    op.create_table(
+        "sign_ins",
+        sa.Column("digest", sa.Text(), nullable=False),
+        sa.Column("operator_id", _ID, nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("expires_at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["operator_id"],
+            ["operators.id"],
+            name=op.f("fk_sign_ins_operator_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("digest", name=op.f("pk_sign_ins")),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("ix_sign_ins_operator_id", "sign_ins", ["operator_id"], unique=False)
+    op.create_index("ix_sign_ins_expires_at", "sign_ins", ["expires_at"], unique=False)
+
+
+def _create_invitations() -> None:
+    op.create_table(
+        "invitations",
+        sa.Column("digest", sa.Text(), nullable=False),
+        sa.Column("mail", sa.Text(), nullable=True),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("expires_at", sa.BigInteger(), nullable=False),
+        sa.Column("used_at", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("digest", name=op.f("pk_invitations")),
+        sqlite_with_rowid=False,
+    )
+
+
+def _create_audit() -> None:
+    op.create_table(
+        "audit",
+        sa.Column("id", _ID, nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("actor", sa.Text(), nullable=False),
+        sa.Column("action", sa.Text(), nullable=False),
+        sa.Column("app", sa.Text(), nullable=True),
+        sa.Column("subject", sa.Text(), nullable=False),
+        sa.Column("detail", sa.Text(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_audit")),
+    )
+    op.create_index("ix_audit_at", "audit", ["at"], unique=False)
