@@ -42,7 +42,7 @@ from .user import User
 _CHUNK: Final = 1000
 
 _SESSIONS: Final[Select[Any]] = select(
-    *(column for column in sessions.c if column.name != "app_id"),
+    *(column for column in sessions.c if column.name not in {"app_id", "secret_digest"}),
     users.c.mail,
 ).join_from(sessions, users, users.c.id == sessions.c.user_id)
 _ACTIVE: Final[Select[Any]] = select(
