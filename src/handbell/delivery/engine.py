@@ -8,7 +8,7 @@ next one finishes.
 import asyncio
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from time import time
@@ -26,15 +26,17 @@ from .campaign import Campaign
 from .delivery import Delivery, Target
 from .dispatch import Plan, resolve, some_targets
 from .events import NotificationAccepted
+from .ids import NO_ID
 from .outcome import meaning
 from .pruning import Pruner
 from .queue import BULK, NORMAL, URGENT
 from .response import Response
+from .sending import FindGateway
 from .store import Acceptance, Ledger, Order
 from .timing import SendAt, due_at, read_send_at
 from .webhook_sender import WebhookSender
 from .webhooks import WebhookOutbox
-from .worker import FindGateway, Worker
+from .worker import Worker
 
 LISTED_AT_MOST: Final = 100
 """How many deliveries a response names; beyond that they are counted."""
@@ -193,24 +195,37 @@ class Engine:
     ) -> tuple[Acceptance, list[str]]:
         """Store a send and return at once, with the warnings about who will not be reached."""
         options = options or Options()
-        plan, order = await asyncio.to_thread(
-            self._prepare, app, notification, recipients, options, key
-        )
+        reading = self.worker.releases.begin()
+        try:
+            plan, order = await asyncio.to_thread(
+                self._prepare, app, notification, recipients, options, key
+            )
+        except BaseException:
+            self.worker.releases.end(reading)
+            raise
         targets = None if recipients.everybody else plan.targets
         # A caller that gives up waiting must not leave behind what was stored and not begun.
-        storing = asyncio.create_task(self._store(app, order, targets, key))
+        storing = asyncio.create_task(self._store(app, order, targets, key, reading))
         self._storing.add(storing)
         storing.add_done_callback(self._storing.discard)
         return await asyncio.shield(storing), plan.warnings
 
     async def _store(
-        self, app: App, order: Order, targets: list[Target] | None, key: Any
+        self, app: App, order: Order, targets: list[Target] | None, key: Any, reading: int
+    ) -> Acceptance:
+        try:
+            return await self._store_order(app, order, targets, key, reading)
+        finally:
+            self.worker.releases.end(reading)
+
+    async def _store_order(
+        self, app: App, order: Order, targets: list[Target] | None, key: Any, reading: int
     ) -> Acceptance:
         worker = self.worker.id if self._starting is not None else None
         accept = self._ledger.accept
         acceptance = await asyncio.to_thread(accept, order, targets, worker=worker or None)
         if not acceptance.is_former:
-            await self._begin(app, order, acceptance, key)
+            await self._begin(app, order, acceptance, key, reading)
         return acceptance
 
     def _prepare(
@@ -224,7 +239,7 @@ class Engine:
         starts = self._now()
         if options.send_at is not None:
             starts = max(starts, due_at(options.send_at, None))
-        compose(notification, bundle_id=app.bundle_id, now=starts)
+        compose(notification, bundle_id=app.bundle_id, now=starts, notification_id=NO_ID)
         plan = self.plan(app, recipients, is_development=options.is_development)
         if not plan.targets and recipients.everybody:
             plan.warnings.append(f"Nobody has a device: {app.id} has no active session.")
@@ -265,7 +280,9 @@ class Engine:
         if problem is not None:
             raise problem
 
-    async def _begin(self, app: App, order: Order, acceptance: Acceptance, key: Any) -> None:
+    async def _begin(
+        self, app: App, order: Order, acceptance: Acceptance, key: Any, reading: int
+    ) -> None:
         targets = None if order.recipients.get("everybody") else len(acceptance.taken)
         if self.worker.hooks:
             self.worker.hooks.emit(
@@ -276,9 +293,19 @@ class Engine:
         if acceptance.taken:
             lane = self.worker.lane_of(app)
             row = await self.worker.read(self._ledger.row, acceptance.row)
-            self.worker.hand_over(Campaign.read(row, lane, key), acceptance.taken)
+            self.worker.hand_over(Campaign.read(row, lane, key), acceptance.taken, reading)
         else:
             self.worker.wake()
+
+    async def release(self, session_ids: Collection[int]) -> None:
+        """Send nothing more to sessions that were just closed or given to somebody else.
+
+        What this process has in hand for them ends as ``cancelled``. Returns when nothing of it is
+        on its way any more, so that whoever asked for the change may be told: nothing comes after.
+        Call it once the change is committed. What other processes have on the wire in that moment
+        they finish; what they read later goes by the change.
+        """
+        await self.worker.release(session_ids)
 
     async def cancel(self, app: App, notification_id: str) -> int:
         """Take back what is not sent yet, and return how many deliveries that caught.
@@ -303,7 +330,7 @@ class Engine:
                 fix="Send with collapse_id what may have to be replaced",
             )
         content = dataclasses.replace(notification, collapse_id=collapse_id)
-        compose(content, bundle_id=app.bundle_id, now=self._now())
+        compose(content, bundle_id=app.bundle_id, now=self._now(), notification_id=NO_ID)
         await self.start()
         await self.cancel(app, notification_id)
         # What was on its way got the former content, and is to get the new one.

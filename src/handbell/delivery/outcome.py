@@ -158,6 +158,18 @@ OWN_REASONS: Final = {
         "raise the cap with handbell app set, or send less often",
     ),
     "Cancelled": ("it was taken back before it was sent", "nothing"),
+    "SessionClosed": (
+        "its session was closed before it was sent",
+        "nothing: the device has logged out, or belongs to somebody else now",
+    ),
+    "SessionQuarantined": (
+        "its session was put in quarantine before it was sent",
+        "nothing to do: the session opens again when the app registers",
+    ),
+    "SessionPending": (
+        "its session has to be proven anew before anything is sent to it",
+        "nothing: the next one arrives once the device is proven to be that person's",
+    ),
     "Expired": ("its time was over before it could be sent", "send it with a longer time to live"),
     "Interrupted": ("sending was broken off before an answer came", _AGAIN),
     "ConnectionLost": (

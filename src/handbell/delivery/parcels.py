@@ -1,5 +1,6 @@
 """What a worker has in hand: pages of broadcasts, and parcels of pushes handed to a gateway."""
 
+import asyncio
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -38,16 +39,33 @@ class Broadcast:
 
 
 class Parcel:
-    """Pushes of one campaign to one environment, handed to a gateway together."""
+    """Pushes of one campaign to one environment, handed to a gateway together.
 
-    __slots__ = ("campaign", "environment", "is_plain", "items", "page", "sent", "started", "tried")
+    ``sent`` holds the numbers of plain successes that are not cut yet. ``reading`` is when its
+    sessions were read, as :class:`~handbell.delivery.releases.Releases` counts.
+    """
+
+    __slots__ = (
+        "_ended",
+        "_watched",
+        "campaign",
+        "environment",
+        "is_plain",
+        "items",
+        "page",
+        "reading",
+        "sent",
+        "started",
+        "tried",
+    )
 
     def __init__(
         self,
         campaign: Campaign,
         environment: str,
-        items: Mapping[int, Item],
+        items: dict[int, Item],
         started: float,
+        reading: int,
         *,
         page: Page | None = None,
         tried: Mapping[int, Tried] | None = None,
@@ -56,7 +74,45 @@ class Parcel:
         self.environment = environment
         self.items = items
         self.started = started
+        self.reading = reading
         self.page = page
         self.tried = tried or {}
         self.is_plain = page is not None and not self.tried
         self.sent: list[int] = []
+        self._ended: set[int] = set()
+        self._watched: dict[int, asyncio.Future[None]] = {}
+
+    def cut(self) -> list[int]:
+        """Return the plain successes since the last cut."""
+        sent, self.sent = self.sent, []
+        self._ended.update(sent)
+        return sent
+
+    def note_end(self, number: int) -> None:
+        """Note that a push was reported which is not a plain success."""
+        self._ended.add(number)
+        if (watched := self._watched.pop(number, None)) is not None:
+            _set(watched)
+
+    def is_out(self, number: int) -> bool:
+        """Return whether a push of the parcel was handed over and not reported yet."""
+        return number in self.items and number not in self._ended and number not in self.sent
+
+    def end_of(self, number: int) -> "asyncio.Future[None]":
+        """Return what is done when a push that is out has been reported."""
+        # From now on each end is looked at singly.
+        self.is_plain = False
+        if number not in self._watched:
+            self._watched[number] = asyncio.get_running_loop().create_future()
+        return self._watched[number]
+
+    def close(self) -> None:
+        """Note that the gateway has let go of all of it."""
+        for watched in self._watched.values():
+            _set(watched)
+        self._watched.clear()
+
+
+def _set(watched: "asyncio.Future[None]") -> None:
+    if not watched.done():
+        watched.set_result(None)

@@ -71,7 +71,11 @@ T = TypeVar("T")
 
 
 class Due(NamedTuple):
-    """One delivery that is due, as a worker needs it."""
+    """One delivery that is due, as a worker needs it.
+
+    ``status`` is the session's, ``closed`` for one that is gone; None where no session holds the
+    address, or where it was just seen to be active.
+    """
 
     notification: int
     number: int
@@ -83,6 +87,7 @@ class Due(NamedTuple):
     mail: str | None
     user_id: int | None
     time_zone: str | None
+    status: str | None = None
 
 
 class Listener(NamedTuple):
@@ -674,6 +679,7 @@ _DUE: Final = (
         users.c.mail,
         sessions.c.user_id,
         sessions.c.time_zone,
+        case((deliveries.c.number < ADDRESSED, func.coalesce(sessions.c.status, "closed"))),
     )
     .join_from(deliveries, sessions, sessions.c.id == deliveries.c.number, isouter=True)
     .outerjoin(users, users.c.id == sessions.c.user_id)

@@ -23,6 +23,7 @@ from .lane import Lane
 from .outcome import Decision, Doubt, Tried, decide
 from .parcels import Broadcast, Item, Page, Parcel
 from .queue import Batch, Ending, session_id
+from .releases import Releases
 from .retry import GiveUp, SendAgain, next_attempt
 from .rules import Stop
 
@@ -72,6 +73,7 @@ class Settlement:
         now: Callable[[], float],
         rng: Random,
         write_stop: Callable[[str, Stop | None], None],
+        releases: Releases,
     ) -> None:
         self.unwritten = 0
         self.reported = asyncio.Event()
@@ -80,6 +82,7 @@ class Settlement:
         self._now = now
         self._rng = rng
         self._write_stop = write_stop
+        self._releases = releases
         self._batch = Batch()
         self._events: list[Event] = []
         self._sent_parcels: list[Parcel] = []
@@ -105,6 +108,7 @@ class Settlement:
             parcel.sent.append(push.key)
             self.unwritten += 1
             return
+        parcel.note_end(push.key)
         item = parcel.items[push.key]
         tried = parcel.tried.get(push.key)
         decision = decide(outcome, parcel.environment, tried)
@@ -117,6 +121,7 @@ class Settlement:
             self._write_stop(lane.app.id, lane.stop)
         if decision.environment is not None:
             aside = Tried(parcel.environment, decision.reason or "")
+            self._releases.join(parcel.reading)
             self.astray.append(Astray(parcel, item, aside, decision.environment))
             self.reported.set()
         elif decision.doubt is Doubt.TOKEN and not lane.is_trusted:
@@ -294,8 +299,7 @@ class Settlement:
         return Cut(batch, events, number)
 
     def _cut_sent(self, parcel: Parcel, batch: Batch, events: list[Event]) -> None:
-        sent, parcel.sent = parcel.sent, []
-        campaign = parcel.campaign
+        sent, campaign = parcel.cut(), parcel.campaign
         campaign.lane.out -= len(sent)
         if parcel.page is not None:
             parcel.page.left -= len(sent)

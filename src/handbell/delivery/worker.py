@@ -9,23 +9,19 @@ refused holds one place of that window and nothing else.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from random import Random
 from time import time
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 from handbell.apps.app import App
-from handbell.errors import HandbellError, StorageError, TwinError
-from handbell.gateways.gateway import Gateway, Push
+from handbell.errors import HandbellError, StorageError
 
 from .campaign import Campaign
-from .delivery import GatewayName
 from .events import Hooks
-from .ids import apns_ids
 from .lane import FIRST_BATCH, Lane
-from .outcome import Decision, Tried
-from .parcels import Broadcast, Item, Page, Parcel
+from .parcels import Broadcast, Item, Page
 from .queue import (
     LEASE_SECONDS,
     NORMAL,
@@ -34,7 +30,9 @@ from .queue import (
     Listener,
     Queue,
 )
+from .releases import Releases
 from .rules import Stop
+from .sending import WITHOUT_SESSION, FindGateway, Sender
 from .settlement import Settlement
 from .timing import held_until
 
@@ -59,16 +57,6 @@ _CAMPAIGNS: Final = 500
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-
-class FindGateway(Protocol):
-    """Gives the way for an app to an environment, or raises the error that says why there is none.
-
-    ``key`` is the credential of a sender whose app is not in the registry, or None.
-    """
-
-    def __call__(self, app: App, key: Any, name: GatewayName, environment: str, /) -> Gateway:
-        """Return the gateway; the same one each time, so that connections are shared."""
 
 
 LoadCampaign = Callable[[int, Callable[[App], Lane]], Campaign | None]
@@ -98,20 +86,21 @@ class Worker:
         self.queue = queue
         self.id = 0
         self.in_flight = 0
-        self._find_gateway = find_gateway
         self._load = load
         self._now = now
+        self.releases = Releases()
         self._book = Settlement(
             hooks=self.hooks,
             now=now,
             rng=rng or Random(),  # noqa: S311 - jitter
             write_stop=self._write_stop,
+            releases=self.releases,
         )
+        self._sender = Sender(self._book, self.releases, find_gateway=find_gateway, now=now)
         self._window = window
         self._lanes: dict[str, Lane] = {}
         self._campaigns: dict[int, Campaign] = {}
         self._broadcasts: list[Broadcast] = []
-        self._ways: dict[tuple[str, str, str, str | None], tuple[Gateway, float]] = {}
         self._written = asyncio.Event()
         self._wake = asyncio.Event()
         self._sends: set[asyncio.Task[None]] = set()
@@ -178,11 +167,24 @@ class Worker:
         _, due_at = await self.read(self.queue.depth)
         return due_at is not None and due_at <= self._now() + _SOON_SECONDS
 
-    def hand_over(self, campaign: Campaign, items: Sequence[Due]) -> None:
-        """Send deliveries that were stored under this worker's name, without reading them back."""
+    def hand_over(self, campaign: Campaign, items: Sequence[Due], reading: int) -> None:
+        """Send deliveries that were stored under this worker's name, without reading them back.
+
+        ``reading`` was begun with ``releases`` before their sessions were read; it stays the
+        caller's to end.
+        """
         self._keep(campaign)
         self.in_flight += len(items)
-        self._spawn(self._send_items(campaign, items))
+        self._spawn(self._send_items(campaign, items, self.releases.join(reading)))
+
+    async def release(self, session_ids: Collection[int]) -> None:
+        """Send nothing more to sessions that were closed or given to others.
+
+        What this process has in hand for them ends as cancelled. Returns when nothing of it is on
+        its way any more: once the push service has answered what it was handed already. Call it
+        after the change was committed; what is read from then on goes by that.
+        """
+        await self._sender.release(session_ids)
 
     # Taking work
 
@@ -241,7 +243,15 @@ class Worker:
             await asyncio.wait_for(self._written.wait(), seconds)
 
     async def _take_due(self, level: int) -> bool:
-        due = await asyncio.to_thread(self.queue.claim_due, self.id, level, PAGE)
+        reading = self.releases.begin()
+        try:
+            due = await asyncio.to_thread(self.queue.claim_due, self.id, level, PAGE)
+            await self._begin_due(due, reading)
+        finally:
+            self.releases.end(reading)
+        return bool(due)
+
+    async def _begin_due(self, due: Sequence[Due], reading: int) -> None:
         by_notification: dict[int, list[Due]] = {}
         for one in due:
             by_notification.setdefault(one.notification, []).append(one)
@@ -254,8 +264,7 @@ class Worker:
                 continue
             if campaign is not None:
                 self.in_flight += len(items)
-                self._spawn(self._send_items(campaign, items))
-        return bool(due)
+                self._spawn(self._send_items(campaign, items, self.releases.join(reading)))
 
     def _postpone(self, items: Sequence[Due], error: Exception) -> None:
         """Hold what cannot be read, for a day; a wrong secret key may be the cause, and mended."""
@@ -306,8 +315,24 @@ class Worker:
             broadcast.ready_at = now + wait
             return
         read = partial(self.queue.page, is_development=campaign.is_development)
-        listeners = await self.read(read, shard, most)
-        broadcast.is_read = len(listeners) < most
+        reading = self.releases.begin()
+        try:
+            listeners = await self.read(read, shard, most)
+            self._begin_page(broadcast, campaign, listeners, reading, is_last=len(listeners) < most)
+        finally:
+            self.releases.end(reading)
+
+    def _begin_page(
+        self,
+        broadcast: Broadcast,
+        campaign: Campaign,
+        listeners: Sequence[Listener],
+        reading: int,
+        *,
+        is_last: bool,
+    ) -> None:
+        shard, lane = broadcast.shard, campaign.lane
+        broadcast.is_read = is_last
         shard.position = listeners[-1].number if listeners else shard.last
         page = Page(shard.position, len(listeners))
         broadcast.pages.append(page)
@@ -315,7 +340,7 @@ class Worker:
         if listeners:
             self.in_flight += len(listeners)
             lane.out += len(listeners)
-            self._spawn(self._send_page(campaign, listeners, page))
+            self._spawn(self._send_page(campaign, listeners, page, self.releases.join(reading)))
         else:
             lane.forgo_probe()
 
@@ -374,12 +399,19 @@ class Worker:
         if not task.cancelled() and task.exception() is not None:
             _log.error("A send broke off", exc_info=task.exception())
 
-    async def _send_items(self, campaign: Campaign, items: Sequence[Due]) -> None:
+    async def _send_items(self, campaign: Campaign, items: Sequence[Due], reading: int) -> None:
         """Send single deliveries that may go now; the others get a row that says until when."""
+        try:
+            lane = campaign.lane
+            lane.out += len(items)
+            await self._read_rules(lane)
+            ready = await self._admit(campaign, self._without_session(campaign, items))
+            await self._send_ready(campaign, ready, reading)
+        finally:
+            self.releases.end(reading)
+
+    async def _send_ready(self, campaign: Campaign, ready: Sequence[Item], reading: int) -> None:
         lane = campaign.lane
-        lane.out += len(items)
-        await self._read_rules(lane)
-        ready = await self._admit(campaign, items)
         while ready:
             now = self._now()
             if not lane.may_send(now):
@@ -391,76 +423,20 @@ class Worker:
                 self._book.hold_in_turn(campaign, ready, now + wait)
                 return
             part, ready = ready[:most], ready[most:]
-            self._spawn(self._send(campaign, part, None))
+            self._spawn(self._sender.send(campaign, part, None, self.releases.join(reading)))
             await self._proof(lane)
 
     async def _send_page(
-        self, campaign: Campaign, listeners: Sequence[Listener], page: Page
+        self, campaign: Campaign, listeners: Sequence[Listener], page: Page, reading: int
     ) -> None:
-        ready = await self._admit(campaign, listeners, page)
-        if ready:
-            await self._send(campaign, ready, page)
-        else:
-            campaign.lane.forgo_probe()
-
-    async def _send(self, campaign: Campaign, items: Sequence[Item], page: Page | None) -> None:
-        ways = {(item.gateway, item.environment) for item in items}
-        by_way = {
-            way: {
-                item.number: item
-                for item in items
-                if len(ways) == 1 or (item.gateway, item.environment) == way
-            }
-            for way in ways
-        }
-        loop = asyncio.get_running_loop()
-        await asyncio.gather(
-            *(
-                self._send_parcel(name, Parcel(campaign, environment, part, loop.time(), page=page))
-                for (name, environment), part in by_way.items()
-            )
-        )
-
-    async def _send_parcel(self, name: GatewayName, parcel: Parcel) -> None:
-        campaign = parcel.campaign
-        message, environment, name_of = campaign.message, parcel.environment, apns_ids(campaign.id)
-        pushes = [
-            Push(
-                number,
-                item.token,
-                environment,
-                name_of(number),
-                message,
-                name_of(number) if item.is_repeat else None,
-            )
-            for number, item in parcel.items.items()
-        ]
         try:
-            gateway = await self._gateway(campaign, name, parcel.environment)
-            await gateway.send(pushes, partial(self._book.report, parcel))
-        except HandbellError as error:
-            # A gateway raises before anything is sent, or not at all.
-            self._note_no_way(parcel, error)
-
-    async def _gateway(self, campaign: Campaign, name: GatewayName, environment: str) -> Gateway:
-        app, key = campaign.lane.app, campaign.key
-        place = (app.id, name, environment, None if key is None else key.fingerprint)
-        gateway, until = self._ways.get(place, (None, 0.0))
-        if gateway is None or self._now() > until:
-            gateway = await asyncio.to_thread(self._find_gateway, app, key, name, environment)
-            self._ways[place] = (gateway, self._now() + RULES_SECONDS)
-        return gateway
-
-    def _note_no_way(self, parcel: Parcel, error: HandbellError) -> None:
-        reason = "TwinNotRunning" if isinstance(error, TwinError) else "NoCredential"
-        for number, item in parcel.items.items():
-            tried = parcel.tried.get(number)
-            if tried is not None:
-                # The other environment cannot be asked: the first answer stands, and proves nothing
-                decision = Decision("failed", reason=tried.reason, detail=error.what)
+            ready = await self._admit(campaign, listeners, page)
+            if ready:
+                await self._sender.send(campaign, ready, page, self.releases.join(reading))
             else:
-                decision = Decision("held", reason=reason, detail=error.what)
-            self._book.settle(parcel, item, decision)
+                campaign.lane.forgo_probe()
+        finally:
+            self.releases.end(reading)
 
     # What may go now
 
@@ -475,6 +451,16 @@ class Worker:
             until = self._now() + _DISABLED_SECONDS
             self._book.hold_all(campaign, items, "Interrupted", until, page)
             return []
+
+    def _without_session(self, campaign: Campaign, items: Sequence[Due]) -> Sequence[Due]:
+        """Return the deliveries whose session still takes something; the others are over."""
+        reasons = [WITHOUT_SESSION.get(item.status) for item in items]
+        if not any(reasons):
+            return items
+        for item, reason in zip(items, reasons, strict=True):
+            if reason is not None:
+                self._book.end(campaign, item, None, "cancelled", reason)
+        return [item for item, reason in zip(items, reasons, strict=True) if reason is None]
 
     async def _sort(
         self, campaign: Campaign, items: Sequence[Item], page: Page | None
@@ -537,7 +523,7 @@ class Worker:
                 await asyncio.sleep(_FLUSH_SECONDS)
             self._book.reported.clear()
             self._book.judge_doubtful()
-            self._send_astray()
+            self._spawn_astray()
             await self._flush()
 
     async def _flush(self) -> None:
@@ -551,25 +537,13 @@ class Worker:
         for event in events:
             self.hooks.emit(event)
 
+    def _spawn_astray(self) -> None:
+        astray, self._book.astray = self._book.astray, []
+        for parcel in self._sender.readdress(astray):
+            self._spawn(self._sender.send_parcel("apns", parcel))
+
     def _write_stop(self, app_id: str, stop: Stop | None) -> None:
         self._spawn(asyncio.to_thread(self.queue.write_stop, app_id, stop))
-
-    def _send_astray(self) -> None:
-        astray, self._book.astray = self._book.astray, []
-        groups: dict[tuple[Parcel, str], list[tuple[Item, Tried]]] = {}
-        for parcel, item, tried, environment in astray:
-            groups.setdefault((parcel, environment), []).append((item, tried))
-        loop = asyncio.get_running_loop()
-        for (parcel, environment), members in groups.items():
-            again = Parcel(
-                parcel.campaign,
-                environment,
-                {item.number: item for item, _ in members},
-                loop.time(),
-                page=parcel.page,
-                tried={item.number: tried for item, tried in members},
-            )
-            self._spawn(self._send_parcel("apns", again))
 
     async def _beat(self) -> None:
         while True:

@@ -1,0 +1,188 @@
+"""From deliveries to gateways: parcels go out, and what is on its way is known."""
+
+import asyncio
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
+from typing import Any, Final, Protocol
+
+from handbell.apps.app import App
+from handbell.errors import HandbellError, TwinError
+from handbell.gateways.gateway import Gateway, Push
+
+from .campaign import Campaign
+from .delivery import GatewayName
+from .ids import apns_ids
+from .outcome import Decision, Tried
+from .parcels import Item, Page, Parcel
+from .releases import Releases
+from .settlement import Astray, Settlement
+
+WAY_SECONDS: Final = 5.0
+"""How long a gateway is used before it is asked anew which one it is."""
+
+WITHOUT_SESSION: Final[Mapping[str | None, str]] = MappingProxyType(
+    {
+        "closed": "SessionClosed",
+        "quarantined": "SessionQuarantined",
+        "pending": "SessionPending",
+    }
+)
+"""Why a delivery ends whose session does not take anything any more, by the session's status."""
+
+
+class FindGateway(Protocol):
+    """Gives the way for an app to an environment, or raises the error that says why there is none.
+
+    ``key`` is the credential of a sender whose app is not in the registry, or None.
+    """
+
+    def __call__(self, app: App, key: Any, name: GatewayName, environment: str, /) -> Gateway:
+        """Return the gateway; the same one each time, so that connections are shared."""
+
+
+class Sender:
+    """Hands parcels to the gateways; belongs to one worker and its event loop.
+
+    Their ends go to ``book``. What ``releases`` says of a session counts until the last moment
+    before its push is handed over.
+    """
+
+    def __init__(
+        self,
+        book: Settlement,
+        releases: Releases,
+        *,
+        find_gateway: FindGateway,
+        now: Callable[[], float],
+    ) -> None:
+        self._book = book
+        self._releases = releases
+        self._find_gateway = find_gateway
+        self._now = now
+        self._ways: dict[tuple[str, str, str, str | None], tuple[Gateway, float]] = {}
+        self._out: set[Parcel] = set()
+
+    async def send(
+        self, campaign: Campaign, items: Sequence[Item], page: Page | None, reading: int
+    ) -> None:
+        """Send deliveries, and return when each was reported. Ends ``reading``."""
+        try:
+            await asyncio.gather(
+                *(
+                    self._send_parcel(name, parcel)
+                    for name, parcel in _parcels(campaign, items, page, reading)
+                )
+            )
+        finally:
+            self._releases.end(reading)
+
+    async def send_parcel(self, name: GatewayName, parcel: Parcel) -> None:
+        """Send a parcel that stands for itself, and return when each was reported."""
+        try:
+            await self._send_parcel(name, parcel)
+        finally:
+            self._releases.end(parcel.reading)
+
+    async def _send_parcel(self, name: GatewayName, parcel: Parcel) -> None:
+        try:
+            gateway = await self._gateway(parcel.campaign, name, parcel.environment)
+            if self._releases.concern(parcel.reading):
+                self._drop_released(parcel)
+            self._out.add(parcel)
+            # From the look at the releases to the gateway's own list nothing else has its turn.
+            await gateway.send(_pushes(parcel), partial(self._book.report, parcel))
+        except HandbellError as error:
+            # A gateway raises before anything is sent, or not at all.
+            self._note_no_way(parcel, error)
+        finally:
+            self._out.discard(parcel)
+            parcel.close()
+
+    def _drop_released(self, parcel: Parcel) -> None:
+        is_stale = partial(self._releases.is_stale, parcel.reading)
+        gone = [item for number, item in parcel.items.items() if is_stale(number)]
+        for item in gone:
+            del parcel.items[item.number]
+            self._book.end(parcel.campaign, item, parcel.page, "cancelled", "SessionClosed")
+
+    def readdress(self, astray: Sequence[Astray]) -> Iterator[Parcel]:
+        """Yield parcels of what the other environment is to be asked about."""
+        groups: dict[tuple[Parcel, str], list[tuple[Item, Tried]]] = {}
+        for parcel, item, tried, environment in astray:
+            groups.setdefault((parcel, environment), []).append((item, tried))
+        loop = asyncio.get_running_loop()
+        for (parcel, environment), members in groups.items():
+            reading = self._releases.join(parcel.reading)
+            for _ in members:
+                self._releases.end(reading)
+            yield Parcel(
+                parcel.campaign,
+                environment,
+                {item.number: item for item, _ in members},
+                loop.time(),
+                reading,
+                page=parcel.page,
+                tried={item.number: tried for item, tried in members},
+            )
+
+    async def _gateway(self, campaign: Campaign, name: GatewayName, environment: str) -> Gateway:
+        app, key = campaign.lane.app, campaign.key
+        place = (app.id, name, environment, None if key is None else key.fingerprint)
+        gateway, until = self._ways.get(place, (None, 0.0))
+        if gateway is None or self._now() > until:
+            gateway = await asyncio.to_thread(self._find_gateway, app, key, name, environment)
+            self._ways[place] = (gateway, self._now() + WAY_SECONDS)
+        return gateway
+
+    def _note_no_way(self, parcel: Parcel, error: HandbellError) -> None:
+        reason = "TwinNotRunning" if isinstance(error, TwinError) else "NoCredential"
+        for number, item in parcel.items.items():
+            tried = parcel.tried.get(number)
+            if tried is not None:
+                # The other environment cannot be asked: the first answer stands, and proves nothing
+                decision = Decision("failed", reason=tried.reason, detail=error.what)
+            else:
+                decision = Decision("held", reason=reason, detail=error.what)
+            self._book.settle(parcel, item, decision)
+
+    async def release(self, session_ids: Collection[int]) -> None:
+        """See :meth:`handbell.delivery.worker.Worker.release`."""
+        self._releases.add(session_ids)
+        ends = [
+            parcel.end_of(number)
+            for parcel in self._out
+            for number in session_ids
+            if parcel.is_out(number)
+        ]
+        await asyncio.gather(*ends)
+
+
+def _parcels(
+    campaign: Campaign, items: Sequence[Item], page: Page | None, reading: int
+) -> Iterator[tuple[GatewayName, Parcel]]:
+    ways = {(item.gateway, item.environment) for item in items}
+    started = asyncio.get_running_loop().time()
+    for name, environment in ways:
+        part = {
+            item.number: item
+            for item in items
+            if len(ways) == 1 or (item.gateway, item.environment) == (name, environment)
+        }
+        yield name, Parcel(campaign, environment, part, started, reading, page=page)
+
+
+def _pushes(parcel: Parcel) -> list[Push]:
+    campaign, environment = parcel.campaign, parcel.environment
+    message, name_of = campaign.message, apns_ids(campaign.id)
+    return [
+        Push(
+            number,
+            item.token,
+            environment,
+            name_of(number),
+            message,
+            name_of(number) if item.is_repeat else None,
+        )
+        for number, item in parcel.items.items()
+    ]

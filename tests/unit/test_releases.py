@@ -1,0 +1,56 @@
+"""What is remembered of sessions that were taken back while deliveries to them were in hand."""
+
+from handbell.delivery.releases import Releases
+
+
+def test_what_was_read_before_a_release_is_stale() -> None:
+    """A reading that began before a session was released is wrong about it, and about no other."""
+    releases = Releases()
+    reading = releases.begin()
+    assert not releases.concern(reading)
+    releases.add([7])
+    assert releases.concern(reading)
+    assert releases.is_stale(reading, 7)
+    assert not releases.is_stale(reading, 8)
+
+
+def test_what_was_read_after_a_release_is_not() -> None:
+    """A session that came back is read anew and is served."""
+    releases = Releases()
+    earlier = releases.begin()
+    releases.add([7])
+    later = releases.begin()
+    assert releases.is_stale(earlier, 7)
+    assert not releases.is_stale(later, 7)
+    releases.add([7])
+    assert releases.is_stale(later, 7)
+
+
+def test_nothing_is_kept_that_nobody_could_miss() -> None:
+    """Sessions are forgotten as soon as no older reading is held, so memory stays flat."""
+    releases = Releases()
+    releases.add(range(1000))
+    assert len(releases) == 0
+    first = releases.begin()
+    releases.add([1])
+    second = releases.begin()
+    releases.add([2])
+    assert len(releases) == 2
+    releases.end(first)
+    assert not releases.is_stale(second, 1)
+    assert releases.is_stale(second, 2)
+    assert len(releases) == 1
+    releases.end(second)
+    assert len(releases) == 0
+
+
+def test_a_reading_lasts_until_each_of_its_holders_let_go() -> None:
+    """A page that was split in two is watched until both parts are on the wire."""
+    releases = Releases()
+    reading = releases.begin()
+    assert releases.join(reading) == reading
+    releases.end(reading)
+    releases.add([7])
+    assert releases.is_stale(reading, 7)
+    releases.end(reading)
+    assert len(releases) == 0
