@@ -15,6 +15,8 @@
     │   └── MissingCredentialError
     ├── RegistryError           a user or a session cannot be found or written as asked
     ├── WebhookError            a webhook cannot be read, written or called as asked
+    ├── OperatorError           an operator or a password cannot be used as asked
+    │   └── InvitationError
     ├── IdempotencyError        a key for a repeat was used for something else
     ├── StorageError            the database or the home folder cannot be used
     │   ├── DatabaseLockedError
@@ -141,6 +143,20 @@ class WebhookError(HandbellError):
 
     code = "webhook-invalid"
     status = 422
+
+
+class OperatorError(HandbellError):
+    """An operator or a password cannot be used as asked."""
+
+    code = "operator-invalid"
+    status = 422
+
+
+class InvitationError(OperatorError):
+    """An invitation was used already, was taken back, or is too old."""
+
+    code = "invitation-used"
+    status = 410
 
 
 class IdempotencyError(HandbellError):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from pathlib import Path
 from time import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from handbell.apps.app import App
 from handbell.apps.checkup import Finding, check_credentials
@@ -41,6 +41,9 @@ from handbell.gateways.simulator import SimulatorGateway
 from handbell.registry.store import Registry
 from handbell.settings import Settings
 from handbell.twin.address import read_address
+
+if TYPE_CHECKING:
+    from handbell.access.operators import OperatorStore
 
 Credential = AuthKey | Certificate
 ENVIRONMENTS: Final = ("production", "development", "twin")
@@ -82,6 +85,13 @@ class System:
     def registry(self) -> Registry:
         """Users and sessions."""
         return Registry(self.database, now=self.now)
+
+    @cached_property
+    def operators(self) -> "OperatorStore":
+        """Who signs in to the console."""
+        from handbell.access.operators import OperatorStore  # noqa: PLC0415 - of the extra `server`
+
+        return OperatorStore(self.database, now=self.now)
 
     @cached_property
     def ledger(self) -> Ledger:

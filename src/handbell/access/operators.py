@@ -1,0 +1,370 @@
+"""Operators: who signs in to the console, their passwords, invitations and sign-ins.
+
+What a cookie or a link carries is random and stored as its SHA-256 only: the database opens
+nothing.
+"""
+
+import hashlib
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Connection, Select, delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from handbell._mail import fold_mail, read_mail
+from handbell.database import Database
+from handbell.errors import InvitationError, OperatorError
+from handbell.tables import invitations, operators, sign_ins
+
+from .passwords import Passwords, check_password
+
+INVITATION_HOURS: Final = 24
+"""For how long the link of an invitation works."""
+
+_SECRET_BYTES: Final = 32
+_HOUR: Final = 3_600_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operator:
+    """A person who signs in to the console. Instants are in UNIX milliseconds."""
+
+    id: int
+    mail: str
+    created_at: int
+    signed_in_at: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignIn:
+    """Who is signed in, and until when whatever they do; instants are in UNIX milliseconds."""
+
+    operator: Operator
+    created_at: int
+    expires_at: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invitation:
+    """A link that makes one operator; ``mail`` is None where its reader names the address.
+
+    ``id`` names it in lists and opens nothing. Instants are in UNIX milliseconds.
+    """
+
+    id: str
+    mail: str | None
+    created_at: int
+    expires_at: int
+
+
+# Within the class `list` is its method.
+_Operators = list[Operator]
+_Invitations = list[Invitation]
+
+
+class OperatorStore:
+    """The operators of this Handbell. ``now`` returns UNIX seconds."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        passwords: Passwords | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._database = database
+        self._passwords = passwords or Passwords()
+        self._now = now
+
+    # Operators
+
+    def add(self, mail: str, password: str) -> Operator:
+        """Add an operator and return it.
+
+        Raises :class:`~handbell.errors.OperatorError` for a mail that is none or is there already,
+        and for a password that is easily guessed.
+        """
+        mail = _mail(mail)
+        hashed = self._hashed(password, mail)
+        with self._database.write() as connection:
+            return self._added(connection, mail, hashed)
+
+    def list(self) -> _Operators:
+        """Return every operator, sorted by mail."""
+        with self._database.read() as connection:
+            return [_operator(row) for row in connection.execute(_OPERATORS)]
+
+    def find(self, mail: str) -> Operator:
+        """Return an operator. Raises :class:`~handbell.errors.OperatorError` if there is none."""
+        with self._database.read() as connection:
+            row = connection.execute(_OPERATORS.where(operators.c.mail == fold_mail(mail))).first()
+        if row is None:
+            raise _unknown(mail)
+        return _operator(row)
+
+    def remove(self, mail: str) -> None:
+        """Remove an operator and end all of their sign-ins.
+
+        Raises :class:`~handbell.errors.OperatorError` if there is none.
+        """
+        statement = delete(operators).where(operators.c.mail == fold_mail(mail))
+        with self._database.write() as connection:
+            if not connection.execute(statement).rowcount:
+                raise _unknown(mail)
+
+    def set_password(self, operator: Operator, password: str) -> None:
+        """Give an operator another password and end all of their sign-ins.
+
+        Raises :class:`~handbell.errors.OperatorError` for one that is easily guessed.
+        """
+        hashed = self._hashed(password, operator.mail)
+        with self._database.write() as connection:
+            _set_hash(connection, operator.id, hashed)
+            connection.execute(delete(sign_ins).where(sign_ins.c.operator_id == operator.id))
+
+    def check(self, mail: str, password: str) -> Operator | None:
+        """Return the operator whose mail and password these are, or None.
+
+        It takes as long for a mail that nobody has. A hash made with older parameters is renewed.
+        """
+        statement = select(operators).where(operators.c.mail == fold_mail(mail[:320]))
+        with self._database.read() as connection:
+            row = connection.execute(statement).first()
+        stored = None if row is None else row.password
+        if not self._passwords.fits(password, stored) or row is None:
+            return None
+        if self._passwords.is_outdated(row.password):
+            renewed = self._passwords.hash(password)
+            with self._database.write() as connection:
+                _set_hash(connection, row.id, renewed)
+        return _operator(row)
+
+    # Sign-ins
+
+    def sign_in(self, operator: Operator, *, hours: float) -> str:
+        """Begin a sign-in that ends after ``hours``, and return what its cookie carries."""
+        secret = _secret()
+        now = self._milliseconds()
+        values = {
+            "digest": _digest(secret),
+            "operator_id": operator.id,
+            "created_at": now,
+            "expires_at": now + int(hours * _HOUR),
+        }
+        with self._database.write() as connection:
+            connection.execute(delete(sign_ins).where(sign_ins.c.expires_at <= now))
+            try:
+                connection.execute(insert(sign_ins).values(values))
+            except IntegrityError:
+                raise _unknown(operator.mail) from None
+            connection.execute(
+                update(operators).where(operators.c.id == operator.id).values(signed_in_at=now)
+            )
+        return secret
+
+    def signed_in(self, secret: str) -> SignIn | None:
+        """Return whose cookie this is, or None where it is nobody's or its time is over."""
+        statement = (
+            select(
+                *_OPERATOR_COLUMNS,
+                sign_ins.c.created_at.label("began_at"),
+                sign_ins.c.expires_at,
+            )
+            .join_from(sign_ins, operators)
+            .where(
+                sign_ins.c.digest == _digest(secret), sign_ins.c.expires_at > self._milliseconds()
+            )
+        )
+        with self._database.read() as connection:
+            row = connection.execute(statement).first()
+        if row is None:
+            return None
+        return SignIn(operator=_operator(row), created_at=row.began_at, expires_at=row.expires_at)
+
+    def sign_out(self, secret: str) -> None:
+        """End one sign-in."""
+        with self._database.write() as connection:
+            connection.execute(delete(sign_ins).where(sign_ins.c.digest == _digest(secret)))
+
+    def sign_out_everywhere(self, operator: Operator) -> int:
+        """End every sign-in of an operator and return how many there were."""
+        with self._database.write() as connection:
+            statement = delete(sign_ins).where(sign_ins.c.operator_id == operator.id)
+            return connection.execute(statement).rowcount
+
+    def count_sign_ins(self) -> dict[int, int]:
+        """Return how often each operator is signed in now, by the operator's id."""
+        statement = (
+            select(sign_ins.c.operator_id, func.count())
+            .where(sign_ins.c.expires_at > self._milliseconds())
+            .group_by(sign_ins.c.operator_id)
+        )
+        with self._database.read() as connection:
+            return {row[0]: row[1] for row in connection.execute(statement)}
+
+    # Invitations
+
+    def invite(self, mail: str | None = None) -> str:
+        """Return the secret of a link that makes one operator within 24 hours.
+
+        Without ``mail`` whoever opens it names an address. Raises
+        :class:`~handbell.errors.OperatorError` for a mail that is none or is an operator's already.
+        """
+        folded = None if mail is None else _mail(mail)
+        secret = _secret()
+        now = self._milliseconds()
+        values = {
+            "digest": _digest(secret),
+            "mail": folded,
+            "created_at": now,
+            "expires_at": now + INVITATION_HOURS * _HOUR,
+        }
+        with self._database.write() as connection:
+            if folded is not None and _is_known(connection, folded):
+                raise _exists(folded)
+            connection.execute(delete(invitations).where(invitations.c.expires_at <= now))
+            connection.execute(insert(invitations).values(values))
+        return secret
+
+    def invitation(self, secret: str) -> Invitation:
+        """Return the invitation of a link.
+
+        Raises :class:`~handbell.errors.InvitationError` when it was used or its time is over.
+        """
+        with self._database.read() as connection:
+            return self._open(connection, secret)
+
+    def invitations(self) -> _Invitations:
+        """Return the invitations that are still open, the newest first."""
+        statement = (
+            select(invitations)
+            .where(self._is_open())
+            .order_by(invitations.c.created_at.desc(), invitations.c.digest)
+        )
+        with self._database.read() as connection:
+            return [_invitation(row) for row in connection.execute(statement)]
+
+    def accept(self, secret: str, mail: str, password: str) -> Operator:
+        """Make the operator that a link invites; the link has served its time then.
+
+        ``mail`` counts only where the invitation names none. Raises
+        :class:`~handbell.errors.InvitationError` when it was used or its time is over, and
+        :class:`~handbell.errors.OperatorError` as :meth:`add` does; the link can be used again
+        then.
+        """
+        invited = self.invitation(secret)
+        mail = invited.mail or _mail(mail)
+        hashed = self._hashed(password, mail)
+        statement = (
+            update(invitations)
+            .where(invitations.c.digest == invited.id, self._is_open())
+            .values(used_at=self._milliseconds())
+        )
+        with self._database.write() as connection:
+            if not connection.execute(statement).rowcount:
+                raise _used()
+            return self._added(connection, mail, hashed)
+
+    def withdraw(self, invitation_id: str) -> bool:
+        """Take an invitation back by its id, and say whether it was open."""
+        statement = delete(invitations).where(
+            invitations.c.digest == invitation_id, self._is_open()
+        )
+        with self._database.write() as connection:
+            return connection.execute(statement).rowcount > 0
+
+    def _open(self, connection: Connection, secret: str) -> Invitation:
+        statement = select(invitations).where(
+            invitations.c.digest == _digest(secret), self._is_open()
+        )
+        row = connection.execute(statement).first()
+        if row is None:
+            raise _used()
+        return _invitation(row)
+
+    def _is_open(self) -> Any:
+        return invitations.c.used_at.is_(None) & (invitations.c.expires_at > self._milliseconds())
+
+    def _added(self, connection: Connection, mail: str, hashed: str) -> Operator:
+        if _is_known(connection, mail):
+            raise _exists(mail)
+        values = {"mail": mail, "password": hashed, "created_at": self._milliseconds()}
+        connection.execute(insert(operators).values(values))
+        return _operator(connection.execute(_OPERATORS.where(operators.c.mail == mail)).one())
+
+    def _hashed(self, password: str, mail: str) -> str:
+        check_password(password, mail=mail)
+        return self._passwords.hash(password)
+
+    def _milliseconds(self) -> int:
+        return int(self._now() * 1000)
+
+
+_OPERATOR_COLUMNS: Final = (
+    operators.c.id,
+    operators.c.mail,
+    operators.c.created_at,
+    operators.c.signed_in_at,
+)
+_OPERATORS: Final[Select[Any]] = select(*_OPERATOR_COLUMNS).order_by(operators.c.mail)
+
+
+def _operator(row: Any) -> Operator:
+    return Operator(
+        id=row.id, mail=row.mail, created_at=row.created_at, signed_in_at=row.signed_in_at
+    )
+
+
+def _invitation(row: Any) -> Invitation:
+    return Invitation(
+        id=row.digest, mail=row.mail, created_at=row.created_at, expires_at=row.expires_at
+    )
+
+
+def _is_known(connection: Connection, mail: str) -> bool:
+    statement = select(operators.c.id).where(operators.c.mail == mail)
+    return connection.scalar(statement) is not None
+
+
+def _set_hash(connection: Connection, operator_id: int, hashed: str) -> None:
+    statement = update(operators).where(operators.c.id == operator_id).values(password=hashed)
+    connection.execute(statement)
+
+
+def _secret() -> str:
+    return secrets.token_urlsafe(_SECRET_BYTES)
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode(errors="replace")).hexdigest()
+
+
+def _mail(text: str) -> str:
+    try:
+        return read_mail(text)
+    except ValueError as error:
+        raise OperatorError(
+            f"{text[:100]!r} is not a mail address: {error}",
+            fix="Name the operator by a mail address",
+        ) from None
+
+
+def _exists(mail: str) -> OperatorError:
+    return OperatorError(
+        f"{mail} is an operator already", fix="Sign in with this address, or name another one"
+    )
+
+
+def _unknown(mail: str) -> OperatorError:
+    return OperatorError(f"There is no operator {mail[:100]!r}", fix="See: handbell operator list")
+
+
+def _used() -> InvitationError:
+    return InvitationError(
+        "This invitation was used already, was taken back, or is older than "
+        f"{INVITATION_HOURS} hours",
+        fix="Ask an operator for a new one, or run on the server: handbell operator add",
+    )
