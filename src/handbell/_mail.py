@@ -1,9 +1,21 @@
 """Mail addresses in the one form in which they are stored and compared."""
 
+import re
 import unicodedata
 from functools import lru_cache
+from typing import Final
 
 _PARENT = ".example"
+
+# What nearly every address looks like. Of these the validator refuses none, and it takes forty
+# times as long to say so; whatever is longer, stranger or reserved is left to it.
+_ORDINARY: Final = re.compile(
+    r"(?=[^@]{1,64}@)(?!.{250})(?!.*--)"
+    r"[a-z0-9_+-]+(?:\.[a-z0-9_+-]+)*@"
+    r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+(?!(?:arpa|invalid|local|localhost|onion|test)$)"
+    r"[a-z]{2,63}",
+    re.ASCII,
+)
 
 
 def read_mail(text: str) -> str:
@@ -14,6 +26,8 @@ def read_mail(text: str) -> str:
     Raises :class:`ValueError` with the reason when the text is not a mail address.
     """
     text = text.strip()
+    if _ORDINARY.fullmatch(ordinary := text.lower()) and text.isascii():
+        return ordinary
     if _is_special(text):
         return _fold(_validated(text + _PARENT).removesuffix(_PARENT))
     return _fold(_validated(text))
