@@ -184,7 +184,7 @@ def test_a_dry_run_shows_the_request_and_sends_nothing(ready: Shell) -> None:
     assert "apns-topic: com.sample.myapp" in out
     assert "apns-push-type: alert" in out
     assert "apns-expiration: 0" in out
-    assert '{"aps":{"alert":{"title":"Hello"}}}' in out
+    assert '{"aps":{"alert":{"title":"Hello"}},"handbell":"000000000000000"}' in out
 
 
 def test_nobody_reached_is_exit_code_1(ready: Shell) -> None:
@@ -201,7 +201,7 @@ def test_nobody_reached_is_exit_code_1(ready: Shell) -> None:
         (("send", "--title", "x"), ["No recipients", "--all"]),
         (("send", "test@4d.com", "--title", ""), ["title"]),
         (("send", "test@4d.com"), ["--title"]),
-        (("send", "test@4d.com", "--title", "x", "--body", "x" * 5000), ["945 more", "4,096"]),
+        (("send", "test@4d.com", "--title", "x", "--body", "x" * 5000), ["974 more", "4,096"]),
         (("send", "test@4d.com", "--title", "x", "--body", "é🔔" * 680), ["4,096"]),
         (("send", "test@4d.com", "--title", "x", "--app", "nowhere"), ["nowhere"]),
         (("send", "test@4d.com", "--title", "x", "--file", "/nowhere.json"), ["/nowhere.json"]),

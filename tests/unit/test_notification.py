@@ -346,7 +346,9 @@ JSON_VALUES = st.recursive(
     ),
     max_leaves=6,
 )
-INFO = st.dictionaries(st.text().filter(lambda key: key not in ("aps", "data", "url")), JSON_VALUES)
+INFO = st.dictionaries(
+    st.text().filter(lambda key: key not in ("aps", "data", "handbell", "url")), JSON_VALUES
+)
 NOTIFICATIONS = st.builds(
     Notification,
     title=TEXTS,

@@ -348,6 +348,13 @@ def test_bytes_are_compact_utf_8() -> None:
     assert composed(body="Hé 🔔").payload == '{"aps":{"alert":{"body":"Hé 🔔"}}}'.encode()
 
 
+def test_a_notification_that_has_an_id_tells_it_to_the_device() -> None:
+    """The id stands beside ``aps``, and counts among the bytes."""
+    notification = Notification(title="a")
+    told = compose(notification, bundle_id=BUNDLE_ID, now=NOW, notification_id="0123456789abcde")
+    assert told.payload == b'{"aps":{"alert":{"title":"a"}},"handbell":"0123456789abcde"}'
+
+
 def test_composing_changes_nothing() -> None:
     """The notification is the same after it was composed, so that it can be composed again."""
     notification = Notification(title="a", url="u", image_url="i", user_info={"n": [1]})

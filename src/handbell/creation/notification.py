@@ -13,6 +13,9 @@ from .values import CriticalSound
 
 Reader = Callable[[str, Any], Any]
 
+RESERVED_MEMBER: Final = "handbell"
+"""The member beside ``aps`` by which a device learns which notification it got."""
+
 _TEXTS = (
     "subtitle",
     "body",
@@ -246,7 +249,7 @@ def _plain(value: Any) -> Any:
 
 
 def _check_user_info(notification: Notification) -> None:
-    for key in ("aps", "data"):
+    for key in ("aps", "data", RESERVED_MEMBER):
         if key in notification.user_info:
             raise NotificationError(
                 f"`user_info` holds `{key}`, which Handbell writes itself",

@@ -41,7 +41,12 @@ class Campaign:
         created_at = stored.created_at / 1000
         # A time to live counts from when it is to go out.
         starts = created_at if send_at is None else due_at(send_at, None, lane.rules.time_zone)
-        message = compose(content, bundle_id=lane.app.bundle_id, now=max(created_at, starts))
+        message = compose(
+            content,
+            bundle_id=lane.app.bundle_id,
+            now=max(created_at, starts),
+            notification_id=stored.public_id,
+        )
         return cls(
             row=stored.id,
             id=stored.public_id,

@@ -18,6 +18,10 @@ _APNS_ID: Final = re.compile(
 _TWELVE_DIGITS: Final = 1 << 48
 
 
+NO_ID: Final = "0" * 15
+"""Stands for the id of a notification that has none yet, where only its length matters."""
+
+
 def new_notification_id() -> str:
     """Return a new public id: 15 random hex digits."""
     return secrets.token_hex(8)[:15]

@@ -12,6 +12,7 @@ from handbell.gateways.gateway import Message
 
 from .delivery import Target
 from .dispatch import Plan
+from .ids import NO_ID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +45,7 @@ def preview(
     ``describe_host`` gives the address of an environment. Raises NotificationError when the
     notification cannot be sent. Nothing is stored or sent.
     """
-    message = compose(notification, bundle_id=app.bundle_id, now=now)
+    message = compose(notification, bundle_id=app.bundle_id, now=now, notification_id=NO_ID)
     return [
         *(Preview(recipient="", warning=warning) for warning in plan.warnings),
         *(_preview(app, target, message, describe_host) for target in plan.targets),

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from handbell._text import count, nearest
-from handbell.creation.notification import Notification
+from handbell.creation.notification import RESERVED_MEMBER, Notification
 from handbell.errors import NotificationError, PayloadTooLargeError
 from handbell.gateways.gateway import Message
 
@@ -86,11 +86,15 @@ _FORBIDDEN: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 _FORBIDDEN_ELSEWHERE = ("silent", "content_changed", *_LIVE_ACTIVITY)
 
 
-def compose(notification: Notification, *, bundle_id: str, now: float) -> Message:
+def compose(
+    notification: Notification, *, bundle_id: str, now: float, notification_id: str = ""
+) -> Message:
     """Return what every device of one send is told.
 
     ``now`` (UNIX seconds) is when the notification was accepted: ``ttl`` counts from it. The
-    expiry 0 stands for one attempt and no storage. Raises
+    expiry 0 stands for one attempt and no storage. A ``notification_id`` goes along beside ``aps``
+    as ``handbell``: a device is not told its apns-id, and names the notification in its receipts by
+    this. Raises
     :class:`~handbell.errors.NotificationError` when two fields contradict each other or a value is
     none of Apple's, and :class:`~handbell.errors.PayloadTooLargeError` when the payload is over the
     push type's limit.
@@ -101,7 +105,10 @@ def compose(notification: Notification, *, bundle_id: str, now: float) -> Messag
     _check_values(notification, kind)
     priority = _priority(notification, kind)
     expires_at = _expiry(notification, now)
-    payload = _encoded(_payload(notification, kind, now))
+    parts = _payload(notification, kind, now)
+    if notification_id:
+        parts[RESERVED_MEMBER] = notification_id
+    payload = _encoded(parts)
     if len(payload) > kind.max_payload_bytes:
         raise _too_large(notification, kind, len(payload))
     topic = bundle_id + kind.topic_suffix
