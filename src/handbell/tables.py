@@ -117,6 +117,8 @@ sessions: Final = Table(
     Column("locale", Text, nullable=True),
     Column("time_zone", Text, nullable=True),
     Column("device", Text, nullable=True),
+    Column("app_version", Text, nullable=True),
+    Column("os_version", Text, nullable=True),
     # The session id of the system this was imported from.
     Column("external_id", Text, nullable=True),
     # SHA-256 of the secret by which the device speaks for this session.
@@ -129,14 +131,22 @@ sessions: Final = Table(
     CheckConstraint("environment IN ('production', 'development', 'twin')", name="environment"),
     Index("ix_sessions_user_id", "user_id"),
     Index("ix_sessions_app_id_status", "app_id", "status", "id"),
-    # One token, one owner: whatever a race does, the database holds it.
+    # One token, one owner: whatever a race does, the database holds it. Who has not proven that
+    # the device is theirs owns nothing.
     Index(
         "uq_sessions_owner",
         "app_id",
         "token",
         unique=True,
-        sqlite_where=text("status <> 'closed'"),
-        postgresql_where=text("status <> 'closed'"),
+        sqlite_where=text("status IN ('active', 'quarantined')"),
+        postgresql_where=text("status IN ('active', 'quarantined')"),
+    ),
+    Index(
+        "ix_sessions_claim",
+        "app_id",
+        "token",
+        sqlite_where=text("status = 'pending'"),
+        postgresql_where=text("status = 'pending'"),
     ),
 )
 
@@ -163,6 +173,8 @@ notifications: Final = Table(
     # Sessions that a broadcast had not come to when it was cancelled.
     Column("cancelled", Integer, nullable=False, server_default=text("0")),
     Index("ix_notifications_created_at", "created_at"),
+    # The newest of one app, page by page.
+    Index("ix_notifications_app", "app", "id"),
 )
 
 idempotency: Final = Table(
@@ -267,6 +279,20 @@ deliveries: Final = Table(
     sqlite_with_rowid=False,
 )
 
+tallies: Final = Table(
+    "tallies",
+    metadata,
+    # The app id in full; the start of the hour.
+    Column("app", Text, primary_key=True),
+    Column("hour", BigInteger, primary_key=True, autoincrement=False),
+    Column("sent", Integer, nullable=False, server_default=text("0")),
+    # Failed or expired.
+    Column("failed", Integer, nullable=False, server_default=text("0")),
+    Column("displayed", Integer, nullable=False, server_default=text("0")),
+    Column("opened", Integer, nullable=False, server_default=text("0")),
+    sqlite_with_rowid=False,
+)
+
 webhooks: Final = Table(
     "webhooks",
     metadata,
@@ -323,9 +349,17 @@ proofs: Final = Table(
     Column("digest", Text, nullable=False, unique=True),
     _instant("created_at", required=True),
     _instant("expires_at", required=True),
+    # When the link is to be mailed, for the first time or again; NULL once that is over.
+    _instant("mail_due_at"),
     _instant("used_at"),
     Index("ix_proofs_session_id", "session_id"),
     Index("ix_proofs_expires_at", "expires_at"),
+    Index(
+        "ix_proofs_mail_due_at",
+        "mail_due_at",
+        sqlite_where=text("mail_due_at IS NOT NULL"),
+        postgresql_where=text("mail_due_at IS NOT NULL"),
+    ),
 )
 
 identity_tokens: Final = Table(

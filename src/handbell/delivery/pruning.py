@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, Connection, delete, exists, select, tuple_
 
 from handbell.database import Database
 from handbell.errors import StorageError
-from handbell.tables import deliveries, idempotency, notifications, shards
+from handbell.tables import deliveries, idempotency, notifications, shards, tallies
 
 from .outcome import FINAL_STATES
 
@@ -59,6 +59,7 @@ class Pruner:
             removed = _remove_keys(connection, keys_before, limit)
             removed += _remove_deliveries(connection, is_old, before, limit - removed)
             removed += _remove_notifications(connection, is_old, limit - removed)
+            removed += _remove_tallies(connection, before, limit - removed)
         return removed
 
     async def prune(self) -> int:
@@ -122,3 +123,9 @@ def _remove_notifications(connection: Connection, is_old: ColumnElement[bool], l
         .limit(limit)
     )
     return connection.execute(delete(notifications).where(notifications.c.id.in_(old))).rowcount
+
+
+def _remove_tallies(connection: Connection, before: int, limit: int) -> int:
+    old = select(tallies.c.app, tallies.c.hour).where(tallies.c.hour < before).limit(limit)
+    key = tuple_(tallies.c.app, tallies.c.hour)
+    return connection.execute(delete(tallies).where(key.in_(old))).rowcount

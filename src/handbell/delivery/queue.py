@@ -50,6 +50,7 @@ from handbell.tables import (
 
 from .delivery import GatewayName
 from .rules import AppRules, Stop
+from .tallies import add_batch
 
 URGENT: Final = 9
 NORMAL: Final = 5
@@ -569,6 +570,7 @@ class Queue:
                 self._insert_sent(connection, notification, environment, urgency, sent)
             if batch.endings:
                 self._upsert(connection, batch.endings)
+            add_batch(connection, batch, self._milliseconds())
             self._change_sessions(connection, batch)
             for shard, position in batch.positions.items():
                 connection.execute(

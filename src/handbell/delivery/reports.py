@@ -17,6 +17,7 @@ from handbell.tables import apps, deliveries, notifications, sessions, shards
 
 from .outcome import meaning
 from .queue import BULK, NORMAL, URGENT
+from .tallies import HOUR, Bucket, read_buckets
 
 STATES: Final = ("queued", "sending", "held", "sent", "failed", "expired", "cancelled")
 _URGENCIES: Final = MappingProxyType({URGENT: "urgent", NORMAL: "normal", BULK: "bulk"})
@@ -162,6 +163,19 @@ class Reports:
             ahead=_ahead(connection, row),
             is_running=_is_running(connection, row.id, int(self._now() * 1000)),
         )
+
+    def trend(self, app: App | None, *, hours: int, buckets: int) -> list[Bucket]:
+        """Return what went out in the last so many ``buckets`` of ``hours`` hours each.
+
+        Of all apps unless one is named; the oldest first, the last one still running. Buckets begin
+        at whole hours, and days at midnight (UTC).
+        """
+        width = hours * HOUR
+        until = (int(self._now() * 1000) // width + 1) * width
+        since = until - buckets * width
+        named = None if app is None else app.id
+        with self._database.read() as connection:
+            return read_buckets(connection, named, since=since, until=until, hours=hours)
 
     def app_id_of(self, notification_id: str) -> str:
         """Return the id of the app it was sent to. Raises RegistryError when there is none."""

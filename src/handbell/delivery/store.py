@@ -1,34 +1,25 @@
 """The ledger: what was accepted, and what became of each delivery."""
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import count
 from time import monotonic, sleep, time
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, delete, exists, func, insert, or_, select, update
+from sqlalchemy import Row, delete, exists, func, or_, select, update
 
 from handbell.apps.app import App
-from handbell.creation.notification import Notification
 from handbell.creation.recipients import EVERYBODY
 from handbell.database import Database
 from handbell.errors import IdempotencyError, RegistryError
-from handbell.tables import (
-    ADDRESSED,
-    deliveries,
-    idempotency,
-    notifications,
-    sessions,
-    shards,
-    users,
-)
+from handbell.tables import deliveries, notifications, sessions, shards, users
 
+from .accepting import Acceptance, Draft, Former, Order, read_former, store_drafts
 from .delivery import Delivery, Target
-from .ids import new_notification_id, read_apns_id
-from .queue import NORMAL, SHARD_SESSIONS, SHARDS, Due, count_uncome, session_id
-from .timing import Instant, SendAt
+from .ids import read_apns_id
+from .queue import SHARDS, count_uncome
+from .tallies import add_report
+
+__all__ = ["Acceptance", "Draft", "Ledger", "Order"]
 
 NAMED_AMONG: Final = 10_000
 """Among how many of the last sends a person is looked for by name."""
@@ -39,52 +30,6 @@ CANCEL_SECONDS: Final = 10.0
 """How long a cancel waits for workers to let go of a broadcast."""
 
 _LOOK_SECONDS: Final = 0.05
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """Everything that is needed to finish a send, whatever happens to the sender.
-
-    ``recipients`` is kept as it was named, for whoever asks later. ``sealed_key`` is the
-    credential of an app that is not in the registry. ``source`` is the row of the notification
-    whose recipients this one goes to.
-    """
-
-    app: App
-    content: Notification
-    recipients: dict[str, Any]
-    urgency: int = NORMAL
-    send_at: SendAt | None = None
-    is_development: bool = False
-    sealed_key: bytes | None = None
-    idempotency_key: str | None = None
-    source: int | None = None
-    replaces: str | None = None
-
-    @property
-    def fingerprint(self) -> str:
-        """What two sends with one idempotency key have to have in common."""
-        whole = [
-            self.app.id,
-            self.content.to_dict(),
-            self.recipients,
-            None if self.send_at is None else str(self.send_at),
-            self.urgency,
-        ]
-        return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Acceptance:
-    """A stored send: its row, its public id, and the deliveries that were taken along at once.
-
-    ``is_former`` says that the idempotency key was known and nothing new was stored.
-    """
-
-    row: int
-    id: str
-    taken: tuple[Due, ...] = ()
-    is_former: bool = False
 
 
 _DELIVERY: Final = (
@@ -116,142 +61,30 @@ class Ledger:
     def accept(
         self, order: Order, targets: Sequence[Target] | None, *, worker: int | None = None
     ) -> Acceptance:
-        """Store a send; once this returns, nothing of it is lost.
+        """Store one send, as :meth:`accept_many` does.
 
-        ``targets`` is None for everybody. With a ``worker`` what is due at once is taken for it in
-        the same step. Raises IdempotencyError when the key was used for something else.
+        Raises IdempotencyError when the key was used for something else.
+        """
+        (accepted,) = self.accept_many([Draft(order=order, targets=targets, worker=worker)])
+        if isinstance(accepted, IdempotencyError):
+            raise accepted
+        return accepted
+
+    def accept_many(self, drafts: Sequence[Draft]) -> list[Acceptance | IdempotencyError]:
+        """Store sends in one transaction; once this returns, nothing of them is lost.
+
+        One whose idempotency key was used before gets the first one's answer, or the error that it
+        was used for something else; the others are stored even so.
         """
         with self._database.write() as connection:
-            former = self._former(connection, order)
-            if former is not None:
-                return former
-            public_id = new_notification_id()
-            row = self._insert(connection, order, public_id)
-            if targets is None:
-                self._insert_shards(connection, order, row)
-                return Acceptance(row=row, id=public_id)
-            is_now = worker is not None and order.send_at is None
-            taken = self._insert_targets(
-                connection, order, row, targets, worker if is_now else None
-            )
-            return Acceptance(row=row, id=public_id, taken=taken if is_now else ())
+            return store_drafts(connection, drafts, now=self._milliseconds())
 
-    def _former(self, connection: Connection, order: Order) -> Acceptance | None:
-        if order.idempotency_key is None:
-            return None
-        row = connection.execute(
-            select(idempotency.c.fingerprint, idempotency.c.notification_id, notifications.c.id)
-            .join_from(
-                idempotency,
-                notifications,
-                notifications.c.public_id == idempotency.c.notification_id,
-            )
-            .where(idempotency.c.app == order.app.id, idempotency.c.key == order.idempotency_key)
-        ).one_or_none()
-        if row is None:
-            return None
-        if row.fingerprint != order.fingerprint:
-            raise IdempotencyError(
-                f"The idempotency key {order.idempotency_key!r} was used for another notification",
-                fix="Use a new key for each notification, and the same one only to repeat it",
-            )
-        return Acceptance(row=row.id, id=row.notification_id, is_former=True)
-
-    def _insert(self, connection: Connection, order: Order, public_id: str) -> int:
-        now = self._milliseconds()
-        statement = insert(notifications).values(
-            public_id=public_id,
-            app=order.app.id,
-            content=json.dumps(order.content.to_dict(), ensure_ascii=False),
-            recipients=json.dumps(order.recipients, ensure_ascii=False),
-            created_at=now,
-            urgency=order.urgency,
-            send_at=None if order.send_at is None else str(order.send_at),
-            is_development=order.is_development,
-            sealed_key=order.sealed_key,
-            replaces=order.replaces,
-        )
-        row = connection.execute(statement.returning(notifications.c.id)).scalar_one()
-        if order.idempotency_key is not None:
-            connection.execute(
-                insert(idempotency).values(
-                    app=order.app.id,
-                    key=order.idempotency_key,
-                    fingerprint=order.fingerprint,
-                    notification_id=public_id,
-                    created_at=now,
-                )
-            )
-        return int(row)
-
-    def _insert_shards(self, connection: Connection, order: Order, row: int) -> None:
-        first, last = connection.execute(
-            select(func.min(sessions.c.id), func.max(sessions.c.id)).where(
-                sessions.c.app_id == order.app.row, sessions.c.status == "active"
-            )
-        ).one()
-        if first is None:
-            return
-        now = self._milliseconds()
-        due_at = order.send_at.seconds * 1000 if isinstance(order.send_at, Instant) else now
-        rows = [
-            {
-                "notification_id": row,
-                "source_id": order.source,
-                "urgency": order.urgency,
-                "position": start - 1,
-                "last": min(start + SHARD_SESSIONS - 1, last),
-                "due_at": max(due_at, now),
-            }
-            for start in range(first, last + 1, SHARD_SESSIONS)
-        ]
-        connection.execute(insert(shards), rows)
-
-    def _insert_targets(
-        self,
-        connection: Connection,
-        order: Order,
-        row: int,
-        targets: Sequence[Target],
-        worker: int | None,
-    ) -> tuple[Due, ...]:
-        addressed = count(ADDRESSED)
-        due = tuple(
-            Due(
-                notification=row,
-                number=next(addressed) if target.session_id is None else target.session_id,
-                gateway=target.gateway,
-                token=target.address,
-                environment=target.environment,
-                attempts=0,
-                is_repeat=False,
-                mail=target.mail,
-                user_id=target.user_id,
-                time_zone=target.time_zone,
-            )
-            for target in targets
-        )
-        now = self._milliseconds()
-        due_at = order.send_at.seconds * 1000 if isinstance(order.send_at, Instant) else now
-        state, reason = ("queued", None) if due_at <= now else ("held", "Scheduled")
-        rows = [
-            {
-                "notification_id": row,
-                "number": one.number,
-                "gateway": one.gateway,
-                "address": one.token if session_id(one.number) is None else None,
-                "environment": one.environment,
-                "urgency": order.urgency,
-                "state": state if worker is None else "sending",
-                "reason": reason,
-                "worker_id": worker,
-                "due_at": max(due_at, now) if worker is None else None,
-            }
-            for one in due
-        ]
-        if rows:
-            connection.execute(insert(deliveries), rows)
-        return due
+    def former(self, orders: Sequence[Order]) -> list[Former]:
+        """Return for each order what its idempotency key says; nothing is stored."""
+        if not any(order.idempotency_key for order in orders):
+            return [None] * len(orders)
+        with self._database.read() as connection:
+            return read_former(connection, orders)
 
     def cancel(self, app: App, notification_id: str) -> int:
         """Cancel what of a notification is not on its way yet, and return how many that caught.
@@ -416,17 +249,16 @@ class Ledger:
             return False
         notification_id, number = named
         owner = select(notifications.c.id).where(notifications.c.public_id == notification_id)
-        # The first report counts: a phone that shows or opens it again changes nothing.
-        change = (
-            update(deliveries)
-            .where(
-                deliveries.c.notification_id == owner.scalar_subquery(),
-                deliveries.c.number == number,
-            )
-            .values({column: func.coalesce(deliveries.c[column], self._milliseconds())})
-        )
+        key = (deliveries.c.notification_id, deliveries.c.number)
+        mine = (key[0] == owner.scalar_subquery(), key[1] == number)
+        now = self._milliseconds()
         with self._database.write() as connection:
-            return bool(connection.execute(change).rowcount)
+            found = connection.execute(select(key[0], deliveries.c[column]).where(*mine)).first()
+            # The first report counts: a phone that shows or opens it again changes nothing.
+            if found is not None and found[1] is None:
+                connection.execute(update(deliveries).where(*mine).values({column: now}))
+                add_report(connection, found[0], column.removesuffix("_at"), now)
+        return found is not None
 
     def _milliseconds(self) -> int:
         return int(self._now() * 1000)

@@ -21,6 +21,7 @@ def upgrade() -> None:
     _create_idempotency()
     _create_workers()
     _create_shards()
+    _create_tallies()
     _create_webhooks()
     _create_webhook_calls()
     _create_proofs()
@@ -83,6 +84,7 @@ def _create_notifications() -> None:
         sa.UniqueConstraint("public_id", name=op.f("uq_notifications_public_id")),
     )
     op.create_index("ix_notifications_created_at", "notifications", ["created_at"], unique=False)
+    op.create_index("ix_notifications_app", "notifications", ["app", "id"], unique=False)
 
 
 def _create_credentials() -> None:
@@ -140,6 +142,8 @@ def _create_sessions() -> None:
         sa.Column("locale", sa.Text(), nullable=True),
         sa.Column("time_zone", sa.Text(), nullable=True),
         sa.Column("device", sa.Text(), nullable=True),
+        sa.Column("app_version", sa.Text(), nullable=True),
+        sa.Column("os_version", sa.Text(), nullable=True),
         sa.Column("external_id", sa.Text(), nullable=True),
         sa.Column("secret_digest", sa.Text(), nullable=True),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
@@ -172,8 +176,16 @@ def _create_sessions() -> None:
         "sessions",
         ["app_id", "token"],
         unique=True,
-        sqlite_where=sa.text("status <> 'closed'"),
-        postgresql_where=sa.text("status <> 'closed'"),
+        sqlite_where=sa.text("status IN ('active', 'quarantined')"),
+        postgresql_where=sa.text("status IN ('active', 'quarantined')"),
+    )
+    op.create_index(
+        "ix_sessions_claim",
+        "sessions",
+        ["app_id", "token"],
+        unique=False,
+        sqlite_where=sa.text("status = 'pending'"),
+        postgresql_where=sa.text("status = 'pending'"),
     )
 
 
@@ -276,6 +288,20 @@ def _create_shards() -> None:
     op.create_index("ix_shards_notification_id", "shards", ["notification_id"], unique=False)
 
 
+def _create_tallies() -> None:
+    op.create_table(
+        "tallies",
+        sa.Column("app", sa.Text(), nullable=False),
+        sa.Column("hour", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("sent", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("failed", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("displayed", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("opened", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.PrimaryKeyConstraint("app", "hour", name=op.f("pk_tallies")),
+        sqlite_with_rowid=False,
+    )
+
+
 def _create_webhooks() -> None:
     op.create_table(
         "webhooks",
@@ -342,6 +368,7 @@ def _create_proofs() -> None:
         sa.Column("digest", sa.Text(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("expires_at", sa.BigInteger(), nullable=False),
+        sa.Column("mail_due_at", sa.BigInteger(), nullable=True),
         sa.Column("used_at", sa.BigInteger(), nullable=True),
         sa.ForeignKeyConstraint(
             ["session_id"], ["sessions.id"], name=op.f("fk_proofs_session_id"), ondelete="CASCADE"
@@ -351,6 +378,14 @@ def _create_proofs() -> None:
     )
     op.create_index("ix_proofs_session_id", "proofs", ["session_id"], unique=False)
     op.create_index("ix_proofs_expires_at", "proofs", ["expires_at"], unique=False)
+    op.create_index(
+        "ix_proofs_mail_due_at",
+        "proofs",
+        ["mail_due_at"],
+        unique=False,
+        sqlite_where=sa.text("mail_due_at IS NOT NULL"),
+        postgresql_where=sa.text("mail_due_at IS NOT NULL"),
+    )
 
 
 def _create_identity_tokens() -> None:
