@@ -1,0 +1,326 @@
+"""How sends are stored: many in one transaction, each with its own outcome."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row, func, insert, literal, select
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+from handbell.apps.app import App
+from handbell.creation.notification import Notification
+from handbell.errors import IdempotencyError
+from handbell.tables import ADDRESSED, deliveries, idempotency, notifications, sessions, shards
+
+from .delivery import Target
+from .ids import new_notification_id
+from .queue import NORMAL, SHARD_SESSIONS, Due, session_id
+from .timing import Instant, SendAt
+
+_NAMED_AT_ONCE: Final = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """Everything that is needed to finish a send, whatever happens to the sender.
+
+    ``recipients`` is kept as it was named, for whoever asks later. ``sealed_key`` is the
+    credential of an app that is not in the registry. ``source`` is the row of the notification
+    whose recipients this one goes to. ``created_at`` is in UNIX milliseconds; None is when it is
+    stored.
+    """
+
+    app: App
+    content: Notification
+    recipients: dict[str, Any]
+    public_id: str = field(default_factory=new_notification_id)
+    created_at: int | None = None
+    urgency: int = NORMAL
+    send_at: SendAt | None = None
+    is_development: bool = False
+    sealed_key: bytes | None = None
+    idempotency_key: str | None = None
+    source: int | None = None
+    replaces: str | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """What two sends with one idempotency key have to have in common."""
+        whole = [
+            self.app.id,
+            self.content.to_dict(),
+            self.recipients,
+            None if self.send_at is None else str(self.send_at),
+            self.urgency,
+        ]
+        return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A send that is to be stored.
+
+    ``targets`` is None for everybody, or for those who got the order's source. With a ``worker``
+    what is due at once is taken for it in the same step.
+    """
+
+    order: Order
+    targets: Sequence[Target] | None
+    worker: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acceptance:
+    """A stored send: its row, its public id, and the deliveries that were taken along at once.
+
+    ``is_former`` says that the idempotency key was known and nothing new was stored. ``warnings``
+    name who will not be reached.
+    """
+
+    row: int
+    id: str
+    taken: tuple[Due, ...] = ()
+    is_former: bool = False
+    warnings: tuple[str, ...] = ()
+
+    def warning(self, warnings: Iterable[str]) -> "Acceptance":
+        """Return it with these warnings."""
+        return replace(self, warnings=tuple(warnings))
+
+
+Former = Acceptance | IdempotencyError | None
+"""What an idempotency key says: the first answer, that it was another send's, or nothing."""
+
+
+def read_former(connection: Connection, orders: Sequence[Order]) -> list[Former]:
+    """Return for each order what its idempotency key says."""
+    known = _read_keys(connection, orders)
+    named = {row.notification_id for row in known.values()}
+    rows = _rows_of(connection, sorted(named))
+    return [_former(order, known.get(_key(order)), rows) for order in orders]
+
+
+def _former(order: Order, known: Row[Any] | None, rows: Mapping[str, int]) -> Former:
+    if known is None:
+        return None
+    if known.fingerprint != order.fingerprint or known.notification_id not in rows:
+        return IdempotencyError(
+            f"The idempotency key {order.idempotency_key!r} was used for another notification",
+            fix="Use a new key for each notification, and the same one only to repeat it",
+        )
+    public_id = known.notification_id
+    return Acceptance(row=rows[public_id], id=public_id, is_former=True)
+
+
+def store_drafts(
+    connection: Connection, drafts: Sequence[Draft], *, now: int
+) -> list[Acceptance | IdempotencyError]:
+    """Store sends within a transaction; of those with one idempotency key, the first one.
+
+    ``now`` is in UNIX milliseconds.
+    """
+    repeats = _claim_keys(connection, [draft.order for draft in drafts], now)
+    fresh = [draft for draft in drafts if draft.order.public_id not in repeats]
+    stored = _insert(connection, fresh, now)
+    if not repeats:
+        return [stored[draft.order.public_id] for draft in drafts]
+    former = dict(zip(repeats, read_former(connection, list(repeats.values())), strict=True))
+    return [
+        former.get(draft.order.public_id) or stored[draft.order.public_id] for draft in drafts
+    ]
+
+
+def _claim_keys(connection: Connection, orders: Sequence[Order], now: int) -> dict[str, Order]:
+    """Enter the idempotency keys, and return the orders whose key another send has, by public id.
+
+    Where several processes write at once, the one that comes second waits here for the first.
+    """
+    keyed = [order for order in orders if order.idempotency_key is not None]
+    if not keyed:
+        return {}
+    add: Any = sqlite_insert if connection.dialect.name == "sqlite" else postgresql_insert
+    rows = [
+        {
+            "app": order.app.id,
+            "key": order.idempotency_key,
+            "fingerprint": order.fingerprint,
+            "notification_id": order.public_id,
+            "created_at": now,
+        }
+        for order in keyed
+    ]
+    # In one order everywhere, so that two processes never wait for each other.
+    rows.sort(key=lambda row: (row["app"], row["key"]))
+    connection.execute(add(idempotency).on_conflict_do_nothing(), rows)
+    known = _read_keys(connection, keyed)
+    return {
+        order.public_id: order
+        for order in keyed
+        if known[_key(order)].notification_id != order.public_id
+    }
+
+
+def _key(order: Order) -> tuple[str, str | None]:
+    return order.app.id, order.idempotency_key
+
+
+def _read_keys(
+    connection: Connection, orders: Sequence[Order]
+) -> dict[tuple[str, str | None], Row[Any]]:
+    by_app: dict[str, list[str]] = {}
+    for order in orders:
+        if order.idempotency_key is not None:
+            by_app.setdefault(order.app.id, []).append(order.idempotency_key)
+    return {
+        (app, row.key): row
+        for app, keys in by_app.items()
+        for chunk in _chunks(keys)
+        for row in connection.execute(
+            select(idempotency).where(idempotency.c.app == app, idempotency.c.key.in_(chunk))
+        )
+    }
+
+
+def _rows_of(connection: Connection, public_ids: Sequence[str]) -> dict[str, int]:
+    return {
+        row.public_id: row.id
+        for chunk in _chunks(public_ids)
+        for row in connection.execute(
+            select(notifications.c.public_id, notifications.c.id).where(
+                notifications.c.public_id.in_(chunk)
+            )
+        )
+    }
+
+
+def _insert(connection: Connection, drafts: Sequence[Draft], now: int) -> dict[str, Acceptance]:
+    """Insert sends that are new, and return what was stored, by public id."""
+    if not drafts:
+        return {}
+    statement = insert(notifications).returning(notifications.c.public_id, notifications.c.id)
+    values = [_notification_values(draft.order, now) for draft in drafts]
+    ids = {row.public_id: row.id for row in connection.execute(statement, values)}
+    stored: dict[str, Acceptance] = {}
+    rows: list[dict[str, Any]] = []
+    for draft in drafts:
+        order, row = draft.order, ids[draft.order.public_id]
+        if draft.targets is None:
+            _insert_shards(connection, order, row, now)
+            taken: tuple[Due, ...] = ()
+        else:
+            due = _due(row, draft.targets)
+            worker = draft.worker if order.send_at is None else None
+            rows += _delivery_rows(order, due, worker, now)
+            taken = due if worker is not None else ()
+        stored[order.public_id] = Acceptance(row=row, id=order.public_id, taken=taken)
+    if rows:
+        connection.execute(insert(deliveries), rows)
+    return stored
+
+
+def _notification_values(order: Order, now: int) -> dict[str, Any]:
+    return {
+        "public_id": order.public_id,
+        "app": order.app.id,
+        "content": json.dumps(order.content.to_dict(), ensure_ascii=False),
+        "recipients": json.dumps(order.recipients, ensure_ascii=False),
+        "created_at": now if order.created_at is None else order.created_at,
+        "urgency": order.urgency,
+        "send_at": None if order.send_at is None else str(order.send_at),
+        "is_development": order.is_development,
+        "sealed_key": order.sealed_key,
+        "replaces": order.replaces,
+    }
+
+
+def _insert_shards(connection: Connection, order: Order, row: int, now: int) -> None:
+    if order.source is not None:
+        _insert_addressed(connection, order, row, now)
+    first, last = connection.execute(
+        select(func.min(sessions.c.id), func.max(sessions.c.id)).where(
+            sessions.c.app_id == order.app.row, sessions.c.status == "active"
+        )
+    ).one()
+    if first is None:
+        return
+    due_at = order.send_at.seconds * 1000 if isinstance(order.send_at, Instant) else now
+    rows = [
+        {
+            "notification_id": row,
+            "source_id": order.source,
+            "urgency": order.urgency,
+            "position": start - 1,
+            "last": min(start + SHARD_SESSIONS - 1, last),
+            "due_at": max(due_at, now),
+        }
+        for start in range(first, last + 1, SHARD_SESSIONS)
+    ]
+    connection.execute(insert(shards), rows)
+
+
+def _insert_addressed(connection: Connection, order: Order, row: int, now: int) -> None:
+    """Insert deliveries to the addresses without a session that got the order's source."""
+    kept = ("number", "gateway", "address", "environment")
+    got = select(
+        literal(row),
+        literal("queued"),
+        literal(order.urgency),
+        literal(now),
+        *(deliveries.c[name] for name in kept),
+    ).where(
+        deliveries.c.notification_id == order.source,
+        deliveries.c.number >= ADDRESSED,
+        deliveries.c.state == "sent",
+    )
+    columns = ["notification_id", "state", "urgency", "due_at", *kept]
+    connection.execute(insert(deliveries).from_select(columns, got))
+
+
+def _due(row: int, targets: Sequence[Target]) -> tuple[Due, ...]:
+    addressed = count(ADDRESSED)
+    return tuple(
+        Due(
+            notification=row,
+            number=next(addressed) if target.session_id is None else target.session_id,
+            gateway=target.gateway,
+            token=target.address,
+            environment=target.environment,
+            attempts=0,
+            is_repeat=False,
+            mail=target.mail,
+            user_id=target.user_id,
+            time_zone=target.time_zone,
+        )
+        for target in targets
+    )
+
+
+def _delivery_rows(
+    order: Order, due: Sequence[Due], worker: int | None, now: int
+) -> list[dict[str, Any]]:
+    due_at = order.send_at.seconds * 1000 if isinstance(order.send_at, Instant) else now
+    state, reason = ("queued", None) if due_at <= now else ("held", "Scheduled")
+    return [
+        {
+            "notification_id": one.notification,
+            "number": one.number,
+            "gateway": one.gateway,
+            "address": one.token if session_id(one.number) is None else None,
+            "environment": one.environment,
+            "urgency": order.urgency,
+            "state": state if worker is None else "sending",
+            "reason": reason,
+            "worker_id": worker,
+            "due_at": max(due_at, now) if worker is None else None,
+        }
+        for one in due
+    ]
+
+
+def _chunks(names: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(names), _NAMED_AT_ONCE):
+        yield names[start : start + _NAMED_AT_ONCE]
