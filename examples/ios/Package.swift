@@ -1,0 +1,18 @@
+// swift-tools-version: 5.9
+import PackageDescription
+
+let package = Package(
+    name: "Handbell",
+    platforms: [.iOS(.v15)],
+    products: [
+        // For the app itself.
+        .library(name: "Handbell", targets: ["Handbell"]),
+        // For its notification service extension.
+        .library(name: "HandbellService", targets: ["HandbellService"]),
+    ],
+    targets: [
+        .target(name: "Handbell"),
+        .target(name: "HandbellService", dependencies: ["Handbell"]),
+        .testTarget(name: "HandbellTests", dependencies: ["Handbell"]),
+    ]
+)

@@ -1,0 +1,109 @@
+import Handbell
+import UIKit
+import UserNotifications
+
+/// Shared by the app and its extension.
+let configuration = Configuration(
+    server: URL(string: "https://push.example.com")!,
+    app: "TEAM123456.com.sample.myapp",
+    accessGroup: "TEAM123456.com.sample.myapp.shared"
+)
+
+@main
+final class AppDelegate: UIResponder, UIApplicationDelegate {
+    let handbell = HandbellDevice(configuration)
+
+    /// The device token of this start, once iOS has told it.
+    private(set) var deviceToken: Data?
+    /// Who signed in before the device token was there.
+    private var waiting: Identity?
+
+    func application(
+        _ application: UIApplication,
+        didFinishLaunchingWithOptions _: [UIApplication.LaunchOptionsKey: Any]?
+    ) -> Bool {
+        UNUserNotificationCenter.current().delegate = self
+        // At each start: a token may change, and the server keeps those whose apps still live.
+        application.registerForRemoteNotifications()
+        return true
+    }
+
+    func application(
+        _: UIApplication, didRegisterForRemoteNotificationsWithDeviceToken token: Data
+    ) {
+        deviceToken = token
+        Task {
+            if let identity = waiting {
+                waiting = nil
+                try await handbell.register(deviceToken: token, identity: identity)
+            } else {
+                try await handbell.refresh(deviceToken: token)
+            }
+        }
+    }
+
+    func application(
+        _: UIApplication, didFailToRegisterForRemoteNotificationsWithError error: Error
+    ) {
+        // Without the capability "Push Notifications", or without a network at the first start.
+        NSLog("No device token: %@", error.localizedDescription)
+    }
+
+    /// Call it from the app's sign-in, with a mail address or with a token of the back end.
+    func userSignedIn(_ identity: Identity) async throws {
+        let options: UNAuthorizationOptions = [.alert, .badge, .sound]
+        _ = try await UNUserNotificationCenter.current().requestAuthorization(options: options)
+        guard let deviceToken else {
+            waiting = identity
+            return
+        }
+        try await handbell.register(deviceToken: deviceToken, identity: identity)
+    }
+
+    /// Call it from the app's sign-out, and let the next user in only when it has returned.
+    func userSignsOut() async throws {
+        waiting = nil
+        try await handbell.signOut()
+        setBadge(0)
+    }
+
+    func setBadge(_ number: Int) {
+        if #available(iOS 16, *) {
+            UNUserNotificationCenter.current().setBadgeCount(number)
+        } else {
+            UIApplication.shared.applicationIconBadgeNumber = number
+        }
+    }
+
+    /// Shows what a tapped notification is about. Put the app's own navigation here.
+    func show(_ target: Payload.Target, synchronising: Bool) {
+        switch target {
+        case .dataClass(let name):
+            NSLog("Show the list of %@ (synchronise first: %d)", name, synchronising)
+        case .record(let name, let key):
+            NSLog("Show %@ %@ (synchronise first: %d)", name, key, synchronising)
+        }
+    }
+}
+
+extension AppDelegate: UNUserNotificationCenterDelegate {
+    /// Shows a notification also while the app is in front.
+    func userNotificationCenter(
+        _: UNUserNotificationCenter, willPresent notification: UNNotification
+    ) async -> UNNotificationPresentationOptions {
+        [.banner, .list, .sound, .badge]
+    }
+
+    /// A tap: reports it, then opens what the notification names.
+    func userNotificationCenter(
+        _: UNUserNotificationCenter, didReceive response: UNNotificationResponse
+    ) async {
+        let payload = Payload(response.notification.request.content.userInfo)
+        await handbell.report(.opened, of: payload)
+        if let target = payload.target {
+            show(target, synchronising: payload.wantsSynchronisation)
+        } else if let url = payload.url {
+            await UIApplication.shared.open(url)
+        }
+    }
+}

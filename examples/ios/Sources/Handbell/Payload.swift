@@ -1,0 +1,48 @@
+import Foundation
+
+/// What a notification carries beside the text that iOS shows.
+public struct Payload: Sendable, Equatable {
+    /// What a tap is to open in the app's data.
+    public enum Target: Sendable, Equatable {
+        /// All records of a data class.
+        case dataClass(String)
+        /// One record, by its primary key.
+        case record(dataClass: String, primaryKey: String)
+    }
+
+    /// The notification's id on the server, for receipts.
+    public let id: String?
+    /// What a tap is to open: a universal link, or any other address.
+    public let url: URL?
+    /// The picture that the service extension attaches.
+    public let imageURL: URL?
+    /// The data class or record that a tap is to open.
+    public let target: Target?
+    /// Whether the app is asked to synchronise its data before it shows the target.
+    public let wantsSynchronisation: Bool
+
+    /// Reads the `userInfo` of a notification. What is missing or of another type counts as absent.
+    public init(_ userInfo: [AnyHashable: Any]) {
+        let aps = userInfo["aps"] as? [String: Any]
+        let data = userInfo["data"] as? [String: Any]
+        id = userInfo["handbell"] as? String
+        url = Payload.address(userInfo["url"] ?? aps?["url"])
+        imageURL = Payload.address(data?["media-url"])
+        target = Payload.target(userInfo)
+        wantsSynchronisation = userInfo["dataSynchro"] as? Bool ?? false
+    }
+
+    private static func address(_ value: Any?) -> URL? {
+        (value as? String).flatMap(URL.init(string:))
+    }
+
+    private static func target(_ userInfo: [AnyHashable: Any]) -> Target? {
+        guard let dataClass = userInfo["dataClass"] as? String else { return nil }
+        let entity = userInfo["entity"] as? [String: Any]
+        switch entity?["primaryKey"] {
+        case let key as String: return .record(dataClass: dataClass, primaryKey: key)
+        case let key as Int: return .record(dataClass: dataClass, primaryKey: String(key))
+        default: return .dataClass(dataClass)
+        }
+    }
+}

@@ -1,0 +1,44 @@
+import XCTest
+
+@testable import Handbell
+
+final class PayloadTests: XCTestCase {
+    /// Everything that a server may write is found where it writes it.
+    func testEveryMemberIsRead() {
+        let payload = Payload([
+            "aps": ["alert": ["title": "Hello"], "url": "https://example.com/inside"],
+            "handbell": "0123456789abcde",
+            "url": "https://example.com/beside",
+            "data": ["media-url": "https://example.com/picture.jpg"],
+            "dataClass": "Employee",
+            "entity": ["primaryKey": 42],
+            "dataSynchro": true,
+        ])
+        XCTAssertEqual(payload.id, "0123456789abcde")
+        XCTAssertEqual(payload.url?.path, "/beside")
+        XCTAssertEqual(payload.imageURL?.lastPathComponent, "picture.jpg")
+        XCTAssertEqual(payload.target, .record(dataClass: "Employee", primaryKey: "42"))
+        XCTAssertTrue(payload.wantsSynchronisation)
+    }
+
+    /// What is missing or of another type is absent, and nothing fails.
+    func testWhatIsStrangeIsAbsent() {
+        let payload = Payload(["aps": "text", "handbell": 7, "data": [], "entity": ["primaryKey": 1]])
+        XCTAssertNil(payload.id)
+        XCTAssertNil(payload.url)
+        XCTAssertNil(payload.imageURL)
+        XCTAssertNil(payload.target)
+        XCTAssertFalse(payload.wantsSynchronisation)
+    }
+
+    /// An app that was made for the original finds `url` inside `aps`.
+    func testAnAddressInsideApsIsTaken() {
+        let payload = Payload(["aps": ["url": "https://example.com/inside"]])
+        XCTAssertEqual(payload.url?.path, "/inside")
+    }
+
+    /// A data class alone is a target, too.
+    func testADataClassIsATarget() {
+        XCTAssertEqual(Payload(["dataClass": "Employee"]).target, .dataClass("Employee"))
+    }
+}
