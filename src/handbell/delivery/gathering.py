@@ -1,0 +1,83 @@
+"""Sends that come at the same time are stored together: one commit for all who wait for it.
+
+A commit waits for the disk, and costs the same for one send as for hundreds. Whoever comes while
+one is being made joins the next; when nobody does, nobody waits.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Generic, TypeVar
+
+MOST_AT_ONCE: Final = 400
+"""How many sends one commit takes along; the commit stays short, and so does everybody's wait."""
+
+Entry = TypeVar("Entry")
+Outcome = TypeVar("Outcome")
+
+
+class Gathering(Generic[Entry, Outcome]):
+    """Hands what several callers bring to ``store`` together, and each its own outcomes.
+
+    ``store`` takes entries and returns as many outcomes, in their order; what it raises is raised
+    to all who are in that step. It belongs to one event loop and needs no closing.
+    """
+
+    def __init__(
+        self,
+        store: Callable[[Sequence[Entry]], Awaitable[Sequence[Outcome]]],
+        *,
+        most: int = MOST_AT_ONCE,
+    ) -> None:
+        self._store = store
+        self._most = most
+        self._waiting: list[tuple[Sequence[Entry], asyncio.Future[Sequence[Outcome]]]] = []
+        self._storing: asyncio.Task[None] | None = None
+
+    async def bring(self, entries: Sequence[Entry]) -> Sequence[Outcome]:
+        """Return the outcomes of these entries, once they are stored.
+
+        Entries of a caller that gives up before their turn are not stored; after that they are.
+        """
+        future: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((entries, future))
+        if self._storing is None:
+            self._storing = asyncio.create_task(self._store_all())
+        return await future
+
+    async def _store_all(self) -> None:
+        try:
+            while self._waiting:
+                await self._store_some(self._next())
+        finally:
+            self._storing = None
+
+    def _next(self) -> list[tuple[Sequence[Entry], "asyncio.Future[Sequence[Outcome]]"]]:
+        """Take whole calls as they came, until they are enough for one step."""
+        taken = number = 0
+        for entries, _ in self._waiting:
+            if taken and number + len(entries) > self._most:
+                break
+            taken += 1
+            number += len(entries)
+        calls, self._waiting = self._waiting[:taken], self._waiting[taken:]
+        return [call for call in calls if not call[1].done()]
+
+    async def _store_some(
+        self, calls: list[tuple[Sequence[Entry], "asyncio.Future[Sequence[Outcome]]"]]
+    ) -> None:
+        if not calls:
+            return
+        try:
+            outcomes = await self._store([entry for entries, _ in calls for entry in entries])
+        except BaseException as error:
+            for _, future in calls:
+                if not future.done():
+                    future.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
+            return
+        start = 0
+        for entries, future in calls:
+            if not future.done():
+                future.set_result(outcomes[start : start + len(entries)])
+            start += len(entries)

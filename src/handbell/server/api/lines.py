@@ -1,0 +1,67 @@
+"""A stream of bytes, cut into lines of bounded length."""
+
+from dataclasses import dataclass
+from typing import Final
+
+BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line that is not blank, by its number from 1 on.
+
+    ``text`` is without the line's end; None for a line that was longer than allowed.
+    """
+
+    number: int
+    text: bytes | None
+
+
+class LineSplitter:
+    """Cuts what comes in pieces into lines, and holds at most ``limit`` bytes of an unended one.
+
+    A line ends with a line feed, with or without a carriage return before it; the last one may end
+    with the stream. Blank lines are counted and left out, and so is a byte order mark.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._number = 0
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def feed(self, piece: bytes) -> list[Line]:
+        """Return the lines that end in this piece of the stream."""
+        first, *others = piece.split(b"\n")
+        self._hold(first)
+        found: list[Line] = []
+        for following in others:
+            found += self._end()
+            self._hold(following)
+        return found
+
+    def close(self) -> list[Line]:
+        """Return what the stream ended with, if it did not end with a line's end."""
+        return self._end()
+
+    def _hold(self, piece: bytes) -> None:
+        self._size += len(piece)
+        # One more than the limit, for the carriage return.
+        if self._size > self._limit + 1:
+            self._pieces.clear()
+        elif piece:
+            self._pieces.append(piece)
+
+    def _end(self) -> list[Line]:
+        self._number += 1
+        text, size = b"".join(self._pieces), self._size
+        self._pieces.clear()
+        self._size = 0
+        if size > self._limit + 1:
+            return [Line(self._number, None)]
+        if self._number == 1:
+            text = text.removeprefix(BYTE_ORDER_MARK)
+        text = text.strip()
+        if len(text) > self._limit:
+            return [Line(self._number, None)]
+        return [Line(self._number, text)] if text else []

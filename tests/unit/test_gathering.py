@@ -1,0 +1,110 @@
+"""Sends that come together are stored together, and each caller gets its own."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from handbell.delivery.gathering import Gathering
+from handbell.errors import StorageError
+
+
+class Shelf:
+    """A store that remembers what it was given at once; a door that can be held shut."""
+
+    def __init__(self) -> None:
+        self.steps: list[list[int]] = []
+        self.door = asyncio.Event()
+        self.door.set()
+
+    async def store(self, entries: Sequence[int]) -> list[int]:
+        """Keep numbers and return their doubles; a 13 breaks the whole step."""
+        self.steps.append(list(entries))
+        await self.door.wait()
+        if 13 in entries:
+            raise StorageError("The disk is gone")
+        return [2 * entry for entry in entries]
+
+
+async def _let_others_run() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def _bring_all(gathering: Gathering[int, int], calls: list[list[int]]) -> list[object]:
+    return list(
+        await asyncio.gather(*map(gathering.bring, calls), return_exceptions=True),
+    )
+
+
+def test_whoever_comes_while_a_step_runs_joins_the_next() -> None:
+    """The first goes alone and at once; the others share one step, in the order they came."""
+
+    async def run() -> None:
+        shelf = Shelf()
+        gathering = Gathering(shelf.store)
+        assert list(await gathering.bring([1])) == [2]
+        shelf.door.clear()
+        first = asyncio.create_task(gathering.bring([2]))
+        await _let_others_run()
+        others = asyncio.create_task(_bring_all(gathering, [[3], [4, 5], []]))
+        await asyncio.sleep(0)
+        shelf.door.set()
+        assert list(await first) == [4]
+        assert await others == [[6], [8, 10], []]
+        assert shelf.steps == [[1], [2], [3, 4, 5]]
+
+    asyncio.run(run())
+
+
+def test_a_step_takes_whole_calls_up_to_its_bound() -> None:
+    """A call is never divided, and one that is over the bound alone goes alone."""
+
+    async def run() -> None:
+        shelf = Shelf()
+        gathering = Gathering(shelf.store, most=3)
+        assert await _bring_all(gathering, [[1], [2, 3], [4], [5, 6, 7, 8], [9]]) == [
+            [2],
+            [4, 6],
+            [8],
+            [10, 12, 14, 16],
+            [18],
+        ]
+        assert shelf.steps == [[1, 2, 3], [4], [5, 6, 7, 8], [9]]
+
+    asyncio.run(run())
+
+
+def test_what_breaks_a_step_is_raised_to_all_in_it_and_to_nobody_else() -> None:
+    """The next step goes on."""
+
+    async def run() -> None:
+        shelf = Shelf()
+        gathering = Gathering(shelf.store, most=2)
+        results = await _bring_all(gathering, [[1], [13], [3]])
+        assert [type(result) for result in results] == [StorageError, StorageError, list]
+        with pytest.raises(StorageError):
+            await gathering.bring([13])
+        assert list(await gathering.bring([4])) == [8]
+
+    asyncio.run(run())
+
+
+def test_a_caller_that_gave_up_before_its_turn_is_left_out() -> None:
+    """What nobody waits for any more is not stored."""
+
+    async def run() -> None:
+        shelf = Shelf()
+        shelf.door.clear()
+        gathering = Gathering(shelf.store)
+        first = asyncio.create_task(gathering.bring([1]))
+        await _let_others_run()
+        second, third = (asyncio.create_task(gathering.bring([n])) for n in (2, 3))
+        await asyncio.sleep(0)
+        second.cancel()
+        shelf.door.set()
+        assert list(await first) == [2]
+        assert list(await third) == [6]
+        assert shelf.steps == [[1], [3]]
+
+    asyncio.run(run())
