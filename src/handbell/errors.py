@@ -14,6 +14,11 @@
     ├── CredentialError         a key or certificate cannot be read, or does not fit
     │   └── MissingCredentialError
     ├── RegistryError           a user or a session cannot be found or written as asked
+    │   ├── UnknownSessionError
+    │   ├── UnknownUserError
+    │   ├── ProofRequiredError
+    │   └── IdentityError
+    ├── MailError               no mail can be sent from here
     ├── WebhookError            a webhook cannot be read, written or called as asked
     ├── OperatorError           an operator or a password cannot be used as asked
     │   └── InvitationError
@@ -23,7 +28,25 @@
     │   ├── DatabaseFullError
     │   └── ReadOnlyError
     ├── GatewayError            a push service cannot be used at all from here
-    └── TwinError               the twin is not running, or cannot start
+    ├── TwinError               the twin is not running, or cannot start
+    ├── AccessError             an API key or an operator cannot be made or changed as asked
+    │   └── UnknownKeyError
+    ├── ServeError              the send server cannot start
+    └── RequestError            a request to the send server cannot be understood
+        ├── CursorError
+        ├── UnauthorizedError
+        ├── ForbiddenError
+        │   └── AppForbiddenError
+        ├── NotFoundError
+        ├── MethodNotAllowedError
+        ├── RequestTimeoutError
+        ├── BodyTooLargeError
+        ├── MediaTypeError
+        ├── InvalidRequestError
+        ├── RateLimitedError
+        ├── HeadersTooLargeError
+        ├── InternalError
+        └── UnavailableError
 
 Each says what happened, and in :attr:`HandbellError.fix` what to do next. ``code`` is stable and
 documented in docs/errors.md; ``status`` is the HTTP status the send server answers with.
@@ -138,6 +161,41 @@ class RegistryError(HandbellError):
     status = 422
 
 
+class UnknownSessionError(RegistryError):
+    """The app has no such session, or it is not the caller's."""
+
+    code = "session-unknown"
+    status = 404
+
+
+class UnknownUserError(RegistryError):
+    """The app has no such user."""
+
+    code = "user-unknown"
+    status = 404
+
+
+class ProofRequiredError(RegistryError):
+    """A device did not bring the proof that this app asks for."""
+
+    code = "proof-required"
+    status = 403
+
+
+class IdentityError(RegistryError):
+    """An identity token cannot be accepted, or cannot be checked."""
+
+    code = "identity-refused"
+    status = 403
+
+
+class MailError(HandbellError):
+    """No mail can be sent from here: the mail server is not set, or cannot be used."""
+
+    code = "mail-unavailable"
+    status = 503
+
+
 class WebhookError(HandbellError):
     """A webhook cannot be read, written or called as asked."""
 
@@ -203,3 +261,130 @@ class TwinError(HandbellError):
 
     code = "twin-failed"
     status = 502
+
+
+class AccessError(HandbellError):
+    """An API key or an operator cannot be made or changed as asked."""
+
+    code = "access-invalid"
+    status = 422
+
+
+class UnknownKeyError(AccessError):
+    """There is no API key with this prefix."""
+
+    code = "api-key-unknown"
+    status = 404
+
+
+class ServeError(HandbellError):
+    """The send server cannot start."""
+
+    code = "serve-failed"
+
+
+class RequestError(HandbellError):
+    """A request to the send server cannot be understood."""
+
+    code = "request-malformed"
+    status = 400
+
+
+class CursorError(RequestError):
+    """A cursor is not one that this list has given out."""
+
+    code = "cursor-invalid"
+
+
+class UnauthorizedError(RequestError):
+    """A request carries no API key, or one that is not valid (any more)."""
+
+    code = "unauthorized"
+    status = 401
+
+
+class ForbiddenError(RequestError):
+    """The API key may not do this."""
+
+    code = "forbidden"
+    status = 403
+
+
+class AppForbiddenError(ForbiddenError):
+    """The API key belongs to another app."""
+
+    code = "app-forbidden"
+
+
+class NotFoundError(RequestError):
+    """There is nothing at this address."""
+
+    code = "not-found"
+    status = 404
+
+
+class MethodNotAllowedError(RequestError):
+    """The address does not take this method."""
+
+    code = "method-not-allowed"
+    status = 405
+
+
+class RequestTimeoutError(RequestError):
+    """The request did not arrive in time."""
+
+    code = "request-timeout"
+    status = 408
+
+
+class BodyTooLargeError(RequestError):
+    """The body of the request is over the limit."""
+
+    code = "body-too-large"
+    status = 413
+
+
+class MediaTypeError(RequestError):
+    """The body of the request has a media type that is not read here."""
+
+    code = "media-type-unsupported"
+    status = 415
+
+
+class InvalidRequestError(RequestError):
+    """A member or a parameter of the request is missing, unknown or out of range."""
+
+    code = "request-invalid"
+    status = 422
+
+
+class RateLimitedError(RequestError):
+    """Too many requests in a short time; ``retry_after`` is in seconds."""
+
+    code = "rate-limited"
+    status = 429
+
+    def __init__(self, what: str, *, fix: str = "", retry_after: float) -> None:
+        super().__init__(what, fix=fix)
+        self.retry_after = retry_after
+
+
+class HeadersTooLargeError(RequestError):
+    """The headers of the request are over the limit."""
+
+    code = "headers-too-large"
+    status = 431
+
+
+class InternalError(RequestError):
+    """The server made a mistake; its log says which."""
+
+    code = "internal-error"
+    status = 500
+
+
+class UnavailableError(RequestError):
+    """The server is starting, stopping or overloaded."""
+
+    code = "unavailable"
+    status = 503

@@ -7,7 +7,11 @@ prefix ``HANDBELL_``; docs/settings.md lists them and is checked against this mo
 import base64
 import binascii
 import os
+import re
+import tomllib
+from collections.abc import Mapping
 from difflib import get_close_matches
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
 from urllib.parse import urlsplit
@@ -23,11 +27,15 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from ._mail import read_mail
 from .errors import SettingsError
 
 PREFIX: Final = "HANDBELL_"
 DATABASE_FILE: Final = "handbell.db"
+CONFIG_FILE: Final = "handbell.toml"
 _FERNET_KEY_BYTES: Final = 32
+_MAX_PORT: Final = 65_535
+_PATH: Final = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 _MAKE_KEY: Final = (
     'python -c "from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())"'
 )
@@ -57,6 +65,51 @@ def _fernet_keys(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _host_and_port(listen: str) -> str:
+    host, colon, port = listen.strip().rpartition(":")
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > _MAX_PORT:
+        raise ValueError("it must look like 127.0.0.1:8710 or [::]:8710")
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise ValueError("an IPv6 address stands in brackets: [::1]:8710")
+    return listen.strip()
+
+
+def _public_url(url: str) -> str:
+    parts = urlsplit(url)
+    if url and (parts.scheme not in ("http", "https") or not parts.hostname or parts.query):
+        raise ValueError("it must look like https://push.example.com or with a path behind it")
+    return url.rstrip("/")
+
+
+def _root_path(path: str) -> str:
+    if path.strip("/") and not _PATH.fullmatch(path.rstrip("/")):
+        raise ValueError("it must look like /push")
+    return path.rstrip("/")
+
+
+def _networks(text: str) -> str:
+    for each in text.split(","):
+        if each.strip():
+            ip_network(each.strip(), strict=False)
+    return text
+
+
+def _smtp(secret: SecretStr) -> SecretStr:
+    try:
+        parts = urlsplit(secret.get_secret_value())
+        is_good = parts.scheme in ("smtp", "smtps") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_good = False
+    if not is_good:
+        raise ValueError("it must look like smtp://user:password@host:587")
+    return secret
+
+
+def _mail_address(text: str) -> str:
+    read_mail(text)
+    return text.strip()
+
+
 Url = Annotated[str, AfterValidator(_https)]
 Seconds = Annotated[float, Field(gt=0, le=300)]
 
@@ -75,6 +128,11 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
+    config: Annotated[Path, AfterValidator(_existing_file)] | None = Field(
+        default=None,
+        description="TOML file with any of these settings, named in lower case without the prefix. "
+        "Without it: handbell.toml in the home folder, where there is one.",
+    )
     home: Path = Field(
         default_factory=lambda: user_data_path("handbell"),
         description="Folder for the database and the secret key; made with mode 700 when missing.",
@@ -140,6 +198,60 @@ class Settings(BaseSettings):
         "plain HTTP: 1 or 0.",
     )
 
+    listen: Annotated[str, AfterValidator(_host_and_port)] = Field(
+        default="127.0.0.1:8710",
+        description="Where the send server listens, host:port; port 0 takes a free one.",
+    )
+    public_url: Annotated[str, AfterValidator(_public_url)] = Field(
+        default="",
+        description="The address under which others reach the server, with its path; it stands in "
+        "mails and on pages. Without it: where the server listens.",
+    )
+    root_path: Annotated[str, AfterValidator(_root_path)] = Field(
+        default="",
+        description="The path under which a proxy serves Handbell, such as /push. Without it: the "
+        "path of the public URL.",
+    )
+    trusted_proxies: Annotated[str, AfterValidator(_networks)] = Field(
+        default="",
+        description="Addresses and networks of proxies whose forwarded headers are believed, "
+        "separated by commas.",
+    )
+    tls_certificate: Annotated[Path, AfterValidator(_existing_file)] | None = Field(
+        default=None,
+        description="PEM file of the server's certificate with its chain, for TLS without a proxy.",
+    )
+    tls_key: Annotated[Path, AfterValidator(_existing_file)] | None = Field(
+        default=None,
+        description="PEM file of the certificate's key. Without it: the certificate's own file.",
+    )
+    max_body_bytes: int = Field(
+        default=1_048_576,
+        ge=1024,
+        le=1_073_741_824,
+        description="Largest body of one request to the server, and longest line of a stream.",
+    )
+    metrics_public: bool = Field(
+        default=False,
+        description="Whether anybody may read /metrics; else loopback, trusted proxies and API "
+        "keys that administer: 1 or 0.",
+    )
+    smtp_url: Annotated[SecretStr, AfterValidator(_smtp)] | None = Field(
+        default=None,
+        description="Mail server for the links that prove an address: smtp://user:password@host:587"
+        " (with STARTTLS) or smtps://; ?tls=none sends in the clear.",
+    )
+    mail_from: Annotated[str, AfterValidator(_mail_address)] | None = Field(
+        default=None,
+        description="Sender of those mails, an address such as push@example.com.",
+    )
+    sign_in_hours: float = Field(
+        default=12.0,
+        gt=0,
+        le=720,
+        description="Hours after which an operator has to sign in to the console again.",
+    )
+
     @field_validator("home")
     @classmethod
     def _expand(cls, home: Path) -> Path:
@@ -154,17 +266,25 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls, **overrides: Any) -> Self:
-        """Return the settings of the environment, with what is given here on top.
+        """Return the settings: what is given here, over the environment, over the TOML file.
 
         An override of None counts as not given. Raises :class:`SettingsError`, which names the
-        variable and the fix, for a value that cannot be used and for a variable whose name is
+        variable or the file and the fix, for a value that cannot be used and for a name that is
         nearly that of a setting.
         """
         _refuse_misspelt(os.environ)
+        given = {name: value for name, value in overrides.items() if value is not None}
+        file = _config_file(given)
+        written = {} if file is None else _read_config(file)
+        weaker = {
+            name: value
+            for name, value in written.items()
+            if name not in given and not os.environ.get(variable(name))
+        }
         try:
-            return cls(**{name: value for name, value in overrides.items() if value is not None})
+            return cls(**weaker, **given)
         except ValidationError as error:
-            raise _explained(error) from None
+            raise _explained(error, file, weaker) from None
 
 
 def variable(name: str) -> str:
@@ -190,7 +310,42 @@ def _refuse_misspelt(environment: "os._Environ[str]") -> None:
             )
 
 
-def _explained(error: ValidationError) -> SettingsError:
+def _config_file(given: Mapping[str, Any]) -> Path | None:
+    named = given.get("config") or os.environ.get(variable("config"))
+    if named:
+        return Path(named).expanduser()
+    home = given.get("home") or os.environ.get(variable("home")) or user_data_path("handbell")
+    file = Path(home).expanduser() / CONFIG_FILE
+    return file if file.is_file() else None
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    try:
+        written = tomllib.loads(file.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{file} is not TOML: {error}", fix="Correct that line") from None
+    except UnicodeDecodeError as error:
+        raise SettingsError(
+            f"{file} is not UTF-8: byte {error.start} cannot be read", fix="Save it as UTF-8"
+        ) from None
+    except OSError as error:
+        raise SettingsError(
+            f"{file} cannot be read: {error.strerror}",
+            fix="Name a file that this user may read in HANDBELL_CONFIG",
+        ) from None
+    for name in written:
+        if name not in Settings.model_fields or name == "config":
+            meant = get_close_matches(name, Settings.model_fields, n=1, cutoff=0.6)
+            raise SettingsError(
+                f"{file} names {name}, which is not a setting",
+                fix=f"Rename it to {meant[0]}, or remove it" if meant else "Remove it",
+            )
+    return written
+
+
+def _explained(
+    error: ValidationError, file: Path | None, written: Mapping[str, Any]
+) -> SettingsError:
     problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
     name = str(problem["loc"][0]) if problem["loc"] else ""
     if name not in Settings.model_fields:
@@ -199,7 +354,9 @@ def _explained(error: ValidationError) -> SettingsError:
             fix=f"Use one of {', '.join(Settings.model_fields)}",
         )
     why = problem["msg"].removeprefix("Value error, ")
+    where = f"{name} in {file}" if name in written else variable(name)
+    shown = where if name in written else f"{name} ({where})"
     return SettingsError(
-        f"The setting {name} ({variable(name)}) cannot be used: {why[:1].lower()}{why[1:]}",
-        fix=f"{Settings.model_fields[name].description} Correct {variable(name)}, or remove it",
+        f"The setting {shown} cannot be used: {why[:1].lower()}{why[1:]}",
+        fix=f"{Settings.model_fields[name].description} Correct {where}, or remove it",
     )

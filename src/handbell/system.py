@@ -8,6 +8,8 @@ from pathlib import Path
 from time import time
 from typing import TYPE_CHECKING, Final
 
+from handbell.access.api_keys import ApiKeyStore
+from handbell.access.audit import AuditTrail
 from handbell.apps.app import App
 from handbell.apps.checkup import Finding, check_credentials
 from handbell.apps.credentials import AuthKey, Certificate, pack, unpack
@@ -80,6 +82,16 @@ class System:
     def apps(self) -> AppStore:
         """Apps and their credentials."""
         return AppStore(self.database, self.vault, now=self.now)
+
+    @cached_property
+    def api_keys(self) -> ApiKeyStore:
+        """The keys of those who use the send server."""
+        return ApiKeyStore(self.database, now=self.now)
+
+    @cached_property
+    def audit(self) -> AuditTrail:
+        """Who changed what."""
+        return AuditTrail(self.database, now=self.now)
 
     @cached_property
     def registry(self) -> Registry:

@@ -19,6 +19,18 @@ ALLOWED: dict[str, set[str]] = {
     "gateways": {"creation", "apps"},
     "delivery": {"creation", "apps", "registry", "gateways"},
     "twin": {"gateways.apns.protocol"},
+    "access": {"apps"},
+    "server": {
+        "system",
+        "rehearsal",
+        "creation",
+        "apps",
+        "registry",
+        "delivery",
+        "access",
+        "gateways.apns.payload",
+        "twin.address",
+    },
     "cli": {
         "_door",
         "system",
@@ -29,6 +41,8 @@ ALLOWED: dict[str, set[str]] = {
         "registry",
         "delivery",
         "twin",
+        "access",
+        "server",
     },
     "migrations": set(),
 }
@@ -41,6 +55,10 @@ HEAVY = {
     "uvicorn",
     "pydantic",
     "cryptography",
+    "fastapi",
+    "httpx",
+    "jinja2",
+    "argon2",
 }
 
 

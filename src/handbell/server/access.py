@@ -1,0 +1,221 @@
+"""The guard in front of every route, and what it tells the handler."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Annotated, Final, cast
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection, Request
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Receive, Send
+from starlette.types import Scope as Connection
+
+from handbell.access.api_keys import ApiKey, Scope
+from handbell.apps.app import App
+from handbell.errors import (
+    AppForbiddenError,
+    ForbiddenError,
+    HandbellError,
+    ServeError,
+    UnauthorizedError,
+)
+
+from .context import Context, context_of
+from .routes import DEVICE, OPERATOR, PUBLIC, ROUTES, SESSION, SIGN_IN, Need
+
+__all__ = [
+    "DEVICE",
+    "OPERATOR",
+    "PUBLIC",
+    "ROUTES",
+    "SESSION",
+    "SIGN_IN",
+    "AppDep",
+    "Caller",
+    "CallerDep",
+    "Need",
+    "Scope",
+    "bearer",
+    "caller_of",
+    "client_of",
+    "guarded",
+    "needs_of",
+    "session_secret",
+    "unrouted",
+]
+
+_KEY_MARK: Final = "hbk_"
+_SESSION_MARK: Final = "hbs_"
+_ASK: Final = "Send the header Authorization: Bearer hbk_... with a valid API key"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who makes a request.
+
+    ``actor`` is for the audit trail: ``key hbk_1a2b3c4d``, or ``device``. ``scopes`` holds all that
+    the caller may do, none for a device. ``app`` is the row of the only app it serves, or None.
+    """
+
+    actor: str
+    scopes: frozenset[Scope]
+    app: int | None
+
+    def may(self, scope: Scope) -> bool:
+        """Say whether the caller holds a scope."""
+        return scope in self.scopes
+
+
+ANYBODY: Final = Caller(actor="anybody", scopes=frozenset(), app=None)
+A_DEVICE: Final = Caller(actor="device", scopes=frozenset(), app=None)
+
+
+def bearer(connection: HTTPConnection) -> str | None:
+    """Return what the request's Authorization header carries as bearer, or None."""
+    scheme, _, token = connection.headers.get("authorization", "").partition(" ")
+    token = token.strip()
+    return token if scheme.lower() == "bearer" and token else None
+
+
+def session_secret(connection: HTTPConnection) -> str | None:
+    """Return the session secret ``hbs_...`` with which a device speaks, or None."""
+    token = bearer(connection)
+    return token if token is not None and token.startswith(_SESSION_MARK) else None
+
+
+def client_of(connection: HTTPConnection) -> str:
+    """Return the address of the client; behind a trusted proxy that of the proxy's client."""
+    return "unknown" if connection.client is None else connection.client.host
+
+
+def caller_of(request: Request) -> Caller:
+    """Return who makes a request, as the guard found out."""
+    return cast("Caller", request.state.caller)
+
+
+def app_of(request: Request) -> App:
+    """Return the app that the request's path names, which the caller may use."""
+    return cast("App", request.state.app)
+
+
+CallerDep = Annotated[Caller, Depends(caller_of)]
+AppDep = Annotated[App, Depends(app_of)]
+
+
+def guarded(route: Route, needs: dict[str, Need]) -> ASGIApp:
+    """Return the route's application behind a guard; ``needs`` are those of its methods."""
+    inner = route.app
+    names_app = "app" in route.param_convertors
+
+    async def guard(scope: Connection, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive, send)
+        need = needs["GET" if scope["method"] == "HEAD" else scope["method"]]
+        context = context_of(request)
+        if need.kind == "operator":
+            from .console import require_operator  # noqa: PLC0415 - it imports this module
+
+            answer = await require_operator(request)
+            if answer is not None:
+                await answer(scope, receive, send)
+                return
+        request.state.caller = await _caller(request, context, need)
+        if names_app and need.kind in ("key", "device"):
+            request.state.app = await _app(request, context)
+        await inner(scope, receive, send)
+
+    return guard
+
+
+async def _caller(request: Request, context: Context, need: Need) -> Caller:
+    if need.kind in ("public", "operator", "sign-in"):
+        return ANYBODY
+    if need.kind == "metrics" and _is_trusted(request, context):
+        return ANYBODY
+    token = bearer(request)
+    if need.kind == "device" and (token is None or token.startswith(_SESSION_MARK)):
+        if token is None and need.scope is None:
+            raise UnauthorizedError(
+                "The request carries no session secret",
+                fix="Send the header Authorization: Bearer hbs_... with the session's secret",
+            )
+        return A_DEVICE
+    key = await _key(context, token)
+    if need.scope is None:
+        raise ForbiddenError(
+            "Only the device itself may do this", fix="Send the session's secret, not an API key"
+        )
+    if need.scope not in key.powers:
+        raise ForbiddenError(
+            f"The API key {key.prefix} has no scope {need.scope}",
+            fix=f"Use a key with the scope {need.scope}: handbell api-key add",
+        )
+    if need.any_app and key.app_row is not None:
+        raise AppForbiddenError(
+            f"The API key {key.prefix} serves {key.app} only",
+            fix="Use a key that serves every app",
+        )
+    return Caller(actor=f"key {key.prefix}", scopes=key.powers, app=key.app_row)
+
+
+async def _key(context: Context, token: str | None) -> ApiKey:
+    if token is None:
+        raise UnauthorizedError("The request carries no API key", fix=_ASK)
+    keys = context.system.api_keys
+    key = keys.known(token) or await context.run(keys.check, token)
+    if key is None:
+        raise UnauthorizedError("The API key is not known, or was revoked", fix=_ASK)
+    return key
+
+
+async def _app(request: Request, context: Context) -> App:
+    caller = caller_of(request)
+    reference = request.path_params["app"]
+    try:
+        app = await context.run(context.system.apps.find, reference)
+    except HandbellError:
+        if caller.app is not None:
+            # What other apps there are is not this key's to know.
+            raise _foreign(reference) from None
+        raise
+    if caller.app is not None and caller.app != app.row:
+        raise _foreign(reference)
+    return app
+
+
+def _foreign(reference: str) -> AppForbiddenError:
+    return AppForbiddenError(
+        f"The API key does not serve {reference!r}", fix="Use a key of that app"
+    )
+
+
+def _is_trusted(request: Request, context: Context) -> bool:
+    if context.settings.metrics_public:
+        return True
+    try:
+        return ip_address(client_of(request)).is_loopback
+    except ValueError:
+        return False
+
+
+def needs_of(route: Route) -> dict[str, Need]:
+    """Return what a route needs, by method. Raises ServeError for one that is not in the table."""
+    methods = sorted((route.methods or {"GET"}) - {"HEAD"})
+    missing = [method for method in methods if (method, route.path) not in ROUTES]
+    if missing:
+        raise ServeError(
+            f"The route {missing[0]} {route.path} has no row in the table of needs",
+            fix="Add it to handbell/server/routes.py",
+        )
+    return {method: ROUTES[method, route.path] for method in methods}
+
+
+def unrouted(routes: Iterable[BaseRoute]) -> list[tuple[str, str]]:
+    """Return the rows of the table to which there is no route."""
+    there = {
+        (method, route.path)
+        for route in routes
+        if isinstance(route, Route)
+        for method in (route.methods or {"GET"})
+    }
+    return sorted(set(ROUTES) - there)

@@ -1,0 +1,75 @@
+"""How much of something one caller may have in a time: token buckets in memory."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from handbell.errors import RateLimitedError
+
+MOST_BUCKETS: Final = 100_000
+"""How many callers are remembered; beyond that the fullest buckets are forgotten."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """``number`` at once, and as many again, evenly, in each ``seconds``."""
+
+    number: float
+    seconds: float
+
+    @property
+    def rate(self) -> float:
+        """How many come back each second."""
+        return self.number / self.seconds
+
+
+class Limiter:
+    """Token buckets, one for each pair of a purpose and a caller. ``now`` returns seconds.
+
+    Safe to use from several threads. The buckets of a process are its own: several servers behind
+    one address each grant the limit.
+    """
+
+    def __init__(self, *, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._lock = threading.Lock()
+        # When the bucket was last filled, how much was in it then, and its limit.
+        self._buckets: dict[tuple[str, str], tuple[float, float, Limit]] = {}
+
+    def take(self, purpose: str, who: str, limit: Limit, amount: float = 1.0) -> float:
+        """Take from a bucket and return 0; or take nothing and return the seconds to wait."""
+        now = self._now()
+        with self._lock:
+            filled, level, _ = self._buckets.get((purpose, who), (now, limit.number, limit))
+            level = min(limit.number, level + max(0.0, now - filled) * limit.rate)
+            if level < amount:
+                return (amount - level) / limit.rate
+            self._buckets[purpose, who] = (now, level - amount, limit)
+            if len(self._buckets) > MOST_BUCKETS:
+                self._forget(now)
+        return 0.0
+
+    def require(self, purpose: str, who: str, limit: Limit, amount: float = 1.0) -> None:
+        """Take from a bucket. Raises RateLimitedError, which says how long to wait."""
+        wait = self.take(purpose, who, limit, amount)
+        if wait > 0:
+            raise RateLimitedError(
+                "There were too many requests in a short time",
+                fix=f"Wait {max(1, round(wait))} s, then try again",
+                retry_after=wait,
+            )
+
+    def forget(self, purpose: str, who: str) -> None:
+        """Fill a bucket again, as after a sign-in that succeeded."""
+        with self._lock:
+            self._buckets.pop((purpose, who), None)
+
+    def _forget(self, now: float) -> None:
+        def room(key: tuple[str, str]) -> float:
+            filled, level, limit = self._buckets[key]
+            return limit.number - min(limit.number, level + (now - filled) * limit.rate)
+
+        for key in sorted(self._buckets, key=room)[: MOST_BUCKETS // 2]:
+            del self._buckets[key]

@@ -1,0 +1,86 @@
+"""What lists and pages share: cursors, instants, addresses."""
+
+import base64
+import binascii
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, Generic, TypeVar
+
+from fastapi import Query
+from pydantic import BaseModel, Field
+from starlette.requests import HTTPConnection
+
+from handbell.errors import CursorError
+
+T = TypeVar("T")
+
+MOST_ROWS: Final = 200
+_MAX_CURSOR: Final = 512
+
+LimitQuery = Annotated[
+    int, Query(ge=1, le=MOST_ROWS, description="How many to return at most", examples=[50])
+]
+CursorQuery = Annotated[
+    str | None,
+    Query(
+        max_length=_MAX_CURSOR,
+        description="Where to go on: the member next of the page before",
+    ),
+]
+
+
+class Page(BaseModel, Generic[T]):
+    """One page of a list; ``next`` is the cursor of the following one, or null at the end."""
+
+    data: list[T]
+    next: str | None = Field(description="The cursor of the next page, null on the last one")
+
+
+def write_cursor(*position: int | str | None) -> str:
+    """Return a position as a cursor: opaque to callers, and safe in an address."""
+    text = json.dumps(position, separators=(",", ":"), ensure_ascii=False)
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def read_cursor(cursor: str, *kinds: type) -> tuple[Any, ...]:
+    """Return the position of a cursor, whose parts are of the given kinds.
+
+    Raises CursorError for anything that :func:`write_cursor` did not make for such a list.
+    """
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        position = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+    except (binascii.Error, ValueError, RecursionError):
+        position = None
+    if (
+        not isinstance(position, list)
+        or len(position) != len(kinds)
+        or any(type(part) is not kind for part, kind in zip(position, kinds, strict=True))
+        or any(isinstance(part, int) and abs(part) >= 1 << 63 for part in position)
+    ):
+        raise CursorError("The cursor is not one of this list", fix="Begin without a cursor")
+    return tuple(position)
+
+
+def page(rows: Sequence[T], limit: int, position: Any) -> dict[str, Any]:
+    """Return ``rows`` (one more than ``limit`` where there is more) as a page.
+
+    ``position`` is called with the last row shown and returns the cursor behind it.
+    """
+    shown = list(rows[:limit])
+    return {"data": shown, "next": position(shown[-1]) if len(rows) > limit else None}
+
+
+def instant(milliseconds: float | None) -> str | None:
+    """Return an instant (UNIX milliseconds) in ISO 8601, UTC, with milliseconds and a Z."""
+    if milliseconds is None:
+        return None
+    moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def address_of(connection: HTTPConnection, path: str) -> str:
+    """Return a path of ours as a browser has to ask for it, behind whatever proxy."""
+    root: str = connection.scope.get("root_path", "")
+    return root.rstrip("/") + path

@@ -1,0 +1,107 @@
+"""The one table of what each route needs. A route that is not in it keeps the server from starting.
+
+A key without a scope's name for the app of the path is refused before the handler runs.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, Literal
+
+from handbell.access.api_keys import Scope
+
+Kind = Literal["public", "key", "device", "metrics", "operator", "sign-in"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """What a caller has to be.
+
+    ``public``: anybody. ``key``: an API key with ``scope``; where the path names an app, the key
+    must serve it, and ``any_app`` asks for a key that serves every app. ``device``: an API key with
+    ``scope``, where there is one, or a device; of which session, the handler checks. ``metrics``: a
+    trusted address, or an API key with ``scope``. ``operator``: somebody who has signed in to the
+    console; ``sign-in``: a page of the console that is reached without.
+    """
+
+    kind: Kind
+    scope: Scope | None = None
+    any_app: bool = False
+
+
+PUBLIC: Final = Need(kind="public")
+SEND: Final = Need(kind="key", scope="send")
+REGISTER: Final = Need(kind="key", scope="register")
+ADMINISTER: Final = Need(kind="key", scope="administer")
+EVERY_APP: Final = Need(kind="key", scope="administer", any_app=True)
+DEVICE: Final = Need(kind="device", scope="register")
+SESSION: Final = Need(kind="device")
+METRICS: Final = Need(kind="metrics", scope="administer")
+OPERATOR: Final = Need(kind="operator")
+SIGN_IN: Final = Need(kind="sign-in")
+
+_APP: Final = "/v1/apps/{app}"
+_SENT: Final = f"{_APP}/notifications"
+
+ROUTES: Final[Mapping[tuple[str, str], Need]] = MappingProxyType(
+    {
+        ("GET", "/"): PUBLIC,
+        ("GET", "/healthz"): PUBLIC,
+        ("GET", "/readyz"): PUBLIC,
+        ("GET", "/metrics"): METRICS,
+        ("GET", "/openapi.json"): PUBLIC,
+        ("GET", "/docs"): PUBLIC,
+        # Apps and what belongs to them.
+        ("GET", "/v1/apps"): SEND,
+        ("POST", "/v1/apps"): EVERY_APP,
+        ("GET", _APP): SEND,
+        ("PATCH", _APP): ADMINISTER,
+        ("DELETE", _APP): ADMINISTER,
+        ("POST", f"{_APP}/check-up"): ADMINISTER,
+        ("GET", f"{_APP}/credentials"): ADMINISTER,
+        ("POST", f"{_APP}/credentials"): ADMINISTER,
+        ("DELETE", f"{_APP}/credentials/{{key_id}}"): ADMINISTER,
+        ("GET", f"{_APP}/webhooks"): ADMINISTER,
+        ("POST", f"{_APP}/webhooks"): ADMINISTER,
+        ("PATCH", f"{_APP}/webhooks/{{webhook}}"): ADMINISTER,
+        ("DELETE", f"{_APP}/webhooks/{{webhook}}"): ADMINISTER,
+        ("GET", "/v1/api-keys"): ADMINISTER,
+        ("POST", "/v1/api-keys"): ADMINISTER,
+        ("DELETE", "/v1/api-keys/{prefix}"): ADMINISTER,
+        # Users and sessions.
+        ("GET", f"{_APP}/users"): REGISTER,
+        ("GET", f"{_APP}/users/{{mail}}"): REGISTER,
+        ("DELETE", f"{_APP}/users/{{mail}}"): REGISTER,
+        ("GET", f"{_APP}/users/{{mail}}/why"): SEND,
+        ("GET", f"{_APP}/sessions"): REGISTER,
+        ("POST", f"{_APP}/sessions"): DEVICE,
+        ("POST", f"{_APP}/sessions/import"): REGISTER,
+        ("GET", f"{_APP}/sessions/export"): REGISTER,
+        ("GET", f"{_APP}/sessions/{{session}}"): REGISTER,
+        ("PATCH", f"{_APP}/sessions/{{session}}"): DEVICE,
+        ("DELETE", f"{_APP}/sessions/{{session}}"): DEVICE,
+        ("POST", f"{_APP}/sessions/{{session}}/receipts"): SESSION,
+        # Notifications.
+        ("GET", _SENT): SEND,
+        ("POST", _SENT): SEND,
+        ("POST", f"{_SENT}/preview"): SEND,
+        ("GET", f"{_SENT}/{{id}}"): SEND,
+        ("GET", f"{_SENT}/{{id}}/deliveries"): SEND,
+        ("POST", f"{_SENT}/{{id}}/cancel"): SEND,
+        ("POST", f"{_SENT}/{{id}}/replace"): SEND,
+        # Templates.
+        ("GET", f"{_APP}/templates"): SEND,
+        ("GET", f"{_APP}/templates/{{name}}"): SEND,
+        ("PUT", f"{_APP}/templates/{{name}}"): ADMINISTER,
+        ("DELETE", f"{_APP}/templates/{{name}}"): ADMINISTER,
+        ("POST", f"{_APP}/templates/{{name}}/preview"): SEND,
+        # Links: the page of a mailed link, and universal links.
+        ("GET", "/prove/{secret}"): PUBLIC,
+        ("POST", "/prove/{secret}"): PUBLIC,
+        ("GET", "/.well-known/apple-app-site-association"): PUBLIC,
+        ("GET", "/apple-app-site-association"): PUBLIC,
+        ("GET", "/mobileapp/{path:path}"): PUBLIC,
+        # The console.
+    }
+)
+"""By method and path: what the caller has to be."""
