@@ -129,9 +129,7 @@ def store_drafts(
     if not repeats:
         return [stored[draft.order.public_id] for draft in drafts]
     former = dict(zip(repeats, read_former(connection, list(repeats.values())), strict=True))
-    return [
-        former.get(draft.order.public_id) or stored[draft.order.public_id] for draft in drafts
-    ]
+    return [former.get(draft.order.public_id) or stored[draft.order.public_id] for draft in drafts]
 
 
 def _claim_keys(connection: Connection, orders: Sequence[Order], now: int) -> dict[str, Order]:

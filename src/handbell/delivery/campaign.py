@@ -8,6 +8,7 @@ from handbell.creation.notification import Notification
 from handbell.gateways.apns.payload import compose
 from handbell.gateways.gateway import Message
 
+from .accepting import Order
 from .lane import Lane
 from .timing import SendAt, disturbs, due_at, read_send_at
 
@@ -57,11 +58,31 @@ class Campaign:
             expires_at=message.expires_at,
             send_at=send_at,
             is_development=stored.is_development,
-            is_loud=disturbs(
-                push_type=message.push_type, interruption_level=content.interruption_level
-            ),
+            is_loud=_is_loud(content, message),
             key=key,
             is_cancelled=stored.cancelled_at is not None,
+        )
+
+    @classmethod
+    def fresh(
+        cls, order: Order, row: int, message: Message, lane: Lane, key: Any = None
+    ) -> "Campaign":
+        """Return the campaign of an order that was just stored, without reading it back.
+
+        ``message`` is what :meth:`read` would compose from its row.
+        """
+        return cls(
+            row=row,
+            id=order.public_id,
+            lane=lane,
+            message=message,
+            urgency=order.urgency,
+            created_at=(order.created_at or 0) / 1000,
+            expires_at=message.expires_at,
+            send_at=order.send_at,
+            is_development=order.is_development,
+            is_loud=_is_loud(order.content, message),
+            key=key,
         )
 
     def starts_at(self, zone: str | None) -> float:
@@ -73,3 +94,7 @@ class Campaign:
     def is_expired(self, now: float) -> bool:
         """Return whether its time is over; now or never is the first attempt's own business."""
         return bool(self.expires_at) and now >= (self.expires_at or 0)
+
+
+def _is_loud(content: Notification, message: Message) -> bool:
+    return disturbs(push_type=message.push_type, interruption_level=content.interruption_level)

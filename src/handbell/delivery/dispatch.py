@@ -1,6 +1,6 @@
 """From recipients to targets: one per active session, and a warning for whoever has none."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -24,28 +24,36 @@ class Plan:
     warnings: list[str] = field(default_factory=list)
 
 
-def resolve(
+def resolve_many(
     app: App,
-    recipients: Recipients,
+    recipients: Sequence[Recipients],
     registry: Registry,
     *,
     environment: str,
     is_development: bool = False,
-) -> Plan:
-    """Return the targets for named recipients, each device once.
+) -> list[Plan]:
+    """Return for each send the targets of its named recipients, each device once.
 
     A pending session is never a target. ``environment`` is assumed for device tokens that no
-    session holds; ``is_development`` makes a session that was never reached start there.
+    session holds; ``is_development`` makes a session that was never reached start there. However
+    many sends there are, the registry is asked once for mails and once for tokens.
     """
-    plan = Plan()
-    _add_mails(plan, app, recipients.mails, registry, is_development=is_development)
-    _add_tokens(plan, app, recipients.device_tokens, registry, environment)
-    plan.targets.extend(
-        Target(gateway="simulator", address=device, environment=environment)
-        for device in recipients.simulators
-    )
-    plan.targets = list({target.address: target for target in plan.targets}.values())
-    return plan
+    mails = [mail for one in recipients for mail in one.mails]
+    tokens = [token for one in recipients for token in one.device_tokens]
+    by_mail = registry.sessions_by_mail(app, mails) if mails else {}
+    by_token = registry.find_tokens(app, tokens) if tokens else {}
+    plans = []
+    for one in recipients:
+        plan = Plan()
+        _add_mails(plan, one.mails, by_mail, is_development=is_development)
+        _add_tokens(plan, one.device_tokens, by_token, environment)
+        plan.targets.extend(
+            Target(gateway="simulator", address=device, environment=environment)
+            for device in one.simulators
+        )
+        plan.targets = list({target.address: target for target in plan.targets}.values())
+        plans.append(plan)
+    return plans
 
 
 def some_targets(app: App, registry: Registry, *, is_development: bool = False) -> list[Target]:
@@ -55,11 +63,13 @@ def some_targets(app: App, registry: Registry, *, is_development: bool = False) 
 
 
 def _add_mails(
-    plan: Plan, app: App, mails: Iterable[str], registry: Registry, *, is_development: bool
+    plan: Plan,
+    mails: Iterable[str],
+    found: Mapping[str, list[Session]],
+    *,
+    is_development: bool,
 ) -> None:
-    wanted = list(mails)
-    found = registry.sessions_by_mail(app, wanted)
-    for mail in wanted:
+    for mail in mails:
         sessions = found.get(mail, [])
         active = [session for session in sessions if session.status == "active"]
         if not active:
@@ -90,11 +100,9 @@ def _nobody(mail: str, sessions: list[Session]) -> str:
 
 
 def _add_tokens(
-    plan: Plan, app: App, tokens: Iterable[str], registry: Registry, environment: str
+    plan: Plan, tokens: Iterable[str], known: Mapping[str, Session], environment: str
 ) -> None:
-    wanted = list(tokens)
-    known = registry.find_tokens(app, wanted)
-    for token in wanted:
+    for token in tokens:
         session = known.get(token)
         if session is None:
             plan.targets.append(Target(gateway="apns", address=token, environment=environment))

@@ -8,9 +8,8 @@ next one finishes.
 import asyncio
 import dataclasses
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from time import time
 from typing import Any, Final
 
@@ -22,70 +21,31 @@ from handbell.errors import HandbellError, NotificationError, StorageError
 from handbell.gateways.apns.payload import compose
 from handbell.registry.store import Registry
 
+from .accepting import Acceptance, Draft, Order
 from .campaign import Campaign
-from .delivery import Delivery, Target
-from .dispatch import Plan, resolve, some_targets
+from .delivery import Delivery
+from .dispatch import Plan
 from .events import NotificationAccepted
 from .ids import NO_ID
+from .intake import Entry, Intake, Options, Prepared
 from .outcome import meaning
 from .pruning import Pruner
-from .queue import BULK, NORMAL, URGENT
 from .response import Response
 from .sending import FindGateway
-from .store import Acceptance, Ledger, Order
-from .timing import SendAt, due_at, read_send_at
+from .store import Ledger
 from .webhook_sender import WebhookSender
 from .webhooks import WebhookOutbox
 from .worker import Worker
+
+__all__ = ["Acceptance", "Engine", "Entry", "Options"]
 
 LISTED_AT_MOST: Final = 100
 """How many deliveries a response names; beyond that they are counted."""
 
 _WEBHOOK_SECONDS: Final = 15.0
-_URGENCIES: Final = {"urgent": URGENT, "normal": NORMAL, "bulk": BULK}
 _BENIGN: Final = frozenset({"SimulatorUnavailable", "Capped", "Scheduled", "QuietHours"})
 _CLOSING: Final = frozenset({"Unregistered", "ExpiredToken"})
 _TO_MEND: Final = frozenset({"CircuitOpen", "NoCredential", "TwinNotRunning", "AppDisabled"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """How to send, beside what and to whom.
-
-    ``send_at`` is an instant or a local time in each recipient's zone; ``urgency`` is ``urgent``,
-    ``normal`` or ``bulk`` and says who goes first (without it: normal for named recipients, bulk
-    for everybody). An ``idempotency_key`` makes a repeated call return the first one's answer.
-    """
-
-    send_at: SendAt | None = None
-    urgency: str | None = None
-    idempotency_key: str | None = None
-    is_development: bool = False
-
-    @classmethod
-    def read(
-        cls,
-        *,
-        send_at: object = None,
-        urgency: str | None = None,
-        idempotency_key: str | None = None,
-        is_development: bool = False,
-    ) -> "Options":
-        """Return the options as they were given. Raises NotificationError for what cannot be."""
-        if urgency is not None and urgency not in _URGENCIES:
-            raise NotificationError(
-                f"The urgency is {urgency!r}", fix=f"Use one of {', '.join(_URGENCIES)}"
-            )
-        if idempotency_key is not None and not 1 <= len(idempotency_key) <= 255:  # noqa: PLR2004
-            raise NotificationError(
-                "The idempotency key is empty or over 255 characters", fix="Use a UUID, say"
-            )
-        return cls(
-            send_at=None if send_at is None else read_send_at(send_at),
-            urgency=urgency,
-            idempotency_key=idempotency_key,
-            is_development=is_development,
-        )
 
 
 class Engine:
@@ -110,8 +70,7 @@ class Engine:
     ) -> None:
         self.worker = worker
         self._ledger = ledger
-        self._registry = registry
-        self._find_gateway = find_gateway
+        self._intake = Intake(ledger, registry, find_gateway=find_gateway, seal=seal, now=now)
         self._seal = seal
         self._outbox = outbox
         self._make_sender = make_sender
@@ -119,7 +78,7 @@ class Engine:
         self._aside: list[asyncio.Task[None]] = []
         self._now = now
         self._starting: asyncio.Task[None] | None = None
-        self._storing: set[asyncio.Task[Acceptance]] = set()
+        self._storing: set[asyncio.Task[list[Acceptance | HandbellError]]] = set()
 
     async def start(self) -> None:
         """Begin to take work; called by itself at the first send.
@@ -193,107 +152,82 @@ class Engine:
         *,
         key: Any = None,
     ) -> tuple[Acceptance, list[str]]:
-        """Store a send and return at once, with the warnings about who will not be reached."""
-        options = options or Options()
+        """Store a send and return at once, with the warnings about who will not be reached.
+
+        A known idempotency key is answered before anything else is looked at.
+        """
+        entry = Entry(
+            app=app,
+            notification=notification,
+            recipients=recipients,
+            options=options or Options(),
+            key=key,
+        )
+        (accepted,) = await self.accept_many([entry])
+        if isinstance(accepted, HandbellError):
+            raise accepted
+        return accepted, list(accepted.warnings)
+
+    async def accept_many(self, entries: Sequence[Entry]) -> list[Acceptance | HandbellError]:
+        """Store many sends in one transaction and return at once, with the outcome of each.
+
+        An entry that cannot be sent has its error and is no matter to the others. Raises
+        StorageError when nothing could be stored.
+        """
         reading = self.worker.releases.begin()
         try:
-            plan, order = await asyncio.to_thread(
-                self._prepare, app, notification, recipients, options, key
-            )
+            prepared = await asyncio.to_thread(self._intake.prepare, entries)
         except BaseException:
             self.worker.releases.end(reading)
             raise
-        targets = None if recipients.everybody else plan.targets
         # A caller that gives up waiting must not leave behind what was stored and not begun.
-        storing = asyncio.create_task(self._store(app, order, targets, key, reading))
+        storing = asyncio.create_task(self._store(prepared, reading))
         self._storing.add(storing)
         storing.add_done_callback(self._storing.discard)
-        return await asyncio.shield(storing), plan.warnings
+        return await asyncio.shield(storing)
 
     async def _store(
-        self, app: App, order: Order, targets: list[Target] | None, key: Any, reading: int
-    ) -> Acceptance:
+        self, prepared: Sequence[Prepared], reading: int
+    ) -> list[Acceptance | HandbellError]:
         try:
-            return await self._store_order(app, order, targets, key, reading)
+            worker = self.worker.id if self._starting is not None else None
+            fresh = [one for one in prepared if one.error is None and one.accepted is None]
+            drafts = [
+                Draft(order=one.order, targets=one.targets, worker=worker or None) for one in fresh
+            ]
+            stored = await asyncio.to_thread(self._ledger.accept_many, drafts) if drafts else []
+            for one, outcome in zip(fresh, stored, strict=True):
+                if isinstance(outcome, HandbellError):
+                    one.error = outcome
+                else:
+                    one.accepted = outcome
+                    if not outcome.is_former:
+                        self._begin(one, outcome, reading)
+            return [_outcome(one) for one in prepared]
         finally:
             self.worker.releases.end(reading)
 
-    async def _store_order(
-        self, app: App, order: Order, targets: list[Target] | None, key: Any, reading: int
-    ) -> Acceptance:
-        worker = self.worker.id if self._starting is not None else None
-        accept = self._ledger.accept
-        acceptance = await asyncio.to_thread(accept, order, targets, worker=worker or None)
-        if not acceptance.is_former:
-            await self._begin(app, order, acceptance, key, reading)
-        return acceptance
-
-    def _prepare(
-        self,
-        app: App,
-        notification: Notification,
-        recipients: Recipients,
-        options: Options,
-        key: Any,
-    ) -> tuple[Plan, Order]:
-        starts = self._now()
-        if options.send_at is not None:
-            starts = max(starts, due_at(options.send_at, None))
-        compose(notification, bundle_id=app.bundle_id, now=starts, notification_id=NO_ID)
-        plan = self.plan(app, recipients, is_development=options.is_development)
-        if not plan.targets and recipients.everybody:
-            plan.warnings.append(f"Nobody has a device: {app.id} has no active session.")
-        self._require_a_way(app, key, plan.targets)
-        level = options.urgency or ("bulk" if recipients.everybody else "normal")
-        return plan, Order(
-            app=app,
-            content=notification,
-            recipients=recipients.to_dict(),
-            urgency=_URGENCIES[level],
-            send_at=options.send_at,
-            is_development=options.is_development,
-            sealed_key=None if key is None else self._seal(key),
-            idempotency_key=options.idempotency_key,
-        )
-
     def plan(self, app: App, recipients: Recipients, *, is_development: bool = False) -> Plan:
         """Return whom a send would reach; of everybody, the first ones only."""
-        if recipients.everybody:
-            return Plan(some_targets(app, self._registry, is_development=is_development))
-        return resolve(
-            app,
-            recipients,
-            self._registry,
-            environment="development" if is_development else "production",
-            is_development=is_development,
-        )
+        return self._intake.plan(app, recipients, is_development=is_development)
 
-    def _require_a_way(self, app: App, key: Any, targets: list[Target]) -> None:
-        problem: HandbellError | None = None
-        for name, environment in {(target.gateway, target.environment) for target in targets}:
-            try:
-                self._find_gateway(app, key, name, environment)
-            except HandbellError as error:
-                problem = error
-            else:
-                return
-        if problem is not None:
-            raise problem
-
-    async def _begin(
-        self, app: App, order: Order, acceptance: Acceptance, key: Any, reading: int
-    ) -> None:
-        targets = None if order.recipients.get("everybody") else len(acceptance.taken)
+    def _begin(self, prepared: Prepared, acceptance: Acceptance, reading: int) -> None:
+        entry, targets = prepared.entry, prepared.targets
         if self.worker.hooks:
             self.worker.hooks.emit(
                 NotificationAccepted(
-                    app=app.id, at=self._now(), notification_id=acceptance.id, targets=targets
+                    app=entry.app.id,
+                    at=self._now(),
+                    notification_id=acceptance.id,
+                    targets=None if targets is None else len(targets),
                 )
             )
-        if acceptance.taken:
-            lane = self.worker.lane_of(app)
-            row = await self.worker.read(self._ledger.row, acceptance.row)
-            self.worker.hand_over(Campaign.read(row, lane, key), acceptance.taken, reading)
+        if acceptance.taken and prepared.message is not None:
+            lane = self.worker.lane_of(entry.app)
+            campaign = Campaign.fresh(
+                prepared.order, acceptance.row, prepared.message, lane, entry.key
+            )
+            self.worker.hand_over(campaign, acceptance.taken, reading)
         else:
             self.worker.wake()
 
@@ -375,6 +309,14 @@ class Engine:
             total=total,
             _load=lambda: self._ledger.deliveries_of(notification_id),
         )
+
+
+def _outcome(prepared: Prepared) -> Acceptance | HandbellError:
+    if prepared.error is not None:
+        return prepared.error
+    if prepared.accepted is None:
+        raise ValueError("An entry was neither stored nor refused")
+    return prepared.accepted.warning(prepared.warnings)
 
 
 def _is_warning(delivery: Delivery) -> bool:

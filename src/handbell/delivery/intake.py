@@ -1,0 +1,225 @@
+"""What is looked at before a send is stored: whether it can be sent, and to whom."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from time import time
+from typing import Any, Final
+
+from handbell.apps.app import App
+from handbell.creation.notification import Notification
+from handbell.creation.recipients import Recipients
+from handbell.errors import HandbellError, NotificationError
+from handbell.gateways.apns.payload import compose
+from handbell.gateways.gateway import Message
+from handbell.registry.store import Registry
+
+from .accepting import Acceptance, Order
+from .delivery import GatewayName, Target
+from .dispatch import Plan, resolve_many, some_targets
+from .queue import BULK, NORMAL, URGENT
+from .sending import FindGateway
+from .store import Ledger
+from .timing import SendAt, due_at, read_send_at
+
+_URGENCIES: Final = {"urgent": URGENT, "normal": NORMAL, "bulk": BULK}
+_LONGEST_KEY: Final = 255
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How to send, beside what and to whom.
+
+    ``send_at`` is an instant or a local time in each recipient's zone; ``urgency`` is ``urgent``,
+    ``normal`` or ``bulk`` and says who goes first (without it: normal for named recipients, bulk
+    for everybody). An ``idempotency_key`` makes a repeated call return the first one's answer.
+    """
+
+    send_at: SendAt | None = None
+    urgency: str | None = None
+    idempotency_key: str | None = None
+    is_development: bool = False
+
+    @classmethod
+    def read(
+        cls,
+        *,
+        send_at: object = None,
+        urgency: str | None = None,
+        idempotency_key: str | None = None,
+        is_development: bool = False,
+    ) -> "Options":
+        """Return the options as they were given. Raises NotificationError for what cannot be."""
+        if urgency is not None and urgency not in _URGENCIES:
+            raise NotificationError(
+                f"The urgency is {urgency!r}", fix=f"Use one of {', '.join(_URGENCIES)}"
+            )
+        if idempotency_key is not None and not 1 <= len(idempotency_key) <= _LONGEST_KEY:
+            raise NotificationError(
+                f"The idempotency key is empty or over {_LONGEST_KEY} characters",
+                fix="Use a UUID, say",
+            )
+        return cls(
+            send_at=None if send_at is None else read_send_at(send_at),
+            urgency=urgency,
+            idempotency_key=idempotency_key,
+            is_development=is_development,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One send among many: what, to whom, how. ``key`` is an unregistered app's credential."""
+
+    app: App
+    notification: Notification
+    recipients: Recipients
+    options: Options = field(default_factory=Options)
+    key: Any = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Prepared:
+    """An entry that was looked at: ready to be stored, answered before, or impossible.
+
+    ``accepted`` is its own answer once it is stored, or that of the send which had its idempotency
+    key first. ``targets`` is None for everybody.
+    """
+
+    entry: Entry
+    order: Order
+    targets: list[Target] | None
+    warnings: list[str]
+    message: Message | None = None
+    accepted: Acceptance | None = None
+    error: HandbellError | None = None
+
+
+class Intake:
+    """Looks at sends; reads, and writes nothing. Every method may block."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        registry: Registry,
+        *,
+        find_gateway: FindGateway,
+        seal: Callable[[Any], bytes],
+        now: Callable[[], float] = time,
+    ) -> None:
+        self._ledger = ledger
+        self._registry = registry
+        self._find_gateway = find_gateway
+        self._seal = seal
+        self._now = now
+
+    def prepare(self, entries: Sequence[Entry]) -> list[Prepared]:
+        """Look at sends. What is wrong with one is its ``error``, and no matter to the others.
+
+        A known idempotency key is answered before anything else is looked at.
+        """
+        at = int(self._now() * 1000)
+        orders = [self._order(entry, at) for entry in entries]
+        plans = self._plans(
+            [(one.app, one.recipients, one.options.is_development) for one in entries]
+        )
+        prepared = [
+            Prepared(entry=entry, order=order, targets=plan.targets, warnings=plan.warnings)
+            for entry, order, plan in zip(entries, orders, plans, strict=True)
+        ]
+        ways: dict[tuple[Any, ...], HandbellError | None] = {}
+        for one, former in zip(prepared, self._ledger.former(orders), strict=True):
+            if isinstance(former, HandbellError):
+                one.error = former
+            elif former is not None:
+                one.accepted = former
+            else:
+                self._check(one, at / 1000, ways)
+            if one.entry.recipients.everybody:
+                if not one.targets:
+                    one.warnings.append(
+                        f"Nobody has a device: {one.entry.app.id} has no active session."
+                    )
+                one.targets = None
+        return prepared
+
+    def _order(self, entry: Entry, at: int) -> Order:
+        options, everybody = entry.options, entry.recipients.everybody
+        return Order(
+            app=entry.app,
+            content=entry.notification,
+            recipients=entry.recipients.to_dict(),
+            created_at=at,
+            urgency=_URGENCIES[options.urgency or ("bulk" if everybody else "normal")],
+            send_at=options.send_at,
+            is_development=options.is_development,
+            sealed_key=None if entry.key is None else self._seal(entry.key),
+            idempotency_key=options.idempotency_key,
+        )
+
+    def _check(
+        self, one: Prepared, now: float, ways: dict[tuple[Any, ...], HandbellError | None]
+    ) -> None:
+        entry, send_at = one.entry, one.entry.options.send_at
+        starts = now if send_at is None else max(now, due_at(send_at, None))
+        try:
+            one.message = compose(
+                entry.notification,
+                bundle_id=entry.app.bundle_id,
+                now=starts,
+                notification_id=one.order.public_id,
+            )
+            self._require_a_way(entry, one.targets or (), ways)
+        except HandbellError as error:
+            one.error = error
+
+    def _require_a_way(
+        self,
+        entry: Entry,
+        targets: Iterable[Target],
+        ways: dict[tuple[Any, ...], HandbellError | None],
+    ) -> None:
+        problem: HandbellError | None = None
+        for name, environment in {(target.gateway, target.environment) for target in targets}:
+            fingerprint = None if entry.key is None else entry.key.fingerprint
+            way = (entry.app.id, fingerprint, name, environment)
+            if way not in ways:
+                ways[way] = self._problem_of(entry, name, environment)
+            problem = ways[way]
+            if problem is None:
+                return
+        if problem is not None:
+            raise problem
+
+    def _problem_of(
+        self, entry: Entry, name: GatewayName, environment: str
+    ) -> HandbellError | None:
+        try:
+            self._find_gateway(entry.app, entry.key, name, environment)
+        except HandbellError as error:
+            return error
+        return None
+
+    def plan(self, app: App, recipients: Recipients, *, is_development: bool = False) -> Plan:
+        """Return whom a send would reach; of everybody, the first ones only."""
+        (plan,) = self._plans([(app, recipients, is_development)])
+        return plan
+
+    def _plans(self, wanted: Sequence[tuple[App, Recipients, bool]]) -> list[Plan]:
+        plans: dict[int, Plan] = {}
+        named: dict[tuple[str, bool], list[int]] = {}
+        for place, (app, recipients, is_development) in enumerate(wanted):
+            if recipients.everybody:
+                targets = some_targets(app, self._registry, is_development=is_development)
+                plans[place] = Plan(targets)
+            else:
+                named.setdefault((app.id, is_development), []).append(place)
+        for (_, is_development), places in named.items():
+            found = resolve_many(
+                wanted[places[0]][0],
+                [wanted[place][1] for place in places],
+                self._registry,
+                environment="development" if is_development else "production",
+                is_development=is_development,
+            )
+            plans.update(zip(places, found, strict=True))
+        return [plans[place] for place in range(len(wanted))]

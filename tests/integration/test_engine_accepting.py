@@ -1,0 +1,167 @@
+"""Accepting sends: many in one transaction, and what an idempotency key answers."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+from tests.scene import Scene, open_scene
+
+from handbell.creation.notification import Notification
+from handbell.creation.recipients import Recipients
+from handbell.delivery.engine import Acceptance, Engine, Entry, Options
+from handbell.errors import HandbellError, IdempotencyError, PayloadTooLargeError, TwinError
+
+MAIL = "user0@example.com"
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    """Give a system with an app, its key, and a twin that knows the key."""
+    with open_scene(tmp_path) as scene:
+        yield scene
+
+
+def test_many_sends_are_stored_in_one_transaction_and_all_arrive(scene: Scene) -> None:
+    """A hundred notifications to a hundred people are one commit, and each person gets theirs."""
+    phones = scene.add_phones(100)
+    commits: list[object] = []
+
+    async def scenario() -> None:
+        async with scene.running() as engine:
+            entries = [_entry(scene, phone.mail, title=f"For {phone.mail}") for phone in phones]
+            database = scene.system.database._engine  # noqa: SLF001 - to count its commits
+            event.listen(database, "commit", commits.append)
+            accepted = await _accept(engine, entries)
+            written = [one for one in commits if _writes(one)]
+            assert len(written) == 1
+            assert len({one.id for one in accepted}) == 100
+            for one in accepted:
+                await engine.worker.settled(one.row)
+            assert all(scene.states(one) == {"sent": 1} for one in accepted)
+
+    asyncio.run(scenario())
+    for phone in phones:
+        (card,) = scene.twin.phone(phone.id).cards
+        assert card.title == f"For {phone.mail}"
+
+
+def test_each_of_many_has_its_own_outcome(scene: Scene) -> None:
+    """What is wrong with one send is its own error; the others are stored, with their warnings."""
+    scene.add_phones(1)
+    too_large = _entry(scene, MAIL, body="x" * 5000)
+    nobody = _entry(scene, "nobody@example.com")
+    everybody = _entry(scene, {"everybody": True})
+
+    async def scenario() -> None:
+        async with scene.running() as engine:
+            found = await engine.accept_many([_entry(scene, MAIL), too_large, nobody, everybody])
+            good, bad, empty, broad = found
+            assert isinstance(bad, PayloadTooLargeError)
+            assert isinstance(good, Acceptance)
+            assert isinstance(empty, Acceptance)
+            assert isinstance(broad, Acceptance)
+            assert good.warnings == broad.warnings == ()
+            assert "nobody@example.com has no device" in empty.warnings[0]
+            await engine.worker.settled(good.row)
+            await engine.worker.settled(broad.row)
+
+    asyncio.run(scenario())
+    assert scene.twin.accepted == 2
+
+
+def test_keys_among_many_are_honoured_one_by_one(scene: Scene) -> None:
+    """A key twice in one call is one notification; with other content it is that entry's error."""
+    scene.add_phones(1)
+
+    def keyed(title: str) -> Entry:
+        return _entry(scene, MAIL, Options(idempotency_key="a"), title=title)
+
+    async def scenario() -> None:
+        async with scene.running() as engine:
+            found = await engine.accept_many(
+                [keyed("One"), keyed("One"), keyed("Two"), _entry(scene, MAIL)]
+            )
+            first, again, other, plain = found
+            assert isinstance(first, Acceptance)
+            assert isinstance(again, Acceptance)
+            assert isinstance(plain, Acceptance)
+            assert isinstance(other, IdempotencyError)
+            assert (first.is_former, again.is_former, plain.is_former) == (False, True, False)
+            assert first.id == again.id != plain.id
+            (later,) = await engine.accept_many([keyed("One")])
+            assert isinstance(later, Acceptance)
+            assert (later.id, later.is_former) == (first.id, True)
+            for one in (first, plain):
+                await engine.worker.settled(one.row)
+
+    asyncio.run(scenario())
+    assert scene.twin.accepted == 2
+
+
+def test_a_known_key_is_answered_before_anything_else_is_looked_at(scene: Scene) -> None:
+    """A repeat gets the first answer also while the way there is gone; new content is its error."""
+    phone = scene.add_phones(1)[0]
+    scene.system.registry.register(scene.app, "twin@example.com", "ab" * 32, environment="twin")
+    recipients = [phone.mail, "twin@example.com"]
+    how = {"idempotency_key": "a"}
+
+    async def scenario() -> None:
+        async with scene.running() as engine:
+            first = await scene.accept(engine, recipients, how)
+            await engine.worker.settled(first.row)
+            scene.system.registry.close(scene.register(phone.mail or "", phone.token), "gone")
+            # Only the session on the twin is left, and no twin of this home runs.
+            with pytest.raises(TwinError):
+                await scene.accept(engine, recipients)
+            again = await scene.accept(engine, recipients, how)
+            assert (again.id, again.is_former) == (first.id, True)
+            with pytest.raises(IdempotencyError):
+                await scene.accept(engine, recipients, how, body="Other")
+
+    asyncio.run(scenario())
+
+
+def test_many_go_with_one_question_to_the_registry(scene: Scene) -> None:
+    """However many entries there are, the statements that read for them do not grow with them."""
+    phones = scene.add_phones(40)
+    statements: list[str] = []
+
+    def note(_one: object, _two: object, statement: str, *_more: object) -> None:
+        statements.append(statement)
+
+    async def scenario() -> None:
+        async with scene.running() as engine:
+            database = scene.system.database._engine  # noqa: SLF001 - to count its statements
+            counts = []
+            for some in (phones[:2], phones):
+                event.listen(database, "before_cursor_execute", note)
+                await _accept(engine, [_entry(scene, phone.mail) for phone in some])
+                event.remove(database, "before_cursor_execute", note)
+                counts.append(sum("FROM sessions JOIN users" in one for one in statements))
+                statements.clear()
+            assert counts == [1, 1]
+
+    asyncio.run(scenario())
+
+
+def _entry(scene: Scene, to: Any, options: Options | None = None, **content: Any) -> Entry:
+    return Entry(
+        app=scene.app,
+        notification=Notification.read({"title": "Hello", **content}),
+        recipients=Recipients.read(to),
+        options=options or Options(),
+    )
+
+
+async def _accept(engine: Engine, entries: Sequence[Entry]) -> list[Acceptance]:
+    found: list[Acceptance | HandbellError] = await engine.accept_many(entries)
+    accepted = [one for one in found if isinstance(one, Acceptance)]
+    assert len(accepted) == len(entries)
+    return accepted
+
+
+def _writes(connection: Any) -> bool:
+    return bool(connection.get_execution_options().get("handbell_writes"))
