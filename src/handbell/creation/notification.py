@@ -8,6 +8,7 @@ from typing import Any, Final, Self
 
 from handbell.errors import NotificationError
 
+from . import languages as speech
 from . import values
 from .values import CriticalSound
 
@@ -36,7 +37,14 @@ _TEXTS = (
     "push_type",
     "collapse_id",
 )
-_FLAGS = ("content_available", "mutable_content", "content_changed", "input_push_token", "silent")
+_FLAGS = (
+    "content_available",
+    "mutable_content",
+    "content_changed",
+    "input_push_token",
+    "silent",
+    "shorten",
+)
 _INSTANTS = ("expires_at", "timestamp", "stale_date", "dismissal_date")
 _MAPPINGS = ("user_info", "content_state", "attributes")
 
@@ -49,6 +57,7 @@ _READERS: Final[Mapping[str, Reader]] = MappingProxyType(
         "priority": values.whole,
         "relevance_score": values.number,
         "ttl": values.ttl,
+        "languages": speech.read_languages,
         **dict.fromkeys(_TEXTS, values.text),
         **dict.fromkeys(("title_loc_args", "subtitle_loc_args", "loc_args"), values.texts),
         **dict.fromkeys(_FLAGS, values.flag),
@@ -133,6 +142,8 @@ class Notification:
     expires_at: int | None = None
     ttl: int | None = None
     collapse_id: str | None = None
+    languages: Mapping[str, Mapping[str, Any]] | None = field(default=None, hash=False)
+    shorten: bool = False
 
     def __post_init__(self) -> None:
         for name, absent in _ABSENT.items():
@@ -144,6 +155,8 @@ class Notification:
         _check_options(self)
         _check_loc_args(self)
         _check_says_something(self)
+        for tag in self.languages or ():
+            self.in_language(tag)
 
     @classmethod
     def read(cls, value: object) -> Self:
@@ -187,6 +200,25 @@ class Notification:
         else:
             info = {**self.user_info, "dataClass": record}
         return replace(self, user_info=info)
+
+    def in_language(self, locale: str | None) -> Self:
+        """Return what somebody with this locale gets, without the other languages.
+
+        The nearest language is chosen as :func:`~handbell.creation.languages.choose` does; a member
+        that it lacks is its parent's or the notification's own.
+        """
+        tag = speech.choose(locale, self.languages or ())
+        if self.languages is None or tag is None:
+            return self if self.languages is None else replace(self, languages=None)
+        own = {member: getattr(self, member) for member in speech.MEMBERS}
+        members = speech.fields_in(own, self.languages, tag)
+        changed = {
+            name: _ABSENT[name] if value is None else value for name, value in members.items()
+        }
+        try:
+            return replace(self, languages=None, **changed)
+        except NotificationError as error:
+            raise NotificationError(f"In `languages.{tag}`: {error.what}", fix=error.fix) from None
 
     def expiry(self, now: float) -> int | None:
         """Return when it expires, in UNIX seconds, for a notification accepted at ``now``.

@@ -1,0 +1,226 @@
+"""The languages of one notification: tags are read, and a device's locale chooses among them.
+
+A tag is one of BCP 47, such as ``fr`` or ``zh-Hant-TW``. From a locale the way leads to the exact
+tag, then to its parents, then to the notification's own text: :func:`fallbacks` gives that way and
+never fails, as a locale comes from a phone and a notification must not depend on how it is spelled.
+"""
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any, Final
+
+from handbell._text import nearest
+from handbell.errors import NotificationError
+
+from . import values
+
+MAX_LANGUAGES: Final = 100
+"""In how many languages one notification may be written."""
+
+_READERS: Final = MappingProxyType(
+    {
+        "title": values.title,
+        "subtitle": values.text,
+        "body": values.text,
+        "title_loc_key": values.text,
+        "title_loc_args": values.texts,
+        "subtitle_loc_key": values.text,
+        "subtitle_loc_args": values.texts,
+        "loc_key": values.text,
+        "loc_args": values.texts,
+        "url": values.text,
+        "image_url": values.text,
+        "sound": values.sound,
+    }
+)
+
+MEMBERS: Final = tuple(_READERS)
+"""What may differ from one language to the other: what a person reads, sees, hears and follows."""
+
+# A text of a language takes the place of a key, and the other way round.
+_INSTEAD: Final = (
+    ("title", "title_loc_key", "title_loc_args"),
+    ("subtitle", "subtitle_loc_key", "subtitle_loc_args"),
+    ("body", "loc_key", "loc_args"),
+)
+
+_TAG = re.compile(r"[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]{1,8})*")
+_MAX_TAG = 64
+_SCRIPT_LETTERS = 4
+_REGION_LETTERS = 2
+# Codes that were replaced; phones and old systems still say them.
+_FORMER: Final = {"iw": "he", "in": "id", "ji": "yi"}
+# Bokmål is what most people mean by Norwegian.
+_SAME: Final = {"nb": "no", "no": "nb"}
+_CHINESE: Final = {
+    "CN": "Hans",
+    "SG": "Hans",
+    "MY": "Hans",
+    "TW": "Hant",
+    "HK": "Hant",
+    "MO": "Hant",
+}
+
+
+def read_tag(name: str, value: object) -> str:
+    """Return a language tag as BCP 47 writes it: ``FR_ca`` is ``fr-CA``.
+
+    Raises NotificationError naming ``name`` for anything else.
+    """
+    tag = _canonical(value) if isinstance(value, str) else None
+    if tag is None:
+        raise NotificationError(
+            f"A language in `{name}` is {values.shown(value)}",
+            fix="Write a language tag such as `fr`, `pt-BR` or `zh-Hant`",
+        )
+    return tag
+
+
+@lru_cache(maxsize=4096)
+def fallbacks(locale: str | None) -> tuple[str, ...]:
+    """Return the tags to look for, the best one first; empty for what is no locale.
+
+    Takes a locale as phones write it: ``fr_CA``, ``zh-Hant_TW``, ``en_US@calendar=japanese``.
+    """
+    tag = _canonical(re.split("[@.]", locale, maxsplit=1)[0]) if locale else None
+    return () if tag is None else tuple(dict.fromkeys(_way(tag.split("-"))))
+
+
+def choose(locale: str | None, known: Collection[str]) -> str | None:
+    """Return the best of the known tags for a locale, or None when none of them suits."""
+    return next((tag for tag in fallbacks(locale) if tag in known), None)
+
+
+def read_languages(name: str, value: object) -> dict[str, dict[str, Any]] | None:
+    """Read the member ``languages``: a mapping from a tag to the members that differ.
+
+    Members may be spelled as in the notification; null is absent. What is returned is ready for
+    JSON. An empty mapping counts as absent.
+    """
+    if not isinstance(value, Mapping):
+        raise NotificationError(
+            f"`{name}` is {values.shown(value)}",
+            fix='It must be a mapping, such as {"fr": {"title": "Bonjour"}}',
+        )
+    if len(value) > MAX_LANGUAGES:
+        raise NotificationError(
+            f"`{name}` holds {len(value):,} languages",
+            fix=f"Write at most {MAX_LANGUAGES} in one notification",
+        )
+    found: dict[str, dict[str, Any]] = {}
+    for key, members in value.items():
+        tag = read_tag(name, key)
+        if tag in found:
+            raise NotificationError(f"`{name}` holds `{tag}` twice", fix="Keep one of them")
+        found[tag] = _members(f"{name}.{tag}", members)
+    return found or None
+
+
+def fields_in(
+    own: Mapping[str, Any], languages: Mapping[str, Mapping[str, Any]], tag: str
+) -> dict[str, Any]:
+    """Return the members of :data:`MEMBERS` for a language: its own, then its parents'.
+
+    ``own`` holds the notification's. The result names each of them, with None where it is to be
+    absent.
+    """
+    merged = {member: own.get(member) for member in MEMBERS}
+    for parent in reversed(fallbacks(tag)):
+        entry = languages.get(parent, {})
+        for text, key, args in _INSTEAD:
+            if text in entry:
+                merged[key] = merged[args] = None
+            elif key in entry:
+                merged[text] = None
+        merged.update(entry)
+    return merged
+
+
+def _members(where: str, given: object) -> dict[str, Any]:
+    if not isinstance(given, Mapping):
+        raise NotificationError(
+            f"`{where}` is {values.shown(given)}",
+            fix='It must be a mapping, such as {"title": "Bonjour"}',
+        )
+    found: dict[str, Any] = {}
+    for key, value in given.items():
+        member = _SPELLINGS.get(key) if isinstance(key, str) else None
+        if member is None:
+            raise _unknown(where, key)
+        if member in found:
+            raise NotificationError(f"`{where}` holds `{member}` twice", fix="Keep one of them")
+        if value is not None and (read := _READERS[member](f"{where}.{member}", value)):
+            found[member] = _plain(read)
+    return found
+
+
+def _unknown(where: str, key: object) -> NotificationError:
+    if not isinstance(key, str):
+        return NotificationError(f"A key in `{where}` is {values.shown(key)}", fix="Keys are texts")
+    near = nearest(key[:80], _SPELLINGS)
+    return NotificationError(
+        f"`{where}` holds {key[:80]!r}, which no language can change",
+        fix=f"Did you mean `{near}`?" if near else f"It can change {', '.join(MEMBERS)}",
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, values.CriticalSound):
+        return value.to_dict()
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _camel(name: str) -> str:
+    head, *rest = name.split("_")
+    return head + "".join(word.title() for word in rest)
+
+
+_SPELLINGS: Final = MappingProxyType(
+    {
+        spelling: name
+        for name in MEMBERS
+        for spelling in (name.replace("_", "-"), _camel(name), name)
+    }
+)
+
+
+def _canonical(text: str) -> str | None:
+    text = text.strip()
+    if len(text) > _MAX_TAG or not _TAG.fullmatch(text):
+        return None
+    language, *rest = re.split("[-_]", text.lower())
+    subtags = [_FORMER.get(language, language)]
+    for subtag in rest:
+        # Behind a single letter an extension begins, where case means nothing.
+        is_plain = len(subtags[-1]) > 1 and all(len(part) > 1 for part in subtags)
+        if is_plain and len(subtag) == _SCRIPT_LETTERS and subtag.isalpha():
+            subtag = subtag.title()  # noqa: PLW2901 - one subtag in its own case
+        elif is_plain and len(subtag) == _REGION_LETTERS and subtag.isalpha():
+            subtag = subtag.upper()  # noqa: PLW2901
+        subtags.append(subtag)
+    return "-".join(subtags)
+
+
+def _way(subtags: list[str]) -> Iterator[str]:
+    language = subtags[0]
+    while subtags:
+        yield "-".join(subtags)
+        if language == "zh" and len(subtags) > 1:
+            yield from _chinese(subtags[1:])
+        subtags = subtags[:-1]
+        if subtags and len(subtags[-1]) == 1:
+            subtags = subtags[:-1]
+    if language in _SAME:
+        yield _SAME[language]
+
+
+def _chinese(subtags: list[str]) -> Iterator[str]:
+    """Yield what says the same of Chinese: a region stands for its script."""
+    match subtags:
+        case [script, region] if _CHINESE.get(region) == script:
+            yield f"zh-{region}"
+        case [region] if region in _CHINESE:
+            yield f"zh-{_CHINESE[region]}-{region}"
+            yield f"zh-{_CHINESE[region]}"
