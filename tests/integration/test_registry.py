@@ -1,11 +1,12 @@
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -16,7 +17,9 @@ from handbell.apps.app import App
 from handbell.apps.store import AppStore
 from handbell.apps.vault import Vault
 from handbell.database import Database
-from handbell.errors import RegistryError
+from handbell.errors import RegistryError, UnknownSessionError
+from handbell.registry.registration import Description, Registered, Registration
+from handbell.registry.session import Session
 from handbell.registry.store import Registry
 from handbell.tables import sessions
 
@@ -74,10 +77,10 @@ def app(apps: list[App]) -> App:
 
 
 def open_sessions(database: Database) -> dict[tuple[int, str], int]:
-    """Return how many sessions hold each token of each app: never more than one."""
+    """Return how many proven sessions hold each token of each app: never more than one."""
     statement = (
         select(sessions.c.app_id, sessions.c.token, func.count())
-        .where(sessions.c.status != "closed")
+        .where(sessions.c.status.in_(["active", "quarantined"]))
         .group_by(sessions.c.app_id, sessions.c.token)
     )
     with database.read() as connection:
@@ -227,12 +230,161 @@ def test_a_repeat_refreshes_the_session(
     assert (repeated.device, repeated.locale) == ("phone", "de")
 
 
-def test_a_pending_token_of_another_user_moves_as_well(registry: Registry, app: App) -> None:
-    """Whoever registers last holds the token, and a pending holder is no active session."""
-    registry.register(app, OWNER, TOKEN)
-    registry.register(app, OTHER, TOKEN, status="pending")
-    assert registry.page_of_active(app) == []
-    assert registry.device_tokens(app) == []
+def test_a_claim_takes_nothing_from_the_owner(registry: Registry, app: App) -> None:
+    """Who registers without a proof has a pending session, and the owner is reached as before."""
+    owner = registry.register(app, OWNER, TOKEN)
+    claim = registry.register(app, OTHER, TOKEN, status="pending")
+    assert [one.id for one in registry.page_of_active(app)] == [owner.id]
+    assert registry.find_tokens(app, [TOKEN]) == {TOKEN: owner}
+    assert registry.latest_by_token(app, [TOKEN]) == {TOKEN: owner}
+    registry.close(owner, "logout")
+    assert registry.find_tokens(app, [TOKEN]) == {TOKEN: claim}
+
+
+def test_the_token_moves_at_the_moment_of_the_proof(
+    registry: Registry, app: App, clock: Clock
+) -> None:
+    """The former owner's session is closed in the transaction that makes the other one active."""
+    owner = registry.register(app, OWNER, TOKEN)
+    claim = registry.register(app, OTHER, TOKEN, status="pending")
+    clock.now += 60
+    proven = registry.activate(claim)
+    assert proven is not None
+    assert (proven.session.id, proven.session.status, proven.moved) == (
+        claim.id,
+        "active",
+        (owner.id,),
+    )
+    closed = registry.session(owner.id)
+    assert (closed.status, closed.reason, closed.closed_at) == (
+        "closed",
+        "moved",
+        clock.milliseconds,
+    )
+
+
+@pytest.mark.parametrize("state", ["active", "quarantined", "closed"])
+def test_a_person_who_proves_a_device_again_keeps_the_session(
+    registry: Registry, app: App, state: str
+) -> None:
+    """The former session goes on under the new secret, whatever became of it in between."""
+    former = registry.register(app, OWNER, TOKEN, environment="development", device="phone")
+    registry.mark_accepted([former.id])
+    if state == "quarantined":
+        registry.quarantine(former, reason="BadDeviceToken")
+    if state == "closed":
+        registry.close(former, "logout")
+    again = claim_of(OWNER, app_version="2.0", secret_digest="digest")
+    claim = registry.claim(app, again)
+    assert claim.id != former.id
+    assert registry.session(former.id).status == state
+    proven = registry.activate(claim)
+    assert proven is not None
+    assert proven.moved == ()
+    assert (proven.session.id, proven.session.status) == (former.id, "active")
+    assert (proven.session.device, proven.session.app_version) == ("phone", "2.0")
+    assert proven.session.environment == "development"
+    assert registry.session_by_secret(app, "digest") == proven.session
+    assert len(registry.sessions(app)) == 1
+
+
+def claim_of(mail: str, token: str = TOKEN, **about: str) -> Registration:
+    """Return a registration that is not proven."""
+    return Registration.read(mail, token, status="pending", at=1, **about)
+
+
+def test_every_claim_is_a_session_of_its_own(registry: Registry, app: App) -> None:
+    """Each waits for its own proof, and only what was proven counts."""
+    first = registry.claim(app, claim_of(OWNER, secret_digest="first"))
+    second = registry.claim(app, claim_of(OWNER, secret_digest="second"))
+    assert first.id != second.id
+    assert registry.activate(second) is not None
+    assert [one.status for one in registry.sessions_of(app, OWNER)].count("pending") == 1
+    proven = registry.activate(first)
+    assert proven is not None
+    assert proven.session.id == second.id
+    assert registry.session_by_secret(app, "second") is None
+    assert registry.session_by_secret(app, "first") == proven.session
+
+
+def test_a_claimant_does_not_speak_for_what_another_proved(registry: Registry, app: App) -> None:
+    """A back end that registers a claimed device voids the secret that came with the claim."""
+    claim = registry.claim(app, claim_of(OWNER, secret_digest="guess"))
+    session = registry.register(app, OWNER, TOKEN)
+    assert (session.id, session.status) == (claim.id, "active")
+    assert registry.session_by_secret(app, "guess") is None
+
+
+@pytest.mark.parametrize(
+    ("end", "is_heard"),
+    [
+        (lambda registry, _, one: registry.close(one, "closed"), False),
+        (lambda registry, app, _: registry.register(app, OTHER, TOKEN), False),
+        (lambda registry, _, one: registry.close_if_gone(one, since=None, reason="Gone"), True),
+        (lambda registry, _, one: registry.quarantine(one, reason="BadDeviceToken"), True),
+    ],
+    ids=["logged out", "moved", "gone", "quarantined"],
+)
+def test_a_secret_is_void_after_a_logout_and_a_move(
+    registry: Registry,
+    app: App,
+    end: Callable[[Registry, App, Session], object],
+    is_heard: bool,  # noqa: FBT001
+) -> None:
+    """A device whose push service called it gone comes back; one that left does not."""
+    first = registry.claim(app, claim_of(OWNER, secret_digest="mine"))
+    registry.activate(first)
+    end(registry, app, first)
+    assert registry.session(first.id).status != "active"
+    renewed = registry.renew(app, "mine", Description())
+    assert (renewed is not None) is is_heard
+    assert registry.session(first.id).status == ("active" if is_heard else "closed")
+
+
+def test_a_new_token_keeps_the_proof(registry: Registry, app: App, clock: Clock) -> None:
+    """A device that got a new token stays its person's; whoever held that token loses it."""
+    other = registry.register(app, OTHER, "cd" * 32)
+    first = registry.admit(app, claim_of(OWNER, secret_digest="mine")).session
+    assert registry.activate(first) is not None
+    clock.now += 60
+    about = Description.read(app_version="2.1", os_version="18.2")
+    renewed = registry.renew(app, "mine", about, token="CD" * 32)
+    assert renewed is not None
+    assert renewed.moved == (other.id,)
+    assert (renewed.session.id, renewed.session.token) == (first.id, "cd" * 32)
+    assert (renewed.session.app_version, renewed.session.os_version) == ("2.1", "18.2")
+    assert renewed.session.registered_at == clock.milliseconds
+    assert registry.session(other.id).reason == "moved"
+
+
+def test_a_claim_that_is_renewed_owns_nothing(registry: Registry, app: App) -> None:
+    """A pending device may repeat itself and name another token: it takes it from nobody."""
+    owner = registry.register(app, OTHER, "cd" * 32)
+    registry.claim(app, claim_of(OWNER, secret_digest="mine"))
+    renewed = registry.renew(app, "mine", Description(), token="cd" * 32)
+    assert renewed is not None
+    assert (renewed.session.status, renewed.moved) == ("pending", ())
+    assert registry.session(owner.id).status == "active"
+
+
+def test_a_correction_says_nothing_of_the_device(
+    registry: Registry, app: App, apps: list[App], clock: Clock
+) -> None:
+    """What an operator corrects is written, and the session stays as it was."""
+    session = registry.register(app, OWNER, TOKEN)
+    registry.quarantine(session, reason="BadDeviceToken")
+    at = clock.milliseconds
+    clock.now += 60
+    changed = registry.change(app, session.id, Description.read(environment="development"))
+    assert (changed.session.environment, changed.session.status) == ("development", "quarantined")
+    assert changed.session.registered_at == at
+    with pytest.raises(UnknownSessionError):
+        registry.change(apps[1], session.id, Description())
+    with pytest.raises(UnknownSessionError):
+        registry.session_of_app(apps[1], session.id)
+    registry.close(session, "closed")
+    with pytest.raises(RegistryError, match="is closed"):
+        registry.change(app, session.id, Description(), token=TOKEN)
 
 
 def test_a_learnt_environment_is_kept(registry: Registry, app: App) -> None:
@@ -280,8 +432,8 @@ def test_only_an_active_session_is_quarantined(registry: Registry, app: App) -> 
     """A pending or closed session is never sent to and stays what it is."""
     pending = registry.register(app, OWNER, TOKEN, status="pending")
     assert registry.quarantine(pending, reason="BadDeviceToken") is False
-    assert registry.activate(pending) is True
-    assert registry.activate(pending) is False
+    assert registry.activate(pending) is not None
+    assert registry.activate(pending) is None
     assert registry.quarantine(pending, reason="BadDeviceToken") is True
     assert registry.session(pending.id).reason == "BadDeviceToken"
 
@@ -371,6 +523,29 @@ def test_people_and_devices_are_listed(registry: Registry, apps: list[App]) -> N
     assert [one.mail for one in registry.sessions(app, status="pending")] == [OWNER]
 
 
+def test_of_two_who_prove_one_token_at_once_one_owns_it(
+    registry: Registry, app: App, database: Database
+) -> None:
+    """Users prove the same device in the same moment: one stays active, the others have moved."""
+    for turn in range(5):
+        token = f"{turn:08x}"
+        claims = [registry.claim(app, claim_of(f"u{one}@4d.com", token)) for one in range(4)]
+        together = Barrier(len(claims))
+
+        def prove(claim: Session, together: Barrier = together) -> Registered | None:
+            together.wait()
+            return registry.activate(claim)
+
+        with ThreadPoolExecutor(len(claims)) as pool:
+            proven = list(pool.map(prove, claims))
+        moved = [session for one in proven if one is not None for session in one.moved]
+        assert len(moved) == len(set(moved)) == len(claims) - 1
+        (owner,) = {claim.id for claim in claims} - set(moved)
+        assert registry.find_tokens(app, [token])[token].id == owner
+        assert [registry.session(one).status for one in moved] == ["closed"] * len(moved)
+    assert set(open_sessions(database).values()) == {1}
+
+
 def test_threads_never_make_two_owners(registry: Registry, app: App, database: Database) -> None:
     """Many threads register few tokens for few users at once: each token ends with one owner."""
 
@@ -382,7 +557,7 @@ def test_threads_never_make_two_owners(registry: Registry, app: App, database: D
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(register, range(8)))
-    assert list(open_sessions(database).values()) == [1, 1, 1]
+    assert set(open_sessions(database).values()) == {1}
     assert len(registry.users(app)) == 4
 
 
@@ -460,7 +635,13 @@ def test_the_hot_path_searches_by_index(registry: Registry, app: App, database: 
             plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", values).all()
             steps = [row[3] for row in plan]
             assert not [step for step in steps if step.startswith("SCAN")], (sql, steps)
-            if "status <>" in sql:
+            if "status IN" in sql:
                 assert "uq_sessions_owner (app_id=? AND token=?)" in steps[0]
+            if (
+                "status = 'pending'" in sql
+                and "token" in sql
+                and "ORDER BY sessions.status" not in sql
+            ):
+                assert "ix_sessions_claim (app_id=? AND token=?)" in steps[0]
             if "status = ?" in sql:
                 assert "ix_sessions_app_id_status (app_id=? AND status=? AND id>?)" in steps[0]

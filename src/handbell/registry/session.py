@@ -18,6 +18,9 @@ ENVIRONMENTS: Final[tuple[str, ...]] = get_args(Environment)
 MOVED: Final = "moved"
 """Why a session is closed whose device now belongs to somebody else."""
 
+LOGGED_OUT: Final = "closed"
+"""Why a session is closed whose device was logged out."""
+
 MAX_LABEL_LENGTH: Final = 512
 
 _TOKEN: Final = re.compile(r"(?:[0-9a-f]{2}){4,256}")
@@ -29,7 +32,8 @@ class Session:
 
     ``registered_at`` is when the device last said that it is there, ``accepted_at`` when the push
     service last took something for it. ``reason`` says why it is closed or quarantined;
-    ``external_id`` is its id in the system that it was imported from.
+    ``external_id`` is its id in the system that it was imported from. The secret by which a device
+    speaks for its session is not among what can be read.
     """
 
     id: int
@@ -48,6 +52,8 @@ class Session:
     registered_at: int
     accepted_at: int | None
     closed_at: int | None
+    app_version: str | None = None
+    os_version: str | None = None
 
 
 class ActiveSession(NamedTuple):

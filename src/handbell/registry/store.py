@@ -3,40 +3,37 @@
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
 
 from sqlalchemy import (
     Column,
     Connection,
-    Insert,
-    Row,
     Select,
-    insert,
-    literal_column,
     select,
     update,
 )
 
-from handbell._mail import fold_mail, read_mail
+from handbell._mail import fold_mail
 from handbell.apps.app import App
 from handbell.database import Database
-from handbell.errors import RegistryError
-from handbell.tables import apps, sessions, users
+from handbell.errors import RegistryError, UnknownSessionError
+from handbell.tables import sessions, users
 
-from .session import (
-    MOVED,
-    ActiveSession,
-    Environment,
-    Platform,
-    Session,
-    read_environment,
-    read_label,
-    read_platform,
-    read_time_zone,
-    read_token,
+from .registration import (
+    CLAIMED,
+    NEWEST_FIRST,
+    PROVEN,
+    Description,
+    Registered,
+    Registration,
+    claim,
+    correct,
+    prove,
+    register,
+    renew,
 )
+from .session import ActiveSession, Environment, Platform, Session, read_environment, read_token
 from .user import User
 
 _CHUNK: Final = 1000
@@ -54,25 +51,8 @@ _ACTIVE: Final[Select[Any]] = select(
     sessions.c.time_zone,
     sessions.c.accepted_at,
 ).join_from(sessions, users, users.c.id == sessions.c.user_id)
-_NEWEST_FIRST: Final = (sessions.c.registered_at.desc(), sessions.c.id.desc())
-# The very words of the index that keeps one owner per token: only then is it used.
-_OPEN: Final = sessions.c.status != literal_column("'closed'")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Registration:
-    """What a device says of itself, checked."""
-
-    mail: str
-    token: str
-    platform: str
-    environment: str | None
-    status: str
-    locale: str | None
-    time_zone: str | None
-    device: str | None
-    external_id: str | None
-    at: int
+_BY_SECRET: Final = select(sessions.c.id)
+_OPEN: Final = sessions.c.status != "closed"
 
 
 class Registry:
@@ -103,41 +83,128 @@ class Registry:
     ) -> Session:
         """Note whose device a token is, and return the session.
 
-        One token has one owner: another user's session with it is closed in the same transaction.
-        For the same user the session is refreshed: what was proven stays proven, a quarantine
-        ends, a closed session opens again. Without ``environment`` a known session keeps its own
-        and a new one is for production. ``registered_at`` is in UNIX milliseconds, by default now.
-        Raises :class:`~handbell.errors.RegistryError` for what cannot be used.
+        One token has one owner: another user's session with it is closed in the same transaction,
+        unless this one is ``pending``, which owns nothing before it is proven. For the same user
+        the session is refreshed: what was proven stays proven, a quarantine ends, a closed session
+        opens again. Without ``environment`` a known session keeps its own and a new one is for
+        production. ``registered_at`` is in UNIX milliseconds, by default now. Raises
+        :class:`~handbell.errors.RegistryError` for what cannot be used.
         """
-        if status not in ("active", "pending"):
-            raise RegistryError(
-                f"A session cannot be registered as {status!r}", fix="Use active or pending"
-            )
-        registration = _Registration(
-            mail=_mail(mail),
-            token=read_token(token),
-            platform=read_platform(platform),
-            environment=None if environment is None else read_environment(environment),
+        registration = Registration.read(
+            mail,
+            token,
             status=status,
-            locale=read_label("locale", locale),
-            time_zone=None if time_zone is None else read_time_zone(time_zone),
-            device=read_label("device", device),
-            external_id=read_label("external_id", external_id),
             at=self._milliseconds() if registered_at is None else registered_at,
+            platform=platform,
+            environment=environment,
+            locale=locale,
+            time_zone=time_zone,
+            device=device,
+            external_id=external_id,
         )
-        with self._database.write() as connection:
-            row = _register(connection, app, registration)
-            return _read_sessions(connection, _SESSIONS.where(sessions.c.id == row))[0]
+        return self.admit(app, registration).session
 
-    def activate(self, session: Session | int) -> bool:
-        """Make a pending session active once it is proven; say whether it was pending."""
-        return self._change(session, sessions.c.status == "pending", status="active", reason=None)
+    def admit(
+        self,
+        app: App,
+        registration: Registration,
+        *,
+        first: Callable[[Connection], None] | None = None,
+    ) -> Registered:
+        """Write a registration as :meth:`register` does, and say which sessions it took from.
+
+        ``first`` is called in the same transaction; what it raises undoes everything.
+        """
+        with self._database.write() as connection:
+            if first is not None:
+                first(connection)
+            row, moved = register(connection, app, registration)
+            return Registered(session=_read_session(connection, row), moved=moved)
+
+    def admit_many(self, app: App, registrations: Iterable[Registration]) -> tuple[int, ...]:
+        """Write many registrations in one transaction; return the sessions they took from."""
+        moved: list[int] = []
+        with self._database.write() as connection:
+            for registration in registrations:
+                moved.extend(register(connection, app, registration)[1])
+        return tuple(moved)
+
+    def claim(
+        self,
+        app: App,
+        registration: Registration,
+        *,
+        then: Callable[[Connection, int], None] | None = None,
+    ) -> Session:
+        """Add a pending session of its own, whoever is known already, and return it.
+
+        ``then`` is called in the same transaction with the session's id.
+        """
+        with self._database.write() as connection:
+            row = claim(connection, app, registration)
+            if then is not None:
+                then(connection, row)
+            return _read_session(connection, row)
+
+    def renew(
+        self, app: App, digest: str, about: Description, *, token: str | None = None
+    ) -> Registered | None:
+        """Refresh the session that the secret of this digest speaks for; None when there is none.
+
+        Its proof holds for a new ``token`` of the device as well. A session that was closed because
+        its device was gone opens again.
+        """
+        wanted = None if token is None else read_token(token)
+        with self._database.write() as connection:
+            row = connection.scalar(_BY_SECRET.where(*_secret(app, digest)))
+            if row is None:
+                return None
+            at = self._milliseconds()
+            moved = renew(connection, row, about, token=wanted, at=at)
+            return Registered(session=_read_session(connection, row), moved=moved)
+
+    def change(
+        self, app: App, session_id: int, about: Description, *, token: str | None = None
+    ) -> Registered:
+        """Correct what is known of a session, and return it.
+
+        Raises :class:`~handbell.errors.UnknownSessionError` when the app has no such session, and
+        :class:`~handbell.errors.RegistryError` for a new token of one that is closed.
+        """
+        wanted = None if token is None else read_token(token)
+        with self._database.write() as connection:
+            known = connection.execute(
+                select(sessions.c.status).where(*_named(app, session_id))
+            ).scalar_one_or_none()
+            if known is None:
+                raise _unknown(session_id)
+            if wanted is not None and known == "closed":
+                raise RegistryError(
+                    f"Session {session_id} is closed", fix="Register the device anew"
+                )
+            moved = correct(connection, session_id, about, token=wanted, at=self._milliseconds())
+            return Registered(session=_read_session(connection, session_id), moved=moved)
+
+    def activate(self, session: Session | int) -> Registered | None:
+        """Make a pending session active: it is proven now, and the token moves to it.
+
+        Another user's session with the token is closed in the same transaction. Where this user had
+        one before, that one goes on in place of the new one. None when it is not pending.
+        """
+        row = session.id if isinstance(session, Session) else session
+        with self._database.write() as connection:
+            proven = prove(connection, row, self._milliseconds())
+            if proven is None:
+                return None
+            return Registered(session=_read_session(connection, proven[0]), moved=proven[1])
 
     def close(self, session: Session | int, reason: str) -> bool:
-        """Close a session: nothing is sent to it any more. Say whether it was open."""
-        return self._change(
-            session, _OPEN, status="closed", reason=reason, closed_at=self._milliseconds()
-        )
+        """Close a session: nothing is sent to it any more. Say whether it was open.
+
+        Its device's secret is void from then on.
+        """
+        values = {"status": "closed", "reason": reason, "closed_at": self._milliseconds()}
+        return self._change(session, _OPEN, **values, secret_digest=None)
 
     def close_if_gone(self, session: Session | int, *, since: int | None, reason: str) -> bool:
         """Close a session whose device the push service says is gone since ``since``.
@@ -181,17 +248,27 @@ class Registry:
                 writing.execute(statement)
 
     def session(self, session_id: int) -> Session:
-        """Return one session. Raises :class:`~handbell.errors.RegistryError` when there is none."""
+        """Return one session, or raise :class:`~handbell.errors.UnknownSessionError`."""
         found = self._sessions(_SESSIONS.where(sessions.c.id == session_id))
         if not found:
-            raise RegistryError(
-                f"There is no session {session_id}", fix="See: handbell session list"
-            )
+            raise _unknown(session_id)
         return found[0]
+
+    def session_of_app(self, app: App, session_id: int) -> Session:
+        """Return one session of an app, or raise UnknownSessionError."""
+        found = self._sessions(_SESSIONS.where(*_named(app, session_id)))
+        if not found:
+            raise _unknown(session_id)
+        return found[0]
+
+    def session_by_secret(self, app: App, digest: str) -> Session | None:
+        """Return the session of an app that the secret of this digest speaks for, if any does."""
+        found = self._sessions(_SESSIONS.where(*_secret(app, digest)))
+        return found[0] if found else None
 
     def sessions(self, app: App, *, status: str | None = None) -> list[Session]:
         """Return an app's sessions, or those of one status, the newest registration first."""
-        wanted = _SESSIONS.where(sessions.c.app_id == app.row).order_by(*_NEWEST_FIRST)
+        wanted = _SESSIONS.where(sessions.c.app_id == app.row).order_by(*NEWEST_FIRST)
         if status is not None:
             wanted = wanted.where(sessions.c.status == status)
         return self._sessions(wanted)
@@ -215,17 +292,29 @@ class Registry:
         return found
 
     def find_tokens(self, app: App, tokens: Iterable[str]) -> dict[str, Session]:
-        """Return the sessions that hold these device tokens, by token; closed ones hold none."""
+        """Return the sessions that hold these device tokens, by token; closed ones hold none.
+
+        Where nobody has proven that a token is theirs, it is the newest of those who claim it.
+        """
         folded = dict.fromkeys(token.lower() for token in tokens)
-        found = self._in_chunks(app, sessions.c.token, folded, _OPEN)
-        return {session.token: session for session in found}
+        held = self._in_chunks(app, sessions.c.token, folded, PROVEN)
+        found = {session.token: session for session in held}
+        rest = [token for token in folded if token not in found]
+        for session in self._in_chunks(app, sessions.c.token, rest, CLAIMED):
+            found.setdefault(session.token, session)
+        return found
 
     def latest_by_token(self, app: App, tokens: Iterable[str]) -> dict[str, Session]:
-        """Return the last registered session of each device token, closed ones included."""
+        """Return the last registered session of each device token, closed ones included.
+
+        One that is only claimed comes after those that were proven once.
+        """
         folded = dict.fromkeys(token.lower() for token in tokens)
         latest: dict[str, Session] = {}
         for session in self._in_chunks(app, sessions.c.token, folded):
-            latest.setdefault(session.token, session)
+            known = latest.setdefault(session.token, session)
+            if known.status == "pending" and session.status != "pending":
+                latest[session.token] = session
         return latest
 
     def page_of_active(
@@ -292,122 +381,32 @@ class Registry:
         with self._database.read() as connection:
             for chunk in _chunks(values):
                 statement = _SESSIONS.where(app_id == app.row, column.in_(chunk), *conditions)
-                yield from _read_sessions(connection, statement.order_by(*_NEWEST_FIRST))
+                yield from _read_sessions(connection, statement.order_by(*NEWEST_FIRST))
 
     def _milliseconds(self) -> int:
         return int(self._now() * 1000)
 
 
-def _register(connection: Connection, app: App, registration: _Registration) -> int:
-    _lock_app(connection, app)
-    user = _user(connection, app, registration)
-    holder = _holder(connection, app, registration.token)
-    if holder is not None and holder.user_id == user:
-        return _refresh(connection, holder, registration)
-    if holder is not None:
-        moved = {"status": "closed", "reason": MOVED, "closed_at": registration.at}
-        connection.execute(update(sessions).where(sessions.c.id == holder.id).values(moved))
-    former = _former(connection, user, registration.token)
-    if former is not None:
-        return _refresh(connection, former, registration)
-    return _add(connection, app, user, registration)
+def _named(app: App, session_id: int) -> tuple[Any, Any]:
+    return (sessions.c.id == session_id, sessions.c.app_id == app.row)
 
 
-def _lock_app(connection: Connection, app: App) -> None:
-    # Where a database has several writers at once, registrations of an app take turns here.
-    statement = select(apps.c.id).where(apps.c.id == app.row).with_for_update()
-    if connection.scalar(statement) is None:
-        raise RegistryError(
-            f"The app {app.id} is not in the registry", fix=f"Run: handbell app add {app.id}"
-        )
+def _secret(app: App, digest: str) -> tuple[Any, Any]:
+    return (sessions.c.secret_digest == digest, sessions.c.app_id == app.row)
 
 
-def _user(connection: Connection, app: App, registration: _Registration) -> int:
-    statement = select(users.c.id).where(
-        users.c.app_id == app.row, users.c.mail == registration.mail
+def _unknown(session_id: int) -> UnknownSessionError:
+    return UnknownSessionError(
+        f"There is no session {session_id}", fix="See: handbell session list"
     )
-    known = connection.scalar(statement)
-    if known is not None:
-        return int(known)
-    values = {"app_id": app.row, "mail": registration.mail, "created_at": registration.at}
-    return _inserted(connection, insert(users).values(values))
 
 
-def _holder(connection: Connection, app: App, token: str) -> Row[Any] | None:
-    statement = select(sessions).where(
-        sessions.c.app_id == app.row, sessions.c.token == token, _OPEN
-    )
-    return connection.execute(statement).one_or_none()
-
-
-def _former(connection: Connection, user: int, token: str) -> Row[Any] | None:
-    statement = (
-        select(sessions)
-        .where(sessions.c.user_id == user, sessions.c.token == token)
-        .order_by(*_NEWEST_FIRST)
-        .limit(1)
-    )
-    return connection.execute(statement).one_or_none()
-
-
-def _refresh(connection: Connection, known: Row[Any], registration: _Registration) -> int:
-    # Only what was proven gets as far as active or quarantined; a closed one proves itself anew.
-    is_proven = known.status in ("active", "quarantined")
-    values = {
-        **_described(registration),
-        "environment": registration.environment or known.environment,
-        "status": "active" if is_proven else registration.status,
-        "reason": None,
-        "closed_at": None,
-        "registered_at": max(registration.at, known.registered_at),
-    }
-    connection.execute(update(sessions).where(sessions.c.id == known.id).values(values))
-    return int(known.id)
-
-
-def _add(connection: Connection, app: App, user: int, registration: _Registration) -> int:
-    values = {
-        **_described(registration),
-        "app_id": app.row,
-        "user_id": user,
-        "token": registration.token,
-        "environment": registration.environment or "production",
-        "status": registration.status,
-        "created_at": registration.at,
-        "registered_at": registration.at,
-    }
-    return _inserted(connection, insert(sessions).values(values))
-
-
-def _described(registration: _Registration) -> dict[str, str]:
-    """Return what the device said of itself; what it left out stays as it was."""
-    said = {
-        "platform": registration.platform,
-        "locale": registration.locale,
-        "time_zone": registration.time_zone,
-        "device": registration.device,
-        "external_id": registration.external_id,
-    }
-    return {name: value for name, value in said.items() if value is not None}
-
-
-def _inserted(connection: Connection, statement: Insert) -> int:
-    key: Any = connection.execute(statement).inserted_primary_key
-    return int(key[0])
+def _read_session(connection: Connection, row: int) -> Session:
+    return _read_sessions(connection, _SESSIONS.where(sessions.c.id == row))[0]
 
 
 def _read_sessions(connection: Connection, statement: Select[Any]) -> list[Session]:
     return [Session(**row) for row in connection.execute(statement).mappings()]
-
-
-def _mail(text: str) -> str:
-    try:
-        return read_mail(text)
-    except ValueError as error:
-        raise RegistryError(
-            f"{text[:100]!r} is not a mail address: {error}",
-            fix="Name the person by a mail address",
-        ) from None
 
 
 def _chunks(values: Iterable[Any]) -> Iterator[list[Any]]:
