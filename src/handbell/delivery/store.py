@@ -32,7 +32,7 @@ CANCEL_SECONDS: Final = 10.0
 _LOOK_SECONDS: Final = 0.05
 
 
-_DELIVERY: Final = (
+DELIVERIES: Final = (
     select(
         *(
             column
@@ -49,6 +49,7 @@ _DELIVERY: Final = (
     .outerjoin(sessions, sessions.c.id == deliveries.c.number)
     .outerjoin(users, users.c.id == sessions.c.user_id)
 )
+"""Deliveries as :class:`Delivery` has them."""
 
 
 class Ledger:
@@ -152,14 +153,14 @@ class Ledger:
 
     def deliveries_of(self, notification_id: str) -> list[Delivery]:
         """Return every delivery of a notification: sessions first, then bare addresses."""
-        query = _DELIVERY.where(notifications.c.public_id == notification_id)
+        query = DELIVERIES.where(notifications.c.public_id == notification_id)
         with self._database.read() as connection:
             rows = connection.execute(query.order_by(deliveries.c.number)).mappings()
             return [Delivery(**row) for row in rows]
 
     def unsent(self, notification_id: str, limit: int) -> list[Delivery]:
         """Return the first deliveries of a notification that were not accepted, ended or held."""
-        query = _DELIVERY.where(
+        query = DELIVERIES.where(
             notifications.c.public_id == notification_id, deliveries.c.state != "sent"
         )
         with self._database.read() as connection:
@@ -204,7 +205,7 @@ class Ledger:
 
     def deliveries_to(self, session_ids: Sequence[int], row: int) -> list[Delivery]:
         """Return a notification's deliveries to these sessions."""
-        query = _DELIVERY.where(
+        query = DELIVERIES.where(
             deliveries.c.notification_id == row, deliveries.c.number.in_(session_ids)
         )
         with self._database.read() as connection:
