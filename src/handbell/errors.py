@@ -16,6 +16,7 @@
     ├── RegistryError           a user or a session cannot be found or written as asked
     │   ├── UnknownSessionError
     │   ├── UnknownUserError
+    │   ├── UnknownNotificationError
     │   ├── ProofRequiredError
     │   └── IdentityError
     ├── MailError               no mail can be sent from here
@@ -172,6 +173,13 @@ class UnknownUserError(RegistryError):
     """The app has no such user."""
 
     code = "user-unknown"
+    status = 404
+
+
+class UnknownNotificationError(RegistryError):
+    """The app has no such notification, or not any more."""
+
+    code = "notification-unknown"
     status = 404
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Row, and_, exists, func, select
 from handbell._text import count
 from handbell.apps.app import App
 from handbell.database import Database
-from handbell.errors import RegistryError
+from handbell.errors import UnknownNotificationError
 from handbell.tables import apps, deliveries, notifications, sessions, shards
 
 from .delivery import Delivery
@@ -244,8 +244,9 @@ def _find(connection: Connection, notification_id: str) -> Row[Any]:
     statement = select(notifications).where(notifications.c.public_id == notification_id)
     found = connection.execute(statement).one_or_none()
     if found is None:
-        raise RegistryError(
-            f"There is no notification {notification_id!r}", fix="See: handbell notification list"
+        raise UnknownNotificationError(
+            f"There is no notification {notification_id[:40]!r}",
+            fix="See: handbell notification list",
         )
     return found
 

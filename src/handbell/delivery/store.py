@@ -10,7 +10,7 @@ from sqlalchemy import Row, delete, exists, func, or_, select, update
 from handbell.apps.app import App
 from handbell.creation.recipients import EVERYBODY
 from handbell.database import Database
-from handbell.errors import IdempotencyError, RegistryError
+from handbell.errors import IdempotencyError, UnknownNotificationError
 from handbell.tables import deliveries, notifications, sessions, shards, users
 
 from .accepting import Acceptance, Draft, Former, Order, read_former, store_drafts
@@ -139,8 +139,8 @@ class Ledger:
         with self._database.read() as connection:
             found = connection.execute(statement).one_or_none()
         if found is None:
-            raise RegistryError(
-                f"{app.id} has no notification {notification_id!r}",
+            raise UnknownNotificationError(
+                f"{app.id} has no notification {notification_id[:40]!r}",
                 fix="See: handbell notification list",
             )
         return found

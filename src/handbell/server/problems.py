@@ -60,24 +60,42 @@ def problem(
 ) -> JSONResponse:
     """Return a problem as a response; ``more`` are further members."""
     return JSONResponse(
-        {
-            "type": TYPE_BASE + code,
-            "title": HTTPStatus(status).phrase,
-            "status": status,
-            "detail": detail,
-            "code": code,
-            "fix": fix,
-            **more,
-        },
+        _members(status, code, detail, fix, more),
         status_code=status,
         headers=dict(headers or {}),
         media_type=MEDIA_TYPE,
     )
 
 
+def members_of(error: HandbellError) -> dict[str, Any]:
+    """Return an error of ours as the members of a problem, for one answer among many."""
+    return _members(error.status, error.code, error.what, error.fix, _more(error))
+
+
+def _members(
+    status: int, code: str, detail: str, fix: str, more: Mapping[str, Any]
+) -> dict[str, Any]:
+    return {
+        "type": TYPE_BASE + code,
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "fix": fix,
+        **more,
+    }
+
+
+def _more(error: HandbellError) -> dict[str, Any]:
+    if isinstance(error, errors.PayloadTooLargeError):
+        return {"size": error.size, "limit": error.limit}
+    if isinstance(error, errors.AmbiguousAppError):
+        return {"candidates": list(error.candidates)}
+    return {}
+
+
 def problem_of(error: HandbellError, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """Return an error of ours as a response."""
-    more: dict[str, Any] = {}
     all_headers = dict(headers or {})
     if isinstance(error, RateLimitedError):
         all_headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
