@@ -103,11 +103,9 @@ def problem_of(error: HandbellError, headers: Mapping[str, str] | None = None) -
         all_headers["WWW-Authenticate"] = 'Bearer realm="handbell"'
     elif isinstance(error, errors.StorageError):
         all_headers["Retry-After"] = "1"
-    if isinstance(error, errors.PayloadTooLargeError):
-        more = {"size": error.size, "limit": error.limit}
-    elif isinstance(error, errors.AmbiguousAppError):
-        more = {"candidates": list(error.candidates)}
-    return problem(error.status, error.code, error.what, fix=error.fix, headers=all_headers, **more)
+    return problem(
+        error.status, error.code, error.what, fix=error.fix, headers=all_headers, **_more(error)
+    )
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
