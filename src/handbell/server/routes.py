@@ -22,17 +22,23 @@ class Need:
     ``scope``, where there is one, or a device; of which session, the handler checks. ``metrics``: a
     trusted address, or an API key with ``scope``. ``operator``: somebody who has signed in to the
     console; ``sign-in``: a page of the console that is reached without.
+
+    A route that ``takes_streams`` reads the body line by line, so that a body of lines may be of
+    any size there.
     """
 
     kind: Kind
     scope: Scope | None = None
     any_app: bool = False
+    takes_streams: bool = False
 
 
 PUBLIC: Final = Need(kind="public")
 SEND: Final = Need(kind="key", scope="send")
 REGISTER: Final = Need(kind="key", scope="register")
 ADMINISTER: Final = Need(kind="key", scope="administer")
+SEND_STREAM: Final = Need(kind="key", scope="send", takes_streams=True)
+REGISTER_STREAM: Final = Need(kind="key", scope="register", takes_streams=True)
 EVERY_APP: Final = Need(kind="key", scope="administer", any_app=True)
 DEVICE: Final = Need(kind="device", scope="register")
 SESSION: Final = Need(kind="device")
@@ -75,7 +81,7 @@ ROUTES: Final[Mapping[tuple[str, str], Need]] = MappingProxyType(
         ("GET", f"{_APP}/users/{{mail}}/why"): SEND,
         ("GET", f"{_APP}/sessions"): REGISTER,
         ("POST", f"{_APP}/sessions"): DEVICE,
-        ("POST", f"{_APP}/sessions/import"): REGISTER,
+        ("POST", f"{_APP}/sessions/import"): REGISTER_STREAM,
         ("GET", f"{_APP}/sessions/export"): REGISTER,
         ("GET", f"{_APP}/sessions/{{session}}"): REGISTER,
         ("PATCH", f"{_APP}/sessions/{{session}}"): DEVICE,
@@ -83,7 +89,7 @@ ROUTES: Final[Mapping[tuple[str, str], Need]] = MappingProxyType(
         ("POST", f"{_APP}/sessions/{{session}}/receipts"): SESSION,
         # Notifications.
         ("GET", _SENT): SEND,
-        ("POST", _SENT): SEND,
+        ("POST", _SENT): SEND_STREAM,
         ("POST", f"{_SENT}/preview"): SEND,
         ("GET", f"{_SENT}/{{id}}"): SEND,
         ("GET", f"{_SENT}/{{id}}/deliveries"): SEND,
@@ -102,6 +108,14 @@ ROUTES: Final[Mapping[tuple[str, str], Need]] = MappingProxyType(
         ("GET", "/apple-app-site-association"): PUBLIC,
         ("GET", "/mobileapp/{path:path}"): PUBLIC,
         # The console.
+        ("GET", "/console/static/{name}"): SIGN_IN,
+        ("GET", "/console/sign-in"): SIGN_IN,
+        ("POST", "/console/sign-in"): SIGN_IN,
+        ("GET", "/console/invitation/{secret}"): SIGN_IN,
+        ("POST", "/console/invitation/{secret}"): SIGN_IN,
+        ("POST", "/console/sign-out"): OPERATOR,
+        ("GET", "/console"): OPERATOR,
+        ("GET", "/console/{rest:path}"): OPERATOR,
     }
 )
 """By method and path: what the caller has to be."""

@@ -1,0 +1,322 @@
+"""The frame of every page: who is signed in, which app is meant, what is shown around the page."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
+from urllib.parse import quote
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from handbell.apps.app import App
+from handbell.system import System
+
+from .forms import Faults, Form
+from .security import (
+    APP_COOKIE,
+    FLASH_COOKIE,
+    HOME,
+    Flash,
+    form_token,
+    is_https,
+    protect,
+    read_flash,
+    remember_app,
+    set_flash,
+)
+from .static import Statics
+from .words import DELIVERY_WORDS, FILTERS, SESSION_WORDS
+
+if TYPE_CHECKING:
+    from handbell.access.operators import Operator, SignIn
+    from handbell.server.context import Context
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+FRAGMENT_HEADER: Final = "x-fragment"
+"""What the page's script sends where it wants a piece of a page, not the whole."""
+
+_SLOW_THREADS: Final = 2
+
+SECTIONS: Final[Sequence[tuple[str, str, str]]] = (
+    ("publishing", "Publishing", ""),
+    ("compose", "Compose", "/compose"),
+    ("people", "People", "/people"),
+    ("activity", "Activity", "/activity"),
+)
+"""The sections of an app: name, label, and the path below the app's own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Console:
+    """What all pages share: the server's context, the templates and the static files.
+
+    ``memory`` is for what a page module wants to remember while the server runs, under its name.
+    """
+
+    context: "Context"
+    memory: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def system(self) -> System:
+        """The Handbell behind the pages."""
+        return self.context.system
+
+    @cached_property
+    def slow(self) -> ThreadPoolExecutor:
+        """Threads for what takes long on purpose."""
+        return ThreadPoolExecutor(_SLOW_THREADS, thread_name_prefix="handbell-passwords")
+
+    @cached_property
+    def statics(self) -> Statics:
+        """The stylesheets, scripts and pictures."""
+        return Statics.load()
+
+    @cached_property
+    def templates(self) -> Environment:
+        """The templates; whatever they print is escaped."""
+        environment = Environment(
+            loader=PackageLoader("handbell.server.console", "templates"),
+            autoescape=select_autoescape(default=True, default_for_string=True),
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        environment.filters.update(FILTERS)
+        environment.globals.update(
+            session_words=SESSION_WORDS, delivery_words=DELIVERY_WORDS, sections=SECTIONS
+        )
+        return environment
+
+
+@dataclass(kw_only=True)
+class Page:
+    """One request for a page, and how it is answered.
+
+    ``app`` is the app of the path's ``{app}``, None on pages of no app. ``apps`` are all of them.
+    ``form`` is what was sent, empty for GET. On a page that is open to everybody ``sign_in`` is
+    None.
+    """
+
+    request: Request
+    console: Console
+    sign_in: "SignIn | None" = None
+    secret: str = ""
+    apps: Sequence[App] = ()
+    app: App | None = None
+    form: Form = field(default_factory=Form)
+
+    # What it is about
+
+    @property
+    def system(self) -> System:
+        """The Handbell behind the page."""
+        return self.console.system
+
+    @property
+    def operator(self) -> "Operator":
+        """Who is signed in; to be asked only where somebody is."""
+        if self.sign_in is None:
+            raise LookupError("nobody is signed in on an open page")
+        return self.sign_in.operator
+
+    @property
+    def the_app(self) -> App:
+        """The app of the path; to be asked only on paths with ``{app}``."""
+        if self.app is None:
+            raise LookupError("the path names no app")
+        return self.app
+
+    @property
+    def current_app(self) -> App | None:
+        """The app that the navigation leads to: the path's, else the last one looked at."""
+        if self.app is not None or not self.apps:
+            return self.app
+        last = self.request.cookies.get(APP_COOKIE)
+        return next((app for app in self.apps if app.id == last), self.apps[0])
+
+    @property
+    def path(self) -> str:
+        """The path below the server's root."""
+        root = str(self.request.scope.get("root_path", ""))
+        return str(self.request.scope["path"]).removeprefix(root)
+
+    @property
+    def is_fragment(self) -> bool:
+        """Whether the page's script asks, and wants a piece of a page only."""
+        return FRAGMENT_HEADER in self.request.headers
+
+    @property
+    def https(self) -> bool:
+        """Whether the browser speaks HTTPS with us, or with the proxy before us."""
+        return is_https(self.request, self.console.context.public_url)
+
+    def query(self, name: str) -> str:
+        """Return a parameter of the address, without blanks around it; empty when missing."""
+        return self.request.query_params.get(name, "").strip()
+
+    def number(self, name: str) -> int | None:
+        """Return a parameter of the address as a number that can be a row's id, else None."""
+        text = self.query(name)
+        return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None  # noqa: PLR2004 - digits of 64 bits
+
+    # Addresses
+
+    def url(self, path: str) -> str:
+        """Return a path of the console, such as ``/console/apps``, below the server's root."""
+        return f"{self.request.scope.get('root_path', '')}{path}"
+
+    def app_url(self, path: str = "", app: App | None = None) -> str:
+        """Return an address below an app's own: ``page.app_url("/people")``."""
+        app = app or self.the_app
+        return self.url(f"{HOME}/apps/{quote(app.id)}{path}")
+
+    def static(self, name: str) -> str:
+        """Return the address of a static file."""
+        return self.url(f"{HOME}/static/{name}?v={self.console.statics.version(name)}")
+
+    @property
+    def form_token(self) -> str:
+        """What every form of this sign-in carries as ``token``; the macro ``token()`` writes it."""
+        return form_token(self.secret) if self.secret else ""
+
+    @cached_property
+    def flash(self) -> Flash | None:
+        """What the page before wanted to be said here, as kind and sentence."""
+        return read_flash(self.request, self.secret) if self.secret else None
+
+    # Work
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a blocking call of a store in the server's threads."""
+        result: T = await self.console.context.run(function, *args, **kwargs)
+        return result
+
+    async def run_slowly(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run what hashes a password, in threads of its own: nobody else has to wait for it."""
+        work = partial(function, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self.console.slow, work)
+
+    async def note(self, action: str, subject: str, detail: str | None = None) -> None:
+        """Write into the audit trail what the operator did, to this page's app if there is one."""
+        app = None if self.app is None else self.app.id
+        await self.run(
+            self.system.audit.note, self.operator.mail, action, subject, app=app, detail=detail
+        )
+
+    # Answers
+
+    def render(
+        self,
+        template: str,
+        *,
+        status: int = 200,
+        images: Sequence[str] = (),
+        faults: Faults | None = None,
+        **values: Any,
+    ) -> Response:
+        """Return a page made of a template, which sees ``values``, ``page`` and ``faults``.
+
+        ``images`` are further sources of pictures that this page may show, such as ``https:``.
+        """
+        text = self.console.templates.get_template(template).render(
+            page=self,
+            faults=faults or Faults(),
+            now=self.system.now(),
+            status=status,
+            **values,
+        )
+        response = HTMLResponse(text, status)
+        if self.flash is not None:
+            response.delete_cookie(FLASH_COOKIE, path="/", secure=self.https, httponly=True)
+        if self.app is not None and self.request.cookies.get(APP_COOKIE) != self.app.id:
+            remember_app(response, self.app.id, https=self.https)
+        return protect(response, images=images)
+
+    def redirect(self, path: str, *, said: str = "", kind: str = "good") -> Response:
+        """Go on to another page (``/console/…``, or what :meth:`app_url` returned).
+
+        ``said`` is a sentence that it shows once; ``kind`` is ``good`` or ``bad``.
+        """
+        root = str(self.request.scope.get("root_path", ""))
+        target = path if path.startswith(f"{root}{HOME}") else self.url(path)
+        response = RedirectResponse(target, 303)
+        if said and self.secret:
+            set_flash(response, (kind, said), self.secret, https=self.https)
+        return protect(response)
+
+    def confirm(
+        self,
+        question: str,
+        *,
+        action: str,
+        back: str,
+        label: str,
+        text: Sequence[str] = (),
+        is_danger: bool = True,
+        hidden: Mapping[str, str] | None = None,
+        status: int = 200,
+    ) -> Response:
+        """Return a page that asks before something is done.
+
+        The answer is posted to ``action`` with the fields ``hidden``; ``label`` is the button that
+        says yes, ``back`` where no leads to. A link with ``data-dialog`` shows it in a dialog.
+        """
+        return self.render(
+            "confirm.html",
+            status=status,
+            question=question,
+            text=text,
+            action=action,
+            back=back,
+            label=label,
+            is_danger=is_danger,
+            hidden=hidden or {},
+        )
+
+    def problem(self, status: int, what: str, fix: str = "") -> Response:
+        """Return a page that says what went wrong."""
+        return self.render("problem.html", status=status, what=what, fix=fix)
+
+
+Handler = Callable[[Page], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """One route of a page module."""
+
+    method: str
+    path: str
+    handler: Handler
+    is_bare: bool = False
+
+
+class Pages:
+    """The routes of one page module, in their order; see the docstring of this package."""
+
+    def __init__(self) -> None:
+        self.listed: list[Listed] = []
+
+    def get(self, path: str, *, bare: bool = False) -> Callable[[Handler], Handler]:
+        """Return a decorator for what answers GET (and HEAD) on a path.
+
+        ``bare`` is for files: nobody asks who is signed in.
+        """
+        return self._add("GET", path, bare=bare)
+
+    def post(self, path: str) -> Callable[[Handler], Handler]:
+        """Return a decorator for what answers a form that is posted to a path."""
+        return self._add("POST", path)
+
+    def _add(self, method: str, path: str, *, bare: bool = False) -> Callable[[Handler], Handler]:
+        def add(handler: Handler) -> Handler:
+            self.listed.append(Listed(method=method, path=path, handler=handler, is_bare=bare))
+            return handler
+
+        return add

@@ -1,0 +1,164 @@
+"""Signing in and out, and the page on which an invitation makes an operator."""
+
+import math
+from typing import Final
+from urllib.parse import quote
+
+from starlette.responses import Response
+
+from handbell._text import count
+from handbell.access.operators import Operator
+from handbell.errors import InvitationError, OperatorError
+from handbell.server.access import client_of
+from handbell.server.limits import Limit
+
+from .forms import Faults
+from .frame import Page, Pages
+from .security import HOME, forget_sign_in, safe_next, set_sign_in
+
+PER_ADDRESS: Final = Limit(number=20, seconds=600)
+"""How often somebody may try to sign in from one address."""
+PER_ACCOUNT: Final = Limit(number=8, seconds=900)
+"""How often a sign-in to one account may be tried, from wherever."""
+
+_ADDRESS: Final = "sign-in-address"
+_ACCOUNT: Final = "sign-in-account"
+_MINUTE: Final = 60
+
+pages = Pages()
+
+
+@pages.get("/console/sign-in")
+async def sign_in(page: Page) -> Response:
+    """Show the form, or go on when somebody is signed in."""
+    if page.sign_in is not None:
+        return page.redirect(safe_next(page.query("next")))
+    is_first = not await page.run(page.system.operators.list)
+    return page.render(
+        "sign_in.html",
+        mail="",
+        next=safe_next(page.query("next")),
+        said="You are signed out." if page.query("said") == "out" else "",
+        is_first=is_first,
+    )
+
+
+@pages.post("/console/sign-in")
+async def check(page: Page) -> Response:
+    """Sign in: the account and the address each have only so many tries."""
+    mail = page.form.text("mail")
+    address = client_of(page.request)
+    limiter = page.console.context.limiter
+    wait = limiter.take(_ADDRESS, address, PER_ADDRESS)
+    wait = wait or limiter.take(_ACCOUNT, mail.casefold()[:320], PER_ACCOUNT)
+    if wait:
+        return _too_many(page, mail, wait)
+    operators = page.system.operators
+    operator = await page.run_slowly(operators.check, mail, page.form.raw("password"))
+    if operator is None:
+        # What is no address may be a password in the wrong field, so it is not written down.
+        named = mail[:320] if "@" in mail else "(no mail address)"
+        await page.run(
+            page.system.audit.note, "console", "operator.sign-in-refused", named, detail=address
+        )
+        faults = Faults()
+        faults.add("", "The mail address or the password is not right.")
+        return _form_again(page, mail, faults, 422)
+    limiter.forget(_ACCOUNT, mail.casefold()[:320])
+    return await _begin(page, operator, safe_next(page.form.text("next")))
+
+
+@pages.post("/console/sign-out")
+async def sign_out(page: Page) -> Response:
+    """End this sign-in."""
+    await page.run(page.system.operators.sign_out, page.secret)
+    response = page.redirect(f"{HOME}/sign-in?said=out")
+    forget_sign_in(response, https=page.https)
+    return response
+
+
+@pages.get("/console/invitation/{secret}")
+async def invitation(page: Page) -> Response:
+    """Show the form that makes an operator, where the link still serves."""
+    return await _show_invitation(page, page.request.path_params["secret"])
+
+
+@pages.post("/console/invitation/{secret}")
+async def accept(page: Page) -> Response:
+    """Make the operator whom the link invites, and sign them in."""
+    secret = page.request.path_params["secret"]
+    page.console.context.limiter.require(_ADDRESS, client_of(page.request), PER_ADDRESS)
+    password = page.form.raw("password")
+    mail = page.form.text("mail")
+    if password != page.form.raw("again"):
+        faults = Faults()
+        faults.add("again", "The two passwords differ.", "Type the same one twice.")
+        return await _show_invitation(page, secret, mail, faults)
+    operators = page.system.operators
+    try:
+        operator = await page.run_slowly(operators.accept, secret, mail, password)
+    except InvitationError as error:
+        return page.problem(error.status, error.what, error.fix)
+    except OperatorError as error:
+        field = "mail" if "password" not in error.what else "password"
+        return await _show_invitation(page, secret, mail, Faults.of(error, field))
+    await page.run(
+        page.system.audit.note, operator.mail, "operator.add", operator.mail, detail="invitation"
+    )
+    return await _begin(page, operator, HOME)
+
+
+async def _begin(page: Page, operator: Operator, target: str) -> Response:
+    """Return the redirection that carries a new sign-in; whichever was there before ends."""
+    operators = page.system.operators
+    hours = page.console.context.settings.sign_in_hours
+    if page.secret:
+        await page.run(operators.sign_out, page.secret)
+    secret = await page.run(operators.sign_in, operator, hours=hours)
+    await page.run(
+        page.system.audit.note,
+        operator.mail,
+        "operator.sign-in",
+        operator.mail,
+        detail=client_of(page.request),
+    )
+    response = page.redirect(target)
+    set_sign_in(response, secret, hours=hours, https=page.https)
+    return response
+
+
+async def _show_invitation(
+    page: Page, secret: str, mail: str = "", faults: Faults | None = None
+) -> Response:
+    invited = await page.run(page.system.operators.invitation, secret)
+    return page.render(
+        "invitation.html",
+        status=422 if faults else 200,
+        faults=faults,
+        action=page.url(f"{HOME}/invitation/{quote(secret)}"),
+        invited=invited,
+        mail=mail,
+    )
+
+
+def _too_many(page: Page, mail: str, wait: float) -> Response:
+    minutes = max(1, math.ceil(wait / _MINUTE))
+    faults = Faults()
+    faults.add(
+        "", "There were too many attempts to sign in.", f"Try again in {count(minutes, 'minute')}."
+    )
+    response = _form_again(page, mail, faults, 429)
+    response.headers["retry-after"] = str(math.ceil(wait))
+    return response
+
+
+def _form_again(page: Page, mail: str, faults: Faults, status: int) -> Response:
+    return page.render(
+        "sign_in.html",
+        status=status,
+        faults=faults,
+        mail=mail,
+        next=safe_next(page.form.text("next")),
+        said="",
+        is_first=False,
+    )

@@ -1,0 +1,26 @@
+"""Where the console begins: the page on which there is something to do next."""
+
+from starlette.responses import Response
+
+from .frame import Page, Pages
+
+pages = Pages()
+
+
+@pages.get("/console/static/{name}", bare=True)
+async def static(page: Page) -> Response:
+    """Return a stylesheet, a script or a picture."""
+    return page.console.statics.answer(page.request, page.request.path_params["name"])
+
+
+@pages.get("/console")
+async def start(page: Page) -> Response:
+    """Lead to what is to be done next: an app, its key, its first device, or what went out."""
+    app = page.current_app
+    if app is None:
+        return page.redirect("/console/apps")
+    if not await page.run(page.system.apps.credentials, app):
+        return page.redirect(page.app_url(app=app))
+    if not await page.run(page.system.registry.page_of_active, app, limit=1):
+        return page.redirect(page.app_url("/people", app))
+    return page.redirect(page.app_url("/activity", app))

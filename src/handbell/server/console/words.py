@@ -1,0 +1,88 @@
+"""How values are put into words on the console's pages."""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any, Final
+
+from markupsafe import Markup
+
+from handbell._text import count, moment, shortened
+
+_MINUTE: Final = 60
+_HOUR: Final = 3600
+_DAY: Final = 86_400
+
+SESSION_WORDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
+    {
+        "active": ("good", "Active"),
+        "pending": ("wait", "Waits for proof"),
+        "quarantined": ("bad", "In quarantine"),
+        "closed": ("off", "Closed"),
+    }
+)
+"""Each status of a session: the kind of its chip, and its name."""
+
+DELIVERY_WORDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
+    {
+        "queued": ("wait", "Queued"),
+        "sending": ("wait", "On its way"),
+        "held": ("wait", "Waits"),
+        "sent": ("good", "Sent"),
+        "failed": ("bad", "Failed"),
+        "expired": ("off", "Expired"),
+        "cancelled": ("off", "Taken back"),
+    }
+)
+"""Each state of a delivery: the kind of its chip, and its name."""
+
+
+def when(milliseconds: float | None, *, empty: str = "never") -> Markup | str:
+    """Return an instant as a ``time`` element; the page's script puts it into the reader's zone."""
+    if milliseconds is None:
+        return empty
+    instant = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    iso = instant.isoformat(timespec="seconds").replace("+00:00", "Z")
+    return Markup('<time datetime="{}">{}</time>').format(iso, moment(milliseconds)[:16])
+
+
+def ago(milliseconds: float | None, now: float, *, empty: str = "never") -> Markup | str:
+    """Return how long ago an instant was, as a ``time`` element; ``now`` is in UNIX seconds."""
+    if milliseconds is None:
+        return empty
+    instant = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    iso = instant.isoformat(timespec="seconds").replace("+00:00", "Z")
+    title = moment(milliseconds)
+    told = span(now - milliseconds / 1000)
+    return Markup('<time datetime="{}" data-ago title="{}">{}</time>').format(iso, title, told)
+
+
+def span(seconds: float) -> str:
+    """Return a distance in time roughly: ``3 min ago``, ``in 2 h``."""
+    size = abs(seconds)
+    if size < _MINUTE:
+        return "just now"
+    if size < _HOUR:
+        told = f"{int(size // _MINUTE)} min"
+    elif size < _DAY:
+        told = f"{int(size // _HOUR)} h"
+    else:
+        told = count(int(size // _DAY), "day")
+    return f"{told} ago" if seconds > 0 else f"in {told}"
+
+
+def number(value: float) -> str:
+    """Return a number with its thousands apart."""
+    return f"{value:,}"
+
+
+FILTERS: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
+    {
+        "when": when,
+        "ago": ago,
+        "number": number,
+        "count": count,
+        "short_token": shortened,
+    }
+)
+"""What templates can use behind a bar, such as ``{{ session.created_at | when }}``."""
