@@ -25,7 +25,7 @@ from handbell.delivery.engine import Engine
 from handbell.delivery.events import Hooks
 from handbell.delivery.lane import Lane
 from handbell.delivery.outbound import Outbound
-from handbell.delivery.preview import Preview, preview
+from handbell.delivery.preview import LanguagePreview, Preview, preview, preview_languages
 from handbell.delivery.pruning import Pruner
 from handbell.delivery.queue import Queue
 from handbell.delivery.reports import Reports
@@ -174,6 +174,10 @@ class System:
             describe_host=self.describe_host,
             now=self.now(),
         )
+
+    def preview_languages(self, app: App, notification: Notification) -> list[LanguagePreview]:
+        """Return what each language of a notification comes to; see delivery.preview."""
+        return preview_languages(app, notification, now=self.now())
 
     def _make_sender(self) -> WebhookSender | None:
         if not WebhookStore(self.database, self.vault).list():

@@ -292,6 +292,7 @@ def _due(row: int, targets: Sequence[Target]) -> tuple[Due, ...]:
             mail=target.mail,
             user_id=target.user_id,
             time_zone=target.time_zone,
+            locale=target.locale,
         )
         for target in targets
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from handbell.creation.notification import Notification
-from handbell.gateways.apns.payload import compose
+from handbell.gateways.apns.wordings import Wordings, compose_each
 from handbell.gateways.gateway import Message
 
 from .accepting import Order
@@ -18,7 +18,8 @@ class Campaign:
     """What all deliveries of one notification share while a worker sends them.
 
     ``created_at`` and ``expires_at`` are UNIX seconds; ``expires_at`` is 0 for now or never.
-    ``key`` is the opened key of a sender whose app is not in the registry.
+    ``key`` is the opened key of a sender whose app is not in the registry. ``languages`` gives the
+    message for a locale; None where ``message`` is for everybody.
     """
 
     row: int
@@ -31,6 +32,7 @@ class Campaign:
     send_at: SendAt | None
     is_development: bool
     is_loud: bool
+    languages: Wordings | None = None
     key: Any = None
     is_cancelled: bool = False
 
@@ -42,12 +44,13 @@ class Campaign:
         created_at = stored.created_at / 1000
         # A time to live counts from when it is to go out.
         starts = created_at if send_at is None else due_at(send_at, None, lane.rules.time_zone)
-        message = compose(
+        wordings = compose_each(
             content,
             bundle_id=lane.app.bundle_id,
             now=max(created_at, starts),
             notification_id=stored.public_id,
         )
+        message = wordings.own.message
         return cls(
             row=stored.id,
             id=stored.public_id,
@@ -59,18 +62,20 @@ class Campaign:
             send_at=send_at,
             is_development=stored.is_development,
             is_loud=_is_loud(content, message),
+            languages=wordings if wordings.by_language else None,
             key=key,
             is_cancelled=stored.cancelled_at is not None,
         )
 
     @classmethod
     def fresh(
-        cls, order: Order, row: int, message: Message, lane: Lane, key: Any = None
+        cls, order: Order, row: int, wordings: Wordings, lane: Lane, key: Any = None
     ) -> "Campaign":
         """Return the campaign of an order that was just stored, without reading it back.
 
-        ``message`` is what :meth:`read` would compose from its row.
+        ``wordings`` are what :meth:`read` would compose from its row.
         """
+        message = wordings.own.message
         return cls(
             row=row,
             id=order.public_id,
@@ -82,6 +87,7 @@ class Campaign:
             send_at=order.send_at,
             is_development=order.is_development,
             is_loud=_is_loud(order.content, message),
+            languages=wordings if wordings.by_language else None,
             key=key,
         )
 

@@ -17,7 +17,7 @@ class Target:
     """Where one push is to go: a delivery that has not been stored yet.
 
     ``session_id`` and ``mail`` are None for a device token or simulator that no session holds.
-    ``time_zone`` and ``user_id`` are what an app's rules go by.
+    ``time_zone`` and ``user_id`` are what an app's rules go by, ``locale`` chooses the language.
     """
 
     gateway: GatewayName
@@ -27,6 +27,7 @@ class Target:
     mail: str | None = None
     user_id: int | None = None
     time_zone: str | None = None
+    locale: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

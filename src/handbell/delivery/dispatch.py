@@ -126,4 +126,5 @@ def _session_target(session: Session | ActiveSession, *, is_development: bool = 
         mail=session.mail,
         user_id=session.user_id if isinstance(session, Session) else None,
         time_zone=session.time_zone,
+        locale=session.locale,
     )

@@ -18,7 +18,7 @@ from handbell.apps.app import App
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.errors import HandbellError, NotificationError, StorageError
-from handbell.gateways.apns.payload import compose
+from handbell.gateways.apns.wordings import compose_each
 from handbell.registry.store import Registry
 
 from .accepting import Acceptance, Draft, Order
@@ -222,10 +222,10 @@ class Engine:
                     targets=None if targets is None else len(targets),
                 )
             )
-        if acceptance.taken and prepared.message is not None:
+        if acceptance.taken and prepared.wordings is not None:
             lane = self.worker.lane_of(entry.app)
             campaign = Campaign.fresh(
-                prepared.order, acceptance.row, prepared.message, lane, entry.key
+                prepared.order, acceptance.row, prepared.wordings, lane, entry.key
             )
             self.worker.hand_over(campaign, acceptance.taken, reading)
         else:
@@ -264,7 +264,9 @@ class Engine:
                 fix="Send with collapse_id what may have to be replaced",
             )
         content = dataclasses.replace(notification, collapse_id=collapse_id)
-        compose(content, bundle_id=app.bundle_id, now=self._now(), notification_id=NO_ID)
+        wordings = compose_each(
+            content, bundle_id=app.bundle_id, now=self._now(), notification_id=NO_ID
+        )
         await self.start()
         await self.cancel(app, notification_id)
         # What was on its way got the former content, and is to get the new one.
@@ -282,7 +284,7 @@ class Engine:
         acceptance = await asyncio.to_thread(self._ledger.accept, order, None)
         self.worker.wake()
         await self.worker.settled(acceptance.row)
-        return await asyncio.to_thread(self.response, acceptance.id)
+        return await asyncio.to_thread(self.response, acceptance.id, wordings.warnings)
 
     def response(self, notification_id: str, warnings: list[str] | None = None) -> Response:
         """Return the answer for a notification as the ledger stands now."""

@@ -9,8 +9,7 @@ from handbell.apps.app import App
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.errors import HandbellError, NotificationError
-from handbell.gateways.apns.payload import compose
-from handbell.gateways.gateway import Message
+from handbell.gateways.apns.wordings import Wordings, compose_each
 from handbell.registry.store import Registry
 
 from .accepting import Acceptance, Order
@@ -89,7 +88,7 @@ class Prepared:
     order: Order
     targets: list[Target] | None
     warnings: list[str]
-    message: Message | None = None
+    wordings: Wordings | None = None
     accepted: Acceptance | None = None
     error: HandbellError | None = None
 
@@ -162,12 +161,13 @@ class Intake:
         entry, send_at = one.entry, one.entry.options.send_at
         starts = now if send_at is None else max(now, due_at(send_at, None))
         try:
-            one.message = compose(
+            one.wordings = compose_each(
                 entry.notification,
                 bundle_id=entry.app.bundle_id,
                 now=starts,
                 notification_id=one.order.public_id,
             )
+            one.warnings.extend(one.wordings.warnings)
             self._require_a_way(entry, one.targets or (), ways)
         except HandbellError as error:
             one.error = error

@@ -75,7 +75,7 @@ class Due(NamedTuple):
     """One delivery that is due, as a worker needs it.
 
     ``status`` is the session's, ``closed`` for one that is gone; None where no session holds the
-    address, or where it was just seen to be active.
+    address, or where it was just seen to be active. ``locale`` chooses the language.
     """
 
     notification: int
@@ -89,10 +89,14 @@ class Due(NamedTuple):
     user_id: int | None
     time_zone: str | None
     status: str | None = None
+    locale: str | None = None
 
 
 class Listener(NamedTuple):
-    """One session of a broadcast's page; its first attempt, unless the shard was resumed."""
+    """One session of a broadcast's page; its first attempt, unless the shard was resumed.
+
+    ``locale`` is read where there is more than one language.
+    """
 
     number: int
     token: str
@@ -103,6 +107,7 @@ class Listener(NamedTuple):
     gateway: GatewayName = "apns"
     attempts: int = 0
     mail: str | None = None
+    locale: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -361,10 +366,18 @@ class Queue:
             is_resumed=found.is_resumed,
         )
 
-    def page(self, shard: Shard, limit: int, *, is_development: bool = False) -> list[Listener]:
+    def page(
+        self,
+        shard: Shard,
+        limit: int,
+        *,
+        is_development: bool = False,
+        with_locales: bool = False,
+    ) -> list[Listener]:
         """Return the next sessions of a shard, in the order of their ids; empty at its end.
 
         ``is_development`` makes sessions that were never reached start in that environment.
+        Locales cost a column of each row, so they are read only ``with_locales``.
         """
         environment: Any = sessions.c.environment
         if is_development:
@@ -397,6 +410,13 @@ class Queue:
                 )
             )
         is_repeat = shard.is_resumed
+        if with_locales:
+            return [
+                Listener(number, token, environment, user_id, time_zone, is_repeat, locale=locale)
+                for number, token, environment, user_id, time_zone, locale in self._rows(
+                    statement.add_columns(sessions.c.locale)
+                )
+            ]
         return [
             Listener(number, token, environment, user_id, time_zone, is_repeat)
             for number, token, environment, user_id, time_zone in self._rows(statement)
@@ -682,6 +702,7 @@ _DUE: Final = (
         sessions.c.user_id,
         sessions.c.time_zone,
         case((deliveries.c.number < ADDRESSED, func.coalesce(sessions.c.status, "closed"))),
+        sessions.c.locale,
     )
     .join_from(deliveries, sessions, sessions.c.id == deliveries.c.number, isouter=True)
     .outerjoin(users, users.c.id == sessions.c.user_id)

@@ -175,6 +175,19 @@ def _parcels(
 def _pushes(parcel: Parcel) -> list[Push]:
     campaign, environment = parcel.campaign, parcel.environment
     message, name_of = campaign.message, apns_ids(campaign.id)
+    if campaign.languages is not None:
+        message_for = campaign.languages.message_for
+        return [
+            Push(
+                number,
+                item.token,
+                environment,
+                name_of(number),
+                message_for(item.locale),
+                name_of(number) if item.is_repeat else None,
+            )
+            for number, item in parcel.items.items()
+        ]
     return [
         Push(
             number,

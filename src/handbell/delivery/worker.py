@@ -314,7 +314,11 @@ class Worker:
             lane.forgo_probe()
             broadcast.ready_at = now + wait
             return
-        read = partial(self.queue.page, is_development=campaign.is_development)
+        read = partial(
+            self.queue.page,
+            is_development=campaign.is_development,
+            with_locales=campaign.languages is not None,
+        )
         reading = self.releases.begin()
         try:
             listeners = await self.read(read, shard, most)

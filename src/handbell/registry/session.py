@@ -66,6 +66,7 @@ class ActiveSession(NamedTuple):
     platform: str
     time_zone: str | None
     accepted_at: int | None
+    locale: str | None
 
 
 def read_token(text: str) -> str:

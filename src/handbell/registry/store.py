@@ -50,6 +50,7 @@ _ACTIVE: Final[Select[Any]] = select(
     sessions.c.platform,
     sessions.c.time_zone,
     sessions.c.accepted_at,
+    sessions.c.locale,
 ).join_from(sessions, users, users.c.id == sessions.c.user_id)
 _BY_SECRET: Final = select(sessions.c.id)
 _OPEN: Final = sessions.c.status != "closed"
