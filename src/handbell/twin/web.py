@@ -62,6 +62,7 @@ def page_application(twin: "Twin", *, port: int) -> Starlette:
             Mount("/static", StaticFiles(directory=str(page), check_dir=False)),
             Route("/api/state", api.state),
             Route("/api/events", api.events),
+            Route("/api/phones", api.list_phones, methods=["GET"]),
             Route("/api/phones", api.make_phone, methods=["POST"]),
             Route("/api/phones/{phone}", api.change_phone, methods=["PATCH"]),
             Route("/api/phones/{phone}", api.remove_phone, methods=["DELETE"]),
@@ -160,6 +161,9 @@ class _Api:
 
     async def events(self, _request: Request) -> Response:
         return StreamingResponse(_events(self._twin), media_type="text/event-stream")
+
+    async def list_phones(self, _request: Request) -> Response:
+        return _answer([phone.to_dict() for phone in self._twin.phones.values()])
 
     async def make_phone(self, request: Request) -> Response:
         said = await _read(request, _PHONE_FIELDS)

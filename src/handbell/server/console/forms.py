@@ -63,6 +63,10 @@ class Form:
         """Return every value of a field, such as those of check boxes."""
         return list(self._texts.get(name, ()))
 
+    def names(self, prefix: str) -> list[str]:
+        """Return the names of the fields that begin so, in the order in which they were sent."""
+        return [name for name in self._texts if name.startswith(prefix)]
+
     def flag(self, name: str) -> bool:
         """Return whether a check box is ticked."""
         return name in self._texts

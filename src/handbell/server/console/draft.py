@@ -1,0 +1,284 @@
+"""What the form of *Compose* holds: read as a notification, as recipients and as a time.
+
+Whatever is wrong becomes a fault at the field that can be mended.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, Self
+from zoneinfo import ZoneInfo
+
+from handbell.creation.notification import Notification
+from handbell.creation.recipients import EVERYBODY, Recipients
+from handbell.delivery.engine import Options
+from handbell.errors import HandbellError, NotificationError, RecipientsError, RegistryError
+from handbell.registry.session import read_time_zone
+
+from .forms import Faults, Form
+
+MOST_LANGUAGES: Final = 20
+"""In how many languages the form lets somebody write."""
+MOST_VARIABLES: Final = 100
+LANGUAGE_TEXTS: Final = ("title", "subtitle", "body")
+
+_TEXTS: Final = (
+    "title",
+    "subtitle",
+    "body",
+    "image_url",
+    "url",
+    "sound",
+    "thread_id",
+    "collapse_id",
+    "category",
+    "interruption_level",
+    "target_content_id",
+)
+_FLAGS: Final = ("silent", "content_available", "shorten")
+_NUMBERS: Final[Mapping[str, Callable[[str], float]]] = {
+    "badge": int,
+    "priority": int,
+    "ttl": int,
+    "relevance_score": float,
+}
+_OPTIONS: Final = ("to", "recipients", "when", "send_at", "zone", "urgency", "once", "replaces")
+_PLAIN: Final = (*_TEXTS, *_NUMBERS, "user_info", "template", *_OPTIONS)
+_FLAG_FIELDS: Final = (*_FLAGS, "is_development")
+_LANGUAGE: Final = "language"
+_VARIABLE: Final = "variable-"
+
+_NAMED: Final = re.compile(r"`([a-z_]+)[`.\[]")
+_SEPARATORS: Final = re.compile(r"[\n\r,;]+")
+_MOST_FAULTY: Final = 5
+_MEANT: Final = {"languages": "language-tag-0", "variables": "template", "expires_at": "ttl"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """The texts of the form by field; flags that are on are ``1``.
+
+    ``languages`` are further languages, each a mapping of ``tag`` and texts. ``variables`` are
+    those of a template.
+    """
+
+    values: Mapping[str, str] = field(default_factory=dict)
+    languages: tuple[Mapping[str, str], ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, form: Form) -> Self:
+        """Return what a form sent."""
+        values = {name: form.text(name) for name in _PLAIN}
+        values["body"] = form.raw("body").replace("\r\n", "\n").strip()
+        values |= {name: "1" for name in _FLAG_FIELDS if form.flag(name)}
+        return cls(
+            values={name: value for name, value in values.items() if value},
+            languages=tuple(_languages(form)),
+            variables=dict(_variables(form)),
+        )
+
+    @classmethod
+    def of_notification(cls, content: Mapping[str, Any], **values: str) -> Self:
+        """Return a form filled with a notification's content; ``values`` are further fields.
+
+        What the form has no field for is left out.
+        """
+        found = {name: str(content[name]) for name in (*_TEXTS, *_NUMBERS) if name in content}
+        found |= {name: "1" for name in _FLAGS if content.get(name)}
+        if content.get("user_info"):
+            found["user_info"] = json.dumps(content["user_info"], ensure_ascii=False, indent=2)
+        languages = tuple(
+            {"tag": tag, **{name: str(texts[name]) for name in LANGUAGE_TEXTS if name in texts}}
+            for tag, texts in (content.get("languages") or {}).items()
+        )
+        return cls(values=found | values, languages=languages)
+
+    def get(self, name: str, default: str = "") -> str:
+        """Return a field's text, for templates."""
+        return self.values.get(name, default)
+
+    def having(self, **values: str) -> "Draft":
+        """Return a copy with other texts in some fields."""
+        return Draft(
+            values={**self.values, **values}, languages=self.languages, variables=self.variables
+        )
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was written yet."""
+        return not any(
+            self.values.get(name) for name in (*_TEXTS, *_FLAGS, "user_info", "template")
+        )
+
+    @property
+    def is_to_everybody(self) -> bool:
+        """Whether it is for all active sessions."""
+        return self.get("to") == "everybody"
+
+    def fields(self) -> list[tuple[str, str]]:
+        """Return all of it as the fields of a form, to be carried along."""
+        pairs = list(self.values.items())
+        for place, language in enumerate(self.languages):
+            pairs += [(f"{_LANGUAGE}-{name}-{place}", text) for name, text in language.items()]
+        return [*pairs, *((f"{_VARIABLE}{name}", text) for name, text in self.variables.items())]
+
+    def content(self, faults: Faults) -> dict[str, Any]:
+        """Return the notification as the library reads it; what no number is becomes a fault."""
+        said: dict[str, Any] = {name: self.values[name] for name in _TEXTS if name in self.values}
+        said |= {name: True for name in _FLAGS if name in self.values}
+        for name, read in _NUMBERS.items():
+            if name in self.values:
+                said[name] = _number(name, self.values[name], read, faults)
+        if "user_info" in self.values:
+            said["user_info"] = _json(self.values["user_info"], faults)
+        if self.languages:
+            said["languages"] = _by_tag(self.languages, faults)
+        if template := self.get("template"):
+            said["template"] = template
+            said["variables"] = dict(self.variables)
+        return said
+
+    def people(self, faults: Faults) -> Recipients | None:
+        """Return whom it is for, or None with what is wrong."""
+        if self.is_to_everybody:
+            return EVERYBODY
+        named = [text.strip() for text in _SEPARATORS.split(self.get("recipients"))]
+        return read_recipients([text for text in named if text], faults)
+
+    def options(self, faults: Faults, *, key: str | None = None) -> Options | None:
+        """Return when and how to send, or None with what is wrong."""
+        try:
+            return Options.read(
+                send_at=self._send_at(faults),
+                urgency=self.get("urgency") or None,
+                idempotency_key=key,
+                is_development=self.get("is_development") == "1",
+            )
+        except NotificationError as error:
+            faults.add(field_of(error, "send_at"), error.what, error.fix)
+        return None
+
+    def _send_at(self, faults: Faults) -> str | datetime | None:
+        when, text = self.get("when", "now"), self.get("send_at")
+        if when == "now":
+            return None
+        if not text:
+            faults.add("send_at", "No time is named.", "Choose a day and a time, or send now.")
+            return None
+        if when == "local":
+            return text
+        try:
+            zone = ZoneInfo(read_time_zone(self.get("zone", "UTC")))
+            return datetime.fromisoformat(text).replace(tzinfo=zone)
+        except RegistryError as error:
+            faults.add("zone", error.what, error.fix)
+        except ValueError:
+            faults.add("send_at", "That is no day and time.", "Write it as 2026-12-24T18:00.")
+        return None
+
+
+def read_notification(content: Mapping[str, Any], faults: Faults) -> Notification | None:
+    """Return the notification that was written, or None with what is wrong at which field."""
+    if faults:
+        return None
+    try:
+        return Notification.read(content)
+    except HandbellError as error:
+        add_fault(faults, error)
+        return None
+
+
+def read_recipients(named: Iterable[str], faults: Faults) -> Recipients | None:
+    """Return the recipients of several texts, or None with each that cannot be understood."""
+    texts = list(named)
+    if not texts:
+        faults.add(
+            "recipients",
+            "Nobody is named.",
+            "Write a mail address on each line, or choose everybody.",
+        )
+        return None
+    try:
+        return Recipients.read(texts)
+    except RecipientsError:
+        wrong = [said for text in texts if (said := _why_not(text))]
+        more = f" And {len(wrong) - _MOST_FAULTY} more." if len(wrong) > _MOST_FAULTY else ""
+        faults.add("recipients", " ".join(wrong[:_MOST_FAULTY]) + more)
+        return None
+
+
+def add_fault(faults: Faults, error: HandbellError) -> None:
+    """Note what an error says at the field that it names."""
+    faults.add(field_of(error), _readable(error.what), _readable(error.fix))
+
+
+def field_of(error: HandbellError, default: str = "title") -> str:
+    """Return the field of the form that an error is about."""
+    for name in _NAMED.findall(error.what):
+        if name in _MEANT:
+            return _MEANT[name]
+        if name in (*_PLAIN, *_FLAG_FIELDS):
+            return str(name)
+    return default
+
+
+def _readable(text: str) -> str:
+    return text.replace("`", "\N{QUOTATION MARK}")
+
+
+def _why_not(text: str) -> str:
+    try:
+        Recipients.read(text)
+    except RecipientsError as error:
+        said = error.what.replace("`recipients` is ", "")
+        return f"{said} {error.fix}"
+    return ""
+
+
+def _languages(form: Form) -> Iterable[dict[str, str]]:
+    for place in range(MOST_LANGUAGES):
+        named = {
+            name: form.text(f"{_LANGUAGE}-{name}-{place}") for name in ("tag", *LANGUAGE_TEXTS)
+        }
+        if any(named.values()):
+            yield {name: text for name, text in named.items() if text}
+
+
+def _variables(form: Form) -> Iterable[tuple[str, str]]:
+    for name in form.names(_VARIABLE)[:MOST_VARIABLES]:
+        yield name.removeprefix(_VARIABLE), form.text(name)
+
+
+def _by_tag(languages: Iterable[Mapping[str, str]], faults: Faults) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {}
+    for place, language in enumerate(languages):
+        tag = language.get("tag", "")
+        if not tag or tag in found:
+            what = f"{tag} is there twice." if tag else "This language has no name."
+            faults.add(f"{_LANGUAGE}-tag-{place}", what, "Write a tag such as fr or pt-BR.")
+            continue
+        found[tag] = {name: text for name, text in language.items() if name != "tag"}
+    return found
+
+
+def _number(name: str, text: str, read: Callable[[str], float], faults: Faults) -> float | None:
+    try:
+        return read(text)
+    except ValueError:
+        faults.add(name, f"{text[:40]!r} is not a number.", "Write digits, or leave it empty.")
+        return None
+
+
+def _json(text: str, faults: Faults) -> Any:
+    try:
+        said = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        faults.add("user_info", f"That is not JSON: {error}.", 'Write an object: {"order": 42}.')
+        return None
+    if not isinstance(said, dict):
+        faults.add("user_info", "That is not a JSON object.", 'Write one: {"order": 42}.')
+        return None
+    return said

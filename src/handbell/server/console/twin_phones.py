@@ -1,0 +1,125 @@
+"""The virtual phones of a running twin, for pages: read from the twin's own page on loopback.
+
+The browser never talks to the twin itself: it has another origin, and may be on another machine.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote, urlsplit
+
+from handbell.errors import TwinError
+from handbell.twin.address import read_address
+
+SECONDS: Final = 2.0
+"""How long the twin may take to answer."""
+SHOWN_CARDS: Final = 5
+_MOST_BYTES: Final = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VirtualCard:
+    """One notification on a virtual phone; instants are UNIX milliseconds."""
+
+    id: str
+    apns_id: str
+    title: str
+    subtitle: str
+    body: str
+    url: str | None
+    shown_at: int
+    opened_at: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VirtualPhone:
+    """A virtual phone with an app on it, its newest cards first; ``more`` is how many follow."""
+
+    id: str
+    name: str
+    mail: str | None
+    token: str
+    is_on: bool
+    badge: int | None
+    cards: tuple[VirtualCard, ...]
+    more: int
+
+
+class TwinPhones:
+    """What a running twin shows, asked for anew each time. Every method blocks.
+
+    ``folder`` is where the twin says where it listens. A method raises TwinError when no twin runs
+    or it does not answer as it should.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a twin runs on this home."""
+        return read_address(self._folder) is not None
+
+    @property
+    def page_url(self) -> str | None:
+        """Where the twin's own page is, on the machine that it runs on."""
+        address = read_address(self._folder)
+        return None if address is None else address.page_url
+
+    def phones(self, app_id: str) -> list[VirtualPhone]:
+        """Return the phones of people with this app, the newest first."""
+        found = self._ask("GET", "/api/phones")
+        mine = [one for one in found if one["app"] == app_id and one["mail"]]
+        return [_phone(one) for one in reversed(mine) if one["side"] == "production"]
+
+    def make(self, app_id: str, mail: str) -> VirtualPhone:
+        """Make a phone of somebody with this app on it; it registers itself."""
+        name = f"{mail.partition('@')[0]}'s phone"
+        said = self._ask("POST", "/api/phones", {"name": name, "mail": mail, "app": app_id})
+        return _phone(said)
+
+    def open_card(self, phone_id: str, card_id: str) -> None:
+        """Open a card, as the phone's owner would."""
+        path = f"/api/phones/{quote(phone_id, safe='')}/cards/{quote(card_id)}/open"
+        self._ask("POST", path)
+
+    def _ask(self, method: str, path: str, said: Mapping[str, Any] | None = None) -> Any:
+        address = read_address(self._folder)
+        if address is None:
+            raise TwinError("The twin is not running", fix="Start it with: handbell twin")
+        where = urlsplit(address.page_url)
+        connection = HTTPConnection(where.hostname or "", where.port, timeout=SECONDS)
+        try:
+            body = None if said is None else json.dumps(said)
+            connection.request(method, path, body=body)
+            answer = connection.getresponse()
+            content = json.loads(answer.read(_MOST_BYTES) or b"null")
+        except (OSError, HTTPException, ValueError) as error:
+            raise TwinError(f"The twin does not answer: {error}", fix="Start it anew") from None
+        finally:
+            connection.close()
+        if answer.status >= 400:  # noqa: PLR2004 - HTTP's first error
+            what = content.get("error") if isinstance(content, dict) else None
+            raise TwinError(f"The twin refused: {what or answer.status}", fix="Look at its page")
+        return content
+
+
+def _phone(said: Mapping[str, Any]) -> VirtualPhone:
+    cards = said["cards"]
+    return VirtualPhone(
+        id=said["id"],
+        name=said["name"],
+        mail=said["mail"],
+        token=said["token"],
+        is_on=said["is_on"],
+        badge=said["badge"],
+        cards=tuple(_card(one) for one in cards[:SHOWN_CARDS]),
+        more=max(0, len(cards) - SHOWN_CARDS),
+    )
+
+
+def _card(said: Mapping[str, Any]) -> VirtualCard:
+    return VirtualCard(**{name: said[name] for name in VirtualCard.__dataclass_fields__})
