@@ -216,8 +216,8 @@ class AppStore:
     def reseal(self) -> int:
         """Seal every secret with the vault's first key and return how many there are.
 
-        These are the credentials, the keys that notifications were sent with, and the secrets of
-        webhooks. After this the vault's other keys can be given up.
+        These are the credentials, the identity keys, the keys that notifications were sent with,
+        and the secrets of webhooks. After this the vault's other keys can be given up.
         """
         with self._database.write() as connection:
             return sum(self._reseal(connection, column) for column in _SEALED)
@@ -268,6 +268,7 @@ def _by_any_folded(wanted: str, apps: Iterable[App]) -> list[App]:
 _READINGS: Final = (_by_id, _by_name, _by_bundle_id, _by_any_folded)
 _SEALED: Final = (
     credentials_table.c.sealed,
+    apps_table.c.sealed_identity_key,
     notifications_table.c.sealed_key,
     webhooks_table.c.sealed_secret,
 )

@@ -38,10 +38,12 @@ from .user import User
 
 _CHUNK: Final = 1000
 
-_SESSIONS: Final[Select[Any]] = select(
+SESSIONS: Final[Select[Any]] = select(
     *(column for column in sessions.c if column.name not in {"app_id", "secret_digest"}),
     users.c.mail,
 ).join_from(sessions, users, users.c.id == sessions.c.user_id)
+"""Sessions as :class:`Session` has them."""
+
 _ACTIVE: Final[Select[Any]] = select(
     sessions.c.id,
     sessions.c.token,
@@ -120,7 +122,7 @@ class Registry:
             if first is not None:
                 first(connection)
             row, moved = register(connection, app, registration)
-            return Registered(session=_read_session(connection, row), moved=moved)
+            return Registered(session=read_session(connection, row), moved=moved)
 
     def admit_many(self, app: App, registrations: Iterable[Registration]) -> tuple[int, ...]:
         """Write many registrations in one transaction; return the sessions they took from."""
@@ -145,7 +147,7 @@ class Registry:
             row = claim(connection, app, registration)
             if then is not None:
                 then(connection, row)
-            return _read_session(connection, row)
+            return read_session(connection, row)
 
     def renew(
         self, app: App, digest: str, about: Description, *, token: str | None = None
@@ -162,7 +164,7 @@ class Registry:
                 return None
             at = self._milliseconds()
             moved = renew(connection, row, about, token=wanted, at=at)
-            return Registered(session=_read_session(connection, row), moved=moved)
+            return Registered(session=read_session(connection, row), moved=moved)
 
     def change(
         self, app: App, session_id: int, about: Description, *, token: str | None = None
@@ -184,7 +186,7 @@ class Registry:
                     f"Session {session_id} is closed", fix="Register the device anew"
                 )
             moved = correct(connection, session_id, about, token=wanted, at=self._milliseconds())
-            return Registered(session=_read_session(connection, session_id), moved=moved)
+            return Registered(session=read_session(connection, session_id), moved=moved)
 
     def activate(self, session: Session | int) -> Registered | None:
         """Make a pending session active: it is proven now, and the token moves to it.
@@ -197,7 +199,7 @@ class Registry:
             proven = prove(connection, row, self._milliseconds())
             if proven is None:
                 return None
-            return Registered(session=_read_session(connection, proven[0]), moved=proven[1])
+            return Registered(session=read_session(connection, proven[0]), moved=proven[1])
 
     def close(self, session: Session | int, reason: str) -> bool:
         """Close a session: nothing is sent to it any more. Say whether it was open.
@@ -250,26 +252,26 @@ class Registry:
 
     def session(self, session_id: int) -> Session:
         """Return one session, or raise :class:`~handbell.errors.UnknownSessionError`."""
-        found = self._sessions(_SESSIONS.where(sessions.c.id == session_id))
+        found = self._sessions(SESSIONS.where(sessions.c.id == session_id))
         if not found:
             raise _unknown(session_id)
         return found[0]
 
     def session_of_app(self, app: App, session_id: int) -> Session:
         """Return one session of an app, or raise UnknownSessionError."""
-        found = self._sessions(_SESSIONS.where(*_named(app, session_id)))
+        found = self._sessions(SESSIONS.where(*_named(app, session_id)))
         if not found:
             raise _unknown(session_id)
         return found[0]
 
     def session_by_secret(self, app: App, digest: str) -> Session | None:
         """Return the session of an app that the secret of this digest speaks for, if any does."""
-        found = self._sessions(_SESSIONS.where(*_secret(app, digest)))
+        found = self._sessions(SESSIONS.where(*_secret(app, digest)))
         return found[0] if found else None
 
     def sessions(self, app: App, *, status: str | None = None) -> list[Session]:
         """Return an app's sessions, or those of one status, the newest registration first."""
-        wanted = _SESSIONS.where(sessions.c.app_id == app.row).order_by(*NEWEST_FIRST)
+        wanted = SESSIONS.where(sessions.c.app_id == app.row).order_by(*NEWEST_FIRST)
         if status is not None:
             wanted = wanted.where(sessions.c.status == status)
         return self._sessions(wanted)
@@ -373,7 +375,7 @@ class Registry:
 
     def _sessions(self, statement: Select[Any]) -> list[Session]:
         with self._database.read() as connection:
-            return _read_sessions(connection, statement)
+            return read_sessions(connection, statement)
 
     def _in_chunks(
         self, app: App, column: Column[Any], values: Iterable[str], *conditions: Any
@@ -381,8 +383,8 @@ class Registry:
         app_id = column.table.c.app_id
         with self._database.read() as connection:
             for chunk in _chunks(values):
-                statement = _SESSIONS.where(app_id == app.row, column.in_(chunk), *conditions)
-                yield from _read_sessions(connection, statement.order_by(*NEWEST_FIRST))
+                statement = SESSIONS.where(app_id == app.row, column.in_(chunk), *conditions)
+                yield from read_sessions(connection, statement.order_by(*NEWEST_FIRST))
 
     def _milliseconds(self) -> int:
         return int(self._now() * 1000)
@@ -402,11 +404,13 @@ def _unknown(session_id: int) -> UnknownSessionError:
     )
 
 
-def _read_session(connection: Connection, row: int) -> Session:
-    return _read_sessions(connection, _SESSIONS.where(sessions.c.id == row))[0]
+def read_session(connection: Connection, row: int) -> Session:
+    """Return the session of a row that is there."""
+    return read_sessions(connection, SESSIONS.where(sessions.c.id == row))[0]
 
 
-def _read_sessions(connection: Connection, statement: Select[Any]) -> list[Session]:
+def read_sessions(connection: Connection, statement: Select[Any]) -> list[Session]:
+    """Return the sessions that a statement, made of :data:`SESSIONS`, finds."""
     return [Session(**row) for row in connection.execute(statement).mappings()]
 
 

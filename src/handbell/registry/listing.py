@@ -1,0 +1,162 @@
+"""Users and sessions page by page, with filters and counts: for lists over millions of them."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, get_args
+
+from sqlalchemy import Connection, Select, func, select
+
+from handbell._mail import fold_mail
+from handbell.apps.app import App
+from handbell.database import Database
+from handbell.tables import sessions, users
+
+from .session import Session, Status
+from .store import SESSIONS, read_sessions
+from .user import User
+
+STATUSES: Final[tuple[str, ...]] = get_args(Status)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionFilter:
+    """Which sessions of an app are meant; None is any. ``mail`` is that of their user, whole."""
+
+    status: str | None = None
+    mail: str | None = None
+    platform: str | None = None
+    environment: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedUser:
+    """A user, and how many sessions they have in each status that occurs."""
+
+    user: User
+    sessions: dict[str, int] = field(default_factory=dict)
+
+
+class Directory:
+    """Who is in the registry, for lists. It changes nothing."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def sessions(
+        self,
+        app: App,
+        wanted: SessionFilter | None = None,
+        *,
+        before: int | None = None,
+        limit: int = 50,
+    ) -> list[Session]:
+        """Return sessions of an app, the last made first.
+
+        ``before`` is the id of the last one already seen. A page costs the same wherever it is.
+        """
+        wanted = wanted or SessionFilter()
+        with self._database.read() as connection:
+            return _page(connection, app, wanted, before, limit)
+
+    def count_sessions(self, app: App, wanted: SessionFilter | None = None) -> int:
+        """Return how many sessions are meant."""
+        wanted = wanted or SessionFilter()
+        statement = select(func.count()).where(*_conditions(app, wanted))
+        if wanted.status is not None:
+            statement = statement.where(sessions.c.status == wanted.status)
+        with self._database.read() as connection:
+            return connection.scalar(statement) or 0
+
+    def statuses(self, app: App) -> dict[str, int]:
+        """Return how many sessions of an app are in each status that occurs."""
+        statement = (
+            select(sessions.c.status, func.count())
+            .where(sessions.c.app_id == app.row)
+            .group_by(sessions.c.status)
+        )
+        with self._database.read() as connection:
+            return {row[0]: row[1] for row in connection.execute(statement)}
+
+    def users(
+        self, app: App, *, containing: str = "", after: str | None = None, limit: int = 50
+    ) -> list[ListedUser]:
+        """Return users of an app by their mail addresses, in order.
+
+        Those whose address contains a text, and comes ``after`` the last one already seen.
+        """
+        statement = select(users).where(*_people(app, containing)).order_by(users.c.mail)
+        if after is not None:
+            statement = statement.where(users.c.mail > after)
+        with self._database.read() as connection:
+            found = [_user(row) for row in connection.execute(statement.limit(limit))]
+            return _counted(connection, found)
+
+    def count_users(self, app: App, *, containing: str = "") -> int:
+        """Return how many users of an app there are, or have an address that contains a text."""
+        with self._database.read() as connection:
+            statement = select(func.count()).where(*_people(app, containing))
+            return connection.scalar(statement) or 0
+
+    def user(self, app: App, mail: str) -> ListedUser | None:
+        """Return one user of an app, or None."""
+        statement = select(users).where(users.c.app_id == app.row, users.c.mail == fold_mail(mail))
+        with self._database.read() as connection:
+            found = [_user(row) for row in connection.execute(statement)]
+            return next(iter(_counted(connection, found)), None)
+
+
+def _page(
+    connection: Connection, app: App, wanted: SessionFilter, before: int | None, limit: int
+) -> list[Session]:
+    conditions = _conditions(app, wanted)
+    if before is not None:
+        conditions.append(sessions.c.id < before)
+    # By status, as the index has them: no page walks through the sessions of other apps.
+    statuses = STATUSES if wanted.status is None else (wanted.status,)
+    ids: list[int] = []
+    for status in statuses:
+        of_status = select(sessions.c.id).where(*conditions, sessions.c.status == status)
+        ids.extend(connection.scalars(of_status.order_by(sessions.c.id.desc()).limit(limit)))
+    newest = sorted(ids, reverse=True)[:limit]
+    statement: Select[Any] = SESSIONS.where(sessions.c.id.in_(newest))
+    return read_sessions(connection, statement.order_by(sessions.c.id.desc()))
+
+
+def _conditions(app: App, wanted: SessionFilter) -> list[Any]:
+    conditions: list[Any] = [sessions.c.app_id == app.row]
+    if wanted.mail is not None:
+        person = select(users.c.id).where(
+            users.c.app_id == app.row, users.c.mail == fold_mail(wanted.mail)
+        )
+        conditions.append(sessions.c.user_id == person.scalar_subquery())
+    if wanted.platform is not None:
+        conditions.append(sessions.c.platform == wanted.platform)
+    if wanted.environment is not None:
+        conditions.append(sessions.c.environment == wanted.environment)
+    return conditions
+
+
+def _people(app: App, containing: str) -> list[Any]:
+    conditions: list[Any] = [users.c.app_id == app.row, users.c.mail.is_not(None)]
+    if text := containing.strip():
+        conditions.append(users.c.mail.contains(text.lower(), autoescape=True))
+    return conditions
+
+
+def _user(row: Any) -> User:
+    return User(id=row.id, mail=row.mail, external_id=row.external_id, created_at=row.created_at)
+
+
+def _counted(connection: Connection, people: Sequence[User]) -> list[ListedUser]:
+    counts: dict[int, dict[str, int]] = {}
+    for user_id, status, number in connection.execute(_statuses_of(user.id for user in people)):
+        counts.setdefault(user_id, {})[status] = number
+    return [ListedUser(user=user, sessions=counts.get(user.id, {})) for user in people]
+
+
+def _statuses_of(user_ids: Iterable[int]) -> Select[Any]:
+    return (
+        select(sessions.c.user_id, sessions.c.status, func.count())
+        .where(sessions.c.user_id.in_(list(user_ids)))
+        .group_by(sessions.c.user_id, sessions.c.status)
+    )

@@ -1,0 +1,249 @@
+"""Mailed links: who opens one proves that a device is theirs.
+
+The link's secret is not stored, only its digest, and not even that before the mail goes out: each
+attempt to mail it makes a new secret. So a server that stopped in between mails the link later.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from sqlalchemy import Connection, delete, exists, insert, select, update
+
+from handbell.apps.app import App
+from handbell.database import Database
+from handbell.tables import apps, proofs, sessions, users
+
+from .registration import Registered, Registration, prove
+from .secret import digest_of, new_secret
+from .session import Session
+from .store import Registry, read_session
+
+VALID_SECONDS: Final = 15 * 60
+"""How long a link may be used after it was mailed."""
+
+MAIL_SECONDS: Final = 15 * 60
+"""How long a link is tried to be mailed; then whoever asked has to ask again."""
+
+LEASE_SECONDS: Final = 90
+"""How long one attempt to mail may take before another process may make the next."""
+
+KEPT_SECONDS: Final = 24 * 3600
+"""How long a link that is over can still be told that it is."""
+
+Refusal = Literal["unknown", "used", "late"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """A link to mail: whom it is for, of which app, and the secret that it carries."""
+
+    proof: int
+    mail: str
+    app: App
+    secret: str
+    asked_at: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What the opener of a link is asked: whether this device is theirs."""
+
+    app: App
+    mail: str
+    platform: str
+    asked_at: int
+
+
+class ProofStore:
+    """The links that were asked for. ``now`` returns UNIX seconds."""
+
+    def __init__(
+        self, database: Database, registry: Registry, *, now: Callable[[], float] = time.time
+    ) -> None:
+        self._database = database
+        self._registry = registry
+        self._now = now
+
+    def ask(self, app: App, registration: Registration) -> Session:
+        """Add a pending session and note that a link is to be mailed for it, in one step."""
+        return self._registry.claim(app, registration, then=self._note)
+
+    def ask_again(self, app: App, digest: str) -> bool:
+        """Have another link mailed to the pending session of this secret's digest.
+
+        Links that were mailed for it before are void. False when no pending session has it.
+        """
+        wanted = select(sessions.c.id).where(
+            sessions.c.app_id == app.row,
+            sessions.c.secret_digest == digest,
+            sessions.c.status == "pending",
+        )
+        with self._database.write() as connection:
+            row = connection.scalar(wanted)
+            if row is None:
+                return False
+            connection.execute(delete(proofs).where(proofs.c.session_id == row))
+            self._note(connection, row)
+        return True
+
+    def take_due(self) -> list[Link]:
+        """Return links that are to be mailed now, each with a new secret.
+
+        Nobody else is given them for :data:`LEASE_SECONDS`. Those whose time is over are dropped.
+        """
+        now = self._milliseconds()
+        with self._database.write() as connection:
+            rows = connection.execute(
+                _DUE.where(proofs.c.mail_due_at <= now).order_by(proofs.c.mail_due_at).limit(20)
+            ).all()
+            return [link for row in rows if (link := self._take(connection, row, now)) is not None]
+
+    def next_due(self) -> float | None:
+        """Return when the next link is to be mailed, in UNIX seconds; None when none is."""
+        statement = select(proofs.c.mail_due_at).where(proofs.c.mail_due_at.is_not(None))
+        with self._database.read() as connection:
+            first = connection.scalar(statement.order_by(proofs.c.mail_due_at).limit(1))
+        return None if first is None else first / 1000
+
+    def mailed(self, link: Link) -> None:
+        """Note that a link was mailed: it is not mailed again."""
+        self._set_due(link, None)
+
+    def postpone(self, link: Link, seconds: float) -> None:
+        """Have a link mailed later; with a new secret, since nobody knows what became of it."""
+        self._set_due(link, self._milliseconds() + int(seconds * 1000))
+
+    def look(self, secret: str) -> Question | Refusal:
+        """Return what a link asks, or why it cannot be used. Nothing is used up."""
+        with self._database.read() as connection:
+            row = connection.execute(
+                _QUESTION.where(proofs.c.digest == digest_of(secret))
+            ).one_or_none()
+        refusal = self._refusal(row)
+        if refusal is not None or row is None:
+            return refusal or "unknown"
+        return Question(
+            app=_app(row), mail=row.mail, platform=row.platform, asked_at=row.created_at
+        )
+
+    def prove(self, secret: str) -> Registered | Refusal:
+        """Use a link: its session becomes active, and the token moves to it in the same step.
+
+        A link serves once, whatever a race does.
+        """
+        digest = digest_of(secret)
+        now = self._milliseconds()
+        with self._database.write() as connection:
+            row = connection.execute(_QUESTION.where(proofs.c.digest == digest)).one_or_none()
+            refusal = self._refusal(row)
+            if refusal is not None or row is None:
+                return refusal or "unknown"
+            used = (
+                update(proofs)
+                .where(proofs.c.id == row.id, proofs.c.used_at.is_(None))
+                .values(used_at=now, mail_due_at=None)
+            )
+            if not connection.execute(used).rowcount:
+                return "used"
+            proven = prove(connection, row.session_id, now)
+            if proven is None:
+                return "late"
+            return Registered(session=read_session(connection, proven[0]), moved=proven[1])
+
+    def forget_old(self) -> int:
+        """Forget links that were over a day ago, and the claims that were never proven.
+
+        Returns how many claims. People of whom nothing is left are forgotten too.
+        """
+        before = self._milliseconds() - KEPT_SECONDS * 1000
+        with self._database.write() as connection:
+            over = proofs.c.expires_at < before
+            rows = connection.execute(select(proofs.c.session_id).where(over).limit(500))
+            claims = {row.session_id for row in rows}
+            connection.execute(delete(proofs).where(over, proofs.c.session_id.in_(claims)))
+            unproven = (
+                sessions.c.id.in_(claims),
+                sessions.c.status == "pending",
+                ~exists().where(proofs.c.session_id == sessions.c.id),
+            )
+            gone = connection.execute(
+                select(sessions.c.id, sessions.c.user_id).where(*unproven)
+            ).all()
+            connection.execute(delete(sessions).where(sessions.c.id.in_([one.id for one in gone])))
+            people = (
+                users.c.id.in_({one.user_id for one in gone}),
+                ~exists().where(sessions.c.user_id == users.c.id),
+            )
+            connection.execute(delete(users).where(*people))
+        return len(gone)
+
+    def _note(self, connection: Connection, session: int) -> None:
+        now = self._milliseconds()
+        values = {
+            "session_id": session,
+            # Of a secret that nobody has: the one of the mail is made when that goes out.
+            "digest": digest_of(new_secret()),
+            "created_at": now,
+            "expires_at": now + VALID_SECONDS * 1000,
+            "mail_due_at": now,
+        }
+        connection.execute(insert(proofs).values(values))
+
+    def _take(self, connection: Connection, row: Any, now: int) -> Link | None:
+        is_over = row.created_at + MAIL_SECONDS * 1000 < now or row.used_at is not None
+        secret = new_secret()
+        values: dict[str, Any] = {"mail_due_at": None}
+        if not is_over:
+            values = {
+                "digest": digest_of(secret),
+                "expires_at": now + VALID_SECONDS * 1000,
+                "mail_due_at": now + LEASE_SECONDS * 1000,
+            }
+        connection.execute(update(proofs).where(proofs.c.id == row.id).values(values))
+        if is_over:
+            return None
+        return Link(
+            proof=row.id, mail=row.mail, app=_app(row), secret=secret, asked_at=row.created_at
+        )
+
+    def _set_due(self, link: Link, due_at: int | None) -> None:
+        statement = (
+            update(proofs)
+            .where(proofs.c.id == link.proof, proofs.c.digest == digest_of(link.secret))
+            .values(mail_due_at=due_at)
+        )
+        with self._database.write() as connection:
+            connection.execute(statement)
+
+    def _refusal(self, row: Any) -> Refusal | None:
+        if row is None:
+            return "unknown"
+        if row.used_at is not None:
+            return "used"
+        if row.expires_at <= self._milliseconds() or row.status != "pending":
+            return "late"
+        return None
+
+    def _milliseconds(self) -> int:
+        return int(self._now() * 1000)
+
+
+_APP: Final = (
+    apps.c.id.label("app_row"),
+    apps.c.team_id,
+    apps.c.bundle_id,
+    apps.c.name,
+)
+_QUESTION: Final = (
+    select(proofs, sessions.c.status, sessions.c.platform, users.c.mail, *_APP)
+    .join_from(proofs, sessions, sessions.c.id == proofs.c.session_id)
+    .join(users, users.c.id == sessions.c.user_id)
+    .join(apps, apps.c.id == sessions.c.app_id)
+)
+_DUE: Final = _QUESTION.where(proofs.c.mail_due_at.is_not(None))
+
+
+def _app(row: Any) -> App:
+    return App(team_id=row.team_id, bundle_id=row.bundle_id, name=row.name, row=row.app_row)

@@ -1,0 +1,22 @@
+"""Secrets that are given away once: of them the database keeps the digest alone."""
+
+import hashlib
+import secrets
+import string
+from typing import Final
+
+SESSION_MARK: Final = "hbs_"
+"""How the secret of a session begins, by which its device speaks for it."""
+
+_ALPHABET: Final = string.ascii_letters + string.digits
+_LENGTH: Final = 32
+
+
+def new_secret(mark: str = "") -> str:
+    """Return a new secret: the mark, then 32 random letters and digits (190 bits)."""
+    return mark + "".join(secrets.choice(_ALPHABET) for _ in range(_LENGTH))
+
+
+def digest_of(secret: str) -> str:
+    """Return the SHA-256 of a secret, in hex digits; it is random, so nothing slower is needed."""
+    return hashlib.sha256(secret.encode("utf-8", errors="replace")).hexdigest()
