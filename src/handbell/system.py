@@ -22,12 +22,14 @@ from handbell.delivery.campaign import Campaign
 from handbell.delivery.delivery import GatewayName
 from handbell.delivery.doctor import probe
 from handbell.delivery.engine import Engine
+from handbell.delivery.erasure import Eraser
 from handbell.delivery.events import Hooks
 from handbell.delivery.lane import Lane
 from handbell.delivery.outbound import Outbound
 from handbell.delivery.preview import LanguagePreview, Preview, preview, preview_languages
 from handbell.delivery.pruning import Pruner
 from handbell.delivery.queue import Queue
+from handbell.delivery.receipts import ReceiptBook
 from handbell.delivery.reports import Reports
 from handbell.delivery.rules import HELD_BY, STOPPED_BY, read_rules
 from handbell.delivery.store import Ledger
@@ -40,6 +42,9 @@ from handbell.gateways.apns.client import ApnsGateway, Endpoint
 from handbell.gateways.apns.protocol import DEVELOPMENT_URL, PRODUCTION_URL
 from handbell.gateways.gateway import Gateway
 from handbell.gateways.simulator import SimulatorGateway
+from handbell.registry.identity import IdentityStore
+from handbell.registry.listing import Directory
+from handbell.registry.proofs import ProofStore
 from handbell.registry.store import Registry
 from handbell.settings import Settings
 from handbell.twin.address import read_address
@@ -97,6 +102,31 @@ class System:
     def registry(self) -> Registry:
         """Users and sessions."""
         return Registry(self.database, now=self.now)
+
+    @cached_property
+    def directory(self) -> Directory:
+        """Users and sessions, page by page."""
+        return Directory(self.database)
+
+    @cached_property
+    def proofs(self) -> ProofStore:
+        """Mailed links by which people prove whose devices are."""
+        return ProofStore(self.database, self.registry, now=self.now)
+
+    @cached_property
+    def identities(self) -> IdentityStore:
+        """How each app's devices prove whose they are."""
+        return IdentityStore(self.database, self.vault, now=self.now)
+
+    @cached_property
+    def receipts(self) -> ReceiptBook:
+        """What devices say of notifications."""
+        return ReceiptBook(self.database, now=self.now)
+
+    @cached_property
+    def eraser(self) -> Eraser:
+        """What forgets a person."""
+        return Eraser(self.database)
 
     @cached_property
     def operators(self) -> "OperatorStore":
