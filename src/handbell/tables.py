@@ -123,6 +123,8 @@ sessions: Final = Table(
     Column("external_id", Text, nullable=True),
     # SHA-256 of the secret by which the device speaks for this session.
     Column("secret_digest", Text, nullable=True, unique=True),
+    # The id that its device was told before the proof, where a former session went on.
+    Column("claimed_as", _Id, nullable=True),
     _instant("created_at", required=True),
     _instant("registered_at", required=True),
     _instant("accepted_at"),
@@ -148,6 +150,8 @@ sessions: Final = Table(
         sqlite_where=text("status = 'pending'"),
         postgresql_where=text("status = 'pending'"),
     ),
+    # Deliveries are named by session ids, so that of a removed session is never given out again.
+    sqlite_autoincrement=True,
 )
 
 notifications: Final = Table(

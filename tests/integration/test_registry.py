@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
-from sqlalchemy import Engine, event, func, select
+from sqlalchemy import Engine, delete, event, func, select
 
 from handbell.apps.app import App
 from handbell.apps.store import AppStore
@@ -285,12 +285,25 @@ def test_a_person_who_proves_a_device_again_keeps_the_session(
     assert (proven.session.device, proven.session.app_version) == ("phone", "2.0")
     assert proven.session.environment == "development"
     assert registry.session_by_secret(app, "digest") == proven.session
+    # The device goes on calling it what it was told.
+    assert registry.session_by_secret(app, "digest", claim.id) == proven.session
+    assert registry.session_by_secret(app, "digest", claim.id + 1) is None
     assert len(registry.sessions(app)) == 1
 
 
 def claim_of(mail: str, token: str = TOKEN, **about: str) -> Registration:
     """Return a registration that is not proven."""
     return Registration.read(mail, token, status="pending", at=1, **about)
+
+
+def test_a_session_id_is_never_given_out_again(
+    registry: Registry, app: App, database: Database
+) -> None:
+    """What waits for a removed person's session must not go to whoever registers next."""
+    first = registry.register(app, OWNER, TOKEN)
+    with database.write() as connection:
+        connection.execute(delete(sessions).where(sessions.c.id == first.id))
+    assert registry.register(app, OTHER, TOKEN).id > first.id
 
 
 def test_every_claim_is_a_session_of_its_own(registry: Registry, app: App) -> None:

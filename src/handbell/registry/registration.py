@@ -195,9 +195,12 @@ def renew(
     wanted = token or known.token
     is_claim = known.status == "pending"
     moved = () if is_claim else _make_way(connection, known, wanted, at)
+    # A token lives in one environment: what a push service accepted there is known better than by
+    # the device's guess.
+    is_settled = known.accepted_at is not None and wanted == known.token
     values: dict[str, Any] = {
         **about.said(),
-        "environment": about.environment or known.environment,
+        "environment": known.environment if is_settled else about.environment or known.environment,
         "token": wanted,
         "status": "pending" if is_claim else "active",
         "reason": None,
@@ -323,6 +326,7 @@ def _carry_on(connection: Connection, former: Row[Any], pending: Row[Any]) -> in
         # A token lives in one environment: what a push service accepted there is known for good.
         "environment": former.environment if former.accepted_at else pending.environment,
         "secret_digest": pending.secret_digest,
+        "claimed_as": pending.id,
         "status": "active",
         "reason": None,
         "closed_at": None,

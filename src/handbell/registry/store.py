@@ -38,8 +38,9 @@ from .user import User
 
 _CHUNK: Final = 1000
 
+_UNTOLD: Final = frozenset({"app_id", "secret_digest", "claimed_as"})
 SESSIONS: Final[Select[Any]] = select(
-    *(column for column in sessions.c if column.name not in {"app_id", "secret_digest"}),
+    *(column for column in sessions.c if column.name not in _UNTOLD),
     users.c.mail,
 ).join_from(sessions, users, users.c.id == sessions.c.user_id)
 """Sessions as :class:`Session` has them."""
@@ -264,9 +265,18 @@ class Registry:
             raise _unknown(session_id)
         return found[0]
 
-    def session_by_secret(self, app: App, digest: str) -> Session | None:
-        """Return the session of an app that the secret of this digest speaks for, if any does."""
-        found = self._sessions(SESSIONS.where(*_secret(app, digest)))
+    def session_by_secret(
+        self, app: App, digest: str, session_id: int | None = None
+    ) -> Session | None:
+        """Return the session of an app that the secret of this digest speaks for, if any does.
+
+        With a ``session_id`` only if its device knows it by that.
+        """
+        statement = SESSIONS.where(*_secret(app, digest))
+        if session_id is not None:
+            known = (sessions.c.id == session_id) | (sessions.c.claimed_as == session_id)
+            statement = statement.where(known)
+        found = self._sessions(statement)
         return found[0] if found else None
 
     def sessions(self, app: App, *, status: str | None = None) -> list[Session]:

@@ -146,6 +146,7 @@ def _create_sessions() -> None:
         sa.Column("os_version", sa.Text(), nullable=True),
         sa.Column("external_id", sa.Text(), nullable=True),
         sa.Column("secret_digest", sa.Text(), nullable=True),
+        sa.Column("claimed_as", _ID, nullable=True),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("registered_at", sa.BigInteger(), nullable=False),
         sa.Column("accepted_at", sa.BigInteger(), nullable=True),
@@ -166,6 +167,7 @@ def _create_sessions() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_sessions")),
         sa.UniqueConstraint("secret_digest", name=op.f("uq_sessions_secret_digest")),
+        sqlite_autoincrement=True,
     )
     op.create_index(
         "ix_sessions_app_id_status", "sessions", ["app_id", "status", "id"], unique=False
