@@ -8,7 +8,7 @@ next one finishes.
 import asyncio
 import dataclasses
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from time import time
 from typing import Any, Final
@@ -26,6 +26,7 @@ from .campaign import Campaign
 from .delivery import Delivery
 from .dispatch import Plan
 from .events import NotificationAccepted
+from .gathering import Gathering
 from .ids import NO_ID
 from .intake import Entry, Intake, Options, Prepared
 from .outcome import meaning
@@ -79,6 +80,7 @@ class Engine:
         self._now = now
         self._starting: asyncio.Task[None] | None = None
         self._storing: set[asyncio.Task[list[Acceptance | HandbellError]]] = set()
+        self._gathering = Gathering(self.accept_many)
 
     async def start(self) -> None:
         """Begin to take work; called by itself at the first send.
@@ -163,10 +165,16 @@ class Engine:
             options=options or Options(),
             key=key,
         )
-        (accepted,) = await self.accept_many([entry])
+        (accepted,) = await self.accept_gathered([entry])
         if isinstance(accepted, HandbellError):
             raise accepted
         return accepted, list(accepted.warnings)
+
+    async def accept_gathered(
+        self, entries: Sequence[Entry]
+    ) -> Sequence[Acceptance | HandbellError]:
+        """Do as :meth:`accept_many` does, together with whoever calls at the same time."""
+        return await self._gathering.bring(entries)
 
     async def accept_many(self, entries: Sequence[Entry]) -> list[Acceptance | HandbellError]:
         """Store many sends in one transaction and return at once, with the outcome of each.
@@ -190,11 +198,8 @@ class Engine:
         self, prepared: Sequence[Prepared], reading: int
     ) -> list[Acceptance | HandbellError]:
         try:
-            worker = self.worker.id if self._starting is not None else None
             fresh = [one for one in prepared if one.error is None and one.accepted is None]
-            drafts = [
-                Draft(order=one.order, targets=one.targets, worker=worker or None) for one in fresh
-            ]
+            drafts = self._drafts(fresh)
             stored = await asyncio.to_thread(self._ledger.accept_many, drafts) if drafts else []
             for one, outcome in zip(fresh, stored, strict=True):
                 if isinstance(outcome, HandbellError):
@@ -206,6 +211,18 @@ class Engine:
             return [_outcome(one) for one in prepared]
         finally:
             self.worker.releases.end(reading)
+
+    def _drafts(self, fresh: Iterable[Prepared]) -> list[Draft]:
+        """Return what is to be stored; what the worker has no room for waits for its turn."""
+        worker = (self.worker.id or None) if self._starting is not None else None
+        room = self.worker.room
+        drafts = []
+        for one in fresh:
+            room -= len(one.targets or ())
+            drafts.append(
+                Draft(order=one.order, targets=one.targets, worker=worker if room >= 0 else None)
+            )
+        return drafts
 
     def plan(self, app: App, recipients: Recipients, *, is_development: bool = False) -> Plan:
         """Return whom a send would reach; of everybody, the first ones only."""
@@ -253,6 +270,19 @@ class Engine:
     ) -> Response:
         """Send new content under the same collapse id to those who got a notification.
 
+        Raises as :meth:`accept_replacement` does; waits as :meth:`send` does.
+        """
+        await self.start()
+        acceptance = await self.accept_replacement(app, notification_id, notification, key=key)
+        await self.worker.settled(acceptance.row)
+        warnings = list(acceptance.warnings)
+        return await asyncio.to_thread(self.response, acceptance.id, warnings)
+
+    async def accept_replacement(
+        self, app: App, notification_id: str, notification: Notification, *, key: Any = None
+    ) -> Acceptance:
+        """Store new content for those who got a notification, and return at once.
+
         What of the former one is not sent yet is cancelled. Raises NotificationError when it had
         no collapse id, RegistryError when the app has no such notification.
         """
@@ -267,7 +297,6 @@ class Engine:
         wordings = compose_each(
             content, bundle_id=app.bundle_id, now=self._now(), notification_id=NO_ID
         )
-        await self.start()
         await self.cancel(app, notification_id)
         # What was on its way got the former content, and is to get the new one.
         await self.worker.settled(former.id)
@@ -283,8 +312,7 @@ class Engine:
         )
         acceptance = await asyncio.to_thread(self._ledger.accept, order, None)
         self.worker.wake()
-        await self.worker.settled(acceptance.row)
-        return await asyncio.to_thread(self.response, acceptance.id, wordings.warnings)
+        return acceptance.warning(wordings.warnings)
 
     def response(self, notification_id: str, warnings: list[str] | None = None) -> Response:
         """Return the answer for a notification as the ledger stands now."""

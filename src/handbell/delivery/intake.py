@@ -20,7 +20,7 @@ from .sending import FindGateway
 from .store import Ledger
 from .timing import SendAt, due_at, read_send_at
 
-_URGENCIES: Final = {"urgent": URGENT, "normal": NORMAL, "bulk": BULK}
+URGENCIES: Final = {"urgent": URGENT, "normal": NORMAL, "bulk": BULK}
 _LONGEST_KEY: Final = 255
 
 
@@ -48,9 +48,9 @@ class Options:
         is_development: bool = False,
     ) -> "Options":
         """Return the options as they were given. Raises NotificationError for what cannot be."""
-        if urgency is not None and urgency not in _URGENCIES:
+        if urgency is not None and urgency not in URGENCIES:
             raise NotificationError(
-                f"The urgency is {urgency!r}", fix=f"Use one of {', '.join(_URGENCIES)}"
+                f"The urgency is {urgency!r}", fix=f"Use one of {', '.join(URGENCIES)}"
             )
         if idempotency_key is not None and not 1 <= len(idempotency_key) <= _LONGEST_KEY:
             raise NotificationError(
@@ -148,7 +148,7 @@ class Intake:
             content=entry.notification,
             recipients=entry.recipients.to_dict(),
             created_at=at,
-            urgency=_URGENCIES[options.urgency or ("bulk" if everybody else "normal")],
+            urgency=URGENCIES[options.urgency or ("bulk" if everybody else "normal")],
             send_at=options.send_at,
             is_development=options.is_development,
             sealed_key=None if entry.key is None else self._seal(entry.key),

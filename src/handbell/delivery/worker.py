@@ -136,6 +136,11 @@ class Worker:
         with contextlib.suppress(StorageError):
             await asyncio.to_thread(self.queue.retire, self.id)
 
+    @property
+    def room(self) -> int:
+        """How many more pushes may be on their way, or not written down yet."""
+        return self._window - self.in_flight
+
     def wake(self) -> None:
         """Look for work now instead of at the next turn."""
         self._wake.set()
