@@ -16,6 +16,7 @@ from handbell.apps.app import App
 from handbell.server.application import create_application
 from handbell.server.context import Context  # noqa: TC001 - an attribute's type
 from handbell.server.running import bind, make_context, serving, url_of
+from handbell.server.wire import Bounds
 from handbell.system import System
 
 T = TypeVar("T")
@@ -24,8 +25,16 @@ T = TypeVar("T")
 class Server:
     """A running server. ``url`` is where it listens; ``context`` is what its requests share."""
 
-    def __init__(self, system: System, *, with_worker: bool = True, **options: Any) -> None:
+    def __init__(
+        self,
+        system: System,
+        *,
+        with_worker: bool = True,
+        bounds: Bounds | None = None,
+        **options: Any,
+    ) -> None:
         self.system = system
+        self._bounds = bounds
         self._with_worker = with_worker
         self._options = options
         self._loop = new_loop()
@@ -58,7 +67,8 @@ class Server:
         self._stop = asyncio.Event()
         with bind("127.0.0.1:0") as bound:
             host, port = bound.getsockname()
-            self.url = f"http://{host}:{port}"
+            scheme = "https" if self.system.settings.tls_certificate else "http"
+            self.url = f"{scheme}://{host}:{port}"
             self.context = make_context(
                 self.system,
                 public_url=url_of(bound, self.system.settings),
@@ -68,7 +78,13 @@ class Server:
             if self._with_worker:
                 await self.system.engine.start()
             try:
-                async with serving(create_application(self.context), bound):
+                async with serving(
+                    create_application(self.context),
+                    bound,
+                    settings=self.system.settings,
+                    bounds=self._bounds,
+                    grace=1,
+                ):
                     started.set_result(None)
                     await self._stop.wait()
             finally:

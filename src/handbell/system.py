@@ -141,6 +141,16 @@ class System:
         return Ledger(self.database, now=self.now)
 
     @cached_property
+    def webhooks(self) -> WebhookStore:
+        """Addresses of the apps' own back ends that are told of events."""
+        return WebhookStore(
+            self.database,
+            self.vault,
+            allow_private=self.settings.webhook_allow_private,
+            now=self.now,
+        )
+
+    @cached_property
     def hooks(self) -> Hooks:
         """Who is told what happens."""
         return Hooks()
@@ -210,7 +220,7 @@ class System:
         return preview_languages(app, notification, now=self.now())
 
     def _make_sender(self) -> WebhookSender | None:
-        if not WebhookStore(self.database, self.vault).list():
+        if not self.webhooks.list():
             return None
         outbound = Outbound(allow_private=self.settings.webhook_allow_private)
         return WebhookSender(self.database, self.vault, outbound=outbound, now=self.now)
@@ -323,6 +333,17 @@ class System:
             environments,
             lambda environment: self.apns(self.apps.credential_for(app, environment), environment),
         )
+
+    @property
+    def connections(self) -> int:
+        """How many connections to push services are open."""
+        return sum(gateway.connections for gateway in list(self._gateways.values()))
+
+    @property
+    def in_flight(self) -> int:
+        """How many pushes this process has on the wire."""
+        engine = self.__dict__.get("engine")
+        return 0 if engine is None else engine.worker.in_flight
 
     def describe_host(self, environment: str) -> str:
         """Return the address of an environment, also while the twin is not running."""

@@ -136,6 +136,12 @@ def read_auth_key(
     return AuthKey(team_id=team_id, key_id=key_id or _named_key_id(path), private_key=key)
 
 
+def key_id_of_name(name: str) -> str | None:
+    """Return the key id that a file's name such as ``AuthKey_ABC123DEFG.p8`` says, or None."""
+    found = _KEY_FILE_NAME.match(name)
+    return found[1] if found else None
+
+
 def read_certificate(source: str | Path | bytes, *, password: str | None = None) -> Certificate:
     """Read a certificate with its private key: a ``.p12`` or ``.pem`` file, or its contents.
 

@@ -128,6 +128,18 @@ class AppStore:
                 raise _gone(app)
         return replace(app, is_enabled=is_enabled)
 
+    def rename(self, app: App, name: str) -> App:
+        """Give an app another name and return the app as it is now.
+
+        Raises :class:`~handbell.errors.AppError` for a name that cannot be used.
+        """
+        named = replace(app, name=name)
+        statement = update(apps_table).where(apps_table.c.id == app.row).values(name=named.name)
+        with self._database.write() as connection:
+            if not connection.execute(statement).rowcount:
+                raise _gone(app)
+        return named
+
     def set_rules(self, app: App, rules: Mapping[str, str | None]) -> None:
         """Write rules of an app, as delivery.rules reads them; what is not named stays."""
         statement = update(apps_table).where(apps_table.c.id == app.row).values(dict(rules))

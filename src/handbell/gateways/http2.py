@@ -545,6 +545,11 @@ class Pool(Generic[T]):
         self._became_idle: asyncio.Future[None] | None = None
 
     @property
+    def connected(self) -> int:
+        """How many connections are open now, those that are being closed among them."""
+        return len(self._connections)
+
+    @property
     def in_flight(self) -> int:
         """How many requests are on the wire now."""
         return sum(len(connection.in_flight) for connection in self._connections)

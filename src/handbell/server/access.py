@@ -6,9 +6,10 @@ from ipaddress import ip_address
 from typing import Annotated, Final, cast
 
 from fastapi import Depends
+from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.routing import BaseRoute, Route
-from starlette.types import ASGIApp, Receive, Send
+from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as Connection
 
 from handbell.access.api_keys import ApiKey, Scope
@@ -22,6 +23,8 @@ from handbell.errors import (
 )
 
 from .context import Context, context_of
+from .limits import Limit
+from .proxies import PROXIED
 from .routes import DEVICE, OPERATOR, PUBLIC, ROUTES, SESSION, SIGN_IN, Need
 
 __all__ = [
@@ -45,7 +48,11 @@ __all__ = [
     "unrouted",
 ]
 
-_KEY_MARK: Final = "hbk_"
+WRONG_KEYS: Final = Limit(number=100, seconds=60)
+"""How many requests with a wrong key one address may make."""
+STREAM_TYPE: Final = "application/x-ndjson"
+"""The media type of a body that is read line by line."""
+
 _SESSION_MARK: Final = "hbs_"
 _ASK: Final = "Send the header Authorization: Bearer hbk_... with a valid API key"
 
@@ -122,9 +129,36 @@ def guarded(route: Route, needs: dict[str, Need]) -> ASGIApp:
         request.state.caller = await _caller(request, context, need)
         if names_app and need.kind in ("key", "device"):
             request.state.app = await _app(request, context)
-        await inner(scope, receive, send)
+        limit = context.settings.max_body_bytes
+        await inner(scope, bounded(request, receive, limit, need), send)
 
     return guard
+
+
+def bounded(request: HTTPConnection, receive: Receive, limit: int, need: Need) -> Receive:
+    """Return what receives a request's body, up to ``limit`` bytes.
+
+    Raises HTTPException 413, at once where the body's length is told and too large. A body of lines
+    is not bounded where the route takes streams.
+    """
+    headers = request.headers
+    if need.takes_streams and headers.get("content-type", "").startswith(STREAM_TYPE):
+        return receive
+    if int(headers.get("content-length", 0)) > limit:
+        raise HTTPException(413)
+    if "transfer-encoding" not in headers:
+        return receive
+    size = 0
+
+    async def receive_bounded() -> Message:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > limit:
+            raise HTTPException(413)
+        return message
+
+    return receive_bounded
 
 
 async def _caller(request: Request, context: Context, need: Need) -> Caller:
@@ -140,7 +174,7 @@ async def _caller(request: Request, context: Context, need: Need) -> Caller:
                 fix="Send the header Authorization: Bearer hbs_... with the session's secret",
             )
         return A_DEVICE
-    key = await _key(context, token)
+    key = await _key(request, context, token)
     if need.scope is None:
         raise ForbiddenError(
             "Only the device itself may do this", fix="Send the session's secret, not an API key"
@@ -158,12 +192,14 @@ async def _caller(request: Request, context: Context, need: Need) -> Caller:
     return Caller(actor=f"key {key.prefix}", scopes=key.powers, app=key.app_row)
 
 
-async def _key(context: Context, token: str | None) -> ApiKey:
+async def _key(request: Request, context: Context, token: str | None) -> ApiKey:
     if token is None:
         raise UnauthorizedError("The request carries no API key", fix=_ASK)
     keys = context.system.api_keys
     key = keys.known(token) or await context.run(keys.check, token)
     if key is None:
+        # Whoever guesses is slowed down; a valid key from the same address is not.
+        context.limiter.require("unauthorized", client_of(request), WRONG_KEYS)
         raise UnauthorizedError("The API key is not known, or was revoked", fix=_ASK)
     return key
 
@@ -172,7 +208,9 @@ async def _app(request: Request, context: Context) -> App:
     caller = caller_of(request)
     reference = request.path_params["app"]
     try:
-        app = await context.run(context.system.apps.find, reference)
+        app = context.known_app(reference)
+        if app is None:
+            app = await context.run(context.find_app, reference)
     except HandbellError:
         if caller.app is not None:
             # What other apps there are is not this key's to know.
@@ -192,6 +230,8 @@ def _foreign(reference: str) -> AppForbiddenError:
 def _is_trusted(request: Request, context: Context) -> bool:
     if context.settings.metrics_public:
         return True
+    if PROXIED in request.scope:
+        return False
     try:
         return ip_address(client_of(request)).is_loopback
     except ValueError:

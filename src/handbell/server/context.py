@@ -5,20 +5,25 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from time import monotonic
 from typing import Final, ParamSpec, TypeVar, cast
 
 from starlette.requests import HTTPConnection
 
+from handbell.apps.app import App
 from handbell.delivery.metrics import Metrics
 from handbell.settings import Settings
 from handbell.system import System
 
+from .figures import RequestFigures
 from .limits import Limiter
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _THREADS: Final = 8
+_MOST_APPS: Final = 10_000
+_APP_SECONDS: Final = 1.0
 
 
 def _threads() -> ThreadPoolExecutor:
@@ -30,8 +35,9 @@ class Context:
     """One per server, reached from a request by :func:`context_of`.
 
     ``public_url`` has no slash at its end and includes the root path: links in mails and on pages
-    begin with it. ``has_worker`` says whether this process sends what it accepts, ``has_console``
-    whether it shows the console.
+    begin with it. ``root_path`` is the path that a proxy puts in front of ours; what a request came
+    with is in its scope. ``requests`` counts them. ``has_worker`` says whether this process sends
+    what it accepts, ``has_console`` whether it shows the console.
     """
 
     system: System
@@ -39,9 +45,30 @@ class Context:
     metrics: Metrics
     limiter: Limiter
     public_url: str
+    root_path: str = ""
+    requests: RequestFigures = field(default_factory=RequestFigures)
     has_worker: bool = True
     has_console: bool = True
     pool: ThreadPoolExecutor = field(default_factory=_threads, repr=False)
+
+    apps: dict[str, tuple[float, App]] = field(default_factory=dict, repr=False)
+
+    def find_app(self, reference: str) -> App:
+        """Return an app as ``system.apps.find`` does; what an id means is kept for a second.
+
+        To be called in a thread, unless :meth:`known_app` has it.
+        """
+        app = self.system.apps.find(reference)
+        if reference == app.id:
+            if len(self.apps) >= _MOST_APPS:
+                self.apps.clear()
+            self.apps[reference] = (monotonic() + _APP_SECONDS, app)
+        return app
+
+    def known_app(self, reference: str) -> App | None:
+        """Return the app if it was found a moment ago; never asks the database."""
+        until, app = self.apps.get(reference, (0.0, None))
+        return app if monotonic() < until else None
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what a blocking call of a store returns, made in a thread of the server."""

@@ -1,23 +1,102 @@
-"""Whether the server lives, is ready, and how it does."""
+"""Whether the server lives, whether it is ready, and how it does."""
 
-from fastapi import APIRouter
-from starlette.requests import Request
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends
+from pydantic import BaseModel, Field
+from sqlalchemy import select
 from starlette.responses import Response
 
-from .context import context_of
+from handbell.delivery.queue import LEASE_SECONDS
+from handbell.errors import HandbellError, UnavailableError
+from handbell.migrations import HEAD
+from handbell.tables import workers
+
+from .context import Context, context_of
+from .problems import responses
 
 router = APIRouter(tags=["health"])
 
+_TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 
-@router.get("/healthz", operation_id="healthz", summary="Whether the process lives")
-async def healthz() -> dict[str, str]:
-    """Answer as long as the process runs."""
-    return {"status": "alive"}
+ContextDep = Annotated[Context, Depends(context_of)]
 
 
-@router.get("/metrics", operation_id="metrics", summary="Figures in Prometheus' text format")
-async def metrics(request: Request) -> Response:
-    """Return what docs/metrics.md lists."""
-    context = context_of(request)
-    body = await context.run(context.metrics.render)
-    return Response(body, media_type="text/plain; version=0.0.4; charset=utf-8")
+class Alive(BaseModel):
+    """The process lives."""
+
+    status: str = Field(description="alive", examples=["alive"])
+
+
+class Ready(BaseModel):
+    """The server takes requests and finishes them."""
+
+    status: str = Field(description="ready", examples=["ready"])
+    schema_revision: str = Field(description="The database's schema", examples=["0001"])
+    worker: int | None = Field(description="The worker of this process, null where it has none")
+
+
+@router.get(
+    "/healthz",
+    operation_id="health",
+    summary="Say whether the process lives",
+    responses=responses(),
+)
+async def healthz() -> Alive:
+    """Answer as long as the process runs; nothing else is looked at."""
+    return Alive(status="alive")
+
+
+@router.get(
+    "/readyz",
+    operation_id="readiness",
+    summary="Say whether the server can do its work",
+    responses=responses(503),
+)
+async def readyz(context: ContextDep) -> Ready:
+    """Answer 200 when the database can be written, its schema is current and the worker lives."""
+    try:
+        return await context.run(check, context)
+    except UnavailableError:
+        raise
+    except HandbellError as error:
+        raise UnavailableError(error.what, fix=error.fix) from error
+
+
+@router.get(
+    "/metrics",
+    operation_id="metrics",
+    summary="Read the figures in Prometheus' text format",
+    response_class=Response,
+    responses={
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
+        **responses(401, 403),
+    },
+)
+async def metrics(context: ContextDep) -> Response:
+    """Return what docs/metrics.md lists. Loopback needs no key, unless a proxy is in between."""
+    body = await context.run(lambda: context.metrics.render() + context.requests.render())
+    return Response(body, media_type=_TEXT)
+
+
+def check(context: Context) -> Ready:
+    """Return how the server stands. Raises UnavailableError, or StorageError, with the reason."""
+    database = context.system.database
+    revision = database.revision()
+    if revision != HEAD:
+        raise UnavailableError(
+            f"The schema of the database is at {revision}, and {HEAD} is needed",
+            fix="Run the same version of Handbell everywhere",
+        )
+    # A write transaction begins only where the file can be written and nobody holds it for long.
+    with database.write() as connection:
+        if not context.has_worker:
+            return Ready(status="ready", schema_revision=HEAD, worker=None)
+        worker = context.system.engine.worker.id
+        statement = select(workers.c.beat_at).where(workers.c.id == worker)
+        beat_at: Any = connection.execute(statement).scalar()
+    if beat_at is None or context.system.now() - beat_at / 1000 > LEASE_SECONDS:
+        raise UnavailableError(
+            "The worker of this process does not run", fix="Look at the log, and start it anew"
+        )
+    return Ready(status="ready", schema_revision=HEAD, worker=worker)

@@ -16,6 +16,8 @@ from handbell.errors import CursorError
 T = TypeVar("T")
 
 MOST_ROWS: Final = 200
+MOST_ID: Final = (1 << 63) - 1
+"""The largest number that a row can have."""
 _MAX_CURSOR: Final = 512
 
 LimitQuery = Annotated[

@@ -2,12 +2,17 @@
 
 import asyncio
 import contextlib
+import errno
 import socket
-from collections.abc import AsyncIterator
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
+from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from handbell.delivery.metrics import Metrics
 from handbell.errors import ServeError
@@ -15,10 +20,18 @@ from handbell.settings import Settings
 from handbell.system import System
 
 from .context import Context
+from .figures import engine_state
 from .limits import Limiter
+from .proxies import Proxies
+from .wire import Bounds, bounded_protocol, look_after
 
 GRACE_SECONDS: Final = 10
 """How long requests that run at the stop may take to end."""
+KEEP_ALIVE_SECONDS: Final = 30
+"""How long a connection may rest between two requests."""
+BACKLOG: Final = 2048
+
+_LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 def make_context(
@@ -29,8 +42,8 @@ def make_context(
     has_console: bool = True,
     limiter: Limiter | None = None,
 ) -> Context:
-    """Return the context of a server over a system."""
-    metrics = Metrics()
+    """Return the context of a server over a system, whose events it counts."""
+    metrics = Metrics(partial(engine_state, system))
     system.hooks.add(metrics)
     return Context(
         system=system,
@@ -38,70 +51,175 @@ def make_context(
         metrics=metrics,
         limiter=limiter or Limiter(),
         public_url=public_url,
+        root_path=root_path_of(system.settings),
         has_worker=has_worker,
         has_console=has_console,
     )
+
+
+def root_path_of(settings: Settings) -> str:
+    """Return the path under which a proxy serves Handbell, or an empty text."""
+    return settings.root_path or urlsplit(settings.public_url).path.rstrip("/")
 
 
 def bind(listen: str) -> socket.socket:
     """Return a socket that listens on ``host:port``. Raises ServeError where it cannot."""
     host, _, port = listen.rpartition(":")
     host = host.strip("[]")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound = None
     try:
-        bound.bind((host, int(port)))
-        bound.listen(2048)
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        bound = socket.socket(family, kind, protocol)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+        bound.listen(BACKLOG)
     except OSError as error:
-        bound.close()
-        raise ServeError(
-            f"{listen} cannot be listened on: {error.strerror}",
-            fix="Stop what uses the port, or name another with --listen",
-        ) from None
+        if bound is not None:
+            bound.close()
+        raise _cannot_listen(listen, error) from None
     bound.setblocking(False)
     return bound
 
 
+def _cannot_listen(listen: str, error: OSError) -> ServeError:
+    if error.errno == errno.EADDRINUSE:
+        return ServeError(
+            f"Something already listens on {listen}",
+            fix="Stop it, or name another address: --listen 127.0.0.1:8711",
+        )
+    if error.errno == errno.EACCES:
+        return ServeError(
+            f"This user may not listen on {listen}",
+            fix="Take a port from 1024 on, and let a proxy listen on the lower one",
+        )
+    return ServeError(
+        f"{listen} cannot be listened on: {error.strerror}",
+        fix="Name an address of this machine, 127.0.0.1 or 0.0.0.0 for example",
+    )
+
+
 def url_of(bound: socket.socket, settings: Settings) -> str:
-    """Return the address of a listening socket as a URL, or the public one where it is set."""
+    """Return the address under which others reach a listening socket, without a slash at its end.
+
+    It is the public URL, where one is set.
+    """
     if settings.public_url:
-        return settings.public_url
+        root = root_path_of(settings)
+        has_path = bool(urlsplit(settings.public_url).path)
+        return settings.public_url if has_path else settings.public_url + root
     host, port = bound.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - read, not bound
     host = f"[{host}]" if ":" in host else host
     scheme = "https" if settings.tls_certificate else "http"
     return f"{scheme}://{host}:{port}{settings.root_path}"
+
+
+def tls_context(settings: Settings) -> ssl.SSLContext | None:
+    """Return how the server proves itself, or None for plain HTTP.
+
+    Raises ServeError that names the file which cannot be used.
+    """
+    certificate = settings.tls_certificate
+    if certificate is None:
+        if settings.tls_key is not None:
+            raise ServeError(
+                "There is a TLS key and no certificate",
+                fix="Set HANDBELL_TLS_CERTIFICATE, or remove HANDBELL_TLS_KEY",
+            )
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    key = settings.tls_key or certificate
+    try:
+        # A password is never asked for on the terminal: the server starts without anybody.
+        context.load_cert_chain(certificate, key, password=_no_password)
+    except (ssl.SSLError, OSError, ValueError) as error:
+        raise _bad_certificate(certificate, key, error) from None
+    return context
+
+
+def _no_password() -> str:
+    raise ValueError("the key is protected by a password")
+
+
+def _bad_certificate(certificate: Path, key: Path, error: Exception) -> ServeError:
+    reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
+    if reason == "KEY_VALUES_MISMATCH":
+        return ServeError(
+            f"The key in {key} is not that of the certificate in {certificate}",
+            fix="Name the two files that belong together",
+        )
+    return ServeError(
+        f"TLS cannot be served with {certificate} and {key}: {reason}",
+        fix="Name PEM files: the certificate with its chain, and its key without a password",
+    )
 
 
 class _Server(uvicorn.Server):
     """uvicorn without signal handlers of its own: who runs it decides when to stop."""
 
     @contextlib.contextmanager
-    def capture_signals(self):  # type: ignore[no-untyped-def]  # noqa: ANN202 - as its base
+    def capture_signals(self) -> Iterator[None]:
         """Leave the signals alone."""
         yield
 
 
 @contextlib.asynccontextmanager
-async def serving(application: FastAPI, bound: socket.socket) -> AsyncIterator[None]:
-    """Serve an application on a socket while the block runs."""
+async def serving(
+    application: ASGIApp,
+    bound: socket.socket,
+    *,
+    settings: Settings,
+    bounds: Bounds | None = None,
+    grace: float = GRACE_SECONDS,
+) -> AsyncIterator[None]:
+    """Serve an application on a socket while the block runs.
+
+    At its end nothing new is accepted, and what runs has ``grace`` seconds to finish. Raises
+    ServeError for a certificate that cannot be used.
+    """
+    context = tls_context(settings)
+    proxies = Proxies(settings.trusted_proxies)
     config = uvicorn.Config(
         application,
-        http="httptools",
+        http=bounded_protocol(
+            bounds or Bounds(), lambda address: address in _LOOPBACK or proxies.trusts(address)
+        ),
         ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        timeout_graceful_shutdown=GRACE_SECONDS,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=max(1, round(grace)),
     )
+    if context is not None:
+        # uvicorn reads files itself; this one was read and checked above.
+        config.load()
+        config.ssl = context
     server = _Server(config)
     running = asyncio.create_task(server.serve(sockets=[bound]))
+    looking = asyncio.create_task(look_after(server.server_state.connections))
     try:
         while not server.started and not running.done():  # noqa: ASYNC110 - it offers no event
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.002)
         yield
     finally:
         server.should_exit = True
         await running
+        looking.cancel()
+        await _end(server)
+
+
+async def _end(server: _Server) -> None:
+    """Break off what had not finished within the grace."""
+    left = list(server.server_state.tasks)
+    for connection in list(server.server_state.connections):
+        connection.transport.abort()
+    if left:
+        await asyncio.wait(left, timeout=1)

@@ -345,6 +345,11 @@ class ApnsGateway:
         )
 
     @property
+    def connections(self) -> int:
+        """How many connections are open now."""
+        return sum(side.pool.connected for side in list(self._sides.values()))
+
+    @property
     def opened(self) -> int:
         """How many connections were opened since the start."""
         return sum(side.pool.opened for side in self._sides.values())

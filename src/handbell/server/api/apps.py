@@ -1,0 +1,304 @@
+"""Apps: `/v1/apps`."""
+
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import APIRouter, Depends, Response
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+
+from handbell.apps.app import App
+from handbell.delivery.rules import HELD_BY, NO_RULE, read_rules
+from handbell.errors import AppError, InvalidRequestError
+from handbell.server.access import AppDep, CallerDep
+from handbell.server.context import Context, context_of
+from handbell.server.limits import Limit
+from handbell.server.pages import (
+    CursorQuery,
+    LimitQuery,
+    Page,
+    address_of,
+    instant,
+    page,
+    read_cursor,
+    write_cursor,
+)
+from handbell.server.problems import responses
+
+router = APIRouter(prefix="/v1/apps", tags=["apps"])
+
+CHECK_UPS: Final = Limit(number=10, seconds=60)
+"""How often an app may be checked: each check-up talks to Apple."""
+
+_EXAMPLE: Final = "TEAM123456.com.sample.myapp"
+
+ContextDep = Annotated[Context, Depends(context_of)]
+Rule = Annotated[str | None, Field(max_length=200)]
+
+
+class Stopped(BaseModel):
+    """Why sending for the app was stopped."""
+
+    reason: str
+    detail: str
+    since: str = Field(description="ISO 8601")
+    next_try_at: str = Field(description="When one push is let through; ISO 8601")
+
+
+class AppOut(BaseModel):
+    """An app, with the rules for its deliveries and how its devices prove whose they are."""
+
+    id: str = Field(examples=[_EXAMPLE])
+    team_id: str = Field(examples=["TEAM123456"])
+    bundle_id: str = Field(examples=["com.sample.myapp"])
+    name: str = Field(examples=["My App"])
+    is_enabled: bool = Field(description="False holds everything")
+    quiet_hours: str | None = Field(examples=["22:00-07:00"])
+    cap: str | None = Field(examples=["5/day"])
+    rate_limit: str | None = Field(examples=["200/s"])
+    time_zone: str | None = Field(examples=["Europe/Paris"])
+    stopped: Stopped | None = Field(description="Set while Apple refuses the configuration")
+    proof: Literal["key", "link", "token"] = Field(
+        description="How a device proves whose it is: the back end's API key, a mailed link, or a "
+        "token that the back end signed"
+    )
+    identity_algorithm: str | None = Field(description="ES256 or HS256, where there is a key")
+    associated_domain: str | None
+    store_url: str | None
+    created_at: str = Field(description="ISO 8601")
+
+
+class AppIn(BaseModel):
+    """A new app."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"id": _EXAMPLE, "name": "My App"}]}
+    )
+
+    id: str = Field(description="Team id, dot, bundle id", max_length=200)
+    name: str | None = Field(default=None, max_length=200)
+
+
+class AppChange(BaseModel):
+    """What to change; a member that is not given stays. null removes a rule."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"quiet_hours": "22:00-07:00", "cap": "5/day"}]},
+    )
+
+    name: str = Field(default="", max_length=200)
+    is_enabled: bool = Field(default=True, description="False holds everything")
+    quiet_hours: Rule = Field(default=None, description="Hold alerts: 22:00-07:00")
+    cap: Rule = Field(default=None, description="At most so many alerts for a person: 5/day")
+    rate_limit: Rule = Field(default=None, description="At most so many pushes: 200/s")
+    time_zone: Rule = Field(default=None, description="Where recipients are of unknown zone")
+    proof: Literal["key", "link", "token"] = "key"
+    identity_key: str | None = Field(
+        default=None,
+        max_length=20_000,
+        description="What checks the tokens of the back end: a public key on P-256 in PEM, or a "
+        "secret of 32 bytes or more. It is sealed, and never returned",
+    )
+    associated_domain: str | None = Field(default=None, max_length=253)
+    store_url: str | None = Field(default=None, max_length=2000)
+
+
+class FindingOut(BaseModel):
+    """One checked thing."""
+
+    check: str = Field(examples=["key"])
+    verdict: Literal["right", "doubtful", "wrong"]
+    sentence: str
+    fix: str
+
+
+class CheckUp(BaseModel):
+    """What is right or wrong about an app's configuration."""
+
+    verdict: Literal["right", "doubtful", "wrong"] = Field(description="The worst of all")
+    findings: list[FindingOut]
+
+
+@router.get(
+    "",
+    operation_id="listApps",
+    summary="List the apps that the key serves",
+    responses=responses(400, 401, 403),
+)
+async def list_apps(
+    context: ContextDep, caller: CallerDep, limit: LimitQuery = 50, cursor: CursorQuery = None
+) -> Page[AppOut]:
+    """Return the apps, the oldest first."""
+    after = 0 if cursor is None else read_cursor(cursor, int)[0]
+
+    def read() -> dict[str, Any]:
+        apps = [
+            app
+            for app in context.system.apps.list()
+            if (app.row or 0) > after and caller.app in (None, app.row)
+        ]
+        shown = page(apps[: limit + 1], limit, lambda app: write_cursor(app.row))
+        return {**shown, "data": [describe(context, app) for app in shown["data"]]}
+
+    return Page[AppOut].model_validate(await context.run(read))
+
+
+@router.post(
+    "",
+    operation_id="addApp",
+    summary="Add an app",
+    status_code=201,
+    responses=responses(400, 401, 403, 409, 413, 422),
+)
+async def add_app(
+    context: ContextDep, caller: CallerDep, body: AppIn, request: Request, response: Response
+) -> AppOut:
+    """Add an app; it can send once it has a key. Needs a key that serves every app."""
+
+    def write() -> AppOut:
+        named = App.read_id(body.id)
+        added = context.system.apps.add(named.team_id, named.bundle_id, name=body.name)
+        context.system.audit.note(caller.actor, "app.add", added.id, app=added.id)
+        return describe(context, added)
+
+    added = await context.run(write)
+    response.headers["Location"] = address_of(request, f"/v1/apps/{added.id}")
+    return added
+
+
+@router.get(
+    "/{app}",
+    operation_id="getApp",
+    summary="Read an app",
+    responses=responses(401, 403, 404, 409),
+)
+async def get_app(context: ContextDep, app: AppDep) -> AppOut:
+    """Return an app; it is named by its id, or by what means it alone."""
+    return await context.run(lambda: describe(context, context.system.apps.find(app.id)))
+
+
+@router.patch(
+    "/{app}",
+    operation_id="changeApp",
+    summary="Change an app",
+    responses=responses(400, 401, 403, 404, 409, 413, 422),
+)
+async def change_app(
+    context: ContextDep, caller: CallerDep, app: AppDep, body: AppChange
+) -> AppOut:
+    """Change what is named; a running worker follows within seconds."""
+    given = body.model_dump(include=body.model_fields_set)
+    if not given:
+        raise InvalidRequestError("Nothing is to be changed", fix="Name a member, such as cap")
+    changed = await context.run(_change, context, app, given, caller.actor)
+    context.apps.clear()
+    return changed
+
+
+@router.delete(
+    "/{app}",
+    operation_id="removeApp",
+    summary="Remove an app",
+    status_code=204,
+    responses=responses(401, 403, 404, 409),
+)
+async def remove_app(context: ContextDep, caller: CallerDep, app: AppDep) -> Response:
+    """Remove an app with its keys, users and sessions; what was sent stays in the ledger."""
+
+    def write() -> None:
+        context.system.apps.remove(app)
+        context.system.audit.note(caller.actor, "app.remove", app.id, app=app.id)
+
+    await context.run(write)
+    context.apps.clear()
+    return Response(status_code=204)
+
+
+@router.post(
+    "/{app}/check-up",
+    operation_id="checkUp",
+    summary="Check an app's configuration",
+    responses=responses(401, 403, 404, 409, 429, 502),
+)
+async def check_up(context: ContextDep, app: AppDep) -> CheckUp:
+    """Check key, ids, clock and the way to Apple.
+
+    One push with a token that no device has goes to each environment.
+    """
+    context.limiter.require("check-up", app.id, CHECK_UPS)
+    findings = await context.system.check_up(app)
+    verdicts = {finding.verdict for finding in findings}
+    worst = next((one for one in ("wrong", "doubtful") if one in verdicts), "right")
+    return CheckUp.model_validate(
+        {
+            "verdict": worst,
+            "findings": [
+                {
+                    "check": one.check,
+                    "verdict": one.verdict,
+                    "sentence": one.sentence,
+                    "fix": one.fix,
+                }
+                for one in findings
+            ],
+        }
+    )
+
+
+def describe(context: Context, app: App) -> AppOut:
+    """Return what is told of an app. Reads the database: to be called in a thread."""
+    rules = context.system.queue.app_rules(app.id)
+    identity = context.system.identities.of(app)
+    stop = rules.stop
+    return AppOut.model_validate(
+        {
+            "id": app.id,
+            "team_id": app.team_id,
+            "bundle_id": app.bundle_id,
+            "name": app.name,
+            "is_enabled": app.is_enabled,
+            "quiet_hours": _text(rules.quiet),
+            "cap": _text(rules.cap),
+            "rate_limit": _text(rules.rate),
+            "time_zone": rules.time_zone,
+            "stopped": stop
+            and {
+                "reason": stop.reason,
+                "detail": stop.detail,
+                "since": instant(stop.since * 1000),
+                "next_try_at": instant(stop.probe_at * 1000),
+            },
+            "proof": identity.proof,
+            "identity_algorithm": identity.algorithm,
+            "associated_domain": identity.associated_domain,
+            "store_url": identity.store_url,
+            "created_at": instant(app.created_at),
+        }
+    )
+
+
+def _change(context: Context, app: App, given: dict[str, Any], actor: str) -> AppOut:
+    system = context.system
+    rules = {name: given[name] or NO_RULE for name in HELD_BY if name in given}
+    identity = {name: given[name] or NO_RULE for name in _IDENTITY if name in given}
+    # What can be refused comes before what is written.
+    read_rules(rules)
+    if "name" in given and not given["name"].strip():
+        raise AppError("The app's name is empty", fix="Name it, or leave the member out")
+    if identity:
+        system.identities.set(app, **identity)
+    if "name" in given:
+        system.apps.rename(app, given["name"])
+    if rules:
+        system.set_rules(app, rules)
+    if "is_enabled" in given:
+        system.switch(app, given["is_enabled"])
+    system.audit.note(actor, "app.set", app.id, app=app.id, detail=", ".join(sorted(given)))
+    return describe(context, system.apps.find(app.id))
+
+
+_IDENTITY: Final = ("proof", "identity_key", "associated_domain", "store_url")
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)

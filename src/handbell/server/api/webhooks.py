@@ -1,0 +1,173 @@
+"""Webhooks of an app: `/v1/apps/{app}/webhooks`."""
+
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends, Path, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from handbell.apps.app import App
+from handbell.delivery.webhooks import Standing, Webhook
+from handbell.errors import NotFoundError
+from handbell.server.access import AppDep, CallerDep
+from handbell.server.context import Context, context_of
+from handbell.server.pages import MOST_ID, Page, address_of, instant
+from handbell.server.problems import responses
+
+router = APIRouter(prefix="/v1/apps/{app}/webhooks", tags=["webhooks"])
+
+ContextDep = Annotated[Context, Depends(context_of)]
+WebhookId = Annotated[int, Path(ge=1, le=MOST_ID, description="Its number")]
+
+_EXAMPLE: Final = "https://example.com/handbell"
+
+
+class WebhookOut(BaseModel):
+    """A webhook, and how its calls stand."""
+
+    id: int
+    url: str = Field(examples=[_EXAMPLE])
+    events: list[str] = Field(examples=[["delivery.failed", "session.closed"]])
+    is_enabled: bool
+    waiting: int = Field(description="Calls that wait for an answer that takes them")
+    failed: int = Field(description="Calls that were given up")
+    last_reason: str | None = Field(description="What the last trouble was")
+    created_at: str = Field(description="ISO 8601")
+
+
+class NewWebhookOut(WebhookOut):
+    """A new webhook with its secret, which is never told again."""
+
+    secret: str = Field(description="What its calls are signed with", examples=["whsec_..."])
+
+
+class WebhookIn(BaseModel):
+    """A new webhook."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"url": _EXAMPLE}]})
+
+    url: str = Field(max_length=2000, description="An https address that is public")
+    events: list[str] = Field(
+        default=[], max_length=20, description="The events to tell of; without it, all of them"
+    )
+
+
+class WebhookChange(BaseModel):
+    """What to change."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    is_enabled: bool = Field(description="While it is off, what happens is not told")
+
+
+@router.get(
+    "",
+    operation_id="listWebhooks",
+    summary="List an app's webhooks",
+    responses=responses(401, 403, 404, 409),
+)
+async def list_webhooks(context: ContextDep, app: AppDep) -> Page[WebhookOut]:
+    """Return the webhooks, the oldest first."""
+    store = context.system.webhooks
+
+    def read() -> list[dict[str, Any]]:
+        standings = store.standings()
+        return [_describe(one, standings.get(one.id)) for one in store.list(app)]
+
+    return Page[WebhookOut].model_validate({"data": await context.run(read), "next": None})
+
+
+@router.post(
+    "",
+    operation_id="addWebhook",
+    summary="Add a webhook",
+    status_code=201,
+    responses=responses(400, 401, 403, 404, 409, 413, 422),
+)
+async def add_webhook(  # noqa: PLR0917 - FastAPI calls it by name
+    context: ContextDep,
+    caller: CallerDep,
+    app: AppDep,
+    body: WebhookIn,
+    request: Request,
+    response: Response,
+) -> NewWebhookOut:
+    """Add an address that is told what failed. The answer holds its secret, this once."""
+
+    def write() -> NewWebhookOut:
+        added, secret = context.system.webhooks.add(app, body.url, events=body.events)
+        # The address may carry a secret of the receiver's own.
+        context.system.audit.note(caller.actor, "webhook.add", str(added.id), app=app.id)
+        return NewWebhookOut.model_validate({**_describe(added, None), "secret": secret})
+
+    added = await context.run(write)
+    response.headers["Location"] = address_of(request, f"/v1/apps/{app.id}/webhooks/{added.id}")
+    return added
+
+
+@router.patch(
+    "/{webhook}",
+    operation_id="changeWebhook",
+    summary="Switch a webhook on or off",
+    responses=responses(400, 401, 403, 404, 409, 413, 422),
+)
+async def change_webhook(
+    context: ContextDep, caller: CallerDep, app: AppDep, webhook: WebhookId, body: WebhookChange
+) -> WebhookOut:
+    """Switch a webhook; what was stored before goes on when it is switched on again."""
+
+    def write() -> WebhookOut:
+        store = context.system.webhooks
+        _find(context, app, webhook)
+        changed = store.set_enabled(webhook, body.is_enabled)
+        context.system.audit.note(
+            caller.actor,
+            "webhook.set",
+            str(webhook),
+            app=app.id,
+            detail="on" if body.is_enabled else "off",
+        )
+        return WebhookOut.model_validate(_describe(changed, store.standings().get(webhook)))
+
+    return await context.run(write)
+
+
+@router.delete(
+    "/{webhook}",
+    operation_id="removeWebhook",
+    summary="Remove a webhook",
+    status_code=204,
+    responses=responses(401, 403, 404, 409, 422),
+)
+async def remove_webhook(
+    context: ContextDep, caller: CallerDep, app: AppDep, webhook: WebhookId
+) -> Response:
+    """Remove a webhook and the calls that wait for it."""
+
+    def write() -> None:
+        _find(context, app, webhook)
+        context.system.webhooks.remove(webhook)
+        context.system.audit.note(caller.actor, "webhook.remove", str(webhook), app=app.id)
+
+    await context.run(write)
+    return Response(status_code=204)
+
+
+def _find(context: Context, app: App, webhook_id: int) -> Webhook:
+    for webhook in context.system.webhooks.list(app):
+        if webhook.id == webhook_id:
+            return webhook
+    raise NotFoundError(f"{app.id} has no webhook {webhook_id}", fix="List what there is with GET")
+
+
+def _describe(webhook: Webhook, standing: Standing | None) -> dict[str, Any]:
+    standing = standing or Standing()
+    return {
+        "id": webhook.id,
+        "url": webhook.url,
+        "events": list(webhook.events),
+        "is_enabled": webhook.is_enabled,
+        "waiting": standing.waiting,
+        "failed": standing.failed,
+        "last_reason": standing.last_reason,
+        "created_at": instant(webhook.created_at),
+    }

@@ -1,0 +1,73 @@
+"""Figures of the server: its requests, and how the engine beside it stands."""
+
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from sqlalchemy import func, select
+
+from handbell.delivery.metrics import EngineState
+from handbell.system import System
+from handbell.tables import deliveries, shards
+
+BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0)
+"""Upper bounds of the histogram of requests, in seconds."""
+
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class RequestFigures:
+    """Counts the requests of one server by method, route and status."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._count = Counter(
+            "handbell_requests",
+            "Requests answered",
+            ["method", "route", "status"],
+            registry=self._registry,
+        )
+        self._seconds = Histogram(
+            "handbell_request_seconds",
+            "Seconds from a request's head to the end of its answer",
+            ["route"],
+            buckets=BUCKETS,
+            registry=self._registry,
+        )
+
+    def note(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count one request; the status 0 means that its client went away first."""
+        method = method if method in _METHODS else "other"
+        self._count.labels(method, route, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def render(self) -> bytes:
+        """Return everything in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+
+def engine_state(system: System) -> EngineState:
+    """Return how the work stands, over all processes, and the wire of this one.
+
+    To be called in a thread: it reads the database. Raises StorageError where that cannot be read.
+    """
+    now = int(system.now() * 1000)
+    due = deliveries.c.due_at
+    counted = select(
+        func.count().filter(due <= now),
+        func.count().filter(due > now),
+        func.min(due),
+    ).where(due.is_not(None))
+    broadcasts = select(func.count(), func.min(shards.c.due_at)).where(
+        shards.c.due_at <= now, shards.c.worker_id.is_(None)
+    )
+    with system.database.read() as connection:
+        ready, held, oldest = connection.execute(counted).one()
+        open_shards, oldest_shard = connection.execute(broadcasts).one()
+    begun = [at for at in (oldest, oldest_shard) if at is not None and at <= now]
+    return EngineState(
+        depth=ready + open_shards,
+        oldest_age_seconds=(now - min(begun)) / 1000 if begun else 0.0,
+        in_flight=system.in_flight,
+        connections=system.connections,
+        held=held,
+    )
