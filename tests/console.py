@@ -1,21 +1,18 @@
 """A server with its console on a free port, and clients that sign in to it."""
 
-import asyncio
 import re
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
 import httpx
 from argon2 import PasswordHasher
+from tests.serving import Server
 
 from handbell.access.operators import OperatorStore
 from handbell.access.passwords import Passwords
-from handbell.server.application import create_application
 from handbell.server.context import Context
-from handbell.server.running import bind, make_context, serving
 from handbell.system import System
 
 MAIL: Final = "operator@example.com"
@@ -79,32 +76,8 @@ def quick_operators(system: System) -> OperatorStore:
 
 
 @contextmanager
-def open_console(
-    system: System, *, change: Callable[[Context], Context] = lambda context: context
-) -> Iterator[Desk]:
-    """Run the server in a thread of its own, with an event loop of its own, and stop it."""
+def open_console(system: System, **options: Any) -> Iterator[Desk]:
+    """Run a server with the console; ``options`` are those of its context."""
     system.__dict__["operators"] = quick_operators(system)
-    bound = bind("127.0.0.1:0")
-    url = f"http://127.0.0.1:{bound.getsockname()[1]}"
-    context = change(make_context(system, public_url=url))
-    started, stop = threading.Event(), asyncio.Event()
-    loop = asyncio.new_event_loop()
-
-    async def serve() -> None:
-        async with serving(create_application(context), bound):
-            await system.engine.start()
-            started.set()
-            await stop.wait()
-            await system.close_gateways()
-
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
-    thread.start()
-    try:
-        assert started.wait(20), "the server did not start"
-        yield Desk(url=url, context=context, system=system)
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join(20)
-        loop.close()
-        bound.close()
-        context.pool.shutdown()
+    with Server(system, **options) as server:
+        yield Desk(url=server.url, context=server.context, system=system)

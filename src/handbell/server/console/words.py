@@ -1,5 +1,6 @@
 """How values are put into words on the console's pages."""
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -12,6 +13,29 @@ from handbell._text import count, moment, shortened
 _MINUTE: Final = 60
 _HOUR: Final = 3600
 _DAY: Final = 86_400
+
+# What the command line is told to run, and what is said here instead.
+_FOR_PAGES: Final = tuple(
+    (re.compile(pattern), said)
+    for pattern, said in (
+        (r" with: handbell doctor\b\S*", " by the check-up under Publishing"),
+        (r"handbell send --dry-run shows the request", "the preview shows the request"),
+        (
+            r"Then, without waiting: handbell app resume \S+",
+            "Then try again now, under Publishing.",
+        ),
+        (r"Switch it on with: handbell app set \S+ --on\.?", "Switch it on under Publishing."),
+        (r"; by hand: handbell session add [^.;]*", ""),
+        (r"; an operator who is sure runs: handbell session add [^.;]*", ""),
+        (r"Start one with: handbell worker", "Start one on the server with: handbell worker"),
+        (r"Name one as well: --proof token --identity-key FILE", "Give one as well"),
+        (r"See: handbell \S+ list\b\.?", "Choose one of the list."),
+        (
+            r"Remove it first: handbell webhook list, then handbell webhook remove ID",
+            "Remove it first",
+        ),
+    )
+)
 
 SESSION_WORDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
     {
@@ -71,6 +95,13 @@ def span(seconds: float) -> str:
     return f"{told} ago" if seconds > 0 else f"in {told}"
 
 
+def for_page(text: str) -> str:
+    """Return a sentence of the library's with the way of the console in place of commands."""
+    for pattern, said in _FOR_PAGES:
+        text = pattern.sub(said, text)
+    return text
+
+
 def number(value: float) -> str:
     """Return a number with its thousands apart."""
     return f"{value:,}"
@@ -80,6 +111,7 @@ FILTERS: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
     {
         "when": when,
         "ago": ago,
+        "for_page": for_page,
         "number": number,
         "count": count,
         "short_token": shortened,

@@ -1,0 +1,101 @@
+"""The keys of an app: dropped or browsed for, sealed, checked at once, never shown again."""
+
+import re
+from typing import Final
+
+from starlette.responses import Response
+
+from handbell.apps.app import App
+from handbell.apps.credentials import AuthKey, Certificate, read_auth_key, read_certificate
+from handbell.errors import CredentialError
+
+from .check_up import check_up, forget_check_up
+from .forms import Faults, Form, Upload
+from .frame import Page, Pages
+from .publishing import show_app
+
+pages = Pages()
+
+_KEYS: Final = "/console/apps/{app}/keys"
+_KEY_ID_IN_NAME: Final = re.compile(r"AuthKey_([A-Z0-9]{10})(?![A-Za-z0-9])")
+_CERTIFICATE_FILES: Final = (".p12", ".pfx", ".pem")
+_ENVIRONMENTS: Final = frozenset({"production", "development", "twin"})
+
+
+@pages.post(_KEYS)
+async def add(page: Page) -> Response:
+    """Add the key that was dropped, and check it."""
+    upload = page.form.file("key_file")
+    if upload is None:
+        faults = Faults()
+        faults.add(
+            "key_file", "No file was chosen.", "Choose the AuthKey_XXXXXXXXXX.p8 of Apple's."
+        )
+        return await show_app(page, faults, page.form)
+    environment = page.form.text("environment")
+    try:
+        credential = read_upload(upload, page.the_app, page.form)
+        stored = await page.run(
+            page.system.apps.add_credential,
+            page.the_app,
+            credential,
+            environment=environment if environment in _ENVIRONMENTS else None,
+        )
+    except CredentialError as error:
+        return await show_app(page, _faults(error), page.form)
+    await page.note("credential.add", stored.key_id, stored.environment or "both environments")
+    checked = await check_up(page)
+    verdicts = {finding.verdict for finding in checked.findings}
+    if verdicts & {"wrong", "doubtful"}:
+        return page.redirect(
+            page.app_url("#check-up"),
+            said=f"The {stored.kind} {stored.key_id} is added. The check-up has something to say.",
+        )
+    return page.redirect(
+        page.app_url("#check-up"), said=f"The {stored.kind} {stored.key_id} is added and works."
+    )
+
+
+@pages.get(f"{_KEYS}/{{key_id}}/remove")
+async def ask_remove(page: Page) -> Response:
+    """Ask before a key is removed."""
+    key_id = page.request.path_params["key_id"]
+    return page.confirm(
+        f"Remove the key {key_id}?",
+        text=(
+            f"{page.the_app.name} cannot be sent to with it any more. What needs it waits.",
+            "It cannot be had back from here; Apple lets a .p8 be downloaded only once.",
+        ),
+        action=page.app_url(f"/keys/{key_id}/remove"),
+        back=page.app_url(),
+        label="Remove the key",
+    )
+
+
+@pages.post(f"{_KEYS}/{{key_id}}/remove")
+async def remove(page: Page) -> Response:
+    """Remove a key."""
+    key_id = page.request.path_params["key_id"]
+    await page.run(page.system.apps.remove_credential, page.the_app, key_id)
+    await page.note("credential.remove", key_id)
+    forget_check_up(page)
+    return page.redirect(page.app_url(), said=f"The key {key_id} is removed.")
+
+
+def read_upload(upload: Upload, app: App, form: Form) -> AuthKey | Certificate:
+    """Return the key or certificate of an upload. Raises CredentialError when it is none."""
+    if upload.name.lower().endswith(_CERTIFICATE_FILES):
+        return read_certificate(upload.content, password=form.raw("password") or None)
+    found = _KEY_ID_IN_NAME.search(upload.name)
+    key_id = form.text("key_id").upper() or (found[1] if found else "")
+    return read_auth_key(upload.content, team_id=app.team_id, key_id=key_id or None)
+
+
+def _faults(error: CredentialError) -> Faults:
+    what = error.what.replace("The given text", "This file")
+    faults = Faults()
+    if "key id" in what:
+        faults.add("key_id", what, error.fix)
+    else:
+        faults.add("key_file", what, error.fix)
+    return faults

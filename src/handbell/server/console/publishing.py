@@ -1,0 +1,223 @@
+"""Publishing: the apps, the push switch, and the page on which an app is set up."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from starlette.responses import Response
+
+from handbell.apps.app import App
+from handbell.apps.checkup import Finding
+from handbell.apps.store import StoredCredential
+from handbell.delivery.rules import AppRules
+from handbell.errors import AppError
+from handbell.rehearsal import SAMPLE_APP, SAMPLE_NAME, make_key
+
+from .check_up import CheckUp, check_up, last_check_up
+from .forms import Faults, Form
+from .frame import Page, Pages
+
+pages = Pages()
+
+LIST: Final = "/console/apps"
+APP: Final = "/console/apps/{app}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """One app as the list shows it."""
+
+    app: App
+    credentials: list[StoredCredential]
+    rules: AppRules
+
+
+@pages.get(LIST)
+async def apps(page: Page) -> Response:
+    """Show every app, and the form that adds one."""
+    return await _list(page)
+
+
+@pages.post(LIST)
+async def add(page: Page) -> Response:
+    """Add an app."""
+    team_id, bundle_id = page.form.text("team_id").upper(), page.form.text("bundle_id")
+    try:
+        app = await page.run(
+            page.system.apps.add, team_id, bundle_id, name=page.form.text("name") or None
+        )
+    except AppError as error:
+        field = next(
+            (name for name, said in _NAMED_BY if said in error.what),
+            "bundle_id",
+        )
+        return await _list(page, Faults.of(error, field), page.form)
+    page.app = app
+    await page.note("app.add", app.id)
+    return page.redirect(page.app_url(), said=f"{app.name} is added. Its key comes next.")
+
+
+@pages.post(f"{LIST}/sample")
+async def add_sample(page: Page) -> Response:
+    """Add the sample app with a key for the twin: enough for a first notification."""
+    sample = App.read_id(SAMPLE_APP)
+    app = await page.run(page.system.apps.add, sample.team_id, sample.bundle_id, name=SAMPLE_NAME)
+    page.app = app
+    await page.note("app.add", app.id)
+    await _add_twin_key(page, app)
+    return page.redirect(
+        page.app_url("/people"), said=f"{app.name} is added, with a key for the virtual phone."
+    )
+
+
+@pages.get(APP)
+async def show(page: Page) -> Response:
+    """Show how an app is set up."""
+    return await show_app(page)
+
+
+@pages.post(f"{APP}/keys/twin")
+async def add_twin_key(page: Page) -> Response:
+    """Make a key that only the twin takes."""
+    await _add_twin_key(page, page.the_app)
+    await check_up(page)
+    return page.redirect(
+        page.app_url(), said="A key for the virtual phone is made. Apple does not know it."
+    )
+
+
+@pages.get(f"{APP}/switch")
+async def ask_switch(page: Page) -> Response:
+    """Ask before push is switched off."""
+    app = page.the_app
+    if not app.is_enabled:
+        return page.redirect(page.app_url())
+    return page.confirm(
+        f"Switch push off for {app.name}?",
+        text=(
+            "Nothing is sent until it is on again. What is sent meanwhile waits; it is not lost.",
+        ),
+        action=page.app_url("/switch"),
+        back=page.app_url(),
+        label="Switch push off",
+        hidden={"to": "off"},
+    )
+
+
+@pages.post(f"{APP}/switch")
+async def switch(page: Page) -> Response:
+    """Switch an app's push on or off."""
+    is_on = page.form.text("to") == "on"
+    app = await page.run(page.system.switch, page.the_app, is_on)
+    word = "on" if is_on else "off"
+    await page.note("app.set", app.id, f"push {word}")
+    return page.redirect(page.app_url(), said=f"Push is {word} for {app.name}.")
+
+
+@pages.post(f"{APP}/resume")
+async def resume(page: Page) -> Response:
+    """Try at once what a circuit holds back."""
+    was_stopped = await page.run(page.system.resume, page.the_app)
+    await page.note("app.set", page.the_app.id, "resume")
+    said = "Sending goes on within seconds." if was_stopped else "Sending was not stopped."
+    return page.redirect(page.app_url(), said=said)
+
+
+@pages.get(f"{APP}/remove")
+async def ask_remove(page: Page) -> Response:
+    """Ask before an app is removed."""
+    app = page.the_app
+    return page.confirm(
+        f"Remove {app.name}?",
+        text=(
+            f"{app.id} goes with its keys, people, devices, API keys and webhooks.",
+            "What was sent stays in the ledger. This cannot be undone.",
+        ),
+        action=page.app_url("/remove"),
+        back=page.app_url(),
+        label="Remove the app",
+    )
+
+
+@pages.post(f"{APP}/remove")
+async def remove(page: Page) -> Response:
+    """Remove an app with all that belongs to it."""
+    app = page.the_app
+    await page.run(page.system.apps.remove, app)
+    await page.note("app.remove", app.id)
+    return page.redirect(LIST, said=f"{app.name} is removed.")
+
+
+async def show_app(page: Page, faults: Faults | None = None, form: Form | None = None) -> Response:
+    """Return an app's page; with ``faults``, as the answer to the ``form`` that has them."""
+    values = await page.run(_read, page)
+    checked: CheckUp | None = last_check_up(page)
+    return page.render(
+        "publishing.html",
+        status=422 if faults else 200,
+        faults=faults,
+        form=form,
+        checked=checked,
+        worst=None if checked is None else _worst(checked.findings),
+        **values,
+    )
+
+
+def _read(page: Page) -> dict[str, Any]:
+    system, app = page.system, page.the_app
+    rules = system.queue.app_rules(app.id)
+    return {
+        "app": app,
+        "credentials": system.apps.credentials(app),
+        "rules": rules,
+        "identity": system.identities.of(app),
+        "zones": time_zones(),
+    }
+
+
+def time_zones() -> list[str]:
+    """Return the names of time zones that an operator may want to choose."""
+    from zoneinfo import available_timezones  # noqa: PLC0415 - reads a folder
+
+    return sorted(
+        name
+        for name in available_timezones()
+        if "/" in name and not name.startswith(("Etc/", "SystemV/", "US/", "posix/", "right/"))
+    )
+
+
+async def _list(page: Page, faults: Faults | None = None, form: Form | None = None) -> Response:
+    def read() -> list[Card]:
+        return [
+            Card(
+                app=app,
+                credentials=page.system.apps.credentials(app),
+                rules=page.system.queue.app_rules(app.id),
+            )
+            for app in page.system.apps.list()
+        ]
+
+    return page.render(
+        "apps.html",
+        status=422 if faults else 200,
+        faults=faults,
+        form=form or Form(),
+        cards=await page.run(read),
+    )
+
+
+async def _add_twin_key(page: Page, app: App) -> None:
+    key = make_key(app.team_id)
+    await page.run(page.system.apps.add_credential, app, key, environment="twin")
+    await page.note("credential.add", key.key_id, "for the twin")
+
+
+def _worst(findings: list[Finding]) -> str:
+    verdicts = {finding.verdict for finding in findings}
+    return next((one for one in ("wrong", "doubtful") if one in verdicts), "right")
+
+
+_NAMED_BY: Final = (
+    ("team_id", "team id"),
+    ("name", "name cannot"),
+    ("bundle_id", "bundle id"),
+)

@@ -1,0 +1,95 @@
+"""What an operator lays down for an app: quiet hours, a cap, a rate, and the proof of identity."""
+
+from typing import Final
+
+from starlette.responses import Response
+
+from handbell.delivery.rules import NO_RULE, AppRules
+from handbell.errors import AppError
+
+from .forms import Faults, Form
+from .frame import Page, Pages
+from .publishing import show_app
+
+pages = Pages()
+
+_PROOFS: Final = {
+    "key": "Only the back end registers devices now.",
+    "link": "Devices prove themselves by a mailed link now.",
+    "token": "Devices prove themselves by a signed token now.",
+}
+
+
+@pages.post("/console/apps/{app}/rules")
+async def set_rules(page: Page) -> Response:
+    """Set the rules that differ from those that are."""
+    before = await page.run(page.system.queue.app_rules, page.the_app.id)
+    changed = {
+        name: text for name, text in _wanted(page.form).items() if text != _stands(before)[name]
+    }
+    faults = Faults()
+    for name, text in changed.items():
+        try:
+            await page.run(page.system.set_rules, page.the_app, {name: text})
+        except AppError as error:
+            faults.add("quiet_from" if name == "quiet_hours" else name, error.what, error.fix)
+        else:
+            await page.note("app.set", page.the_app.id, f"{name} {text}")
+    if faults:
+        return await show_app(page, faults, page.form)
+    said = "The rules are set." if changed else "Nothing was changed."
+    return page.redirect(page.app_url("#rules"), said=said)
+
+
+@pages.post("/console/apps/{app}/proof")
+async def set_proof(page: Page) -> Response:
+    """Set how devices prove whose they are."""
+    proof, key = page.form.text("proof"), page.form.raw("identity_key")
+    try:
+        await page.run(
+            page.system.identities.set,
+            page.the_app,
+            proof=proof,
+            identity_key=key if key.strip() else None,
+        )
+    except AppError as error:
+        field = "identity_key" if "identity key" in error.what else "proof"
+        return await show_app(page, Faults.of(error, field), page.form)
+    detail = f"proof {proof}" + (", another identity key" if key.strip() else "")
+    await page.note("app.set", page.the_app.id, detail)
+    return page.redirect(page.app_url("#identity"), said=_PROOFS[proof])
+
+
+@pages.post("/console/apps/{app}/links")
+async def set_links(page: Page) -> Response:
+    """Set the domain of universal links, and where to get the app."""
+    faults = Faults()
+    for name in ("associated_domain", "store_url"):
+        try:
+            given = {name: page.form.text(name) or NO_RULE}
+            await page.run(page.system.identities.set, page.the_app, **given)
+        except AppError as error:
+            faults.add(name, error.what, error.fix)
+    if faults:
+        return await show_app(page, faults, page.form)
+    await page.note("app.set", page.the_app.id, "universal links")
+    return page.redirect(page.app_url("#links"), said="The links are set.")
+
+
+def _wanted(form: Form) -> dict[str, str]:
+    start, end = form.text("quiet_from"), form.text("quiet_to")
+    return {
+        "quiet_hours": f"{start}-{end}" if start or end else NO_RULE,
+        "cap": form.text("cap") or NO_RULE,
+        "rate_limit": form.text("rate_limit") or NO_RULE,
+        "time_zone": form.text("time_zone") or NO_RULE,
+    }
+
+
+def _stands(rules: AppRules) -> dict[str, str]:
+    return {
+        "quiet_hours": str(rules.quiet or NO_RULE),
+        "cap": str(rules.cap or NO_RULE),
+        "rate_limit": str(rules.rate or NO_RULE),
+        "time_zone": rules.time_zone,
+    }
