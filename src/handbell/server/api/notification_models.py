@@ -1,0 +1,284 @@
+"""What the API's notifications look like, for its description.
+
+Requests are not read by these models but by the core, which knows more and says it better; a test
+holds that they name the same members.
+"""
+
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
+from pydantic.json_schema import models_json_schema
+
+from handbell.server.problems import Problem
+
+Instant = Annotated[
+    datetime | int | None, Field(description="ISO 8601 with an offset, or UNIX seconds")
+]
+Texts = Annotated[list[str] | None, Field(description="In the order of the text's place holders")]
+State = Literal["queued", "sending", "held", "sent", "failed", "expired", "cancelled"]
+
+_EXAMPLE: Final[JsonDict] = {
+    "notification": {"title": "Hello", "body": "Your parcel has arrived"},
+    "recipients": "user1@example.com",
+}
+
+
+class CriticalSoundContent(BaseModel):
+    """The sound of a critical alert."""
+
+    name: str = "default"
+    critical: Literal[1] = 1
+    volume: float | None = Field(default=None, ge=0, le=1)
+
+
+class NotificationContent(BaseModel):
+    """What is shown, what is handed to the app, and how it is sent; see docs/notification.md.
+
+    Either its texts, or a template's name with the values of its variables.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    template: str | None = Field(default=None, description="Name of a stored template")
+    variables: dict[str, Any] | None = Field(default=None, description="For the template")
+    title: str | None = None
+    subtitle: str | None = None
+    body: str | None = None
+    launch_image: str | None = None
+    title_loc_key: str | None = None
+    title_loc_args: Texts = None
+    subtitle_loc_key: str | None = None
+    subtitle_loc_args: Texts = None
+    loc_key: str | None = None
+    loc_args: Texts = None
+    badge: int | None = Field(default=None, ge=0, description="Number on the icon; 0 clears it")
+    sound: str | CriticalSoundContent | None = None
+    color: str | None = Field(default=None, examples=["#1e90ff"])
+    thread_id: str | None = None
+    category: str | None = None
+    url: str | None = Field(default=None, description="What a tap opens")
+    image_url: str | None = Field(default=None, description="A picture to show")
+    content_available: bool | None = None
+    mutable_content: bool | None = None
+    silent: bool | None = Field(default=None, description="Wake the app, show nothing")
+    target_content_id: str | None = None
+    interruption_level: Literal["passive", "active", "time-sensitive", "critical"] | None = None
+    relevance_score: float | None = None
+    filter_criteria: str | None = None
+    content_changed: bool | None = None
+    event: Literal["start", "update", "end"] | None = None
+    timestamp: Instant = None
+    content_state: dict[str, Any] | None = None
+    stale_date: Instant = None
+    dismissal_date: Instant = None
+    attributes_type: str | None = None
+    attributes: dict[str, Any] | None = None
+    input_push_token: bool | None = None
+    input_push_channel: str | None = None
+    user_info: dict[str, Any] | None = Field(default=None, description="For the app")
+    priority: Literal[1, 5, 10] | None = None
+    push_type: str | None = None
+    expires_at: Instant = None
+    ttl: int | None = Field(default=None, ge=0, description="Seconds; 0 for now or never")
+    collapse_id: str | None = Field(default=None, description="Replaces what is shown under it")
+    languages: dict[str, dict[str, Any]] | None = Field(
+        default=None, description="By BCP 47 tag: the texts that differ", examples=[{"fr": {}}]
+    )
+    shorten: bool | None = Field(default=None, description="Cut texts that are too long")
+
+
+class RecipientLists(BaseModel):
+    """Recipients by kind."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    mails: str | list[str] | None = None
+    device_tokens: str | list[str] | None = None
+    simulators: str | list[str] | None = None
+    everybody: bool | None = None
+
+
+class SendRequest(BaseModel):
+    """One send: what, to whom, how."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [_EXAMPLE]})
+
+    notification: NotificationContent
+    recipients: str | list[str] | RecipientLists = Field(
+        description="A mail address, a device token, a simulator, a list of these, lists by kind, "
+        "or everybody",
+    )
+    send_at: str | int | None = Field(
+        default=None,
+        description="2026-12-24T18:00 for that time wherever each recipient is, "
+        "2026-12-24T18:00+01:00 for one moment; or UNIX seconds",
+    )
+    urgency: Literal["urgent", "normal", "bulk"] | None = Field(
+        default=None, description="Who goes first; normal, and bulk for everybody"
+    )
+    idempotency_key: str | None = Field(
+        default=None, min_length=1, max_length=255, description="As the header Idempotency-Key"
+    )
+    is_development: bool | None = Field(
+        default=None, description="Begin with Apple's development hosts where nothing is known"
+    )
+
+
+class PreviewRequest(BaseModel):
+    """What to look at before it is sent."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [_EXAMPLE]})
+
+    notification: NotificationContent
+    recipients: str | list[str] | RecipientLists
+
+
+class ReplaceRequest(BaseModel):
+    """New content for those who got a notification."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"notification": {"title": "Now with a new time"}}]},
+    )
+
+    notification: NotificationContent
+
+
+class Accepted(BaseModel):
+    """A send that is stored: nothing of it is lost from now on."""
+
+    id: str = Field(description="The notification's id", examples=["0f3a5c7e9b1d2f4"])
+    warnings: list[str] = Field(description="Who will not be reached, and why")
+
+
+class Refused(BaseModel):
+    """A send of a list that was not accepted."""
+
+    error: Problem
+
+
+class DeliveryAnswer(BaseModel):
+    """One notification to one session; ``id`` is the apns-id."""
+
+    id: str
+    notification_id: str
+    session_id: int | None = Field(description="Null for an address that no session holds")
+    mail: str | None
+    gateway: Literal["apns", "simulator"]
+    device_token: str
+    environment: Literal["production", "development", "twin"]
+    state: State
+    reason: str | None = Field(description="Why it is so; docs/errors.md explains each")
+    detail: str | None
+    status: int | None = Field(description="The HTTP status of the push service's last answer")
+    attempts: int
+    unique_id: str | None
+    created_at: datetime
+    due_at: datetime | None
+    sent_at: datetime | None = Field(description="When the push service accepted it")
+    finished_at: datetime | None
+    displayed_at: datetime | None
+    opened_at: datetime | None
+
+
+class OutcomeAnswer(BaseModel):
+    """What became of a send. A person without a device is a warning, a failed push an error."""
+
+    id: str
+    success: bool = Field(description="At least one device was reached, and nothing failed")
+    reached: int
+    total: int
+    warnings: list[str]
+    errors: list[str]
+    deliveries: list[DeliveryAnswer] = Field(description="The first 100")
+
+
+class NotificationOverview(BaseModel):
+    """A notification and how its deliveries stand."""
+
+    id: str
+    title: str = Field(description="The first thing it says")
+    recipients: str = Field(description="Whom the sender named, in words")
+    created_at: datetime
+    cancelled_at: datetime | None
+    is_running: bool = Field(description="Something of it is due or on its way")
+    accepted: int = Field(description="How many deliveries there are")
+    ahead: int = Field(description="How many sessions a broadcast has not come to")
+    states: dict[str, int] = Field(description="Deliveries by state")
+    displayed: int
+    opened: int
+
+
+class ReasonAnswer(BaseModel):
+    """So many deliveries are in one state for one reason."""
+
+    state: State
+    reason: str
+    number: int
+    meaning: str
+    fix: str
+
+
+class NotificationAnswer(NotificationOverview):
+    """A notification with its funnel: accepted, sent, displayed, opened, and why not."""
+
+    sent: int
+    urgency: str
+    send_at: str | None
+    replaces: str | None
+    next_due_at: datetime | None = Field(description="When the next of what waits goes on")
+    reasons: list[ReasonAnswer]
+    notification: dict[str, Any] = Field(description="The content, as it was written")
+    named: dict[str, Any] = Field(description="The recipients, as they were named")
+
+
+class Cancelled(BaseModel):
+    """How many deliveries were caught before they were sent."""
+
+    cancelled: int
+
+
+class PreviewAnswer(BaseModel):
+    """The exact request for one target, or the warning why there is none."""
+
+    recipient: str
+    warning: str | None
+    method: str
+    url: str
+    headers: list[tuple[str, str]]
+    payload: str
+    size: int = Field(description="Bytes of the payload")
+
+
+class StoryAnswer(BaseModel):
+    """Why a person saw the last notifications, or did not: in words, and the facts behind."""
+
+    mail: str
+    app: str
+    is_sent: bool
+    answer: str
+    text: str = Field(description="The whole story")
+    to_do: list[str]
+    obstacles: list[str]
+    sessions: list[dict[str, Any]]
+    notifications: list[dict[str, Any]]
+
+
+def body(model: type[BaseModel], *more: str, also_list: bool = False) -> dict[str, Any]:
+    """Return the description of a request's body; ``more`` are media types of streamed lines."""
+    schema: dict[str, Any] = {"$ref": f"#/components/schemas/{model.__name__}"}
+    whole = {"anyOf": [schema, {"type": "array", "items": schema}]} if also_list else schema
+    content = {"application/json": {"schema": whole}}
+    content |= {name: {"schema": {"type": "string"}} for name in more}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def components() -> dict[str, Any]:
+    """Return the schemas that request bodies refer to, by name."""
+    models = (SendRequest, PreviewRequest, ReplaceRequest, Problem)
+    _, definitions = models_json_schema(
+        [(model, "validation") for model in models], ref_template="#/components/schemas/{model}"
+    )
+    return dict(definitions["$defs"])

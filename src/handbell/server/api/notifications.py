@@ -1,0 +1,348 @@
+"""Notifications over HTTP: send, look, take back, replace."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import APIRouter, Header, Path, Query
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+from handbell._mail import fold_mail
+from handbell.delivery.intake import URGENCIES
+from handbell.delivery.listing import DeliverySearch, Search, Standing
+from handbell.delivery.reports import Overview
+from handbell.errors import HandbellError, InvalidRequestError, MediaTypeError
+from handbell.server.access import AppDep, CallerDep
+from handbell.server.context import Context, context_of
+from handbell.server.pages import (
+    CursorQuery,
+    LimitQuery,
+    Page,
+    address_of,
+    read_cursor,
+    write_cursor,
+)
+from handbell.server.problems import responses
+
+from . import notification_models as models
+from . import plain
+from .acceptance import (
+    LineSender,
+    accept_list,
+    outcome_of,
+    prefers_minimal,
+    read_wait,
+)
+from .entries import EntryReader, check_members, read_json, read_recipients
+from .streaming import MEDIA_TYPES, StreamedAnswer
+
+router = APIRouter(prefix="/v1/apps/{app}/notifications", tags=["notifications"])
+
+_JSON: Final = "application/json"
+_READ_HERE: Final = 16_384
+_LONGEST_KEY: Final = 255
+
+NotificationId = Annotated[
+    str, Path(description="The id that sending answered with", examples=["0f3a5c7e9b1d2f4"])
+]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        description="Makes a repeated call return the first one's answer, for at least 30 days; "
+        "of many sends, each gets it with its place behind",
+    ),
+]
+Prefer = Annotated[
+    str | None,
+    Header(
+        description="wait=5 answers with the outcome if it is there within that time (at most "
+        "30 s); return=minimal leaves out a stream's answers to lines that were accepted"
+    ),
+]
+When = Annotated[datetime | None, Query(description="ISO 8601 with an offset")]
+
+
+@router.post(
+    "",
+    operation_id="send_notification",
+    summary="Send a notification, or many",
+    status_code=202,
+    response_model=models.Accepted,
+    responses={
+        200: {
+            "description": "The outcome, where the call preferred to wait; the answers to a list, "
+            "in its order; or to a stream, line by line",
+            "content": {
+                _JSON: {
+                    "schema": {
+                        "anyOf": [
+                            {"$ref": "#/components/schemas/OutcomeAnswer"},
+                            {"type": "array", "items": {"type": "object"}},
+                        ]
+                    }
+                },
+                "application/x-ndjson": {"schema": {"type": "string"}},
+            },
+        },
+        **responses(400, 401, 403, 404, 409, 413, 415, 422, 429, 502, 503),
+    },
+    openapi_extra=models.body(models.SendRequest, "application/x-ndjson", also_list=True),
+)
+async def send(
+    request: Request, app: AppDep, idempotency_key: IdempotencyKey = None, prefer: Prefer = None
+) -> Response:
+    """Store one send, a list of them, or a stream of lines with one each, and send them.
+
+    202 says that it is stored: nothing of it is lost any more. Of a list and of a stream, each
+    send has its own answer, and one that is refused is no matter to the others.
+    """
+    context = context_of(request)
+    if idempotency_key is not None and not 1 <= len(idempotency_key) <= _LONGEST_KEY:
+        raise InvalidRequestError(
+            f"The header Idempotency-Key is empty or over {_LONGEST_KEY} characters",
+            fix="Use a UUID, say",
+        )
+    reader = EntryReader(app=app, key=idempotency_key)
+    kind = request.headers.get("content-type", _JSON).partition(";")[0].strip().lower()
+    if kind in MEDIA_TYPES:
+        lines = LineSender(context=context, reader=reader, is_brief=prefers_minimal(prefer))
+        limit = context.settings.max_body_bytes
+        return StreamedAnswer(lines.step, lines.closing, limit=limit)
+    if kind != _JSON:
+        raise MediaTypeError(
+            f"The body is {kind[:80]!r}", fix="Send application/json or application/x-ndjson"
+        )
+    body = await request.body()
+    value = read_json(body)
+    if isinstance(value, list):
+        return _answer(await accept_list(context, reader, value))
+    return await _send_one(request, context, reader, value, size=len(body), wait=read_wait(prefer))
+
+
+async def _send_one(
+    request: Request,
+    context: Context,
+    reader: EntryReader,
+    value: object,
+    *,
+    size: int,
+    wait: int | None,
+) -> Response:
+    is_quick = size <= _READ_HERE and not _names_template(value)
+    entry = reader.read(value) if is_quick else await context.run(reader.read, value)
+    (accepted,) = await context.system.engine.accept_gathered([entry])
+    if isinstance(accepted, HandbellError):
+        raise accepted
+    if wait is not None:
+        outcome = await outcome_of(context, accepted, wait)
+        if outcome is not None:
+            return _answer(outcome, headers={"Preference-Applied": f"wait={wait}"})
+    where = address_of(request, f"/v1/apps/{reader.app.id}/notifications/{accepted.id}")
+    stored = {"id": accepted.id, "warnings": accepted.warnings}
+    return _answer(stored, status=202, headers={"Location": where})
+
+
+def _names_template(value: object) -> bool:
+    content = value.get("notification") if isinstance(value, Mapping) else None
+    return isinstance(content, Mapping) and "template" in content
+
+
+def _answer(value: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(to_json(value), status_code=status, headers=headers, media_type=_JSON)
+
+
+@router.get(
+    "",
+    operation_id="list_notifications",
+    summary="List notifications, the newest first",
+    response_model=Page[models.NotificationOverview],
+    responses=responses(400, 401, 403, 404, 422),
+)
+async def list_notifications(
+    request: Request,
+    app: AppDep,
+    *,
+    state: Annotated[
+        Standing | None,
+        Query(description="open: not done with; failed: something failed; cancelled: taken back"),
+    ] = None,
+    urgency: Annotated[Literal["urgent", "normal", "bulk"] | None, Query()] = None,
+    text: Annotated[
+        str | None, Query(max_length=200, description="Is part of the content or the recipients")
+    ] = None,
+    since: When = None,
+    until: When = None,
+    limit: LimitQuery = 50,
+    cursor: CursorQuery = None,
+) -> Response:
+    """Return notifications of the app that all filters fit."""
+    context = context_of(request)
+    search = Search(
+        app=app.id,
+        text=text or None,
+        standing=state,
+        urgency=None if urgency is None else URGENCIES[urgency],
+        since=_milliseconds(since),
+        until=_milliseconds(until),
+        before=None if cursor is None else read_cursor(cursor, int)[0],
+    )
+    found = await context.run(context.system.reports.page, search, limit=limit + 1)
+    return _answer(_page(found, limit))
+
+
+def _page(found: list[Overview], limit: int) -> dict[str, Any]:
+    shown = found[:limit]
+    following = write_cursor(shown[-1].row) if len(found) > limit else None
+    return {"data": [plain.overview(one) for one in shown], "next": following}
+
+
+def _milliseconds(moment: datetime | None) -> int | None:
+    if moment is None:
+        return None
+    aware = moment if moment.utcoffset() is not None else moment.replace(tzinfo=UTC)
+    return int(aware.timestamp() * 1000)
+
+
+@router.post(
+    "/preview",
+    operation_id="preview_notification",
+    summary="Show the exact requests that a send would make",
+    response_model=list[models.PreviewAnswer],
+    responses=responses(400, 401, 403, 404, 413, 422),
+    openapi_extra=models.body(models.PreviewRequest),
+)
+async def preview(request: Request, app: AppDep) -> Response:
+    """Return the request for each target with its payload's bytes; nothing is stored or sent.
+
+    Of everybody, the first ones only.
+    """
+    context = context_of(request)
+    value = await _object(request, ("notification", "recipients"))
+
+    def look() -> list[Any]:
+        content = EntryReader(app=app).notification(value["notification"])
+        return context.system.preview(app, content, read_recipients(value["recipients"]))
+
+    return _answer(plain.plain(await context.run(look)))
+
+
+@router.get(
+    "/{id}",
+    operation_id="read_notification",
+    summary="Read a notification with its funnel",
+    response_model=models.NotificationAnswer,
+    responses=responses(401, 403, 404),
+)
+async def read(request: Request, app: AppDep, id: NotificationId) -> Response:  # noqa: A002 - the path's name
+    """Return what became of a notification, with every reason counted and explained."""
+    context = context_of(request)
+
+    def look() -> dict[str, Any]:
+        context.system.ledger.find(app, id)
+        return plain.funnel(context.system.reports.funnel(id))
+
+    return _answer(await context.run(look))
+
+
+@router.get(
+    "/{id}/deliveries",
+    operation_id="list_deliveries",
+    summary="List a notification's deliveries",
+    response_model=Page[models.DeliveryAnswer],
+    responses=responses(400, 401, 403, 404, 422),
+)
+async def list_deliveries(
+    request: Request,
+    app: AppDep,
+    id: NotificationId,  # noqa: A002 - the path's name
+    *,
+    state: Annotated[models.State | None, Query()] = None,
+    reason: Annotated[str | None, Query(max_length=80, examples=["Unregistered"])] = None,
+    mail: Annotated[str | None, Query(max_length=320)] = None,
+    limit: LimitQuery = 50,
+    cursor: CursorQuery = None,
+) -> Response:
+    """Return deliveries that all filters fit; those of sessions before those of bare addresses."""
+    context = context_of(request)
+    search = DeliverySearch(
+        state=state,
+        reason=reason,
+        mail=None if mail is None else fold_mail(mail),
+        after=None if cursor is None else read_cursor(cursor, int)[0],
+    )
+
+    def look() -> dict[str, Any]:
+        context.system.ledger.find(app, id)
+        page = context.system.reports.deliveries(id, search, limit=limit)
+        following = None if page.following is None else write_cursor(page.following)
+        return {"data": [plain.delivery(one) for one in page.deliveries], "next": following}
+
+    return _answer(await context.run(look))
+
+
+@router.post(
+    "/{id}/cancel",
+    operation_id="cancel_notification",
+    summary="Take back what is not sent yet",
+    response_model=models.Cancelled,
+    responses=responses(401, 403, 404, 503),
+)
+async def cancel(request: Request, app: AppDep, caller: CallerDep, id: NotificationId) -> Response:  # noqa: A002 - the path's name
+    """Cancel what of a notification is not on its way yet, and say how many that caught."""
+    context = context_of(request)
+
+    def take_back() -> int:
+        caught = context.system.ledger.cancel(app, id)
+        context.system.audit.note(
+            caller.actor, "notification.cancel", id, app=app.id, detail=f"{caught} caught"
+        )
+        return caught
+
+    return _answer({"cancelled": await context.run(take_back)})
+
+
+@router.post(
+    "/{id}/replace",
+    operation_id="replace_notification",
+    summary="Send new content to those who got it",
+    status_code=202,
+    response_model=models.Accepted,
+    responses={
+        200: {"description": "The outcome, where preferred", "model": models.OutcomeAnswer},
+        **responses(400, 401, 403, 404, 413, 422, 503),
+    },
+    openapi_extra=models.body(models.ReplaceRequest),
+)
+async def replace(
+    request: Request,
+    app: AppDep,
+    id: NotificationId,  # noqa: A002 - the path's name
+    prefer: Prefer = None,
+) -> Response:
+    """Send new content under the same collapse id; what of the former is not sent is cancelled."""
+    context = context_of(request)
+    value = await _object(request, ("notification",))
+    content = await context.run(EntryReader(app=app).notification, value["notification"])
+    accepted = await context.system.engine.accept_replacement(app, id, content)
+    if (wait := read_wait(prefer)) is not None:
+        outcome = await outcome_of(context, accepted, wait)
+        if outcome is not None:
+            return _answer(outcome, headers={"Preference-Applied": f"wait={wait}"})
+    where = address_of(request, f"/v1/apps/{app.id}/notifications/{accepted.id}")
+    stored = {"id": accepted.id, "warnings": accepted.warnings}
+    return _answer(stored, status=202, headers={"Location": where})
+
+
+async def _object(request: Request, members: tuple[str, ...]) -> Mapping[str, Any]:
+    """Return the body, a JSON object with exactly these members."""
+    value = read_json(await request.body())
+    if not isinstance(value, Mapping):
+        raise InvalidRequestError("The body is no JSON object", fix="Send one")
+    check_members(value, members)
+    for name in members:
+        if value.get(name) is None:
+            raise InvalidRequestError(f"The body has no `{name}`", fix="Add it")
+    return value

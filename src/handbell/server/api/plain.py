@@ -1,0 +1,108 @@
+"""Values of the core as the API writes them: snake_case, instants in ISO 8601."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from handbell.delivery.delivery import Delivery
+from handbell.delivery.reports import Funnel, Overview
+from handbell.delivery.response import Response
+from handbell.server.pages import instant
+
+
+def plain(value: Any) -> Any:
+    """Return a value of the core ready for JSON.
+
+    Members whose names end with ``_at`` are UNIX milliseconds in the core and ISO 8601 here.
+    """
+    if isinstance(value, Delivery):
+        return delivery(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            field.name: _member(field.name, getattr(value, field.name))
+            for field in dataclasses.fields(value)
+            if field.repr
+        }
+    if isinstance(value, Mapping):
+        return {str(name): plain(member) for name, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+def delivery(one: Delivery) -> dict[str, Any]:
+    """Return a delivery; ``id`` is its apns-id, ``device_token`` where it goes."""
+    return {
+        "id": one.apns_id,
+        "notification_id": one.notification_id,
+        "session_id": one.session_id,
+        "mail": one.mail,
+        "gateway": one.gateway,
+        "device_token": one.address,
+        "environment": one.environment,
+        "state": one.state,
+        "reason": one.reason,
+        "detail": one.detail,
+        "status": one.status,
+        "attempts": one.attempts,
+        "unique_id": one.unique_id,
+        "created_at": instant(one.created_at),
+        "due_at": instant(one.due_at),
+        "sent_at": instant(one.sent_at),
+        "finished_at": instant(one.finished_at),
+        "displayed_at": instant(one.displayed_at),
+        "opened_at": instant(one.opened_at),
+    }
+
+
+def overview(one: Overview) -> dict[str, Any]:
+    """Return a notification as a list shows it."""
+    return {
+        "id": one.id,
+        "title": one.title,
+        "recipients": one.recipients,
+        "created_at": instant(one.created_at),
+        "cancelled_at": instant(one.cancelled_at),
+        "is_running": one.is_running,
+        "accepted": one.total,
+        "ahead": one.ahead,
+        "states": dict(one.states),
+        "displayed": one.displayed,
+        "opened": one.opened,
+    }
+
+
+def funnel(one: Funnel) -> dict[str, Any]:
+    """Return a notification with everything that is known of it."""
+    return {
+        **overview(one.overview),
+        "sent": one.sent,
+        "displayed": one.displayed,
+        "opened": one.opened,
+        "urgency": one.urgency,
+        "send_at": one.send_at,
+        "replaces": one.replaces,
+        "next_due_at": instant(one.next_due_at),
+        "reasons": [plain(reason) for reason in one.reasons],
+        "notification": plain(one.content),
+        "named": plain(one.named),
+    }
+
+
+def outcome(response: Response, deliveries: list[Delivery]) -> dict[str, Any]:
+    """Return what became of a send, with the deliveries that are shown beside."""
+    return {
+        "id": response.notification_id,
+        "success": response.success,
+        "reached": response.reached,
+        "total": response.total,
+        "warnings": list(response.warnings),
+        "errors": list(response.errors),
+        "deliveries": [delivery(one) for one in deliveries],
+    }
+
+
+def _member(name: str, value: Any) -> Any:
+    if name.endswith("_at") and isinstance(value, int | float):
+        return instant(value)
+    return plain(value)

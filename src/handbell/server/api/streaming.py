@@ -1,0 +1,142 @@
+"""A stream of lines that is answered line by line while it is still coming.
+
+What is read and not answered yet is bounded, so a client that reads no answers is not read from
+either, and one that sends without a pause takes no more memory than a slow one.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from .lines import Line, LineSplitter
+
+MEDIA_TYPE: Final = "application/x-ndjson"
+MEDIA_TYPES: Final = frozenset({MEDIA_TYPE, "application/ndjson", "application/jsonl"})
+"""How callers name a stream of lines."""
+
+LINES_AT_ONCE: Final = 250
+"""How many lines are answered together; few enough that others get their turn."""
+
+_BYTES_AT_ONCE: Final = 262_144
+
+Step = Callable[[Sequence[Line]], Awaitable[Awaitable[bytes]]]
+"""Looks at some lines and gives what returns their answers, which must not raise.
+
+The lines that follow are looked at while these are stored.
+"""
+
+
+class LineStream:
+    """The lines of a request as they come; the reader of one is slowed down to its consumer."""
+
+    def __init__(self, receive: Receive, *, limit: int) -> None:
+        self._receive = receive
+        self._splitter = LineSplitter(limit)
+        self._lines: list[Line] = []
+        self._bytes = 0
+        self._is_over = False
+        self.is_broken = False
+        self._came = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+
+    async def read(self) -> None:
+        """Read until the request's end; run it beside what calls :meth:`next`."""
+        try:
+            while not self._is_over:
+                await self._room.wait()
+                message = await self._receive()
+                self._take(message)
+        finally:
+            self._is_over = True
+            self._came.set()
+
+    def _take(self, message: Message) -> None:
+        if message["type"] == "http.disconnect":
+            self.is_broken = self._is_over = True
+            return
+        lines = self._splitter.feed(message.get("body", b""))
+        if not message.get("more_body", False):
+            lines += self._splitter.close()
+            self._is_over = True
+        if lines:
+            self._lines += lines
+            self._bytes += sum(len(line.text or b"") for line in lines)
+            self._came.set()
+        if len(self._lines) >= LINES_AT_ONCE or self._bytes >= _BYTES_AT_ONCE:
+            self._room.clear()
+
+    async def next(self) -> list[Line]:
+        """Return the next lines as soon as there is one; none when the stream is over."""
+        while not self._lines and not self._is_over:
+            self._came.clear()
+            await self._came.wait()
+        lines, self._lines = self._lines[:LINES_AT_ONCE], self._lines[LINES_AT_ONCE:]
+        if not self._lines:
+            self._bytes = 0
+            self._room.set()
+        return lines
+
+
+class StreamedAnswer(Response):
+    """Answers a stream of lines. ``step`` looks at lines, ``closing`` gives the last answer.
+
+    Starlette's own streaming response reads the request to notice that the client is gone, and
+    would take the lines away. When the client goes, what was accepted stays accepted; what was read
+    and not looked at is dropped.
+    """
+
+    def __init__(self, step: Step, closing: Callable[[], bytes], *, limit: int) -> None:
+        super().__init__(media_type=MEDIA_TYPE, headers={"X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._step = step
+        self._closing = closing
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
+        """Read the request and answer it at once."""
+        stream = LineStream(receive, limit=self._limit)
+        # One looked at, one waiting, one being stored: so much is in hand at most.
+        answers: asyncio.Queue[Awaitable[bytes] | None] = asyncio.Queue(maxsize=1)
+        reading = asyncio.create_task(stream.read())
+        looking = asyncio.create_task(self._look(stream, answers))
+        try:
+            first = await answers.get()
+            if first is not None or not stream.is_broken:
+                start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+                await send(start)
+            await self._answer(first, answers, send)
+            await looking
+            if not stream.is_broken:
+                await send({"type": "http.response.body", "body": self._closing()})
+        finally:
+            for task in (reading, looking):
+                task.cancel()
+            await asyncio.gather(reading, looking, return_exceptions=True)
+
+    async def _look(
+        self, stream: LineStream, answers: "asyncio.Queue[Awaitable[bytes] | None]"
+    ) -> None:
+        try:
+            while lines := await stream.next():
+                await answers.put(await self._step(lines))
+        except Exception:
+            await answers.put(None)
+            raise
+        await answers.put(None)
+
+    async def _answer(
+        self,
+        first: Awaitable[bytes] | None,
+        answers: "asyncio.Queue[Awaitable[bytes] | None]",
+        send: Send,
+    ) -> None:
+        following = first
+        while following is not None:
+            body = await following
+            if body:
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+            following = await answers.get()

@@ -1,0 +1,39 @@
+"""Why somebody saw a notification, or did not, over HTTP."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+from handbell.server.access import AppDep
+from handbell.server.context import context_of
+from handbell.server.problems import responses
+
+from . import notification_models as models
+from . import plain
+
+router = APIRouter(prefix="/v1/apps/{app}", tags=["users"])
+
+
+@router.get(
+    "/users/{mail}/why",
+    operation_id="why",
+    summary="Say why somebody saw the last notifications, or did not",
+    response_model=models.StoryAnswer,
+    responses=responses(401, 403, 404),
+)
+async def why(
+    request: Request,
+    app: AppDep,
+    mail: Annotated[str, Path(max_length=320, examples=["user1@example.com"])],
+) -> Response:
+    """Tell the story in plain words, with the facts behind it; a mail nobody has is one, too."""
+    context = context_of(request)
+
+    def tell() -> dict[str, Any]:
+        story = context.system.why(app, mail)
+        return {**plain.plain(story), "text": str(story)}
+
+    return Response(to_json(await context.run(tell)), media_type="application/json")
