@@ -17,6 +17,8 @@ from .user import User
 
 STATUSES: Final[tuple[str, ...]] = get_args(Status)
 
+_HIGHEST: Final = "\U0010ffff"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionFilter:
@@ -78,13 +80,22 @@ class Directory:
             return {row[0]: row[1] for row in connection.execute(statement)}
 
     def users(
-        self, app: App, *, containing: str = "", after: str | None = None, limit: int = 50
+        self,
+        app: App,
+        *,
+        containing: str = "",
+        beginning: str = "",
+        after: str | None = None,
+        limit: int = 50,
     ) -> list[ListedUser]:
         """Return users of an app by their mail addresses, in order.
 
-        Those whose address contains a text, and comes ``after`` the last one already seen.
+        Those whose address contains a text or begins with one, and comes ``after`` the last one
+        already seen. Only ``beginning`` is quick whatever the number of users.
         """
         statement = select(users).where(*_people(app, containing)).order_by(users.c.mail)
+        if start := fold_mail(beginning):
+            statement = statement.where(users.c.mail >= start, users.c.mail < start + _HIGHEST)
         if after is not None:
             statement = statement.where(users.c.mail > after)
         with self._database.read() as connection:

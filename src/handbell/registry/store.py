@@ -227,6 +227,12 @@ class Registry:
             session, sessions.c.status == "active", status="quarantined", reason=reason
         )
 
+    def release(self, session: Session | int) -> bool:
+        """End a session's quarantine: it is sent to again. Say whether it was in quarantine."""
+        return self._change(
+            session, sessions.c.status == "quarantined", status="active", reason=None
+        )
+
     def remember_environment(self, session: Session | int, environment: Environment | str) -> None:
         """Note where a session's token turned out to live."""
         self._change(session, _OPEN, environment=read_environment(environment))
