@@ -5,7 +5,9 @@
     HandbellError
     ├── SettingsError           a setting, an environment variable or an option cannot be used
     ├── NotificationError       what was written cannot be sent as it stands
-    │   └── PayloadTooLargeError
+    │   ├── PayloadTooLargeError
+    │   └── TemplateError       a template cannot be read, or not be rendered with what was given
+    │       └── UnknownTemplateError
     ├── RecipientsError         whom the sender named cannot be understood
     ├── AppError
     │   ├── UnknownAppError
@@ -97,6 +99,19 @@ class PayloadTooLargeError(NotificationError):
         super().__init__(what, fix=fix)
         self.size = size
         self.limit = limit
+
+
+class TemplateError(NotificationError):
+    """A template cannot be read, or not be rendered with what was given."""
+
+    code = "template-invalid"
+
+
+class UnknownTemplateError(TemplateError):
+    """The app has no template of this name."""
+
+    code = "template-unknown"
+    status = 404
 
 
 class RecipientsError(HandbellError):

@@ -3,10 +3,11 @@
 import asyncio
 import os
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from time import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from handbell.access.api_keys import ApiKeyStore
 from handbell.access.audit import AuditTrail
@@ -14,9 +15,11 @@ from handbell.apps.app import App
 from handbell.apps.checkup import Finding, check_credentials
 from handbell.apps.credentials import AuthKey, Certificate, pack, unpack
 from handbell.apps.store import AppStore, StoredCredential
+from handbell.apps.templates import TemplateStore
 from handbell.apps.vault import Vault
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
+from handbell.creation.template import Template, read_use
 from handbell.database import Database
 from handbell.delivery.campaign import Campaign
 from handbell.delivery.delivery import GatewayName
@@ -136,6 +139,11 @@ class System:
         return OperatorStore(self.database, now=self.now)
 
     @cached_property
+    def templates(self) -> TemplateStore:
+        """Templates of notifications."""
+        return TemplateStore(self.database, now=self.now)
+
+    @cached_property
     def ledger(self) -> Ledger:
         """Notifications and deliveries."""
         return Ledger(self.database, now=self.now)
@@ -214,6 +222,35 @@ class System:
             describe_host=self.describe_host,
             now=self.now(),
         )
+
+    def read_notification(self, app: App, value: object) -> Notification:
+        """Return the notification that was written, or that one of the app's templates makes.
+
+        A mapping with ``template`` names it and gives its ``variables``; what else is in it wins
+        over the template's own. Raises NotificationError, TemplateError or UnknownTemplateError.
+        """
+        use = read_use(value)
+        return Notification.read(value) if use is None else self.templates.render(app, *use)
+
+    def preview_template(
+        self,
+        app: App,
+        template: Template | str,
+        variables: Mapping[str, Any],
+        beside: Mapping[str, Any] | None = None,
+    ) -> list[LanguagePreview]:
+        """Return what a template comes to in each language, its default language first.
+
+        ``template`` is a stored one's name, or one that is not stored. Raises TemplateError for a
+        variable that is missing or not known.
+        """
+        if isinstance(template, str):
+            template = self.templates.get(app, template).template
+        notification = template.render(variables, beside)
+        own, *others = self.preview_languages(app, notification)
+        language = template.default_language
+        # It stands among the others where one of its parents does; it is told once.
+        return [replace(own, language=language), *(one for one in others if one.language != language)]
 
     def preview_languages(self, app: App, notification: Notification) -> list[LanguagePreview]:
         """Return what each language of a notification comes to; see delivery.preview."""

@@ -14,7 +14,7 @@ ROOT = Path(handbell.__file__).parent
 BASE = {"_mail", "_text", "_version", "errors", "tables", "database", "settings", "migrations"}
 ALLOWED: dict[str, set[str]] = {
     "creation": set(),
-    "apps": set(),
+    "apps": {"creation"},
     "registry": {"apps"},
     "gateways": {"creation", "apps"},
     "delivery": {"creation", "apps", "registry", "gateways"},

@@ -138,6 +138,17 @@ def fields_in(
     return merged
 
 
+def replaced_by(given: Collection[str]) -> set[str]:
+    """Return the members of :data:`MEMBERS` that give way to the given ones, these included."""
+    gone = {member for member in MEMBERS if member in given}
+    for text, key, args in _INSTEAD:
+        if text in given:
+            gone |= {key, args}
+        elif key in given:
+            gone.add(text)
+    return gone
+
+
 def _members(where: str, given: object) -> dict[str, Any]:
     if not isinstance(given, Mapping):
         raise NotificationError(

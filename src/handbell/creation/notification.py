@@ -240,6 +240,15 @@ _ABSENT: Final[Mapping[str, Any]] = MappingProxyType(
 )
 
 
+def fields_of(value: Mapping[Any, Any], where: str) -> dict[str, Any]:
+    """Return what was written by the names of the fields, without reading the values.
+
+    Null is left out. Raises NotificationError for an unknown key; ``where`` says in what.
+    """
+    named = _by_field(value, SPELLINGS, where)
+    return {name: member for name, member in named.items() if member is not None}
+
+
 def _camel(name: str) -> str:
     head, *rest = name.split("_")
     return head + "".join(word.title() for word in rest)

@@ -1,0 +1,134 @@
+"""The templates of every app, in the database."""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import Row, delete, insert, select, update
+
+from handbell._text import nearest
+from handbell.creation.notification import Notification
+from handbell.creation.template import Template
+from handbell.database import Database
+from handbell.errors import UnknownAppError, UnknownTemplateError
+from handbell.tables import templates
+
+from .app import App
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredTemplate:
+    """A template as it is stored; instants are in UNIX milliseconds."""
+
+    template: Template
+    created_at: int
+    updated_at: int
+
+
+# Within the class `list` is its method.
+_Stored = list[StoredTemplate]
+
+
+class TemplateStore:
+    """Templates by app and name. ``now`` returns UNIX seconds."""
+
+    def __init__(self, database: Database, *, now: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self._now = now
+
+    def put(self, app: App, template: Template) -> StoredTemplate:
+        """Store a template, in the place of the one of this name if there is one.
+
+        Raises UnknownAppError for an app that is not in the registry.
+        """
+        now = int(self._now() * 1000)
+        content = json.dumps(template.to_dict(), ensure_ascii=False)
+        mine = (templates.c.app_id == _row(app), templates.c.name == template.name)
+        with self._database.write() as connection:
+            changed = connection.execute(
+                update(templates).where(*mine).values(content=content, updated_at=now)
+            )
+            if not changed.rowcount:
+                connection.execute(
+                    insert(templates).values(
+                        app_id=_row(app),
+                        name=template.name,
+                        content=content,
+                        created_at=now,
+                        updated_at=now,
+                    )
+                )
+            return _stored(connection.execute(select(templates).where(*mine)).one())
+
+    def get(self, app: App, name: str) -> StoredTemplate:
+        """Return a template. Raises UnknownTemplateError, with the nearest name."""
+        statement = select(templates).where(templates.c.app_id == app.row, templates.c.name == name)
+        with self._database.read() as connection:
+            found = connection.execute(statement).one_or_none()
+        if found is None:
+            raise self._unknown(app, name)
+        return _stored(found)
+
+    def list(self, app: App) -> _Stored:
+        """Return an app's templates, sorted by name."""
+        statement = select(templates).where(templates.c.app_id == app.row)
+        with self._database.read() as connection:
+            rows = connection.execute(statement.order_by(templates.c.name)).all()
+        return [_stored(row) for row in rows]
+
+    def remove(self, app: App, name: str) -> None:
+        """Remove a template. Raises UnknownTemplateError when there is none of this name.
+
+        What was sent with it is in the ledger as it was rendered.
+        """
+        statement = delete(templates).where(templates.c.app_id == app.row, templates.c.name == name)
+        with self._database.write() as connection:
+            if connection.execute(statement).rowcount:
+                return
+        raise self._unknown(app, name)
+
+    def render(
+        self,
+        app: App,
+        name: str,
+        variables: Mapping[str, Any] | None = None,
+        beside: Mapping[str, Any] | None = None,
+    ) -> Notification:
+        """Return the notification that a template makes of these values; see Template.render."""
+        return self.get(app, name).template.render(variables, beside)
+
+    def _unknown(self, app: App, name: str) -> UnknownTemplateError:
+        statement = select(templates.c.name).where(templates.c.app_id == app.row)
+        with self._database.read() as connection:
+            known = list(connection.scalars(statement))
+        near = nearest(name[:80], known)
+        return UnknownTemplateError(
+            f"{app.id} has no template {name[:80]!r}",
+            fix=f"Did you mean `{near}`?" if near else "See: handbell template list",
+        )
+
+
+def _row(app: App) -> int:
+    if app.row is None:
+        raise UnknownAppError(
+            f"{app.id} is not in the registry, so it has no templates",
+            fix=f"Add it with: handbell app add {app.id}",
+        )
+    return app.row
+
+
+def _stored(row: Row[Any]) -> StoredTemplate:
+    return StoredTemplate(
+        template=_read(row.name, row.content),
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )
+
+
+@lru_cache(maxsize=512)
+def _read(name: str, content: str) -> Template:
+    # The same template serves thousands of sends; its expressions are looked at once.
+    return Template.read(json.loads(content), name=name)

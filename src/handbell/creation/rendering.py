@@ -1,0 +1,223 @@
+"""The expressions in a template's texts: what may be written there, and what comes out.
+
+Jinja in its immutable sandbox, and of the language only what a push needs: values, comparisons,
+``{% if %}`` and a few filters. There are no loops, no calls, no assignments and no attributes but
+the members of the values that were given, so that nobody who may write a template can reach into
+the process or keep it busy. Needs the extra ``server``.
+"""
+
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote
+
+from jinja2 import StrictUndefined, TemplateError, UndefinedError, nodes
+from jinja2.environment import Template
+from jinja2.meta import find_undeclared_variables
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from .filters import FILTERS, plain_text
+
+MAX_TEXT: Final = 8_192
+"""How many characters one text of a template may have."""
+MAX_NODES: Final = 500
+"""How many parts (texts, values, filters …) one text of a template may consist of."""
+MAX_OUTPUT: Final = 65_536
+"""How many characters one text may come to: many times what a payload takes."""
+
+_ALLOWED: Final = (
+    nodes.Template,
+    nodes.Output,
+    nodes.TemplateData,
+    nodes.Name,
+    nodes.Const,
+    nodes.List,
+    nodes.Tuple,
+    nodes.Getattr,
+    nodes.Getitem,
+    nodes.Filter,
+    nodes.Test,
+    nodes.Keyword,
+    nodes.If,
+    nodes.CondExpr,
+    nodes.Compare,
+    nodes.Operand,
+    nodes.And,
+    nodes.Or,
+    nodes.Not,
+    nodes.Add,
+    nodes.Sub,
+    nodes.Neg,
+    nodes.Concat,
+)
+_NOUNS: Final[Mapping[type[nodes.Node], str]] = {
+    nodes.For: "a loop",
+    nodes.Call: "a call",
+    nodes.CallBlock: "a call",
+    nodes.Assign: "an assignment",
+    nodes.AssignBlock: "an assignment",
+    nodes.Macro: "a macro",
+    nodes.Slice: "a slice",
+    nodes.Dict: "a mapping",
+}
+_TESTS: Final = ("defined", "undefined", "none", "number", "string", "odd", "even")
+_RESERVED: Final = frozenset({"self", "true", "false", "none", "True", "False", "None"})
+# What turns the direction of everything behind it: a name must not rearrange a text.
+_DIRECTIONS: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+class Refusal(Exception):  # noqa: N818 - what a template may not do, or could not
+    """Why a text cannot be a template's, or did not render; ``missing`` names what was not given.
+
+    Only this module and its caller know it: it becomes a TemplateError there.
+    """
+
+    def __init__(self, what: str, *, missing: str | None = None) -> None:
+        super().__init__(what)
+        self.missing = missing
+
+
+class _Missing(StrictUndefined):
+    """What was not given: used in any way it raises an error that is its name."""
+
+    __slots__ = ()
+
+    @property
+    def _undefined_message(self) -> str:
+        return self._undefined_hint or str(self._undefined_name)
+
+
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """Expressions see the values that were given and their members, and nothing of Python."""
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """Return a member of a mapping; nothing else has attributes."""
+        return self.getitem(obj, attribute)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        """Return a member of a mapping or an item of a list."""
+        if isinstance(obj, Mapping) and isinstance(argument, str) and argument in obj:
+            return obj[argument]
+        is_place = isinstance(argument, int) and not isinstance(argument, bool)
+        if isinstance(obj, list | tuple) and is_place and -len(obj) <= argument < len(obj):
+            return obj[argument]
+        return self.undefined(obj=obj, name=argument)
+
+
+class Compiled(NamedTuple):
+    """A text, ready to be rendered, and the names of the variables it speaks of."""
+
+    template: Template
+    names: frozenset[str]
+
+    def render(self, variables: Mapping[str, Any]) -> str:
+        """Return the text with the values in their places. Raises Refusal."""
+        try:
+            return "".join(_bounded(self.template.generate(variables)))
+        except UndefinedError as error:
+            raise Refusal("a value is missing", missing=error.message) from None
+        except Refusal:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever an expression does is its own error
+            raise Refusal(_words(error)) from None
+
+
+@lru_cache(maxsize=4096)
+def compiled(text: str, *, is_url: bool = False) -> Compiled:
+    """Return a text as a template. With ``is_url`` values are quoted where they go in.
+
+    A URL that is one expression and nothing else is taken as it was given. Raises Refusal.
+    """
+    if len(text) > MAX_TEXT:
+        raise Refusal(f"it has {len(text):,} characters, more than {MAX_TEXT:,}")
+    try:
+        tree = _TEXTS.parse(text)
+        _check(tree)
+        names = frozenset(find_undeclared_variables(tree))
+        environment = _URLS if is_url and not _is_one_expression(tree) else _TEXTS
+        template = environment.from_string(text)
+    except Refusal:
+        raise
+    except (TemplateError, RecursionError, SyntaxError, MemoryError, ValueError) as error:
+        raise Refusal(_words(error)) from None
+    return Compiled(template, names)
+
+
+def check_name(name: str) -> None:
+    """Raise Refusal unless a variable may have this name."""
+    if not name.isidentifier() or name.startswith("_") or name in _RESERVED:
+        raise Refusal(f"{name[:80]!r} cannot be the name of a variable")
+
+
+def _check(tree: nodes.Template) -> None:
+    for number, node in enumerate(tree.find_all(nodes.Node)):
+        if number > MAX_NODES:
+            raise Refusal(f"it has more than {MAX_NODES} parts")
+        if not isinstance(node, _ALLOWED):
+            noun = _NOUNS.get(type(node), f"`{type(node).__name__.lower()}`")
+            raise Refusal(f"it has {noun}, which a template cannot use")
+        if isinstance(node, nodes.Name):
+            check_name(node.name)
+        if isinstance(node, nodes.Getattr) and node.attr.startswith("_"):
+            raise Refusal(f"it asks for {node.attr[:80]!r}, which no value has")
+        if isinstance(node, nodes.Filter) and node.name not in FILTERS:
+            raise Refusal(f"there is no filter {node.name[:80]!r}; known: {', '.join(FILTERS)}")
+        if isinstance(node, nodes.Test) and node.name not in _TESTS:
+            raise Refusal(f"there is no test {node.name[:80]!r}; known: {', '.join(_TESTS)}")
+
+
+def _is_one_expression(tree: nodes.Template) -> bool:
+    match tree.body:
+        case [nodes.Output(nodes=[single])]:
+            return not isinstance(single, nodes.TemplateData)
+    return False
+
+
+def _bounded(parts: Iterator[str]) -> Iterator[str]:
+    length = 0
+    for part in parts:
+        length += len(part)
+        if length > MAX_OUTPUT:
+            raise Refusal(f"it comes to more than {MAX_OUTPUT:,} characters")
+        yield part
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, RecursionError | MemoryError):
+        return "it is nested too deep"
+    words = str(error).strip() or type(error).__name__
+    return words.splitlines()[0][:200]
+
+
+def _in_text(value: Any) -> str:
+    """Return a value as it stands in a text: literally, without what is not shown."""
+    return "".join(letter for letter in plain_text(value) if letter == "\n" or _is_shown(letter))
+
+
+def _in_url(value: Any) -> str:
+    """Return a value as one part of a URL: it cannot leave its place."""
+    return quote("".join(filter(_is_shown, plain_text(value))), safe="")
+
+
+def _is_shown(letter: str) -> bool:
+    return unicodedata.category(letter) != "Cc" and letter not in _DIRECTIONS
+
+
+def _environment(finalize: Callable[[Any], str]) -> _Sandbox:
+    sandbox = _Sandbox(
+        undefined=_Missing,
+        finalize=finalize,
+        autoescape=False,  # a push has no markup; values stand in it as they are
+        keep_trailing_newline=True,
+        cache_size=0,
+    )
+    known = sandbox.tests
+    sandbox.globals.clear()
+    sandbox.filters = dict(FILTERS)
+    sandbox.tests = {name: known[name] for name in _TESTS}
+    return sandbox
+
+
+_TEXTS: Final = _environment(_in_text)
+_URLS: Final = _environment(_in_url)

@@ -1,0 +1,391 @@
+"""Templates: notifications written once, with a place for what differs from person to person.
+
+A template is a notification, in one or several languages, whose texts may hold Jinja expressions.
+What may be written there is in :mod:`handbell.creation.rendering`; that needs the extra ``server``,
+which is asked for when a template is first read.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType, ModuleType
+from typing import Any, Final, NamedTuple, Self
+
+from handbell._text import nearest
+from handbell.errors import NotificationError, TemplateError
+
+from . import languages as speech
+from . import values
+from .notification import Notification, fields_of
+
+MAX_BYTES: Final = 131_072
+"""How many bytes a template may have, as JSON."""
+MAX_VARIABLES_BYTES: Final = 65_536
+"""How many bytes the variables of one rendering may have, as JSON."""
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_SPELLINGS: Final = MappingProxyType(
+    {
+        "name": "name",
+        "default_language": "default_language",
+        "defaultLanguage": "default_language",
+        "default-language": "default_language",
+        "notification": "notification",
+        "variables": "variables",
+    }
+)
+_URLS: Final = frozenset({"url", "image_url"})
+# Where a text stands for a number, and what stands for the text while a template is looked at.
+_NUMBERS: Final = frozenset({"badge", "ttl", "priority"})
+_SAMPLES: Final = MappingProxyType(
+    {
+        **dict.fromkeys((*_NUMBERS, "relevance_score"), 0),
+        **dict.fromkeys(("expires_at", "timestamp", "stale_date", "dismissal_date"), 0),
+        "color": "#000000",
+    }
+)
+_MAX_NUMBER_DIGITS: Final = 18
+
+Change = Callable[[str, str, str], Any]
+"""Makes of a text what takes its place: it is given the field, where that is, and the text."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Template:
+    """A notification with variables; built at a border by :meth:`read`.
+
+    ``default_language`` is the language of the notification's own texts, ``notification`` its
+    fields by their names, with ``languages`` among them; ``variables`` are the names that its texts
+    speak of, and those that were declared beside.
+    """
+
+    name: str
+    default_language: str
+    notification: Mapping[str, Any]
+    variables: tuple[str, ...]
+
+    @classmethod
+    def read(cls, value: object, *, name: str | None = None) -> Self:
+        """Return the template that was written, as a mapping of the fields.
+
+        ``default_language`` is ``en`` where it is left out; its texts may stand under ``languages``
+        as well. ``variables`` may be left out: then they are what the texts speak of. ``name`` is
+        the name of one that does not say it. Raises TemplateError, which names the field.
+        """
+        given = _members(value, name)
+        default = speech.read_tag("default_language", given.get("default_language") or "en")
+        notification = _own_first(_notification(given.get("notification")), default)
+        used = _names_in(notification)
+        template = cls(
+            name=_name(given.get("name")),
+            default_language=default,
+            notification=notification,
+            variables=_declared(given.get("variables"), used),
+        )
+        if len(json.dumps(template.to_dict(), ensure_ascii=False).encode()) > MAX_BYTES:
+            raise TemplateError(
+                f"The template has over {MAX_BYTES:,} bytes", fix="Make two templates of it"
+            )
+        template._check()
+        return template
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it ready for JSON; :meth:`read` makes an equal template of it."""
+        return {
+            "name": self.name,
+            "default_language": self.default_language,
+            "notification": dict(self.notification),
+            "variables": list(self.variables),
+        }
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Its languages, the default one first."""
+        return (self.default_language, *self.notification.get("languages", {}))
+
+    def render(
+        self, variables: Mapping[str, Any] | None, beside: Mapping[str, Any] | None = None
+    ) -> Notification:
+        """Return the notification for these values, in all its languages.
+
+        ``beside`` are fields that win over the template's, in every language; members of
+        ``user_info`` are added to the template's. Raises TemplateError, which names a variable that
+        is missing or not known, and NotificationError for what cannot be sent.
+        """
+        given = self._checked(variables)
+        rendered = _changed(self.notification, self._renderer(given))
+        fields = _overlaid(rendered, fields_of(beside or {}, "beside the template"))
+        try:
+            return Notification.read(self._with_own(fields))
+        except NotificationError as error:
+            raise TemplateError(f"{self._label}: {error.what}", fix=error.fix) from None
+
+    @property
+    def _label(self) -> str:
+        return f"The template `{self.name}`"
+
+    def _checked(self, variables: Mapping[str, Any] | None) -> dict[str, Any]:
+        given = values.json_mapping("variables", variables or {})
+        if len(json.dumps(given, ensure_ascii=False).encode()) > MAX_VARIABLES_BYTES:
+            raise TemplateError(
+                f"The variables have over {MAX_VARIABLES_BYTES:,} bytes",
+                fix="Give only what the texts show",
+            )
+        for name in given:
+            if name not in self.variables:
+                near = nearest(name[:80], self.variables)
+                known = f"It knows {', '.join(self.variables)}" if self.variables else "It has none"
+                raise TemplateError(
+                    f"{self._label} has no variable {name[:80]!r}",
+                    fix=f"Did you mean `{near}`?" if near else known,
+                )
+        return given
+
+    def _renderer(self, given: Mapping[str, Any]) -> Change:
+        rendering = _rendering()
+
+        def change(field: str, where: str, text: str) -> Any:
+            try:
+                told = rendering.compiled(text, is_url=field in _URLS).render(given)
+            except rendering.Refusal as refusal:
+                raise self._failed(where, refusal, given) from None
+            is_number = field in _NUMBERS and told.isdecimal() and len(told) <= _MAX_NUMBER_DIGITS
+            return int(told) if is_number else told
+
+        return change
+
+    def _failed(self, where: str, refusal: Any, given: Mapping[str, Any]) -> TemplateError:
+        missing = refusal.missing
+        if missing in self.variables and missing not in given:
+            return TemplateError(
+                f"{self._label} needs the variable `{missing}`, for its `{where}`",
+                fix="Give it, or say with the filter `default` what stands there without it",
+            )
+        words = f"no value has {missing!r}" if missing else str(refusal)
+        return TemplateError(
+            f"{self._label} cannot be rendered, in its `{where}`: {words}",
+            fix="Look at the expressions there, and at the values that were given",
+        )
+
+    def _with_own(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """Return the fields so that whoever speaks the default language gets its own texts."""
+        languages = fields.get("languages")
+        # With `en-GB` as default and `en` beside it, the way from `en-GB` would lead to `en`.
+        if not languages or speech.choose(self.default_language, languages) is None:
+            return fields
+        own = {name: fields[name] for name in speech.MEMBERS if name in fields}
+        return {**fields, "languages": {**languages, self.default_language: own}}
+
+    def _check(self) -> None:
+        """Raise TemplateError for what no values could make a notification of."""
+        sample = _changed(self.notification, _sample)
+        try:
+            Notification.read(sample)
+        except NotificationError as error:
+            raise TemplateError(f"{self._label}: {error.what}", fix=error.fix) from None
+
+
+class Use(NamedTuple):
+    """How a sender uses a template: its name, the variables, and the fields that win over it."""
+
+    template: str
+    variables: Mapping[str, Any]
+    beside: Mapping[str, Any]
+
+
+def read_use(value: object) -> Use | None:
+    """Return how a template is to be used, or None for a notification that was written in full.
+
+    Raises TemplateError for a ``template`` or ``variables`` of the wrong kind.
+    """
+    if not isinstance(value, Mapping) or "template" not in value:
+        if isinstance(value, Mapping) and "variables" in value:
+            raise TemplateError(
+                "There are `variables` and no `template`", fix="Name the `template` beside them"
+            )
+        return None
+    variables = value.get("variables")
+    if variables is not None and not isinstance(variables, Mapping):
+        raise TemplateError(
+            f"The `variables` are {values.shown(variables)}",
+            fix='They must be a mapping, such as {"name": "Ada"}',
+        )
+    beside = {key: field for key, field in value.items() if key not in ("template", "variables")}
+    return Use(_name(value["template"]), variables or {}, beside)
+
+
+def _rendering() -> ModuleType:
+    try:
+        from . import rendering  # noqa: PLC0415 - of the extra `server`
+    except ModuleNotFoundError as error:
+        if error.name != "jinja2":
+            raise
+        raise TemplateError(
+            "Templates need the package jinja2, which is not installed",
+            fix="Install it with: pip install 'handbell[server]'",
+        ) from None
+    return rendering
+
+
+def _members(value: object, name: str | None) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise TemplateError(
+            f"The template is {values.shown(value)}",
+            fix='It must be a mapping, such as {"notification": {"title": "Hello {{ name }}"}}',
+        )
+    given: dict[str, Any] = {} if name is None else {"name": name}
+    for key, member in value.items():
+        known = _SPELLINGS.get(key) if isinstance(key, str) else None
+        if known is None:
+            near = nearest(str(key)[:80], _SPELLINGS)
+            raise TemplateError(
+                f"Unknown key in the template: {values.shown(key)}",
+                fix=f"Did you mean `{near}`?"
+                if near
+                else "Known are name, default_language, notification and variables",
+            )
+        if known == "name" and name not in (None, member):
+            raise TemplateError(
+                f"The template says that its name is {values.shown(member)}, and not {name!r}",
+                fix="Leave the name out, or write the same one",
+            )
+        given[known] = member
+    return given
+
+
+def _name(value: object) -> str:
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        raise TemplateError(
+            f"The name of a template is {values.shown(value)}",
+            fix="Use small letters, digits, hyphens and underscores, such as `order-shipped`",
+        )
+    return value
+
+
+def _notification(value: object) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise TemplateError(
+            f"The template's `notification` is {values.shown(value)}",
+            fix='It must be a mapping, such as {"title": "Hello {{ name }}"}',
+        )
+    try:
+        # A copy that JSON can carry, so that nobody changes it afterwards.
+        fields = values.json_mapping("notification", fields_of(value, "in the template"))
+        if "languages" in fields:
+            languages = speech.read_languages("languages", fields.pop("languages"))
+            fields.update({} if languages is None else {"languages": languages})
+    except TemplateError:
+        raise
+    except NotificationError as error:
+        raise TemplateError(error.what, fix=error.fix) from None
+    return fields
+
+
+def _own_first(fields: dict[str, Any], default: str) -> dict[str, Any]:
+    """Return the fields with the default language's texts as the notification's own."""
+    languages = dict(fields.pop("languages", {}))
+    for name, text in languages.pop(default, {}).items():
+        if fields.setdefault(name, text) != text:
+            raise TemplateError(
+                f"`{name}` and `languages.{default}.{name}` differ, and {default} is the default",
+                fix="Keep one of them",
+            )
+    return {**fields, "languages": languages} if languages else fields
+
+
+def _names_in(notification: Mapping[str, Any]) -> frozenset[str]:
+    rendering = _rendering()
+    found: set[str] = set()
+
+    def look(field: str, where: str, text: str) -> str:
+        try:
+            found.update(rendering.compiled(text, is_url=field in _URLS).names)
+        except rendering.Refusal as refusal:
+            raise TemplateError(
+                f"`{where}` cannot be a template's text: {refusal}",
+                fix="docs/notification.md says what a template may hold",
+            ) from None
+        return text
+
+    _changed(notification, look)
+    return frozenset(found)
+
+
+def _declared(value: object, used: Iterable[str]) -> tuple[str, ...]:
+    if value is None:
+        return tuple(sorted(used))
+    if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
+        raise TemplateError(
+            f"The template's `variables` are {values.shown(value)}",
+            fix='Write a list of names, such as ["name"], or leave it out',
+        )
+    rendering = _rendering()
+    for name in value:
+        try:
+            rendering.check_name(name)
+        except rendering.Refusal as refusal:
+            raise TemplateError(str(refusal), fix="Use letters, digits and underscores") from None
+    for name in sorted(used):
+        if name not in value:
+            near = nearest(name, value)
+            raise TemplateError(
+                f"The texts speak of `{name}`, which is not among the `variables`",
+                fix=f"Did you mean `{near}`?" if near else "Add it, or leave the list out",
+            )
+    return tuple(dict.fromkeys(value))
+
+
+def _changed(fields: Mapping[str, Any], change: Change) -> dict[str, Any]:
+    """Return the fields with every text changed; keys and values of other kinds stay."""
+    changed = {
+        name: _walk(name, name, value, change)
+        for name, value in fields.items()
+        if name != "languages"
+    }
+    if "languages" in fields:
+        changed["languages"] = {
+            tag: {
+                name: _walk(name, f"languages.{tag}.{name}", value, change)
+                for name, value in members.items()
+            }
+            for tag, members in fields["languages"].items()
+        }
+    return changed
+
+
+def _walk(field: str, where: str, value: Any, change: Change) -> Any:
+    if isinstance(value, str):
+        return change(field, where, value)
+    if isinstance(value, list):
+        return [_walk(field, f"{where}[{n}]", item, change) for n, item in enumerate(value)]
+    if isinstance(value, dict):
+        return {key: _walk(field, f"{where}.{key}", item, change) for key, item in value.items()}
+    return value
+
+
+def _sample(field: str, _where: str, text: str) -> Any:
+    return text if not ("{{" in text or "{%" in text) else _SAMPLES.get(field, "0")
+
+
+def _overlaid(fields: dict[str, Any], beside: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields with those that were given beside, which win in every language."""
+    if "languages" in beside:
+        raise TemplateError(
+            "`languages` is given beside a template",
+            fix="Give fields that are to win in every language, or write the notification in full",
+        )
+    merged = {**fields, **beside}
+    if "user_info" in fields and isinstance(beside.get("user_info"), Mapping):
+        merged["user_info"] = {**fields["user_info"], **beside["user_info"]}
+    for name, other in (("ttl", "expires_at"), ("expires_at", "ttl")):
+        if name in beside and other not in beside:
+            merged.pop(other, None)
+    languages = {tag: dict(members) for tag, members in fields.get("languages", {}).items()}
+    gone = speech.replaced_by(beside)
+    for name in gone - beside.keys():
+        merged.pop(name, None)
+    for members in languages.values():
+        for name in gone & members.keys():
+            del members[name]
+    return {**merged, "languages": languages} if languages else merged
