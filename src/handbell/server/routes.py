@@ -48,6 +48,7 @@ SIGN_IN: Final = Need(kind="sign-in")
 
 _APP: Final = "/v1/apps/{app}"
 _SENT: Final = f"{_APP}/notifications"
+_PAGES: Final = "/console/apps/{app}"
 
 ROUTES: Final[Mapping[tuple[str, str], Need]] = MappingProxyType(
     {
@@ -132,6 +133,13 @@ ROUTES: Final[Mapping[tuple[str, str], Need]] = MappingProxyType(
         ("POST", "/console/apps/{app}/rules"): OPERATOR,
         ("POST", "/console/apps/{app}/proof"): OPERATOR,
         ("POST", "/console/apps/{app}/links"): OPERATOR,
+        ("GET", f"{_PAGES}/compose"): OPERATOR,
+        ("POST", f"{_PAGES}/compose"): OPERATOR,
+        ("POST", f"{_PAGES}/compose/send"): OPERATOR,
+        ("POST", f"{_PAGES}/compose/preview"): OPERATOR,
+        ("GET", f"{_PAGES}/phones"): OPERATOR,
+        ("POST", f"{_PAGES}/phones"): OPERATOR,
+        ("POST", f"{_PAGES}/phones/open"): OPERATOR,
         ("GET", "/console/{rest:path}"): OPERATOR,
     }
 )

@@ -70,7 +70,7 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.routing import BaseRoute, Route
 
-from . import check_up, keys, nowhere, publishing, rules, sign_in, start
+from . import check_up, compose, keys, nowhere, phones, publishing, rules, sign_in, start
 from .frame import Console
 from .gate import endpoint, require_operator
 
@@ -79,7 +79,7 @@ if TYPE_CHECKING:
 
 __all__ = ["console_routes", "require_operator"]
 
-MODULES: Final = (start, sign_in, publishing, keys, check_up, rules, nowhere)
+MODULES: Final = (start, sign_in, publishing, keys, check_up, rules, compose, phones, nowhere)
 """The page modules; their routes are tried in this order, and ``nowhere`` takes all the rest."""
 
 

@@ -44,6 +44,17 @@ _NUMBERS: Final[Mapping[str, Callable[[str], float]]] = {
     "ttl": int,
     "relevance_score": float,
 }
+_RARE: Final = (
+    *_NUMBERS,
+    "user_info",
+    "sound",
+    "thread_id",
+    "collapse_id",
+    "category",
+    "interruption_level",
+    "target_content_id",
+    "urgency",
+)
 _OPTIONS: Final = ("to", "recipients", "when", "send_at", "zone", "urgency", "once", "replaces")
 _PLAIN: Final = (*_TEXTS, *_NUMBERS, "user_info", "template", *_OPTIONS)
 _FLAG_FIELDS: Final = (*_FLAGS, "is_development")
@@ -112,6 +123,11 @@ class Draft:
         return not any(
             self.values.get(name) for name in (*_TEXTS, *_FLAGS, "user_info", "template")
         )
+
+    @property
+    def has_rare(self) -> bool:
+        """Whether a field is filled that is folded away."""
+        return any(self.values.get(name) for name in (*_RARE, *_FLAG_FIELDS))
 
     @property
     def is_to_everybody(self) -> bool:

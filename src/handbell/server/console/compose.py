@@ -1,0 +1,294 @@
+"""*Compose*: write a notification, see what it comes to, try it on one phone, send it."""
+
+import asyncio
+import hashlib
+import json
+from typing import Any, Final
+from urllib.parse import quote, unquote
+from uuid import uuid4
+
+from starlette.responses import JSONResponse, Response
+
+from handbell._text import count
+from handbell.creation.notification import Notification
+from handbell.creation.recipients import Recipients
+from handbell.delivery.engine import Options
+from handbell.delivery.reports import describe, describe_recipients
+from handbell.errors import HandbellError, IdempotencyError
+
+from .composing import Counts, Look, look
+from .draft import Draft, read_recipients
+from .forms import Faults
+from .frame import Page, Pages
+from .phones import Shelf, shelf
+from .security import protect
+
+REPLACE_SECONDS: Final = 5.0
+"""How long a replacement may take before the page goes on without its end."""
+_TOLD_AT_MOST: Final = 3
+_SECONDS_OF_ADDRESS: Final = 365 * 24 * 3600
+_MEMORY: Final = "compose"
+
+pages = Pages()
+
+
+@pages.get("/console/apps/{app}/compose")
+async def write(page: Page) -> Response:
+    """Show the form, empty or filled with a former notification or with recipients."""
+    draft = await _begun(page)
+    return await _form(page, draft, await _look(page, draft), Faults())
+
+
+@pages.post("/console/apps/{app}/compose")
+async def act(page: Page) -> Response:
+    """Do what the pressed button says: look, write another language, test, or send."""
+    draft = Draft.read(page.form)
+    match page.form.text("do"):
+        case "send":
+            return await _send(page, draft, is_confirmed=False)
+        case "test":
+            return await _test(page, draft)
+        case "language":
+            seen = await _look(page, draft)
+            return await _form(page, draft, seen, Faults(), more_languages=1)
+        case "edit":
+            return await _form(page, draft, await _look(page, draft), Faults())
+        case _:
+            seen = await _look(page, draft)
+            return await _form(page, draft, seen, seen.faults)
+
+
+@pages.post("/console/apps/{app}/compose/send")
+async def send(page: Page) -> Response:
+    """Send what was confirmed."""
+    return await _send(page, Draft.read(page.form), is_confirmed=True)
+
+
+@pages.post("/console/apps/{app}/compose/preview")
+async def preview(page: Page) -> Response:
+    """Return what a draft comes to, for the script that shows it while somebody types."""
+    draft = Draft.read(page.form)
+    seen = await _look(page, draft)
+    return protect(JSONResponse(seen.to_dict(draft)))
+
+
+# What is begun with
+
+
+async def _begun(page: Page) -> Draft:
+    former = page.query("replaces") or page.query("again")
+    zone = (await page.run(page.system.queue.app_rules, page.the_app.id)).time_zone
+    if not former:
+        to = "everybody" if page.query("to") == "everybody" else "people"
+        named = "\n".join(page.request.query_params.getlist("mail")[:100])
+        return Draft(values={"to": to, "recipients": named, "zone": zone})
+    row = await page.run(page.system.ledger.find, page.the_app, former)
+    content, named_before = json.loads(row.content), json.loads(row.recipients)
+    if page.query("replaces"):
+        return Draft.of_notification(content, replaces=former, zone=zone)
+    lines = [text for kind in named_before.values() if isinstance(kind, list) for text in kind]
+    to = "everybody" if named_before.get("everybody") else "people"
+    return Draft.of_notification(content, to=to, recipients="\n".join(lines), zone=zone)
+
+
+async def _look(page: Page, draft: Draft, *, is_fresh: bool = False) -> Look:
+    counts = page.console.memory.setdefault(_MEMORY, Counts())
+    # The engine belongs to this event loop; the look itself happens in a thread.
+    assert page.system.engine is not None  # noqa: S101 - it is made by being asked for
+    return await page.run(look, page.system, page.the_app, draft, counts, is_fresh=is_fresh)
+
+
+# Sending
+
+
+async def _send(page: Page, draft: Draft, *, is_confirmed: bool) -> Response:
+    if draft.get("replaces"):
+        return await _replace(page, draft)
+    seen = await _look(page, draft, is_fresh=True)
+    options = draft.options(seen.faults, key=_key(draft))
+    if seen.faults or seen.notification is None or seen.recipients is None or options is None:
+        return await _form(page, draft, seen, seen.faults, status=422)
+    if seen.needs_confirmation and not (is_confirmed and page.form.flag("sure")):
+        return _ask(page, draft, seen, is_missing=is_confirmed)
+    try:
+        accepted, warnings = await page.system.engine.accept(
+            page.the_app, seen.notification, seen.recipients, options
+        )
+    except IdempotencyError:
+        return await _sent_already(page, draft, seen)
+    except HandbellError as error:
+        return await _form(page, draft, seen, Faults.of(error), status=422)
+    if not accepted.is_former:
+        await _note(page, accepted.id, seen.notification, seen.recipients)
+    told = " ".join(["Accepted.", *warnings[:_TOLD_AT_MOST]])
+    more = len(warnings) - _TOLD_AT_MOST
+    if more > 0:
+        told += f" And {count(more, 'more warning')}."
+    return page.redirect(page.app_url(f"/activity/{accepted.id}"), said=told)
+
+
+def _ask(page: Page, draft: Draft, seen: Look, *, is_missing: bool) -> Response:
+    faults = Faults()
+    if is_missing:
+        faults.add("sure", "It was not sent.", "Tick the box to say that so many are meant.")
+    return page.render(
+        "compose_confirm.html",
+        status=422 if is_missing else 200,
+        faults=faults,
+        draft=draft,
+        seen=seen,
+    )
+
+
+async def _sent_already(page: Page, draft: Draft, seen: Look) -> Response:
+    faults = Faults()
+    faults.add(
+        "",
+        "This form was sent before, and then changed.",
+        "Send once more to send it as another notification.",
+    )
+    return await _form(page, draft.having(once=_fresh()), seen, faults, status=409)
+
+
+async def _test(page: Page, draft: Draft) -> Response:
+    """Send what was written to one address now, and show the form again."""
+    address = page.form.text("test_to")
+    seen = await _look(page, draft)
+    faults = Faults()
+    for name, fault in seen.faults:
+        if name != "recipients":
+            faults.add(name, fault.what, fault.fix)
+    wrong = Faults()
+    to = read_recipients([address] if address else [], wrong)
+    if (unknown := wrong.at("recipients")) is not None:
+        faults.add("test_to", unknown.what, unknown.fix if address else "Name one mail address.")
+    if faults or to is None or seen.notification is None:
+        return await _form(page, draft, seen, faults, status=422, test_to=address)
+    options = Options.read(
+        urgency="urgent",
+        idempotency_key=_test_key(page.form.text("test_once")),
+        is_development=draft.get("is_development") == "1",
+    )
+    try:
+        accepted, warnings = await page.system.engine.accept(
+            page.the_app, seen.notification, to, options
+        )
+    except HandbellError as error:
+        faults.add("test_to", error.what, error.fix)
+        return await _form(page, draft, seen, faults, status=422, test_to=address)
+    if not accepted.is_former:
+        await _note(page, accepted.id, seen.notification, to, "a test ")
+    said = warnings[0] if warnings else f"The test is on its way to {address}."
+    response = await _form(
+        page, draft, seen, Faults(), test_to=address, said=said, is_reached=not warnings
+    )
+    _remember_address(page, response, address)
+    return response
+
+
+async def _replace(page: Page, draft: Draft) -> Response:
+    former = draft.get("replaces")
+    seen = await _look(page, draft)
+    if seen.faults or seen.notification is None:
+        return await _form(page, draft, seen, seen.faults, status=422)
+    await page.run(page.system.ledger.find, page.the_app, former)
+    done: dict[str, Any] = page.console.memory.setdefault("replaced", {})
+    once = draft.get("once")
+    if once in done:
+        return page.redirect(page.app_url(f"/activity/{former}"), said="That was sent already.")
+    task = asyncio.create_task(page.system.engine.replace(page.the_app, former, seen.notification))
+    done[once] = task
+    await asyncio.wait({task}, timeout=REPLACE_SECONDS)
+    if not task.done():
+        await page.note("notification.send", former, "replaced; it goes out")
+        return page.redirect(page.app_url("/activity"), said="The replacement goes out now.")
+    try:
+        sent = task.result()
+    except HandbellError as error:
+        del done[once]
+        return await _form(page, draft, seen, Faults.of(error), status=422)
+    number = sent.notification_id or former
+    await page.note("notification.send", number, f"in place of {former}")
+    return page.redirect(page.app_url(f"/activity/{number}"), said="Replaced.")
+
+
+async def _note(
+    page: Page, number: str, notification: Notification, to: Recipients, kind: str = ""
+) -> None:
+    title = describe(notification.to_dict())
+    who = describe_recipients(to.to_dict())
+    await page.note("notification.send", number, f"{kind}to {who}: {title}".strip())
+
+
+# The form
+
+
+async def _form(
+    page: Page,
+    draft: Draft,
+    seen: Look,
+    faults: Faults,
+    *,
+    status: int = 200,
+    more_languages: int = 0,
+    test_to: str = "",
+    said: str = "",
+    is_reached: bool = True,
+) -> Response:
+    if not draft.get("once"):
+        draft = draft.having(once=_fresh())
+    address = test_to or _known_address(page)
+    phones: Shelf = await page.run(
+        shelf, page.system, page.the_app, wanted=page.query("phone"), mail=address
+    )
+    return page.render(
+        "compose.html",
+        status=status,
+        faults=faults,
+        images=["https:"],
+        draft=draft,
+        seen=seen,
+        more_languages=more_languages,
+        test_to=address or phones.mail,
+        test_once=_fresh(),
+        said=said,
+        is_reached=is_reached,
+        shelf=phones,
+    )
+
+
+def _fresh() -> str:
+    return uuid4().hex
+
+
+def _key(draft: Draft) -> str:
+    """Return what makes two posts of one form one send."""
+    return f"console-{hashlib.sha256(draft.get('once', _fresh()).encode()).hexdigest()[:32]}"
+
+
+def _test_key(once: str) -> str:
+    return f"console-test-{hashlib.sha256((once or _fresh()).encode()).hexdigest()[:32]}"
+
+
+# The address for tests, which this browser remembers for this operator and app
+
+
+def _address_cookie(page: Page) -> str:
+    whose = f"{page.operator.mail} {page.the_app.id}".encode()
+    return f"handbell-test-{hashlib.sha256(whose).hexdigest()[:12]}"
+
+
+def _known_address(page: Page) -> str:
+    return unquote(page.request.cookies.get(_address_cookie(page), ""))[:320]
+
+
+def _remember_address(page: Page, response: Response, address: str) -> None:
+    response.set_cookie(
+        _address_cookie(page),
+        quote(address),
+        max_age=_SECONDS_OF_ADDRESS,
+        path="/",
+        secure=page.https,
+        httponly=True,
+        samesite="lax",
+    )

@@ -1,0 +1,145 @@
+"""What *Compose* shows while somebody writes: bytes, languages, and whom it would reach."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from handbell._text import count
+from handbell.apps.app import App
+from handbell.creation.notification import Notification
+from handbell.creation.recipients import Recipients
+from handbell.delivery.audience import Audience, audience_of, count_everybody
+from handbell.delivery.preview import LanguagePreview
+from handbell.errors import NotificationError
+from handbell.system import System
+
+from .draft import Draft, field_of, read_notification
+from .forms import Faults
+
+CONFIRMED_FROM: Final = 100
+"""From so many devices on, a send to named people is confirmed like one to everybody."""
+SHOWN_LEFT_OUT: Final = 20
+KEPT_SECONDS: Final = 15.0
+"""For how long the count of everybody is taken as right while somebody types."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """A draft as far as it can be read: the notification, whom it reaches, and what is wrong.
+
+    ``wordings`` are the notification in each of its languages, its own text first.
+    """
+
+    faults: Faults
+    notification: Notification | None = None
+    recipients: Recipients | None = None
+    wordings: tuple[LanguagePreview, ...] = ()
+    audience: Audience | None = None
+
+    @property
+    def own(self) -> LanguagePreview | None:
+        """The notification's own text as it is sent, where it can be."""
+        return self.wordings[0] if self.wordings else None
+
+    @property
+    def reaches(self) -> str:
+        """Whom it reaches, in a sentence."""
+        return "" if self.audience is None else tell(self.audience)
+
+    @property
+    def needs_confirmation(self) -> bool:
+        """Whether so many are reached that somebody has to say yes once more."""
+        is_everybody = self.recipients is not None and self.recipients.everybody
+        devices = 0 if self.audience is None else self.audience.devices
+        return is_everybody or devices >= CONFIRMED_FROM
+
+    def to_dict(self, draft: Draft) -> dict[str, Any]:
+        """Return what the page's script shows; what is not written yet is no fault."""
+        own = self.own
+        return {
+            "faults": {
+                name: f"{fault.what} {fault.fix}".strip()
+                for name, fault in self.faults
+                if not (draft.is_empty or (name == "recipients" and not draft.get(name)))
+            },
+            "size": 0 if own is None else own.size,
+            "limit": 0 if own is None else own.limit,
+            "payload": "" if own is None else own.payload,
+            "shown": {} if own is None else _texts(own.notification),
+            "languages": [
+                {
+                    "language": one.language,
+                    "size": one.size,
+                    "limit": one.limit,
+                    "cuts": list(one.cuts),
+                }
+                for one in self.wordings
+            ],
+            "cuts": [] if own is None else list(own.cuts),
+            "reaches": self.reaches,
+            "left_out": [] if self.audience is None else self.audience.left_out[:SHOWN_LEFT_OUT],
+        }
+
+
+@dataclass(slots=True)
+class Counts:
+    """How many everybody are, by app, counted anew after some seconds."""
+
+    found: dict[str, tuple[float, Audience]] = field(default_factory=dict)
+
+    def everybody(self, system: System, app: App, *, is_fresh: bool) -> Audience:
+        """Return the audience of a send to everybody."""
+        now = time.monotonic()
+        known = self.found.get(app.id)
+        if known is not None and not is_fresh and now - known[0] < KEPT_SECONDS:
+            return known[1]
+        audience = count_everybody(system.database, app)
+        self.found[app.id] = (now, audience)
+        return audience
+
+
+def look(system: System, app: App, draft: Draft, counts: Counts, *, is_fresh: bool = False) -> Look:
+    """Return what a draft comes to. Blocks; ``is_fresh`` counts everybody anew."""
+    faults = Faults()
+    notification = read_notification(draft.content(faults), faults)
+    wordings: tuple[LanguagePreview, ...] = ()
+    if notification is not None:
+        wordings = tuple(system.preview_languages(app, notification))
+        for wording in wordings:
+            if wording.problem:
+                name = "body" if wording.size else field_of(NotificationError(wording.problem))
+                faults.add(name, wording.problem)
+    recipients = None if draft.get("replaces") else draft.people(faults)
+    audience = None
+    if recipients is not None and recipients.everybody:
+        audience = counts.everybody(system, app, is_fresh=is_fresh)
+    elif recipients is not None:
+        audience = audience_of(system.engine.plan(app, recipients))
+    return Look(
+        faults=faults,
+        notification=notification,
+        recipients=recipients,
+        wordings=wordings,
+        audience=audience,
+    )
+
+
+def tell(audience: Audience) -> str:
+    """Return in a sentence how many people and devices are reached, and how many people are not."""
+    if not audience.devices:
+        return "Nobody is reached."
+    devices = count(audience.devices, "device")
+    people = count(audience.people, "person", "people")
+    reached = f"{people} on {devices}" if audience.people else devices
+    if not audience.without:
+        return f"Reaches {reached}."
+    if audience.left_out:
+        left_out = count(audience.without, "of those named is", "of those named are")
+        return f"Reaches {reached}; {left_out} left out."
+    without = count(audience.without, "person has", "people have")
+    return f"Reaches {reached}; {without} no device."
+
+
+def _texts(content: Mapping[str, Any]) -> dict[str, str]:
+    return {name: str(content.get(name) or "") for name in ("title", "subtitle", "body")}

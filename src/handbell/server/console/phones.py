@@ -1,0 +1,127 @@
+"""The virtual phone beside a page: what it shows, making one, and opening a card on it."""
+
+import hashlib
+from dataclasses import dataclass
+
+from starlette.responses import Response
+
+from handbell.apps.app import App
+from handbell.creation.recipients import Recipients
+from handbell.errors import HandbellError, RecipientsError, TwinError
+from handbell.rehearsal import SAMPLE_MAIL, make_key
+from handbell.system import System
+
+from .frame import Page, Pages
+from .twin_phones import TwinPhones, VirtualPhone
+
+pages = Pages()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shelf:
+    """The virtual phones of an app, and the one that is shown.
+
+    ``is_running`` says whether a twin runs here; ``app`` is the app's row of the path.
+    """
+
+    is_running: bool
+    phones: tuple[VirtualPhone, ...] = ()
+    shown: VirtualPhone | None = None
+    problem: str = ""
+
+    @property
+    def mail(self) -> str:
+        """Whose phone is shown; empty without one."""
+        return "" if self.shown is None else self.shown.mail or ""
+
+
+def shelf(system: System, app: App, *, wanted: str = "", mail: str = "") -> Shelf:
+    """Return the virtual phones of an app: the ``wanted`` one is shown, else that of ``mail``."""
+    twin = TwinPhones(system.twin_folder)
+    if not twin.is_running:
+        return Shelf(is_running=False)
+    try:
+        phones = tuple(twin.phones(app.id))
+    except TwinError as error:
+        return Shelf(is_running=False, problem=str(error))
+    by_id = {phone.id: phone for phone in phones}
+    of_mail = next((phone for phone in phones if mail and phone.mail == mail.casefold()), None)
+    shown = by_id.get(wanted) or of_mail or next(iter(phones), None)
+    return Shelf(is_running=True, phones=phones, shown=shown)
+
+
+@pages.get("/console/apps/{app}/phones")
+async def live(page: Page) -> Response:
+    """Return the phone as it is now, for the script that looks each second."""
+    if not page.is_fragment:
+        return page.redirect(page.app_url("/compose"))
+    return await _fragment(page, page.query("phone"))
+
+
+@pages.post("/console/apps/{app}/phones")
+async def make(page: Page) -> Response:
+    """Make a virtual phone of somebody, and a key for the twin where the app has none."""
+    address = page.form.text("phone_mail") or SAMPLE_MAIL
+    try:
+        (mail,) = Recipients(mails=(address,)).mails
+        phone = await page.run(_make, page.system, page.the_app, mail)
+    except (RecipientsError, TwinError) as error:
+        return page.redirect(_back(page), said=f"{error.what} {error.fix}", kind="bad")
+    if phone.is_keyed:
+        await page.note("credential.add", "a key for the twin alone")
+    return page.redirect(
+        _back(page), said=f"{phone.mail} has a virtual phone. Send something to it."
+    )
+
+
+@pages.post("/console/apps/{app}/phones/open")
+async def open_card(page: Page) -> Response:
+    """Open a card as the phone's owner would."""
+    phone, card = page.form.text("phone"), page.form.text("card")
+    twin = TwinPhones(page.system.twin_folder)
+    try:
+        await page.run(twin.open_card, phone, card)
+    except TwinError as error:
+        if not page.is_fragment:
+            return page.redirect(_back(page), said=str(error), kind="bad")
+    if page.is_fragment:
+        return await _fragment(page, phone)
+    return page.redirect(_back(page), said="Opened.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Made:
+    mail: str
+    is_keyed: bool
+
+
+def _make(system: System, app: App, mail: str) -> _Made:
+    made = TwinPhones(system.twin_folder).make(app.id, mail)
+    try:
+        system.apps.credential_for(app, "twin")
+    except HandbellError:
+        system.apps.add_credential(app, make_key(app.team_id), environment="twin")
+        return _Made(mail=made.mail or mail, is_keyed=True)
+    return _Made(mail=made.mail or mail, is_keyed=False)
+
+
+async def _fragment(page: Page, wanted: str) -> Response:
+    found = await page.run(shelf, page.system, page.the_app, wanted=wanted)
+    return unless_known(page, page.render("virtual_phone.html", shelf=found))
+
+
+def unless_known(page: Page, response: Response) -> Response:
+    """Return the response, or 304 where the page's script has exactly that already."""
+    tag = f'"{hashlib.sha256(bytes(response.body)).hexdigest()[:24]}"'
+    response.headers["etag"] = tag
+    if page.request.headers.get("if-none-match") == tag:
+        return Response(status_code=304, headers={"etag": tag, "cache-control": "no-store"})
+    return response
+
+
+def _back(page: Page) -> str:
+    """Return the page that the form stands on, of the pages that show a phone."""
+    number = page.form.text("notification")
+    if number.isalnum():
+        return page.app_url(f"/activity/{number}")
+    return page.app_url("/compose")
