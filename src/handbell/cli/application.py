@@ -8,6 +8,7 @@ import typer
 from handbell._version import __version__
 
 from . import (
+    api_key,
     app,
     demo,
     doctor,
@@ -15,6 +16,7 @@ from . import (
     key,
     notification,
     send,
+    serve,
     session,
     twin,
     webhook,
@@ -59,6 +61,7 @@ def version(*, as_json: Json = False) -> None:
 
 
 application.command("demo")(demo.demo)
+application.command("serve")(serve.serve)
 application.command("twin")(twin.twin)
 application.command("worker")(worker.worker)
 application.command("send")(send.send)
@@ -67,6 +70,7 @@ application.command("why")(why.why)
 application.add_typer(app.commands, name="app")
 application.add_typer(key.commands, name="key")
 application.add_typer(session.commands, name="session")
+application.add_typer(api_key.commands, name="api-key")
 application.add_typer(webhook.commands, name="webhook")
 application.command("import-4d")(import_4d.import_4d)
 application.command("doctor")(doctor.doctor)

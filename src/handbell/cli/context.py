@@ -1,7 +1,7 @@
 """What every command shares: the home that was named, and the system built on it."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from handbell.settings import Settings
@@ -15,15 +15,18 @@ def use_home(home: Path | None) -> None:
     _home[:] = [] if home is None else [home]
 
 
-def settings() -> "Settings":
-    """Return the settings for this command. Raises SettingsError when one cannot be used."""
+def settings(**options: Any) -> "Settings":
+    """Return the settings for this command, with its own options on top; None is not given.
+
+    Raises SettingsError when one cannot be used.
+    """
     from handbell.settings import Settings  # noqa: PLC0415 - heavy
 
-    return Settings.load(home=_home[0]) if _home else Settings.load()
+    return Settings.load(home=_home[0] if _home else None, **options)
 
 
-def system() -> "System":
+def system(**options: Any) -> "System":
     """Return a system on the settings of this command."""
     from handbell.system import System  # noqa: PLC0415 - heavy
 
-    return System(settings())
+    return System(settings(**options))

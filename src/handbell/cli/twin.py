@@ -2,6 +2,8 @@
 
 import asyncio
 import signal
+from collections.abc import Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +14,10 @@ from handbell.errors import TwinError
 from .context import system
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from handbell.rehearsal import Rehearsal
+    from handbell.system import System
     from handbell.twin.twin import Twin
 
 PAGE_PORT = 8025
@@ -47,6 +52,26 @@ def twin(
 async def _run(
     mails: list[str], ports: tuple[int, int, int], keys: list[Path], team: str | None
 ) -> None:
+    stop = _stop_on_signal()
+    async with beside(system(), mails, ports=ports, keys=keys, team=team) as serving:
+        _announce(serving)
+        await stop.wait()
+        typer.echo("\nThe twin has stopped.")
+
+
+@asynccontextmanager
+async def beside(
+    parts: "System",
+    mails: Sequence[str],
+    *,
+    ports: tuple[int, int, int],
+    keys: Sequence[Path] = (),
+    team: str | None = None,
+) -> "AsyncIterator[Twin]":
+    """Run a twin beside a system while the block runs, with a phone for each mail.
+
+    Raises TwinError where the extra is not installed or a twin runs on this home already.
+    """
     try:
         from handbell.rehearsal import Rehearsal  # noqa: PLC0415 - heavy
         from handbell.twin.address import read_address  # noqa: PLC0415
@@ -56,7 +81,6 @@ async def _run(
             f"The twin needs {error.name}, which is not installed",
             fix="Install it with: pip install 'handbell[twin]'",
         ) from None
-    parts = system()
     parts.settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     running = read_address(parts.twin_folder)
     if running is not None:
@@ -65,7 +89,6 @@ async def _run(
             fix="Use it, stop it, or name another --home",
         )
     page, production, development = ports
-    stop = _stop_on_signal()
     with Rehearsal(parts) as rehearsal:
         serving = Twin(
             parts.twin_folder,
@@ -77,9 +100,7 @@ async def _run(
         _add_keys(serving, keys, team)
         async with serving:
             _populate(serving, rehearsal, mails)
-            _announce(serving)
-            await stop.wait()
-            typer.echo("\nThe twin has stopped.")
+            yield serving
 
 
 def _stop_on_signal() -> asyncio.Event:
@@ -89,7 +110,7 @@ def _stop_on_signal() -> asyncio.Event:
     return stop
 
 
-def _add_keys(serving: "Twin", keys: list[Path], team: str | None) -> None:
+def _add_keys(serving: "Twin", keys: Sequence[Path], team: str | None) -> None:
     from handbell.apps.credentials import read_auth_key  # noqa: PLC0415 - heavy
 
     if keys and team is None:
@@ -99,7 +120,7 @@ def _add_keys(serving: "Twin", keys: list[Path], team: str | None) -> None:
         serving.add_key(key.team_id, key.key_id, key.public_key_pem)
 
 
-def _populate(serving: "Twin", rehearsal: "Rehearsal", mails: list[str]) -> None:
+def _populate(serving: "Twin", rehearsal: "Rehearsal", mails: Sequence[str]) -> None:
     from handbell.rehearsal import SAMPLE_MAIL  # noqa: PLC0415 - heavy
 
     apps = rehearsal.prepare()
@@ -108,7 +129,7 @@ def _populate(serving: "Twin", rehearsal: "Rehearsal", mails: list[str]) -> None
         for known in rehearsal.known_sessions(app):
             serving.add_phone(known.device, mail=known.mail, app=app.id, token=known.token)
     owned = {phone.mail for phone in serving.phones.values()}
-    wanted = mails or ([] if owned else [SAMPLE_MAIL])
+    wanted = list(mails) or ([] if owned else [SAMPLE_MAIL])
     for mail in wanted:
         if mail not in owned:
             serving.add_phone(f"{mail.partition('@')[0]}'s phone", mail=mail, app=apps[0].id)

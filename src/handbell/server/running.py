@@ -159,7 +159,16 @@ def _bad_certificate(certificate: Path, key: Path, error: Exception) -> ServeErr
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without signal handlers of its own: who runs it decides when to stop."""
+    """uvicorn that says when it has started, and leaves the signals to the program around it."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.has_started = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Open the port."""
+        await super().startup(sockets)
+        self.has_started.set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -206,8 +215,7 @@ async def serving(
     running = asyncio.create_task(server.serve(sockets=[bound]))
     looking = asyncio.create_task(look_after(server.server_state.connections))
     try:
-        while not server.started and not running.done():  # noqa: ASYNC110 - it offers no event
-            await asyncio.sleep(0.002)
+        await server.has_started.wait()
         yield
     finally:
         server.should_exit = True

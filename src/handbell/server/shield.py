@@ -29,6 +29,7 @@ _TRANSPORT_SECURITY: Final = "max-age=31536000"
 _INTERNAL: Final = 500
 
 _log = logging.getLogger(__name__)
+_requests = logging.getLogger("handbell.server.requests")
 
 
 class Shield:
@@ -75,6 +76,10 @@ class Shield:
         finally:
             seconds = time.perf_counter() - begun
             self._requests.note(scope["method"], _route(scope), status, seconds)
+            if _requests.isEnabledFor(logging.DEBUG):
+                _requests.debug(
+                    "%s %s %d %.1f ms", scope["method"], _route(scope), status, seconds * 1000
+                )
 
 
 def _route(scope: Scope) -> str:

@@ -1,0 +1,188 @@
+"""``handbell serve``: the HTTP API, the console and the engine in one process, on one port."""
+
+import asyncio
+import logging
+import signal
+import sys
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from handbell.errors import ServeError
+
+from .context import system
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fastapi import FastAPI
+
+    from handbell.server.context import Context
+    from handbell.system import System
+    from handbell.twin.twin import Twin
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_FREE_PORTS: Final = (0, 0, 0)
+
+
+def serve(
+    *,
+    listen: Annotated[
+        str | None,
+        typer.Option(help="Where to listen, host:port.", show_default="127.0.0.1:8710"),
+    ] = None,
+    public_url: Annotated[
+        str | None,
+        typer.Option(help="The address under which others reach it, for links in mails."),
+    ] = None,
+    root_path: Annotated[
+        str | None, typer.Option(help="The path under which a proxy serves it, such as /push.")
+    ] = None,
+    trusted_proxies: Annotated[
+        str | None,
+        typer.Option(help="Addresses and networks of proxies to believe, separated by commas."),
+    ] = None,
+    tls_certificate: Annotated[
+        Path | None, typer.Option(help="PEM file of a certificate, to serve https itself.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM file of the certificate's key.")] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="TOML file of settings.", show_default="handbell.toml in the home"),
+    ] = None,
+    worker: Annotated[
+        bool, typer.Option("--worker/--no-worker", help="Send what is accepted, in this process.")
+    ] = True,
+    console: Annotated[
+        bool, typer.Option("--console/--no-console", help="Show the console for operators.")
+    ] = True,
+    twin: Annotated[
+        bool,
+        typer.Option("--twin", help="Run Apple's twin beside it, to try without an account."),
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Log each request and each delivery that waits.")
+    ] = False,
+) -> None:
+    """Serve the HTTP API and the console, and send what is accepted.
+
+    Each option has a setting of its name (HANDBELL_LISTEN, or listen in the TOML file), which it
+    wins over; docs/settings.md lists them all. The first start prints a link that makes the first
+    operator. SIGTERM or Ctrl-C ends it: what runs is finished, the rest stays for the next start.
+    """
+    from handbell._door import new_loop  # noqa: PLC0415 - heavy
+
+    parts = system(
+        listen=listen,
+        public_url=public_url,
+        root_path=root_path,
+        trusted_proxies=trusted_proxies,
+        tls_certificate=tls_certificate,
+        tls_key=tls_key,
+        config=config,
+    )
+    create = _creator()
+    _set_up_logs(parts, is_verbose=verbose)
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(_run(parts, create, has_worker=worker, has_console=console, has_twin=twin))
+
+
+def _creator() -> "Callable[[Context], FastAPI]":
+    try:
+        from handbell.server.application import create_application  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        raise ServeError(
+            f"The send server needs {error.name}, which is not installed",
+            fix="Install it with: pip install 'handbell[server]'",
+        ) from None
+    return create_application
+
+
+async def _run(
+    parts: "System",
+    create: "Callable[[Context], FastAPI]",
+    *,
+    has_worker: bool,
+    has_console: bool,
+    has_twin: bool,
+) -> None:
+    from handbell.server.running import bind, make_context, serving, url_of  # noqa: PLC0415
+
+    stop = _stop_on_signal()
+    async with AsyncExitStack() as stack:
+        bound = stack.enter_context(bind(parts.settings.listen))
+        stack.push_async_callback(parts.close)
+        await asyncio.to_thread(lambda: parts.database)
+        twin = await stack.enter_async_context(_twin(parts)) if has_twin else None
+        context = make_context(
+            parts,
+            public_url=url_of(bound, parts.settings),
+            has_worker=has_worker,
+            has_console=has_console,
+        )
+        stack.callback(context.pool.shutdown, wait=True, cancel_futures=True)
+        if has_worker:
+            await parts.engine.start()
+        application = create(context)
+        await stack.enter_async_context(serving(application, bound, settings=parts.settings))
+        host, port = bound.getsockname()[:2]
+        typer.echo(f"Listening     {host}:{port}")
+        await _announce(context, twin)
+        await stop.wait()
+        typer.echo("Stopping: what runs is finished first. Ctrl-C again stops at once.")
+    typer.echo("The server has stopped.")
+
+
+def _twin(parts: "System") -> Any:
+    from .twin import beside  # noqa: PLC0415 - an extra
+
+    return beside(parts, (), ports=_FREE_PORTS)
+
+
+async def _announce(context: "Context", twin: "Twin | None") -> None:
+    url = context.public_url
+    typer.echo(f"API           {url}/docs")
+    if context.has_console:
+        typer.echo(f"Console       {url}/console")
+    if twin is not None:
+        typer.echo(f"Phones        {twin.page_url}")
+    if not context.has_worker:
+        typer.echo("Sending       by another process: handbell worker")
+    if context.has_console and not await context.run(context.system.operators.list):
+        secret = await context.run(context.system.operators.invite)
+        typer.echo("")
+        typer.echo(
+            "There is no operator yet. This link makes the first one, once, within 24 hours:"
+        )
+        typer.echo(f"{url}/console/invitation/{secret}")
+    typer.echo("Ctrl-C stops it.")
+    sys.stdout.flush()
+
+
+def _stop_on_signal() -> asyncio.Event:
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+
+    def end() -> None:
+        stop.set()
+        for each in _SIGNALS:
+            # The next one has its usual effect, for whoever cannot wait.
+            loop.remove_signal_handler(each)
+
+    for each in _SIGNALS:
+        loop.add_signal_handler(each, end)
+    return stop
+
+
+def _set_up_logs(parts: "System", *, is_verbose: bool) -> None:
+    from handbell.delivery.logs import Logs  # noqa: PLC0415 - an extra
+
+    parts.hooks.add(Logs(level="debug" if is_verbose else "info"))
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    # What hostile clients send is counted, and fills no log.
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+    if is_verbose:
+        logging.getLogger("handbell.server.requests").setLevel(logging.DEBUG)
