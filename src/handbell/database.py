@@ -49,6 +49,7 @@ class Database:
         # Waiting threads are woken in turn here, where SQLite would let them poll for its lock.
         self._turn = threading.Lock()
         self._engine = _engine(self._url, wait)
+        self._writing = self._engine.execution_options(**{_WRITES: True})
 
     def __repr__(self) -> str:
         return f"Database({self.name!r})"
@@ -100,8 +101,7 @@ class Database:
         if not self._turn.acquire(timeout=self._wait):
             raise self._locked()
         try:
-            options = self._engine.execution_options(**{_WRITES: True})
-            with self._explained(), options.begin() as connection:
+            with self._explained(), self._writing.begin() as connection:
                 yield connection
         finally:
             self._turn.release()

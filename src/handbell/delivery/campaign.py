@@ -10,7 +10,8 @@ from handbell.gateways.gateway import Message
 
 from .accepting import Order
 from .lane import Lane
-from .timing import SendAt, disturbs, due_at, read_send_at
+from .rules import AppRules
+from .timing import LocalTime, SendAt, disturbs, due_at, read_send_at
 
 
 @dataclass(slots=True, kw_only=True)
@@ -96,6 +97,16 @@ class Campaign:
         if self.send_at is None:
             return self.created_at
         return max(self.created_at, due_at(self.send_at, zone, self.lane.rules.time_zone))
+
+    def needs(self, rules: AppRules) -> frozenset[str]:
+        """Return the columns of a session, beside its token, that its deliveries go by."""
+        needs = {
+            "user_id": self.is_loud and rules.cap is not None,
+            "time_zone": isinstance(self.send_at, LocalTime)
+            or (self.is_loud and rules.quiet is not None),
+            "locale": self.languages is not None,
+        }
+        return frozenset(name for name, is_needed in needs.items() if is_needed)
 
     def is_expired(self, now: float) -> bool:
         """Return whether its time is over; now or never is the first attempt's own business."""

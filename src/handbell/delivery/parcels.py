@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from .campaign import Campaign
 from .lane import Lane
 from .outcome import Tried
-from .queue import Due, Listener, Shard
+from .pages import Listener, Shard
+from .queue import Due
 
 Item = Due | Listener
 """A delivery that is to be sent: a row that is due, or a session of a broadcast's page."""

@@ -20,7 +20,6 @@ from typing import Any, Final, NamedTuple, TypeVar
 from sqlalchemy import (
     Connection,
     Row,
-    Select,
     and_,
     bindparam,
     case,
@@ -49,6 +48,7 @@ from handbell.tables import (
 )
 
 from .delivery import GatewayName
+from .pages import Also, Listener, Shard, got, read_page
 from .rules import AppRules, Stop
 from .tallies import add_batch
 
@@ -90,38 +90,6 @@ class Due(NamedTuple):
     time_zone: str | None
     status: str | None = None
     locale: str | None = None
-
-
-class Listener(NamedTuple):
-    """One session of a broadcast's page; its first attempt, unless the shard was resumed.
-
-    ``locale`` is read where there is more than one language.
-    """
-
-    number: int
-    token: str
-    environment: str
-    user_id: int
-    time_zone: str | None
-    is_repeat: bool
-    gateway: GatewayName = "apns"
-    attempts: int = 0
-    mail: str | None = None
-    locale: str | None = None
-
-
-@dataclass(slots=True, kw_only=True)
-class Shard:
-    """A range of a broadcast that a worker has taken. ``position`` is how far it was handed out."""
-
-    id: int
-    notification: int
-    app_row: int
-    source: int | None
-    urgency: int
-    position: int
-    last: int
-    is_resumed: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -371,70 +339,12 @@ class Queue:
         shard: Shard,
         limit: int,
         *,
+        also: Also = frozenset(),
         is_development: bool = False,
-        with_locales: bool = False,
     ) -> list[Listener]:
-        """Return the next sessions of a shard, in the order of their ids; empty at its end.
-
-        ``is_development`` makes sessions that were never reached start in that environment.
-        Locales cost a column of each row, so they are read only ``with_locales``.
-        """
-        environment: Any = sessions.c.environment
-        if is_development:
-            is_new = sessions.c.accepted_at.is_(None) & (environment == "production")
-            environment = case((is_new, "development"), else_=environment)
-        statement = (
-            select(
-                sessions.c.id,
-                sessions.c.token,
-                environment.label("environment"),
-                sessions.c.user_id,
-                sessions.c.time_zone,
-            )
-            .where(
-                sessions.c.app_id == shard.app_row,
-                sessions.c.status == "active",
-                sessions.c.id > shard.position,
-                sessions.c.id <= shard.last,
-            )
-            .order_by(sessions.c.id)
-            .limit(limit)
-        )
-        if shard.source is not None:
-            statement = statement.where(_got(shard.source))
-        if shard.is_resumed:
-            statement = statement.where(
-                ~exists().where(
-                    deliveries.c.notification_id == shard.notification,
-                    deliveries.c.number == sessions.c.id,
-                )
-            )
-        is_repeat = shard.is_resumed
-        if with_locales:
-            return [
-                Listener(number, token, environment, user_id, time_zone, is_repeat, locale=locale)
-                for number, token, environment, user_id, time_zone, locale in self._rows(
-                    statement.add_columns(sessions.c.locale)
-                )
-            ]
-        return [
-            Listener(number, token, environment, user_id, time_zone, is_repeat)
-            for number, token, environment, user_id, time_zone in self._rows(statement)
-        ]
-
-    def _rows(self, statement: Select[Any]) -> Sequence[Sequence[Any]]:
-        """Return the rows of a long statement, with as few turns of the interpreter as can be.
-
-        SQLite gives up the interpreter for each row that it steps to, and the event loop is busy
-        with it: as one JSON text a page is a single step.
-        """
+        """Return the next sessions of a shard; see :func:`~handbell.delivery.pages.read_page`."""
         with self._database.read() as connection:
-            if not self._is_sqlite:
-                return connection.execute(statement).all()
-            row = func.json_array(*statement.subquery().c)
-            text: str = connection.execute(select(func.json_group_array(row))).scalar_one()
-        rows: list[list[Any]] = json.loads(text)
-        return rows
+            return read_page(connection, shard, limit, also=also, is_development=is_development)
 
     def is_settled(self, notification: int) -> bool:
         """Return whether everybody was come to: each delivery has ended, or waits for its time."""
@@ -593,9 +503,7 @@ class Queue:
             add_batch(connection, batch, self._milliseconds())
             self._change_sessions(connection, batch)
             for shard, position in batch.positions.items():
-                connection.execute(
-                    update(shards).where(shards.c.id == shard).values(position=position)
-                )
+                connection.execute(_MOVE_SHARD, {"shard": shard, "to": position})
             for shard, due_at in batch.resting_shards.items():
                 rest = update(shards).where(shards.c.id == shard)
                 connection.execute(rest.values(due_at=due_at, worker_id=None))
@@ -710,6 +618,10 @@ _DUE: Final = (
 )
 
 
+_MOVE_SHARD: Final = (
+    update(shards).where(shards.c.id == bindparam("shard")).values(position=bindparam("to"))
+)
+
 SHARDS: Final = (
     select(shards, apps.c.id.label("app_row"))
     .join_from(shards, notifications, shards.c.notification_id == notifications.c.id)
@@ -737,18 +649,8 @@ def count_uncome(connection: Connection, shard: Row[Any]) -> int:
         ),
     )
     if shard.source_id is not None:
-        statement = statement.where(_got(shard.source_id))
+        statement = statement.where(got(shard.source_id))
     return connection.scalar(statement) or 0
-
-
-def _got(notification: int) -> Any:
-    """Return the condition that a session was sent a notification."""
-    former = deliveries.alias()
-    return exists().where(
-        former.c.notification_id == notification,
-        former.c.number == sessions.c.id,
-        former.c.state == "sent",
-    )
 
 
 def session_id(number: int) -> int | None:

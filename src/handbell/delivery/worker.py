@@ -21,20 +21,20 @@ from handbell.errors import HandbellError, StorageError
 from .campaign import Campaign
 from .events import Hooks
 from .lane import FIRST_BATCH, Lane
+from .pages import Listener
 from .parcels import Broadcast, Item, Page
 from .queue import (
     LEASE_SECONDS,
     NORMAL,
     Due,
     Ending,
-    Listener,
     Queue,
 )
 from .releases import Releases
-from .rules import Stop
+from .rules import AppRules, Stop
 from .sending import WITHOUT_SESSION, FindGateway, Sender
 from .settlement import Settlement
-from .timing import held_until
+from .timing import Cap, held_until
 
 PAGE: Final = 2000
 """How many deliveries are taken from the database at a time."""
@@ -319,15 +319,18 @@ class Worker:
             lane.forgo_probe()
             broadcast.ready_at = now + wait
             return
-        read = partial(
-            self.queue.page,
-            is_development=campaign.is_development,
-            with_locales=campaign.languages is not None,
-        )
         reading = self.releases.begin()
         try:
+            rules = lane.rules
+            read = partial(
+                self.queue.page,
+                also=campaign.needs(rules),
+                is_development=campaign.is_development,
+            )
             listeners = await self.read(read, shard, most)
-            self._begin_page(broadcast, campaign, listeners, reading, is_last=len(listeners) < most)
+            self._begin_page(
+                broadcast, campaign, listeners, rules, reading, is_last=len(listeners) < most
+            )
         finally:
             self.releases.end(reading)
 
@@ -336,6 +339,7 @@ class Worker:
         broadcast: Broadcast,
         campaign: Campaign,
         listeners: Sequence[Listener],
+        rules: AppRules,
         reading: int,
         *,
         is_last: bool,
@@ -349,7 +353,8 @@ class Worker:
         if listeners:
             self.in_flight += len(listeners)
             lane.out += len(listeners)
-            self._spawn(self._send_page(campaign, listeners, page, self.releases.join(reading)))
+            reading = self.releases.join(reading)
+            self._spawn(self._send_page(campaign, listeners, page, rules, reading))
         else:
             lane.forgo_probe()
 
@@ -414,7 +419,8 @@ class Worker:
             lane = campaign.lane
             lane.out += len(items)
             await self._read_rules(lane)
-            ready = await self._admit(campaign, self._without_session(campaign, items))
+            held = self._without_session(campaign, items)
+            ready = await self._admit(campaign, held, lane.rules)
             await self._send_ready(campaign, ready, reading)
         finally:
             self.releases.end(reading)
@@ -436,10 +442,16 @@ class Worker:
             await self._proof(lane)
 
     async def _send_page(
-        self, campaign: Campaign, listeners: Sequence[Listener], page: Page, reading: int
+        self,
+        campaign: Campaign,
+        listeners: Sequence[Listener],
+        page: Page,
+        rules: AppRules,
+        reading: int,
     ) -> None:
         try:
-            ready = await self._admit(campaign, listeners, page)
+            # By the rules for which it was read: others may need a column that was left out.
+            ready = await self._admit(campaign, listeners, rules, page)
             if ready:
                 await self._sender.send(campaign, ready, page, self.releases.join(reading))
             else:
@@ -450,11 +462,15 @@ class Worker:
     # What may go now
 
     async def _admit(
-        self, campaign: Campaign, items: Sequence[Item], page: Page | None = None
+        self,
+        campaign: Campaign,
+        items: Sequence[Item],
+        rules: AppRules,
+        page: Page | None = None,
     ) -> list[Any]:
         """Return what may go now; the others get a row that says why not, or until when."""
         try:
-            return await self._sort(campaign, items, page)
+            return await self._sort(campaign, items, rules, page)
         except Exception:  # noqa: BLE001 - nothing may be left without an end
             _log.exception("The rules of %s cannot be followed", campaign.lane.app.id)
             until = self._now() + _DISABLED_SECONDS
@@ -472,9 +488,9 @@ class Worker:
         return [item for item, reason in zip(items, reasons, strict=True) if reason is None]
 
     async def _sort(
-        self, campaign: Campaign, items: Sequence[Item], page: Page | None
+        self, campaign: Campaign, items: Sequence[Item], rules: AppRules, page: Page | None
     ) -> list[Any]:
-        lane, rules, now = campaign.lane, campaign.lane.rules, self._now()
+        now = self._now()
         if not rules.is_enabled:
             self._book.hold_all(campaign, items, "AppDisabled", now + _DISABLED_SECONDS, page)
             return []
@@ -487,38 +503,39 @@ class Worker:
             not campaign.is_loud or (rules.quiet is None and rules.cap is None)
         ):
             return list(items)
-        counts = await self._counts(campaign, items)
+        counts = await self._counts(campaign, items, rules.cap)
         ready = []
-        for item, wait in [(item, self._wait_of(campaign, item, now)) for item in items]:
+        for item, wait in [(item, self._wait_of(campaign, item, rules, now)) for item in items]:
             if wait is not None:
                 self._book.hold(campaign, item, page, *wait)
-            elif self._is_capped(lane, item, counts):
+            elif self._is_capped(rules.cap, item, counts):
                 self._book.end(campaign, item, page, "cancelled", "Capped")
             else:
                 ready.append(item)
         return ready
 
-    async def _counts(self, campaign: Campaign, items: Sequence[Item]) -> dict[int, int]:
-        cap = campaign.lane.rules.cap
+    async def _counts(
+        self, campaign: Campaign, items: Sequence[Item], cap: Cap | None
+    ) -> dict[int, int]:
         if cap is None or not campaign.is_loud:
             return {}
         known = {item.user_id for item in items if item.user_id is not None}
         since = cap.since(self._now())
         return await self.read(self.queue.counts_by_user, known, since, campaign.row)
 
-    def _wait_of(self, campaign: Campaign, item: Item, now: float) -> tuple[str, float] | None:
+    def _wait_of(
+        self, campaign: Campaign, item: Item, rules: AppRules, now: float
+    ) -> tuple[str, float] | None:
         starts_at = campaign.starts_at(item.time_zone)
         if starts_at > now:
             return "Scheduled", starts_at
-        quiet = campaign.lane.rules.quiet
-        if quiet is None or not campaign.is_loud:
+        if rules.quiet is None or not campaign.is_loud:
             return None
-        until = held_until(quiet, item.time_zone, now, campaign.lane.rules.time_zone)
+        until = held_until(rules.quiet, item.time_zone, now, rules.time_zone)
         return None if until is None else ("QuietHours", until)
 
     @staticmethod
-    def _is_capped(lane: Lane, item: Item, counts: dict[int, int]) -> bool:
-        cap = lane.rules.cap
+    def _is_capped(cap: Cap | None, item: Item, counts: dict[int, int]) -> bool:
         if cap is None or item.user_id is None or item.user_id not in counts:
             return False
         return not cap.allows(counts[item.user_id])

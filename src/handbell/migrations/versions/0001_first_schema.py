@@ -214,7 +214,8 @@ def _create_deliveries() -> None:
         sa.Column("displayed_at", sa.BigInteger(), nullable=True),
         sa.Column("opened_at", sa.BigInteger(), nullable=True),
         sa.CheckConstraint(
-            "state IN ('queued', 'sending', 'held', 'sent', 'failed', 'expired', 'cancelled')",
+            "state = 'sent' OR "
+            "state IN ('queued', 'sending', 'held', 'failed', 'expired', 'cancelled')",
             name=op.f("ck_deliveries_state"),
         ),
         sa.ForeignKeyConstraint(
