@@ -140,6 +140,12 @@ ROUTES: Final[Mapping[tuple[str, str], Need]] = MappingProxyType(
         ("GET", f"{_PAGES}/phones"): OPERATOR,
         ("POST", f"{_PAGES}/phones"): OPERATOR,
         ("POST", f"{_PAGES}/phones/open"): OPERATOR,
+        ("GET", "/console/apps/{app}/people"): OPERATOR,
+        ("GET", "/console/apps/{app}/person"): OPERATOR,
+        ("GET", "/console/apps/{app}/person/forget"): OPERATOR,
+        ("POST", "/console/apps/{app}/person/forget"): OPERATOR,
+        ("GET", "/console/apps/{app}/sessions/{session}/{act}"): OPERATOR,
+        ("POST", "/console/apps/{app}/sessions/{session}/{act}"): OPERATOR,
         ("GET", "/console/{rest:path}"): OPERATOR,
     }
 )

@@ -70,7 +70,19 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.routing import BaseRoute, Route
 
-from . import check_up, compose, keys, nowhere, phones, publishing, rules, sign_in, start
+from . import (
+    check_up,
+    compose,
+    keys,
+    nowhere,
+    people,
+    person,
+    phones,
+    publishing,
+    rules,
+    sign_in,
+    start,
+)
 from .frame import Console
 from .gate import endpoint, require_operator
 
@@ -79,7 +91,19 @@ if TYPE_CHECKING:
 
 __all__ = ["console_routes", "require_operator"]
 
-MODULES: Final = (start, sign_in, publishing, keys, check_up, rules, compose, phones, nowhere)
+MODULES: Final = (
+    start,
+    sign_in,
+    publishing,
+    keys,
+    check_up,
+    rules,
+    people,
+    person,
+    compose,
+    phones,
+    nowhere,
+)
 """The page modules; their routes are tried in this order, and ``nowhere`` takes all the rest."""
 
 
