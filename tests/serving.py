@@ -15,6 +15,7 @@ from handbell._door import new_loop
 from handbell.apps.app import App
 from handbell.server.application import create_application
 from handbell.server.context import Context  # noqa: TC001 - an attribute's type
+from handbell.server.links.mail import mailing
 from handbell.server.running import bind, make_context, serving, url_of
 from handbell.server.wire import Bounds
 from handbell.system import System
@@ -78,12 +79,15 @@ class Server:
             if self._with_worker:
                 await self.system.engine.start()
             try:
-                async with serving(
-                    create_application(self.context),
-                    bound,
-                    settings=self.system.settings,
-                    bounds=self._bounds,
-                    grace=1,
+                async with (
+                    mailing(self.context),
+                    serving(
+                        create_application(self.context),
+                        bound,
+                        settings=self.system.settings,
+                        bounds=self._bounds,
+                        grace=1,
+                    ),
                 ):
                     started.set_result(None)
                     await self._stop.wait()

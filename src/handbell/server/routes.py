@@ -84,7 +84,7 @@ ROUTES: Final[Mapping[tuple[str, str], Need]] = MappingProxyType(
         ("POST", f"{_APP}/sessions"): DEVICE,
         ("POST", f"{_APP}/sessions/import"): REGISTER_STREAM,
         ("GET", f"{_APP}/sessions/export"): REGISTER,
-        ("GET", f"{_APP}/sessions/{{session}}"): REGISTER,
+        ("GET", f"{_APP}/sessions/{{session}}"): DEVICE,
         ("PATCH", f"{_APP}/sessions/{{session}}"): DEVICE,
         ("DELETE", f"{_APP}/sessions/{{session}}"): DEVICE,
         ("POST", f"{_APP}/sessions/{{session}}/receipts"): SESSION,

@@ -1,0 +1,225 @@
+"""How a device is registered: by a key, by its own secret, by a token, or by a mailed link."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from starlette.requests import Request
+
+from handbell.apps.app import App
+from handbell.errors import (
+    InvalidRequestError,
+    ProofRequiredError,
+    RegistryError,
+    UnauthorizedError,
+    UnknownSessionError,
+)
+from handbell.registry.registration import Description, Registered, Registration, registered_mail
+from handbell.registry.secret import SESSION_MARK, digest_of, new_secret
+from handbell.registry.session import Session
+from handbell.server.access import Caller, client_of, session_secret
+from handbell.server.context import Context, context_of
+from handbell.server.limits import Limit
+from handbell.server.links.smtp import mail_server
+
+from .session_models import RegistrationIn, session_out
+
+CURRENT: Final = "current"
+"""What a device may call its own session in an address."""
+
+PER_CLIENT: Final = Limit(number=120, seconds=60)
+"""How many registrations with a proof of their own one network address may ask for."""
+WRONG_SECRETS: Final = Limit(number=100, seconds=60)
+"""How many requests with a wrong session secret one network address may make."""
+MAILS_PER_CLIENT: Final = Limit(number=30, seconds=600)
+"""How many links one network address may have mailed."""
+MAILS_PER_ADDRESS: Final = Limit(number=4, seconds=900)
+"""How many links may be mailed to one mail address of an app."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a registration is answered with."""
+
+    status: int
+    body: dict[str, Any]
+
+
+async def register(request: Request, app: App, caller: Caller, body: RegistrationIn) -> Answer:
+    """Register a device in the way that the request has a right to.
+
+    When it is answered as active, nothing of a former user of the device is shown any more.
+    """
+    context = context_of(request)
+    if caller.scopes:
+        return await _by_key(context, app, body)
+    secret = session_secret(request)
+    if secret is not None and body.mail is None and body.identity_token is None:
+        renewed = await renew(request, app, secret, body.about(), body.device_token)
+        return Answer(status=200, body=_told(renewed.session, None))
+    context.limiter.require("registrations", client_of(request), PER_CLIENT)
+    identity = await context.run(context.system.identities.of, app)
+    if identity.proof == "token" and body.identity_token is not None:
+        return await _by_token(context, app, body)
+    if identity.proof == "link" and body.mail is not None and body.identity_token is None:
+        return await _by_link(request, app, body, secret)
+    raise _not_proven(identity.proof, app)
+
+
+async def renew(
+    request: Request, app: App, secret: str, about: dict[str, Any], token: str | None
+) -> Registered:
+    """Refresh the session that a secret speaks for. Raises UnauthorizedError when it is void."""
+    context = context_of(request)
+    described = Description.read(**about)
+    renewed = await context.run(
+        context.system.registry.renew, app, digest_of(secret), described, token=token
+    )
+    if renewed is None:
+        raise _void(request)
+    await release(context, renewed)
+    return renewed
+
+
+async def own_session(request: Request, app: App, named: str) -> Session:
+    """Return the session that the request's secret speaks for, if the path names it.
+
+    Raises UnauthorizedError when the secret is void, and UnknownSessionError when the path names
+    another session.
+    """
+    context = context_of(request)
+    digest = digest_of(session_secret(request) or "")
+    find = context.system.registry.session_by_secret
+    session = await context.run(find, app, digest)
+    if session is None:
+        raise _void(request)
+    if named != CURRENT and await context.run(find, app, digest, session_id(named)) is None:
+        raise unknown_session(named)
+    return session
+
+
+async def release(context: Context, registered: Registered) -> None:
+    """Return when nothing of the sessions that lost their token is on its way any more."""
+    if registered.moved:
+        await context.system.engine.release(registered.moved)
+
+
+def session_id(named: str) -> int:
+    """Return the id of a session in an address. Raises UnknownSessionError for anything else."""
+    if not named.isascii() or not named.isdigit() or len(named) > 18:  # noqa: PLR2004 - 64 bits
+        raise unknown_session(named)
+    return int(named)
+
+
+def unknown_session(named: str) -> UnknownSessionError:
+    """Return the error for a session that is not there, or not the caller's."""
+    return UnknownSessionError(
+        f"There is no session {named[:40]!r} of yours",
+        fix=f"A device names its own session {CURRENT}",
+    )
+
+
+async def _by_key(context: Context, app: App, body: RegistrationIn) -> Answer:
+    if body.identity_token is not None:
+        raise InvalidRequestError(
+            "An API key needs no identity token", fix="Name mail and device_token"
+        )
+    secret = new_secret(SESSION_MARK)
+    registration = _read(context, body, body.mail, secret, status="active")
+    registered = await context.run(context.system.registry.admit, app, registration)
+    await release(context, registered)
+    return Answer(status=201, body=_told(registered.session, secret))
+
+
+async def _by_token(context: Context, app: App, body: RegistrationIn) -> Answer:
+    identities = context.system.identities
+    claims = await context.run(identities.check, app, body.identity_token or "")
+    if body.mail is not None and registered_mail(body.mail) != claims.mail:
+        raise InvalidRequestError(
+            "The identity token names another person than mail", fix="Leave mail out"
+        )
+    secret = new_secret(SESSION_MARK)
+    registration = _read(context, body, claims.mail, secret, status="active")
+    registered = await context.run(
+        context.system.registry.admit,
+        app,
+        registration,
+        first=lambda connection: identities.use(connection, app, claims),
+    )
+    await release(context, registered)
+    return Answer(status=201, body=_told(registered.session, secret))
+
+
+async def _by_link(request: Request, app: App, body: RegistrationIn, known: str | None) -> Answer:
+    """Answer all the same, and after the same work, whether the address is known or not."""
+    context = context_of(request)
+    mail_server(context.settings)
+    secret = new_secret(SESSION_MARK)
+    registration = _read(context, body, body.mail, secret, status="pending")
+    limiter = context.limiter
+    limiter.require("mails-by-client", client_of(request), MAILS_PER_CLIENT)
+    limiter.require("mails", digest_of(f"{app.id} {registration.mail}"), MAILS_PER_ADDRESS)
+    proofs = context.system.proofs
+    if known is not None:
+        session = await context.run(
+            context.system.registry.session_by_secret, app, digest_of(known)
+        )
+        if session is not None and session.mail == registration.mail:
+            return await _once_more(request, app, body, known)
+    session = await context.run(proofs.ask, app, registration)
+    context.link_asked.set()
+    return Answer(status=202, body=_told(session, secret))
+
+
+async def _once_more(request: Request, app: App, body: RegistrationIn, secret: str) -> Answer:
+    """Mail another link to a device that waits for one; refresh it where it is proven."""
+    context = context_of(request)
+    renewed = await renew(request, app, secret, body.about(), body.device_token)
+    if renewed.session.status != "pending":
+        return Answer(status=200, body=_told(renewed.session, None))
+    await context.run(context.system.proofs.ask_again, app, digest_of(secret))
+    context.link_asked.set()
+    return Answer(status=202, body=_told(renewed.session, None))
+
+
+def _read(
+    context: Context, body: RegistrationIn, mail: str | None, secret: str, *, status: str
+) -> Registration:
+    if mail is None or body.device_token is None:
+        missing = "mail" if mail is None else "device_token"
+        raise InvalidRequestError(f"The member {missing} is missing", fix="Name it")
+    return Registration.read(
+        mail,
+        body.device_token,
+        status=status,
+        at=int(context.system.now() * 1000),
+        secret_digest=digest_of(secret),
+        **body.about(),
+    )
+
+
+def _told(session: Session, secret: str | None) -> dict[str, Any]:
+    # Of a pending session only what whoever asked has said: else known people could be found out.
+    is_proven = session.status != "pending"
+    return {
+        "id": session.id,
+        "status": session.status,
+        "secret": secret,
+        "session": session_out(session) if is_proven else None,
+    }
+
+
+def _not_proven(proof: str, app: App) -> RegistryError:
+    fixes = {
+        "key": "Let the app's back end register it with an API key of the scope register; or set "
+        f"another proof: handbell app set {app.id} --proof link",
+        "link": "Name mail and device_token: a link is mailed that proves it",
+        "token": "Send an identity_token that the app's back end has signed for this person",
+    }
+    return ProofRequiredError("Nothing proves whose device this is", fix=fixes[proof])
+
+
+def _void(request: Request) -> UnauthorizedError:
+    context_of(request).limiter.require("secrets", client_of(request), WRONG_SECRETS)
+    return UnauthorizedError(
+        "The session secret is not known, or its session is over", fix="Register the device again"
+    )

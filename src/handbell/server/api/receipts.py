@@ -1,0 +1,104 @@
+"""Receipts: what a device says of the notifications that it got."""
+
+import asyncio
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from handbell.apps.app import App
+from handbell.delivery.receipts import Receipt
+from handbell.errors import NotFoundError
+from handbell.server.access import AppDep
+from handbell.server.context import Context, context_of
+from handbell.server.problems import responses
+
+from . import devices
+from .sessions import SessionPath
+
+router = APIRouter(prefix="/v1/apps/{app}/sessions/{session}", tags=["sessions"])
+
+MOST_RECEIPTS: Final = 100
+
+_PAUSES: Final = (0.1, 0.3, 0.6)
+_APNS_ID: Final = "7c5e8f0a-1b2c-8d3e-8000-000000000007"
+
+
+class ReceiptIn(BaseModel):
+    """One report; the notification is named by one of its two ids."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"notification_id": "7c5e8f0a1b2cd3e", "event": "opened"}]},
+    )
+
+    event: Literal["displayed", "opened"]
+    apns_id: str | None = Field(default=None, max_length=100, examples=[_APNS_ID])
+    notification_id: str | None = Field(
+        default=None,
+        max_length=100,
+        description="What the payload carries as handbell",
+        examples=["7c5e8f0a1b2cd3e"],
+    )
+    at: AwareDatetime | None = Field(default=None, description="When; without it: now")
+
+
+class ReceiptsOut(BaseModel):
+    """For each report of a list whether the session got that notification."""
+
+    noted: list[bool]
+
+
+@router.post(
+    "/receipts",
+    operation_id="reportReceipts",
+    summary="Report what was displayed or opened",
+    response_model=ReceiptsOut,
+    responses={
+        204: {"description": "Noted; the answer to a single report"},
+        **responses(400, 401, 403, 404, 409, 413, 422, 429, 503),
+    },
+)
+async def report(
+    request: Request,
+    app: AppDep,
+    session: SessionPath,
+    body: ReceiptIn | Annotated[list[ReceiptIn], Field(min_length=1, max_length=MOST_RECEIPTS)],
+) -> Response:
+    """Note a report, or a list of them; only the session that got a notification may report on it.
+
+    A repeat changes nothing: the first report of an event counts. `opened` says `displayed` too.
+    """
+    context = context_of(request)
+    own = await devices.own_session(request, app, session)
+    said = body if isinstance(body, list) else [body]
+    noted = await _note(context, app, own.id, [_read(one) for one in said])
+    if isinstance(body, list):
+        return JSONResponse({"noted": noted})
+    if not noted[0]:
+        raise NotFoundError(
+            "This session has no such notification", fix="Report on what this device got"
+        )
+    return Response(status_code=204)
+
+
+async def _note(context: Context, app: App, session: int, receipts: list[Receipt]) -> list[bool]:
+    """Write receipts; a phone can be faster than the ledger, so what is missing is tried again."""
+    book = context.system.receipts
+    noted = await context.run(book.note, app, session, receipts)
+    for pause in _PAUSES:
+        missing = [one for one, is_noted in zip(receipts, noted, strict=True) if not is_noted]
+        if not missing or not await context.run(book.may_follow, app, session, missing):
+            break
+        await asyncio.sleep(pause)
+        noted = await context.run(book.note, app, session, receipts)
+    return noted
+
+
+def _read(said: ReceiptIn) -> Receipt:
+    named: dict[str, Any] = {"apns_id": said.apns_id, "notification_id": said.notification_id}
+    at = None if said.at is None else int(said.at.timestamp() * 1000)
+    return Receipt.read(event=said.event, at=at, **named)

@@ -1,0 +1,168 @@
+"""What is read and told of users and sessions."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from handbell.registry.listing import ListedUser
+from handbell.registry.session import Environment, Platform, Session
+from handbell.server.pages import instant
+
+_TOKEN = "0f744707bebcf74f9b7c25d48e3358945f6aa01da5ddb387462c7eaf61bb78ad"  # noqa: S105 - an example
+
+SessionStatus = Literal["pending", "active", "quarantined", "closed"]
+Label = Annotated[str | None, Field(max_length=512)]
+Token = Annotated[
+    str, Field(min_length=8, max_length=512, description="In hex digits", examples=[_TOKEN])
+]
+
+
+class AboutDevice(BaseModel):
+    """What a device says of itself; what it leaves out stays as it was."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    platform: Platform | None = Field(default=None, description="Without it: ios, for a new one")
+    environment: Environment | None = Field(
+        default=None,
+        description="Where the token lives; development is Apple's sandbox. Without it: production",
+    )
+    locale: Label = Field(default=None, examples=["fr-CH"])
+    time_zone: str | None = Field(default=None, max_length=100, examples=["Europe/Zurich"])
+    device: Label = Field(default=None, examples=["iPhone17,3"])
+    app_version: Label = Field(default=None, examples=["2.1"])
+    os_version: Label = Field(default=None, examples=["18.2.0"])
+
+    def about(self) -> dict[str, Any]:
+        """Return what describes the device, as :class:`Description` reads it."""
+        return {name: getattr(self, name) for name in AboutDevice.model_fields}
+
+
+class RegistrationIn(AboutDevice):
+    """A device and whose it is.
+
+    A device that repeats itself with its session's secret names neither ``mail`` nor
+    ``identity_token``, and ``device_token`` only if it may have changed.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "mail": "test@4d.com",
+                    "device_token": _TOKEN,
+                    "platform": "ios",
+                    "locale": "fr-CH",
+                    "time_zone": "Europe/Zurich",
+                }
+            ]
+        },
+    )
+
+    mail: str | None = Field(default=None, max_length=320, examples=["test@4d.com"])
+    identity_token: str | None = Field(
+        default=None, max_length=4096, description="What the app's back end signed for this person"
+    )
+    device_token: Token | None = None
+    external_id: Label = Field(default=None, description="The session's id in another system")
+
+    def about(self) -> dict[str, Any]:
+        """Return what describes the device, as :class:`Description` reads it."""
+        return {**super().about(), "external_id": self.external_id}
+
+
+class SessionChange(AboutDevice):
+    """What is better known of a session; a member that is not given stays."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"locale": "de-CH", "app_version": "2.2"}]}
+    )
+
+    device_token: Token | None = Field(default=None, description="The device's new token")
+
+
+class SessionOut(BaseModel):
+    """One device of one user."""
+
+    id: int = Field(examples=[7])
+    mail: str | None = Field(examples=["test@4d.com"])
+    device_token: str = Field(examples=[_TOKEN])
+    platform: str = Field(examples=["ios"])
+    environment: Environment
+    status: SessionStatus
+    reason: str | None = Field(description="Why it is closed or quarantined")
+    locale: str | None
+    time_zone: str | None
+    device: str | None
+    app_version: str | None
+    os_version: str | None
+    external_id: str | None
+    created_at: str = Field(description="ISO 8601")
+    registered_at: str = Field(description="When the device last said that it is there; ISO 8601")
+    accepted_at: str | None = Field(description="When Apple last took something for it; ISO 8601")
+    closed_at: str | None = Field(description="ISO 8601")
+
+
+class RegistrationOut(BaseModel):
+    """The answer to a registration.
+
+    While it is pending there is nothing more than this, whoever is known already.
+    """
+
+    id: int = Field(description="The session's id", examples=[7])
+    status: SessionStatus = Field(description="pending: the link that was mailed is not opened yet")
+    secret: str | None = Field(
+        description="By which the device speaks for its session; told this once, null where the "
+        "device has it already",
+        examples=["hbs_2Yd0cVn3mQ8rT5wZ1xKp7LbHs4GfJa9E"],
+    )
+    session: SessionOut | None = Field(description="The session, once it is proven")
+
+
+class UserOut(BaseModel):
+    """A person in one app."""
+
+    mail: str | None = Field(examples=["test@4d.com"])
+    created_at: str = Field(description="ISO 8601")
+    sessions: dict[str, int] = Field(
+        description="How many sessions are in each status that occurs", examples=[{"active": 2}]
+    )
+
+
+class UserDetail(UserOut):
+    """A person in one app, with their newest sessions."""
+
+    devices: list[SessionOut] = Field(description="The newest 100 sessions")
+
+
+def session_out(session: Session) -> dict[str, Any]:
+    """Return what is told of a session; never its secret."""
+    return {
+        "id": session.id,
+        "mail": session.mail,
+        "device_token": session.token,
+        "platform": session.platform,
+        "environment": session.environment,
+        "status": session.status,
+        "reason": session.reason,
+        "locale": session.locale,
+        "time_zone": session.time_zone,
+        "device": session.device,
+        "app_version": session.app_version,
+        "os_version": session.os_version,
+        "external_id": session.external_id,
+        "created_at": instant(session.created_at),
+        "registered_at": instant(session.registered_at),
+        "accepted_at": instant(session.accepted_at),
+        "closed_at": instant(session.closed_at),
+    }
+
+
+def user_out(listed: ListedUser) -> dict[str, Any]:
+    """Return what is told of a user in a list."""
+    return {
+        "mail": listed.user.mail,
+        "created_at": instant(listed.user.created_at),
+        "sessions": listed.sessions,
+    }

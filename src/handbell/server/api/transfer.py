@@ -1,0 +1,234 @@
+"""Moving house: sessions as lines of JSON, in and out."""
+
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Query
+from fastapi.responses import StreamingResponse
+from pydantic import AwareDatetime, ConfigDict, Field, ValidationError
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+from handbell.apps.app import App
+from handbell.errors import HandbellError, MediaTypeError, RequestError
+from handbell.registry.listing import SessionFilter
+from handbell.registry.registration import Registration
+from handbell.server.access import AppDep, CallerDep
+from handbell.server.context import Context, context_of
+from handbell.server.problems import responses
+
+from .lines import Line
+from .session_models import RegistrationIn, SessionStatus, session_out
+from .streaming import MEDIA_TYPE, MEDIA_TYPES, StreamedAnswer
+
+router = APIRouter(prefix="/v1/apps/{app}/sessions", tags=["sessions"])
+
+MOST_REPORTED: Final = 1000
+"""How many bad lines are told one by one; beyond that they are counted.
+
+So much fits into what the network holds: a client that reads after it has sent is not stuck.
+"""
+
+_PAGE: Final = 1000
+_TOLD_LENGTH: Final = 200
+_LINES: Final = {"content": {MEDIA_TYPE: {"schema": {"type": "string"}}}}
+
+
+class ImportLine(RegistrationIn):
+    """One session of an import, as an export writes it; what only an export knows is left aside."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    status: SessionStatus = "active"
+    registered_at: AwareDatetime | None = None
+    mail: str = Field(max_length=320)
+    device_token: str = Field(max_length=512)
+    identity_token: None = None
+
+
+@dataclass(slots=True)
+class _Tally:
+    """How an import goes."""
+
+    lines: int = 0
+    imported: int = 0
+    refused: int = 0
+    problem: HandbellError | None = None
+    told: list[bytes] = field(default_factory=list)
+
+    def refuse(self, number: int, error: HandbellError) -> None:
+        """Count a bad line, and keep what is to be told of it."""
+        self.refused += 1
+        if self.refused <= MOST_REPORTED:
+            detail = error.what[:_TOLD_LENGTH]
+            said = {"line": number, "code": error.code, "detail": detail, "fix": error.fix}
+            self.told.append(to_json(said) + b"\n")
+
+    def take_told(self) -> bytes:
+        """Return what is to be told now."""
+        told, self.told = b"".join(self.told), []
+        return told
+
+    def summary(self) -> bytes:
+        """Return the last line of the report."""
+        said: dict[str, Any] = {
+            "lines": self.lines,
+            "imported": self.imported,
+            "refused": self.refused,
+        }
+        if self.problem is not None:
+            said |= {"code": self.problem.code, "detail": self.problem.what}
+        return to_json({"summary": said}) + b"\n"
+
+
+@router.post(
+    "/import",
+    operation_id="importSessions",
+    summary="Import sessions, one in each line",
+    openapi_extra={
+        "requestBody": {"required": True, "content": _LINES["content"]},
+    },
+    responses={
+        200: {"description": "A line for each bad line, and a summary at the end", **_LINES},
+        **responses(401, 403, 404, 409, 415),
+    },
+    response_class=Response,
+)
+async def import_sessions(request: Request, app: AppDep, caller: CallerDep) -> Response:
+    """Take sessions as an export writes them: each line a JSON object with `mail` and
+    `device_token`, and whatever a registration may have besides.
+
+    Sent as `application/x-ndjson`, of any length. A bad line is reported and the rest goes on;
+    only the first 1000 bad lines are told one by one. The last line is a summary. A repeat changes
+    nothing but the times. Devices get their secrets when they register again.
+    """  # noqa: D205 - it is shown as text of two lines
+    context = context_of(request)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind not in MEDIA_TYPES:
+        raise MediaTypeError(
+            "The body is not a stream of lines", fix=f"Send it as Content-Type: {MEDIA_TYPE}"
+        )
+    tally = _Tally()
+
+    async def step(lines: Sequence[Line]) -> Awaitable[bytes]:
+        return _take(context, app, lines, tally)
+
+    def closing() -> bytes:
+        return tally.take_told() + tally.summary()
+
+    await context.run(
+        context.system.audit.note, caller.actor, "session.import", "sessions", app=app.id
+    )
+    return StreamedAnswer(step, closing, limit=context.settings.max_body_bytes)
+
+
+@router.get(
+    "/export",
+    operation_id="exportSessions",
+    summary="Export sessions, one in each line",
+    responses={
+        200: {"description": "One session in each line", **_LINES},
+        **responses(401, 403, 404, 409, 422),
+    },
+    response_class=Response,
+)
+async def export_sessions(
+    request: Request,
+    app: AppDep,
+    caller: CallerDep,
+    status: Annotated[
+        SessionStatus | None, Query(description="Without it: all that are not closed")
+    ] = None,
+) -> Response:
+    """Return sessions as an import takes them.
+
+    Device tokens are in it, since moving house needs them: keep it as safe as the database. The
+    secrets of sessions are not; devices get new ones when they register at the new house.
+    """
+    context = context_of(request)
+    await context.run(
+        context.system.audit.note, caller.actor, "session.export", "sessions", app=app.id
+    )
+    statuses = [status] if status else ["active", "quarantined", "pending"]
+    return StreamingResponse(
+        _export(context, app, statuses),
+        media_type=MEDIA_TYPE,
+        headers={"Content-Disposition": 'attachment; filename="sessions.ndjson"'},
+    )
+
+
+async def _export(context: Context, app: App, statuses: Sequence[str]) -> AsyncIterator[bytes]:
+    for status in statuses:
+        before: int | None = None
+        while True:
+            body, before = await context.run(_page, context, app, status, before)
+            if before is None:
+                break
+            yield body
+
+
+def _page(context: Context, app: App, status: str, before: int | None) -> tuple[bytes, int | None]:
+    found = context.system.directory.sessions(
+        app, SessionFilter(status=status), before=before, limit=_PAGE
+    )
+    lines = [to_json(session_out(session)) + b"\n" for session in found]
+    return b"".join(lines), found[-1].id if found else None
+
+
+async def _take(context: Context, app: App, lines: Sequence[Line], tally: _Tally) -> bytes:
+    moved = await context.run(_write, context, app, lines, tally)
+    if moved:
+        await context.system.engine.release(moved)
+    return tally.take_told()
+
+
+def _write(context: Context, app: App, lines: Sequence[Line], tally: _Tally) -> tuple[int, ...]:
+    now = int(context.system.now() * 1000)
+    good: list[Registration] = []
+    for line in lines:
+        tally.lines += 1
+        try:
+            good.append(_read(line, now))
+        except HandbellError as error:
+            tally.refuse(line.number, error)
+    if not good:
+        return ()
+    try:
+        moved = context.system.registry.admit_many(app, good)
+    except HandbellError as error:
+        # The whole batch is undone: the database is full, or the app is gone.
+        tally.refused += len(good)
+        tally.problem = error
+        return ()
+    tally.imported += len(good)
+    return moved
+
+
+def _read(line: Line, now: int) -> Registration:
+    if line.text is None:
+        raise RequestError("The line is too long", fix="Write one session in each line")
+    try:
+        said = ImportLine.model_validate_json(line.text)
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        where = ".".join(str(part) for part in fault["loc"])
+        raise RequestError(
+            f"{where}: {fault['msg']}" if where else str(fault["msg"]),
+            fix="Write each line as an export does",
+        ) from None
+    if said.status == "closed":
+        raise RequestError("The session is closed", fix="Leave closed sessions out")
+    return Registration.read(
+        said.mail,
+        said.device_token,
+        status="pending" if said.status == "pending" else "active",
+        at=_instant(said.registered_at, now),
+        **said.about(),
+    )
+
+
+def _instant(said: datetime | None, now: int) -> int:
+    return now if said is None else max(0, min(now, int(said.timestamp() * 1000)))

@@ -1,0 +1,139 @@
+"""Mails the links that were asked for, in the background and until they are handed in."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import format_datetime, make_msgid
+from typing import Final
+
+from handbell.errors import HandbellError, StorageError
+from handbell.registry.proofs import VALID_SECONDS, Link
+from handbell.server.context import Context
+
+from .smtp import MailServer
+from .templating import render
+
+LONGEST_WAIT: Final = 30.0
+"""Seconds after which the database is asked for links that another process left behind."""
+
+_SHORTEST_WAIT: Final = 0.05
+_FIRST_PAUSE: Final = 2.0
+_LONGEST_PAUSE: Final = 120.0
+_FORGET_SECONDS: Final = 3600.0
+_PERMANENT: Final = range(500, 600)
+
+_log = logging.getLogger(__name__)
+
+
+@contextlib.asynccontextmanager
+async def mailing(context: Context) -> AsyncIterator[None]:
+    """Mail links while the block runs; at once when ``context.link_asked`` is set."""
+    tasks = [asyncio.create_task(_forget_old(context))]
+    server = MailServer.of(context.settings)
+    if server is not None:
+        tasks.append(asyncio.create_task(_mail(context, server)))
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _mail(context: Context, server: MailServer) -> None:
+    proofs = context.system.proofs
+    while True:
+        wait = LONGEST_WAIT
+        try:
+            due = await context.run(proofs.next_due)
+            wait = LONGEST_WAIT if due is None else due - context.system.now()
+            if wait <= 0:
+                links = await context.run(proofs.take_due)
+                await asyncio.gather(*(_send(context, server, link) for link in links))
+                continue
+        except StorageError as error:
+            _log.warning("Links cannot be mailed now: %s", error)
+            wait = _FIRST_PAUSE
+        with contextlib.suppress(TimeoutError):
+            seconds = min(LONGEST_WAIT, max(_SHORTEST_WAIT, wait))
+            await asyncio.wait_for(context.link_asked.wait(), seconds)
+        context.link_asked.clear()
+
+
+async def _send(context: Context, server: MailServer, link: Link) -> None:
+    proofs = context.system.proofs
+    try:
+        await server.send(compose(link, server.sender, context.public_url, context.system.now()))
+    except Exception as error:  # noqa: BLE001 - whatever a mail server may answer
+        if is_permanent(error):
+            # An address that does not exist; whoever asked must not learn of it.
+            _log.info("A link of %s could not be mailed for good: %s", link.app.id, _tell(error))
+            await context.run(proofs.mailed, link)
+            return
+        age = context.system.now() - link.asked_at / 1000
+        pause = min(_LONGEST_PAUSE, max(_FIRST_PAUSE, age))
+        _log.warning(
+            "A link of %s could not be mailed, and is tried again in %.0f s: %s",
+            link.app.id,
+            pause,
+            _tell(error),
+        )
+        await context.run(proofs.postpone, link, pause)
+    else:
+        await context.run(proofs.mailed, link)
+
+
+def is_permanent(error: Exception) -> bool:
+    """Return whether a mail server refused the recipient for good."""
+    from aiosmtplib import SMTPRecipientsRefused  # noqa: PLC0415 - of the extra `server`
+
+    if isinstance(error, ValueError | UnicodeError):
+        return True
+    if not isinstance(error, SMTPRecipientsRefused):
+        return False
+    return all(one.code in _PERMANENT for one in error.recipients)
+
+
+def _tell(error: Exception) -> str:
+    """Return what happened without what the server said, which may name the recipient."""
+    code = getattr(error, "code", None)
+    return type(error).__name__ if code is None else f"{type(error).__name__} {code}"
+
+
+def compose(link: Link, sender: str, public_url: str, now: float) -> EmailMessage:
+    """Return the mail of a link, as text and as HTML. Raises ValueError for a bad address."""
+    values = {
+        "app": link.app.name,
+        "url": f"{public_url}/prove/{link.secret}",
+        "minutes": VALID_SECONDS // 60,
+    }
+    message = EmailMessage(policy=SMTP)
+    message["From"] = Address(display_name=link.app.name, addr_spec=sender)
+    message["To"] = deliverable(link.mail)
+    message["Subject"] = f"Notifications of {link.app.name} on your device"
+    message["Date"] = format_datetime(datetime.fromtimestamp(now, UTC))
+    message["Message-ID"] = make_msgid(domain=sender.rpartition("@")[2])
+    # No out-of-office answer to it.
+    message["Auto-Submitted"] = "auto-generated"
+    message.set_content(render("mail.txt", **values))
+    message.add_alternative(render("mail.html", **values), subtype="html")
+    return message
+
+
+def deliverable(mail: str) -> str:
+    """Return an address as a mail server takes it: the domain in ASCII. Raises ValueError."""
+    local, _, domain = mail.rpartition("@")
+    return f"{local}@{domain if domain.isascii() else domain.encode('idna').decode()}"
+
+
+async def _forget_old(context: Context) -> None:
+    while True:
+        with contextlib.suppress(HandbellError):
+            while await context.run(context.system.proofs.forget_old):
+                pass
+        await asyncio.sleep(_FORGET_SECONDS)

@@ -1,0 +1,93 @@
+"""Universal links: what tells iPhones which app opens them, and a page for those without it.
+
+An app belongs to the host that is its associated domain. While no app has one, every app belongs to
+every host: a server with a single app needs no configuration.
+"""
+
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from handbell.apps.app import App
+from handbell.errors import NotFoundError
+from handbell.registry.identity import Identity
+from handbell.server.context import Context, context_of
+
+from .templating import page
+
+router = APIRouter(include_in_schema=False)
+
+PREFIX: Final = "/mobileapp/$/"
+"""How the path of a universal link begins."""
+
+_CACHE: Final = "public, max-age=300"
+
+ContextDep = Annotated[Context, Depends(context_of)]
+
+
+@router.get("/.well-known/apple-app-site-association")
+@router.get("/apple-app-site-association")
+async def association(request: Request, context: ContextDep) -> Response:
+    """Return which paths of this host open which app, in today's form and the older one."""
+    apps = await context.run(_apps_of, context, request.url.hostname or "")
+    if not apps:
+        raise NotFoundError(
+            "No app belongs to this host",
+            fix="Set its domain: handbell app set APP --associated-domain links.example.com",
+        )
+    return JSONResponse(describe([app for app, _ in apps]), headers={"Cache-Control": _CACHE})
+
+
+@router.get("/mobileapp/{path:path}")
+async def landing(request: Request, context: ContextDep, path: str) -> Response:
+    """Return a page for a phone without the app. It leads to the app's store and nowhere else."""
+    apps = await context.run(_apps_of, context, request.url.hostname or "")
+    named = _named(apps, path)
+    if named is None:
+        return page("landing.html", 404 if not apps else 200, app=None, store_url=None)
+    app, identity = named
+    return page("landing.html", app=app.name, store_url=identity.store_url)
+
+
+def describe(apps: list[App]) -> dict[str, Any]:
+    """Return the association of a host with its apps.
+
+    A single app gets every path below the prefix; of several each gets those with its id.
+    """
+    details = []
+    for app in apps:
+        paths = f"{PREFIX}*" if len(apps) == 1 else f"{PREFIX}{app.id}/*"
+        details.append(
+            {
+                "appID": app.id,
+                "paths": [paths],
+                "appIDs": [app.id],
+                "components": [{"/": paths}],
+            }
+        )
+    return {
+        "applinks": {"apps": [], "details": details},
+        "activitycontinuation": {"apps": [app.id for app in apps]},
+    }
+
+
+def _apps_of(context: Context, host: str) -> list[tuple[App, Identity]]:
+    identities = context.system.identities.all()
+    found = [
+        (app, identities[app.row])
+        for app in context.system.apps.list()
+        if app.row is not None and app.row in identities
+    ]
+    if not any(identity.associated_domain for _, identity in found):
+        return found
+    return [one for one in found if one[1].associated_domain == host.lower()]
+
+
+def _named(apps: list[tuple[App, Identity]], path: str) -> tuple[App, Identity] | None:
+    if len(apps) == 1:
+        return apps[0]
+    parts = path.split("/")
+    app_id = parts[1] if len(parts) > 1 and parts[0] == "$" else ""
+    return next((one for one in apps if one[0].id == app_id), None)
