@@ -11,7 +11,7 @@ from sqlalchemy import Row, delete, insert, select, update
 
 from handbell._text import nearest
 from handbell.creation.notification import Notification
-from handbell.creation.template import Template
+from handbell.creation.template import Template, is_name
 from handbell.database import Database
 from handbell.errors import UnknownAppError, UnknownTemplateError
 from handbell.tables import templates
@@ -39,8 +39,8 @@ class TemplateStore:
         self._database = database
         self._now = now
 
-    def put(self, app: App, template: Template) -> StoredTemplate:
-        """Store a template, in the place of the one of this name if there is one.
+    def put(self, app: App, template: Template) -> tuple[StoredTemplate, bool]:
+        """Store a template, in the place of the one of this name; say whether it is a new name.
 
         Raises UnknownAppError for an app that is not in the registry.
         """
@@ -61,10 +61,13 @@ class TemplateStore:
                         updated_at=now,
                     )
                 )
-            return _stored(connection.execute(select(templates).where(*mine)).one())
+            stored = connection.execute(select(templates).where(*mine)).one()
+        return _stored(stored), not changed.rowcount
 
     def get(self, app: App, name: str) -> StoredTemplate:
         """Return a template. Raises UnknownTemplateError, with the nearest name."""
+        if not is_name(name):
+            raise self._unknown(app, name)
         statement = select(templates).where(templates.c.app_id == app.row, templates.c.name == name)
         with self._database.read() as connection:
             found = connection.execute(statement).one_or_none()
@@ -84,10 +87,11 @@ class TemplateStore:
 
         What was sent with it is in the ledger as it was rendered.
         """
-        statement = delete(templates).where(templates.c.app_id == app.row, templates.c.name == name)
-        with self._database.write() as connection:
-            if connection.execute(statement).rowcount:
-                return
+        if is_name(name):
+            mine = (templates.c.app_id == app.row, templates.c.name == name)
+            with self._database.write() as connection:
+                if connection.execute(delete(templates).where(*mine)).rowcount:
+                    return
         raise self._unknown(app, name)
 
     def render(

@@ -254,8 +254,13 @@ def _members(value: object, name: str | None) -> dict[str, Any]:
     return given
 
 
+def is_name(text: str) -> bool:
+    """Say whether a template may have this name."""
+    return _NAME.fullmatch(text) is not None
+
+
 def _name(value: object) -> str:
-    if not isinstance(value, str) or not _NAME.fullmatch(value):
+    if not isinstance(value, str) or not is_name(value):
         raise TemplateError(
             f"The name of a template is {values.shown(value)}",
             fix="Use small letters, digits, hyphens and underscores, such as `order-shipped`",

@@ -31,7 +31,7 @@ _KINDS: Final[Mapping[str, tuple[type, str]]] = {
     "is_development": (bool, "true or false"),
 }
 
-Render = Callable[[App, Mapping[str, Any]], Mapping[str, Any]]
+Render = Callable[[App, Mapping[str, Any]], Notification]
 """Makes the notification of one that names a template."""
 
 
@@ -101,10 +101,10 @@ class EntryReader:
             written == self._written and repr(written) == self._shown
         ):
             return self._notification
-        content = written
         if self.render is not None and isinstance(written, Mapping) and "template" in written:
-            content = self.render(self.app, written)
-        self._notification = Notification.read(content)
+            self._notification = self.render(self.app, written)
+        else:
+            self._notification = Notification.read(written)
         self._written, self._shown = written, repr(written)
         return self._notification
 

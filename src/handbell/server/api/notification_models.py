@@ -250,6 +250,8 @@ class PreviewAnswer(BaseModel):
     headers: list[tuple[str, str]]
     payload: str
     size: int = Field(description="Bytes of the payload")
+    limit: int = Field(description="Bytes that Apple takes")
+    language: str | None = Field(description="Null for the notification's own text")
 
 
 class StoryAnswer(BaseModel):

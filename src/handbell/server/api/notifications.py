@@ -105,7 +105,7 @@ async def send(
             f"The header Idempotency-Key is empty or over {_LONGEST_KEY} characters",
             fix="Use a UUID, say",
         )
-    reader = EntryReader(app=app, key=idempotency_key)
+    reader = EntryReader(app=app, key=idempotency_key, render=context.system.read_notification)
     kind = request.headers.get("content-type", _JSON).partition(";")[0].strip().lower()
     if kind in MEDIA_TYPES:
         lines = LineSender(context=context, reader=reader, is_brief=prefers_minimal(prefer))
@@ -223,7 +223,7 @@ async def preview(request: Request, app: AppDep) -> Response:
     value = await _object(request, ("notification", "recipients"))
 
     def look() -> list[Any]:
-        content = EntryReader(app=app).notification(value["notification"])
+        content = context.system.read_notification(app, value["notification"])
         return context.system.preview(app, content, read_recipients(value["recipients"]))
 
     return _answer(plain.plain(await context.run(look)))
@@ -325,7 +325,7 @@ async def replace(
     """Send new content under the same collapse id; what of the former is not sent is cancelled."""
     context = context_of(request)
     value = await _object(request, ("notification",))
-    content = await context.run(EntryReader(app=app).notification, value["notification"])
+    content = await context.run(context.system.read_notification, app, value["notification"])
     accepted = await context.system.engine.accept_replacement(app, id, content)
     if (wait := read_wait(prefer)) is not None:
         outcome = await outcome_of(context, accepted, wait)
