@@ -19,6 +19,7 @@ from .shield import Shield
 
 _MODULES: Final = (
     "health",
+    "reference",
     "api.apps",
     "api.credentials",
     "api.webhooks",

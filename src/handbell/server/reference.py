@@ -1,0 +1,328 @@
+"""The API described: an OpenAPI document, and a page of it for people that needs no other host."""
+
+import base64
+import json
+from collections.abc import Iterable, Iterator
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse
+
+from handbell._version import __version__
+
+from .api import notification_models
+from .context import Context, context_of
+from .pages import address_of
+from .problems import MEDIA_TYPE, Problem
+from .routes import ROUTES, Need
+
+router = APIRouter(include_in_schema=False)
+
+_FOLDER: Final = Path(__file__).parent / "templates"
+_METHODS: Final = ("get", "post", "put", "patch", "delete")
+_UNDOCUMENTED: Final = ("HTTPValidationError", "ValidationError")
+_ABOUT: Final = """\
+Push notifications to people, not to tokens.
+
+All bodies are JSON in UTF-8 with members in snake_case; instants are ISO 8601 in UTC. Lists come in
+pages: `next` is the cursor of the following page. Errors are problem details (RFC 9457) whose
+`code` never changes its meaning; `fix` says what to do next. After 429 and 503 wait as long as
+`Retry-After` says.
+"""
+_TAGS: Final = (
+    ("notifications", "Send, follow, take back."),
+    ("templates", "Texts with variables, in several languages."),
+    ("users", "People, known by mail, and why they saw what they saw."),
+    ("sessions", "Devices: register, prove, refresh, log out, report."),
+    ("apps", "What notifications are sent for."),
+    ("credentials", "Keys and certificates for Apple. They go in and never come out."),
+    ("webhooks", "Addresses of your back end that are told what failed."),
+    ("API keys", "Who may use this API."),
+    ("health", "Whether the server lives, is ready, and how it does."),
+)
+_SCHEMES: Final = {
+    "apiKey": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "hbk_...",
+        "description": "An API key. Make one: handbell api-key add NAME --scope send",
+    },
+    "sessionSecret": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "hbs_...",
+        "description": "The secret of a session, with which a device speaks for itself.",
+    },
+}
+
+ContextDep = Annotated[Context, Depends(context_of)]
+
+
+@router.get("/")
+async def root(request: Request, context: ContextDep) -> RedirectResponse:
+    """Lead whoever opens the bare address to the console, or to the reference without one."""
+    return RedirectResponse(address_of(request, "/console" if context.has_console else "/docs"))
+
+
+@router.get("/openapi.json")
+async def openapi(request: Request) -> JSONResponse:
+    """Return the OpenAPI document."""
+    return JSONResponse(document_of(request.app))
+
+
+@router.get("/docs")
+async def docs(request: Request, context: ContextDep) -> HTMLResponse:
+    """Return the document as a page."""
+    style = _style()
+    digest = base64.b64encode(sha256(style.encode()).digest()).decode()
+    page = (
+        _templates()
+        .get_template("reference.html")
+        .render(
+            document=document_of(request.app),
+            groups=list(_groups(document_of(request.app))),
+            style=style,
+            server=context.public_url,
+            openapi=address_of(request, "/openapi.json"),
+        )
+    )
+    policy = (
+        f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'"
+    )
+    return HTMLResponse(page, headers={"Content-Security-Policy": policy})
+
+
+def document_of(application: FastAPI) -> dict[str, Any]:
+    """Return the OpenAPI document of an application, made when first asked for."""
+    if application.openapi_schema is None:
+        application.openapi_schema = _document(application)
+    return application.openapi_schema
+
+
+def _document(application: FastAPI) -> dict[str, Any]:
+    routes = [route for route in application.router.routes if isinstance(route, APIRoute)]
+    document = get_openapi(
+        title="Handbell",
+        version=__version__,
+        summary="Push notifications to people",
+        description=_ABOUT,
+        routes=routes,
+        tags=[{"name": name, "description": about} for name, about in _TAGS],
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        servers=[{"url": application.state.context.public_url}],
+    )
+    components = document.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
+    schemas |= notification_models.components()
+    schemas |= _problem_schemas()
+    for name in _UNDOCUMENTED:
+        schemas.pop(name, None)
+    components["securitySchemes"] = _SCHEMES
+    components["responses"] = {"Problem": _problem("What went wrong, and what to do")}
+    for route in routes:
+        for method in route.methods or ():
+            operation = document["paths"].get(route.path_format, {}).get(method.lower())
+            if operation is not None:
+                _complete(operation, ROUTES[method, route.path])
+                _name_parameters(operation, route.param_convertors)
+    return document
+
+
+def _name_parameters(operation: dict[str, Any], names: Iterable[str]) -> None:
+    """Add the parameters of the path that the guard reads, and no handler names."""
+    parameters = operation.setdefault("parameters", [])
+    known = {one["name"] for one in parameters if one["in"] == "path"}
+    parameters[:0] = [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "description": "The app: its id, or a name or bundle id that means it alone"
+            if name == "app"
+            else "",
+            "schema": {"type": "string", "minLength": 1},
+            **({"example": "TEAM123456.com.sample.myapp"} if name == "app" else {}),
+        }
+        for name in names
+        if name not in known
+    ]
+    if not parameters:
+        del operation["parameters"]
+
+
+def _complete(operation: dict[str, Any], need: Need) -> None:
+    """Add to an operation what its row in the table says, and what any of them may answer."""
+    operation["security"] = _security(need)
+    if need.scope is not None:
+        every = " that serves every app" if need.any_app else ""
+        words = f"Needs an API key{every} with the scope `{need.scope}`"
+        if need.kind == "device":
+            words += ", or the device itself"
+        elif need.kind == "metrics":
+            words += ", except from loopback"
+        operation["description"] = f"{operation.get('description', '')}\n\n{words}.".strip()
+        operation["x-handbell-scope"] = need.scope
+    elif need.kind == "device":
+        operation["description"] = (
+            f"{operation.get('description', '')}\n\nOnly the device itself may do this, with the "
+            "secret of its session."
+        ).strip()
+    answers = operation["responses"]
+    refusal = answers.get("422", {}).get("content", {}).get("application/json", {})
+    if refusal.get("schema", {}).get("$ref", "").endswith("HTTPValidationError"):
+        answers["422"] = _problem("Unprocessable Content")
+    answers["default"] = {"$ref": "#/components/responses/Problem"}
+
+
+def _security(need: Need) -> list[dict[str, list[str]]]:
+    match need.kind:
+        case "key":
+            return [{"apiKey": []}]
+        case "metrics":
+            return [{"apiKey": []}, {}]
+        case "device" if need.scope is None:
+            return [{"sessionSecret": []}]
+        case "device":
+            return [{"apiKey": []}, {"sessionSecret": []}, {}]
+    return []
+
+
+def _problem(description: str) -> dict[str, Any]:
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {"description": description, "content": {MEDIA_TYPE: {"schema": schema}}}
+
+
+def _problem_schemas() -> dict[str, Any]:
+    schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    return {**schema.pop("$defs", {}), "Problem": schema}
+
+
+def _groups(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the operations by tag, in the order of the tags, ready for the page."""
+    listed = [
+        _described(document, path, method, item[method])
+        for path, item in document["paths"].items()
+        for method in _METHODS
+        if method in item
+    ]
+    known = [tag["name"] for tag in document["tags"]]
+    others = sorted({one["tag"] for one in listed} - set(known))
+    about = {tag["name"]: tag["description"] for tag in document["tags"]}
+    for name in (*known, *others):
+        operations = [one for one in listed if one["tag"] == name]
+        if operations:
+            yield {"name": name, "about": about.get(name, ""), "operations": operations}
+
+
+def _described(
+    document: dict[str, Any], path: str, method: str, operation: dict[str, Any]
+) -> dict[str, Any]:
+    body = operation.get("requestBody", {}).get("content", {})
+    answers = [
+        {"status": status, **_followed(document, answer)}
+        for status, answer in operation["responses"].items()
+        if status != "default"
+    ]
+    return {
+        "id": operation.get("operationId", f"{method} {path}"),
+        "tag": (operation.get("tags") or ["other"])[0],
+        "method": method.upper(),
+        "path": path,
+        "summary": operation.get("summary", ""),
+        "about": operation.get("description", "").split("\n\n"),
+        "parameters": [_followed(document, one) for one in operation.get("parameters", [])],
+        "refusals": ", ".join(
+            f"{one['status']} {one.get('description', '')}"
+            for one in answers
+            if not one["status"].startswith("2")
+        ),
+        "bodies": [_shape(document, kind, one["schema"]) for kind, one in body.items()],
+        "answers": [
+            {
+                "status": one["status"],
+                "words": one.get("description", ""),
+                "shapes": [
+                    _shape(document, kind, content.get("schema", {}))
+                    for kind, content in one.get("content", {}).items()
+                    if kind != MEDIA_TYPE
+                ],
+            }
+            for one in answers
+        ],
+    }
+
+
+def _shape(document: dict[str, Any], kind: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a schema as the page shows it: its members with their types, and an example."""
+    choices = [_followed(document, one) for one in schema.get("anyOf", schema.get("oneOf", []))]
+    whole = next((one for one in choices if "properties" in one), _followed(document, schema))
+    example = (whole.get("examples") or [None])[0]
+    needed = whole.get("required", [])
+    return {
+        "kind": kind,
+        "name": whole.get("title", ""),
+        "about": whole.get("description", ""),
+        "type": words_of(document, schema),
+        "members": [
+            {
+                "name": name,
+                "type": words_of(document, member),
+                "about": member.get("description", ""),
+                "is_needed": name in needed,
+            }
+            for name, member in whole.get("properties", {}).items()
+        ],
+        "example": "" if example is None else json.dumps(example, indent=2, ensure_ascii=False),
+    }
+
+
+def _followed(document: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    """Return what a reference leads to."""
+    found = schema
+    while "$ref" in found:
+        place: Any = document
+        for step in found["$ref"].removeprefix("#/").split("/"):
+            place = place[step]
+        found = place
+    return found
+
+
+def words_of(document: dict[str, Any], schema: dict[str, Any]) -> str:
+    """Return the type of a value in words: ``text``, ``list of Session``, ``number or null``."""
+    if "$ref" in schema:
+        return str(_followed(document, schema).get("title", schema["$ref"].rpartition("/")[2]))
+    choices = schema.get("anyOf") or schema.get("oneOf")
+    if choices:
+        return " or ".join(dict.fromkeys(words_of(document, one) for one in choices))
+    if "const" in schema:
+        return json.dumps(schema["const"])
+    if "enum" in schema:
+        return " | ".join(str(one) for one in schema["enum"])
+    kind = schema.get("type", "any")
+    if kind == "array":
+        return f"list of {words_of(document, schema.get('items', {}))}"
+    words = {"string": "text", "integer": "whole number", "boolean": "true or false"}
+    return words.get(kind, str(kind))
+
+
+@cache
+def _style() -> str:
+    return (_FOLDER / "reference.css").read_text(encoding="utf-8")
+
+
+@cache
+def _templates() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
