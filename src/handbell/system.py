@@ -45,7 +45,7 @@ from handbell.gateways.apns.client import ApnsGateway, Endpoint
 from handbell.gateways.apns.protocol import DEVELOPMENT_URL, PRODUCTION_URL
 from handbell.gateways.gateway import Gateway
 from handbell.gateways.simulator import SimulatorGateway
-from handbell.registry.identity import IdentityStore
+from handbell.registry.identity import IdentityStore, check_identity
 from handbell.registry.listing import Directory
 from handbell.registry.proofs import ProofStore
 from handbell.registry.store import Registry
@@ -119,7 +119,7 @@ class System:
     @cached_property
     def identities(self) -> IdentityStore:
         """How each app's devices prove whose they are."""
-        return IdentityStore(self.database, self.vault, now=self.now)
+        return IdentityStore(self.database, self.vault, can_mail=self.can_mail, now=self.now)
 
     @cached_property
     def receipts(self) -> ReceiptBook:
@@ -250,7 +250,10 @@ class System:
         own, *others = self.preview_languages(app, notification)
         language = template.default_language
         # It stands among the others where one of its parents does; it is told once.
-        return [replace(own, language=language), *(one for one in others if one.language != language)]
+        return [
+            replace(own, language=language),
+            *(one for one in others if one.language != language),
+        ]
 
     def preview_languages(self, app: App, notification: Notification) -> list[LanguagePreview]:
         """Return what each language of a notification comes to; see delivery.preview."""
@@ -281,6 +284,11 @@ class System:
         """
         self.apps.set_rules(app, read_rules(rules))
         self._look_again(app, frozenset().union(*(HELD_BY[name] for name in rules)))
+
+    @property
+    def can_mail(self) -> bool:
+        """Whether the settings name a mail server and a sender."""
+        return self.settings.smtp_url is not None and self.settings.mail_from is not None
 
     def switch(self, app: App, is_enabled: bool) -> App:  # noqa: FBT001 - the switch's position
         """Switch an app on or off and return it; what waited goes on within seconds."""
@@ -362,6 +370,7 @@ class System:
         """Return what is right and wrong about an app's configuration; see delivery.doctor."""
         stored = self.apps.credentials(app)
         findings = list(check_credentials(app, stored, now=self.now()))
+        findings += check_identity(self.identities.of(app), can_mail=self.can_mail)
         if not stored:
             return findings
         environments = [name for name in ENVIRONMENTS if _is_served(name, stored)]

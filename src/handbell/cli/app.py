@@ -1,12 +1,14 @@
 """``handbell app``: the apps that may be sent to."""
 
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
 from handbell._text import count, moment, sentence
 from handbell.errors import AppError
 
+from .api_key import ACTOR
 from .context import system
 from .output import Json, local_time, write_json, write_table
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from handbell.system import System
 
 commands = typer.Typer(help="The apps that may be sent to.", no_args_is_help=True)
+
+_MAX_KEY_BYTES: Final = 65_536
 
 Reference = Annotated[str, typer.Argument(metavar="APP", help="App id, name or bundle id.")]
 OptionalReference = Annotated[
@@ -100,6 +104,26 @@ def set_rules(
     on: Annotated[
         bool | None, typer.Option("--on/--off", help="Send for the app, or hold everything.")
     ] = None,
+    proof: Annotated[
+        Literal["key", "link", "token"] | None,
+        typer.Option(
+            help="How a device proves whose it is: by the back end's API key, a mailed link, or a "
+            "token that the back end signed."
+        ),
+    ] = None,
+    identity_key: Annotated[
+        Path | None,
+        typer.Option(
+            help="File with what checks those tokens: a public key on P-256 in PEM (ES256), or a "
+            "secret of 32 bytes or more (HS256)."
+        ),
+    ] = None,
+    associated_domain: Annotated[
+        str | None, typer.Option(help="Whose universal links the app opens: a host; or none.")
+    ] = None,
+    store_url: Annotated[
+        str | None, typer.Option(help="Where to get the app, for phones without it; or none.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Set an app's rules; those that are not named stay. `none` removes one.
@@ -116,12 +140,23 @@ def set_rules(
         "time_zone": time_zone,
     }
     named = {name: text for name, text in given.items() if text is not None}
-    if not named and on is None:
+    identity = {
+        "proof": proof,
+        "identity_key": None if identity_key is None else _read_key(identity_key),
+        "associated_domain": associated_domain,
+        "store_url": store_url,
+    }
+    proving = {name: value for name, value in identity.items() if value is not None}
+    if not named and not proving and on is None:
         raise AppError("No rule was named", fix="Name one, such as --quiet-hours 22:00-07:00")
+    if proving:
+        parts.identities.set(app, **proving)  # type: ignore[arg-type]  # by their names
     if named:
         parts.set_rules(app, named)
     if on is not None:
         app = parts.switch(app, on)
+    changed = [*named, *proving, *([] if on is None else ["is_enabled"])]
+    parts.audit.note(ACTOR, "app.set", app.id, app=app.id, detail=", ".join(changed))
     _tell_rules(parts, app, as_json=as_json)
 
 
@@ -158,8 +193,18 @@ def remove(
     typer.echo(f"Removed {app.id}.")
 
 
+def _read_key(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > _MAX_KEY_BYTES:
+            raise AppError(f"{path} is far too large for a key", fix="Name the key's file")
+        return path.read_bytes()
+    except OSError as error:
+        raise AppError(f"{path} cannot be read: {error.strerror}", fix="Name a file") from None
+
+
 def _rules(parts: "System", app: "App") -> dict[str, object]:
     rules = parts.queue.app_rules(app.id)
+    identity = parts.identities.of(app)
     values = {
         "quiet_hours": rules.quiet,
         "cap": rules.cap,
@@ -167,7 +212,15 @@ def _rules(parts: "System", app: "App") -> dict[str, object]:
         "time_zone": rules.time_zone,
     }
     texts = {name: None if value is None else str(value) for name, value in values.items()}
-    return {**texts, "is_enabled": rules.is_enabled, "stopped": rules.stop}
+    return {
+        **texts,
+        "is_enabled": rules.is_enabled,
+        "stopped": rules.stop,
+        "proof": identity.proof,
+        "identity_algorithm": identity.algorithm,
+        "associated_domain": identity.associated_domain,
+        "store_url": identity.store_url,
+    }
 
 
 def _tell_rules(parts: "System", app: "App", *, as_json: bool) -> None:
@@ -179,6 +232,11 @@ def _tell_rules(parts: "System", app: "App", *, as_json: bool) -> None:
         return
     for name in ("quiet_hours", "cap", "rate_limit", "time_zone"):
         typer.echo(f"  {name.replace('_', ' ') + ':':13}{rules[name] or 'none'}")
+    signed = f", signed with {rules['identity_algorithm']}" if rules["identity_algorithm"] else ""
+    typer.echo(f"  proof:       {rules['proof']}{signed if rules['proof'] == 'token' else ''}")
+    for name, label in (("associated_domain", "domain"), ("store_url", "store")):
+        if rules[name]:
+            typer.echo(f"  {label + ':':13}{rules[name]}")
     typer.echo("  sending:     on" if rules["is_enabled"] else "  sending:     off")
     stop = parts.queue.app_rules(app.id).stop
     if stop is not None:

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from handbell.apps.app import App
+from handbell.apps.checkup import Finding
 from handbell.apps.vault import Vault
 from handbell.database import Database
 from handbell.errors import AppError, IdentityError, RegistryError, UnknownAppError
@@ -66,17 +67,38 @@ class Claims:
     expires_at: int
 
 
+def check_identity(identity: Identity, *, can_mail: bool) -> list[Finding]:
+    """Return what stands in the way of devices that want to prove whose they are."""
+    if identity.proof == "link" and not can_mail:
+        return [
+            Finding(
+                check="proof",
+                verdict="wrong",
+                sentence="Devices are to be proven by mailed links, and there is no mail server.",
+                fix="Set HANDBELL_SMTP_URL and HANDBELL_MAIL_FROM, or choose another proof.",
+            )
+        ]
+    return []
+
+
 class IdentityStore:
     """How each app's devices prove whose they are. ``now`` returns UNIX seconds.
 
-    Identity keys are sealed by the vault and never shown again.
+    ``can_mail`` says whether there is a mail server for links. Identity keys are sealed by the vault
+    and never shown again.
     """
 
     def __init__(
-        self, database: Database, vault: Vault, *, now: Callable[[], float] = time.time
+        self,
+        database: Database,
+        vault: Vault,
+        *,
+        can_mail: bool = True,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
         self._vault = vault
+        self._can_mail = can_mail
         self._now = now
 
     def of(self, app: App) -> Identity:
@@ -101,9 +123,14 @@ class IdentityStore:
 
         An ``identity_key`` is a public key in PEM (P-256, for ES256) or a secret of 32 bytes or
         more (for HS256). ``none`` removes a key, a domain or an address. Raises
-        :class:`~handbell.errors.AppError` for what cannot be used, and when tokens would have no
-        key to be checked with.
+        :class:`~handbell.errors.AppError` for what cannot be used, when tokens would have no key to
+        be checked with, and when links could not be mailed.
         """
+        if proof == "link" and not self._can_mail:
+            raise AppError(
+                "Links can only be mailed with a mail server",
+                fix="Set HANDBELL_SMTP_URL and HANDBELL_MAIL_FROM first, here and for the server",
+            )
         values: dict[str, Any] = {}
         if proof is not None:
             values["proof"] = _one_of_proofs(proof)
