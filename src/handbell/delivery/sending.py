@@ -1,14 +1,15 @@
 """From deliveries to gateways: parcels go out, and what is on its way is known."""
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import repeat
 from types import MappingProxyType
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 from handbell.apps.app import App
 from handbell.errors import HandbellError, TwinError
-from handbell.gateways.gateway import Gateway, Push
+from handbell.gateways.gateway import Gateway, Message, Push
 
 from .campaign import Campaign
 from .delivery import GatewayName
@@ -17,6 +18,9 @@ from .outcome import Decision, Tried
 from .parcels import Item, Page, Parcel
 from .releases import Releases
 from .settlement import Astray, Settlement
+
+# A named tuple's own constructor takes several times as long, and there are millions.
+_push: Final = cast("Callable[[tuple[Any, ...]], Push]", partial(tuple.__new__, Push))
 
 WAY_SECONDS: Final = 5.0
 """How long a gateway is used before it is asked anew which one it is."""
@@ -173,29 +177,15 @@ def _parcels(
 
 
 def _pushes(parcel: Parcel) -> list[Push]:
-    campaign, environment = parcel.campaign, parcel.environment
-    message, name_of = campaign.message, apns_ids(campaign.id)
+    campaign, items = parcel.campaign, parcel.items
+    names = list(map(apns_ids(campaign.id), items))
+    each = items.values()
+    messages: Iterable[Message] = repeat(campaign.message)
     if campaign.languages is not None:
-        message_for = campaign.languages.message_for
-        return [
-            Push(
-                number,
-                item.token,
-                environment,
-                name_of(number),
-                message_for(item.locale),
-                name_of(number) if item.is_repeat else None,
-            )
-            for number, item in parcel.items.items()
-        ]
-    return [
-        Push(
-            number,
-            item.token,
-            environment,
-            name_of(number),
-            message,
-            name_of(number) if item.is_repeat else None,
-        )
-        for number, item in parcel.items.items()
+        messages = map(campaign.languages.message_for, [item.locale for item in each])
+    collapse_ids = [
+        name if item.is_repeat else None for item, name in zip(each, names, strict=True)
     ]
+    tokens = [item.token for item in each]
+    made = zip(items, tokens, repeat(parcel.environment), names, messages, collapse_ids)
+    return list(map(_push, made))

@@ -45,8 +45,10 @@ WINDOW: Final = 6000
 RULES_SECONDS: Final = 5.0
 BEAT_SECONDS: Final = 4.0
 IDLE_SECONDS: Final = 1.0
-_FLUSH_AT: Final = 1000
+_FLUSH_AT: Final = 2000
 _FLUSH_SECONDS: Final = 0.02
+_BULK_FLUSH_SECONDS: Final = 0.04
+"""With so many on their way nobody waits for one; a commit costs as much for 500 as for 1500."""
 _STORAGE_PAUSE: Final = 0.5
 _DISABLED_SECONDS: Final = 15 * 60
 _UNREADABLE_TIMES: Final = 24 * 4
@@ -546,7 +548,8 @@ class Worker:
         while True:
             await self._book.reported.wait()
             if self._book.unwritten < min(_FLUSH_AT, self.in_flight):
-                await asyncio.sleep(_FLUSH_SECONDS)
+                is_bulk = self.in_flight >= _FLUSH_AT
+                await asyncio.sleep(_BULK_FLUSH_SECONDS if is_bulk else _FLUSH_SECONDS)
             self._book.reported.clear()
             self._book.judge_doubtful()
             self._spawn_astray()
