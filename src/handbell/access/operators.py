@@ -189,10 +189,12 @@ class OperatorStore:
         with self._database.write() as connection:
             connection.execute(delete(sign_ins).where(sign_ins.c.digest == _digest(secret)))
 
-    def sign_out_everywhere(self, operator: Operator) -> int:
-        """End every sign-in of an operator and return how many there were."""
+    def sign_out_everywhere(self, operator: Operator, *, but: str = "") -> int:
+        """End every sign-in of an operator and return how many; the one of ``but`` goes on."""
+        statement = delete(sign_ins).where(
+            sign_ins.c.operator_id == operator.id, sign_ins.c.digest != _digest(but)
+        )
         with self._database.write() as connection:
-            statement = delete(sign_ins).where(sign_ins.c.operator_id == operator.id)
             return connection.execute(statement).rowcount
 
     def count_sign_ins(self) -> dict[int, int]:

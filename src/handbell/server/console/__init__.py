@@ -43,7 +43,8 @@ Templates
 
 Extend ``frame.html``: ``{% extends "frame.html" %}``, set ``section`` (``publishing``, ``compose``,
 ``people``, ``activity``, ``settings``) for the navigation, and fill the blocks ``title``, ``head``
-(further stylesheets), ``actions`` (beside the heading), ``intro``, ``main`` and ``scripts``. Import
+(further stylesheets), ``tabs``, ``above`` and ``actions`` (over and beside the heading), ``intro``,
+``main`` and ``scripts``. Import
 the macros of ``parts.html`` **with context**::
 
     {% from "parts.html" import card, field, token, button, notice, empty with context %}
@@ -71,6 +72,8 @@ from typing import TYPE_CHECKING, Final
 from starlette.routing import BaseRoute, Route
 
 from . import (
+    api_keys,
+    audit,
     check_up,
     compose,
     keys,
@@ -80,8 +83,10 @@ from . import (
     phones,
     publishing,
     rules,
+    settings,
     sign_in,
     start,
+    webhooks,
 )
 from .frame import Console
 from .gate import endpoint, require_operator
@@ -102,6 +107,10 @@ MODULES: Final = (
     person,
     compose,
     phones,
+    settings,
+    api_keys,
+    webhooks,
+    audit,
     nowhere,
 )
 """The page modules; their routes are tried in this order, and ``nowhere`` takes all the rest."""

@@ -202,11 +202,18 @@ class Page:
         work = partial(function, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self.console.slow, work)
 
-    async def note(self, action: str, subject: str, detail: str | None = None) -> None:
-        """Write into the audit trail what the operator did, to this page's app if there is one."""
-        app = None if self.app is None else self.app.id
+    async def note(
+        self, action: str, subject: str, detail: str | None = None, *, app: App | None = None
+    ) -> None:
+        """Write into the audit trail what the operator did, to ``app`` or to the page's."""
+        of = app or self.app
         await self.run(
-            self.system.audit.note, self.operator.mail, action, subject, app=app, detail=detail
+            self.system.audit.note,
+            self.operator.mail,
+            action,
+            subject,
+            app=None if of is None else of.id,
+            detail=detail,
         )
 
     # Answers

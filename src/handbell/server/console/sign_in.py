@@ -22,7 +22,7 @@ PER_ACCOUNT: Final = Limit(number=8, seconds=900)
 """How often a sign-in to one account may be tried, from wherever."""
 
 _ADDRESS: Final = "sign-in-address"
-_ACCOUNT: Final = "sign-in-account"
+ACCOUNT: Final = "sign-in-account"
 _MINUTE: Final = 60
 
 pages = Pages()
@@ -50,7 +50,7 @@ async def check(page: Page) -> Response:
     address = client_of(page.request)
     limiter = page.console.context.limiter
     wait = limiter.take(_ADDRESS, address, PER_ADDRESS)
-    wait = wait or limiter.take(_ACCOUNT, mail.casefold()[:320], PER_ACCOUNT)
+    wait = wait or limiter.take(ACCOUNT, mail.casefold()[:320], PER_ACCOUNT)
     if wait:
         return _too_many(page, mail, wait)
     operators = page.system.operators
@@ -64,7 +64,7 @@ async def check(page: Page) -> Response:
         faults = Faults()
         faults.add("", "The mail address or the password is not right.")
         return _form_again(page, mail, faults, 422)
-    limiter.forget(_ACCOUNT, mail.casefold()[:320])
+    limiter.forget(ACCOUNT, mail.casefold()[:320])
     return await _begin(page, operator, safe_next(page.form.text("next")))
 
 
