@@ -113,9 +113,115 @@ def test_an_unknown_override_is_refused() -> None:
         Settings.load(colour="red")
 
 
+def test_a_file_is_weaker_than_the_environment_and_an_option(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """An option wins over the environment, the environment over the file, the file over nothing."""
+    file = tmp_path / "other.toml"
+    file.write_text('app = "file"\nconnections = 3\nin_flight = 30\nlisten = "0.0.0.0:80"\n')
+    monkeypatch.setenv("HANDBELL_CONFIG", str(file))
+    monkeypatch.setenv("HANDBELL_APP", "environment")
+    monkeypatch.setenv("HANDBELL_CONNECTIONS", "2")
+    settings = Settings.load(home=tmp_path, connections=1)
+    assert (settings.connections, settings.app, settings.in_flight) == (1, "environment", 30)
+    assert settings.listen == "0.0.0.0:80"
+
+
+def test_the_home_folder_may_hold_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """handbell.toml in the home folder is read, however the home is named; an option beats it."""
+    (tmp_path / "handbell.toml").write_text("keep_days = 7\nmetrics_public = true\n")
+    assert Settings.load(home=tmp_path).keep_days == 7
+    monkeypatch.setenv("HANDBELL_HOME", str(tmp_path))
+    assert Settings.load().metrics_public
+    other = tmp_path / "other.toml"
+    other.write_text("keep_days = 8\n")
+    assert Settings.load(config=other).keep_days == 8
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        (b'app = "shop"\nkeep_days = \n', "line 2"),
+        (b'app = "shop"\n[tables]\n', "names tables, which is not a setting"),
+        (b"keep_day = 3\n", "names keep_day, which is not a setting"),
+        (b"keep_days = 0\n", "keep_days in"),
+        (b'config = "other.toml"\n', "names config"),
+        (b"app = '\xff'\n", "is not UTF-8"),
+    ],
+)
+def test_a_wrong_file_is_named_with_what_is_wrong(tmp_path: Path, text: bytes, what: str) -> None:
+    """The error names the file, and the line or the member."""
+    file = tmp_path / "handbell.toml"
+    file.write_bytes(text)
+    with pytest.raises(SettingsError) as caught:
+        Settings.load(home=tmp_path)
+    assert str(file) in caught.value.what
+    assert what in caught.value.what
+    assert caught.value.fix
+
+
+def test_a_file_that_is_named_has_to_be_there(tmp_path: Path) -> None:
+    """A file that was named and is missing is an error, not silence."""
+    with pytest.raises(SettingsError, match="cannot be read"):
+        Settings.load(home=tmp_path, config=tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("listen", "8710"),
+        ("listen", "127.0.0.1:"),
+        ("listen", "127.0.0.1:70000"),
+        ("listen", "::1:8710"),
+        ("public_url", "push.example.com"),
+        ("public_url", "ftp://push.example.com"),
+        ("root_path", "push"),
+        ("root_path", "/pu sh"),
+        ("trusted_proxies", "10.0.0.0/8, proxy"),
+        ("tls_certificate", "/nowhere/server.pem"),
+        ("max_body_bytes", "10"),
+        ("smtp_url", "mail.example.com"),
+        ("smtp_url", "http://mail.example.com"),
+        ("smtp_url", "smtp://host:99999"),
+        ("mail_from", "nobody"),
+        ("sign_in_hours", "0"),
+    ],
+)
+def test_a_setting_of_the_server_is_checked(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """What the server cannot use is refused at its start, with the variable's name."""
+    monkeypatch.setenv(variable(name), value)
+    with pytest.raises(SettingsError, match=variable(name)):
+        Settings.load()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "read"),
+    [
+        ("listen", "[::1]:8710", "[::1]:8710"),
+        ("public_url", "https://push.example.com/push/", "https://push.example.com/push"),
+        ("root_path", "/push/", "/push"),
+        ("root_path", "/", ""),
+        ("trusted_proxies", "10.0.0.0/8, ::1", "10.0.0.0/8, ::1"),
+        ("mail_from", " push@example.com ", "push@example.com"),
+    ],
+)
+def test_a_setting_of_the_server_is_read(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, read: str
+) -> None:
+    """What can be used arrives in one form."""
+    monkeypatch.setenv(variable(name), value)
+    assert getattr(Settings.load(), name) == read
+
+
 def test_no_secret_is_shown() -> None:
     """Neither the secret key nor a database password is in the text of the settings."""
-    settings = Settings.load(secret_key=KEY, database_url="postgresql://me:hunter2@db/handbell")
+    settings = Settings.load(
+        secret_key=KEY,
+        database_url="postgresql://me:hunter2@db/handbell",
+        smtp_url="smtp://me:hunter2@mail.example.com",
+    )
     assert KEY not in repr(settings) + str(settings)
     assert "hunter2" not in repr(settings) + str(settings)
 
@@ -126,11 +232,18 @@ def test_settings_are_frozen() -> None:
         Settings.load().connections = 3
 
 
+def _written(default: object) -> str:
+    """Return a default as one would write it into a variable."""
+    if isinstance(default, bool):
+        return str(int(default))
+    return f"{default:g}" if isinstance(default, float) else str(default)
+
+
 def test_every_setting_is_documented() -> None:
     """docs/settings.md holds each variable with its default and its description, and no other."""
     expected = []
     for name, field in Settings.model_fields.items():
-        default = f"`{field.default:g}`" if isinstance(field.default, int | float) else "none"
+        default = f"`{_written(field.default)}`" if field.default or field.default == 0 else "none"
         expected.append((f"`{variable(name)}`", default, field.description))
     rows = re.findall(
         r"^\| (`HANDBELL_\w+`) \| (.+?) \| (.+) \|$", DOCUMENT.read_text(), re.MULTILINE

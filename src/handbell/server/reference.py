@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable, Iterator
 from functools import cache
 from hashlib import sha256
+from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -130,7 +131,7 @@ def _document(application: FastAPI) -> dict[str, Any]:
         for method in route.methods or ():
             operation = document["paths"].get(route.path_format, {}).get(method.lower())
             if operation is not None:
-                _complete(operation, ROUTES[method, route.path])
+                _complete(operation, ROUTES[method, route.path], route.path)
                 _name_parameters(operation, route.param_convertors)
     return document
 
@@ -157,7 +158,7 @@ def _name_parameters(operation: dict[str, Any], names: Iterable[str]) -> None:
         del operation["parameters"]
 
 
-def _complete(operation: dict[str, Any], need: Need) -> None:
+def _complete(operation: dict[str, Any], need: Need, path: str) -> None:
     """Add to an operation what its row in the table says, and what any of them may answer."""
     operation["security"] = _security(need)
     if need.scope is not None:
@@ -178,7 +179,21 @@ def _complete(operation: dict[str, Any], need: Need) -> None:
     refusal = answers.get("422", {}).get("content", {}).get("application/json", {})
     if refusal.get("schema", {}).get("$ref", "").endswith("HTTPValidationError"):
         answers["422"] = _problem("Unprocessable Content")
-    answers["default"] = {"$ref": "#/components/responses/Problem"}
+    for status in _likely(operation, need, path):
+        answers.setdefault(str(status), _problem(HTTPStatus(status).phrase))
+    operation["responses"] = dict(sorted(answers.items()))
+    operation["responses"]["default"] = {"$ref": "#/components/responses/Problem"}
+
+
+def _likely(operation: dict[str, Any], need: Need, path: str) -> Iterator[int]:
+    """Yield the refusals that the guard and the body's limit bring to an operation."""
+    if need.kind in ("key", "device", "metrics"):
+        yield from (401, 403, 429)
+        if "{app}" in path:
+            yield from (404, 409)
+    if "requestBody" in operation:
+        yield from (400, 408, 413)
+    yield 503
 
 
 def _security(need: Need) -> list[dict[str, list[str]]]:
