@@ -19,7 +19,7 @@ from handbell.tables import apps, deliveries, notifications, sessions, shards
 from .delivery import Delivery
 from .listing import DeliveryPage, DeliverySearch, Search
 from .outcome import meaning
-from .queue import BULK, NORMAL, URGENT
+from .queue import BULK, LEVELS, NORMAL, URGENT
 from .store import DELIVERIES
 from .tallies import HOUR, Bucket, read_buckets
 
@@ -107,6 +107,21 @@ class Progress:
     settled: int
     total: int
     is_running: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backlog:
+    """What waits in the queue, of all apps: what is due, and what is for later.
+
+    ``oldest_due_at`` is since when the first of it is due, ``next_at`` when the next of the others
+    falls due (UNIX milliseconds). ``broadcasts`` are parts of broadcasts that nobody works on yet.
+    """
+
+    due: int
+    later: int
+    broadcasts: int
+    oldest_due_at: int | None
+    next_at: int | None
 
 
 class Reports:
@@ -209,6 +224,31 @@ class Reports:
         named = None if app is None else app.id
         with self._database.read() as connection:
             return read_buckets(connection, named, since=since, until=until, hours=hours)
+
+    def backlog(self) -> Backlog:
+        """Return what waits in the queue, counted by the index of what is due."""
+        now = int(self._now() * 1000)
+        at, shard_at = deliveries.c.due_at, shards.c.due_at
+        waiting = (at.is_not(None), deliveries.c.urgency.in_(LEVELS))
+        with self._database.read() as connection:
+            due, oldest = connection.execute(
+                select(func.count(), func.min(at)).where(*waiting, at <= now)
+            ).one()
+            later, following = connection.execute(
+                select(func.count(), func.min(at)).where(*waiting, at > now)
+            ).one()
+            resting = shards.c.worker_id.is_(None)
+            broadcasts = connection.scalar(select(func.count()).where(resting, shard_at <= now))
+            next_shard = connection.scalar(
+                select(func.min(shard_at)).where(resting, shard_at > now)
+            )
+        return Backlog(
+            due=due,
+            later=later,
+            broadcasts=broadcasts or 0,
+            oldest_due_at=oldest,
+            next_at=min((one for one in (following, next_shard) if one is not None), default=None),
+        )
 
     def app_id_of(self, notification_id: str) -> str:
         """Return the id of the app it was sent to. Raises RegistryError when there is none."""

@@ -164,6 +164,11 @@ ROUTES: Final[Mapping[tuple[str, str], Need]] = MappingProxyType(
         ("GET", "/console/settings/webhooks/{webhook}/remove"): OPERATOR,
         ("POST", "/console/settings/webhooks/{webhook}/remove"): OPERATOR,
         ("GET", "/console/settings/audit"): OPERATOR,
+        ("GET", f"{_PAGES}/activity"): OPERATOR,
+        ("GET", f"{_PAGES}/activity/{{notification}}"): OPERATOR,
+        ("GET", f"{_PAGES}/activity/{{notification}}/live"): OPERATOR,
+        ("GET", f"{_PAGES}/activity/{{notification}}/cancel"): OPERATOR,
+        ("POST", f"{_PAGES}/activity/{{notification}}/cancel"): OPERATOR,
         ("GET", "/console/{rest:path}"): OPERATOR,
     }
 )

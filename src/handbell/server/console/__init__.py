@@ -72,11 +72,13 @@ from typing import TYPE_CHECKING, Final
 from starlette.routing import BaseRoute, Route
 
 from . import (
+    activity,
     api_keys,
     audit,
     check_up,
     compose,
     keys,
+    notification,
     nowhere,
     people,
     person,
@@ -111,6 +113,8 @@ MODULES: Final = (
     api_keys,
     webhooks,
     audit,
+    activity,
+    notification,
     nowhere,
 )
 """The page modules; their routes are tried in this order, and ``nowhere`` takes all the rest."""

@@ -242,7 +242,7 @@ def field_of(error: HandbellError, default: str = "title") -> str:
 
 
 def _readable(text: str) -> str:
-    return text.replace("`", "\N{QUOTATION MARK}")
+    return text.replace("`", "")
 
 
 def _why_not(text: str) -> str:
@@ -250,7 +250,7 @@ def _why_not(text: str) -> str:
         Recipients.read(text)
     except RecipientsError as error:
         said = error.what.replace("`recipients` is ", "")
-        return f"{said} {error.fix}"
+        return _readable(f"{said} {error.fix}")
     return ""
 
 

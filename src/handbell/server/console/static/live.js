@@ -46,7 +46,8 @@ async function look(id) {
       put(current, fresh);
     }
   }
-  return document.getElementById(id)?.dataset.live ? Number(current.dataset.every) || 1000 : null;
+  const left = document.getElementById(id);
+  return left?.dataset.live ? Number(left.dataset.every) || 1000 : null;
 }
 
 async function follow(id) {

@@ -1,0 +1,111 @@
+"""*Activity*: what went out, over time, how the queue stands, and every notification."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from starlette.responses import Response
+
+from handbell.apps.app import App
+from handbell.delivery.listing import Search, Standing
+from handbell.delivery.reports import Backlog, Overview
+from handbell.delivery.rules import AppRules, Stop
+from handbell.system import System
+
+from .chart import Chart, draw
+from .frame import Page, Pages
+from .watching import Watched
+
+PAGE: Final = 25
+SPANS: Final = {"day": (1, 24), "month": (24, 30)}
+"""What the chart shows: hours in a bar, and how many bars."""
+STANDINGS: Final = (
+    ("", "All"),
+    ("open", "Not done yet"),
+    ("failed", "With failures"),
+    ("cancelled", "Taken back"),
+)
+_MEMORY: Final = "activity"
+
+pages = Pages()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """How sending stands now: what waits, who sends, and whether the app may send at all."""
+
+    backlog: Backlog
+    workers: int
+    stop: Stop | None
+    is_enabled: bool
+
+
+@pages.get("/console/apps/{app}/activity")
+async def overview(page: Page) -> Response:
+    """Show the chart, the queue and the list of notifications, filtered and in pages."""
+    span = page.query("span") if page.query("span") in SPANS else "day"
+    text, before = page.query("text")[:200], page.number("before")
+    standing = _standing(page.query("standing"))
+    search = Search(app=page.the_app.id, text=text or None, standing=standing, before=before)
+    chart, situation, found = await page.run(_read, page, search, span)
+    listed, following = found[:PAGE], found[PAGE - 1].row if len(found) > PAGE else None
+    values: dict[str, Any] = {
+        "chart": chart,
+        "span": span,
+        "situation": situation,
+        "listed": listed,
+        "following": following,
+        "text": text,
+        "standing": standing or "",
+        "standings": STANDINGS,
+        "standing_of": standing_of,
+        "is_filtered": bool(text or standing or before),
+    }
+    return page.render("activity.html", **values)
+
+
+def _standing(text: str) -> Standing | None:
+    match text:
+        case "open" | "failed" | "cancelled":
+            return text
+        case _:
+            return None
+
+
+def _read(page: Page, search: Search, span: str) -> tuple[Chart, Situation, list[Overview]]:
+    reports, app = page.system.reports, page.the_app
+    hours, buckets = SPANS[span]
+    watched: Watched[list[Overview]] = page.console.memory.setdefault(_MEMORY, Watched())
+    found = watched.get(repr(search), lambda: reports.page(search, limit=PAGE + 1))
+    return (
+        draw(reports.trend(app, hours=hours, buckets=buckets)),
+        situation_of(page.system, app),
+        found,
+    )
+
+
+def situation_of(system: System, app: App) -> Situation:
+    """Return how sending stands for an app."""
+    rules: AppRules = system.queue.app_rules(app.id)
+    return Situation(
+        backlog=system.reports.backlog(),
+        workers=system.queue.live_workers(),
+        stop=rules.stop,
+        is_enabled=rules.is_enabled,
+    )
+
+
+def standing_of(one: Overview) -> tuple[str, str]:
+    """Return how a notification stands: the kind of its chip, and the word."""
+    states = one.states
+    waits = one.ahead + states.get("queued", 0) + states.get("sending", 0)
+    if one.is_running and (waits or states.get("held")):
+        return "wait", "Going out"
+    if waits or states.get("held"):
+        return "wait", "Waits"
+    if states.get("sent"):
+        return ("good", "Sent")
+    if states.get("failed") or states.get("expired"):
+        return ("bad", "Failed")
+    if one.cancelled_at is not None or states.get("cancelled"):
+        return ("off", "Taken back")
+    return ("off", "Reached nobody")

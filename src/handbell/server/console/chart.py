@@ -1,0 +1,121 @@
+"""A chart of what went out, as numbers that a template can draw."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from handbell._text import count
+from handbell.delivery.tallies import Bucket
+
+HEIGHT: Final = 100.0
+"""The chart is so high, and as wide as it has bars."""
+
+_STEPS: Final = (1, 2, 5)
+_LABELS: Final = 6
+_DAY_HOURS: Final = 24
+_THIN: Final = 0.8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    """One bucket: the heights of what was sent, failed and opened, and the words for it.
+
+    ``label`` is empty where the axis names nothing. Heights are of :data:`HEIGHT`.
+    """
+
+    bucket: Bucket
+    sent: float
+    failed: float
+    opened: float
+    label: str
+
+    @property
+    def iso(self) -> str:
+        """When it begins, for a ``time`` element."""
+        return _start(self.bucket).isoformat().replace("+00:00", "Z")
+
+    @property
+    def name(self) -> str:
+        """When it begins, in words of UTC."""
+        return _start(self.bucket).strftime(_form(self.bucket.hours))
+
+    @property
+    def told(self) -> str:
+        """What it holds, in words."""
+        one = self.bucket
+        return f"{one.sent:,} sent, {one.failed:,} failed, {one.opened:,} opened"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chart:
+    """Bars side by side, and the number at the top of the scale."""
+
+    bars: tuple[Bar, ...]
+    top: int
+    sent: int
+    failed: int
+    opened: int
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing happened in all of it."""
+        return not (self.sent or self.failed or self.opened)
+
+    @property
+    def told(self) -> str:
+        """All of it in a sentence."""
+        span = count(len(self.bars), "hour" if self.bars[0].bucket.hours == 1 else "day")
+        return (
+            f"In {span}: {self.sent:,} sent, {self.failed:,} failed, {self.opened:,} opened. "
+            f"The most in one is {max(one.bucket.sent for one in self.bars):,} sent."
+        )
+
+
+def draw(buckets: Sequence[Bucket]) -> Chart:
+    """Return the chart of some buckets, the oldest first."""
+    top = nice(max((one.sent + one.failed for one in buckets), default=0))
+    every = max(1, len(buckets) // _LABELS)
+    return Chart(
+        bars=tuple(
+            _bar(one, top, is_named=(len(buckets) - 1 - place) % every == 0)
+            for place, one in enumerate(buckets)
+        ),
+        top=top,
+        sent=sum(one.sent for one in buckets),
+        failed=sum(one.failed for one in buckets),
+        opened=sum(one.opened for one in buckets),
+    )
+
+
+def nice(number: int) -> int:
+    """Return the next round number that is not smaller: 1, 2 or 5 with zeros, at least 4."""
+    size = 1
+    while True:
+        for step in _STEPS:
+            if step * size >= max(number, 4):
+                return step * size
+        size *= 10
+
+
+def _bar(bucket: Bucket, top: int, *, is_named: bool) -> Bar:
+    return Bar(
+        bucket=bucket,
+        sent=_height(bucket.sent, top),
+        failed=_height(bucket.failed, top),
+        opened=_height(bucket.opened, top),
+        label=_start(bucket).strftime(_form(bucket.hours)) if is_named else "",
+    )
+
+
+def _height(number: int, top: int) -> float:
+    # What is there at all can be seen.
+    return round(max(_THIN, HEIGHT * number / top), 2) if number else 0.0
+
+
+def _form(hours: int) -> str:
+    return "%H:%M" if hours < _DAY_HOURS else "%d %b"
+
+
+def _start(bucket: Bucket) -> datetime:
+    return datetime.fromtimestamp(bucket.start / 1000, UTC)

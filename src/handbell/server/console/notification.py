@@ -1,0 +1,178 @@
+"""One notification: live while it goes out, its funnel, its reasons, its deliveries."""
+
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from starlette.responses import Response
+
+from handbell._text import count
+from handbell.creation.notification import Notification
+from handbell.delivery.listing import DeliveryPage, DeliverySearch
+from handbell.delivery.reports import STATES, Funnel
+
+from .activity import standing_of
+from .frame import Page, Pages
+from .phones import Shelf, shelf, unless_known
+from .watching import Watched
+
+PAGE: Final = 50
+WATCHED_SECONDS: Final = 600
+"""For so long after it was written a page that is open waits for what phones report."""
+_HURRY, _LEISURE = 1000, 3000
+_MEMORY: Final = "funnels"
+_PATH: Final = "/console/apps/{app}/activity/{notification}"
+
+pages = Pages()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One step of the funnel; ``share`` is of what was accepted, between 0 and 1."""
+
+    name: str
+    number: int
+    share: float
+    explained: str
+
+
+@pages.get(_PATH)
+async def show(page: Page) -> Response:
+    """Show a notification as it stands."""
+    found = await page.run(_read, page)
+    return page.render("notification.html", **found)
+
+
+@pages.get(f"{_PATH}/live")
+async def live(page: Page) -> Response:
+    """Return what changes while it goes out, for the script that looks each second."""
+    number = page.request.path_params["notification"]
+    if not page.is_fragment:
+        return page.redirect(page.app_url(f"/activity/{number}"))
+    found = await page.run(_read, page)
+    return unless_known(page, page.render("notification_live.html", **found))
+
+
+@pages.get(f"{_PATH}/cancel")
+async def ask(page: Page) -> Response:
+    """Ask before what is left is taken back."""
+    funnel = await page.run(_funnel, page)
+    address = page.app_url(f"/activity/{funnel.overview.id}")
+    return page.confirm(
+        "Take back what is not sent yet?",
+        text=[
+            f"{funnel.sent:,} of {funnel.accepted:,} were sent already; they stay on the phones.",
+            "The others will never be sent.",
+        ],
+        action=f"{address}/cancel",
+        back=address,
+        label="Take it back",
+    )
+
+
+@pages.post(f"{_PATH}/cancel")
+async def cancel(page: Page) -> Response:
+    """Take back what is not sent yet."""
+    number = page.request.path_params["notification"]
+    caught = await page.run_slowly(page.system.ledger.cancel, page.the_app, number)
+    _funnels(page).forget(number)
+    told = count(caught, "delivery", "deliveries")
+    await page.note("notification.cancel", number, f"{told} taken back")
+    said = f"{told} taken back." if caught else "There was nothing left to take back."
+    return page.redirect(page.app_url(f"/activity/{number}"), said=said)
+
+
+def _funnels(page: Page) -> Watched[Funnel]:
+    watched: Watched[Funnel] = page.console.memory.setdefault(_MEMORY, Watched())
+    return watched
+
+
+def _funnel(page: Page) -> Funnel:
+    """Return the funnel of the path's notification; of another app's there is none."""
+    number = page.request.path_params["notification"]
+    # Raises for a notification of another app.
+    page.system.ledger.find(page.the_app, number)
+    return _funnels(page).get(number, lambda: page.system.reports.funnel(number))
+
+
+def _read(page: Page) -> dict[str, Any]:
+    funnel = _funnel(page)
+    overview = funnel.overview
+    search = DeliverySearch(
+        state=page.query("state") if page.query("state") in STATES else None,
+        reason=page.query("reason")[:100] or None,
+        mail=page.query("mail").casefold()[:320] or None,
+        after=page.number("after"),
+    )
+    found = page.system.reports.deliveries(overview.id, search, limit=PAGE)
+    return {
+        "funnel": funnel,
+        "overview": overview,
+        "standing": standing_of(overview),
+        "steps": steps_of(funnel),
+        "deliveries": found,
+        "search": search,
+        "is_filtered": any((search.state, search.reason, search.mail, search.after)),
+        "pages_on": _following(page, search, found),
+        "live": _live_address(page, overview.id),
+        "every": _every(page, funnel),
+        "is_open": bool(overview.ahead or {"queued", "held"} & set(overview.states)),
+        "is_replaceable": funnel.content.get("collapse_id") is not None and funnel.sent > 0,
+        "content": json.dumps(dict(funnel.content), ensure_ascii=False, indent=2),
+        "shown": Notification.read(funnel.content),
+        "shelf": _shelf_of(page, found),
+    }
+
+
+def steps_of(funnel: Funnel) -> list[Step]:
+    """Return the funnel's steps, with what each of them means."""
+    steps = (
+        ("Accepted", funnel.accepted, "stored here, so that nothing is lost"),
+        ("Sent", funnel.sent, "taken over by the push service"),
+        ("Displayed", funnel.displayed, "reported by the phone"),
+        ("Opened", funnel.opened, "reported by the phone"),
+    )
+    whole = funnel.accepted or 1
+    return [
+        Step(name=name, number=number, share=min(1.0, number / whole), explained=explained)
+        for name, number, explained in steps
+    ]
+
+
+def _every(page: Page, funnel: Funnel) -> int:
+    """Return after how many milliseconds to look again; 0 when nothing can change any more."""
+    overview = funnel.overview
+    if overview.is_running or overview.states.get("sending"):
+        return _HURRY
+    age = page.system.now() - overview.created_at / 1000
+    is_awaited = overview.ahead or overview.states.get("held") or funnel.opened < funnel.sent
+    return _LEISURE if is_awaited and age < WATCHED_SECONDS else 0
+
+
+def _asked(search: DeliverySearch) -> dict[str, str]:
+    named = {"state": search.state, "reason": search.reason, "mail": search.mail}
+    return {name: value for name, value in named.items() if value}
+
+
+def _live_address(page: Page, number: str) -> str:
+    path = page.app_url(f"/activity/{number}/live")
+    return f"{path}?{page.request.url.query}" if page.request.url.query else path
+
+
+def _following(page: Page, search: DeliverySearch, found: DeliveryPage) -> str | None:
+    if found.following is None:
+        return None
+    path = page.app_url(f"/activity/{page.request.path_params['notification']}")
+    asked = urlencode({**_asked(search), "after": str(found.following)})
+    return f"{path}?{asked}#deliveries"
+
+
+def _shelf_of(page: Page, found: DeliveryPage) -> Shelf:
+    """Return the virtual phone that one of these deliveries went to, if there is one."""
+    tokens = {one.address for one in found.deliveries if one.environment == "twin"}
+    if not tokens:
+        return Shelf(is_running=False)
+    phones = shelf(page.system, page.the_app)
+    mine = next((phone for phone in phones.phones if phone.token in tokens), None)
+    return Shelf(is_running=mine is not None, phones=phones.phones, shown=mine)

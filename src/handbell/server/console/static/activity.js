@@ -1,0 +1,7 @@
+// The labels below the chart, in the reader's own zone.
+
+const hour = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
+
+for (const label of document.querySelectorAll('[data-axis="day"]')) {
+  label.textContent = hour.format(new Date(label.dateTime));
+}
