@@ -15,6 +15,7 @@ from ._door import door
 from ._text import nearest
 from .creation.notification import Notification, Record
 from .creation.recipients import EVERYBODY, Recipients
+from .creation.template import read_use
 from .errors import AppError, CredentialError, RecipientsError
 
 if TYPE_CHECKING:
@@ -125,6 +126,9 @@ class AsyncPushNotification:
     ) -> "Response":
         """Send a notification to people, device tokens or simulators, and say what became of it.
 
+        A mapping with ``template`` and ``variables`` is sent as that template of the app makes it;
+        what else is in it wins over the template's own.
+
         Stored before anything is sent; returns when every delivery has ended, or waits for its time
         or another attempt, which follows by itself. :class:`How` lists the options. Raises
         NotificationError or RecipientsError when what was given cannot be sent, IdempotencyError
@@ -136,6 +140,31 @@ class AsyncPushNotification:
     async def send_all(self, notification: NotificationLike, **how: Unpack[How]) -> "Response":
         """Send a notification to every active session of the app. Raises as :meth:`send` does."""
         return await self._send(notification, EVERYBODY, how)
+
+    async def send_each(
+        self,
+        notification: NotificationLike | str,
+        variables_of: Mapping[str, Mapping[str, Any]],
+        **how: Unpack[How],
+    ) -> "dict[str, Response]":
+        """Send a template to many, each with variables of their own, and return each one's answer.
+
+        ``notification`` is the template's name, or a mapping as :meth:`send` takes it, whose
+        ``variables`` are common to all. ``variables_of`` names each recipient with their variables.
+        What is wrong with one (a variable, the address, the size) is in the errors of that answer
+        and no matter to the others. An ``idempotency_key`` gets the recipient's name behind it.
+        """
+        from ._each import read_template, send_each  # noqa: PLC0415 - heavy
+        from .delivery.engine import Options  # noqa: PLC0415
+
+        use, idempotency_key = read_template(notification), how.get("idempotency_key")
+
+        def options_of(name: str) -> Options:
+            own: How = {**how, "idempotency_key": idempotency_key and f"{idempotency_key}:{name}"}
+            return Options.read(is_development=self.auth.is_development, **own)
+
+        system, app, key = await self._ready()
+        return await send_each(system, app, use, variables_of, options_of=options_of, key=key)
 
     async def open(
         self,
@@ -150,7 +179,7 @@ class AsyncPushNotification:
         or a mapping with ``dataClass`` and ``entity``. Opening a record asks the app to synchronise
         its data first, unless the notification's ``user_info`` decides ``dataSynchro`` itself.
         """
-        content = Notification.read(notification).with_target(target)
+        content = (await self._content(notification)).with_target(target)
         return await self.send(content, recipients, **how)
 
     async def cancel(self, notification_id: str) -> int:
@@ -168,7 +197,7 @@ class AsyncPushNotification:
         former one had no collapse id, and RegistryError when there is no such notification.
         """
         system, app, key = await self._ready()
-        content = Notification.read(notification)
+        content = await self._content(notification)
         return await system.engine.replace(app, notification_id, content, key=key)
 
     async def add_hook(self, hook: "Hook") -> None:
@@ -214,12 +243,18 @@ class AsyncPushNotification:
     async def _send(
         self, notification: NotificationLike, recipients: Recipients, how: How
     ) -> "Response":
-        content = Notification.read(notification)
+        content = await self._content(notification)
         system, app, key = await self._ready()
         from .delivery.engine import Options  # noqa: PLC0415 - heavy
 
         options = Options.read(is_development=self.auth.is_development, **how)
         return await system.engine.send(app, content, recipients, options, key=key)
+
+    async def _content(self, notification: NotificationLike) -> Notification:
+        if read_use(notification) is None:
+            return Notification.read(notification)
+        system, app, _ = await self._ready()
+        return await asyncio.to_thread(system.read_notification, app, notification)
 
     async def _ready(self) -> "tuple[System, App, AuthKey | None]":
         from .system import shared  # noqa: PLC0415 - heavy
@@ -284,6 +319,15 @@ class PushNotification:
     def send_all(self, notification: NotificationLike, **how: Unpack[How]) -> "Response":
         """Send to every active session; see :meth:`AsyncPushNotification.send_all`."""
         return door().run(self._push.send_all(notification, **how))
+
+    def send_each(
+        self,
+        notification: NotificationLike | str,
+        variables_of: Mapping[str, Mapping[str, Any]],
+        **how: Unpack[How],
+    ) -> "dict[str, Response]":
+        """Send a template, each with own variables; see :meth:`AsyncPushNotification.send_each`."""
+        return door().run(self._push.send_each(notification, variables_of, **how))
 
     def open(
         self,
