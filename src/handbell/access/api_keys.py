@@ -87,28 +87,25 @@ class ApiKeyStore:
         Raises AccessError for a name or a scope that cannot be used.
         """
         name, wanted = _name(name), read_scopes(scopes)
-        while True:
-            prefix, secret = _new_key()
-            values = {
-                "prefix": prefix,
-                "digest": _digest(secret),
-                "name": name,
-                "scopes": ",".join(scope for scope in SCOPES if scope in wanted),
-                "app_id": None if app is None else app.row,
-                "created_at": self._milliseconds(),
-            }
+        prefix, secret = _new_key()
+        values = {
+            "prefix": prefix,
+            "digest": _digest(secret),
+            "name": name,
+            "scopes": ",".join(scope for scope in SCOPES if scope in wanted),
+            "app_id": None if app is None else app.row,
+            "created_at": self._milliseconds(),
+        }
+        with self._database.write() as connection:
             try:
-                with self._database.write() as connection:
-                    connection.execute(insert(keys_table).values(values))
-                return self.find(prefix), secret
+                connection.execute(insert(keys_table).values(values))
             except IntegrityError:
-                self._explain_refusal(prefix, app)
-
-    def _explain_refusal(self, prefix: str, app: App | None) -> None:
-        with self._database.read() as connection:
-            taken = connection.execute(_selected(prefix)).first()
-        if taken is None and app is not None:
-            raise UnknownAppError(f"The app {app.id} is not there (any more)")
+                # Two prefixes are the same once in a million million keys.
+                raise UnknownAppError(
+                    f"The app {app.id if app else ''} is not there (any more)",
+                    fix="See: handbell app list",
+                ) from None
+        return self.find(prefix), secret
 
     def list(self, app: App | None = None) -> _ApiKeys:
         """Return the keys, the newest first, revoked ones too; of one app where it is named."""

@@ -38,6 +38,11 @@ class Limiter:
         # When the bucket was last filled, how much was in it then, and its limit.
         self._buckets: dict[tuple[str, str], tuple[float, float, Limit]] = {}
 
+    @property
+    def size(self) -> int:
+        """How many buckets are remembered."""
+        return len(self._buckets)
+
     def take(self, purpose: str, who: str, limit: Limit, amount: float = 1.0) -> float:
         """Take from a bucket and return 0; or take nothing and return the seconds to wait."""
         now = self._now()
