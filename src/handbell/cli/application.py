@@ -15,6 +15,7 @@ from . import (
     import_4d,
     key,
     notification,
+    operator,
     send,
     serve,
     session,
@@ -71,6 +72,7 @@ application.add_typer(app.commands, name="app")
 application.add_typer(key.commands, name="key")
 application.add_typer(session.commands, name="session")
 application.add_typer(api_key.commands, name="api-key")
+application.add_typer(operator.commands, name="operator")
 application.add_typer(webhook.commands, name="webhook")
 application.command("import-4d")(import_4d.import_4d)
 application.command("doctor")(doctor.doctor)

@@ -14,7 +14,7 @@ from .frame import Page, Pages
 
 pages = Pages()
 
-BY_OPERATOR: Final = "closed by an operator"
+BY_OPERATOR: Final = "closed by operator"
 """Why a session is closed that was closed on these pages."""
 
 _PERSON: Final = "/console/apps/{app}/person"

@@ -1,0 +1,118 @@
+"""``handbell operator``: the people who sign in to the console."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
+
+import typer
+
+from handbell.errors import OperatorError
+
+from .context import system
+from .output import Json, local_time, write_json, write_table
+
+if TYPE_CHECKING:
+    from handbell.access.operators import OperatorStore
+    from handbell.settings import Settings
+    from handbell.system import System
+
+commands = typer.Typer(help="The people who sign in to the console.", no_args_is_help=True)
+
+ACTOR = "command line"
+"""Who acts, in the audit trail."""
+
+
+@commands.command()
+def add(
+    mail: Annotated[
+        str | None,
+        typer.Argument(help="Their mail address; without it, whoever opens the link names one."),
+    ] = None,
+    *,
+    password: Annotated[
+        bool,
+        typer.Option(
+            "--password",
+            help="Ask for a password now instead of printing a link; in a pipe it is the first "
+            "line of standard input.",
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Add an operator: by a link that works once within 24 hours, or with a password."""
+    parts = system()
+    operators = _operators(parts)
+    if password:
+        if mail is None:
+            raise OperatorError("No mail address was given", fix="Name it before --password")
+        operator = operators.add(mail, _read_password())
+        parts.audit.note(ACTOR, "operator.add", operator.mail)
+        if as_json:
+            write_json(operator)
+        else:
+            typer.echo(f"Added {operator.mail}.")
+        return
+    link = f"{address_of(parts.settings)}/console/invitation/{operators.invite(mail)}"
+    parts.audit.note(ACTOR, "operator.invite", mail or "whoever opens the link")
+    if as_json:
+        write_json({"link": link})
+        return
+    typer.echo("This link makes the operator, once, within 24 hours:")
+    typer.echo(link)
+
+
+@commands.command("list")
+def list_operators(*, as_json: Json = False) -> None:
+    """List operators."""
+    operators = _operators(system()).list()
+    if as_json:
+        write_json(operators)
+        return
+    write_table(
+        ["mail", "added", "last signed in"],
+        (
+            [one.mail, local_time(one.created_at), local_time(one.signed_in_at) or "never"]
+            for one in operators
+        ),
+        "There is no operator yet. Add one with: handbell operator add",
+    )
+
+
+@commands.command()
+def remove(mail: Annotated[str, typer.Argument(help="The operator's mail address.")]) -> None:
+    """Remove an operator; whatever they are signed in to ends."""
+    parts = system()
+    operators = _operators(parts)
+    operator = operators.find(mail)
+    operators.remove(operator.mail)
+    parts.audit.note(ACTOR, "operator.remove", operator.mail)
+    typer.echo(f"Removed {operator.mail}.")
+
+
+def address_of(settings: "Settings") -> str:
+    """Return the address of a server on these settings, without a slash at its end."""
+    root = settings.root_path
+    if settings.public_url:
+        has_path = bool(urlsplit(settings.public_url).path)
+        return settings.public_url if has_path else settings.public_url + root
+    scheme = "https" if settings.tls_certificate else "http"
+    host, _, port = settings.listen.rpartition(":")
+    host = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)  # noqa: S104 - read, not bound
+    return f"{scheme}://{host}:{port}{root}"
+
+
+def _operators(parts: "System") -> "OperatorStore":
+    try:
+        return parts.operators
+    except ModuleNotFoundError as error:
+        raise OperatorError(
+            f"Operators need {error.name}, which is not installed",
+            fix="Install it with: pip install 'handbell[server]'",
+        ) from None
+
+
+def _read_password() -> str:
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().rstrip("\r\n")
+    asked: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
+    return asked
