@@ -140,7 +140,7 @@ def test_many_go_with_one_question_to_the_registry(scene: Scene) -> None:
                 event.listen(database, "before_cursor_execute", note)
                 await _accept(engine, [_entry(scene, phone.mail) for phone in some])
                 event.remove(database, "before_cursor_execute", note)
-                counts.append(sum("FROM sessions JOIN users" in one for one in statements))
+                counts.append(sum("JOIN users" in one for one in statements))
                 statements.clear()
             assert counts == [1, 1]
 

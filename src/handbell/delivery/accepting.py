@@ -18,6 +18,7 @@ from handbell.tables import ADDRESSED, deliveries, idempotency, notifications, s
 
 from .delivery import Target
 from .ids import new_notification_id
+from .inserting import insert_deliveries, insert_notifications
 from .queue import NORMAL, SHARD_SESSIONS, Due, session_id
 from .timing import Instant, SendAt
 
@@ -30,8 +31,8 @@ class Order:
 
     ``recipients`` is kept as it was named, for whoever asks later. ``sealed_key`` is the
     credential of an app that is not in the registry. ``source`` is the row of the notification
-    whose recipients this one goes to. ``created_at`` is in UNIX milliseconds; None is when it is
-    stored.
+    whose recipients this one goes to. ``is_loud`` says that a cap counts it. ``created_at`` is in
+    UNIX milliseconds; None is when it is stored.
     """
 
     app: App
@@ -42,6 +43,7 @@ class Order:
     urgency: int = NORMAL
     send_at: SendAt | None = None
     is_development: bool = False
+    is_loud: bool = True
     sealed_key: bytes | None = None
     idempotency_key: str | None = None
     source: int | None = None
@@ -91,6 +93,8 @@ class Acceptance:
         """Return it with these warnings."""
         return replace(self, warnings=tuple(warnings))
 
+
+_encode: Final = json.JSONEncoder(ensure_ascii=False).encode
 
 Former = Acceptance | IdempotencyError | None
 """What an idempotency key says: the first answer, that it was another send's, or nothing."""
@@ -199,13 +203,12 @@ def _insert(connection: Connection, drafts: Sequence[Draft], now: int) -> dict[s
     """Insert sends that are new, and return what was stored, by public id."""
     if not drafts:
         return {}
-    statement = insert(notifications).returning(notifications.c.public_id, notifications.c.id)
     values = [_notification_values(draft.order, now) for draft in drafts]
-    ids = {row.public_id: row.id for row in connection.execute(statement, values)}
+    ids = insert_notifications(connection, values)
     stored: dict[str, Acceptance] = {}
     rows: list[dict[str, Any]] = []
-    for draft in drafts:
-        order, row = draft.order, ids[draft.order.public_id]
+    for draft, row in zip(drafts, ids, strict=True):
+        order = draft.order
         if draft.targets is None:
             _insert_shards(connection, order, row, now)
             taken: tuple[Due, ...] = ()
@@ -215,8 +218,7 @@ def _insert(connection: Connection, drafts: Sequence[Draft], now: int) -> dict[s
             rows += _delivery_rows(order, due, worker, now)
             taken = due if worker is not None else ()
         stored[order.public_id] = Acceptance(row=row, id=order.public_id, taken=taken)
-    if rows:
-        connection.execute(insert(deliveries), rows)
+    insert_deliveries(connection, rows)
     return stored
 
 
@@ -224,12 +226,13 @@ def _notification_values(order: Order, now: int) -> dict[str, Any]:
     return {
         "public_id": order.public_id,
         "app": order.app.id,
-        "content": json.dumps(order.content.to_dict(), ensure_ascii=False),
-        "recipients": json.dumps(order.recipients, ensure_ascii=False),
+        "content": _encode(order.content.to_dict()),
+        "recipients": _encode(order.recipients),
         "created_at": now if order.created_at is None else order.created_at,
         "urgency": order.urgency,
         "send_at": None if order.send_at is None else str(order.send_at),
         "is_development": order.is_development,
+        "is_loud": order.is_loud,
         "sealed_key": order.sealed_key,
         "replaces": order.replaces,
     }

@@ -7,6 +7,7 @@ from typing import Final
 from handbell._text import count, shortened
 from handbell.apps.app import App
 from handbell.creation.recipients import Recipients
+from handbell.registry.addressees import Addressee
 from handbell.registry.session import ActiveSession, Session
 from handbell.registry.store import Registry
 
@@ -40,7 +41,7 @@ def resolve_many(
     """
     mails = [mail for one in recipients for mail in one.mails]
     tokens = [token for one in recipients for token in one.device_tokens]
-    by_mail = registry.sessions_by_mail(app, mails) if mails else {}
+    by_mail = registry.addressees(app, mails) if mails else {}
     by_token = registry.find_tokens(app, tokens) if tokens else {}
     plans = []
     for one in recipients:
@@ -65,7 +66,7 @@ def some_targets(app: App, registry: Registry, *, is_development: bool = False) 
 def _add_mails(
     plan: Plan,
     mails: Iterable[str],
-    found: Mapping[str, list[Session]],
+    found: Mapping[str, list[Addressee]],
     *,
     is_development: bool,
 ) -> None:
@@ -79,10 +80,10 @@ def _add_mails(
         )
 
 
-def _nobody(mail: str, sessions: list[Session]) -> str:
+def _nobody(mail: str, sessions: list[Addressee]) -> str:
     if not sessions:
         return f"{mail} has no device: no session of this app was ever registered for this mail."
-    by_status: dict[str, list[Session]] = {}
+    by_status: dict[str, list[Addressee]] = {}
     for session in sessions:
         by_status.setdefault(session.status, []).append(session)
     if pending := by_status.get("pending"):
@@ -114,7 +115,9 @@ def _add_tokens(
             )
 
 
-def _session_target(session: Session | ActiveSession, *, is_development: bool = False) -> Target:
+def _session_target(
+    session: Session | ActiveSession | Addressee, *, is_development: bool = False
+) -> Target:
     starts_in_development = (
         is_development and session.accepted_at is None and session.environment == "production"
     )
@@ -124,7 +127,7 @@ def _session_target(session: Session | ActiveSession, *, is_development: bool = 
         environment="development" if starts_in_development else session.environment,
         session_id=session.id,
         mail=session.mail,
-        user_id=session.user_id if isinstance(session, Session) else None,
+        user_id=None if isinstance(session, ActiveSession) else session.user_id,
         time_zone=session.time_zone,
         locale=session.locale,
     )

@@ -20,6 +20,7 @@ from handbell.database import Database
 from handbell.errors import RegistryError, UnknownSessionError
 from handbell.tables import sessions, users
 
+from .addressees import Addressee, read_addressees
 from .registration import (
     CLAIMED,
     NEWEST_FIRST,
@@ -308,6 +309,17 @@ class Registry:
         for session in self._in_chunks(app, users.c.mail, spellings):
             for spelling in spellings[session.mail]:
                 found.setdefault(spelling, []).append(session)
+        return found
+
+    def addressees(self, app: App, mails: Iterable[str]) -> dict[str, list[Addressee]]:
+        """Return what a send needs of the sessions of many users, by folded mail.
+
+        All statuses, each list with the newest registration first. Who has none is left out.
+        """
+        found: dict[str, list[Addressee]] = {}
+        with self._database.read() as connection:
+            for chunk in _chunks(dict.fromkeys(mails)):
+                found |= read_addressees(connection, app.row or 0, chunk)
         return found
 
     def find_tokens(self, app: App, tokens: Iterable[str]) -> dict[str, Session]:

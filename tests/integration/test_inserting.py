@@ -1,0 +1,107 @@
+"""Many rows in one step say the same as one row at a time."""
+
+import json
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from handbell.apps.app import App
+from handbell.apps.store import AppStore
+from handbell.apps.vault import Vault
+from handbell.database import Database
+from handbell.delivery.inserting import insert_deliveries, insert_notifications
+from handbell.registry.store import Registry
+from handbell.settings import Settings
+from handbell.tables import deliveries, notifications
+
+TITLES = ["Hello", 'quote " and \\', "Grüße, 你好 👋🏽", "line\nbreak \u2028 \x00 nul"]
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Database:
+    """Give an empty database."""
+    return Database.open(f"sqlite:///{tmp_path / 'handbell.db'}")
+
+
+def _notification(number: int, sealed: bytes | None = None) -> dict[str, object]:
+    return {
+        "public_id": f"{number:015x}",
+        "app": "TEAM123456.com.sample.myapp",
+        "content": json.dumps({"title": TITLES[number % len(TITLES)]}, ensure_ascii=False),
+        "recipients": "{}",
+        "created_at": 1_764_000_000_123 + number,
+        "urgency": 5,
+        "send_at": None,
+        "is_development": bool(number % 2),
+        "sealed_key": sealed,
+        "replaces": None,
+    }
+
+
+@pytest.mark.parametrize("sealed", [None, b"\x00\xff"])
+def test_notifications_come_back_as_they_were(database: Database, sealed: bytes | None) -> None:
+    """Every text, flag and instant; the ids are returned in the order of the rows."""
+    rows = [_notification(number) for number in range(7)] + [_notification(7, sealed)]
+    with database.write() as connection:
+        first = insert_notifications(connection, rows[:3])
+        second = insert_notifications(connection, rows[3:])
+    with database.read() as connection:
+        statement = select(notifications).order_by(notifications.c.id)
+        stored = [dict(row) for row in connection.execute(statement).mappings()]
+    assert [row["id"] for row in stored] == [*first, *second]
+    for row, given in zip(stored, rows, strict=True):
+        assert {name: row[name] for name in given} == given
+        assert (row["cancelled"], row["cancelled_at"]) == (0, None)
+
+
+def test_deliveries_come_back_as_they_were(database: Database) -> None:
+    """Numbers beyond 52 bits and all that is null; what is not given has its default."""
+    rows = [
+        {
+            "notification_id": 0,
+            "number": number,
+            "gateway": "apns",
+            "address": address,
+            "environment": "production",
+            "urgency": 9,
+            "state": "queued",
+            "reason": None,
+            "worker_id": worker,
+            "due_at": 1_764_000_000_123,
+        }
+        for number, address, worker in [(1, None, None), ((1 << 52) + 1, "ab" * 32, (1 << 53) - 1)]
+    ]
+    with database.write() as connection:
+        (row,) = insert_notifications(connection, [_notification(0)])
+        rows = [{**each, "notification_id": row} for each in rows]
+        insert_deliveries(connection, rows)
+        insert_deliveries(connection, [])
+        found = connection.execute(select(deliveries).order_by(deliveries.c.number)).mappings()
+        for stored, given in zip(found, rows, strict=True):
+            assert {name: stored[name] for name in given} == given
+            assert (stored["attempts"], stored["is_repeat"]) == (0, False)
+
+
+def test_addressees_are_what_the_registry_says(database: Database, tmp_path: Path) -> None:
+    """The same sessions in the same order as read one by one, of this app only."""
+    vault = Vault.open(Settings.load(home=tmp_path))
+    apps = AppStore(database, vault)
+    ours, others = (apps.add("TEAM123456", f"com.sample.{name}") for name in ("one", "two"))
+    registry = Registry(database)
+    for number in range(6):
+        mail = f"user{number % 3}@example.com"
+        at = 1000 + number % 2
+        registry.register(ours, mail, f"{number:08x}", locale="fr_CA", registered_at=at)
+        registry.register(others, mail, f"{number:08x}", registered_at=at)
+    registry.register(ours, "ünicode@exämple.com", "aabbccdd", status="pending")
+    registry.close(registry.sessions_of(ours, "user1@example.com")[0], "gone")
+    mails = ["user1@example.com", "ünicode@exämple.com", "nobody@example.com", "user0@example.com"]
+    expected = registry.sessions_by_mail(ours, mails)
+    found = registry.addressees(ours, [*mails, mails[0]])
+    assert set(found) == set(expected)
+    for mail, some in found.items():
+        for one, session in zip(some, expected[mail], strict=True):
+            assert one._asdict() == {name: getattr(session, name) for name in one._fields}
+    nobodys = App(team_id="TEAM123456", bundle_id="com.sample.three")
+    assert registry.addressees(nobodys, mails) == {}
