@@ -84,8 +84,8 @@ def check_identity(identity: Identity, *, can_mail: bool) -> list[Finding]:
 class IdentityStore:
     """How each app's devices prove whose they are. ``now`` returns UNIX seconds.
 
-    ``can_mail`` says whether there is a mail server for links. Identity keys are sealed by the vault
-    and never shown again.
+    ``can_mail`` says whether there is a mail server for links. Identity keys are sealed by the
+    vault and never shown again.
     """
 
     def __init__(
