@@ -1,9 +1,8 @@
 """*Compose*: write a notification, see what it comes to, try it on one phone, send it."""
 
-import asyncio
 import hashlib
 import json
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote, unquote
 from uuid import uuid4
 
@@ -23,8 +22,8 @@ from .frame import Page, Pages
 from .phones import Shelf, shelf
 from .security import protect
 
-REPLACE_SECONDS: Final = 5.0
-"""How long a replacement may take before the page goes on without its end."""
+REMEMBERED: Final = 1000
+"""How many replacements are known by the form that they came from."""
 _TOLD_AT_MOST: Final = 3
 _SECONDS_OF_ADDRESS: Final = 365 * 24 * 3600
 _MEMORY: Final = "compose"
@@ -192,24 +191,23 @@ async def _replace(page: Page, draft: Draft) -> Response:
     if seen.faults or seen.notification is None:
         return await _form(page, draft, seen, seen.faults, status=422)
     await page.run(page.system.ledger.find, page.the_app, former)
-    done: dict[str, Any] = page.console.memory.setdefault("replaced", {})
+    sent_before: dict[str, str] = page.console.memory.setdefault("replaced", {})
     once = draft.get("once")
-    if once in done:
-        return page.redirect(page.app_url(f"/activity/{former}"), said="That was sent already.")
-    task = asyncio.create_task(page.system.engine.replace(page.the_app, former, seen.notification))
-    done[once] = task
-    await asyncio.wait({task}, timeout=REPLACE_SECONDS)
-    if not task.done():
-        await page.note("notification.send", former, "replaced; it goes out")
-        return page.redirect(page.app_url("/activity"), said="The replacement goes out now.")
+    if once in sent_before:
+        return page.redirect(page.app_url(f"/activity/{sent_before[once]}"))
+    sent_before[once] = former
     try:
-        sent = task.result()
+        accepted = await page.system.engine.accept_replacement(
+            page.the_app, former, seen.notification
+        )
     except HandbellError as error:
-        del done[once]
+        del sent_before[once]
         return await _form(page, draft, seen, Faults.of(error), status=422)
-    number = sent.notification_id or former
-    await page.note("notification.send", number, f"in place of {former}")
-    return page.redirect(page.app_url(f"/activity/{number}"), said="Replaced.")
+    sent_before[once] = accepted.id
+    while len(sent_before) > REMEMBERED:
+        del sent_before[next(iter(sent_before))]
+    await page.note("notification.send", accepted.id, f"in place of {former}")
+    return page.redirect(page.app_url(f"/activity/{accepted.id}"), said="Accepted.")
 
 
 async def _note(
@@ -238,6 +236,7 @@ async def _form(
     if not draft.get("once"):
         draft = draft.having(once=_fresh())
     address = test_to or _known_address(page)
+    template_names, variables = await page.run(_templates, page, draft)
     phones: Shelf = await page.run(
         shelf, page.system, page.the_app, wanted=page.query("phone"), mail=address
     )
@@ -251,10 +250,19 @@ async def _form(
         more_languages=more_languages,
         test_to=address or phones.mail,
         test_once=_fresh(),
+        template_options=[("", "None"), *((name, name) for name in template_names)],
+        variables=variables,
         said=said,
         is_reached=is_reached,
         shelf=phones,
     )
+
+
+def _templates(page: Page, draft: Draft) -> tuple[list[str], tuple[str, ...]]:
+    """Return the names of the app's templates, and the variables of the one that is chosen."""
+    found = {one.template.name: one.template for one in page.system.templates.list(page.the_app)}
+    chosen = found.get(draft.get("template"))
+    return list(found), () if chosen is None else chosen.variables
 
 
 def _fresh() -> str:

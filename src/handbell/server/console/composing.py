@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from handbell._text import count
@@ -102,7 +103,8 @@ class Counts:
 def look(system: System, app: App, draft: Draft, counts: Counts, *, is_fresh: bool = False) -> Look:
     """Return what a draft comes to. Blocks; ``is_fresh`` counts everybody anew."""
     faults = Faults()
-    notification = read_notification(draft.content(faults), faults)
+    content = draft.content(faults)
+    notification = read_notification(partial(system.read_notification, app, content), faults)
     wordings: tuple[LanguagePreview, ...] = ()
     if notification is not None:
         wordings = tuple(system.preview_languages(app, notification))

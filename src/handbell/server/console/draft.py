@@ -14,7 +14,13 @@ from zoneinfo import ZoneInfo
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import EVERYBODY, Recipients
 from handbell.delivery.engine import Options
-from handbell.errors import HandbellError, NotificationError, RecipientsError, RegistryError
+from handbell.errors import (
+    HandbellError,
+    NotificationError,
+    RecipientsError,
+    RegistryError,
+    TemplateError,
+)
 from handbell.registry.session import read_time_zone
 
 from .forms import Faults, Form
@@ -154,7 +160,7 @@ class Draft:
             said["languages"] = _by_tag(self.languages, faults)
         if template := self.get("template"):
             said["template"] = template
-            said["variables"] = dict(self.variables)
+            said["variables"] = {name: text for name, text in self.variables.items() if text}
         return said
 
     def people(self, faults: Faults) -> Recipients | None:
@@ -196,12 +202,12 @@ class Draft:
         return None
 
 
-def read_notification(content: Mapping[str, Any], faults: Faults) -> Notification | None:
-    """Return the notification that was written, or None with what is wrong at which field."""
+def read_notification(read: Callable[[], Notification], faults: Faults) -> Notification | None:
+    """Return what reading gives, or None with what is wrong at which field."""
     if faults:
         return None
     try:
-        return Notification.read(content)
+        return read()
     except HandbellError as error:
         add_fault(faults, error)
         return None
@@ -233,6 +239,8 @@ def add_fault(faults: Faults, error: HandbellError) -> None:
 
 def field_of(error: HandbellError, default: str = "title") -> str:
     """Return the field of the form that an error is about."""
+    if isinstance(error, TemplateError):
+        return "template"
     for name in _NAMED.findall(error.what):
         if name in _MEANT:
             return _MEANT[name]

@@ -68,6 +68,9 @@ def endpoint(console: Console, listed: Listed) -> Callable[[Request], Awaitable[
             return page.problem(error.status, error.what, error.fix)
         except HTTPException as error:
             return page.problem(error.status_code, "The form cannot be read", str(error.detail))
+        except ClientDisconnect:
+            # The browser went on to another page: nobody is there to read this.
+            return protect(Response(status_code=400))
         except Exception:  # noqa: BLE001 - a person reads the answer, the log the traceback
             _log.exception("A page of the console failed: %s %s", listed.method, listed.path)
             return page.problem(

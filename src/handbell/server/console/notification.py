@@ -17,10 +17,10 @@ from .frame import Page, Pages
 from .phones import Shelf, shelf, unless_known
 from .watching import Watched
 
-PAGE: Final = 50
+PAGE: Final = 25
 WATCHED_SECONDS: Final = 600
 """For so long after it was written a page that is open waits for what phones report."""
-_HURRY, _LEISURE = 1000, 3000
+_HURRY, _LEISURE = 1000, 1500
 _MEMORY: Final = "funnels"
 _PATH: Final = "/console/apps/{app}/activity/{notification}"
 

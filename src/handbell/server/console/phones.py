@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from urllib.parse import urlencode
 
 from starlette.responses import Response
 
@@ -69,9 +70,8 @@ async def make(page: Page) -> Response:
         return page.redirect(_back(page), said=f"{error.what} {error.fix}", kind="bad")
     if phone.is_keyed:
         await page.note("credential.add", "a key for the twin alone")
-    return page.redirect(
-        _back(page), said=f"{phone.mail} has a virtual phone. Send something to it."
-    )
+    back = f"{_back(page)}?{urlencode({'mail': phone.mail})}"
+    return page.redirect(back, said=f"{phone.mail} has a virtual phone. Send something to it.")
 
 
 @pages.post("/console/apps/{app}/phones/open")

@@ -126,6 +126,10 @@ form.addEventListener("input", () => {
   timer = setTimeout(() => { picture(); ask(); }, 300);
 });
 
+// Another template has other variables: the server knows them.
+
+form.elements.template?.addEventListener("change", () => form.requestSubmit(form.querySelector('[value="preview"]')));
+
 // The browser's own zone, unless somebody wrote another one.
 
 const zone = form.elements.zone;
