@@ -31,6 +31,10 @@ public enum Standing: String, Codable, Sendable {
     case pending
     /// Notifications arrive.
     case active
+    /// Apple knows the device token in neither environment; the next start brings a new one.
+    case quarantined
+    /// The device was thought gone, or logged out.
+    case closed
 }
 
 /// What happened to a notification on this device.
