@@ -170,6 +170,8 @@ notifications: Final = Table(
     # JSON of an instant or of a local time in each recipient's zone.
     Column("send_at", Text, nullable=True),
     Column("is_development", Boolean, nullable=False, server_default=text("false")),
+    # Whether it is shown unasked, so that a cap counts it.
+    Column("is_loud", Boolean, nullable=False, server_default=text("true")),
     # The sealed key of a sender whose app is not in the registry.
     Column("sealed_key", LargeBinary, nullable=True),
     Column("replaces", Text, nullable=True),

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -259,6 +260,76 @@ def test_what_is_over_a_cap_is_cancelled_as_capped(scene: Scene, to: object) -> 
     assert scene.twin.accepted == 3
 
 
+@pytest.mark.parametrize("urgencies", [("bulk", "bulk"), ("normal", "urgent"), ("bulk", "urgent")])
+def test_a_cap_holds_for_what_was_accepted_at_the_same_moment(
+    scene: Scene, urgencies: tuple[str, str]
+) -> None:
+    """Of two broadcasts that run at once, each person gets one, also while no end is written."""
+    phones = scene.add_phones(60)
+    scene.set_rules(cap="1/day")
+    scene.twin.add_fault("slow", seconds=0.6, count=120)
+
+    async def scenario() -> None:
+        async with scene.running() as engine:
+            accepted = await asyncio.gather(
+                *(scene.accept(engine, EVERYBODY, {"urgency": one}) for one in urgencies)
+            )
+            both = {"sent": 60, "cancelled": 60}
+            await scene.until(
+                engine, lambda: scene.states(accepted[0]) + scene.states(accepted[1]) == both
+            )
+            capped = [one for send in accepted for one in scene.deliveries(send) if not one.sent_at]
+            assert {one.reason for one in capped} == {"Capped"}
+            assert not engine.worker.lane_of(scene.app).underway
+
+    asyncio.run(scenario())
+    assert [sum(scene.accepted(phone).values()) for phone in phones] == [1] * 60
+
+
+def test_a_cap_holds_between_a_broadcast_and_a_person(scene: Scene) -> None:
+    """While a broadcast is on its way to somebody, what names them counts it, and it that."""
+    (phone,) = scene.add_phones(1)
+    scene.set_rules(cap="1/day")
+    scene.twin.add_fault("slow", seconds=0.6, count=2)
+
+    async def scenario() -> None:
+        async with scene.running() as engine:
+            broadcast = await scene.accept(engine, EVERYBODY)
+            await scene.until(None, lambda: scene.twin.requests)
+            named = await scene.accept(engine, MAIL, {"urgency": "urgent"})
+            await scene.until(engine, lambda: scene.states(named) == {"cancelled": 1})
+            await scene.until(engine, lambda: scene.states(broadcast) == {"sent": 1})
+
+    asyncio.run(scenario())
+    assert sum(scene.accepted(phone).values()) == 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"interruption_level": "time-sensitive"},
+        {"title": None, "silent": True, "user_info": {"refresh": 1}},
+    ],
+    ids=["time-sensitive", "background"],
+)
+def test_what_a_cap_does_not_count_leaves_it_untouched(
+    scene: Scene, content: dict[str, Any]
+) -> None:
+    """Pushes that show nothing, or that cannot wait, use up nothing of a person's cap."""
+    scene.add_phones(1)
+    scene.set_rules(cap="1/day")
+
+    async def scenario() -> None:
+        async with scene.running() as engine:
+            for _ in range(3):
+                assert (await scene.send(engine, MAIL, **content)).success
+            assert (await scene.send(engine, MAIL)).success
+            assert scene.states(await scene.send(engine, MAIL)) == {"cancelled": 1}
+            assert (await scene.send(engine, MAIL, **content)).success
+
+    asyncio.run(scenario())
+
+
 def test_of_two_that_waited_for_the_morning_the_cap_lets_the_first_through(scene: Scene) -> None:
     """Two held notifications that fall due together do not cap each other: one arrives."""
     scene.add_phones(1)
@@ -271,13 +342,8 @@ def test_of_two_that_waited_for_the_morning_the_cap_lets_the_first_through(scene
             first, second = [await scene.send(engine, MAIL) for _ in range(2)]
             assert scene.states(second) == {"held": 1}
             scene.clock.move(31 * 60)
-            await scene.until(
-                engine,
-                lambda: not (scene.states(first) + scene.states(second)).keys() & {"held"},
-            )
-            await asyncio.sleep(0.1)
-            both = scene.states(first) + scene.states(second)
-            assert both == {"sent": 1, "cancelled": 1}
+            ended = {"sent": 1, "cancelled": 1}
+            await scene.until(engine, lambda: scene.states(first) + scene.states(second) == ended)
 
     asyncio.run(scenario())
     assert scene.twin.accepted == 1

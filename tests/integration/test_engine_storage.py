@@ -366,7 +366,7 @@ def test_what_is_written_or_asked_at_once_may_be_of_any_size(scene: Scene) -> No
     """A batch that names more sessions than one statement may is written all the same."""
     numbers = range(300_000)
     scene.system.queue.record(Batch(accepted_sessions=list(numbers)))
-    assert scene.system.queue.counts_by_user(numbers, 0.0, 1) == {}
+    assert scene.system.queue.notifications_by_user(numbers, 0.0, 1) == {}
 
 
 class _Pragma:

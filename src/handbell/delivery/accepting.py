@@ -127,52 +127,57 @@ def store_drafts(
 
     ``now`` is in UNIX milliseconds.
     """
-    repeats = _claim_keys(connection, [draft.order for draft in drafts], now)
-    fresh = [draft for draft in drafts if draft.order.public_id not in repeats]
+    are_fresh = _claim_keys(connection, [draft.order for draft in drafts], now)
+    fresh = [draft for draft, is_fresh in zip(drafts, are_fresh, strict=True) if is_fresh]
     stored = _insert(connection, fresh, now)
-    if not repeats:
+    if len(fresh) == len(drafts):
         return [stored[draft.order.public_id] for draft in drafts]
-    former = dict(zip(repeats, read_former(connection, list(repeats.values())), strict=True))
-    return [former.get(draft.order.public_id) or stored[draft.order.public_id] for draft in drafts]
+    former = read_former(connection, [draft.order for draft in drafts])
+    return [
+        known if known is not None and not is_fresh else stored[draft.order.public_id]
+        for draft, is_fresh, known in zip(drafts, are_fresh, former, strict=True)
+    ]
 
 
-def _claim_keys(connection: Connection, orders: Sequence[Order], now: int) -> dict[str, Order]:
-    """Enter the idempotency keys, and return the orders whose key another send has, by public id.
+def _claim_keys(connection: Connection, orders: Sequence[Order], now: int) -> list[bool]:
+    """Enter the idempotency keys, and say of each order whether its key is its own, or none.
 
     Where several processes write at once, the one that comes second waits here for the first.
     """
-    keyed = [order for order in orders if order.idempotency_key is not None]
+    keyed = {_key(order): order for order in reversed(orders) if order.idempotency_key is not None}
     if not keyed:
-        return {}
+        return [True] * len(orders)
     add: Any = sqlite_insert if connection.dialect.name == "sqlite" else postgresql_insert
+    statement = add(idempotency).on_conflict_do_nothing()
+    # In one order everywhere, so that two processes never wait for each other.
     rows = [
         {
-            "app": order.app.id,
-            "key": order.idempotency_key,
+            "app": app,
+            "key": key,
             "fingerprint": order.fingerprint,
             "notification_id": order.public_id,
             "created_at": now,
         }
-        for order in keyed
+        for (app, key), order in sorted(keyed.items())
     ]
-    # In one order everywhere, so that two processes never wait for each other.
-    rows.sort(key=lambda row: (row["app"], row["key"]))
-    connection.execute(add(idempotency).on_conflict_do_nothing(), rows)
-    known = _read_keys(connection, keyed)
-    return {
-        order.public_id: order
-        for order in keyed
-        if known[_key(order)].notification_id != order.public_id
-    }
+    entered = connection.execute(statement.returning(idempotency.c.app, idempotency.c.key), rows)
+    free = {(app, key) for app, key in entered}
+    return [order.idempotency_key is None or _take(free, _key(order)) for order in orders]
 
 
-def _key(order: Order) -> tuple[str, str | None]:
-    return order.app.id, order.idempotency_key
+def _take(free: set[tuple[str, str]], key: tuple[str, str]) -> bool:
+    """Take a key for the first that asks for it."""
+    if key not in free:
+        return False
+    free.remove(key)
+    return True
 
 
-def _read_keys(
-    connection: Connection, orders: Sequence[Order]
-) -> dict[tuple[str, str | None], Row[Any]]:
+def _key(order: Order) -> tuple[str, str]:
+    return order.app.id, order.idempotency_key or ""
+
+
+def _read_keys(connection: Connection, orders: Sequence[Order]) -> dict[tuple[str, str], Row[Any]]:
     by_app: dict[str, list[str]] = {}
     for order in orders:
         if order.idempotency_key is not None:

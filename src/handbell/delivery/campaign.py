@@ -62,7 +62,7 @@ class Campaign:
             expires_at=message.expires_at,
             send_at=send_at,
             is_development=stored.is_development,
-            is_loud=_is_loud(content, message),
+            is_loud=is_loud(content, message),
             languages=wordings if wordings.by_language else None,
             key=key,
             is_cancelled=stored.cancelled_at is not None,
@@ -87,7 +87,7 @@ class Campaign:
             expires_at=message.expires_at,
             send_at=order.send_at,
             is_development=order.is_development,
-            is_loud=_is_loud(order.content, message),
+            is_loud=is_loud(order.content, message),
             languages=wordings if wordings.by_language else None,
             key=key,
         )
@@ -113,5 +113,6 @@ class Campaign:
         return bool(self.expires_at) and now >= (self.expires_at or 0)
 
 
-def _is_loud(content: Notification, message: Message) -> bool:
+def is_loud(content: Notification, message: Message) -> bool:
+    """Return whether quiet hours hold it and a cap counts it."""
     return disturbs(push_type=message.push_type, interruption_level=content.interruption_level)

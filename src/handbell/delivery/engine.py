@@ -22,7 +22,7 @@ from handbell.gateways.apns.wordings import compose_each
 from handbell.registry.store import Registry
 
 from .accepting import Acceptance, Draft, Order
-from .campaign import Campaign
+from .campaign import Campaign, is_loud
 from .delivery import Delivery
 from .dispatch import Plan
 from .events import NotificationAccepted
@@ -306,6 +306,7 @@ class Engine:
             recipients={"replaces": notification_id},
             urgency=former.urgency,
             is_development=former.is_development,
+            is_loud=is_loud(content, wordings.own.message),
             sealed_key=None if key is None else self._seal(key),
             source=former.id,
             replaces=notification_id,

@@ -1,7 +1,7 @@
 """What is looked at before a send is stored: whether it can be sent, and to whom."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import time
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ from handbell.gateways.apns.wordings import Wordings, compose_each
 from handbell.registry.store import Registry
 
 from .accepting import Acceptance, Order
+from .campaign import is_loud
 from .delivery import GatewayName, Target
 from .dispatch import Plan, resolve_many, some_targets
 from .queue import BULK, NORMAL, URGENT
@@ -168,6 +169,8 @@ class Intake:
                 notification_id=one.order.public_id,
             )
             one.warnings.extend(one.wordings.warnings)
+            if not is_loud(entry.notification, one.wordings.own.message):
+                one.order = replace(one.order, is_loud=False)
             self._require_a_way(entry, one.targets or (), ways)
         except HandbellError as error:
             one.error = error

@@ -6,6 +6,7 @@ from typing import Final
 
 from handbell.apps.app import App
 
+from .caps import Underway
 from .outcome import Decision, Doubt
 from .retry import next_probe
 from .rules import AppRules, Stop
@@ -25,6 +26,8 @@ _PROBING_SECONDS: Final = 3.0
 class Lane:
     """What a worker knows of one app while it sends for it; ``out`` counts what has no end yet.
 
+    ``underway`` is what counts under the app's cap and is not written down yet.
+
     The circuit opens at once when the push service refuses the key, the topic or the certificate,
     and when more than half of at least ten answers refused the token. While it is open no token is
     judged; from time to time one push is let through, and when that is accepted it closes.
@@ -39,6 +42,7 @@ class Lane:
     is_proven: bool = False
     is_probing: bool = False
     bucket: Bucket | None = None
+    underway: Underway = field(default_factory=Underway)
 
     @property
     def stop(self) -> Stop | None:

@@ -446,19 +446,22 @@ class Queue:
         with self._database.write() as connection:
             return connection.execute(statement.values(due_at=int(at * 1000))).rowcount
 
-    def counts_by_user(
+    def notifications_by_user(
         self, user_ids: Iterable[int], since: float, apart_from: int
-    ) -> dict[int, int]:
-        """Return how many other notifications each user was sent since then (UNIX seconds).
+    ) -> dict[int, set[int]]:
+        """Return which other notifications each user was sent since then (UNIX seconds).
 
-        One that is about to be sent counts as well, for those that came after it.
+        Only what a cap counts, see :func:`~handbell.delivery.timing.disturbs`. One that is about to
+        be sent counts as well, for those that came after it.
         """
-        counted = func.count(func.distinct(deliveries.c.notification_id))
         statement = (
-            select(sessions.c.user_id, counted)
+            select(sessions.c.user_id, deliveries.c.notification_id)
+            .distinct()
             .join_from(sessions, deliveries, deliveries.c.number == sessions.c.id)
+            .join(notifications, notifications.c.id == deliveries.c.notification_id)
             .where(
                 sessions.c.user_id.in_(bindparam("user_ids", expanding=True)),
+                notifications.c.is_loud,
                 deliveries.c.notification_id != apart_from,
                 or_(
                     deliveries.c.sent_at > int(since * 1000),
@@ -471,14 +474,13 @@ class Queue:
                     ),
                 ),
             )
-            .group_by(sessions.c.user_id)
         )
-        counts: dict[int, int] = {}
+        found: dict[int, set[int]] = {}
         with self._database.read() as connection:
             for chunk in _chunks(list(set(user_ids))):
-                rows = connection.execute(statement, {"user_ids": chunk})
-                counts.update({row[0]: row[1] for row in rows})
-        return counts
+                for user_id, row in connection.execute(statement, {"user_ids": chunk}):
+                    found.setdefault(user_id, set()).add(row)
+        return found
 
     def depth(self) -> tuple[int, float | None]:
         """Return how many deliveries wait, and when the first falls due (UNIX seconds)."""

@@ -18,6 +18,7 @@ from typing import Any, Final, TypeVar
 from handbell.apps.app import App
 from handbell.errors import HandbellError, StorageError
 
+from .admission import DISABLED_SECONDS, Admission
 from .campaign import Campaign
 from .events import Hooks
 from .lane import FIRST_BATCH, Lane
@@ -26,15 +27,15 @@ from .parcels import Broadcast, Item, Page
 from .queue import (
     LEASE_SECONDS,
     NORMAL,
+    Batch,
     Due,
     Ending,
     Queue,
 )
 from .releases import Releases
 from .rules import AppRules, Stop
-from .sending import WITHOUT_SESSION, FindGateway, Sender
+from .sending import FindGateway, Sender
 from .settlement import Settlement
-from .timing import Cap, held_until
 
 PAGE: Final = 2000
 """How many deliveries are taken from the database at a time."""
@@ -50,7 +51,6 @@ _FLUSH_SECONDS: Final = 0.02
 _BULK_FLUSH_SECONDS: Final = 0.04
 """With so many on their way nobody waits for one; a commit costs as much for 500 as for 1500."""
 _STORAGE_PAUSE: Final = 0.5
-_DISABLED_SECONDS: Final = 15 * 60
 _UNREADABLE_TIMES: Final = 24 * 4
 _WATCH_SECONDS: Final = 0.25
 _SOON_SECONDS: Final = 2.0
@@ -98,6 +98,7 @@ class Worker:
             write_stop=self._write_stop,
             releases=self.releases,
         )
+        self._admission = Admission(self._book, queue, read=self.read, now=now)
         self._sender = Sender(self._book, self.releases, find_gateway=find_gateway, now=now)
         self._window = window
         self._lanes: dict[str, Lane] = {}
@@ -289,7 +290,7 @@ class Worker:
                 attempts=item.attempts + 1,
                 reason="CannotBeRead",
                 detail=what,
-                due_at=None if is_over else int((at + _DISABLED_SECONDS) * 1000),
+                due_at=None if is_over else int((at + DISABLED_SECONDS) * 1000),
                 is_repeat=item.is_repeat,
                 finished_at=int(at * 1000) if is_over else None,
             )
@@ -299,7 +300,7 @@ class Worker:
         try:
             await self._hand_out_page(broadcast)
         except Exception:
-            broadcast.ready_at = self._now() + _DISABLED_SECONDS
+            broadcast.ready_at = self._now() + DISABLED_SECONDS
             raise
 
     async def _hand_out_page(self, broadcast: Broadcast) -> None:
@@ -421,8 +422,8 @@ class Worker:
             lane = campaign.lane
             lane.out += len(items)
             await self._read_rules(lane)
-            held = self._without_session(campaign, items)
-            ready = await self._admit(campaign, held, lane.rules)
+            held = self._admission.with_session(campaign, items)
+            ready = await self._admission.admit(campaign, held, lane.rules)
             await self._send_ready(campaign, ready, reading)
         finally:
             self.releases.end(reading)
@@ -453,94 +454,13 @@ class Worker:
     ) -> None:
         try:
             # By the rules for which it was read: others may need a column that was left out.
-            ready = await self._admit(campaign, listeners, rules, page)
+            ready = await self._admission.admit(campaign, listeners, rules, page)
             if ready:
                 await self._sender.send(campaign, ready, page, self.releases.join(reading))
             else:
                 campaign.lane.forgo_probe()
         finally:
             self.releases.end(reading)
-
-    # What may go now
-
-    async def _admit(
-        self,
-        campaign: Campaign,
-        items: Sequence[Item],
-        rules: AppRules,
-        page: Page | None = None,
-    ) -> list[Any]:
-        """Return what may go now; the others get a row that says why not, or until when."""
-        try:
-            return await self._sort(campaign, items, rules, page)
-        except Exception:  # noqa: BLE001 - nothing may be left without an end
-            _log.exception("The rules of %s cannot be followed", campaign.lane.app.id)
-            until = self._now() + _DISABLED_SECONDS
-            self._book.hold_all(campaign, items, "Interrupted", until, page)
-            return []
-
-    def _without_session(self, campaign: Campaign, items: Sequence[Due]) -> Sequence[Due]:
-        """Return the deliveries whose session still takes something; the others are over."""
-        reasons = [WITHOUT_SESSION.get(item.status) for item in items]
-        if not any(reasons):
-            return items
-        for item, reason in zip(items, reasons, strict=True):
-            if reason is not None:
-                self._book.end(campaign, item, None, "cancelled", reason)
-        return [item for item, reason in zip(items, reasons, strict=True) if reason is None]
-
-    async def _sort(
-        self, campaign: Campaign, items: Sequence[Item], rules: AppRules, page: Page | None
-    ) -> list[Any]:
-        now = self._now()
-        if not rules.is_enabled:
-            self._book.hold_all(campaign, items, "AppDisabled", now + _DISABLED_SECONDS, page)
-            return []
-        if campaign.is_cancelled or campaign.is_expired(now):
-            state = "cancelled" if campaign.is_cancelled else "expired"
-            for item in items:
-                self._book.end(campaign, item, page, state, state.capitalize())
-            return []
-        if campaign.send_at is None and (
-            not campaign.is_loud or (rules.quiet is None and rules.cap is None)
-        ):
-            return list(items)
-        counts = await self._counts(campaign, items, rules.cap)
-        ready = []
-        for item, wait in [(item, self._wait_of(campaign, item, rules, now)) for item in items]:
-            if wait is not None:
-                self._book.hold(campaign, item, page, *wait)
-            elif self._is_capped(rules.cap, item, counts):
-                self._book.end(campaign, item, page, "cancelled", "Capped")
-            else:
-                ready.append(item)
-        return ready
-
-    async def _counts(
-        self, campaign: Campaign, items: Sequence[Item], cap: Cap | None
-    ) -> dict[int, int]:
-        if cap is None or not campaign.is_loud:
-            return {}
-        known = {item.user_id for item in items if item.user_id is not None}
-        since = cap.since(self._now())
-        return await self.read(self.queue.counts_by_user, known, since, campaign.row)
-
-    def _wait_of(
-        self, campaign: Campaign, item: Item, rules: AppRules, now: float
-    ) -> tuple[str, float] | None:
-        starts_at = campaign.starts_at(item.time_zone)
-        if starts_at > now:
-            return "Scheduled", starts_at
-        if rules.quiet is None or not campaign.is_loud:
-            return None
-        until = held_until(rules.quiet, item.time_zone, now, rules.time_zone)
-        return None if until is None else ("QuietHours", until)
-
-    @staticmethod
-    def _is_capped(cap: Cap | None, item: Item, counts: dict[int, int]) -> bool:
-        if cap is None or item.user_id is None or item.user_id not in counts:
-            return False
-        return not cap.allows(counts[item.user_id])
 
     # Writing down
 
@@ -559,6 +479,9 @@ class Worker:
         batch, events, number = self._book.cut(self._broadcasts)
         if batch:
             await self.read(self.queue.record, batch)
+            for lane in self._lanes.values():
+                if lane.underway:
+                    _note_written(lane, batch)
         self.in_flight -= number
         self._written.set()
         if self._broadcasts:
@@ -590,3 +513,10 @@ class Worker:
             self._broadcasts.clear()
             self.id = await asyncio.to_thread(self.queue.enlist)
         self._beaten_at = at
+
+
+def _note_written(lane: Lane, batch: Batch) -> None:
+    for (row, _, _), numbers in batch.sent.items():
+        lane.underway.remove(row, numbers)
+    for ending in batch.endings:
+        lane.underway.remove(ending.notification_id, (ending.number,))

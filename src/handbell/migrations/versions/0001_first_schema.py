@@ -76,6 +76,7 @@ def _create_notifications() -> None:
         sa.Column("urgency", sa.Integer(), server_default=sa.text("5"), nullable=False),
         sa.Column("send_at", sa.Text(), nullable=True),
         sa.Column("is_development", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column("is_loud", sa.Boolean(), server_default=sa.text("true"), nullable=False),
         sa.Column("sealed_key", sa.LargeBinary(), nullable=True),
         sa.Column("replaces", sa.Text(), nullable=True),
         sa.Column("cancelled_at", sa.BigInteger(), nullable=True),

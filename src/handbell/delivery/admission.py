@@ -1,0 +1,141 @@
+"""What may go now: the app's switch, times, quiet hours and the cap, looked at before each send."""
+
+import logging
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Any, Final, Protocol
+
+from .campaign import Campaign
+from .parcels import Item, Page
+from .queue import Due, Queue
+from .rules import AppRules
+from .sending import WITHOUT_SESSION
+from .settlement import Settlement
+from .timing import Cap, held_until
+
+DISABLED_SECONDS: Final = 15 * 60
+"""After how long the deliveries of an app that is switched off are looked at again."""
+
+_log = logging.getLogger(__name__)
+
+
+class Read(Protocol):
+    """Calls something of the stores in a thread until the database takes it."""
+
+    def __call__(self, what: Callable[..., Any], /, *arguments: Any) -> Awaitable[Any]:
+        """Return what it returned."""
+
+
+class Admission:
+    """Lets deliveries through, or gives them a row that says why not; belongs to one worker.
+
+    Within one process a cap is exact, also for pushes that are on their way. Across processes the
+    pushes of a broadcast have no rows until they end: a person may get one more than the cap for
+    each broadcast that another process has in hand for them in that moment.
+    """
+
+    def __init__(
+        self, book: Settlement, queue: Queue, *, read: Read, now: Callable[[], float]
+    ) -> None:
+        self._book = book
+        self._queue = queue
+        self._read = read
+        self._now = now
+
+    async def admit(
+        self,
+        campaign: Campaign,
+        items: Sequence[Item],
+        rules: AppRules,
+        page: Page | None = None,
+    ) -> list[Any]:
+        """Return what may go now; the others get a row that says why not, or until when."""
+        try:
+            return await self._sort(campaign, items, rules, page)
+        except Exception:  # noqa: BLE001 - nothing may be left without an end
+            _log.exception("The rules of %s cannot be followed", campaign.lane.app.id)
+            until = self._now() + DISABLED_SECONDS
+            self._book.hold_all(campaign, items, "Interrupted", until, page)
+            return []
+
+    def with_session(self, campaign: Campaign, items: Sequence[Due]) -> Sequence[Due]:
+        """Return the deliveries whose session still takes something; the others are over."""
+        reasons = [WITHOUT_SESSION.get(item.status) for item in items]
+        if not any(reasons):
+            return items
+        for item, reason in zip(items, reasons, strict=True):
+            if reason is not None:
+                self._book.end(campaign, item, None, "cancelled", reason)
+        return [item for item, reason in zip(items, reasons, strict=True) if reason is None]
+
+    async def _sort(
+        self, campaign: Campaign, items: Sequence[Item], rules: AppRules, page: Page | None
+    ) -> list[Any]:
+        now = self._now()
+        if not rules.is_enabled:
+            self._book.hold_all(campaign, items, "AppDisabled", now + DISABLED_SECONDS, page)
+            return []
+        if campaign.is_cancelled or campaign.is_expired(now):
+            state = "cancelled" if campaign.is_cancelled else "expired"
+            for item in items:
+                self._book.end(campaign, item, page, state, state.capitalize())
+            return []
+        cap = rules.cap if campaign.is_loud else None
+        if (
+            campaign.send_at is None
+            and cap is None
+            and (rules.quiet is None or not campaign.is_loud)
+        ):
+            return list(items)
+        ready = []
+        for item in items:
+            wait = _wait_of(campaign, item, rules, now)
+            if wait is None:
+                ready.append(item)
+            else:
+                self._book.hold(campaign, item, page, *wait)
+        return ready if cap is None else await self._cap(campaign, ready, cap, page)
+
+    async def _cap(
+        self, campaign: Campaign, items: Sequence[Item], cap: Cap, page: Page | None
+    ) -> list[Any]:
+        known = {item.user_id for item in items if item.user_id is not None}
+        underway, row = campaign.lane.underway, campaign.row
+        ready = []
+        async with underway.turn:
+            there = {user_id: underway.rows_of(user_id) for user_id in known}
+            written = await self._read(
+                self._queue.notifications_by_user, known, cap.since(self._now()), row
+            )
+            for item in items:
+                if not _is_allowed(cap, item, row, written, there):
+                    self._book.end(campaign, item, page, "cancelled", "Capped")
+                    continue
+                ready.append(item)
+                if item.user_id is not None:
+                    underway.add(row, item.number, item.user_id)
+        return ready
+
+
+def _is_allowed(
+    cap: Cap,
+    item: Item,
+    row: int,
+    written: Mapping[int, Collection[int]],
+    underway: Mapping[int, Collection[int]],
+) -> bool:
+    if item.user_id is None:
+        return True
+    others = {*written.get(item.user_id, ()), *underway[item.user_id]} - {row}
+    return cap.allows(len(others))
+
+
+def _wait_of(
+    campaign: Campaign, item: Item, rules: AppRules, now: float
+) -> tuple[str, float] | None:
+    starts_at = campaign.starts_at(item.time_zone)
+    if starts_at > now:
+        return "Scheduled", starts_at
+    if rules.quiet is None or not campaign.is_loud:
+        return None
+    until = held_until(rules.quiet, item.time_zone, now, rules.time_zone)
+    return None if until is None else ("QuietHours", until)
