@@ -18,15 +18,15 @@ _DAY: Final = 86_400
 _FOR_PAGES: Final = tuple(
     (re.compile(pattern), said)
     for pattern, said in (
-        (r" with: handbell doctor\b\S*", " by the check-up under Publishing"),
+        (r" with: handbell doctor", " by the check-up under Publishing"),
         (r"handbell send --dry-run shows the request", "the preview shows the request"),
         (
             r"Then, without waiting: handbell app resume \S+",
             "Then try again now, under Publishing.",
         ),
         (r"Switch it on with: handbell app set \S+ --on\.?", "Switch it on under Publishing."),
-        (r"; by hand: handbell session add [^.;]*", ""),
-        (r"; an operator who is sure runs: handbell session add [^.;]*", ""),
+        (r"; by hand: handbell session add \S+ TOKEN", ""),
+        (r"; an operator who is sure runs: handbell session add \S+ TOKEN", ""),
         (r"Start one with: handbell worker", "Start one on the server with: handbell worker"),
         (r"Name one as well: --proof token --identity-key FILE", "Give one as well"),
         (r"See: handbell \S+ list\b\.?", "Choose one of the list."),
