@@ -252,7 +252,10 @@ def _described(
         "path": path,
         "summary": operation.get("summary", ""),
         "about": operation.get("description", "").split("\n\n"),
-        "parameters": [_followed(document, one) for one in operation.get("parameters", [])],
+        "parameters": [
+            {"name": one["name"], "place": one["in"], "about": one.get("description", "")}
+            for one in (_followed(document, each) for each in operation.get("parameters", []))
+        ],
         "refusals": ", ".join(
             f"{one['status']} {one.get('description', '')}"
             for one in answers

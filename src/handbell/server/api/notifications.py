@@ -67,7 +67,7 @@ When = Annotated[datetime | None, Query(description="ISO 8601 with an offset")]
 
 @router.post(
     "",
-    operation_id="send_notification",
+    operation_id="sendNotification",
     summary="Send a notification, or many",
     status_code=202,
     response_model=models.Accepted,
@@ -156,7 +156,7 @@ def _answer(value: Any, *, status: int = 200, headers: Mapping[str, str] | None 
 
 @router.get(
     "",
-    operation_id="list_notifications",
+    operation_id="listNotifications",
     summary="List notifications, the newest first",
     response_model=Page[models.NotificationOverview],
     responses=responses(400, 401, 403, 404, 422),
@@ -208,7 +208,7 @@ def _milliseconds(moment: datetime | None) -> int | None:
 
 @router.post(
     "/preview",
-    operation_id="preview_notification",
+    operation_id="previewNotification",
     summary="Show the exact requests that a send would make",
     response_model=list[models.PreviewAnswer],
     responses=responses(400, 401, 403, 404, 413, 422),
@@ -231,7 +231,7 @@ async def preview(request: Request, app: AppDep) -> Response:
 
 @router.get(
     "/{id}",
-    operation_id="read_notification",
+    operation_id="getNotification",
     summary="Read a notification with its funnel",
     response_model=models.NotificationAnswer,
     responses=responses(401, 403, 404),
@@ -249,7 +249,7 @@ async def read(request: Request, app: AppDep, id: NotificationId) -> Response:  
 
 @router.get(
     "/{id}/deliveries",
-    operation_id="list_deliveries",
+    operation_id="listDeliveries",
     summary="List a notification's deliveries",
     response_model=Page[models.DeliveryAnswer],
     responses=responses(400, 401, 403, 404, 422),
@@ -285,7 +285,7 @@ async def list_deliveries(
 
 @router.post(
     "/{id}/cancel",
-    operation_id="cancel_notification",
+    operation_id="cancelNotification",
     summary="Take back what is not sent yet",
     response_model=models.Cancelled,
     responses=responses(401, 403, 404, 503),
@@ -306,7 +306,7 @@ async def cancel(request: Request, app: AppDep, caller: CallerDep, id: Notificat
 
 @router.post(
     "/{id}/replace",
-    operation_id="replace_notification",
+    operation_id="replaceNotification",
     summary="Send new content to those who got it",
     status_code=202,
     response_model=models.Accepted,
