@@ -19,6 +19,7 @@ from . import (
     send,
     serve,
     session,
+    template,
     twin,
     webhook,
     why,
@@ -73,6 +74,7 @@ application.add_typer(key.commands, name="key")
 application.add_typer(session.commands, name="session")
 application.add_typer(api_key.commands, name="api-key")
 application.add_typer(operator.commands, name="operator")
+application.add_typer(template.commands, name="template")
 application.add_typer(webhook.commands, name="webhook")
 application.command("import-4d")(import_4d.import_4d)
 application.command("doctor")(doctor.doctor)

@@ -1,7 +1,6 @@
 """``handbell send``: write a notification and send it to people."""
 
 import asyncio
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,16 +10,23 @@ import typer
 from handbell._text import count
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import EVERYBODY, Recipients
+from handbell.creation.template import read_use
 from handbell.errors import NotificationError, RecipientsError
 
 from . import context
+from .given import read_file, read_json, read_pairs
 from .output import AppOption, Json, console, write_json, write_lines
 from .progress import watch
+from .template import write_languages
 
 if TYPE_CHECKING:
-    from handbell.delivery.preview import Preview
+    from handbell.delivery.preview import LanguagePreview, Preview
     from handbell.delivery.response import Response
     from handbell.push import How
+
+
+Written = Notification | dict[str, Any]
+"""A notification, or what names a template of the app."""
 
 
 def send(
@@ -49,6 +55,15 @@ def send(
     file: Annotated[
         Path | None, typer.Option(help="Notification as JSON; options win over its members.")
     ] = None,
+    template: Annotated[
+        str | None, typer.Option(help="A stored template; options win over its members.")
+    ] = None,
+    variable: Annotated[
+        list[str] | None, typer.Option(help="For the template: NAME=VALUE, or a JSON object.")
+    ] = None,
+    shorten: Annotated[
+        bool, typer.Option("--shorten", help="Cut texts that are too long instead of refusing.")
+    ] = False,
     to_all: Annotated[bool, typer.Option("--all", help="Send to every active session.")] = False,
     send_at: Annotated[
         str | None,
@@ -82,16 +97,21 @@ def send(
         "sound": sound,
         "url": url,
         "image_url": image,
-        "user_info": _read_data(data),
+        "user_info": read_pairs("--data", data) or None,
         "collapse_id": collapse_id,
         "ttl": ttl,
         "silent": silent or None,
+        "template": template,
+        "variables": read_pairs("--variable", variable) or None,
+        "shorten": shorten or None,
     }
     content = {name: value for name, value in given.items() if value is not None}
-    notification = Notification.read(_read_content(file, content))
+    written = _read_content(file, content)
+    # A template is rendered where its app is known; all else is looked at before a file is opened.
+    notification = written if read_use(written) else Notification.read(written)
     named = _read_recipients(recipients, to_all=to_all)
     if dry_run:
-        _show(_preview(app, notification, named), as_json=as_json)
+        _show(*_preview(app, notification, named), as_json=as_json)
         return
     how: How = {"send_at": send_at, "urgency": urgency, "idempotency_key": idempotency_key}
     response = _send(app, notification, named, how)
@@ -100,22 +120,21 @@ def send(
         raise typer.Exit(1)
 
 
-def _send(
-    app: str | None, notification: Notification, recipients: Recipients, how: "How"
-) -> "Response":
+def _send(app: str | None, notification: Written, recipients: Recipients, how: "How") -> "Response":
     from handbell._door import door  # noqa: PLC0415 - starts a thread
 
     return door().run(_send_in_loop(app, notification, recipients, how))
 
 
 async def _send_in_loop(
-    app: str | None, notification: Notification, recipients: Recipients, how: "How"
+    app: str | None, written: Written, recipients: Recipients, how: "How"
 ) -> "Response":
     from handbell.delivery.engine import Options  # noqa: PLC0415 - heavy
     from handbell.system import shared  # noqa: PLC0415
 
     parts = shared(context.settings())
     found = await asyncio.to_thread(parts.apps.find, app or parts.settings.app)
+    notification = await asyncio.to_thread(parts.read_notification, found, written)
     options = Options.read(**how)
     if not (recipients.everybody and console.is_terminal):
         return await parts.engine.send(found, notification, recipients, options)
@@ -128,11 +147,13 @@ async def _send_in_loop(
 
 
 def _preview(
-    app: str | None, notification: Notification, recipients: Recipients
-) -> "list[Preview]":
+    app: str | None, written: Written, recipients: Recipients
+) -> "tuple[list[Preview], list[LanguagePreview]]":
     parts = context.system()
     found = parts.apps.find(app or parts.settings.app)
-    return parts.preview(found, notification, recipients)
+    notification = parts.read_notification(found, written)
+    languages = parts.preview_languages(found, notification) if notification.languages else []
+    return parts.preview(found, notification, recipients), languages
 
 
 def _read_recipients(recipients: list[str] | None, *, to_all: bool) -> Recipients:
@@ -148,57 +169,16 @@ def _read_recipients(recipients: list[str] | None, *, to_all: bool) -> Recipient
 
 def _read_content(file: Path | None, given: dict[str, Any]) -> dict[str, Any]:
     if file is not None:
-        return {**_read_json(_read_file(file), str(file)), **given}
+        return {**read_json(read_file(file), str(file)), **given}
     if not given and not sys.stdin.isatty():
         text = sys.stdin.buffer.read()
         if text.strip():
-            return _read_json(text, "standard input")
+            return read_json(text, "standard input")
     if not given:
         raise NotificationError(
             "Nothing was written", fix="Give --title and --body, --file, or JSON on standard input"
         )
     return given
-
-
-def _read_file(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise NotificationError(
-            f"{file} cannot be read: {error.strerror}", fix="Name a file with a JSON object"
-        ) from None
-
-
-def _read_json(text: bytes, source: str) -> dict[str, Any]:
-    try:
-        content = json.loads(text)
-    except UnicodeDecodeError:
-        raise NotificationError(f"{source} is not UTF-8", fix="Save it as UTF-8") from None
-    except (ValueError, RecursionError) as error:
-        raise NotificationError(f"{source} is not JSON: {error}", fix="Mend it there") from None
-    if not isinstance(content, dict):
-        raise NotificationError(
-            f"{source} holds no JSON object",
-            fix='Write one such as {"title": "Hello", "body": "World"}',
-        )
-    return content
-
-
-def _read_data(data: list[str] | None) -> dict[str, Any] | None:
-    if not data:
-        return None
-    collected: dict[str, Any] = {}
-    for part in data:
-        if part.lstrip().startswith("{"):
-            collected.update(_read_json(part.encode(), "--data"))
-            continue
-        name, separator, value = part.partition("=")
-        if not (name and separator):
-            raise NotificationError(
-                f"--data {part!r} has no name", fix="Write NAME=VALUE or a JSON object"
-            )
-        collected[name] = value
-    return collected
 
 
 def _tell(response: "Response", *, as_json: bool) -> None:
@@ -226,7 +206,7 @@ def _as_dict(value: Any) -> dict[str, Any]:
     return {name: getattr(value, name) for name in value.__dataclass_fields__}
 
 
-def _show(previews: "list[Preview]", *, as_json: bool) -> None:
+def _show(previews: "list[Preview]", languages: "list[LanguagePreview]", *, as_json: bool) -> None:
     if as_json:
         write_json(previews)
         return
@@ -234,8 +214,10 @@ def _show(previews: "list[Preview]", *, as_json: bool) -> None:
         if preview.warning:
             write_lines([preview.warning], "warning: ", "yellow")
             continue
-        typer.echo(f"{preview.recipient}")
+        spoken = f", in {preview.language}" if preview.language else ""
+        typer.echo(f"{preview.recipient}{spoken}")
         typer.echo(f"  {preview.method} {preview.url}")
         for name, value in preview.headers:
             typer.echo(f"  {name}: {value}")
         typer.echo(f"\n  {preview.payload}\n  ({count(preview.size, 'byte')})\n")
+    write_languages(languages)

@@ -1,0 +1,63 @@
+"""What is given to a command in files, on standard input, and as NAME=VALUE."""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from handbell.errors import NotificationError
+
+
+def read_file(file: Path) -> bytes:
+    """Return a file's bytes. Raises NotificationError when it cannot be read."""
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise NotificationError(
+            f"{file} cannot be read: {error.strerror}", fix="Name a file with a JSON object"
+        ) from None
+
+
+def read_json(text: bytes, source: str) -> dict[str, Any]:
+    """Return the JSON object of a text; ``source`` says in errors where it came from."""
+    try:
+        content = json.loads(text)
+    except UnicodeDecodeError:
+        raise NotificationError(f"{source} is not UTF-8", fix="Save it as UTF-8") from None
+    except (ValueError, RecursionError) as error:
+        raise NotificationError(f"{source} is not JSON: {error}", fix="Mend it there") from None
+    if not isinstance(content, dict):
+        raise NotificationError(
+            f"{source} holds no JSON object",
+            fix='Write one such as {"title": "Hello", "body": "World"}',
+        )
+    return content
+
+
+def read_document(file: Path) -> dict[str, Any]:
+    """Return what a file holds: TOML where its name ends with ``.toml``, JSON otherwise."""
+    text = read_file(file)
+    if file.suffix.lower() != ".toml":
+        return read_json(text, str(file))
+    try:
+        return tomllib.loads(text.decode())
+    except UnicodeDecodeError:
+        raise NotificationError(f"{file} is not UTF-8", fix="Save it as UTF-8") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise NotificationError(f"{file} is not TOML: {error}", fix="Mend it there") from None
+
+
+def read_pairs(option: str, parts: list[str] | None) -> dict[str, Any]:
+    """Return what NAME=VALUE and JSON objects come to, the later ones winning."""
+    collected: dict[str, Any] = {}
+    for part in parts or ():
+        if part.lstrip().startswith("{"):
+            collected.update(read_json(part.encode(), option))
+            continue
+        name, separator, value = part.partition("=")
+        if not (name and separator):
+            raise NotificationError(
+                f"{option} {part!r} has no name", fix="Write NAME=VALUE or a JSON object"
+            )
+        collected[name] = value
+    return collected

@@ -1,0 +1,136 @@
+"""``handbell template``: notifications written once, with a place for what differs."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from handbell._text import count
+from handbell.creation.template import Template
+
+from .api_key import ACTOR
+from .context import system
+from .given import read_document, read_pairs
+from .output import AppOption, Json, local_time, write_json, write_lines, write_table
+
+if TYPE_CHECKING:
+    from handbell.apps.templates import StoredTemplate
+    from handbell.delivery.preview import LanguagePreview
+
+commands = typer.Typer(
+    help="Notifications written once, with variables and in several languages.",
+    no_args_is_help=True,
+)
+
+Name = Annotated[str, typer.Argument(help="The template's name.")]
+
+
+@commands.command()
+def put(
+    file: Annotated[
+        Path, typer.Argument(help="The template as JSON, or as TOML in a file named .toml.")
+    ],
+    *,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Its name, where the file does not say it.", show_default="the file's"),
+    ] = None,
+    app: AppOption = None,
+    as_json: Json = False,
+) -> None:
+    """Store a template, in the place of the one of this name if there is one."""
+    given = read_document(file)
+    template = Template.read(given, name=name or (None if "name" in given else file.stem))
+    parts = system()
+    found = parts.apps.find(app or parts.settings.app)
+    stored, is_new = parts.templates.put(found, template)
+    parts.audit.note(ACTOR, "template.put", template.name, app=found.id)
+    if as_json:
+        write_json(_described(stored))
+        return
+    typer.echo(f"{'Added' if is_new else 'Changed'} the template {template.name} of {found.id}.")
+    typer.echo(f"Languages: {', '.join(template.languages)}")
+    typer.echo(f"Variables: {', '.join(template.variables) or 'none'}")
+
+
+@commands.command("list")
+def list_templates(*, app: AppOption = None, as_json: Json = False) -> None:
+    """List an app's templates."""
+    parts = system()
+    stored = parts.templates.list(parts.apps.find(app or parts.settings.app))
+    if as_json:
+        write_json([_described(one) for one in stored])
+        return
+    write_table(
+        ["template", "languages", "variables", "changed"],
+        (
+            [
+                one.template.name,
+                ", ".join(one.template.languages),
+                ", ".join(one.template.variables),
+                local_time(one.updated_at),
+            ]
+            for one in stored
+        ),
+        "There is no template yet. Add one with: handbell template put FILE",
+    )
+
+
+@commands.command()
+def show(name: Name, *, app: AppOption = None, as_json: Json = False) -> None:
+    """Write a template as `template put` reads it; with --json its times as well."""
+    parts = system()
+    stored = parts.templates.get(parts.apps.find(app or parts.settings.app), name)
+    write_json(_described(stored) if as_json else stored.template.to_dict())
+
+
+@commands.command()
+def preview(
+    name: Name,
+    *,
+    variable: Annotated[
+        list[str] | None,
+        typer.Option("--variable", help="NAME=VALUE, or a JSON object; may be repeated."),
+    ] = None,
+    app: AppOption = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a template comes to in each language, and its bytes; nothing is sent."""
+    parts = system()
+    found = parts.apps.find(app or parts.settings.app)
+    told = parts.preview_template(found, name, read_pairs("--variable", variable))
+    if as_json:
+        write_json(told)
+    else:
+        write_languages(told)
+    if any(one.problem for one in told):
+        raise typer.Exit(1)
+
+
+@commands.command()
+def remove(name: Name, *, app: AppOption = None) -> None:
+    """Remove a template; what was accepted before goes out as it was rendered."""
+    parts = system()
+    found = parts.apps.find(app or parts.settings.app)
+    parts.templates.remove(found, name)
+    parts.audit.note(ACTOR, "template.remove", name, app=found.id)
+    typer.echo(f"Removed the template {name} of {found.id}.")
+
+
+def write_languages(told: "list[LanguagePreview]") -> None:
+    """Write what each language comes to."""
+    for one in told:
+        size = f"{one.size:,} of {count(one.limit, 'byte')}" if one.limit else "cannot be sent"
+        typer.echo(f"{one.language or 'own text'}: {size}")
+        if one.payload:
+            typer.echo(f"  {one.payload}")
+        write_lines(one.cuts, "  warning: ", "yellow")
+        write_lines([one.problem] if one.problem else [], "  error: ", "red")
+
+
+def _described(stored: "StoredTemplate") -> dict[str, object]:
+    return {
+        **stored.template.to_dict(),
+        "created_at": stored.created_at,
+        "updated_at": stored.updated_at,
+    }
