@@ -15,7 +15,7 @@ from handbell.delivery.preview import LanguagePreview
 from handbell.errors import NotificationError
 from handbell.system import System
 
-from .draft import Draft, field_of, read_notification
+from .draft import Draft, field_of, read_notification, readable
 from .forms import Faults
 
 CONFIRMED_FROM: Final = 100
@@ -111,7 +111,7 @@ def look(system: System, app: App, draft: Draft, counts: Counts, *, is_fresh: bo
         for wording in wordings:
             if wording.problem:
                 name = "body" if wording.size else field_of(NotificationError(wording.problem))
-                faults.add(name, wording.problem)
+                faults.add(name, readable(wording.problem))
     recipients = None if draft.get("replaces") else draft.people(faults)
     audience = None
     if recipients is not None and recipients.everybody:

@@ -234,7 +234,7 @@ def read_recipients(named: Iterable[str], faults: Faults) -> Recipients | None:
 
 def add_fault(faults: Faults, error: HandbellError) -> None:
     """Note what an error says at the field that it names."""
-    faults.add(field_of(error), _readable(error.what), _readable(error.fix))
+    faults.add(field_of(error), readable(error.what), readable(error.fix))
 
 
 def field_of(error: HandbellError, default: str = "title") -> str:
@@ -249,7 +249,8 @@ def field_of(error: HandbellError, default: str = "title") -> str:
     return default
 
 
-def _readable(text: str) -> str:
+def readable(text: str) -> str:
+    """Return a sentence of the library's without the marks around names of fields."""
     return text.replace("`", "")
 
 
@@ -258,7 +259,7 @@ def _why_not(text: str) -> str:
         Recipients.read(text)
     except RecipientsError as error:
         said = error.what.replace("`recipients` is ", "")
-        return _readable(f"{said} {error.fix}")
+        return readable(f"{said} {error.fix}")
     return ""
 
 
