@@ -1,6 +1,6 @@
 """What the sender wrote: content and options, checked where it comes in."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
@@ -68,6 +68,7 @@ _READERS: Final[Mapping[str, Reader]] = MappingProxyType(
 
 _ALERT_TEXTS = ("title", "subtitle", "body", "title_loc_key", "subtitle_loc_key", "loc_key")
 _SHOWN = (*_ALERT_TEXTS, "badge", "sound")
+_LOC_ARGS = ("title_loc_args", "subtitle_loc_args", "loc_args")
 _DONE = ("silent", "content_available", "content_changed", "event")
 
 
@@ -91,7 +92,8 @@ Target = str | Mapping[str, Any] | tuple[str, Any] | Record
 """What :meth:`Notification.with_target` opens."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Without slots: there are dozens of fields, and those that are absent take neither room nor time.
+@dataclass(frozen=True, kw_only=True)
 class Notification:
     """One notification: what is shown, what is handed to the app, and how it is to be sent.
 
@@ -146,11 +148,13 @@ class Notification:
     shorten: bool = False
 
     def __post_init__(self) -> None:
-        for name, absent in _ABSENT.items():
-            value = getattr(self, name)
-            if value is not absent:
-                plain = _READERS[name](name, absent if value is None else value)
-                object.__setattr__(self, name, plain)
+        given: dict[str, Any] = {"user_info": {}}
+        for name, value in self.__dict__.items():
+            if value is not _ABSENT[name] and value is not None:
+                plain = _READERS[name](name, value)
+                if plain != _ABSENT[name]:
+                    given[name] = plain
+        object.__setattr__(self, "__dict__", given)
         _check_user_info(self)
         _check_options(self)
         _check_loc_args(self)
@@ -173,7 +177,16 @@ class Notification:
                 f"The notification is {values.shown(value)}",
                 fix='It must be a mapping, such as {"title": "Hello", "body": "How are you?"}',
             )
-        return cls(**_by_field(value, SPELLINGS, "in the notification"))
+        # As the constructor does, but for the fields that were not written: thousands a second.
+        made = cls.__new__(cls)
+        object.__setattr__(made, "__dict__", _by_field(value, SPELLINGS, "in the notification"))
+        made.__post_init__()
+        return made
+
+    def given(self, names: Iterable[str]) -> dict[str, Any]:
+        """Return those of the named fields that are set, in this order; a badge of 0 is set."""
+        mine = self.__dict__
+        return {name: mine[name] for name in names if name in mine}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields that are set, by their snake_case names, ready for JSON.
@@ -182,8 +195,8 @@ class Notification:
         """
         return {
             name: _plain(value)
-            for name, absent in _ABSENT.items()
-            if (value := getattr(self, name)) != absent
+            for name, value in self.__dict__.items()
+            if value or name != "user_info"
         }
 
     def with_target(self, target: Target) -> Self:
@@ -207,9 +220,11 @@ class Notification:
         The nearest language is chosen as :func:`~handbell.creation.languages.choose` does; a member
         that it lacks is its parent's or the notification's own.
         """
-        tag = speech.choose(locale, self.languages or ())
-        if self.languages is None or tag is None:
-            return self if self.languages is None else replace(self, languages=None)
+        if self.languages is None:
+            return self
+        tag = speech.choose(locale, self.languages)
+        if tag is None:
+            return replace(self, languages=None)
         own = {member: getattr(self, member) for member in speech.MEMBERS}
         members = speech.fields_in(own, self.languages, tag)
         changed = {
@@ -232,7 +247,7 @@ class Notification:
     @property
     def has_alert(self) -> bool:
         """Whether there is a text to show."""
-        return any(getattr(self, name) for name in _ALERT_TEXTS)
+        return not self.__dict__.keys().isdisjoint(_ALERT_TEXTS)
 
 
 _ABSENT: Final[Mapping[str, Any]] = MappingProxyType(
@@ -286,10 +301,14 @@ def _same(one: object, other: object) -> bool:
 def _plain(value: Any) -> Any:
     if isinstance(value, CriticalSound):
         return value.to_dict()
+    if isinstance(value, str | int | float):
+        return value
     return list(value) if isinstance(value, tuple) else deepcopy(value)
 
 
 def _check_user_info(notification: Notification) -> None:
+    if not notification.user_info:
+        return
     for key in ("aps", "data", RESERVED_MEMBER):
         if key in notification.user_info:
             raise NotificationError(
@@ -306,25 +325,23 @@ def _check_user_info(notification: Notification) -> None:
 def _check_options(notification: Notification) -> None:
     if notification.expires_at is not None and notification.ttl is not None:
         raise NotificationError("Both `expires_at` and `ttl` are given", fix="Keep one of them")
-    shown = [name for name in _SHOWN if getattr(notification, name) is not None]
-    if notification.silent and shown:
+    if notification.silent and (shown := notification.given(_SHOWN)):
         raise NotificationError(
-            f"`silent` is set beside `{shown[0]}`: a silent notification shows and plays nothing",
+            f"`silent` is set beside `{min(shown, key=_SHOWN.index)}`: "
+            "a silent notification shows and plays nothing",
             fix="Drop one of the two; `content_available` wakes the app behind what is shown",
         )
 
 
 def _check_loc_args(notification: Notification) -> None:
-    for key in ("title_loc_key", "subtitle_loc_key", "loc_key"):
-        args = key.replace("_key", "_args")
-        if getattr(notification, args) and getattr(notification, key) is None:
+    for args in notification.given(_LOC_ARGS):
+        key = args.replace("_args", "_key")
+        if getattr(notification, key) is None:
             raise NotificationError(f"`{args}` is given without `{key}`", fix=f"Name the `{key}`")
 
 
 def _check_says_something(notification: Notification) -> None:
-    says = any(getattr(notification, name) is not None for name in _SHOWN)
-    does = any(getattr(notification, name) for name in _DONE)
-    if not (says or does or notification.push_type):
+    if not notification.given(_SHOWN + _DONE) and not notification.push_type:
         raise NotificationError(
             "The notification has nothing to show and nothing to do",
             fix="Give a `title`, a `body`, a `badge` or a `sound`, or set `silent` to wake the app",

@@ -154,23 +154,13 @@ def _derived_push_type(notification: Notification) -> str:
             "`content_changed` does not say what has changed",
             fix="Set `push_type` to `widgets` or to `controls`",
         )
-    if notification.has_alert or _given(notification, ("badge", "sound")):
+    if notification.has_alert or notification.given(("badge", "sound")):
         return "alert"
     return "background"
 
 
-def _given(notification: Notification, names: Iterable[str]) -> dict[str, Any]:
-    """Return the fields of these names that are set; a badge of 0 is set."""
-    pairs = ((name, getattr(notification, name)) for name in names)
-    return {
-        name: value
-        for name, value in pairs
-        if value is not None and value is not False and value != ()
-    }
-
-
 def _refuse_forbidden(notification: Notification, kind: PushType) -> None:
-    for name in _given(notification, _FORBIDDEN.get(kind.name, _FORBIDDEN_ELSEWHERE)):
+    for name in notification.given(_FORBIDDEN.get(kind.name, _FORBIDDEN_ELSEWHERE)):
         raise NotificationError(
             f"`{name}` cannot be sent with the push type {kind.name}", fix=_advice(name, kind)
         )
@@ -194,13 +184,13 @@ def _check_kind(notification: Notification, kind: PushType) -> None:
 
 
 def _check_alert(notification: Notification) -> None:
-    if not (notification.has_alert or _given(notification, ("badge", "sound"))):
+    if not (notification.has_alert or notification.given(("badge", "sound"))):
         raise NotificationError(
             "The push type is alert, and there is nothing to show",
             fix="Give a `title`, a `body`, a `badge` or a `sound`",
         )
     if not notification.has_alert:
-        for name in _given(notification, ("mutable_content", "image_url", "launch_image")):
+        for name in notification.given(("mutable_content", "image_url", "launch_image")):
             raise NotificationError(
                 f"`{name}` does nothing without a text to show", fix="Give a `title` or a `body`"
             )
@@ -233,7 +223,7 @@ def _check_start(notification: Notification) -> None:
 
 
 def _refuse_start_only(notification: Notification, event: str) -> None:
-    for name in _given(notification, _START_ONLY):
+    for name in notification.given(_START_ONLY):
         raise NotificationError(
             f"`{name}` belongs to the start of a Live Activity, and `event` is {event}",
             fix=f"Leave `{name}` out",
@@ -321,9 +311,9 @@ def _payload(notification: Notification, kind: PushType, now: float) -> dict[str
 
 def _aps(notification: Notification, kind: PushType) -> dict[str, Any]:
     aps: dict[str, Any] = {}
-    if alert := _given(notification, _ALERT):
+    if alert := notification.given(_ALERT):
         aps["alert"] = _kebab(alert)
-    aps.update(_kebab(_given(notification, _APS)))
+    aps.update(_kebab(notification.given(_APS)))
     if notification.sound is not None:
         aps["sound"] = _sound(notification)
     if notification.content_available or kind.name == "background":
@@ -342,7 +332,7 @@ def _sound(notification: Notification) -> str | dict[str, Any] | None:
 
 def _live_activity_aps(notification: Notification, now: float) -> dict[str, Any]:
     aps: dict[str, Any] = {"timestamp": int(now)}
-    aps.update(_kebab(_given(notification, (*_LIVE_ACTIVITY, *_APS))))
+    aps.update(_kebab(notification.given((*_LIVE_ACTIVITY, *_APS))))
     if "input-push-token" in aps:
         aps["input-push-token"] = 1
     if notification.has_alert:
@@ -371,8 +361,11 @@ def _kebab(given: Mapping[str, Any]) -> dict[str, Any]:
     return {name.replace("_", "-"): value for name, value in given.items()}
 
 
+_encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+
+
 def _encoded(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    return _encode(value).encode()
 
 
 def _too_large(notification: Notification, kind: PushType, size: int) -> PayloadTooLargeError:
