@@ -11,7 +11,8 @@ from tests.scene import Scene, open_scene
 
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import EVERYBODY, Recipients
-from handbell.delivery.queue import Queue, Shard
+from handbell.delivery.pages import Shard
+from handbell.delivery.queue import Queue
 from handbell.errors import PayloadTooLargeError
 from handbell.twin.phone import Phone
 
@@ -141,6 +142,23 @@ def test_a_bare_token_gets_the_own_text_and_a_known_one_its_language(scene: Scen
         "user0@example.com": ["Bonjour"],
         "nobody@example.com": ["Hello"],
     }
+
+
+def test_why_says_in_which_language_it_was_sent(scene: Scene) -> None:
+    """The story names the language of each device, or why it got the notification's own text."""
+    phones = _phones(scene)
+    stranger = phones[2]
+    scene.system.registry.register(scene.app, stranger.mail or "", stranger.token, locale="de-CH")
+
+    async def scenario() -> None:
+        async with scene.running() as engine:
+            await scene.send(engine, list(LOCALES), languages=LANGUAGES)
+
+    asyncio.run(scenario())
+    told = [str(scene.system.why(scene.app, mail)) for mail in LOCALES]
+    assert ", in the language fr" in told[0]
+    assert ", in the language zh-Hant" in told[1]
+    assert ", in its own text (none of its languages is that of de-CH)" in told[2]
 
 
 def test_a_language_that_is_too_long_is_refused_before_anything_is_stored(scene: Scene) -> None:

@@ -156,6 +156,7 @@ class _Teller:
         self.rules = rules
         self.now = now
         self.zones = {session.id: session.time_zone for session in sessions}
+        self.locales = {session.id: session.locale for session in sessions}
         self.sessions = tuple(_tell_session(session) for session in sessions)
 
     # The whole
@@ -288,13 +289,24 @@ class _Teller:
     ) -> DeliveryStory:
         match delivery.state:
             case "sent":
-                return _tell_sent(delivery, campaign, content)
+                return _tell_sent(delivery, campaign, content, self._language(delivery, campaign))
             case "held":
                 return self._tell_held(delivery, campaign)
             case "queued" | "sending":
                 return _tell_moving(delivery)
             case _:
                 return self._tell_ended(delivery)
+
+    def _language(self, delivery: Delivery, campaign: Campaign | None) -> str:
+        """Return in which language it was sent; empty for a notification that has but one."""
+        if campaign is None or campaign.languages is None:
+            return ""
+        locale = self.locales.get(delivery.number)
+        language = campaign.languages.wording_for(locale).language
+        if language is not None:
+            return f", in the language {language}"
+        because = f"none of its languages is that of {locale}" if locale else "no locale is known"
+        return f", in its own text ({because})"
 
     def _tell_held(self, delivery: Delivery, campaign: Campaign | None) -> DeliveryStory:
         reason = delivery.reason or ""
@@ -383,10 +395,10 @@ def _tell_closed(session: Session, label: str) -> tuple[str, str]:
 
 
 def _tell_sent(
-    delivery: Delivery, campaign: Campaign | None, content: dict[str, Any]
+    delivery: Delivery, campaign: Campaign | None, content: dict[str, Any], language: str
 ) -> DeliveryStory:
     at = moment(delivery.sent_at or delivery.created_at)
-    what = f"{_service(delivery)} accepted it at {at}"
+    what = f"{_service(delivery)} accepted it at {at}{language}"
     if delivery.attempts > 1:
         what += f", at attempt {delivery.attempts}"
     if delivery.displayed_at is not None:
