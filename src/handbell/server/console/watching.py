@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 SHARE: Final = 8
 """A value is kept so many times longer than it took to find."""
-AT_LEAST_SECONDS: Final = 0.4
+AT_LEAST_SECONDS: Final = 0.05
 KEPT: Final = 500
 
 
