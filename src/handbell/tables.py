@@ -259,6 +259,8 @@ deliveries: Final = Table(
     Column("worker_id", _Id, nullable=True),
     # It may have been sent before, so each repeat carries a collapse id.
     Column("is_repeat", Boolean, nullable=False, server_default=text("false")),
+    # From when its retries count: its first attempt, moved on by what held it since.
+    _instant("begun_at"),
     _instant("sent_at"),
     _instant("finished_at"),
     _instant("displayed_at"),

@@ -13,6 +13,7 @@ import pytest
 from tests.scene import Scene, open_scene
 
 from handbell.creation.notification import Notification
+from handbell.delivery.engine import Acceptance
 from handbell.delivery.worker import WINDOW
 from handbell.errors import NotificationError
 
@@ -164,6 +165,60 @@ def test_the_circuit_of_one_app_is_not_anothers(scene: Scene) -> None:
             response = await second.send(engine, "second@example.com")
             assert response.success
             assert scene.states(stopped)["sent"] == 0
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("is_broadcast", [False, True])
+def test_what_waits_for_an_open_circuit_ends_after_a_day(
+    scene: Scene,
+    is_broadcast: bool,  # noqa: FBT001
+) -> None:
+    """Nobody gets the news of the day before yesterday because the key was mended only today."""
+    phones = scene.add_phones(60)
+    key = _revoke(scene)
+
+    async def scenario() -> None:
+        async with scene.running() as engine:
+            to = EVERYBODY if is_broadcast else [phone.mail for phone in phones]
+            acceptance = await scene.accept(engine, to)
+            await scene.until(engine, lambda: _stop(scene) is not None)
+            scene.clock.move(23 * HOUR)
+            engine.worker.wake()
+            await asyncio.sleep(0.3)
+            assert scene.states(acceptance)["held"] > 0
+            scene.clock.move(HOUR + 1)
+            await scene.until(engine, lambda: scene.states(acceptance) == {"failed": 60})
+            _allow(scene, key)
+            scene.clock.move(HOUR)
+            engine.worker.wake()
+            await asyncio.sleep(0.2)
+
+    asyncio.run(scenario())
+    assert scene.twin.accepted == 0
+    assert scene.statuses() == {"active": 60}
+
+
+def test_a_long_hold_leaves_the_retries_their_day(scene: Scene) -> None:
+    """A delivery that quiet hours held almost for a day is still tried again after a 503."""
+    (phone,) = scene.add_phones(1)
+    scene.twin.add_fault("answer", token=phone.token, reason="ServiceUnavailable", count=2)
+    now = datetime.fromtimestamp(scene.clock(), UTC)
+    start, end = now + timedelta(minutes=10), now + timedelta(hours=23, minutes=50)
+
+    async def scenario() -> None:
+        async with scene.running() as engine:
+            acceptance = await scene.accept(engine, MAIL)
+            await scene.until(engine, lambda: _attempts(scene, acceptance) == 1)
+            scene.set_rules(quiet_hours=f"{start:%H:%M}-{end:%H:%M}")
+            scene.clock.move(20 * 60)
+            await scene.until(engine, lambda: _reason(scene, acceptance) == "QuietHours")
+            scene.clock.move(end.timestamp() - scene.clock() + 1)
+            await scene.until(engine, lambda: _attempts(scene, acceptance) == 2)
+            assert scene.states(acceptance) == {"held": 1}
+            scene.set_rules(quiet_hours=None)
+            scene.clock.move(40 * 60)
+            await scene.until(engine, lambda: scene.states(acceptance) == {"sent": 1})
 
     asyncio.run(scenario())
 
@@ -505,6 +560,24 @@ def test_replace_reaches_those_who_were_about_to_get_the_first(scene: Scene) -> 
         assert titles in ([], ["Corrected"])
 
 
+def test_replace_reaches_bare_device_tokens(scene: Scene) -> None:
+    """Tokens without a session that got the first get the new content; no others."""
+    phones = [scene.twin.add_phone(mail=None, app=scene.app.id) for _ in range(3)]
+    scene.twin.add_fault("answer", token=phones[2].token, reason="ServiceUnavailable")
+
+    async def scenario() -> None:
+        async with scene.running() as engine:
+            tokens = [phone.token for phone in phones[1:]]
+            first = await scene.send(engine, tokens, collapse_id="score")
+            content = _notification(title="Corrected")
+            second = await engine.replace(scene.app, first.notification_id or "", content)
+            assert (second.reached, second.total) == (1, 1)
+
+    asyncio.run(scenario())
+    shown = [[card.title for card in scene.twin.phone(phone.id).cards] for phone in phones]
+    assert shown == [[], ["Corrected"], []]
+
+
 def test_what_has_no_collapse_id_cannot_be_replaced(scene: Scene) -> None:
     """Replacing what the phone would show twice is an error, and nothing is sent."""
     scene.add_phones(1)
@@ -516,6 +589,16 @@ def test_what_has_no_collapse_id_cannot_be_replaced(scene: Scene) -> None:
                 await engine.replace(scene.app, first.notification_id or "", _notification())
 
     asyncio.run(scenario())
+
+
+def _attempts(scene: Scene, acceptance: Acceptance) -> int:
+    (delivery,) = scene.deliveries(acceptance)
+    return 0 if delivery.state == "sending" else delivery.attempts
+
+
+def _reason(scene: Scene, acceptance: Acceptance) -> str | None:
+    (delivery,) = scene.deliveries(acceptance)
+    return delivery.reason
 
 
 def _notification(title: str = "Hello") -> Notification:

@@ -21,6 +21,7 @@ from handbell.delivery.retry import (
     ceiling,
     next_attempt,
     next_probe,
+    while_stopped,
 )
 from handbell.gateways.apns.protocol import REASONS, RETRY_SERVER_ERROR_SECONDS, Reaction
 from handbell.gateways.gateway import Outcome, RetryLater, Unknown
@@ -308,3 +309,48 @@ def test_every_delivery_comes_to_an_end(
         now = following.at
     assert attempts <= MOST_ATTEMPTS
     assert now <= NOW + LONGEST_LIFETIME_SECONDS
+
+
+DAY = 24 * HOUR
+
+
+@pytest.mark.parametrize(
+    ("age", "expires_in", "waits"),
+    [
+        (0, None, 60),
+        (DAY - 30, None, 30),
+        (DAY, None, "failed"),
+        (40 * HOUR, None, "failed"),
+        (0, 30, 30),
+        (HOUR, 3 * DAY, 60),
+        (3 * DAY, 1, 1),
+        (HOUR, 0, "expired"),
+        (HOUR, -5, "expired"),
+        (31 * DAY, DAY, "failed"),
+    ],
+)
+def test_a_wait_for_an_open_circuit_ends_with_the_notification(
+    age: float, expires_in: int | None, waits: float | str
+) -> None:
+    """It lasts until the next look, but never beyond the expiry or a day after it was first due."""
+    again = while_stopped(
+        reason="CircuitOpen",
+        first_due=NOW - age,
+        expires_at=None if expires_in is None else int(NOW + expires_in),
+        until=NOW + 60,
+        now=NOW,
+    )
+    if isinstance(waits, str):
+        assert isinstance(again, GiveUp)
+        assert (again.state, again.reason) == (waits, "CircuitOpen")
+    else:
+        assert again == SendAgain(NOW + waits, "CircuitOpen")
+
+
+def test_now_or_never_waits_half_a_minute_for_an_open_circuit() -> None:
+    """What was to arrive at once or not at all expires while the app is stopped."""
+    for age, is_over in ((0, False), (29, False), (30, True)):
+        again = while_stopped(
+            reason="CircuitOpen", first_due=NOW - age, expires_at=0, until=NOW + 60, now=NOW
+        )
+        assert isinstance(again, GiveUp) is is_over

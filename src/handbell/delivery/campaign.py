@@ -10,6 +10,7 @@ from handbell.gateways.gateway import Message
 
 from .accepting import Order
 from .lane import Lane
+from .retry import ceiling
 from .rules import AppRules
 from .timing import LocalTime, SendAt, disturbs, due_at, read_send_at
 
@@ -97,6 +98,11 @@ class Campaign:
         if self.send_at is None:
             return self.created_at
         return max(self.created_at, due_at(self.send_at, zone, self.lane.rules.time_zone))
+
+    def is_over(self, now: float) -> bool:
+        """Return whether what was not attempted yet is given up, if it cannot go out now."""
+        starts = self.starts_at(None)
+        return now >= ceiling(created_at=starts, expires_at=self.expires_at).at
 
     def needs(self, rules: AppRules) -> frozenset[str]:
         """Return the columns of a session, beside its token, that its deliveries go by."""

@@ -18,6 +18,7 @@ def ending_of(
     *,
     due_at: float | None = None,
     attempts: int | None = None,
+    begun_at: int | None = None,
     **what: Any,
 ) -> Ending:
     """Return what the row of a delivery is to say; ``due_at`` and ``now`` are UNIX seconds."""
@@ -33,6 +34,7 @@ def ending_of(
         due_at=None if due_at is None else int(due_at * 1000),
         sent_at=at if state == "sent" else None,
         finished_at=None if state == "held" else at,
+        begun_at=(begun_at or item.begun_at) if state == "held" else None,
         **what,
     )
 

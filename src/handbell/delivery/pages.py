@@ -39,6 +39,7 @@ class Listener(NamedTuple):
     attempts: int = 0
     mail: str | None = None
     locale: str | None = None
+    begun_at: int | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -110,6 +111,7 @@ def _listeners(columns: Sequence[Iterable[Any]], also: Also, *, is_repeat: bool)
         repeat(0),
         repeat(None),
         locales,
+        repeat(None),
     )
     # A named tuple's own constructor takes several times as long, and there are millions.
     return list(map(_listener, made))

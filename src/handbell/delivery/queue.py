@@ -75,7 +75,8 @@ class Due(NamedTuple):
     """One delivery that is due, as a worker needs it.
 
     ``status`` is the session's, ``closed`` for one that is gone; None where no session holds the
-    address, or where it was just seen to be active. ``locale`` chooses the language.
+    address, or where it was just seen to be active. ``locale`` chooses the language. ``begun_at``
+    is from when its retries count, in UNIX milliseconds; None before its first attempt.
     """
 
     notification: int
@@ -90,6 +91,7 @@ class Due(NamedTuple):
     time_zone: str | None
     status: str | None = None
     locale: str | None = None
+    begun_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +116,7 @@ class Ending:
     is_repeat: bool = False
     sent_at: int | None = None
     finished_at: int | None = None
+    begun_at: int | None = None
 
 
 @dataclass(slots=True)
@@ -613,6 +616,7 @@ _DUE: Final = (
         sessions.c.time_zone,
         case((deliveries.c.number < ADDRESSED, func.coalesce(sessions.c.status, "closed"))),
         sessions.c.locale,
+        deliveries.c.begun_at,
     )
     .join_from(deliveries, sessions, sessions.c.id == deliveries.c.number, isouter=True)
     .outerjoin(users, users.c.id == sessions.c.user_id)

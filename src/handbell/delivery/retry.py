@@ -150,8 +150,9 @@ def next_attempt(
 ) -> SendAgain | GiveUp:
     """Return when a held delivery is sent again, or that it is given up, and why.
 
-    ``attempts`` is how many were made, the one just ended included; ``created_at`` and
-    ``expires_at`` as for :func:`ceiling`. The delay is ::
+    ``attempts`` is how many were made, the one just ended included; ``expires_at`` as for
+    :func:`ceiling`, which counts from ``created_at``: the end of the first attempt, moved on by
+    each time that a rule or an open circuit held it since. The delay is ::
 
         base  = min(longest, first * factor ** (attempts - 1))      the row's, see row_of
         delay = max(base, decision.after or 0) + JITTER * base * rng.random()
@@ -177,6 +178,21 @@ def next_attempt(
         return GiveUp(end.state, decision.reason, end.detail)
     spread = min(JITTER * base, end.at - earliest)
     return SendAgain(earliest + spread * rng.random(), decision.reason, decision.is_unknown)
+
+
+def while_stopped(
+    *, reason: str | None, first_due: float, expires_at: int | None, until: float, now: float
+) -> SendAgain | GiveUp:
+    """Return until when a delivery waits for an open circuit, or that it is given up.
+
+    It waits until ``until``, but not beyond the :func:`ceiling` that counts from ``first_due``:
+    when it could first have gone out. Nothing was attempted meanwhile, so this has no part in how
+    long it is retried later.
+    """
+    end = ceiling(created_at=first_due, expires_at=expires_at)
+    if now >= end.at:
+        return GiveUp(end.state, reason, end.detail)
+    return SendAgain(min(until, end.at), reason)
 
 
 def base_delay(decision: Decision, *, attempts: int) -> float:

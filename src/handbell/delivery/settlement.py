@@ -24,7 +24,7 @@ from .outcome import Decision, Doubt, Tried, decide
 from .parcels import Broadcast, Item, Page, Parcel
 from .queue import Batch, Ending, session_id
 from .releases import Releases
-from .retry import GiveUp, SendAgain, next_attempt
+from .retry import GiveUp, SendAgain, next_attempt, while_stopped
 from .rules import Stop
 
 DEAD_TOKEN_SECONDS: Final = 15 * 60
@@ -160,25 +160,33 @@ class Settlement:
         attempts = item.attempts + 1 + (tried is not None)
         is_repeat = item.is_repeat or decision.is_unknown
         state, due_at, detail = decision.state, None, decision.detail
+        begun_at = int(now * 1000) if item.begun_at is None else item.begun_at
+        again: SendAgain | GiveUp | None = None
         if lane.stop is not None and decision.doubt is not Doubt.NOBODY:
-            state, due_at = "held", lane.resume_at(now)
-            if decision.doubt is Doubt.TOKEN:
-                # A dead token must not be every probe: others go first.
-                due_at += DEAD_TOKEN_SECONDS
+            # A dead token must not be every probe: others go first.
+            more = DEAD_TOKEN_SECONDS if decision.doubt is Doubt.TOKEN else 0
+            again = while_stopped(
+                reason=decision.reason,
+                first_due=campaign.starts_at(item.time_zone),
+                expires_at=campaign.expires_at,
+                until=lane.resume_at(now) + more,
+                now=now,
+            )
         elif state == "held":
             again = next_attempt(
                 decision,
                 attempts=attempts,
-                created_at=max(campaign.starts_at(item.time_zone), now if attempts == 1 else 0),
+                created_at=max(campaign.starts_at(item.time_zone), begun_at / 1000),
                 expires_at=campaign.expires_at,
                 now=now,
                 rng=self._rng,
             )
-            match again:
-                case SendAgain():
-                    due_at, is_repeat = again.at, is_repeat or again.needs_collapse_id
-                case GiveUp():
-                    state, detail = again.state, again.detail
+        match again:
+            case SendAgain():
+                state, due_at = "held", again.at
+                is_repeat = is_repeat or again.needs_collapse_id
+            case GiveUp():
+                state, detail = again.state, again.detail
         self._change_session(campaign, item, decision)
         ending = ending_of(
             campaign,
@@ -193,6 +201,7 @@ class Settlement:
             unique_id=decision.unique_id,
             due_at=due_at,
             is_repeat=is_repeat,
+            begun_at=begun_at,
         )
         took = asyncio.get_running_loop().time() - parcel.started
         self._add(campaign, item, parcel.page, ending, took)
@@ -236,11 +245,42 @@ class Settlement:
     def hold(
         self, campaign: Campaign, item: Item, page: Page | None, reason: str, until: float
     ) -> None:
-        """Hold a delivery until an instant (UNIX seconds)."""
+        """Hold a delivery until an instant (UNIX seconds); no attempt is made meanwhile."""
+        now = self._now()
+        begun_at = item.begun_at
+        if begun_at is not None:
+            # The wait is not the retries' own time.
+            begun_at += int(max(0.0, until - now) * 1000)
         ending = ending_of(
-            campaign, item, "held", item.environment, self._now(), reason=reason, due_at=until
+            campaign,
+            item,
+            "held",
+            item.environment,
+            now,
+            reason=reason,
+            due_at=until,
+            begun_at=begun_at,
         )
         self._add(campaign, item, page, ending)
+
+    def hold_stopped(
+        self, campaign: Campaign, items: Sequence[Item], page: Page | None = None
+    ) -> None:
+        """Hold deliveries while the app's circuit is open, but not beyond their time."""
+        now = self._now()
+        until = campaign.lane.resume_at(now)
+        for item in items:
+            again = while_stopped(
+                reason="CircuitOpen",
+                first_due=campaign.starts_at(item.time_zone),
+                expires_at=campaign.expires_at,
+                until=until,
+                now=now,
+            )
+            if isinstance(again, SendAgain):
+                self.hold(campaign, item, page, "CircuitOpen", again.at)
+            else:
+                self.end(campaign, item, page, again.state, "CircuitOpen", detail=again.detail)
 
     def hold_in_turn(self, campaign: Campaign, items: Sequence[Item], start: float) -> None:
         """Hold each until the app's rate has come to it, so that few are looked at in vain."""
@@ -250,10 +290,19 @@ class Settlement:
             self.hold(campaign, item, None, "RateLimit", start + place * step)
 
     def end(
-        self, campaign: Campaign, item: Item, page: Page | None, state: str, reason: str
+        self,
+        campaign: Campaign,
+        item: Item,
+        page: Page | None,
+        state: str,
+        reason: str,
+        *,
+        detail: str | None = None,
     ) -> None:
         """End a delivery that is not sent at all."""
-        ending = ending_of(campaign, item, state, item.environment, self._now(), reason=reason)
+        ending = ending_of(
+            campaign, item, state, item.environment, self._now(), reason=reason, detail=detail
+        )
         self._add(campaign, item, page, ending)
 
     def _add(

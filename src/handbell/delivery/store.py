@@ -38,7 +38,7 @@ DELIVERIES: Final = (
             column
             for column in deliveries.columns
             if column.name
-            not in {"notification_id", "address", "urgency", "worker_id", "is_repeat"}
+            not in {"notification_id", "address", "urgency", "worker_id", "is_repeat", "begun_at"}
         ),
         func.coalesce(deliveries.c.address, sessions.c.token).label("address"),
         users.c.mail,

@@ -293,6 +293,7 @@ class Worker:
                 due_at=None if is_over else int((at + DISABLED_SECONDS) * 1000),
                 is_repeat=item.is_repeat,
                 finished_at=int(at * 1000) if is_over else None,
+                begun_at=item.begun_at,
             )
             self._book.write_ending(ending)
 
@@ -314,10 +315,12 @@ class Worker:
         await self._read_rules(lane)
         if lane.awaits_proof:
             return
-        if not lane.may_send(now):
+        is_stopped = not lane.may_send(now)
+        if is_stopped and not campaign.is_over(now):
             self._let_rest(broadcast, lane, now)
             return
-        most, wait = lane.grant(PAGE if lane.is_proven else FIRST_BATCH, now)
+        # What is over is handed out in spite of the circuit, so that each gets its end.
+        most, wait = (PAGE, 0.0) if is_stopped else self._grant(lane, now)
         if not most:
             lane.forgo_probe()
             broadcast.ready_at = now + wait
@@ -336,6 +339,10 @@ class Worker:
             )
         finally:
             self.releases.end(reading)
+
+    @staticmethod
+    def _grant(lane: Lane, now: float) -> tuple[int, float]:
+        return lane.grant(PAGE if lane.is_proven else FIRST_BATCH, now)
 
     def _begin_page(
         self,
@@ -433,7 +440,7 @@ class Worker:
         while ready:
             now = self._now()
             if not lane.may_send(now):
-                self._book.hold_all(campaign, ready, "CircuitOpen", lane.resume_at(now))
+                self._book.hold_stopped(campaign, ready)
                 return
             most, wait = lane.grant(len(ready) if lane.is_proven else FIRST_BATCH, now)
             if not most:
@@ -455,7 +462,10 @@ class Worker:
         try:
             # By the rules for which it was read: others may need a column that was left out.
             ready = await self._admission.admit(campaign, listeners, rules, page)
-            if ready:
+            if campaign.lane.stop is not None and campaign.is_over(self._now()):
+                self._book.hold_stopped(campaign, ready, page)
+                campaign.lane.forgo_probe()
+            elif ready:
                 await self._sender.send(campaign, ready, page, self.releases.join(reading))
             else:
                 campaign.lane.forgo_probe()

@@ -210,6 +210,7 @@ def _create_deliveries() -> None:
         sa.Column("due_at", sa.BigInteger(), nullable=True),
         sa.Column("worker_id", _ID, nullable=True),
         sa.Column("is_repeat", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column("begun_at", sa.BigInteger(), nullable=True),
         sa.Column("sent_at", sa.BigInteger(), nullable=True),
         sa.Column("finished_at", sa.BigInteger(), nullable=True),
         sa.Column("displayed_at", sa.BigInteger(), nullable=True),
