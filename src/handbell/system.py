@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -70,6 +71,8 @@ class System:
         self.settings = settings
         self.now = now
         self._gateways: dict[tuple[str, str, Endpoint], ApnsGateway] = {}
+        # Several threads ask for the way at once, and two connections would not be shared.
+        self._gateways_lock = threading.Lock()
 
     @property
     def twin_folder(self) -> Path:
@@ -340,17 +343,18 @@ class System:
         """
         endpoint = self.endpoint(environment)
         key = (credential.fingerprint, environment, endpoint)
-        if key not in self._gateways:
-            self._gateways[key] = ApnsGateway(
-                credential=credential,
-                endpoints={environment: endpoint},
-                connections=self.settings.connections,
-                in_flight=self.settings.in_flight,
-                connect_timeout=self.settings.connect_timeout,
-                request_timeout=self.settings.request_timeout,
-                now=self.now,
-            )
-        return self._gateways[key]
+        with self._gateways_lock:
+            if key not in self._gateways:
+                self._gateways[key] = ApnsGateway(
+                    credential=credential,
+                    endpoints={environment: endpoint},
+                    connections=self.settings.connections,
+                    in_flight=self.settings.in_flight,
+                    connect_timeout=self.settings.connect_timeout,
+                    request_timeout=self.settings.request_timeout,
+                    now=self.now,
+                )
+            return self._gateways[key]
 
     def endpoint(self, environment: str) -> Endpoint:
         """Return where an environment is reached, and which authority vouches for it."""

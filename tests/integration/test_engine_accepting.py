@@ -1,8 +1,11 @@
 """Accepting sends: many in one transaction, and what an idempotency key answers."""
 
 import asyncio
+import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -13,6 +16,7 @@ from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.delivery.engine import Acceptance, Engine, Entry, Options
 from handbell.errors import HandbellError, IdempotencyError, PayloadTooLargeError, TwinError
+from handbell.system import System
 
 MAIL = "user0@example.com"
 
@@ -145,6 +149,26 @@ def test_many_go_with_one_question_to_the_registry(scene: Scene) -> None:
             assert counts == [1, 1]
 
     asyncio.run(scenario())
+
+
+def test_threads_that_ask_at_once_share_one_gateway(scene: Scene) -> None:
+    """However many threads look for the way at once, there is one pool of connections."""
+    credential = scene.system.apps.credential_for(scene.app, "production")
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(20):
+            system, start = scene.another(), Barrier(8)
+
+            def ask(system: System = system, start: Barrier = start) -> int:
+                start.wait()
+                return id(system.apns(credential, "production"))
+
+            with ThreadPoolExecutor(8) as threads:
+                found = [threads.submit(ask) for _ in range(8)]
+            assert len({one.result() for one in found}) == 1
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def _entry(scene: Scene, to: Any, options: Options | None = None, **content: Any) -> Entry:
