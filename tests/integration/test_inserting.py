@@ -34,6 +34,7 @@ def _notification(number: int, sealed: bytes | None = None) -> dict[str, object]
         "urgency": 5,
         "send_at": None,
         "is_development": bool(number % 2),
+        "is_loud": True,
         "sealed_key": sealed,
         "replaces": None,
     }

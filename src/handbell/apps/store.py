@@ -48,6 +48,8 @@ class StoredCredential:
     created_at: int
 
 
+_MOST_OPENED: Final = 100
+
 # Within the class `list` is its method.
 _StoredCredentials = list[StoredCredential]
 
@@ -61,6 +63,7 @@ class AppStore:
         self._database = database
         self._vault = vault
         self._now = now
+        self._opened: dict[bytes, Credential] = {}
 
     def add(self, team_id: str, bundle_id: str, name: str | None = None) -> App:
         """Add an app and return it.
@@ -243,7 +246,13 @@ class AppStore:
         return len(rows)
 
     def _unpacked(self, app: App, row: RowMapping) -> Credential:
-        credential = unpack(self._vault.unseal(row["sealed"]))
+        credential = self._opened.get(row["sealed"])
+        if credential is None:
+            # Opened once: each send asks for it, and reading a key takes longer than the send.
+            credential = unpack(self._vault.unseal(row["sealed"]))
+            if len(self._opened) >= _MOST_OPENED:
+                self._opened.clear()
+            self._opened[row["sealed"]] = credential
         if credential.fingerprint != row["fingerprint"]:
             raise CredentialError(
                 f"The stored credential {row['key_id']} is not the one that was added",

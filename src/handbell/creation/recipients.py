@@ -86,6 +86,9 @@ class Recipients:
             return value
         if isinstance(value, Mapping):
             return cls(**_by_kind(value))
+        if isinstance(value, str):
+            kind, plain = _recognised("recipients", value)
+            return cls(**{kind: _Checked((plain,))})  # type: ignore[arg-type]  # never everybody
         named: dict[str, dict[str, None]] = {kind: {} for kind in _KINDS}
         for where, text in _texts("recipients", value):
             kind, plain = _recognised(where, text)
@@ -142,6 +145,8 @@ def _texts(name: str, value: object) -> Iterator[tuple[str, str]]:
 def _of_kind(kind: str, value: object) -> tuple[str, ...]:
     if isinstance(value, _Checked):
         return value
+    if value == ():
+        return _NOBODY
     found: dict[str, None] = {}
     for where, text in _texts(kind, value):
         actual, plain = _recognised(where, text)
@@ -227,5 +232,6 @@ def _shown(value: object, limit: int = 60) -> str:
     return "null" if value is None else f"a Python {type(value).__name__}"
 
 
+_NOBODY: Final = _Checked()
 EVERYBODY: Final = Recipients(everybody=True)
 """All active sessions of the app."""

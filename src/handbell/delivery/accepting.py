@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any, Final
 
+from pydantic_core import to_json
 from sqlalchemy import Connection, Row, func, insert, literal, select
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
@@ -19,13 +20,13 @@ from handbell.tables import ADDRESSED, deliveries, idempotency, notifications, s
 from .delivery import Target
 from .ids import new_notification_id
 from .inserting import insert_deliveries, insert_notifications
-from .queue import NORMAL, SHARD_SESSIONS, Due, session_id
+from .queue import NORMAL, SHARD_SESSIONS, Due
 from .timing import Instant, SendAt
 
 _NAMED_AT_ONCE: Final = 1000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Order:
     """Everything that is needed to finish a send, whatever happens to the sender.
 
@@ -62,7 +63,7 @@ class Order:
         return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Draft:
     """A send that is to be stored.
 
@@ -91,7 +92,8 @@ class Acceptance:
 
     def warning(self, warnings: Iterable[str]) -> "Acceptance":
         """Return it with these warnings."""
-        return replace(self, warnings=tuple(warnings))
+        told = tuple(warnings)
+        return replace(self, warnings=told) if told else self
 
 
 _encode: Final = json.JSONEncoder(ensure_ascii=False).encode
@@ -218,10 +220,9 @@ def _insert(connection: Connection, drafts: Sequence[Draft], now: int) -> dict[s
             _insert_shards(connection, order, row, now)
             taken: tuple[Due, ...] = ()
         else:
-            due = _due(row, draft.targets)
             worker = draft.worker if order.send_at is None else None
-            rows += _delivery_rows(order, due, worker, now)
-            taken = due if worker is not None else ()
+            rows += _delivery_rows(order, row, draft.targets, worker, now)
+            taken = () if worker is None else _due(row, draft.targets)
         stored[order.public_id] = Acceptance(row=row, id=order.public_id, taken=taken)
     insert_deliveries(connection, rows)
     return stored
@@ -231,7 +232,7 @@ def _notification_values(order: Order, now: int) -> dict[str, Any]:
     return {
         "public_id": order.public_id,
         "app": order.app.id,
-        "content": _encode(order.content.to_dict()),
+        "content": to_json(order.content.to_dict()).decode(),
         "recipients": _encode(order.recipients),
         "created_at": now if order.created_at is None else order.created_at,
         "urgency": order.urgency,
@@ -287,11 +288,10 @@ def _insert_addressed(connection: Connection, order: Order, row: int, now: int) 
 
 
 def _due(row: int, targets: Sequence[Target]) -> tuple[Due, ...]:
-    addressed = count(ADDRESSED)
     return tuple(
         Due(
             notification=row,
-            number=next(addressed) if target.session_id is None else target.session_id,
+            number=number,
             gateway=target.gateway,
             token=target.address,
             environment=target.environment,
@@ -302,29 +302,36 @@ def _due(row: int, targets: Sequence[Target]) -> tuple[Due, ...]:
             time_zone=target.time_zone,
             locale=target.locale,
         )
-        for target in targets
+        for number, target in _numbered(targets)
     )
 
 
+def _numbered(targets: Sequence[Target]) -> Iterator[tuple[int, Target]]:
+    """Yield the delivery number of each target: its session's id, or a count of addresses."""
+    addressed = count(ADDRESSED)
+    for target in targets:
+        yield next(addressed) if target.session_id is None else target.session_id, target
+
+
 def _delivery_rows(
-    order: Order, due: Sequence[Due], worker: int | None, now: int
+    order: Order, row: int, targets: Sequence[Target], worker: int | None, now: int
 ) -> list[dict[str, Any]]:
     due_at = order.send_at.seconds * 1000 if isinstance(order.send_at, Instant) else now
     state, reason = ("queued", None) if due_at <= now else ("held", "Scheduled")
     return [
         {
-            "notification_id": one.notification,
-            "number": one.number,
-            "gateway": one.gateway,
-            "address": one.token if session_id(one.number) is None else None,
-            "environment": one.environment,
+            "notification_id": row,
+            "number": number,
+            "gateway": target.gateway,
+            "address": target.address if target.session_id is None else None,
+            "environment": target.environment,
             "urgency": order.urgency,
             "state": state if worker is None else "sending",
             "reason": reason,
             "worker_id": worker,
             "due_at": max(due_at, now) if worker is None else None,
         }
-        for one in due
+        for number, target in _numbered(targets)
     ]
 
 

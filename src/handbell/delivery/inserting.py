@@ -6,6 +6,7 @@ it for milliseconds. As one JSON text a batch is one step, during which others g
 
 import json
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any, Final
 
 from sqlalchemy import Connection, Table, func, insert, select
@@ -51,7 +52,8 @@ def insert_notifications(connection: Connection, rows: Rows) -> list[int]:
     # Nobody else writes now, so what SQLite would choose can be chosen here.
     first = connection.scalar(select(func.coalesce(func.max(notifications.c.id), 0))) or 0
     ids = range(first + 1, first + 1 + len(rows))
-    numbered = [{"id": number, **row} for number, row in zip(ids, rows, strict=True)]
+    members = map(itemgetter(*_NOTIFICATION), rows)
+    numbered = [(number, *row) for number, row in zip(ids, members, strict=True)]
     _insert(connection, notifications, ("id", *_NOTIFICATION), numbered)
     return list(ids)
 
@@ -61,13 +63,15 @@ def insert_deliveries(connection: Connection, rows: Rows) -> None:
     if not rows:
         return
     if _is_sqlite(connection):
-        _insert(connection, deliveries, _DELIVERY, rows)
+        _insert(connection, deliveries, _DELIVERY, list(map(itemgetter(*_DELIVERY), rows)))
     else:
         connection.execute(insert(deliveries), rows)
 
 
-def _insert(connection: Connection, table: Table, names: Sequence[str], rows: Rows) -> None:
-    text = json.dumps([[row[name] for name in names] for row in rows])
+def _insert(
+    connection: Connection, table: Table, names: Sequence[str], rows: list[tuple[Any, ...]]
+) -> None:
+    text = json.dumps(rows)
     members = ", ".join(f"json_extract(value, '$[{place}]')" for place in range(len(names)))
     connection.exec_driver_sql(
         f"INSERT INTO {table.name} ({', '.join(names)}) SELECT {members} FROM json_each(?)",  # noqa: S608 - names of columns only
