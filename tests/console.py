@@ -1,9 +1,11 @@
 """A server with its console on a free port, and clients that sign in to it."""
 
+import itertools
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import httpx
@@ -12,7 +14,12 @@ from tests.serving import Server
 
 from handbell.access.operators import OperatorStore
 from handbell.access.passwords import Passwords
+from handbell.apps.app import App
+from handbell.creation.notification import Notification
+from handbell.creation.recipients import Recipients
+from handbell.delivery.response import Response
 from handbell.server.context import Context
+from handbell.server.limits import Limiter
 from handbell.system import System
 
 MAIL: Final = "operator@example.com"
@@ -27,6 +34,14 @@ class Desk:
     url: str
     context: Context
     system: System
+    server: Server
+
+    def send(self, app: App, recipients: object, **content: object) -> Response:
+        """Send through the server's own engine, and return when all has ended or waits."""
+        notification = Notification.read({"title": "Hello", **content})
+        return self.server.run(
+            self.system.engine.send(app, notification, Recipients.read(recipients))
+        )
 
     def client(self) -> httpx.Client:
         """Return a client that has not signed in and sends forms as a browser does."""
@@ -75,9 +90,14 @@ def quick_operators(system: System) -> OperatorStore:
     return OperatorStore(system.database, passwords=passwords, now=system.now)
 
 
+def unhurried() -> Limiter:
+    """Return limits by a clock on which an hour passes each time it is read: nobody waits."""
+    return Limiter(now=partial(next, itertools.count(step=3600)))
+
+
 @contextmanager
 def open_console(system: System, **options: Any) -> Iterator[Desk]:
     """Run a server with the console; ``options`` are those of its context."""
     system.__dict__["operators"] = quick_operators(system)
     with Server(system, **options) as server:
-        yield Desk(url=server.url, context=server.context, system=system)
+        yield Desk(url=server.url, context=server.context, system=system, server=server)

@@ -1,14 +1,12 @@
 """Who gets into the console, and how: over a real socket, as a browser would ask."""
 
-import itertools
 import re
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
-from tests.console import MAIL, PASSWORD, Desk, open_console
+from tests.console import MAIL, PASSWORD, Desk, open_console, unhurried
 
 from handbell.server.limits import Limiter
 from handbell.server.routes import ROUTES
@@ -24,15 +22,10 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     """One console for the file, with one operator and one app."""
     system = System(Settings.load(home=tmp_path_factory.mktemp("home")))
     # Many of these tests sign in: the limits have tests and consoles of their own.
-    with open_console(system, limiter=Limiter(now=_leaps())) as running:
+    with open_console(system, limiter=unhurried()) as running:
         system.operators.add(MAIL, PASSWORD)
         system.apps.add("TEAM123456", "com.sample.myapp")
         yield running
-
-
-def _leaps() -> Callable[[], float]:
-    """Return a clock on which an hour passes each time it is read."""
-    return partial(next, itertools.count(step=3600))
 
 
 def filled(path: str) -> str:

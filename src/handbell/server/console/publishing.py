@@ -9,6 +9,7 @@ from handbell.apps.app import App
 from handbell.apps.checkup import Finding
 from handbell.apps.store import StoredCredential
 from handbell.delivery.rules import AppRules
+from handbell.delivery.timing import read_rate_limit
 from handbell.errors import AppError
 from handbell.rehearsal import SAMPLE_APP, SAMPLE_NAME, make_key
 
@@ -169,9 +170,17 @@ def _read(page: Page) -> dict[str, Any]:
         "app": app,
         "credentials": system.apps.credentials(app),
         "rules": rules,
+        "rate": _rate(rules),
+        "can_mail": system.can_mail,
         "identity": system.identities.of(app),
         "zones": time_zones(),
     }
+
+
+def _rate(rules: AppRules) -> str:
+    """Return the rate limit as an operator writes it: without a burst that is the usual one."""
+    plain = str(rules.rate or "").partition(" burst")[0]
+    return plain if not plain or read_rate_limit(plain) == rules.rate else str(rules.rate)
 
 
 def time_zones() -> list[str]:

@@ -4,7 +4,8 @@ from typing import Final
 
 from starlette.responses import Response
 
-from handbell.delivery.rules import NO_RULE, AppRules
+from handbell.delivery.rules import NO_RULE, AppRules, read_rules
+from handbell.delivery.timing import DEFAULT_ZONE
 from handbell.errors import AppError
 
 from .forms import Faults, Form
@@ -22,23 +23,24 @@ _PROOFS: Final = {
 
 @pages.post("/console/apps/{app}/rules")
 async def set_rules(page: Page) -> Response:
-    """Set the rules that differ from those that are."""
+    """Set the rules that differ from those that are: all of them, or none where one is wrong."""
     before = await page.run(page.system.queue.app_rules, page.the_app.id)
-    changed = {
-        name: text for name, text in _wanted(page.form).items() if text != _stands(before)[name]
-    }
-    faults = Faults()
-    for name, text in changed.items():
+    stands, changed, faults = _stored(before), dict[str, str](), Faults()
+    for name, text in _wanted(page.form).items():
         try:
-            await page.run(page.system.set_rules, page.the_app, {name: text})
+            if read_rules({name: text})[name] != stands[name]:
+                changed[name] = text
         except AppError as error:
             faults.add("quiet_from" if name == "quiet_hours" else name, error.what, error.fix)
-        else:
-            await page.note("app.set", page.the_app.id, f"{name} {text}")
     if faults:
         return await show_app(page, faults, page.form)
-    said = "The rules are set." if changed else "Nothing was changed."
-    return page.redirect(page.app_url("#rules"), said=said)
+    if not changed:
+        return page.redirect(page.app_url("#rules"), said="Nothing was changed.")
+    await page.run(page.system.set_rules, page.the_app, changed)
+    await page.note(
+        "app.set", page.the_app.id, ", ".join(f"{name} {text}" for name, text in changed.items())
+    )
+    return page.redirect(page.app_url("#rules"), said="The rules are set.")
 
 
 @pages.post("/console/apps/{app}/proof")
@@ -82,14 +84,14 @@ def _wanted(form: Form) -> dict[str, str]:
         "quiet_hours": f"{start}-{end}" if start or end else NO_RULE,
         "cap": form.text("cap") or NO_RULE,
         "rate_limit": form.text("rate_limit") or NO_RULE,
-        "time_zone": form.text("time_zone") or NO_RULE,
+        "time_zone": form.text("time_zone") or DEFAULT_ZONE,
     }
 
 
-def _stands(rules: AppRules) -> dict[str, str]:
+def _stored(rules: AppRules) -> dict[str, str | None]:
     return {
-        "quiet_hours": str(rules.quiet or NO_RULE),
-        "cap": str(rules.cap or NO_RULE),
-        "rate_limit": str(rules.rate or NO_RULE),
+        "quiet_hours": None if rules.quiet is None else str(rules.quiet),
+        "cap": None if rules.cap is None else str(rules.cap),
+        "rate_limit": None if rules.rate is None else str(rules.rate),
         "time_zone": rules.time_zone,
     }
