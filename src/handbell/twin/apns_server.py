@@ -12,7 +12,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
@@ -170,8 +170,8 @@ class _ConnectionProtocol(asyncio.Protocol):
     # The connection's life
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101  told by create_server
-        self._transport = transport
+        # uvloop's transports have the methods of asyncio.Transport and another base.
+        transport = self._transport = cast("asyncio.Transport", transport)
         self._server.add(self)
         session = transport.get_extra_info("ssl_object")
         der = session.getpeercert(binary_form=True)
