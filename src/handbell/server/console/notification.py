@@ -121,7 +121,7 @@ def _read(page: Page) -> dict[str, Any]:
         "is_replaceable": funnel.content.get("collapse_id") is not None and funnel.sent > 0,
         "content": json.dumps(dict(funnel.content), ensure_ascii=False, indent=2),
         "shown": Notification.read(funnel.content),
-        "shelf": _shelf_of(page, found),
+        "shelf": _shelf_of(page, funnel, found),
     }
 
 
@@ -168,11 +168,14 @@ def _following(page: Page, search: DeliverySearch, found: DeliveryPage) -> str |
     return f"{path}?{asked}#deliveries"
 
 
-def _shelf_of(page: Page, found: DeliveryPage) -> Shelf:
-    """Return the virtual phone that one of these deliveries went to, if there is one."""
+def _shelf_of(page: Page, funnel: Funnel, found: DeliveryPage) -> Shelf:
+    """Return the virtual phone that this went to, or will, if there is one."""
     tokens = {one.address for one in found.deliveries if one.environment == "twin"}
-    if not tokens:
+    is_to_all = bool(funnel.named.get("everybody"))
+    if not (tokens or is_to_all):
         return Shelf(is_running=False)
     phones = shelf(page.system, page.the_app)
     mine = next((phone for phone in phones.phones if phone.token in tokens), None)
+    # A broadcast has no deliveries yet when its page is opened first.
+    mine = mine or (phones.shown if is_to_all else None)
     return Shelf(is_running=mine is not None, phones=phones.phones, shown=mine)
