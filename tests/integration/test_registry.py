@@ -536,6 +536,46 @@ def test_people_and_devices_are_listed(registry: Registry, apps: list[App]) -> N
     assert [one.mail for one in registry.sessions(app, status="pending")] == [OWNER]
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_many_at_once_come_to_the_same_as_one_after_the_other(
+    registry: Registry, apps: list[App], seed: int
+) -> None:
+    """Whatever the mixture of people, tokens and states: the bulk decides as single steps do."""
+    chance = random.Random(seed)  # noqa: S311 - a shuffle, not a secret
+    for turn in range(12):
+        batch = [
+            Registration.read(
+                f"u{chance.randrange(4)}@4d.com",
+                f"{chance.randrange(5):08x}",
+                status=chance.choice(["active", "active", "pending"]),
+                at=turn * 100 + number,
+                locale=chance.choice([None, "de", "fr"]),
+                environment=chance.choice([None, "development"]),
+            )
+            for number in range(chance.randrange(1, 12))
+        ]
+        for one in batch:
+            registry.admit(apps[0], one)
+        registry.admit_many(apps[1], batch)
+        for number in chance.sample(range(5), 2):
+            for app in apps:
+                held = registry.find_tokens(app, [f"{number:08x}"])
+                for session in held.values():
+                    if number % 2:
+                        registry.close(session, "closed")
+                    else:
+                        registry.quarantine(session, reason="BadDeviceToken")
+        assert _story(registry, apps[0]) == _story(registry, apps[1])
+
+
+def _story(registry: Registry, app: App) -> list[tuple[Any, ...]]:
+    return sorted(
+        (one.mail, one.token, one.status, one.reason or "", one.locale or "", one.environment,
+         one.registered_at)
+        for one in registry.sessions(app)
+    )  # fmt: skip
+
+
 def test_of_two_who_prove_one_token_at_once_one_owns_it(
     registry: Registry, app: App, database: Database
 ) -> None:

@@ -276,10 +276,14 @@ def _holding(app_id: int | None, token: str) -> Any:
 def _take_over(connection: Connection, holder: Row[Any] | None, at: int) -> tuple[int, ...]:
     if holder is None:
         return ()
-    # Whoever has the former secret speaks for nobody any more.
-    moved = {"status": "closed", "reason": MOVED, "closed_at": at, "secret_digest": None}
-    connection.execute(update(sessions).where(sessions.c.id == holder.id).values(moved))
+    connection.execute(update(sessions).where(sessions.c.id == holder.id).values(moved_values(at)))
     return (holder.id,)
+
+
+def moved_values(at: int) -> dict[str, Any]:
+    """Return the columns of a session whose token now is somebody else's."""
+    # Whoever has the former secret speaks for nobody any more.
+    return {"status": "closed", "reason": MOVED, "closed_at": at, "secret_digest": None}
 
 
 def _former(connection: Connection, user: int, token: str, *, but: int = 0) -> Row[Any] | None:
@@ -296,21 +300,27 @@ def _former(connection: Connection, user: int, token: str, *, but: int = 0) -> R
 
 
 def _refresh(connection: Connection, known: Row[Any], new: Registration) -> int:
+    values = refreshed_values(known, new)
+    connection.execute(update(sessions).where(sessions.c.id == known.id).values(values))
+    return int(known.id)
+
+
+def refreshed_values(known: Row[Any], new: Registration) -> dict[str, Any]:
+    """Return the columns of a session whose person registers the device again."""
     # Only what was proven gets as far as active or quarantined; a closed one proves itself anew.
     is_proven = known.status in ("active", "quarantined")
-    values: dict[str, Any] = {
-        **new.about.said(),
+    said = new.about.said()
+    # Who only claimed the device must not speak for it once somebody else has proven it.
+    keeps_secret = new.secret_digest is None and known.status != "pending"
+    return {
+        **{name: said.get(name, getattr(known, name)) for name in _DESCRIBED},
         "environment": new.about.environment or known.environment,
         "status": "active" if is_proven else new.status,
         "reason": None,
         "closed_at": None,
         "registered_at": max(new.at, known.registered_at),
+        "secret_digest": known.secret_digest if keeps_secret else new.secret_digest,
     }
-    # Who only claimed the device must not speak for it once somebody else has proven it.
-    if new.secret_digest is not None or known.status == "pending":
-        values["secret_digest"] = new.secret_digest
-    connection.execute(update(sessions).where(sessions.c.id == known.id).values(values))
-    return int(known.id)
 
 
 def _carry_on(connection: Connection, former: Row[Any], pending: Row[Any]) -> int:
@@ -337,7 +347,13 @@ def _carry_on(connection: Connection, former: Row[Any], pending: Row[Any]) -> in
 
 
 def _add(connection: Connection, app: App, user: int, new: Registration) -> int:
-    values = {
+    return _inserted(connection, insert(sessions).values(added_values(app, user, new)))
+
+
+def added_values(app: App, user: int, new: Registration) -> dict[str, Any]:
+    """Return the columns of a new session."""
+    return {
+        **dict.fromkeys(_DESCRIBED),
         "platform": "ios",
         **new.about.said(),
         "app_id": app.row,
@@ -349,7 +365,6 @@ def _add(connection: Connection, app: App, user: int, new: Registration) -> int:
         "created_at": new.at,
         "registered_at": new.at,
     }
-    return _inserted(connection, insert(sessions).values(values))
 
 
 def _inserted(connection: Connection, statement: Insert) -> int:

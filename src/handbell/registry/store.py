@@ -21,6 +21,7 @@ from handbell.errors import RegistryError, UnknownSessionError
 from handbell.tables import sessions, users
 
 from .addressees import Addressee, read_addressees
+from .bulk import register_many
 from .registration import (
     CLAIMED,
     NEWEST_FIRST,
@@ -128,11 +129,8 @@ class Registry:
 
     def admit_many(self, app: App, registrations: Iterable[Registration]) -> tuple[int, ...]:
         """Write many registrations in one transaction; return the sessions they took from."""
-        moved: list[int] = []
         with self._database.write() as connection:
-            for registration in registrations:
-                moved.extend(register(connection, app, registration)[1])
-        return tuple(moved)
+            return register_many(connection, app, registrations)
 
     def claim(
         self,
