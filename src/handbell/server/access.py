@@ -106,8 +106,17 @@ def app_of(request: Request) -> App:
     return cast("App", request.state.app)
 
 
-CallerDep = Annotated[Caller, Depends(caller_of)]
-AppDep = Annotated[App, Depends(app_of)]
+async def _caller_dependency(request: Request) -> Caller:
+    # Not caller_of itself: FastAPI sends what is not asynchronous to a thread and back.
+    return caller_of(request)
+
+
+async def _app_dependency(request: Request) -> App:
+    return app_of(request)
+
+
+CallerDep = Annotated[Caller, Depends(_caller_dependency)]
+AppDep = Annotated[App, Depends(_app_dependency)]
 
 
 def guarded(route: Route, needs: dict[str, Need]) -> ASGIApp:

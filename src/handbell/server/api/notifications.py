@@ -14,7 +14,7 @@ from handbell.delivery.intake import URGENCIES
 from handbell.delivery.listing import DeliverySearch, Search, Standing
 from handbell.delivery.reports import Overview
 from handbell.errors import HandbellError, InvalidRequestError, MediaTypeError
-from handbell.server.access import AppDep, CallerDep
+from handbell.server.access import AppDep, CallerDep, app_of
 from handbell.server.context import Context, context_of
 from handbell.server.pages import (
     CursorQuery,
@@ -47,21 +47,16 @@ _LONGEST_KEY: Final = 255
 NotificationId = Annotated[
     str, Path(description="The id that sending answered with", examples=["0f3a5c7e9b1d2f4"])
 ]
-IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        alias="Idempotency-Key",
-        description="Makes a repeated call return the first one's answer, for at least 30 days; "
-        "of many sends, each gets it with its place behind",
-    ),
-]
-Prefer = Annotated[
-    str | None,
-    Header(
-        description="wait=5 answers with the outcome if it is there within that time (at most "
-        "30 s); return=minimal leaves out a stream's answers to lines that were accepted"
-    ),
-]
+_PREFER: Final = (
+    "wait=5 answers with the outcome if it is there within that time (at most 30 s); "
+    "return=minimal leaves out a stream's answers to lines that were accepted"
+)
+Prefer = Annotated[str | None, Header(description=_PREFER)]
+_HEADERS: Final = {
+    "Idempotency-Key": "Makes a repeated call return the first one's answer, for at least 30 "
+    "days; of many sends, each gets it with its place behind",
+    "Prefer": _PREFER,
+}
 When = Annotated[datetime | None, Query(description="ISO 8601 with an offset")]
 
 
@@ -89,17 +84,24 @@ When = Annotated[datetime | None, Query(description="ISO 8601 with an offset")]
         },
         **responses(400, 401, 403, 404, 409, 413, 415, 422, 429, 502, 503),
     },
-    openapi_extra=models.body(models.SendRequest, "application/x-ndjson", also_list=True),
+    openapi_extra={
+        **models.body(models.SendRequest, "application/x-ndjson", also_list=True),
+        "parameters": [
+            {"name": name, "in": "header", "description": about, "schema": {"type": "string"}}
+            for name, about in _HEADERS.items()
+        ],
+    },
 )
-async def send(
-    request: Request, app: AppDep, idempotency_key: IdempotencyKey = None, prefer: Prefer = None
-) -> Response:
+async def send(request: Request) -> Response:
     """Store one send, a list of them, or a stream of lines with one each, and send them.
 
     202 says that it is stored: nothing of it is lost any more. Of a list and of a stream, each
     send has its own answer, and one that is refused is no matter to the others.
     """
-    context = context_of(request)
+    # Parameters that FastAPI reads would cost as much as everything else together.
+    context, app = context_of(request), app_of(request)
+    idempotency_key = request.headers.get("idempotency-key")
+    prefer = request.headers.get("prefer")
     if idempotency_key is not None and not 1 <= len(idempotency_key) <= _LONGEST_KEY:
         raise InvalidRequestError(
             f"The header Idempotency-Key is empty or over {_LONGEST_KEY} characters",
