@@ -5,9 +5,11 @@ its owner opens. ``handbell twin``, ``handbell demo`` and the pytest fixtures al
 """
 
 import secrets
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from time import sleep
 from types import TracebackType
 from typing import Final, Self
 
@@ -27,6 +29,8 @@ SAMPLE_NAME: Final = "My App"
 SAMPLE_MAIL: Final = "test@4d.com"
 
 _KEY_ID_DIGITS: Final = 9
+_WAITS: Final = (0.05, 0.1, 0.2, 0.4, 0.8)
+"""How long a report waits for its delivery to be written, in seconds."""
 
 
 class Rehearsal:
@@ -96,10 +100,17 @@ class Rehearsal:
         )
 
     def _note_displayed(self, _phone: Phone, card: Card) -> None:
-        self._writer.submit(self._system.ledger.note_displayed, card.apns_id)
+        self._writer.submit(self._note, self._system.ledger.note_displayed, card.apns_id)
 
     def _note_opened(self, _phone: Phone, card: Card) -> None:
-        self._writer.submit(self._system.ledger.note_opened, card.apns_id)
+        self._writer.submit(self._note, self._system.ledger.note_opened, card.apns_id)
+
+    def _note(self, note: Callable[[str], bool], apns_id: str) -> None:
+        """Write a report, which may come before the ledger says that anything was sent."""
+        for seconds in _WAITS:
+            if note(apns_id) or not self._system.ledger.knows(apns_id):
+                return
+            sleep(seconds)
 
     def _find_key(self, team_id: str, key_id: str) -> str | None:
         with suppress(HandbellError):

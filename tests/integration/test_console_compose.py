@@ -2,6 +2,7 @@
 
 import html
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -345,6 +346,25 @@ def test_a_virtual_phone_is_made_and_its_card_opened(console: Console) -> None:
     assert again.status_code == 304
     console.visitor.post(f"{console.home}/phones/open", {"phone": phone.id, "card": card.id})
     assert console.twin.phone(phone.id).cards[0].opened_at is not None
+
+
+def test_every_phone_s_report_of_a_broadcast_is_counted(console: Console) -> None:
+    """Virtual phones show it before the ledger says that it was sent; no report is lost."""
+    phones = 60
+    console.twin.call(
+        lambda twin: [
+            twin.add_phone(mail=f"user{one}@example.com", app=console.app.id)
+            for one in range(1, phones)
+        ]
+    )
+    said = {"to": "everybody", "recipients": "", "sure": "1"}
+    console.post("/compose/send", once=f"all {console.app.id}", **said)
+    (sent,) = console.system.reports.newest(console.app)
+    deadline = time.monotonic() + 10
+    while (funnel := console.system.reports.funnel(sent.id)).displayed < phones:
+        assert time.monotonic() < deadline, funnel
+        console.get("/activity")
+    assert (funnel.accepted, funnel.sent, funnel.displayed) == (phones, phones, phones)
 
 
 def test_without_a_twin_the_form_works(tmp_path: Path) -> None:

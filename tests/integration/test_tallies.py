@@ -103,3 +103,13 @@ def test_old_hours_are_forgotten_with_the_ledger(scene: Scene) -> None:
         pass
     buckets = int(scene.system.settings.keep_days + 5)
     assert _total(scene.system.reports.trend(None, hours=24, buckets=buckets)) == (0, 0, 0, 0)
+
+
+def test_what_was_opened_was_displayed(scene: Scene) -> None:
+    """A phone that only reports the opening is counted as having shown it, too."""
+    scene.add_phones(1)
+    (delivery,) = scene.deliveries(_send(scene, "user0@example.com"))
+    assert scene.system.ledger.note_opened(delivery.apns_id)
+    assert _total(scene.system.reports.trend(scene.app, hours=1, buckets=1)) == (1, 0, 1, 1)
+    (delivery,) = scene.deliveries(delivery.notification_id)
+    assert delivery.displayed_at == delivery.opened_at

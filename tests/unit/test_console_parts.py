@@ -23,11 +23,12 @@ NUMBERS = st.integers(min_value=0, max_value=10**9)
 
 @given(st.integers(min_value=0, max_value=10**12))
 def test_a_scale_ends_at_a_round_number_that_is_enough(number: int) -> None:
-    """It is 1, 2 or 5 with zeros, not smaller than the number, and not much larger."""
+    """It is 1, 2 or 4 with zeros, not smaller than the number, and its half is whole."""
     top = nice(number)
     assert top >= number
-    assert str(top).rstrip("0") in {"1", "2", "5"}
-    assert top <= max(5, number * 2.5)
+    assert str(top).rstrip("0") in {"1", "2", "4"}
+    assert top <= max(4, number * 2.5)
+    assert top % 2 == 0
 
 
 @given(st.lists(st.tuples(NUMBERS, NUMBERS, NUMBERS), min_size=1, max_size=30))

@@ -238,13 +238,26 @@ class Ledger:
 
     def note_displayed(self, apns_id: str) -> bool:
         """Note that the phone shows it. Returns False when the apns-id is not one of ours."""
-        return self._note(apns_id, "displayed_at")
+        return self._note(apns_id, "displayed")
 
     def note_opened(self, apns_id: str) -> bool:
         """Note that the person opened it. Returns False when the apns-id is not one of ours."""
-        return self._note(apns_id, "opened_at")
+        # What was opened was there to be seen.
+        return self._note(apns_id, "displayed", "opened")
 
-    def _note(self, apns_id: str, column: str) -> bool:
+    def knows(self, apns_id: str) -> bool:
+        """Return whether an apns-id is of a notification that is here.
+
+        Its delivery may not be written yet: the ends of a broadcast are written in batches.
+        """
+        named = read_apns_id(apns_id)
+        if named is None:
+            return False
+        statement = select(exists().where(notifications.c.public_id == named[0]))
+        with self._database.read() as connection:
+            return bool(connection.scalar(statement))
+
+    def _note(self, apns_id: str, *events: str) -> bool:
         named = read_apns_id(apns_id)
         if named is None:
             return False
@@ -252,14 +265,20 @@ class Ledger:
         owner = select(notifications.c.id).where(notifications.c.public_id == notification_id)
         key = (deliveries.c.notification_id, deliveries.c.number)
         mine = (key[0] == owner.scalar_subquery(), key[1] == number)
+        columns = [deliveries.c[f"{event}_at"] for event in events]
         now = self._milliseconds()
         with self._database.write() as connection:
-            found = connection.execute(select(key[0], deliveries.c[column]).where(*mine)).first()
+            found = connection.execute(select(key[0], *columns).where(*mine)).first()
+            if found is None:
+                return False
             # The first report counts: a phone that shows or opens it again changes nothing.
-            if found is not None and found[1] is None:
-                connection.execute(update(deliveries).where(*mine).values({column: now}))
-                add_report(connection, found[0], column.removesuffix("_at"), now)
-        return found is not None
+            news = [event for event, at in zip(events, found[1:], strict=True) if at is None]
+            for event in news:
+                add_report(connection, found[0], event, now)
+            if news:
+                values = {f"{event}_at": now for event in news}
+                connection.execute(update(deliveries).where(*mine).values(values))
+        return True
 
     def _milliseconds(self) -> int:
         return int(self._now() * 1000)

@@ -11,7 +11,7 @@ from handbell.delivery.tallies import Bucket
 HEIGHT: Final = 100.0
 """The chart is so high, and as wide as it has bars."""
 
-_STEPS: Final = (1, 2, 5)
+_STEPS: Final = (1, 2, 4)
 _LABELS: Final = 6
 _DAY_HOURS: Final = 24
 _THIN: Final = 0.8
@@ -89,7 +89,7 @@ def draw(buckets: Sequence[Bucket]) -> Chart:
 
 
 def nice(number: int) -> int:
-    """Return the next round number that is not smaller: 1, 2 or 5 with zeros, at least 4."""
+    """Return the next round number that is not smaller: 1, 2 or 4 with zeros, at least 4."""
     size = 1
     while True:
         for step in _STEPS:
