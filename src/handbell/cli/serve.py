@@ -108,6 +108,7 @@ async def _run(
     has_console: bool,
     has_twin: bool,
 ) -> None:
+    from handbell.server.links.mail import mailing  # noqa: PLC0415 - an extra
     from handbell.server.running import bind, make_context, serving, url_of  # noqa: PLC0415
 
     stop = _stop_on_signal()
@@ -126,6 +127,7 @@ async def _run(
         if has_worker:
             await parts.engine.start()
         application = create(context)
+        await stack.enter_async_context(mailing(context))
         await stack.enter_async_context(serving(application, bound, settings=parts.settings))
         host, port = bound.getsockname()[:2]
         typer.echo(f"Listening     {host}:{port}")

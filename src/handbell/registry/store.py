@@ -10,6 +10,7 @@ from sqlalchemy import (
     Column,
     Connection,
     Select,
+    bindparam,
     select,
     update,
 )
@@ -31,9 +32,11 @@ from .registration import (
     Registration,
     claim,
     correct,
+    is_repeat,
     prove,
     register,
     renew,
+    repeat,
 )
 from .session import ActiveSession, Environment, Platform, Session, read_environment, read_token
 from .user import User
@@ -57,7 +60,9 @@ _ACTIVE: Final[Select[Any]] = select(
     sessions.c.accepted_at,
     sessions.c.locale,
 ).join_from(sessions, users, users.c.id == sessions.c.user_id)
-_BY_SECRET: Final = select(sessions.c.id)
+_SPEAKING: Final = SESSIONS.where(
+    sessions.c.secret_digest == bindparam("secret"), sessions.c.app_id == bindparam("app")
+)
 _OPEN: Final = sessions.c.status != "closed"
 
 
@@ -158,13 +163,17 @@ class Registry:
         its device was gone opens again.
         """
         wanted = None if token is None else read_token(token)
+        named = {"secret": digest, "app": app.row}
         with self._database.write() as connection:
-            row = connection.scalar(_BY_SECRET.where(*_secret(app, digest)))
-            if row is None:
+            found = connection.execute(_SPEAKING, named).mappings().one_or_none()
+            if found is None:
                 return None
+            known = Session(**found)
             at = self._milliseconds()
-            moved = renew(connection, row, about, token=wanted, at=at)
-            return Registered(session=read_session(connection, row), moved=moved)
+            if is_repeat(known, wanted):
+                return Registered(session=repeat(connection, known, about, at=at))
+            moved = renew(connection, known.id, about, token=wanted, at=at)
+            return Registered(session=read_session(connection, known.id), moved=moved)
 
     def change(
         self, app: App, session_id: int, about: Description, *, token: str | None = None
