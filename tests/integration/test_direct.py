@@ -9,6 +9,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from bench.chaos import fill
 
 from handbell.apps.credentials import read_certificate
 from handbell.creation.notification import Notification
@@ -16,6 +17,7 @@ from handbell.creation.recipients import Recipients
 from handbell.delivery.webhooks import WebhookStore
 from handbell.delivery.worker import PAGE
 from handbell.errors import MissingCredentialError, NotificationError, TwinError
+from handbell.settings import DATABASE_FILE
 
 if TYPE_CHECKING:
     from tests.conftest import Stage
@@ -165,10 +167,12 @@ def test_nothing_of_a_former_user_arrives_after_an_account_switch(stage: "Stage"
 def test_everybody_is_reached_over_several_pages(stage: "Stage") -> None:
     """A send to all goes through the sessions in pages and reaches each of them once."""
     number = PAGE + 20
-    for one in range(number):
-        mail = f"user{one}@example.com"
-        phone = stage.twin.add_phone(mail=mail, app=stage.app.id)
-        stage.register(mail, phone.token)
+    phones = stage.twin.call(lambda twin: [twin.add_phone(app=stage.app.id) for _ in range(number)])
+    fill(
+        stage.system.settings.home / DATABASE_FILE,
+        stage.app.row or 0,
+        [phone.token for phone in phones],
+    )
     response = asyncio.run(stage.send({"everybody": True}))
     assert (response.reached, response.total) == (number, number)
     assert stage.twin.accepted == number
