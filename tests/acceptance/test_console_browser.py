@@ -293,7 +293,7 @@ def test_it_works_without_a_script(browser: Browser, desk: Desk, stage: Stage) -
     page = context.new_page()
     sign_in(page)
     page.goto(f"{BASE}/person?mail=plain@example.com")
-    page.get_by_role("link", name="Close the session of ios").click()
+    page.get_by_role("link", name="Close the session of iOS").click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("Close the session of")
     page.get_by_role("button", name="Close the session").click()
     expect(page.get_by_role("status").first).to_contain_text("is closed.")
@@ -327,6 +327,19 @@ def test_no_page_has_a_serious_finding(page: Page, path: str) -> None:
     assert grave(page, "color-contrast", "target-size") == []
     assert sticking_out(page) == []
     page.emulate_media(color_scheme="light")
+    page.set_viewport_size(WIDE)
+
+
+def test_the_menus_fit_a_phone(page: Page) -> None:
+    """Opened at 320 pixels, the apps and the account are within the window."""
+    page.set_viewport_size(NARROW)
+    page.goto(BASE)
+    for menu in (".switcher", ".account"):
+        page.locator(f"{menu} summary").click()
+        box = page.locator(f"{menu} .menu-list").bounding_box()
+        assert box is not None
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= NARROW["width"]
     page.set_viewport_size(WIDE)
 
 

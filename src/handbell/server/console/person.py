@@ -11,6 +11,7 @@ from handbell.errors import UnknownSessionError
 from handbell.registry.session import Session
 
 from .frame import Page, Pages
+from .words import platform
 
 pages = Pages()
 
@@ -171,6 +172,6 @@ async def _session(page: Page) -> Session:
 
 def _words(session: Session) -> dict[str, str]:
     return {
-        "device": session.device or f"{session.platform} {shortened(session.token)}",
+        "device": session.device or f"{platform(session.platform)} {shortened(session.token)}",
         "mail": session.mail,
     }

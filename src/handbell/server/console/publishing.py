@@ -1,6 +1,7 @@
 """Publishing: the apps, the push switch, and the page on which an app is set up."""
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 from starlette.responses import Response
@@ -183,15 +184,13 @@ def _rate(rules: AppRules) -> str:
     return plain if not plain or read_rate_limit(plain) == rules.rate else str(rules.rate)
 
 
-def time_zones() -> list[str]:
+@cache
+def time_zones() -> tuple[str, ...]:
     """Return the names of time zones that an operator may want to choose."""
     from zoneinfo import available_timezones  # noqa: PLC0415 - reads a folder
 
-    return sorted(
-        name
-        for name in available_timezones()
-        if "/" in name and not name.startswith(("Etc/", "SystemV/", "US/", "posix/", "right/"))
-    )
+    named = (name for name in sorted(available_timezones()) if "/" in name)
+    return tuple(name for name in named if not name.startswith(("Etc/", "SystemV/", "US/")))
 
 
 async def _list(page: Page, faults: Faults | None = None, form: Form | None = None) -> Response:

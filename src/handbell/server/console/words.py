@@ -61,6 +61,24 @@ DELIVERY_WORDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
 """Each state of a delivery: the kind of its chip, and its name."""
 
 
+PLATFORM_WORDS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "ios": "iOS",
+        "ipados": "iPadOS",
+        "macos": "macOS",
+        "tvos": "tvOS",
+        "visionos": "visionOS",
+        "watchos": "watchOS",
+    }
+)
+"""Each platform as Apple writes it."""
+
+
+def platform(name: str) -> str:
+    """Return a platform as Apple writes it."""
+    return PLATFORM_WORDS.get(name, name)
+
+
 def when(milliseconds: float | None, *, empty: str = "never") -> Markup | str:
     """Return an instant as a ``time`` element; the page's script puts it into the reader's zone."""
     if milliseconds is None:
@@ -113,6 +131,7 @@ FILTERS: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
         "ago": ago,
         "for_page": for_page,
         "number": number,
+        "platform": platform,
         "count": count,
         "short_token": shortened,
     }
