@@ -12,10 +12,12 @@ from zoneinfo import ZoneInfo
 import pytest
 from tests.scene import Scene, open_scene
 
+from handbell.apps.app import App
 from handbell.creation.notification import Notification
+from handbell.creation.recipients import Recipients
 from handbell.delivery.engine import Acceptance
-from handbell.delivery.worker import WINDOW
 from handbell.errors import NotificationError
+from handbell.rehearsal import make_key
 
 MAIL = "user0@example.com"
 EVERYBODY = {"everybody": True}
@@ -165,6 +167,32 @@ def test_the_circuit_of_one_app_is_not_anothers(scene: Scene) -> None:
             response = await second.send(engine, "second@example.com")
             assert response.success
             assert scene.states(stopped)["sent"] == 0
+
+    asyncio.run(scenario())
+
+
+def test_the_circuit_of_an_app_outside_the_registry_stays_open(scene: Scene) -> None:
+    """A sender with a key of its own does not run into the refusal again every few seconds."""
+    app = App(team_id="TEAM777777", bundle_id="com.sample.unknown")
+    key = make_key(app.team_id)  # which the twin does not know
+    tokens = [f"{number:064x}" for number in range(60)]
+
+    async def scenario() -> None:
+        async with scene.running() as engine:
+            acceptance, _ = await engine.accept(
+                app, _notification(), Recipients.read(tokens), key=key
+            )
+            await scene.until(engine, lambda: scene.states(acceptance) == {"held": 60})
+            before = len(scene.twin.requests)
+            for _ in range(3):
+                scene.clock.move(6)
+                later, _ = await engine.accept(
+                    app, _notification(), Recipients.read(tokens[:1]), key=key
+                )
+                await scene.until(engine, partial(scene.states, later))
+                await engine.worker.settled(later.row)
+                assert scene.deliveries(later)[0].reason == "CircuitOpen"
+            assert len(scene.twin.requests) == before
 
     asyncio.run(scenario())
 
@@ -452,12 +480,13 @@ def test_a_disabled_app_holds_and_goes_on_when_enabled(scene: Scene) -> None:
 
 def test_an_urgent_push_overtakes_a_broadcast(scene: Scene) -> None:
     """An urgent send from another process does not wait for the broadcast in progress."""
-    number = WINDOW + 2000
+    number = 4000
     phones = scene.add_phones_at_once(number)
     last = phones[-1]
 
     async def scenario() -> None:
         async with scene.running() as engine:
+            engine.worker.window = 1500
             broadcast = await scene.accept(engine, EVERYBODY)
             await scene.until(None, lambda: scene.twin.accepted > 500)
             urgent = await scene.accept(scene.another().engine, last.mail, {"urgency": "urgent"})
@@ -468,13 +497,56 @@ def test_an_urgent_push_overtakes_a_broadcast(scene: Scene) -> None:
     asyncio.run(scenario())
 
 
+def test_a_silent_app_delays_no_other(tmp_path: Path) -> None:
+    """While thousands of one app's pushes get no answer, another app's go out at once."""
+    with open_scene(tmp_path, request_timeout=3) as scene:
+        scene.add_phones_at_once(2500)
+        second = scene.second_app()
+        # On the twin's other side, which goes on answering.
+        phone = scene.twin.add_phone(mail=MAIL, app=second.app.id, side="development")
+        second.register(MAIL, phone.token, side="development")
+
+        async def scenario() -> None:
+            async with scene.running() as engine:
+                engine.worker.window = 2400
+                broadcast = await scene.accept(engine, EVERYBODY)
+                await scene.until(None, lambda: scene.twin.accepted > 200)
+                silence = scene.twin.add_fault("silence", count=100_000, side="production")
+                await scene.until(None, lambda: engine.worker.in_flight > 1000)
+                began = asyncio.get_running_loop().time()
+                assert (await second.send(engine, MAIL)).success
+                assert (await second.send(engine, MAIL, {"urgency": "bulk"})).success
+                assert asyncio.get_running_loop().time() - began < 2.5
+                assert engine.worker.in_flight > 1000
+                scene.twin.remove_fault(silence.id)
+                await engine.cancel(scene.app, broadcast.id)
+
+        asyncio.run(scenario())
+
+
+def test_a_first_batch_without_an_answer_does_not_hold_the_rest(tmp_path: Path) -> None:
+    """Once the first fifty were given up on, the others have their turn, and do not block."""
+    with open_scene(tmp_path, request_timeout=1) as scene:
+        phones = scene.add_phones(120)
+        scene.twin.add_fault("silence", count=50)
+
+        async def scenario() -> None:
+            async with scene.running() as engine:
+                acceptance = await scene.accept(engine, [phone.mail for phone in phones])
+                await scene.until(None, lambda: scene.states(acceptance) == {"held": 120})
+                await engine.cancel(scene.app, acceptance.id)
+
+        asyncio.run(scenario())
+
+
 def test_cancel_in_the_middle_of_a_broadcast_catches_the_rest(scene: Scene) -> None:
     """Cancel says how many it caught: exactly those that nothing was sent to."""
-    number = WINDOW + 3000
+    number = 4500
     phones = scene.add_phones_at_once(number)
 
     async def scenario() -> None:
         async with scene.running() as engine:
+            engine.worker.window = 1500
             acceptance = await scene.accept(engine, EVERYBODY)
             await scene.until(None, lambda: scene.twin.accepted > 300)
             caught = await engine.cancel(scene.app, acceptance.id)

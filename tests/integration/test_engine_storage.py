@@ -20,7 +20,7 @@ from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.database import Database
 from handbell.delivery.engine import Engine
-from handbell.delivery.queue import SHARD_SESSIONS, Batch
+from handbell.delivery.queue import LEASE_SECONDS, SHARD_SESSIONS, Batch
 from handbell.delivery.store import Ledger, Order
 from handbell.delivery.worker import WINDOW
 from handbell.errors import (
@@ -302,6 +302,35 @@ def test_a_worker_whose_database_turns_read_only_goes_on_afterwards(scene: Scene
     with switch:
         asyncio.run(scenario())
     assert scene.twin.accepted == 300
+
+
+def test_a_stop_does_not_wait_for_a_database_for_ever(scene: Scene) -> None:
+    """A process can end while nothing can be written; the next one finishes what it had."""
+    phones = scene.add_phones_at_once(200)
+    switch = _Pragma("query_only = 0")
+    loop_times: list[float] = []
+
+    async def scenario() -> None:
+        system = scene.another()
+        engine = system.engine
+        await engine.start()
+        engine.worker.patience = 0.5
+        acceptance = await scene.accept(engine, EVERYBODY)
+        await scene.until(None, lambda: scene.twin.accepted > 20)
+        switch.text = "query_only = 1"
+        began = asyncio.get_running_loop().time()
+        await system.close_gateways()
+        loop_times.append(asyncio.get_running_loop().time() - began)
+        switch.text = "query_only = 0"
+        scene.clock.move(LEASE_SECONDS + 1)
+        async with scene.running() as later:
+            await scene.until(later, lambda: scene.states(acceptance) == {"sent": 200})
+
+    with switch:
+        asyncio.run(scenario())
+    assert loop_times[0] < 4
+    for phone in phones:
+        assert len(scene.accepted(phone)) == 1  # one apns-id, however often
 
 
 def test_a_full_disk_is_told_and_loses_nothing(scene: Scene) -> None:

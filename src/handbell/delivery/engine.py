@@ -215,12 +215,18 @@ class Engine:
     def _drafts(self, fresh: Iterable[Prepared]) -> list[Draft]:
         """Return what is to be stored; what the worker has no room for waits for its turn."""
         worker = (self.worker.id or None) if self._starting is not None else None
-        room = self.worker.room
+        room: dict[str, int] = {}
         drafts = []
         for one in fresh:
-            room -= len(one.targets or ())
+            app = one.entry.app
+            room.setdefault(app.id, self.worker.room_of(app))
+            room[app.id] -= len(one.targets or ())
             drafts.append(
-                Draft(order=one.order, targets=one.targets, worker=worker if room >= 0 else None)
+                Draft(
+                    order=one.order,
+                    targets=one.targets,
+                    worker=worker if room[app.id] >= 0 else None,
+                )
             )
         return drafts
 

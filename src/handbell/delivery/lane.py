@@ -26,7 +26,8 @@ _PROBING_SECONDS: Final = 3.0
 class Lane:
     """What a worker knows of one app while it sends for it; ``out`` counts what has no end yet.
 
-    ``underway`` is what counts under the app's cap and is not written down yet.
+    ``waiting`` of these wait for the first answers. ``underway`` is what counts under the app's cap
+    and is not written down yet.
 
     The circuit opens at once when the push service refuses the key, the topic or the certificate,
     and when more than half of at least ten answers refused the token. While it is open no token is
@@ -37,6 +38,7 @@ class Lane:
     rules: AppRules = field(default_factory=AppRules)
     read_at: float = 0.0
     out: int = 0
+    waiting: int = 0
     accepted: int = 0
     refused: int = 0
     is_proven: bool = False
@@ -57,7 +59,7 @@ class Lane:
     @property
     def awaits_proof(self) -> bool:
         """Whether the first answers are still out: a wrong key is to cost few refusals."""
-        return bool(self.out) and not (self.is_proven or self.stop)
+        return self.out > self.waiting and not (self.is_proven or self.stop)
 
     def resume_at(self, now: float) -> float:
         """Return when a lane that may not send now is to be looked at again (UNIX seconds)."""
@@ -65,7 +67,12 @@ class Lane:
         return soon if self.stop is None else max(self.stop.probe_at, soon)
 
     def take_rules(self, rules: AppRules, now: float) -> None:
-        """Take the rules as they stand in the database now."""
+        """Take the rules as they stand in the database now.
+
+        The circuit of an app that is not registered is known nowhere else, and stays as it is.
+        """
+        if not rules.is_registered:
+            rules = replace(rules, stop=self.stop)
         if rules.rate is None:
             self.bucket = None
         elif self.bucket is None or self.bucket.limit != rules.rate:

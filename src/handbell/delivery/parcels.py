@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from .campaign import Campaign
@@ -32,6 +32,10 @@ class Broadcast:
     is_read: bool = False
     ready_at: float = 0.0
     lane: Lane | None = None
+
+    def is_of(self, app_ids: Collection[str]) -> bool:
+        """Whether it is known to be of one of these apps."""
+        return self.lane is not None and self.lane.app.id in app_ids
 
     def is_ready(self, now: float) -> bool:
         """Whether its next page may be handed out; the first answers are waited for."""

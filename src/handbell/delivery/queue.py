@@ -250,11 +250,14 @@ class Queue:
 
     # What is due
 
-    def look(self, *, above: int = 0, apart_from: Collection[int] = ()) -> tuple[int, bool]:
+    def look(
+        self, *, above: int = 0, apart_from: Collection[int] = (), full: Collection[str] = ()
+    ) -> tuple[int, bool]:
         """Return the highest level at which deliveries are due, 0 for none, and if a shard is.
 
         Of shards only those more urgent than ``above`` count, and not those of the notifications
-        ``apart_from``. Nothing is locked or taken.
+        ``apart_from``. What belongs to the apps ``full`` does not count. Nothing is locked or
+        taken.
         """
         now = self._milliseconds()
         with self._database.read() as connection:
@@ -265,7 +268,9 @@ class Queue:
                     if connection.scalar(
                         select(
                             exists().where(
-                                deliveries.c.urgency == level, deliveries.c.due_at <= now
+                                deliveries.c.urgency == level,
+                                deliveries.c.due_at <= now,
+                                *_not_of(full, deliveries.c.notification_id),
                             )
                         )
                     )
@@ -277,15 +282,25 @@ class Queue:
                 shards.c.due_at <= now,
                 shards.c.urgency > above,
                 shards.c.notification_id.not_in(apart_from),
+                *_not_of(full, shards.c.notification_id),
             )
             return level, bool(connection.scalar(select(exists().where(free))))
 
-    def claim_due(self, worker: int, level: int, limit: int) -> list[Due]:
-        """Take up to ``limit`` deliveries of a level that are due, the longest due first."""
+    def claim_due(
+        self, worker: int, level: int, limit: int, full: Collection[str] = ()
+    ) -> list[Due]:
+        """Take up to ``limit`` deliveries of a level that are due, the longest due first.
+
+        Those of the apps ``full`` stay.
+        """
         with self._database.write() as connection:
             keys = connection.execute(
                 select(deliveries.c.notification_id, deliveries.c.number)
-                .where(deliveries.c.urgency == level, deliveries.c.due_at <= self._milliseconds())
+                .where(
+                    deliveries.c.urgency == level,
+                    deliveries.c.due_at <= self._milliseconds(),
+                    *_not_of(full, deliveries.c.notification_id),
+                )
                 .order_by(deliveries.c.due_at)
                 .limit(limit)
                 .with_for_update(skip_locked=True)
@@ -303,7 +318,11 @@ class Queue:
             return [Due._make(row) for row in connection.execute(_DUE.where(taken))]
 
     def claim_shard(
-        self, worker: int, above: int = 0, apart_from: Collection[int] = ()
+        self,
+        worker: int,
+        above: int = 0,
+        apart_from: Collection[int] = (),
+        full: Collection[str] = (),
     ) -> Shard | None:
         """Take the most urgent shard that is due, under the conditions of :meth:`look`."""
         with self._database.write() as connection:
@@ -316,6 +335,7 @@ class Queue:
                     shards.c.due_at <= self._milliseconds(),
                     shards.c.urgency > above,
                     shards.c.notification_id.not_in(apart_from),
+                    *_not_of(full, shards.c.notification_id),
                 )
                 .order_by(shards.c.urgency.desc(), shards.c.id)
                 .limit(1)
@@ -384,7 +404,7 @@ class Queue:
         statement = select(apps).where(apps.c.team_id + "." + apps.c.bundle_id == app_id)
         with self._database.read() as connection:
             row = connection.execute(statement).one_or_none()
-        return AppRules() if row is None else AppRules.read(row)
+        return AppRules(is_registered=False) if row is None else AppRules.read(row)
 
     def write_stop(self, app_id: str, stop: Stop | None) -> None:
         """Note that an app's circuit is open, or closed again."""
@@ -657,6 +677,14 @@ def count_uncome(connection: Connection, shard: Row[Any]) -> int:
     if shard.source_id is not None:
         statement = statement.where(got(shard.source_id))
     return connection.scalar(statement) or 0
+
+
+def _not_of(app_ids: Collection[str], notification: Any) -> list[Any]:
+    """Return the condition that a notification is of none of these apps; none for no apps."""
+    if not app_ids:
+        return []
+    its = notifications.alias()
+    return [~exists().where(its.c.id == notification, its.c.app.in_(app_ids))]
 
 
 def session_id(number: int) -> int | None:

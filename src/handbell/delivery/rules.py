@@ -87,8 +87,12 @@ class Stop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppRules:
-    """The rules of one app: quiet hours, a cap per person, a rate, and the circuit."""
+    """The rules of one app: quiet hours, a cap per person, a rate, and the circuit.
 
+    An app that is not registered has none, and nobody but its sender knows of its circuit.
+    """
+
+    is_registered: bool = True
     is_enabled: bool = True
     quiet: QuietHours | None = None
     cap: Cap | None = None

@@ -329,7 +329,7 @@ class Settlement:
         """Settle refused tokens once the answers speak for the configuration, or against it."""
         for app_id, doubts in list(self._doubtful.items()):
             lane = doubts.waiting[0][0].campaign.lane
-            is_idle = lane.out <= len(doubts.waiting)
+            is_idle = lane.out - lane.waiting <= len(doubts.waiting)
             is_old = self._now() - doubts.since > _DOUBT_SECONDS
             if lane.stop is not None or lane.is_trusted or is_idle or is_old:
                 del self._doubtful[app_id]

@@ -40,12 +40,20 @@ from .settlement import Settlement
 PAGE: Final = 2000
 """How many deliveries are taken from the database at a time."""
 
-WINDOW: Final = 6000
-"""How many pushes may be on their way, or not written down yet, at once."""
+WINDOW: Final = 9000
+"""How many pushes may be on their way, or not written down yet, at once.
+
+One app may have two thirds of what the others leave, so there is always room for the next: however
+many apps get no answer, another one goes on.
+"""
+
+STOP_SECONDS: Final = 10.0
+"""How long a stop waits for a database that takes nothing."""
 
 RULES_SECONDS: Final = 5.0
 BEAT_SECONDS: Final = 4.0
 IDLE_SECONDS: Final = 1.0
+_PAGES: Final = 3
 _FLUSH_AT: Final = 2000
 _FLUSH_SECONDS: Final = 0.02
 _BULK_FLUSH_SECONDS: Final = 0.04
@@ -69,8 +77,8 @@ class Worker:
     """Sends what is due, for every app, until it is stopped.
 
     ``find_gateway`` and ``load`` come from the system. Run it with :meth:`start` and :meth:`stop`
-    in one event loop. Raises nothing while it runs: what goes wrong is written, told to the hooks,
-    or tried again.
+    in one event loop. ``window`` may be changed while it runs. Raises nothing: what goes wrong is
+    written, told to the hooks, or tried again.
     """
 
     def __init__(
@@ -88,6 +96,7 @@ class Worker:
         self.queue = queue
         self.id = 0
         self.in_flight = 0
+        self.patience = STOP_SECONDS
         self._load = load
         self._now = now
         self.releases = Releases()
@@ -100,7 +109,7 @@ class Worker:
         )
         self._admission = Admission(self._book, queue, read=self.read, now=now)
         self._sender = Sender(self._book, self.releases, find_gateway=find_gateway, now=now)
-        self._window = window
+        self.window = window
         self._lanes: dict[str, Lane] = {}
         self._campaigns: dict[int, Campaign] = {}
         self._broadcasts: list[Broadcast] = []
@@ -108,6 +117,8 @@ class Worker:
         self._wake = asyncio.Event()
         self._sends: set[asyncio.Task[None]] = set()
         self._loops: list[asyncio.Task[None]] = []
+        self._failing: dict[object, float] = {}
+        self._full: list[str] = []
         self._is_stopping = False
         self._beaten_at = 0.0
 
@@ -125,24 +136,59 @@ class Worker:
         ]
 
     async def stop(self) -> None:
-        """Take no more work, finish what is on its way, give back the rest."""
+        """Take no more work, finish what is on its way, give back the rest.
+
+        Where the database takes nothing for ``patience`` seconds it stops even so. What could not
+        be written then is sent again by the next start, under the same apns-ids and with a collapse
+        id; nothing is lost.
+        """
         self._is_stopping = True
         self._wake.set()
-        taking, *others = self._loops
-        await taking
-        while self._sends or self.in_flight:
-            self._book.reported.set()
-            await self._next_written(_FLUSH_SECONDS)
-        for loop in others:
-            loop.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        began = asyncio.get_running_loop().time()
+        finishing = asyncio.create_task(self._finish())
+        while not finishing.done() and not self._is_hopeless(began):
+            await asyncio.wait([finishing], timeout=_WATCH_SECONDS)
+        is_finished = finishing.done()
+        for task in (finishing, *self._loops, *self._sends):
+            task.cancel()
+        await asyncio.gather(finishing, *self._loops, *self._sends, return_exceptions=True)
+        if not is_finished:
+            _log.error(
+                "The database takes nothing: stopped with %d ends not written down; "
+                "the next start sends these again",
+                self.in_flight,
+            )
+            return
         with contextlib.suppress(StorageError):
             await asyncio.to_thread(self.queue.retire, self.id)
 
-    @property
-    def room(self) -> int:
-        """How many more pushes may be on their way, or not written down yet."""
-        return self._window - self.in_flight
+    async def _finish(self) -> None:
+        await self._loops[0]
+        while self._sends or self.in_flight:
+            self._book.reported.set()
+            await self._next_written(_FLUSH_SECONDS)
+
+    def _is_hopeless(self, began: float) -> bool:
+        """Whether something has waited in vain for the database since a stop began."""
+        since = min(self._failing.values(), default=None)
+        now = asyncio.get_running_loop().time()
+        return since is not None and now - max(began, since) > self.patience
+
+    def room_of(self, app: App) -> int:
+        """Return how many more pushes of an app may be on their way, or not written down yet."""
+        lane = self.lane_of(app)
+        return self._share(lane) - lane.out
+
+    def _share(self, lane: Lane) -> int:
+        left_by_others = self.window - (self.in_flight - lane.out)
+        # However many apps wait for an answer, each can send its first batch.
+        return max(_PAGES * FIRST_BATCH, left_by_others * 2 // 3)
+
+    def _page_of(self, lane: Lane) -> int:
+        """Return how many pushes of an app are handed out at a time; 0 while it has no room."""
+        share = self._share(lane)
+        size = min(PAGE, share // _PAGES)
+        return size if lane.out + size <= share else 0
 
     def wake(self) -> None:
         """Look for work now instead of at the next turn."""
@@ -182,7 +228,7 @@ class Worker:
         caller's to end.
         """
         self._keep(campaign)
-        self.in_flight += len(items)
+        self._count_out(campaign.lane, len(items))
         self._spawn(self._send_items(campaign, items, self.releases.join(reading)))
 
     async def release(self, session_ids: Collection[int]) -> None:
@@ -198,7 +244,6 @@ class Worker:
 
     async def _take_work(self) -> None:
         while not self._is_stopping:
-            await self._room()
             try:
                 took = await self._turn_of_work()
             except StorageError as error:
@@ -215,17 +260,20 @@ class Worker:
         now = self._now()
         if now - self._beaten_at > LEASE_SECONDS / 2:
             await self._keep_alive()
+        self._full = full = [
+            lane.app.id for lane in self._lanes.values() if lane.out and not self._page_of(lane)
+        ]
         going = [one for one in self._broadcasts if not one.is_read]
-        ready = [one for one in going if one.is_ready(now)]
-        resting = {one.shard.notification for one in going if not one.is_ready(now)}
+        ready = [one for one in going if one.is_ready(now) and not one.is_of(full)]
+        resting = {one.shard.notification for one in going if one not in ready}
         # With a shard in hand, only what is more urgent is taken as well.
         mine = max((one.shard.urgency for one in ready), default=0)
         level, is_shard_due = await asyncio.to_thread(
-            partial(self.queue.look, above=mine, apart_from=resting)
+            partial(self.queue.look, above=mine, apart_from=resting, full=full)
         )
         took = level >= mine and bool(level) and await self._take_due(level)
         if is_shard_due:
-            shard = await asyncio.to_thread(self.queue.claim_shard, self.id, mine, resting)
+            shard = await asyncio.to_thread(self.queue.claim_shard, self.id, mine, resting, full)
             if shard is not None:
                 ready.append(Broadcast(shard))
                 self._broadcasts.append(ready[-1])
@@ -241,10 +289,6 @@ class Worker:
             await asyncio.wait_for(self._wake.wait(), wait)
         self._wake.clear()
 
-    async def _room(self) -> None:
-        while self.in_flight + PAGE > self._window and not self._is_stopping:
-            await self._next_written(IDLE_SECONDS)
-
     async def _next_written(self, seconds: float) -> None:
         self._written.clear()
         with contextlib.suppress(TimeoutError):
@@ -253,7 +297,8 @@ class Worker:
     async def _take_due(self, level: int) -> bool:
         reading = self.releases.begin()
         try:
-            due = await asyncio.to_thread(self.queue.claim_due, self.id, level, PAGE)
+            most = min(PAGE, max(FIRST_BATCH, (self.window - self.in_flight) // _PAGES))
+            due = await asyncio.to_thread(self.queue.claim_due, self.id, level, most, self._full)
             await self._begin_due(due, reading)
         finally:
             self.releases.end(reading)
@@ -271,7 +316,7 @@ class Worker:
                 self._postpone(items, error)
                 continue
             if campaign is not None:
-                self.in_flight += len(items)
+                self._count_out(campaign.lane, len(items))
                 self._spawn(self._send_items(campaign, items, self.releases.join(reading)))
 
     def _postpone(self, items: Sequence[Due], error: Exception) -> None:
@@ -319,8 +364,11 @@ class Worker:
         if is_stopped and not campaign.is_over(now):
             self._let_rest(broadcast, lane, now)
             return
+        if not (size := self._page_of(lane)):
+            lane.forgo_probe()
+            return
         # What is over is handed out in spite of the circuit, so that each gets its end.
-        most, wait = (PAGE, 0.0) if is_stopped else self._grant(lane, now)
+        most, wait = (size, 0.0) if is_stopped else _grant(lane, size, now)
         if not most:
             lane.forgo_probe()
             broadcast.ready_at = now + wait
@@ -340,9 +388,9 @@ class Worker:
         finally:
             self.releases.end(reading)
 
-    @staticmethod
-    def _grant(lane: Lane, now: float) -> tuple[int, float]:
-        return lane.grant(PAGE if lane.is_proven else FIRST_BATCH, now)
+    def _count_out(self, lane: Lane, number: int) -> None:
+        self.in_flight += number
+        lane.out += number
 
     def _begin_page(
         self,
@@ -361,8 +409,7 @@ class Worker:
         broadcast.pages.append(page)
         self._book.reported.set()
         if listeners:
-            self.in_flight += len(listeners)
-            lane.out += len(listeners)
+            self._count_out(lane, len(listeners))
             reading = self.releases.join(reading)
             self._spawn(self._send_page(campaign, listeners, page, rules, reading))
         else:
@@ -403,12 +450,17 @@ class Worker:
 
     async def read(self, what: Callable[..., T], *arguments: Any) -> T:
         """Call something of the stores in a thread, again and again until the database takes it."""
-        while True:
-            try:
-                return await asyncio.to_thread(what, *arguments)
-            except StorageError as error:
-                _log.warning("The database cannot be used now: %s", error)
-                await asyncio.sleep(_STORAGE_PAUSE)
+        call = object()
+        try:
+            while True:
+                try:
+                    return await asyncio.to_thread(what, *arguments)
+                except StorageError as error:
+                    self._failing.setdefault(call, asyncio.get_running_loop().time())
+                    _log.warning("The database cannot be used now: %s", error)
+                    await asyncio.sleep(_STORAGE_PAUSE)
+        finally:
+            self._failing.pop(call, None)
 
     # Sending
 
@@ -427,7 +479,6 @@ class Worker:
         """Send single deliveries that may go now; the others get a row that says until when."""
         try:
             lane = campaign.lane
-            lane.out += len(items)
             await self._read_rules(lane)
             held = self._admission.with_session(campaign, items)
             ready = await self._admission.admit(campaign, held, lane.rules)
@@ -437,17 +488,21 @@ class Worker:
 
     async def _send_ready(self, campaign: Campaign, ready: Sequence[Item], reading: int) -> None:
         lane = campaign.lane
+        lane.waiting += len(ready)
         while ready:
             now = self._now()
             if not lane.may_send(now):
+                lane.waiting -= len(ready)
                 self._book.hold_stopped(campaign, ready)
                 return
             most, wait = lane.grant(len(ready) if lane.is_proven else FIRST_BATCH, now)
             if not most:
                 lane.forgo_probe()
+                lane.waiting -= len(ready)
                 self._book.hold_in_turn(campaign, ready, now + wait)
                 return
             part, ready = ready[:most], ready[most:]
+            lane.waiting -= len(part)
             self._spawn(self._sender.send(campaign, part, None, self.releases.join(reading)))
             await self._proof(lane)
 
@@ -494,7 +549,7 @@ class Worker:
                     _note_written(lane, batch)
         self.in_flight -= number
         self._written.set()
-        if self._broadcasts:
+        if self._broadcasts or self._full:
             self._wake.set()
         for event in events:
             self.hooks.emit(event)
@@ -523,6 +578,10 @@ class Worker:
             self._broadcasts.clear()
             self.id = await asyncio.to_thread(self.queue.enlist)
         self._beaten_at = at
+
+
+def _grant(lane: Lane, size: int, now: float) -> tuple[int, float]:
+    return lane.grant(size if lane.is_proven else FIRST_BATCH, now)
 
 
 def _note_written(lane: Lane, batch: Batch) -> None:
