@@ -5,14 +5,14 @@ writes an end of a delivery adds it to its hour in the same transaction: what th
 what is counted here are true together or not at all.
 """
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Connection, func, select
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.dialects.postgresql import insert
 
 from handbell.tables import notifications, tallies
 
@@ -87,17 +87,22 @@ def _bucket(start: int, hours: int, row: Any) -> Bucket:
 
 
 def _add_rows(connection: Connection, by_row: Mapping[int, Counter[str]], at: int) -> None:
+    hour = at // HOUR * HOUR
+    if connection.dialect.name == "sqlite":
+        # One statement for any number of notifications: it is on the way of every send.
+        counts = [[row, *(one[name] for name in COUNTED)] for row, one in by_row.items()]
+        connection.exec_driver_sql(_ADD_ALL, (hour, json.dumps(counts)))
+        return
     by_app: dict[str, Counter[str]] = {}
     for row, app in _apps_of(connection, by_row):
         by_app.setdefault(app, Counter()).update(by_row[row])
-    hour = at // HOUR * HOUR
     rows = [
         # In one order everywhere, so that two writers never wait for each other.
         {"app": app, "hour": hour, **{name: counts[name] for name in COUNTED}}
         for app, counts in sorted(by_app.items())
     ]
     if rows:
-        connection.execute(_upsert(connection), rows)
+        connection.execute(_upsert(), rows)
 
 
 def _apps_of(connection: Connection, rows: Iterable[int]) -> list[Sequence[Any]]:
@@ -113,8 +118,20 @@ def _apps_of(connection: Connection, rows: Iterable[int]) -> list[Sequence[Any]]
     ]
 
 
-def _upsert(connection: Connection) -> Any:
-    add = sqlite_insert if connection.dialect.name == "sqlite" else postgresql_insert
-    statement: Any = add(tallies)
+def _upsert() -> Any:
+    statement: Any = insert(tallies)
     summed = {name: tallies.c[name] + statement.excluded[name] for name in COUNTED}
     return statement.on_conflict_do_update(index_elements=["app", "hour"], set_=summed)
+
+
+_SUMS: Final = ", ".join(
+    f"sum(json_extract(value, '$[{place}]'))" for place in range(1, len(COUNTED) + 1)
+)
+_ADD_ALL: Final = f"""
+    INSERT INTO tallies (app, hour, {", ".join(COUNTED)})
+    SELECT app, ?1, {_SUMS}
+    FROM json_each(?2) JOIN notifications ON notifications.id = json_extract(value, '$[0]')
+    WHERE true GROUP BY app
+    ON CONFLICT (app, hour) DO UPDATE SET
+    {", ".join(f"{name} = {name} + excluded.{name}" for name in COUNTED)}
+"""  # noqa: S608 - names of columns only
