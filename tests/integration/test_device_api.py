@@ -1,6 +1,7 @@
 """Sessions, users, receipts and universal links over HTTP."""
 
 import asyncio
+import base64
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
@@ -327,6 +328,10 @@ def test_users_are_listed_and_read(desk: Desk) -> None:
     assert desk.office.get(f"{desk.path}/users", params={"containing": "%"}).json()["data"] == []
     user = desk.office.get(f"{desk.path}/users/U1@example.com").json()
     assert [one["status"] for one in user["devices"]] == ["closed", "active"]
+    for position in (r'["\ud800"]', '["a", "b"]', "[7]", "{}", "[" * 300):
+        cursor = base64.urlsafe_b64encode(position.encode()).decode()
+        bad = desk.office.get(f"{desk.path}/users", params={"cursor": cursor})
+        assert (bad.status_code, bad.json()["code"]) == (400, "cursor-invalid")
     missing = desk.office.get(f"{desk.path}/users/never@example.com")
     assert (missing.status_code, missing.json()["code"]) == (404, "user-unknown")
 

@@ -60,6 +60,8 @@ def read_cursor(cursor: str, *kinds: type) -> tuple[Any, ...]:
         or len(position) != len(kinds)
         or any(type(part) is not kind for part, kind in zip(position, kinds, strict=True))
         or any(isinstance(part, int) and abs(part) >= 1 << 63 for part in position)
+        # Half characters, which JSON can spell and no database can store.
+        or any("\ud800" <= letter <= "\udfff" for part in position for letter in str(part))
     ):
         raise CursorError("The cursor is not one of this list", fix="Begin without a cursor")
     return tuple(position)
