@@ -50,7 +50,7 @@ def request(**headers: str) -> Request:
         ({"origin": "https://evil.example"}, False),
         ({"origin": "http://push.example.com"}, False),
         ({"origin": "https://push.example.com.evil.example"}, False),
-        ({"origin": "https://evil.example", "sec_fetch_site": "same-origin"}, False),
+        ({"origin": "https://behind.a.proxy", "sec_fetch_site": "same-origin"}, True),
         ({"origin": "https://push.example.com", "sec_fetch_site": "cross-site"}, False),
     ],
 )

@@ -107,7 +107,8 @@ async def _read_form(page: Page, need: Need) -> Response | None:
         return page.problem(
             403,
             "This form was not sent from a page of this console",
-            "Open the page again and repeat it there",
+            "Open the page again and repeat it there; behind a proxy, HANDBELL_PUBLIC_URL has to "
+            "be the address in the browser",
         )
     page.form = await Form.read(page.request)
     if need.kind == "operator" and not is_form_token(page.form.raw("token"), page.secret):

@@ -14,7 +14,7 @@ from handbell.delivery.timing import read_rate_limit
 from handbell.errors import AppError
 from handbell.rehearsal import SAMPLE_APP, SAMPLE_NAME, make_key
 
-from .check_up import CheckUp, check_up, last_check_up
+from .check_up import CheckUp, check_up, forget_check_up, last_check_up
 from .forms import Faults, Form
 from .frame import Page, Pages
 
@@ -146,6 +146,7 @@ async def remove(page: Page) -> Response:
     app = page.the_app
     await page.run(page.system.apps.remove, app)
     await page.note("app.remove", app.id)
+    forget_check_up(page)
     return page.redirect(LIST, said=f"{app.name} is removed.")
 
 

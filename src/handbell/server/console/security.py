@@ -66,14 +66,13 @@ def is_form_token(given: str, secret: str) -> bool:
 def is_own_form(request: Request, public_url: str) -> bool:
     """Return whether a browser says that a form was sent from a page of this console.
 
-    Where it says nothing at all the answer is no.
+    ``Sec-Fetch-Site`` decides where it is sent, by newer browsers and over HTTPS or to this
+    machine; else ``Origin`` has to be ours. Where neither is there the answer is no.
     """
     site = request.headers.get("sec-fetch-site")
-    if site is not None and site != "same-origin":
-        return False
+    if site is not None:
+        return site == "same-origin"
     origin = request.headers.get("origin")
-    if origin is None:
-        return site is not None
     public = urlsplit(public_url)
     return origin in {
         f"{public.scheme}://{public.netloc}",
