@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 from tests.conftest import Stage
-from tests.console import Desk, Visitor, open_console, quick_operators
-from tests.serving import Server
+from tests.console import Visitor, open_console
 
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
@@ -51,11 +50,8 @@ class Console:
 @pytest.fixture
 def console(stage: Stage) -> Iterator[Console]:
     """Run a console whose worker sends to the stage's twin."""
-    stage.system.__dict__["operators"] = quick_operators(stage.system)
-    with Server(stage.system) as server:
-        desk = Desk(url=server.url, context=server.context, system=stage.system)
-        with desk.signed_in() as visitor:
-            yield Console(stage, visitor, server.run)
+    with open_console(stage.system) as desk, desk.signed_in() as visitor:
+        yield Console(stage, visitor, desk.server.run)
 
 
 def _bar(page: str) -> tuple[str, ...]:
@@ -132,9 +128,14 @@ def test_a_server_without_a_worker_says_that_nobody_sends(stage: Stage) -> None:
         open_console(stage.system, with_worker=False) as desk,
         desk.signed_in() as visitor,
     ):
+        stage.add_phone("user1@example.com")
+        said = {"do": "send", "title": "Hello", "to": "people", "recipients": "user1@example.com"}
+        answer = visitor.post(f"/console/apps/{stage.app.id}/compose", said)
+        assert "Accepted" in answer.text
         page = visitor.get(f"/console/apps/{stage.app.id}/activity").text
     assert "no worker is running" in page
     assert "handbell worker" in page
+    assert re.search(r"<dt>Due now</dt><dd>1", page)
 
 
 def test_a_notification_has_its_funnel_reasons_and_deliveries(console: Console) -> None:
@@ -185,6 +186,18 @@ def test_the_live_part_changes_only_when_something_did(console: Console) -> None
         assert time.monotonic() < deadline
     assert 'data-live="' not in last.text
     assert console.visitor.client.get(f"{console.home}/{sent}/live").status_code == 303
+
+
+def test_the_open_list_hears_of_a_new_notification(console: Console) -> None:
+    """The script that looks again gets the list anew once there is something, else 304."""
+    headers = {"x-fragment": "1"}
+    first = console.visitor.get(console.home, headers=headers)
+    known = {**headers, "if-none-match": first.headers["etag"]}
+    assert console.visitor.get(console.home, headers=known).status_code == 304
+    console.send("nobody@example.com", title="Something new")
+    deadline = time.monotonic() + 5
+    while "Something new" not in (console.visitor.get(console.home, headers=known)).text:
+        assert time.monotonic() < deadline
 
 
 def test_what_is_not_sent_yet_is_taken_back_after_asking(console: Console) -> None:

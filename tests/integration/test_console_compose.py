@@ -157,6 +157,9 @@ def test_a_broadcast_is_sent_only_when_the_box_is_ticked(console: Console) -> No
     status, page = console.post("/compose/send", **carried, once=f"confirmed {console.app.id}")
     assert (status, console.sent) == (422, [])
     assert "Tick the box" in page
+    form = console.post(do="edit", **carried)[1]
+    assert 'value="Hello"' in form
+    assert 'value="everybody" checked' in form
     status, _ = console.post(
         "/compose/send", **carried, once=f"confirmed {console.app.id}", sure="1"
     )
@@ -174,6 +177,7 @@ def test_a_post_straight_to_the_confirmed_address_still_needs_the_tick(console: 
     [
         ({"title": ""}, "title", "nothing to show"),
         ({"recipients": ""}, "recipients", "Nobody is named"),
+        ({"recipients": "nobody@example.com"}, "recipients", "Nobody is reached"),
         ({"recipients": "test@4d.com\nfoo"}, "recipients", "'foo': it is neither a mail"),
         ({"badge": "many"}, "badge", "is not a number"),
         ({"user_info": "{"}, "user_info", "not JSON"),

@@ -13,6 +13,7 @@ from handbell.system import System
 
 from .chart import Chart, draw
 from .frame import Page, Pages
+from .phones import unless_known
 from .watching import Watched
 
 PAGE: Final = 25
@@ -24,6 +25,8 @@ STANDINGS: Final = (
     ("failed", "With failures"),
     ("cancelled", "Taken back"),
 )
+_HURRY, _LEISURE = 2000, 10_000
+"""After how many milliseconds an open page looks again."""
 _MEMORY: Final = "activity"
 
 pages = Pages()
@@ -60,7 +63,9 @@ async def overview(page: Page) -> Response:
         "standing_of": standing_of,
         "is_filtered": bool(text or standing or before),
     }
-    return page.render("activity.html", **values)
+    is_busy = bool(situation.backlog.due) or any(one.is_running for one in listed)
+    response = page.render("activity.html", every=_HURRY if is_busy else _LEISURE, **values)
+    return unless_known(page, response) if page.is_fragment else response
 
 
 def _standing(text: str) -> Standing | None:

@@ -105,6 +105,9 @@ async def _send(page: Page, draft: Draft, *, is_confirmed: bool) -> Response:
         return await _replace(page, draft)
     seen = await _look(page, draft, is_fresh=True)
     options = draft.options(seen.faults, key=_key(draft))
+    if not seen.faults and seen.audience is not None and not seen.audience.devices:
+        name = "to" if draft.is_to_everybody else "recipients"
+        seen.faults.add(name, "Nobody is reached.", "Below stands who has no device, and why.")
     if seen.faults or seen.notification is None or seen.recipients is None or options is None:
         return await _form(page, draft, seen, seen.faults, status=422)
     if seen.needs_confirmation and not (is_confirmed and page.form.flag("sure")):

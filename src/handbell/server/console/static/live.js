@@ -1,6 +1,7 @@
 // What is asked for again while somebody looks: an element with data-live, an id and data-every.
 //
 // The answer holds the element anew; without data-live in it, it is final and nobody asks again.
+// data-also names further elements of the page that the answer holds anew.
 
 import { announce, fragment, localTimes, parsed } from "./console.js";
 
@@ -38,11 +39,16 @@ async function look(id) {
   const known = tags.get(url);
   const answer = await fragment(url, { headers: known ? { "If-None-Match": known } : {} });
   if (answer.status === 200) {
-    const fresh = parsed(await answer.text()).getElementById(id);
+    const page = parsed(await answer.text());
+    const fresh = page.getElementById(id);
     const now = document.getElementById(id);
     // Somebody may have pressed a button meanwhile: then the next look is right.
     if (fresh && now === current) {
       tags.set(url, answer.headers.get("ETag"));
+      for (const other of (current.dataset.also ?? "").split(" ")) {
+        const [there, here] = [page.getElementById(other), document.getElementById(other)];
+        if (other && there && here) put(here, there);
+      }
       put(current, fresh);
     }
   }
@@ -51,7 +57,7 @@ async function look(id) {
 }
 
 async function follow(id) {
-  let wait = 1000;
+  let wait = Number(document.getElementById(id).dataset.every) || 1000;
   while (wait !== null) {
     await new Promise((resolve) => { setTimeout(resolve, wait); });
     if (document.visibilityState === "hidden") continue;
