@@ -4,19 +4,19 @@ Nothing heavy is imported until something is sent.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
 
 from ._door import door
 from ._text import nearest
 from .creation.notification import Notification, Record
 from .creation.recipients import EVERYBODY, Recipients
 from .creation.template import read_use
-from .errors import AppError, CredentialError, RecipientsError
+from .errors import AppError, CredentialError, RecipientsError, SettingsError
 
 if TYPE_CHECKING:
     from .apps.app import App
@@ -25,12 +25,15 @@ if TYPE_CHECKING:
     from .delivery.response import Response
     from .delivery.why import Story
     from .registry.session import Session
+    from .remote import RemoteApp
     from .settings import Settings
     from .system import System
 
 NotificationLike = Notification | Mapping[str, Any]
 RecipientsLike = Recipients | str | Sequence[str] | Mapping[str, Any]
 TargetLike = str | Mapping[str, Any] | Record | tuple[str, Any]
+
+T = TypeVar("T")
 
 _CAMEL_CASE = {
     "bundleId": "bundle_id",
@@ -99,6 +102,9 @@ class AsyncPushNotification:
     in the registry. ``home`` is the folder of the database and the secret key, by default the one
     that the ``handbell`` command uses.
 
+    With a ``url`` everything is asked of the send server there, which an ``api_key`` with the scope
+    ``send`` opens; that needs the extra ``client``.
+
     ``recipients`` may be set beforehand, for calls that name none. The app is looked up at the
     first call, which raises UnknownAppError or AmbiguousAppError when that fails.
     """
@@ -110,12 +116,15 @@ class AsyncPushNotification:
         home: str | Path | None = None,
         is_development: bool = False,
         settings: "Settings | None" = None,
+        url: str | None = None,
+        api_key: str | None = None,
     ) -> None:
         self._reference = app if isinstance(app, str) else None
         self.auth = _read_auth(app)
         self.auth.is_development = self.auth.is_development or is_development
         self.recipients: RecipientsLike | None = None
-        self._settings = settings or _load_settings(home)
+        self._remote = _reach(url, api_key, self._reference, is_alone=app is None)
+        self._settings = None if self._remote else settings or _load_settings(home)
         self._found: tuple[App, AuthKey | None] | None = None
 
     async def send(
@@ -154,6 +163,8 @@ class AsyncPushNotification:
         What is wrong with one (a variable, the address, the size) is in the errors of that answer
         and no matter to the others. An ``idempotency_key`` gets the recipient's name behind it.
         """
+        if self._remote is not None:
+            return await self._send_each_remotely(self._remote, notification, variables_of, how)
         from ._each import read_template, send_each  # noqa: PLC0415 - heavy
         from .delivery.engine import Options  # noqa: PLC0415
 
@@ -179,6 +190,8 @@ class AsyncPushNotification:
         or a mapping with ``dataClass`` and ``entity``. Opening a record asks the app to synchronise
         its data first, unless the notification's ``user_info`` decides ``dataSynchro`` itself.
         """
+        if self._remote is not None and read_use(notification) is not None:
+            return await self.send(_with_target(notification, target), recipients, **how)
         content = (await self._content(notification)).with_target(target)
         return await self.send(content, recipients, **how)
 
@@ -187,6 +200,8 @@ class AsyncPushNotification:
 
         Raises RegistryError when there is no such notification of this app.
         """
+        if self._remote is not None:
+            return await self._remote.cancel(notification_id)
         system, app, _ = await self._ready()
         return await system.engine.cancel(app, notification_id)
 
@@ -196,6 +211,8 @@ class AsyncPushNotification:
         What is not sent yet of the former one is cancelled. Raises NotificationError when the
         former one had no collapse id, and RegistryError when there is no such notification.
         """
+        if self._remote is not None:
+            return await self._remote.replace(notification_id, _written(notification))
         system, app, key = await self._ready()
         content = await self._content(notification)
         return await system.engine.replace(app, notification_id, content, key=key)
@@ -204,20 +221,38 @@ class AsyncPushNotification:
         """Call ``hook`` with every event from now on, for all senders of this loop and home.
 
         Events are the frozen values of :mod:`handbell.delivery.events`. The hook is called in the
-        event loop and should be quick; one that raises is logged and disturbs nobody.
+        event loop and should be quick; one that raises is logged and disturbs nobody. Raises
+        SettingsError where a send server does the sending: it has webhooks.
         """
+        if self._remote is not None:
+            raise SettingsError(
+                "Events happen on the send server, and no hook of this process can hear them",
+                fix="Add a webhook there: handbell webhook add",
+            )
         system, _, _ = await self._ready()
         system.hooks.add(hook)
 
     async def close(self) -> None:
         """Finish what is in flight and close what this event loop holds open to push services."""
+        if self._remote is not None:
+            await self.close_remote()
+            return
         from .system import close_shared  # noqa: PLC0415 - heavy
 
         await close_shared()
 
+    async def close_remote(self) -> None:
+        """Close the connections to a send server, where there is one."""
+        if self._remote is not None:
+            await self._remote.close()
+
     async def prepare(self) -> None:
         """Look the app and its key up now instead of at the first call."""
-        await self._ready()
+        if self._remote is None:
+            await self._ready()
+            return
+        app = await self._remote.find()
+        self.auth.bundle_id, self.auth.team_id = app["bundle_id"], app["team_id"]
 
     async def __aenter__(self) -> Self:
         await self.prepare()
@@ -243,12 +278,52 @@ class AsyncPushNotification:
     async def _send(
         self, notification: NotificationLike, recipients: Recipients, how: How
     ) -> "Response":
+        if self._remote is not None:
+            return await self._remote.send(self._entry(_written(notification), recipients, how))
         content = await self._content(notification)
         system, app, key = await self._ready()
         from .delivery.engine import Options  # noqa: PLC0415 - heavy
 
         options = Options.read(is_development=self.auth.is_development, **how)
         return await system.engine.send(app, content, recipients, options, key=key)
+
+    def _entry(
+        self, notification: Mapping[str, Any], recipients: Recipients, how: How
+    ) -> dict[str, Any]:
+        """Return a send as the body of a call, with only what is set."""
+        given: dict[str, Any] = {**how, "is_development": self.auth.is_development or None}
+        send_at = given.get("send_at")
+        if isinstance(send_at, datetime):
+            given["send_at"] = send_at.isoformat()
+        return {
+            "notification": notification,
+            "recipients": recipients.to_dict(),
+            **{name: value for name, value in given.items() if value is not None},
+        }
+
+    async def _send_each_remotely(
+        self,
+        remote: "RemoteApp",
+        notification: NotificationLike | str,
+        variables_of: Mapping[str, Mapping[str, Any]],
+        how: How,
+    ) -> "dict[str, Response]":
+        from ._each import read_template  # noqa: PLC0415 - heavy
+
+        use = read_template(notification)
+        key = how.get("idempotency_key")
+        entries = {}
+        for name, own in variables_of.items():
+            written = {
+                **use.beside,
+                "template": use.template,
+                "variables": {**use.variables, **own},
+            }
+            entry_how: How = {**how, "idempotency_key": key and f"{key}:{name}"}
+            entry = self._entry(written, EVERYBODY, entry_how)
+            # The name is read there, so that a wrong one is that answer's error alone.
+            entries[name] = {**entry, "recipients": name}
+        return await remote.send_each(entries)
 
     async def _content(self, notification: NotificationLike) -> Notification:
         if read_use(notification) is None:
@@ -259,6 +334,8 @@ class AsyncPushNotification:
     async def _ready(self) -> "tuple[System, App, AuthKey | None]":
         from .system import shared  # noqa: PLC0415 - heavy
 
+        if self._settings is None:
+            raise SettingsError("A send server does the sending")
         system = shared(self._settings)
         if self._found is None:
             self._found = await asyncio.to_thread(self._look_up, system)
@@ -287,11 +364,18 @@ class PushNotification:
         home: str | Path | None = None,
         is_development: bool = False,
         settings: "Settings | None" = None,
+        url: str | None = None,
+        api_key: str | None = None,
     ) -> None:
         self._push = AsyncPushNotification(
-            app, home=home, is_development=is_development, settings=settings
+            app,
+            home=home,
+            is_development=is_development,
+            settings=settings,
+            url=url,
+            api_key=api_key,
         )
-        door().run(self._push.prepare())
+        door().run(_prepared(self._push))
 
     @property
     def auth(self) -> Auth:
@@ -368,7 +452,13 @@ class Sessions:
         *,
         home: str | Path | None = None,
         settings: "Settings | None" = None,
+        url: str | None = None,
+        api_key: str | None = None,
     ) -> None:
+        self._remote = _reach(url, api_key, app, is_alone=app is None)
+        if self._remote is not None:
+            door().run(_asked(self._remote, self._remote.find()))
+            return
         from .system import System  # noqa: PLC0415 - heavy
 
         self._system = System(settings or _load_settings(home))
@@ -377,10 +467,15 @@ class Sessions:
 
     def all_device_tokens(self) -> list[str]:
         """Return the device tokens of all active sessions, each once."""
+        if self._remote is not None:
+            active = door().run(_asked(self._remote, self._remote.sessions(status="active")))
+            return sorted({session.token for session in active})
         return self._registry.device_tokens(self._app)
 
     def all_mail_addresses(self) -> list[str]:
         """Return the mail addresses of all users, sorted."""
+        if self._remote is not None:
+            return door().run(_asked(self._remote, self._remote.mail_addresses()))
         return self._registry.mail_addresses(self._app)
 
     def sessions_of(self, mail: str) -> "list[Session]":
@@ -388,6 +483,8 @@ class Sessions:
 
         Raises RecipientsError when the text is not a mail address.
         """
+        if self._remote is not None:
+            return door().run(_asked(self._remote, self._remote.sessions(mail=mail)))
         return self._registry.sessions_of(self._app, mail)
 
     def why(self, mail: str) -> "Story":
@@ -397,7 +494,60 @@ class Sessions:
         whether the last notification was accepted by the push service. A mail that nobody has is a
         story, too.
         """
+        if self._remote is not None:
+            return door().run(_asked(self._remote, self._remote.why(mail)))
         return self._system.why(self._app, mail)
+
+
+async def _prepared(push: AsyncPushNotification) -> None:
+    try:
+        await push.prepare()
+    except BaseException:
+        await push.close_remote()
+        raise
+
+
+async def _asked(remote: "RemoteApp", question: Coroutine[Any, Any, T]) -> T:
+    """Return the answer to a question that is asked seldom, and keep no connection for it."""
+    try:
+        return await question
+    finally:
+        await remote.close()
+
+
+def _reach(
+    url: str | None, api_key: str | None, reference: str | None, *, is_alone: bool = False
+) -> "RemoteApp | None":
+    """Return the way to an app on a send server, or None where no address is given."""
+    if url is None and api_key is None:
+        return None
+    if url is None:
+        raise SettingsError(
+            "An API key was given without a server", fix="Give the server's address as url"
+        )
+    if reference is None and not is_alone:
+        raise SettingsError(
+            "An auth object was given beside a send server, which has keys of its own",
+            fix="Name the app by its id, or leave it out",
+        )
+    from .remote import RemoteApp  # noqa: PLC0415 - heavy
+
+    return RemoteApp(url, api_key, reference)
+
+
+def _written(notification: NotificationLike) -> Mapping[str, Any]:
+    """Return what a send server is to read: a template's use as it is, all else checked here."""
+    if isinstance(notification, Mapping) and read_use(notification) is not None:
+        return notification
+    return Notification.read(notification).to_dict()
+
+
+def _with_target(notification: NotificationLike, target: TargetLike) -> Mapping[str, Any]:
+    """Return the use of a template with what opens a target, which wins over the template's own."""
+    written = dict(notification) if isinstance(notification, Mapping) else {}
+    info = written.pop("user_info", written.pop("userInfo", None))
+    opened = Notification.read({"silent": True, "user_info": info}).with_target(target)
+    return {**written, "user_info": dict(opened.user_info)}
 
 
 def _read_auth(app: str | Auth | Mapping[str, Any] | None) -> Auth:

@@ -224,6 +224,11 @@ class ReasonAnswer(BaseModel):
 class NotificationAnswer(NotificationOverview):
     """A notification with its funnel: accepted, sent, displayed, opened, and why not."""
 
+    success: bool = Field(description="At least one device was reached, and nothing failed")
+    reached: int
+    total: int
+    warnings: list[str]
+    errors: list[str]
     sent: int
     urgency: str
     send_at: str | None

@@ -241,10 +241,11 @@ async def preview(request: Request, app: AppDep) -> Response:
 async def read(request: Request, app: AppDep, id: NotificationId) -> Response:  # noqa: A002 - the path's name
     """Return what became of a notification, with every reason counted and explained."""
     context = context_of(request)
+    engine = context.system.engine
 
     def look() -> dict[str, Any]:
         context.system.ledger.find(app, id)
-        return plain.funnel(context.system.reports.funnel(id))
+        return plain.funnel(context.system.reports.funnel(id), engine.response(id))
 
     return _answer(await context.run(look))
 

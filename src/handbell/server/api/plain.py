@@ -72,13 +72,16 @@ def overview(one: Overview) -> dict[str, Any]:
     }
 
 
-def funnel(one: Funnel) -> dict[str, Any]:
-    """Return a notification with everything that is known of it."""
+def funnel(one: Funnel, response: Response) -> dict[str, Any]:
+    """Return a notification with everything that is known of it, and the answer to its sender."""
     return {
         **overview(one.overview),
+        "success": response.success,
+        "reached": response.reached,
+        "total": response.total,
+        "warnings": list(response.warnings),
+        "errors": list(response.errors),
         "sent": one.sent,
-        "displayed": one.displayed,
-        "opened": one.opened,
         "urgency": one.urgency,
         "send_at": one.send_at,
         "replaces": one.replaces,

@@ -1,0 +1,242 @@
+"""The same front door to a send server elsewhere: what :mod:`handbell.push` does, over HTTP.
+
+Needs the extra ``client`` (httpx). A call whose connection fails is made again, under an
+idempotency key, so that nobody is notified twice; whatever the server answers is final.
+"""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
+from types import ModuleType
+from typing import Any, Final
+from urllib.parse import quote
+
+from ._answers import read_deliveries, read_error, read_response, read_session, read_story
+from .delivery.delivery import Delivery
+from .delivery.response import Response
+from .delivery.why import Story
+from .errors import AmbiguousAppError, SettingsError, UnavailableError, UnknownAppError
+from .registry.session import Session
+
+WAIT_SECONDS: Final = 30
+"""How long the server is asked to wait for an outcome; beyond that the client asks again."""
+
+_TIMEOUT_SECONDS: Final = WAIT_SECONDS + 15.0
+_CONNECT_SECONDS: Final = 5.0
+_PAUSES: Final = (0.2, 1.0, 3.0)
+_POLL_SECONDS: Final = 0.25
+_SLOWEST_POLL_SECONDS: Final = 5.0
+_PAGE: Final = 200
+
+
+class RemoteApp:
+    """One app on a send server. Its connections belong to the event loop that uses them.
+
+    ``reference`` names the app as for PushNotification. Raises SettingsError for an address or a
+    key that cannot be one, and when httpx is not installed.
+    """
+
+    def __init__(self, url: str, api_key: str | None, reference: str | None = None) -> None:
+        self._httpx = _load_httpx()
+        if not url.startswith(("http://", "https://")):
+            raise SettingsError(
+                f"{url!r} is not the address of a send server",
+                fix="Give it as https://push.example.com",
+            )
+        if not api_key:
+            raise SettingsError(
+                "A send server needs an API key", fix="Make one with: handbell api-key add"
+            )
+        self._url = url.rstrip("/")
+        self._headers = {"Authorization": f"Bearer {api_key}"}
+        self._reference = reference
+        self._app: Mapping[str, Any] | None = None
+        self._clients: dict[asyncio.AbstractEventLoop, Any] = {}
+
+    async def find(self) -> Mapping[str, Any]:
+        """Return the app as the server describes it, looked up once.
+
+        Raises UnknownAppError or AmbiguousAppError when it cannot be told.
+        """
+        if self._app is None:
+            if self._reference:
+                self._app = await self._call("GET", f"/v1/apps/{quote(self._reference, safe='')}")
+            else:
+                self._app = _only([one async for one in self._pages("/v1/apps")])
+        return self._app
+
+    async def send(self, entry: Mapping[str, Any]) -> Response:
+        """Send, and return when every delivery has ended or waits; ``entry`` is the call's body."""
+        key = entry.get("idempotency_key") or uuid.uuid4().hex
+        body = {**entry, "idempotency_key": key}
+        return await self._outcome(
+            await self._call("POST", await self._path("notifications"), body, wait=True)
+        )
+
+    async def send_each(self, entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Response]:
+        """Send one entry for each name, and return each one's answer."""
+        answers = await self._call(
+            "POST",
+            await self._path("notifications"),
+            [{"idempotency_key": uuid.uuid4().hex, **entry} for entry in entries.values()],
+        )
+        return {
+            name: await self._outcome_or_refusal(answer)
+            for name, answer in zip(entries, answers, strict=True)
+        }
+
+    async def cancel(self, notification_id: str) -> int:
+        """Take back what is not sent yet, and return how many deliveries that caught."""
+        path = await self._path("notifications", notification_id, "cancel")
+        return int((await self._call("POST", path))["cancelled"])
+
+    async def replace(self, notification_id: str, notification: Mapping[str, Any]) -> Response:
+        """Send new content to those who got a notification, and wait as :meth:`send` does."""
+        path = await self._path("notifications", notification_id, "replace")
+        body = {"notification": notification}
+        # Without a key it must not be made twice: only what did not go out is tried again.
+        return await self._outcome(
+            await self._call("POST", path, body, wait=True, is_repeatable=False)
+        )
+
+    async def deliveries(self, notification_id: str) -> list[Delivery]:
+        """Return every delivery of a notification."""
+        path = await self._path("notifications", notification_id, "deliveries")
+        return read_deliveries([one async for one in self._pages(path)])
+
+    async def sessions(self, **filters: str) -> list[Session]:
+        """Return the app's sessions that the filters fit, the newest registration first."""
+        path = await self._path("sessions")
+        found = [read_session(one) async for one in self._pages(path, filters)]
+        return sorted(found, key=lambda one: (-one.registered_at, -one.id))
+
+    async def mail_addresses(self) -> list[str]:
+        """Return the mail addresses of all users, sorted."""
+        path = await self._path("users")
+        return sorted([one["mail"] async for one in self._pages(path)])
+
+    async def why(self, mail: str) -> Story:
+        """Return why a person saw the last notifications, or did not."""
+        return read_story(await self._call("GET", await self._path("users", mail, "why")))
+
+    async def close(self) -> None:
+        """Close the connections of the running event loop; they open again when needed."""
+        client = self._clients.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await client.aclose()
+
+    async def _outcome_or_refusal(self, answer: Mapping[str, Any]) -> Response:
+        if "error" not in answer:
+            return await self._outcome(answer)
+        error = read_error(answer["error"])
+        return Response(success=False, errors=(str(error),))
+
+    async def _outcome(self, answer: Mapping[str, Any]) -> Response:
+        """Return the outcome that was answered, or the one that comes of what was accepted."""
+        load = self.deliveries
+        if "success" in answer:
+            return read_response(answer, load)
+        path = await self._path("notifications", answer["id"])
+        pause = _POLL_SECONDS
+        while (told := await self._call("GET", path))["is_running"]:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _SLOWEST_POLL_SECONDS)
+        warnings = [*answer["warnings"], *told["warnings"]]
+        return read_response({**told, "warnings": warnings}, load)
+
+    async def _path(self, *parts: str) -> str:
+        app = (await self.find())["id"]
+        return "/".join(["/v1/apps", *(quote(part, safe="") for part in (app, *parts))])
+
+    async def _pages(
+        self, path: str, filters: Mapping[str, str] | None = None
+    ) -> AsyncIterator[Mapping[str, Any]]:
+        asked: dict[str, Any] = {**(filters or {}), "limit": _PAGE}
+        while True:
+            page = await self._call("GET", path, params=asked)
+            for one in page["data"]:
+                yield one
+            if page["next"] is None:
+                return
+            asked["cursor"] = page["next"]
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | Sequence[Any] | None = None,
+        *,
+        params: Mapping[str, Any] | None = None,
+        wait: bool = False,
+        is_repeatable: bool = True,
+    ) -> Any:
+        """Return what the server answers. Raises the error that it answers with.
+
+        UnavailableError where it cannot be reached.
+        """
+        httpx = self._httpx
+        headers = {"Prefer": f"wait={WAIT_SECONDS}"} if wait else {}
+        for pause in (*_PAUSES, None):
+            try:
+                answer = await self._client().request(
+                    method, f"{self._url}{path}", json=body, params=params, headers=headers
+                )
+            except httpx.TransportError as error:
+                did_not_go_out = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+                if pause is None or not (is_repeatable or did_not_go_out):
+                    raise UnavailableError(
+                        f"The send server at {self._url} cannot be reached: "
+                        f"{str(error) or type(error).__name__}",
+                        fix="Check the address, and that handbell serve runs there",
+                    ) from None
+                await asyncio.sleep(pause)
+            else:
+                return self._read(answer)
+        raise AssertionError("The last attempt returns or raises")
+
+    def _read(self, answer: Any) -> Any:
+        try:
+            value = answer.json()
+        except ValueError:
+            value = None
+        if answer.is_success and value is not None:
+            return value
+        if isinstance(value, Mapping) and "code" in value:
+            raise read_error(value, retry_after=answer.headers.get("retry-after"))
+        raise UnavailableError(
+            f"{self._url} answered {answer.status_code}, and not as a send server does",
+            fix="Check the address, and what stands between",
+        )
+
+    def _client(self) -> Any:
+        for gone in [loop for loop in self._clients if loop.is_closed()]:
+            del self._clients[gone]
+        loop = asyncio.get_running_loop()
+        if loop not in self._clients:
+            timeout = self._httpx.Timeout(_TIMEOUT_SECONDS, connect=_CONNECT_SECONDS)
+            self._clients[loop] = self._httpx.AsyncClient(headers=self._headers, timeout=timeout)
+        return self._clients[loop]
+
+
+def _only(apps: list[Mapping[str, Any]]) -> Mapping[str, Any]:
+    if not apps:
+        raise UnknownAppError("The server has no app that the API key serves", fix="Add one there")
+    if len(apps) > 1:
+        names = tuple(str(one["id"]) for one in apps)
+        raise AmbiguousAppError(
+            "No app is named, and there is more than one",
+            fix=f"Name one of: {', '.join(names)}",
+            candidates=names,
+        )
+    return apps[0]
+
+
+def _load_httpx() -> ModuleType:
+    try:
+        import httpx  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError:
+        raise SettingsError(
+            "A send server is talked to through httpx, which is not installed",
+            fix="Run: pip install 'handbell[client]'",
+        ) from None
+    return httpx

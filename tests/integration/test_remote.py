@@ -1,0 +1,347 @@
+"""The front door to a send server says and does what the local one does."""
+
+import asyncio
+import contextlib
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from typing import Any
+
+import httpx
+import pytest
+from tests.conftest import Stage
+from tests.serving import Server, server
+
+from handbell import AsyncPushNotification, PushNotification, Sessions, errors
+from handbell._answers import read_error, read_story
+from handbell.creation.template import Template
+from handbell.delivery.delivery import Delivery
+from handbell.delivery.response import Response
+from handbell.errors import (
+    AppForbiddenError,
+    HandbellError,
+    IdempotencyError,
+    NotificationError,
+    PayloadTooLargeError,
+    RateLimitedError,
+    RecipientsError,
+    RegistryError,
+    SettingsError,
+    UnauthorizedError,
+    UnavailableError,
+    UnknownAppError,
+)
+from handbell.remote import RemoteApp
+from handbell.server.api.plain import plain
+from handbell.server.problems import members_of
+
+__all__ = ["server"]
+
+ANNA, BEN, NOBODY = "test@4d.com", "user1@example.com", "nobody@example.com"
+HELLO = {"title": "Hello", "body": "How are you?"}
+
+Front = Callable[..., Any]
+"""Makes PushNotification or Sessions of one kind, local or remote."""
+
+
+@pytest.fixture(params=["local", "remote"])
+def front(request: pytest.FixtureRequest, server: Server, stage: Stage) -> Iterator[Front]:
+    """Give what opens the door here, or the one to the server."""
+    how: dict[str, Any] = {"settings": stage.system.settings}
+    if request.param == "remote":
+        how = {"url": server.url, "api_key": server.key("send", "register", app=stage.app)}
+    opened: list[Any] = []
+
+    def make(kind: type, *arguments: Any) -> Any:
+        opened.append(kind(*arguments, **how))
+        return opened[-1]
+
+    yield make
+    for each in opened:
+        if isinstance(each, PushNotification):
+            each.close()
+
+
+def _facts(delivery: Delivery) -> dict[str, Any]:
+    """Return what has to be equal on both ways, of two sends alike."""
+    told = {item.name: getattr(delivery, item.name) for item in fields(Delivery)}
+    dated = {name: value is not None for name, value in told.items() if name.endswith("_at")}
+    return {**told, **dated, "notification_id": "", "unique_id": ""}
+
+
+def test_the_same_scenario_passes_here_and_there(front: Front, stage: Stage) -> None:
+    """Send, open, cancel, replace, repeat: the same answers, values and errors."""
+    phone = stage.add_phone(ANNA)
+    stage.add_phone(BEN)
+    push = front(PushNotification)
+    assert (push.auth.team_id, push.auth.bundle_id) == ("TEAM123456", "com.sample.myapp")
+
+    push.recipients = [ANNA, NOBODY]
+    response = push.send({**HELLO, "collapse_id": "c"}, idempotency_key="once")
+    assert (response.success, response.reached, response.total) == (True, 1, 1)
+    assert response.errors == ()
+    assert response.warnings[0].startswith(NOBODY)
+    (delivery,) = response.deliveries
+    (stored,) = stage.system.ledger.deliveries_of(response.notification_id or "")
+    assert delivery == stored
+    assert delivery.apns_id in stage.twin.accepted_of(phone.token)
+
+    again = push.send({**HELLO, "collapse_id": "c"}, idempotency_key="once")
+    assert again.notification_id == response.notification_id
+    with pytest.raises(IdempotencyError):
+        push.send({"title": "Other"}, idempotency_key="once")
+
+    replaced = push.replace(response.notification_id, {"title": "Now"})
+    assert (replaced.success, replaced.reached) == (True, 1)
+    opened = push.open(("Employee", 42), HELLO, BEN)
+    (told,) = opened.deliveries
+    content = stage.system.reports.funnel(opened.notification_id).content
+    assert content["user_info"]["entity"] == {"primaryKey": 42}
+    assert told.mail == BEN
+
+    later = push.send(HELLO, ANNA, send_at="2999-01-01T00:00Z", urgency="urgent")
+    assert [one.state for one in later.deliveries] == ["held"]
+    assert push.cancel(later.notification_id) == 1
+    assert push.send_all(HELLO).reached == 2
+
+    failed = push.send(HELLO, "00" * 32)
+    assert (failed.success, failed.reached, len(failed.errors)) == (False, 0, 1)
+    (refused,) = failed.deliveries
+    assert _facts(refused)["reason"] == "BadDeviceToken"
+
+
+def test_the_same_errors_are_raised_here_and_there(front: Front) -> None:
+    """Of the same class, with words and fix, whoever found the fault."""
+    push = front(PushNotification)
+    with pytest.raises(NotificationError, match="titel"):
+        push.send({"titel": "x"}, ANNA)
+    with pytest.raises(RecipientsError):
+        push.send(HELLO)
+    with pytest.raises(RecipientsError):
+        push.send(HELLO, "somebody")
+    with pytest.raises(PayloadTooLargeError) as caught:
+        push.send({"title": "x" * 5000}, ANNA)
+    assert caught.value.size > caught.value.limit == 4096
+    assert caught.value.fix
+    with pytest.raises(RegistryError):
+        push.cancel("0" * 15)
+    with pytest.raises(NotificationError, match="urgency"):
+        push.send(HELLO, ANNA, urgency="soon")
+
+
+def test_templates_are_sent_here_and_there(front: Front, stage: Stage) -> None:
+    """By name, with variables, each with their own, and with a target to open."""
+    for mail in (ANNA, BEN):
+        stage.add_phone(mail)
+    template = Template.read({"name": "welcome", "notification": {"title": "Hello {{ name }}"}})
+    stage.system.templates.put(stage.app, template)
+    push = front(PushNotification)
+
+    def title(response: Response) -> str:
+        funnel = stage.system.reports.funnel(response.notification_id or "")
+        return str(funnel.content["title"])
+
+    ada = {"template": "welcome", "variables": {"name": "Ada"}}
+    assert title(push.send(ada, ANNA)) == "Hello Ada"
+    opened = push.open("Employee", {**ada, "user_info": {"a": 1}}, ANNA)
+    info = stage.system.reports.funnel(opened.notification_id).content["user_info"]
+    assert info == {"a": 1, "dataClass": "Employee"}
+    each = push.send_each("welcome", {ANNA: {"name": "A"}, BEN: {"name": "B"}, NOBODY: {"x": 1}})
+    assert [title(each[mail]) for mail in (ANNA, BEN)] == ["Hello A", "Hello B"]
+    assert [each[mail].success for mail in each] == [True, True, False]
+    assert each[NOBODY].errors
+    with pytest.raises(HandbellError) as caught:
+        push.send({"template": "unknown", "variables": {}}, ANNA)
+    assert caught.value.code == "template-unknown"
+
+
+def test_the_sessions_are_the_same_here_and_there(front: Front, stage: Stage) -> None:
+    """Tokens, mails, sessions and the story of one person."""
+    phone = stage.add_phone(ANNA)
+    front(PushNotification).send(HELLO, ANNA)
+    stage.register(ANNA, "ab" * 32, "development")
+    stage.register(BEN, "cd" * 32)
+    stage.system.registry.close(stage.session(BEN), "gone")
+    sessions = front(Sessions)
+    assert sessions.all_device_tokens() == sorted([phone.token, "ab" * 32])
+    assert sessions.all_mail_addresses() == [ANNA, BEN]
+    stored = stage.system.registry.sessions_of(stage.app, ANNA)
+    found = sessions.sessions_of(ANNA)
+    assert [(one.id, one.token, one.registered_at) for one in found] == [
+        (one.id, one.token, one.registered_at) for one in stored
+    ]
+    story = sessions.why(ANNA)
+    assert story == stage.system.why(stage.app, ANNA)
+    assert str(story).startswith(story.answer)
+    assert not sessions.why(NOBODY).is_sent
+
+
+def test_callers_that_are_asynchronous_have_the_same(server: Server, stage: Stage) -> None:
+    """Many at once over shared connections; the connections close with the block."""
+    stage.add_phone(ANNA)
+
+    async def run() -> list[Any]:
+        key = server.key("send")
+        async with AsyncPushNotification(stage.app.id, url=server.url, api_key=key) as push:
+            with pytest.raises(SettingsError, match="webhook"):
+                await push.add_hook(print)
+            return await asyncio.gather(*(push.send(HELLO, ANNA) for _ in range(10)))
+
+    responses = asyncio.run(run())
+    assert all(response.success for response in responses)
+    assert len({response.notification_id for response in responses}) == 10
+    assert [len(response.deliveries) for response in responses] == [1] * 10
+
+
+def test_what_the_server_refuses_is_raised_at_once(server: Server, stage: Stage) -> None:
+    """A wrong key, a key of another app, an unknown app: when the object is made."""
+    second = stage.system.apps.add("TEAM654321", "com.sample.second")
+    with pytest.raises(UnauthorizedError):
+        PushNotification(url=server.url, api_key="hbk_00000000_" + "0" * 32)
+    with pytest.raises(AppForbiddenError):
+        PushNotification(stage.app.id, url=server.url, api_key=server.key("send", app=second))
+    with pytest.raises(UnknownAppError):
+        PushNotification("com.unknown", url=server.url, api_key=server.key("send"))
+    with pytest.raises(errors.AmbiguousAppError) as caught:
+        PushNotification(url=server.url, api_key=server.key("send"))
+    assert len(caught.value.candidates) == 2
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ({"api_key": "hbk_x"}, "without a server"),
+        ({"url": "http://127.0.0.1:9"}, "API key"),
+        ({"url": "push.example.com", "api_key": "hbk_x"}, "address"),
+        (
+            {
+                "app": {"bundle_id": "a.b", "team_id": "TEAM123456", "auth_key": "k"},
+                "url": "http://127.0.0.1:9",
+                "api_key": "hbk_x",
+            },
+            "auth object",
+        ),
+    ],
+)
+def test_what_cannot_be_reached_by_its_settings(how: dict[str, Any], words: str) -> None:
+    """What is missing or does not go together is said before anything is asked."""
+    with pytest.raises(SettingsError, match=words):
+        PushNotification(**how)
+
+
+class Flaky:
+    """A relay to a server that, once told, loses an answer after it has passed the request on."""
+
+    def __init__(self, server: Server) -> None:
+        host, port = server.url.removeprefix("http://").split(":")
+        self._target = (host, int(port))
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.losses = 0
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(self._target, timeout=10)
+                for pump in (self._ask, self._answer):
+                    self._threads.append(threading.Thread(target=pump, args=(near, far)))
+                    self._threads[-1].start()
+
+    def _ask(self, near: socket.socket, far: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while request := near.recv(65536):
+                far.sendall(request)
+            far.shutdown(socket.SHUT_RDWR)
+
+    def _answer(self, near: socket.socket, far: socket.socket) -> None:
+        with contextlib.suppress(OSError), near, far:
+            while answer := far.recv(65536):
+                if self.losses:
+                    self.losses -= 1
+                    near.shutdown(socket.SHUT_RDWR)
+                    return
+                near.sendall(answer)
+
+    def close(self) -> None:
+        """Take no more connections."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for thread in self._threads:
+            thread.join(10)
+
+
+def test_a_lost_answer_is_asked_for_again_and_nobody_is_notified_twice(
+    server: Server, stage: Stage
+) -> None:
+    """The request had arrived: the repeat under the client's key gets the first one's outcome."""
+    phone = stage.add_phone(ANNA)
+    flaky = Flaky(server)
+
+    async def run() -> Any:
+        remote = RemoteApp(flaky.url, server.key("send"), stage.app.id)
+        await remote.find()
+        flaky.losses = 1
+        try:
+            return await remote.send({"notification": HELLO, "recipients": ANNA})
+        finally:
+            await remote.close()
+
+    response = asyncio.run(run())
+    flaky.close()
+    assert response.success
+    assert flaky.losses == 0
+    assert len(stage.twin.accepted_of(phone.token)) == 1
+    assert len(stage.system.reports.newest()) == 1
+
+
+def test_a_server_that_is_not_there_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After some attempts, with the address."""
+    monkeypatch.setattr("handbell.remote._PAUSES", (0.0, 0.0))
+    with pytest.raises(UnavailableError, match="cannot be reached"):
+        PushNotification(url="http://127.0.0.1:9", api_key="hbk_x")
+
+
+def test_every_error_comes_back_as_its_own_class() -> None:
+    """What the server raises is what the client raises, member by member."""
+    known: list[type[HandbellError]] = [HandbellError]
+    for kind in known:
+        known += kind.__subclasses__()
+    for kind in {one.code: one for one in reversed(known)}.values():
+        error = kind.__new__(kind)
+        HandbellError.__init__(error, "What", fix="Fix")
+        problem = {"code": kind.code, "detail": error.what, "fix": error.fix}
+        found = read_error(problem)
+        assert type(found) is kind
+        assert (str(found), found.what, found.fix) == (str(error), "What.", "Fix.")
+    large = PayloadTooLargeError("Large", size=5000, limit=4096)
+    back = read_error(members_of(large))
+    assert isinstance(back, PayloadTooLargeError)
+    assert (back.size, back.limit) == (5000, 4096)
+    limited = read_error({"code": "rate-limited", "detail": "x", "fix": ""}, retry_after="7")
+    assert isinstance(limited, RateLimitedError)
+    assert limited.retry_after == 7
+    assert read_error({"code": "of-a-later-version", "detail": "x"}).what == "x."
+
+
+def test_a_story_survives_its_way(stage: Stage) -> None:
+    """All facts of a story are the same after the way over HTTP."""
+    stage.add_phone(ANNA)
+    stage.register(BEN, "cd" * 32)
+    asyncio.run(stage.send([ANNA, BEN]))
+    for mail in (ANNA, BEN, NOBODY):
+        story = stage.system.why(stage.app, mail)
+        assert read_story(plain(story)) == story
+
+
+def test_the_front_door_loads_no_http_client_for_a_local_send() -> None:
+    """``import handbell`` loads no httpx."""
+    script = "import sys, handbell; print('httpx' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "False"
+    assert httpx.__version__
