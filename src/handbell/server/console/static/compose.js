@@ -8,6 +8,9 @@ document.documentElement.classList.add("scripted");
 
 const text = (name) => form.elements[name]?.value.trim() ?? "";
 
+/** Whether a template makes the texts, which only the server can. */
+const isMade = () => text("template") !== "";
+
 function show(selector, said, within = card) {
   const element = within.querySelector(selector);
   element.textContent = said;
@@ -67,6 +70,7 @@ function tell(said) {
     meter.value = said.size;
   }
   document.getElementById("payload").textContent = said.payload;
+  if (isMade() || said.cuts.length) draw(said.shown);
   list("cuts", said.cuts);
   list("sizes", said.languages.slice(1).map((one) => `${one.language}: ${number.format(one.size)} bytes`));
   const reaches = document.getElementById("reaches");
@@ -76,10 +80,14 @@ function tell(said) {
   faults(said.faults);
 }
 
+// What the server is not asked about while somebody types: it stays until the form is sent again.
+const UNASKED = new Set(["test_to", "send_at", "zone", "to"]);
+
 function faults(found) {
-  for (const old of form.querySelectorAll(".fault[data-live-fault]")) {
-    if (found[old.dataset.liveFault]) continue;
-    document.getElementById(old.dataset.liveFault)?.removeAttribute("aria-invalid");
+  for (const old of form.querySelectorAll(".fault[id$=-fault]")) {
+    const name = old.id.slice(0, -"-fault".length);
+    if (found[name] || UNASKED.has(name)) continue;
+    document.getElementById(name)?.removeAttribute("aria-invalid");
     old.remove();
   }
   for (const [name, sentence] of Object.entries(found)) {
@@ -92,7 +100,6 @@ function faults(found) {
       line.className = "fault";
       input.closest(".field")?.append(line);
     }
-    line.dataset.liveFault = name;
     if (line.textContent !== sentence) line.textContent = sentence;
     input.setAttribute("aria-invalid", "true");
     input.setAttribute("aria-describedby", `${name}-fault ${name}-hint`);
@@ -121,14 +128,14 @@ async function ask() {
 
 let timer = 0;
 form.addEventListener("input", () => {
-  draw();
+  if (!isMade()) draw();
   clearTimeout(timer);
   timer = setTimeout(() => { picture(); ask(); }, 300);
 });
 
 // Another template has other variables: the server knows them.
 
-form.elements.template?.addEventListener("change", () => form.requestSubmit(form.querySelector('[value="preview"]')));
+form.elements.template?.addEventListener("change", () => form.requestSubmit(form.querySelector('[value="edit"]')));
 
 // The browser's own zone, unless somebody wrote another one.
 
