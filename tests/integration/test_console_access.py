@@ -221,13 +221,18 @@ def test_guessing_is_slowed_down(tmp_path: Path) -> None:
 
         codes = [attempt(MAIL, "wrong").status_code for _ in range(9)]
         assert codes == [422] * 8 + [429]
-        late = attempt(MAIL.upper(), PASSWORD)
-        assert late.status_code == 429
+        for spelling in (
+            MAIL.upper(),
+            f" {MAIL} ",
+            MAIL.replace("@e", "@\uff45"),
+            MAIL.replace(".", "\u3002"),
+        ):
+            assert attempt(spelling, PASSWORD).status_code == 429, spelling
+        late = attempt(MAIL, PASSWORD)
         assert int(late.headers["retry-after"]) > 0
         assert "Try again in" in late.text
-        codes = [attempt(f"user{one}@example.com", "wrong").status_code for one in range(15)]
-        assert codes[:8] == [422] * 8
-        assert codes[-1] == 429
+        codes = [attempt(f"user{one}@example.com", "wrong").status_code for one in range(7)]
+        assert codes == [422] * 6 + [429]
         clock[0] += 900
         assert attempt(MAIL, PASSWORD).status_code == 303
 

@@ -24,6 +24,9 @@ from .passwords import Passwords, check_password
 INVITATION_HOURS: Final = 24
 """For how long the link of an invitation works."""
 
+LONGEST_MAIL: Final = 320
+"""Of what is typed as a mail address, so much counts."""
+
 _SECRET_BYTES: Final = 32
 _HOUR: Final = 3_600_000
 
@@ -130,7 +133,7 @@ class OperatorStore:
 
         It takes as long for a mail that nobody has. A hash made with older parameters is renewed.
         """
-        statement = select(operators).where(operators.c.mail == fold_mail(mail[:320]))
+        statement = select(operators).where(operators.c.mail == fold_mail(mail[:LONGEST_MAIL]))
         with self._database.read() as connection:
             row = connection.execute(statement).first()
         stored = None if row is None else row.password

@@ -43,7 +43,9 @@ async def make(page: Page) -> Response:
         return await _show(page, Faults.of(error, field))
     scopes = ", ".join(scope for scope in SCOPES if scope in key.scopes)
     await page.note("api-key.add", key.prefix, f"{scopes}; {key.app or 'every app'}", app=app)
-    return await _show(page, made=secret)
+    example = app or page.current_app
+    can_send = "" if example is None or "send" not in key.powers else example.id
+    return await _show(page, made=secret, can_send=can_send)
 
 
 @pages.get(f"{_KEYS}/{{prefix}}/revoke")
@@ -70,7 +72,9 @@ async def revoke(page: Page) -> Response:
     return page.redirect(_KEYS, said=f"The key {key.name} is revoked.")
 
 
-async def _show(page: Page, faults: Faults | None = None, *, made: str = "") -> Response:
+async def _show(
+    page: Page, faults: Faults | None = None, *, made: str = "", can_send: str = ""
+) -> Response:
     return page.render(
         "api_keys.html",
         status=422 if faults else 200,
@@ -78,6 +82,7 @@ async def _show(page: Page, faults: Faults | None = None, *, made: str = "") -> 
         tabs=TABS,
         keys=await page.run(page.system.api_keys.list),
         made=made,
+        can_send=can_send,
         form=page.form if faults else None,
         scopes=[(scope, *_SCOPE_WORDS[scope]) for scope in SCOPES],
         names={app.id: app.name for app in page.apps},

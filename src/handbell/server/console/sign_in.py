@@ -6,8 +6,9 @@ from urllib.parse import quote
 
 from starlette.responses import Response
 
+from handbell._mail import fold_mail
 from handbell._text import count
-from handbell.access.operators import Operator
+from handbell.access.operators import LONGEST_MAIL, Operator
 from handbell.errors import InvitationError, OperatorError
 from handbell.server.access import client_of
 from handbell.server.limits import Limit
@@ -49,22 +50,24 @@ async def check(page: Page) -> Response:
     mail = page.form.text("mail")
     address = client_of(page.request)
     limiter = page.console.context.limiter
+    # By the form under which the account is looked up: another spelling is no further try.
+    account = fold_mail(mail[:LONGEST_MAIL])
     wait = limiter.take(_ADDRESS, address, PER_ADDRESS)
-    wait = wait or limiter.take(ACCOUNT, mail.casefold()[:320], PER_ACCOUNT)
+    wait = wait or limiter.take(ACCOUNT, account, PER_ACCOUNT)
     if wait:
         return _too_many(page, mail, wait)
     operators = page.system.operators
     operator = await page.run_slowly(operators.check, mail, page.form.raw("password"))
     if operator is None:
         # What is no address may be a password in the wrong field, so it is not written down.
-        named = mail[:320] if "@" in mail else "(no mail address)"
+        named = mail[:LONGEST_MAIL] if "@" in mail else "(no mail address)"
         await page.run(
             page.system.audit.note, "console", "operator.sign-in-refused", named, detail=address
         )
         faults = Faults()
         faults.add("", "The mail address or the password is not right.")
         return _form_again(page, mail, faults, 422)
-    limiter.forget(ACCOUNT, mail.casefold()[:320])
+    limiter.forget(ACCOUNT, account)
     return await _begin(page, operator, safe_next(page.form.text("next")))
 
 

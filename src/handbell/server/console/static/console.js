@@ -160,4 +160,11 @@ export function ready(root = document) {
 }
 
 ready();
+// What stood on the page when it was loaded is not announced by itself.
+const flash = document.querySelector(".flash p");
+if (flash) {
+  const said = flash.textContent;
+  flash.textContent = "";
+  setTimeout(() => { flash.textContent = said; }, 50);
+}
 document.querySelector("[data-focus]")?.focus();
