@@ -3,8 +3,9 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future  # noqa: TC003 - an attribute's type
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
@@ -40,6 +41,7 @@ class Stand:
     phone: Phone
     device: httpx.Client
     office: httpx.Client
+    streams: list["Future[None]"] = field(default_factory=list)
 
     @property
     def path(self) -> str:
@@ -52,9 +54,10 @@ class Stand:
         return sum(named is not None and named[1] == session for named in names)
 
     def until(self, is_so: Callable[[], bool]) -> None:
-        """Wait until something is so."""
+        """Wait until something is so, while the stream goes on."""
         deadline = time.monotonic() + 20
         while not is_so():
+            assert not any(stream.done() for stream in self.streams), "the stream broke off"
             assert time.monotonic() < deadline, "it did not come to pass"
             time.sleep(0.01)
 
@@ -80,9 +83,11 @@ class Stand:
             stop.set()
 
         running = asyncio.run_coroutine_threadsafe(stream(), self.server._loop)  # noqa: SLF001
+        self.streams.append(running)
         try:
             yield
         finally:
+            self.streams.remove(running)
             self.server.run(end())
             running.result(20)
 

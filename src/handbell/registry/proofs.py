@@ -155,14 +155,16 @@ class ProofStore:
     def forget_old(self) -> int:
         """Forget links that were over a day ago, and the claims that were never proven.
 
-        Returns how many claims. People of whom nothing is left are forgotten too.
+        People of whom nothing is left are forgotten too. Returns how many links were forgotten, 0
+        when there is nothing left to do.
         """
         before = self._milliseconds() - KEPT_SECONDS * 1000
         with self._database.write() as connection:
             over = proofs.c.expires_at < before
             rows = connection.execute(select(proofs.c.session_id).where(over).limit(500))
             claims = {row.session_id for row in rows}
-            connection.execute(delete(proofs).where(over, proofs.c.session_id.in_(claims)))
+            gone_links = delete(proofs).where(over, proofs.c.session_id.in_(claims))
+            forgotten = connection.execute(gone_links).rowcount
             unproven = (
                 sessions.c.id.in_(claims),
                 sessions.c.status == "pending",
@@ -177,7 +179,7 @@ class ProofStore:
                 ~exists().where(sessions.c.user_id == users.c.id),
             )
             connection.execute(delete(users).where(*people))
-        return len(gone)
+        return forgotten
 
     def _note(self, connection: Connection, session: int) -> None:
         now = self._milliseconds()
