@@ -268,6 +268,8 @@ def test_a_time_is_one_moment_or_local(console: Console) -> None:
         console.system.reports.funnel(one.id).send_at
         for one in console.system.reports.newest(console.app)
     ]
+    local = console.system.reports.newest(console.app)[0].id
+    assert "2099-01-01 10:00 wherever each recipient is" in console.get(f"/activity/{local}")
     assert times == ["2099-01-01T10:00:00", "2099-01-01T09:00:00+00:00"]
 
 

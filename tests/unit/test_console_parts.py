@@ -2,6 +2,7 @@
 
 import threading
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -9,8 +10,10 @@ from hypothesis import strategies as st
 
 from handbell.creation.notification import Notification
 from handbell.delivery.audience import Audience
+from handbell.delivery.reports import Overview
 from handbell.delivery.tallies import HOUR, Bucket
 from handbell.errors import NotificationError
+from handbell.server.console.activity import standing_of
 from handbell.server.console.chart import HEIGHT, draw, nice
 from handbell.server.console.composing import tell
 from handbell.server.console.draft import Draft, field_of, read_notification
@@ -145,6 +148,32 @@ def test_an_error_is_not_kept() -> None:
 def test_an_audience_is_told_in_a_sentence(audience: Audience, sentence: str) -> None:
     """People, devices and who is left out, in plain words."""
     assert tell(audience) == sentence
+
+
+@pytest.mark.parametrize(
+    ("states", "more", "word"),
+    [
+        ({"sent": 1, "queued": 1}, {"is_running": True}, "Going out"),
+        ({"sent": 1}, {"ahead": 5, "is_running": True}, "Going out"),
+        ({"held": 1}, {}, "Waits"),
+        ({"sent": 2, "failed": 1}, {}, "Sent"),
+        ({"sent": 1, "failed": 1, "expired": 1}, {}, "Mostly failed"),
+        ({"sent": 1, "cancelled": 9}, {}, "Partly taken back"),
+        ({"expired": 1}, {}, "Failed"),
+        ({"cancelled": 1}, {}, "Taken back"),
+        ({}, {"cancelled_at": 1}, "Taken back"),
+        ({}, {}, "Reached nobody"),
+    ],
+)
+def test_a_notification_stands_as_its_deliveries_do(
+    states: dict[str, int], more: dict[str, Any], word: str
+) -> None:
+    """One word says how a notification stands, from what runs to what reached nobody."""
+    plain: dict[str, Any] = {"cancelled_at": None, "ahead": 0, "is_running": False}
+    one = Overview(
+        id="", app="", title="", recipients="", created_at=0, states=states, **{**plain, **more}
+    )
+    assert standing_of(one)[1] == word
 
 
 TEXTS = st.text(max_size=40)

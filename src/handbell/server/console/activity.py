@@ -102,15 +102,16 @@ def situation_of(system: System, app: App) -> Situation:
 def standing_of(one: Overview) -> tuple[str, str]:
     """Return how a notification stands: the kind of its chip, and the word."""
     states = one.states
-    waits = one.ahead + states.get("queued", 0) + states.get("sending", 0)
-    if one.is_running and (waits or states.get("held")):
-        return "wait", "Going out"
-    if waits or states.get("held"):
-        return "wait", "Waits"
-    if states.get("sent"):
-        return ("good", "Sent")
-    if states.get("failed") or states.get("expired"):
-        return ("bad", "Failed")
-    if one.cancelled_at is not None or states.get("cancelled"):
-        return ("off", "Taken back")
-    return ("off", "Reached nobody")
+    waits = one.ahead + sum(states.get(name, 0) for name in ("queued", "sending", "held"))
+    sent, lost = states.get("sent", 0), states.get("failed", 0) + states.get("expired", 0)
+    taken_back = states.get("cancelled", 0)
+    words = (
+        (waits and one.is_running, ("wait", "Going out")),
+        (waits, ("wait", "Waits")),
+        (sent and lost > sent, ("bad", "Mostly failed")),
+        (sent and taken_back, ("off", "Partly taken back")),
+        (sent, ("good", "Sent")),
+        (lost, ("bad", "Failed")),
+        (taken_back or one.cancelled_at is not None, ("off", "Taken back")),
+    )
+    return next((word for is_so, word in words if is_so), ("off", "Reached nobody"))

@@ -11,6 +11,7 @@ from handbell._text import count
 from handbell.creation.notification import Notification
 from handbell.delivery.listing import DeliveryPage, DeliverySearch
 from handbell.delivery.reports import STATES, Funnel
+from handbell.delivery.timing import read_send_at
 
 from .activity import standing_of
 from .frame import Page, Pages
@@ -115,6 +116,7 @@ def _read(page: Page) -> dict[str, Any]:
         "search": search,
         "is_filtered": any((search.state, search.reason, search.mail, search.after)),
         "pages_on": _following(page, search, found),
+        "planned": None if funnel.send_at is None else read_send_at(funnel.send_at),
         "live": _live_address(page, overview.id),
         "every": _every(page, funnel),
         "is_open": bool(overview.ahead or {"queued", "held"} & set(overview.states)),
