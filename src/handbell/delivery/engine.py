@@ -184,7 +184,9 @@ class Engine:
         """
         reading = self.worker.releases.begin()
         try:
-            prepared = await asyncio.to_thread(self._intake.prepare, entries)
+            apps = {id(entry.app): entry.app for entry in entries}.values()
+            is_full = self._starting is None or all(self.worker.room_of(app) <= 0 for app in apps)
+            prepared = await asyncio.to_thread(self._intake.prepare, entries, composes=not is_full)
         except BaseException:
             self.worker.releases.end(reading)
             raise
@@ -225,7 +227,7 @@ class Engine:
                 Draft(
                     order=one.order,
                     targets=one.targets,
-                    worker=worker if room[app.id] >= 0 else None,
+                    worker=worker if room[app.id] >= 0 and one.wordings is not None else None,
                 )
             )
         return drafts

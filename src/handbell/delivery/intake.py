@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, replace
 from time import time
 from typing import Any, Final
 
+from pydantic_core import to_json
+
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
@@ -23,6 +25,9 @@ from .timing import SendAt, due_at, read_send_at
 
 URGENCIES: Final = {"urgent": URGENT, "normal": NORMAL, "bulk": BULK}
 _LONGEST_KEY: Final = 255
+_TEXTS: Final = frozenset({"title", "subtitle", "body"})
+_ORDINARY: Final = _TEXTS | {"badge", "url", "thread_id", "category", "user_info"}
+_ORDINARY_BYTES: Final = 1500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +99,19 @@ class Prepared:
     error: HandbellError | None = None
 
 
+def is_ordinary(notification: Notification) -> bool:
+    """Return whether a notification is an alert that fits whatever the app is, without a doubt.
+
+    Such a one can be composed without an error, makes a sound where an app's cap counts it, and
+    needs no warning; a test holds it to that. Others may be as good.
+    """
+    given = notification.to_dict()
+    if not given.keys() <= _ORDINARY or given.keys().isdisjoint(_TEXTS):
+        return False
+    # A URL is written twice, and what is around the texts takes less than the rest.
+    return len(to_json(given)) <= _ORDINARY_BYTES
+
+
 class Intake:
     """Looks at sends; reads, and writes nothing. Every method may block."""
 
@@ -112,10 +130,11 @@ class Intake:
         self._seal = seal
         self._now = now
 
-    def prepare(self, entries: Sequence[Entry]) -> list[Prepared]:
+    def prepare(self, entries: Sequence[Entry], *, composes: bool = True) -> list[Prepared]:
         """Look at sends. What is wrong with one is its ``error``, and no matter to the others.
 
-        A known idempotency key is answered before anything else is looked at.
+        A known idempotency key is answered before anything else is looked at. Without ``composes``,
+        where nothing is sent at once, what is certain to fit is not composed for the look alone.
         """
         at = int(self._now() * 1000)
         orders = [self._order(entry, at) for entry in entries]
@@ -133,7 +152,7 @@ class Intake:
             elif former is not None:
                 one.accepted = former
             else:
-                self._check(one, at / 1000, ways)
+                self._check(one, at / 1000, ways, composes=composes)
             if one.entry.recipients.everybody:
                 if not one.targets:
                     one.warnings.append(
@@ -157,20 +176,26 @@ class Intake:
         )
 
     def _check(
-        self, one: Prepared, now: float, ways: dict[tuple[Any, ...], HandbellError | None]
+        self,
+        one: Prepared,
+        now: float,
+        ways: dict[tuple[Any, ...], HandbellError | None],
+        *,
+        composes: bool,
     ) -> None:
         entry, send_at = one.entry, one.entry.options.send_at
         starts = now if send_at is None else max(now, due_at(send_at, None))
         try:
-            one.wordings = compose_each(
-                entry.notification,
-                bundle_id=entry.app.bundle_id,
-                now=starts,
-                notification_id=one.order.public_id,
-            )
-            one.warnings.extend(one.wordings.warnings)
-            if not is_loud(entry.notification, one.wordings.own.message):
-                one.order = replace(one.order, is_loud=False)
+            if composes or not is_ordinary(entry.notification):
+                one.wordings = compose_each(
+                    entry.notification,
+                    bundle_id=entry.app.bundle_id,
+                    now=starts,
+                    notification_id=one.order.public_id,
+                )
+                one.warnings.extend(one.wordings.warnings)
+                if not is_loud(entry.notification, one.wordings.own.message):
+                    one.order = replace(one.order, is_loud=False)
             self._require_a_way(entry, one.targets or (), ways)
         except HandbellError as error:
             one.error = error
