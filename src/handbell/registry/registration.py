@@ -18,6 +18,8 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from handbell._mail import read_mail
 from handbell.apps.app import App
@@ -170,7 +172,7 @@ def register(connection: Connection, app: App, new: Registration) -> tuple[int, 
 def claim(connection: Connection, app: App, new: Registration) -> int:
     """Add a pending session of its own, whatever else is known, and return its row."""
     lock_app(connection, app)
-    return _add(connection, app, _user(connection, app, new), new)
+    return _add(connection, app, _user_alike(connection, app, new), new)
 
 
 def prove(connection: Connection, row: int, at: int) -> tuple[int, tuple[int, ...]] | None:
@@ -308,6 +310,14 @@ def _user(connection: Connection, app: App, new: Registration) -> int:
         return int(known)
     values = {"app_id": app.row, "mail": new.mail, "created_at": new.at}
     return _inserted(connection, insert(users).values(values))
+
+
+def _user_alike(connection: Connection, app: App, new: Registration) -> int:
+    """Return the user as :func:`_user` does, by the same steps whether they are known or not."""
+    add = sqlite_insert if connection.dialect.name == "sqlite" else postgresql_insert
+    values = {"app_id": app.row, "mail": new.mail, "created_at": new.at}
+    connection.execute(add(users).values(values).on_conflict_do_nothing())
+    return _user(connection, app, new)
 
 
 def _holder(connection: Connection, app: App, token: str) -> Row[Any] | None:
