@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from time import sleep
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -21,8 +21,10 @@ from handbell.errors import HandbellError
 from handbell.registry.session import Session
 from handbell.settings import DATABASE_FILE, Settings
 from handbell.system import System
-from handbell.twin.phone import Card, Phone
-from handbell.twin.twin import Hooks
+
+if TYPE_CHECKING:
+    from handbell.twin.phone import Card, Phone
+    from handbell.twin.twin import Hooks
 
 SAMPLE_APP: Final = "TEAM123456.com.sample.myapp"
 SAMPLE_NAME: Final = "My App"
@@ -70,8 +72,10 @@ class Rehearsal:
                 self._system.apps.add_credential(app, make_key(app.team_id), environment="twin")
         return apps
 
-    def hooks(self) -> Hooks:
+    def hooks(self) -> "Hooks":
         """Return what the twin has to call."""
+        from handbell.twin.twin import Hooks  # noqa: PLC0415 - an extra
+
         return Hooks(
             on_phone=self._register,
             on_displayed=self._note_displayed,
@@ -87,7 +91,7 @@ class Rehearsal:
             if session.environment == "twin" and session.status in {"active", "pending"}
         ]
 
-    def _register(self, phone: Phone) -> None:
+    def _register(self, phone: "Phone") -> None:
         # The environment `twin` is the production side; the other is for clients of their own.
         if phone.mail is None or phone.side != "production":
             return
@@ -99,10 +103,10 @@ class Rehearsal:
             device=phone.name,
         )
 
-    def _note_displayed(self, _phone: Phone, card: Card) -> None:
+    def _note_displayed(self, _phone: "Phone", card: "Card") -> None:
         self._writer.submit(self._note, self._system.ledger.note_displayed, card.apns_id)
 
-    def _note_opened(self, _phone: Phone, card: Card) -> None:
+    def _note_opened(self, _phone: "Phone", card: "Card") -> None:
         self._writer.submit(self._note, self._system.ledger.note_opened, card.apns_id)
 
     def _note(self, note: Callable[[str], bool], apns_id: str) -> None:

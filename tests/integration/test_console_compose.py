@@ -2,6 +2,8 @@
 
 import html
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -385,3 +387,9 @@ def test_without_a_twin_the_form_works(tmp_path: Path) -> None:
         told = visitor.post(f"{home}/compose/preview", {**FORM, "to": "everybody"}).json()
         assert told["reaches"] == "Nobody is reached."
     system.database.close()
+
+
+def test_the_console_needs_nothing_that_only_the_twin_needs() -> None:
+    """Where the extra ``twin`` is not installed, the console is there all the same."""
+    script = "import sys; sys.modules['h2'] = None; import handbell.server.console"
+    subprocess.run([sys.executable, "-c", script], check=True)
