@@ -41,11 +41,13 @@ def test_operators_from_their_addition_to_their_removal(tmp_path: Path) -> None:
     assert system.operators.check(MAIL, PASSWORD) is not None
     assert system.operators.invitation(secret).mail == MAIL
     assert run("list").startswith(MAIL)
+    assert f"another password for {MAIL}" in run("reset", MAIL)
     assert "There is no operator" in run("remove", "nobody@example.com", code=2)
     assert f"Removed {MAIL}." in run("remove", MAIL.upper())
     told = [(one.actor, one.action) for one in system.audit.list()]
     assert told == [
         ("command line", "operator.remove"),
+        ("command line", "operator.reset"),
         ("command line", "operator.add"),
         ("command line", "operator.invite"),
     ]

@@ -391,6 +391,21 @@ def test_an_invitation_is_shown_once_and_taken_back(
         assert client.get(link).status_code == 410
 
 
+def test_another_operator_gets_a_link_for_a_new_password(desk: Desk, visitor: Visitor) -> None:
+    """Whoever forgot theirs sets another one by it; they are told what it is for."""
+    with desk.signed_in("second@example.com") as second:
+        page = visitor.post(f"{SETTINGS}/operators/reset", {"mail": "second@example.com"})
+        (link,) = re.findall(r"http[^<]+/console/invitation/[\w-]+", page.text)
+        assert second.client.get(SETTINGS).status_code == 200
+        with desk.client() as client:
+            assert "Set another password" in client.get(link).text
+            sent = {"password": "two bells ring once", "again": "two bells ring once"}
+            assert client.post(link, data=sent).status_code == 303
+        assert second.client.get(SETTINGS).status_code == 303
+    assert desk.system.operators.check("second@example.com", "two bells ring once") is not None
+    assert visitor.post(f"{SETTINGS}/operators/reset", {"mail": "nobody"}).status_code == 422
+
+
 def test_another_operator_is_removed_but_nobody_removes_themselves(
     stage: Stage, desk: Desk, visitor: Visitor
 ) -> None:

@@ -161,6 +161,31 @@ def test_an_invitation_of_somebody_is_theirs(desk: Desk) -> None:
         desk.store.invite(MAIL)
 
 
+def test_a_link_sets_another_password_once(desk: Desk) -> None:
+    """Until it is used the former one goes on; then that is void, and so are its sign-ins."""
+    operator = desk.store.add(MAIL, PASSWORD)
+    cookie, secret = desk.store.sign_in(operator, hours=1), desk.store.reset(operator)
+    assert desk.store.invitation(secret).is_reset
+    assert desk.store.check(MAIL, PASSWORD) is not None
+    assert desk.store.accept(secret, "", "two bells ring once").id == operator.id
+    assert desk.store.check(MAIL, PASSWORD) is None
+    assert desk.store.check(MAIL, "two bells ring once") is not None
+    assert desk.store.signed_in(cookie) is None
+    with pytest.raises(InvitationError):
+        desk.store.accept(secret, "", PASSWORD)
+
+
+def test_who_is_removed_does_not_come_back_by_a_link(desk: Desk) -> None:
+    """What was made for them before is void."""
+    operator = desk.store.add(MAIL, PASSWORD)
+    secret = desk.store.reset(operator)
+    desk.store.remove(MAIL)
+    with pytest.raises(OperatorError):
+        desk.store.reset(operator)
+    with pytest.raises(InvitationError):
+        desk.store.accept(secret, "", PASSWORD)
+
+
 def test_an_invitation_is_taken_back(desk: Desk) -> None:
     """By its id, which opens nothing."""
     secret = desk.store.invite(MAIL)

@@ -54,11 +54,13 @@ class SignIn:
 class Invitation:
     """A link that makes one operator; ``mail`` is None where its reader names the address.
 
-    ``id`` names it in lists and opens nothing. Instants are in UNIX milliseconds.
+    ``id`` names it in lists and opens nothing. ``is_reset`` is for an operator who is there
+    already, and sets another password. Instants are in UNIX milliseconds.
     """
 
     id: str
     mail: str | None
+    is_reset: bool
     created_at: int
     expires_at: int
 
@@ -109,12 +111,14 @@ class OperatorStore:
         return _operator(row)
 
     def remove(self, mail: str) -> None:
-        """Remove an operator and end all of their sign-ins.
+        """Remove an operator; their sign-ins end, and links for them are void.
 
         Raises :class:`~handbell.errors.OperatorError` if there is none.
         """
-        statement = delete(operators).where(operators.c.mail == fold_mail(mail))
+        folded = fold_mail(mail)
         with self._database.write() as connection:
+            connection.execute(delete(invitations).where(invitations.c.mail == folded))
+            statement = delete(operators).where(operators.c.mail == folded)
             if not connection.execute(statement).rowcount:
                 raise _unknown(mail)
 
@@ -219,20 +223,20 @@ class OperatorStore:
         :class:`~handbell.errors.OperatorError` for a mail that is none or is an operator's already.
         """
         folded = None if mail is None else _mail(mail)
-        secret = _secret()
-        now = self._milliseconds()
-        values = {
-            "digest": _digest(secret),
-            "mail": folded,
-            "created_at": now,
-            "expires_at": now + INVITATION_HOURS * _HOUR,
-        }
         with self._database.write() as connection:
             if folded is not None and _is_known(connection, folded):
                 raise _exists(folded)
-            connection.execute(delete(invitations).where(invitations.c.expires_at <= now))
-            connection.execute(insert(invitations).values(values))
-        return secret
+            return self._invited(connection, folded)
+
+    def reset(self, operator: Operator) -> str:
+        """Return the secret of a link with which an operator sets another password.
+
+        Until it is used the former one goes on. It serves once within 24 hours.
+        """
+        with self._database.write() as connection:
+            if not _is_known(connection, operator.mail):
+                raise _unknown(operator.mail)
+            return self._invited(connection, operator.mail)
 
     def invitation(self, secret: str) -> Invitation:
         """Return the invitation of a link.
@@ -244,18 +248,17 @@ class OperatorStore:
 
     def invitations(self) -> _Invitations:
         """Return the invitations that are still open, the newest first."""
-        statement = (
-            select(invitations)
-            .where(self._is_open())
-            .order_by(invitations.c.created_at.desc(), invitations.c.digest)
+        statement = _INVITATIONS.where(self._is_open()).order_by(
+            invitations.c.created_at.desc(), invitations.c.digest
         )
         with self._database.read() as connection:
             return [_invitation(row) for row in connection.execute(statement)]
 
     def accept(self, secret: str, mail: str, password: str) -> Operator:
-        """Make the operator that a link invites; the link has served its time then.
+        """Make the operator that a link invites, or set the password of the one it is for.
 
-        ``mail`` counts only where the invitation names none. Raises
+        The link has served its time then, and former sign-ins of the operator end. ``mail`` counts
+        only where the invitation names none. Raises
         :class:`~handbell.errors.InvitationError` when it was used or its time is over, and
         :class:`~handbell.errors.OperatorError` as :meth:`add` does; the link can be used again
         then.
@@ -271,6 +274,8 @@ class OperatorStore:
         with self._database.write() as connection:
             if not connection.execute(statement).rowcount:
                 raise _used()
+            if invited.is_reset:
+                return self._renewed(connection, mail, hashed)
             return self._added(connection, mail, hashed)
 
     def withdraw(self, invitation_id: str) -> bool:
@@ -281,10 +286,29 @@ class OperatorStore:
         with self._database.write() as connection:
             return connection.execute(statement).rowcount > 0
 
+    def _invited(self, connection: Connection, mail: str | None) -> str:
+        secret = _secret()
+        now = self._milliseconds()
+        values = {
+            "digest": _digest(secret),
+            "mail": mail,
+            "created_at": now,
+            "expires_at": now + INVITATION_HOURS * _HOUR,
+        }
+        connection.execute(delete(invitations).where(invitations.c.expires_at <= now))
+        connection.execute(insert(invitations).values(values))
+        return secret
+
+    def _renewed(self, connection: Connection, mail: str, hashed: str) -> Operator:
+        row = connection.execute(_OPERATORS.where(operators.c.mail == mail)).first()
+        if row is None:
+            raise _unknown(mail)
+        _set_hash(connection, row.id, hashed)
+        connection.execute(delete(sign_ins).where(sign_ins.c.operator_id == row.id))
+        return _operator(row)
+
     def _open(self, connection: Connection, secret: str) -> Invitation:
-        statement = select(invitations).where(
-            invitations.c.digest == _digest(secret), self._is_open()
-        )
+        statement = _INVITATIONS.where(invitations.c.digest == _digest(secret), self._is_open())
         row = connection.execute(statement).first()
         if row is None:
             raise _used()
@@ -315,6 +339,9 @@ _OPERATOR_COLUMNS: Final = (
     operators.c.signed_in_at,
 )
 _OPERATORS: Final[Select[Any]] = select(*_OPERATOR_COLUMNS).order_by(operators.c.mail)
+_INVITATIONS: Final[Select[Any]] = select(invitations, operators.c.id.label("operator")).join_from(
+    invitations, operators, operators.c.mail == invitations.c.mail, isouter=True
+)
 
 
 def _operator(row: Any) -> Operator:
@@ -325,7 +352,11 @@ def _operator(row: Any) -> Operator:
 
 def _invitation(row: Any) -> Invitation:
     return Invitation(
-        id=row.digest, mail=row.mail, created_at=row.created_at, expires_at=row.expires_at
+        id=row.digest,
+        mail=row.mail,
+        is_reset=row.operator is not None,
+        created_at=row.created_at,
+        expires_at=row.expires_at,
     )
 
 

@@ -61,6 +61,25 @@ def add(
     typer.echo(link)
 
 
+@commands.command()
+def reset(
+    mail: Annotated[str, typer.Argument(help="The operator's mail address.")],
+    *,
+    as_json: Json = False,
+) -> None:
+    """Print a link with which an operator sets another password, once within 24 hours."""
+    parts = system()
+    operators = _operators(parts)
+    operator = operators.find(mail)
+    link = f"{address_of(parts.settings)}/console/invitation/{operators.reset(operator)}"
+    parts.audit.note(ACTOR, "operator.reset", operator.mail)
+    if as_json:
+        write_json({"link": link})
+        return
+    typer.echo(f"This link sets another password for {operator.mail}, once, within 24 hours:")
+    typer.echo(link)
+
+
 @commands.command("list")
 def list_operators(*, as_json: Json = False) -> None:
     """List operators."""

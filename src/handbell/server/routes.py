@@ -148,6 +148,7 @@ ROUTES: Final[Mapping[tuple[str, str], Need]] = MappingProxyType(
         ("POST", "/console/apps/{app}/sessions/{session}/{act}"): OPERATOR,
         ("GET", "/console/settings"): OPERATOR,
         ("POST", "/console/settings/operators"): OPERATOR,
+        ("POST", "/console/settings/operators/reset"): OPERATOR,
         ("GET", "/console/settings/operators/remove"): OPERATOR,
         ("POST", "/console/settings/operators/remove"): OPERATOR,
         ("POST", "/console/settings/invitations/{invitation}/withdraw"): OPERATOR,

@@ -45,8 +45,16 @@ async def invite(page: Page) -> Response:
     except OperatorError as error:
         return await _show(page, Faults.of(error, "mail"))
     await page.note("operator.invite", mail or "whoever opens the link")
-    link = f"{page.console.context.public_url}{HOME}/invitation/{quote(secret)}"
-    return await _show(page, link=link, invited=mail)
+    return await _show(page, link=_link(page, secret), invited=mail)
+
+
+@pages.post(f"{_OPERATORS}/operators/reset")
+async def reset(page: Page) -> Response:
+    """Make a link with which an operator sets another password, and show it this once."""
+    operator = await page.run(page.system.operators.find, page.form.text("mail"))
+    secret = await page.run(page.system.operators.reset, operator)
+    await page.note("operator.reset", operator.mail)
+    return await _show(page, link=_link(page, secret), invited=operator.mail)
 
 
 @pages.post(f"{_OPERATORS}/invitations/{{invitation}}/withdraw")
@@ -129,6 +137,10 @@ async def sign_out_everywhere(page: Page) -> Response:
     await page.note("operator.sign-out", page.operator.mail, "everywhere else")
     said = f"{count(ended, 'sign-in')} ended." if ended else "You are signed in nowhere else."
     return page.redirect(_ACCOUNT_PATH, said=said)
+
+
+def _link(page: Page, secret: str) -> str:
+    return f"{page.console.context.public_url}{HOME}/invitation/{quote(secret)}"
 
 
 async def _show(

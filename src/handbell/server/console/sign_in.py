@@ -99,15 +99,15 @@ async def accept(page: Page) -> Response:
         return await _show_invitation(page, secret, mail, faults)
     operators = page.system.operators
     try:
+        invited = await page.run(operators.invitation, secret)
         operator = await page.run_slowly(operators.accept, secret, mail, password)
     except InvitationError as error:
         return page.problem(error.status, error.what, error.fix)
     except OperatorError as error:
         field = "mail" if "password" not in error.what else "password"
         return await _show_invitation(page, secret, mail, Faults.of(error, field))
-    await page.run(
-        page.system.audit.note, operator.mail, "operator.add", operator.mail, detail="invitation"
-    )
+    action = "operator.set" if invited.is_reset else "operator.add"
+    await page.run(page.system.audit.note, operator.mail, action, operator.mail, detail="by a link")
     return await _begin(page, operator, HOME)
 
 
