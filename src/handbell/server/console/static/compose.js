@@ -74,7 +74,7 @@ function tell(said) {
   list("cuts", said.cuts);
   list("sizes", said.languages.slice(1).map((one) => `${one.language}: ${number.format(one.size)} bytes`));
   const reaches = document.getElementById("reaches");
-  const sentence = said.reaches || "Nobody is named yet.";
+  const sentence = said.reaches || (text("recipients") ? "Not everybody named is understood yet." : "Nobody is named yet.");
   if (reaches && reaches.textContent !== sentence) reaches.textContent = sentence;
   list("left-out", said.left_out);
   faults(said.faults);
