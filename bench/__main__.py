@@ -83,6 +83,7 @@ def _measure(
             lambda: [report.slow(bench.slow())],
             lambda: [report.refusing(bench.refusing(), fast)],
             lambda: report.latency(bench.latency(), bench.start()),
+            lambda: [report.accepting(bench.accepting())],
         ]
         if not asked.quick:
             parts.append(lambda: [report.memory(bench.memory())])

@@ -11,7 +11,7 @@ from typing import Final
 
 from handbell.settings import Settings
 
-from . import seed
+from . import seed, server
 from .figures import Figure, figure, percentile
 from .job import Result
 from .programs import (
@@ -126,6 +126,20 @@ class Bench:
             *self._go_program(FAST_PUSHES, 200),
         ]
         return self._in_turn(programs, "refusing", min(3, self._rounds))
+
+    def accepting(self) -> list[tuple[str, list[server.Accepted]]]:
+        """Return how many sends the server accepts, alone and while it sends: medians."""
+        home = self._make_home(server.PEOPLE)
+        found = []
+        for name, works in (("accepting alone", False), ("and sending", True)):
+            rounds = []
+            for number in range(1, min(3, self._rounds) + 1):
+                self._note(f"the server, {name}, round {number}")
+                copy = seed.copy_home(home, self._rig.folder / "server")
+                job = replace(self._rig.job("fast", server.PEOPLE), home=str(copy))
+                rounds.append(server.measure(job, works=works))
+            found.append((name, [server.middle(each) for each in zip(*rounds, strict=True)]))
+        return found
 
     def memory(self, sizes: Sequence[int] = MEMORY_SIZES) -> list[Figure]:
         """Return what a broadcast to ever more sessions comes to, the smallest several times."""

@@ -11,6 +11,7 @@ from .figures import Figure, ratio
 from .measure import Latency, Start
 from .programs import AIOAPNS, GO
 from .rig import SLOW_SECONDS, SLOW_STREAMS
+from .server import CONNECTIONS, Accepted
 
 MIB: Final = 1024 * 1024
 
@@ -123,6 +124,24 @@ def latency(figures: Sequence[Latency], start: Start) -> list[Table]:
     ]
 
 
+def accepting(found: Sequence[tuple[str, Sequence[Accepted]]]) -> Table:
+    """Return the table of what the send server accepts over HTTP."""
+    rows = [
+        (
+            f"{one.name}, {name}",
+            f"{one.rate:,.0f}",
+            f"{one.p50:.1f}",
+            f"{one.p99:.1f}",
+            f"{one.cpu:.0f}",
+            f"{one.sends:,}",
+        )
+        for name, figures in found
+        for one in figures
+    ]
+    header = ("", "sends/s", "ms p50", "ms p99", "server CPU us", "sends")
+    return Table("The send server, SQLite, each send durable", header, rows, (_SERVER_NOTE,))
+
+
 def document(tables: Sequence[Table], facts: Sequence[tuple[str, str]], remarks: str) -> str:
     """Return RESULTS.md."""
     lines = [f"- {name}: {value}" for name, value in facts]
@@ -130,6 +149,13 @@ def document(tables: Sequence[Table], facts: Sequence[tuple[str, str]], remarks:
     return "\n".join([*head, *(table.markdown() for table in tables)])
 
 
+_SERVER_NOTE: Final = (
+    "Each send names another person and says something of its own. Single calls go over "
+    f"{CONNECTIONS} connections kept alive, one at a time on each, from one process of raw "
+    "sockets; a line's time begins when it is written, so a stream's is that of everything ahead "
+    "of it. The clients share the machine's cores with the server, and with the sink where it "
+    "sends."
+)
 _RATES: Final = ("", "pushes/s", "slowest", "fastest")
 _THROUGHPUT_NOTE: Final = (
     "Medians; the rounds were run in turn, each in a process of its own after a warm-up. The "

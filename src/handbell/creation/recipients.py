@@ -162,6 +162,8 @@ def _of_kind(kind: str, value: object) -> tuple[str, ...]:
 def _recognised(where: str, text: str) -> tuple[str, str]:
     """Return the kind of a text and the form in which it is compared."""
     plain = str.__str__(text).strip()
+    if "@" in plain:
+        return "mails", _mail(where, plain)
     if _HEX.fullmatch(plain):
         return "device_tokens", _token(where, plain)
     if plain.lower() == "booted":
