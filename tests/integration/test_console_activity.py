@@ -120,6 +120,10 @@ def test_what_stops_sending_is_said(console: Console) -> None:
     assert "Sending was stopped" in page
     assert "InvalidProviderToken" in page
     assert "is switched off" in page
+    other = system.apps.add("TEAM654321", "com.sample.second", name="Second")
+    answer = console.visitor.get(f"/console/apps/{other.id}/activity")
+    assert "stopped for another app" in answer.text
+    assert "InvalidProviderToken" not in answer.text
 
 
 def test_a_server_without_a_worker_says_that_nobody_sends(stage: Stage) -> None:

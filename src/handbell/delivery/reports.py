@@ -261,6 +261,16 @@ class Reports:
             next_at=min((one for one in (following, next_shard) if one is not None), default=None),
         )
 
+    def stopped_apps(self) -> list[str]:
+        """Return the ids of the apps whose circuit is open."""
+        statement = (
+            select(apps.c.team_id + "." + apps.c.bundle_id)
+            .where(apps.c.stopped_reason.is_not(None))
+            .order_by(apps.c.id)
+        )
+        with self._database.read() as connection:
+            return list(connection.scalars(statement))
+
     def app_id_of(self, notification_id: str) -> str:
         """Return the id of the app it was sent to. Raises RegistryError when there is none."""
         with self._database.read() as connection:

@@ -34,12 +34,16 @@ pages = Pages()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Situation:
-    """How sending stands now: what waits, who sends, and whether the app may send at all."""
+    """How sending stands now: what waits, who sends, and whether the app may send at all.
+
+    ``stopped_elsewhere`` are the ids of other apps whose sending was stopped.
+    """
 
     backlog: Backlog
     workers: int
     stop: Stop | None
     is_enabled: bool
+    stopped_elsewhere: tuple[str, ...]
 
 
 @pages.get("/console/apps/{app}/activity")
@@ -96,6 +100,7 @@ def situation_of(system: System, app: App) -> Situation:
         workers=system.queue.live_workers(),
         stop=rules.stop,
         is_enabled=rules.is_enabled,
+        stopped_elsewhere=tuple(one for one in system.reports.stopped_apps() if one != app.id),
     )
 
 
