@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any, Self, TypeVar
 
@@ -36,6 +36,7 @@ class Server:
     ) -> None:
         self.system = system
         self._bounds = bounds
+        self.counts_loopback = False
         self._with_worker = with_worker
         self._options = options
         self._loop = new_loop()
@@ -86,6 +87,7 @@ class Server:
                         bound,
                         settings=self.system.settings,
                         bounds=self._bounds,
+                        is_exempt=lambda _: not self.counts_loopback,
                         grace=1,
                     ),
                 ):
@@ -98,13 +100,19 @@ class Server:
         """Run a coroutine in the server's event loop and return what it returns."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
 
+    def limit_loopback(self) -> None:
+        """Count the connections of this machine too, from now on."""
+        self.counts_loopback = True
+
     def key(self, *scopes: str, app: App | None = None) -> str:
         """Return a new API key; without scopes it administers."""
         return self.system.api_keys.add("test", scopes or ["administer"], app)[1]
 
-    def client(self, key: str | None = None, **options: Any) -> httpx.Client:
+    def client(
+        self, key: str | None = None, headers: Mapping[str, str] | None = None, **options: Any
+    ) -> httpx.Client:
         """Return an HTTP client of the server; ``key`` goes with each request."""
-        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        headers = {**(headers or {}), **({"Authorization": f"Bearer {key}"} if key else {})}
         return httpx.Client(
             base_url=self.url, headers=headers, timeout=10, trust_env=False, **options
         )

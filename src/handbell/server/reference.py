@@ -3,17 +3,17 @@
 import base64
 import json
 from collections.abc import Iterable, Iterator
-from functools import cache
+from dataclasses import dataclass
 from hashlib import sha256
 from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, cast
 
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from handbell._version import __version__
 
@@ -72,32 +72,53 @@ async def root(request: Request, context: ContextDep) -> RedirectResponse:
 
 
 @router.get("/openapi.json")
-async def openapi(request: Request) -> JSONResponse:
+async def openapi(request: Request) -> Response:
     """Return the OpenAPI document."""
-    return JSONResponse(document_of(request.app))
+    return Response(_written(request.app).document, media_type="application/json")
 
 
 @router.get("/docs")
-async def docs(request: Request, context: ContextDep) -> HTMLResponse:
+async def docs(request: Request) -> HTMLResponse:
     """Return the document as a page."""
-    style = _style()
+    written = _written(request.app)
+    return HTMLResponse(written.page, headers={"Content-Security-Policy": written.policy})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Written:
+    """What is the same for everybody who asks, made once: anybody may ask often."""
+
+    document: bytes
+    page: bytes
+    policy: str
+
+
+def _written(application: FastAPI) -> _Written:
+    state = application.state
+    if not hasattr(state, "reference"):
+        state.reference = _write(document_of(application), state.context.public_url)
+    return cast("_Written", state.reference)
+
+
+def _write(document: dict[str, Any], server: str) -> _Written:
+    style = (_FOLDER / "reference.css").read_text(encoding="utf-8")
     digest = base64.b64encode(sha256(style.encode()).digest()).decode()
-    page = (
-        _templates()
-        .get_template("reference.html")
-        .render(
-            document=document_of(request.app),
-            groups=list(_groups(document_of(request.app))),
-            style=style,
-            server=context.public_url,
-            openapi=address_of(request, "/openapi.json"),
-        )
+    environment = Environment(
+        loader=FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    policy = (
-        f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; "
-        "form-action 'none'; frame-ancestors 'none'"
+    page = environment.get_template("reference.html").render(
+        document=document, groups=list(_groups(document)), style=style, server=server
     )
-    return HTMLResponse(page, headers={"Content-Security-Policy": policy})
+    return _Written(
+        document=json.dumps(document, ensure_ascii=False).encode(),
+        page=page.encode(),
+        policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'",
+    )
 
 
 def document_of(application: FastAPI) -> dict[str, Any]:
@@ -328,19 +349,3 @@ def words_of(document: dict[str, Any], schema: dict[str, Any]) -> str:
         return f"list of {words_of(document, schema.get('items', {}))}"
     words = {"string": "text", "integer": "whole number", "boolean": "true or false"}
     return words.get(kind, str(kind))
-
-
-@cache
-def _style() -> str:
-    return (_FOLDER / "reference.css").read_text(encoding="utf-8")
-
-
-@cache
-def _templates() -> Environment:
-    return Environment(
-        loader=FileSystemLoader(_FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )

@@ -5,7 +5,7 @@ import contextlib
 import errno
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -183,20 +183,22 @@ async def serving(
     *,
     settings: Settings,
     bounds: Bounds | None = None,
+    is_exempt: Callable[[str], bool] | None = None,
     grace: float = GRACE_SECONDS,
 ) -> AsyncIterator[None]:
     """Serve an application on a socket while the block runs.
+
+    ``is_exempt`` says which addresses may open as many connections as they like; without it these
+    are loopback and the trusted proxies.
 
     At its end nothing new is accepted, and what runs has ``grace`` seconds to finish. Raises
     ServeError for a certificate that cannot be used.
     """
     context = tls_context(settings)
-    proxies = Proxies(settings.trusted_proxies)
+    bounds = bounds or Bounds()
     config = uvicorn.Config(
         application,
-        http=bounded_protocol(
-            bounds or Bounds(), lambda address: address in _LOOPBACK or proxies.trusts(address)
-        ),
+        http=bounded_protocol(bounds, is_exempt or _exemption(settings)),
         ws="none",
         lifespan="off",
         log_config=None,
@@ -213,7 +215,7 @@ async def serving(
         config.ssl = context
     server = _Server(config)
     running = asyncio.create_task(server.serve(sockets=[bound]))
-    looking = asyncio.create_task(look_after(server.server_state.connections))
+    looking = asyncio.create_task(look_after(server.server_state.connections, bounds))
     try:
         await server.has_started.wait()
         yield
@@ -222,6 +224,11 @@ async def serving(
         await running
         looking.cancel()
         await _end(server)
+
+
+def _exemption(settings: Settings) -> Callable[[str], bool]:
+    proxies = Proxies(settings.trusted_proxies)
+    return lambda address: address in _LOOPBACK or proxies.trusts(address)
 
 
 async def _end(server: _Server) -> None:

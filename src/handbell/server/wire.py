@@ -27,7 +27,6 @@ from handbell.errors import (
 from .problems import problem_of
 
 _STREAM_TYPE: Final = b"application/x-ndjson"
-_LOOK_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +36,8 @@ class Bounds:
     ``head_seconds`` bounds the time from a connection's opening, or from a request's first byte, to
     the end of its headers; ``body_seconds`` the time for a whole body that is no stream;
     ``idle_seconds`` the pause within a stream, and how long an answer may find no reader.
-    ``connections`` is for one address, and not for trusted proxies.
+    ``connections`` is for one address, and not for trusted proxies; ``pipelined`` is how many
+    requests may wait on one connection.
     """
 
     head_bytes: int = 32_768
@@ -46,6 +46,8 @@ class Bounds:
     body_seconds: float = 60.0
     idle_seconds: float = 60.0
     connections: int = 500
+    pipelined: int = 100
+    look_seconds: float = 1.0
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -64,8 +66,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._body_since: float | None = None
         self._fed_at = 0.0
         self._stuck_since: float | None = None
-        # What came of a head that is not complete; what of it was parsed.
+        self._closing_since: float | None = None
+        # What came of a head that is not complete; what of it was parsed; what of the piece at
+        # hand belongs to the head that begins in it.
         self._head_raw = 0
+        self._head_begun = 0
         self._head_parsed = 0
         self._address = ""
 
@@ -99,6 +104,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._fed_at = self.loop.time()
         if self._head_since is None and self._body_since is None and self._is_at_rest:
             self._head_since = self._fed_at
+        # Behind a body in one piece, how much of it is the next head is not known, and not much.
+        self._head_begun = 0 if self._body_since is not None else len(data)
         self._head_raw += len(data)
         super().data_received(data)
         is_over = self._head_since is not None and self._head_raw > self.bounds.head_bytes
@@ -109,7 +116,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Note that a head begins."""
         super().on_message_begin()
         self._head_since = self.loop.time()
-        self._head_raw = self._head_parsed = 0
+        self._head_raw, self._head_begun, self._head_parsed = self._head_begun, 0, 0
 
     def on_url(self, url: bytes) -> None:
         """Take a part of the request's target."""
@@ -127,6 +134,10 @@ class BoundedProtocol(HttpToolsProtocol):
         """Note that the head is done and a body may follow."""
         self._head_since = None
         self._body_since = self.loop.time()
+        if len(self.pipeline) >= self.bounds.pipelined:
+            # An answer would stand in the midst of another one's.
+            self.transport.abort()
+            raise RequestError("Too many requests wait on one connection")
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -146,6 +157,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what could not be parsed, or was refused while it was."""
+        if self.transport.is_closing():
+            return
         refusal = self._refusal or RequestError(
             "The request is not HTTP that can be understood", fix=f"The parser says: {msg}"
         )
@@ -155,8 +168,11 @@ class BoundedProtocol(HttpToolsProtocol):
         """End the connection when its client takes too long."""
         bounds = self.bounds
         if self.transport.is_closing():
-            return
-        if self._stuck_since is not None and now - self._stuck_since > bounds.idle_seconds:
+            # What was written before the end may find no reader for ever.
+            self._closing_since = self._closing_since or now
+            if now - self._closing_since > bounds.idle_seconds:
+                self.transport.abort()
+        elif self._stuck_since is not None and now - self._stuck_since > bounds.idle_seconds:
             self.transport.abort()
         elif self._head_since is not None:
             if self._is_at_rest and now - self._head_since > bounds.head_seconds:
@@ -224,11 +240,11 @@ def bounded_protocol(bounds: Bounds, exempt: Any) -> type[BoundedProtocol]:
     )
 
 
-async def look_after(connections: set[Any]) -> None:
-    """Look at the connections of a server each second, until cancelled."""
+async def look_after(connections: set[Any], bounds: Bounds) -> None:
+    """Look at the connections of a server again and again, until cancelled."""
     loop = asyncio.get_running_loop()
     while True:
-        await asyncio.sleep(_LOOK_SECONDS)
+        await asyncio.sleep(bounds.look_seconds)
         now = loop.time()
         for connection in list(connections):
             connection.look(now)
