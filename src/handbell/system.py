@@ -3,7 +3,7 @@
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -187,7 +187,7 @@ class System:
         worker = Worker(
             self.queue,
             find_gateway=self.find_gateway,
-            load=self._load_campaign,
+            load=self._load_campaigns,
             hooks=self.hooks,
             now=self.now,
         )
@@ -327,14 +327,20 @@ class System:
         named = App.read_id(app_id)
         return next((known for known in self.apps.list() if known.id == named.id), named)
 
-    def _load_campaign(self, row: int, lane_of: Callable[[App], Lane]) -> Campaign | None:
-        stored = self.queue.notification(row)
-        if stored is None:
-            return None
-        app = self._app(stored.app)
-        sealed = stored.sealed_key
-        key = None if sealed is None else unpack(self.vault.unseal(sealed))
-        return Campaign.read(stored, lane_of(app), key)
+    def _load_campaigns(
+        self, rows: Sequence[int], lane_of: Callable[[App], Lane]
+    ) -> dict[int, Campaign | Exception]:
+        known = {app.id: app for app in self.apps.list()}
+        loaded: dict[int, Campaign | Exception] = {}
+        for stored in self.queue.notifications(rows):
+            try:
+                app = known.get(stored.app) or App.read_id(stored.app)
+                sealed = stored.sealed_key
+                key = None if sealed is None else unpack(self.vault.unseal(sealed))
+                loaded[stored.id] = Campaign.read(stored, lane_of(app), key)
+            except Exception as error:  # noqa: BLE001 - the others have no part in it
+                loaded[stored.id] = error
+        return loaded
 
     def apns(self, credential: Credential, environment: str) -> ApnsGateway:
         """Return the gateway for a credential and an environment; the same one each time.

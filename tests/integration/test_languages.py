@@ -173,7 +173,7 @@ def test_a_language_that_is_too_long_is_refused_before_anything_is_stored(scene:
                 await scene.send(engine, EVERYBODY, languages={"fr": {"body": "x" * 5000}})
 
     asyncio.run(scenario())
-    assert scene.system.queue.notification(1) is None
+    assert scene.system.queue.notifications([1]) == []
     assert _shown(scene, phones) == {mail: [] for mail in LOCALES}
 
 

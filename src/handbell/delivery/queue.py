@@ -385,19 +385,19 @@ class Queue:
 
     # What it belongs to
 
-    def notification(self, row: int) -> Row[Any] | None:
-        """Return a notification's row of the table."""
+    def notifications(self, rows: Collection[int]) -> list[Row[Any]]:
+        """Return rows of the table of notifications; those that are gone are left out."""
+        statement = select(notifications).where(notifications.c.id.in_(rows))
         with self._database.read() as connection:
-            return connection.execute(
-                select(notifications).where(notifications.c.id == row)
-            ).one_or_none()
+            return list(connection.execute(statement))
 
-    def is_cancelled(self, row: int) -> bool:
-        """Return whether a notification was cancelled or is gone."""
-        statement = select(notifications.c.cancelled_at).where(notifications.c.id == row)
+    def not_cancelled(self, rows: Collection[int]) -> set[int]:
+        """Return which of these notifications are there and were not cancelled."""
+        statement = select(notifications.c.id).where(
+            notifications.c.id.in_(rows), notifications.c.cancelled_at.is_(None)
+        )
         with self._database.read() as connection:
-            found = connection.execute(statement).one_or_none()
-        return found is None or found.cancelled_at is not None
+            return set(connection.scalars(statement))
 
     def app_rules(self, app_id: str) -> AppRules:
         """Return the rules of an app; those of an app that is not in the registry are empty."""

@@ -9,7 +9,7 @@ refused holds one place of that window and nothing else.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from random import Random
 from time import time
@@ -69,8 +69,8 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-LoadCampaign = Callable[[int, Callable[[App], Lane]], Campaign | None]
-"""Gives the campaign of a notification's row, or None when it is gone. Called in a thread."""
+LoadCampaigns = Callable[[Sequence[int], Callable[[App], Lane]], Mapping[int, Campaign | Exception]]
+"""Gives the campaigns of notifications' rows; those that are gone are left out. In a thread."""
 
 
 class Worker:
@@ -86,7 +86,7 @@ class Worker:
         queue: Queue,
         *,
         find_gateway: FindGateway,
-        load: LoadCampaign,
+        load: LoadCampaigns,
         hooks: Hooks | None = None,
         now: Callable[[], float] = time,
         rng: Random | None = None,
@@ -308,14 +308,16 @@ class Worker:
         by_notification: dict[int, list[Due]] = {}
         for one in due:
             by_notification.setdefault(one.notification, []).append(one)
+        campaigns = await self._campaigns_of(list(by_notification))
         for row, items in by_notification.items():
-            try:
-                campaign = await self._campaign(row)
-            except Exception as error:  # noqa: BLE001 - the others have no part in it
-                _log.exception("A stored notification cannot be read; its deliveries wait")
-                self._postpone(items, error)
-                continue
-            if campaign is not None:
+            campaign = campaigns.get(row)
+            if isinstance(campaign, Exception):
+                # The others have no part in it.
+                _log.error(
+                    "A stored notification cannot be read; its deliveries wait", exc_info=campaign
+                )
+                self._postpone(items, campaign)
+            elif campaign is not None:
                 self._count_out(campaign.lane, len(items))
                 self._spawn(self._send_items(campaign, items, self.releases.join(reading)))
 
@@ -428,14 +430,28 @@ class Worker:
             await self._next_written(_FLUSH_SECONDS)
 
     async def _campaign(self, row: int) -> Campaign | None:
-        known = self._campaigns.get(row)
-        if known is not None:
-            known.is_cancelled = await self.read(self.queue.is_cancelled, row)
-            return known
-        campaign = await self.read(self._load, row, self.lane_of)
-        if campaign is not None:
-            self._keep(campaign)
+        campaign = (await self._campaigns_of([row])).get(row)
+        if isinstance(campaign, Exception):
+            raise campaign
         return campaign
+
+    async def _campaigns_of(self, rows: Sequence[int]) -> dict[int, Campaign | Exception]:
+        """Return the campaigns of notifications; those that are gone are left out.
+
+        However many there are, the database is asked once for those that are known and once for
+        the others. One that cannot be read is the reason why.
+        """
+        known = {row: self._campaigns[row] for row in rows if row in self._campaigns}
+        if known:
+            live = await self.read(self.queue.not_cancelled, list(known))
+            for row, campaign in known.items():
+                campaign.is_cancelled = row not in live
+        rest = [row for row in rows if row not in known]
+        loaded = await self.read(self._load, rest, self.lane_of) if rest else {}
+        for each in loaded.values():
+            if isinstance(each, Campaign):
+                self._keep(each)
+        return {**known, **loaded}
 
     def _keep(self, campaign: Campaign) -> None:
         if len(self._campaigns) >= _CAMPAIGNS:
