@@ -2,38 +2,51 @@
 
 import copy
 from collections.abc import Iterable, Iterator
-from importlib import import_module
-from types import ModuleType
 from typing import Final
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from starlette.routing import BaseRoute, Mount, Route
 
 from handbell._version import __version__
 from handbell.errors import ServeError
 
-from . import problems
-from .access import guarded, needs_of
+from . import health, problems, reference
+from .access import guarded, needs_of, unrouted
+from .api import (
+    api_keys,
+    apps,
+    credentials,
+    notifications,
+    receipts,
+    sessions,
+    templates,
+    transfer,
+    users,
+    webhooks,
+    why,
+)
 from .context import Context
+from .links import prove, universal
+from .routes import ROUTES
 from .shield import Shield
 
 _MODULES: Final = (
     # First what is called thousands of times a second: routes are tried one after the other.
-    "api.notifications",
-    "health",
-    "reference",
-    "api.apps",
-    "api.credentials",
-    "api.webhooks",
-    "api.api_keys",
-    "api.users",
-    "api.transfer",
-    "api.sessions",
-    "api.receipts",
-    "api.why",
-    "api.templates",
-    "links.prove",
-    "links.universal",
+    notifications,
+    health,
+    reference,
+    apps,
+    credentials,
+    webhooks,
+    api_keys,
+    users,
+    transfer,
+    sessions,
+    receipts,
+    why,
+    templates,
+    prove,
+    universal,
 )
 """What offers a ``router``. The order matters where two paths fit one address."""
 
@@ -41,7 +54,7 @@ _MODULES: Final = (
 def create_application(context: Context) -> FastAPI:
     """Return the server as an ASGI application.
 
-    Raises ServeError when a route is missing from the table of needs.
+    Raises ServeError when a route is missing from the table of needs, and the other way round.
     """
     application = FastAPI(
         title="Handbell",
@@ -52,31 +65,32 @@ def create_application(context: Context) -> FastAPI:
     )
     application.state.context = context
     problems.add_handlers(application)
-    routes = [route for module in _modules() for route in _routes_of(module.router)]
+    routes: list[BaseRoute] = [route for module in _MODULES for route in module.router.routes]
     if context.has_console:
         routes += _console_routes(context)
+    _check_table(routes, has_console=context.has_console)
     application.router.routes.extend(_guarded(routes))
     application.add_middleware(Shield, context=context)
     return application
 
 
-def _modules() -> Iterator[ModuleType]:
-    for name in _MODULES:
-        full = f"{__package__}.{name}"
-        try:
-            yield import_module(full)
-        except ModuleNotFoundError as error:
-            if error.name != full:
-                raise
-
-
 def _console_routes(context: Context) -> list[BaseRoute]:
-    console = import_module(f"{__package__}.console")
-    return list(console.console_routes(context))
+    from .console import console_routes  # noqa: PLC0415 - not everybody shows it
+
+    return console_routes(context)
 
 
-def _routes_of(router: APIRouter) -> Iterable[BaseRoute]:
-    return router.routes
+def _check_table(routes: list[BaseRoute], *, has_console: bool) -> None:
+    missing = [
+        (method, path)
+        for method, path in unrouted(routes)
+        if has_console or ROUTES[method, path].kind not in ("operator", "sign-in")
+    ]
+    if missing:
+        raise ServeError(
+            f"The table of needs names {' '.join(missing[0])}, and there is no such route",
+            fix="Remove it from handbell/server/routes.py",
+        )
 
 
 def _guarded(routes: Iterable[BaseRoute]) -> Iterator[BaseRoute]:
