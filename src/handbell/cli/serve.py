@@ -117,6 +117,8 @@ async def _run(
         stack.push_async_callback(parts.close)
         await asyncio.to_thread(lambda: parts.database)
         twin = await stack.enter_async_context(_twin(parts)) if has_twin else None
+        # What is on its way ends before the twin does.
+        stack.push_async_callback(parts.close_gateways)
         context = make_context(
             parts,
             public_url=url_of(bound, parts.settings),
@@ -130,7 +132,7 @@ async def _run(
         await stack.enter_async_context(mailing(context))
         await stack.enter_async_context(serving(application, bound, settings=parts.settings))
         host, port = bound.getsockname()[:2]
-        typer.echo(f"Listening     {host}:{port}")
+        typer.echo(f"Listening     {f'[{host}]' if ':' in host else host}:{port}")
         await _announce(context, twin)
         await stop.wait()
         typer.echo("Stopping: what runs is finished first. Ctrl-C again stops at once.")
