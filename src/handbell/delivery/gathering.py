@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Generic, TypeVar
 
-MOST_AT_ONCE: Final = 400
+MOST_AT_ONCE: Final = 500
 """How many sends one commit takes along; the commit stays short, and so does everybody's wait."""
 
 Entry = TypeVar("Entry")
