@@ -174,3 +174,28 @@ def _send_until_killed(url: str, key: str, taken: list[str]) -> None:
                 return
             assert answer.status_code == 202, answer.text
             taken.append(answer.json()["id"])
+
+
+def test_a_stop_lets_what_runs_finish(handbell_home: Path, handbell_phone: VirtualPhone) -> None:
+    """A request that waits for its outcome while the server is told to stop still gets it."""
+    system = System(isolated_settings(handbell_home))
+    _, key = system.api_keys.add("test", ["send"])
+    # The answer of the push service takes a second.
+    handbell_phone.twin.add_fault("slow", seconds=1.0)
+    answers: list[httpx.Response] = []
+    with serve(handbell_home, "--no-console") as server:
+        headers = {"Authorization": f"Bearer {key}", "Prefer": "wait=10"}
+        body = {"notification": {"title": "Hello"}, "recipients": MAIL}
+        url = f"{server.url}/v1/apps/{APP}/notifications"
+        sender = threading.Thread(
+            target=lambda: answers.append(
+                httpx.post(url, json=body, headers=headers, timeout=20, trust_env=False)
+            )
+        )
+        sender.start()
+        _until(lambda: bool(system.reports.newest()))
+        assert server.end()[0] == 0
+        sender.join(20)
+    assert [(one.status_code, one.json()["success"]) for one in answers] == [(200, True)]
+    assert len(handbell_phone.cards) == 1
+    system.database.close()
