@@ -41,8 +41,8 @@ class LanguagePreview:
     """What somebody who speaks a language would be sent; None is the notification's own text.
 
     ``notification`` holds its fields as they are sent, ``size`` and ``limit`` are in bytes, and
-    ``cuts`` says what had to be cut. ``problem`` is empty, or why it cannot be sent so; then there is no
-    payload, and ``size`` is 0 unless size is what is wrong.
+    ``cuts`` says what had to be cut. ``problem`` is empty, or why it cannot be sent so; then there
+    is no payload, and ``size`` is 0 unless size is what is wrong.
     """
 
     language: str | None
