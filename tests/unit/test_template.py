@@ -1,15 +1,20 @@
 import json
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handbell.creation.rendering import MAX_OUTPUT, MAX_TEXT, Refusal, compiled
+from handbell.creation.filters import FILTERS
+from handbell.creation.rendering import MAX_OUTPUT, MAX_TEXT, TESTS, Refusal, compiled
 from handbell.creation.template import MAX_VARIABLES_BYTES, Template, read_use
 from handbell.errors import NotificationError, TemplateError
+
+REFERENCE = Path(__file__).parents[2] / "docs" / "notification.md"
 
 WELCOME = {
     "name": "welcome",
@@ -389,6 +394,17 @@ def test_uses_that_are_refused(value: Any) -> None:
     """A template is named by a text, its variables are a mapping."""
     with pytest.raises(TemplateError):
         read_use(value)
+
+
+def test_the_reference_names_every_filter_and_test() -> None:
+    """docs/notification.md speaks of each filter and each test, and its template can be read."""
+    page = REFERENCE.read_text(encoding="utf-8")
+    section = page[page.index("## Templates") :]
+    assert all(f"`{name}" in section for name in (*FILTERS, *TESTS))
+    toml = tomllib.loads(section.split("```toml\n")[1].split("```")[0])
+    template = Template.read(toml, name="order-shipped")
+    made = template.render({"number": 4711, "parcels": 2, "day": "2027-03-01"})
+    assert made.body == "2 parcels arrive on 01.03."
 
 
 def test_without_the_extra_a_template_says_what_to_install() -> None:

@@ -61,7 +61,8 @@ _NOUNS: Final[Mapping[type[nodes.Node], str]] = {
     nodes.Slice: "a slice",
     nodes.Dict: "a mapping",
 }
-_TESTS: Final = ("defined", "undefined", "none", "number", "string", "odd", "even")
+TESTS: Final = ("defined", "undefined", "none", "number", "string", "odd", "even")
+"""What an expression may ask of a value."""
 _RESERVED: Final = frozenset({"self", "true", "false", "none", "True", "False", "None"})
 # What turns the direction of everything behind it: a name must not rearrange a text.
 _DIRECTIONS: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -163,8 +164,8 @@ def _check(tree: nodes.Template) -> None:
             raise Refusal(f"it asks for {node.attr[:80]!r}, which no value has")
         if isinstance(node, nodes.Filter) and node.name not in FILTERS:
             raise Refusal(f"there is no filter {node.name[:80]!r}; known: {', '.join(FILTERS)}")
-        if isinstance(node, nodes.Test) and node.name not in _TESTS:
-            raise Refusal(f"there is no test {node.name[:80]!r}; known: {', '.join(_TESTS)}")
+        if isinstance(node, nodes.Test) and node.name not in TESTS:
+            raise Refusal(f"there is no test {node.name[:80]!r}; known: {', '.join(TESTS)}")
 
 
 def _is_one_expression(tree: nodes.Template) -> bool:
@@ -215,7 +216,7 @@ def _environment(finalize: Callable[[Any], str]) -> _Sandbox:
     known = sandbox.tests
     sandbox.globals.clear()
     sandbox.filters = dict(FILTERS)
-    sandbox.tests = {name: known[name] for name in _TESTS}
+    sandbox.tests = {name: known[name] for name in TESTS}
     return sandbox
 
 
