@@ -7,6 +7,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Callable, Coroutine
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +30,8 @@ from .job import Job, Result, Stopwatch, answer
 
 COLD_SAMPLES: Final = 100
 WARM_SAMPLES: Final = 1000
+PAGE: Final = 500
+FEEDERS: Final = 4
 
 
 async def run_engine(system: System, app: App, notification: Notification) -> tuple[int, int]:
@@ -89,11 +92,18 @@ async def _send(sender: ApnsGateway, job: Job, tokens: list[str]) -> int:
         nonlocal accepted
         accepted += type(outcome) is Accepted
 
-    pushes = [
-        Push(number, token, "production", apns_id(name, number), message)
-        for number, token in enumerate(tokens)
-    ]
-    await sender.send(pushes, report)
+    numbered = enumerate(tokens)
+
+    async def feed() -> None:
+        # In pages, as the engine does: the first ones go out while the next are made.
+        while page := list(islice(numbered, PAGE)):
+            pushes = [
+                Push(number, token, "production", apns_id(name, number), message)
+                for number, token in page
+            ]
+            await sender.send(pushes, report)
+
+    await asyncio.gather(*(feed() for _ in range(FEEDERS)))
     return accepted
 
 

@@ -173,7 +173,7 @@ class Settings(BaseSettings):
         description="Seconds to wait for the answer to one push.",
     )
     connections: int = Field(
-        default=1,
+        default=2,
         ge=1,
         le=64,
         description="Connections per pool; a pool serves one team, key and environment.",

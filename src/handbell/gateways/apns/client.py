@@ -37,6 +37,7 @@ from handbell.gateways.http2 import Answer, End, Endpoint, Limits, NotSent, Pool
 from .protocol import (
     APNS_COLLAPSE_ID,
     APNS_ID,
+    APNS_PRIORITY,
     APNS_UNIQUE_ID,
     AUTHORIZATION,
     DEVICE_PATH,
@@ -57,6 +58,7 @@ _MAX_RETRY_AFTER: Final = 24 * 3600.0
 _RENEWAL_PAUSE_SECONDS: Final = 5.0  # Apple takes quick opening and closing for an attack
 _SKEW_SAMPLE: Final = 1000
 _SKEW_TOLERANCE: Final = 60.0
+_DEFAULT_PRIORITY: Final = (APNS_PRIORITY, "10")  # what APNs takes where the header is missing
 _IMPOSSIBLE_TOKEN: Final = "00" * 32
 _LATER: Final = frozenset(
     {
@@ -295,7 +297,7 @@ class _Side:
 
 
 def _shared_headers(message: Message, token: str | None) -> list[bytes]:
-    headers = [_line(name, value) for name, value in message.headers]
+    headers = [_line(*pair) for pair in message.headers if pair != _DEFAULT_PRIORITY]
     if token is not None:
         headers.append(_line(AUTHORIZATION, f"bearer {token}"))
     return headers
@@ -323,7 +325,7 @@ class ApnsGateway:
         *,
         credential: AuthKey | Certificate,
         endpoints: Mapping[str, Endpoint],
-        connections: int = 1,
+        connections: int = 2,
         in_flight: int = 300,
         connect_timeout: float = 10.0,
         request_timeout: float = 30.0,
