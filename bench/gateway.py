@@ -1,7 +1,7 @@
 """How the gateway's speed depends on its window: ``python -m bench.gateway``.
 
-Each line is the median of three processes of their own, over one connection to one nginx worker.
-h2load, which is written in C, shows what the sink can take.
+Each line is the median of three processes of their own, over two connections to one nginx
+worker. h2load, which is written in C, shows what the sink can take.
 """
 
 import re

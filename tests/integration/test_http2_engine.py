@@ -4,6 +4,7 @@ import asyncio
 import socket
 import ssl
 import struct
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ from typing import Any, ClassVar, cast
 import h2.config
 import h2.connection
 import h2.events
+import pycurl
 import pytest
 import uvloop
 from h2.settings import SettingCodes, Settings
@@ -32,6 +34,7 @@ from handbell.gateways.http2 import (
     Request,
     trusted_certificates,
 )
+from handbell.gateways.http2_driver import Driver
 from handbell.twin.certificates import Authority
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
@@ -252,6 +255,20 @@ def test_several_connections_share_the_work(authority: Authority) -> None:
     assert server.connections == 3
 
 
+def test_a_second_connection_waits_until_the_first_is_stretched(authority: Authority) -> None:
+    """A send that one connection can carry opens no other, however many are allowed."""
+    server = counting(1000)
+
+    async def story() -> None:
+        limits = Limits(connections=4, in_flight=300, request_timeout=5)
+        async with serve(authority, server) as url:
+            ends = await send(Endpoint(url, authority.ca_file), paths(200), limits)
+        assert all(isinstance(end, Answer) for end in ends)
+
+    run(story)
+    assert server.connections == 1
+
+
 def test_a_renewed_pool_uses_a_new_connection(authority: Authority) -> None:
     """What is submitted after renew() goes over a connection of its own; all is answered."""
     server = counting()
@@ -373,6 +390,53 @@ def test_a_server_of_another_name_is_refused(authority: Authority) -> None:
 
     run(story)
     assert not server.asked
+
+
+def libcurl_threads() -> int:
+    """Return how many threads work for connections."""
+    return sum(thread.name == "handbell-http2" for thread in threading.enumerate())
+
+
+def test_threads_end_with_their_connections(authority: Authority) -> None:
+    """Each connection has a thread; when the pool is closed, none is left."""
+    before = libcurl_threads()
+
+    async def story() -> None:
+        limits = Limits(connections=3, in_flight=10, request_timeout=5)
+        async with (
+            serve(authority, counting(10)) as url,
+            opened(Endpoint(url, authority.ca_file), limits) as ask,
+        ):
+            await ask(paths(600))
+            assert libcurl_threads() == before + ask.pool.connected == before + 3
+
+    run(story)
+    assert libcurl_threads() == before
+
+
+def test_a_thread_ends_with_its_event_loop() -> None:
+    """Where an event loop is closed without a word, the threads that served it go away."""
+    loop = asyncio.new_event_loop()
+    driver = Driver(streams=100, loop=loop, tell=lambda: None)
+    loop.close()
+    driver.join()
+    assert not driver.is_alive
+
+
+def test_what_stops_a_thread_is_told() -> None:
+    """A fault in a thread is not swallowed: the event loop hears of it and the thread ends."""
+    told = asyncio.Event()
+
+    async def story() -> Exception | None:
+        driver = Driver(streams=100, loop=asyncio.get_running_loop(), tell=told.set)
+        easy = pycurl.Curl()
+        driver.hand_over([easy, easy])
+        async with asyncio.timeout(5):
+            await told.wait()
+        driver.join()
+        return driver.error
+
+    assert isinstance(run(story), pycurl.error)
 
 
 class Old(asyncio.Protocol):
