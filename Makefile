@@ -27,7 +27,7 @@ check: setup ## format, lint and types
 	$(BIN)/mypy
 
 test: setup browser ## every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 demo: setup ## send a notification to a virtual phone and see it arrive
 	$(BIN)/handbell demo

@@ -18,8 +18,8 @@ from handbell.creation.recipients import Recipients
 from handbell.delivery.gathering import Gathering
 from handbell.delivery.intake import Entry
 
-ANNA = "test@4d.com"
-LINE = {"notification": {"title": "Hello"}, "recipients": ANNA}
+MAIL = "test@4d.com"
+LINE = {"notification": {"title": "Hello"}, "recipients": MAIL}
 NDJSON = {"Content-Type": "application/x-ndjson"}
 SHORT = 4096
 
@@ -29,7 +29,7 @@ def server(stage: Stage) -> Iterator[Server]:
     """Give a server that takes short lines only, over a stage with one phone."""
     short = stage.system.settings.model_copy(update={"max_body_bytes": SHORT})
     stage.system.settings = short
-    stage.add_phone(ANNA)
+    stage.add_phone(MAIL)
     with start_server(stage.system, has_console=False) as running:
         yield running
 
@@ -114,7 +114,7 @@ def test_each_line_has_its_answer_and_a_bad_one_is_no_matter_to_the_others(
         LINE,
         b"{",
         b"",
-        {"notification": {}, "recipients": ANNA},
+        {"notification": {}, "recipients": MAIL},
         b'"' + b"x" * (SHORT + 10) + b'"',
         [LINE],
         {**LINE, "recipients": "nobody@example.com"},
@@ -204,7 +204,7 @@ def test_many_lines_are_stored_each_once(server: Server, stage: Stage) -> None:
     named = {one["id"] for one in answers[:-1]}
     assert len(named) == 1000
     assert _stored(stage) == named
-    (session,) = stage.system.registry.sessions_of(stage.app, ANNA)
+    (session,) = stage.system.registry.sessions_of(stage.app, MAIL)
     _until(lambda: len(stage.twin.accepted_of(session.token)) == 1000)
     assert set(stage.twin.accepted_of(session.token).values()) == {1}
 
@@ -230,7 +230,7 @@ def test_one_key_from_many_at_once_is_one_send(server: Server, stage: Stage) -> 
 
         def call(number: int) -> tuple[int, str]:
             title = "Other" if number % 8 == 7 else "Hello"
-            body = {"notification": {"title": title}, "recipients": ANNA}
+            body = {"notification": {"title": title}, "recipients": MAIL}
             answer = client.post(address, json=body, headers={"Idempotency-Key": "k"})
             return answer.status_code, answer.json().get("id", "")
 
@@ -255,7 +255,7 @@ def test_calls_at_the_same_time_share_a_commit(server: Server, stage: Stage) -> 
     async def run() -> list[str]:
         gathering = Gathering(counted)
         content = Notification.read({"title": "Hello"})
-        entry = Entry(app=stage.app, notification=content, recipients=Recipients.read(ANNA))
+        entry = Entry(app=stage.app, notification=content, recipients=Recipients.read(MAIL))
         outcomes = await asyncio.gather(*(gathering.bring([entry]) for _ in range(40)))
         return [one.id for (one,) in outcomes]
 

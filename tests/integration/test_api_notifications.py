@@ -21,7 +21,7 @@ from handbell.server.api.notification_models import (
 __all__ = ["server"]
 
 HELLO = {"title": "Hello", "body": "How are you?"}
-ANNA, NOBODY = "test@4d.com", "nobody@example.com"
+FIRST, NOBODY = "test@4d.com", "nobody@example.com"
 WAIT = {"Prefer": "wait=10"}
 
 
@@ -48,7 +48,7 @@ def sender(server: Server, stage: Stage) -> Iterator[Sender]:
         yield Sender(client, stage.app.id)
 
 
-def _send(sender: Sender, to: Any = ANNA, **more: Any) -> dict[str, Any]:
+def _send(sender: Sender, to: Any = FIRST, **more: Any) -> dict[str, Any]:
     """Send, wait for the outcome and return it."""
     body = {"notification": HELLO, "recipients": to, **more}
     answer = sender.post("", json=body, headers=WAIT)
@@ -76,8 +76,8 @@ def _code(answer: httpx.Response, status: int) -> str:
 
 def test_a_send_is_accepted_at_once_and_then_shown(sender: Sender, stage: Stage) -> None:
     """202 names the notification and where it is read; its funnel tells how it went on."""
-    phone = stage.add_phone(ANNA)
-    answer = sender.post("", json={"notification": HELLO, "recipients": [ANNA, NOBODY]})
+    phone = stage.add_phone(FIRST)
+    answer = sender.post("", json={"notification": HELLO, "recipients": [FIRST, NOBODY]})
     assert answer.status_code == 202
     accepted = answer.json()
     assert [warning.split()[0] for warning in accepted["warnings"]] == [NOBODY]
@@ -86,18 +86,18 @@ def test_a_send_is_accepted_at_once_and_then_shown(sender: Sender, stage: Stage)
     funnel = told.json()
     NotificationAnswer.model_validate(funnel)
     assert (funnel["id"], funnel["accepted"], funnel["title"]) == (accepted["id"], 1, "Hello")
-    assert funnel["named"] == {"mails": [ANNA, NOBODY]}
+    assert funnel["named"] == {"mails": [FIRST, NOBODY]}
     assert funnel["created_at"].endswith("Z")
 
 
 def test_who_prefers_to_wait_gets_the_outcome(sender: Sender, stage: Stage) -> None:
     """Each kind of recipient has its delivery, with the state in which it ended."""
-    stage.add_phone(ANNA)
+    stage.add_phone(FIRST)
     other = stage.twin.add_phone(mail=None, app=stage.app.id)
-    outcome = _send(sender, {"mails": ANNA, "device_tokens": [other.token]})
+    outcome = _send(sender, {"mails": FIRST, "device_tokens": [other.token]})
     assert (outcome["success"], outcome["reached"], outcome["total"]) == (True, 2, 2)
     assert [one["state"] for one in outcome["deliveries"]] == ["sent", "sent"]
-    assert [one["mail"] for one in outcome["deliveries"]] == [ANNA, None]
+    assert [one["mail"] for one in outcome["deliveries"]] == [FIRST, None]
     failed = _send(sender, "00" * 32)
     assert (failed["success"], failed["reached"]) == (False, 0)
 
@@ -111,8 +111,8 @@ def test_everybody_is_a_recipient(sender: Sender, stage: Stage) -> None:
 
 def test_a_wait_that_is_too_short_is_answered_with_202(sender: Sender, stage: Stage) -> None:
     """What is not over in time is accepted all the same, and so is what shall not wait."""
-    phone = stage.add_phone(ANNA)
-    body = {"notification": HELLO, "recipients": ANNA}
+    phone = stage.add_phone(FIRST)
+    body = {"notification": HELLO, "recipients": FIRST}
     stage.twin.add_fault("slow", seconds=1.5)
     for preference in ("wait=1", "respond-async, wait=0", "wait=x"):
         answer = sender.post("", json=body, headers={"Prefer": preference})
@@ -123,11 +123,11 @@ def test_a_wait_that_is_too_short_is_answered_with_202(sender: Sender, stage: St
 
 def test_a_key_repeats_the_answer_and_refuses_other_content(sender: Sender, stage: Stage) -> None:
     """By header or by member, the same key is the same send."""
-    stage.add_phone(ANNA)
-    body = {"notification": HELLO, "recipients": ANNA}
+    stage.add_phone(FIRST)
+    body = {"notification": HELLO, "recipients": FIRST}
     first = sender.post("", json=body, headers={"Idempotency-Key": "a"}).json()["id"]
     assert sender.post("", json={**body, "idempotency_key": "a"}).json()["id"] == first
-    other = {"notification": {"title": "Other"}, "recipients": ANNA}
+    other = {"notification": {"title": "Other"}, "recipients": FIRST}
     refused = sender.post("", json=other, headers={"Idempotency-Key": "a"})
     assert _code(refused, 409) == "idempotency-conflict"
     both = sender.post("", json={**body, "idempotency_key": "b"}, headers={"Idempotency-Key": "a"})
@@ -141,19 +141,23 @@ def test_a_key_repeats_the_answer_and_refuses_other_content(sender: Sender, stag
         ([1], 200, ""),
         ("text", 422, "request-invalid"),
         ({"notification": HELLO}, 422, "request-invalid"),
-        ({"recipients": ANNA}, 422, "request-invalid"),
+        ({"recipients": FIRST}, 422, "request-invalid"),
         ({"notification": HELLO, "recipients": []}, 422, "recipients-invalid"),
         ({"notification": HELLO, "recipients": "somebody"}, 422, "recipients-invalid"),
-        ({"notification": {}, "recipients": ANNA}, 422, "notification-invalid"),
-        ({"notification": {"titel": "x"}, "recipients": ANNA}, 422, "notification-invalid"),
-        ({"notification": {"title": "x" * 5000}, "recipients": ANNA}, 413, "payload-too-large"),
-        ({"notification": HELLO, "recipients": ANNA, "to": 1}, 422, "request-invalid"),
-        ({"notification": HELLO, "recipients": ANNA, "urgency": []}, 422, "request-invalid"),
-        ({"notification": HELLO, "recipients": ANNA, "urgency": "x"}, 422, "notification-invalid"),
-        ({"notification": HELLO, "recipients": ANNA, "send_at": "x"}, 422, "notification-invalid"),
-        ({"notification": HELLO, "recipients": ANNA, "send_at": {}}, 422, "notification-invalid"),
-        ({"notification": HELLO, "recipients": ANNA, "idempotency_key": 1}, 422, "request-invalid"),
-        ({"notification": HELLO, "recipients": ANNA, "is_development": 1}, 422, "request-invalid"),
+        ({"notification": {}, "recipients": FIRST}, 422, "notification-invalid"),
+        ({"notification": {"titel": "x"}, "recipients": FIRST}, 422, "notification-invalid"),
+        ({"notification": {"title": "x" * 5000}, "recipients": FIRST}, 413, "payload-too-large"),
+        ({"notification": HELLO, "recipients": FIRST, "to": 1}, 422, "request-invalid"),
+        ({"notification": HELLO, "recipients": FIRST, "urgency": []}, 422, "request-invalid"),
+        ({"notification": HELLO, "recipients": FIRST, "urgency": "x"}, 422, "notification-invalid"),
+        ({"notification": HELLO, "recipients": FIRST, "send_at": "x"}, 422, "notification-invalid"),
+        ({"notification": HELLO, "recipients": FIRST, "send_at": {}}, 422, "notification-invalid"),
+        (
+            {"notification": HELLO, "recipients": FIRST, "idempotency_key": 1},
+            422,
+            "request-invalid",
+        ),
+        ({"notification": HELLO, "recipients": FIRST, "is_development": 1}, 422, "request-invalid"),
     ],
 )
 def test_what_cannot_be_sent_is_a_problem(
@@ -187,9 +191,9 @@ def test_what_cannot_be_read_is_a_problem(
 
 def test_a_list_has_an_answer_for_each_in_its_order(sender: Sender, stage: Stage) -> None:
     """One that is refused is no matter to the others, and a header's key is each one's own."""
-    stage.add_phone(ANNA)
-    good = {"notification": HELLO, "recipients": ANNA}
-    sends = [good, {"notification": {}, "recipients": ANNA}, good]
+    stage.add_phone(FIRST)
+    good = {"notification": HELLO, "recipients": FIRST}
+    sends = [good, {"notification": {}, "recipients": FIRST}, good]
     answer = sender.post("", json=sends, headers={"Idempotency-Key": "list"})
     assert answer.status_code == 200
     first, second, third = answer.json()
@@ -201,7 +205,7 @@ def test_a_list_has_an_answer_for_each_in_its_order(sender: Sender, stage: Stage
 
 def test_cancel_says_what_it_caught(sender: Sender, server: Server, stage: Stage) -> None:
     """What waits for its time is taken back, and the audit trail says by whom."""
-    stage.add_phone(ANNA)
+    stage.add_phone(FIRST)
     outcome = _send(sender, send_at="2999-01-01T00:00Z")
     assert outcome["deliveries"][0]["state"] == "held"
     address = f"/{outcome['id']}"
@@ -217,7 +221,7 @@ def test_cancel_says_what_it_caught(sender: Sender, server: Server, stage: Stage
 
 def test_replace_shows_new_content_in_its_place(sender: Sender, stage: Stage) -> None:
     """Those who got the first get the new one under its collapse id, and the phone shows one."""
-    phone = stage.add_phone(ANNA)
+    phone = stage.add_phone(FIRST)
     first = _send(sender, notification={"title": "At five", "collapse_id": "meeting"})
     content = {"notification": {"title": "At six"}}
     answer = sender.post(f"/{first['id']}/replace", json=content, headers=WAIT)
@@ -234,8 +238,8 @@ def test_replace_shows_new_content_in_its_place(sender: Sender, stage: Stage) ->
 
 def test_preview_shows_the_exact_bytes(sender: Sender, stage: Stage) -> None:
     """The request for each target with its payload and size, and a warning for whoever has none."""
-    phone = stage.add_phone(ANNA)
-    body = {"notification": HELLO, "recipients": [ANNA, NOBODY]}
+    phone = stage.add_phone(FIRST)
+    body = {"notification": HELLO, "recipients": [FIRST, NOBODY]}
     warning, request = sender.post("/preview", json=body).json()
     assert NOBODY in warning["warning"]
     assert request["url"].endswith(phone.token)
@@ -246,7 +250,7 @@ def test_preview_shows_the_exact_bytes(sender: Sender, stage: Stage) -> None:
 
 def test_lists_are_filtered_and_paged(sender: Sender, stage: Stage) -> None:
     """Pages meet without a gap or a repeat, also while new notifications come in."""
-    stage.add_phone(ANNA)
+    stage.add_phone(FIRST)
     sent = [
         _send(sender, notification={"title": f"Number {number}"}, urgency=urgency)["id"]
         for number, urgency in enumerate(["normal", "urgent", "normal", "bulk", "normal"])
@@ -301,7 +305,7 @@ def test_what_another_app_sent_is_not_there(
     sender: Sender, server: Server, stage: Stage, tail: str
 ) -> None:
     """A notification's id opens nothing to the key of another app."""
-    stage.add_phone(ANNA)
+    stage.add_phone(FIRST)
     sent = _send(sender)["id"]
     second = stage.system.apps.add("TEAM654321", "com.sample.second")
     with server.client(server.key("send", app=second)) as stranger:
@@ -313,11 +317,11 @@ def test_what_another_app_sent_is_not_there(
 
 def test_why_tells_the_story(server: Server, sender: Sender, stage: Stage) -> None:
     """The sentences and the facts behind them, for somebody known and for nobody."""
-    stage.add_phone(ANNA)
+    stage.add_phone(FIRST)
     _send(sender)
     address = f"/v1/apps/{stage.app.id}/users"
     with server.client(server.key("send")) as client:
-        told = client.get(f"{address}/{ANNA}/why").json()
+        told = client.get(f"{address}/{FIRST}/why").json()
         nobody = client.get(f"{address}/{NOBODY}/why").json()
     StoryAnswer.model_validate(told)
     assert told["is_sent"]

@@ -40,7 +40,7 @@ from handbell.server.problems import members_of
 
 __all__ = ["server"]
 
-ANNA, BEN, NOBODY = "test@4d.com", "user1@example.com", "nobody@example.com"
+FIRST, SECOND, NOBODY = "test@4d.com", "user1@example.com", "nobody@example.com"
 HELLO = {"title": "Hello", "body": "How are you?"}
 
 Front = Callable[..., Any]
@@ -74,12 +74,12 @@ def _facts(delivery: Delivery) -> dict[str, Any]:
 
 def test_the_same_scenario_passes_here_and_there(front: Front, stage: Stage) -> None:
     """Send, open, cancel, replace, repeat: the same answers, values and errors."""
-    phone = stage.add_phone(ANNA)
-    stage.add_phone(BEN)
+    phone = stage.add_phone(FIRST)
+    stage.add_phone(SECOND)
     push = front(PushNotification)
     assert (push.auth.team_id, push.auth.bundle_id) == ("TEAM123456", "com.sample.myapp")
 
-    push.recipients = [ANNA, NOBODY]
+    push.recipients = [FIRST, NOBODY]
     response = push.send({**HELLO, "collapse_id": "c"}, idempotency_key="once")
     assert (response.success, response.reached, response.total) == (True, 1, 1)
     assert response.errors == ()
@@ -96,13 +96,13 @@ def test_the_same_scenario_passes_here_and_there(front: Front, stage: Stage) -> 
 
     replaced = push.replace(response.notification_id, {"title": "Now"})
     assert (replaced.success, replaced.reached) == (True, 1)
-    opened = push.open(("Employee", 42), HELLO, BEN)
+    opened = push.open(("Employee", 42), HELLO, SECOND)
     (told,) = opened.deliveries
     content = stage.system.reports.funnel(opened.notification_id).content
     assert content["user_info"]["entity"] == {"primaryKey": 42}
-    assert told.mail == BEN
+    assert told.mail == SECOND
 
-    later = push.send(HELLO, ANNA, send_at="2999-01-01T00:00Z", urgency="urgent")
+    later = push.send(HELLO, FIRST, send_at="2999-01-01T00:00Z", urgency="urgent")
     assert [one.state for one in later.deliveries] == ["held"]
     assert push.cancel(later.notification_id) == 1
     assert push.send_all(HELLO).reached == 2
@@ -117,24 +117,24 @@ def test_the_same_errors_are_raised_here_and_there(front: Front) -> None:
     """Of the same class, with words and fix, whoever found the fault."""
     push = front(PushNotification)
     with pytest.raises(NotificationError, match="titel"):
-        push.send({"titel": "x"}, ANNA)
+        push.send({"titel": "x"}, FIRST)
     with pytest.raises(RecipientsError):
         push.send(HELLO)
     with pytest.raises(RecipientsError):
         push.send(HELLO, "somebody")
     with pytest.raises(PayloadTooLargeError) as caught:
-        push.send({"title": "x" * 5000}, ANNA)
+        push.send({"title": "x" * 5000}, FIRST)
     assert caught.value.size > caught.value.limit == 4096
     assert caught.value.fix
     with pytest.raises(RegistryError):
         push.cancel("0" * 15)
     with pytest.raises(NotificationError, match="urgency"):
-        push.send(HELLO, ANNA, urgency="soon")
+        push.send(HELLO, FIRST, urgency="soon")
 
 
 def test_templates_are_sent_here_and_there(front: Front, stage: Stage) -> None:
     """By name, with variables, each with their own, and with a target to open."""
-    for mail in (ANNA, BEN):
+    for mail in (FIRST, SECOND):
         stage.add_phone(mail)
     template = Template.read({"name": "welcome", "notification": {"title": "Hello {{ name }}"}})
     stage.system.templates.put(stage.app, template)
@@ -145,50 +145,52 @@ def test_templates_are_sent_here_and_there(front: Front, stage: Stage) -> None:
         return str(funnel.content["title"])
 
     ada = {"template": "welcome", "variables": {"name": "Ada"}}
-    assert title(push.send(ada, ANNA)) == "Hello Ada"
-    opened = push.open("Employee", {**ada, "user_info": {"a": 1}}, ANNA)
+    assert title(push.send(ada, FIRST)) == "Hello Ada"
+    opened = push.open("Employee", {**ada, "user_info": {"a": 1}}, FIRST)
     info = stage.system.reports.funnel(opened.notification_id).content["user_info"]
     assert info == {"a": 1, "dataClass": "Employee"}
-    each = push.send_each("welcome", {ANNA: {"name": "A"}, BEN: {"name": "B"}, NOBODY: {"x": 1}})
-    assert [title(each[mail]) for mail in (ANNA, BEN)] == ["Hello A", "Hello B"]
+    each = push.send_each(
+        "welcome", {FIRST: {"name": "A"}, SECOND: {"name": "B"}, NOBODY: {"x": 1}}
+    )
+    assert [title(each[mail]) for mail in (FIRST, SECOND)] == ["Hello A", "Hello B"]
     assert [each[mail].success for mail in each] == [True, True, False]
     assert each[NOBODY].errors
     with pytest.raises(HandbellError) as caught:
-        push.send({"template": "unknown", "variables": {}}, ANNA)
+        push.send({"template": "unknown", "variables": {}}, FIRST)
     assert caught.value.code == "template-unknown"
 
 
 def test_the_sessions_are_the_same_here_and_there(front: Front, stage: Stage) -> None:
     """Tokens, mails, sessions and the story of one person."""
-    phone = stage.add_phone(ANNA)
-    front(PushNotification).send(HELLO, ANNA)
-    stage.register(ANNA, "ab" * 32, "development")
-    stage.register(BEN, "cd" * 32)
-    stage.system.registry.close(stage.session(BEN), "gone")
+    phone = stage.add_phone(FIRST)
+    front(PushNotification).send(HELLO, FIRST)
+    stage.register(FIRST, "ab" * 32, "development")
+    stage.register(SECOND, "cd" * 32)
+    stage.system.registry.close(stage.session(SECOND), "gone")
     sessions = front(Sessions)
     assert sessions.all_device_tokens() == sorted([phone.token, "ab" * 32])
-    assert sessions.all_mail_addresses() == [ANNA, BEN]
-    stored = stage.system.registry.sessions_of(stage.app, ANNA)
-    found = sessions.sessions_of(ANNA)
+    assert sessions.all_mail_addresses() == [FIRST, SECOND]
+    stored = stage.system.registry.sessions_of(stage.app, FIRST)
+    found = sessions.sessions_of(FIRST)
     assert [(one.id, one.token, one.registered_at) for one in found] == [
         (one.id, one.token, one.registered_at) for one in stored
     ]
-    story = sessions.why(ANNA)
-    assert story == stage.system.why(stage.app, ANNA)
+    story = sessions.why(FIRST)
+    assert story == stage.system.why(stage.app, FIRST)
     assert str(story).startswith(story.answer)
     assert not sessions.why(NOBODY).is_sent
 
 
 def test_callers_that_are_asynchronous_have_the_same(server: Server, stage: Stage) -> None:
     """Many at once over shared connections; the connections close with the block."""
-    stage.add_phone(ANNA)
+    stage.add_phone(FIRST)
 
     async def run() -> list[Any]:
         key = server.key("send")
         async with AsyncPushNotification(stage.app.id, url=server.url, api_key=key) as push:
             with pytest.raises(SettingsError, match="webhook"):
                 await push.add_hook(print)
-            return await asyncio.gather(*(push.send(HELLO, ANNA) for _ in range(10)))
+            return await asyncio.gather(*(push.send(HELLO, FIRST) for _ in range(10)))
 
     responses = asyncio.run(run())
     assert all(response.success for response in responses)
@@ -280,7 +282,7 @@ def test_a_lost_answer_is_asked_for_again_and_nobody_is_notified_twice(
     server: Server, stage: Stage
 ) -> None:
     """The request had arrived: the repeat under the client's key gets the first one's outcome."""
-    phone = stage.add_phone(ANNA)
+    phone = stage.add_phone(FIRST)
     flaky = Flaky(server)
 
     async def run() -> Any:
@@ -288,7 +290,7 @@ def test_a_lost_answer_is_asked_for_again_and_nobody_is_notified_twice(
         await remote.find()
         flaky.losses = 1
         try:
-            return await remote.send({"notification": HELLO, "recipients": ANNA})
+            return await remote.send({"notification": HELLO, "recipients": FIRST})
         finally:
             await remote.close()
 
@@ -331,10 +333,10 @@ def test_every_error_comes_back_as_its_own_class() -> None:
 
 def test_a_story_survives_its_way(stage: Stage) -> None:
     """All facts of a story are the same after the way over HTTP."""
-    stage.add_phone(ANNA)
-    stage.register(BEN, "cd" * 32)
-    asyncio.run(stage.send([ANNA, BEN]))
-    for mail in (ANNA, BEN, NOBODY):
+    stage.add_phone(FIRST)
+    stage.register(SECOND, "cd" * 32)
+    asyncio.run(stage.send([FIRST, SECOND]))
+    for mail in (FIRST, SECOND, NOBODY):
         story = stage.system.why(stage.app, mail)
         assert read_story(plain(story)) == story
 

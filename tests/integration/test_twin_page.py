@@ -65,10 +65,10 @@ def show(twin: RunningTwin, phone: Phone, text: str, collapse_id: str) -> Card:
 def test_a_phone_is_made_changed_and_removed(twin: RunningTwin) -> None:
     """The life of a phone by the API; removed, it is gone."""
     status, made = ask(
-        twin, "POST", "/api/phones", {"name": "Anna's phone", "mail": "anna@example.com"}
+        twin, "POST", "/api/phones", {"name": "My phone", "mail": "user1@example.com"}
     )
     assert status == 201
-    assert (made["name"], made["app"], made["app_name"]) == ("Anna's phone", APP, "My App")
+    assert (made["name"], made["app"], made["app_name"]) == ("My phone", APP, "My App")
     assert (made["side"], made["is_on"], made["waiting"]) == ("production", True, 0)
     assert len(made["token"]) == 64
     path = f"/api/phones/{made['id']}"
@@ -298,16 +298,16 @@ def test_hooks_hear_and_may_fail(tmp_path: Path, caplog: pytest.LogCaptureFixtur
         on_phone_removed=fail,
     )
     with start_twin(tmp_path, hooks=hooks) as running:
-        phone = running.add_phone("Anna's phone")
+        phone = running.add_phone("My phone")
         show(running, phone, "Hello", "one")
         running.open_card(phone, "one")
         running.open_card(phone, "one")
         running.remove_phone(phone)
         assert running.phones == {}
     assert heard == [
-        ("phone", "Anna's phone"),
-        ("shown", "Anna's phone Hello"),
-        ("opened", "Anna's phone one"),
+        ("phone", "My phone"),
+        ("shown", "My phone Hello"),
+        ("opened", "My phone one"),
     ]
     assert "the twin goes on" in caplog.text
 

@@ -217,7 +217,7 @@ def twin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningTwin]:
 @pytest.fixture
 def phone(twin: RunningTwin) -> Iterator[Phone]:
     """Make a phone on the production side; faults are forgotten afterwards."""
-    yield twin.add_phone("Anna's phone", app=APP)
+    yield twin.add_phone("My phone", app=APP)
     twin.clear_faults()
 
 

@@ -111,7 +111,7 @@ def test_a_key_that_others_may_read_is_refused(tmp_path: Path, mode: int) -> Non
         Vault.open(settings(tmp_path))
 
 
-@pytest.mark.parametrize("content", ["", "not a key", OLD[:-4]])
+@pytest.mark.parametrize("content", ["", "not a key", OLD[:-4]], ids=["empty", "words", "cut"])
 def test_a_key_file_that_holds_no_key_is_refused(tmp_path: Path, content: str) -> None:
     """A key file is never replaced: what is sealed would be lost for good."""
     Vault.open(settings(tmp_path))
