@@ -60,6 +60,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        # uvicorn writes whole addresses, some of them secrets, as soon as any handler is there.
+        self.access_log = False
         self._refusal: HandbellError | None = None
         # When what is waited for began; None while nothing is.
         self._head_since: float | None = None
