@@ -62,9 +62,9 @@ def test_the_three_lines_of_the_readme_ring_the_phone(
 def test_what_comes_back_is_what_the_readme_says(
     handbell_push: PushNotification, handbell_phone: "VirtualPhone"
 ) -> None:
-    """The README's second snippet runs, and its comments are true."""
+    """The README's snippet about answers runs, and its comments are true."""
     names: dict[str, object] = {"push": handbell_push}
-    exec(compile(_snippets()[1], "README", "exec"), names)  # noqa: S102 - our own snippet
+    exec(compile(_snippets()[2], "README", "exec"), names)  # noqa: S102 - our own snippet
     response = handbell_push.send({"title": "Hello"}, ["test@4d.com", "nobody@4d.com"])
     assert response.success
     assert response.warnings[0].startswith("nobody@4d.com has no device: no session of this app")
@@ -76,7 +76,7 @@ def test_what_comes_back_is_what_the_readme_says(
 
 def test_the_fixtures_work_as_the_readme_shows(pytester: pytest.Pytester) -> None:
     """The README's test file passes in a user's own suite, with nothing but Handbell installed."""
-    pytester.makepyfile(textwrap.dedent(_snippets()[2]))
+    pytester.makepyfile(textwrap.dedent(_snippets()[3]))
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-W", "error")
     result.assert_outcomes(passed=1)
 
