@@ -4,7 +4,6 @@ import asyncio
 import socket
 import ssl
 import struct
-import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -15,7 +14,6 @@ from typing import Any, ClassVar, cast
 import h2.config
 import h2.connection
 import h2.events
-import pycurl
 import pytest
 import uvloop
 from h2.settings import SettingCodes, Settings
@@ -34,7 +32,6 @@ from handbell.gateways.http2 import (
     Request,
     trusted_certificates,
 )
-from handbell.gateways.http2_driver import Driver
 from handbell.twin.certificates import Authority
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
@@ -175,7 +172,10 @@ async def opened(endpoint: Endpoint, limits: Limits = QUICK) -> AsyncIterator[As
         arrived.set()
 
     pool: Pool[str] = Pool(
-        endpoint, limits, prepare=lambda path: Request(path, [b"x-test: 1"], b"{}"), finish=finish
+        endpoint,
+        limits,
+        prepare=lambda path: Request(path, (("x-test", "1"),), (), b"{}"),
+        finish=finish,
     )
 
     async def ask(paths: list[str]) -> list[End]:
@@ -392,53 +392,6 @@ def test_a_server_of_another_name_is_refused(authority: Authority) -> None:
     assert not server.asked
 
 
-def libcurl_threads() -> int:
-    """Return how many threads work for connections."""
-    return sum(thread.name == "handbell-http2" for thread in threading.enumerate())
-
-
-def test_threads_end_with_their_connections(authority: Authority) -> None:
-    """Each connection has a thread; when the pool is closed, none is left."""
-    before = libcurl_threads()
-
-    async def story() -> None:
-        limits = Limits(connections=3, in_flight=10, request_timeout=5)
-        async with (
-            serve(authority, counting(10)) as url,
-            opened(Endpoint(url, authority.ca_file), limits) as ask,
-        ):
-            await ask(paths(600))
-            assert libcurl_threads() == before + ask.pool.connected == before + 3
-
-    run(story)
-    assert libcurl_threads() == before
-
-
-def test_a_thread_ends_with_its_event_loop() -> None:
-    """Where an event loop is closed without a word, the threads that served it go away."""
-    loop = asyncio.new_event_loop()
-    driver = Driver(streams=100, loop=loop, tell=lambda: None)
-    loop.close()
-    driver.join()
-    assert not driver.is_alive
-
-
-def test_what_stops_a_thread_is_told() -> None:
-    """A fault in a thread is not swallowed: the event loop hears of it and the thread ends."""
-    told = asyncio.Event()
-
-    async def story() -> Exception | None:
-        driver = Driver(streams=100, loop=asyncio.get_running_loop(), tell=told.set)
-        easy = pycurl.Curl()
-        driver.hand_over([easy, easy])
-        async with asyncio.timeout(5):
-            await told.wait()
-        driver.join()
-        return driver.error
-
-    assert isinstance(run(story), pycurl.error)
-
-
 class Old(asyncio.Protocol):
     """A server that knows HTTP/1.1 alone, and whatever it is asked says yes."""
 
@@ -543,7 +496,7 @@ def test_what_is_no_longer_wanted_is_not_sent(authority: Authority) -> None:
             pool: Pool[int] = Pool(
                 Endpoint(url, authority.ca_file),
                 QUICK,
-                prepare=lambda item: Request(f"/ok-{item}", [], b"{}") if item % 2 else None,
+                prepare=lambda item: Request(f"/ok-{item}", (), (), b"{}") if item % 2 else None,
                 finish=lambda item, end: ends.append((item, end)),
             )
             pool.submit(range(100))

@@ -1,34 +1,24 @@
-"""HTTP/2 over TLS for gateways: libcurl's multi interface, in a thread for each connection.
+"""HTTP/2 over TLS for gateways: connections in the event loop, no future and no task per request.
 
 A :class:`Pool` sends items to one host. The caller gives two functions: ``prepare`` turns an item
 into a :class:`Request` at the moment it goes on the wire, ``finish`` is told its :data:`End`, once
-for each item, in the event loop. There is no future and no task per request. The threads only run
-libcurl; what is decided is decided in the event loop.
+for each item.
 
-What is relied on, and what is prevented (measured with libcurl 8.23, see
-docs/decisions/0001-libcurl-through-pycurl.md):
-
-- One ``CurlMulti`` carries one connection. libcurl would quietly repeat a POST on a new connection
-  when a used one breaks before an answer came, which could notify a person twice. A second
-  connection is therefore refused in ``OPENSOCKETFUNCTION``: the repeat fails, and we decide.
-- ``CURLINFO_REQUEST_SIZE`` survives such a repeat. Zero: nothing was sent. More than zero, while
-  TCP was still open at the moment libcurl asked for the second connection: the server refused the
-  stream (REFUSED_STREAM, or a GOAWAY below it), it was certainly not processed and is sent again.
-  Otherwise the end is unknown, even where it was a GOAWAY and the server hung up right after it.
-- libcurl obeys SETTINGS_MAX_CONCURRENT_STREAMS. A request above the limit would want a second
-  connection, so the same refusal tells us the limit, and the window follows it.
+Nothing goes out twice that may have been processed. Sent again is only what the server certainly
+did not process: streams that it refused, and those above the last one that its GOAWAY names.
 """
 
 import asyncio
+import ssl
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final, Generic, TypeVar
 
-import pycurl
-
 from handbell.errors import GatewayError
 
 from .http2_connection import Connection
+from .http2_headers import Headers
+from .http2_tls import tls_context
 from .http2_values import (
     MAX_BODY_BYTES,
     Answer,
@@ -46,6 +36,7 @@ __all__ = [
     "Answer",
     "End",
     "Endpoint",
+    "Headers",
     "Limits",
     "Lost",
     "NotSent",
@@ -57,7 +48,6 @@ __all__ = [
 T = TypeVar("T")
 
 _RESENDS: Final = 3
-_MAX_IDLE_SECONDS: Final = 24 * 3600  # libcurl alone would not use it again after two minutes
 _CONNECTION_TRIES: Final = 3
 _REST_SECONDS: Final = 0.1
 _MAX_REST_SECONDS: Final = 15.0
@@ -70,8 +60,8 @@ class Pool(Generic[T]):
     may return None for an item that is no longer wanted. ``finish`` is told each item's end exactly
     once and may call :meth:`submit` and :meth:`renew`. Use a pool inside one running event loop.
 
-    Without ``wants_headers`` an answer has no ``lines`` but ``retry-after``, in seconds; only those
-    to one request a second on each connection have all. Reading them costs a twentieth of a push.
+    Without ``wants_headers`` an answer 200 has no headers, but for one a second on each connection:
+    reading them would cost more than the rest of a push. All other answers have theirs.
 
     ``opened``, ``requests`` and ``resent`` count since the start: connections opened, requests put
     on the wire, and requests sent again because the server certainly had not processed them.
@@ -106,6 +96,7 @@ class Pool(Generic[T]):
         self._cannot_connect: NotSent | None = None
         self._is_settling = False
         self._is_closed = False
+        self._tls: ssl.SSLContext | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._became_idle: asyncio.Future[None] | None = None
 
@@ -117,7 +108,7 @@ class Pool(Generic[T]):
     @property
     def in_flight(self) -> int:
         """How many requests are on the wire now."""
-        return sum(len(connection.in_flight) for connection in self._connections)
+        return sum(connection.in_flight for connection in self._connections)
 
     def submit(self, items: Iterable[T]) -> None:
         """Send the items as soon as there is room; returns at once.
@@ -148,8 +139,8 @@ class Pool(Generic[T]):
         self._retire()
         if self._sweeper is not None:
             self._sweeper.cancel()
-        for connection in self._closing:
-            await asyncio.to_thread(connection.join)
+        if self._closing:
+            await asyncio.wait([connection.closed for connection in self._closing])
 
     # -- what connections tell -------------------------------------------------------------------
 
@@ -170,10 +161,11 @@ class Pool(Generic[T]):
         self.resent += 1
         self._backlog.appendleft(item)
 
-    def put_back(self, items: list[T]) -> None:
-        """Put items back to the head of the backlog, in their order."""
-        self._backlog.extendleft(reversed(items))
-        self.requests -= len(items)
+    def tls(self) -> ssl.SSLContext:
+        """Return what makes TLS with the endpoint; see :func:`~.http2_tls.tls_context`."""
+        if self._tls is None:
+            self._tls = tls_context(self.endpoint)
+        return self._tls
 
     def settle(self, connection: Connection[T]) -> None:
         """Report what ended on a connection, and send more."""
@@ -234,7 +226,7 @@ class Pool(Generic[T]):
         for connection in over:
             self._connections.remove(connection)
             connection.close()
-            self._closing = [each for each in self._closing if not each.is_closed]
+            self._closing = [each for each in self._closing if not each.closed.done()]
             self._closing.append(connection)
             if connection.answered_at is not None:
                 self._failures = 0
@@ -275,42 +267,3 @@ class Pool(Generic[T]):
         finally:
             self._is_settling = False
         self._settle()
-
-    # -- handles ---------------------------------------------------------------------------------
-
-    def new_handle(self) -> pycurl.Curl:
-        """Return an easy handle with everything set that does not change."""
-        easy = pycurl.Curl()
-        for option, value in self._options():
-            easy.setopt(option, value)
-        return easy
-
-    def _options(self) -> list[tuple[int, object]]:
-        endpoint = self.endpoint
-        options: list[tuple[int, object]] = [
-            (pycurl.URL, endpoint.url),
-            (pycurl.POST, 1),
-            (pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE),
-            (pycurl.PIPEWAIT, 1),
-            (pycurl.PROTOCOLS, pycurl.PROTO_HTTPS),
-            (pycurl.FOLLOWLOCATION, 0),
-            (pycurl.NOSIGNAL, 1),
-            (pycurl.PROXY, endpoint.proxy),
-            (pycurl.SSL_VERIFYPEER, 1),
-            (pycurl.SSL_VERIFYHOST, 2),
-            (pycurl.SSLVERSION, pycurl.SSLVERSION_TLSv1_2),
-            (pycurl.CAINFO, str(endpoint.ca_file or trusted_certificates())),
-            (pycurl.CONNECTTIMEOUT_MS, max(1, int(self.limits.connect_timeout * 1000))),
-            (pycurl.DNS_CACHE_TIMEOUT, -1),
-            (pycurl.MAXAGE_CONN, _MAX_IDLE_SECONDS),
-            (pycurl.TCP_KEEPALIVE, 1),
-            (pycurl.TCP_KEEPIDLE, 60),
-            (pycurl.TCP_KEEPINTVL, 20),
-            (pycurl.MAXFILESIZE, MAX_BODY_BYTES),
-        ]
-        if endpoint.client_certificate is not None:
-            options += [
-                (pycurl.SSLCERT_BLOB, endpoint.client_certificate),
-                (pycurl.SSLKEY_BLOB, endpoint.client_certificate),
-            ]
-        return options

@@ -1,41 +1,56 @@
-"""One connection as the event loop sees it: how much is on it, and what every end means.
+"""One connection to the host: how much is on it, what every end means, and when it is over.
 
-The work is done by a :class:`~handbell.gateways.http2_driver.Driver`; all decisions are made here.
+HTTP/2 itself is spoken by the :class:`~handbell.gateways.http2_session.Session`; this class joins
+it to a socket of the event loop and to the pool.
 """
 
 import asyncio
+import ssl
 from collections import deque
 from collections.abc import Callable
-from functools import partial
-from typing import Final, Generic, Protocol, TypeVar
+from itertools import takewhile
+from typing import Final, Generic, Protocol, TypeVar, cast
 
-import pycurl
+from handbell.errors import GatewayError
 
-from .http2_driver import WITHDRAWN, Driver, Ended, Failed
-from .http2_values import HTTP2_STREAM, Answer, End, Limits, Lost, NotSent, Request, failure
+from .http2_session import ProtocolFault, Session
+from .http2_tls import authority, connect
+from .http2_values import (
+    Answer,
+    End,
+    Endpoint,
+    Limits,
+    Lost,
+    NotSent,
+    Request,
+    why_not_connected,
+)
 
 T = TypeVar("T")
 
-_STREAM_ONLY: Final = frozenset({HTTP2_STREAM, pycurl.E_FILESIZE_EXCEEDED, pycurl.E_PARTIAL_FILE})
 _OK: Final = 200
-_ROUND: Final = 64  # so many are prepared before the thread is told of them
-_FIRST_WINDOW: Final = 16
+_ROUND: Final = 128  # so many are written before the kernel is given them
+_BUFFER_BYTES: Final = 256 * 1024  # what waits for the network; above it nothing more is begun
 _PATIENCE_SECONDS: Final = 1.0
-_LISTEN_SECONDS: Final = 1.0  # each line is a call into Python, for which the thread must wait
+_LISTEN_SECONDS: Final = 1.0
+_STALE_SECONDS: Final = 30.0  # a connection at rest for so long is asked before it is relied on
+_FAREWELL_SECONDS: Final = 2.0
+_PROTOCOL_ERROR: Final = 0x1
 _BARE_OK: Final = Answer(_OK)
 
 
 class Owner(Protocol[T]):
     """What a connection needs of the pool that it belongs to; see there."""
 
+    endpoint: Endpoint
     limits: Limits
     wants_headers: bool
     prepare: Callable[[T], Request | None]
     requests: int
     answered_at: float
 
-    def new_handle(self) -> pycurl.Curl:
-        """Return an easy handle with everything set that does not change."""
+    def tls(self) -> ssl.SSLContext:
+        """Return what makes TLS with the endpoint."""
 
     def settle(self, connection: "Connection[T]") -> None:
         """Report what ended on a connection, and send more."""
@@ -46,333 +61,256 @@ class Owner(Protocol[T]):
     def again(self, item: T) -> None:
         """Send an item again that was certainly not processed."""
 
-    def put_back(self, items: list[T]) -> None:
-        """Put items back to the head of the backlog, in their order."""
 
+class Connection(asyncio.Protocol, Generic[T]):
+    """One connection, which begins to open when it is made.
 
-class _Slot(Generic[T]):
-    """One easy handle with what it is carrying; reused for one request after the other."""
-
-    __slots__ = (
-        "body",
-        "chunks",
-        "easy",
-        "getinfo",
-        "is_late",
-        "is_refused",
-        "is_second",
-        "item",
-        "lines",
-        "setopt",
-        "shelf",
-        "started",
-    )
-
-    def __init__(self, easy: pycurl.Curl, shelf: "list[_Slot[T]]") -> None:
-        self.easy = easy
-        # Bound once: pycurl looks its methods up in several places each time.
-        self.setopt = easy.setopt
-        self.getinfo = easy.getinfo
-        self.shelf = shelf
-        self.lines: list[bytes] = []
-        self.chunks: list[bytes] = []
-        self.body: bytes | None = None
-        self.item: T
-        self.started = 0.0
-        self.is_late = False
-        self.is_second = False
-        self.is_refused = False
-
-
-class _Window:
-    """How many requests may be on the wire of one connection.
-
-    One until the first answer, then doubling with each round of answers up to ``most``. When the
-    server's own limit shows, the window falls to what the server takes, and feels its way up: by
-    one after a full round, by two after the next, and so on.
+    ``answered_at`` is when the last answer came, None before the first; ``failure`` why the
+    connection is of no use; ``is_draining`` says that nothing new is begun on it. ``closed`` is
+    done when nothing of it is left.
     """
-
-    __slots__ = ("_answers", "_is_doubling", "_limit", "_most", "_step", "size")
-
-    def __init__(self, most: int) -> None:
-        self.size = 1
-        self._most = most
-        self._limit = 0
-        self._is_doubling = True
-        self._step = 1
-        self._answers = 0
-
-    @property
-    def is_wide(self) -> bool:
-        """Whether it has grown as far as it may, or as the server takes.
-
-        A limit that is lower than the first window is one that APNs lifts with its first answers.
-        """
-        return self.size >= self._most or self._limit >= _FIRST_WINDOW
-
-    def open(self) -> None:
-        """Leave the first-request gate."""
-        self.size = max(self.size, min(_FIRST_WINDOW, self._most))
-
-    def widen(self) -> None:
-        """Count one answer."""
-        if self.size >= self._most:
-            return
-        self._answers += 1
-        if self._is_doubling:
-            self.size += 1
-        elif self._answers >= self.size:
-            self.size = min(self._most, self.size + self._step)
-            self._step *= 2
-            self._answers = 0
-
-    def shrink(self, size: int) -> None:
-        """Take the server's limit as it shows."""
-        self.size = self._limit = max(1, size)
-        self._is_doubling = False
-        self._step = 1
-        self._answers = 0
-
-
-class Connection(Generic[T]):
-    """One connection to the host, opened by the first request; it never opens a second one."""
 
     def __init__(self, pool: Owner[T], loop: asyncio.AbstractEventLoop) -> None:
         self.pool = pool
         self.loop = loop
-        self.in_flight: dict[pycurl.Curl, _Slot[T]] = {}
         self.answered_at: float | None = None
         self.is_draining = False
         self.failure: NotSent | Lost | None = None
-        self._window = _Window(pool.limits.in_flight)
-        self._patience = min(_PATIENCE_SECONDS, pool.limits.request_timeout / 4)
+        self.closed: asyncio.Future[None] = loop.create_future()
+        self._session: Session[T] = Session(
+            authority(pool.endpoint.url), is_listening=pool.wants_headers
+        )
+        self._transport: asyncio.Transport | None = None
+        self._is_paused = False
         self._is_gated = True
-        self._doubted_at: float | None = None
-        self._trial: int | None = None
-        self._handed_over = 0
-        self._listens_at = 0.0
-        self._silent: list[_Slot[T]] = []
-        self._listening: list[_Slot[T]] = []
-        streams = max(100, pool.limits.in_flight)
-        self._driver = Driver(streams=streams, loop=loop, tell=self._settle)
+        self._heard_at = loop.time()
+        self._asked_at: float | None = None
+        self._listened_at = 0.0
+        self._begun: deque[tuple[float, int]] = deque()  # when a round was begun, its last stream
+        self._patience = min(_PATIENCE_SECONDS, pool.limits.request_timeout / 4)
+        self._opening = loop.create_task(self._open())
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are on the wire now."""
+        return len(self._session.streams)
+
+    @property
+    def window(self) -> int:
+        """How many requests may be on the wire at the same time."""
+        return min(self._session.max_streams, self.pool.limits.in_flight)
 
     @property
     def room(self) -> int:
         """How many more requests would go on the wire now."""
-        if self.is_draining:
+        if self.is_draining or self._transport is None or self._is_paused or self._asked_at:
             return 0
-        room = max(0, self._window.size - len(self.in_flight))
-        if self._doubted_at is None:
-            return room
-        return min(room, 1) if self._trial is None else 0
+        window = 1 if self._is_gated else self.window
+        return max(0, min(window - self.in_flight, self._session.room))
 
     @property
     def is_stretched(self) -> bool:
-        """Whether a second connection would help: this one does all it can."""
-        return self.answered_at is not None and self._window.is_wide
+        """Whether a second connection would help: this one carries all that it may."""
+        return not self._is_gated and self.in_flight >= self.window
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether the connection was closed, and its thread has ended."""
-        return not self._driver.is_alive
+    # -- opening ---------------------------------------------------------------------------------
+
+    async def _open(self) -> None:
+        limits = self.pool.limits
+        try:
+            context = self.pool.tls()
+            await connect(self.pool.endpoint, context, lambda: self, seconds=limits.connect_timeout)
+        except GatewayError as error:
+            self.failure = NotSent("NoTrustedCertificates", f"{error.what}. {error.fix}")
+        except Exception as error:  # noqa: BLE001 - what waits for the connection must hear of it
+            self.failure = why_not_connected(error)
+        if self.failure is not None:
+            self.is_draining = True
+            if self._transport is None and not self.closed.done():
+                self.closed.set_result(None)
+        self.pool.settle(self)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to speak, if the other side speaks HTTP/2."""
+        self._transport = cast("asyncio.Transport", transport)
+        chosen = transport.get_extra_info("ssl_object").selected_alpn_protocol()
+        if chosen != "h2":
+            error = ssl.SSLError(f"the server chose {chosen or 'no protocol'} instead of h2")
+            self.failure = why_not_connected(error)
+            self.is_draining = True
+            self._transport.abort()
+            return
+        self._transport.set_write_buffer_limits(_BUFFER_BYTES)
+        self._heard_at = self.loop.time()
+        self._flush()
 
     # -- sending ---------------------------------------------------------------------------------
 
     def take(self, backlog: deque[T]) -> bool:
         """Put a round of the backlog on the wire, as there is room; say whether any was."""
-        begun = self._begin_round(backlog, min(self.room, _ROUND))
-        if not begun:
+        room = min(self.room, _ROUND, len(backlog))
+        if not room:
             return False
-        self._handed_over += len(begun)
-        if self._doubted_at is not None:
-            self._trial = self._handed_over
-        self._driver.hand_over(begun)
+        now = self.loop.time()
+        if self._is_stale(now):
+            self._ask(now)
+            return False
+        if not self.pool.wants_headers and now >= self._listened_at + _LISTEN_SECONDS:
+            self._session.is_listening = True
+            self._listened_at = now
+        for _ in range(room):
+            self._begin(backlog.popleft())
+        self._begun.append((now, self._session.last_stream))
+        self._flush()
         return True
 
-    def _begin_round(self, backlog: deque[T], room: int) -> list[pycurl.Curl]:
-        now = self.loop.time()
-        is_listening = self.pool.wants_headers or now >= self._listens_at
-        shelf = self._listening if is_listening else self._silent
-        begun: list[pycurl.Curl] = []
-        while len(begun) < room and backlog:
-            easy = self._begin(backlog.popleft(), now, shelf)
-            if easy is not None:
-                begun.append(easy)
-                if not self.pool.wants_headers:
-                    self._listens_at = max(self._listens_at, now + _LISTEN_SECONDS)
-                    shelf = self._silent
-        return begun
-
-    def _begin(self, item: T, now: float, shelf: list[_Slot[T]]) -> pycurl.Curl | None:
-        """Prepare one item, unless it is no longer wanted or cannot be written as a request."""
+    def _begin(self, item: T) -> None:
+        """Write one item, unless it is no longer wanted or cannot be written as a request."""
         try:
             request = self.pool.prepare(item)
-            return None if request is None else self._prepare(item, request, now, shelf)
-        except (ValueError, TypeError, pycurl.error) as error:
+            if request is None:
+                return
+            self._session.open(item, request)
+        except (ValueError, TypeError) as error:
             self.pool.end(item, NotSent("RequestUnusable", str(error)))
-            return None
+        else:
+            self.pool.requests += 1
 
-    def _prepare(self, item: T, request: Request, now: float, shelf: list[_Slot[T]]) -> pycurl.Curl:
-        path, headers, body = request
-        if path.split() != [path]:
-            raise ValueError("the path is empty or has white space, which cannot be sent")
-        slot = shelf.pop() if shelf else self._new_slot(shelf)
-        # Not a URL of its own: libcurl would take it apart anew for each request.
-        slot.setopt(pycurl.REQUEST_TARGET, path)
-        slot.setopt(pycurl.HTTPHEADER, headers)
-        if slot.body is not body:
-            slot.setopt(pycurl.POSTFIELDS, body)
-            slot.body = body
-        slot.item = item
-        slot.started = now
-        slot.is_late = slot.is_second = slot.is_refused = False
-        self.in_flight[slot.easy] = slot
-        self.pool.requests += 1
-        return slot.easy
+    def _flush(self) -> None:
+        if self._transport is not None and (out := self._session.to_send()):
+            self._transport.write(out)
 
-    def _new_slot(self, shelf: list[_Slot[T]]) -> _Slot[T]:
-        slot = _Slot(self.pool.new_handle(), shelf)
-        # Built-in methods as callbacks: no Python frame for each line of an answer.
-        if shelf is self._listening:
-            slot.setopt(pycurl.HEADERFUNCTION, slot.lines.append)
-        slot.setopt(pycurl.WRITEFUNCTION, slot.chunks.append)
-        slot.setopt(pycurl.OPENSOCKETFUNCTION, partial(self._driver.open_socket, slot))
-        return slot
+    def pause_writing(self) -> None:
+        """Begin nothing more until the network has taken what was written."""
+        self._is_paused = True
 
-    # -- the end of a request --------------------------------------------------------------------
+    def resume_writing(self) -> None:
+        """Go on."""
+        self._is_paused = False
+        self.pool.settle(self)
 
-    def _settle(self) -> None:
+    # -- what comes back -------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """Read what came and let the pool act on it."""
+        self._heard_at = self.loop.time()
+        self._asked_at = None
+        try:
+            self._session.receive(data)
+        except ProtocolFault as fault:
+            self._break_off(Lost("ProtocolError", str(fault)))
+        if self._session.is_spent:
+            self._leave()
+        self._flush()
+        self.pool.settle(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End what was on the wire: whether it was processed is not known."""
+        self.is_draining = True
+        if self.failure is None:
+            self.failure = Lost("ConnectionLost", str(exc or "the server hung up"))
+        if not self.closed.done():
+            self.closed.set_result(None)
         self.pool.settle(self)
 
     def drain(self) -> None:
         """Report every request that has ended."""
-        acted_on = self._driver.acted_on  # before what ended: a trial that failed shows there
-        while (ended := self._driver.ended()) is not None:
-            if ended.answered:
-                self.answered_at = self.pool.answered_at = self.loop.time()
-            for easy in ended.answered:
-                self._finish(easy)
-            if ended.failed:
-                self._sort_out(ended)
-        if self._trial is not None and acted_on >= self._trial:
-            self._doubted_at = self._trial = None
-        if self._is_gated and self._driver.has_sent and self._doubted_at is None:
-            self._window.open()
-        if self._driver.error is not None:
-            self._break_off(self._driver.error)
-
-    def _finish(self, easy: pycurl.Curl) -> None:
-        slot = self._release(easy)
-        if self._is_gated:
+        session, end = self._session, self.pool.end
+        if session.answered or session.ended:
+            self.answered_at = self.pool.answered_at = self._heard_at
             self._is_gated = False
-            self._window.open()
-        self._window.widen()
-        status = slot.getinfo(pycurl.RESPONSE_CODE)
-        if status == _OK and not slot.lines and not slot.chunks:
-            answer = _BARE_OK
-        else:
-            answer = _read_answer(slot, status)
-        self.pool.end(slot.item, answer)
+        if session.answered:
+            for item in session.answered:
+                end(item, _BARE_OK)
+            session.answered.clear()
+        while session.ended:
+            end(*session.ended.pop())
+        while session.refused:
+            self.pool.again(session.refused.pop())
+        if self.closed.done() and session.streams:
+            lost = Lost(self._failure.reason, self._failure.detail)
+            for item in list(session.streams.values()):
+                end(item, lost)
+            session.streams.clear()
 
-    def _release(self, easy: pycurl.Curl) -> _Slot[T]:
-        slot = self.in_flight.pop(easy)
-        slot.shelf.append(slot)
-        return slot
+    @property
+    def _failure(self) -> NotSent | Lost:
+        return self.failure or Lost("ConnectionLost", "the connection is closed")
 
-    def _sort_out(self, ended: Ended) -> None:
-        crowded: list[T] = []
-        for failed in ended.failed:
-            easy, code, _ = failed
-            slot = self.in_flight[easy]
-            if code != WITHDRAWN and slot.getinfo(pycurl.RESPONSE_CODE) >= 200:  # noqa: PLR2004
-                self._finish(easy)
-            elif code != pycurl.E_COULDNT_CONNECT or not slot.is_second:
-                self._fail(failed)
-            elif slot.getinfo(pycurl.REQUEST_SIZE) == 0:
-                crowded.append(self._forget(easy))
-            elif slot.is_refused:
-                self.is_draining = True
-                self.pool.again(self._forget(easy))
-            else:
-                self._fail(failed)
-        if crowded:
-            self._make_room(crowded, ended)
-
-    def _fail(self, failed: Failed) -> None:
-        easy, code, text = failed
-        if code == WITHDRAWN:
-            code = pycurl.E_OPERATION_TIMEDOUT
-        else:
-            self.is_draining |= code not in _STREAM_ONLY
-        is_sent = easy.getinfo(pycurl.REQUEST_SIZE) > 0
-        self.failure = failure(code, text, is_sent=is_sent)
-        self.pool.end(self._forget(easy), self.failure)
-
-    def _forget(self, easy: pycurl.Curl) -> T:
-        slot = self._release(easy)
-        slot.lines.clear()
-        slot.chunks.clear()
-        return slot.item
-
-    def _make_room(self, crowded: list[T], ended: Ended) -> None:
-        """Put back what the connection did not take: its limit is reached, or it is closing."""
-        self.pool.put_back(crowded)
-        self._trial = None
-        if ended.held < ended.most or self.answered_at is None:
-            # It took more before, or never answered: has its limit fallen, or is it closing? The
-            # next try will show.
-            self._doubted_at = self._doubted_at or self.loop.time()
-        self._window.shrink(ended.held)
-        self.is_draining |= not ended.held
-
-    def _break_off(self, error: Exception) -> None:
-        """End everything where the thread has stopped; whether it was sent is not known."""
+    def _leave(self) -> None:
+        """Begin nothing new after GOAWAY; what the server took may finish."""
         self.is_draining = True
-        self.failure = Lost("ConnectionLost", str(error))
-        for easy in tuple(self.in_flight):
-            self.pool.end(self._forget(easy), self.failure)
+        farewell = self._session.farewell
+        if farewell is not None and self.failure is None:
+            said = f": {farewell.text}" if farewell.text else ""
+            self.failure = Lost("GoAway", f"the server said goodbye, {farewell.error}{said}")
+
+    def _break_off(self, failure: Lost) -> None:
+        self.failure = failure
+        self.is_draining = True
+        if self._transport is not None:
+            self._session.say_goodbye(_PROTOCOL_ERROR)
+            self._flush()
+            self._transport.abort()
 
     # -- time ------------------------------------------------------------------------------------
 
-    def sweep(self, now: float) -> None:
-        """End what has taken too long; look after the gate and a connection in doubt."""
-        self.drain()
-        if self._doubted_at is not None and now - self._doubted_at > self._patience:
-            self.is_draining = True
-        oldest = next(iter(self.in_flight.values()), None)
-        if oldest is None:
-            return
-        if self._is_gated and now - oldest.started > self._patience:
-            self._driver.look(oldest.easy)
-        if now - oldest.started > self.pool.limits.request_timeout:
-            self.is_draining |= self.answered_at is None or self.answered_at < oldest.started
-            self._expire(now - self.pool.limits.request_timeout)
+    def _is_stale(self, now: float) -> bool:
+        return not self.in_flight and now - self._heard_at > _STALE_SECONDS
 
-    def _expire(self, started_before: float) -> None:
-        slots = self.in_flight.values()
-        late = [slot for slot in slots if slot.started < started_before and not slot.is_late]
-        for slot in late:
-            slot.is_late = True
-        if late:
-            self._driver.withdraw([slot.easy for slot in late])
+    def _ask(self, now: float) -> None:
+        """Ask for a sign of life; until it comes nothing is begun."""
+        self._asked_at = now
+        self._session.ping()
+        self._flush()
+
+    def sweep(self, now: float) -> None:
+        """End what has taken too long; look after the first request and a silent server."""
+        self.drain()
+        timeout = self.pool.limits.request_timeout
+        if self._asked_at is not None:
+            if now - self._asked_at > (timeout / 3 if self.in_flight else self._patience):
+                self._break_off(Lost("ConnectionLost", "the server did not answer a PING"))
+            return
+        if not self.in_flight:
+            return
+        if now - self._heard_at > timeout / 3:
+            self._ask(now)
+        first = self._oldest()
+        if self._is_gated and now - first > self._patience:
+            # It may be silent for long, and must not hold up the others; not even where APNs
+            # allows one stream until it has answered.
+            self._is_gated = False
+            self.is_draining |= self._session.max_streams <= 1
+        if now - first > timeout:
+            self.is_draining |= self.answered_at is None or self.answered_at < first
+            self._expire(now - timeout)
+
+    def _oldest(self) -> float:
+        """Return when the oldest request that is in flight was begun."""
+        oldest = next(iter(self._session.streams))
+        while self._begun[0][1] < oldest:
+            self._begun.popleft()
+        return self._begun[0][0]
+
+    def _expire(self, before: float) -> None:
+        late = 0
+        while self._begun and self._begun[0][0] < before:
+            late = self._begun.popleft()[1]
+        numbers = list(takewhile(lambda number: number <= late, self._session.streams))
+        end = Lost("TimedOut", "no answer came in time")
+        for item in self._session.cancel(numbers):
+            self.pool.end(item, end)
+        self._flush()
 
     def close(self) -> None:
         """Close the connection; nothing may be in flight."""
-        self._driver.close()
-        if self._driver.error is None:
-            for slot in self._silent + self._listening:
-                slot.easy.close()
-
-    def join(self) -> None:
-        """Wait until the connection is closed."""
-        self._driver.join()
-
-
-def _read_answer(slot: _Slot[T], status: int) -> Answer:
-    lines = tuple(slot.lines)
-    if not lines and (seconds := slot.getinfo(pycurl.RETRY_AFTER)) > 0:
-        lines = (b"retry-after: %d" % seconds,)
-    answer = Answer(status, b"".join(slot.chunks), lines)
-    slot.lines.clear()
-    slot.chunks.clear()
-    return answer
+        self._opening.cancel()
+        if self._transport is None:
+            if not self.closed.done():
+                self.closed.set_result(None)
+        elif not self._transport.is_closing():
+            self._session.say_goodbye()
+            self._flush()
+            self._transport.close()
+            self.loop.call_later(_FAREWELL_SECONDS, self._transport.abort)

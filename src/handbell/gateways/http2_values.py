@@ -1,21 +1,19 @@
 """What is asked of HTTP/2 and what comes of it: values alone, without a connection."""
 
 import os
+import socket
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import pycurl
-
 from handbell.errors import GatewayError
+
+from .http2_headers import Headers
 
 MAX_BODY_BYTES: Final = 8192
 """The answer's body is kept up to this size; push services answer with less than 200 bytes."""
-
-HTTP2_STREAM: Final = 92
-"""CURLE_HTTP2_STREAM, which pycurl does not name."""
 
 _CA_BUNDLES: Final = (
     "/etc/ssl/certs/ca-certificates.crt",
@@ -31,14 +29,13 @@ class Endpoint:
     """One host to send to: ``url`` is ``https://host[:port]`` without a path.
 
     ``ca_file`` is trusted instead of the system's certificates (a private CA, the twin's).
-    ``client_certificate`` is PEM, certificate and key together. ``proxy`` is used only when given
-    here: the environment's proxies are not.
+    ``client_certificate`` is PEM, certificate and key together. The environment's proxies are not
+    used.
     """
 
     url: str
     ca_file: Path | None = None
     client_certificate: bytes | None = None
-    proxy: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,27 +54,27 @@ class Limits:
 
 
 class Request(NamedTuple):
-    """What goes on the wire for one item: the path, ``name: value`` lines, and the body."""
+    """What goes on the wire for one item: the path, the headers, and the body.
+
+    ``shared`` are the headers that many requests have alike, ``own`` those of this one alone.
+    """
 
     path: str
-    headers: Sequence[bytes]
+    shared: Headers
+    own: Headers
     body: bytes
 
 
 class Answer(NamedTuple):
-    """The server's answer. ``lines`` are the raw header lines; :meth:`headers` reads them."""
+    """The server's answer. ``pairs`` are its headers as they came; :meth:`headers` reads them."""
 
     status: int
     body: bytes = b""
-    lines: Sequence[bytes] = ()
+    pairs: Sequence[tuple[bytes, bytes]] = ()
 
     def headers(self) -> dict[str, str]:
         """Return the headers by lower-case name."""
-        pairs = (line.partition(b":") for line in self.lines if b":" in line)
-        return {
-            name.decode("latin-1").strip().lower(): value.decode("latin-1").strip()
-            for name, _, value in pairs
-        }
+        return {name.decode("latin-1"): value.decode("latin-1") for name, value in self.pairs}
 
 
 class NotSent(NamedTuple):
@@ -100,8 +97,8 @@ End = Answer | NotSent | Lost
 def trusted_certificates() -> Path:
     """Return the file of certificates that the machine trusts; ``SSL_CERT_FILE`` comes first.
 
-    pycurl's wheel carries its own OpenSSL, which does not know where this machine keeps them.
-    Raises :class:`~handbell.errors.GatewayError` when there is none.
+    An OpenSSL that came with a wheel does not know where this machine keeps them. Raises
+    :class:`~handbell.errors.GatewayError` when there is none.
     """
     candidates = [os.environ.get("SSL_CERT_FILE"), ssl.get_default_verify_paths().cafile]
     for candidate in (*candidates, *_CA_BUNDLES):
@@ -113,43 +110,30 @@ def trusted_certificates() -> Path:
     )
 
 
-_ADVICE: Final = {
-    pycurl.E_COULDNT_RESOLVE_HOST: (
-        "HostNotFound",
-        "Check the address and that this machine can resolve names",
-    ),
-    pycurl.E_COULDNT_CONNECT: (
-        "CannotConnect",
-        "Check that the network and the firewall let this machine reach that port",
-    ),
-    pycurl.E_SSL_CACERT: (
+def why_not_connected(error: Exception) -> NotSent:
+    """Return the end of what waited for a connection that could not be made."""
+    reason, advice = next(rest for kind, *rest in _ADVICE if isinstance(error, kind))
+    text = str(error) or type(error).__name__
+    return NotSent(reason, f"{text}. {advice}")
+
+
+_PORT: Final = "Check that the network and the firewall let this machine reach that port"
+_ADVICE: Final[tuple[tuple[type[Exception], str, str], ...]] = (
+    (
+        ssl.SSLCertVerificationError,
         "CertificateNotTrusted",
         "Check the machine's clock and its trusted certificates (SSL_CERT_FILE)",
     ),
-    pycurl.E_SSL_CACERT_BADFILE: (
-        "NoTrustedCertificates",
-        "Check that the file with trusted certificates exists and can be read",
-    ),
-    pycurl.E_SSL_CERTPROBLEM: (
-        "ClientCertificateUnusable",
-        "Check the certificate and its key, and that they belong together",
-    ),
-    pycurl.E_SSL_CONNECT_ERROR: (
+    (
+        ssl.SSLError,
         "NoSecureConnection",
         "The other side does not speak TLS with HTTP/2; check the address and the port",
     ),
-    pycurl.E_OPERATION_TIMEDOUT: (
-        "TimedOut",
-        "Check that the network and the firewall let this machine reach that port",
+    (
+        socket.gaierror,
+        "HostNotFound",
+        "Check the address and that this machine can resolve names",
     ),
-}
-
-
-def failure(code: int, text: str, *, is_sent: bool) -> NotSent | Lost:
-    """Return the end of a request that libcurl gave up with a code and a text of its own."""
-    reason, advice = _ADVICE.get(code, ("ConnectionLost", "It will be tried again"))
-    if is_sent:
-        reason = "TimedOut" if code == pycurl.E_OPERATION_TIMEDOUT else "ConnectionLost"
-        reason = "StreamReset" if code == HTTP2_STREAM else reason
-        return Lost(reason, text)
-    return NotSent(reason, f"{text}. {advice}" if text else advice)
+    (TimeoutError, "TimedOut", _PORT),
+    (Exception, "CannotConnect", _PORT),
+)

@@ -32,10 +32,20 @@ from handbell.gateways.gateway import (
     RetryLater,
     Unknown,
 )
-from handbell.gateways.http2 import Answer, End, Endpoint, Limits, NotSent, Pool, Request
+from handbell.gateways.http2 import (
+    Answer,
+    End,
+    Endpoint,
+    Headers,
+    Limits,
+    NotSent,
+    Pool,
+    Request,
+)
 
 from .protocol import (
     APNS_COLLAPSE_ID,
+    APNS_EXPIRATION,
     APNS_ID,
     APNS_PRIORITY,
     APNS_UNIQUE_ID,
@@ -58,6 +68,7 @@ _MAX_RETRY_AFTER: Final = 24 * 3600.0
 _RENEWAL_PAUSE_SECONDS: Final = 5.0  # Apple takes quick opening and closing for an attack
 _SKEW_SAMPLE: Final = 1000
 _SKEW_TOLERANCE: Final = 60.0
+_CHANGING: Final = frozenset({APNS_EXPIRATION, APNS_COLLAPSE_ID})
 _DEFAULT_PRIORITY: Final = (APNS_PRIORITY, "10")  # what APNs takes where the header is missing
 _IMPOSSIBLE_TOKEN: Final = "00" * 32
 _LATER: Final = frozenset(
@@ -74,7 +85,7 @@ _LATER: Final = frozenset(
 # For each push: a named tuple's own constructor takes twice as long as the tuple's.
 _request: Final = cast("Callable[[_Written], Request]", partial(tuple.__new__, Request))
 _accepted: Final = cast("Callable[[_Taken], Accepted]", partial(tuple.__new__, Accepted))
-_Written = tuple[str, list[bytes], bytes]
+_Written = tuple[str, Headers, Headers, bytes]
 _Taken = tuple[str, str | None]
 
 
@@ -207,7 +218,8 @@ class _Side:
         self._kept_for: str | None = None
         self._message: Message | None = None
         self._token: str | None = None
-        self._shared: list[bytes] = []
+        self._shared: Headers = ()
+        self._own: Headers = ()
         self._until_sample = 0
         self._renewed_at = -math.inf
 
@@ -221,12 +233,12 @@ class _Side:
         job.generation = self.pool.generation
         message = push.message
         if message is not self._message or token is not self._token:
-            self._shared = _shared_headers(message, token)
+            self._shared, self._own = _headers(message, token)
             self._message, self._token = message, token
-        headers = [*self._shared, f"{APNS_ID}: {push.apns_id}".encode()]
+        own: Headers = ((APNS_ID, push.apns_id), *self._own)
         if push.collapse_id is not None and message.collapse_id is None:
-            headers.append(_line(APNS_COLLAPSE_ID, push.collapse_id))
-        return _request((DEVICE_PATH + push.address, headers, message.payload))
+            own = (*own, (APNS_COLLAPSE_ID, push.collapse_id))
+        return _request((DEVICE_PATH + push.address, self._shared, own, message.payload))
 
     def _provider_token(self) -> str | None:
         tokens = self._gateway.tokens
@@ -242,7 +254,7 @@ class _Side:
     def _finish(self, job: _Job, end: End) -> None:
         if isinstance(end, Answer):
             self._until_sample -= 1
-            if self._until_sample < 0 and end.lines:
+            if self._until_sample < 0 and end.pairs:
                 self._sample_clock(end)
             if end.status == _OK:
                 unique_id = end.headers().get(APNS_UNIQUE_ID) if self._has_unique_ids else None
@@ -296,17 +308,17 @@ class _Side:
         self._gateway.compare_clock(answer.headers())
 
 
-def _shared_headers(message: Message, token: str | None) -> list[bytes]:
-    headers = [_line(*pair) for pair in message.headers if pair != _DEFAULT_PRIORITY]
+def _headers(message: Message, token: str | None) -> tuple[Headers, Headers]:
+    """Return the headers that stay the same from push to push, and those that change.
+
+    Which is which, Apple says ("Sending notification requests to APNs").
+    """
+    shared = [
+        pair for pair in message.headers if pair != _DEFAULT_PRIORITY and pair[0] not in _CHANGING
+    ]
     if token is not None:
-        headers.append(_line(AUTHORIZATION, f"bearer {token}"))
-    return headers
-
-
-def _line(name: str, value: str) -> bytes:
-    if not value.isprintable():
-        raise ValueError(f"the header {name} has a character that cannot be sent")
-    return f"{name}: {value}".encode()
+        shared.append((AUTHORIZATION, f"bearer {token}"))
+    return tuple(shared), tuple(pair for pair in message.headers if pair[0] in _CHANGING)
 
 
 class ApnsGateway:

@@ -1,0 +1,110 @@
+"""How a connection is made: the host's addresses, TCP, TLS with HTTP/2 alone, every check on."""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import socket
+import ssl
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, TypeVar
+from urllib.parse import urlsplit
+
+import aiohappyeyeballs
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from .http2_values import Endpoint, trusted_certificates
+
+P = TypeVar("P", bound=asyncio.Protocol)
+
+_HTTPS_PORT: Final = 443
+_EYEBALLS_SECONDS: Final = 0.25  # RFC 8305: then the next address is tried beside the first
+_FAREWELL_SECONDS: Final = 1.0
+_KEEP_ALIVE: Final = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 20), ("TCP_KEEPCNT", 3))
+
+
+def authority(url: str) -> str:
+    """Return host and port as a request names them; the port only where it is not 443."""
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"{host}" if parts.port in (None, _HTTPS_PORT) else f"{host}:{parts.port}"
+
+
+def tls_context(endpoint: Endpoint) -> ssl.SSLContext:
+    """Return what makes TLS with the endpoint: 1.2 at least, HTTP/2 alone, its name checked.
+
+    Raises :class:`~handbell.errors.GatewayError` without trusted certificates, OSError or
+    :class:`ssl.SSLError` where a certificate cannot be used.
+    """
+    trusted = endpoint.ca_file or trusted_certificates()
+    context = ssl.create_default_context(cafile=str(trusted))
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["h2"])
+    if endpoint.client_certificate is not None:
+        _load_certificate(context, endpoint.client_certificate)
+    return context
+
+
+def _load_certificate(context: ssl.SSLContext, pem: bytes) -> None:
+    """Give the context a certificate, by way of a file as ssl wants, with the key sealed in it."""
+    password = secrets.token_hex(32).encode()
+    key = serialization.load_pem_private_key(pem, password=None).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(password),
+    )
+    certificates = b"".join(
+        each.public_bytes(serialization.Encoding.PEM)
+        for each in x509.load_pem_x509_certificates(pem)
+    )
+    file, name = tempfile.mkstemp(prefix="handbell-")
+    try:
+        with os.fdopen(file, "wb") as opened:
+            opened.write(key + certificates)
+        context.load_cert_chain(name, password=password)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+async def connect(
+    endpoint: Endpoint, context: ssl.SSLContext, make: Callable[[], P], *, seconds: float
+) -> P:
+    """Return the protocol of a new connection, with TLS done; ``make`` makes it.
+
+    The host is looked up anew each time, as Apple asks. Raises OSError, :class:`ssl.SSLError`
+    among them, and TimeoutError when ``seconds`` have passed.
+    """
+    loop = asyncio.get_running_loop()
+    parts = urlsplit(endpoint.url)
+    host = parts.hostname or ""
+    port = parts.port or _HTTPS_PORT
+    async with asyncio.timeout(seconds):
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        opened = await aiohappyeyeballs.start_connection(
+            found, happy_eyeballs_delay=_EYEBALLS_SECONDS, interleave=1
+        )
+        try:
+            _keep_alive(opened)
+            _, protocol = await loop.create_connection(
+                make,
+                sock=opened,
+                ssl=context,
+                server_hostname=host,
+                ssl_handshake_timeout=seconds,
+                ssl_shutdown_timeout=_FAREWELL_SECONDS,
+            )
+        except BaseException:
+            opened.close()
+            raise
+    return protocol
+
+
+def _keep_alive(opened: socket.socket) -> None:
+    """Have the kernel notice a peer that is gone while nothing is sent."""
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEP_ALIVE:
+        with contextlib.suppress(AttributeError, OSError):  # not every system has each of them
+            opened.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
