@@ -10,7 +10,12 @@ from handbell.apps.app import App
 from handbell.apps.store import AppStore
 from handbell.apps.vault import Vault
 from handbell.database import Database
-from handbell.delivery.inserting import insert_deliveries, insert_notifications
+from handbell.delivery.inserting import (
+    insert_deliveries,
+    insert_delivery_columns,
+    insert_notification_columns,
+    insert_notifications,
+)
 from handbell.registry.store import Registry
 from handbell.settings import Settings
 from handbell.tables import deliveries, notifications
@@ -82,6 +87,31 @@ def test_deliveries_come_back_as_they_were(database: Database) -> None:
         for stored, given in zip(found, rows, strict=True):
             assert {name: stored[name] for name in given} == given
             assert (stored["attempts"], stored["is_repeat"]) == (0, False)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("sealed", [None, b"\x00\xff"])
+def test_columns_say_the_same_as_rows(database: Database, count: int, sealed: bytes | None) -> None:
+    """Whether a value stands once for all rows or in each of them."""
+    names = ("public_id", "content", "created_at")
+    rows = [_notification(number, sealed) | {"is_development": True} for number in range(count)]
+    varying = {name: [row[name] for row in rows] for name in names}
+    same = {name: value for name, value in rows[0].items() if name not in names}
+    with database.write() as connection:
+        ids = insert_notification_columns(connection, varying, same, count)
+        numbers = [7 + row for row in ids]
+        insert_delivery_columns(
+            connection,
+            {"notification_id": ids, "number": numbers},
+            {"gateway": "apns", "environment": "twin", "state": "queued", "due_at": 5},
+        )
+    with database.read() as connection:
+        stored = connection.execute(select(notifications).order_by(notifications.c.id)).mappings()
+        for row, given in zip(stored, rows, strict=True):
+            assert {name: row[name] for name in given} == given
+        found = connection.execute(select(deliveries).order_by(deliveries.c.number)).mappings()
+        kept = [(one["notification_id"], one["number"], one["environment"]) for one in found]
+        assert kept == [(row, number, "twin") for row, number in zip(ids, numbers, strict=True)]
 
 
 def test_addressees_are_what_the_registry_says(database: Database, tmp_path: Path) -> None:

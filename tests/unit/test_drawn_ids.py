@@ -2,6 +2,7 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 from handbell.delivery.ids import is_notification_id, new_notification_id
 
@@ -29,3 +30,11 @@ def test_a_forked_process_draws_its_own() -> None:
     theirs = {told[start : start + 15] for start in range(0, len(told), 15)}
     assert len(theirs) == 300
     assert theirs.isdisjoint(new_notification_id() for _ in range(300))
+
+
+def test_ids_that_are_drawn_in_turn_are_neighbours() -> None:
+    """Nearly all are the one before and one more, so that an index grows at few places."""
+    numbers = [int(new_notification_id(), 16) for _ in range(600)]
+    steps = [following - number for number, following in pairwise(numbers)]
+    assert steps.count(1) >= 590
+    assert len({number >> 8 for number in numbers}) >= 3

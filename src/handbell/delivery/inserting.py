@@ -1,19 +1,21 @@
 """Many rows in one step of the database.
 
 SQLite gives up the interpreter for each row that is handed to it, and whoever computes beside keeps
-it for milliseconds. As one JSON text a batch is one step, during which others go on.
+it for milliseconds. As one JSON text a batch is one step, during which others go on. What all rows
+have in common is handed over once: most of what SQLite does for a row is to read its values.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from operator import itemgetter
+from functools import lru_cache
 from typing import Any, Final
 
+from pydantic_core import to_json
 from sqlalchemy import Connection, Table, func, insert, select
 
 from handbell.tables import deliveries, notifications
 
 Rows = Sequence[Mapping[str, Any]]
+Columns = Mapping[str, Sequence[Any]]
 
 _NOTIFICATION: Final = (
     "public_id",
@@ -44,38 +46,87 @@ _DELIVERY: Final = (
 
 def insert_notifications(connection: Connection, rows: Rows) -> list[int]:
     """Insert notifications and return their ids, in their order."""
-    if not _is_sqlite(connection) or any(row["sealed_key"] is not None for row in rows):
-        statement = insert(notifications).returning(
-            notifications.c.id, sort_by_parameter_order=True
-        )
-        return list(connection.scalars(statement, rows))
-    # Nobody else writes now, so what SQLite would choose can be chosen here.
-    first = connection.scalar(select(func.coalesce(func.max(notifications.c.id), 0))) or 0
-    ids = range(first + 1, first + 1 + len(rows))
-    members = map(itemgetter(*_NOTIFICATION), rows)
-    numbered = [(number, *row) for number, row in zip(ids, members, strict=True)]
-    _insert(connection, notifications, ("id", *_NOTIFICATION), numbered)
-    return list(ids)
+    same, varying = _sorted_out(rows, _NOTIFICATION)
+    return insert_notification_columns(connection, varying, same, len(rows))
 
 
 def insert_deliveries(connection: Connection, rows: Rows) -> None:
     """Insert deliveries."""
-    if not rows:
-        return
+    if rows:
+        same, varying = _sorted_out(rows, _DELIVERY)
+        insert_delivery_columns(connection, varying, same)
+
+
+def insert_notification_columns(
+    connection: Connection, varying: Columns, same: Mapping[str, Any], count: int
+) -> list[int]:
+    """Insert ``count`` notifications, column by column, and return their ids in their order.
+
+    ``same`` holds what is the same in every row.
+    """
+    if not _is_sqlite(connection) or "sealed_key" in varying:
+        statement = insert(notifications).returning(
+            notifications.c.id, sort_by_parameter_order=True
+        )
+        return list(connection.scalars(statement, _rows(varying, same, count)))
+    # Nobody else writes now, so what SQLite would choose can be chosen here.
+    first = connection.scalar(select(func.coalesce(func.max(notifications.c.id), 0))) or 0
+    ids = list(range(first + 1, first + 1 + count))
+    _insert(connection, notifications, {"id": ids, **varying}, same)
+    return ids
+
+
+def insert_delivery_columns(
+    connection: Connection, varying: Columns, same: Mapping[str, Any]
+) -> None:
+    """Insert deliveries, column by column; ``same`` holds what is the same in every row.
+
+    At least their numbers vary.
+    """
     if _is_sqlite(connection):
-        _insert(connection, deliveries, _DELIVERY, list(map(itemgetter(*_DELIVERY), rows)))
+        _insert(connection, deliveries, varying, same)
     else:
+        rows = _rows(varying, same, len(next(iter(varying.values()))))
         connection.execute(insert(deliveries), rows)
 
 
+def _sorted_out(
+    rows: Rows, names: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, Sequence[Any]]]:
+    """Return the columns that are the same in every row, and those that are not."""
+    columns = {name: [row[name] for row in rows] for name in names}
+    same = {
+        name: column[0]
+        for name, column in columns.items()
+        if column.count(column[0]) == len(column)
+    }
+    # A row has to have something of its own, or it would not be there.
+    same.pop("number", None)
+    return same, {name: column for name, column in columns.items() if name not in same}
+
+
+def _rows(varying: Columns, same: Mapping[str, Any], count: int) -> list[dict[str, Any]]:
+    return [
+        {**same, **{name: column[place] for name, column in varying.items()}}
+        for place in range(count)
+    ]
+
+
 def _insert(
-    connection: Connection, table: Table, names: Sequence[str], rows: list[tuple[Any, ...]]
+    connection: Connection, table: Table, varying: Columns, same: Mapping[str, Any]
 ) -> None:
-    text = json.dumps(rows)
-    members = ", ".join(f"json_extract(value, '$[{place}]')" for place in range(len(names)))
-    connection.exec_driver_sql(
-        f"INSERT INTO {table.name} ({', '.join(names)}) SELECT {members} FROM json_each(?)",  # noqa: S608 - names of columns only
-        (text,),
+    text = to_json(list(zip(*varying.values(), strict=True))).decode()
+    statement = _statement(table.name, tuple(varying), tuple(same))
+    connection.exec_driver_sql(statement, (text, *same.values()))
+
+
+@lru_cache(maxsize=64)
+def _statement(table: str, varying: tuple[str, ...], same: tuple[str, ...]) -> str:
+    members = [f"json_extract(value, '$[{place}]')" for place in range(len(varying))]
+    members += [f"?{place}" for place in range(2, 2 + len(same))]
+    return (
+        f"INSERT INTO {table} ({', '.join((*varying, *same))}) "  # noqa: S608 - names of columns only
+        f"SELECT {', '.join(members)} FROM json_each(?1)"
     )
 
 
