@@ -1,8 +1,9 @@
 """Names of notifications and pushes: one can be computed from the other, so neither is looked up.
 
-A notification's public id is 15 hex digits (60 bits), most of them random. The apns-id of a delivery
-is a UUID of version 8 (RFC 9562) that carries those 60 bits and the delivery's number in 60 more. A
-repeat of a delivery therefore goes out under the same apns-id, whatever crashed in between.
+A notification's public id is 15 hex digits (60 bits), most of them random. The apns-id of a
+delivery is a UUID of version 8 (RFC 9562) that carries those 60 bits and the delivery's number in
+60 more. A repeat of a delivery therefore goes out under the same apns-id, whatever crashed in
+between.
 """
 
 import os
