@@ -22,9 +22,10 @@ from handbell.errors import (
     UnauthorizedError,
 )
 
-from .context import Context, context_of
+from .context import Context
 from .limits import Limit
 from .proxies import PROXIED
+from .requests import header
 from .routes import DEVICE, OPERATOR, PUBLIC, ROUTES, SESSION, SIGN_IN, Need
 
 __all__ = [
@@ -80,7 +81,7 @@ A_DEVICE: Final = Caller(actor="device", scopes=frozenset(), app=None)
 
 def bearer(connection: HTTPConnection) -> str | None:
     """Return what the request's Authorization header carries as bearer, or None."""
-    scheme, _, token = connection.headers.get("authorization", "").partition(" ")
+    scheme, _, token = (header(connection.scope, b"authorization") or "").partition(" ")
     token = token.strip()
     return token if scheme.lower() == "bearer" and token else None
 
@@ -119,15 +120,15 @@ CallerDep = Annotated[Caller, Depends(_caller_dependency)]
 AppDep = Annotated[App, Depends(_app_dependency)]
 
 
-def guarded(route: Route, needs: dict[str, Need]) -> ASGIApp:
+def guarded(route: Route, needs: dict[str, Need], context: Context) -> ASGIApp:
     """Return the route's application behind a guard; ``needs`` are those of its methods."""
     inner = route.app
     names_app = "app" in route.param_convertors
+    limit = context.settings.max_body_bytes
 
     async def guard(scope: Connection, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send)
         need = needs["GET" if scope["method"] == "HEAD" else scope["method"]]
-        context = context_of(request)
         if need.kind == "operator":
             from .console import require_operator  # noqa: PLC0415 - it imports this module
 
@@ -135,27 +136,27 @@ def guarded(route: Route, needs: dict[str, Need]) -> ASGIApp:
             if answer is not None:
                 await answer(scope, receive, send)
                 return
-        request.state.caller = await _caller(request, context, need)
+        # What handlers find as request.state.
+        found = scope.setdefault("state", {})
+        found["caller"] = caller = await _caller(request, context, need)
         if names_app and need.kind in ("key", "device"):
-            request.state.app = await _app(request, context)
-        limit = context.settings.max_body_bytes
-        await inner(scope, bounded(request, receive, limit, need), send)
+            found["app"] = await _app(scope["path_params"]["app"], caller, context)
+        await inner(scope, bounded(scope, receive, limit, need), send)
 
     return guard
 
 
-def bounded(request: HTTPConnection, receive: Receive, limit: int, need: Need) -> Receive:
+def bounded(scope: Connection, receive: Receive, limit: int, need: Need) -> Receive:
     """Return what receives a request's body, up to ``limit`` bytes.
 
     Raises HTTPException 413, at once where the body's length is told and too large. A body of lines
     is not bounded where the route takes streams.
     """
-    headers = request.headers
-    if need.takes_streams and headers.get("content-type", "").startswith(STREAM_TYPE):
+    if need.takes_streams and (header(scope, b"content-type") or "").startswith(STREAM_TYPE):
         return receive
-    if int(headers.get("content-length", 0)) > limit:
+    if int(header(scope, b"content-length") or 0) > limit:
         raise HTTPException(413)
-    if "transfer-encoding" not in headers:
+    if header(scope, b"transfer-encoding") is None:
         return receive
     size = 0
 
@@ -213,9 +214,7 @@ async def _key(request: Request, context: Context, token: str | None) -> ApiKey:
     return key
 
 
-async def _app(request: Request, context: Context) -> App:
-    caller = caller_of(request)
-    reference = request.path_params["app"]
+async def _app(reference: str, caller: Caller, context: Context) -> App:
     try:
         app = context.known_app(reference)
         if app is None:

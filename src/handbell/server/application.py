@@ -2,10 +2,13 @@
 
 import copy
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import Any, Final
 
 from fastapi import FastAPI
+from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.routing import BaseRoute, Mount, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from handbell._version import __version__
 from handbell.errors import ServeError
@@ -29,9 +32,9 @@ from .context import Context
 from .links import prove, universal
 from .routes import ROUTES
 from .shield import Shield
+from .short_way import ShortWay
 
 _MODULES: Final = (
-    # First what is called thousands of times a second: routes are tried one after the other.
     notifications,
     health,
     reference,
@@ -51,26 +54,52 @@ _MODULES: Final = (
 """What offers a ``router``. The order matters where two paths fit one address."""
 
 
+class _Application(FastAPI):
+    """FastAPI with our own layers around its routes, and none of those that it comes with.
+
+    Its telemetry, its bound for bodies and its page for mistakes cost every request as much as
+    routing does; the shield and the guards stand in their place.
+    """
+
+    def __init__(self, context: Context, **named: Any) -> None:
+        super().__init__(**named)
+        self.state.context = context
+        self._context = context
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Return the layers, from the shield inwards."""
+        # FastAPI's own operations close their files by the innermost.
+        routed = AsyncExitStackMiddleware(self.router)
+        answered = ExceptionMiddleware(routed, handlers=self.exception_handlers)
+        return Shield(ShortWay(answered, self.router.routes), context=self._context)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if self.middleware_stack is None:
+            self.middleware_stack = self.build_middleware_stack()
+        scope["app"] = self
+        await self.middleware_stack(scope, receive, send)
+
+
 def create_application(context: Context) -> FastAPI:
     """Return the server as an ASGI application.
 
     Raises ServeError when a route is missing from the table of needs, and the other way round.
     """
-    application = FastAPI(
+    application = _Application(
+        context,
         title="Handbell",
         version=__version__,
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
     )
-    application.state.context = context
     problems.add_handlers(application)
     routes: list[BaseRoute] = [route for module in _MODULES for route in module.router.routes]
     if context.has_console:
         routes += _console_routes(context)
     _check_table(routes, has_console=context.has_console)
-    application.router.routes.extend(_guarded(routes))
-    application.add_middleware(Shield, context=context)
+    application.router.routes.extend(_guarded(routes, context))
     return application
 
 
@@ -93,7 +122,7 @@ def _check_table(routes: list[BaseRoute], *, has_console: bool) -> None:
         )
 
 
-def _guarded(routes: Iterable[BaseRoute]) -> Iterator[BaseRoute]:
+def _guarded(routes: Iterable[BaseRoute], context: Context) -> Iterator[BaseRoute]:
     for route in routes:
         if isinstance(route, Mount):
             # Static files of the console; everything else stands in the table.
@@ -105,5 +134,5 @@ def _guarded(routes: Iterable[BaseRoute]) -> Iterator[BaseRoute]:
             raise ServeError(f"{type(route).__name__} escapes the table of needs")
         # A copy, so that another application of this process guards its own.
         one = copy.copy(route)
-        one.app = guarded(route, needs_of(route))
+        one.app = guarded(route, needs_of(route), context)
         yield one

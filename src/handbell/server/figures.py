@@ -26,6 +26,9 @@ class RequestFigures:
             ["method", "route", "status"],
             registry=self._registry,
         )
+        # Looking a child up by its labels costs more than counting does.
+        self._counters: dict[tuple[str, str, int], Counter] = {}
+        self._times: dict[str, Histogram] = {}
         self._seconds = Histogram(
             "handbell_request_seconds",
             "Seconds from a request's head to the end of its answer",
@@ -37,8 +40,13 @@ class RequestFigures:
     def note(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one request; the status 0 means that its client went away first."""
         method = method if method in _METHODS else "other"
-        self._count.labels(method, route, str(status)).inc()
-        self._seconds.labels(route).observe(seconds)
+        counter = self._counters.get((method, route, status))
+        if counter is None:
+            counter = self._count.labels(method, route, str(status))
+            self._counters[method, route, status] = counter
+            self._times[route] = self._seconds.labels(route)
+        counter.inc()
+        self._times[route].observe(seconds)
 
     def render(self) -> bytes:
         """Return everything in Prometheus' text format."""

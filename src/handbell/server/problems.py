@@ -126,6 +126,15 @@ def add_handlers(application: FastAPI) -> None:
     application.add_exception_handler(HTTPException, _http)
 
 
+async def answer_to(request: Request, error: Exception) -> Response:
+    """Return the problem that an error leaves as; raises the error where it is none of ours."""
+    if isinstance(error, HandbellError):
+        return await _handbell(request, error)
+    if isinstance(error, HTTPException):
+        return await _http(request, error)
+    raise error
+
+
 async def _handbell(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HandbellError)  # noqa: S101 - it is registered for this class
     if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:

@@ -4,7 +4,6 @@ import logging
 import time
 from typing import Final
 
-from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -40,9 +39,12 @@ class Shield:
         self._requests = context.requests
         self._proxies = Proxies(context.settings.trusted_proxies)
         self._root_path = context.root_path
-        self._headers = list(SECURITY_HEADERS.items())
+        headers = dict(SECURITY_HEADERS)
         if context.settings.public_url.startswith("https:"):
-            self._headers.append(("Strict-Transport-Security", _TRANSPORT_SECURITY))
+            headers["Strict-Transport-Security"] = _TRANSPORT_SECURITY
+        self._headers = [
+            (name.lower().encode("ascii"), value.encode("ascii")) for name, value in headers.items()
+        ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -55,9 +57,10 @@ class Shield:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                for name, value in self._headers:
-                    headers.setdefault(name, value)
+                headers = list(message.get("headers", ()))
+                given = {name for name, _ in headers}
+                headers += [pair for pair in self._headers if pair[0] not in given]
+                message["headers"] = headers
             await send(message)
 
         try:
