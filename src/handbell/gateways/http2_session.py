@@ -44,6 +44,7 @@ _STATUS_200: Final = 0x88  # entry 8 of HPACK's static table
 
 _DATA: Final = 0x0
 _HEADERS: Final = 0x1
+_RST_STREAM: Final = 0x3
 _CONTINUATION: Final = 0x9
 _END_STREAM: Final = 0x1
 _END_HEADERS: Final = 0x4
@@ -265,10 +266,16 @@ class Session(Generic[T]):
                 and self._block is None
             ):
                 answered.append(take(number))
+            elif kind == _RST_STREAM and place - begin == 4 and self._is_over(number):  # noqa: PLR2004
+                continue  # some servers end each stream so when they have answered early
             else:
                 self._check_length(place - begin)
                 self._read(kind, flags, number & _MOST_WINDOW, data[begin - 9 : place])
         self._rest = data[place:]
+
+    def _is_over(self, number: int) -> bool:
+        is_ours = number % 2 == 1 and number < self._next
+        return is_ours and number not in self.streams and self._block is None
 
     def _check_length(self, length: int) -> None:
         if length > _MOST_FRAME_BYTES:
