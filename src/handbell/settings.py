@@ -179,7 +179,7 @@ class Settings(BaseSettings):
         description="Connections per pool; a pool serves one team, key and environment.",
     )
     in_flight: int = Field(
-        default=300,
+        default=1000,
         ge=1,
         le=10_000,
         description="Pushes on their way at once per connection; the server may allow fewer.",

@@ -180,6 +180,10 @@ OWN_REASONS: Final = {
     "StreamReset": ("the push service broke the request off, so it may have arrived", _AGAIN),
     "RefusedStream": ("the push service did not take the request; nothing was processed", _AGAIN),
     "Stalled": ("the push service has stopped answering", _AGAIN),
+    "ConnectionClosed": (
+        "the push service closes connections before it takes anything; nothing was sent",
+        _AGAIN,
+    ),
     "HostNotFound": ("the push service's address cannot be found", _REACH),
     "CannotConnect": ("the push service could not be reached", _REACH),
     "CertificateNotTrusted": (

@@ -239,7 +239,11 @@ class Pool(Generic[T]):
         pause = min(_MAX_REST_SECONDS, _REST_SECONDS * 2 ** (self._failures - 1))
         self._rests_until = asyncio.get_running_loop().time() + pause
         if isinstance(failure, NotSent) or self._failures >= _CONNECTION_TRIES:
-            self._cannot_connect = NotSent(failure.reason, failure.detail)
+            self._cannot_connect = (
+                failure
+                if isinstance(failure, NotSent)
+                else NotSent("ConnectionClosed", failure.detail)
+            )
             if not any(not each.is_draining for each in self._connections):
                 self._give_up(self._cannot_connect)
 

@@ -11,10 +11,8 @@ from collections.abc import Callable
 from itertools import takewhile
 from typing import Final, Generic, Protocol, TypeVar, cast
 
-from handbell.errors import GatewayError
-
 from .http2_session import ProtocolFault, Session
-from .http2_tls import authority, connect
+from .http2_tls import TlsUnusable, authority, connect
 from .http2_values import (
     Answer,
     End,
@@ -120,8 +118,8 @@ class Connection(asyncio.Protocol, Generic[T]):
         try:
             context = self.pool.tls()
             await connect(self.pool.endpoint, context, lambda: self, seconds=limits.connect_timeout)
-        except GatewayError as error:
-            self.failure = NotSent("NoTrustedCertificates", f"{error.what}. {error.fix}")
+        except TlsUnusable as error:
+            self.failure = error.end
         except Exception as error:  # noqa: BLE001 - what waits for the connection must hear of it
             self.failure = why_not_connected(error)
         if self.failure is not None:
@@ -198,7 +196,7 @@ class Connection(asyncio.Protocol, Generic[T]):
         try:
             self._session.receive(data)
         except ProtocolFault as fault:
-            self._break_off(Lost("ProtocolError", str(fault)))
+            self._break_off(Lost("ConnectionLost", f"the server broke the protocol: {fault}"))
         if self._session.is_spent:
             self._leave()
         self._flush()
@@ -243,7 +241,7 @@ class Connection(asyncio.Protocol, Generic[T]):
         farewell = self._session.farewell
         if farewell is not None and self.failure is None:
             said = f": {farewell.text}" if farewell.text else ""
-            self.failure = Lost("GoAway", f"the server said goodbye, {farewell.error}{said}")
+            self.failure = Lost("ConnectionLost", f"the server said {farewell.error}{said}")
 
     def _break_off(self, failure: Lost) -> None:
         self.failure = failure

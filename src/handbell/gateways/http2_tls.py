@@ -16,7 +16,9 @@ import aiohappyeyeballs
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from .http2_values import Endpoint, trusted_certificates
+from handbell.errors import GatewayError
+
+from .http2_values import Endpoint, NotSent, trusted_certificates
 
 P = TypeVar("P", bound=asyncio.Protocol)
 
@@ -33,18 +35,34 @@ def authority(url: str) -> str:
     return f"{host}" if parts.port in (None, _HTTPS_PORT) else f"{host}:{parts.port}"
 
 
+class TlsUnusable(Exception):  # noqa: N818 - the pool's affair, it reaches no caller
+    """TLS cannot be prepared on this side; ``end`` is what becomes of all that would be sent."""
+
+    def __init__(self, end: NotSent) -> None:
+        super().__init__(end.detail)
+        self.end = end
+
+
 def tls_context(endpoint: Endpoint) -> ssl.SSLContext:
     """Return what makes TLS with the endpoint: 1.2 at least, HTTP/2 alone, its name checked.
 
-    Raises :class:`~handbell.errors.GatewayError` without trusted certificates, OSError or
-    :class:`ssl.SSLError` where a certificate cannot be used.
+    Raises :class:`TlsUnusable` where certificates are missing or cannot be used.
     """
-    trusted = endpoint.ca_file or trusted_certificates()
-    context = ssl.create_default_context(cafile=str(trusted))
+    try:
+        trusted = endpoint.ca_file or trusted_certificates()
+        context = ssl.create_default_context(cafile=str(trusted))
+    except GatewayError as error:
+        raise TlsUnusable(NotSent("NoTrustedCertificates", f"{error.what}. {error.fix}")) from None
+    except OSError as error:  # ssl.SSLError is one
+        why = f"{trusted} cannot be read as trusted certificates: {error}"
+        raise TlsUnusable(NotSent("NoTrustedCertificates", why)) from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["h2"])
     if endpoint.client_certificate is not None:
-        _load_certificate(context, endpoint.client_certificate)
+        try:
+            _load_certificate(context, endpoint.client_certificate)
+        except (OSError, ValueError) as error:
+            raise TlsUnusable(NotSent("ClientCertificateUnusable", str(error))) from None
     return context
 
 

@@ -338,7 +338,7 @@ class ApnsGateway:
         credential: AuthKey | Certificate,
         endpoints: Mapping[str, Endpoint],
         connections: int = 2,
-        in_flight: int = 300,
+        in_flight: int = 1000,
         connect_timeout: float = 10.0,
         request_timeout: float = 30.0,
         now: Callable[[], float] = time.time,
