@@ -14,7 +14,7 @@ from sqlalchemy import insert, select, update
 
 from handbell.apps.app import App
 from handbell.apps.credentials import AuthKey, Certificate, read_certificate
-from handbell.apps.store import AppStore
+from handbell.apps.store import KNOWN_SECONDS, AppStore
 from handbell.apps.vault import Vault
 from handbell.database import Database
 from handbell.errors import (
@@ -247,6 +247,26 @@ def test_the_credential_of_an_environment(store: AppStore, app: App) -> None:
     assert store.credential_for(app, "development") == limited
     store.remove_credential(app, newer.key_id)
     assert store.credential_for(app, "production") == older
+
+
+def test_what_another_process_changes_counts_after_a_second(database: Database, app: App) -> None:
+    """A credential is not looked up again for each send, and its successor is not missed."""
+    clock = [100.0]
+    store = AppStore(database, Vault([OLD]), clock=lambda: clock[0])
+    elsewhere = AppStore(database, Vault([OLD]))
+    former, key = make_key("OLDER12345"), make_key("NEWER12345")
+    store.add_credential(app, former)
+    assert store.credential_for(app, "production") == former
+    elsewhere.add_credential(app, key)
+    clock[0] += KNOWN_SECONDS / 2
+    assert store.credential_for(app, "production") == former
+    clock[0] += KNOWN_SECONDS
+    assert store.credential_for(app, "production") == key
+    elsewhere.remove_credential(app, former.key_id)
+    elsewhere.remove_credential(app, key.key_id)
+    clock[0] += KNOWN_SECONDS
+    with pytest.raises(MissingCredentialError):
+        store.credential_for(app, "production")
 
 
 def test_a_certificate_is_kept_like_a_key(store: AppStore, app: App) -> None:

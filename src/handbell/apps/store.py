@@ -48,6 +48,9 @@ class StoredCredential:
     created_at: int
 
 
+KNOWN_SECONDS: Final = 1.0
+"""For how long a credential that was looked up is taken for the current one."""
+
 _MOST_OPENED: Final = 100
 
 # Within the class `list` is its method.
@@ -55,15 +58,27 @@ _StoredCredentials = list[StoredCredential]
 
 
 class AppStore:
-    """The apps that Handbell sends for. ``now`` returns UNIX seconds."""
+    """The apps that Handbell sends for. ``now`` returns UNIX seconds, ``clock`` never goes back.
+
+    A credential that is added or removed counts at once in this process, in others after
+    :data:`KNOWN_SECONDS`: it is asked for thousands of times a second.
+    """
 
     def __init__(
-        self, database: Database, vault: Vault, *, now: Callable[[], float] = time.time
+        self,
+        database: Database,
+        vault: Vault,
+        *,
+        now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
         self._vault = vault
         self._now = now
+        self._clock = clock
         self._opened: dict[bytes, Credential] = {}
+        # By app and environment: until when it is the current one, by the clock.
+        self._current: dict[tuple[int | None, str], tuple[float, Credential]] = {}
 
     def add(self, team_id: str, bundle_id: str, name: str | None = None) -> App:
         """Add an app and return it.
@@ -120,6 +135,7 @@ class AppStore:
             removed = connection.execute(delete(apps_table).where(apps_table.c.id == app.row))
             if not removed.rowcount:
                 raise _gone(app)
+        self._forget()
 
     def set_enabled(self, app: App, is_enabled: bool) -> App:  # noqa: FBT001 - the setter's value
         """Switch an app's push on or off and return the app as it is now."""
@@ -181,7 +197,9 @@ class AppStore:
                 )
             except IntegrityError:
                 raise _gone(app) from None
-            return _stored(_credential_row(connection, row))
+            stored = _stored(_credential_row(connection, row))
+        self._forget()
+        return stored
 
     def credentials(self, app: App) -> _StoredCredentials:
         """Return what may be told about the app's credentials, the newest first."""
@@ -196,6 +214,7 @@ class AppStore:
                 raise MissingCredentialError(
                     f"{app.id} has no key {key_id}", fix="See: handbell key list"
                 )
+        self._forget()
 
     def credential_for(self, app: App, environment: str) -> Credential:
         """Return what proves the app in an environment.
@@ -203,16 +222,26 @@ class AppStore:
         One that is limited to the environment wins, then the newest that is not limited. The twin
         takes any. Raises :class:`~handbell.errors.MissingCredentialError` with the fix.
         """
+        asked, current = self._clock(), self._current
+        until, known = current.get((app.row, environment), (0.0, None))
+        if known is not None and asked < until:
+            return known
         with self._database.read() as connection:
             rows = _credential_rows(connection, app)
         limited = [row for row in rows if row["environment"] == environment]
         general = [row for row in rows if row["environment"] is None or environment == "twin"]
         for row in (*limited, *general):
-            return self._unpacked(app, row)
+            found = self._unpacked(app, row)
+            # Where it was changed meanwhile, another mapping is in use now.
+            current[app.row, environment] = (asked + KNOWN_SECONDS, found)
+            return found
         raise MissingCredentialError(
             f"{app.id} has no key for {environment}",
             fix=f"Add one: handbell key add AuthKey_XXXXXXXXXX.p8 --app {app.id}",
         )
+
+    def _forget(self) -> None:
+        self._current = {}
 
     def auth_key(self, team_id: str, key_id: str) -> AuthKey | None:
         """Return a team's key by its id, or None when no app has it."""

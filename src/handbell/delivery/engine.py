@@ -8,7 +8,7 @@ next one finishes.
 import asyncio
 import dataclasses
 import json
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from time import time
 from typing import Any, Final
@@ -182,55 +182,54 @@ class Engine:
         An entry that cannot be sent has its error and is no matter to the others. Raises
         StorageError when nothing could be stored.
         """
-        reading = self.worker.releases.begin()
-        try:
-            apps = {id(entry.app): entry.app for entry in entries}.values()
-            is_full = self._starting is None or all(self.worker.room_of(app) <= 0 for app in apps)
-            prepared = await asyncio.to_thread(self._intake.prepare, entries, composes=not is_full)
-        except BaseException:
-            self.worker.releases.end(reading)
-            raise
         # A caller that gives up waiting must not leave behind what was stored and not begun.
-        storing = asyncio.create_task(self._store(prepared, reading))
+        storing = asyncio.create_task(self._accept(entries))
         self._storing.add(storing)
         storing.add_done_callback(self._storing.discard)
         return await asyncio.shield(storing)
 
-    async def _store(
-        self, prepared: Sequence[Prepared], reading: int
-    ) -> list[Acceptance | HandbellError]:
+    async def _accept(self, entries: Sequence[Entry]) -> list[Acceptance | HandbellError]:
+        worker, room = None, {}
+        if self._starting is not None:
+            worker = self.worker.id or None
+            apps = {id(entry.app): entry.app for entry in entries}.values()
+            room = {app.id: self.worker.room_of(app) for app in apps}
+        reading = self.worker.releases.begin()
         try:
-            fresh = [one for one in prepared if one.error is None and one.accepted is None]
-            drafts = self._drafts(fresh)
-            stored = await asyncio.to_thread(self._ledger.accept_many, drafts) if drafts else []
-            for one, outcome in zip(fresh, stored, strict=True):
-                if isinstance(outcome, HandbellError):
-                    one.error = outcome
-                else:
-                    one.accepted = outcome
-                    if not outcome.is_former:
-                        self._begin(one, outcome, reading)
+            # In one step: a thread that has to be woken twice waits twice for the interpreter.
+            prepared = await asyncio.to_thread(self._prepare_and_store, entries, worker, room)
+            for one in prepared:
+                if one.error is None and one.accepted is not None and not one.accepted.is_former:
+                    self._begin(one, one.accepted, reading)
             return [_outcome(one) for one in prepared]
         finally:
             self.worker.releases.end(reading)
 
-    def _drafts(self, fresh: Iterable[Prepared]) -> list[Draft]:
-        """Return what is to be stored; what the worker has no room for waits for its turn."""
-        worker = (self.worker.id or None) if self._starting is not None else None
-        room: dict[str, int] = {}
+    def _prepare_and_store(
+        self, entries: Sequence[Entry], worker: int | None, room: dict[str, int]
+    ) -> list[Prepared]:
+        """Look at sends and store what is fresh. ``room`` is the worker's by app, and used up.
+
+        What the worker has no room for waits for its turn.
+        """
+        is_full = all(places <= 0 for places in room.values())
+        prepared = self._intake.prepare(entries, composes=not is_full)
+        fresh = [one for one in prepared if one.error is None and one.accepted is None]
         drafts = []
         for one in fresh:
-            app = one.entry.app
-            room.setdefault(app.id, self.worker.room_of(app))
-            room[app.id] -= len(one.targets or ())
+            left = room.get(one.entry.app.id, 0) - len(one.targets or ())
+            room[one.entry.app.id] = left
+            is_taken = left >= 0 and one.wordings is not None
             drafts.append(
-                Draft(
-                    order=one.order,
-                    targets=one.targets,
-                    worker=worker if room[app.id] >= 0 and one.wordings is not None else None,
-                )
+                Draft(order=one.order, targets=one.targets, worker=worker if is_taken else None)
             )
-        return drafts
+        stored = self._ledger.accept_many(drafts) if drafts else []
+        for one, outcome in zip(fresh, stored, strict=True):
+            if isinstance(outcome, HandbellError):
+                one.error = outcome
+            else:
+                one.accepted = outcome
+        return prepared
 
     def plan(self, app: App, recipients: Recipients, *, is_development: bool = False) -> Plan:
         """Return whom a send would reach; of everybody, the first ones only."""
