@@ -4,12 +4,11 @@ import os
 import platform
 import shutil
 import sqlite3
+import ssl
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
-
-import pycurl
 
 from .programs import PEERS, pinned
 
@@ -55,16 +54,15 @@ def missing(found: frozenset[str]) -> list[str]:
 
 def facts(found: frozenset[str]) -> list[tuple[str, str]]:
     """Return the machine and the versions of everything that takes part."""
-    libraries = ("handbell", "pycurl", "uvloop", "sqlalchemy", "aioapns")
+    libraries = ("handbell", "hpack", "hyperframe", "uvloop", "sqlalchemy", "aioapns")
     return [
         ("machine", f"{_processor()}, {os.cpu_count()} cores, {_memory_gib():.0f} GiB of memory"),
         (
             "system",
             f"{_distribution()}, {platform.system()} {platform.release().partition('-')[0]}",
         ),
-        ("Python", f"{platform.python_version()}, SQLite {sqlite3.sqlite_version}"),
+        ("Python", f"{platform.python_version()}, SQLite {sqlite3.sqlite_version}, {_openssl()}"),
         ("libraries", ", ".join(f"{name} {version(name)}" for name in libraries)),
-        ("libcurl", _libcurl()),
         *((tool, _version(tool)) for tool in _VERSION_COMMANDS if tool in found),
         *([("Go's apns2", _go_version())] if "go" in found else []),
         *([("node's apns2", _node_version())] if "node" in found else []),
@@ -95,12 +93,8 @@ def _node_version() -> str:
     return pinned(PEERS / "node-apns2" / "package.json", "apns2")
 
 
-def _libcurl() -> str:
-    return ", ".join(
-        word
-        for word in pycurl.version.split()
-        if word.startswith(("libcurl", "nghttp2", "OpenSSL"))
-    )
+def _openssl() -> str:
+    return " ".join(ssl.OPENSSL_VERSION.split()[:2])
 
 
 def _processor() -> str:

@@ -326,7 +326,7 @@ def test_a_goaway_costs_a_new_connection_and_nothing_else(authority: Authority, 
 @pytest.mark.parametrize("wish", ["close", "reset"])
 @pytest.mark.parametrize("place", [0, 1, 2, 20, 49])
 def test_a_lost_request_is_never_repeated(authority: Authority, wish: str, place: int) -> None:
-    """However a connection ends, no request goes out twice; libcurl alone would do so."""
+    """However a connection ends, no request goes out twice."""
     server = counting()
     asked = paths(150)
     asked[place] = f"/{wish}-1"
