@@ -26,11 +26,19 @@ def read_mail(text: str) -> str:
     Raises :class:`ValueError` with the reason when the text is not a mail address.
     """
     text = text.strip()
-    if _ORDINARY.fullmatch(ordinary := text.lower()) and text.isascii():
+    ordinary = ordinary_mail(text)
+    if ordinary is not None:
         return ordinary
     if _is_special(text):
         return _fold(_validated(text + _PARENT).removesuffix(_PARENT))
     return _fold(_validated(text))
+
+
+def ordinary_mail(text: str) -> str | None:
+    """Return what :func:`read_mail` does for what nearly every address looks like, else None."""
+    text = text.strip()
+    folded = text.lower()
+    return folded if _ORDINARY.fullmatch(folded) and text.isascii() else None
 
 
 @lru_cache(maxsize=4096)

@@ -58,11 +58,13 @@ def test_any_bytes_have_lines_of_bounded_length(stream: bytes, places: list[int]
         (b"12345678\r\n", [Line(1, b"12345678")]),
         (b"123456789\nb\n", [Line(1, None), Line(2, b"b")]),
         (b"a\n" + b"x" * 100, [Line(1, b"a"), Line(2, None)]),
+        (b"a" + b" " * 20 + b"\nb\n", [Line(1, None), Line(2, b"b")]),
     ],
 )
 def test_lines(stream: bytes, lines: list[Line]) -> None:
     """Blank lines count and are left out; after a line that is too long the next is read."""
     assert cut(stream, []) == lines
+    assert cut(stream, list(range(len(stream)))) == lines
 
 
 def test_an_endless_line_takes_no_memory() -> None:

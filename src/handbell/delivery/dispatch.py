@@ -74,13 +74,14 @@ def _add_mails(
         sessions = found.get(mail, [])
         active = [session for session in sessions if session.status == "active"]
         if not active:
-            plan.warnings.append(_nobody(mail, sessions))
+            plan.warnings.append(nobody(mail, sessions))
         plan.targets.extend(
             _session_target(session, is_development=is_development) for session in active
         )
 
 
-def _nobody(mail: str, sessions: list[Addressee]) -> str:
+def nobody(mail: str, sessions: list[Addressee]) -> str:
+    """Return the warning that a mail is not reached; none of its sessions is active."""
     if not sessions:
         return f"{mail} has no device: no session of this app was ever registered for this mail."
     by_status: dict[str, list[Addressee]] = {}

@@ -8,14 +8,15 @@ next one finishes.
 import asyncio
 import dataclasses
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from contextlib import suppress
 from time import time
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from handbell._text import count, sentence
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
+from handbell.creation.plain import PlainSend
 from handbell.creation.recipients import Recipients
 from handbell.errors import HandbellError, NotificationError, StorageError
 from handbell.gateways.apns.wordings import compose_each
@@ -30,6 +31,7 @@ from .gathering import Gathering
 from .ids import NO_ID
 from .intake import Entry, Intake, Options, Prepared
 from .outcome import meaning
+from .plain import PlainBatch, PlainStored, events_of
 from .pruning import Pruner
 from .response import Response
 from .sending import FindGateway
@@ -39,6 +41,8 @@ from .webhooks import WebhookOutbox
 from .worker import Worker
 
 __all__ = ["Acceptance", "Engine", "Entry", "Options"]
+
+T = TypeVar("T")
 
 LISTED_AT_MOST: Final = 100
 """How many deliveries a response names; beyond that they are counted."""
@@ -79,7 +83,7 @@ class Engine:
         self._aside: list[asyncio.Task[None]] = []
         self._now = now
         self._starting: asyncio.Task[None] | None = None
-        self._storing: set[asyncio.Task[list[Acceptance | HandbellError]]] = set()
+        self._storing: set[asyncio.Task[Any]] = set()
         self._gathering = Gathering(self.accept_many)
 
     async def start(self) -> None:
@@ -182,11 +186,45 @@ class Engine:
         An entry that cannot be sent has its error and is no matter to the others. Raises
         StorageError when nothing could be stored.
         """
+        return await self._finish(self._accept(entries))
+
+    async def _finish(self, storing: Coroutine[Any, Any, T]) -> T:
         # A caller that gives up waiting must not leave behind what was stored and not begun.
-        storing = asyncio.create_task(self._accept(entries))
-        self._storing.add(storing)
-        storing.add_done_callback(self._storing.discard)
-        return await asyncio.shield(storing)
+        task = asyncio.create_task(storing)
+        self._storing.add(task)
+        task.add_done_callback(self._storing.discard)
+        return await asyncio.shield(task)
+
+    def has_room(self, app: App) -> bool:
+        """Return whether something of what an app sends now would go out at once."""
+        return self._starting is not None and self.worker.room_of(app) > 0
+
+    async def accept_plain(self, app: App, sends: Sequence[PlainSend]) -> PlainStored | None:
+        """Store plain sends in one transaction and return at once; none is begun at once.
+
+        Returns None where they have to be looked at one by one: :meth:`accept_gathered` does that.
+        Raises StorageError when nothing could be stored.
+        """
+        return await self._finish(self._store_plain(app, sends))
+
+    async def _store_plain(self, app: App, sends: Sequence[PlainSend]) -> PlainStored | None:
+        if not sends:
+            return PlainStored(ids=(), warnings={})
+        done = await asyncio.to_thread(self._keep_plain, app, sends)
+        if done is None:
+            return None
+        batch, stored = done
+        if self.worker.hooks:
+            for event in events_of(batch, stored, at=self._now()):
+                self.worker.hooks.emit(event)
+        self.worker.wake()
+        return stored
+
+    def _keep_plain(
+        self, app: App, sends: Sequence[PlainSend]
+    ) -> tuple[PlainBatch, PlainStored] | None:
+        batch = self._intake.prepare_plain(app, sends)
+        return None if batch is None else (batch, self._ledger.accept_plain(batch))
 
     async def _accept(self, entries: Sequence[Entry]) -> list[Acceptance | HandbellError]:
         worker, room = None, {}

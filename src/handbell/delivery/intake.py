@@ -9,6 +9,7 @@ from pydantic_core import to_json
 
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
+from handbell.creation.plain import PlainSend
 from handbell.creation.recipients import Recipients
 from handbell.errors import HandbellError, NotificationError
 from handbell.gateways.apns.wordings import Wordings, compose_each
@@ -17,7 +18,8 @@ from handbell.registry.store import Registry
 from .accepting import Acceptance, Order
 from .campaign import is_loud
 from .delivery import GatewayName, Target
-from .dispatch import Plan, resolve_many, some_targets
+from .dispatch import Plan, nobody, resolve_many, some_targets
+from .plain import PlainBatch
 from .queue import BULK, NORMAL, URGENT
 from .sending import FindGateway
 from .store import Ledger
@@ -161,6 +163,30 @@ class Intake:
                 one.targets = None
         return prepared
 
+    def prepare_plain(self, app: App, sends: Sequence[PlainSend]) -> PlainBatch | None:
+        """Look at plain sends that nobody waits to send at once.
+
+        Returns None where one of them may have no way to go: they are to be looked at one by one.
+        """
+        devices = self._registry.devices(app, [send.mail for send in sends])
+        for environment in set(devices.environments):
+            if self._problem_of(app, None, "apns", environment) is not None:
+                return None
+        warnings = {}
+        if devices.without:
+            warnings = {
+                place: nobody(send.mail, devices.without[send.mail])
+                for place, send in enumerate(sends)
+                if send.mail in devices.without
+            }
+        return PlainBatch(
+            app=app,
+            sends=sends,
+            devices=devices,
+            warnings=warnings,
+            created_at=int(self._now() * 1000),
+        )
+
     def _order(self, entry: Entry, at: int) -> Order:
         options, everybody = entry.options, entry.recipients.everybody
         return Order(
@@ -211,7 +237,7 @@ class Intake:
             fingerprint = None if entry.key is None else entry.key.fingerprint
             way = (entry.app.id, fingerprint, name, environment)
             if way not in ways:
-                ways[way] = self._problem_of(entry, name, environment)
+                ways[way] = self._problem_of(entry.app, entry.key, name, environment)
             problem = ways[way]
             if problem is None:
                 return
@@ -219,10 +245,10 @@ class Intake:
             raise problem
 
     def _problem_of(
-        self, entry: Entry, name: GatewayName, environment: str
+        self, app: App, key: Any, name: GatewayName, environment: str
     ) -> HandbellError | None:
         try:
-            self._find_gateway(entry.app, entry.key, name, environment)
+            self._find_gateway(app, key, name, environment)
         except HandbellError as error:
             return error
         return None

@@ -16,6 +16,7 @@ from handbell.tables import deliveries, notifications, sessions, shards, users
 from .accepting import Acceptance, Draft, Former, Order, read_former, store_drafts
 from .delivery import Delivery, Target
 from .ids import read_apns_id
+from .plain import PlainBatch, PlainStored, store_plain
 from .queue import SHARDS, count_uncome
 from .tallies import add_report
 
@@ -79,6 +80,11 @@ class Ledger:
         """
         with self._database.write() as connection:
             return store_drafts(connection, drafts, now=self._milliseconds())
+
+    def accept_plain(self, batch: PlainBatch) -> PlainStored:
+        """Store plain sends in one transaction; once this returns, nothing of them is lost."""
+        with self._database.write() as connection:
+            return store_plain(connection, batch, now=self._milliseconds())
 
     def former(self, orders: Sequence[Order]) -> list[Former]:
         """Return for each order what its idempotency key says; nothing is stored."""

@@ -1,9 +1,10 @@
 """Who is behind many mail addresses, as a send needs to know it: one step of the database."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, Final, NamedTuple
 
+from pydantic_core import from_json
 from sqlalchemy import Connection, select
 
 from handbell.tables import sessions, users
@@ -45,6 +46,68 @@ _ONE_STEP: Final = f"""
         ORDER BY sessions.registered_at DESC, sessions.id DESC
     )
 """  # noqa: S608 - names of columns only
+
+_DEVICES: Final = """
+    SELECT json_array(
+        json_group_array(wanted.key),
+        json_group_array(sessions.id),
+        json_group_array(sessions.environment)
+    )
+    FROM json_each(?2) AS wanted
+    CROSS JOIN users ON users.app_id = ?1 AND users.mail = wanted.value
+    CROSS JOIN sessions ON sessions.user_id = users.id AND sessions.status = 'active'
+"""
+
+
+class Devices(NamedTuple):
+    """The active sessions of many people, column by column.
+
+    ``places`` say whose each is, as the place in what was asked. ``without`` holds the mails of
+    those who have none, with the sessions that they have in another status.
+    """
+
+    places: list[int]
+    numbers: list[int]
+    environments: list[str]
+    without: dict[str, list[Addressee]]
+
+
+def read_devices(connection: Connection, app: int, mails: Sequence[str]) -> Devices:
+    """Return the active sessions of an app's users, for each mail in turn, also where it repeats.
+
+    ``app`` is the app's row, ``mails`` are folded.
+    """
+    places, numbers, environments = _devices(connection, app, mails)
+    missing = set(range(len(mails))).difference(places)
+    without: dict[str, list[Addressee]] = {mails[place]: [] for place in missing}
+    if without:
+        without |= read_addressees(connection, app, without)
+    return Devices(places, numbers, environments, without)
+
+
+def _devices(
+    connection: Connection, app: int, mails: Sequence[str]
+) -> tuple[list[int], list[int], list[str]]:
+    if connection.dialect.name == "sqlite":
+        asked = (app, json.dumps(mails))
+        places, numbers, environments = from_json(
+            connection.exec_driver_sql(_DEVICES, asked).scalar_one(), cache_strings="all"
+        )
+        return places, numbers, environments
+    statement = (
+        select(users.c.mail, sessions.c.id, sessions.c.environment)
+        .join_from(users, sessions, sessions.c.user_id == users.c.id)
+        .where(users.c.app_id == app, users.c.mail.in_(set(mails)), sessions.c.status == "active")
+    )
+    held: dict[str, list[Any]] = {}
+    for row in connection.execute(statement):
+        held.setdefault(row.mail, []).append(row)
+    found = [(place, row) for place, mail in enumerate(mails) for row in held.get(mail, ())]
+    return (
+        [place for place, _ in found],
+        [row.id for _, row in found],
+        [row.environment for _, row in found],
+    )
 
 
 def read_addressees(

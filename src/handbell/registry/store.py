@@ -1,7 +1,7 @@
 """Users and sessions in the database: who is reached where."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from itertools import islice
 from typing import Any, Final
@@ -21,7 +21,7 @@ from handbell.database import Database
 from handbell.errors import RegistryError, UnknownSessionError
 from handbell.tables import sessions, users
 
-from .addressees import Addressee, read_addressees
+from .addressees import Addressee, Devices, read_addressees, read_devices
 from .bulk import register_many
 from .registration import (
     CLAIMED,
@@ -328,6 +328,11 @@ class Registry:
             for chunk in _chunks(dict.fromkeys(mails)):
                 found |= read_addressees(connection, app.row or 0, chunk)
         return found
+
+    def devices(self, app: App, mails: Sequence[str]) -> Devices:
+        """Return the active sessions of many users, by folded mail, as a send needs them."""
+        with self._database.read() as connection:
+            return read_devices(connection, app.row or 0, mails)
 
     def find_tokens(self, app: App, tokens: Iterable[str]) -> dict[str, Session]:
         """Return the sessions that hold these device tokens, by token; closed ones hold none.

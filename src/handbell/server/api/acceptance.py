@@ -1,11 +1,8 @@
 """How the API accepts sends: one, a list, or a stream of lines."""
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, Final
-
-from pydantic_core import to_json
 
 from handbell.delivery.accepting import Acceptance
 from handbell.delivery.engine import LISTED_AT_MOST
@@ -18,7 +15,6 @@ from handbell.server.problems import members_of
 
 from . import plain
 from .entries import EntryReader
-from .lines import Line
 
 LONGEST_WAIT_SECONDS: Final = 30
 """How long a call waits for the outcome at most, whatever it prefers."""
@@ -70,14 +66,18 @@ async def accept_list(
     entries = await context.run(
         lambda: [_read(reader, value, number) for number, value in enumerate(values, start=1)]
     )
-    answers = []
-    for some in _parts(entries):
-        answers += [_answer(outcome) for outcome in await _accept(context, some)]
-    return answers
+    return [_answer(outcome) for outcome in await accept_parts(context, entries)]
 
 
-def _parts(entries: Sequence[Entry | HandbellError]) -> list[Sequence[Entry | HandbellError]]:
-    return [entries[start : start + MOST_AT_ONCE] for start in range(0, len(entries), MOST_AT_ONCE)]
+async def accept_parts(context: Context, entries: Sequence[Entry | HandbellError]) -> list[Outcome]:
+    """Return the outcome of each entry; what could not be read has its error already.
+
+    They are stored in parts, between which others have their turn.
+    """
+    outcomes: list[Outcome] = []
+    for start in range(0, len(entries), MOST_AT_ONCE):
+        outcomes += await _accept(context, entries[start : start + MOST_AT_ONCE])
+    return outcomes
 
 
 def _read(reader: EntryReader, value: object, number: int) -> Entry | HandbellError:
@@ -88,7 +88,6 @@ def _read(reader: EntryReader, value: object, number: int) -> Entry | HandbellEr
 
 
 async def _accept(context: Context, entries: Sequence[Entry | HandbellError]) -> list[Outcome]:
-    """Return the outcome of each entry; what could not be read has its error already."""
     good = [entry for entry in entries if isinstance(entry, Entry)]
     outcomes: Sequence[Outcome] = ()
     if good:
@@ -104,57 +103,3 @@ def _answer(outcome: Outcome) -> dict[str, Any]:
     if isinstance(outcome, HandbellError):
         return {"error": members_of(outcome)}
     return {"id": outcome.id, "warnings": outcome.warnings}
-
-
-@dataclass(slots=True, kw_only=True)
-class LineSender:
-    """Accepts the lines of one stream, and counts.
-
-    ``is_brief`` leaves out the answers to lines that were accepted without a warning.
-    """
-
-    context: Context
-    reader: EntryReader
-    is_brief: bool = False
-    accepted: int = 0
-    refused: int = 0
-
-    async def step(self, lines: Sequence[Line]) -> Awaitable[bytes]:
-        """Read lines, and return what stores their sends and gives the answers."""
-        entries = await self.context.run(self._read_all, lines)
-        return asyncio.create_task(self._store(lines, entries))
-
-    def closing(self) -> bytes:
-        """Return the last line: how many were accepted and refused, so that none is missed."""
-        return to_json({"accepted": self.accepted, "refused": self.refused}) + b"\n"
-
-    def _read_all(self, lines: Sequence[Line]) -> list[Entry | HandbellError]:
-        return [self._read(line) for line in lines]
-
-    def _read(self, line: Line) -> Entry | HandbellError:
-        try:
-            return self.reader.read_line(line)
-        except HandbellError as error:
-            return error
-
-    async def _store(
-        self, lines: Sequence[Line], entries: Sequence[Entry | HandbellError]
-    ) -> bytes:
-        outcomes = await _accept(self.context, entries)
-        failed = sum(isinstance(outcome, HandbellError) for outcome in outcomes)
-        self.refused += failed
-        self.accepted += len(outcomes) - failed
-        return b"".join(
-            self._line(line, outcome) for line, outcome in zip(lines, outcomes, strict=True)
-        )
-
-    def _line(self, line: Line, outcome: Outcome) -> bytes:
-        if isinstance(outcome, HandbellError):
-            return to_json({"line": line.number, "error": members_of(outcome)}) + b"\n"
-        if outcome.warnings:
-            answer: Mapping[str, Any] = {"line": line.number, **_answer(outcome)}
-            return to_json(answer) + b"\n"
-        # Nearly all of a long stream's answers, and nothing in them has to be escaped.
-        if self.is_brief:
-            return b""
-        return b'{"line":%d,"id":"%s"}\n' % (line.number, outcome.id.encode())

@@ -34,10 +34,13 @@ class LineSplitter:
         """Return the lines that end in this piece of the stream."""
         first, *others = piece.split(b"\n")
         self._hold(first)
-        found: list[Line] = []
-        for following in others:
-            found += self._end()
-            self._hold(following)
+        if not others:
+            return []
+        found = self._end()
+        rest = others.pop()
+        for text in others:
+            found += self._line(text)
+        self._hold(rest)
         return found
 
     def close(self) -> list[Line]:
@@ -53,11 +56,15 @@ class LineSplitter:
             self._pieces.append(piece)
 
     def _end(self) -> list[Line]:
-        self._number += 1
-        text, size = b"".join(self._pieces), self._size
+        is_whole = self._size <= self._limit + 1
+        text = b"".join(self._pieces) if is_whole else None
         self._pieces.clear()
         self._size = 0
-        if size > self._limit + 1:
+        return self._line(text)
+
+    def _line(self, text: bytes | None) -> list[Line]:
+        self._number += 1
+        if text is None or len(text) > self._limit + 1:
             return [Line(self._number, None)]
         if self._number == 1:
             text = text.removeprefix(BYTE_ORDER_MARK)

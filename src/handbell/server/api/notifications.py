@@ -32,13 +32,13 @@ from handbell.server.requests import header, read_body
 from . import notification_models as models
 from . import plain
 from .acceptance import (
-    LineSender,
     accept_list,
     outcome_of,
     prefers_minimal,
     read_wait,
 )
 from .entries import EntryReader, check_members, read_json, read_recipients
+from .line_sender import LineSender
 from .streaming import MEDIA_TYPES, StreamedAnswer
 
 router = APIRouter(prefix="/v1/apps/{app}/notifications", tags=["notifications"])

@@ -17,7 +17,7 @@ MEDIA_TYPE: Final = "application/x-ndjson"
 MEDIA_TYPES: Final = frozenset({MEDIA_TYPE, "application/ndjson", "application/jsonl"})
 """How callers name a stream of lines."""
 
-LINES_AT_ONCE: Final = 500
+LINES_AT_ONCE: Final = 1000
 """How many lines are answered together; few enough that others get their turn."""
 
 _BYTES_AT_ONCE: Final = 262_144

@@ -1,0 +1,294 @@
+"""Plain sends of a stream: stored column by column, and nobody could tell by what is stored."""
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+from tests.conftest import Stage
+from tests.serving import Server, start_server
+
+from handbell.creation.notification import Notification
+from handbell.creation.plain import PlainSend, read_plain
+from handbell.creation.recipients import Recipients
+from handbell.database import Database
+from handbell.delivery.engine import Acceptance, Engine, Entry
+from handbell.delivery.events import Event, NotificationAccepted
+from handbell.delivery.plain import PlainStored
+from handbell.errors import DatabaseLockedError, TwinError
+from handbell.system import System
+from handbell.tables import deliveries, notifications
+
+NOON = 1_790_000_000.0
+FEW = ["one@example.com", "two@example.com", "nobody@example.com", "one@example.com"]
+ALL = [*FEW, "pending@example.com", "closed@example.com", "development@example.com"]
+SENDS: list[tuple[dict[str, Any], str]] = [
+    ({"title": f"For {mail}", "body": 'Grüße "👋🏽"\n', "user_info": {"n": number}}, mail)
+    for number, mail in enumerate(ALL)
+]
+
+
+def _register(stage: Stage) -> None:
+    """Register people with one device, two, and none that is active."""
+    registry = stage.system.registry
+    stage.register("one@example.com", "01" * 32)
+    stage.register("two@example.com", "02" * 32)
+    stage.register("two@example.com", "03" * 32)
+    registry.register(stage.app, "two@example.com", "04" * 32, status="pending")
+    registry.register(stage.app, "pending@example.com", "05" * 32, status="pending")
+    registry.close(stage.register("closed@example.com", "06" * 32), "Unregistered")
+    stage.register("development@example.com", "07" * 32, environment="development")
+
+
+def _plain(sends: Sequence[tuple[Mapping[str, Any], str]]) -> list[PlainSend]:
+    read = [read_plain(dict(content), mail) for content, mail in sends]
+    found = [one for one in read if one is not None]
+    assert len(found) == len(sends)
+    return found
+
+
+def _stored(database: Database, public_id: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the row of a notification and those of its deliveries, but for their names."""
+    with database.read() as connection:
+        statement = select(notifications).where(notifications.c.public_id == public_id)
+        row = dict(connection.execute(statement).mappings().one())
+        mine = select(deliveries).where(deliveries.c.notification_id == row.pop("id"))
+        rows = [dict(each) for each in connection.execute(mine).mappings()]
+    del row["public_id"]
+    for each in rows:
+        del each["notification_id"]
+    return row, rows
+
+
+@pytest.mark.parametrize("places", [range(len(ALL)), range(2), [2], []])
+def test_they_are_stored_as_if_each_had_been_looked_at(stage: Stage, places: Sequence[int]) -> None:
+    """The same rows, warnings and events as the general way makes of them."""
+    _register(stage)
+    told: list[Event] = []
+    system = System(stage.system.settings, now=lambda: NOON)
+    system.hooks.add(told.append)
+    sends = [SENDS[place] for place in places]
+    entries = [
+        Entry(
+            app=stage.app,
+            notification=Notification.read(content),
+            recipients=Recipients.read(mail),
+        )
+        for content, mail in sends
+    ]
+
+    async def scenario() -> tuple[PlainStored | None, list[Any]]:
+        engine = system.engine
+        assert not engine.has_room(stage.app)
+        return await engine.accept_plain(stage.app, _plain(sends)), await engine.accept_many(
+            entries
+        )
+
+    stored, accepted = asyncio.run(scenario())
+    assert stored is not None
+    assert len(stored.ids) == len(accepted) == len(sends)
+    for place, other in enumerate(accepted):
+        assert isinstance(other, Acceptance)
+        assert stored.of(place) == other.warnings
+        mine, theirs = (_stored(system.database, one) for one in (stored.ids[place], other.id))
+        assert mine == theirs
+    events = [one for one in told if isinstance(one, NotificationAccepted)]
+    assert [one.notification_id for one in events[: len(sends)]] == list(stored.ids)
+    assert [(one.app, one.at, one.targets) for one in events[: len(sends)]] == [
+        (one.app, one.at, one.targets) for one in events[len(sends) :]
+    ]
+    system.database.close()
+
+
+def test_where_a_way_may_be_missing_nothing_is_stored(stage: Stage) -> None:
+    """They are to be looked at one by one: the twin of one of them is not running."""
+    stage.register("one@example.com", "01" * 32)
+    stage.register("twin@example.com", "02" * 32, environment="twin")
+    sends = _plain([({"title": "Hello"}, f"{name}@example.com") for name in ("one", "twin")])
+
+    async def scenario() -> None:
+        assert await stage.system.engine.accept_plain(stage.app, sends) is None
+
+    asyncio.run(scenario())
+    assert stage.system.reports.newest(limit=10) == []
+
+
+def test_a_database_that_is_locked_takes_none_of_them(stage: Stage) -> None:
+    """The error is raised, and after it they are taken."""
+    _register(stage)
+    sends = _plain(SENDS)
+    url = stage.system.settings.database_url
+    stage.system.database.close()
+    stage.system.__dict__["database"] = Database.open(url, wait=0.1)
+
+    async def scenario() -> None:
+        engine = stage.system.engine
+        with Database(url).write(), pytest.raises(DatabaseLockedError):
+            await engine.accept_plain(stage.app, sends)
+        assert stage.system.reports.newest(limit=10) == []
+        stored = await engine.accept_plain(stage.app, sends)
+        assert stored is not None
+        newest = stage.system.reports.newest(limit=10)
+        assert [one.id for one in reversed(newest)] == list(stored.ids)
+
+    asyncio.run(scenario())
+
+
+@pytest.fixture
+def server(stage: Stage) -> Iterator[Server]:
+    """Give a server that accepts and leaves the sending to others."""
+    with start_server(stage.system, with_worker=False, has_console=False) as running:
+        yield running
+
+
+def _lines(*values: Any) -> bytes:
+    return b"".join(
+        (value if isinstance(value, bytes) else json.dumps(value).encode()) + b"\n"
+        for value in values
+    )
+
+
+def _line(mail: str, **content: Any) -> dict[str, Any]:
+    return {"notification": {"title": "Hello", **content}, "recipients": mail}
+
+
+def _send(server: Server, stage: Stage, content: bytes, **headers: str) -> list[dict[str, Any]]:
+    kind = {"Content-Type": "application/x-ndjson"}
+    with server.client(server.key("send"), headers={**kind, **headers}) as client:
+        answer = client.post(f"/v1/apps/{stage.app.id}/notifications", content=content)
+    assert answer.status_code == 200
+    return [json.loads(line) for line in answer.text.splitlines()]
+
+
+def _titles(stage: Stage) -> list[str]:
+    """Return the titles of what is stored, in the order in which it was."""
+    with stage.system.database.read() as connection:
+        statement = select(notifications.c.content).order_by(notifications.c.id)
+        return [json.loads(content)["title"] for content in connection.scalars(statement)]
+
+
+@pytest.fixture
+def plain_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Give the list of how many sends were stored as plain in each step; it fills."""
+    steps: list[int] = []
+    accept_plain = Engine.accept_plain
+
+    async def counted(engine: Engine, app: Any, sends: Sequence[PlainSend]) -> PlainStored | None:
+        stored = await accept_plain(engine, app, sends)
+        if stored is not None:
+            steps.append(len(sends))
+        return stored
+
+    monkeypatch.setattr(Engine, "accept_plain", counted)
+    return steps
+
+
+def test_each_line_has_its_answer(server: Server, stage: Stage, plain_steps: list[int]) -> None:
+    """What is wrong has its error and its number, who has no device a warning; in their order."""
+    stage.register("one@example.com", "01" * 32)
+    content = _lines(
+        _line("one@example.com"),
+        b"{",
+        b"",
+        _line("nobody@example.com"),
+        {**_line("one@example.com"), "recipient": 1},
+        _line("one@example.com", title=""),
+        [],
+        _line("not a mail"),
+        _line("one@example.com", badge=3),
+    )
+    *answers, last = _send(server, stage, content)
+    assert [(one["line"], one.get("error", {}).get("code")) for one in answers] == [
+        (1, None),
+        (2, "request-malformed"),
+        (4, None),
+        (5, "request-invalid"),
+        (6, "notification-invalid"),
+        (7, "request-invalid"),
+        (8, "recipients-invalid"),
+        (9, None),
+    ]
+    assert last == {"accepted": 3, "refused": 5}
+    assert "nobody@example.com has no device" in answers[2]["warnings"][0]
+    assert [one.id for one in reversed(stage.system.reports.newest(limit=10))] == [
+        one["id"] for one in answers if "id" in one
+    ]
+    assert sum(plain_steps) == 3
+    brief = _send(server, stage, content, Prefer="return=minimal")
+    assert [one.get("line") for one in brief] == [2, 4, 5, 6, 7, 8, None]
+
+
+def test_lines_are_stored_in_their_order_whatever_they_are(
+    server: Server, stage: Stage, plain_steps: list[int]
+) -> None:
+    """Thousands, some with options in between: the order of the ledger is that of the stream."""
+    stage.register("one@example.com", "01" * 32)
+    lines = [_line("one@example.com", title=f"Order {number}") for number in range(4000)]
+    lines[2500]["notification"]["sound"] = "default"
+    *answers, last = _send(server, stage, _lines(*lines))
+    assert [one["line"] for one in answers] == list(range(1, 4001))
+    assert last == {"accepted": 4000, "refused": 0}
+    assert _titles(stage) == [line["notification"]["title"] for line in lines]
+    assert 1000 <= sum(plain_steps) < 4000
+
+
+def test_a_line_that_has_no_way_is_no_matter_to_the_others(
+    server: Server, stage: Stage, plain_steps: list[int]
+) -> None:
+    """Looked at one by one, the one person is reached and the other line has its error."""
+    stage.register("one@example.com", "01" * 32)
+    stage.register("twin@example.com", "02" * 32, environment="twin")
+    content = _lines(*(_line(f"{name}@example.com") for name in ("one", "twin", "one")))
+    *answers, last = _send(server, stage, content)
+    assert [one.get("error", {}).get("code") for one in answers] == [None, TwinError.code, None]
+    assert last == {"accepted": 2, "refused": 1}
+    assert plain_steps == []
+
+
+def test_keys_in_a_stream_are_heeded(server: Server, stage: Stage, plain_steps: list[int]) -> None:
+    """A header's key, or one of a line's own, makes a repeat return the first answer."""
+    stage.register("one@example.com", "01" * 32)
+    plain = _lines(_line("one@example.com"))
+    keyed = _lines({**_line("one@example.com"), "idempotency_key": "a"})
+    for content, headers in ((plain, {"Idempotency-Key": "k"}), (keyed, {})):
+        first, second = (_send(server, stage, content, **headers)[0]["id"] for _ in range(2))
+        assert first == second
+    assert len(_titles(stage)) == 2
+    assert plain_steps == []
+
+
+def test_where_nothing_can_be_stored_each_line_is_refused(
+    server: Server, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A locked database is each line's error, and a bad line keeps its own."""
+    stage.register("one@example.com", "01" * 32)
+
+    async def locked(*_: object) -> None:
+        raise DatabaseLockedError("Another process has held the database")
+
+    monkeypatch.setattr(Engine, "accept_plain", locked)
+    *answers, last = _send(server, stage, _lines(_line("one@example.com"), b"{"))
+    assert [one["error"]["code"] for one in answers] == ["database-locked", "request-malformed"]
+    assert last == {"accepted": 0, "refused": 2}
+    assert _titles(stage) == []
+
+
+def test_what_was_stored_so_is_sent(
+    stage: Stage, plain_steps: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the worker has no room plain sends wait in the ledger, and then each phone gets its."""
+    monkeypatch.setattr(Engine, "has_room", lambda *_: False)
+    stage.add_phone("one@example.com")
+    lines = [_line("one@example.com", title=f"Order {number}") for number in range(100)]
+    with start_server(stage.system, has_console=False) as server:
+        named = {one["id"] for one in _send(server, stage, _lines(*lines))[:-1]}
+        session = stage.session("one@example.com")
+        deadline = time.monotonic() + 10
+        while len(stage.twin.accepted_of(session.token)) < len(lines):
+            assert time.monotonic() < deadline, "they were not sent"
+            time.sleep(0.02)
+    assert len(named) == sum(plain_steps) == len(lines)
+    assert set(stage.twin.accepted_of(session.token).values()) == {1}
