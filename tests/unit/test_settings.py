@@ -61,7 +61,7 @@ def test_every_field_is_read_from_its_variable(
     assert settings.apns_ca_file == authority
     assert settings.connect_timeout == 2.5
     assert settings.connections == 2
-    assert settings.in_flight == 300
+    assert settings.in_flight == 1000
     assert settings.request_timeout == 30
 
 
