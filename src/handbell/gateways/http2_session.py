@@ -1,84 +1,51 @@
 """HTTP/2 (RFC 9113) as a sender of small requests speaks it: bytes in, ends out, without a socket.
 
 This is the half of the protocol that a gateway needs: POST requests whose body is at hand, answers
-that are short. Frames that come seldom are read and written by ``hyperframe``, header blocks by
-``hpack``; the two that make up a push, and the one that answers it, are written and read here, as
-everything else would cost more than the push. An answer 200 without a body is known by its first
-byte.
+that are short. Requests are written by the :class:`~handbell.gateways.http2_sender.Sender`; what
+comes back is read here. An answer 200 without a body is known by its first byte, as reading all of
+it would cost more than the push.
+
+An answer is judged by its status and its frames. Whether its headers are in the right order, or its
+length is what ``content-length`` said, makes no difference to a push and is not looked at.
 """
 
 import struct
 from collections.abc import Iterable
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from hpack import HPACKError
-from hyperframe.exceptions import HyperframeError
-from hyperframe.frame import (
-    DataFrame,
-    Frame,
-    GoAwayFrame,
-    HeadersFrame,
-    PingFrame,
-    PushPromiseFrame,
-    RstStreamFrame,
-    SettingsFrame,
-    WindowUpdateFrame,
-)
 
-from .http2_headers import HeaderWriter, header_reader, read_block
-from .http2_values import MAX_BODY_BYTES, Answer, End, Lost, Request
+from . import http2_frames as wire
+from .http2_frames import (
+    ACK,
+    CONTINUATION,
+    END_HEADERS,
+    END_STREAM,
+    FIRST_WINDOW,
+    FRAME_BYTES,
+    HEAD_BYTES,
+    HEADERS,
+    MOST,
+    RST_STREAM,
+    ProtocolFault,
+)
+from .http2_headers import header_reader, read_block
+from .http2_sender import MOST_BLOCK_BYTES, Sender
+from .http2_values import MAX_BODY_BYTES, Answer, End, Lost
+
+__all__ = ["Farewell", "ProtocolFault", "Session"]
 
 T = TypeVar("T")
 
-PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-MOST_STREAM_ID: Final = 2**31 - 1
-
-_MOST_FRAME_BYTES: Final = 16384  # the smallest limit there is: ours, and the other side's at first
-_FIRST_WINDOW: Final = 65535
-_MOST_WINDOW: Final = 2**31 - 1
-_MOST_BLOCK_BYTES: Final = 65536
-_FIRST_STREAMS: Final = 100  # until the other side says (RFC 9113 advises to allow no fewer)
-_OK: Final = 200
-_FINAL: Final = 200  # a status below is an interim one
+_INTERIM: Final = 200  # a status below is an interim one
 _STATUS_200: Final = 0x88  # entry 8 of HPACK's static table
+_WHOLE: Final = END_STREAM | END_HEADERS
+_MOST_TEXT: Final = 200
 
-_DATA: Final = 0x0
-_HEADERS: Final = 0x1
-_RST_STREAM: Final = 0x3
-_CONTINUATION: Final = 0x9
-_END_STREAM: Final = 0x1
-_END_HEADERS: Final = 0x4
-_WHOLE: Final = _END_STREAM | _END_HEADERS
-
-_NO_ERROR: Final = 0x0
-_PROTOCOL_ERROR: Final = 0x1
-_REFUSED_STREAM: Final = 0x7
-_CANCEL: Final = 0x8
-_ERRORS: Final = (
-    "NO_ERROR",
-    "PROTOCOL_ERROR",
-    "INTERNAL_ERROR",
-    "FLOW_CONTROL_ERROR",
-    "SETTINGS_TIMEOUT",
-    "STREAM_CLOSED",
-    "FRAME_SIZE_ERROR",
-    "REFUSED_STREAM",
-    "CANCEL",
-    "COMPRESSION_ERROR",
-    "CONNECT_ERROR",
-    "ENHANCE_YOUR_CALM",
-    "INADEQUATE_SECURITY",
-    "HTTP_1_1_REQUIRED",
-)
-
-_BARE_OK: Final = Answer(_OK)
-_head: Final = struct.Struct(">HBBBL")  # length (upper and lower part), type, flags, stream
-_read_head: Final = _head.unpack_from
-_write_head: Final = _head.pack
-
-
-class ProtocolFault(Exception):  # noqa: N818 - not an error of ours: what the other side did
-    """The other side broke the protocol; the connection cannot be used any more."""
+_read_head: Final = struct.Struct(">IBI").unpack_from  # length and type in one, flags, stream
+_LEAST_HEADERS: Final = 1 << 8 | HEADERS
+_MOST_HEADERS: Final = FRAME_BYTES << 8 | HEADERS
+_RESET: Final = 4 << 8 | RST_STREAM
 
 
 class Farewell(NamedTuple):
@@ -99,144 +66,43 @@ class _Partial:
         self.body = b""
 
 
-class Session(Generic[T]):
+class Session(Sender[T]):
     """One connection's streams, windows and settings, seen from the client.
 
-    ``streams`` holds the items on the wire by stream, the oldest first. What came of them since
-    the last look is in ``answered`` (200 and nothing else said), ``ended`` and ``refused`` (the
-    server certainly did not process it). ``is_listening`` has the next answer read in full.
+    What came of the items in ``streams`` since the last look is in ``answered`` (200 and nothing
+    else said), ``ended`` and ``refused`` (the server certainly did not process it).
+    ``is_listening`` has the next answer read in full. ``is_greeted`` says that the server has sent
+    its settings, ``farewell`` what it said last about its leaving.
+
+    An answer counts from its head on: what ends its stream after that cannot undo it.
     """
 
     def __init__(self, authority: str, *, is_listening: bool) -> None:
-        self.streams: dict[int, T] = {}
+        super().__init__(authority)
         self.answered: list[T] = []
         self.ended: list[tuple[T, End]] = []
         self.refused: list[T] = []
         self.is_listening = is_listening
-        self.max_streams = _FIRST_STREAMS
+        self.is_greeted = False
         self.farewell: Farewell | None = None
         self._keeps_listening = is_listening
-        self._writer = HeaderWriter(authority)
         self._reader = header_reader()
-        self._next = 1
         self._rest = b""
         self._partial: dict[int, _Partial] = {}
         self._block: tuple[int, int, bytearray] | None = None
-        self._window = _FIRST_WINDOW
-        self._stream_window = _FIRST_WINDOW
-        self._frame_bytes = _MOST_FRAME_BYTES
-        self._held: dict[int, tuple[bytes, int]] = {}  # what is left of a body, and its window
         self._unread = 0
-        settings = {
-            SettingsFrame.HEADER_TABLE_SIZE: 0,
-            SettingsFrame.ENABLE_PUSH: 0,
-            SettingsFrame.MAX_HEADER_LIST_SIZE: _MOST_BLOCK_BYTES,
-        }
-        self._out: list[bytes] = [PREFACE, SettingsFrame(settings=settings).serialize()]
-
-    @property
-    def room(self) -> int:
-        """How many more requests the other side would take now."""
-        if self._held or self.is_spent:
-            return 0
-        return max(0, self.max_streams - len(self.streams))
-
-    @property
-    def is_spent(self) -> bool:
-        """Whether no further stream can be opened: GOAWAY, or the numbers have run out."""
-        return self.farewell is not None or self._next > MOST_STREAM_ID
-
-    @property
-    def last_stream(self) -> int:
-        """The number of the stream that was opened last."""
-        return self._next - 2
-
-    def to_send(self) -> bytes:
-        """Return what is to be written now; it is forgotten here."""
-        out = b"".join(self._out)
-        self._out.clear()
-        return out
-
-    # -- out -------------------------------------------------------------------------------------
-
-    def open(self, item: T, request: Request) -> None:
-        """Put a request on the wire; :attr:`room` has to be more than none.
-
-        Raises ValueError or TypeError, with nothing written, where it cannot be sent as it is.
-        """
-        path, shared, own, body = request
-        block = self._writer.block(path, shared, own)
-        number = self._next
-        self._next = number + 2
-        self.streams[number] = item
-        size = len(body)
-        length = len(block)
-        if length > _MOST_FRAME_BYTES or not 0 < size <= min(
-            self._window, self._stream_window, _MOST_FRAME_BYTES
-        ):
-            self._open_in_parts(number, block, body)
-            return
-        self._window -= size
-        self._out += (
-            _write_head(length >> 8, length & 0xFF, _HEADERS, _END_HEADERS, number),
-            block,
-            _write_head(size >> 8, size & 0xFF, _DATA, _END_STREAM, number),
-            body,
-        )
-
-    def _open_in_parts(self, number: int, block: bytes, body: bytes) -> None:
-        kind, flags = _HEADERS, 0 if body else _END_STREAM
-        while len(block) > _MOST_FRAME_BYTES:
-            self._write(kind, flags, number, block[:_MOST_FRAME_BYTES])
-            block = block[_MOST_FRAME_BYTES:]
-            kind, flags = _CONTINUATION, 0
-        self._write(kind, flags | _END_HEADERS, number, block)
-        if body:
-            self._held[number] = (body, self._stream_window)
-            self._pump()
-
-    def _pump(self) -> None:
-        """Send of the bodies that wait what the windows allow."""
-        for number, (body, window) in tuple(self._held.items()):
-            sent = 0
-            while size := min(len(body) - sent, window - sent, self._window, self._frame_bytes):
-                if size < 0:
-                    break
-                flags = _END_STREAM if sent + size == len(body) else 0
-                self._write(_DATA, flags, number, body[sent : sent + size])
-                self._window -= size
-                sent += size
-            if sent < len(body):
-                self._held[number] = (body[sent:], window - sent)
-            else:
-                del self._held[number]
 
     def cancel(self, numbers: Iterable[int]) -> list[T]:
-        """Give up streams, tell the other side, and return what they carried."""
+        """Give up streams, tell the other side, and return what they carried without an answer."""
         given_up: list[T] = []
         for number in numbers:
-            given_up.append(self._take(number))
-            self._out.append(RstStreamFrame(number, error_code=_CANCEL).serialize())
+            self._out.append(wire.reset(number, wire.CANCEL))
+            given_up += self._give_up(number)
         return given_up
 
-    def ping(self) -> None:
-        """Ask for a sign of life; any frame that comes is one."""
-        self._out.append(PingFrame(opaque_data=b"handbell").serialize())
-
-    def say_goodbye(self, error: int = _NO_ERROR) -> None:
-        """Tell the other side that the connection is going to be closed."""
-        self._out.append(GoAwayFrame(error_code=error).serialize())
-
-    def _write(self, kind: int, flags: int, number: int, payload: bytes) -> None:
-        size = len(payload)
-        self._out += (_write_head(size >> 8, size & 0xFF, kind, flags, number), payload)
-
-    def _take(self, number: int) -> T:
-        self._partial.pop(number, None)
-        self._held.pop(number, None)
-        return self.streams.pop(number)
-
-    # -- in --------------------------------------------------------------------------------------
+    def abandon(self) -> list[T]:
+        """Return what is without an answer when nothing more can come."""
+        return [item for number in tuple(self.streams) for item in self._give_up(number)]
 
     def receive(self, data: bytes) -> None:
         """Read what came; a frame that is not yet whole waits for the rest.
@@ -245,19 +111,22 @@ class Session(Generic[T]):
         """
         if self._rest:
             data = self._rest + data
+        if not self.is_greeted:
+            _check_greeting(data)
         place, size = 0, len(data)
         take, answered = self.streams.pop, self.answered
-        while size - place >= 9:  # noqa: PLR2004 - a frame's head
-            high, low, kind, flags, number = _read_head(data, place)
-            begin = place + 9
-            place = begin + (high << 8 | low)
+        while size - place >= HEAD_BYTES:
+            word, flags, number = _read_head(data, place)
+            begin = place + HEAD_BYTES
+            place = begin + (word >> 8)
             if place > size:
-                place = begin - 9
-                self._check_length(high << 8 | low)
+                place = begin - HEAD_BYTES
+                _check_length(word >> 8)
                 break
             if (
-                kind == _HEADERS
-                and flags == _WHOLE
+                flags == _WHOLE
+                and word & 0xFF == HEADERS
+                and _LEAST_HEADERS <= word <= _MOST_HEADERS
                 and data[begin] == _STATUS_200
                 and not self.is_listening
                 and number in self.streams
@@ -266,118 +135,78 @@ class Session(Generic[T]):
                 and self._block is None
             ):
                 answered.append(take(number))
-            elif kind == _RST_STREAM and place - begin == 4 and self._is_over(number):  # noqa: PLR2004
+            elif word == _RESET and self._is_over(number):
                 continue  # some servers end each stream so when they have answered early
             else:
-                self._check_length(place - begin)
-                self._read(kind, flags, number & _MOST_WINDOW, data[begin - 9 : place])
+                _check_length(word >> 8)
+                self._read(word & 0xFF, flags, number & MOST, data[begin:place])
         self._rest = data[place:]
 
     def _is_over(self, number: int) -> bool:
         is_ours = number % 2 == 1 and number < self._next
         return is_ours and number not in self.streams and self._block is None
 
-    def _check_length(self, length: int) -> None:
-        if length > _MOST_FRAME_BYTES:
-            raise ProtocolFault("a frame is longer than allowed")
-
-    def _read(self, kind: int, flags: int, number: int, frame: bytes) -> None:
-        if self._block is not None or kind == _CONTINUATION:
-            self._continue_block(kind, flags, number, frame[9:])
+    def _read(self, kind: int, flags: int, number: int, payload: bytes) -> None:
+        if self._block is not None or kind == CONTINUATION:
+            self._continue_block(kind, flags, number, payload)
             return
-        try:
-            parsed, _ = Frame.parse_frame_header(memoryview(frame)[:9])
-            parsed.parse_body(memoryview(frame)[9:])
-        except HyperframeError as error:
-            raise ProtocolFault(str(error)) from None
-        self._handle(parsed, number, len(frame) - 9)
-
-    def _handle(self, frame: Frame, number: int, length: int) -> None:
-        match frame:
-            case HeadersFrame():
-                self._begin_block(frame, number)
-            case DataFrame():
-                self._read_data(frame, number, length)
-            case RstStreamFrame():
-                self._reset(number, frame.error_code)
-            case WindowUpdateFrame():
-                self._widen(number, frame.window_increment)
+        wire.check(kind, flags, number, len(payload))
+        if number and kind in (HEADERS, wire.DATA, RST_STREAM, wire.WINDOW_UPDATE):
+            self._check_opened(number)
+        match kind:
+            case wire.HEADERS:
+                self._begin_block(flags, number, payload)
+            case wire.DATA:
+                self._read_data(flags, number, payload)
+            case wire.RST_STREAM:
+                self._reset(number, int.from_bytes(payload, "big"))
+            case wire.WINDOW_UPDATE:
+                self._widen_one(number, wire.read_increment(payload))
             case _:
-                self._handle_control(frame)
+                self._read_control(kind, flags, payload)
 
-    def _handle_control(self, frame: Frame) -> None:
-        match frame:
-            case SettingsFrame() if "ACK" not in frame.flags:
-                self._follow(frame.settings)
-            case PingFrame() if "ACK" not in frame.flags:
-                ack = PingFrame(opaque_data=frame.opaque_data, flags=["ACK"])
-                self._out.append(ack.serialize())
-            case GoAwayFrame():
-                self._read_farewell(frame)
-            case PushPromiseFrame():
+    def _read_control(self, kind: int, flags: int, payload: bytes) -> None:
+        match kind:
+            case wire.SETTINGS if not flags & ACK:
+                self.is_greeted = True
+                self._follow(wire.read_settings(payload))
+            case wire.PING if not flags & ACK:
+                self._out.append(wire.frame(wire.PING, ACK, 0, payload))
+            case wire.GOAWAY:
+                self._read_farewell(payload)
+            case wire.PUSH_PROMISE:
                 raise ProtocolFault("a push promise came, though none was allowed")
 
     def _check_opened(self, number: int) -> None:
         if number % 2 == 0 or number >= self._next:
             raise ProtocolFault(f"a frame came for stream {number}, which was never opened")
 
-    # -- settings and windows --------------------------------------------------------------------
-
-    def _follow(self, settings: dict[int, int]) -> None:
-        for name, value in settings.items():
-            if name == SettingsFrame.MAX_CONCURRENT_STREAMS:
-                self.max_streams = value
-            elif name == SettingsFrame.HEADER_TABLE_SIZE:
-                self._writer.resize(value)
-            elif name == SettingsFrame.INITIAL_WINDOW_SIZE:
-                self._change_stream_windows(value)
-            elif name == SettingsFrame.MAX_FRAME_SIZE:
-                if not _MOST_FRAME_BYTES <= value < 2**24:
-                    raise ProtocolFault(f"the limit of a frame's size cannot be {value}")
-                self._frame_bytes = value
-        self._out.append(SettingsFrame(flags=["ACK"]).serialize())
-        self._pump()
-
-    def _change_stream_windows(self, size: int) -> None:
-        if size > _MOST_WINDOW:
-            raise ProtocolFault(f"a window cannot be {size}")
-        change = size - self._stream_window
-        self._stream_window = size
-        for number, (body, window) in self._held.items():
-            self._held[number] = (body, window + change)
-
-    def _widen(self, number: int, increment: int) -> None:
-        if number == 0:
-            self._window += increment
-            if self._window > _MOST_WINDOW:
-                raise ProtocolFault("the window has grown beyond what is allowed")
-        elif (held := self._held.get(number)) is not None:
-            body, window = held
-            self._held[number] = (body, window + increment)
-        else:
-            return
-        self._pump()
+    def _widen_one(self, number: int, increment: int) -> None:
+        if not number:
+            self._widen(increment)
+        elif not self._widen_stream(number, increment) and number in self.streams:
+            error = wire.FLOW_CONTROL_ERROR if increment else wire.PROTOCOL_ERROR
+            self._spoil(number, f"its window cannot be widened by {increment}", error)
 
     # -- answers ---------------------------------------------------------------------------------
 
-    def _begin_block(self, frame: HeadersFrame, number: int) -> None:
-        self._check_opened(number)
-        flags = _END_STREAM if "END_STREAM" in frame.flags else 0
-        if "END_HEADERS" in frame.flags:
-            self._read_head(number, bytes(frame.data), is_end=bool(flags))
+    def _begin_block(self, flags: int, number: int, payload: bytes) -> None:
+        part = wire.unpadded(HEADERS, flags, payload)
+        if flags & END_HEADERS:
+            self._read_head(number, part, is_end=bool(flags & END_STREAM))
         else:
-            self._block = (number, flags, bytearray(frame.data))
+            self._block = (number, flags, bytearray(part))
 
     def _continue_block(self, kind: int, flags: int, number: int, payload: bytes) -> None:
-        if self._block is None or kind != _CONTINUATION or number != self._block[0]:
+        if self._block is None or kind != CONTINUATION or number != self._block[0]:
             raise ProtocolFault("a header block was not finished, or never begun")
         _, first_flags, block = self._block
         block += payload
-        if len(block) > _MOST_BLOCK_BYTES:
+        if len(block) > MOST_BLOCK_BYTES:
             raise ProtocolFault("a header block is longer than allowed")
-        if flags & _END_HEADERS:
+        if flags & END_HEADERS:
             self._block = None
-            self._read_head(number, bytes(block), is_end=bool(first_flags))
+            self._read_head(number, bytes(block), is_end=bool(first_flags & END_STREAM))
 
     def _read_head(self, number: int, block: bytes, *, is_end: bool) -> None:
         if number not in self.streams:
@@ -385,74 +214,107 @@ class Session(Generic[T]):
         try:
             pairs = tuple(read_block(self._reader, block))
         except HPACKError as error:
-            raise ProtocolFault(f"a header block cannot be read: {error}") from None
-        partial = self._partial.get(number)
-        if partial is None:
-            status = _status(pairs)
-            if status is None:
-                self._spoil(number)
-                return
-            if status < _FINAL:
-                return
+            what = f"a header block cannot be read: {error}"
+            raise ProtocolFault(what, wire.COMPRESSION_ERROR) from None
+        if number in self._partial:
+            self._read_trailers(number, is_end=is_end)
+            return
+        status = _status(pairs)
+        if status is None or (status < _INTERIM and is_end):
+            self._spoil(number, "the answer has no status")
+        elif status >= _INTERIM:
             self.is_listening = self._keeps_listening
-            partial = self._partial[number] = _Partial(status, pairs)
+            self._partial[number] = _Partial(status, pairs)
+            if is_end:
+                self._answer(number)
+
+    def _read_trailers(self, number: int, *, is_end: bool) -> None:
         if is_end:
             self._answer(number)
+        else:
+            self._spoil(number, "the answer has two heads")
 
-    def _read_data(self, frame: DataFrame, number: int, length: int) -> None:
-        self._check_opened(number)
-        self._unread += length
-        if self._unread >= _FIRST_WINDOW // 2:
-            self._out.append(WindowUpdateFrame(0, window_increment=self._unread).serialize())
+    def _read_data(self, flags: int, number: int, payload: bytes) -> None:
+        data = wire.unpadded(wire.DATA, flags, payload)
+        self._unread += len(payload)
+        if self._unread >= FIRST_WINDOW // 2:
+            self._out.append(wire.widening(0, self._unread))
             self._unread = 0
         if number not in self.streams:
             return
         partial = self._partial.get(number)
         if partial is None:
-            self._spoil(number)
+            self._spoil(number, "the answer has no status")
             return
-        partial.body += frame.data
-        if "END_STREAM" in frame.flags:
+        partial.body += data
+        if flags & END_STREAM:
             self._answer(number)
         elif len(partial.body) >= MAX_BODY_BYTES:
             self._answer(number, is_cut=True)
 
     def _answer(self, number: int, *, is_cut: bool = False) -> None:
-        partial = self._partial[number]
         if is_cut or number in self._held:  # what is left of either body is not wanted any more
-            self._out.append(RstStreamFrame(number, error_code=_CANCEL).serialize())
+            self._out.append(wire.reset(number, wire.CANCEL))
+        self._end_answered(number)
+
+    def _end_answered(self, number: int) -> None:
+        partial = self._partial[number]
         answer = Answer(partial.status, partial.body[:MAX_BODY_BYTES], partial.pairs)
         self.ended.append((self._take(number), answer))
 
-    def _spoil(self, number: int) -> None:
-        self._out.append(RstStreamFrame(number, error_code=_PROTOCOL_ERROR).serialize())
-        self.ended.append((self._take(number), Lost("StreamReset", "the answer has no status")))
+    def _spoil(self, number: int, why: str, error: int = wire.PROTOCOL_ERROR) -> None:
+        self._out.append(wire.reset(number, error))
+        self.ended.append((self._take(number), Lost("StreamReset", why)))
+
+    def _give_up(self, number: int) -> list[T]:
+        """Return the item of a stream that has ended, unless its answer has begun."""
+        if number in self._partial:
+            self._end_answered(number)
+            return []
+        return [self._take(number)]
 
     def _reset(self, number: int, error: int) -> None:
-        self._check_opened(number)
         if number not in self.streams:
             return
-        if number in self._partial:  # the receiver has said what it had to say
-            self._answer(number)
-        elif error == _REFUSED_STREAM:
-            self.refused.append(self._take(number))
-        else:
-            end = Lost("StreamReset", f"the server ended the stream: {_error_name(error)}")
-            self.ended.append((self._take(number), end))
+        for item in self._give_up(number):
+            if error == wire.REFUSED_STREAM:
+                self.refused.append(item)
+            else:
+                why = f"the server ended the stream: {wire.error_name(error)}"
+                self.ended.append((item, Lost("StreamReset", why)))
 
-    def _read_farewell(self, frame: GoAwayFrame) -> None:
-        text = frame.additional_data.decode("utf-8", "replace")
-        self.farewell = Farewell(_error_name(frame.error_code), text)
-        for number in [each for each in self.streams if each > frame.last_stream_id]:
-            self.refused.append(self._take(number))
+    def _read_farewell(self, payload: bytes) -> None:
+        last, error, data = wire.read_farewell(payload)
+        text = "".join(
+            each if each.isprintable() else " "
+            for each in data[:_MOST_TEXT].decode(errors="replace")
+        )
+        self.is_left = True
+        if text or error or self.farewell is None:
+            self.farewell = Farewell(wire.error_name(error), text.strip())
+        for number in [each for each in self.streams if each > last]:
+            self.refused += self._give_up(number)
+
+    def _take(self, number: int) -> T:
+        self._partial.pop(number, None)
+        self._held.pop(number, None)
+        return self.streams.pop(number)
+
+
+def _check_greeting(data: bytes) -> None:
+    """Have the server begin with its settings; what speaks another protocol does not."""
+    if len(data) >= HEAD_BYTES and (data[3] != wire.SETTINGS or data[4] & ACK):
+        raise ProtocolFault("the server does not begin with its settings")
+
+
+def _check_length(length: int) -> None:
+    if length > FRAME_BYTES:
+        raise ProtocolFault("a frame is longer than allowed", wire.FRAME_SIZE_ERROR)
 
 
 def _status(pairs: Iterable[tuple[bytes, bytes]]) -> int | None:
     for name, value in pairs:
         if name == b":status":
-            return int(value) if value.isdigit() and len(value) == 3 else None  # noqa: PLR2004
+            is_status = value.isdigit() and len(value) == 3 and value >= b"100"  # noqa: PLR2004
+            return int(value) if is_status else None
     return None
-
-
-def _error_name(code: int) -> str:
-    return _ERRORS[code] if code < len(_ERRORS) else f"error {code}"
