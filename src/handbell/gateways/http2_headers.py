@@ -44,8 +44,16 @@ class HeaderWriter:
         self._taught: set[str] = set()
 
     def resize(self, size: int) -> None:
-        """Follow the table size that the other side allows."""
-        self._encoder.header_table_size = min(size, _MOST_TABLE_BYTES)
+        """Follow the table size that the other side allows.
+
+        The next block tells it of the smallest size since the last one, and of the size now.
+        """
+        size = min(size, _MOST_TABLE_BYTES)
+        if size == self._encoder.header_table_size:
+            return  # hpack would forget to tell of a change that it has not told of yet
+        self._encoder.header_table_size = size
+        changes = self._encoder.table_size_changes
+        self._encoder.table_size_changes = sorted({min(changes), size})
         self._forget()
 
     def block(self, path: str, shared: Headers, own: Headers) -> bytes:
@@ -53,16 +61,16 @@ class HeaderWriter:
 
         Raises ValueError for a path or a value that cannot be sent, before the table is touched.
         """
-        if not path.isprintable() or " " in path or not path:
+        if not path.isprintable() or " " in path or path[:1] != "/":
             raise ValueError(
-                "the path is empty, or has white space or characters that cannot be sent"
+                "the path does not begin with a slash, or has characters that cannot be sent"
             )
-        for _, value in own:
+        for name, value in own:
             if not value.isprintable():
-                raise ValueError("a header has a character that cannot be sent")
+                raise ValueError(f"the header {name} has a character that cannot be sent")
+        target = path.encode("ascii")
         head, tail = self._kept.get(shared) or self._write(shared)
-        text = path.encode()
-        parts = [head, _PATH, _length(text), text, tail]
+        parts = [head, _PATH, _length(target), target, tail]
         for name, value in own:
             known = self._names.get(name) or self._name(name)
             if known is None:
