@@ -35,6 +35,8 @@ from handbell.delivery.pruning import Pruner
 from handbell.delivery.queue import Queue
 from handbell.delivery.receipts import ReceiptBook
 from handbell.delivery.reports import Reports
+from handbell.delivery.roster import Roster
+from handbell.delivery.rulebook import RuleBook
 from handbell.delivery.rules import HELD_BY, STOPPED_BY, read_rules
 from handbell.delivery.store import Ledger
 from handbell.delivery.webhook_sender import WebhookSender
@@ -172,6 +174,16 @@ class System:
         return Queue(self.database, now=self.now)
 
     @cached_property
+    def roster(self) -> Roster:
+        """Who works, of all processes."""
+        return Roster(self.database, now=self.now)
+
+    @cached_property
+    def rulebook(self) -> RuleBook:
+        """The apps' rules, and who waits for them."""
+        return RuleBook(self.database)
+
+    @cached_property
     def reports(self) -> Reports:
         """What became of notifications, counted."""
         return Reports(self.database, now=self.now)
@@ -186,6 +198,9 @@ class System:
         """What accepts and sends; it belongs to the event loop in which it is first asked for."""
         worker = Worker(
             self.queue,
+            ledger=self.ledger,
+            roster=self.roster,
+            rulebook=self.rulebook,
             find_gateway=self.find_gateway,
             load=self._load_campaigns,
             hooks=self.hooks,
@@ -275,7 +290,8 @@ class System:
             mail,
             registry=self.registry,
             ledger=self.ledger,
-            queue=self.queue,
+            rulebook=self.rulebook,
+            roster=self.roster,
             now=self.now(),
         )
 
@@ -304,15 +320,15 @@ class System:
 
         What waited because of it goes on within seconds.
         """
-        was_stopped = self.queue.app_rules(app.id).stop is not None
-        self.queue.write_stop(app.id, None)
+        was_stopped = self.rulebook.rules_of(app.id).stop is not None
+        self.rulebook.write_stop(app.id, None)
         self._look_again(app, STOPPED_BY)
-        self.queue.hurry_broadcasts(app.id, self._soon)
+        self.rulebook.hurry_broadcasts(app.id, self._soon)
         return was_stopped
 
     def _look_again(self, app: App, reasons: Collection[str]) -> None:
         if reasons:
-            self.queue.hurry(app.id, reasons, self._soon)
+            self.rulebook.hurry(app.id, reasons, self._soon)
 
     @property
     def _soon(self) -> float:
@@ -332,7 +348,7 @@ class System:
     ) -> dict[int, Campaign | Exception]:
         known = {app.id: app for app in self.apps.list()}
         loaded: dict[int, Campaign | Exception] = {}
-        for stored in self.queue.notifications(rows):
+        for stored in self.ledger.rows(rows):
             try:
                 app = known.get(stored.app) or App.read_id(stored.app)
                 sealed = stored.sealed_key

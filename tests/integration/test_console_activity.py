@@ -114,7 +114,7 @@ def test_what_stops_sending_is_said(console: Console) -> None:
     """An open circuit and an app that is switched off stand on top, with the way to mend it."""
     system, app = console.stage.system, console.stage.app
     stop = Stop(reason="InvalidProviderToken", detail="", since=time.time(), probe_at=time.time())
-    system.queue.write_stop(app.id, stop)
+    system.rulebook.write_stop(app.id, stop)
     system.switch(app, is_enabled=False)
     page = console.get()
     assert "Sending was stopped" in page

@@ -222,7 +222,7 @@ def test_rules_are_set_and_removed(stage: Stage, visitor: Visitor) -> None:
         "time_zone": "Europe/Paris",
     }
     assert "The rules are set." in visitor.post(f"{APP}/rules", rules).text
-    stands = stage.system.queue.app_rules(stage.app.id)
+    stands = stage.system.rulebook.rules_of(stage.app.id)
     assert (str(stands.quiet), str(stands.cap), str(stands.rate)) == (
         "22:00-07:00",
         "5/day",
@@ -236,7 +236,7 @@ def test_rules_are_set_and_removed(stage: Stage, visitor: Visitor) -> None:
     assert 'value="lots"' in wrong.text
     assert "Nothing was changed." in visitor.post(f"{APP}/rules", rules).text
     visitor.post(f"{APP}/rules", dict.fromkeys(rules, ""))
-    stands = stage.system.queue.app_rules(stage.app.id)
+    stands = stage.system.rulebook.rules_of(stage.app.id)
     assert (stands.quiet, stands.cap, stands.rate, stands.time_zone) == (None, None, None, "UTC")
 
 
@@ -270,12 +270,12 @@ def test_what_a_circuit_holds_back_is_tried_again(stage: Stage, visitor: Visitor
     """The page says that sending has stopped and why; one button lets it go on."""
     now = stage.system.now()
     stop = Stop(reason="InvalidProviderToken", detail="", since=now, probe_at=now + 900)
-    stage.system.queue.write_stop(stage.app.id, stop)
+    stage.system.rulebook.write_stop(stage.app.id, stop)
     page = visitor.get(APP)
     assert "Sending for My App has been stopped" in told(page.text)
     assert "Sending stopped" in visitor.get("/console/apps").text
     assert "goes on within seconds" in visitor.post(f"{APP}/resume").text
-    assert stage.system.queue.app_rules(stage.app.id).stop is None
+    assert stage.system.rulebook.rules_of(stage.app.id).stop is None
     assert "was not stopped" in visitor.post(f"{APP}/resume").text
 
 

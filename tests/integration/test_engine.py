@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.scene import Scene, open_scene
 
-from handbell.delivery.queue import LEASE_SECONDS
+from handbell.delivery.roster import LEASE_SECONDS
 
 MAIL = "user0@example.com"
 QUARTER = 15 * 60
@@ -69,7 +69,7 @@ def test_nothing_stays_with_a_sender_whose_heart_stopped(scene: Scene) -> None:
     other = scene.another()
 
     async def scenario() -> None:
-        lost = await asyncio.to_thread(other.queue.enlist)
+        lost = await asyncio.to_thread(other.roster.enlist)
         acceptance = await scene.accept(scene.system.engine, MAIL)
         other.queue.claim_due(lost, 5, 10)
         assert scene.states(acceptance) == {"sending": 1}
@@ -124,7 +124,7 @@ def test_a_worker_taken_for_dead_hands_out_no_more_of_its_broadcast(scene: Scene
             acceptance = await scene.accept(engine, {"everybody": True})
             await scene.until(None, lambda: scene.twin.accepted > 60)
             scene.clock.move(LEASE_SECONDS + 1)
-            other.queue.reclaim()
+            other.roster.reclaim()
             async with scene.running(other) as second:
                 await scene.until(second, lambda: scene.states(acceptance)["sent"] == number, 40)
 

@@ -691,12 +691,12 @@ def _allow(scene: Scene, key_id: str) -> None:
 
 
 def _stop(scene: Scene) -> str | None:
-    stop = scene.system.queue.app_rules(scene.app.id).stop
+    stop = scene.system.rulebook.rules_of(scene.app.id).stop
     return None if stop is None else stop.reason
 
 
 def _probe_at(scene: Scene) -> float:
-    stop = scene.system.queue.app_rules(scene.app.id).stop
+    stop = scene.system.rulebook.rules_of(scene.app.id).stop
     return 0.0 if stop is None else stop.probe_at
 
 

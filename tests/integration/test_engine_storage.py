@@ -19,8 +19,10 @@ from tests.scene import Scene, open_scene
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.database import Database
+from handbell.delivery.batch import Batch
 from handbell.delivery.engine import Engine
-from handbell.delivery.queue import LEASE_SECONDS, SHARD_SESSIONS, Batch
+from handbell.delivery.roster import LEASE_SECONDS
+from handbell.delivery.shards import SHARD_SESSIONS
 from handbell.delivery.store import Ledger, Order
 from handbell.delivery.worker import WINDOW
 from handbell.errors import (
@@ -394,8 +396,8 @@ def test_a_notification_that_is_gone_does_not_stop_the_writing(scene: Scene) -> 
 def test_what_is_written_or_asked_at_once_may_be_of_any_size(scene: Scene) -> None:
     """A batch that names more sessions than one statement may is written all the same."""
     numbers = range(300_000)
-    scene.system.queue.record(Batch(accepted_sessions=list(numbers)))
-    assert scene.system.queue.notifications_by_user(numbers, 0.0, 1) == {}
+    scene.system.ledger.record(Batch(accepted_sessions=list(numbers)))
+    assert scene.system.rulebook.notifications_by_user(numbers, 0.0, 1) == {}
 
 
 class _Pragma:

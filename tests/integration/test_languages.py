@@ -12,7 +12,6 @@ from tests.scene import Scene, open_scene
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import EVERYBODY, Recipients
 from handbell.delivery.pages import Shard
-from handbell.delivery.queue import Queue
 from handbell.errors import PayloadTooLargeError
 from handbell.twin.phone import Phone
 
@@ -84,13 +83,13 @@ def test_another_process_sends_the_same_languages(scene: Scene, to: Any) -> None
 def test_what_a_dead_worker_held_is_repeated_in_its_language(scene: Scene) -> None:
     """A delivery that comes back is sent again in the language of its session."""
     phones = _phones(scene)
-    queue = Queue(scene.system.database, now=scene.clock)
+    queue, roster = scene.system.queue, scene.system.roster
 
     async def scenario() -> None:
         accepted = await scene.accept(scene.system.engine, list(LOCALES), languages=LANGUAGES)
-        gone = queue.enlist()
+        gone = roster.enlist()
         assert len(queue.claim_due(gone, 5, 10)) == len(phones)
-        queue.retire(gone)
+        roster.retire(gone)
         async with scene.running(scene.another()) as engine:
             await engine.worker.settled(accepted.row)
 
@@ -173,7 +172,7 @@ def test_a_language_that_is_too_long_is_refused_before_anything_is_stored(scene:
                 await scene.send(engine, EVERYBODY, languages={"fr": {"body": "x" * 5000}})
 
     asyncio.run(scenario())
-    assert scene.system.queue.notifications([1]) == []
+    assert scene.system.ledger.rows([1]) == []
     assert _shown(scene, phones) == {mail: [] for mail in LOCALES}
 
 

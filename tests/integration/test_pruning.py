@@ -15,6 +15,7 @@ from handbell.database import Database
 from handbell.delivery.delivery import Target
 from handbell.delivery.pruning import Pruner
 from handbell.delivery.queue import Queue
+from handbell.delivery.roster import Roster
 from handbell.delivery.store import Acceptance, Ledger, Order
 from handbell.registry.store import Registry
 from handbell.tables import apps, deliveries, idempotency, notifications
@@ -31,6 +32,7 @@ class Book:
         self.app = self._add_app()
         self.ledger = Ledger(database, now=self.now)
         self.queue = Queue(database, now=self.now)
+        self.roster = Roster(database, now=self.now)
         self.registry = Registry(database, now=self.now)
 
     def now(self) -> float:
@@ -108,14 +110,14 @@ def test_what_is_not_old_stays(book: Book) -> None:
 def test_what_has_not_ended_is_never_touched(book: Book) -> None:
     """A delivery that waits keeps its notification, however old; ended ones beside it go."""
     acceptance = book.accept(3)
-    worker = book.queue.enlist()
+    worker = book.roster.enlist()
     taken = book.queue.claim_due(worker, 5, 1)
     assert len(taken) == 1
     book.end(acceptance)
     book.at += 1000 * DAY
     asyncio.run(book.pruner().prune())
     assert book.left() == (1, 1, 0)
-    book.queue.retire(worker)
+    book.roster.retire(worker)
     asyncio.run(book.pruner().prune())
     assert book.left() == (1, 1, 0)
 

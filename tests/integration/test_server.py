@@ -15,7 +15,7 @@ from openapi_spec_validator import validate
 from tests.serving import Server, administrator, server
 
 from handbell import errors
-from handbell.delivery.queue import LEASE_SECONDS
+from handbell.delivery.roster import LEASE_SECONDS
 from handbell.errors import ServeError
 from handbell.server.access import unrouted
 from handbell.server.application import create_application
@@ -75,7 +75,7 @@ def test_it_lives_and_is_ready(server: Server) -> None:
 def test_it_is_not_ready_when_its_worker_has_died(server: Server) -> None:
     """Without the worker's heartbeat the answer is 503 with the reason, and it still lives."""
     engine = server.system.engine
-    server.system.queue.retire(engine.worker.id)
+    server.system.roster.retire(engine.worker.id)
     with server.client() as client:
         answer = client.get("/readyz")
         assert client.get("/healthz").status_code == 200
@@ -147,7 +147,7 @@ def test_a_mistake_of_ours_is_told_without_a_traceback(
     """An error that nobody foresaw is 500 with a code; the log has the rest, and no address."""
     with quiet(system) as server:
         key = server.key()
-        system.__dict__["queue"] = None
+        system.__dict__["rulebook"] = None
         system.apps.add("TEAM123456", "com.sample.myapp")
         with server.client(key) as client:
             answer = client.get("/v1/apps/TEAM123456.com.sample.myapp")

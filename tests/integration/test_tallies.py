@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.scene import Scene, open_scene
 
-from handbell.delivery.queue import Batch, Ending
+from handbell.delivery.batch import Batch, Ending
 from handbell.delivery.response import Response
 from handbell.delivery.tallies import HOUR, Bucket
 
@@ -90,7 +90,7 @@ def test_a_batch_that_is_not_written_is_not_counted(scene: Scene) -> None:
         attempts=1,
     )
     with pytest.raises(Exception, match="FOREIGN KEY"):
-        scene.system.queue.record(Batch(endings=[ending]))
+        scene.system.ledger.record(Batch(endings=[ending]))
     assert _total(scene.system.reports.trend(None, hours=1, buckets=24)) == (0, 0, 0, 0)
 
 

@@ -376,16 +376,16 @@ def test_removed_quiet_hours_let_go_what_they_held(stage: "Stage") -> None:
     assert _held(stage) == before
     stage.system.set_rules(stage.app, {"quiet_hours": "none"})
     assert _held(stage) < time.time() + 10
-    assert stage.system.queue.app_rules(stage.app.id).quiet is None
+    assert stage.system.rulebook.rules_of(stage.app.id).quiet is None
 
 
 def test_resume_closes_the_circuit_and_lets_go_what_waited(stage: "Stage") -> None:
     """After the operator mended it nothing waits for the next try."""
     _stopped(stage)
-    assert stage.system.queue.app_rules(stage.app.id).stop is not None
+    assert stage.system.rulebook.rules_of(stage.app.id).stop is not None
     assert stage.system.resume(stage.app)
     assert not stage.system.resume(stage.app)
-    assert stage.system.queue.app_rules(stage.app.id).stop is None
+    assert stage.system.rulebook.rules_of(stage.app.id).stop is None
     assert _held(stage) < time.time() + 10
 
 

@@ -203,7 +203,7 @@ def _read_key(path: Path) -> bytes:
 
 
 def _rules(parts: "System", app: "App") -> dict[str, object]:
-    rules = parts.queue.app_rules(app.id)
+    rules = parts.rulebook.rules_of(app.id)
     identity = parts.identities.of(app)
     values = {
         "quiet_hours": rules.quiet,
@@ -238,7 +238,7 @@ def _tell_rules(parts: "System", app: "App", *, as_json: bool) -> None:
         if rules[name]:
             typer.echo(f"  {label + ':':13}{rules[name]}")
     typer.echo("  sending:     on" if rules["is_enabled"] else "  sending:     off")
-    stop = parts.queue.app_rules(app.id).stop
+    stop = parts.rulebook.rules_of(app.id).stop
     if stop is not None:
         words, fix = meaning(stop.reason, stop.detail)
         typer.echo(f"  STOPPED since {moment(stop.since * 1000)}: {stop.reason}: {sentence(words)}")

@@ -18,9 +18,10 @@ from handbell.errors import IdempotencyError
 from handbell.tables import ADDRESSED, deliveries, idempotency, notifications, sessions, shards
 
 from .delivery import Target
+from .due import NORMAL, Due
 from .ids import new_notification_id
 from .inserting import insert_deliveries, insert_notifications
-from .queue import NORMAL, SHARD_SESSIONS, Due
+from .shards import SHARD_SESSIONS
 from .timing import Instant, SendAt
 
 _NAMED_AT_ONCE: Final = 1000

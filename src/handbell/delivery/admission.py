@@ -5,8 +5,9 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from .campaign import Campaign
+from .due import Due
 from .parcels import Item, Page
-from .queue import Due, Queue
+from .rulebook import RuleBook
 from .rules import AppRules
 from .sending import WITHOUT_SESSION
 from .settlement import Settlement
@@ -34,10 +35,10 @@ class Admission:
     """
 
     def __init__(
-        self, book: Settlement, queue: Queue, *, read: Read, now: Callable[[], float]
+        self, book: Settlement, rulebook: RuleBook, *, read: Read, now: Callable[[], float]
     ) -> None:
         self._book = book
-        self._queue = queue
+        self._rulebook = rulebook
         self._read = read
         self._now = now
 
@@ -104,7 +105,7 @@ class Admission:
         async with underway.turn:
             there = {user_id: underway.rows_of(user_id) for user_id in known}
             written = await self._read(
-                self._queue.notifications_by_user, known, cap.since(self._now()), row
+                self._rulebook.notifications_by_user, known, cap.since(self._now()), row
             )
             for item in items:
                 if not _is_allowed(cap, item, row, written, there):

@@ -3,10 +3,10 @@
 import asyncio
 from typing import Any
 
+from .batch import Ending
 from .campaign import Campaign
 from .events import DeliveryFailed, DeliveryHeld, Event, PushesSent
 from .parcels import Item, Parcel
-from .queue import Ending
 
 
 def ending_of(

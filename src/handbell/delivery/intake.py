@@ -19,8 +19,8 @@ from .accepting import Acceptance, Order
 from .campaign import is_loud
 from .delivery import GatewayName, Target
 from .dispatch import Plan, nobody, resolve_many, some_targets
+from .due import BULK, NORMAL, URGENT
 from .plain import PlainBatch
-from .queue import BULK, NORMAL, URGENT
 from .sending import FindGateway
 from .store import Ledger
 from .timing import SendAt, due_at, read_send_at

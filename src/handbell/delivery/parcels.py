@@ -6,10 +6,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from .campaign import Campaign
+from .due import Due
 from .lane import Lane
 from .outcome import Tried
 from .pages import Listener, Shard
-from .queue import Due
 
 Item = Due | Listener
 """A delivery that is to be sent: a row that is due, or a session of a broadcast's page."""

@@ -10,10 +10,10 @@ from handbell.apps.app import App
 from handbell.creation.plain import PlainSend
 from handbell.registry.addressees import Devices
 
+from .due import NORMAL
 from .events import NotificationAccepted
 from .ids import new_notification_id
 from .inserting import insert_delivery_columns, insert_notification_columns
-from .queue import NORMAL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,9 +18,9 @@ from handbell.tables import apps, deliveries, notifications, sessions, shards
 
 from .counting import Counted, Counting, count_deliveries
 from .delivery import Delivery
+from .due import BULK, LEVELS, NORMAL, URGENT
 from .listing import DeliveryPage, DeliverySearch, Search
 from .outcome import meaning
-from .queue import BULK, LEVELS, NORMAL, URGENT
 from .store import DELIVERIES
 from .tallies import HOUR, Bucket, read_buckets
 

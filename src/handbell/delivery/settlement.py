@@ -8,7 +8,9 @@ from typing import Final, NamedTuple
 
 from handbell.gateways.gateway import Accepted, Outcome, Push
 
+from .batch import Batch, Ending
 from .campaign import Campaign
+from .due import session_id
 from .endings import ending_of, event_of, sent_event
 from .events import (
     CircuitClosed,
@@ -22,7 +24,6 @@ from .events import (
 from .lane import Lane
 from .outcome import Decision, Doubt, Tried, decide
 from .parcels import Broadcast, Item, Page, Parcel
-from .queue import Batch, Ending, session_id
 from .releases import Releases
 from .retry import GiveUp, SendAgain, next_attempt, while_stopped
 from .rules import Stop

@@ -1,7 +1,7 @@
 """The ledger: what was accepted, and what became of each delivery."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from time import monotonic, sleep, time
 from typing import Any, Final
 
@@ -14,10 +14,12 @@ from handbell.errors import IdempotencyError, UnknownNotificationError
 from handbell.tables import deliveries, notifications, sessions, shards, users
 
 from .accepting import Acceptance, Draft, Former, Order, read_former, store_drafts
+from .batch import Batch
 from .delivery import Delivery, Target
 from .ids import read_apns_id
 from .plain import PlainBatch, PlainStored, store_plain
-from .queue import SHARDS, count_uncome
+from .recording import write_batch
+from .shards import SHARDS, count_uncome
 from .tallies import add_report
 
 __all__ = ["Acceptance", "Draft", "Ledger", "Order"]
@@ -156,6 +158,25 @@ class Ledger:
         statement = select(notifications).where(notifications.c.id == row)
         with self._database.read() as connection:
             return connection.execute(statement).one()
+
+    def rows(self, rows: Collection[int]) -> list[Row[Any]]:
+        """Return rows of the table of notifications; those that are gone are left out."""
+        statement = select(notifications).where(notifications.c.id.in_(rows))
+        with self._database.read() as connection:
+            return list(connection.execute(statement))
+
+    def not_cancelled(self, rows: Collection[int]) -> set[int]:
+        """Return which of these notifications are there and were not cancelled."""
+        statement = select(notifications.c.id).where(
+            notifications.c.id.in_(rows), notifications.c.cancelled_at.is_(None)
+        )
+        with self._database.read() as connection:
+            return set(connection.scalars(statement))
+
+    def record(self, batch: Batch) -> None:
+        """Write what became of deliveries, all of it or nothing."""
+        with self._database.write() as connection:
+            write_batch(connection, batch, now=self._milliseconds())
 
     def deliveries_of(self, notification_id: str) -> list[Delivery]:
         """Return every delivery of a notification: sessions first, then bare addresses."""

@@ -9,15 +9,14 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from sqlalchemy import Connection, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from handbell.tables import notifications, tallies
 
-if TYPE_CHECKING:
-    from .queue import Batch
+from .batch import Batch
 
 HOUR: Final = 3_600_000
 """An hour in milliseconds, as instants in the database are."""
@@ -41,7 +40,7 @@ class Bucket:
     opened: int = 0
 
 
-def add_batch(connection: Connection, batch: "Batch", at: int) -> None:
+def add_batch(connection: Connection, batch: Batch, at: int) -> None:
     """Count what a batch of ends is about to say, in the hour of ``at`` (UNIX milliseconds)."""
     by_row: dict[int, Counter[str]] = {}
     for (row, _, _), sent in batch.sent.items():

@@ -21,9 +21,10 @@ from .campaign import Campaign
 from .delivery import Delivery
 from .lane import Lane
 from .outcome import OWN_REASONS, meaning
-from .queue import Queue
 from .reports import describe, describe_recipients
 from .retry import ceiling
+from .roster import Roster
+from .rulebook import RuleBook
 from .rules import AppRules
 from .store import Ledger
 
@@ -120,7 +121,8 @@ def why(
     *,
     registry: Registry,
     ledger: Ledger,
-    queue: Queue,
+    rulebook: RuleBook,
+    roster: Roster,
     now: float,
     limit: int = NOTIFICATIONS,
 ) -> Story:
@@ -130,7 +132,7 @@ def why(
     """
     mail = fold_mail(mail)
     found = registry.sessions_of(app, mail)
-    teller = _Teller(app, mail, found, queue.app_rules(app.id), now)
+    teller = _Teller(app, mail, found, rulebook.rules_of(app.id), now)
     ids = [session.id for session in found]
     told = tuple(
         teller.notification(
@@ -138,7 +140,7 @@ def why(
         )
         for row in ledger.concerning(app, mail, ids, limit)
     )
-    return teller.story(told, workers=queue.live_workers())
+    return teller.story(told, workers=roster.live_workers())
 
 
 def _parts(one: DeliveryStory) -> list[str]:

@@ -19,23 +19,21 @@ from handbell.apps.app import App
 from handbell.errors import HandbellError, StorageError
 
 from .admission import DISABLED_SECONDS, Admission
+from .batch import Batch, Ending
 from .campaign import Campaign
+from .due import NORMAL, Due
 from .events import Hooks
 from .lane import FIRST_BATCH, Lane
 from .pages import Listener
 from .parcels import Broadcast, Item, Page
-from .queue import (
-    LEASE_SECONDS,
-    NORMAL,
-    Batch,
-    Due,
-    Ending,
-    Queue,
-)
+from .queue import Queue
 from .releases import Releases
+from .roster import LEASE_SECONDS, Roster
+from .rulebook import RuleBook
 from .rules import AppRules, Stop
 from .sending import FindGateway, Sender
 from .settlement import Settlement
+from .store import Ledger
 
 PAGE: Final = 2000
 """How many deliveries are taken from the database at a time."""
@@ -85,6 +83,9 @@ class Worker:
         self,
         queue: Queue,
         *,
+        ledger: Ledger,
+        roster: Roster,
+        rulebook: RuleBook,
         find_gateway: FindGateway,
         load: LoadCampaigns,
         hooks: Hooks | None = None,
@@ -93,7 +94,10 @@ class Worker:
         window: int = WINDOW,
     ) -> None:
         self.hooks = hooks or Hooks()
-        self.queue = queue
+        self._queue = queue
+        self._ledger = ledger
+        self._roster = roster
+        self._rulebook = rulebook
         self.id = 0
         self.in_flight = 0
         self.patience = STOP_SECONDS
@@ -107,7 +111,7 @@ class Worker:
             write_stop=self._write_stop,
             releases=self.releases,
         )
-        self._admission = Admission(self._book, queue, read=self.read, now=now)
+        self._admission = Admission(self._book, rulebook, read=self.read, now=now)
         self._sender = Sender(self._book, self.releases, find_gateway=find_gateway, now=now)
         self.window = window
         self._lanes: dict[str, Lane] = {}
@@ -127,8 +131,8 @@ class Worker:
     async def start(self) -> None:
         """Enter the worker and begin to take work."""
         self._beaten_at = self._now()
-        self.id = await asyncio.to_thread(self.queue.enlist)
-        await asyncio.to_thread(self.queue.reclaim)
+        self.id = await asyncio.to_thread(self._roster.enlist)
+        await asyncio.to_thread(self._roster.reclaim)
         self._loops = [
             asyncio.create_task(self._take_work()),
             asyncio.create_task(self._write_down()),
@@ -160,7 +164,7 @@ class Worker:
             )
             return
         with contextlib.suppress(StorageError):
-            await asyncio.to_thread(self.queue.retire, self.id)
+            await asyncio.to_thread(self._roster.retire, self.id)
 
     async def _finish(self) -> None:
         await self._loops[0]
@@ -203,7 +207,7 @@ class Worker:
 
         Other workers may have a part in it.
         """
-        while self._has_in_hand(row) or not await self.read(self.queue.is_settled, row):
+        while self._has_in_hand(row) or not await self.read(self._queue.is_settled, row):
             await self._next_written(_WATCH_SECONDS)
 
     def _has_in_hand(self, row: int) -> bool:
@@ -215,10 +219,10 @@ class Worker:
             await self._next_written(_WATCH_SECONDS)
 
     async def _is_due_soon(self) -> bool:
-        if any(await self.read(self.queue.look)):
+        if any(await self.read(self._queue.look)):
             return True
         # What a rate limit holds falls due again within a moment.
-        _, due_at = await self.read(self.queue.depth)
+        _, due_at = await self.read(self._queue.depth)
         return due_at is not None and due_at <= self._now() + _SOON_SECONDS
 
     def hand_over(self, campaign: Campaign, items: Sequence[Due], reading: int) -> None:
@@ -269,11 +273,11 @@ class Worker:
         # With a shard in hand, only what is more urgent is taken as well.
         mine = max((one.shard.urgency for one in ready), default=0)
         level, is_shard_due = await asyncio.to_thread(
-            partial(self.queue.look, above=mine, apart_from=resting, full=full)
+            partial(self._queue.look, above=mine, apart_from=resting, full=full)
         )
         took = level >= mine and bool(level) and await self._take_due(level)
         if is_shard_due:
-            shard = await asyncio.to_thread(self.queue.claim_shard, self.id, mine, resting, full)
+            shard = await asyncio.to_thread(self._queue.claim_shard, self.id, mine, resting, full)
             if shard is not None:
                 ready.append(Broadcast(shard))
                 self._broadcasts.append(ready[-1])
@@ -298,7 +302,7 @@ class Worker:
         reading = self.releases.begin()
         try:
             most = min(PAGE, max(FIRST_BATCH, (self.window - self.in_flight) // _PAGES))
-            due = await asyncio.to_thread(self.queue.claim_due, self.id, level, most, self._full)
+            due = await asyncio.to_thread(self._queue.claim_due, self.id, level, most, self._full)
             await self._begin_due(due, reading)
         finally:
             self.releases.end(reading)
@@ -379,7 +383,7 @@ class Worker:
         try:
             rules = lane.rules
             read = partial(
-                self.queue.page,
+                self._queue.page,
                 also=campaign.needs(rules),
                 is_development=campaign.is_development,
             )
@@ -443,7 +447,7 @@ class Worker:
         """
         known = {row: self._campaigns[row] for row in rows if row in self._campaigns}
         if known:
-            live = await self.read(self.queue.not_cancelled, list(known))
+            live = await self.read(self._ledger.not_cancelled, list(known))
             for row, campaign in known.items():
                 campaign.is_cancelled = row not in live
         rest = [row for row in rows if row not in known]
@@ -460,7 +464,7 @@ class Worker:
 
     async def _read_rules(self, lane: Lane) -> None:
         if self._now() - lane.read_at > RULES_SECONDS:
-            rules = await self.read(self.queue.app_rules, lane.app.id)
+            rules = await self.read(self._rulebook.rules_of, lane.app.id)
             if not lane.is_probing:
                 lane.take_rules(rules, self._now())
 
@@ -559,7 +563,7 @@ class Worker:
     async def _flush(self) -> None:
         batch, events, number = self._book.cut(self._broadcasts)
         if batch:
-            await self.read(self.queue.record, batch)
+            await self.read(self._ledger.record, batch)
             for lane in self._lanes.values():
                 if lane.underway:
                     _note_written(lane, batch)
@@ -576,23 +580,23 @@ class Worker:
             self._spawn(self._sender.send_parcel("apns", parcel))
 
     def _write_stop(self, app_id: str, stop: Stop | None) -> None:
-        self._spawn(asyncio.to_thread(self.queue.write_stop, app_id, stop))
+        self._spawn(asyncio.to_thread(self._rulebook.write_stop, app_id, stop))
 
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(BEAT_SECONDS)
             try:
                 await self._keep_alive()
-                await asyncio.to_thread(self.queue.reclaim)
+                await asyncio.to_thread(self._roster.reclaim)
             except StorageError as error:
                 _log.warning("The worker cannot say that it lives: %s", error)
 
     async def _keep_alive(self) -> None:
         """Say that the worker lives; of what was given to others no more is handed out."""
         at = self._now()
-        if not await asyncio.to_thread(self.queue.beat, self.id):
+        if not await asyncio.to_thread(self._roster.beat, self.id):
             self._broadcasts.clear()
-            self.id = await asyncio.to_thread(self.queue.enlist)
+            self.id = await asyncio.to_thread(self._roster.enlist)
         self._beaten_at = at
 
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import select
 from starlette.responses import Response
 
-from handbell.delivery.queue import LEASE_SECONDS
+from handbell.delivery.roster import LEASE_SECONDS
 from handbell.errors import HandbellError, UnavailableError
 from handbell.migrations import HEAD
 from handbell.tables import workers

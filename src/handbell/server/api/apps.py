@@ -247,7 +247,7 @@ async def check_up(context: ContextDep, app: AppDep) -> CheckUp:
 
 def describe(context: Context, app: App) -> AppOut:
     """Return what is told of an app. Reads the database: to be called in a thread."""
-    rules = context.system.queue.app_rules(app.id)
+    rules = context.system.rulebook.rules_of(app.id)
     identity = context.system.identities.of(app)
     stop = rules.stop
     return AppOut.model_validate(

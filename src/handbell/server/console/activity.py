@@ -94,10 +94,10 @@ def _read(page: Page, search: Search, span: str) -> tuple[Chart, Situation, list
 
 def situation_of(system: System, app: App) -> Situation:
     """Return how sending stands for an app."""
-    rules: AppRules = system.queue.app_rules(app.id)
+    rules: AppRules = system.rulebook.rules_of(app.id)
     return Situation(
         backlog=system.reports.backlog(),
-        workers=system.queue.live_workers(),
+        workers=system.roster.live_workers(),
         stop=rules.stop,
         is_enabled=rules.is_enabled,
         stopped_elsewhere=tuple(one for one in system.reports.stopped_apps() if one != app.id),

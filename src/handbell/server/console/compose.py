@@ -76,7 +76,7 @@ async def preview(page: Page) -> Response:
 
 async def _begun(page: Page) -> Draft:
     former = page.query("replaces") or page.query("again")
-    zone = (await page.run(page.system.queue.app_rules, page.the_app.id)).time_zone
+    zone = (await page.run(page.system.rulebook.rules_of, page.the_app.id)).time_zone
     if not former:
         to = "everybody" if page.query("to") == "everybody" else "people"
         named = "\n".join(page.request.query_params.getlist("mail")[:100])

@@ -167,7 +167,7 @@ async def show_app(page: Page, faults: Faults | None = None, form: Form | None =
 
 def _read(page: Page) -> dict[str, Any]:
     system, app = page.system, page.the_app
-    rules = system.queue.app_rules(app.id)
+    rules = system.rulebook.rules_of(app.id)
     return {
         "app": app,
         "credentials": system.apps.credentials(app),
@@ -200,7 +200,7 @@ async def _list(page: Page, faults: Faults | None = None, form: Form | None = No
             Card(
                 app=app,
                 credentials=page.system.apps.credentials(app),
-                rules=page.system.queue.app_rules(app.id),
+                rules=page.system.rulebook.rules_of(app.id),
             )
             for app in page.system.apps.list()
         ]

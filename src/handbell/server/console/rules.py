@@ -24,7 +24,7 @@ _PROOFS: Final = {
 @pages.post("/console/apps/{app}/rules")
 async def set_rules(page: Page) -> Response:
     """Set the rules that differ from those that are: all of them, or none where one is wrong."""
-    before = await page.run(page.system.queue.app_rules, page.the_app.id)
+    before = await page.run(page.system.rulebook.rules_of, page.the_app.id)
     stands, changed, faults = _stored(before), dict[str, str](), Faults()
     for name, text in _wanted(page.form).items():
         try:

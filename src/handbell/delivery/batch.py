@@ -1,0 +1,51 @@
+"""What became of deliveries, gathered until it is written: values only."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """What a delivery's row is to say from now on. Instants are UNIX milliseconds.
+
+    ``gateway``, ``environment`` and ``urgency`` are for a row that is not there yet.
+    """
+
+    notification_id: int
+    number: int
+    gateway: str
+    environment: str
+    urgency: int
+    state: str
+    attempts: int
+    reason: str | None = None
+    detail: str | None = None
+    status: int | None = None
+    unique_id: str | None = None
+    due_at: int | None = None
+    is_repeat: bool = False
+    sent_at: int | None = None
+    finished_at: int | None = None
+    begun_at: int | None = None
+
+
+@dataclass(slots=True)
+class Batch:
+    """What is written in one transaction.
+
+    ``sent`` holds, by notification row, environment and urgency, the numbers of a broadcast's first
+    attempts that were accepted; they are dated when they are written. Session changes are by
+    session id. ``resting_shards`` are given back until an instant (UNIX milliseconds).
+    """
+
+    sent: dict[tuple[int, str, int], list[int]] = field(default_factory=dict)
+    endings: list[Ending] = field(default_factory=list)
+    accepted_sessions: list[int] = field(default_factory=list)
+    moved: dict[int, str] = field(default_factory=dict)
+    gone: dict[int, tuple[int | None, str]] = field(default_factory=dict)
+    refused: dict[int, str] = field(default_factory=dict)
+    positions: dict[int, int] = field(default_factory=dict)
+    resting_shards: dict[int, int] = field(default_factory=dict)
+    finished_shards: list[int] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return any(getattr(self, name) for name in Batch.__dataclass_fields__)
