@@ -9,6 +9,7 @@ from handbell.delivery.events import (
     DeliveryHeld,
     Event,
     NotificationAccepted,
+    NotificationsAccepted,
     PushesSent,
     SessionClosed,
     name_of,
@@ -98,6 +99,20 @@ def test_many_pushes_are_one_line() -> None:
     assert (line["pushes"], line["median_seconds"], line["longest_seconds"]) == (3, 0.2, 0.9)
 
 
+def test_a_stream_is_told_by_its_number() -> None:
+    """A thousand notifications that were stored in one step are one line, without their ids."""
+    ids = tuple(f"{number:015x}" for number in range(1000))
+    line = json.loads(
+        written(NotificationsAccepted(app=APP, at=NOON, notification_ids=ids, targets=900))
+    )
+    assert (line["event"], line["notifications"], line["targets"]) == (
+        "notifications.accepted",
+        1000,
+        900,
+    )
+    assert "notification_ids" not in line
+
+
 def test_a_delivery_that_waits_is_told_for_debugging_only() -> None:
     """What may happen to a million deliveries at once is not written unless it is asked for."""
     event = DeliveryHeld(
@@ -111,6 +126,7 @@ def test_a_delivery_that_waits_is_told_for_debugging_only() -> None:
     ("kind", "name"),
     [
         (NotificationAccepted, "notification.accepted"),
+        (NotificationsAccepted, "notifications.accepted"),
         (PushesSent, "pushes.sent"),
         (DeliveryFailed, "delivery.failed"),
         (SessionClosed, "session.closed"),

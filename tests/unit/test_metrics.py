@@ -13,6 +13,7 @@ from handbell.delivery.events import (
     DeliveryHeld,
     Event,
     NotificationAccepted,
+    NotificationsAccepted,
     PushesSent,
     SessionClosed,
     SessionMoved,
@@ -52,6 +53,7 @@ def sent(*seconds: float) -> PushesSent:
 
 EVERYTHING: tuple[Event, ...] = (
     NotificationAccepted(app=APP, at=0.0, notification_id="a", targets=None),
+    NotificationsAccepted(app=APP, at=0.0, notification_ids=("b", "c"), targets=2),
     sent(0.004),
     failed(),
     DeliveryHeld(
@@ -178,3 +180,12 @@ def test_every_metric_is_documented() -> None:
 
 def _sorted(labels: str) -> str:
     return ", ".join(sorted(label.strip() for label in labels.split(",")))
+
+
+def test_notifications_of_a_stream_count_each() -> None:
+    """One event for many adds as many as it names."""
+    metrics = Metrics()
+    for number in (1, 1000):
+        ids = tuple(f"{one:015x}" for one in range(number))
+        metrics(NotificationsAccepted(app=APP, at=0.0, notification_ids=ids, targets=number))
+    assert value(metrics, "handbell_notifications_accepted_total", app=APP) == 1001

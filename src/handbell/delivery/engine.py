@@ -31,7 +31,7 @@ from .gathering import Gathering
 from .ids import NO_ID
 from .intake import Entry, Intake, Options, Prepared
 from .outcome import meaning
-from .plain import PlainBatch, PlainStored, events_of
+from .plain import PlainBatch, PlainStored, event_of
 from .pruning import Pruner
 from .response import Response
 from .sending import FindGateway
@@ -215,8 +215,7 @@ class Engine:
             return None
         batch, stored = done
         if self.worker.hooks:
-            for event in events_of(batch, stored, at=self._now()):
-                self.worker.hooks.emit(event)
+            self.worker.hooks.emit(event_of(batch, stored, at=self._now()))
         self.worker.wake()
         return stored
 

@@ -29,6 +29,14 @@ class NotificationAccepted(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NotificationsAccepted(Event):
+    """Notifications of one stream are stored, in one step; ``targets`` is how many in all."""
+
+    notification_ids: tuple[str, ...]
+    targets: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PushesSent(Event):
     """The push service accepted pushes; ``seconds`` holds how long each took from its hand-over."""
 

@@ -20,6 +20,7 @@ from .events import (
     DeliveryHeld,
     Event,
     NotificationAccepted,
+    NotificationsAccepted,
     PushesSent,
     SessionClosed,
     SessionMoved,
@@ -104,6 +105,8 @@ class Metrics:
         match event:
             case NotificationAccepted():
                 self._accepted.labels(app).inc()
+            case NotificationsAccepted():
+                self._accepted.labels(app).inc(len(event.notification_ids))
             case SessionClosed():
                 self._closed.labels(app, _reason(event.reason)).inc()
             case SessionQuarantined():

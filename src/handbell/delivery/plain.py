@@ -1,6 +1,5 @@
 """Plain sends, stored column by column: what would be made of each, without making it."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ from handbell.creation.plain import PlainSend
 from handbell.registry.addressees import Devices
 
 from .due import NORMAL
-from .events import NotificationAccepted
+from .events import NotificationsAccepted
 from .ids import new_notification_id
 from .inserting import insert_delivery_columns, insert_notification_columns
 
@@ -84,10 +83,11 @@ def _insert_deliveries(
     insert_delivery_columns(connection, varying, same)
 
 
-def events_of(batch: PlainBatch, stored: PlainStored, *, at: float) -> list[NotificationAccepted]:
-    """Return what hooks are told of each; ``at`` is in UNIX seconds."""
-    targets = Counter(batch.devices.places)
-    return [
-        NotificationAccepted(app=batch.app.id, at=at, notification_id=name, targets=targets[place])
-        for place, name in enumerate(stored.ids)
-    ]
+def event_of(batch: PlainBatch, stored: PlainStored, *, at: float) -> NotificationsAccepted:
+    """Return what hooks are told; ``at`` is in UNIX seconds."""
+    return NotificationsAccepted(
+        app=batch.app.id,
+        at=at,
+        notification_ids=tuple(stored.ids),
+        targets=len(batch.devices.numbers),
+    )
