@@ -102,7 +102,7 @@ class Pool(Generic[T]):
 
     @property
     def connected(self) -> int:
-        """How many connections are open now, those that are being closed among them."""
+        """How many connections there are now, those that are being opened or drained among them."""
         return len(self._connections)
 
     @property
@@ -131,9 +131,10 @@ class Pool(Generic[T]):
 
     async def close(self) -> None:
         """Finish what was submitted, each within its timeout, then close the connections."""
-        if self._backlog or self.in_flight:
-            self._became_idle = asyncio.get_running_loop().create_future()
-            await self._became_idle
+        while self._backlog or self.in_flight:
+            if self._became_idle is None or self._became_idle.done():
+                self._became_idle = asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._became_idle])
         self._is_closed = True
         self.renew()
         self._retire()
@@ -145,10 +146,18 @@ class Pool(Generic[T]):
     # -- what connections tell -------------------------------------------------------------------
 
     def end(self, item: T, end: End) -> None:
-        """Report one item's end."""
+        """Report one item's end; an error of ``finish`` is told to the loop and stops nothing."""
         if self._tries:
             self._tries.pop(id(item), None)
-        self._finish(item, end)
+        try:
+            self._finish(item, end)
+        except Exception as error:  # noqa: BLE001 - the ends of the others must be told
+            what = {"message": "The end of a request could not be told", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(what)
+
+    def forget(self, item: T) -> None:
+        """Keep nothing about an item that is no longer wanted."""
+        self._tries.pop(id(item), None)
 
     def again(self, item: T) -> None:
         """Send an item again that was certainly not processed, unless that happened too often."""
@@ -208,6 +217,9 @@ class Pool(Generic[T]):
             return None
         if not all(each.is_stretched for each in usable):
             return None
+        unanswered = [each for each in self._connections if each.answered_at is None]
+        if len(unanswered) >= _CONNECTION_TRIES:
+            return None  # it takes connections and says nothing: that is to be waited out
         if asyncio.get_running_loop().time() >= self._rests_until:
             return self._open()
         if not usable and self._cannot_connect is not None:
@@ -239,11 +251,7 @@ class Pool(Generic[T]):
         pause = min(_MAX_REST_SECONDS, _REST_SECONDS * 2 ** (self._failures - 1))
         self._rests_until = asyncio.get_running_loop().time() + pause
         if isinstance(failure, NotSent) or self._failures >= _CONNECTION_TRIES:
-            self._cannot_connect = (
-                failure
-                if isinstance(failure, NotSent)
-                else NotSent("ConnectionClosed", failure.detail)
-            )
+            self._cannot_connect = _not_sent(failure)
             if not any(not each.is_draining for each in self._connections):
                 self._give_up(self._cannot_connect)
 
@@ -266,8 +274,18 @@ class Pool(Generic[T]):
         try:
             for connection in self._connections:
                 connection.sweep(now)
-            if now - self.answered_at > 2 * self.limits.request_timeout:
+            if self._backlog and now - self.answered_at > 2 * self.limits.request_timeout:
+                for connection in self._connections:
+                    connection.is_draining = True
                 self._give_up(NotSent("Stalled", "The server has stopped answering; try later"))
         finally:
             self._is_settling = False
         self._settle()
+
+
+def _not_sent(failure: NotSent | Lost) -> NotSent:
+    """Return what becomes of the requests that a connection's failure left waiting."""
+    if isinstance(failure, NotSent):
+        return failure
+    reason = "Stalled" if failure.reason == "TimedOut" else "ConnectionClosed"
+    return NotSent(reason, failure.detail)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from itertools import takewhile
 from typing import Final, Generic, Protocol, TypeVar, cast
 
+from .http2_frames import NO_ERROR
 from .http2_session import ProtocolFault, Session
 from .http2_tls import TlsUnusable, authority, connect
 from .http2_values import (
@@ -32,8 +33,7 @@ _BUFFER_BYTES: Final = 256 * 1024  # what waits for the network; above it nothin
 _PATIENCE_SECONDS: Final = 1.0
 _LISTEN_SECONDS: Final = 1.0
 _STALE_SECONDS: Final = 30.0  # a connection at rest for so long is asked before it is relied on
-_FAREWELL_SECONDS: Final = 2.0
-_PROTOCOL_ERROR: Final = 0x1
+_FAREWELL_SECONDS: Final = 1.2  # a little longer than TLS may take to end by itself
 _BARE_OK: Final = Answer(_OK)
 
 
@@ -59,6 +59,9 @@ class Owner(Protocol[T]):
     def again(self, item: T) -> None:
         """Send an item again that was certainly not processed."""
 
+    def forget(self, item: T) -> None:
+        """Keep nothing about an item that is no longer wanted."""
+
 
 class Connection(asyncio.Protocol, Generic[T]):
     """One connection, which begins to open when it is made.
@@ -81,12 +84,15 @@ class Connection(asyncio.Protocol, Generic[T]):
         self._transport: asyncio.Transport | None = None
         self._is_paused = False
         self._is_gated = True
+        self._is_broken = False
         self._heard_at = loop.time()
         self._asked_at: float | None = None
         self._listened_at = 0.0
         self._begun: deque[tuple[float, int]] = deque()  # when a round was begun, its last stream
         self._patience = min(_PATIENCE_SECONDS, pool.limits.request_timeout / 4)
+        self._abort: asyncio.TimerHandle | None = None
         self._opening = loop.create_task(self._open())
+        self._opening.add_done_callback(self._opened)
 
     @property
     def in_flight(self) -> int:
@@ -114,13 +120,16 @@ class Connection(asyncio.Protocol, Generic[T]):
     # -- opening ---------------------------------------------------------------------------------
 
     async def _open(self) -> None:
-        limits = self.pool.limits
-        try:
-            context = self.pool.tls()
-            await connect(self.pool.endpoint, context, lambda: self, seconds=limits.connect_timeout)
-        except TlsUnusable as error:
+        seconds = self.pool.limits.connect_timeout
+        await connect(self.pool.endpoint, self.pool.tls(), lambda: self, seconds=seconds)
+
+    def _opened(self, opening: asyncio.Task[None]) -> None:
+        """Tell the pool how opening ended, whoever ended it: what waits must hear of it."""
+        if opening.cancelled():
+            self.failure = NotSent("ConnectionClosed", "It was given up before it was open")
+        elif isinstance(error := opening.exception(), TlsUnusable):
             self.failure = error.end
-        except Exception as error:  # noqa: BLE001 - what waits for the connection must hear of it
+        elif isinstance(error, Exception):
             self.failure = why_not_connected(error)
         if self.failure is not None:
             self.is_draining = True
@@ -130,6 +139,9 @@ class Connection(asyncio.Protocol, Generic[T]):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to speak, if the other side speaks HTTP/2."""
+        if self.closed.done():  # it was given up at the very moment
+            cast("asyncio.Transport", transport).abort()
+            return
         self._transport = cast("asyncio.Transport", transport)
         chosen = transport.get_extra_info("ssl_object").selected_alpn_protocol()
         if chosen != "h2":
@@ -167,10 +179,11 @@ class Connection(asyncio.Protocol, Generic[T]):
         try:
             request = self.pool.prepare(item)
             if request is None:
+                self.pool.forget(item)
                 return
             self._session.open(item, request)
-        except (ValueError, TypeError) as error:
-            self.pool.end(item, NotSent("RequestUnusable", str(error)))
+        except Exception as error:  # noqa: BLE001 - the others go on, whatever hinders one of them
+            self.pool.end(item, NotSent("RequestUnusable", str(error) or type(error).__name__))
         else:
             self.pool.requests += 1
 
@@ -191,22 +204,33 @@ class Connection(asyncio.Protocol, Generic[T]):
 
     def data_received(self, data: bytes) -> None:
         """Read what came and let the pool act on it."""
+        if self._is_broken:
+            return
         self._heard_at = self.loop.time()
         self._asked_at = None
         try:
             self._session.receive(data)
         except ProtocolFault as fault:
-            self._break_off(Lost("ConnectionLost", f"the server broke the protocol: {fault}"))
-        if self._session.is_spent:
-            self._leave()
+            why = Lost("ConnectionLost", f"the server broke the protocol: {fault}")
+            self._break_off(why, fault.error)
+        else:
+            if self._session.is_spent:
+                self._leave()
         self._flush()
         self.pool.settle(self)
+
+    def eof_received(self) -> None:
+        """Begin nothing more: what would be written now goes nowhere."""
+        self.is_draining = True
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End what was on the wire: whether it was processed is not known."""
         self.is_draining = True
+        if self._abort is not None:
+            self._abort.cancel()
         if self.failure is None:
-            self.failure = Lost("ConnectionLost", str(exc or "the server hung up"))
+            why = "the server hung up" if exc is None else str(exc) or type(exc).__name__
+            self.failure = Lost("ConnectionLost", why)
         if not self.closed.done():
             self.closed.set_result(None)
         self.pool.settle(self)
@@ -214,6 +238,7 @@ class Connection(asyncio.Protocol, Generic[T]):
     def drain(self) -> None:
         """Report every request that has ended."""
         session, end = self._session, self.pool.end
+        unanswered = session.abandon() if self.closed.done() else ()
         if session.answered or session.ended:
             self.answered_at = self.pool.answered_at = self._heard_at
             self._is_gated = False
@@ -225,11 +250,8 @@ class Connection(asyncio.Protocol, Generic[T]):
             end(*session.ended.pop())
         while session.refused:
             self.pool.again(session.refused.pop())
-        if self.closed.done() and session.streams:
-            lost = Lost(self._failure.reason, self._failure.detail)
-            for item in list(session.streams.values()):
-                end(item, lost)
-            session.streams.clear()
+        for item in unanswered:
+            end(item, Lost(self._failure.reason, self._failure.detail))
 
     @property
     def _failure(self) -> NotSent | Lost:
@@ -239,15 +261,15 @@ class Connection(asyncio.Protocol, Generic[T]):
         """Begin nothing new after GOAWAY; what the server took may finish."""
         self.is_draining = True
         farewell = self._session.farewell
-        if farewell is not None and self.failure is None:
+        if farewell is not None:
             said = f": {farewell.text}" if farewell.text else ""
             self.failure = Lost("ConnectionLost", f"the server said {farewell.error}{said}")
 
-    def _break_off(self, failure: Lost) -> None:
+    def _break_off(self, failure: Lost, error: int = NO_ERROR) -> None:
         self.failure = failure
-        self.is_draining = True
+        self.is_draining = self._is_broken = True
         if self._transport is not None:
-            self._session.say_goodbye(_PROTOCOL_ERROR)
+            self._session.say_goodbye(error)
             self._flush()
             self._transport.abort()
 
@@ -266,16 +288,20 @@ class Connection(asyncio.Protocol, Generic[T]):
         """End what has taken too long; look after the first request and a silent server."""
         self.drain()
         timeout = self.pool.limits.request_timeout
+        if not self.in_flight:
+            self._begun.clear()
         if self._asked_at is not None:
             if now - self._asked_at > (timeout / 3 if self.in_flight else self._patience):
                 self._break_off(Lost("ConnectionLost", "the server did not answer a PING"))
-            return
-        if not self.in_flight:
-            return
-        if now - self._heard_at > timeout / 3:
+                return
+        elif self.in_flight and now - self._heard_at > timeout / 3:
             self._ask(now)
+        if self.in_flight:
+            self._look_after_the_oldest(now, timeout)
+
+    def _look_after_the_oldest(self, now: float, timeout: float) -> None:
         first = self._oldest()
-        if self._is_gated and now - first > self._patience:
+        if self._is_gated and self._session.is_greeted and now - first > self._patience:
             # It may be silent for long, and must not hold up the others; not even where APNs
             # allows one stream until it has answered.
             self._is_gated = False
@@ -297,18 +323,19 @@ class Connection(asyncio.Protocol, Generic[T]):
             late = self._begun.popleft()[1]
         numbers = list(takewhile(lambda number: number <= late, self._session.streams))
         end = Lost("TimedOut", "no answer came in time")
+        if self.answered_at is None:
+            self.failure = end
         for item in self._session.cancel(numbers):
             self.pool.end(item, end)
         self._flush()
 
     def close(self) -> None:
         """Close the connection; nothing may be in flight."""
-        self._opening.cancel()
         if self._transport is None:
-            if not self.closed.done():
-                self.closed.set_result(None)
-        elif not self._transport.is_closing():
-            self._session.say_goodbye()
-            self._flush()
-            self._transport.close()
-            self.loop.call_later(_FAREWELL_SECONDS, self._transport.abort)
+            self._opening.cancel()
+        elif not self.closed.done():
+            if not self._transport.is_closing():
+                self._session.say_goodbye()
+                self._flush()
+                self._transport.close()
+            self._abort = self.loop.call_later(_FAREWELL_SECONDS, self._transport.abort)

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import aiohappyeyeballs
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from handbell.errors import GatewayError
@@ -61,7 +62,7 @@ def tls_context(endpoint: Endpoint) -> ssl.SSLContext:
     if endpoint.client_certificate is not None:
         try:
             _load_certificate(context, endpoint.client_certificate)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise TlsUnusable(NotSent("ClientCertificateUnusable", str(error))) from None
     return context
 
