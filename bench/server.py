@@ -19,7 +19,7 @@ from typing import Any, Final, Self
 import uvloop
 
 from handbell.server.application import create_application
-from handbell.server.running import bind, make_context, serving
+from handbell.server.running import bind, make_context, serving, settle
 from handbell.system import System
 
 from . import seed
@@ -111,6 +111,7 @@ async def serve(task: Task) -> None:
         if task.works:
             await system.engine.start()
         async with serving(create_application(context), bound, settings=system.settings):
+            settle()
             _tell(port=port, key=key, app=app.id)
             before = 0.0
             while line := await asyncio.to_thread(sys.stdin.readline):

@@ -1,5 +1,6 @@
 """The send server on a real socket: what every answer has in common, and whether it is ready."""
 
+import gc
 import json
 import re
 import ssl
@@ -20,7 +21,7 @@ from handbell.errors import ServeError
 from handbell.server.access import unrouted
 from handbell.server.application import create_application
 from handbell.server.routes import ROUTES
-from handbell.server.running import bind, make_context, tls_context, url_of
+from handbell.server.running import bind, make_context, settle, tls_context, url_of
 from handbell.settings import Settings
 from handbell.system import System
 from handbell.twin.certificates import Authority
@@ -351,3 +352,19 @@ def test_links_begin_with_the_address_that_others_use(
     """The public URL wins; without it, it is where the server listens, with its path."""
     with bind("127.0.0.1:0") as bound:
         assert re.fullmatch(url, url_of(bound, Settings.load(home=tmp_path, **settings)))
+
+
+def test_what_a_server_is_made_of_is_left_alone_by_the_collector(server: Server) -> None:
+    """What lasts is not gone through again; what comes later is collected as ever."""
+    try:
+        settle()
+        frozen = gc.get_freeze_count()
+        assert frozen > 10_000
+        circle: list[object] = []
+        circle.append(circle)
+        del circle
+        assert gc.collect() >= 1
+        with server.client() as client:
+            assert client.get("/healthz").status_code == 200
+    finally:
+        gc.unfreeze()

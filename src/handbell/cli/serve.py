@@ -109,7 +109,7 @@ async def _run(
     has_twin: bool,
 ) -> None:
     from handbell.server.links.mail import mailing  # noqa: PLC0415 - an extra
-    from handbell.server.running import bind, make_context, serving, url_of  # noqa: PLC0415
+    from handbell.server.running import bind, make_context, serving, settle, url_of  # noqa: PLC0415
 
     stop = _stop_on_signal()
     async with AsyncExitStack() as stack:
@@ -131,6 +131,7 @@ async def _run(
         application = create(context)
         await stack.enter_async_context(mailing(context))
         await stack.enter_async_context(serving(application, bound, settings=parts.settings))
+        settle()
         host, port = bound.getsockname()[:2]
         typer.echo(f"Listening     {f'[{host}]' if ':' in host else host}:{port}")
         await _announce(context, twin)
