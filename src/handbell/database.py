@@ -31,6 +31,9 @@ from .tables import metadata
 WAIT_SECONDS: Final = 5.0
 """How long a write waits for its turn before :class:`DatabaseLockedError`."""
 
+Quick = Connection | sqlite3.Connection
+"""What the quick ways yield: see :func:`driver_of`."""
+
 _WRITES: Final = "handbell_writes"
 _MIGRATION_LOCK: Final = 0x68616E6462656C6C
 
@@ -105,6 +108,48 @@ class Database:
                 yield connection
         finally:
             self._turn.release()
+
+    @contextmanager
+    def quick_read(self) -> Iterator[Quick]:
+        """Do as :meth:`read` does; of SQLite, yield the driver's own connection.
+
+        For what runs for each of thousands of sends a second: setting up SQLAlchemy's takes longer
+        than asking.
+        """
+        if self.path is None:
+            with self.read() as connection:
+                yield connection
+            return
+        with self._explained(), self._driver("BEGIN") as driver:
+            yield driver
+
+    @contextmanager
+    def quick_write(self) -> Iterator[Quick]:
+        """Do as :meth:`write` does; of SQLite, yield the driver's own connection."""
+        if self.path is None:
+            with self.write() as connection:
+                yield connection
+            return
+        if not self._turn.acquire(timeout=self._wait):
+            raise self._locked()
+        try:
+            with self._explained(), self._driver("BEGIN IMMEDIATE") as driver:
+                yield driver
+        finally:
+            self._turn.release()
+
+    @contextmanager
+    def _driver(self, begin: str) -> Iterator[sqlite3.Connection]:
+        pooled = self._engine.raw_connection()
+        try:
+            driver = pooled.driver_connection
+            assert isinstance(driver, sqlite3.Connection)  # noqa: S101 - the dialect is SQLite's
+            driver.execute(begin).close()
+            # The pool rolls back what is not committed when it takes the connection back.
+            yield driver
+            driver.execute("COMMIT").close()
+        finally:
+            pooled.close()
 
     def revision(self) -> str | None:
         """Return the revision of the schema, or None when there is none yet."""
@@ -182,6 +227,8 @@ class Database:
             yield
         except DBAPIError as error:
             raise self._storage_error(error.orig) from error
+        except sqlite3.Error as error:
+            raise self._storage_error(error) from error
         except SQLAlchemyError as error:
             raise StorageError(f"The database {self.name} failed: {error}") from error
 
@@ -220,6 +267,21 @@ class Database:
             f"Another process has held the database {self.name} for more than {self._wait:g} s",
             fix="Try again; if it lasts, find out who keeps the file open, a backup for example",
         )
+
+
+def driver_of(connection: Quick) -> sqlite3.Connection | None:
+    """Return SQLite's own connection behind one that a method of :class:`Database` yielded.
+
+    It is part of the same transaction, and what it raises is explained all the same. A statement
+    that runs for each of thousands of sends a second takes a tenth of the time so. None for other
+    databases.
+    """
+    if isinstance(connection, sqlite3.Connection):
+        return connection
+    if connection.dialect.name != "sqlite":
+        return None
+    raw = connection.connection.driver_connection
+    return raw if isinstance(raw, sqlite3.Connection) else None
 
 
 def private_folder(path: Path) -> Path:
@@ -293,7 +355,9 @@ def _set_up(connection: sqlite3.Connection, _record: object) -> None:
 
 def _begin(connection: Connection) -> None:
     writes = connection.get_execution_options().get(_WRITES, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    driver = driver_of(connection)
+    if driver is not None:
+        driver.execute("BEGIN IMMEDIATE" if writes else "BEGIN").close()
 
 
 def _file(url: URL) -> Path | None:

@@ -1,6 +1,7 @@
 """Accepting sends: many in one transaction, and what an idempotency key answers."""
 
 import asyncio
+import sqlite3
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -133,17 +134,17 @@ def test_many_go_with_one_question_to_the_registry(scene: Scene) -> None:
     phones = scene.add_phones(40)
     statements: list[str] = []
 
-    def note(_one: object, _two: object, statement: str, *_more: object) -> None:
-        statements.append(statement)
+    def listen(connection: sqlite3.Connection, *_more: object) -> None:
+        connection.set_trace_callback(statements.append)
 
     async def scenario() -> None:
         async with scene.running() as engine:
             database = scene.system.database._engine  # noqa: SLF001 - to count its statements
             counts = []
             for some in (phones[:2], phones):
-                event.listen(database, "before_cursor_execute", note)
+                event.listen(database, "checkout", listen)
                 await _accept(engine, [_entry(scene, phone.mail) for phone in some])
-                event.remove(database, "before_cursor_execute", note)
+                event.remove(database, "checkout", listen)
                 counts.append(sum("JOIN users" in one for one in statements))
                 statements.clear()
             assert counts == [1, 1]

@@ -53,6 +53,10 @@ _CLOSING: Final = frozenset({"Unregistered", "ExpiredToken"})
 _TO_MEND: Final = frozenset({"CircuitOpen", "NoCredential", "TwinNotRunning", "AppDisabled"})
 
 
+PlainOne = tuple[str, tuple[str, ...]]
+"""The public id of a plain send that is stored, and its warnings."""
+
+
 class Engine:
     """Accepts and sends, within one event loop. ``seal`` closes the key of an unregistered app.
 
@@ -85,6 +89,7 @@ class Engine:
         self._starting: asyncio.Task[None] | None = None
         self._storing: set[asyncio.Task[Any]] = set()
         self._gathering = Gathering(self.accept_many)
+        self._gathering_plain = Gathering(self._accept_plain)
 
     async def start(self) -> None:
         """Begin to take work; called by itself at the first send.
@@ -205,25 +210,55 @@ class Engine:
         Returns None where they have to be looked at one by one: :meth:`accept_gathered` does that.
         Raises StorageError when nothing could be stored.
         """
-        return await self._finish(self._store_plain(app, sends))
-
-    async def _store_plain(self, app: App, sends: Sequence[PlainSend]) -> PlainStored | None:
         if not sends:
             return PlainStored(ids=(), warnings={})
-        done = await asyncio.to_thread(self._keep_plain, app, sends)
-        if done is None:
-            return None
-        batch, stored = done
-        if self.worker.hooks:
-            self.worker.hooks.emit(event_of(batch, stored, at=self._now()))
+        (stored,) = await self._finish(self._store_plain([(app, sends)]))
+        return stored
+
+    async def accept_plain_gathered(self, app: App, send: PlainSend) -> PlainOne | None:
+        """Store a plain send, together with whoever calls at the same time; not begun at once.
+
+        Returns its id and warnings, or None where it has to be looked at as
+        :meth:`accept_gathered` does. Raises StorageError when nothing could be stored.
+        """
+        (stored,) = await self._gathering_plain.bring([(app, send)])
+        return stored
+
+    async def _accept_plain(
+        self, asked: Sequence[tuple[App, PlainSend]]
+    ) -> Sequence[PlainOne | None]:
+        groups: dict[str, tuple[App, list[PlainSend], list[int]]] = {}
+        for place, (app, send) in enumerate(asked):
+            _, sends, places = groups.setdefault(app.id, (app, [], []))
+            sends.append(send)
+            places.append(place)
+        stored = await self._finish(
+            self._store_plain([(app, sends) for app, sends, _ in groups.values()])
+        )
+        outcomes: list[PlainOne | None] = [None] * len(asked)
+        for (_, _, places), of_app in zip(groups.values(), stored, strict=True):
+            if of_app is not None:
+                for turn, place in enumerate(places):
+                    outcomes[place] = (of_app.ids[turn], of_app.of(turn))
+        return outcomes
+
+    async def _store_plain(
+        self, groups: Sequence[tuple[App, Sequence[PlainSend]]]
+    ) -> list[PlainStored | None]:
+        batches, stored = await asyncio.to_thread(self._keep_plain, groups)
+        for batch, of_app in zip(batches, stored, strict=True):
+            if batch is not None and of_app is not None and self.worker.hooks:
+                self.worker.hooks.emit(event_of(batch, of_app, at=self._now()))
         self.worker.wake()
         return stored
 
     def _keep_plain(
-        self, app: App, sends: Sequence[PlainSend]
-    ) -> tuple[PlainBatch, PlainStored] | None:
-        batch = self._intake.prepare_plain(app, sends)
-        return None if batch is None else (batch, self._ledger.accept_plain(batch))
+        self, groups: Sequence[tuple[App, Sequence[PlainSend]]]
+    ) -> tuple[list[PlainBatch | None], list[PlainStored | None]]:
+        batches = [self._intake.prepare_plain(app, sends) for app, sends in groups]
+        good = [batch for batch in batches if batch is not None]
+        stored = iter(self._ledger.accept_plain(*good) if good else ())
+        return batches, [None if batch is None else next(stored) for batch in batches]
 
     async def _accept(self, entries: Sequence[Entry]) -> list[Acceptance | HandbellError]:
         worker, room = None, {}

@@ -5,14 +5,18 @@ it for milliseconds. As one JSON text a batch is one step, during which others g
 have in common is handed over once: most of what SQLite does for a row is to read its values.
 """
 
+import sqlite3
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
 from pydantic_core import to_json
-from sqlalchemy import Connection, Table, func, insert, select
+from sqlalchemy import Connection, Table, insert
 
+from handbell.database import Quick, driver_of
 from handbell.tables import deliveries, notifications
+
+_LAST: Final = "SELECT coalesce(max(id), 0) FROM notifications"
 
 Rows = Sequence[Mapping[str, Any]]
 Columns = Mapping[str, Sequence[Any]]
@@ -58,34 +62,36 @@ def insert_deliveries(connection: Connection, rows: Rows) -> None:
 
 
 def insert_notification_columns(
-    connection: Connection, varying: Columns, same: Mapping[str, Any], count: int
+    connection: Quick, varying: Columns, same: Mapping[str, Any], count: int
 ) -> list[int]:
     """Insert ``count`` notifications, column by column, and return their ids in their order.
 
     ``same`` holds what is the same in every row.
     """
-    if not _is_sqlite(connection) or "sealed_key" in varying:
+    driver = driver_of(connection)
+    if driver is None or "sealed_key" in varying:
+        assert isinstance(connection, Connection)  # noqa: S101 - the driver alone seals nothing
         statement = insert(notifications).returning(
             notifications.c.id, sort_by_parameter_order=True
         )
         return list(connection.scalars(statement, _rows(varying, same, count)))
     # Nobody else writes now, so what SQLite would choose can be chosen here.
-    first = connection.scalar(select(func.coalesce(func.max(notifications.c.id), 0))) or 0
+    (first,) = driver.execute(_LAST).fetchone()
     ids = list(range(first + 1, first + 1 + count))
-    _insert(connection, notifications, {"id": ids, **varying}, same)
+    _insert(driver, notifications, {"id": ids, **varying}, same)
     return ids
 
 
-def insert_delivery_columns(
-    connection: Connection, varying: Columns, same: Mapping[str, Any]
-) -> None:
+def insert_delivery_columns(connection: Quick, varying: Columns, same: Mapping[str, Any]) -> None:
     """Insert deliveries, column by column; ``same`` holds what is the same in every row.
 
     At least their numbers vary.
     """
-    if _is_sqlite(connection):
-        _insert(connection, deliveries, varying, same)
+    driver = driver_of(connection)
+    if driver is not None:
+        _insert(driver, deliveries, varying, same)
     else:
+        assert isinstance(connection, Connection)  # noqa: S101 - it is no driver
         rows = _rows(varying, same, len(next(iter(varying.values()))))
         connection.execute(insert(deliveries), rows)
 
@@ -113,11 +119,11 @@ def _rows(varying: Columns, same: Mapping[str, Any], count: int) -> list[dict[st
 
 
 def _insert(
-    connection: Connection, table: Table, varying: Columns, same: Mapping[str, Any]
+    driver: sqlite3.Connection, table: Table, varying: Columns, same: Mapping[str, Any]
 ) -> None:
     text = to_json(list(zip(*varying.values(), strict=True))).decode()
     statement = _statement(table.name, tuple(varying), tuple(same))
-    connection.exec_driver_sql(statement, (text, *same.values()))
+    driver.execute(statement, (text, *same.values())).close()
 
 
 @lru_cache(maxsize=64)
@@ -128,7 +134,3 @@ def _statement(table: str, varying: tuple[str, ...], same: tuple[str, ...]) -> s
         f"INSERT INTO {table} ({', '.join((*varying, *same))}) "  # noqa: S608 - names of columns only
         f"SELECT {', '.join(members)} FROM json_each(?1)"
     )
-
-
-def _is_sqlite(connection: Connection) -> bool:
-    return connection.dialect.name == "sqlite"

@@ -3,10 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection
-
 from handbell.apps.app import App
 from handbell.creation.plain import PlainSend
+from handbell.database import Quick
 from handbell.registry.addressees import Devices
 
 from .due import NORMAL
@@ -43,7 +42,7 @@ class PlainStored:
         return () if warning is None else (warning,)
 
 
-def store_plain(connection: Connection, batch: PlainBatch, *, now: int) -> PlainStored:
+def store_plain(connection: Quick, batch: PlainBatch, *, now: int) -> PlainStored:
     """Store plain sends within a transaction; ``now`` is in UNIX milliseconds."""
     ids = [new_notification_id() for _ in batch.sends]
     rows = insert_notification_columns(
@@ -66,9 +65,7 @@ def store_plain(connection: Connection, batch: PlainBatch, *, now: int) -> Plain
     return PlainStored(ids=ids, warnings=batch.warnings)
 
 
-def _insert_deliveries(
-    connection: Connection, devices: Devices, rows: Sequence[int], now: int
-) -> None:
+def _insert_deliveries(connection: Quick, devices: Devices, rows: Sequence[int], now: int) -> None:
     if not devices.numbers:
         return
     same = {"gateway": "apns", "urgency": NORMAL, "state": "queued", "due_at": now}

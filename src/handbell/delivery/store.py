@@ -83,10 +83,11 @@ class Ledger:
         with self._database.write() as connection:
             return store_drafts(connection, drafts, now=self._milliseconds())
 
-    def accept_plain(self, batch: PlainBatch) -> PlainStored:
+    def accept_plain(self, *batches: PlainBatch) -> list[PlainStored]:
         """Store plain sends in one transaction; once this returns, nothing of them is lost."""
-        with self._database.write() as connection:
-            return store_plain(connection, batch, now=self._milliseconds())
+        with self._database.quick_write() as connection:
+            now = self._milliseconds()
+            return [store_plain(connection, batch, now=now) for batch in batches]
 
     def former(self, orders: Sequence[Order]) -> list[Former]:
         """Return for each order what its idempotency key says; nothing is stored."""

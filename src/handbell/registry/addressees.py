@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 from pydantic_core import from_json
 from sqlalchemy import Connection, select
 
+from handbell.database import Quick, driver_of
 from handbell.tables import sessions, users
 
 
@@ -72,7 +73,7 @@ class Devices(NamedTuple):
     without: dict[str, list[Addressee]]
 
 
-def read_devices(connection: Connection, app: int, mails: Sequence[str]) -> Devices:
+def read_devices(connection: Quick, app: int, mails: Sequence[str]) -> Devices:
     """Return the active sessions of an app's users, for each mail in turn, also where it repeats.
 
     ``app`` is the app's row, ``mails`` are folded.
@@ -86,14 +87,14 @@ def read_devices(connection: Connection, app: int, mails: Sequence[str]) -> Devi
 
 
 def _devices(
-    connection: Connection, app: int, mails: Sequence[str]
+    connection: Quick, app: int, mails: Sequence[str]
 ) -> tuple[list[int], list[int], list[str]]:
-    if connection.dialect.name == "sqlite":
-        asked = (app, json.dumps(mails))
-        places, numbers, environments = from_json(
-            connection.exec_driver_sql(_DEVICES, asked).scalar_one(), cache_strings="all"
-        )
+    driver = driver_of(connection)
+    if driver is not None:
+        (told,) = driver.execute(_DEVICES, (app, json.dumps(mails))).fetchone()
+        places, numbers, environments = from_json(told, cache_strings="all")
         return places, numbers, environments
+    assert isinstance(connection, Connection)  # noqa: S101 - it is no driver
     statement = (
         select(users.c.mail, sessions.c.id, sessions.c.environment)
         .join_from(users, sessions, sessions.c.user_id == users.c.id)
@@ -111,7 +112,7 @@ def _devices(
 
 
 def read_addressees(
-    connection: Connection, app: int, mails: Collection[str]
+    connection: Quick, app: int, mails: Collection[str]
 ) -> dict[str, list[Addressee]]:
     """Return the sessions of an app's users by mail, the newest registration first.
 
@@ -123,11 +124,13 @@ def read_addressees(
     return found
 
 
-def _rows(connection: Connection, app: int, mails: Collection[str]) -> Any:
-    if connection.dialect.name == "sqlite":
+def _rows(connection: Quick, app: int, mails: Collection[str]) -> Any:
+    driver = driver_of(connection)
+    if driver is not None:
         # SQLite gives up the interpreter for each row that it steps to; as one text it does once.
-        asked = (app, json.dumps(list(mails)))
-        return json.loads(connection.exec_driver_sql(_ONE_STEP, asked).scalar_one())
+        (told,) = driver.execute(_ONE_STEP, (app, json.dumps(list(mails)))).fetchone()
+        return json.loads(told)
+    assert isinstance(connection, Connection)  # noqa: S101 - it is no driver
     statement = (
         select(*_COLUMNS)
         .join_from(users, sessions, sessions.c.user_id == users.c.id)

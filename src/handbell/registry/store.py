@@ -324,14 +324,14 @@ class Registry:
         All statuses, each list with the newest registration first. Who has none is left out.
         """
         found: dict[str, list[Addressee]] = {}
-        with self._database.read() as connection:
+        with self._database.quick_read() as connection:
             for chunk in _chunks(dict.fromkeys(mails)):
                 found |= read_addressees(connection, app.row or 0, chunk)
         return found
 
     def devices(self, app: App, mails: Sequence[str]) -> Devices:
         """Return the active sessions of many users, by folded mail, as a send needs them."""
-        with self._database.read() as connection:
+        with self._database.quick_read() as connection:
             return read_devices(connection, app.row or 0, mails)
 
     def find_tokens(self, app: App, tokens: Iterable[str]) -> dict[str, Session]:

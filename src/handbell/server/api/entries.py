@@ -9,6 +9,7 @@ from pydantic_core import from_json
 from handbell._text import nearest
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
+from handbell.creation.plain import PlainSend, read_plain
 from handbell.creation.recipients import EVERYBODY, Recipients
 from handbell.delivery.intake import Entry, Options
 from handbell.errors import BodyTooLargeError, InvalidRequestError, RequestError
@@ -24,6 +25,7 @@ MEMBERS: Final = (
     "is_development",
 )
 """What one send may say."""
+_PLAIN_MEMBERS: Final = 2
 
 _KINDS: Final[Mapping[str, tuple[type, str]]] = {
     "urgency": (str, "a text"),
@@ -130,6 +132,13 @@ class EntryReader:
                 fix="Send one of them",
             )
         return own or self.key
+
+
+def plain_send(value: object) -> PlainSend | None:
+    """Return the send of a value that says nothing but whom and what, and is plain; else None."""
+    if type(value) is not dict or len(value) != _PLAIN_MEMBERS:
+        return None
+    return read_plain(value.get("notification"), value.get("recipients"))
 
 
 def read_recipients(written: object) -> Recipients:

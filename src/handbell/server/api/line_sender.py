@@ -4,26 +4,24 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from pydantic_core import from_json, to_json
 
-from handbell.creation.plain import PlainSend, read_plain
+from handbell.creation.plain import PlainSend
 from handbell.delivery.intake import Entry
 from handbell.errors import HandbellError
 from handbell.server.context import Context
 from handbell.server.problems import members_of
 
 from .acceptance import Outcome, accept_parts
-from .entries import EntryReader
+from .entries import EntryReader, plain_send
 from .lines import Line
 
 T = TypeVar("T")
 
 Read = Entry | HandbellError
 ReadPlain = PlainSend | HandbellError
-
-_MEMBERS: Final = 2
 
 
 @dataclass(slots=True, kw_only=True)
@@ -129,9 +127,6 @@ def _plain(line: Line) -> PlainSend | None:
     if line.text is None:
         return None
     try:
-        value = from_json(line.text, allow_inf_nan=False, cache_strings="keys")
+        return plain_send(from_json(line.text, allow_inf_nan=False, cache_strings="keys"))
     except ValueError:
         return None
-    if type(value) is not dict or len(value) != _MEMBERS:
-        return None
-    return read_plain(value.get("notification"), value.get("recipients"))

@@ -1,6 +1,6 @@
 """Notifications over HTTP: send, look, take back, replace."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 
@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from handbell._mail import fold_mail
+from handbell.apps.app import App
 from handbell.delivery.intake import URGENCIES
 from handbell.delivery.listing import DeliverySearch, Search, Standing
 from handbell.delivery.reports import Overview
@@ -37,7 +38,7 @@ from .acceptance import (
     prefers_minimal,
     read_wait,
 )
-from .entries import EntryReader, check_members, read_json, read_recipients
+from .entries import EntryReader, check_members, plain_send, read_json, read_recipients
 from .line_sender import LineSender
 from .streaming import MEDIA_TYPES, StreamedAnswer
 
@@ -126,7 +127,12 @@ async def send(request: Request) -> Response:
     value = read_json(body)
     if isinstance(value, list):
         return _answer(await accept_list(context, reader, value))
-    return await _send_one(request, context, reader, value, size=len(body), wait=read_wait(prefer))
+    wait = read_wait(prefer)
+    if idempotency_key is None and wait is None:
+        stored = await _send_plain(context, app, value)
+        if stored is not None:
+            return _stored(request, app, *stored)
+    return await _send_one(request, context, reader, value, size=len(body), wait=wait)
 
 
 async def _serve_send(scope: Scope, receive: Receive, answer: Send) -> None:
@@ -136,6 +142,22 @@ async def _serve_send(scope: Scope, receive: Receive, answer: Send) -> None:
 
 # FastAPI describes the route and does not serve it, for a third of the price.
 next(route for route in router.routes if isinstance(route, APIRoute)).app = _serve_send
+
+
+async def _send_plain(
+    context: Context, app: App, value: object
+) -> tuple[str, Sequence[str]] | None:
+    """Store what is nothing but words to one person, where nothing could go out at once."""
+    engine = context.system.engine
+    if engine.has_room(app):
+        return None
+    send = plain_send(value)
+    return None if send is None else await engine.accept_plain_gathered(app, send)
+
+
+def _stored(request: Request, app: App, name: str, warnings: Sequence[str]) -> Response:
+    where = address_of(request, f"/v1/apps/{app.id}/notifications/{name}")
+    return _answer({"id": name, "warnings": warnings}, status=202, headers={"Location": where})
 
 
 async def _send_one(
@@ -156,9 +178,7 @@ async def _send_one(
         outcome = await outcome_of(context, accepted, wait)
         if outcome is not None:
             return _answer(outcome, headers={"Preference-Applied": f"wait={wait}"})
-    where = address_of(request, f"/v1/apps/{reader.app.id}/notifications/{accepted.id}")
-    stored = {"id": accepted.id, "warnings": accepted.warnings}
-    return _answer(stored, status=202, headers={"Location": where})
+    return _stored(request, reader.app, accepted.id, accepted.warnings)
 
 
 def _names_template(value: object) -> bool:
@@ -348,9 +368,7 @@ async def replace(
         outcome = await outcome_of(context, accepted, wait)
         if outcome is not None:
             return _answer(outcome, headers={"Preference-Applied": f"wait={wait}"})
-    where = address_of(request, f"/v1/apps/{app.id}/notifications/{accepted.id}")
-    stored = {"id": accepted.id, "warnings": accepted.warnings}
-    return _answer(stored, status=202, headers={"Location": where})
+    return _stored(request, app, accepted.id, accepted.warnings)
 
 
 async def _object(request: Request, members: tuple[str, ...]) -> Mapping[str, Any]:
