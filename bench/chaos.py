@@ -27,7 +27,7 @@ from typing import Any, Final
 
 from handbell.apps.app import App
 from handbell.delivery.ids import apns_id
-from handbell.delivery.worker import WINDOW
+from handbell.delivery.lanes import WINDOW
 from handbell.rehearsal import make_key
 from handbell.settings import DATABASE_FILE, PREFIX
 from handbell.system import System

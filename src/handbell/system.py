@@ -29,6 +29,7 @@ from handbell.delivery.engine import Engine
 from handbell.delivery.erasure import Eraser
 from handbell.delivery.events import Hooks
 from handbell.delivery.lane import Lane
+from handbell.delivery.lanes import RULES_SECONDS
 from handbell.delivery.outbound import Outbound
 from handbell.delivery.preview import LanguagePreview, Preview, preview, preview_languages
 from handbell.delivery.pruning import Pruner
@@ -42,7 +43,7 @@ from handbell.delivery.store import Ledger
 from handbell.delivery.webhook_sender import WebhookSender
 from handbell.delivery.webhooks import WebhookOutbox, WebhookStore
 from handbell.delivery.why import Story, why
-from handbell.delivery.worker import RULES_SECONDS, Worker
+from handbell.delivery.worker import Worker
 from handbell.errors import TwinError
 from handbell.gateways.apns.client import ApnsGateway, Endpoint
 from handbell.gateways.apns.protocol import DEVELOPMENT_URL, PRODUCTION_URL
@@ -415,7 +416,7 @@ class System:
     def in_flight(self) -> int:
         """How many pushes this process has on the wire."""
         engine = self.__dict__.get("engine")
-        return 0 if engine is None else engine.worker.in_flight
+        return 0 if engine is None else engine.worker.lanes.in_flight
 
     def describe_host(self, environment: str) -> str:
         """Return the address of an environment, also while the twin is not running."""

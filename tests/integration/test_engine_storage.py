@@ -21,10 +21,10 @@ from handbell.creation.recipients import Recipients
 from handbell.database import Database
 from handbell.delivery.batch import Batch
 from handbell.delivery.engine import Engine
+from handbell.delivery.lanes import WINDOW
 from handbell.delivery.roster import LEASE_SECONDS
 from handbell.delivery.shards import SHARD_SESSIONS
 from handbell.delivery.store import Ledger, Order
-from handbell.delivery.worker import WINDOW
 from handbell.errors import (
     DatabaseFullError,
     DatabaseLockedError,
@@ -316,7 +316,7 @@ def test_a_stop_does_not_wait_for_a_database_for_ever(scene: Scene) -> None:
         system = scene.another()
         engine = system.engine
         await engine.start()
-        engine.worker.patience = 0.5
+        engine.worker.patience.seconds = 0.5
         acceptance = await scene.accept(engine, EVERYBODY)
         await scene.until(None, lambda: scene.twin.accepted > 20)
         switch.text = "query_only = 1"

@@ -1,12 +1,17 @@
 """From an ending to the row and the event that tell of it."""
 
 import asyncio
-from typing import Any
+from typing import Any, Final
+
+from handbell.errors import HandbellError
 
 from .batch import Ending
 from .campaign import Campaign
+from .due import NORMAL, Due
 from .events import DeliveryFailed, DeliveryHeld, Event, PushesSent
 from .parcels import Item, Parcel
+
+_UNREADABLE_TIMES: Final = 24 * 4
 
 
 def ending_of(
@@ -36,6 +41,30 @@ def ending_of(
         finished_at=None if state == "held" else at,
         begun_at=(begun_at or item.begun_at) if state == "held" else None,
         **what,
+    )
+
+
+def unreadable_ending(item: Due, error: Exception, now: float, until: float) -> Ending:
+    """Return what the row of a delivery is to say whose notification cannot be read.
+
+    It is held until an instant (UNIX seconds), again and again for a day where that is a quarter of
+    an hour later: a wrong secret key may be the cause, and mended.
+    """
+    is_over = item.attempts >= _UNREADABLE_TIMES
+    return Ending(
+        notification_id=item.notification,
+        number=item.number,
+        gateway=item.gateway,
+        environment=item.environment,
+        urgency=NORMAL,
+        state="failed" if is_over else "held",
+        attempts=item.attempts + 1,
+        reason="CannotBeRead",
+        detail=error.what if isinstance(error, HandbellError) else type(error).__name__,
+        due_at=None if is_over else int(until * 1000),
+        is_repeat=item.is_repeat,
+        finished_at=int(now * 1000) if is_over else None,
+        begun_at=item.begun_at,
     )
 
 

@@ -115,7 +115,8 @@ class Engine:
 
     async def _call_webhooks(self) -> None:
         """Call webhooks once there are any: one may be added while the engine runs."""
-        while (sender := await self.worker.read(self._make_sender)) is None:  # noqa: ASYNC110
+        patience = self.worker.patience
+        while (sender := await patience.call(self._make_sender)) is None:  # noqa: ASYNC110
             await asyncio.sleep(_WEBHOOK_SECONDS)  # another process may add one
         await sender.run()
 
@@ -202,7 +203,7 @@ class Engine:
 
     def has_room(self, app: App) -> bool:
         """Return whether something of what an app sends now would go out at once."""
-        return self._starting is not None and self.worker.room_of(app) > 0
+        return self._starting is not None and self.worker.lanes.room_of(app) > 0
 
     async def accept_plain(self, app: App, sends: Sequence[PlainSend]) -> PlainStored | None:
         """Store plain sends in one transaction and return at once; none is begun at once.
@@ -265,7 +266,7 @@ class Engine:
         if self._starting is not None:
             worker = self.worker.id or None
             apps = {id(entry.app): entry.app for entry in entries}.values()
-            room = {app.id: self.worker.room_of(app) for app in apps}
+            room = {app.id: self.worker.lanes.room_of(app) for app in apps}
         reading = self.worker.releases.begin()
         try:
             # In one step: a thread that has to be woken twice waits twice for the interpreter.
@@ -319,7 +320,7 @@ class Engine:
                 )
             )
         if acceptance.taken and prepared.wordings is not None:
-            lane = self.worker.lane_of(entry.app)
+            lane = self.worker.lanes.of(entry.app)
             campaign = Campaign.fresh(
                 prepared.order, acceptance.row, prepared.wordings, lane, entry.key
             )

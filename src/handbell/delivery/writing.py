@@ -1,0 +1,63 @@
+"""Writing down: what has ended goes to the ledger in batches, and is told once it stands there."""
+
+import asyncio
+import contextlib
+from typing import Final
+
+from .events import Hooks
+from .lanes import Lanes
+from .parcels import Broadcast
+from .patience import Patience
+from .settlement import Settlement
+from .store import Ledger
+
+FLUSH_SECONDS: Final = 0.02
+"""How long an end that came back waits for others, to be written with them."""
+
+_FLUSH_AT: Final = 2000
+_BULK_FLUSH_SECONDS: Final = 0.04
+"""With so many on their way nobody waits for one; a commit costs as much for 500 as for 1500."""
+
+
+class Writer:
+    """Writes what a settlement has gathered; belongs to one worker and its event loop."""
+
+    def __init__(
+        self,
+        book: Settlement,
+        ledger: Ledger,
+        *,
+        lanes: Lanes,
+        hooks: Hooks,
+        patience: Patience,
+    ) -> None:
+        self._book = book
+        self._ledger = ledger
+        self._lanes = lanes
+        self._hooks = hooks
+        self._patience = patience
+        self._written = asyncio.Event()
+
+    async def gathered(self) -> None:
+        """Return when something is to be written, and others had the time to come along."""
+        await self._book.reported.wait()
+        if self._book.unwritten < min(_FLUSH_AT, self._lanes.in_flight):
+            is_bulk = self._lanes.in_flight >= _FLUSH_AT
+            await asyncio.sleep(_BULK_FLUSH_SECONDS if is_bulk else FLUSH_SECONDS)
+        self._book.reported.clear()
+
+    async def flush(self, broadcasts: list[Broadcast]) -> None:
+        """Write what was gathered until now, and how far these broadcasts came, then tell of it."""
+        batch, events, number = self._book.cut(broadcasts)
+        if batch:
+            await self._patience.call(self._ledger.record, batch)
+        self._lanes.note_written(batch, number)
+        self._written.set()
+        for event in events:
+            self._hooks.emit(event)
+
+    async def next_written(self, seconds: float) -> None:
+        """Return when something was written, or after so many seconds."""
+        self._written.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._written.wait(), seconds)
