@@ -230,7 +230,7 @@ def test_lines_are_stored_in_their_order_whatever_they_are(
     """Thousands, some with options in between: the order of the ledger is that of the stream."""
     stage.register("one@example.com", "01" * 32)
     lines = [_line("one@example.com", title=f"Order {number}") for number in range(4000)]
-    lines[2500]["notification"]["sound"] = "default"
+    lines[2500]["notification"]["ttl"] = 60
     *answers, last = _send(server, stage, _lines(*lines))
     assert [one["line"] for one in answers] == list(range(1, 4001))
     assert last == {"accepted": 4000, "refused": 0}
@@ -251,16 +251,85 @@ def test_a_line_that_has_no_way_is_no_matter_to_the_others(
     assert plain_steps == []
 
 
-def test_keys_in_a_stream_are_heeded(server: Server, stage: Stage, plain_steps: list[int]) -> None:
-    """A header's key, or one of a line's own, makes a repeat return the first answer."""
+_KEYED = {**_line("one@example.com", user_info={"ß": 1.5, "a": None}), "idempotency_key": "a"}
+
+
+def test_a_key_in_a_stream_serves_once(
+    server: Server, stage: Stage, plain_steps: list[int]
+) -> None:
+    """A repeat gets the first answer, other content its error; new keys beside them are stored."""
     stage.register("one@example.com", "01" * 32)
-    plain = _lines(_line("one@example.com"))
-    keyed = _lines({**_line("one@example.com"), "idempotency_key": "a"})
-    for content, headers in ((plain, {"Idempotency-Key": "k"}), (keyed, {})):
-        first, second = (_send(server, stage, content, **headers)[0]["id"] for _ in range(2))
-        assert first == second
+    first, _ = _send(server, stage, _lines(_KEYED))
+    assert plain_steps == [1]
+    other = {**_KEYED, "notification": {"title": "Other"}}
+    following = {**_KEYED, "idempotency_key": "b"}
+    again, refused, new, last = _send(server, stage, _lines(_KEYED, other, following))
+    assert again["id"] == first["id"] != new["id"]
+    assert refused["error"]["code"] == "idempotency-conflict"
+    assert last == {"accepted": 2, "refused": 1}
     assert len(_titles(stage)) == 2
-    assert plain_steps == []
+
+
+@pytest.mark.parametrize("is_first_plain", [True, False])
+def test_a_key_means_the_same_however_it_was_stored(
+    server: Server, stage: Stage, plain_steps: list[int], *, is_first_plain: bool
+) -> None:
+    """A single call repeats a line, and a line a single call."""
+    stage.register("one@example.com", "01" * 32)
+
+    def call() -> str:
+        address = f"/v1/apps/{stage.app.id}/notifications"
+        with server.client(server.key("send")) as client:
+            return str(client.post(address, json=_KEYED).json()["id"])
+
+    def line() -> str:
+        return str(_send(server, stage, _lines(_KEYED))[0]["id"])
+
+    assert line() == call() if is_first_plain else call() == line()
+    assert plain_steps == ([1] if is_first_plain else [])
+    assert len(_titles(stage)) == 1
+
+
+def test_a_streams_key_stands_for_each_line(
+    server: Server, stage: Stage, plain_steps: list[int]
+) -> None:
+    """With the line's number; a line's own wins. The whole stream can be sent again."""
+    stage.register("one@example.com", "01" * 32)
+    lines = [_line("one@example.com", title=f"Order {number}") for number in range(50)]
+    content = _lines(*lines, _KEYED)
+    answers = [_send(server, stage, content, **{"Idempotency-Key": "k"}) for _ in range(2)]
+    assert answers[0] == answers[1]
+    assert sum(plain_steps) == 51
+    assert len(_titles(stage)) == 51
+    (tenth, _) = _send(server, stage, _lines({**lines[9], "idempotency_key": "k:10"}))
+    assert tenth["id"] == answers[0][9]["id"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "plain"),
+    [
+        (["a", "a"], []),
+        (["a", None], []),
+        (["a\0b"], []),
+        (["", "a"], []),
+        (["x" * 255, "x" * 256], [1]),
+    ],
+)
+def test_keys_that_are_not_plain_are_looked_at_one_by_one(
+    server: Server,
+    stage: Stage,
+    plain_steps: list[int],
+    keys: list[str | None],
+    plain: list[int],
+) -> None:
+    """One key twice, keys for some lines only, or what is none: each line as if it came alone."""
+    stage.register("one@example.com", "01" * 32)
+    lines = [{**_line("one@example.com"), "idempotency_key": key} for key in keys]
+    answers = [_send(server, stage, _lines(*lines))[:-1] for _ in range(2)]
+    for key, first, again in zip(keys, *answers, strict=True):
+        assert ("error" in first) is (key is not None and len(key) > 255)
+        assert (first.get("id") == again.get("id")) is bool(key)
+    assert plain_steps == plain
 
 
 def test_where_nothing_can_be_stored_each_line_is_refused(

@@ -126,7 +126,7 @@ def test_a_single_call_is_stored_so_and_answered_as_ever(
         ({}, {"Idempotency-Key": "a"}),
         ({}, {"Prefer": "wait=1"}),
         ({"urgency": "urgent"}, {}),
-        ({"notification": {**HELLO, "sound": "default"}}, {}),
+        ({"notification": {**HELLO, "ttl": 60}}, {}),
     ],
 )
 def test_whatever_is_more_than_plain_is_looked_at_in_full(

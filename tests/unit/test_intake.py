@@ -21,11 +21,12 @@ _INFO = st.dictionaries(_TEXT, _TEXT | st.integers(-9, 1 << 60) | st.floats(allo
         {},
         optional={
             **dict.fromkeys(("title", "subtitle", "body", "url", "thread_id", "category"), _TEXT),
+            "image_url": _TEXT,
             "badge": st.integers(0, 1 << 62),
             "user_info": _INFO,
             "collapse_id": _TEXT,
             "silent": st.booleans(),
-            "sound": _TEXT,
+            "sound": _TEXT | st.just({"critical": True}),
         },
     )
 )
@@ -48,6 +49,8 @@ def test_what_is_ordinary_can_be_composed_for_any_app(written: dict[str, Any]) -
     ("written", "expected"),
     [
         ({"title": "Hello", "body": "x" * 400, "badge": 0, "user_info": {"a": [1]}}, True),
+        ({"title": "Hello", "sound": "bell.caf", "image_url": "https://example.com/1.png"}, True),
+        ({"title": "Hello", "sound": {"critical": True}}, False),
         ({"title": "x" * 1600}, False),
         ({"badge": 1}, False),
         ({"silent": True}, False),

@@ -24,7 +24,7 @@ _JSON = st.recursive(
     _SCALARS, lambda some: st.lists(some) | st.dictionaries(_TEXTS, some), max_leaves=5
 )
 _KEYS = st.sampled_from(["a", "aps", "data", "handbell", "url", "name"]) | _TEXTS
-_NAMES = ("title", "subtitle", "body", "url", "thread_id", "category")
+_NAMES = ("title", "subtitle", "body", "url", "thread_id", "category", "sound", "image_url")
 _WORDS = st.text(min_size=1, max_size=20)
 _NEARLY = st.fixed_dictionaries(
     {"title": _WORDS},
@@ -37,7 +37,7 @@ _NEARLY = st.fixed_dictionaries(
 _WILD = st.fixed_dictionaries(
     {},
     optional={
-        **dict.fromkeys((*_NAMES, "threadId", "sound", "ttl", "template"), _SCALARS),
+        **dict.fromkeys((*_NAMES, "threadId", "ttl", "template"), _SCALARS),
         "badge": _SCALARS,
         "user_info": _JSON,
     },
@@ -89,6 +89,7 @@ def test_a_plain_recipient_is_whom_the_full_reading_finds(recipients: Any) -> No
         {"thread_id": "orders", "category": "order", "title": "Hello", "badge": 0},
         {"title": "Hello", "user_info": {"order": 17, "paid": True, "sum": -1.5, "by": None}},
         {"badge": 2**63 - 1, "body": "x" * 1400},
+        {"title": "Hello", "sound": "default", "image_url": "https://example.com/1.png"},
     ],
 )
 def test_what_is_plain(written: dict[str, Any]) -> None:
@@ -116,6 +117,7 @@ def test_what_is_plain(written: dict[str, Any]) -> None:
         ({"title": "Hello", "badge": -1}, MAIL),
         ({"title": "Hello", "threadId": "orders"}, MAIL),
         ({"title": "Hello", "silent": True}, MAIL),
+        ({"title": "Hello", "sound": {"critical": True}}, MAIL),
         ({"title": "Hello", "template": "order"}, MAIL),
         ({"title": "Hello", "user_info": {}}, MAIL),
         ({"title": "Hello", "user_info": {"a": []}}, MAIL),

@@ -18,7 +18,7 @@ MOST_BYTES: Final = 1500
 """How long a plain notification may be, as JSON: it fits whatever else goes into a payload."""
 
 _SHOWN: Final = frozenset({"title", "subtitle", "body"})
-_TEXTS: Final = _SHOWN | {"url", "thread_id", "category"}
+_TEXTS: Final = _SHOWN | {"sound", "url", "image_url", "thread_id", "category"}
 _KNOWN: Final = _TEXTS | {"badge", "user_info"}
 # `url` may stand in `user_info` as well, if it is the same.
 _NOT_PLAIN: Final = frozenset({"aps", "data", "url", RESERVED_MEMBER})
@@ -28,10 +28,14 @@ _INTEGERS: Final = range(-(2**63), 2**63)
 
 
 class PlainSend(NamedTuple):
-    """Some words to one person: the notification as the ledger keeps it, and the folded mail."""
+    """Some words to one person: the notification as the ledger keeps it, and the folded mail.
+
+    ``key`` is its idempotency key.
+    """
 
     content: str
     mail: str
+    key: str | None = None
 
     @property
     def recipients(self) -> str:
@@ -40,10 +44,13 @@ class PlainSend(NamedTuple):
         return f'{{"mails": ["{self.mail}"]}}'
 
 
-def read_plain(notification: object, recipients: object) -> PlainSend | None:
+def read_plain(
+    notification: object, recipients: object, key: str | None = None
+) -> PlainSend | None:
     """Return a send as it was written, or None for one that has to be read in full.
 
-    What it returns is what the full reading would keep; both values are as JSON gives them.
+    What it returns is what the full reading would keep; both values are as JSON gives them. The
+    ``key`` goes along.
     """
     if type(recipients) is list and len(recipients) == 1:
         recipients = recipients[0]
@@ -57,7 +64,7 @@ def read_plain(notification: object, recipients: object) -> PlainSend | None:
     except ValueError:
         # Half of a character pair stands alone in one of the texts.
         return None
-    return PlainSend(content.decode(), mail) if len(content) <= MOST_BYTES else None
+    return PlainSend(content.decode(), mail, key) if len(content) <= MOST_BYTES else None
 
 
 def _is_plain(given: dict[Any, Any]) -> bool:

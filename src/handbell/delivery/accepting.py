@@ -27,6 +27,22 @@ from .timing import Instant, SendAt
 _NAMED_AT_ONCE: Final = 1000
 
 
+_encode_sorted: Final = json.JSONEncoder(sort_keys=True).encode
+
+
+def fingerprint(
+    app_id: str,
+    content: Mapping[str, Any],
+    recipients: Mapping[str, Any],
+    *,
+    send_at: SendAt | None = None,
+    urgency: int = NORMAL,
+) -> str:
+    """Return what two sends with one idempotency key have to have in common."""
+    whole = [app_id, content, recipients, None if send_at is None else str(send_at), urgency]
+    return hashlib.sha256(_encode_sorted(whole).encode()).hexdigest()
+
+
 @dataclass(slots=True, kw_only=True)
 class Order:
     """Everything that is needed to finish a send, whatever happens to the sender.
@@ -54,14 +70,13 @@ class Order:
     @property
     def fingerprint(self) -> str:
         """What two sends with one idempotency key have to have in common."""
-        whole = [
+        return fingerprint(
             self.app.id,
             self.content.to_dict(),
             self.recipients,
-            None if self.send_at is None else str(self.send_at),
-            self.urgency,
-        ]
-        return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+            send_at=self.send_at,
+            urgency=self.urgency,
+        )
 
 
 @dataclass(slots=True, kw_only=True)

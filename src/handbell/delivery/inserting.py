@@ -14,7 +14,7 @@ from pydantic_core import to_json
 from sqlalchemy import Connection, Table, insert
 
 from handbell.database import Quick, driver_of
-from handbell.tables import deliveries, notifications
+from handbell.tables import deliveries, idempotency, notifications
 
 _LAST: Final = "SELECT coalesce(max(id), 0) FROM notifications"
 
@@ -94,6 +94,11 @@ def insert_delivery_columns(connection: Quick, varying: Columns, same: Mapping[s
         assert isinstance(connection, Connection)  # noqa: S101 - it is no driver
         rows = _rows(varying, same, len(next(iter(varying.values()))))
         connection.execute(insert(deliveries), rows)
+
+
+def insert_keys(driver: sqlite3.Connection, varying: Columns, same: Mapping[str, Any]) -> None:
+    """Insert idempotency keys that nobody has, column by column."""
+    _insert(driver, idempotency, varying, same)
 
 
 def _sorted_out(

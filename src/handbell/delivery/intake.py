@@ -20,15 +20,25 @@ from .campaign import is_loud
 from .delivery import GatewayName, Target
 from .dispatch import Plan, nobody, resolve_many, some_targets
 from .due import BULK, NORMAL, URGENT
-from .plain import PlainBatch
+from .plain import PlainBatch, can_be_plain, fingerprints
 from .sending import FindGateway
 from .store import Ledger
 from .timing import SendAt, due_at, read_send_at
 
 URGENCIES: Final = {"urgent": URGENT, "normal": NORMAL, "bulk": BULK}
-_LONGEST_KEY: Final = 255
+LONGEST_KEY: Final = 255
+"""How long an idempotency key may be, in characters."""
+
 _TEXTS: Final = frozenset({"title", "subtitle", "body"})
-_ORDINARY: Final = _TEXTS | {"badge", "url", "thread_id", "category", "user_info"}
+_ORDINARY: Final = _TEXTS | {
+    "badge",
+    "sound",
+    "url",
+    "image_url",
+    "thread_id",
+    "category",
+    "user_info",
+}
 _ORDINARY_BYTES: Final = 1500
 
 
@@ -60,9 +70,9 @@ class Options:
             raise NotificationError(
                 f"The urgency is {urgency!r}", fix=f"Use one of {', '.join(URGENCIES)}"
             )
-        if idempotency_key is not None and not 1 <= len(idempotency_key) <= _LONGEST_KEY:
+        if idempotency_key is not None and not 1 <= len(idempotency_key) <= LONGEST_KEY:
             raise NotificationError(
-                f"The idempotency key is empty or over {_LONGEST_KEY} characters",
+                f"The idempotency key is empty or over {LONGEST_KEY} characters",
                 fix="Use a UUID, say",
             )
         return cls(
@@ -109,6 +119,8 @@ def is_ordinary(notification: Notification) -> bool:
     """
     given = notification.to_dict()
     if not given.keys() <= _ORDINARY or given.keys().isdisjoint(_TEXTS):
+        return False
+    if not isinstance(given.get("sound", ""), str):
         return False
     # A URL is written twice, and what is around the texts takes less than the rest.
     return len(to_json(given)) <= _ORDINARY_BYTES
@@ -166,8 +178,11 @@ class Intake:
     def prepare_plain(self, app: App, sends: Sequence[PlainSend]) -> PlainBatch | None:
         """Look at plain sends that nobody waits to send at once.
 
-        Returns None where one of them may have no way to go: they are to be looked at one by one.
+        Returns None where one of them may have no way to go, and where only some have idempotency
+        keys or share one: they are to be looked at one by one.
         """
+        if not can_be_plain(sends):
+            return None
         devices = self._registry.devices(app, [send.mail for send in sends])
         for environment in set(devices.environments):
             if self._problem_of(app, None, "apns", environment) is not None:
@@ -185,6 +200,8 @@ class Intake:
             devices=devices,
             warnings=warnings,
             created_at=int(self._now() * 1000),
+            keys=[send.key for send in sends if send.key is not None],
+            fingerprints=fingerprints(app, sends) if sends and sends[0].key is not None else (),
         )
 
     def _order(self, entry: Entry, at: int) -> Order:

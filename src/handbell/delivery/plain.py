@@ -2,24 +2,36 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
+
+from pydantic_core import from_json, to_json
 
 from handbell.apps.app import App
 from handbell.creation.plain import PlainSend
-from handbell.database import Quick
+from handbell.database import Quick, driver_of
 from handbell.registry.addressees import Devices
 
+from .accepting import fingerprint
 from .due import NORMAL
 from .events import NotificationsAccepted
 from .ids import new_notification_id
-from .inserting import insert_delivery_columns, insert_notification_columns
+from .inserting import insert_delivery_columns, insert_keys, insert_notification_columns
+
+_KNOWN_KEYS: Final = """
+    SELECT EXISTS (
+        SELECT 1 FROM json_each(?2) AS asked
+        CROSS JOIN idempotency ON idempotency.app = ?1 AND idempotency.key = asked.value
+    )
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlainBatch:
     """Plain sends to people of one app that were looked at, each with whom it goes to.
 
-    ``warnings`` say of a send, by its place, why nobody gets it. ``created_at`` is in UNIX
-    milliseconds.
+    ``warnings`` say of a send, by its place, why nobody gets it. ``keys`` are the idempotency keys
+    and ``fingerprints`` what each stands for; every send has one, or none. ``created_at`` is in
+    UNIX milliseconds.
     """
 
     app: App
@@ -27,6 +39,8 @@ class PlainBatch:
     devices: Devices
     warnings: Mapping[int, str]
     created_at: int
+    keys: Sequence[str] = ()
+    fingerprints: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,9 +56,25 @@ class PlainStored:
         return () if warning is None else (warning,)
 
 
-def store_plain(connection: Quick, batch: PlainBatch, *, now: int) -> PlainStored:
-    """Store plain sends within a transaction; ``now`` is in UNIX milliseconds."""
+def can_be_plain(sends: Sequence[PlainSend]) -> bool:
+    """Return whether sends can be stored together: each has a key of its own, or none has one."""
+    keys = {send.key for send in sends}
+    return len(keys) == len(sends) if None not in keys else len(keys) <= 1
+
+
+def fingerprints(app: App, sends: Sequence[PlainSend]) -> list[str]:
+    """Return what the idempotency keys of sends stand for, in their order."""
+    return [fingerprint(app.id, from_json(send.content), {"mails": [send.mail]}) for send in sends]
+
+
+def store_plain(connection: Quick, batch: PlainBatch, *, now: int) -> PlainStored | None:
+    """Store plain sends within a transaction; ``now`` is in UNIX milliseconds.
+
+    Returns None, and has stored nothing, where one of their keys is known.
+    """
     ids = [new_notification_id() for _ in batch.sends]
+    if batch.keys and not _claim_keys(connection, batch, ids, now):
+        return None
     rows = insert_notification_columns(
         connection,
         {
@@ -63,6 +93,21 @@ def store_plain(connection: Quick, batch: PlainBatch, *, now: int) -> PlainStore
     )
     _insert_deliveries(connection, batch.devices, rows, now)
     return PlainStored(ids=ids, warnings=batch.warnings)
+
+
+def _claim_keys(connection: Quick, batch: PlainBatch, ids: Sequence[str], now: int) -> bool:
+    """Enter the idempotency keys, unless somebody has one of them already."""
+    driver = driver_of(connection)
+    if driver is None:
+        # There somebody else may enter one at the same time.
+        return False
+    asked = (batch.app.id, to_json(batch.keys).decode())
+    (is_known,) = driver.execute(_KNOWN_KEYS, asked).fetchone()
+    if is_known:
+        return False
+    varying = {"key": batch.keys, "fingerprint": batch.fingerprints, "notification_id": ids}
+    insert_keys(driver, varying, {"app": batch.app.id, "created_at": now})
+    return True
 
 
 def _insert_deliveries(connection: Quick, devices: Devices, rows: Sequence[int], now: int) -> None:

@@ -83,8 +83,11 @@ class Ledger:
         with self._database.write() as connection:
             return store_drafts(connection, drafts, now=self._milliseconds())
 
-    def accept_plain(self, *batches: PlainBatch) -> list[PlainStored]:
-        """Store plain sends in one transaction; once this returns, nothing of them is lost."""
+    def accept_plain(self, *batches: PlainBatch) -> list[PlainStored | None]:
+        """Store plain sends in one transaction; once this returns, nothing of them is lost.
+
+        None, and nothing, is stored of a batch one of whose idempotency keys was used before.
+        """
         with self._database.quick_write() as connection:
             now = self._milliseconds()
             return [store_plain(connection, batch, now=now) for batch in batches]

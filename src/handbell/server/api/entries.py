@@ -11,7 +11,7 @@ from handbell.apps.app import App
 from handbell.creation.notification import Notification
 from handbell.creation.plain import PlainSend, read_plain
 from handbell.creation.recipients import EVERYBODY, Recipients
-from handbell.delivery.intake import Entry, Options
+from handbell.delivery.intake import LONGEST_KEY, Entry, Options
 from handbell.errors import BodyTooLargeError, InvalidRequestError, RequestError
 
 from .lines import Line
@@ -134,11 +134,23 @@ class EntryReader:
         return own or self.key
 
 
-def plain_send(value: object) -> PlainSend | None:
-    """Return the send of a value that says nothing but whom and what, and is plain; else None."""
-    if type(value) is not dict or len(value) != _PLAIN_MEMBERS:
+def plain_send(value: object, key: str | None = None) -> PlainSend | None:
+    """Return the send of a value that says no more than whom, what and its key, and is plain.
+
+    None for all others. ``key`` is the idempotency key of one that names none of its own.
+    """
+    if type(value) is not dict or len(value) - ("idempotency_key" in value) != _PLAIN_MEMBERS:
         return None
-    return read_plain(value.get("notification"), value.get("recipients"))
+    own = value.get("idempotency_key")
+    key = key if own is None else own
+    if key is not None and not _is_plain_key(key):
+        return None
+    return read_plain(value.get("notification"), value.get("recipients"), key)
+
+
+def _is_plain_key(key: object) -> bool:
+    # SQLite ends a text at a zero where it reads it out of JSON.
+    return type(key) is str and 0 < len(key) <= LONGEST_KEY and "\0" not in key
 
 
 def read_recipients(written: object) -> Recipients:

@@ -41,7 +41,7 @@ class LineSender:
 
     async def step(self, lines: Sequence[Line]) -> Awaitable[bytes]:
         """Read lines, and return what stores their sends and gives the answers."""
-        if self.reader.key is None and not self.context.system.engine.has_room(self.reader.app):
+        if not self.context.system.engine.has_room(self.reader.app):
             plain = await self.context.run(self._read_plain, lines)
             if plain is not None:
                 return asyncio.create_task(self._in_turn(self._store_plain, lines, plain))
@@ -69,7 +69,7 @@ class LineSender:
         """
         found: list[ReadPlain] = []
         for line in lines:
-            read = _plain(line) or self._read(line)
+            read = _plain(line, self.reader.key) or self._read(line)
             if isinstance(read, Entry):
                 return None
             found.append(read)
@@ -122,11 +122,13 @@ class LineSender:
         return b"" if self.is_brief else b'{"line":%d,"id":"%s"}\n' % (number, name.encode())
 
 
-def _plain(line: Line) -> PlainSend | None:
-    """Return the send of a line that says nothing but whom and what, and is plain."""
+def _plain(line: Line, prefix: str | None) -> PlainSend | None:
+    """Return the send of a line that is plain; ``prefix`` is the stream's idempotency key."""
     if line.text is None:
         return None
+    key = None if prefix is None else f"{prefix}:{line.number}"
     try:
-        return plain_send(from_json(line.text, allow_inf_nan=False, cache_strings="keys"))
+        value = from_json(line.text, allow_inf_nan=False, cache_strings="keys")
     except ValueError:
         return None
+    return plain_send(value, key)

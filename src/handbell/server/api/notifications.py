@@ -152,7 +152,10 @@ async def _send_plain(
     if engine.has_room(app):
         return None
     send = plain_send(value)
-    return None if send is None else await engine.accept_plain_gathered(app, send)
+    if send is None or send.key is not None:
+        # A known key would send all that came with it the other way.
+        return None
+    return await engine.accept_plain_gathered(app, send)
 
 
 def _stored(request: Request, app: App, name: str, warnings: Sequence[str]) -> Response:
