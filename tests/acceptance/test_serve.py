@@ -1,9 +1,12 @@
 """``handbell serve`` as a process of its own: its start, its end, and a kill in the midst."""
 
 import contextlib
+import itertools
+import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -13,9 +16,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
+from sqlalchemy import select
 
 from handbell.rehearsal import isolated_settings
 from handbell.system import System
+from handbell.tables import deliveries, notifications
 from handbell.testing import VirtualPhone
 
 APP = "TEAM123456.com.sample.myapp"
@@ -150,6 +155,54 @@ def test_what_got_a_yes_before_a_kill_is_delivered_once(
     cards = Counter(card.apns_id for card in handbell_phone.cards)
     assert set(cards.values()) == {1}
     system.database.close()
+
+
+def test_each_line_that_was_answered_before_a_kill_is_stored(
+    handbell_home: Path, handbell_phone: VirtualPhone
+) -> None:
+    """Killed in the midst of a stream: what was answered is in the ledger, in its order."""
+    assert handbell_phone.token
+    system = System(isolated_settings(handbell_home))
+    _, key = system.api_keys.add("test", ["send"])
+    with serve(handbell_home, "--no-console", "--no-worker") as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=10) as wire:
+            sender = threading.Thread(target=_stream_until_killed, args=(wire, key))
+            sender.start()
+            answered: list[str] = []
+            with wire.makefile("rb") as answer, contextlib.suppress(OSError):
+                for line in answer:
+                    if line.startswith(b'{"line":') and line.endswith(b"}\n"):
+                        answered.append(json.loads(line)["id"])
+                        if len(answered) == 3000:
+                            server.process.kill()
+            sender.join(10)
+    assert len(answered) >= 3000
+    with system.database.read() as connection:
+        held = list(
+            connection.scalars(select(notifications.c.public_id).order_by(notifications.c.id))
+        )
+        each = list(connection.scalars(select(deliveries.c.notification_id)))
+    assert held[: len(answered)] == answered
+    assert len(each) == len(set(each)) == len(held)
+    system.database.close()
+
+
+def _stream_until_killed(wire: socket.socket, key: str) -> None:
+    head = (
+        f"POST /v1/apps/{APP}/notifications HTTP/1.1\r\nHost: localhost\r\n"
+        f"Authorization: Bearer {key}\r\nContent-Type: application/x-ndjson\r\n"
+        "Transfer-Encoding: chunked\r\n\r\n"
+    )
+    with contextlib.suppress(OSError):
+        wire.sendall(head.encode())
+        for start in itertools.count(step=100):
+            lines = [
+                {"notification": {"title": f"Order {number}"}, "recipients": MAIL}
+                for number in range(start, start + 100)
+            ]
+            piece = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+            wire.sendall(b"%x\r\n%s\r\n" % (len(piece), piece))
 
 
 def _states(system: System, notification_id: str) -> list[str]:
