@@ -59,6 +59,7 @@ def test_any_bytes_have_lines_of_bounded_length(stream: bytes, places: list[int]
         (b"123456789\nb\n", [Line(1, None), Line(2, b"b")]),
         (b"a\n" + b"x" * 100, [Line(1, b"a"), Line(2, None)]),
         (b"a" + b" " * 20 + b"\nb\n", [Line(1, None), Line(2, b"b")]),
+        (b"b\na" + b" " * 20 + b"\nb\n", [Line(1, b"b"), Line(2, None), Line(3, b"b")]),
     ],
 )
 def test_lines(stream: bytes, lines: list[Line]) -> None:
