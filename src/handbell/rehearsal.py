@@ -23,8 +23,8 @@ from handbell.settings import DATABASE_FILE, Settings
 from handbell.system import System
 
 if TYPE_CHECKING:
+    from handbell.twin.hooks import Hooks
     from handbell.twin.phone import Card, Phone
-    from handbell.twin.twin import Hooks
 
 SAMPLE_APP: Final = "TEAM123456.com.sample.myapp"
 SAMPLE_NAME: Final = "My App"
@@ -74,7 +74,7 @@ class Rehearsal:
 
     def hooks(self) -> "Hooks":
         """Return what the twin has to call."""
-        from handbell.twin.twin import Hooks  # noqa: PLC0415 - an extra
+        from handbell.twin.hooks import Hooks  # noqa: PLC0415 - an extra
 
         return Hooks(
             on_phone=self._register,

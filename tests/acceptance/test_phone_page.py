@@ -25,9 +25,9 @@ from playwright.sync_api import (
 )
 
 from handbell.twin.faults import KINDS
+from handbell.twin.hooks import Hooks
 from handbell.twin.phone import Card, Phone
 from handbell.twin.running import RunningTwin, start_twin
-from handbell.twin.twin import Hooks
 
 CHROMIUM = shutil.which("chromium")
 SWITCHES = (

@@ -16,9 +16,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from handbell.errors import TwinError
 from handbell.twin.address import read_address
+from handbell.twin.hooks import Hooks
 from handbell.twin.phone import Card, Phone
 from handbell.twin.running import RunningTwin, start_twin
-from handbell.twin.twin import Hooks, Twin
+from handbell.twin.twin import Twin
 
 APP = "TEAM123456.com.sample.myapp"
 

@@ -1,7 +1,10 @@
 """What has happened at the twin: requests, counts, and who listens to changes."""
 
 import asyncio
+import contextlib
+import itertools
 from collections import Counter, deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -94,7 +97,8 @@ class Named:
         return {"id": self._name}
 
 
-Event = tuple[str, Phone | Received | Fault | Named]
+What = Phone | Received | Fault | Named
+Event = tuple[str, What]
 
 
 class Listener:
@@ -124,6 +128,49 @@ class Listener:
             self._ready.clear()
             await self._ready.wait()
         return self._events.popleft() if self._events else None
+
+
+class History:
+    """The last requests that the twin got, and who hears of them and of every other change."""
+
+    def __init__(self) -> None:
+        self._requests: deque[Received] = deque(maxlen=MAX_REQUESTS)
+        self._ids = itertools.count(1)
+        self._listeners: set[Listener] = set()
+
+    @property
+    def requests(self) -> list[Received]:
+        """The last requests, newest first."""
+        return list(reversed(self._requests))
+
+    def next_id(self) -> str:
+        """Return the id of the next request."""
+        return str(next(self._ids))
+
+    def add(self, received: Received) -> None:
+        """Remember a request, and tell of it."""
+        self._requests.append(received)
+        self.publish("request", received)
+
+    def publish(self, name: str, what: What) -> None:
+        """Tell whoever listens of a change."""
+        for listener in self._listeners:
+            listener.put((name, what))
+
+    @contextlib.contextmanager
+    def listen(self) -> Iterator[Listener]:
+        """Hear of every change while the block runs."""
+        listener = Listener()
+        self._listeners.add(listener)
+        try:
+            yield listener
+        finally:
+            self._listeners.discard(listener)
+
+    def close(self) -> None:
+        """End the listening of everybody."""
+        for listener in self._listeners:
+            listener.close()
 
 
 class Tally:

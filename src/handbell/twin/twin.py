@@ -13,71 +13,42 @@
 
 import asyncio
 import contextlib
-import ipaddress
-import itertools
 import logging
 import os
 import secrets
 import socket
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Self
-from uuid import uuid4
 
 from handbell.errors import CredentialError, TwinError
-from handbell.gateways.apns.protocol import (
-    APNS_ID,
-    APNS_ID_PATTERN,
-    APNS_UNIQUE_ID,
-    REASONS,
-)
 
 from . import rules
 from .address import Address, remove_address, write_address
-from .answers import Exchange, fault_answer, make_answer
 from .apns_server import IDLE_SECONDS, ApnsServer
 from .certificates import Authority
+from .desk import Desk
 from .faults import Fault, FaultPlan
-from .history import MAX_REQUESTS, Listener, Named, Received, Tally
-from .phone import Arrival, Card, Phone, Push, arrive, switch
+from .history import History, Listener, Named, Received
+from .hooks import Hooks, call
+from .phone import Card, Phone, switch
+from .ports import bind, check_host
 from .provider_token import Key, read_public_key
+from .shelf import Shelf
 from .web import PageServer
 
 DEFAULT_APP: Final = "HANDBELL00.com.example.app"
 """The app of a phone that names none, while the twin knows none."""
 
 _MAX_NAME: Final = 200
-_OK: Final = 200
-_GONE: Final = 410
 _SIDES: Final = ("production", "development")
 _TOKEN_DIGITS: Final = 64
 
 logger = logging.getLogger(__name__)
-
-
-def _nothing(*_what: object) -> None:
-    return None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hooks:
-    """What a program wants to hear; each is called in the twin's loop and should be quick.
-
-    ``on_phone`` when a phone was made: the moment an app registers it with its back end.
-    ``on_displayed`` and ``on_opened`` report a card, ``on_phone_removed`` an uninstalled app.
-    ``find_key`` is asked for the PEM of a key the twin does not know yet. One that raises is
-    logged, and does the twin no harm.
-    """
-
-    on_phone: Callable[[Phone], object] = _nothing
-    on_displayed: Callable[[Phone, Card], object] = _nothing
-    on_opened: Callable[[Phone, Card], object] = _nothing
-    on_phone_removed: Callable[[Phone], object] = _nothing
-    find_key: Callable[[str, str], str | None] = _nothing
 
 
 class Twin:
@@ -102,7 +73,7 @@ class Twin:
         now: Callable[[], float] = time.time,
         idle_seconds: float = IDLE_SECONDS,
     ) -> None:
-        _check_host(host)
+        check_host(host)
         self._folder = folder
         self._host = host
         self._ports = (production_port, development_port, page_port)
@@ -111,15 +82,17 @@ class Twin:
         self._idle_seconds = idle_seconds
         self._keys: dict[tuple[str, str], Key] = {}
         self._apps: dict[str, str] = {}
-        self._phones: dict[str, Phone] = {}
-        self._devices: dict[str, tuple[rules.Device, str]] = {}
-        self._requests: deque[Received] = deque(maxlen=MAX_REQUESTS)
-        self._request_ids = itertools.count(1)
-        self._accepted, self._shown = Tally(), Tally()
-        self._accepted_total = 0
-        self._listeners: set[Listener] = set()
+        self._shelf = Shelf()
+        self._history = History()
         self._running: _Running | None = None
         self.faults = FaultPlan(self._on_fault)
+        self._desk = Desk(
+            self,
+            self._shelf,
+            faults=self.faults,
+            history=self._history,
+            on_displayed=self._hooks.on_displayed,
+        )
 
     # Life
 
@@ -127,10 +100,10 @@ class Twin:
         """Open the three ports and write the address file; returns when all of them answer."""
         authority = await asyncio.to_thread(Authority.open, self._folder)
         async with contextlib.AsyncExitStack() as undo:
-            bound = [undo.enter_context(_bind(self._host, port)) for port in self._ports]
+            bound = [undo.enter_context(bind(self._host, port)) for port in self._ports]
             context = authority.server_context()
             sides = [
-                ApnsServer(side, self._handle, context, idle_seconds=self._idle_seconds)
+                ApnsServer(side, self._desk.handle, context, idle_seconds=self._idle_seconds)
                 for side in _SIDES
             ]
             page = PageServer(self, bound[2])
@@ -148,8 +121,7 @@ class Twin:
         if running is None:
             return
         remove_address(self._folder, running.address)
-        for listener in self._listeners:
-            listener.close()
+        self._history.close()
         await asyncio.gather(*(side.stop() for side in running.sides), running.page.stop())
 
     async def __aenter__(self) -> Self:
@@ -264,13 +236,11 @@ class Twin:
     @property
     def phones(self) -> Mapping[str, Phone]:
         """The phones as they are now, by id, in the order they were made."""
-        return MappingProxyType(self._phones)
+        return self._shelf.phones
 
     def phone(self, phone_id: str) -> Phone:
         """Return the phone as it is now; raises TwinError when there is none of that id."""
-        if phone_id not in self._phones:
-            raise TwinError(f"The twin has no phone {phone_id!r}", fix="make one first")
-        return self._phones[phone_id]
+        return self._shelf.get(phone_id)
 
     def add_phone(
         self,
@@ -295,28 +265,26 @@ class Twin:
             self.add_app(app, app.partition(".")[2])
         phone = Phone(
             id=secrets.token_hex(4),
-            name=_short(name) or f"Phone {len(self._phones) + 1}",
+            name=_short(name) or f"Phone {len(self.phones) + 1}",
             mail=_short(mail),
             app=app,
             app_name=self._apps[app],
             side=side,
-            token=self._free_token(token, token_digits),
+            token=self._shelf.free_token(token, token_digits),
             is_on=is_on,
         )
-        self._devices[phone.token] = (_device_of(phone), phone.id)
-        self._change(phone)
-        self._call(self._hooks.on_phone, phone)
+        self._shelf.add(phone)
+        self._history.publish("phone", phone)
+        call(self._hooks.on_phone, phone)
         return phone
 
     def remove_phone(self, phone: Phone | str) -> None:
         """Uninstall the app: its token answers 410 ``Unregistered`` from now on."""
-        gone = self._phones.pop(_id(phone), None)
+        gone = self._shelf.remove(_id(phone), int(self._now() * 1000))
         if gone is None:
             return
-        at = int(self._now() * 1000)
-        self._devices[gone.token] = (replace(_device_of(gone), gone_at=at), gone.id)
-        self._publish("phone-removed", Named(gone.id))
-        self._call(self._hooks.on_phone_removed, gone)
+        self._history.publish("phone-removed", Named(gone.id))
+        call(self._hooks.on_phone_removed, gone)
 
     def switch(self, phone: Phone | str, is_on: bool) -> Phone:  # noqa: FBT001  as on the switch
         """Turn a phone on or off and return it; coming on, it gets what was stored for it."""
@@ -324,7 +292,7 @@ class Twin:
         arrival = switch(former, is_on=is_on, now=self._now())
         self._change(arrival.phone if arrival else replace(former, is_on=is_on))
         if arrival and former.stored:
-            self._show(arrival, former.stored)
+            self._desk.show(arrival, former.stored)
         return self.phone(former.id)
 
     def set_badge(self, phone: Phone | str, badge: int) -> Phone:
@@ -340,7 +308,7 @@ class Twin:
         card = _card(former, card_id)
         opened = self._change(former.open_card(card_id, self._now()))
         if card.opened_at is None:
-            self._call(self._hooks.on_opened, opened, _card(opened, card_id))
+            call(self._hooks.on_opened, opened, _card(opened, card_id))
         return opened
 
     def dismiss_card(self, phone: Phone | str, card_id: str) -> Phone:
@@ -349,16 +317,9 @@ class Twin:
         _card(former, card_id)
         return self._change(former.dismiss_card(card_id))
 
-    def _free_token(self, token: str | None, digits: int) -> str:
-        made = token.lower() if token else secrets.token_hex(digits // 2)
-        device, _ = self._devices.get(made, (None, ""))
-        if device is not None and device.gone_at is None:
-            raise TwinError("Another phone has this token already", fix="leave it out")
-        return made
-
     def _change(self, phone: Phone) -> Phone:
-        self._phones[phone.id] = phone
-        self._publish("phone", phone)
+        self._shelf.put(phone)
+        self._history.publish("phone", phone)
         return phone
 
     # What has happened
@@ -366,12 +327,12 @@ class Twin:
     @property
     def requests(self) -> list[Received]:
         """The last requests, newest first, 1000 at most."""
-        return list(reversed(self._requests))
+        return self._history.requests
 
     @property
     def accepted(self) -> int:
         """How many pushes were accepted since the start."""
-        return self._accepted_total
+        return self._desk.total
 
     @property
     def connections(self) -> int:
@@ -380,38 +341,21 @@ class Twin:
 
     def accepted_of(self, token: str) -> dict[str, int]:
         """Return how often each ``apns-id`` was accepted for the token."""
-        return self._accepted.of(token)
+        return self._desk.accepted.of(token)
 
     def shown(self, token: str) -> dict[str, int]:
         """Return how often the push of each ``apns-id`` appeared on the phone of the token.
 
         Appearing in place of an older one with the same collapse id counts too.
         """
-        return self._shown.of(token)
+        return self._desk.shown.of(token)
 
-    @contextlib.contextmanager
-    def listen(self) -> Iterator[Listener]:
+    def listen(self) -> AbstractContextManager[Listener]:
         """Hear of every change while the block runs."""
-        listener = Listener()
-        self._listeners.add(listener)
-        try:
-            yield listener
-        finally:
-            self._listeners.discard(listener)
-
-    def _publish(self, name: str, what: Phone | Received | Fault | Named) -> None:
-        for listener in self._listeners:
-            listener.put((name, what))
+        return self._history.listen()
 
     def _on_fault(self, name: str, fault: Fault) -> None:
-        self._publish(name, fault if name == "fault" else Named(fault.id))
-
-    def _call(self, hook: Callable[..., object], *what: object) -> object:
-        try:
-            return hook(*what)
-        except Exception:
-            logger.exception("A hook of the twin failed; the twin goes on")
-            return None
+        self._history.publish(name, fault if name == "fault" else Named(fault.id))
 
     # What the rules ask
 
@@ -422,7 +366,7 @@ class Twin:
     def find_key(self, team_id: str, key_id: str) -> Key | None:
         """Return the key, after asking the ``find_key`` hook for one that is not known yet."""
         if (team_id, key_id) not in self._keys:
-            pem = self._call(self._hooks.find_key, team_id, key_id)
+            pem = call(self._hooks.find_key, team_id, key_id)
             if isinstance(pem, str | bytes):
                 try:
                     self.add_key(team_id, key_id, pem)
@@ -432,141 +376,12 @@ class Twin:
 
     def find_device(self, token: str) -> rules.Device | None:
         """Return what is known of a device token."""
-        device, _ = self._devices.get(token, (None, ""))
-        return device
+        return self._shelf.device(token)
 
     def owns_topic(self, team_id: str, bundle_id: str) -> bool:
         """Return whether the team may push to the app; one the twin does not know is anybody's."""
         owners = {app.partition(".")[0] for app in self._apps if app.partition(".")[2] == bundle_id}
         return not owners or team_id in owners
-
-    # Requests
-
-    def _handle(
-        self, request: rules.Request, connection: rules.Connection
-    ) -> tuple[Exchange, rules.Connection]:
-        fault = self.faults.take(connection.side, request.device_token)
-        if fault is not None and not fault.is_processed:
-            return self._strike(request, connection, fault), connection
-        outcome, connection = rules.judge(request, connection, self)
-        if isinstance(outcome, Push):
-            exchange = self._accept(request, connection, outcome, fault)
-        else:
-            exchange = self._refuse(request, connection, outcome, fault)
-        return exchange, connection
-
-    def _strike(
-        self, request: rules.Request, connection: rules.Connection, fault: Fault
-    ) -> Exchange:
-        """Return what a fault does instead of an answer by the rules."""
-        answer = (
-            fault_answer(fault, _given_id(request), connection.side, self._now())
-            if fault.kind == "answer"
-            else None
-        )
-        self._record(
-            request,
-            connection,
-            status=answer.status if answer else None,
-            reason=fault.reason,
-            apns_id=_given_id(request),
-            verdict=f"A fault on demand: {fault.kind}. The push was not processed.",
-            what="fault",
-            fault=fault.kind,
-        )
-        return Exchange(answer, fault)
-
-    def _accept(
-        self,
-        request: rules.Request,
-        connection: rules.Connection,
-        push: Push,
-        fault: Fault | None,
-    ) -> Exchange:
-        push = push if push.apns_id else replace(push, apns_id=str(uuid4()))
-        answer = make_answer(_OK, push.apns_id, connection.side, self._now())
-        self._accepted_total += 1
-        self._accepted.add(push.token, push.apns_id)
-        _, phone_id = self._devices[push.token]
-        arrival = arrive(self._phones[phone_id], push, self._now())
-        self._record(
-            request,
-            connection,
-            status=None if fault and fault.delivers else _OK,
-            apns_id=push.apns_id,
-            unique_id=answer.header(APNS_UNIQUE_ID),
-            verdict=arrival.why,
-            what=arrival.what,
-            fault=fault.kind if fault else None,
-        )
-        if arrival.phone is not self._phones[phone_id]:
-            self._change(arrival.phone)
-        self._show(arrival, push)
-        return Exchange(answer, fault)
-
-    def _show(self, arrival: Arrival, push: Push) -> None:
-        if arrival.card is not None:
-            self._shown.add(push.token, push.apns_id)
-            self._call(self._hooks.on_displayed, arrival.phone, arrival.card)
-
-    def _refuse(
-        self,
-        request: rules.Request,
-        connection: rules.Connection,
-        refused: rules.Refused,
-        fault: Fault | None,
-    ) -> Exchange:
-        status = REASONS[refused.reason].status
-        answer = make_answer(
-            status,
-            _given_id(request),
-            connection.side,
-            self._now(),
-            reason=refused.reason,
-            timestamp=refused.timestamp,
-        )
-        self._record(
-            request,
-            connection,
-            status=status,
-            reason=refused.reason,
-            apns_id=answer.header(APNS_ID),
-            verdict=refused.why,
-            what="refused",
-            fault=fault.kind if fault else None,
-        )
-        return Exchange(answer, fault)
-
-    def _record(
-        self,
-        request: rules.Request,
-        connection: rules.Connection,
-        *,
-        status: int | None,
-        verdict: str,
-        what: str,
-        reason: str | None = None,
-        apns_id: str | None = None,
-        unique_id: str | None = None,
-        fault: str | None = None,
-    ) -> None:
-        _, phone_id = self._devices.get(request.device_token or "", (None, None))
-        received = Received(
-            id=str(next(self._request_ids)),
-            at=int(self._now() * 1000),
-            side=connection.side,
-            phone_id=phone_id,
-            status=status,
-            reason=reason,
-            apns_id=apns_id,
-            unique_id=unique_id,
-            verdict=verdict,
-            what=what,
-            fault=fault,
-            request=request,
-        )
-        self._requests.append(received)
-        self._publish("request", received)
 
 
 @dataclass(frozen=True, slots=True)
@@ -575,17 +390,6 @@ class _Running:
     address: Address
     sides: list[ApnsServer]
     page: PageServer
-
-
-def _given_id(request: rules.Request) -> str | None:
-    given = request.header(APNS_ID)
-    return given if given and APNS_ID_PATTERN.fullmatch(given) else None
-
-
-def _device_of(phone: Phone) -> rules.Device:
-    return rules.Device(
-        token=phone.token, side=phone.side, team_id=phone.team_id, bundle_id=phone.bundle_id
-    )
 
 
 def _id(phone: Phone | str) -> str:
@@ -606,30 +410,3 @@ def _short(text: str | None) -> str | None:
 def _check_side(side: str) -> None:
     if side not in _SIDES:
         raise TwinError(f"The twin has no side {side!r}", fix=f"use {' or '.join(_SIDES)}")
-
-
-def _check_host(host: str) -> None:
-    with contextlib.suppress(ValueError):
-        if host == "localhost" or ipaddress.ip_address(host).is_loopback:
-            return
-    raise TwinError(
-        f"The twin listens on loopback only, not on {host!r}",
-        fix="leave the host out, or 127.0.0.1",
-    )
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((host, port))
-        bound.listen(512)
-    except OSError as error:
-        bound.close()
-        raise TwinError(
-            f"The twin cannot listen on port {port} of {host}: {error.strerror or error}",
-            fix="stop what listens there, or choose another port; 0 takes a free one",
-        ) from None
-    bound.setblocking(False)
-    return bound

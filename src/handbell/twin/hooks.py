@@ -1,0 +1,39 @@
+"""What a program hears of a twin."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .phone import Card, Phone
+
+logger = logging.getLogger(__name__)
+
+
+def _nothing(*_what: object) -> None:
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hooks:
+    """What a program wants to hear; each is called in the twin's loop and should be quick.
+
+    ``on_phone`` when a phone was made: the moment an app registers it with its back end.
+    ``on_displayed`` and ``on_opened`` report a card, ``on_phone_removed`` an uninstalled app.
+    ``find_key`` is asked for the PEM of a key the twin does not know yet. One that raises is
+    logged, and does the twin no harm.
+    """
+
+    on_phone: Callable[[Phone], object] = _nothing
+    on_displayed: Callable[[Phone, Card], object] = _nothing
+    on_opened: Callable[[Phone, Card], object] = _nothing
+    on_phone_removed: Callable[[Phone], object] = _nothing
+    find_key: Callable[[str, str], str | None] = _nothing
+
+
+def call(hook: Callable[..., object], *what: object) -> object:
+    """Return what a hook said; None where it raised, which the log tells."""
+    try:
+        return hook(*what)
+    except Exception:
+        logger.exception("A hook of the twin failed; the twin goes on")
+        return None

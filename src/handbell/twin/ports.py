@@ -1,0 +1,36 @@
+"""Where a twin listens: on loopback, and nowhere else."""
+
+import contextlib
+import ipaddress
+import socket
+
+from handbell.errors import TwinError
+
+
+def check_host(host: str) -> None:
+    """Raise TwinError for a host that is not a loopback address."""
+    with contextlib.suppress(ValueError):
+        if host == "localhost" or ipaddress.ip_address(host).is_loopback:
+            return
+    raise TwinError(
+        f"The twin listens on loopback only, not on {host!r}",
+        fix="leave the host out, or 127.0.0.1",
+    )
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a socket that listens; port 0 is a free one. Raises TwinError where it cannot."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+        bound.listen(512)
+    except OSError as error:
+        bound.close()
+        raise TwinError(
+            f"The twin cannot listen on port {port} of {host}: {error.strerror or error}",
+            fix="stop what listens there, or choose another port; 0 takes a free one",
+        ) from None
+    bound.setblocking(False)
+    return bound
