@@ -67,11 +67,11 @@ async function ask(link) {
       dialog.close();
     }
   });
-  dialog.addEventListener("close", () => {
-    dialog.remove();
-    link.focus();
-  });
+  dialog.addEventListener("close", () => dialog.remove());
   document.body.append(dialog);
+  // The browser gives the focus back as it closes the dialog. Done by us in "close", which comes
+  // later, it would be taken from whatever the reader had gone on to.
+  link.focus();
   dialog.showModal();
   dialog.querySelector("[data-close]")?.focus();
 }
