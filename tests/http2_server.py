@@ -33,17 +33,21 @@ class Server(asyncio.Protocol):
     """
 
     limit = 100
+    window = 65535
     connections = 0
     most_streams = 0
     last = 2**31
     asked: ClassVar[Counter[str]] = Counter()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Greet with the limit of streams."""
+        """Greet with the limit of streams and their window."""
         type(self).connections += 1
         self.transport = cast("asyncio.Transport", transport)
         self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
-        given = {SettingCodes.MAX_CONCURRENT_STREAMS: self.limit}
+        given = {
+            SettingCodes.MAX_CONCURRENT_STREAMS: self.limit,
+            SettingCodes.INITIAL_WINDOW_SIZE: self.window,
+        }
         self.h2.local_settings = Settings(client=False, initial_values=given)
         self.h2.initiate_connection()
         self.paths: dict[int, str] = {}

@@ -107,7 +107,7 @@ class Connection(asyncio.Protocol, Generic[T]):
     @property
     def room(self) -> int:
         """How many more requests would go on the wire now."""
-        if self.is_draining or self._transport is None or self._is_paused or self._asked_at:
+        if self.is_draining or self._is_paused or self._asked_at or not self._session.is_greeted:
             return 0
         window = 1 if self._is_gated else self.window
         return max(0, min(window - self.in_flight, self._session.room))
@@ -265,7 +265,7 @@ class Connection(asyncio.Protocol, Generic[T]):
             said = f": {farewell.text}" if farewell.text else ""
             self.failure = Lost("ConnectionLost", f"the server said {farewell.error}{said}")
 
-    def _break_off(self, failure: Lost, error: int = NO_ERROR) -> None:
+    def _break_off(self, failure: NotSent | Lost, error: int = NO_ERROR) -> None:
         self.failure = failure
         self.is_draining = self._is_broken = True
         if self._transport is not None:
@@ -290,7 +290,9 @@ class Connection(asyncio.Protocol, Generic[T]):
         timeout = self.pool.limits.request_timeout
         if not self.in_flight:
             self._begun.clear()
-        if self._asked_at is not None:
+        if self._transport is not None and not self._session.is_greeted:
+            self._await_greeting(now)
+        elif self._asked_at is not None:
             if now - self._asked_at > (timeout / 3 if self.in_flight else self._patience):
                 self._break_off(Lost("ConnectionLost", "the server did not answer a PING"))
                 return
@@ -299,9 +301,14 @@ class Connection(asyncio.Protocol, Generic[T]):
         if self.in_flight:
             self._look_after_the_oldest(now, timeout)
 
+    def _await_greeting(self, now: float) -> None:
+        """Nothing goes out before the server has said what it allows; see how long that takes."""
+        if not self._is_broken and now - self._heard_at > self.pool.limits.connect_timeout:
+            self._break_off(why_not_connected(TimeoutError("The server did not speak HTTP/2")))
+
     def _look_after_the_oldest(self, now: float, timeout: float) -> None:
         first = self._oldest()
-        if self._is_gated and self._session.is_greeted and now - first > self._patience:
+        if self._is_gated and now - first > self._patience:
             # It may be silent for long, and must not hold up the others; not even where APNs
             # allows one stream until it has answered.
             self._is_gated = False

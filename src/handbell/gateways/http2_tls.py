@@ -9,7 +9,7 @@ import ssl
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import aiohappyeyeballs
@@ -105,9 +105,9 @@ async def connect(
         opened = await aiohappyeyeballs.start_connection(
             found, happy_eyeballs_delay=_EYEBALLS_SECONDS, interleave=1
         )
-        try:
-            _keep_alive(opened)
-            _, protocol = await loop.create_connection(
+        _keep_alive(opened)
+        making = loop.create_task(
+            loop.create_connection(
                 make,
                 sock=opened,
                 ssl=context,
@@ -115,15 +115,30 @@ async def connect(
                 ssl_handshake_timeout=seconds,
                 ssl_shutdown_timeout=_FAREWELL_SECONDS,
             )
-        except BaseException:
-            opened.close()
+        )
+        try:
+            _, protocol = await asyncio.shield(making)
+        except asyncio.CancelledError:
+            await _break_off(making, opened)
             raise
     return protocol
 
 
+async def _break_off(making: asyncio.Task[Any], opened: socket.socket) -> None:
+    """End TLS that has begun, by a socket on which nothing more can come.
+
+    To cancel it, or to close the socket that it uses, would leave the event loop with half of it.
+    """
+    making.add_done_callback(lambda made: made.cancelled() or made.exception())
+    with contextlib.suppress(OSError):
+        opened.shutdown(socket.SHUT_RDWR)
+    await asyncio.wait([making])
+
+
 def _keep_alive(opened: socket.socket) -> None:
     """Have the kernel notice a peer that is gone while nothing is sent."""
-    opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    with contextlib.suppress(OSError):
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _KEEP_ALIVE:
         with contextlib.suppress(AttributeError, OSError):  # not every system has each of them
             opened.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
