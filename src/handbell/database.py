@@ -16,9 +16,17 @@ from typing import Any, Final, Self
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    NoSuchModuleError,
+    SQLAlchemyError,
+)
 
 from .errors import (
+    ContradictionError,
     DatabaseFullError,
     DatabaseLockedError,
     ReadOnlyError,
@@ -225,8 +233,12 @@ class Database:
     def _explained(self) -> Iterator[None]:
         try:
             yield
+        except (IntegrityError, DataError) as error:
+            raise self._contradiction(error.orig) from error
         except DBAPIError as error:
             raise self._storage_error(error.orig) from error
+        except sqlite3.IntegrityError as error:
+            raise self._contradiction(error) from error
         except sqlite3.Error as error:
             raise self._storage_error(error) from error
         except SQLAlchemyError as error:
@@ -260,6 +272,12 @@ class Database:
         return StorageError(
             f"The database {self.name} failed: {error}",
             fix="Check the database and HANDBELL_DATABASE_URL",
+        )
+
+    def _contradiction(self, error: BaseException | None) -> StorageError:
+        return ContradictionError(
+            f"The database {self.name} refused what was to be written: {error}",
+            fix="Nothing was changed; look at what else writes to this database",
         )
 
     def _locked(self) -> DatabaseLockedError:

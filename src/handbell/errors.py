@@ -272,6 +272,13 @@ class ReadOnlyError(StorageError):
     code = "storage-read-only"
 
 
+class ContradictionError(StorageError):
+    """What was to be written contradicts what the database holds; it is no use to try again."""
+
+    code = "storage-contradiction"
+    status = 500
+
+
 class GatewayError(HandbellError):
     """A push service cannot be used at all from here."""
 

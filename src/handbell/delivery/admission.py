@@ -52,11 +52,21 @@ class Admission:
         """Return what may go now; the others get a row that says why not, or until when."""
         try:
             return await self._sort(campaign, items, rules, page)
-        except Exception:  # noqa: BLE001 - nothing may be left without an end
-            _log.exception("The rules of %s cannot be followed", campaign.lane.app.id)
-            until = self._now() + DISABLED_SECONDS
-            self._book.hold_all(campaign, items, "Interrupted", until, page)
+        except Exception as error:  # noqa: BLE001 - nothing may be left without an end
+            self.refuse(campaign, items, error, page)
             return []
+
+    def refuse(
+        self,
+        campaign: Campaign,
+        items: Sequence[Item],
+        error: Exception,
+        page: Page | None = None,
+    ) -> None:
+        """Hold all of it, since the app's rules cannot be followed."""
+        _log.error("The rules of %s cannot be followed", campaign.lane.app.id, exc_info=error)
+        until = self._now() + DISABLED_SECONDS
+        self._book.hold_all(campaign, items, "Interrupted", until, page)
 
     def with_session(self, campaign: Campaign, items: Sequence[Due]) -> Sequence[Due]:
         """Return the deliveries whose session still takes something; the others are over."""
@@ -87,21 +97,27 @@ class Admission:
             and (rules.quiet is None or not campaign.is_loud)
         ):
             return list(items)
-        ready = []
-        for item in items:
-            wait = _wait_of(campaign, item, rules, now)
-            if wait is None:
-                ready.append(item)
-            else:
+        # All that may fail comes first: what has its row must not get another.
+        waits = [_wait_of(campaign, item, rules, now) for item in items]
+        ready = [item for item, wait in zip(items, waits, strict=True) if wait is None]
+        capped: list[Item] = []
+        if cap is not None:
+            ready, capped = await self._cap(campaign, ready, cap)
+        for item, wait in zip(items, waits, strict=True):
+            if wait is not None:
                 self._book.hold(campaign, item, page, *wait)
-        return ready if cap is None else await self._cap(campaign, ready, cap, page)
+        for item in capped:
+            self._book.end(campaign, item, page, "cancelled", "Capped")
+        return ready
 
     async def _cap(
-        self, campaign: Campaign, items: Sequence[Item], cap: Cap, page: Page | None
-    ) -> list[Any]:
+        self, campaign: Campaign, items: Sequence[Item], cap: Cap
+    ) -> tuple[list[Item], list[Item]]:
+        """Return what the cap lets through, which is underway from now on, and what it does not."""
         known = {item.user_id for item in items if item.user_id is not None}
         underway, row = campaign.lane.underway, campaign.row
-        ready = []
+        ready: list[Item] = []
+        capped: list[Item] = []
         async with underway.turn:
             there = {user_id: underway.rows_of(user_id) for user_id in known}
             written = await self._read(
@@ -109,12 +125,12 @@ class Admission:
             )
             for item in items:
                 if not _is_allowed(cap, item, row, written, there):
-                    self._book.end(campaign, item, page, "cancelled", "Capped")
+                    capped.append(item)
                     continue
                 ready.append(item)
                 if item.user_id is not None:
                     underway.add(row, item.number, item.user_id)
-        return ready
+        return ready, capped
 
 
 def _is_allowed(

@@ -1,6 +1,8 @@
 """What became of deliveries, gathered until it is written: values only."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +48,16 @@ class Batch:
     positions: dict[int, int] = field(default_factory=dict)
     resting_shards: dict[int, int] = field(default_factory=dict)
     finished_shards: list[int] = field(default_factory=list)
+
+    def parts(self) -> Iterator["Batch"]:
+        """Yield batches of one change each, in the order in which they are written."""
+        for name in Batch.__dataclass_fields__:
+            changes: Any = getattr(self, name)
+            is_mapping = isinstance(changes, dict)
+            for change in list(changes.items()) if is_mapping else changes:
+                part = Batch()
+                setattr(part, name, dict([change]) if is_mapping else [change])
+                yield part
 
     def __bool__(self) -> bool:
         return any(getattr(self, name) for name in Batch.__dataclass_fields__)

@@ -85,13 +85,21 @@ class Departures:
     async def _send_items(self, campaign: Campaign, items: Sequence[Due], reading: int) -> None:
         """Send single deliveries that may go now; the others get a row that says until when."""
         try:
-            lane = campaign.lane
-            await self._lanes.read_rules(lane)
             held = self._admission.with_session(campaign, items)
-            ready = await self._admission.admit(campaign, held, lane.rules)
-            await self._send_ready(campaign, ready, reading)
+            if await self._knows_rules(campaign, held):
+                ready = await self._admission.admit(campaign, held, campaign.lane.rules)
+                await self._send_ready(campaign, ready, reading)
         finally:
             self._releases.end(reading)
+
+    async def _knows_rules(self, campaign: Campaign, items: Sequence[Item]) -> bool:
+        """Read the app's rules; where they cannot be read nothing goes out without them."""
+        try:
+            await self._lanes.read_rules(campaign.lane)
+        except Exception as error:  # noqa: BLE001 - nothing may be left without an end
+            self._admission.refuse(campaign, items, error)
+            return False
+        return True
 
     async def _send_ready(self, campaign: Campaign, ready: Sequence[Item], reading: int) -> None:
         lane = campaign.lane

@@ -50,6 +50,8 @@ class Heart:
                 await asyncio.to_thread(self._roster.reclaim)
             except StorageError as error:
                 _log.warning("The worker cannot say that it lives: %s", error)
+            except Exception:  # noqa: BLE001 - others would take a worker for dead that lives
+                _log.exception("A beat of the worker's heart broke off; the next one follows")
 
     async def make_sure(self) -> None:
         """Beat where the last beat is long ago, before more work is taken. Raises StorageError."""

@@ -47,7 +47,8 @@ class Parcel:
     """Pushes of one campaign to one environment, handed to a gateway together.
 
     ``sent`` holds the numbers of plain successes that are not cut yet. ``reading`` is when its
-    sessions were read, as :class:`~handbell.delivery.releases.Releases` counts.
+    sessions were read, as :class:`~handbell.delivery.releases.Releases` counts. What is reported
+    once ``is_over`` comes too late.
     """
 
     __slots__ = (
@@ -55,6 +56,7 @@ class Parcel:
         "_watched",
         "campaign",
         "environment",
+        "is_over",
         "is_plain",
         "items",
         "page",
@@ -82,6 +84,7 @@ class Parcel:
         self.reading = reading
         self.page = page
         self.tried = tried or {}
+        self.is_over = False
         self.is_plain = page is not None and not self.tried
         self.sent: list[int] = []
         self._ended: set[int] = set()
@@ -102,6 +105,12 @@ class Parcel:
     def is_out(self, number: int) -> bool:
         """Return whether a push of the parcel was handed over and not reported yet."""
         return number in self.items and number not in self._ended and number not in self.sent
+
+    def give_up(self) -> list[Item]:
+        """Return what was handed over and is not reported yet; nothing more is taken of it."""
+        self.is_over, self.is_plain = True, False
+        ended = self._ended.union(self.sent)
+        return [item for number, item in self.items.items() if number not in ended]
 
     def end_of(self, number: int) -> "asyncio.Future[None]":
         """Return what is done when a push that is out has been reported."""

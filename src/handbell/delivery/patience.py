@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-from handbell.errors import StorageError
+from handbell.errors import ContradictionError, StorageError
 
 STOP_SECONDS: Final = 10.0
 """How long a stop waits for a database that takes nothing."""
@@ -26,12 +26,17 @@ class Patience:
         self._failing: dict[object, float] = {}
 
     async def call(self, what: Callable[..., T], *arguments: Any) -> T:
-        """Call something of the stores in a thread, again and again until the database takes it."""
+        """Call something of the stores in a thread, again and again until the database takes it.
+
+        What it will never take is raised, as is every mistake of the stores' own.
+        """
         call = object()
         try:
             while True:
                 try:
                     return await asyncio.to_thread(what, *arguments)
+                except ContradictionError:
+                    raise
                 except StorageError as error:
                     self._failing.setdefault(call, asyncio.get_running_loop().time())
                     _log.warning("The database cannot be used now: %s", error)

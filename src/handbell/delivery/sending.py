@@ -1,6 +1,7 @@
 """From deliveries to gateways: parcels go out, and what is on its way is known."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import repeat
@@ -21,6 +22,8 @@ from .settlement import Astray, Settlement
 
 # A named tuple's own constructor takes several times as long, and there are millions.
 _push: Final = cast("Callable[[tuple[Any, ...]], Push]", partial(tuple.__new__, Push))
+
+_log = logging.getLogger(__name__)
 
 WAY_SECONDS: Final = 5.0
 """How long a gateway is used before it is asked anew which one it is."""
@@ -99,6 +102,9 @@ class Sender:
         except HandbellError as error:
             # A gateway raises before anything is sent, or not at all.
             self._note_no_way(parcel, error)
+        except Exception as error:  # noqa: BLE001 - nothing may be left without an end
+            _log.exception("A gateway broke off; what it left without an answer is sent again")
+            self._book.interrupt(parcel, parcel.give_up(), error)
         finally:
             self._out.discard(parcel)
             parcel.close()

@@ -1,6 +1,7 @@
 """From reports to rows: what came back is judged, gathered, and cut into batches to be written."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
@@ -32,6 +33,8 @@ DEAD_TOKEN_SECONDS: Final = 15 * 60
 """How much longer a refused token waits while its app's circuit is open."""
 
 _DOUBT_SECONDS: Final = 1.0
+
+_log = logging.getLogger(__name__)
 
 
 class Cut(NamedTuple):
@@ -109,9 +112,25 @@ class Settlement:
             parcel.sent.append(push.key)
             self.unwritten += 1
             return
-        parcel.note_end(push.key)
+        if parcel.is_over:
+            return
         item = parcel.items[push.key]
-        tried = parcel.tried.get(push.key)
+        try:
+            self._judge(parcel, item, outcome)
+        except Exception as error:  # noqa: BLE001 - nothing may be left without an end
+            _log.exception("An answer cannot be judged; its push is sent again: %r", outcome)
+            self.interrupt(parcel, [item], error)
+        parcel.note_end(push.key)
+
+    def interrupt(self, parcel: Parcel, items: Sequence[Item], error: Exception) -> None:
+        """Settle pushes that may have arrived, and of which nothing further will be heard."""
+        detail = f"a mistake of Handbell's or of a gateway's: {type(error).__name__}"
+        for item in items:
+            decision = Decision("held", reason="Interrupted", detail=detail, is_unknown=True)
+            self.settle(parcel, item, decision, parcel.tried.get(item.number))
+
+    def _judge(self, parcel: Parcel, item: Item, outcome: Outcome) -> None:
+        tried = parcel.tried.get(item.number)
         decision = decide(outcome, parcel.environment, tried)
         lane, now = parcel.campaign.lane, self._now()
         if decision.state == "sent":
@@ -314,9 +333,9 @@ class Settlement:
         ending: Ending,
         took: float = 0.0,
     ) -> None:
-        self._batch.endings.append(ending)
         if self._hooks:
             self._events.append(event_of(campaign, item, ending, self._now(), took))
+        self._batch.endings.append(ending)
         self._count_written(campaign.lane, page)
 
     def _count_written(self, lane: Lane, page: Page | None) -> None:

@@ -101,6 +101,8 @@ class Worker:
         self._wake = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
         self._full: list[str] = []
+        self._stops: dict[str, Stop | None] = {}
+        self._stops_turn = asyncio.Lock()
         self._is_stopping = False
 
     @property
@@ -291,7 +293,7 @@ class Worker:
             return
         broadcast.lane = lane = campaign.lane
         await self.lanes.read_rules(lane)
-        if lane.awaits_proof:
+        if lane.awaits_proof or not self._holds(broadcast):
             return
         is_stopped = not lane.may_send(now)
         if is_stopped and not campaign.is_over(now):
@@ -315,11 +317,18 @@ class Worker:
                 is_development=campaign.is_development,
             )
             listeners = await self.patience.call(read, shard, most)
-            self._begin_page(
-                broadcast, campaign, listeners, rules, reading, is_last=len(listeners) < most
-            )
+            if self._holds(broadcast):
+                self._begin_page(
+                    broadcast, campaign, listeners, rules, reading, is_last=len(listeners) < most
+                )
+            else:
+                lane.forgo_probe()
         finally:
             self.releases.end(reading)
+
+    def _holds(self, broadcast: Broadcast) -> bool:
+        """Return whether a shard is still this worker's; it was given away if its heart stood."""
+        return any(one is broadcast for one in self._broadcasts)
 
     def _begin_page(
         self,
@@ -355,14 +364,25 @@ class Worker:
     async def _write_down(self) -> None:
         while True:
             await self._writer.gathered()
-            self._book.judge_doubtful()
-            self._departures.begin_astray()
-            await self._writer.flush(self._broadcasts)
+            try:
+                self._book.judge_doubtful()
+                self._departures.begin_astray()
+                await self._writer.flush(self._broadcasts)
+            except Exception:  # noqa: BLE001 - one batch must not end the writing
+                _log.exception("Writing down broke off; the next batch follows")
             if self._broadcasts or self._full:
                 self._wake.set()
 
     def _write_stop(self, app_id: str, stop: Stop | None) -> None:
-        self._departures.begin(asyncio.to_thread(self._rulebook.write_stop, app_id, stop))
+        self._stops[app_id] = stop
+        self._departures.begin(self._write_stops())
+
+    async def _write_stops(self) -> None:
+        """Write the circuits that have changed; of one that changed again only how it is now."""
+        async with self._stops_turn:
+            while self._stops:
+                app_id, stop = self._stops.popitem()
+                await self.patience.call(self._rulebook.write_stop, app_id, stop)
 
 
 def _grant(lane: Lane, size: int, now: float) -> tuple[int, float]:

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import logging
 from typing import Final
 
+from .batch import Batch
 from .events import Hooks
 from .lanes import Lanes
 from .parcels import Broadcast
@@ -17,6 +19,9 @@ FLUSH_SECONDS: Final = 0.02
 _FLUSH_AT: Final = 2000
 _BULK_FLUSH_SECONDS: Final = 0.04
 """With so many on their way nobody waits for one; a commit costs as much for 500 as for 1500."""
+
+
+_log = logging.getLogger(__name__)
 
 
 class Writer:
@@ -50,11 +55,25 @@ class Writer:
         """Write what was gathered until now, and how far these broadcasts came, then tell of it."""
         batch, events, number = self._book.cut(broadcasts)
         if batch:
-            await self._patience.call(self._ledger.record, batch)
+            await self._record(batch)
         self._lanes.note_written(batch, number)
         self._written.set()
         for event in events:
             self._hooks.emit(event)
+
+    async def _record(self, batch: Batch) -> None:
+        """Write a batch; where something in it cannot be written, everything else of it."""
+        try:
+            await self._patience.call(self._ledger.record, batch)
+        except Exception:  # noqa: BLE001 - one thing must not take the others with it
+            _log.exception("A batch of ends cannot be written as it is; its parts are, one by one")
+        else:
+            return
+        for part in batch.parts():
+            try:
+                await self._patience.call(self._ledger.record, part)
+            except Exception:  # noqa: BLE001 - the same
+                _log.exception("This cannot be written, and is left out: %s", part)
 
     async def next_written(self, seconds: float) -> None:
         """Return when something was written, or after so many seconds."""

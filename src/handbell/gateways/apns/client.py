@@ -64,6 +64,7 @@ _TOO_MANY: Final = 429
 _SERVER_ERROR: Final = 500
 _NOTIFICATION_STATUSES: Final = frozenset({400, 405, 413})
 _MAX_REASON_LENGTH: Final = 80
+_LATEST_STAMP: Final = 2**53  # milliseconds; what is beyond no database would take
 _MAX_RETRY_AFTER: Final = 24 * 3600.0
 _RENEWAL_PAUSE_SECONDS: Final = 5.0  # Apple takes quick opening and closing for an attack
 _SKEW_SAMPLE: Final = 1000
@@ -132,7 +133,7 @@ def _reason(answer: Mapping[str, Any], status: int) -> str:
 
 def _timestamp(answer: Mapping[str, Any]) -> int | None:
     stamp = answer.get("timestamp")
-    return stamp if type(stamp) is int and stamp >= 0 else None
+    return stamp if type(stamp) is int and 0 <= stamp <= _LATEST_STAMP else None
 
 
 def _reaction_to(status: int) -> Reaction:
