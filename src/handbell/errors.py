@@ -29,7 +29,8 @@
     ├── StorageError            the database or the home folder cannot be used
     │   ├── DatabaseLockedError
     │   ├── DatabaseFullError
-    │   └── ReadOnlyError
+    │   ├── ReadOnlyError
+    │   └── ContradictionError
     ├── GatewayError            a push service cannot be used at all from here
     ├── TwinError               the twin is not running, or cannot start
     ├── AccessError             an API key or an operator cannot be made or changed as asked
