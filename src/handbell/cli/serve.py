@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import signal
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -13,6 +12,7 @@ import typer
 from handbell.errors import ServeError
 
 from .context import system
+from .signals import stop_on_signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from handbell.system import System
     from handbell.twin.twin import Twin
 
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _FREE_PORTS: Final = (0, 0, 0)
 
 
@@ -111,7 +110,7 @@ async def _run(
     from handbell.server.links.mail import mailing  # noqa: PLC0415 - an extra
     from handbell.server.running import bind, make_context, serving, settle, url_of  # noqa: PLC0415
 
-    stop = _stop_on_signal()
+    stop = stop_on_signal()
     async with AsyncExitStack() as stack:
         bound = stack.enter_context(bind(parts.settings.listen))
         stack.push_async_callback(parts.close)
@@ -164,20 +163,6 @@ async def _announce(context: "Context", twin: "Twin | None") -> None:
         typer.echo(f"{url}/console/invitation/{secret}")
     typer.echo("Ctrl-C stops it.")
     sys.stdout.flush()
-
-
-def _stop_on_signal() -> asyncio.Event:
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
-
-    def end() -> None:
-        stop.set()
-        for each in _SIGNALS:
-            # The next one has its usual effect, for whoever cannot wait.
-            loop.remove_signal_handler(each)
-
-    for each in _SIGNALS:
-        loop.add_signal_handler(each, end)
-    return stop
 
 
 def _set_up_logs(parts: "System", *, is_verbose: bool) -> None:

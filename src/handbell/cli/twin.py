@@ -1,7 +1,6 @@
 """``handbell twin``: Apple's push service and some phones, on this machine."""
 
 import asyncio
-import signal
 from collections.abc import Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ import typer
 from handbell.errors import TwinError
 
 from .context import system
+from .signals import stop_on_signal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -52,7 +52,7 @@ def twin(
 async def _run(
     mails: list[str], ports: tuple[int, int, int], keys: list[Path], team: str | None
 ) -> None:
-    stop = _stop_on_signal()
+    stop = stop_on_signal()
     async with beside(system(), mails, ports=ports, keys=keys, team=team) as serving:
         _announce(serving)
         await stop.wait()
@@ -101,13 +101,6 @@ async def beside(
         async with serving:
             _populate(serving, rehearsal, mails)
             yield serving
-
-
-def _stop_on_signal() -> asyncio.Event:
-    stop = asyncio.Event()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(name, stop.set)
-    return stop
 
 
 def _add_keys(serving: "Twin", keys: Sequence[Path], team: str | None) -> None:

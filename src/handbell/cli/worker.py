@@ -1,18 +1,16 @@
 """``handbell worker``: the engine alone, until it is told to stop."""
 
 import asyncio
-import signal
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .context import system
+from .signals import stop_on_signal
 
 if TYPE_CHECKING:
     from handbell.delivery.events import Hook
     from handbell.system import System
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def worker(
@@ -41,7 +39,7 @@ async def _run(*, until_idle: bool, level: str) -> None:
     logs = _logs(level)
     if logs is not None:
         parts.hooks.add(logs)
-    stop = _stop_on_signal()
+    stop = stop_on_signal()
     ends: list[asyncio.Task[object]] = []
     try:
         await parts.engine.start()
@@ -63,20 +61,6 @@ async def _run(*, until_idle: bool, level: str) -> None:
 async def _work_off(parts: "System") -> None:
     await parts.pruner.prune()
     await parts.engine.worker.idle()
-
-
-def _stop_on_signal() -> asyncio.Event:
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
-
-    def end() -> None:
-        stop.set()
-        for each in _SIGNALS:
-            # The next one has its usual effect, for whoever cannot wait.
-            loop.remove_signal_handler(each)
-
-    for each in _SIGNALS:
-        loop.add_signal_handler(each, end)
-    return stop
 
 
 def _logs(level: str) -> "Hook | None":

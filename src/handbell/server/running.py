@@ -6,7 +6,7 @@ import errno
 import gc
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import uvicorn
 from starlette.types import ASGIApp
 
+from handbell._uvicorn import EmbeddedServer
 from handbell.delivery.metrics import Metrics
 from handbell.errors import ServeError
 from handbell.settings import Settings
@@ -169,24 +170,6 @@ def settle() -> None:
     gc.freeze()
 
 
-class _Server(uvicorn.Server):
-    """uvicorn that says when it has started, and leaves the signals to the program around it."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.has_started = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Open the port."""
-        await super().startup(sockets)
-        self.has_started.set()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave the signals alone."""
-        yield
-
-
 @contextlib.asynccontextmanager
 async def serving(
     application: ASGIApp,
@@ -224,7 +207,7 @@ async def serving(
         # uvicorn reads files itself; this one was read and checked above.
         config.load()
         config.ssl = context
-    server = _Server(config)
+    server = EmbeddedServer(config)
     running = asyncio.create_task(server.serve(sockets=[bound]))
     looking = asyncio.create_task(look_after(server.server_state.connections, bounds))
     try:
@@ -242,7 +225,7 @@ def _exemption(settings: Settings) -> Callable[[str], bool]:
     return lambda address: address in _LOOPBACK or proxies.trusts(address)
 
 
-async def _end(server: _Server) -> None:
+async def _end(server: EmbeddedServer) -> None:
     """Break off what had not finished within the grace."""
     left = list(server.server_state.tasks)
     for connection in list(server.server_state.connections):

@@ -5,11 +5,10 @@ another host (DNS rebinding) and changes asked for by pages of another origin.
 """
 
 import asyncio
-import contextlib
 import importlib.resources
 import json
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -25,6 +24,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from handbell._text import nearest
+from handbell._uvicorn import EmbeddedServer
 from handbell.errors import HandbellError
 from handbell.gateways.apns.protocol import REASONS
 
@@ -90,7 +90,7 @@ class PageServer:
             ws="none",
             timeout_graceful_shutdown=1,
         )
-        self._server = _QuietServer(config)
+        self._server = EmbeddedServer(config)
         self._bound = bound
         self._task: asyncio.Task[None] | None = None
 
@@ -104,22 +104,6 @@ class PageServer:
         self._server.should_exit = True
         if self._task is not None:
             await self._task
-
-
-class _QuietServer(uvicorn.Server):
-    """Says when it has started, and leaves the signals to the program the twin lives in."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.has_started = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.has_started.set()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 class _Guard:
