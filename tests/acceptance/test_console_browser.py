@@ -2,12 +2,9 @@
 
 import base64
 import re
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Final
 
-import axe_playwright_python  # type: ignore[import-untyped]
 import pytest
 from playwright.sync_api import (
     Browser,
@@ -16,8 +13,8 @@ from playwright.sync_api import (
     Page,
     ViewportSize,
     expect,
-    sync_playwright,
 )
+from tests.browser import AXE, IN_A_BROWSER
 from tests.conftest import APP, Stage
 from tests.console import MAIL, PASSWORD, Desk, open_console, unhurried
 
@@ -28,24 +25,11 @@ from handbell.settings import Settings
 from handbell.system import System
 from handbell.twin.running import start_twin
 
-CHROMIUM = shutil.which("chromium")
-SWITCHES: Final = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 BASE: Final = f"/console/apps/{APP}"
 EMPTY: Final = "/console/apps/TEAM654321.com.sample.empty"
 GRAVE: Final = ("serious", "critical")
 NARROW: Final[ViewportSize] = {"width": 320, "height": 640}
 WIDE: Final[ViewportSize] = {"width": 1280, "height": 860}
-AXE: Final = (
-    Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
-)
 PAGES: Final = (
     "/console/apps",
     BASE,
@@ -63,12 +47,7 @@ PAGES: Final = (
     "/console/nowhere",
 )
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        CHROMIUM is None, reason="chromium is missing: install Debian's package 'chromium'"
-    ),
-]
+pytestmark = list(IN_A_BROWSER)
 
 
 @pytest.fixture(scope="module")
@@ -111,15 +90,6 @@ def desk(stage: Stage) -> Iterator[Desk]:
         system.api_keys.add("The shop", ["send"], app)
         system.webhooks.add(app, "https://shop.example.com/handbell")
         yield running
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Run one browser for the file."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(SWITCHES))
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

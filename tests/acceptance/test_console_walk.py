@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -12,31 +11,17 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
-from playwright.sync_api import Browser, ConsoleMessage, Error, Page, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Error, Page, expect
+from tests.browser import IN_A_BROWSER
 
-CHROMIUM = shutil.which("chromium")
 COMMAND = Path(sys.executable).with_name("handbell")
-SWITCHES = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 PASSWORD = "a bell rings twice"
 SAMPLE = "TEAM123456.com.sample.myapp"
 MARKUP = """<img src=x onerror="document.title='owned'"><b>"""
 SCREENS = os.environ.get("HANDBELL_SCREENSHOTS")
 """Where pictures of the walk are kept, for whoever wants to look at them."""
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        CHROMIUM is None, reason="chromium is missing: install Debian's package 'chromium'"
-    ),
-]
+pytestmark = list(IN_A_BROWSER)
 
 
 @dataclass
@@ -85,15 +70,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
         rest, _ = process.communicate(timeout=20)
         assert "Traceback" not in rest
         assert process.returncode == 0
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Run one browser for the module."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(SWITCHES))
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,32 +1,20 @@
 """The pages of links in a real browser: the button works, and axe finds nothing serious."""
 
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Final, Literal
 
-import axe_playwright_python  # type: ignore[import-untyped]
 import pytest
-from playwright.sync_api import Page, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize
+from tests.browser import AXE, IN_A_BROWSER
 from tests.serving import Server, start_server
 
 from handbell.registry.registration import Registration
 from handbell.settings import Settings
 from handbell.system import System
 
-CHROMIUM = shutil.which("chromium")
-SWITCHES: Final = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync")
 SCHEMES: Final[tuple[Literal["light", "dark"], ...]] = ("light", "dark")
-AXE: Final = (
-    Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
-)
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        CHROMIUM is None, reason="chromium is missing: install Debian's package 'chromium'"
-    ),
-]
+pytestmark = list(IN_A_BROWSER)
 
 
 @pytest.fixture(scope="module")
@@ -41,16 +29,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def page(server: Server) -> Iterator[Page]:
+def page(server: Server, browser: Browser) -> Page:
     """Open a page of a phone's width."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(SWITCHES))
-        viewport: ViewportSize = {"width": 320, "height": 640}
-        context = browser.new_context(base_url=server.url, viewport=viewport)
-        page = context.new_page()
-        page.set_default_timeout(10_000)
-        yield page
-        browser.close()
+    viewport: ViewportSize = {"width": 320, "height": 640}
+    context = browser.new_context(base_url=server.url, viewport=viewport)
+    page = context.new_page()
+    page.set_default_timeout(10_000)
+    return page
 
 
 def new_link(server: Server) -> str:

@@ -1,7 +1,6 @@
 """The twin's page in a real browser, with pushes from a real HTTP/2 client."""
 
 import json
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,32 +20,17 @@ from playwright.sync_api import (
     Locator,
     Page,
     expect,
-    sync_playwright,
 )
+from tests.browser import IN_A_BROWSER
 
 from handbell.twin.faults import KINDS
 from handbell.twin.hooks import Hooks
 from handbell.twin.phone import Card, Phone
 from handbell.twin.running import RunningTwin, start_twin
 
-CHROMIUM = shutil.which("chromium")
-SWITCHES = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 TEAM, KEY_ID, APP = "TEAM123456", "KEY1234567", "TEAM123456.com.sample.orders"
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        CHROMIUM is None, reason="chromium is missing: install Debian's package 'chromium'"
-    ),
-]
+pytestmark = list(IN_A_BROWSER)
 
 
 @dataclass
@@ -119,15 +103,6 @@ def stand(tmp_path: Path, key_pem: str) -> Iterator[Stand]:
         twin.add_app(APP, "Orders")
         twin.add_key(TEAM, KEY_ID, key_pem)
         yield Stand(twin, token, opened)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Run one browser for the module."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(SWITCHES))
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
