@@ -4,7 +4,12 @@ Times are a tenth of the real ones; what is waited for is always less than a sec
 """
 
 import asyncio
+import contextlib
 import gc
+import socket
+import ssl
+import struct
+import threading
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -289,6 +294,41 @@ def test_opening_may_be_given_up_at_any_moment(
         runner.run(story())
     assert [fault for fault in faults if "incoming" not in fault["message"]] == []
     assert set(server.asked.values()) == {1}
+
+
+@pytest.mark.parametrize("new_loop", LOOPS.values(), ids=LOOPS)
+def test_a_server_that_hangs_up_at_once_leaves_no_descriptor_behind(
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    """What the loop has closed is not closed again, when its number may be somebody else's."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def hang_up() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    taken, _ = listening.accept()
+                    at_once = struct.pack("ii", 1, 0)
+                    taken.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+                    taken.close()
+
+        async def story() -> None:
+            endpoint = Endpoint(f"https://127.0.0.1:{listening.getsockname()[1]}")
+            for _ in range(30):
+                with pytest.raises(OSError):  # noqa: PT011 - as loop and kernel have it
+                    await http2_tls.connect(
+                        endpoint, ssl.create_default_context(), asyncio.Protocol, seconds=1
+                    )
+            gc.collect()
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        try:
+            with asyncio.Runner(loop_factory=new_loop) as runner:
+                runner.run(story())
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            thread.join()
+    gc.collect()
 
 
 @pytest.mark.parametrize("new_loop", LOOPS.values(), ids=LOOPS)

@@ -106,6 +106,7 @@ async def connect(
             found, happy_eyeballs_delay=_EYEBALLS_SECONDS, interleave=1
         )
         _keep_alive(opened)
+        name = opened.getsockname()
         making = loop.create_task(
             loop.create_connection(
                 make,
@@ -119,20 +120,35 @@ async def connect(
         try:
             _, protocol = await asyncio.shield(making)
         except asyncio.CancelledError:
-            await _break_off(making, opened)
+            await _break_off(making, opened, name)
             raise
+        finally:
+            _disown(opened, name)
     return protocol
 
 
-async def _break_off(making: asyncio.Task[Any], opened: socket.socket) -> None:
+async def _break_off(making: asyncio.Task[Any], opened: socket.socket, name: object) -> None:
     """End TLS that has begun, by a socket on which nothing more can come.
 
     To cancel it, or to close the socket that it uses, would leave the event loop with half of it.
     """
     making.add_done_callback(lambda made: made.cancelled() or made.exception())
+    _disown(opened, name)
     with contextlib.suppress(OSError):
         opened.shutdown(socket.SHUT_RDWR)
     await asyncio.wait([making])
+
+
+def _disown(opened: socket.socket, name: object) -> None:
+    """Have Python forget a descriptor that uvloop has closed.
+
+    uvloop does so itself, unless the connection ends within its first moments. Whoever had got the
+    same number by then would be closed when Python cleans up.
+    """
+    with contextlib.suppress(OSError):
+        if opened.getsockname() == name:
+            return
+    opened.detach()
 
 
 def _keep_alive(opened: socket.socket) -> None:
