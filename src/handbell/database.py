@@ -9,6 +9,7 @@ import os
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,6 +62,9 @@ class Database:
         self._turn = threading.Lock()
         self._engine = _engine(self._url, wait)
         self._writing = self._engine.execution_options(**{_WRITES: True})
+        self._is_closed = False
+        # At exit the system closes them faster, and a forked process leaves its parent's alone.
+        weakref.finalize(self, self._engine.pool.dispose).atexit = False
 
     def __repr__(self) -> str:
         return f"Database({self.name!r})"
@@ -95,7 +99,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """Yield a connection that sees one state of the database throughout."""
-        with self._explained(), self._engine.connect() as connection, connection.begin():
+        with self._in_use(), self._engine.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager
@@ -106,13 +110,13 @@ class Database:
         the work survives a crash of the process and of the machine.
         """
         if self.path is None:
-            with self._explained(), self._engine.begin() as connection:
+            with self._in_use(), self._engine.begin() as connection:
                 yield connection
             return
         if not self._turn.acquire(timeout=self._wait):
             raise self._locked()
         try:
-            with self._explained(), self._writing.begin() as connection:
+            with self._in_use(), self._writing.begin() as connection:
                 yield connection
         finally:
             self._turn.release()
@@ -128,7 +132,7 @@ class Database:
             with self.read() as connection:
                 yield connection
             return
-        with self._explained(), self._driver("BEGIN") as driver:
+        with self._in_use(), self._driver("BEGIN") as driver:
             yield driver
 
     @contextmanager
@@ -141,7 +145,7 @@ class Database:
         if not self._turn.acquire(timeout=self._wait):
             raise self._locked()
         try:
-            with self._explained(), self._driver("BEGIN IMMEDIATE") as driver:
+            with self._in_use(), self._driver("BEGIN IMMEDIATE") as driver:
                 yield driver
         finally:
             self._turn.release()
@@ -179,8 +183,13 @@ class Database:
         return before != HEAD
 
     def close(self) -> None:
-        """Close every connection that is not in use."""
-        self._engine.dispose()
+        """Close every connection, also those of other threads.
+
+        Those that are in use are closed when they are given back. Whoever still asks gets a
+        connection for that once. A database that is no longer referred to closes by itself.
+        """
+        self._is_closed = True
+        self._engine.pool.dispose()
 
     def _prepare(self, *, allowed: bool) -> None:
         path = self.path
@@ -219,7 +228,7 @@ class Database:
         deadline = time.monotonic() + self._wait
         while True:
             try:
-                with self._explained(), self._engine.connect() as connection:
+                with self._in_use(), self._engine.connect() as connection:
                     raw = connection.connection.driver_connection
                     if raw is not None:
                         raw.execute("PRAGMA journal_mode = WAL").close()
@@ -230,7 +239,8 @@ class Database:
                 time.sleep(0.01)
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _in_use(self) -> Iterator[None]:
+        # Explains what goes wrong, and comes before the connection: it ends after it.
         try:
             yield
         except (IntegrityError, DataError) as error:
@@ -243,6 +253,10 @@ class Database:
             raise self._storage_error(error) from error
         except SQLAlchemyError as error:
             raise StorageError(f"The database {self.name} failed: {error}") from error
+        finally:
+            # After the connection went back, or another thread's close() could just miss it.
+            if self._is_closed:
+                self._engine.pool.dispose()
 
     def _storage_error(self, error: BaseException | None) -> StorageError:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF

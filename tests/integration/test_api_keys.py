@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -39,9 +40,11 @@ def system(tmp_path: Path, clock: Clock) -> Iterator[System]:
     made.database.close()
 
 
-def another(system: System, clock: Clock) -> ApiKeyStore:
-    """Return the store of another process."""
-    return ApiKeyStore(Database.open(system.settings.database_url), now=clock)
+@pytest.fixture
+def elsewhere(system: System, clock: Clock) -> Iterator[ApiKeyStore]:
+    """Give the store of another process."""
+    with closing(Database.open(system.settings.database_url)) as database:
+        yield ApiKeyStore(database, now=clock)
 
 
 def test_a_key_is_shown_once_and_stored_as_a_digest(system: System) -> None:
@@ -87,11 +90,10 @@ def test_administer_includes_the_other_scopes(system: System) -> None:
 
 
 def test_a_revoked_key_is_refused_at_once_here_and_within_a_second_elsewhere(
-    system: System, clock: Clock
+    system: System, elsewhere: ApiKeyStore, clock: Clock
 ) -> None:
     """The process that revokes forgets the key; another one takes it for a moment more."""
     key, secret = system.api_keys.add("shop", ["send"])
-    elsewhere = another(system, clock)
     assert system.api_keys.check(secret)
     assert elsewhere.check(secret)
     revoked = system.api_keys.revoke(key.prefix)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -22,7 +23,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     """One console for the file, with one operator and one app."""
     system = System(Settings.load(home=tmp_path_factory.mktemp("home")))
     # Many of these tests sign in: the limits have tests and consoles of their own.
-    with open_console(system, limiter=unhurried()) as running:
+    with closing(system.database), open_console(system, limiter=unhurried()) as running:
         system.operators.add(MAIL, PASSWORD)
         system.apps.add("TEAM123456", "com.sample.myapp")
         yield running
@@ -211,6 +212,7 @@ def test_guessing_is_slowed_down(tmp_path: Path) -> None:
     clock = [0.0]
     system = System(Settings.load(home=tmp_path))
     with (
+        closing(system.database),
         open_console(system, limiter=Limiter(now=lambda: clock[0])) as desk,
         desk.client() as client,
     ):
@@ -240,7 +242,7 @@ def test_guessing_is_slowed_down(tmp_path: Path) -> None:
 def test_behind_a_proxy_every_address_has_the_root_path(tmp_path: Path) -> None:
     """With a public address by HTTPS the cookie is bound to it, and links begin with the path."""
     system = System(Settings.load(home=tmp_path, public_url="https://push.example.com/bells"))
-    with open_console(system) as desk:
+    with closing(system.database), open_console(system) as desk:
         system.operators.add(MAIL, PASSWORD)
         headers = {"origin": "https://push.example.com"}
         with httpx.Client(base_url=desk.url, headers=headers, timeout=10) as client:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from html import unescape
 from typing import Final
 
@@ -37,7 +38,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Desk, Run
             request_timeout=5,
         )
         system = System(settings)
-        with open_console(system, limiter=unhurried()) as desk:
+        with closing(system.database), open_console(system, limiter=unhurried()) as desk:
             yield desk, twin
 
 

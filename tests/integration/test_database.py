@@ -1,3 +1,4 @@
+import gc
 import os
 import sqlite3
 import stat
@@ -17,7 +18,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, func, insert, select, text
 
 import handbell
-from handbell.database import Database
+from handbell.database import Database, driver_of
 from handbell.errors import (
     DatabaseFullError,
     DatabaseLockedError,
@@ -51,6 +52,16 @@ def count_apps(database: Database) -> int:
     """Return how many rows were written."""
     with database.read() as connection:
         return connection.scalar(select(func.count()).select_from(apps)) or 0
+
+
+def is_open(driver: sqlite3.Connection | None) -> bool:
+    """Return whether a connection of the driver can still be asked."""
+    assert driver is not None
+    try:
+        driver.execute("SELECT 1").close()
+    except sqlite3.ProgrammingError:
+        return False
+    return True
 
 
 @pytest.fixture
@@ -109,6 +120,35 @@ def test_a_read_sees_one_state(database: Database) -> None:
         add_app(database)
         assert connection.scalar(select(func.count()).select_from(apps)) == before
     assert count_apps(database) == 1
+
+
+def test_a_closed_database_has_nothing_open(database: Database) -> None:
+    """What is in use at that moment works to its end and closes then; so do latecomers."""
+    with database.read() as used, database.quick_read() as quick:
+        with database.read() as connection:
+            idle = driver_of(connection)
+        at_work = [driver_of(used), driver_of(quick)]
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(database.close).result()
+        assert not is_open(idle)
+        assert [is_open(driver) for driver in at_work] == [True, True]
+    assert [is_open(driver) for driver in at_work] == [False, False]
+    with database.write() as connection:
+        late = driver_of(connection)
+        connection.execute(insert(apps).values(app_values(0)))
+    assert not is_open(late)
+    assert count_apps(database) == 1
+
+
+def test_a_database_that_nobody_refers_to_closes_itself(url: str) -> None:
+    """Who drops what he reads with, as callers of ``Sessions`` do, leaves nothing open."""
+    database = Database.open(url)
+    with database.read() as connection:
+        driver = driver_of(connection)
+    assert is_open(driver)
+    del database, connection
+    gc.collect()
+    assert not is_open(driver)
 
 
 def test_threads_take_turns(url: str) -> None:

@@ -1,6 +1,8 @@
 """Many rows in one step say the same as one row at a time."""
 
 import json
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -24,9 +26,10 @@ TITLES = ["Hello", 'quote " and \\', "Grüße, 你好 👋🏽", "line\nbreak \u
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Database:
+def database(tmp_path: Path) -> Iterator[Database]:
     """Give an empty database."""
-    return Database.open(f"sqlite:///{tmp_path / 'handbell.db'}")
+    with closing(Database.open(f"sqlite:///{tmp_path / 'handbell.db'}")) as opened:
+        yield opened
 
 
 def _notification(number: int, sealed: bytes | None = None) -> dict[str, object]:

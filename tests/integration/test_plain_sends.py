@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -129,7 +130,11 @@ def test_a_database_that_is_locked_takes_none_of_them(stage: Stage) -> None:
 
     async def scenario() -> None:
         engine = stage.system.engine
-        with Database(url).write(), pytest.raises(DatabaseLockedError):
+        with (
+            closing(Database(url)) as other,
+            other.write(),
+            pytest.raises(DatabaseLockedError),
+        ):
             await engine.accept_plain(stage.app, sends)
         assert stage.system.reports.newest(limit=10) == []
         stored = await engine.accept_plain(stage.app, sends)
