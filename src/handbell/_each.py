@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from handbell._asks import wrong_variables
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.creation.template import Use, read_use
-from handbell.creation.values import shown
 from handbell.delivery.accepting import Acceptance
 from handbell.delivery.engine import Entry, Options
 from handbell.delivery.response import Response
@@ -51,13 +51,13 @@ async def send_each(
     What is wrong with one is in the errors of that answer. Raises UnknownTemplateError.
     """
     if not isinstance(variables_of, Mapping):
-        raise _wrong(variables_of)
+        raise wrong_variables(variables_of)
     stored = await asyncio.to_thread(system.templates.get, app, use.template)
 
     def render(name: str) -> Notification:
         own = variables_of[name]
         if not isinstance(own, Mapping):
-            raise _wrong(own)
+            raise wrong_variables(own)
         return stored.template.render({**use.variables, **own}, use.beside)
 
     def read(names: list[str]) -> dict[str, Entry | HandbellError]:
@@ -68,13 +68,6 @@ async def send_each(
     for names in _parts(list(variables_of)):
         answers |= await _send(system, await asyncio.to_thread(read, names))
     return answers
-
-
-def _wrong(value: object) -> TemplateError:
-    return TemplateError(
-        f"What was given for the recipients is {shown(value)}",
-        fix='Give variables by recipient: {"test@4d.com": {"name": "you"}}',
-    )
 
 
 def _entry(

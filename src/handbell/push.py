@@ -212,7 +212,9 @@ class AsyncPushNotification:
         former one had no collapse id, and RegistryError when there is no such notification.
         """
         if self._remote is not None:
-            return await self._remote.replace(notification_id, _written(notification))
+            from ._asks import written  # noqa: PLC0415 - heavy
+
+            return await self._remote.replace(notification_id, written(notification))
         system, app, key = await self._ready()
         content = await self._content(notification)
         return await system.engine.replace(app, notification_id, content, key=key)
@@ -279,27 +281,20 @@ class AsyncPushNotification:
         self, notification: NotificationLike, recipients: Recipients, how: How
     ) -> "Response":
         if self._remote is not None:
-            return await self._remote.send(self._entry(_written(notification), recipients, how))
+            from ._asks import written, written_how  # noqa: PLC0415 - heavy
+
+            entry = {
+                **written_how(how, is_development=self.auth.is_development),
+                "notification": written(notification),
+                "recipients": recipients.to_dict(),
+            }
+            return await self._remote.send(entry)
         content = await self._content(notification)
         system, app, key = await self._ready()
         from .delivery.engine import Options  # noqa: PLC0415 - heavy
 
         options = Options.read(is_development=self.auth.is_development, **how)
         return await system.engine.send(app, content, recipients, options, key=key)
-
-    def _entry(
-        self, notification: Mapping[str, Any], recipients: Recipients, how: How
-    ) -> dict[str, Any]:
-        """Return a send as the body of a call, with only what is set."""
-        given: dict[str, Any] = {**how, "is_development": self.auth.is_development or None}
-        send_at = given.get("send_at")
-        if isinstance(send_at, datetime):
-            given["send_at"] = send_at.isoformat()
-        return {
-            "notification": notification,
-            "recipients": recipients.to_dict(),
-            **{name: value for name, value in given.items() if value is not None},
-        }
 
     async def _send_each_remotely(
         self,
@@ -308,22 +303,12 @@ class AsyncPushNotification:
         variables_of: Mapping[str, Mapping[str, Any]],
         how: How,
     ) -> "dict[str, Response]":
+        from ._asks import written_each, written_how  # noqa: PLC0415 - heavy
         from ._each import read_template  # noqa: PLC0415 - heavy
 
         use = read_template(notification)
-        key = how.get("idempotency_key")
-        entries = {}
-        for name, own in variables_of.items():
-            written = {
-                **use.beside,
-                "template": use.template,
-                "variables": {**use.variables, **own},
-            }
-            entry_how: How = {**how, "idempotency_key": key and f"{key}:{name}"}
-            entry = self._entry(written, EVERYBODY, entry_how)
-            # The name is read there, so that a wrong one is that answer's error alone.
-            entries[name] = {**entry, "recipients": name}
-        return await remote.send_each(entries)
+        common = written_how(how, is_development=self.auth.is_development)
+        return await remote.send_each(use.template, written_each(use, variables_of, common))
 
     async def _content(self, notification: NotificationLike) -> Notification:
         if read_use(notification) is None:
@@ -479,10 +464,7 @@ class Sessions:
         return self._registry.mail_addresses(self._app)
 
     def sessions_of(self, mail: str) -> "list[Session]":
-        """Return a user's sessions, whatever their status; empty for a mail that is not known.
-
-        Raises RecipientsError when the text is not a mail address.
-        """
+        """Return a user's sessions, whatever their status; empty for a mail that is not known."""
         if self._remote is not None:
             return door().run(_asked(self._remote, self._remote.sessions(mail=mail)))
         return self._registry.sessions_of(self._app, mail)
@@ -533,13 +515,6 @@ def _reach(
     from .remote import RemoteApp  # noqa: PLC0415 - heavy
 
     return RemoteApp(url, api_key, reference)
-
-
-def _written(notification: NotificationLike) -> Mapping[str, Any]:
-    """Return what a send server is to read: a template's use as it is, all else checked here."""
-    if isinstance(notification, Mapping) and read_use(notification) is not None:
-        return notification
-    return Notification.read(notification).to_dict()
 
 
 def _with_target(notification: NotificationLike, target: TargetLike) -> Mapping[str, Any]:

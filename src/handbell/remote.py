@@ -9,13 +9,20 @@ import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from ._answers import read_deliveries, read_error, read_response, read_session, read_story
 from .delivery.delivery import Delivery
 from .delivery.response import Response
 from .delivery.why import Story
-from .errors import AmbiguousAppError, SettingsError, UnavailableError, UnknownAppError
+from .errors import (
+    AmbiguousAppError,
+    HandbellError,
+    SettingsError,
+    UnavailableError,
+    UnknownAppError,
+    UnknownNotificationError,
+)
 from .registry.session import Session
 
 WAIT_SECONDS: Final = 30
@@ -27,6 +34,8 @@ _PAUSES: Final = (0.2, 1.0, 3.0)
 _POLL_SECONDS: Final = 0.25
 _SLOWEST_POLL_SECONDS: Final = 5.0
 _PAGE: Final = 200
+_AT_ONCE: Final = 400
+"""How many sends go in one call of many."""
 
 
 class RemoteApp:
@@ -38,17 +47,8 @@ class RemoteApp:
 
     def __init__(self, url: str, api_key: str | None, reference: str | None = None) -> None:
         self._httpx = _load_httpx()
-        if not url.startswith(("http://", "https://")):
-            raise SettingsError(
-                f"{url!r} is not the address of a send server",
-                fix="Give it as https://push.example.com",
-            )
-        if not api_key:
-            raise SettingsError(
-                "A send server needs an API key", fix="Make one with: handbell api-key add"
-            )
-        self._url = url.rstrip("/")
-        self._headers = {"Authorization": f"Bearer {api_key}"}
+        self._url = _read_address(url)
+        self._headers = {"Authorization": f"Bearer {_read_key(api_key)}"}
         self._reference = reference
         self._app: Mapping[str, Any] | None = None
         self._clients: dict[asyncio.AbstractEventLoop, Any] = {}
@@ -59,40 +59,50 @@ class RemoteApp:
         Raises UnknownAppError or AmbiguousAppError when it cannot be told.
         """
         if self._app is None:
-            if self._reference:
+            if self._reference and _fits_path(self._reference):
                 self._app = await self._call("GET", f"/v1/apps/{quote(self._reference, safe='')}")
+            elif self._reference:
+                self._app = _named([one async for one in self._pages("/v1/apps")], self._reference)
             else:
                 self._app = _only([one async for one in self._pages("/v1/apps")])
         return self._app
 
     async def send(self, entry: Mapping[str, Any]) -> Response:
         """Send, and return when every delivery has ended or waits; ``entry`` is the call's body."""
-        key = entry.get("idempotency_key") or uuid.uuid4().hex
-        body = {**entry, "idempotency_key": key}
+        body = {"idempotency_key": uuid.uuid4().hex, **entry}
         return await self._outcome(
             await self._call("POST", await self._path("notifications"), body, wait=True)
         )
 
-    async def send_each(self, entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Response]:
-        """Send one entry for each name, and return each one's answer."""
-        answers = await self._call(
-            "POST",
-            await self._path("notifications"),
-            [{"idempotency_key": uuid.uuid4().hex, **entry} for entry in entries.values()],
-        )
-        return {
-            name: await self._outcome_or_refusal(answer)
-            for name, answer in zip(entries, answers, strict=True)
+    async def send_each(
+        self, template: str, entries: Mapping[str, Mapping[str, Any] | HandbellError]
+    ) -> dict[str, Response]:
+        """Send one entry for each name, and return each one's answer; an error is its own.
+
+        Raises UnknownTemplateError.
+        """
+        if _fits_path(template):
+            await self._call("GET", await self._path("templates", template))
+        good = {name: one for name, one in entries.items() if not isinstance(one, HandbellError)}
+        answers: dict[str, Mapping[str, Any] | HandbellError] = {
+            name: one for name, one in entries.items() if isinstance(one, HandbellError)
         }
+        names = list(good)
+        for start in range(0, len(names), _AT_ONCE):
+            some = names[start : start + _AT_ONCE]
+            calls = [{"idempotency_key": uuid.uuid4().hex, **good[name]} for name in some]
+            told = await self._call("POST", await self._path("notifications"), calls)
+            answers |= dict(zip(some, told, strict=True))
+        return {name: await self._outcome_or_refusal(answers[name]) for name in entries}
 
     async def cancel(self, notification_id: str) -> int:
         """Take back what is not sent yet, and return how many deliveries that caught."""
-        path = await self._path("notifications", notification_id, "cancel")
+        path = await self._notification(notification_id, "cancel")
         return int((await self._call("POST", path))["cancelled"])
 
     async def replace(self, notification_id: str, notification: Mapping[str, Any]) -> Response:
         """Send new content to those who got a notification, and wait as :meth:`send` does."""
-        path = await self._path("notifications", notification_id, "replace")
+        path = await self._notification(notification_id, "replace")
         body = {"notification": notification}
         # Without a key it must not be made twice: only what did not go out is tried again.
         return await self._outcome(
@@ -125,10 +135,10 @@ class RemoteApp:
         if client is not None:
             await client.aclose()
 
-    async def _outcome_or_refusal(self, answer: Mapping[str, Any]) -> Response:
-        if "error" not in answer:
+    async def _outcome_or_refusal(self, answer: Mapping[str, Any] | HandbellError) -> Response:
+        if not isinstance(answer, HandbellError) and "error" not in answer:
             return await self._outcome(answer)
-        error = read_error(answer["error"])
+        error = answer if isinstance(answer, HandbellError) else read_error(answer["error"])
         return Response(success=False, errors=(str(error),))
 
     async def _outcome(self, answer: Mapping[str, Any]) -> Response:
@@ -143,6 +153,16 @@ class RemoteApp:
             pause = min(2 * pause, _SLOWEST_POLL_SECONDS)
         warnings = [*answer["warnings"], *told["warnings"]]
         return read_response({**told, "warnings": warnings}, load)
+
+    async def _notification(self, notification_id: str, *parts: str) -> str:
+        # What is no id would lead to another address, whose answer speaks of something else.
+        if not notification_id.isalnum():
+            app = (await self.find())["id"]
+            raise UnknownNotificationError(
+                f"{app} has no notification {notification_id!r}",
+                fix="See: handbell notification list",
+            )
+        return await self._path("notifications", notification_id, *parts)
 
     async def _path(self, *parts: str) -> str:
         app = (await self.find())["id"]
@@ -229,6 +249,52 @@ def _only(apps: list[Mapping[str, Any]]) -> Mapping[str, Any]:
             candidates=names,
         )
     return apps[0]
+
+
+def _named(apps: list[Mapping[str, Any]], name: str) -> Mapping[str, Any]:
+    found = [one for one in apps if one["name"] == name]
+    if not found:
+        raise UnknownAppError(f"There is no app {name!r}", fix="See: handbell app list")
+    return _only(found)
+
+
+def _fits_path(name: str) -> bool:
+    """Say whether a name can be a part of an address: a slash is read as a border there."""
+    return "/" not in name and name not in (".", "..")
+
+
+def _read_address(url: str) -> str:
+    try:
+        parts = urlsplit(url.strip())
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname)
+        # Reading the port raises for one that cannot be.
+        is_address = is_address and parts.port != 0 and not any(map(str.isspace, parts.netloc))
+    except (AttributeError, ValueError):
+        is_address = False
+    if not is_address:
+        raise SettingsError(
+            f"{url!r} is not the address of a send server",
+            fix="Give it as https://push.example.com",
+        )
+    return url.strip().rstrip("/")
+
+
+def _read_key(api_key: str | None) -> str:
+    """Return an API key without the line's end that a file or a variable adds to it.
+
+    Raises SettingsError, which does not show it, for what no header can carry.
+    """
+    key = (api_key or "").strip()
+    if not key:
+        raise SettingsError(
+            "A send server needs an API key", fix="Make one with: handbell api-key add"
+        )
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise SettingsError(
+            "The API key has characters that no API key has",
+            fix="Copy it again: hbk_ and what follows, letters, digits and _ only",
+        )
+    return key
 
 
 def _load_httpx() -> ModuleType:

@@ -113,7 +113,9 @@ def test_the_document_is_valid_and_names_each_route_of_the_api(house: House) -> 
         for method in item
         if path.startswith("/v1")
     }
-    assert named == {route for route in ROUTES if route[1].startswith("/v1")}
+    assert named == {
+        (method, path.replace(":person", "")) for method, path in ROUTES if path.startswith("/v1")
+    }
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)

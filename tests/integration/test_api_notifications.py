@@ -157,6 +157,11 @@ def test_a_key_repeats_the_answer_and_refuses_other_content(sender: Sender, stag
             422,
             "request-invalid",
         ),
+        (
+            {"notification": HELLO, "recipients": FIRST, "idempotency_key": ""},
+            422,
+            "notification-invalid",
+        ),
         ({"notification": HELLO, "recipients": FIRST, "is_development": 1}, 422, "request-invalid"),
     ],
 )

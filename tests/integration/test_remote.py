@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import math
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import fields
+from datetime import UTC, date, datetime
 from typing import Any
 
 import httpx
@@ -30,9 +32,12 @@ from handbell.errors import (
     RecipientsError,
     RegistryError,
     SettingsError,
+    TemplateError,
     UnauthorizedError,
     UnavailableError,
     UnknownAppError,
+    UnknownNotificationError,
+    UnknownTemplateError,
 )
 from handbell.remote import RemoteApp
 from handbell.server.api.plain import plain
@@ -181,6 +186,81 @@ def test_the_sessions_are_the_same_here_and_there(front: Front, stage: Stage) ->
     assert not sessions.why(NOBODY).is_sent
 
 
+def test_what_no_address_or_json_can_carry_is_the_same_here_and_there(
+    front: Front, stage: Stage
+) -> None:
+    """Slashes, dates, no number, empty texts: values where there are some, else the same errors."""
+    stage.register("a/b@example.com", "ab" * 32)
+    story = front(Sessions).why("a/b@example.com")
+    assert (story.mail, len(story.sessions)) == ("a/b@example.com", 1)
+    push = front(PushNotification)
+    for wrong in ("a/b", "..", ""):
+        with pytest.raises(UnknownNotificationError, match="has no notification"):
+            push.cancel(wrong)
+    for when in (math.nan, date(2999, 1, 1), True):
+        with pytest.raises(NotificationError, match="send_at"):
+            push.send(HELLO, FIRST, send_at=when)
+    with pytest.raises(NotificationError, match="idempotency key is empty"):
+        push.send(HELLO, FIRST, idempotency_key="")
+    template = Template.read({"name": "welcome", "notification": {"title": "Hi {{ name }}"}})
+    stage.system.templates.put(stage.app, template)
+    use = {"template": "welcome", "variables": {"name": "A"}}
+    until = datetime(2999, 1, 1, tzinfo=UTC)
+    sent = push.send({**use, "expires_at": until}, FIRST)
+    content = stage.system.reports.funnel(sent.notification_id).content
+    assert content["expires_at"] == until.timestamp()
+    with pytest.raises(NotificationError, match=r"variables\.name"):
+        push.send({"template": "welcome", "variables": {"name": until}}, FIRST)
+
+
+def test_each_of_very_many_gets_an_answer_here_and_there(front: Front, stage: Stage) -> None:
+    """More than one call takes; a wrong one costs itself alone, a template that is none all."""
+    template = Template.read({"name": "welcome", "notification": {"title": "Hi {{ name }}"}})
+    stage.system.templates.put(stage.app, template)
+    push = front(PushNotification)
+    variables: dict[str, Any] = {
+        f"test{number}@example.com": {"name": "A"} for number in range(401)
+    }
+    answers = push.send_each("welcome", {**variables, FIRST: {"name": object()}, SECOND: 5})
+    assert list(answers) == [*variables, FIRST, SECOND]
+    assert sum(bool(one.errors) for one in answers.values()) == 2
+    assert "JSON" in answers[FIRST].errors[0]
+    assert "the number 5" in answers[SECOND].errors[0]
+    for nobody in ({}, {FIRST: {"name": "A"}}):
+        with pytest.raises(UnknownTemplateError):
+            push.send_each("unknown", nobody)
+    with pytest.raises(TemplateError, match="a list"):
+        push.send_each("welcome", [FIRST])
+
+
+def test_an_app_whose_name_has_a_slash_is_found(server: Server, stage: Stage) -> None:
+    """By its name, and one that is not there is an unknown app."""
+    named = stage.system.apps.add("TEAM123456", "com.sample.named", name="Shop / Test")
+    key = server.key("send")
+    push = PushNotification("Shop / Test", url=server.url, api_key=key)
+    assert push.auth.bundle_id == named.bundle_id
+    push.close()
+    for unknown in ("a/b", ".."):
+        with pytest.raises(UnknownAppError, match="There is no app"):
+            PushNotification(unknown, url=server.url, api_key=key)
+
+
+def test_a_key_that_was_read_with_the_end_of_its_line_opens(server: Server, stage: Stage) -> None:
+    """As it comes out of a file."""
+    push = PushNotification(stage.app.id, url=server.url, api_key=f"{server.key('send')}\n")
+    assert push.auth.team_id == stage.app.team_id
+    push.close()
+
+
+@pytest.mark.parametrize("wrong", ["hbk_a\nb", "hbk_é", "hbk_a b", "hbk_\x00"])
+def test_a_key_that_cannot_be_one_is_not_shown(wrong: str) -> None:
+    """No header takes it, and no error repeats it."""
+    with pytest.raises(SettingsError) as caught:
+        PushNotification(url="http://127.0.0.1:9", api_key=wrong)
+    assert "hbk_" not in caught.value.what
+    assert wrong not in str(caught.value)
+
+
 def test_callers_that_are_asynchronous_have_the_same(server: Server, stage: Stage) -> None:
     """Many at once over shared connections; the connections close with the block."""
     stage.add_phone(FIRST)
@@ -217,7 +297,16 @@ def test_what_the_server_refuses_is_raised_at_once(server: Server, stage: Stage)
     [
         ({"api_key": "hbk_x"}, "without a server"),
         ({"url": "http://127.0.0.1:9"}, "API key"),
-        ({"url": "push.example.com", "api_key": "hbk_x"}, "address"),
+        *(
+            ({"url": url, "api_key": "hbk_x"}, "address")
+            for url in (
+                "push.example.com",
+                "http:///",
+                "http://[::1",
+                "http://a b",
+                "http://a:99999",
+            )
+        ),
         (
             {
                 "app": {"bundle_id": "a.b", "team_id": "TEAM123456", "auth_key": "k"},

@@ -18,7 +18,7 @@ UNKNOWN = "hbk_00000000_" + "A" * 32
 FILLED = {
     "{session}": "1",
     "{id}": "0" * 15,
-    "{mail}": "test@4d.com",
+    "{mail:person}": "test@4d.com",
     "{name}": "welcome",
     "{key_id}": "ABC123DEFG",
     "{prefix}": "hbk_00000000",

@@ -10,6 +10,8 @@ from typing import Final, Literal
 
 from handbell.access.api_keys import Scope
 
+from .person_path import PERSON
+
 Kind = Literal["public", "key", "device", "metrics", "operator", "sign-in"]
 
 
@@ -77,9 +79,9 @@ ROUTES: Final[Mapping[tuple[str, str], Need]] = MappingProxyType(
         ("DELETE", "/v1/api-keys/{prefix}"): ADMINISTER,
         # Users and sessions.
         ("GET", f"{_APP}/users"): REGISTER,
-        ("GET", f"{_APP}/users/{{mail}}"): REGISTER,
-        ("DELETE", f"{_APP}/users/{{mail}}"): REGISTER,
-        ("GET", f"{_APP}/users/{{mail}}/why"): SEND,
+        ("GET", f"{_APP}/users/{PERSON}"): REGISTER,
+        ("DELETE", f"{_APP}/users/{PERSON}"): REGISTER,
+        ("GET", f"{_APP}/users/{PERSON}/why"): SEND,
         ("GET", f"{_APP}/sessions"): REGISTER,
         ("POST", f"{_APP}/sessions"): DEVICE,
         ("POST", f"{_APP}/sessions/import"): REGISTER_STREAM,

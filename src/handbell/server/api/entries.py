@@ -124,14 +124,17 @@ class EntryReader:
         )
 
     def _key_of(self, own: str | None, number: int | None) -> str | None:
+        # An empty one is not left out: it is refused, or its sender would believe in it.
+        if number is not None and own is None:
+            return None if self.key is None else f"{self.key}:{number}"
         if number is not None:
-            return own or (None if self.key is None else f"{self.key}:{number}")
+            return own
         if own is not None and self.key is not None and own != self.key:
             raise InvalidRequestError(
                 "The header Idempotency-Key and the member `idempotency_key` differ",
                 fix="Send one of them",
             )
-        return own or self.key
+        return self.key if own is None else own
 
 
 def plain_send(value: object, key: str | None = None) -> PlainSend | None:

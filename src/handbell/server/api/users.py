@@ -12,6 +12,7 @@ from handbell.registry.listing import SessionFilter
 from handbell.server.access import AppDep, CallerDep
 from handbell.server.context import context_of
 from handbell.server.pages import CursorQuery, LimitQuery, Page, page, read_cursor, write_cursor
+from handbell.server.person_path import PERSON
 from handbell.server.problems import responses
 
 from .session_models import UserDetail, UserOut, session_out, user_out
@@ -50,7 +51,7 @@ async def list_users(
 
 
 @router.get(
-    "/{mail}",
+    f"/{PERSON}",
     operation_id="getUser",
     summary="Read a user with their sessions",
     response_model=UserDetail,
@@ -73,7 +74,7 @@ async def get_user(request: Request, app: AppDep, mail: MailPath) -> dict[str, A
 
 
 @router.delete(
-    "/{mail}",
+    f"/{PERSON}",
     operation_id="removeUser",
     summary="Remove a user and what is known of them",
     status_code=204,

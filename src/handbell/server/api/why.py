@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from handbell.server.access import AppDep
 from handbell.server.context import context_of
+from handbell.server.person_path import PERSON
 from handbell.server.problems import responses
 
 from . import notification_models as models
@@ -18,7 +19,7 @@ router = APIRouter(prefix="/v1/apps/{app}", tags=["users"])
 
 
 @router.get(
-    "/users/{mail}/why",
+    f"/users/{PERSON}/why",
     operation_id="why",
     summary="Say why somebody saw the last notifications, or did not",
     response_model=models.StoryAnswer,
