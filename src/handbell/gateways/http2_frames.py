@@ -34,6 +34,8 @@ FRAME_SIZE_ERROR: Final = 0x6
 REFUSED_STREAM: Final = 0x7
 CANCEL: Final = 0x8
 COMPRESSION_ERROR: Final = 0x9
+CALM: Final = 0xB
+"""ENHANCE_YOUR_CALM: the other side asks for more work than there is reason for."""
 _ERRORS: Final = (
     "NO_ERROR",
     "PROTOCOL_ERROR",

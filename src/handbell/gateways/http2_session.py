@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterable
 from typing import Final, NamedTuple, TypeVar
 
-from hpack import HPACKError
+from hpack import HPACKError, OversizedHeaderListError
 
 from . import http2_frames as wire
 from .http2_frames import (
@@ -41,6 +41,8 @@ _INTERIM: Final = 200  # a status below is an interim one
 _STATUS_200: Final = 0x88  # entry 8 of HPACK's static table
 _WHOLE: Final = END_STREAM | END_HEADERS
 _MOST_TEXT: Final = 200
+_MOST_VAIN: Final = 10_000
+_PAID_BY_AN_END: Final = 100
 
 _read_head: Final = struct.Struct(">IBI").unpack_from  # length and type in one, flags, stream
 _LEAST_HEADERS: Final = 1 << 8 | HEADERS
@@ -75,6 +77,9 @@ class Session(Sender[T]):
     its settings, ``farewell`` what it said last about its leaving.
 
     An answer counts from its head on: what ends its stream after that cannot undo it.
+
+    Frames that lead to no end, such as PING and SETTINGS, cost work and want replies. After 10,000
+    of them the connection is given up; every end makes up for 100.
     """
 
     def __init__(self, authority: str, *, is_listening: bool) -> None:
@@ -91,6 +96,7 @@ class Session(Sender[T]):
         self._partial: dict[int, _Partial] = {}
         self._block: tuple[int, int, bytearray] | None = None
         self._unread = 0
+        self._vain = 0
 
     def cancel(self, numbers: Iterable[int]) -> list[T]:
         """Give up streams, tell the other side, and return what they carried without an answer."""
@@ -136,17 +142,27 @@ class Session(Sender[T]):
             ):
                 answered.append(take(number))
             elif word == _RESET and self._is_over(number):
-                continue  # some servers end each stream so when they have answered early
+                self._vain += 1  # some servers end each stream so when they have answered early
             else:
                 _check_length(word >> 8)
                 self._read(word & 0xFF, flags, number & MOST, data[begin:place])
         self._rest = data[place:]
+        if self._vain:
+            self._weigh()
+
+    def _weigh(self) -> None:
+        """Have what ended make up for frames that led nowhere; raise where they are too many."""
+        ends = len(self.answered) + len(self.ended) + len(self.refused)
+        self._vain = max(0, self._vain - _PAID_BY_AN_END * ends)
+        if self._vain > _MOST_VAIN:
+            raise ProtocolFault("it sends frames without end, and no answer", wire.CALM)
 
     def _is_over(self, number: int) -> bool:
         is_ours = number % 2 == 1 and number < self._next
         return is_ours and number not in self.streams and self._block is None
 
     def _read(self, kind: int, flags: int, number: int, payload: bytes) -> None:
+        self._vain += 1
         if self._block is not None or kind == CONTINUATION:
             self._continue_block(kind, flags, number, payload)
             return
@@ -161,6 +177,7 @@ class Session(Sender[T]):
             case wire.RST_STREAM:
                 self._reset(number, int.from_bytes(payload, "big"))
             case wire.WINDOW_UPDATE:
+                self._vain -= bool(self._held)  # a body that waits has use for it
                 self._widen_one(number, wire.read_increment(payload))
             case _:
                 self._read_control(kind, flags, payload)
@@ -169,7 +186,9 @@ class Session(Sender[T]):
         match kind:
             case wire.SETTINGS if not flags & ACK:
                 self.is_greeted = True
-                self._follow(wire.read_settings(payload))
+                settings = wire.read_settings(payload)
+                self._vain += len(settings)
+                self._follow(settings)
             case wire.PING if not flags & ACK:
                 self._out.append(wire.frame(wire.PING, ACK, 0, payload))
             case wire.GOAWAY:
@@ -213,8 +232,14 @@ class Session(Sender[T]):
             return  # it was cancelled; nothing later refers to what its block says
         try:
             pairs = tuple(read_block(self._reader, block))
-        except HPACKError as error:
-            what = f"a header block cannot be read: {error}"
+        except OversizedHeaderListError:
+            if number in self._partial:
+                self._answer(number, is_cut=True)
+            else:
+                self._spoil(number, "the answer's headers are longer than allowed", wire.CALM)
+            return
+        except HPACKError as error:  # its text may hold the whole block
+            what = f"a header block cannot be read: {error}"[:_MOST_TEXT]
             raise ProtocolFault(what, wire.COMPRESSION_ERROR) from None
         if number in self._partial:
             self._read_trailers(number, is_end=is_end)
@@ -247,6 +272,7 @@ class Session(Sender[T]):
             self._spoil(number, "the answer has no status")
             return
         partial.body += data
+        self._vain -= bool(data)
         if flags & END_STREAM:
             self._answer(number)
         elif len(partial.body) >= MAX_BODY_BYTES:
