@@ -5,16 +5,14 @@ its owner opens. ``handbell twin``, ``handbell demo`` and the pytest fixtures al
 """
 
 import secrets
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from time import sleep
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from handbell._reporter import Reporter
 from handbell.apps.app import App
 from handbell.apps.credentials import AuthKey
 from handbell.errors import HandbellError
@@ -31,8 +29,6 @@ SAMPLE_NAME: Final = "My App"
 SAMPLE_MAIL: Final = "test@4d.com"
 
 _KEY_ID_DIGITS: Final = 9
-_WAITS: Final = (0.05, 0.1, 0.2, 0.4, 0.8)
-"""How long a report waits for its delivery to be written, in seconds."""
 
 
 class Rehearsal:
@@ -43,8 +39,7 @@ class Rehearsal:
 
     def __init__(self, system: System) -> None:
         self._system = system
-        # Reports are written by one thread of their own, so that the twin never waits for a disk.
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="handbell-reports")
+        self._reporter = Reporter(system)
 
     def __enter__(self) -> Self:
         return self
@@ -55,7 +50,7 @@ class Rehearsal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._writer.shutdown()
+        self._reporter.close()
 
     def prepare(self) -> list[App]:
         """Return the apps to rehearse with, each with a key; a sample app is made where none is.
@@ -104,17 +99,10 @@ class Rehearsal:
         )
 
     def _note_displayed(self, _phone: "Phone", card: "Card") -> None:
-        self._writer.submit(self._note, self._system.ledger.note_displayed, card.apns_id)
+        self._reporter.add(card.apns_id, "displayed")
 
     def _note_opened(self, _phone: "Phone", card: "Card") -> None:
-        self._writer.submit(self._note, self._system.ledger.note_opened, card.apns_id)
-
-    def _note(self, note: Callable[[str], bool], apns_id: str) -> None:
-        """Write a report, which may come before the ledger says that anything was sent."""
-        for seconds in _WAITS:
-            if note(apns_id) or not self._system.ledger.knows(apns_id):
-                return
-            sleep(seconds)
+        self._reporter.add(card.apns_id, "opened")
 
     def _find_key(self, team_id: str, key_id: str) -> str | None:
         with suppress(HandbellError):

@@ -17,11 +17,11 @@ from .tallies import add_report
 
 Event = Literal["displayed", "opened"]
 
-# What was opened was there to be seen.
-_MEANT: Final[dict[str, tuple[str, ...]]] = {
+MEANT: Final[dict[str, tuple[Event, ...]]] = {
     "displayed": ("displayed",),
     "opened": ("displayed", "opened"),
 }
+"""What each event says: what was opened was there to be seen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +109,7 @@ class ReceiptBook:
             return False
         at = self._instant(row, receipt.at)
         values: dict[str, Any] = {}
-        for event in _MEANT[receipt.event]:
+        for event in MEANT[receipt.event]:
             if getattr(row, f"{event}_at") is None:
                 values[f"{event}_at"] = at
                 add_report(connection, row.notification_id, event, at)

@@ -17,10 +17,10 @@ from .accepting import Acceptance, Draft, Former, Order, read_former, store_draf
 from .batch import Batch
 from .delivery import Delivery, Target
 from .ids import read_apns_id
+from .phone_reports import PhoneReport, note_reports
 from .plain import PlainBatch, PlainStored, store_plain
 from .recording import write_batch
 from .shards import SHARDS, count_uncome
-from .tallies import add_report
 
 __all__ = ["Acceptance", "Draft", "Ledger", "Order"]
 
@@ -269,12 +269,16 @@ class Ledger:
 
     def note_displayed(self, apns_id: str) -> bool:
         """Note that the phone shows it. Returns False when the apns-id is not one of ours."""
-        return self._note(apns_id, "displayed")
+        return bool(self.note_reports([PhoneReport(apns_id, "displayed", self._milliseconds())]))
 
     def note_opened(self, apns_id: str) -> bool:
         """Note that the person opened it. Returns False when the apns-id is not one of ours."""
-        # What was opened was there to be seen.
-        return self._note(apns_id, "displayed", "opened")
+        return bool(self.note_reports([PhoneReport(apns_id, "opened", self._milliseconds())]))
+
+    def note_reports(self, reports: Sequence[PhoneReport]) -> set[str]:
+        """Note what phones say, and return the apns-ids that are ones of ours."""
+        with self._database.write() as connection:
+            return note_reports(connection, reports)
 
     def knows(self, apns_id: str) -> bool:
         """Return whether an apns-id is of a notification that is here.
@@ -287,29 +291,6 @@ class Ledger:
         statement = select(exists().where(notifications.c.public_id == named[0]))
         with self._database.read() as connection:
             return bool(connection.scalar(statement))
-
-    def _note(self, apns_id: str, *events: str) -> bool:
-        named = read_apns_id(apns_id)
-        if named is None:
-            return False
-        notification_id, number = named
-        owner = select(notifications.c.id).where(notifications.c.public_id == notification_id)
-        key = (deliveries.c.notification_id, deliveries.c.number)
-        mine = (key[0] == owner.scalar_subquery(), key[1] == number)
-        columns = [deliveries.c[f"{event}_at"] for event in events]
-        now = self._milliseconds()
-        with self._database.write() as connection:
-            found = connection.execute(select(key[0], *columns).where(*mine)).first()
-            if found is None:
-                return False
-            # The first report counts: a phone that shows or opens it again changes nothing.
-            news = [event for event, at in zip(events, found[1:], strict=True) if at is None]
-            for event in news:
-                add_report(connection, found[0], event, now)
-            if news:
-                values = {f"{event}_at": now for event in news}
-                connection.execute(update(deliveries).where(*mine).values(values))
-        return True
 
     def _milliseconds(self) -> int:
         return int(self._now() * 1000)

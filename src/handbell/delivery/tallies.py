@@ -57,6 +57,11 @@ def add_report(connection: Connection, row: int, name: str, at: int) -> None:
     _add_rows(connection, {row: Counter({name: 1})}, at)
 
 
+def add_reports(connection: Connection, counted: dict[int, Counter[str]], at: int) -> None:
+    """Count many ``displayed`` or ``opened`` by the rows of their notifications."""
+    _add_rows(connection, counted, at)
+
+
 def read_buckets(
     connection: Connection, app: str | None, *, since: int, until: int, hours: int
 ) -> list[Bucket]:
