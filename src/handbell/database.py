@@ -339,7 +339,9 @@ def storage_error(error: OSError, path: Path) -> StorageError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DatabaseFullError(f"{path} cannot be written: {why}", fix="Free space on its disk")
     return StorageError(
-        f"{path} cannot be used: {why}", fix="Set HANDBELL_HOME to a folder that can be used"
+        f"{path} cannot be used: {why}",
+        fix="Name a folder that can be used in HANDBELL_HOME, or in HANDBELL_DATABASE_URL if that "
+        "is set",
     )
 
 

@@ -396,7 +396,8 @@ class System:
     async def check_up(self, app: App) -> list[Finding]:
         """Return what is right and wrong about an app's configuration; see delivery.doctor."""
         stored = self.apps.credentials(app)
-        findings = list(check_credentials(app, stored, now=self.now()))
+        unusable = self.apps.unusable(app)
+        findings = list(check_credentials(app, stored, now=self.now(), unusable=unusable))
         findings += check_identity(self.identities.of(app), can_mail=self.can_mail)
         if not stored:
             return findings

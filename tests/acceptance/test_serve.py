@@ -113,6 +113,10 @@ def test_a_bad_start_says_what_to_do(tmp_path: Path) -> None:
     config.write_text('listen = "127.0.0.1:0"\nkeep_days =\n')
     assert "line 2" in refused(tmp_path)
     config.unlink()
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open" / "secret.key").write_text("nonsense")
+    (tmp_path / "open" / "secret.key").chmod(0o644)
+    assert "chmod 600" in refused(tmp_path / "open", "--listen", "127.0.0.1:0")
     (tmp_path / "cert.pem").write_text("nonsense")
     said = refused(
         tmp_path, "--listen", "127.0.0.1:0", "--tls-certificate", str(tmp_path / "cert.pem")

@@ -56,6 +56,17 @@ def test_a_key_for_one_environment_is_told_as_such(stage: "Stage") -> None:
     assert (found["production"].verdict, found["development"].verdict) == ("right", "doubtful")
 
 
+def test_a_key_that_cannot_be_opened_is_told_as_such(stage: "Stage") -> None:
+    """The secret key is another one than it was sealed with: nothing is said to be right."""
+    for opened in ("apps", "vault"):
+        del stage.system.__dict__[opened]
+    (stage.system.settings.home / "secret.key").unlink()
+    found = _check_up(stage)
+    assert found["key"].verdict == "wrong"
+    assert "cannot be opened" in found["key"].sentence
+    assert "Bring back the key" in found["key"].fix
+
+
 def test_an_app_without_a_key_is_told_how_to_add_one(stage: "Stage") -> None:
     """Without a key nothing is asked of Apple, and the fix is the command."""
     (stored,) = stage.system.apps.credentials(stage.app)

@@ -1,8 +1,11 @@
 """What can be said about an app's configuration before the first real send."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
+
+from handbell.errors import HandbellError
 
 from .app import App
 from .store import StoredCredential
@@ -21,9 +24,16 @@ class Finding:
 
 
 def check_credentials(
-    app: App, credentials: list[StoredCredential], *, now: float
+    app: App,
+    credentials: list[StoredCredential],
+    *,
+    now: float,
+    unusable: Mapping[str, HandbellError] = MappingProxyType({}),
 ) -> Iterator[Finding]:
-    """Yield what the stored credentials of an app say by themselves; ``now`` is in UNIX seconds."""
+    """Yield what the stored credentials of an app say by themselves; ``now`` is in UNIX seconds.
+
+    ``unusable`` says of those that cannot be opened what is wrong, by their key ids.
+    """
     if not credentials:
         yield Finding(
             check="key",
@@ -32,12 +42,19 @@ def check_credentials(
             fix=f"Add the team's key with: handbell key add AuthKey_XXX.p8 --app {app.id}",
         )
     for stored in credentials:
-        yield _check_scope(stored)
+        yield _check_scope(stored, unusable.get(stored.key_id))
         if stored.expires_at is not None:
             yield _check_expiry(stored, now)
 
 
-def _check_scope(stored: StoredCredential) -> Finding:
+def _check_scope(stored: StoredCredential, error: HandbellError | None) -> Finding:
+    if error is not None:
+        return Finding(
+            check="key",
+            verdict="wrong",
+            sentence=f"The {stored.kind} {stored.key_id} cannot be opened: {error.what}",
+            fix=error.fix,
+        )
     where = stored.environment or "both environments"
     return Finding(
         check="key",

@@ -14,6 +14,7 @@ from handbell.errors import (
     AmbiguousAppError,
     AppExistsError,
     CredentialError,
+    HandbellError,
     MissingCredentialError,
     UnknownAppError,
 )
@@ -256,6 +257,18 @@ class AppStore:
         app = next(app for app in apps if app.row == row["app_id"])
         credential = self._unpacked(app, row)
         return credential if isinstance(credential, AuthKey) else None
+
+    def unusable(self, app: App) -> dict[str, HandbellError]:
+        """Return what is wrong with those of the app's credentials that cannot be opened, by id."""
+        with self._database.read() as connection:
+            rows = _credential_rows(connection, app)
+        wrong = {}
+        for row in rows:
+            try:
+                self._unpacked(app, row)
+            except HandbellError as error:
+                wrong[row["key_id"]] = error
+        return wrong
 
     def reseal(self) -> int:
         """Seal every secret with the vault's first key and return how many there are.

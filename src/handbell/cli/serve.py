@@ -114,7 +114,8 @@ async def _run(
     async with AsyncExitStack() as stack:
         bound = stack.enter_context(bind(parts.settings.listen))
         stack.push_async_callback(parts.close)
-        await asyncio.to_thread(lambda: parts.database)
+        # What cannot be used is said now, not by the first send.
+        await asyncio.to_thread(lambda: (parts.vault, parts.database))
         twin = await stack.enter_async_context(_twin(parts)) if has_twin else None
         # What is on its way ends before the twin does.
         stack.push_async_callback(parts.close_gateways)
