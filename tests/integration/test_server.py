@@ -201,6 +201,14 @@ def test_the_page_of_the_document_needs_no_other_host(server: Server) -> None:
     assert (root.status_code, root.headers["location"]) == (307, "/docs")
 
 
+def test_an_address_with_a_slash_at_its_end_leads_nowhere(server: Server) -> None:
+    """A redirect would send the caller, with its key, to the host that the request names."""
+    with server.client() as client:
+        answer = client.get("/v1/apps/", headers={"Host": "evil.example"})
+    assert (answer.status_code, answer.json()["code"]) == (404, "not-found")
+    assert "location" not in answer.headers
+
+
 def test_routes_and_table_are_the_same(system: System) -> None:
     """No row of the table is without its route; a route without a row keeps it from starting."""
     application = create_application(make_context(system, public_url="http://127.0.0.1"))

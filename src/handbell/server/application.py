@@ -93,6 +93,8 @@ def create_application(context: Context) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
+        # Its redirect would send the key to the host that the request names.
+        redirect_slashes=False,
     )
     problems.add_handlers(application)
     routes: list[BaseRoute] = [route for module in _MODULES for route in module.router.routes]
