@@ -182,6 +182,27 @@ def test_who_goes_away_loses_nothing_that_was_accepted(server: Server, stage: St
     assert len(_stored(stage)) == 3
 
 
+def test_a_stop_ends_a_stream_with_the_line_to_go_on_from(server: Server, stage: Stage) -> None:
+    """What was read is answered, an error names the first line that was not, and that is all."""
+    wire = Wire(server, stage)
+    wire.write(_lines(LINE, LINE) + json.dumps(LINE).encode())
+    assert wire.read_head() == 200
+    answered = wire.read_piece()
+    while len(answered) < 2:
+        answered += wire.read_piece()
+
+    async def stop() -> None:
+        server.context.stopping.set()
+
+    server.run(stop())
+    left, last = wire.read_piece()
+    assert (left["line"], left["error"]["code"]) == (3, "unavailable")
+    assert last == {"accepted": 2, "refused": 0}
+    assert wire.read_piece() == []
+    assert _stored(stage) == {one["id"] for one in answered}
+    wire.close()
+
+
 def test_a_client_that_reads_nothing_is_not_read_from(server: Server, stage: Stage) -> None:
     """Back-pressure: of a stream without an end only a bounded part is taken in."""
     wire = Wire(server, stage)

@@ -136,6 +136,7 @@ async def _run(
         typer.echo(f"Listening     {f'[{host}]' if ':' in host else host}:{port}")
         await _announce(context, twin)
         await stop.wait()
+        context.stopping.set()
         typer.echo("Stopping: what runs is finished first. Ctrl-C again stops at once.")
     typer.echo("The server has stopped.")
 

@@ -37,8 +37,9 @@ class Context:
     ``public_url`` has no slash at its end and includes the root path: links in mails and on pages
     begin with it. ``root_path`` is the path that a proxy puts in front of ours; what a request came
     with is in its scope. ``requests`` counts them. ``link_asked`` is set when a link is to be
-    mailed. ``has_worker`` says whether this process sends what it accepts, ``has_console`` whether
-    it shows the console.
+    mailed; ``stopping`` when the server is to end, for what would go on without an end.
+    ``has_worker`` says whether this process sends what it accepts, ``has_console`` whether it shows
+    the console.
     """
 
     system: System
@@ -51,6 +52,7 @@ class Context:
     has_worker: bool = True
     has_console: bool = True
     link_asked: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
+    stopping: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
     pool: ThreadPoolExecutor = field(default_factory=_threads, repr=False)
 
     apps: dict[str, tuple[float, App]] = field(default_factory=dict, repr=False)

@@ -118,7 +118,8 @@ async def send(request: Request) -> Response:
     if kind in MEDIA_TYPES:
         lines = LineSender(context=context, reader=reader, is_brief=prefers_minimal(prefer))
         limit = context.settings.max_body_bytes
-        return StreamedAnswer(lines.step, lines.closing, limit=limit)
+        stopping = context.stopping
+        return StreamedAnswer(lines.step, lines.closing, limit=limit, stopping=stopping)
     if kind != _JSON:
         raise MediaTypeError(
             f"The body is {kind[:80]!r}", fix="Send application/json or application/x-ndjson"

@@ -8,8 +8,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
+from pydantic_core import to_json
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
+
+from handbell.errors import UnavailableError
+from handbell.server.problems import members_of
 
 from .lines import Line, LineSplitter
 
@@ -30,7 +34,11 @@ The lines that follow are looked at while these are stored.
 
 
 class LineStream:
-    """The lines of a request as they come; the reader of one is slowed down to its consumer."""
+    """The lines of a request as they come; the reader of one is slowed down to its consumer.
+
+    ``is_broken`` says that the client went before the end, ``is_stopped`` that :meth:`stop` did;
+    ``last_taken`` is the number of the last line that :meth:`next` returned.
+    """
 
     def __init__(self, receive: Receive, *, limit: int) -> None:
         self._receive = receive
@@ -39,6 +47,8 @@ class LineStream:
         self._bytes = 0
         self._is_over = False
         self.is_broken = False
+        self.is_stopped = False
+        self.last_taken = 0
         self._came = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
@@ -78,7 +88,15 @@ class LineStream:
         if not self._lines:
             self._bytes = 0
             self._room.set()
+        if lines:
+            self.last_taken = lines[-1].number
         return lines
+
+    def stop(self) -> None:
+        """Take no more than what was read, unless that is all."""
+        if not self._is_over:
+            self.is_stopped = self._is_over = True
+            self._came.set()
 
 
 class StreamedAnswer(Response):
@@ -86,15 +104,19 @@ class StreamedAnswer(Response):
 
     Starlette's own streaming response reads the request to notice that the client is gone, and
     would take the lines away. When the client goes, what was accepted stays accepted; what was read
-    and not looked at is dropped.
+    and not looked at is dropped. When ``stopping`` is set, the lines that were read are answered,
+    and an error names the first one that was not.
     """
 
-    def __init__(self, step: Step, closing: Callable[[], bytes], *, limit: int) -> None:
+    def __init__(
+        self, step: Step, closing: Callable[[], bytes], *, limit: int, stopping: asyncio.Event
+    ) -> None:
         super().__init__(media_type=MEDIA_TYPE, headers={"X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._step = step
         self._closing = closing
         self._limit = limit
+        self._stopping = stopping
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
         """Read the request and answer it at once."""
@@ -103,6 +125,7 @@ class StreamedAnswer(Response):
         answers: asyncio.Queue[Awaitable[bytes] | None] = asyncio.Queue(maxsize=1)
         reading = asyncio.create_task(stream.read())
         looking = asyncio.create_task(self._look(stream, answers))
+        watching = asyncio.create_task(self._watch(stream))
         try:
             first = await answers.get()
             if first is not None or not stream.is_broken:
@@ -111,11 +134,16 @@ class StreamedAnswer(Response):
             await self._answer(first, answers, send)
             await looking
             if not stream.is_broken:
-                await send({"type": "http.response.body", "body": self._closing()})
+                left = _left(stream.last_taken + 1) if stream.is_stopped else b""
+                await send({"type": "http.response.body", "body": left + self._closing()})
         finally:
-            for task in (reading, looking):
+            for task in (reading, looking, watching):
                 task.cancel()
-            await asyncio.gather(reading, looking, return_exceptions=True)
+            await asyncio.gather(reading, looking, watching, return_exceptions=True)
+
+    async def _watch(self, stream: LineStream) -> None:
+        await self._stopping.wait()
+        stream.stop()
 
     async def _look(
         self, stream: LineStream, answers: "asyncio.Queue[Awaitable[bytes] | None]"
@@ -140,3 +168,11 @@ class StreamedAnswer(Response):
             if body:
                 await send({"type": "http.response.body", "body": body, "more_body": True})
             following = await answers.get()
+
+
+def _left(number: int) -> bytes:
+    error = UnavailableError(
+        "The server is stopping: this line and those behind it were not read",
+        fix="Send them again; with an idempotency key it may as well be the whole stream",
+    )
+    return to_json({"line": number, "error": members_of(error)}) + b"\n"

@@ -122,7 +122,8 @@ async def import_sessions(request: Request, app: AppDep, caller: CallerDep) -> R
     await context.run(
         context.system.audit.note, caller.actor, "session.import", "sessions", app=app.id
     )
-    return StreamedAnswer(step, closing, limit=context.settings.max_body_bytes)
+    limit = context.settings.max_body_bytes
+    return StreamedAnswer(step, closing, limit=limit, stopping=context.stopping)
 
 
 @router.get(
