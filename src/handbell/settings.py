@@ -233,8 +233,8 @@ class Settings(BaseSettings):
     )
     metrics_public: bool = Field(
         default=False,
-        description="Whether anybody may read /metrics; else loopback, trusted proxies and API "
-        "keys that administer: 1 or 0.",
+        description="Whether anybody may read /metrics; else loopback and API keys that "
+        "administer: 1 or 0.",
     )
     smtp_url: Annotated[SecretStr, AfterValidator(_smtp)] | None = Field(
         default=None,

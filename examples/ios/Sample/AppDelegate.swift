@@ -49,6 +49,20 @@ final class AppDelegate: UIResponder, UIApplicationDelegate {
         NSLog("No device token: %@", error.localizedDescription)
     }
 
+    /// A universal link was tapped, in a mail or on a page. An app with scenes gets it in
+    /// `scene(_:continue:)`.
+    func application(
+        _: UIApplication,
+        continue activity: NSUserActivity,
+        restorationHandler _: @escaping ([UIUserActivityRestoring]?) -> Void
+    ) -> Bool {
+        guard activity.activityType == NSUserActivityTypeBrowsingWeb,
+            let target = activity.webpageURL.flatMap(Payload.Target.init(link:))
+        else { return false }
+        show(target, synchronising: false)
+        return true
+    }
+
     /// Call it from the app's sign-in, with a mail address or with a token of the back end.
     func userSignedIn(_ identity: Identity) async throws {
         let options: UNAuthorizationOptions = [.alert, .badge, .sound]
@@ -101,6 +115,9 @@ extension AppDelegate: UNUserNotificationCenterDelegate {
         let payload = Payload(response.notification.request.content.userInfo)
         await handbell.report(.opened, of: payload)
         if let target = payload.target {
+            show(target, synchronising: payload.wantsSynchronisation)
+        } else if let target = payload.url.flatMap(Payload.Target.init(link:)) {
+            // iOS opens an app's own universal link in the browser when the app itself asks.
             show(target, synchronising: payload.wantsSynchronisation)
         } else if let url = payload.url {
             await UIApplication.shared.open(url)

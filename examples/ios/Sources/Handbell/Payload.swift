@@ -46,3 +46,23 @@ public struct Payload: Sendable, Equatable {
         }
     }
 }
+
+extension Payload.Target {
+    /// Reads a universal link of the server, `/mobileapp/$/[app id/]show?dataClass=…` with
+    /// `&entity.primaryKey=…` for one record. Returns nil for any other address.
+    public init?(link: URL) {
+        guard let parts = URLComponents(url: link, resolvingAgainstBaseURL: false),
+            parts.path.hasPrefix("/mobileapp/$/"),
+            link.lastPathComponent == "show"
+        else { return nil }
+        func value(_ name: String) -> String? {
+            parts.queryItems?.first { $0.name == name }?.value
+        }
+        guard let dataClass = value("dataClass"), !dataClass.isEmpty else { return nil }
+        if let key = value("entity.primaryKey"), !key.isEmpty {
+            self = .record(dataClass: dataClass, primaryKey: key)
+        } else {
+            self = .dataClass(dataClass)
+        }
+    }
+}

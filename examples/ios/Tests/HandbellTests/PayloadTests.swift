@@ -41,4 +41,19 @@ final class PayloadTests: XCTestCase {
     func testADataClassIsATarget() {
         XCTAssertEqual(Payload(["dataClass": "Employee"]).target, .dataClass("Employee"))
     }
+
+    func testAUniversalLinkNamesWhatToOpen() throws {
+        let base = "https://push.example.com/mobileapp/$/"
+        let links: [String: Payload.Target?] = [
+            base + "show?dataClass=Employee": .dataClass("Employee"),
+            base + "TEAM123456.com.sample.myapp/show?dataClass=Employee&entity.primaryKey=42":
+                .record(dataClass: "Employee", primaryKey: "42"),
+            base + "show": nil,
+            base + "other?dataClass=Employee": nil,
+            "https://push.example.com/show?dataClass=Employee": nil,
+        ]
+        for (link, target) in links {
+            XCTAssertEqual(Payload.Target(link: try XCTUnwrap(URL(string: link))), target, link)
+        }
+    }
 }
