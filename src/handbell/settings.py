@@ -284,7 +284,7 @@ class Settings(BaseSettings):
         try:
             return cls(**weaker, **given)
         except ValidationError as error:
-            raise _explained(error, file, weaker) from None
+            raise _explained(error, file, weaker, given) from None
 
 
 def variable(name: str) -> str:
@@ -344,7 +344,7 @@ def _read_config(file: Path) -> dict[str, Any]:
 
 
 def _explained(
-    error: ValidationError, file: Path | None, written: Mapping[str, Any]
+    error: ValidationError, file: Path | None, written: Mapping[str, Any], given: Mapping[str, Any]
 ) -> SettingsError:
     problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
     name = str(problem["loc"][0]) if problem["loc"] else ""
@@ -354,9 +354,16 @@ def _explained(
             fix=f"Use one of {', '.join(Settings.model_fields)}",
         )
     why = problem["msg"].removeprefix("Value error, ")
+    said = f"{why[:1].lower()}{why[1:]}"
+    about = Settings.model_fields[name].description
+    if name in given:
+        return SettingsError(
+            f"What was given as {name} cannot be used: {said}",
+            fix=f"{about} Correct it, or leave it out",
+        )
     where = f"{name} in {file}" if name in written else variable(name)
     shown = where if name in written else f"{name} ({where})"
     return SettingsError(
-        f"The setting {shown} cannot be used: {why[:1].lower()}{why[1:]}",
-        fix=f"{Settings.model_fields[name].description} Correct {where}, or remove it",
+        f"The setting {shown} cannot be used: {said}",
+        fix=f"{about} Correct {where}, or remove it",
     )

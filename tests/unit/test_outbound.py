@@ -86,6 +86,12 @@ def test_a_url_is_built_anew_from_its_parts(url: str, built: str) -> None:
         *("https://[fe80::1%25eth0]/", "https://[::1", "https://[]/", "https://1.2.3.4.5/"),
         *("https://2130706433/", "https://0x7f000001/", "https://0x7f.1/", "https://017700000001/"),
         *("https://127.1/", "https://127.0.1/", "https://0/", "https://0x/", "https://1.0x7f/"),
+        *(
+            "https://localhost/",
+            "https://localhost.:8443/",
+            "https://LOCALHOST/",
+            "https://a.localhost/",
+        ),
         *("https://127.0.0.1./", "https://2130706433./", "https://0177.0.0.1/"),
         *("https://example.com:0x50/", "https://example.com:99999/", "https://example..com/"),
         *("https://\uff11\uff12\uff17.0.0.1/", "https://bücher.example/", "https://①.example/"),

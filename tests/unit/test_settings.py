@@ -249,3 +249,11 @@ def test_every_setting_is_documented() -> None:
         r"^\| (`HANDBELL_\w+`) \| (.+?) \| (.+) \|$", DOCUMENT.read_text(), re.MULTILINE
     )
     assert rows == expected
+
+
+def test_what_was_given_by_hand_is_named_as_such(tmp_path: Path) -> None:
+    """An option of the command is blamed, and not a variable that nobody has set."""
+    with pytest.raises(SettingsError) as caught:
+        Settings.load(home=tmp_path, listen="nonsense")
+    assert "given as listen" in caught.value.what
+    assert "HANDBELL_LISTEN" not in str(caught.value)

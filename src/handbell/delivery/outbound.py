@@ -36,6 +36,7 @@ _LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
 # The last label of what some resolvers read as an IPv4 address: 127.1, 0x7f000001, 2130706433.
 _NUMERIC: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?")
+_LOCAL: Final = re.compile(r"(?:.*\.)?localhost\.?")
 _PATH: Final = re.compile(r"[!-\[\]_a-z~]*")
 
 # What ipaddress does not count as private in every Python from 3.11 on.
@@ -156,6 +157,9 @@ def _host(url: str, host: str, *, allow_private: bool) -> str:
     if address is None:
         if not _NAME.fullmatch(host) or _NUMERIC.fullmatch(host):
             raise _wrong(url, f"{host} is neither a host's name in ASCII nor an address")
+        if not allow_private and _LOCAL.fullmatch(host):
+            # It would be refused at each call; whoever names it hears so now.
+            raise _wrong(url, f"{host} is this machine", fix=_ALLOW)
         return host
     if not allow_private and not _is_public(address):
         raise _wrong(url, f"{host} is not a public address", fix=_ALLOW)
