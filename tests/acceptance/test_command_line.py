@@ -292,7 +292,9 @@ def test_a_port_in_use_is_named(shell: Shell) -> None:
     """A twin whose port is taken says which one, and leaves nothing running."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        ended = shell.run("twin", "--port", port, "--production-port", "0")
+        ended = shell.run(
+            "twin", "--port", port, "--production-port", "0", "--development-port", "0"
+        )
     assert ended.code == 2
     assert port in ended.err
 

@@ -174,6 +174,17 @@ def test_each_mistake_gets_its_documented_reason(expected: str, wrong: Any, worl
     assert reason(request(**wrong), world) == expected
 
 
+@pytest.mark.parametrize(
+    ("iat", "words"),
+    [(NOW - 3601, "3601 seconds ago"), (NOW + 3601, "3601 seconds ahead of the twin's clock")],
+)
+def test_an_expired_token_is_told_by_how_much(iat: float, words: str, world: World) -> None:
+    """The inspector says how old the provider token is, or how far in the future it was issued."""
+    outcome, _ = judge(request(authorization=bearer(iat=iat)), FRESH, world)
+    assert isinstance(outcome, Refused)
+    assert words in outcome.why
+
+
 BY_CERTIFICATE = {"BadCertificate", "BadCertificateEnvironment"}
 BY_CONNECTION = {"TooManyProviderTokenUpdates", "UnrelatedKeyIdInToken", "DuplicateHeaders"}
 BY_FAULT_ALONE = {

@@ -163,6 +163,7 @@ class _ConnectionProtocol(asyncio.Protocol):
         self._limit = FIRST_STREAMS
         self._is_greeted = False
         self._is_widened = False
+        self._is_flushing = False
         self._last_stream: int | None = None
         self._heard_at = self._loop.time()
         self._transport: asyncio.Transport | None = None
@@ -231,7 +232,10 @@ class _ConnectionProtocol(asyncio.Protocol):
         def run() -> None:
             self._timers.discard(timer)
             what(*args)
-            self._flush()
+            # A thousand answers may be due at once, and the client may be gone.
+            if not self._is_flushing:
+                self._is_flushing = True
+                self._loop.call_soon(self._flush)
 
         timer = self._loop.call_later(seconds, run)
         self._timers.add(timer)
@@ -408,6 +412,7 @@ class _ConnectionProtocol(asyncio.Protocol):
                 self._send_body(number, stream)
 
     def _flush(self) -> None:
+        self._is_flushing = False
         data = self._h2.data_to_send()
         if data and self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)

@@ -76,7 +76,7 @@ class Authority:
         except OSError as error:
             raise TwinError(
                 f"The twin's folder {folder} cannot be used: {error.strerror or error}",
-                fix="check its permissions, or name another folder",
+                fix="Check its permissions, or name another folder",
             ) from None
 
     @property

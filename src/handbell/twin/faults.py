@@ -75,11 +75,11 @@ class Fault:
                 near = nearest(key, known)
                 raise TwinError(
                     f"A fault has no field {key!r}",
-                    fix=f"did you mean {near!r}?" if near else f"known: {', '.join(sorted(known))}",
+                    fix=f"Did you mean {near!r}?" if near else f"Known: {', '.join(sorted(known))}",
                 )
         kind = posted.get("kind")
         if not isinstance(kind, str) or kind not in KINDS:
-            raise TwinError(f"There is no fault {kind!r}", fix=f"known: {', '.join(KINDS)}")
+            raise TwinError(f"There is no fault {kind!r}", fix=f"Known: {', '.join(KINDS)}")
         count = _whole(posted, "count", 1, _MAX_COUNT) or 1
         fault = cls(
             id=name,
@@ -105,7 +105,7 @@ class Fault:
             if self.reason is None or self.reason not in REASONS:
                 raise TwinError(
                     "A fault of kind 'answer' needs a status or a reason of Apple's table",
-                    fix='add for example "reason": "Unregistered"',
+                    fix='Add for example "reason": "Unregistered"',
                 )
             return replace(self, status=REASONS[self.reason].status)
         if self.delivers and self.kind not in _UNKNOWN_ENDS:
@@ -116,7 +116,7 @@ class Fault:
         needed = {"slow": self.seconds, "stream-limit": self.limit}
         if self.kind in needed and needed[self.kind] is None:
             field = "seconds" if self.kind == "slow" else "limit"
-            raise TwinError(f"A fault of kind {self.kind!r} needs {field!r}", fix=f"add {field!r}")
+            raise TwinError(f"A fault of kind {self.kind!r} needs {field!r}", fix=f"Add {field!r}")
         return self
 
     @property
@@ -216,7 +216,7 @@ def _whole(posted: Mapping[str, Any], field: str, lowest: int, highest: int) -> 
         return None
     if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
         raise TwinError(
-            f"{field!r} of a fault is {value!r}", fix=f"use a whole number, {lowest} to {highest}"
+            f"{field!r} of a fault is {value!r}", fix=f"Use a whole number, {lowest} to {highest}"
         )
     return value
 
@@ -230,21 +230,21 @@ def _seconds(posted: Mapping[str, Any]) -> float | None:
         or isinstance(value, bool)
         or not 0 <= value <= _MAX_SECONDS
     ):
-        raise TwinError(f"'seconds' of a fault is {value!r}", fix="use a number from 0 to 3600")
+        raise TwinError(f"'seconds' of a fault is {value!r}", fix="Use a number from 0 to 3600")
     return float(value)
 
 
 def _text(posted: Mapping[str, Any], field: str) -> str | None:
     value = posted.get(field)
     if value is not None and not isinstance(value, str):
-        raise TwinError(f"{field!r} of a fault is {value!r}", fix="use a text")
+        raise TwinError(f"{field!r} of a fault is {value!r}", fix="Use a text")
     return value or None
 
 
 def _flag(posted: Mapping[str, Any], field: str, *, default: bool) -> bool:
     value = posted.get(field, default)
     if not isinstance(value, bool):
-        raise TwinError(f"{field!r} of a fault is {value!r}", fix="use true or false")
+        raise TwinError(f"{field!r} of a fault is {value!r}", fix="Use true or false")
     return value
 
 
@@ -256,5 +256,5 @@ def _token(posted: Mapping[str, Any]) -> str | None:
 def _side(posted: Mapping[str, Any]) -> str | None:
     value = _text(posted, "side")
     if value not in (None, *_SIDES):
-        raise TwinError(f"The twin has no side {value!r}", fix=f"use {' or '.join(_SIDES)}")
+        raise TwinError(f"The twin has no side {value!r}", fix=f"Use {' or '.join(_SIDES)}")
     return value

@@ -14,7 +14,7 @@ def check_host(host: str) -> None:
             return
     raise TwinError(
         f"The twin listens on loopback only, not on {host!r}",
-        fix="leave the host out, or 127.0.0.1",
+        fix="Leave the host out, or 127.0.0.1",
     )
 
 
@@ -30,7 +30,7 @@ def bind(host: str, port: int) -> socket.socket:
         bound.close()
         raise TwinError(
             f"The twin cannot listen on port {port} of {host}: {error.strerror or error}",
-            fix="stop what listens there, or choose another port; 0 takes a free one",
+            fix="Stop what listens there, or choose another port; 0 takes a free one",
         ) from None
     bound.setblocking(False)
     return bound

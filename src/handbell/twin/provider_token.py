@@ -143,5 +143,5 @@ def read_public_key(pem: str | bytes, key_id: str) -> ec.EllipticCurvePublicKey:
     if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1):
         return key
     raise CredentialError(
-        f"The key {key_id} is not a P-256 key in PEM", fix="give the .p8 as Apple issued it"
+        f"The key {key_id} is not a P-256 key in PEM", fix="Give the .p8 as Apple issued it"
     )

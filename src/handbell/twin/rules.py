@@ -21,6 +21,7 @@ from handbell.gateways.apns.protocol import (
     APNS_PUSH_TYPE,
     APNS_TOPIC,
     AUTHORIZATION,
+    DEFAULT_PRIORITY,
     DEVICE_PATH,
     MAX_COLLAPSE_ID_BYTES,
     MAX_PAYLOAD_BYTES,
@@ -38,7 +39,6 @@ from .provider_token import BadTokenError, Claims, Key
 _HEX: Final = re.compile(r"(?:[0-9a-fA-F]{2}){4,256}")
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,255}")
 _DIGITS: Final = re.compile(r"[0-9]{1,15}")
-_DEFAULT_PRIORITY: Final = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -302,10 +302,11 @@ def _renewed(token: str, said: Claims, connection: Connection, now: float) -> Co
 
 def _age(issued_at: float, now: float) -> None:
     """Refuse a token whose ``iat`` is more than an hour from now, in either direction."""
+    age = int(now - issued_at)
     if abs(now - issued_at) > PROVIDER_TOKEN_MAX_AGE_SECONDS:
+        when = f"{age} seconds ago" if age > 0 else f"{-age} seconds ahead of the twin's clock"
         raise _ExpiredError(
-            "ExpiredProviderToken",
-            f"The provider token was issued {int(now - issued_at)} seconds ago; 3600 is the most.",
+            "ExpiredProviderToken", f"The provider token was issued {when}; 3600 is the most."
         )
 
 
@@ -369,11 +370,15 @@ def _push_type(request: Request) -> PushType | None:
 
 
 def _priority(request: Request, push_type: PushType | None) -> int:
-    """Return ``apns-priority``: 10, 5 or 1; ``background`` with 10 is an error."""
+    """Return ``apns-priority``: 10, 5 or 1; ``background`` with 10 is an error.
+
+    Absent it is 10 (sending-notification-requests-to-apns), which ``background`` would refuse
+    then; that such a push is taken as one of priority 5 is our choice.
+    """
     value = request.header(APNS_PRIORITY)
     allowed = push_type.priorities if push_type else PRIORITIES
     if value is None:
-        return push_type.default_priority if push_type else _DEFAULT_PRIORITY
+        return push_type.default_priority if push_type else DEFAULT_PRIORITY
     if value not in {str(priority) for priority in allowed}:
         kind = f" for the push type {push_type.name}" if push_type else ""
         raise _RefusalError("BadPriority", f"apns-priority {value!r} is not allowed{kind}.")

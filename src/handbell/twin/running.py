@@ -64,7 +64,7 @@ class RunningTwin:
         Raises TwinError when the twin is not running.
         """
         if not self._thread.is_alive():
-            raise TwinError("The twin is not running", fix="start it first")
+            raise TwinError("The twin is not running", fix="Start it first")
 
         async def in_loop() -> _T:
             return what(self._twin)

@@ -26,7 +26,7 @@ class Shelf:
     def get(self, phone_id: str) -> Phone:
         """Return the phone as it is now; raises TwinError when there is none of that id."""
         if phone_id not in self._phones:
-            raise TwinError(f"The twin has no phone {phone_id!r}", fix="make one first")
+            raise TwinError(f"The twin has no phone {phone_id!r}", fix="Make one first")
         return self._phones[phone_id]
 
     def of_token(self, token: str) -> Phone:
@@ -52,7 +52,7 @@ class Shelf:
         made = token.lower() if token else secrets.token_hex(digits // 2)
         device = self.device(made)
         if device is not None and device.gone_at is None:
-            raise TwinError("Another phone has this token already", fix="leave it out")
+            raise TwinError("Another phone has this token already", fix="Leave it out")
         return made
 
     def add(self, phone: Phone) -> None:

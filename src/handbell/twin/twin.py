@@ -144,7 +144,7 @@ class Twin:
 
     def _started(self) -> "_Running":
         if self._running is None:
-            raise TwinError("The twin is not running", fix="start it first")
+            raise TwinError("The twin is not running", fix="Start it first")
         return self._running
 
     @property
@@ -216,7 +216,7 @@ class Twin:
         team, _, bundle_id = app_id.partition(".")
         if not team or not bundle_id:
             raise TwinError(
-                f"{app_id!r} is not an app id", fix="write it as TEAM123456.com.sample.myapp"
+                f"{app_id!r} is not an app id", fix="Write it as TEAM123456.com.sample.myapp"
             )
         self._apps[app_id] = name
 
@@ -399,7 +399,7 @@ def _id(phone: Phone | str) -> str:
 def _card(phone: Phone, card_id: str) -> Card:
     card = phone.card(card_id)
     if card is None:
-        raise TwinError(f"{phone.name} shows no card {card_id!r}", fix="look at its cards first")
+        raise TwinError(f"{phone.name} shows no card {card_id!r}", fix="Look at its cards first")
     return card
 
 
@@ -409,4 +409,4 @@ def _short(text: str | None) -> str | None:
 
 def _check_side(side: str) -> None:
     if side not in _SIDES:
-        raise TwinError(f"The twin has no side {side!r}", fix=f"use {' or '.join(_SIDES)}")
+        raise TwinError(f"The twin has no side {side!r}", fix=f"Use {' or '.join(_SIDES)}")
