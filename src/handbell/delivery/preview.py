@@ -2,27 +2,29 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from handbell._text import shortened
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
 from handbell.errors import NotificationError, PayloadTooLargeError
-from handbell.gateways.apns.protocol import AUTHORIZATION, DEVICE_PATH, PUSH_TYPES
+from handbell.gateways.apns.protocol import APNS_ID, AUTHORIZATION, DEVICE_PATH, PUSH_TYPES
 from handbell.gateways.apns.wordings import Wording, compose_each
 
 from .delivery import Target
 from .dispatch import Plan
 from .ids import NO_ID
 
+_LATER: Final = "(made when it is stored)"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preview:
     """The request that a send would make for one target, or the warning why there is none.
 
-    ``headers`` are complete but for the secret in ``authorization``, and for the ``apns-id``, which
-    a delivery gets when it is stored. ``language`` is None for the notification's own text;
-    ``size`` and ``limit`` are in bytes.
+    ``headers`` are those of the request, but for the secret in ``authorization`` and for the
+    ``apns-id``, which a delivery gets when it is stored. ``language`` is None for the
+    notification's own text; ``size`` and ``limit`` are in bytes.
     """
 
     recipient: str
@@ -136,7 +138,7 @@ def _preview(
     return Preview(
         recipient=label,
         url=f"{describe_host(target.environment)}{DEVICE_PATH}{target.address}",
-        headers=((AUTHORIZATION, "bearer (hidden)"), *message.headers),
+        headers=((AUTHORIZATION, "bearer (hidden)"), (APNS_ID, _LATER), *message.headers),
         payload=text,
         size=size,
         limit=limit,

@@ -47,7 +47,6 @@ from .protocol import (
     APNS_COLLAPSE_ID,
     APNS_EXPIRATION,
     APNS_ID,
-    APNS_PRIORITY,
     APNS_UNIQUE_ID,
     AUTHORIZATION,
     DEVICE_PATH,
@@ -70,7 +69,6 @@ _RENEWAL_PAUSE_SECONDS: Final = 5.0  # Apple takes quick opening and closing for
 _SKEW_SAMPLE: Final = 1000
 _SKEW_TOLERANCE: Final = 60.0
 _CHANGING: Final = frozenset({APNS_EXPIRATION, APNS_COLLAPSE_ID})
-_DEFAULT_PRIORITY: Final = (APNS_PRIORITY, "10")  # what APNs takes where the header is missing
 _IMPOSSIBLE_TOKEN: Final = "00" * 32
 _LATER: Final = frozenset(
     {
@@ -314,9 +312,7 @@ def _headers(message: Message, token: str | None) -> tuple[Headers, Headers]:
 
     Which is which, Apple says ("Sending notification requests to APNs").
     """
-    shared = [
-        pair for pair in message.headers if pair != _DEFAULT_PRIORITY and pair[0] not in _CHANGING
-    ]
+    shared = [pair for pair in message.headers if pair[0] not in _CHANGING]
     if token is not None:
         shared.append((AUTHORIZATION, f"bearer {token}"))
     return tuple(shared), tuple(pair for pair in message.headers if pair[0] in _CHANGING)

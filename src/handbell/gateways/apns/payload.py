@@ -21,6 +21,7 @@ from .protocol import (
     APNS_PRIORITY,
     APNS_PUSH_TYPE,
     APNS_TOPIC,
+    DEFAULT_PRIORITY,
     INTERRUPTION_LEVELS,
     MAX_COLLAPSE_ID_BYTES,
     PUSH_TYPES,
@@ -126,7 +127,9 @@ def compose(
 def _headers(
     topic: str, push_type: str, priority: int, expires_at: int | None, collapse_id: str | None
 ) -> tuple[tuple[str, str], ...]:
-    headers = [(APNS_TOPIC, topic), (APNS_PUSH_TYPE, push_type), (APNS_PRIORITY, str(priority))]
+    headers = [(APNS_TOPIC, topic), (APNS_PUSH_TYPE, push_type)]
+    if priority != DEFAULT_PRIORITY:
+        headers.append((APNS_PRIORITY, str(priority)))
     if expires_at is not None:
         headers.append((APNS_EXPIRATION, str(expires_at)))
     if collapse_id is not None:

@@ -35,6 +35,9 @@ MAX_PAYLOAD_BYTES: Final = 4096
 MAX_VOIP_PAYLOAD_BYTES: Final = 5120
 MAX_COLLAPSE_ID_BYTES: Final = 64
 PRIORITIES: Final = (10, 5, 1)
+DEFAULT_PRIORITY: Final = 10
+"""What APNs takes where ``apns-priority`` is missing."""
+
 INTERRUPTION_LEVELS: Final = ("passive", "active", "time-sensitive", "critical")
 
 PROVIDER_TOKEN_MIN_REFRESH_SECONDS: Final = 20 * 60
