@@ -441,8 +441,12 @@ def _tell(delivery: Delivery) -> str:
     reason = delivery.reason or delivery.state
     words, fix = meaning(reason, delivery.detail or "")
     what = sentence(f"{delivery.label}: {reason}: {words}")
+    if reason == "Scheduled":
+        return what
     if delivery.due_at is not None:
         what += " It is tried again by itself."
+        # The sender has nothing to send again then.
+        fix = "" if fix.startswith("send it again") else fix
     if not fix or fix.startswith("nothing"):
         return what
     return f"{what} {sentence(fix[:1].upper() + fix[1:])}"
