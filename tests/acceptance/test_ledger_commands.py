@@ -81,7 +81,9 @@ def test_what_was_sent_is_told_counted_and_taken_back(shell: Shell) -> None:
     """``why``, ``notification list``, ``show`` and ``cancel`` agree about one person's story."""
     shell.run("send", MAIL, "--title", "Hello", "--urgency", "urgent")
     assert "accepted it at" in shell.run("why", MAIL)
-    shell.run("send", MAIL, "--title", "Later", "--at", "2999-12-24T18:00", code=1)
+    stored = shell.run("send", MAIL, "--title", "Later", "--at", "2999-12-24T18:00")
+    assert "stored and waits for its time" in stored
+    assert "Start one with: handbell worker" in stored
     told = shell.run("why", MAIL, code=1)
     assert told.startswith("The last notification, 'Later' of")
     assert "handbell worker" in told
@@ -91,6 +93,45 @@ def test_what_was_sent_is_told_counted_and_taken_back(shell: Shell) -> None:
     assert "Cancelled 1 delivery of 1" in shell.run("notification", "cancel", later["id"])
     shown = shell.read("notification", "show", hello["id"])
     assert (shown["accepted"], shown["sent"], shown["urgency"]) == (1, 1, "urgent")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--ttl", "60", "--collapse-id", "order-7", "--data", "order=7"), ("--silent",), ()],
+)
+def test_a_dry_run_shows_what_then_goes_out(shell: Shell, options: tuple[str, ...]) -> None:
+    """Header for header the request of a dry run is the one that the push service gets."""
+    text = () if "--silent" in options else ("--title", "Hello")
+    [said] = shell.read("send", MAIL, *text, *options, "--dry-run")
+    shell.run("send", MAIL, *text, *options)
+    [received] = shell.phone.twin.requests
+    shown, sent = dict(said["headers"]), dict(received.request.headers)
+    hidden = {"authorization", "apns-id"}
+    assert shown.keys() == sent.keys() - {"content-length"}
+    if "apns-expiration" in shown:
+        assert 0 <= int(sent["apns-expiration"]) - int(shown["apns-expiration"]) <= 30
+        hidden.add("apns-expiration")
+    assert {name: sent[name] for name in shown.keys() - hidden} == {
+        name: shown[name] for name in shown.keys() - hidden
+    }
+    body = json.loads(received.request.body)
+    assert {**json.loads(said["payload"]), "handbell": body["handbell"]} == body
+    assert said["size"] == received.request.size
+
+
+def test_who_waits_without_a_worker_is_told(shell: Shell) -> None:
+    """A send that is tried again later says so once, and that nobody is there to do it."""
+    shell.phone.twin.add_fault("answer", reason="InternalServerError")
+    told = shell.run("send", MAIL, "--title", "Hello", code=1)
+    assert "Apple's server failed. It is tried again by itself.\n" in told
+    assert "No worker is running" in told
+
+
+def test_why_asks_for_a_mail_address(shell: Shell) -> None:
+    """What is no mail address gets no advice to register it."""
+    told = shell.run("why", "a@@b", code=2)
+    assert "'a@@b'" in told
+    assert "session add" not in told
 
 
 def test_a_repeated_command_with_the_same_key_sends_once(shell: Shell) -> None:

@@ -117,7 +117,7 @@ def test_a_device_is_registered(registry: Registry, app: App, clock: Clock) -> N
         ({"token": "xyz"}, "not a device token"),
         ({"token": "abc" * 11}, "not a device token"),
         ({"token": "ab" * 3}, "not a device token"),
-        ({"token": "ab" * 257}, "not a device token"),
+        ({"token": "ab" * 257}, "'abababababab…' is not a device token"),
         ({"token": ""}, "not a device token"),
         ({"platform": "android"}, "not a known platform"),
         ({"environment": "sandbox"}, "not a known environment"),

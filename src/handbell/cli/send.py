@@ -3,7 +3,7 @@
 import asyncio
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from handbell.delivery.response import Response
     from handbell.push import How
 
+
+_NO_WORKER: Final = (
+    "No worker is running, so what waits does not go on. Start one with: handbell worker."
+)
 
 Written = Notification | dict[str, Any]
 """A notification, or what names a template of the app."""
@@ -115,8 +119,9 @@ def send(
         return
     how: How = {"send_at": send_at, "urgency": urgency, "idempotency_key": idempotency_key}
     response = _send(app, notification, named, how)
-    _tell(response, as_json=as_json)
-    if not response.success:
+    waits = send_at is not None and _waits(response, to_all=to_all)
+    _tell(response, waits=waits, as_json=as_json)
+    if not response.success and not waits:
         raise typer.Exit(1)
 
 
@@ -181,7 +186,28 @@ def _read_content(file: Path | None, given: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
-def _tell(response: "Response", *, as_json: bool) -> None:
+def _waits(response: "Response", *, to_all: bool) -> bool:
+    """Return whether nothing was sent because it waits for the time that was asked for.
+
+    Of everybody the deliveries are not looked at: there may be millions, or none before the time.
+    """
+    if response.reached or response.errors:
+        return False
+    reasons = set() if to_all else {delivery.reason for delivery in response.deliveries}
+    return to_all or reasons == {"Scheduled"}
+
+
+def _is_stranded(response: "Response") -> bool:
+    """Return whether something is still to be sent, and no other process is there to do it."""
+    from handbell.delivery.outcome import FINAL_STATES  # noqa: PLC0415 - heavy
+
+    parts = context.system()
+    counts = parts.ledger.counts(response.notification_id or "")
+    is_moving = not counts or any(state not in FINAL_STATES for state, _ in counts)
+    return is_moving and not parts.roster.live_workers(elsewhere=True)
+
+
+def _tell(response: "Response", *, waits: bool, as_json: bool) -> None:
     if as_json:
         write_json(
             {
@@ -196,10 +222,13 @@ def _tell(response: "Response", *, as_json: bool) -> None:
             }
         )
         return
-    devices = count(response.reached, "device")
-    typer.echo(f"Accepted for {devices} of {response.total:,}. Id: {response.notification_id}")
+    reached = f"for {count(response.reached, 'device')} of {response.total:,}"
+    what = "It is stored and waits for its time" if waits else f"Accepted {reached}"
+    typer.echo(f"{what}. Id: {response.notification_id}")
     write_lines(response.warnings, "warning: ", "yellow")
     write_lines(response.errors, "error: ", "red")
+    if (waits or response.total > response.reached) and _is_stranded(response):
+        write_lines([_NO_WORKER], "warning: ", "yellow")
 
 
 def _as_dict(value: Any) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
+from handbell.creation.recipients import Recipients
+
 from .context import system
 from .output import AppOption, Json, console, write_json
 
@@ -24,6 +26,9 @@ def why(
     """
     parts = system()
     story = parts.why(parts.apps.find(app or parts.settings.app), mail)
+    if not story.sessions:
+        # An import may have brought an address that is none, so the registry is asked first.
+        Recipients.read({"mails": [mail]})
     if as_json:
         write_json(story)
     else:

@@ -78,10 +78,16 @@ class Roster:
         dead = {row.id for row in listed if self._is_dead(row)}
         return [*dead, *connection.scalars(strays.union(more))]
 
-    def live_workers(self) -> int:
-        """Return how many workers take work now, of all processes."""
+    def live_workers(self, *, elsewhere: bool = False) -> int:
+        """Return how many workers take work now, of all processes or of all but this one."""
         with self._database.read() as connection:
-            return sum(not self._is_dead(row) for row in connection.execute(select(workers)))
+            rows = connection.execute(select(workers)).all()
+        return sum(
+            not self._is_dead(row) and not (elsewhere and self._is_mine(row)) for row in rows
+        )
+
+    def _is_mine(self, row: Row[Any]) -> bool:
+        return bool(row.host == self._host and row.pid == os.getpid())
 
     def _is_dead(self, row: Row[Any]) -> bool:
         if row.beat_at < self._milliseconds() - LEASE_SECONDS * 1000:

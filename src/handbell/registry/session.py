@@ -6,7 +6,7 @@ from functools import cache
 from typing import Final, Literal, NamedTuple, get_args
 from zoneinfo import available_timezones
 
-from handbell._text import nearest
+from handbell._text import nearest, shortened
 from handbell.errors import RegistryError
 
 Status = Literal["pending", "active", "quarantined", "closed"]
@@ -77,7 +77,7 @@ def read_token(text: str) -> str:
     token = text.strip().lower()
     if not _TOKEN.fullmatch(token):
         raise RegistryError(
-            f"{text[:16]!r} is not a device token",
+            f"{shortened(text)!r} is not a device token",
             fix="Send the token's bytes as hex digits: an even number of them, 8 to 512",
         )
     return token
