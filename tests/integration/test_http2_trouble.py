@@ -248,7 +248,7 @@ def test_a_server_that_never_greets_is_sent_nothing(authority: Authority) -> Non
         assert asyncio.get_running_loop().time() - began < 0.6
         return ends
 
-    assert reasons(tell(authority, Mute, story)) == {"NotSent TimedOut": 20}
+    assert reasons(tell(authority, Mute, story)) == {"NotSent CannotConnect": 20}
     assert heard.startswith(b"PRI * HTTP/2.0")
     assert b"/ok-" not in heard
 

@@ -169,6 +169,13 @@ def test_a_configuration_that_breaks_later_is_seen() -> None:
     assert lane.stop is not None
 
 
+@pytest.mark.parametrize("reason", ["BadEnvironmentKeyIdInToken", "BadEnvironmentKeyInToken"])
+def test_a_key_of_the_other_environment_is_mended_by_another_key(reason: str) -> None:
+    """The token is not at fault, so nobody is told to register it again."""
+    assert "handbell key add" in meaning(reason)[1]
+    assert "register" not in meaning(reason)[1]
+
+
 def test_a_refused_key_opens_the_circuit_at_once() -> None:
     """One refusal of the configuration stops the app's sending; the first reason is kept."""
     lane = _lane()

@@ -184,11 +184,14 @@ OWN_REASONS: Final = {
         "the push service closes connections before it takes anything; nothing was sent",
         _AGAIN,
     ),
-    "HostNotFound": ("the push service's address cannot be found", _REACH),
+    "HostNotFound": (
+        "the push service's address cannot be found",
+        "check the address, and that this machine can resolve names",
+    ),
     "CannotConnect": ("the push service could not be reached", _REACH),
     "CertificateNotTrusted": (
         "the push service's certificate is not trusted here",
-        "install the package ca-certificates, or name a PEM file in SSL_CERT_FILE",
+        "check this machine's clock, or name a PEM file of trusted certificates in SSL_CERT_FILE",
     ),
     "NoTrustedCertificates": (
         "this machine has no file of trusted certificates",
@@ -198,7 +201,10 @@ OWN_REASONS: Final = {
         "the app's certificate cannot be used for a connection",
         "add it again with its key: handbell key add",
     ),
-    "NoSecureConnection": ("the other side does not speak TLS with HTTP/2", _REACH),
+    "NoSecureConnection": (
+        "the other side does not speak TLS with HTTP/2",
+        "check the address and the port",
+    ),
     "RequestUnusable": ("the request cannot be made", "look at it with: handbell send --dry-run"),
     "TwinNotRunning": (
         "the session lives on the twin, and no twin is running",
@@ -240,6 +246,12 @@ _FIX_BY_REACTION: Final = {
     Reaction.BACK_OFF: "send it again in fifteen minutes or later",
 }
 
+_OTHER_KEY: Final = "add a key that serves this environment: handbell key add AuthKey_XXX.p8"
+_FIX_BY_REASON: Final = {
+    "BadEnvironmentKeyIdInToken": _OTHER_KEY,
+    "BadEnvironmentKeyInToken": _OTHER_KEY,
+}
+
 
 def meaning(reason: str, detail: str = "") -> tuple[str, str]:
     """Return a reason in plain words and what to do about it; both are clauses without a full stop.
@@ -248,7 +260,8 @@ def meaning(reason: str, detail: str = "") -> tuple[str, str]:
     """
     if reason in REASONS:
         row = REASONS[reason]
-        return detail or row.meaning, _FIX_BY_REACTION[row.reaction]
+        fix = _FIX_BY_REASON.get(reason) or _FIX_BY_REACTION[row.reaction]
+        return detail or row.meaning, fix
     if reason in OWN_REASONS:
         words, fix = OWN_REASONS[reason]
         return detail or words, fix

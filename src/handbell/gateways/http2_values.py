@@ -112,28 +112,14 @@ def trusted_certificates() -> Path:
 
 def why_not_connected(error: Exception) -> NotSent:
     """Return the end of what waited for a connection that could not be made."""
-    reason, advice = next(rest for kind, *rest in _ADVICE if isinstance(error, kind))
-    text = str(error) or type(error).__name__
-    return NotSent(reason, f"{text}. {advice}")
+    reason = next(reason for kind, reason in _REASON_OF if isinstance(error, kind))
+    what = "No connection was made in time" if isinstance(error, TimeoutError) else ""
+    return NotSent(reason, str(error) or what or type(error).__name__)
 
 
-_PORT: Final = "Check that the network and the firewall let this machine reach that port"
-_ADVICE: Final[tuple[tuple[type[Exception], str, str], ...]] = (
-    (
-        ssl.SSLCertVerificationError,
-        "CertificateNotTrusted",
-        "Check the machine's clock and its trusted certificates (SSL_CERT_FILE)",
-    ),
-    (
-        ssl.SSLError,
-        "NoSecureConnection",
-        "The other side does not speak TLS with HTTP/2; check the address and the port",
-    ),
-    (
-        socket.gaierror,
-        "HostNotFound",
-        "Check the address and that this machine can resolve names",
-    ),
-    (TimeoutError, "TimedOut", _PORT),
-    (Exception, "CannotConnect", _PORT),
+_REASON_OF: Final[tuple[tuple[type[Exception], str], ...]] = (
+    (ssl.SSLCertVerificationError, "CertificateNotTrusted"),
+    (ssl.SSLError, "NoSecureConnection"),
+    (socket.gaierror, "HostNotFound"),
+    (Exception, "CannotConnect"),
 )
