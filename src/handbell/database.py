@@ -285,7 +285,7 @@ class Database:
                 )
         return StorageError(
             f"The database {self.name} failed: {error}",
-            fix="Check the database and HANDBELL_DATABASE_URL",
+            fix="Check HANDBELL_DATABASE_URL, and that the disk works and has space left",
         )
 
     def _contradiction(self, error: BaseException | None) -> StorageError:
