@@ -16,6 +16,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from handbell.database import HEAD
+
 APP = "TEAM123456.com.sample.myapp"
 KEY_FILE = "AuthKey_ABCDE12345.p8"
 COMMAND = Path(sys.executable).with_name("handbell")
@@ -286,6 +288,19 @@ def test_a_session_on_a_twin_that_is_not_running(ready: Shell) -> None:
     ended = ready.run("send", "test@4d.com", "--title", "Hello")
     assert ended.code == 2
     assert "handbell twin" in ended.err
+
+
+def test_the_schema_is_brought_up_to_date_by_a_command(shell: Shell) -> None:
+    """``db upgrade``, which errors name, makes the schema, may be repeated, and harms no file."""
+    url = f"sqlite:///{shell.home / 'handbell.db'}"
+    for _ in range(2):
+        assert shell.run("db", "upgrade").out == f"The schema of {url} is up to date, at {HEAD}.\n"
+    told = json.loads(shell.run("db", "upgrade", "--json").out)
+    assert told == {"database": url, "revision": HEAD}
+    (shell.home / "handbell.db").write_text("not a database", encoding="utf-8")
+    ended = shell.run("db", "upgrade")
+    assert (ended.code, "damaged or not an SQLite database" in ended.err) == (2, True)
+    assert (shell.home / "handbell.db").read_text(encoding="utf-8") == "not a database"
 
 
 def test_a_port_in_use_is_named(shell: Shell) -> None:

@@ -10,6 +10,7 @@ from handbell._version import __version__
 from . import (
     api_key,
     app,
+    db,
     demo,
     doctor,
     import_4d,
@@ -76,5 +77,6 @@ application.add_typer(api_key.commands, name="api-key")
 application.add_typer(operator.commands, name="operator")
 application.add_typer(template.commands, name="template")
 application.add_typer(webhook.commands, name="webhook")
+application.add_typer(db.commands, name="db")
 application.command("import-4d")(import_4d.import_4d)
 application.command("doctor")(doctor.doctor)
