@@ -44,7 +44,7 @@ from handbell.delivery.webhook_sender import WebhookSender
 from handbell.delivery.webhooks import WebhookOutbox, WebhookStore
 from handbell.delivery.why import Story, why
 from handbell.delivery.worker import Worker
-from handbell.errors import TwinError
+from handbell.errors import HandbellError, TwinError
 from handbell.gateways.apns.client import ApnsGateway, Endpoint
 from handbell.gateways.apns.protocol import DEVELOPMENT_URL, PRODUCTION_URL
 from handbell.gateways.gateway import Gateway
@@ -239,8 +239,16 @@ class System:
             notification,
             self.engine.plan(app, recipients),
             describe_host=self.describe_host,
+            has_token=lambda environment: self._has_token(app, environment),
             now=self.now(),
         )
+
+    def _has_token(self, app: App, environment: str) -> bool:
+        """Return whether an app proves itself by a provider token there, as it would with none."""
+        try:
+            return not isinstance(self.apps.credential_for(app, environment), Certificate)
+        except HandbellError:
+            return True
 
     def read_notification(self, app: App, value: object) -> Notification:
         """Return the notification that was written, or that one of the app's templates makes.

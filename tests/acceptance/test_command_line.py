@@ -16,7 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from handbell.database import HEAD
+from handbell.migrations import HEAD
 
 APP = "TEAM123456.com.sample.myapp"
 KEY_FILE = "AuthKey_ABCDE12345.p8"
@@ -111,8 +111,8 @@ def _pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, password: str = ""
     return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, sealed)
 
 
-def _certificate() -> bytes:
-    key = ec.generate_private_key(ec.SECP256R1())
+def _certificate(key: ec.EllipticCurvePrivateKey | None = None) -> bytes:
+    key = key or ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "x")])
     now = datetime.now(UTC)
     built = x509.CertificateBuilder(
@@ -189,6 +189,18 @@ def test_a_dry_run_shows_the_request_and_sends_nothing(ready: Shell) -> None:
     assert '{"aps":{"alert":{"title":"Hello"}},"handbell":"000000000000000"}' in out
 
 
+def test_a_dry_run_by_certificate_shows_no_provider_token(shell: Shell, tmp_path: Path) -> None:
+    """Who proves himself by a certificate sends no ``authorization``, and is shown none."""
+    file = tmp_path / "push.pem"
+    key = ec.generate_private_key(ec.SECP256R1())
+    file.write_bytes(_certificate(key) + _pem(key))
+    shell.run("app", "add", APP)
+    assert shell.run("key", "add", str(file)).code == 0
+    out = shell.run("send", "ab" * 32, "--title", "Hello", "--dry-run").out
+    assert "apns-topic: com.sample.myapp" in out
+    assert "authorization" not in out
+
+
 def test_nobody_reached_is_exit_code_1(ready: Shell) -> None:
     """A person without a device is named, and the command ends with 1."""
     ended = ready.run("send", "nobody@4d.com", "--title", "Hello")
@@ -213,6 +225,9 @@ def test_nobody_reached_is_exit_code_1(ready: Shell) -> None:
         (("app", "add", APP), [APP]),
         (("session", "add", "test@4d.com", "xyz"), ["device token"]),
         (("session", "close", "99"), ["99"]),
+        (("session", "show", "9" * 30), ["session_id"]),
+        (("webhook", "test", "9" * 30), ["webhook_id"]),
+        (("twin", "--port", "70000"), ["70000"]),
         (("key", "remove", "NOSUCHKEY1"), ["NOSUCHKEY1"]),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, tuple) else None,

@@ -3,9 +3,20 @@
 import json
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+import typer
 
 from handbell.errors import NotificationError
+
+_MOST: Final = 2**63 - 1
+
+
+def check_number(value: int) -> int:
+    """Return the number of something stored; refuse one that is too large for any database."""
+    if abs(value) > _MOST:
+        raise typer.BadParameter(f"{value} is not in any list.")
+    return value
 
 
 def read_file(file: Path) -> bytes:

@@ -7,6 +7,7 @@ import typer
 from handbell._text import shortened
 
 from .context import system
+from .given import check_number
 from .output import AppOption, Json, local_time, write_json, write_table
 
 if TYPE_CHECKING:
@@ -14,7 +15,10 @@ if TYPE_CHECKING:
 
 commands = typer.Typer(help="Which device belongs to whom.", no_args_is_help=True)
 
-SessionId = Annotated[int, typer.Argument(help="The session's number, as `session list` shows it.")]
+SessionId = Annotated[
+    int,
+    typer.Argument(callback=check_number, help="The session's number, as `session list` shows it."),
+]
 
 
 @commands.command()

@@ -7,6 +7,7 @@ import typer
 from handbell._text import count
 
 from .context import system
+from .given import check_number
 from .output import AppOption, Json, local_time, write_json, write_table
 
 if TYPE_CHECKING:
@@ -17,7 +18,10 @@ commands = typer.Typer(
     help="Addresses of your own back end that are told what failed.", no_args_is_help=True
 )
 
-WebhookId = Annotated[int, typer.Argument(help="The webhook's number, as `webhook list` shows it.")]
+WebhookId = Annotated[
+    int,
+    typer.Argument(callback=check_number, help="The webhook's number, as `webhook list` shows it."),
+]
 
 
 @commands.command()

@@ -1,6 +1,6 @@
 """The exact request that a send would make, for whoever wants to look first."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,6 +17,8 @@ from .ids import NO_ID
 
 _LATER: Final = "(made when it is stored)"
 
+Headers = tuple[tuple[str, str], ...]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preview:
@@ -31,7 +33,7 @@ class Preview:
     warning: str | None = None
     method: str = "POST"
     url: str = ""
-    headers: tuple[tuple[str, str], ...] = ()
+    headers: Headers = ()
     payload: str = ""
     size: int = 0
     limit: int = 0
@@ -99,26 +101,35 @@ def preview(
     plan: Plan,
     *,
     describe_host: Callable[[str], str],
+    has_token: Callable[[str], bool],
     now: float,
 ) -> list[Preview]:
     """Return the exact request per target, and a preview with a warning for whoever has none.
 
-    ``describe_host`` gives the address of an environment. Raises NotificationError when the
+    ``describe_host`` gives the address of an environment, ``has_token`` says whether the app proves
+    itself by a provider token there, and not by a certificate. Raises NotificationError when the
     notification cannot be sent. Nothing is stored or sent.
     """
     wordings = compose_each(notification, bundle_id=app.bundle_id, now=now, notification_id=NO_ID)
     warnings = [*plan.warnings, *wordings.warnings]
+    environments = {target.environment for target in plan.targets if target.gateway == "apns"}
+    hidden = ((AUTHORIZATION, "bearer (hidden)"),)
+    proofs = {name: hidden if has_token(name) else () for name in environments}
     return [
         *(Preview(recipient="", warning=warning) for warning in warnings),
         *(
-            _preview(app, target, wordings.wording_for(target.locale), describe_host)
+            _preview(app, target, wordings.wording_for(target.locale), describe_host, proofs)
             for target in plan.targets
         ),
     ]
 
 
 def _preview(
-    app: App, target: Target, wording: Wording, describe_host: Callable[[str], str]
+    app: App,
+    target: Target,
+    wording: Wording,
+    describe_host: Callable[[str], str],
+    proofs: Mapping[str, Headers],
 ) -> Preview:
     message = wording.message
     label = f"{target.mail} ({shortened(target.address)})" if target.mail else target.address
@@ -138,7 +149,7 @@ def _preview(
     return Preview(
         recipient=label,
         url=f"{describe_host(target.environment)}{DEVICE_PATH}{target.address}",
-        headers=((AUTHORIZATION, "bearer (hidden)"), (APNS_ID, _LATER), *message.headers),
+        headers=(*proofs[target.environment], (APNS_ID, _LATER), *message.headers),
         payload=text,
         size=size,
         limit=limit,

@@ -26,10 +26,11 @@ def bind(host: str, port: int) -> socket.socket:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((host, port))
         bound.listen(512)
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         bound.close()
+        why = getattr(error, "strerror", None) or error
         raise TwinError(
-            f"The twin cannot listen on port {port} of {host}: {error.strerror or error}",
+            f"The twin cannot listen on port {port} of {host}: {why}",
             fix="Stop what listens there, or choose another port; 0 takes a free one",
         ) from None
     bound.setblocking(False)
