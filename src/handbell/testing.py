@@ -6,6 +6,10 @@
         place_order(push=handbell_push)
         assert handbell_phone.cards[0].title == "Order shipped"
 
+    def test_a_device_that_is_gone_is_told(handbell_push, handbell_phone, handbell_twin):
+        handbell_twin.add_fault("answer", reason="Unregistered")
+        assert "Unregistered" in handbell_push.send({"title": "Hello"}, "test@4d.com").warnings[0]
+
 Each test has a home, a twin and a phone of its own, so nothing is left over for the next.
 """
 
