@@ -43,7 +43,7 @@ def test_a_key_that_apple_does_not_know_is_named(stage: "Stage") -> None:
     found = _check_up(stage)
     assert found["production"].verdict == found["development"].verdict == "wrong"
     assert "InvalidProviderToken" in found["production"].sentence
-    assert found["production"].fix
+    assert found["production"].fix == "Check team id, key id, bundle id and the key's scope."
 
 
 def test_a_key_for_one_environment_is_told_as_such(stage: "Stage") -> None:

@@ -255,6 +255,34 @@ def test_the_story_tells_what_happened_and_what_to_do(
     assert "  " not in str(story).strip().replace("\n  ", "\n")
 
 
+@pytest.mark.parametrize(
+    ("status", "reason", "words"),
+    [
+        (429, "TooManyRequests", "too many requests in a row"),
+        (400, "BadPriority", "priority is not valid"),
+        (503, "ServiceUnavailable", "service is not available"),
+    ],
+)
+def test_what_a_reason_means_is_told_once(
+    stage: "Stage", status: int, reason: str, words: str
+) -> None:
+    """A reason that Apple documents is put into words once, however the delivery ended."""
+    stage.add_phone(MAIL)
+    stage.twin.add_fault("answer", status=status, reason=reason, count=10)
+    _send(stage)
+    assert _why(stage).answer.lower().count(words) == 1
+
+
+def test_what_stopped_an_app_is_told_with_what_to_do_once(stage: "Stage") -> None:
+    """A reason that nobody documents leads to the check-up; no advice repeats another's words."""
+    stage.add_phone(MAIL)
+    stage.twin.add_fault("answer", status=403, reason="BrandNew", count=10)
+    _send(stage)
+    mend, *others = _why(stage).to_do
+    assert mend.startswith("Run handbell doctor and mend what it names. Then, without waiting: ")
+    assert not any(mend.startswith(other) for other in others)
+
+
 def test_the_answer_comes_first_and_the_newest_notification_leads(stage: "Stage") -> None:
     """Five notifications are told, the newest first, and the answer is about that one."""
     stage.add_phone(MAIL)

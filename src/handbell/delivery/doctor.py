@@ -24,6 +24,7 @@ _HOST_OF: Final = {
     "development": "Apple's development host",
     "twin": "the twin",
 }
+_THIS_COMMAND: Final = " with: handbell doctor"
 _TOKEN_REASONS: Final = frozenset({"BadDeviceToken", "DeviceTokenNotForTopic"})
 
 
@@ -95,7 +96,7 @@ def _judge_failure(environment: str, host: str, outcome: Outcome) -> Finding:
         check=environment,
         verdict="wrong" if is_refused else "doubtful",
         sentence=sentence(f"{_capital(host)} {said}: {reason}, {words}"),
-        fix=sentence(_capital(fix)),
+        fix=sentence(_capital(fix.removesuffix(_THIS_COMMAND))),
     )
 
 

@@ -224,7 +224,8 @@ class _Teller:
                 "Let the app register its device token for this mail; by hand: "
                 f"handbell session add {self.mail} TOKEN"
             )
-        return tuple(dict.fromkeys(fix for fix in fixes if fix))
+        each = dict.fromkeys(fix for fix in fixes if fix)
+        return tuple(fix for fix in each if not any(_says_more(other, fix) for other in each))
 
     def _obstacles(self) -> list[tuple[str, str]]:
         """Return what holds up everything for the app, each with its fix."""
@@ -237,8 +238,9 @@ class _Teller:
                 f"{stop.reason}, {sentence(words)} One push is tried at {_at(stop.probe_at)}; "
                 "if that works, all goes on."
             )
+            mend = _fix(fix) or "Run handbell doctor and mend what it names."
             resume = f"Then, without waiting: handbell app resume {self.app.id}"
-            found.append((what, f"{_fix(fix)} {resume}"))
+            found.append((what, f"{mend} {resume}"))
         if not self.rules.is_enabled:
             on = f"handbell app set {self.app.id} --on"
             found.append((f"{self.app.name} is switched off.", f"Switch it on with: {on}"))
@@ -313,7 +315,7 @@ class _Teller:
     def _tell_held(self, delivery: Delivery, campaign: Campaign | None) -> DeliveryStory:
         reason = delivery.reason or ""
         words, fix = meaning(reason)
-        if delivery.detail:
+        if delivery.detail and delivery.detail != words:
             words = f"{words}: {delivery.detail}"
         zone = self.zones.get(delivery.number)
         if reason == "QuietHours" and self.rules.quiet is not None:
@@ -338,7 +340,8 @@ class _Teller:
         words, fix = meaning(reason)
         if reason == "Capped" and self.rules.cap is not None:
             words = f"the cap of {self.rules.cap} was reached, so it was left out"
-        why_no_more = f" {sentence(_capital(delivery.detail))}" if delivery.detail else ""
+        is_told = delivery.detail in (None, "", words)
+        why_no_more = "" if is_told else f" {sentence(_capital(delivery.detail))}"
         what = _answered(delivery, words) if delivery.attempts else sentence(_capital(words))
         at = "" if delivery.finished_at is None else f" It ended at {moment(delivery.finished_at)}"
         attempts = f" after {count(delivery.attempts, 'attempt')}" if delivery.attempts else ""
@@ -488,6 +491,11 @@ def _is_to_mend(reason: str) -> bool:
 def _fix(words: str) -> str:
     """Return what to do as a sentence; empty where there is nothing to do."""
     return "" if words.startswith("nothing") else sentence(_capital(words))
+
+
+def _says_more(other: str, fix: str) -> bool:
+    """Return whether another advice begins with this one and goes on."""
+    return other != fix and other.startswith(fix)
 
 
 def _capital(words: str | None) -> str:

@@ -61,7 +61,8 @@ _OK: Final = 200
 _GONE: Final = 410
 _TOO_MANY: Final = 429
 _SERVER_ERROR: Final = 500
-_NOTIFICATION_STATUSES: Final = frozenset({400, 405, 413})
+_CLIENT_ERROR: Final = 400
+_CONFIGURATION_STATUSES: Final = frozenset({401, 403, 404, 407})
 _MAX_REASON_LENGTH: Final = 80
 _LATEST_STAMP: Final = 2**53  # milliseconds; what is beyond no database would take
 _MAX_RETRY_AFTER: Final = 24 * 3600.0
@@ -137,9 +138,9 @@ def _timestamp(answer: Mapping[str, Any]) -> int | None:
 def _reaction_to(status: int) -> Reaction:
     if status == _TOO_MANY:
         return Reaction.BACK_OFF
-    if status in _NOTIFICATION_STATUSES:
-        return Reaction.FIX_NOTIFICATION
-    return Reaction.FIX_CONFIGURATION
+    if status < _CLIENT_ERROR or status in _CONFIGURATION_STATUSES:
+        return Reaction.FIX_CONFIGURATION
+    return Reaction.FIX_NOTIFICATION
 
 
 def _detail(reason: str) -> str:
