@@ -109,15 +109,20 @@ class Server(asyncio.Protocol):
 async def serve(
     authority: Authority, protocol: Callable[[], asyncio.Protocol], *, alpn: str = "h2"
 ) -> AsyncIterator[str]:
-    """Run a TLS server on a free port; give its address."""
+    """Run a TLS server on a free port; give its address, and wait in the end for who is leaving."""
     context = authority.server_context()
     context.set_alpn_protocols([alpn])
     loop = asyncio.get_running_loop()
     server = await loop.create_server(protocol, "127.0.0.1", 0, ssl=context)
+    # Before 3.12 only who waits before the end learns of it.
+    gone = asyncio.ensure_future(server.wait_closed())
     try:
         yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
+        await asyncio.sleep(0.05)  # who was just accepted would be left half made by the end
         server.close()
+        await asyncio.wait([gone], timeout=5)
+        gone.cancel()
 
 
 def counting(limit: int = 100) -> type[Server]:

@@ -6,7 +6,7 @@ from typing import Any, Final, Protocol
 
 from .campaign import Campaign
 from .due import Due
-from .parcels import Item, Page
+from .parcels import Item, Page, Portion
 from .rulebook import RuleBook
 from .rules import AppRules
 from .sending import WITHOUT_SESSION
@@ -68,15 +68,19 @@ class Admission:
         until = self._now() + DISABLED_SECONDS
         self._book.hold_all(campaign, items, "Interrupted", until, page)
 
-    def with_session(self, campaign: Campaign, items: Sequence[Due]) -> Sequence[Due]:
+    def with_session(self, portion: Portion) -> Portion:
         """Return the deliveries whose session still takes something; the others are over."""
-        reasons = [WITHOUT_SESSION.get(item.status) for item in items]
+        campaign, items = portion
+        reasons = [
+            WITHOUT_SESSION.get(item.status) if isinstance(item, Due) else None for item in items
+        ]
         if not any(reasons):
-            return items
+            return portion
         for item, reason in zip(items, reasons, strict=True):
             if reason is not None:
                 self._book.end(campaign, item, None, "cancelled", reason)
-        return [item for item, reason in zip(items, reasons, strict=True) if reason is None]
+        kept = [item for item, reason in zip(items, reasons, strict=True) if reason is None]
+        return Portion(campaign, kept)
 
     async def _sort(
         self, campaign: Campaign, items: Sequence[Item], rules: AppRules, page: Page | None

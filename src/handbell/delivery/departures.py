@@ -7,11 +7,10 @@ from typing import Any
 
 from .admission import Admission
 from .campaign import Campaign
-from .due import Due
 from .lane import FIRST_BATCH, Lane
 from .lanes import Lanes
 from .pages import Listener
-from .parcels import Item, Page
+from .parcels import Page, Portion
 from .releases import Releases
 from .rules import AppRules
 from .sending import Sender
@@ -58,10 +57,15 @@ class Departures:
         if not task.cancelled() and task.exception() is not None:
             _log.error("A send broke off", exc_info=task.exception())
 
-    def begin_items(self, campaign: Campaign, items: Sequence[Due], reading: int) -> None:
+    def begin_items(self, portions: Sequence[Portion], reading: int) -> None:
         """Begin to send single deliveries; ``reading`` is held until they are on the wire."""
-        self._lanes.count_out(campaign.lane, len(items))
-        self.begin(self._send_items(campaign, items, self._releases.join(reading)))
+        by_app: dict[str, list[Portion]] = {}
+        for portion in portions:
+            lane = portion.campaign.lane
+            self._lanes.count_out(lane, len(portion.items))
+            by_app.setdefault(lane.app.id, []).append(portion)
+        for of_app in by_app.values():
+            self.begin(self._send_items(of_app, self._releases.join(reading)))
 
     def begin_page(
         self,
@@ -82,43 +86,55 @@ class Departures:
         for parcel in self._sender.readdress(astray):
             self.begin(self._sender.send_parcel("apns", parcel))
 
-    async def _send_items(self, campaign: Campaign, items: Sequence[Due], reading: int) -> None:
+    async def _send_items(self, portions: Sequence[Portion], reading: int) -> None:
         """Send single deliveries that may go now; the others get a row that says until when."""
+        lane = portions[0].campaign.lane
         try:
-            held = self._admission.with_session(campaign, items)
-            if await self._knows_rules(campaign, held):
-                ready = await self._admission.admit(campaign, held, campaign.lane.rules)
-                await self._send_ready(campaign, ready, reading)
+            held = [self._admission.with_session(portion) for portion in portions]
+            if not await self._knows_rules(lane, held):
+                return
+            ready: list[Portion] = []
+            for campaign, items in held:
+                admitted = await self._admission.admit(campaign, items, lane.rules)
+                ready.append(Portion(campaign, admitted))
+                if lane.rules.cap is not None:
+                    # The database is asked for each; what may go does not wait for the others.
+                    await self._send_ready(lane, ready, reading)
+                    ready = []
+            await self._send_ready(lane, ready, reading)
         finally:
             self._releases.end(reading)
 
-    async def _knows_rules(self, campaign: Campaign, items: Sequence[Item]) -> bool:
+    async def _knows_rules(self, lane: Lane, portions: Sequence[Portion]) -> bool:
         """Read the app's rules; where they cannot be read nothing goes out without them."""
         try:
-            await self._lanes.read_rules(campaign.lane)
+            await self._lanes.read_rules(lane)
         except Exception as error:  # noqa: BLE001 - nothing may be left without an end
-            self._admission.refuse(campaign, items, error)
+            for campaign, items in portions:
+                self._admission.refuse(campaign, items, error)
             return False
         return True
 
-    async def _send_ready(self, campaign: Campaign, ready: Sequence[Item], reading: int) -> None:
-        lane = campaign.lane
-        lane.waiting += len(ready)
-        while ready:
+    async def _send_ready(self, lane: Lane, ready: Sequence[Portion], reading: int) -> None:
+        left = sum(len(portion.items) for portion in ready)
+        lane.waiting += left
+        while left:
             now = self._now()
             if not lane.may_send(now):
-                lane.waiting -= len(ready)
-                self._book.hold_stopped(campaign, ready)
+                lane.waiting -= left
+                for campaign, items in ready:
+                    self._book.hold_stopped(campaign, items)
                 return
-            most, wait = lane.grant(len(ready) if lane.is_proven else FIRST_BATCH, now)
+            most, wait = lane.grant(left if lane.is_proven else min(left, FIRST_BATCH), now)
             if not most:
                 lane.forgo_probe()
-                lane.waiting -= len(ready)
-                self._book.hold_in_turn(campaign, ready, now + wait)
+                lane.waiting -= left
+                self._book.hold_in_turn(ready, now + wait)
                 return
-            part, ready = ready[:most], ready[most:]
-            lane.waiting -= len(part)
-            self.begin(self._sender.send(campaign, part, None, self._releases.join(reading)))
+            part, ready = _split(ready, most)
+            lane.waiting -= most
+            left -= most
+            self.begin(self._sender.send(part, self._releases.join(reading)))
             await self._proven(lane)
 
     async def _send_page(
@@ -136,7 +152,8 @@ class Departures:
                 self._book.hold_stopped(campaign, ready, page)
                 campaign.lane.forgo_probe()
             elif ready:
-                await self._sender.send(campaign, ready, page, self._releases.join(reading))
+                portion = Portion(campaign, ready)
+                await self._sender.send([portion], self._releases.join(reading), page)
             else:
                 campaign.lane.forgo_probe()
         finally:
@@ -145,3 +162,15 @@ class Departures:
     async def _proven(self, lane: Lane) -> None:
         while lane.awaits_proof:
             await self._writer.next_written(FLUSH_SECONDS)
+
+
+def _split(portions: Sequence[Portion], most: int) -> tuple[list[Portion], list[Portion]]:
+    """Return the first so many deliveries, and the others."""
+    first: list[Portion] = []
+    for place, (campaign, items) in enumerate(portions):
+        if most < len(items):
+            rest = [Portion(campaign, items[most:]), *portions[place + 1 :]]
+            return [*first, Portion(campaign, items[:most])], rest
+        first.append(Portion(campaign, items))
+        most -= len(items)
+    return first, []

@@ -1,6 +1,5 @@
 """From an ending to the row and the event that tell of it."""
 
-import asyncio
 from typing import Any, Final
 
 from handbell.errors import HandbellError
@@ -70,7 +69,7 @@ def unreadable_ending(item: Due, error: Exception, now: float, until: float) -> 
 
 def sent_event(parcel: Parcel, number: int, now: float) -> Event:
     """Return the event of a parcel's pushes that were accepted together."""
-    took = asyncio.get_running_loop().time() - parcel.started
+    took = parcel.heard_at - parcel.started
     return PushesSent(
         app=parcel.campaign.lane.app.id,
         at=now,

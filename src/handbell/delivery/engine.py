@@ -31,6 +31,7 @@ from .gathering import Gathering
 from .ids import NO_ID
 from .intake import Entry, Intake, Options, Prepared
 from .outcome import meaning
+from .parcels import Portion
 from .plain import PlainBatch, PlainStored, event_of
 from .pruning import Pruner
 from .response import Response
@@ -271,9 +272,7 @@ class Engine:
         try:
             # In one step: a thread that has to be woken twice waits twice for the interpreter.
             prepared = await asyncio.to_thread(self._prepare_and_store, entries, worker, room)
-            for one in prepared:
-                if one.error is None and one.accepted is not None and not one.accepted.is_former:
-                    self._begin(one, one.accepted, reading)
+            self._begin([one for one in prepared if one.is_stored], reading)
             return [_outcome(one) for one in prepared]
         finally:
             self.worker.releases.end(reading)
@@ -308,25 +307,32 @@ class Engine:
         """Return whom a send would reach; of everybody, the first ones only."""
         return self._intake.plan(app, recipients, is_development=is_development)
 
-    def _begin(self, prepared: Prepared, acceptance: Acceptance, reading: int) -> None:
-        entry, targets = prepared.entry, prepared.targets
-        if self.worker.hooks:
-            self.worker.hooks.emit(
-                NotificationAccepted(
-                    app=entry.app.id,
-                    at=self._now(),
-                    notification_id=acceptance.id,
-                    targets=None if targets is None else len(targets),
-                )
-            )
-        if acceptance.taken and prepared.wordings is not None:
-            lane = self.worker.lanes.of(entry.app)
-            campaign = Campaign.fresh(
-                prepared.order, acceptance.row, prepared.wordings, lane, entry.key
-            )
-            self.worker.hand_over(campaign, acceptance.taken, reading)
-        else:
+    def _begin(self, stored: Sequence[Prepared], reading: int) -> None:
+        """Tell of sends that were just stored, and send what the worker has room for."""
+        portions = []
+        for one in stored:
+            self._tell_accepted(one)
+            if one.accepted is not None and one.accepted.taken and one.wordings is not None:
+                entry, acceptance = one.entry, one.accepted
+                lane = self.worker.lanes.of(entry.app)
+                campaign = Campaign.fresh(one.order, acceptance.row, one.wordings, lane, entry.key)
+                portions.append(Portion(campaign, acceptance.taken))
+        self.worker.hand_over(portions, reading)
+        if len(portions) < len(stored):
             self.worker.wake()
+
+    def _tell_accepted(self, prepared: Prepared) -> None:
+        if prepared.accepted is None or not self.worker.hooks:
+            return
+        targets = prepared.targets
+        self.worker.hooks.emit(
+            NotificationAccepted(
+                app=prepared.entry.app.id,
+                at=self._now(),
+                notification_id=prepared.accepted.id,
+                targets=None if targets is None else len(targets),
+            )
+        )
 
     async def release(self, session_ids: Collection[int]) -> None:
         """Send nothing more to sessions that were just closed or given to somebody else.

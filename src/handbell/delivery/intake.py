@@ -110,6 +110,11 @@ class Prepared:
     accepted: Acceptance | None = None
     error: HandbellError | None = None
 
+    @property
+    def is_stored(self) -> bool:
+        """Whether it was stored just now, and not refused or answered before."""
+        return self.error is None and self.accepted is not None and not self.accepted.is_former
+
 
 def is_ordinary(notification: Notification) -> bool:
     """Return whether a notification is an alert that fits whatever the app is, without a doubt.

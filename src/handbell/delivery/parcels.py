@@ -2,8 +2,9 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from .campaign import Campaign
 from .due import Due
@@ -13,6 +14,13 @@ from .pages import Listener, Shard
 
 Item = Due | Listener
 """A delivery that is to be sent: a row that is due, or a session of a broadcast's page."""
+
+
+class Portion(NamedTuple):
+    """Deliveries of one campaign that go out together."""
+
+    campaign: Campaign
+    items: Sequence[Item]
 
 
 @dataclass(slots=True)
@@ -46,9 +54,11 @@ class Broadcast:
 class Parcel:
     """Pushes of one campaign to one environment, handed to a gateway together.
 
-    ``sent`` holds the numbers of plain successes that are not cut yet. ``reading`` is when its
-    sessions were read, as :class:`~handbell.delivery.releases.Releases` counts. What is reported
-    once ``is_over`` comes too late.
+    ``is_plain`` says that of a push that is accepted nothing but its number need be noted: it is
+    the first attempt, and the first try of it. ``sent`` holds the numbers of those that are not cut
+    yet, ``heard_at`` is when the first of them came back, by the loop's clock. ``reading`` is when
+    its sessions were read, as :class:`~handbell.delivery.releases.Releases` counts. What is
+    reported once ``is_over`` comes too late.
     """
 
     __slots__ = (
@@ -56,6 +66,7 @@ class Parcel:
         "_watched",
         "campaign",
         "environment",
+        "heard_at",
         "is_over",
         "is_plain",
         "items",
@@ -85,7 +96,8 @@ class Parcel:
         self.page = page
         self.tried = tried or {}
         self.is_over = False
-        self.is_plain = page is not None and not self.tried
+        self.heard_at = 0.0
+        self.is_plain = not self.tried and (page is not None or all(map(_is_first, items.values())))
         self.sent: list[int] = []
         self._ended: set[int] = set()
         self._watched: dict[int, asyncio.Future[None]] = {}
@@ -125,6 +137,10 @@ class Parcel:
         for watched in self._watched.values():
             _set(watched)
         self._watched.clear()
+
+
+def _is_first(item: Item) -> bool:
+    return item.attempts == 0 and item.begun_at is None and item.gateway == "apns"
 
 
 def _set(watched: "asyncio.Future[None]") -> None:

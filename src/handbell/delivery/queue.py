@@ -4,11 +4,22 @@ Work is taken under the name of a worker; see :mod:`~handbell.delivery.roster` f
 it when the worker dies, and :mod:`~handbell.delivery.shards` for the parts of a broadcast.
 """
 
-from collections.abc import Callable, Collection
+import json
+from collections.abc import Callable, Collection, Sequence
 from time import time
 from typing import Any, Final
 
-from sqlalchemy import and_, case, exists, func, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    and_,
+    case,
+    exists,
+    func,
+    select,
+    tuple_,
+    update,
+)
 
 from handbell.database import Database
 from handbell.tables import ADDRESSED, deliveries, notifications, sessions, shards, users
@@ -82,9 +93,7 @@ class Queue:
             ).all()
             if not keys:
                 return []
-            taken = tuple_(deliveries.c.notification_id, deliveries.c.number).in_(
-                [tuple(key) for key in keys]
-            )
+            taken = _are(connection, [tuple(key) for key in keys])
             connection.execute(
                 update(deliveries)
                 .where(taken)
@@ -190,6 +199,18 @@ _DUE: Final = (
     .outerjoin(users, users.c.id == sessions.c.user_id)
     .order_by(deliveries.c.notification_id, deliveries.c.number)
 )
+
+
+def _are(connection: Connection, keys: Sequence[tuple[int, int]]) -> ColumnElement[bool]:
+    """Return the condition that a delivery is one of these, by notification and number."""
+    key = tuple_(deliveries.c.notification_id, deliveries.c.number)
+    if connection.dialect.name != "sqlite":
+        return key.in_(keys)
+    # One value instead of thousands, which would each be bound by the interpreter.
+    each = func.json_each(json.dumps(keys)).table_valued("value")
+    return key.in_(
+        select(func.json_extract(each.c.value, "$[0]"), func.json_extract(each.c.value, "$[1]"))
+    )
 
 
 def _not_of(app_ids: Collection[str], notification: Any) -> list[Any]:

@@ -1,7 +1,7 @@
 """How the ends of deliveries are written: a batch of them in one transaction."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Connection, bindparam, delete, update
@@ -14,6 +14,9 @@ from .batch import Batch, Ending
 from .chunks import chunks
 from .shards import SHARDS, count_uncome
 from .tallies import add_batch
+
+Sent = Mapping[tuple[int, str, int], Sequence[int]]
+"""See :class:`~handbell.delivery.batch.Batch`."""
 
 _ENDING_FIELDS: Final = tuple(Ending.__dataclass_fields__)
 _KEY_FIELDS: Final = frozenset({"notification_id", "number", "gateway", "environment", "urgency"})
@@ -29,16 +32,25 @@ _SENT_COLUMNS: Final = (
     "sent_at",
     "finished_at",
 )
-_INSERT_SENT: Final = f"""
+_INSERT: Final = f"""
     INSERT INTO deliveries ({", ".join(_SENT_COLUMNS)}, is_repeat)
-    SELECT ?1, value, 'apns', ?2, 'sent', 200, 1, ?3, ?4, ?4, false FROM json_each(?5) WHERE true
+    SELECT {{row}}, {{number}}, 'apns', ?1, 'sent', 200, 1, ?2, ?3, ?3, false
+    FROM json_each(?4) WHERE true
     ON CONFLICT (notification_id, number) DO UPDATE SET
         environment = excluded.environment, state = 'sent', status = 200, reason = NULL,
         detail = NULL,
         attempts = attempts + 1, due_at = NULL, worker_id = NULL,
         sent_at = excluded.sent_at, finished_at = excluded.finished_at
 """  # noqa: S608 - names of columns only
-
+_INSERT_SENT: Final = _INSERT.format(row="?5", number="value")
+_INSERT_SENT_SINGLY: Final = _INSERT.format(
+    row="json_extract(value, '$[0]')", number="json_extract(value, '$[1]')"
+)
+_FEW: Final = 20
+"""Of so many pushes a notification's are written with those of others, by one statement."""
+_ACCEPTED: Final = """
+    UPDATE sessions SET accepted_at = ?1 WHERE id IN (SELECT value FROM json_each(?2))
+"""
 
 _MOVE_SHARD: Final = (
     update(shards).where(shards.c.id == bindparam("shard")).values(position=bindparam("to"))
@@ -47,8 +59,10 @@ _MOVE_SHARD: Final = (
 
 def write_batch(connection: Connection, batch: Batch, *, now: int) -> None:
     """Write a batch; what it says of first attempts is dated ``now`` (UNIX milliseconds)."""
-    for key, numbers in batch.sent.items():
-        _insert_sent(connection, key, numbers, now)
+    if _is_sqlite(connection):
+        _insert_sent(connection, batch.sent, now)
+    elif batch.sent:
+        _upsert(connection, [_sent(*one, now) for one in _singly(batch.sent)])
     if batch.endings:
         _upsert(connection, batch.endings)
     add_batch(connection, batch, now)
@@ -63,31 +77,40 @@ def write_batch(connection: Connection, batch: Batch, *, now: int) -> None:
         connection.execute(delete(shards).where(shards.c.id.in_(batch.finished_shards)))
 
 
-def _insert_sent(
-    connection: Connection, key: tuple[int, str, int], numbers: Sequence[int], now: int
-) -> None:
-    notification, environment, urgency = key
-    if _is_sqlite(connection):
-        # One statement steps without the interpreter; thousands would take turns with the loop.
-        values = (notification, environment, urgency, now, json.dumps(numbers))
-        connection.exec_driver_sql(_INSERT_SENT, values)
-        return
-    endings = [
-        Ending(
-            notification_id=notification,
-            number=number,
-            gateway="apns",
-            environment=environment,
-            urgency=urgency,
-            state="sent",
-            attempts=1,
-            status=200,
-            sent_at=now,
-            finished_at=now,
-        )
-        for number in numbers
-    ]
-    _upsert(connection, endings)
+def _insert_sent(connection: Connection, sent: Sent, now: int) -> None:
+    # One statement steps without the interpreter; thousands would take turns with the loop.
+    singles: dict[tuple[str, int], list[tuple[int, int]]] = {}
+    for (row, environment, urgency), numbers in sent.items():
+        if len(numbers) > _FEW:
+            values = (environment, urgency, now, json.dumps(numbers), row)
+            connection.exec_driver_sql(_INSERT_SENT, values)
+        else:
+            pairs = singles.setdefault((environment, urgency), [])
+            pairs += [(row, number) for number in numbers]
+    for (environment, urgency), pairs in singles.items():
+        single = (environment, urgency, now, json.dumps(pairs))
+        connection.exec_driver_sql(_INSERT_SENT_SINGLY, single)
+
+
+def _singly(sent: Sent) -> Iterator[tuple[int, str, int, int]]:
+    for (row, environment, urgency), numbers in sent.items():
+        for number in numbers:
+            yield row, environment, urgency, number
+
+
+def _sent(row: int, environment: str, urgency: int, number: int, now: int) -> Ending:
+    return Ending(
+        notification_id=row,
+        number=number,
+        gateway="apns",
+        environment=environment,
+        urgency=urgency,
+        state="sent",
+        attempts=1,
+        status=200,
+        sent_at=now,
+        finished_at=now,
+    )
 
 
 def _upsert(connection: Connection, endings: Sequence[Ending]) -> None:
@@ -104,8 +127,7 @@ def _upsert(connection: Connection, endings: Sequence[Ending]) -> None:
 
 
 def _change_sessions(connection: Connection, batch: Batch, now: int) -> None:
-    for chunk in chunks(batch.accepted_sessions):
-        connection.execute(update(sessions).where(sessions.c.id.in_(chunk)).values(accepted_at=now))
+    _note_accepted(connection, batch.accepted_sessions, now)
     for session, environment in batch.moved.items():
         connection.execute(
             update(sessions).where(sessions.c.id == session).values(environment=environment)
@@ -125,6 +147,14 @@ def _change_sessions(connection: Connection, batch: Batch, now: int) -> None:
             .where(sessions.c.id == session, sessions.c.status == "active")
             .values(status="quarantined", reason=reason)
         )
+
+
+def _note_accepted(connection: Connection, numbers: Sequence[int], now: int) -> None:
+    if numbers and _is_sqlite(connection):
+        connection.exec_driver_sql(_ACCEPTED, (now, json.dumps(numbers)))
+        return
+    for chunk in chunks(numbers):
+        connection.execute(update(sessions).where(sessions.c.id.in_(chunk)).values(accepted_at=now))
 
 
 def _count_cancelled(connection: Connection, finished: Sequence[int]) -> None:

@@ -6,17 +6,17 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from functools import partial
 from itertools import repeat
 from types import MappingProxyType
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, NamedTuple, Protocol, cast
 
 from handbell.apps.app import App
 from handbell.errors import HandbellError, TwinError
-from handbell.gateways.gateway import Gateway, Message, Push
+from handbell.gateways.gateway import Gateway, Message, Outcome, Push, Report
 
 from .campaign import Campaign
 from .delivery import GatewayName
 from .ids import apns_ids
 from .outcome import Decision, Tried
-from .parcels import Item, Page, Parcel
+from .parcels import Item, Page, Parcel, Portion
 from .releases import Releases
 from .settlement import Astray, Settlement
 
@@ -71,43 +71,62 @@ class Sender:
         self._out: set[Parcel] = set()
 
     async def send(
-        self, campaign: Campaign, items: Sequence[Item], page: Page | None, reading: int
+        self, portions: Sequence[Portion], reading: int, page: Page | None = None
     ) -> None:
-        """Send deliveries, and return when each was reported. Ends ``reading``."""
+        """Send deliveries of one app, and return when each was reported. Ends ``reading``."""
         try:
-            await asyncio.gather(
-                *(
-                    self._send_parcel(name, parcel)
-                    for name, parcel in _parcels(campaign, items, page, reading)
-                )
-            )
+            ways = _by_way(portions, page, reading)
+            await asyncio.gather(*(self._send_parcels(way.name, ways[way]) for way in ways))
         finally:
             self._releases.end(reading)
 
     async def send_parcel(self, name: GatewayName, parcel: Parcel) -> None:
         """Send a parcel that stands for itself, and return when each was reported."""
         try:
-            await self._send_parcel(name, parcel)
+            await self._send_parcels(name, [parcel])
         finally:
             self._releases.end(parcel.reading)
 
-    async def _send_parcel(self, name: GatewayName, parcel: Parcel) -> None:
+    async def _send_parcels(self, name: GatewayName, parcels: Sequence[Parcel]) -> None:
+        """Send parcels that go the same way, by one call of its gateway."""
         try:
-            gateway = await self._gateway(parcel.campaign, name, parcel.environment)
-            if self._releases.concern(parcel.reading):
-                self._drop_released(parcel)
-            self._out.add(parcel)
+            gateway = await self._gateway(parcels[0].campaign, name, parcels[0].environment)
+            for parcel in parcels:
+                if self._releases.concern(parcel.reading):
+                    self._drop_released(parcel)
+            self._out.update(parcels)
             # From the look at the releases to the gateway's own list nothing else has its turn.
-            await gateway.send(_pushes(parcel), partial(self._book.report, parcel))
+            await gateway.send(*self._handed(parcels))
         except HandbellError as error:
             # A gateway raises before anything is sent, or not at all.
-            self._note_no_way(parcel, error)
+            for parcel in parcels:
+                self._note_no_way(parcel, error)
         except Exception as error:  # noqa: BLE001 - nothing may be left without an end
             _log.exception("A gateway broke off; what it left without an answer is sent again")
-            self._book.interrupt(parcel, parcel.give_up(), error)
+            for parcel in parcels:
+                self._book.interrupt(parcel, parcel.give_up(), error)
         finally:
-            self._out.discard(parcel)
-            parcel.close()
+            self._out.difference_update(parcels)
+            for parcel in parcels:
+                parcel.close()
+
+    def _handed(self, parcels: Sequence[Parcel]) -> tuple[list[Push], Report]:
+        """Return the pushes of parcels, and what is told of the end of each."""
+        book = self._book
+        if len(parcels) == 1:
+            return _pushes(parcels[0]), partial(book.report, parcels[0])
+        pushes: list[Push] = []
+        parcel_of: dict[str, Parcel] = {}
+        for parcel in parcels:
+            made = _pushes(parcel)
+            pushes += made
+            for push in made:
+                parcel_of[push.apns_id] = parcel
+
+        def report(push: Push, outcome: Outcome) -> None:
+            book.report(parcel_of[push.apns_id], push, outcome)
+
+        return pushes, report
 
     def _drop_released(self, parcel: Parcel) -> None:
         is_stale = partial(self._releases.is_stale, parcel.reading)
@@ -168,18 +187,31 @@ class Sender:
         await asyncio.gather(*ends)
 
 
-def _parcels(
-    campaign: Campaign, items: Sequence[Item], page: Page | None, reading: int
-) -> Iterator[tuple[GatewayName, Parcel]]:
-    ways = {(item.gateway, item.environment) for item in items}
+class _Way(NamedTuple):
+    """What pushes have in common that one call of a gateway can send."""
+
+    name: GatewayName
+    environment: str
+    key: str | None
+
+
+def _by_way(
+    portions: Sequence[Portion], page: Page | None, reading: int
+) -> dict[_Way, list[Parcel]]:
     started = asyncio.get_running_loop().time()
-    for name, environment in ways:
-        part = {
-            item.number: item
-            for item in items
-            if len(ways) == 1 or (item.gateway, item.environment) == (name, environment)
-        }
-        yield name, Parcel(campaign, environment, part, started, reading, page=page)
+    parcels: dict[_Way, list[Parcel]] = {}
+    for campaign, items in portions:
+        key = None if campaign.key is None else campaign.key.fingerprint
+        ways = {(item.gateway, item.environment) for item in items}
+        for name, environment in ways:
+            part = {
+                item.number: item
+                for item in items
+                if len(ways) == 1 or (item.gateway, item.environment) == (name, environment)
+            }
+            parcel = Parcel(campaign, environment, part, started, reading, page=page)
+            parcels.setdefault(_Way(name, environment, key), []).append(parcel)
+    return parcels
 
 
 def _pushes(parcel: Parcel) -> list[Push]:

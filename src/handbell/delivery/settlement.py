@@ -24,7 +24,7 @@ from .events import (
 )
 from .lane import Lane
 from .outcome import Decision, Doubt, Tried, decide
-from .parcels import Broadcast, Item, Page, Parcel
+from .parcels import Broadcast, Item, Page, Parcel, Portion
 from .releases import Releases
 from .retry import GiveUp, SendAgain, next_attempt, while_stopped
 from .rules import Stop
@@ -104,9 +104,14 @@ class Settlement:
 
     def report(self, parcel: Parcel, push: Push, outcome: Outcome) -> None:
         """Take one end of one push, as a gateway reports it."""
-        if outcome.__class__ is Accepted and parcel.is_plain:
+        if (
+            outcome.__class__ is Accepted
+            and parcel.is_plain
+            and (parcel.page is not None or outcome.unique_id is None)
+        ):
             # The hot path, forty thousand times a second: nothing is called that can be counted.
             if not parcel.sent:
+                parcel.heard_at = asyncio.get_running_loop().time()
                 self._sent_parcels.append(parcel)
                 self.reported.set()
             parcel.sent.append(push.key)
@@ -302,12 +307,14 @@ class Settlement:
             else:
                 self.end(campaign, item, page, again.state, "CircuitOpen", detail=again.detail)
 
-    def hold_in_turn(self, campaign: Campaign, items: Sequence[Item], start: float) -> None:
+    def hold_in_turn(self, portions: Sequence[Portion], start: float) -> None:
         """Hold each until the app's rate has come to it, so that few are looked at in vain."""
-        rate = campaign.lane.rules.rate
-        step = 0.0 if rate is None else 1 / rate.per_second
-        for place, item in enumerate(items):
-            self.hold(campaign, item, None, "RateLimit", start + place * step)
+        until = start
+        for campaign, items in portions:
+            rate = campaign.lane.rules.rate
+            for item in items:
+                self.hold(campaign, item, None, "RateLimit", until)
+                until += 0.0 if rate is None else 1 / rate.per_second
 
     def end(
         self,
@@ -372,6 +379,8 @@ class Settlement:
         campaign.lane.out -= len(sent)
         if parcel.page is not None:
             parcel.page.left -= len(sent)
+        else:
+            batch.accepted_sessions += [one for one in sent if session_id(one) is not None]
         key = (campaign.row, parcel.environment, campaign.urgency)
         batch.sent.setdefault(key, []).extend(sent)
         self._note_accepted(campaign.lane, len(sent))

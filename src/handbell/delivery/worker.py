@@ -28,7 +28,7 @@ from .heart import Heart
 from .lane import FIRST_BATCH, Lane
 from .lanes import Lanes
 from .pages import Listener
-from .parcels import Broadcast, Page
+from .parcels import Broadcast, Page, Portion
 from .patience import STORAGE_PAUSE, Patience
 from .queue import Queue
 from .releases import Releases
@@ -181,14 +181,15 @@ class Worker:
         _, due_at = await self.patience.call(self._queue.depth)
         return due_at is not None and due_at <= self._now() + _SOON_SECONDS
 
-    def hand_over(self, campaign: Campaign, items: Sequence[Due], reading: int) -> None:
+    def hand_over(self, portions: Sequence[Portion], reading: int) -> None:
         """Send deliveries that were stored under this worker's name, without reading them back.
 
         ``reading`` was begun with ``releases`` before their sessions were read; it stays the
         caller's to end.
         """
-        self._campaigns.keep(campaign)
-        self._departures.begin_items(campaign, items, reading)
+        for portion in portions:
+            self._campaigns.keep(portion.campaign)
+        self._departures.begin_items(portions, reading)
 
     async def release(self, session_ids: Collection[int]) -> None:
         """Send nothing more to sessions that were closed or given to others.
@@ -260,6 +261,7 @@ class Worker:
         for one in due:
             by_notification.setdefault(one.notification, []).append(one)
         campaigns = await self._campaigns.find_many(list(by_notification))
+        portions: list[Portion] = []
         for row, items in by_notification.items():
             campaign = campaigns.get(row)
             if isinstance(campaign, Exception):
@@ -269,7 +271,8 @@ class Worker:
                 )
                 self._postpone(items, campaign)
             elif campaign is not None:
-                self._departures.begin_items(campaign, items, reading)
+                portions.append(Portion(campaign, items))
+        self._departures.begin_items(portions, reading)
 
     def _postpone(self, items: Sequence[Due], error: Exception) -> None:
         now = self._now()

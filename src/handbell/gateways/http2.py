@@ -49,6 +49,7 @@ T = TypeVar("T")
 
 _RESENDS: Final = 3
 _CONNECTION_TRIES: Final = 3
+_MOST_DRAINING: Final = 16  # a server may leave each connection and end nothing that is on it
 _REST_SECONDS: Final = 0.1
 _MAX_REST_SECONDS: Final = 15.0
 
@@ -213,7 +214,8 @@ class Pool(Generic[T]):
         for connection in usable:
             if connection.room:
                 return connection
-        if len(usable) >= self.limits.connections:
+        draining = len(self._connections) - len(usable)
+        if len(usable) >= self.limits.connections or draining >= _MOST_DRAINING:
             return None
         if not all(each.is_stretched for each in usable):
             return None
