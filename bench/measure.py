@@ -100,6 +100,7 @@ class Bench:
             Program(ENGINE, SESSIONS, engine, flight),
             Program(ENGINE + STANDARD, SESSIONS, engine, flight, standard),
             *self._go_program(FAST_PUSHES, 200),
+            *self._go_program(FAST_PUSHES, flight, f"{GO}, {flight:,} in flight"),
             Program(AIOAPNS, AIOAPNS_PUSHES, aioapns),
         ]
         if "h2load" in self._tools:
@@ -198,8 +199,8 @@ class Bench:
                 results[program.name].append(measured(self._rig, program, sink))
         return [figure(name, its_rounds) for name, its_rounds in results.items()]
 
-    def _go_program(self, count: int, in_flight: int) -> list[Program]:
-        return [Program(GO, count, self._go, in_flight)] if "go" in self._tools else []
+    def _go_program(self, count: int, in_flight: int, name: str = GO) -> list[Program]:
+        return [Program(name, count, self._go, in_flight)] if "go" in self._tools else []
 
     def _make_home(self, sessions: int) -> Path:
         home = self._rig.folder / f"home-{sessions}"

@@ -36,7 +36,8 @@ class Batch:
 
     ``sent`` holds, by notification row, environment and urgency, the numbers of first attempts that
     were accepted and of which nothing else is to be said; they are dated when they are written.
-    Session changes are by session id. ``resting_shards`` are given back until an instant (UNIX milliseconds).
+    Session changes are by session id. ``resting_shards`` are given back until an instant (UNIX
+    milliseconds).
     """
 
     sent: dict[tuple[int, str, int], list[int]] = field(default_factory=dict)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, delete, update
+from sqlalchemy import BigInteger, Connection, bindparam, delete, func, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -32,6 +32,8 @@ _SENT_COLUMNS: Final = (
     "sent_at",
     "finished_at",
 )
+_NEVER: Final = 2**63 - 1
+
 _INSERT: Final = f"""
     INSERT INTO deliveries ({", ".join(_SENT_COLUMNS)}, is_repeat)
     SELECT {{row}}, {{number}}, 'apns', ?1, 'sent', 200, 1, ?2, ?3, ?3, false
@@ -52,6 +54,23 @@ _ACCEPTED: Final = """
     UPDATE sessions SET accepted_at = ?1 WHERE id IN (SELECT value FROM json_each(?2))
 """
 
+_SESSION: Final = sessions.c.id == bindparam("session")
+_MOVE: Final = update(sessions).where(_SESSION).values(environment=bindparam("to"))
+_CLOSE: Final = (
+    update(sessions)
+    .where(
+        _SESSION,
+        sessions.c.status != "closed",
+        # Without an instant of the service's nothing says that the device registered after it.
+        sessions.c.registered_at < func.coalesce(bindparam("since", type_=BigInteger), _NEVER),
+    )
+    .values(status="closed", reason=bindparam("why"), closed_at=bindparam("at"))
+)
+_QUARANTINE: Final = (
+    update(sessions)
+    .where(_SESSION, sessions.c.status == "active")
+    .values(status="quarantined", reason=bindparam("why"))
+)
 _MOVE_SHARD: Final = (
     update(shards).where(shards.c.id == bindparam("shard")).values(position=bindparam("to"))
 )
@@ -128,25 +147,15 @@ def _upsert(connection: Connection, endings: Sequence[Ending]) -> None:
 
 def _change_sessions(connection: Connection, batch: Batch, now: int) -> None:
     _note_accepted(connection, batch.accepted_sessions, now)
-    for session, environment in batch.moved.items():
-        connection.execute(
-            update(sessions).where(sessions.c.id == session).values(environment=environment)
-        )
-    for session, (since, reason) in batch.gone.items():
-        is_gone = sessions.c.status != "closed"
-        if since is not None:
-            is_gone &= sessions.c.registered_at < since
-        connection.execute(
-            update(sessions)
-            .where(sessions.c.id == session, is_gone)
-            .values(status="closed", reason=reason, closed_at=now)
-        )
-    for session, reason in batch.refused.items():
-        connection.execute(
-            update(sessions)
-            .where(sessions.c.id == session, sessions.c.status == "active")
-            .values(status="quarantined", reason=reason)
-        )
+    moved = [{"session": one, "to": to} for one, to in batch.moved.items()]
+    gone = [
+        {"session": one, "since": since, "why": why, "at": now}
+        for one, (since, why) in batch.gone.items()
+    ]
+    refused = [{"session": one, "why": why} for one, why in batch.refused.items()]
+    for statement, rows in ((_MOVE, moved), (_CLOSE, gone), (_QUARANTINE, refused)):
+        if rows:
+            connection.execute(statement, rows)
 
 
 def _note_accepted(connection: Connection, numbers: Sequence[int], now: int) -> None:
