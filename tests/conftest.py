@@ -1,6 +1,7 @@
 """What many tests share: a Handbell wired to a twin on both sides."""
 
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,18 +62,26 @@ class Stage:
         return delivery
 
 
-@pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    """Give a system with an app, its key, and a twin that knows the key."""
-    with start_twin(tmp_path / "twin") as twin:
+@contextmanager
+def open_system(folder: Path) -> Iterator[tuple[System, RunningTwin]]:
+    """Give a system in a folder, and the twin that both of its environments are."""
+    with start_twin(folder / "twin") as twin:
         settings = Settings.load(
-            home=tmp_path / "home",
+            home=folder / "home",
             apns_production_url=twin.production_url,
             apns_development_url=twin.development_url,
             apns_ca_file=twin.ca_file,
             request_timeout=5,
         )
         system = System(settings)
+        with closing(system.database):
+            yield system, twin
+
+
+@contextmanager
+def open_stage(folder: Path) -> Iterator[Stage]:
+    """Give a system with an app, its key, and a twin that knows the key."""
+    with open_system(folder) as (system, twin):
         named = App.read_id(APP)
         app = system.apps.add(named.team_id, named.bundle_id, name="My App")
         key = make_key(app.team_id)
@@ -80,4 +89,10 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
         twin.add_key(key.team_id, key.key_id, key.public_key_pem)
         twin.add_app(app.id, app.name)
         yield Stage(system, twin, app)
-        system.database.close()
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    """Give a stage of the test's own."""
+    with open_stage(tmp_path) as opened:
+        yield opened

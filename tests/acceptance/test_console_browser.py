@@ -15,15 +15,11 @@ from playwright.sync_api import (
     expect,
 )
 from tests.browser import AXE, IN_A_BROWSER
-from tests.conftest import APP, Stage
+from tests.conftest import APP, Stage, open_stage
 from tests.console import MAIL, PASSWORD, Desk, open_console, unhurried
 
-from handbell.apps.app import App
 from handbell.apps.credentials import AuthKey
 from handbell.rehearsal import make_key
-from handbell.settings import Settings
-from handbell.system import System
-from handbell.twin.running import start_twin
 
 BASE: Final = f"/console/apps/{APP}"
 EMPTY: Final = "/console/apps/TEAM654321.com.sample.empty"
@@ -53,24 +49,8 @@ pytestmark = list(IN_A_BROWSER)
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """Give one system for the file, both environments of which are a twin."""
-    folder = tmp_path_factory.mktemp("console")
-    with start_twin(folder / "twin") as twin:
-        settings = Settings.load(
-            home=folder / "home",
-            apns_production_url=twin.production_url,
-            apns_development_url=twin.development_url,
-            apns_ca_file=twin.ca_file,
-            request_timeout=5,
-        )
-        system = System(settings)
-        named = App.read_id(APP)
-        app = system.apps.add(named.team_id, named.bundle_id, name="My App")
-        key = make_key(app.team_id)
-        system.apps.add_credential(app, key)
-        twin.add_key(key.team_id, key.key_id, key.public_key_pem)
-        twin.add_app(app.id, app.name)
-        yield Stage(system, twin, app)
-        system.database.close()
+    with open_stage(tmp_path_factory.mktemp("console")) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")

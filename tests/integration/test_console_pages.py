@@ -2,23 +2,20 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import closing
 from html import unescape
 from typing import Final
 
 import pytest
 from sqlalchemy import delete
-from tests.conftest import Stage
+from tests.conftest import Stage, open_system
 from tests.console import MAIL, PASSWORD, Desk, Visitor, open_console, unhurried
 
 from handbell.apps.app import App
 from handbell.apps.credentials import AuthKey
 from handbell.delivery.rules import Stop
 from handbell.rehearsal import make_key
-from handbell.settings import Settings
-from handbell.system import System
 from handbell.tables import metadata
-from handbell.twin.running import RunningTwin, start_twin
+from handbell.twin.running import RunningTwin
 
 APP: Final = "/console/apps/TEAM123456.com.sample.myapp"
 SETTINGS: Final = "/console/settings"
@@ -28,18 +25,11 @@ PLANTED: Final = "<img src=x onerror=alert(1)>'\"&"
 @pytest.fixture(scope="module")
 def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Desk, RunningTwin]]:
     """One twin and one server for the file; what is in the database is made for each test."""
-    folder = tmp_path_factory.mktemp("console")
-    with start_twin(folder / "twin") as twin:
-        settings = Settings.load(
-            home=folder / "home",
-            apns_production_url=twin.production_url,
-            apns_development_url=twin.development_url,
-            apns_ca_file=twin.ca_file,
-            request_timeout=5,
-        )
-        system = System(settings)
-        with closing(system.database), open_console(system, limiter=unhurried()) as desk:
-            yield desk, twin
+    with (
+        open_system(tmp_path_factory.mktemp("console")) as (system, twin),
+        open_console(system, limiter=unhurried()) as desk,
+    ):
+        yield desk, twin
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any, cast
 import httpx
 import pytest
 from sqlalchemy import func, insert, select
-from tests.conftest import Stage
+from tests.conftest import Stage, open_system
 from tests.serving import Server, start_server
 
 from handbell.creation.notification import Notification
@@ -23,7 +23,7 @@ from handbell.rehearsal import make_key
 from handbell.settings import Settings
 from handbell.system import System
 from handbell.tables import deliveries, notifications, sessions, webhook_calls, webhooks
-from handbell.twin.running import RunningTwin, start_twin
+from handbell.twin.running import RunningTwin
 
 MAIL, OTHER = "user1@example.com", "test@4d.com"
 TOKEN, ANOTHER = "ab" * 32, "cd" * 32
@@ -63,18 +63,11 @@ class Desk:
 @pytest.fixture(scope="module")
 def hall(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, RunningTwin]]:
     """Run one server and one twin for all tests: each has an app of its own."""
-    folder = tmp_path_factory.mktemp("hall")
-    with start_twin(folder / "twin") as twin:
-        settings = Settings.load(
-            home=folder / "home",
-            apns_production_url=twin.production_url,
-            apns_development_url=twin.development_url,
-            apns_ca_file=twin.ca_file,
-        )
-        system = System(settings)
-        with start_server(system, has_console=False) as server:
-            yield server, twin
-        system.database.close()
+    with (
+        open_system(tmp_path_factory.mktemp("hall")) as (system, twin),
+        start_server(system, has_console=False) as server,
+    ):
+        yield server, twin
 
 
 _NUMBERS = count()
