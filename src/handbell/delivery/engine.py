@@ -48,6 +48,7 @@ T = TypeVar("T")
 LISTED_AT_MOST: Final = 100
 """How many deliveries a response names; beyond that they are counted."""
 
+_RUSH: Final = 8
 _WEBHOOK_SECONDS: Final = 15.0
 _BENIGN: Final = frozenset({"SimulatorUnavailable", "Capped", "Scheduled", "QuietHours"})
 _CLOSING: Final = frozenset({"Unregistered", "ExpiredToken"})
@@ -206,6 +207,14 @@ class Engine:
         """Return whether something of what an app sends now would go out at once."""
         return self._starting is not None and self.worker.lanes.room_of(app) > 0
 
+    @property
+    def is_rushed(self) -> bool:
+        """Whether so many call at once that all are served sooner if what they send waits a moment.
+
+        What is stored as plain meanwhile is taken in larger lots, at a third less work for each.
+        """
+        return self._gathering.callers + self._gathering_plain.callers >= _RUSH
+
     async def accept_plain(self, app: App, sends: Sequence[PlainSend]) -> PlainStored | None:
         """Store plain sends in one transaction and return at once; none is begun at once.
 
@@ -229,6 +238,8 @@ class Engine:
     async def _accept_plain(
         self, asked: Sequence[tuple[App, PlainSend]]
     ) -> Sequence[PlainOne | None]:
+        if self.is_rushed:
+            self.worker.take_in_lots()
         groups: dict[str, tuple[App, list[PlainSend], list[int]]] = {}
         for place, (app, send) in enumerate(asked):
             _, sends, places = groups.setdefault(app.id, (app, [], []))

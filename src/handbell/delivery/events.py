@@ -30,7 +30,7 @@ class NotificationAccepted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotificationsAccepted(Event):
-    """Notifications of one stream are stored, in one step; ``targets`` is how many in all."""
+    """Notifications that came together are stored, in one step; ``targets`` is how many in all."""
 
     notification_ids: tuple[str, ...]
     targets: int

@@ -19,7 +19,8 @@ class Gathering(Generic[Entry, Outcome]):
     """Hands what several callers bring to ``store`` together, and each its own outcomes.
 
     ``store`` takes entries and returns as many outcomes, in their order; what it raises is raised
-    to all who are in that step. It belongs to one event loop and needs no closing.
+    to all who are in that step. ``callers`` is how many wait now. It belongs to one event loop and
+    needs no closing.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class Gathering(Generic[Entry, Outcome]):
         self._most = most
         self._waiting: list[tuple[Sequence[Entry], asyncio.Future[Sequence[Outcome]]]] = []
         self._storing: asyncio.Task[None] | None = None
+        self.callers = 0
 
     async def bring(self, entries: Sequence[Entry]) -> Sequence[Outcome]:
         """Return the outcomes of these entries, once they are stored.
@@ -42,7 +44,11 @@ class Gathering(Generic[Entry, Outcome]):
         self._waiting.append((entries, future))
         if self._storing is None:
             self._storing = asyncio.create_task(self._store_all())
-        return await future
+        self.callers += 1
+        try:
+            return await future
+        finally:
+            self.callers -= 1
 
     async def _store_all(self) -> None:
         try:

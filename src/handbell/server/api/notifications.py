@@ -148,9 +148,9 @@ next(route for route in router.routes if isinstance(route, APIRoute)).app = _ser
 async def _send_plain(
     context: Context, app: App, value: object
 ) -> tuple[str, Sequence[str]] | None:
-    """Store what is nothing but words to one person, where nothing could go out at once."""
+    """Store what is nothing but words to one person, where it does not go out at once."""
     engine = context.system.engine
-    if engine.has_room(app):
+    if engine.has_room(app) and not engine.is_rushed:
         return None
     send = plain_send(value)
     if send is None or send.key is not None:
