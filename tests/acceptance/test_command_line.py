@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -143,6 +144,38 @@ def test_the_demo_draws_the_card(shell: Shell) -> None:
     out = shell.run("demo").out
     assert "accepted by the twin" in out
     assert "│ Here is the content of this notification" in out
+
+
+@pytest.mark.parametrize("on_path", [True, False])
+def test_the_demo_names_itself_as_it_can_be_called(shell: Shell, *, on_path: bool) -> None:
+    """What to type next is the plain name where PATH has the command, else the way to it."""
+    run = subprocess.run(
+        [COMMAND, "demo"],
+        env={**shell.environment, "PATH": str(COMMAND.parent) if on_path else "/usr/bin"},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=True,
+    )
+    assert f"See more: {'handbell' if on_path else COMMAND} demo --keep leaves" in run.stdout
+
+
+def test_a_demo_that_stays_prints_one_json_object(shell: Shell) -> None:
+    """With ``--keep`` too, standard output is the JSON alone; where the phone is goes beside it."""
+    running = subprocess.Popen(
+        [COMMAND, "demo", "--json", "--keep"],
+        env=shell.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert running.stderr is not None
+    said = next(line for line in running.stderr if line.strip())
+    running.send_signal(signal.SIGINT)
+    out, _ = running.communicate(timeout=50)
+    assert said.startswith("The phone: http://127.0.0.1:")
+    assert json.loads(out)["displayed"] is True
+    assert running.returncode == 0
 
 
 def test_a_person_is_reached_through_the_twin(shell: Shell, twin: str) -> None:

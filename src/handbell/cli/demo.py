@@ -1,5 +1,7 @@
 """``handbell demo``: the main job, whole, in a few seconds and without an Apple account."""
 
+import shutil
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich import box
-from rich.console import Group
+from rich.console import Console, Group
+from rich.markup import escape
 from rich.panel import Panel
 from rich.text import Text
 
@@ -85,7 +88,9 @@ def _demo(home: Path, *, keep: bool, as_json: bool) -> None:
             shown = _send(settings, twin, phone.id, SAMPLE_MAIL)
             _tell(shown, app.name, as_json=as_json)
             if keep:
-                _wait(twin.page_url)
+                _wait(twin.page_url, is_told=as_json)
+            elif not as_json:
+                _say_more()
 
 
 def _send(settings: "Settings", twin: "RunningTwin", phone: str, mail: str) -> Shown:
@@ -132,8 +137,6 @@ def _tell(shown: Shown, app_name: str, *, as_json: bool) -> None:
     console.print(f"{NOTIFICATION}, {shown.delivery.mail!r})\n", style="dim")
     _print_timeline(shown)
     console.print(_card(shown.card, app_name))
-    console.print("\nSee more: [bold].venv/bin/handbell demo --keep[/] leaves the phone up in")
-    console.print("your browser; [bold].venv/bin/handbell twin[/] runs it for your own code.")
 
 
 def _print_timeline(shown: Shown) -> None:
@@ -161,10 +164,26 @@ def _card(card: "Card", app_name: str) -> Panel:
     )
 
 
-def _wait(page_url: str) -> None:
-    console.print(f"\nThe phone: [bold]{page_url}[/]   Ctrl-C ends it.", soft_wrap=True)
+def _say_more() -> None:
+    command = escape(_own_name())
+    console.print(f"\nSee more: [bold]{command} demo --keep[/] leaves the phone up in")
+    console.print(f"your browser; [bold]{command} twin[/] runs it for your own code.")
+
+
+def _own_name() -> str:
+    """Return what to type for this command: its name, or what was typed where PATH lacks it."""
+    own, found = Path(sys.argv[0]), shutil.which("handbell")
+    if own.name != "handbell" or (found and own.exists() and own.samefile(found)):
+        return "handbell"
+    return str(own)
+
+
+def _wait(page_url: str, *, is_told: bool) -> None:
+    """Wait for Ctrl-C; ``is_told`` keeps standard output to the one JSON value that is there."""
+    place = Console(stderr=True, highlight=False) if is_told else console
+    place.print(f"\nThe phone: [bold]{page_url}[/]   Ctrl-C ends it.", soft_wrap=True)
     try:
         while True:
             time.sleep(3600)
     except KeyboardInterrupt:
-        console.print()
+        place.print()
