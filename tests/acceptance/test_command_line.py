@@ -211,6 +211,23 @@ def test_content_comes_from_options_file_or_standard_input(ready: Shell, tmp_pat
     assert "From the pipe" in json.loads(piped.out)[0]["payload"]
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [("--collapse-id", "order-7", "--data", "order=7"), ("--file", "-", "--badge", "3")],
+    ids=" ".join,
+)
+def test_options_go_with_what_a_pipe_brings(ready: Shell, arguments: tuple[str, ...]) -> None:
+    """Options that say nothing themselves do not hide standard input, and ``--file -`` is it."""
+    ready.run("session", "add", "test@4d.com", "ab" * 32)
+    said = ready.run(
+        "send", "test@4d.com", "--dry-run", *arguments, stdin='{"title": "From the pipe"}'
+    )
+    assert said.code == 0, said.err
+    assert "From the pipe" in said.out
+    assert "apns-collapse-id: order-7" in said.out or '"badge":3' in said.out
+    assert ready.run("send", "test@4d.com", *arguments).code == 2
+
+
 def test_a_dry_run_shows_the_request_and_sends_nothing(ready: Shell) -> None:
     """``--dry-run`` prints address, headers, payload and its size, and leaves no trace."""
     ready.run("session", "add", "test@4d.com", "ab" * 32, "--environment", "development")

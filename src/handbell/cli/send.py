@@ -29,6 +29,11 @@ _NO_WORKER: Final = (
     "No worker is running, so what waits does not go on. Start one with: handbell worker."
 )
 
+_SAYS_SOMETHING: Final = frozenset(
+    ("title", "body", "subtitle", "badge", "sound", "silent", "template")
+)
+"""With one of these there is something to send; the others go with what a file or a pipe brings."""
+
 Written = Notification | dict[str, Any]
 """A notification, or what names a template of the app."""
 
@@ -57,7 +62,8 @@ def send(
     ] = None,
     silent: Annotated[bool, typer.Option("--silent", help="Wake the app, show nothing.")] = False,
     file: Annotated[
-        Path | None, typer.Option(help="Notification as JSON; options win over its members.")
+        Path | None,
+        typer.Option(help="Notification as JSON, - for standard input; options win over it."),
     ] = None,
     template: Annotated[
         str | None, typer.Option(help="A stored template; options win over its members.")
@@ -92,7 +98,7 @@ def send(
     app: AppOption = None,
     as_json: Json = False,
 ) -> None:
-    """Send a notification. JSON on standard input is read when no content is given otherwise."""
+    """Send a notification. JSON on standard input is read when nothing says what to show or do."""
     given = {
         "title": title,
         "body": body,
@@ -173,12 +179,12 @@ def _read_recipients(recipients: list[str] | None, *, to_all: bool) -> Recipient
 
 
 def _read_content(file: Path | None, given: dict[str, Any]) -> dict[str, Any]:
-    if file is not None:
+    if file is not None and str(file) != "-":
         return {**read_json(read_file(file), str(file)), **given}
-    if not given and not sys.stdin.isatty():
+    if file is not None or (_SAYS_SOMETHING.isdisjoint(given) and not sys.stdin.isatty()):
         text = sys.stdin.buffer.read()
-        if text.strip():
-            return read_json(text, "standard input")
+        if file is not None or text.strip():
+            return {**read_json(text, "standard input"), **given}
     if not given:
         raise NotificationError(
             "Nothing was written", fix="Give --title and --body, --file, or JSON on standard input"
