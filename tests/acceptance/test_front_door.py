@@ -15,9 +15,11 @@ from cryptography.hazmat.primitives import serialization
 from handbell import (
     AsyncPushNotification,
     Auth,
+    Delivery,
     HandbellError,
     PushNotification,
     Record,
+    Response,
     Sessions,
 )
 from handbell.errors import (
@@ -66,10 +68,12 @@ def test_what_comes_back_is_what_the_readme_says(
     names: dict[str, object] = {"push": handbell_push}
     exec(compile(_snippets()[2], "README", "exec"), names)  # noqa: S102 - our own snippet
     response = handbell_push.send({"title": "Hello"}, ["test@4d.com", "nobody@4d.com"])
+    assert isinstance(response, Response)
     assert response.success
     assert response.warnings[0].startswith("nobody@4d.com has no device: no session of this app")
     assert response.errors == ()
     (delivery,) = response.deliveries
+    assert isinstance(delivery, Delivery)
     assert (delivery.state, delivery.reason) == ("sent", None)
     assert handbell_phone.cards[0].apns_id == delivery.apns_id
 

@@ -135,3 +135,8 @@ def test_the_public_names_are_one_sorted_list() -> None:
     """``handbell.__all__`` is sorted, and each of its names can be had."""
     assert list(handbell.__all__) == sorted(handbell.__all__)
     assert all(hasattr(handbell, name) for name in handbell.__all__)
+
+
+def test_a_name_that_there_is_not_is_an_attribute_error() -> None:
+    """What is loaded when it is asked for does not turn other names into something."""
+    assert not hasattr(handbell, "Responses")
