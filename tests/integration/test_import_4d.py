@@ -305,9 +305,12 @@ def test_a_key_that_cannot_be_used_is_skipped(folder: Folder) -> None:
     folder.write_key()
     folder.write_key("mykey.p8")
     (folder.root / APP / "AuthKey_XYZ1234567.p8").write_text("hello")
+    (folder.root / APP / "AuthKey_ALIAS12345.p8").write_bytes(b"book\0\0\0\0mark\0\0\0\0...")
     steps = folder.run()
     assert "key id is missing" in steps[f"{APP}/mykey.p8"].reason
-    assert "not a PEM text" in steps[f"{APP}/AuthKey_XYZ1234567.p8"].reason
+    reason = "AuthKey_XYZ1234567.p8 is not a PEM text, as a .p8 file is."
+    assert steps[f"{APP}/AuthKey_XYZ1234567.p8"].reason == reason
+    assert "is a Finder alias" in steps[f"{APP}/AuthKey_ALIAS12345.p8"].reason
     assert steps[f"{APP}/AuthKey_{KEY_ID}.p8"].outcome == "imported"
 
 

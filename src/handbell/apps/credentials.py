@@ -36,6 +36,7 @@ FINGERPRINT_DIGITS: Final = 16
 
 _KEY_ID: Final = re.compile(r"[A-Z0-9]{10}")
 _KEY_FILE_NAME: Final = re.compile(r"AuthKey_([A-Z0-9]{10})(?![A-Za-z0-9])")
+_FINDER_ALIAS: Final = b"book\0\0\0\0mark"
 _LABEL: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----")
 _DOWNLOAD: Final = (
     "Use the AuthKey_XXXXXXXXXX.p8 from Certificates, Identifiers & Profiles, Keys, at "
@@ -221,6 +222,10 @@ def _unreadable(source: str | Path, error: Exception) -> CredentialError:
 
 def _private_key(data: bytes, where: str) -> ec.EllipticCurvePrivateKey:
     label = _LABEL.search(data)
+    if data.startswith(_FINDER_ALIAS):
+        raise CredentialError(
+            f"{where} is a Finder alias, not the key itself", fix="Use the file that it leads to"
+        )
     if label is None:
         raise CredentialError(f"{where} is not a PEM text, as a .p8 file is", fix=_DOWNLOAD)
     if label[1] != b"PRIVATE KEY":

@@ -120,7 +120,8 @@ class _Folder:
                 if is_new:
                     self.apps.add_credential(app, key)
             except CredentialError as error:
-                yield self.step(file, "key", "skipped", error.what)
+                reason = error.what.replace(str(file), file.name)
+                yield self.step(file, "key", "skipped", reason)
             else:
                 yield self.step(file, f"key {key.key_id}", "imported" if is_new else "unchanged")
 
