@@ -31,7 +31,8 @@ def bind(host: str, port: int) -> socket.socket:
         why = getattr(error, "strerror", None) or error
         raise TwinError(
             f"The twin cannot listen on port {port} of {host}: {why}",
-            fix="Stop what listens there, or choose another port; 0 takes a free one",
+            fix="Stop what listens there, or choose other ports (see: handbell twin --help); "
+            "0 takes a free one",
         ) from None
     bound.setblocking(False)
     return bound
