@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.fernet import Fernet
+from pydantic.fields import FieldInfo
 
 from handbell.errors import SettingsError
 from handbell.settings import Settings, secret_keys, variable
@@ -232,19 +233,24 @@ def test_settings_are_frozen() -> None:
         Settings.load().connections = 3
 
 
-def _written(default: object) -> str:
-    """Return a default as one would write it into a variable."""
+def _documented(field: FieldInfo) -> str:
+    """Return a default as the list has it: as one would write it into a variable."""
+    default = field.default
+    if field.default_factory is not None:
+        return "the user's data folder"
     if isinstance(default, bool):
-        return str(int(default))
-    return f"{default:g}" if isinstance(default, float) else str(default)
+        default = int(default)
+    if isinstance(default, float):
+        default = f"{default:g}"
+    return f"`{default}`" if default or default == 0 else "none"
 
 
 def test_every_setting_is_documented() -> None:
     """docs/settings.md holds each variable with its default and its description, and no other."""
-    expected = []
-    for name, field in Settings.model_fields.items():
-        default = f"`{_written(field.default)}`" if field.default or field.default == 0 else "none"
-        expected.append((f"`{variable(name)}`", default, field.description))
+    expected = [
+        (f"`{variable(name)}`", _documented(field), field.description)
+        for name, field in Settings.model_fields.items()
+    ]
     rows = re.findall(
         r"^\| (`HANDBELL_\w+`) \| (.+?) \| (.+) \|$", DOCUMENT.read_text(), re.MULTILINE
     )
