@@ -10,7 +10,7 @@ from handbell.apps.checkup import Finding, check_credentials
 from handbell.apps.store import StoredCredential
 from handbell.delivery.doctor import judge_clock, judge_probe
 from handbell.gateways.apns.protocol import REASONS, Reaction
-from handbell.gateways.gateway import Accepted, Outcome, Refused, RetryLater
+from handbell.gateways.gateway import Accepted, Outcome, Refused, RetryLater, Unknown
 from handbell.rehearsal import make_key
 
 if TYPE_CHECKING:
@@ -96,14 +96,18 @@ def _refused(reason: str) -> Refused:
         ),
         (
             RetryLater("CannotConnect", Reaction.RECONNECT, detail="No route."),
-            "doubtful",
+            "wrong",
             "No route",
         ),
+        (Unknown("ConnectionLost"), "wrong", "not be asked"),
         (Accepted("id"), "doubtful", "token of zeros"),
     ],
 )
 def test_a_probe_is_one_sentence_and_a_fix(outcome: Outcome, verdict: str, words: str) -> None:
-    """What an answer to an impossible token means is told as a verdict and a sentence."""
+    """What an answer to an impossible token means is told as a verdict and a sentence.
+
+    A host that cannot be reached fails the check-up, so that a script does not go on.
+    """
     finding = judge_probe("production", outcome)
     assert finding.verdict == verdict
     assert words in finding.sentence

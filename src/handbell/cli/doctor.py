@@ -26,7 +26,7 @@ def doctor(
     """Check key, ids, clock and the way to Apple; each answer is one sentence and a fix.
 
     One push with a token that no device has goes to each environment. Ends with exit code 1 when
-    something is wrong.
+    something is wrong, or a host cannot be reached.
     """
     findings = asyncio.run(_check(app))
     if as_json:

@@ -11,7 +11,7 @@ from handbell.creation.notification import Notification
 from handbell.errors import HandbellError
 from handbell.gateways.apns.client import ApnsGateway
 from handbell.gateways.apns.payload import compose
-from handbell.gateways.gateway import Accepted, DeviceGone, Outcome, Refused
+from handbell.gateways.gateway import Accepted, DeviceGone, Outcome, Refused, RetryLater
 
 from .outcome import meaning
 
@@ -92,9 +92,11 @@ def _judge_failure(environment: str, host: str, outcome: Outcome) -> Finding:
     words, fix = meaning(reason, getattr(outcome, "detail", ""))
     is_refused = isinstance(outcome, Refused)
     said = "refused the check-up" if is_refused else "could not be asked"
+    # Who answered that he is busy can be reached; nothing is proven against the configuration.
+    is_busy = isinstance(outcome, RetryLater) and outcome.status > 0
     return Finding(
         check=environment,
-        verdict="wrong" if is_refused else "doubtful",
+        verdict="doubtful" if is_busy else "wrong",
         sentence=sentence(f"{_capital(host)} {said}: {reason}, {words}"),
         fix=sentence(_capital(fix.removesuffix(_THIS_COMMAND))),
     )
