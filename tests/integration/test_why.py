@@ -422,3 +422,13 @@ def _held(stage: "Stage") -> float:
     assert delivery.delivery.state == "held"
     assert delivery.delivery.due_at is not None
     return delivery.delivery.due_at / 1000
+
+
+def test_a_broadcast_is_the_last_that_was_accepted_too(stage: "Stage") -> None:
+    """A device that got nothing but a broadcast has had something accepted."""
+    stage.add_phone(MAIL)
+    asyncio.run(stage.send(EVERYBODY))
+    story = _why(stage)
+    (delivery,) = (one.delivery for one in story.notifications[0].deliveries)
+    assert story.sessions[0].session.accepted_at == delivery.sent_at
+    assert "last accepted at" in story.sessions[0].what

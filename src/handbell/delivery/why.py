@@ -6,7 +6,7 @@ both the facts and the sentences. Nothing is sent and nothing is changed.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from handbell._mail import fold_mail
@@ -132,13 +132,15 @@ def why(
     """
     mail = fold_mail(mail)
     found = registry.sessions_of(app, mail)
-    teller = _Teller(app, mail, found, rulebook.rules_of(app.id), now)
     ids = [session.id for session in found]
+    rows = [
+        (row, ledger.deliveries_to(ids, row.id)) for row in ledger.concerning(app, mail, ids, limit)
+    ]
+    sessions = _dated(found, [one for _, deliveries in rows for one in deliveries])
+    teller = _Teller(app, mail, sessions, rulebook.rules_of(app.id), now)
     told = tuple(
-        teller.notification(
-            row, ledger.deliveries_to(ids, row.id), is_ahead=ledger.is_ahead(ids, row.id)
-        )
-        for row in ledger.concerning(app, mail, ids, limit)
+        teller.notification(row, deliveries, is_ahead=ledger.is_ahead(ids, row.id))
+        for row, deliveries in rows
     )
     return teller.story(told, workers=roster.live_workers())
 
@@ -355,6 +357,15 @@ def _waits(told: NotificationStory) -> bool:
 
 
 # A device
+
+
+def _dated(found: Sequence[Session], deliveries: Sequence[Delivery]) -> list[Session]:
+    """Return the sessions with the last acceptance that is known: broadcasts do not note theirs."""
+    last = {session.id: session.accepted_at or 0 for session in found}
+    for one in deliveries:
+        if one.session_id in last:
+            last[one.session_id] = max(last[one.session_id], one.sent_at or 0)
+    return [replace(session, accepted_at=last[session.id] or None) for session in found]
 
 
 def _tell_session(session: Session) -> SessionStory:

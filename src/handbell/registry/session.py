@@ -31,9 +31,10 @@ class Session:
     """One device of one user in one app. Instants are in UNIX milliseconds.
 
     ``registered_at`` is when the device last said that it is there, ``accepted_at`` when the push
-    service last took something for it. ``reason`` says why it is closed or quarantined;
-    ``external_id`` is its id in the system that it was imported from. The secret by which a device
-    speaks for its session is not among what can be read.
+    service last took something for it, broadcasts aside: they do not touch a row each. ``reason``
+    says why it is closed or quarantined; ``external_id`` is its id in the system that it was
+    imported from. The secret by which a device speaks for its session is not among what can be
+    read.
     """
 
     id: int

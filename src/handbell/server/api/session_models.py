@@ -100,7 +100,9 @@ class SessionOut(BaseModel):
     external_id: str | None
     created_at: str = Field(description="ISO 8601")
     registered_at: str = Field(description="When the device last said that it is there; ISO 8601")
-    accepted_at: str | None = Field(description="When Apple last took something for it; ISO 8601")
+    accepted_at: str | None = Field(
+        description="When Apple last took something for it, broadcasts aside; ISO 8601"
+    )
     closed_at: str | None = Field(description="ISO 8601")
 
 
