@@ -181,8 +181,8 @@ def _own_name() -> str:
 def _wait(page_url: str, *, is_told: bool) -> None:
     """Wait for Ctrl-C; ``is_told`` keeps standard output to the one JSON value that is there."""
     place = Console(stderr=True, highlight=False) if is_told else console
-    place.print(f"\nThe phone: [bold]{page_url}[/]   Ctrl-C ends it.", soft_wrap=True)
     try:
+        place.print(f"\nThe phone: [bold]{page_url}[/]   Ctrl-C ends it.", soft_wrap=True)
         while True:
             time.sleep(3600)
     except KeyboardInterrupt:
