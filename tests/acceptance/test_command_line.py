@@ -277,7 +277,7 @@ def test_nobody_reached_is_exit_code_1(ready: Shell) -> None:
         (("session", "close", "99"), ["99"]),
         (("session", "show", "9" * 30), ["session_id"]),
         (("webhook", "test", "9" * 30), ["webhook_id"]),
-        (("twin", "--port", "70000"), ["70000"]),
+        (("twin", "--production-port", "70000"), ["70000"]),
         (("key", "remove", "NOSUCHKEY1"), ["NOSUCHKEY1"]),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, tuple) else None,
@@ -377,6 +377,15 @@ def test_a_port_in_use_is_named(shell: Shell) -> None:
         )
     assert ended.code == 2
     assert port in ended.err
+
+
+def test_a_phone_of_nobody_is_refused_and_nothing_is_made(shell: Shell) -> None:
+    """A twin for what is no mail address does not start, and leaves no sample app."""
+    ports = ("--port", "0", "--production-port", "0", "--development-port", "0")
+    ended = shell.run("twin", "--phone", "a@@b", *ports)
+    assert ended.code == 2
+    assert "'a@@b' is not a mail address" in ended.err
+    assert shell.run("app", "list").out == ""
 
 
 def test_several_apps_have_to_be_told_apart(shell: Shell) -> None:

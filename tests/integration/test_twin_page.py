@@ -14,7 +14,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from handbell.errors import TwinError
+from handbell.errors import RegistryError, TwinError
 from handbell.twin.address import read_address
 from handbell.twin.hooks import Hooks
 from handbell.twin.phone import Card, Phone
@@ -311,6 +311,20 @@ def test_hooks_hear_and_may_fail(tmp_path: Path, caplog: pytest.LogCaptureFixtur
         ("opened", "My phone one"),
     ]
     assert "the twin goes on" in caplog.text
+
+
+def test_a_back_end_can_say_no_to_a_phone(tmp_path: Path) -> None:
+    """Whom the hook does not take gets its error, also on the page, and there is no phone."""
+
+    def refuse(phone: Phone) -> None:
+        raise RegistryError(f"{phone.mail} is nobody", fix="Ask somebody else")
+
+    with start_twin(tmp_path, hooks=Hooks(on_phone=refuse)) as running:
+        with pytest.raises(RegistryError, match="nobody"):
+            running.add_phone("My phone", mail="a@@b")
+        status, answer = ask(running, "POST", "/api/phones", {"mail": "a@@b"})
+        assert (status, answer) == (400, {"error": "a@@b is nobody. Ask somebody else."})
+        assert running.phones == {}
 
 
 def test_an_ipv6_loopback_serves_too(tmp_path: Path) -> None:

@@ -70,10 +70,12 @@ async def beside(
 ) -> "AsyncIterator[Twin]":
     """Run a twin beside a system while the block runs, with a phone for each mail.
 
-    Raises TwinError where the extra is not installed or a twin runs on this home already.
+    Raises TwinError where the extra is not installed or a twin runs on this home already, and
+    RegistryError for a mail address that is none; nothing is made then.
     """
     try:
-        from handbell.rehearsal import Rehearsal  # noqa: PLC0415 - heavy
+        from handbell.registry.registration import registered_mail  # noqa: PLC0415 - heavy
+        from handbell.rehearsal import Rehearsal  # noqa: PLC0415
         from handbell.twin.address import read_address  # noqa: PLC0415
         from handbell.twin.twin import Twin  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
@@ -81,6 +83,7 @@ async def beside(
             f"The twin needs {error.name}, which is not installed",
             fix="Install it with: pip install 'handbell[twin]'",
         ) from None
+    owners = [registered_mail(mail) for mail in mails]
     parts.settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     running = read_address(parts.twin_folder)
     if running is not None:
@@ -99,7 +102,7 @@ async def beside(
         )
         _add_keys(serving, keys, team)
         async with serving:
-            _populate(serving, rehearsal, mails)
+            _populate(serving, rehearsal, owners)
             yield serving
 
 

@@ -17,10 +17,11 @@ def _nothing(*_what: object) -> None:
 class Hooks:
     """What a program wants to hear; each is called in the twin's loop and should be quick.
 
-    ``on_phone`` when a phone was made: the moment an app registers it with its back end.
+    ``on_phone`` when a phone is made: the moment an app registers it with its back end. A
+    HandbellError is the back end's no: there is no phone then, and who wanted it gets the error.
     ``on_displayed`` and ``on_opened`` report a card, ``on_phone_removed`` an uninstalled app.
-    ``find_key`` is asked for the PEM of a key the twin does not know yet. One that raises is
-    logged, and does the twin no harm.
+    ``find_key`` is asked for the PEM of a key the twin does not know yet. One that raises anything
+    else is logged, and does the twin no harm.
     """
 
     on_phone: Callable[[Phone], object] = _nothing
@@ -30,10 +31,17 @@ class Hooks:
     find_key: Callable[[str, str], str | None] = _nothing
 
 
-def call(hook: Callable[..., object], *what: object) -> object:
-    """Return what a hook said; None where it raised, which the log tells."""
+def call(
+    hook: Callable[..., object], *what: object, passes: tuple[type[Exception], ...] = ()
+) -> object:
+    """Return what a hook said; None where it raised, which the log tells.
+
+    Errors of the kinds in ``passes`` are raised.
+    """
     try:
         return hook(*what)
+    except passes:
+        raise
     except Exception:
         logger.exception("A hook of the twin failed; the twin goes on")
         return None

@@ -25,7 +25,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Self
 
-from handbell.errors import CredentialError, TwinError
+from handbell.errors import CredentialError, HandbellError, TwinError
 
 from . import rules
 from .address import Address, remove_address, write_address
@@ -257,7 +257,8 @@ class Twin:
 
         Without ``app`` it gets the first one known. ``token`` is a random one of ``token_digits``
         hex digits unless given; the token of an app that was removed may come back so. Raises
-        TwinError for a side, app or token that cannot be used.
+        TwinError for a side, app or token that cannot be used, and the HandbellError by which the
+        ``on_phone`` hook says no.
         """
         _check_side(side)
         app = app or next(iter(self._apps), DEFAULT_APP)
@@ -273,9 +274,9 @@ class Twin:
             token=self._shelf.free_token(token, token_digits),
             is_on=is_on,
         )
+        call(self._hooks.on_phone, phone, passes=(HandbellError,))
         self._shelf.add(phone)
         self._history.publish("phone", phone)
-        call(self._hooks.on_phone, phone)
         return phone
 
     def remove_phone(self, phone: Phone | str) -> None:
