@@ -407,9 +407,10 @@ class System:
         unusable = self.apps.unusable(app)
         findings = list(check_credentials(app, stored, now=self.now(), unusable=unusable))
         findings += check_identity(self.identities.of(app), can_mail=self.can_mail)
-        if not stored:
+        usable = [one for one in stored if one.key_id not in unusable]
+        if not usable:
             return findings
-        environments = [name for name in ENVIRONMENTS if _is_served(name, stored)]
+        environments = [name for name in ENVIRONMENTS if _is_served(name, usable)]
         return findings + await probe(
             app,
             environments,

@@ -26,7 +26,10 @@ def _check_up(stage: "Stage") -> dict[str, Finding]:
         finally:
             await stage.system.close_gateways()
 
-    return {finding.check: finding for finding in asyncio.run(run())}
+    findings = asyncio.run(run())
+    checks = [finding.check for finding in findings]
+    assert len(checks) == len(set(checks)), "each thing is told once"
+    return {finding.check: finding for finding in findings}
 
 
 def test_all_is_right_where_all_is_right(stage: "Stage") -> None:
@@ -57,11 +60,12 @@ def test_a_key_for_one_environment_is_told_as_such(stage: "Stage") -> None:
 
 
 def test_a_key_that_cannot_be_opened_is_told_as_such(stage: "Stage") -> None:
-    """The secret key is another one than it was sealed with: nothing is said to be right."""
+    """The secret key is another one than it was sealed with: that is told once, and no more."""
     for opened in ("apps", "vault"):
         del stage.system.__dict__[opened]
     (stage.system.settings.home / "secret.key").unlink()
     found = _check_up(stage)
+    assert set(found) == {"key"}
     assert found["key"].verdict == "wrong"
     assert "cannot be opened" in found["key"].sentence
     assert "Bring back the key" in found["key"].fix
