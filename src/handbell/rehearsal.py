@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from handbell._reporter import Reporter
 from handbell.apps.app import App
 from handbell.apps.credentials import AuthKey
-from handbell.errors import HandbellError
+from handbell.errors import HandbellError, TwinError
 from handbell.registry.session import Session
 from handbell.settings import DATABASE_FILE, Settings
 from handbell.system import System
@@ -109,6 +109,14 @@ class Rehearsal:
             key = self._system.apps.auth_key(team_id, key_id)
             return None if key is None else key.public_key_pem
         return None
+
+
+def without_twin(error: ModuleNotFoundError) -> TwinError:
+    """Return the error for whoever wants a twin where what it needs is not installed."""
+    return TwinError(
+        f"The twin needs {error.name}, which is not installed",
+        fix="Install it with: pip install 'handbell[twin]'",
+    )
 
 
 def isolated_settings(home: Path) -> Settings:

@@ -178,6 +178,25 @@ def test_a_demo_that_stays_prints_one_json_object(shell: Shell) -> None:
     assert running.returncode == 0
 
 
+@pytest.mark.parametrize("command", ["demo", "twin"])
+def test_what_is_not_installed_is_named(shell: Shell, tmp_path: Path, command: str) -> None:
+    """Without the extra ``twin`` its commands say how to install it; here h2 is as if missing."""
+    missing = 'raise ModuleNotFoundError("No module named \'h2\'", name="h2")'
+    (tmp_path / "h2.py").write_text(missing, encoding="utf-8")
+    run = subprocess.run(
+        [COMMAND, command],
+        env={**shell.environment, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert run.returncode == 2
+    assert "The twin needs h2" in run.stderr
+    assert "pip install 'handbell[twin]'" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
 def test_a_person_is_reached_through_the_twin(shell: Shell, twin: str) -> None:
     """With a twin running, ``send`` reaches test@4d.com without any further set-up."""
     ended = shell.run("send", "test@4d.com", "--title", "Hello", "--body", "It rings", "--json")

@@ -74,9 +74,14 @@ def _demo(home: Path, *, keep: bool, as_json: bool) -> None:
         SAMPLE_MAIL,
         Rehearsal,
         isolated_settings,
+        without_twin,
     )
     from handbell.system import System  # noqa: PLC0415
-    from handbell.twin.running import start_twin  # noqa: PLC0415
+
+    try:
+        from handbell.twin.running import start_twin  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        raise without_twin(error) from None
 
     settings = isolated_settings(home)
     parts = System(settings)

@@ -73,16 +73,14 @@ async def beside(
     Raises TwinError where the extra is not installed or a twin runs on this home already, and
     RegistryError for a mail address that is none; nothing is made then.
     """
+    from handbell.registry.registration import registered_mail  # noqa: PLC0415 - heavy
+    from handbell.rehearsal import Rehearsal, without_twin  # noqa: PLC0415
+
     try:
-        from handbell.registry.registration import registered_mail  # noqa: PLC0415 - heavy
-        from handbell.rehearsal import Rehearsal  # noqa: PLC0415
         from handbell.twin.address import read_address  # noqa: PLC0415
         from handbell.twin.twin import Twin  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
-        raise TwinError(
-            f"The twin needs {error.name}, which is not installed",
-            fix="Install it with: pip install 'handbell[twin]'",
-        ) from None
+        raise without_twin(error) from None
     owners = [registered_mail(mail) for mail in mails]
     parts.settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     running = read_address(parts.twin_folder)
