@@ -41,15 +41,24 @@ _AT_ONCE: Final = 400
 class RemoteApp:
     """One app on a send server. Its connections belong to the event loop that uses them.
 
-    ``reference`` names the app as for PushNotification. Raises SettingsError for an address or a
-    key that cannot be one, and when httpx is not installed.
+    ``reference`` names the app as for PushNotification. ``pauses`` are the seconds before each
+    further attempt at a call that did not arrive. Raises SettingsError for an address or a key that
+    cannot be one, and when httpx is not installed.
     """
 
-    def __init__(self, url: str, api_key: str | None, reference: str | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        api_key: str | None,
+        reference: str | None = None,
+        *,
+        pauses: Sequence[float] = _PAUSES,
+    ) -> None:
         self._httpx = _load_httpx()
         self._url = _read_address(url)
         self._headers = {"Authorization": f"Bearer {_read_key(api_key)}"}
         self._reference = reference
+        self._pauses = pauses
         self._app: Mapping[str, Any] | None = None
         self._clients: dict[asyncio.AbstractEventLoop, Any] = {}
 
@@ -196,7 +205,7 @@ class RemoteApp:
         """
         httpx = self._httpx
         headers = {"Prefer": f"wait={WAIT_SECONDS}"} if wait else {}
-        for pause in (*_PAUSES, None):
+        for pause in (*self._pauses, None):
             try:
                 answer = await self._client().request(
                     method, f"{self._url}{path}", json=body, params=params, headers=headers

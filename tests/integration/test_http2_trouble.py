@@ -12,15 +12,16 @@ import struct
 import threading
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
 from h2.settings import SettingCodes
 from hyperframe.frame import GoAwayFrame
-from tests.http2_server import LOOPS, Server, opened, paths, run, send, serve
+from tests.http2_server import LOOPS, QUICK, Server, opened, paths, run, send, serve
 
-from handbell.gateways import http2_connection, http2_tls
 from handbell.gateways.http2 import Answer, End, Endpoint, Limits, Lost, NotSent, Pool, Request
+from handbell.gateways.http2_tls import connect
 from handbell.twin.certificates import Authority
 
 BRIEF = Limits(in_flight=50, connect_timeout=0.5, request_timeout=0.3)
@@ -107,15 +108,12 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority.open(tmp_path_factory.mktemp("authority"))
 
 
-def test_a_connection_is_asked_before_it_is_used_after_a_rest(
-    authority: Authority, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_connection_is_asked_before_it_is_used_after_a_rest(authority: Authority) -> None:
     """After a rest a PING goes first; answered, the same connection carries on."""
-    monkeypatch.setattr(http2_connection, "_STALE_SECONDS", 0.03)
     server = moody()
 
     async def story(endpoint: Endpoint) -> None:
-        async with opened(endpoint) as ask:
+        async with opened(endpoint, replace(QUICK, rest=0.03)) as ask:
             ends = await ask(["/ok-1"])
             assert server.pings == 0
             await asyncio.sleep(0.05)
@@ -127,15 +125,12 @@ def test_a_connection_is_asked_before_it_is_used_after_a_rest(
     assert server.connections == 1
 
 
-def test_a_connection_that_died_while_at_rest_costs_no_request(
-    authority: Authority, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_connection_that_died_while_at_rest_costs_no_request(authority: Authority) -> None:
     """A server that is gone without a word is found out by PING; the request goes elsewhere."""
-    monkeypatch.setattr(http2_connection, "_STALE_SECONDS", 0.03)
     server = moody()
 
     async def story(endpoint: Endpoint) -> list[End]:
-        async with opened(endpoint, BRIEF) as ask:
+        async with opened(endpoint, replace(BRIEF, rest=0.03)) as ask:
             await ask(["/ok-1"])
             await ask(["/deaf-1"])
             return await ask(paths(20, "later"))
@@ -315,8 +310,12 @@ def test_a_server_that_hangs_up_at_once_leaves_no_descriptor_behind(
             endpoint = Endpoint(f"https://127.0.0.1:{listening.getsockname()[1]}")
             for _ in range(30):
                 with pytest.raises(OSError):  # noqa: PT011 - as loop and kernel have it
-                    await http2_tls.connect(
-                        endpoint, ssl.create_default_context(), asyncio.Protocol, seconds=1
+                    await connect(
+                        endpoint,
+                        ssl.create_default_context(),
+                        asyncio.Protocol,
+                        seconds=1,
+                        farewell_seconds=1,
                     )
             gc.collect()
 
@@ -375,19 +374,16 @@ class Stone(Moody):
 
 @pytest.mark.parametrize("new_loop", LOOPS.values(), ids=LOOPS)
 def test_closing_does_not_wait_for_a_peer_that_never_ends_tls(
-    authority: Authority,
-    new_loop: Callable[[], asyncio.AbstractEventLoop],
-    monkeypatch: pytest.MonkeyPatch,
+    authority: Authority, new_loop: Callable[[], asyncio.AbstractEventLoop]
 ) -> None:
     """close() takes no longer than TLS is given to end, however deaf the other side is."""
-    monkeypatch.setattr(http2_tls, "_FAREWELL_SECONDS", 0.1)
-    monkeypatch.setattr(http2_connection, "_FAREWELL_SECONDS", 0.15)
     server: type[Stone] = type("OneStone", (Stone,), {"asked": Counter(), "stones": []})
 
     async def story() -> None:
         async with serve(authority, server) as url:
             loop = asyncio.get_running_loop()
-            async with opened(Endpoint(url, authority.ca_file)) as ask:
+            hurried = replace(QUICK, farewell_timeout=0.1)
+            async with opened(Endpoint(url, authority.ca_file), hurried) as ask:
                 assert reasons(await ask(["/ok-1"])) == {"Answer": 1}
                 began = loop.time()
             assert loop.time() - began < 0.4

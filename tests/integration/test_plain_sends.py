@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
+import httpx
 import pytest
 from sqlalchemy import select
 from tests.conftest import Stage
@@ -16,8 +17,9 @@ from handbell.creation.notification import Notification
 from handbell.creation.plain import PlainSend, read_plain
 from handbell.creation.recipients import Recipients
 from handbell.database import Database
-from handbell.delivery.engine import Acceptance, Engine, Entry
+from handbell.delivery.engine import Acceptance, Entry
 from handbell.delivery.events import Event, NotificationAccepted, NotificationsAccepted
+from handbell.delivery.lane import FIRST_BATCH
 from handbell.delivery.plain import PlainStored
 from handbell.errors import DatabaseLockedError, TwinError
 from handbell.system import System
@@ -26,6 +28,8 @@ from handbell.tables import deliveries, notifications
 NOON = 1_790_000_000.0
 FEW = ["one@example.com", "two@example.com", "nobody@example.com", "one@example.com"]
 ALL = [*FEW, "pending@example.com", "closed@example.com", "development@example.com"]
+LEAST_ROOM = 3 * FIRST_BATCH  # what an app may always have on its way
+STREAM = {"Content-Type": "application/x-ndjson"}
 SENDS: list[tuple[dict[str, Any], str]] = [
     ({"title": f"For {mail}", "body": 'Grüße "👋🏽"\n', "user_info": {"n": number}}, mail)
     for number, mail in enumerate(ALL)
@@ -42,6 +46,14 @@ def _register(stage: Stage) -> None:
     registry.register(stage.app, "pending@example.com", "05" * 32, status="pending")
     registry.close(stage.register("closed@example.com", "06" * 32), "Unregistered")
     stage.register("development@example.com", "07" * 32, environment="development")
+
+
+def _open_impatiently(stage: Stage) -> str:
+    """Let the stage wait for a locked database for a moment only; return the database's URL."""
+    url = stage.system.settings.database_url
+    stage.system.database.close()
+    stage.system.__dict__["database"] = Database.open(url, wait=0.1)
+    return url
 
 
 def _plain(sends: Sequence[tuple[Mapping[str, Any], str]]) -> list[PlainSend]:
@@ -124,9 +136,7 @@ def test_a_database_that_is_locked_takes_none_of_them(stage: Stage) -> None:
     """The error is raised, and after it they are taken."""
     _register(stage)
     sends = _plain(SENDS)
-    url = stage.system.settings.database_url
-    stage.system.database.close()
-    stage.system.__dict__["database"] = Database.open(url, wait=0.1)
+    url = _open_impatiently(stage)
 
     async def scenario() -> None:
         engine = stage.system.engine
@@ -164,9 +174,12 @@ def _line(mail: str, **content: Any) -> dict[str, Any]:
 
 
 def _send(server: Server, stage: Stage, content: bytes, **headers: str) -> list[dict[str, Any]]:
-    kind = {"Content-Type": "application/x-ndjson"}
-    with server.client(server.key("send"), headers={**kind, **headers}) as client:
-        answer = client.post(f"/v1/apps/{stage.app.id}/notifications", content=content)
+    with server.client(server.key("send"), headers={**STREAM, **headers}) as client:
+        return _post(client, stage, content)
+
+
+def _post(client: httpx.Client, stage: Stage, content: bytes) -> list[dict[str, Any]]:
+    answer = client.post(f"/v1/apps/{stage.app.id}/notifications", content=content)
     assert answer.status_code == 200
     return [json.loads(line) for line in answer.text.splitlines()]
 
@@ -179,18 +192,15 @@ def _titles(stage: Stage) -> list[str]:
 
 
 @pytest.fixture
-def plain_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def plain_steps(stage: Stage) -> list[int]:
     """Give the list of how many sends were stored as plain in each step; it fills."""
     steps: list[int] = []
-    accept_plain = Engine.accept_plain
 
-    async def counted(engine: Engine, app: Any, sends: Sequence[PlainSend]) -> PlainStored | None:
-        stored = await accept_plain(engine, app, sends)
-        if stored is not None:
-            steps.append(len(sends))
-        return stored
+    def count(told: Event) -> None:
+        if isinstance(told, NotificationsAccepted):
+            steps.append(len(told.notification_ids))
 
-    monkeypatch.setattr(Engine, "accept_plain", counted)
+    stage.system.hooks.add(count)
     return steps
 
 
@@ -338,34 +348,35 @@ def test_keys_that_are_not_plain_are_looked_at_one_by_one(
     assert plain_steps == plain
 
 
-def test_where_nothing_can_be_stored_each_line_is_refused(
-    server: Server, stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_nothing_can_be_stored_each_line_is_refused(stage: Stage) -> None:
     """A locked database is each line's error, and a bad line keeps its own."""
     stage.register("one@example.com", "01" * 32)
-
-    async def locked(*_: object) -> None:
-        raise DatabaseLockedError("Another process has held the database")
-
-    monkeypatch.setattr(Engine, "accept_plain", locked)
-    *answers, last = _send(server, stage, _lines(_line("one@example.com"), b"{"))
+    url = _open_impatiently(stage)
+    with (
+        start_server(stage.system, with_worker=False, has_console=False) as server,
+        server.client(server.key("send"), headers=STREAM) as client,
+    ):
+        assert client.get("/v1/apps").status_code == 200
+        with closing(Database(url)) as other, other.write():
+            *answers, last = _post(client, stage, _lines(_line("one@example.com"), b"{"))
     assert [one["error"]["code"] for one in answers] == ["database-locked", "request-malformed"]
     assert last == {"accepted": 0, "refused": 2}
     assert _titles(stage) == []
 
 
-def test_what_was_stored_so_is_sent(
-    stage: Stage, plain_steps: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_stored_so_is_sent(stage: Stage, plain_steps: list[int]) -> None:
     """While the worker has no room plain sends wait in the ledger, and then each phone gets its."""
-    monkeypatch.setattr(Engine, "has_room", lambda *_: False)
     stage.add_phone("one@example.com")
+    stage.system.engine.worker.lanes.window = 0
+    stage.twin.add_fault("slow", seconds=0.5, count=LEAST_ROOM)
     lines = [_line("one@example.com", title=f"Order {number}") for number in range(100)]
     with start_server(stage.system, has_console=False) as server:
+        _send(server, stage, _lines(*[_line("one@example.com")] * LEAST_ROOM))
+        assert plain_steps == []
         named = {one["id"] for one in _send(server, stage, _lines(*lines))[:-1]}
         session = stage.session("one@example.com")
         deadline = time.monotonic() + 10
-        while len(stage.twin.accepted_of(session.token)) < len(lines):
+        while len(stage.twin.accepted_of(session.token)) < LEAST_ROOM + len(lines):
             assert time.monotonic() < deadline, "they were not sent"
             time.sleep(0.02)
     assert len(named) == sum(plain_steps) == len(lines)

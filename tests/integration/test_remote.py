@@ -391,11 +391,11 @@ def test_a_lost_answer_is_asked_for_again_and_nobody_is_notified_twice(
     assert len(stage.system.reports.newest()) == 1
 
 
-def test_a_server_that_is_not_there_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_not_there_is_said_so() -> None:
     """After some attempts, with the address."""
-    monkeypatch.setattr("handbell.remote._PAUSES", (0.0, 0.0))
-    with pytest.raises(UnavailableError, match="cannot be reached"):
-        PushNotification(url="http://127.0.0.1:9", api_key="hbk_x")
+    remote = RemoteApp("http://127.0.0.1:9", "hbk_x", pauses=(0.0, 0.0))
+    with pytest.raises(UnavailableError, match=r"http://127\.0\.0\.1:9 cannot be reached"):
+        asyncio.run(remote.find())
 
 
 def test_every_error_comes_back_as_its_own_class() -> None:

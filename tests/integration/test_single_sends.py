@@ -10,9 +10,8 @@ from sqlalchemy import event, select
 from tests.conftest import Stage
 from tests.serving import Server, start_server
 
-from handbell.apps.app import App
 from handbell.creation.plain import PlainSend, read_plain
-from handbell.delivery.engine import Engine
+from handbell.delivery.events import Event, NotificationsAccepted
 from handbell.errors import TwinError
 from handbell.tables import deliveries, notifications
 
@@ -33,16 +32,15 @@ def server(stage: Stage) -> Iterator[Server]:
 
 
 @pytest.fixture
-def gathered(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Give the list of what was stored as plain; it fills."""
-    stored: list[Any] = []
-    accept = Engine.accept_plain_gathered
+def gathered(stage: Stage) -> list[str]:
+    """Give the list of the ids that were stored as plain; it fills."""
+    stored: list[str] = []
 
-    async def noted(engine: Engine, app: App, send: PlainSend) -> Any:
-        stored.append(await accept(engine, app, send))
-        return stored[-1]
+    def note(told: Event) -> None:
+        if isinstance(told, NotificationsAccepted):
+            stored.extend(told.notification_ids)
 
-    monkeypatch.setattr(Engine, "accept_plain_gathered", noted)
+    stage.system.hooks.add(note)
     return stored
 
 
@@ -103,20 +101,22 @@ def test_what_comes_at_once_of_several_apps_is_one_commit(stage: Stage) -> None:
 
 
 def test_a_single_call_is_stored_so_and_answered_as_ever(
-    server: Server, stage: Stage, gathered: list[Any]
+    server: Server, stage: Stage, gathered: list[str]
 ) -> None:
     """The id, the warnings and the address of what was stored."""
     stage.register("one@example.com", "01" * 32)
     path = f"/v1/apps/{stage.app.id}/notifications"
+    named = []
     with server.client(server.key("send")) as client:
         for mail, warnings in (("one@example.com", 0), ("nobody@example.com", 1)):
             answer = client.post(path, json={"notification": HELLO, "recipients": mail})
             told = answer.json()
             assert (answer.status_code, list(told)) == (202, ["id", "warnings"])
             assert len(told["warnings"]) == warnings
+            named.append(told["id"])
             assert answer.headers["location"] == f"{path}/{told['id']}"
             assert client.get(answer.headers["location"]).json()["id"] == told["id"]
-    assert len(gathered) == 2
+    assert gathered == named
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_a_single_call_is_stored_so_and_answered_as_ever(
 def test_whatever_is_more_than_plain_is_looked_at_in_full(
     server: Server,
     stage: Stage,
-    gathered: list[Any],
+    gathered: list[str],
     more: dict[str, Any],
     headers: dict[str, str],
 ) -> None:
@@ -145,7 +145,7 @@ def test_whatever_is_more_than_plain_is_looked_at_in_full(
 
 
 def test_one_without_a_way_is_refused_and_no_matter_to_another(
-    server: Server, stage: Stage, gathered: list[Any]
+    server: Server, stage: Stage, gathered: list[str]
 ) -> None:
     """The error is that of the full look."""
     stage.register("one@example.com", "01" * 32)
@@ -156,5 +156,5 @@ def test_one_without_a_way_is_refused_and_no_matter_to_another(
         stored = client.post(path, json={"notification": HELLO, "recipients": "one@example.com"})
     assert (refused.status_code, refused.json()["code"]) == (TwinError.status, TwinError.code)
     assert stored.status_code == 202
-    assert [one is None for one in gathered] == [True, False]
+    assert gathered == [stored.json()["id"]]
     assert len(stage.system.reports.newest(limit=10)) == 1

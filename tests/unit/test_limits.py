@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handbell.errors import RateLimitedError
-from handbell.server import limits
 from handbell.server.limits import Limit, Limiter
 
 
@@ -85,12 +84,9 @@ def test_no_caller_gets_more_than_the_limit(steps: list[tuple[float, float]]) ->
         assert granted <= THREE.number + (clock.time - 1000) * THREE.rate + 1e-6
 
 
-def test_memory_is_bounded_and_the_fullest_buckets_go_first(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_memory_is_bounded_and_the_fullest_buckets_go_first() -> None:
     """A flood of callers does not free the one who has used everything up."""
-    monkeypatch.setattr(limits, "MOST_BUCKETS", 100)
-    limiter = Limiter(now=Clock())
+    limiter = Limiter(now=Clock(), most=100)
     limiter.require("mail", "used up", THREE, amount=3)
     for number in range(1000):
         limiter.take("mail", str(number), THREE)

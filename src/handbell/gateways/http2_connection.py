@@ -32,8 +32,7 @@ _ROUND: Final = 128  # so many are written before the kernel is given them
 _BUFFER_BYTES: Final = 256 * 1024  # what waits for the network; above it nothing more is begun
 _PATIENCE_SECONDS: Final = 1.0
 _LISTEN_SECONDS: Final = 1.0
-_STALE_SECONDS: Final = 30.0  # a connection at rest for so long is asked before it is relied on
-_FAREWELL_SECONDS: Final = 1.2  # a little longer than TLS may take to end by itself
+_FAREWELL_PATIENCE: Final = 1.2  # a little longer than TLS may take to end by itself
 _BARE_OK: Final = Answer(_OK)
 
 
@@ -120,8 +119,14 @@ class Connection(asyncio.Protocol, Generic[T]):
     # -- opening ---------------------------------------------------------------------------------
 
     async def _open(self) -> None:
-        seconds = self.pool.limits.connect_timeout
-        await connect(self.pool.endpoint, self.pool.tls(), lambda: self, seconds=seconds)
+        limits = self.pool.limits
+        await connect(
+            self.pool.endpoint,
+            self.pool.tls(),
+            lambda: self,
+            seconds=limits.connect_timeout,
+            farewell_seconds=limits.farewell_timeout,
+        )
 
     def _opened(self, opening: asyncio.Task[None]) -> None:
         """Tell the pool how opening ended, whoever ended it: what waits must hear of it."""
@@ -276,7 +281,7 @@ class Connection(asyncio.Protocol, Generic[T]):
     # -- time ------------------------------------------------------------------------------------
 
     def _is_stale(self, now: float) -> bool:
-        return not self.in_flight and now - self._heard_at > _STALE_SECONDS
+        return not self.in_flight and now - self._heard_at > self.pool.limits.rest
 
     def _ask(self, now: float) -> None:
         """Ask for a sign of life; until it comes nothing is begun."""
@@ -345,4 +350,5 @@ class Connection(asyncio.Protocol, Generic[T]):
                 self._session.say_goodbye()
                 self._flush()
                 self._transport.close()
-            self._abort = self.loop.call_later(_FAREWELL_SECONDS, self._transport.abort)
+            patience = _FAREWELL_PATIENCE * self.pool.limits.farewell_timeout
+            self._abort = self.loop.call_later(patience, self._transport.abort)

@@ -25,7 +25,6 @@ P = TypeVar("P", bound=asyncio.Protocol)
 
 _HTTPS_PORT: Final = 443
 _EYEBALLS_SECONDS: Final = 0.25  # RFC 8305: then the next address is tried beside the first
-_FAREWELL_SECONDS: Final = 1.0
 _KEEP_ALIVE: Final = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 20), ("TCP_KEEPCNT", 3))
 
 
@@ -89,12 +88,17 @@ def _load_certificate(context: ssl.SSLContext, pem: bytes) -> None:
 
 
 async def connect(
-    endpoint: Endpoint, context: ssl.SSLContext, make: Callable[[], P], *, seconds: float
+    endpoint: Endpoint,
+    context: ssl.SSLContext,
+    make: Callable[[], P],
+    *,
+    seconds: float,
+    farewell_seconds: float,
 ) -> P:
     """Return the protocol of a new connection, with TLS done; ``make`` makes it.
 
-    The host is looked up anew each time, as Apple asks. Raises OSError, :class:`ssl.SSLError`
-    among them, and TimeoutError when ``seconds`` have passed.
+    The host is looked up anew each time, as Apple asks. TLS may take ``farewell_seconds`` to end.
+    Raises OSError, :class:`ssl.SSLError` among them, and TimeoutError when ``seconds`` have passed.
     """
     loop = asyncio.get_running_loop()
     parts = urlsplit(endpoint.url)
@@ -114,7 +118,7 @@ async def connect(
                 ssl=context,
                 server_hostname=host,
                 ssl_handshake_timeout=seconds,
-                ssl_shutdown_timeout=_FAREWELL_SECONDS,
+                ssl_shutdown_timeout=farewell_seconds,
             )
         )
         try:

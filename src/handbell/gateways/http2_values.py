@@ -44,13 +44,16 @@ class Limits:
 
     ``in_flight`` is per connection. A request ends within ``request_timeout`` after it was handed
     to the connection; what still waits for its turn ends as not sent when nothing at all was
-    answered for twice as long.
+    answered for twice as long. A connection on which nothing came for ``rest`` is asked by a PING
+    before it is relied on again. ``farewell_timeout`` is what TLS may take to end.
     """
 
     connections: int = 1
     in_flight: int = 256
     connect_timeout: float = 10.0
     request_timeout: float = 30.0
+    rest: float = 30.0
+    farewell_timeout: float = 1.0
 
 
 class Request(NamedTuple):

@@ -28,12 +28,15 @@ class Limit:
 class Limiter:
     """Token buckets, one for each pair of a purpose and a caller. ``now`` returns seconds.
 
-    Safe to use from several threads. The buckets of a process are its own: several servers behind
-    one address each grant the limit.
+    ``most`` of them are remembered. Safe to use from several threads. The buckets of a process are
+    its own: several servers behind one address each grant the limit.
     """
 
-    def __init__(self, *, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, *, now: Callable[[], float] = time.monotonic, most: int = MOST_BUCKETS
+    ) -> None:
         self._now = now
+        self._most = most
         self._lock = threading.Lock()
         # When the bucket was last filled, how much was in it then, and its limit.
         self._buckets: dict[tuple[str, str], tuple[float, float, Limit]] = {}
@@ -52,7 +55,7 @@ class Limiter:
             if level < amount:
                 return (amount - level) / limit.rate
             self._buckets[purpose, who] = (now, level - amount, limit)
-            if len(self._buckets) > MOST_BUCKETS:
+            if len(self._buckets) > self._most:
                 self._forget(now)
         return 0.0
 
@@ -76,5 +79,5 @@ class Limiter:
             filled, level, limit = self._buckets[key]
             return limit.number - min(limit.number, level + (now - filled) * limit.rate)
 
-        for key in sorted(self._buckets, key=room)[: MOST_BUCKETS // 2]:
+        for key in sorted(self._buckets, key=room)[: self._most // 2]:
             del self._buckets[key]
