@@ -2,22 +2,30 @@
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 from tests.scene import Scene, open_scene
 
+from handbell.apps.app import App
+from handbell.apps.credentials import AuthKey, Certificate
+from handbell.creation.notification import Notification
+from handbell.creation.recipients import Recipients
+from handbell.database import Database
 from handbell.delivery.batch import Batch, Ending
-from handbell.delivery.queue import Queue
-from handbell.delivery.recording import write_batch
+from handbell.delivery.delivery import GatewayName
+from handbell.delivery.heart import Heart
 from handbell.delivery.roster import LEASE_SECONDS, Roster
-from handbell.delivery.rulebook import RuleBook
-from handbell.delivery.sending import Sender
 from handbell.errors import ContradictionError, StorageError
 from handbell.gateways.gateway import Accepted, Gateway, Push, Report
+from handbell.rehearsal import make_key
+from handbell.settings import DATABASE_FILE
+from handbell.system import System
 
 EVERYBODY = {"everybody": True}
 GATEWAY_MISTAKE = "a mistake of Handbell's or of a gateway's: RuntimeError"
@@ -48,29 +56,44 @@ class Broken:
         """Have nothing to close."""
 
 
-def use(monkeypatch: pytest.MonkeyPatch, gateway: Gateway) -> None:
-    """Let every push go through a gateway."""
+class Rigged(System):
+    """A system that sends through another ``gateway`` while there is one."""
 
-    async def found(*_: object) -> Gateway:
-        return gateway
+    gateway: Gateway | None = None
 
-    monkeypatch.setattr(Sender, "_gateway", found)
+    def find_gateway(
+        self, app: App, key: AuthKey | Certificate | None, name: GatewayName, environment: str
+    ) -> Gateway:
+        """Return the other gateway, or else the way to the twin."""
+        return self.gateway or super().find_gateway(app, key, name, environment)
+
+
+def rig(scene: Scene, gateway: Gateway) -> Rigged:
+    """Return a system of its own on the scene's database, with another gateway."""
+    rigged = Rigged(scene.task.settings(), now=scene.clock)
+    rigged.gateway = gateway
+    scene.opened.append(rigged)
+    return rigged
+
+
+def run_script(scene: Scene, script: str) -> None:
+    """Run SQL on the scene's database, as somebody from outside."""
+    with closing(sqlite3.connect(scene.home / DATABASE_FILE)) as raw:
+        raw.executescript(script)
 
 
 @pytest.mark.parametrize("to", [EVERYBODY, [f"user{one}@example.com" for one in range(5)]])
-def test_a_gateway_that_breaks_off_leaves_no_push_without_an_end(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch, to: object
-) -> None:
+def test_a_gateway_that_breaks_off_leaves_no_push_without_an_end(scene: Scene, to: object) -> None:
     """What it reported counts, the rest is sent again, and what it says later is not counted."""
     scene.add_phones(5)
     gateway = Broken(takes=2)
+    system = rig(scene, gateway)
 
     async def scenario() -> None:
-        async with scene.running() as engine:
-            with monkeypatch.context() as patch:
-                use(patch, gateway)
-                async with asyncio.timeout(5):
-                    response = await scene.send(engine, to)
+        async with scene.running(system) as engine:
+            async with asyncio.timeout(5):
+                response = await scene.send(engine, to)
+            system.gateway = None
             assert engine.worker.lanes.in_flight == 0
             for late in gateway.late:
                 late()
@@ -85,9 +108,7 @@ def test_a_gateway_that_breaks_off_leaves_no_push_without_an_end(
     assert scene.twin.accepted == 3
 
 
-def test_an_answer_that_nobody_understands_is_one_push_sent_again(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_answer_that_nobody_understands_is_one_push_sent_again(scene: Scene) -> None:
     """A gateway that reports what is no outcome does not take the others with it."""
     scene.add_phones(3)
 
@@ -98,31 +119,27 @@ def test_an_answer_that_nobody_understands_is_one_push_sent_again(
                 report(push, outcome)
 
     async def scenario() -> None:
-        async with scene.running() as engine:
-            with monkeypatch.context() as patch:
-                use(patch, Odd(0))
-                async with asyncio.timeout(5):
-                    response = await scene.send(engine, EVERYBODY)
+        async with scene.running(rig(scene, Odd(0))) as engine:
+            async with asyncio.timeout(5):
+                response = await scene.send(engine, EVERYBODY)
             assert scene.states(response) == {"sent": 2, "held": 1}
             assert engine.worker.lanes.in_flight == 0
 
     asyncio.run(scenario())
 
 
-def test_rules_that_cannot_be_read_hold_what_needs_them(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rules_that_cannot_be_read_hold_what_needs_them(scene: Scene) -> None:
     """Nothing goes out without its app's rules; it goes once they can be read again."""
     (phone,) = scene.add_phones(1)
+    run_script(scene, "UPDATE apps SET quiet_hours = 'at night'")
 
     async def scenario() -> None:
         async with scene.running() as engine:
-            with monkeypatch.context() as patch:
-                patch.setattr(RuleBook, "rules_of", _fail)
-                async with asyncio.timeout(5):
-                    response = await scene.send(engine, phone.mail)
+            async with asyncio.timeout(5):
+                response = await scene.send(engine, phone.mail)
             assert scene.states(response) == {"held": 1}
             assert scene.twin.accepted == engine.worker.lanes.in_flight == 0
+            run_script(scene, "UPDATE apps SET quiet_hours = NULL")
             scene.clock.move(16 * 60)
             await scene.until(engine, lambda: scene.states(response) == {"sent": 1})
 
@@ -130,31 +147,29 @@ def test_rules_that_cannot_be_read_hold_what_needs_them(
 
 
 def test_an_end_that_cannot_be_written_leaves_the_others_theirs(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    scene: Scene, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The rest of its batch is written, the log says what was left out, and the worker goes on."""
     phones = scene.add_phones(4)
-    odd = 0
-
-    def write(connection: Any, batch: Batch, *, now: int) -> None:
-        if any(ending.number == odd for ending in batch.endings):
-            raise OverflowError("int too big to convert")
-        write_batch(connection, batch, now=now)
+    odd = scene.system.registry.sessions_of(scene.app, phones[0].mail or "")[0].id
+    run_script(
+        scene,
+        f"""
+        CREATE TRIGGER odd BEFORE UPDATE ON deliveries
+        WHEN NEW.number = {odd} AND NEW.state = 'failed'
+        BEGIN SELECT RAISE(ABORT, 'the disk has a bad place'); END;
+        """,
+    )
 
     async def scenario() -> None:
-        nonlocal odd
         async with scene.running() as engine:
-            first = await scene.accept(engine, phones[0].mail)
-            await scene.until(engine, lambda: scene.states(first) == {"sent": 1})
-            with monkeypatch.context() as patch:
-                patch.setattr("handbell.delivery.store.write_batch", write)
-                odd = scene.deliveries(first)[0].session_id or 0
-                scene.twin.add_fault("answer", token=phones[0].token, reason="BadMessageId")
-                others = await scene.accept(engine, [phone.mail for phone in phones])
-                await scene.until(engine, lambda: scene.states(others)["sent"] == 3)
-                acceptance = await scene.accept(engine, EVERYBODY)
-                await scene.until(engine, lambda: scene.states(acceptance) == {"sent": 4})
+            scene.twin.add_fault("answer", token=phones[0].token, reason="BadMessageId")
+            others = await scene.accept(engine, [phone.mail for phone in phones])
+            await scene.until(engine, lambda: scene.states(others)["sent"] == 3)
+            acceptance = await scene.accept(engine, EVERYBODY)
+            await scene.until(engine, lambda: scene.states(acceptance) == {"sent": 4})
             assert scene.states(others) == {"sent": 3, "sending": 1}
+            run_script(scene, "DROP TRIGGER odd")
             later = await scene.send(engine, phones[0].mail)
             assert later.success
             assert engine.worker.lanes.in_flight == 0
@@ -193,92 +208,84 @@ def test_what_contradicts_the_database_is_told_apart_from_a_database_in_trouble(
     asyncio.run(scenario())
 
 
-def test_a_heart_that_stumbles_beats_on(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A mistake in one beat does not end the beating, and so does not give the work to others."""
-    monkeypatch.setattr("handbell.delivery.heart.BEAT_SECONDS", 0.01)
+class Stumbling(Roster):
+    """A roster that fails at the first beat, as no database does."""
+
     beats = 0
 
-    def beat(roster: Roster, worker: int) -> bool:
-        nonlocal beats
-        beats += 1
-        if beats == 1:
+    def beat(self, worker: int) -> bool:
+        """Count the beats, and break off at the first."""
+        self.beats += 1
+        if self.beats == 1:
             raise RuntimeError("a mistake")
-        return former(roster, worker)
+        return super().beat(worker)
 
-    former = Roster.beat
-    monkeypatch.setattr(Roster, "beat", beat)
+
+def test_a_heart_that_stumbles_beats_on(scene: Scene) -> None:
+    """A mistake in one beat does not end the beating, and so does not give the work to others."""
+    roster = Stumbling(scene.system.database, now=scene.clock)
+    heart = Heart(roster, on_loss=lambda: None, now=scene.clock, seconds=0.01)
 
     async def scenario() -> None:
-        async with scene.running() as engine:
-            await scene.until(engine, lambda: beats >= 3)
+        await heart.begin()
+        beating = asyncio.create_task(heart.run())
+        await scene.until(None, lambda: roster.beats >= 3)
+        assert not beating.done()
+        beating.cancel()
+        await heart.end()
 
     asyncio.run(scenario())
 
 
 def test_a_circuit_is_written_as_it_is_now_once_the_database_takes_it(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
+    scene: Scene, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A database in trouble delays what it says of the circuit, and does not lose it."""
-    (phone,) = scene.add_phones(1)
-    monkeypatch.setattr("handbell.delivery.patience.STORAGE_PAUSE", 0.01)
-    former = RuleBook.write_stop
-    failures = 3
-
-    def write_stop(rulebook: RuleBook, app_id: str, stop: Any) -> None:
-        nonlocal failures
-        if failures:
-            failures -= 1
-            raise StorageError("The disk is busy")
-        former(rulebook, app_id, stop)
-
-    monkeypatch.setattr(RuleBook, "write_stop", write_stop)
-    scene.twin.add_fault("answer", status=403, reason="InvalidProviderToken")
+    system = scene.another()
+    system.__dict__["database"] = Database.open(system.settings.database_url, wait=0.05)
+    app = system.apps.add("TEAM654321", "com.sample.second")
+    system.apps.add_credential(app, make_key(app.team_id))  # the twin does not know the key
+    system.registry.register(app, "user@example.com", "ab" * 32)
+    scene.twin.add_fault("slow", seconds=0.2)
 
     async def scenario() -> None:
-        async with scene.running() as engine:
-            await scene.accept(engine, phone.mail)
-            await scene.until(
-                engine, lambda: scene.system.rulebook.rules_of(scene.app.id).stop is not None
-            )
+        async with scene.running(system) as engine:
+            hello = Notification.read({"title": "Hello"})
+            await engine.accept(app, hello, Recipients.read("user@example.com"))
+            with scene.system.database.write():
+                await scene.until(None, lambda: "cannot be used now" in caplog.text)
+                assert system.rulebook.rules_of(app.id).stop is None
+            await scene.until(engine, lambda: system.rulebook.rules_of(app.id).stop is not None)
 
     asyncio.run(scenario())
-    assert failures == 0
 
 
-def test_a_shard_that_was_given_to_others_is_not_handed_out_any_further(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_shard_that_was_given_to_others_is_not_handed_out_any_further(scene: Scene) -> None:
     """A worker that was taken for dead while it read a page does not send that page as well."""
     number = 50
     scene.add_phones_at_once(number)
-    former = Queue.page
+    moved: list[bool] = []
 
     async def scenario() -> None:
+        loop = asyncio.get_running_loop()
         async with scene.running() as engine:
 
-            def page(queue: Queue, *arguments: Any, **named: Any) -> Any:
-                listeners = former(queue, *arguments, **named)
-                if not moved:
-                    moved.append(True)
-                    scene.clock.move(LEASE_SECONDS + 1)
-                    scene.another().roster.reclaim()
-                    # The heart finds out before the page is back.
-                    asyncio.run_coroutine_threadsafe(
-                        engine.worker._heart._beat(),  # noqa: SLF001
-                        loop,
-                    ).result(5)
-                return listeners
+            def notice(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+                if moved or "group_concat" not in statement:
+                    return
+                moved.append(True)
+                scene.clock.move(LEASE_SECONDS + 1)
+                scene.another().roster.reclaim()
+                # The heart finds out before the page is back.
+                beating = engine.worker._heart._beat()  # noqa: SLF001 - four seconds are long
+                asyncio.run_coroutine_threadsafe(beating, loop).result(5)
 
-            moved: list[bool] = []
-            loop = asyncio.get_running_loop()
-            monkeypatch.setattr(Queue, "page", page)
+            read = scene.system.database._engine  # noqa: SLF001 - to notice a statement
+            event.listen(read, "after_cursor_execute", notice)
             async with asyncio.timeout(10):
                 response = await scene.send(engine, EVERYBODY)
             await scene.until(engine, lambda: scene.states(response) == {"sent": number})
 
     asyncio.run(scenario())
+    assert moved
     assert scene.twin.accepted == number
-
-
-def _fail(*_: object) -> Any:
-    raise RuntimeError("a mistake")

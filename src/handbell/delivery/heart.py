@@ -18,16 +18,23 @@ _log = logging.getLogger(__name__)
 class Heart:
     """Keeps one worker on the roster, under the id ``worker``; 0 before it has begun.
 
-    ``on_loss`` is called where the worker was taken for dead: others have what it had taken.
+    ``on_loss`` is called where the worker was taken for dead: others have what it had taken. Beats
+    are ``seconds`` apart.
     """
 
     def __init__(
-        self, roster: Roster, *, on_loss: Callable[[], None], now: Callable[[], float]
+        self,
+        roster: Roster,
+        *,
+        on_loss: Callable[[], None],
+        now: Callable[[], float],
+        seconds: float = BEAT_SECONDS,
     ) -> None:
         self.worker = 0
         self._roster = roster
         self._on_loss = on_loss
         self._now = now
+        self._seconds = seconds
         self._beaten_at = 0.0
 
     async def begin(self) -> None:
@@ -44,7 +51,7 @@ class Heart:
     async def run(self) -> None:
         """Beat, and look for workers whose heart has stopped, until it is cancelled."""
         while True:
-            await asyncio.sleep(BEAT_SECONDS)
+            await asyncio.sleep(self._seconds)
             try:
                 await self._beat()
                 await asyncio.to_thread(self._roster.reclaim)
