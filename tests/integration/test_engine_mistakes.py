@@ -281,6 +281,9 @@ def test_a_shard_that_was_given_to_others_is_not_handed_out_any_further(scene: S
                 asyncio.run_coroutine_threadsafe(beating, loop).result(5)
 
             read = scene.system.database._engine  # noqa: SLF001 - to notice a statement
+            await scene.send(engine, EVERYBODY)
+            # Nothing of the page is written down before the next one to have it would read it.
+            scene.twin.add_fault("slow", seconds=0.2, count=2 * number)
             event.listen(read, "after_cursor_execute", notice)
             async with asyncio.timeout(10):
                 response = await scene.send(engine, EVERYBODY)
@@ -288,4 +291,4 @@ def test_a_shard_that_was_given_to_others_is_not_handed_out_any_further(scene: S
 
     asyncio.run(scenario())
     assert moved
-    assert scene.twin.accepted == number
+    assert scene.twin.accepted == 2 * number
