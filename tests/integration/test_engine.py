@@ -1,15 +1,20 @@
 """The engine's promises one by one: real SQLite, a real twin, a clock that the test moves."""
 
 import asyncio
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import insert
 from tests.scene import Scene, open_scene
 
 from handbell.delivery.roster import LEASE_SECONDS
+from handbell.tables import workers
 
 MAIL = "user0@example.com"
 QUARTER = 15 * 60
@@ -79,6 +84,19 @@ def test_nothing_stays_with_a_sender_whose_heart_stopped(scene: Scene) -> None:
 
     asyncio.run(scenario())
     assert scene.twin.accepted == 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/ns/pid").exists(), reason="there are no such containers")
+def test_a_container_of_the_same_name_is_not_taken_for_dead(scene: Scene) -> None:
+    """The number of its process says nothing here; its heart counts, as another machine's does."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        ended.wait()
+    there = {"host": socket.gethostname(), "pid": ended.pid, "beat_at": int(scene.clock() * 1000)}
+    with scene.system.database.write() as connection:
+        connection.execute(insert(workers).values(id=1, **there))
+    assert scene.system.roster.reclaim() == 0
+    scene.clock.move(LEASE_SECONDS + 1)
+    assert scene.system.roster.reclaim() == 1
 
 
 def test_a_caller_that_gives_up_waiting_strands_nothing(scene: Scene) -> None:

@@ -5,10 +5,12 @@ what the worker had taken comes back: a delivery that may have been sent already
 under the same apns-id and with a collapse id, so that the phone shows it once.
 """
 
+import contextlib
 import os
 import secrets
 import socket
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from time import time
 from typing import Any, Final
 
@@ -21,6 +23,7 @@ LEASE_SECONDS: Final = 15.0
 """A worker whose heart has not beaten for so long is dead, and what it had taken comes back."""
 
 _WORKER_ID_BITS: Final = 53
+_NAMESPACE: Final = Path("/proc/self/ns/pid")
 
 
 class Roster:
@@ -29,7 +32,7 @@ class Roster:
     def __init__(self, database: Database, *, now: Callable[[], float] = time) -> None:
         self._database = database
         self._now = now
-        self._host = socket.gethostname()
+        self._host = _place()
 
     def enlist(self) -> int:
         """Enter a worker of this process and return its id."""
@@ -109,6 +112,15 @@ class Roster:
 
     def _milliseconds(self) -> int:
         return int(self._now() * 1000)
+
+
+def _place() -> str:
+    """Return where numbers of processes mean the same: this host, or the container on it."""
+    host = socket.gethostname()
+    with contextlib.suppress(OSError):
+        # Containers may share the host's name and have processes of their own.
+        return f"{host} {_NAMESPACE.readlink()}"
+    return host
 
 
 def _is_running(pid: int) -> bool:
