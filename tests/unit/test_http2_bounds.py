@@ -95,6 +95,16 @@ def test_a_long_body_may_be_taken_bit_by_bit() -> None:
     assert wire.session.answered == [number]
 
 
+def test_a_window_that_lets_nothing_go_is_no_use() -> None:
+    """While the streams' windows keep a body back, the connection's may not be widened for ever."""
+    wire = Wire(INITIAL_WINDOW_SIZE=0)
+    wire.open(b"x")
+    wire.exchange()
+    with pytest.raises(ProtocolFault) as fault:
+        receive(wire, WindowUpdateFrame(0, window_increment=1).serialize() * 30_000)
+    assert fault.value.error == CALM
+
+
 LONG = block(("x", "y")) * 2000
 
 

@@ -177,8 +177,9 @@ class Session(Sender[T]):
             case wire.RST_STREAM:
                 self._reset(number, int.from_bytes(payload, "big"))
             case wire.WINDOW_UPDATE:
-                self._vain -= bool(self._held)  # a body that waits has use for it
+                written = len(self._out)
                 self._widen_one(number, wire.read_increment(payload))
+                self._vain -= len(self._out) > written  # a body that waited had use for it
             case _:
                 self._read_control(kind, flags, payload)
 
