@@ -97,6 +97,7 @@ def check(context: Context) -> Ready:
         beat_at: Any = connection.execute(statement).scalar()
     if beat_at is None or context.system.now() - beat_at / 1000 > LEASE_SECONDS:
         raise UnavailableError(
-            "The worker of this process does not run", fix="Look at the log, and start it anew"
+            "The worker of this process has not been able to say that it lives",
+            fix="Look at the log: the database takes nothing, or the worker has ended",
         )
     return Ready(status="ready", schema_revision=HEAD, worker=worker)
