@@ -302,6 +302,8 @@ ATTACKS = [
     "{{ a | tojson }}",
     "{{ a | xmlattr }}",
     "{{ 1 | number(999999999) }}",
+    "{{ 1e308 | number(0, 1e308 | number(0, 1e308 | number(0, 1e308 | number(0, 'a')))) }}",
+    "{{ " + "+".join("a" * 240) + " }}",
     "{{ 0 | date('%999999999d') }}",
     "{{ 0 | date('%c') }}",
     "{{ 1e999 | number }}",
@@ -330,7 +332,13 @@ def test_the_sandbox_holds(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["{{ l | join(s) }}", "{{ s }}" * 9, "{{ s ~ s ~ s ~ s ~ s ~ s ~ s ~ s ~ s }}"],
+    [
+        "{{ l | join(s) }}",
+        "{{ s }}" * 9,
+        "{{ s ~ s ~ s ~ s ~ s ~ s ~ s ~ s ~ s }}",
+        "{{ (s" + " ~ s" * 150 + ") | length }}",
+        "{{ (l" + " + l" * 90 + ") | join }}",
+    ],
 )
 def test_output_is_bounded(text: str) -> None:
     """However much is made of little, it stops at the bound."""

@@ -12,14 +12,20 @@ from jinja2 import Undefined
 
 from .graphemes import ELLIPSIS, clusters
 
-_MAX_JOINED: Final = 65_536
+_MAX_TEXT: Final = 65_536
 _MAX_DIGITS: Final = 6
+_MAX_MARK: Final = 8
 _DATE_FORM = re.compile(r"(?:[^%]|%[YmdHMSy%]){0,100}")
 
 
 def plain_text(value: Any) -> str:
-    """Return a text, number, flag or nothing as it is shown; raise TypeError for anything else."""
+    """Return a text, number, flag or nothing as it is shown; raise TypeError for anything else.
+
+    Raises ValueError for a text that is longer than all of a template's output may be.
+    """
     if isinstance(value, str):
+        if len(value) > _MAX_TEXT:
+            raise ValueError("a text in it is too long")
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -58,9 +64,11 @@ def _default(value: Any, other: Any = "", *, empty: bool = False) -> Any:
 
 
 def _join(value: Any, by: Any = ", ") -> str:
-    parts = [plain_text(part) for part in _listed(value)]
-    between = plain_text(by)
-    if sum(map(len, parts)) + len(between) * len(parts) > _MAX_JOINED:
+    listed, between = _listed(value), plain_text(by)
+    if len(listed) > _MAX_TEXT:
+        raise ValueError("what `join` makes is too long")
+    parts = [plain_text(part) for part in listed]
+    if sum(map(len, parts)) + len(between) * len(parts) > _MAX_TEXT:
         raise ValueError("what `join` makes is too long")
     return between.join(parts)
 
@@ -90,11 +98,13 @@ def _number(value: Any, digits: int = 0, group: str = ",", point: str = ".") -> 
     """Return a number with so many digits behind the point and marks between thousands."""
     if not 0 <= int(digits) <= _MAX_DIGITS:
         raise ValueError(f"`number` takes 0 to {_MAX_DIGITS} digits")
+    if max(len(plain_text(group)), len(plain_text(point))) > _MAX_MARK:
+        raise ValueError(f"the marks of `number` have {_MAX_MARK} characters at most")
     number = float(value) if not isinstance(value, int) else value
     if not math.isfinite(number):
         raise ValueError("the number is not finite")
     text = f"{number:,.{int(digits)}f}"
-    return text.replace(",", "\0").replace(".", point).replace("\0", group)
+    return text.replace(",", "\0").replace(".", str(point)).replace("\0", str(group))
 
 
 def _date(value: Any, form: str = "%Y-%m-%d") -> str:

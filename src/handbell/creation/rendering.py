@@ -14,7 +14,6 @@ from urllib.parse import quote
 
 from jinja2 import StrictUndefined, TemplateError, UndefinedError, nodes
 from jinja2.environment import Template
-from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from .filters import FILTERS, plain_text
@@ -135,7 +134,7 @@ def compiled(text: str, *, is_url: bool = False) -> Compiled:
     try:
         tree = _TEXTS.parse(text)
         _check(tree)
-        names = frozenset(find_undeclared_variables(tree))
+        names = frozenset(each.name for each in tree.find_all(nodes.Name))
         environment = _URLS if is_url and not _is_one_expression(tree) else _TEXTS
         template = environment.from_string(text)
     except Refusal:
@@ -212,6 +211,7 @@ def _environment(finalize: Callable[[Any], str]) -> _Sandbox:
         autoescape=False,  # a push has no markup; values stand in it as they are
         keep_trailing_newline=True,
         cache_size=0,
+        optimized=False,  # looking for constants takes a time that grows with the cube of the parts
     )
     known = sandbox.tests
     sandbox.globals.clear()
