@@ -4,6 +4,7 @@ Reading says precisely what is wrong with a file, since these files are fetched 
 easily mistaken. Nothing here shows a private key in its text or in an error.
 """
 
+import base64
 import hashlib
 import json
 import re
@@ -22,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
     PublicFormat,
+    load_der_private_key,
     load_pem_private_key,
     pkcs12,
 )
@@ -38,6 +40,15 @@ _KEY_ID: Final = re.compile(r"[A-Z0-9]{10}")
 _KEY_FILE_NAME: Final = re.compile(r"AuthKey_([A-Z0-9]{10})(?![A-Za-z0-9])")
 _FINDER_ALIAS: Final = b"book\0\0\0\0mark"
 _LABEL: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----")
+# A sequence, the version, and within a sequence the kind of key.
+_PKCS8: Final = re.compile(
+    rb"\x30(?:[\x00-\x7f]|\x81.|\x82..)\x02\x01[\x00\x01]"
+    rb"\x30(?:[\x00-\x7f]|\x81.|\x82..)\x06(.{2,20})",
+    re.DOTALL,
+)
+_EC_KEY: Final = bytes.fromhex("07 2a8648ce3d0201")
+_RSA_KEY: Final = bytes.fromhex("09 2a864886f70d010101")
+_MAX_RSA_BITS: Final = 4096
 _DOWNLOAD: Final = (
     "Use the AuthKey_XXXXXXXXXX.p8 from Certificates, Identifiers & Profiles, Keys, at "
     "developer.apple.com/account"
@@ -231,24 +242,31 @@ def _private_key(data: bytes, where: str) -> ec.EllipticCurvePrivateKey:
     if label[1] != b"PRIVATE KEY":
         what, fix = _MISTAKEN.get(label[1], ("something else", _DOWNLOAD))
         raise CredentialError(f"{where} holds {what}", fix=fix)
-    if b"-----END PRIVATE KEY-----" not in data:
+    text, end, _ = data[label.end() :].partition(b"-----END PRIVATE KEY-----")
+    if not end:
         raise CredentialError(f"{where} is cut short: its last line is missing", fix=_DOWNLOAD)
     try:
-        key = load_pem_private_key(data[label.start() :], password=None)
+        key = _load(base64.b64decode(text))
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise CredentialError(f"{where} is damaged: no key can be read", fix=_DOWNLOAD) from None
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise CredentialError(f"{where} holds {_kind(key)}, not one on P-256", fix=_DOWNLOAD)
+    if isinstance(key, str):
+        raise CredentialError(f"{where} holds {key}, not one on P-256", fix=_DOWNLOAD)
     _prove(key, where)
     return key
 
 
-def _kind(key: object) -> str:
-    if isinstance(key, rsa.RSAPrivateKey):
-        return "an RSA key"
-    if isinstance(key, ec.EllipticCurvePrivateKey):
-        return f"a key on the curve {key.curve.name}"
-    return "another kind of key"
+def _load(der: bytes) -> ec.EllipticCurvePrivateKey | str:
+    """Return the key of a PKCS#8 structure; of one that is not on P-256, what it is."""
+    head = _PKCS8.match(der)
+    if head is None:
+        raise ValueError("not PKCS#8")
+    if not head[1].startswith(_EC_KEY):
+        # It is not loaded: to check the numbers of such a key may take the library minutes.
+        return "an RSA key" if head[1].startswith(_RSA_KEY) else "another kind of key"
+    key = load_der_private_key(der, password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise TypeError("not what it says")
+    return key if isinstance(key.curve, ec.SECP256R1) else f"a key on the curve {key.curve.name}"
 
 
 def _prove(key: ec.EllipticCurvePrivateKey, where: str) -> None:
@@ -301,6 +319,9 @@ def _pair(data: bytes, password: bytes | None) -> tuple[x509.Certificate, bytes]
         if bundle_key is None or bundle_certificate is None:
             raise ValueError("not a pair")
         key, certificate = bundle_key, bundle_certificate
+    is_small = isinstance(key, rsa.RSAPrivateKey) and key.key_size <= _MAX_RSA_BITS
+    if not is_small and not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ValueError("not a key that Apple certifies")
     ends = (key.public_key(), certificate.public_key())
     ours, theirs = (
         end.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) for end in ends

@@ -4,6 +4,7 @@ An identity token is a JWT: ``aud`` is the app id, ``sub`` (or ``email``) the ma
 at most ten minutes ahead, ``iat`` and ``jti`` are there, and a ``jti`` serves once.
 """
 
+import base64
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -41,6 +42,15 @@ _MAX_TOKEN_LENGTH: Final = 4096
 _MAX_JTI_LENGTH: Final = 255
 _MAX_URL_LENGTH: Final = 2000
 _DOMAIN: Final = re.compile(r"(?=.{1,253}\Z)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9-]{1,63}")
+_PUBLIC_KEY: Final = re.compile(
+    rb"-----BEGIN PUBLIC KEY-----(.*?)-----END PUBLIC KEY-----", re.DOTALL
+)
+# A sequence, and within it a sequence that begins with the kind of key: id-ecPublicKey.
+_EC_KEY: Final = re.compile(
+    rb"\x30(?:[\x00-\x7f]|\x81.|\x82..)\x30(?:[\x00-\x7f]|\x81.|\x82..)"
+    rb"\x06\x07\x2a\x86\x48\xce\x3d\x02\x01",
+    re.DOTALL,
+)
 _CLAIMS: Final = "Sign the claims aud, sub, exp, iat and jti"
 _SIGN: Final = "Let the back end sign a new token for each registration"
 
@@ -299,15 +309,18 @@ def _algorithm(key: bytes) -> str:
 
 def _public_key(pem: bytes) -> "EllipticCurvePublicKey":
     from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415 - heavy
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key  # noqa: PLC0415
+    from cryptography.hazmat.primitives.serialization import load_der_public_key  # noqa: PLC0415
 
     if b"PRIVATE KEY" in pem:
         raise AppError(
             "The identity key is a private key, which stays with the back end",
             fix="Name its public half: openssl ec -in key.pem -pubout",
         )
+    block = _PUBLIC_KEY.search(pem)
     try:
-        key = load_pem_public_key(pem)
+        der = base64.b64decode(b"" if block is None else block[1])
+        # Keys of other kinds are not loaded: to check their numbers may take minutes.
+        key = load_der_public_key(der) if _EC_KEY.match(der) else None
     except Exception:  # noqa: BLE001 - the library promises no kind of error for bad input
         key = None
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):

@@ -10,7 +10,9 @@ from typing import Final, ParamSpec, TypeVar, cast
 
 from starlette.requests import HTTPConnection
 
+from handbell.apps.apart import read_certificate_apart
 from handbell.apps.app import App
+from handbell.apps.credentials import Certificate
 from handbell.delivery.metrics import Metrics
 from handbell.settings import Settings
 from handbell.system import System
@@ -22,12 +24,17 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _THREADS: Final = 8
+_READERS: Final = 2
 _MOST_APPS: Final = 10_000
 _APP_SECONDS: Final = 1.0
 
 
 def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_THREADS, thread_name_prefix="handbell-server")
+
+
+def _readers() -> asyncio.Semaphore:
+    return asyncio.Semaphore(_READERS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +61,7 @@ class Context:
     link_asked: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
     stopping: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
     pool: ThreadPoolExecutor = field(default_factory=_threads, repr=False)
+    readers: asyncio.Semaphore = field(default_factory=_readers, repr=False)
 
     apps: dict[str, tuple[float, App]] = field(default_factory=dict, repr=False)
 
@@ -73,6 +81,11 @@ class Context:
         """Return the app if it was found a moment ago; never asks the database."""
         until, app = self.apps.get(reference, (0.0, None))
         return app if monotonic() < until else None
+
+    async def read_certificate(self, content: bytes, *, password: str | None) -> Certificate:
+        """Return the certificate that a stranger sent; see :mod:`handbell.apps.apart`."""
+        async with self.readers:
+            return await read_certificate_apart(content, password=password)
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what a blocking call of a store returns, made in a thread of the server."""

@@ -13,7 +13,6 @@ from handbell.apps.credentials import (
     Certificate,
     key_id_of_name,
     read_auth_key,
-    read_certificate,
 )
 from handbell.apps.store import StoredCredential
 from handbell.errors import (
@@ -121,11 +120,10 @@ async def add_credential(
     It is never shown again.
     """
     given = await _given(request)
+    credential = await _read(context, app, given)
 
     def write() -> CredentialOut:
-        stored = context.system.apps.add_credential(
-            app, _read(app, given), environment=given.environment
-        )
+        stored = context.system.apps.add_credential(app, credential, environment=given.environment)
         context.system.audit.note(
             caller.actor, "credential.add", stored.key_id, app=app.id, detail=stored.kind
         )
@@ -248,9 +246,9 @@ async def _from_form(request: Request) -> _Given:
     )
 
 
-def _read(app: App, given: _Given) -> AuthKey | Certificate:
+async def _read(context: Context, app: App, given: _Given) -> AuthKey | Certificate:
     if given.is_certificate:
-        return read_certificate(given.content, password=given.password)
+        return await context.read_certificate(given.content, password=given.password)
     if given.key_id is None:
         raise CredentialError(
             "The key id is missing: it is not in the name of the file",

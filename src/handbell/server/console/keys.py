@@ -5,12 +5,11 @@ from typing import Final
 
 from starlette.responses import Response
 
-from handbell.apps.app import App
-from handbell.apps.credentials import AuthKey, Certificate, read_auth_key, read_certificate
+from handbell.apps.credentials import AuthKey, Certificate, read_auth_key
 from handbell.errors import CredentialError
 
 from .check_up import check_up, forget_check_up
-from .forms import Faults, Form, Upload
+from .forms import Faults, Upload
 from .frame import Page, Pages
 from .publishing import show_app
 
@@ -34,7 +33,7 @@ async def add(page: Page) -> Response:
         return await show_app(page, faults, page.form)
     environment = page.form.text("environment")
     try:
-        credential = read_upload(upload, page.the_app, page.form)
+        credential = await read_upload(page, upload)
         stored = await page.run(
             page.system.apps.add_credential,
             page.the_app,
@@ -82,13 +81,15 @@ async def remove(page: Page) -> Response:
     return page.redirect(page.app_url(), said=f"The key {key_id} is removed.")
 
 
-def read_upload(upload: Upload, app: App, form: Form) -> AuthKey | Certificate:
+async def read_upload(page: Page, upload: Upload) -> AuthKey | Certificate:
     """Return the key or certificate of an upload. Raises CredentialError when it is none."""
+    form = page.form
     if upload.name.lower().endswith(_CERTIFICATE_FILES):
-        return read_certificate(upload.content, password=form.raw("password") or None)
+        context = page.console.context
+        return await context.read_certificate(upload.content, password=form.raw("password") or None)
     found = _KEY_ID_IN_NAME.search(upload.name)
     key_id = form.text("key_id").upper() or (found[1] if found else "")
-    return read_auth_key(upload.content, team_id=app.team_id, key_id=key_id or None)
+    return read_auth_key(upload.content, team_id=page.the_app.team_id, key_id=key_id or None)
 
 
 def _faults(error: CredentialError) -> Faults:

@@ -1,0 +1,86 @@
+"""Certificates of strangers are read in a process of its own, which may take only so much.
+
+A file can ask for thousands of millions of rounds before its password opens it, for all memory, or
+hold numbers that take hours to be checked. The library does as it is asked, and holds up everything
+else in its process meanwhile.
+"""
+
+import asyncio
+import contextlib
+import json
+import math
+import sys
+import time
+from base64 import b64decode, b64encode
+from typing import Final
+
+from handbell.errors import CredentialError
+
+from .credentials import Certificate, pack, read_certificate, unpack
+
+SECONDS: Final = 10.0
+"""How long the process may take in all, its start included."""
+
+_CPU_SECONDS: Final = 2
+_MEMORY_BYTES: Final = 1024**3
+
+
+async def read_certificate_apart(content: bytes, *, password: str | None = None) -> Certificate:
+    """Return what :func:`~handbell.apps.credentials.read_certificate` makes of a file's contents.
+
+    Raises :class:`~handbell.errors.CredentialError`, also where reading it takes too much.
+    """
+    asked = json.dumps({"content": b64encode(content).decode(), "password": password})
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-m", __name__),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    told = b""
+    try:
+        async with asyncio.timeout(SECONDS):
+            told, _ = await process.communicate(asked.encode())
+    except TimeoutError:
+        pass
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if not told:
+        raise CredentialError(
+            "The given text takes far more work to read than a certificate of Apple's",
+            fix="Export certificate and key together from Keychain Access as .p12",
+        )
+    said = json.loads(told)
+    if "what" in said:
+        raise CredentialError(said["what"], fix=said["fix"])
+    found = unpack(b64decode(said["packed"]))
+    assert isinstance(found, Certificate)  # noqa: S101 - the other process read nothing else
+    return found
+
+
+def _limit() -> None:
+    """Have the system end this process when it takes too much, where it can."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource  # noqa: PLC0415 - not on every system
+
+        seconds = math.ceil(time.process_time()) + _CPU_SECONDS
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+
+
+def main() -> None:
+    """Read a certificate from standard input, and tell what it is on standard output."""
+    asked = json.load(sys.stdin)
+    _limit()
+    try:
+        found = read_certificate(b64decode(asked["content"]), password=asked["password"])
+        said = {"packed": b64encode(pack(found)).decode()}
+    except CredentialError as error:
+        said = {"what": error.what, "fix": error.fix}
+    json.dump(said, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
