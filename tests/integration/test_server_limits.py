@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from tests.conftest import Stage
 from tests.serving import Server
 
 from handbell.server.wire import Bounds
@@ -237,6 +238,36 @@ def test_slow_clients_do_not_delay_the_others(patient: Server) -> None:
                 slow.send(head(*lines, method="POST", path="/v1/apps/x/notifications") + b"{")
         beside = _slowest(client.get, "/v1/apps")
     assert beside < max(0.25, alone * 5)
+
+
+def test_who_waits_for_a_cancel_holds_up_nobody(stage: Stage) -> None:
+    """Many cancels of a broadcast whose answers do not come are no matter to other requests."""
+    for number in range(3):
+        stage.add_phone(f"user{number}@example.com")
+    path = f"/v1/apps/{stage.app.id}/notifications"
+    body = {"notification": {"title": "Hello"}, "recipients": {"everybody": True}}
+    with Server(stage.system, has_console=False) as server, server.client(server.key()) as client:
+        assert client.post(path, json=body, headers={"Prefer": "wait=10"}).json()["success"]
+        stage.twin.add_fault("slow", seconds=1.0, count=3)
+        name = client.post(path, json=body).json()["id"]
+        deadline = time.monotonic() + 5
+        while not stage.system.in_flight:
+            assert time.monotonic() < deadline, "it was not sent"
+            time.sleep(0.01)
+        cancels = [
+            threading.Thread(target=client.post, args=(f"{path}/{name}/cancel",)) for _ in range(20)
+        ]
+        for one in cancels:
+            one.start()
+        time.sleep(0.1)
+        began = time.perf_counter()
+        beside = client.get(path)
+        waited = time.perf_counter() - began
+        assert all(one.is_alive() for one in cancels)
+        for one in cancels:
+            one.join(10)
+    assert beside.status_code == 200
+    assert waited < 0.5
 
 
 def test_who_does_not_read_does_not_stop_the_server(server: Server) -> None:

@@ -36,7 +36,7 @@ from .plain import PlainBatch, PlainStored, event_of
 from .pruning import Pruner
 from .response import Response
 from .sending import FindGateway
-from .store import Ledger
+from .store import CANCEL_SECONDS, LOOK_SECONDS, Ledger
 from .webhook_sender import WebhookSender
 from .webhooks import WebhookOutbox
 from .worker import Worker
@@ -358,9 +358,17 @@ class Engine:
     async def cancel(self, app: App, notification_id: str) -> int:
         """Take back what is not sent yet, and return how many deliveries that caught.
 
-        Raises RegistryError when the app has no such notification.
+        Waits as :meth:`Ledger.cancel` does. Raises RegistryError when the app has no such
+        notification.
         """
-        return await asyncio.to_thread(self._ledger.cancel, app, notification_id)
+        ledger, loop = self._ledger, asyncio.get_running_loop()
+        cancelling = await asyncio.to_thread(ledger.begin_cancel, app, notification_id)
+        deadline = loop.time() + CANCEL_SECONDS
+        while loop.time() < deadline:
+            if not await asyncio.to_thread(ledger.is_in_hand, cancelling.row):
+                break
+            await asyncio.sleep(LOOK_SECONDS)
+        return await asyncio.to_thread(ledger.caught, cancelling)
 
     async def replace(
         self, app: App, notification_id: str, notification: Notification, *, key: Any = None

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Collection, Sequence
 from time import monotonic, sleep, time
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Row, delete, exists, func, or_, select, update
 
@@ -32,7 +32,8 @@ _EVERYBODY: Final = json.dumps(EVERYBODY.to_dict())
 CANCEL_SECONDS: Final = 10.0
 """How long a cancel waits for workers to let go of a broadcast."""
 
-_LOOK_SECONDS: Final = 0.05
+LOOK_SECONDS: Final = 0.05
+"""How often a cancel looks whether they have."""
 
 
 DELIVERIES: Final = (
@@ -53,6 +54,17 @@ DELIVERIES: Final = (
     .outerjoin(users, users.c.id == sessions.c.user_id)
 )
 """Deliveries as :class:`Delivery` has them."""
+
+
+class Cancelling(NamedTuple):
+    """A cancel that has begun: the notification's row, what had begun and waited, what was before.
+
+    ``former`` is how many earlier cancels had caught that nothing was begun of.
+    """
+
+    row: int
+    waiting: int
+    former: int
 
 
 class Ledger:
@@ -104,16 +116,30 @@ class Ledger:
 
         Waits for workers that are about a broadcast to let go of it, so that the number is right;
         but not longer than :data:`CANCEL_SECONDS` for answers that are slow, which it then leaves
-        out. Raises RegistryError when the app has no such notification.
+        out. Where others need the thread, :meth:`Engine.cancel` waits without one. Raises
+        RegistryError when the app has no such notification.
+        """
+        cancelling = self.begin_cancel(app, notification_id)
+        deadline = monotonic() + CANCEL_SECONDS
+        while self.is_in_hand(cancelling.row) and monotonic() < deadline:
+            sleep(LOOK_SECONDS)
+        return self.caught(cancelling)
+
+    def begin_cancel(self, app: App, notification_id: str) -> Cancelling:
+        """Cancel what nobody works on; who works on the rest finds out and lets go of it.
+
+        Raises RegistryError when the app has no such notification.
         """
         row = self.find(app, notification_id)
-        waiting = self._cancel(row.id)
-        deadline = monotonic() + CANCEL_SECONDS
-        while self._is_in_hand(row.id) and monotonic() < deadline:
-            sleep(_LOOK_SECONDS)
-        return waiting + int(self.row(row.id).cancelled) - int(row.cancelled)
+        return Cancelling(row.id, self._cancel(row.id), int(row.cancelled))
 
-    def _is_in_hand(self, row: int) -> bool:
+    def caught(self, cancelling: Cancelling) -> int:
+        """Return how many deliveries a cancel has caught so far."""
+        now = int(self.row(cancelling.row).cancelled)
+        return cancelling.waiting + now - cancelling.former
+
+    def is_in_hand(self, row: int) -> bool:
+        """Return whether somebody is about a notification's broadcast, or is yet to be."""
         with self._database.read() as connection:
             return bool(connection.scalar(select(exists().where(shards.c.notification_id == row))))
 

@@ -334,15 +334,16 @@ async def list_deliveries(
 async def cancel(request: Request, app: AppDep, caller: CallerDep, id: NotificationId) -> Response:  # noqa: A002 - the path's name
     """Cancel what of a notification is not on its way yet, and say how many that caught."""
     context = context_of(request)
-
-    def take_back() -> int:
-        caught = context.system.ledger.cancel(app, id)
-        context.system.audit.note(
-            caller.actor, "notification.cancel", id, app=app.id, detail=f"{caught} caught"
-        )
-        return caught
-
-    return _answer({"cancelled": await context.run(take_back)})
+    caught = await context.system.engine.cancel(app, id)
+    await context.run(
+        context.system.audit.note,
+        caller.actor,
+        "notification.cancel",
+        id,
+        app=app.id,
+        detail=f"{caught} caught",
+    )
+    return _answer({"cancelled": caught})
 
 
 @router.post(

@@ -76,7 +76,7 @@ async def ask(page: Page) -> Response:
 async def cancel(page: Page) -> Response:
     """Take back what is not sent yet."""
     number = page.request.path_params["notification"]
-    caught = await page.run_slowly(page.system.ledger.cancel, page.the_app, number)
+    caught = await page.system.engine.cancel(page.the_app, number)
     _funnels(page).forget(number)
     told = count(caught, "delivery", "deliveries")
     await page.note("notification.cancel", number, f"{told} taken back")
