@@ -41,7 +41,7 @@ from handbell.delivery.rulebook import RuleBook
 from handbell.delivery.rules import HELD_BY, STOPPED_BY, read_rules
 from handbell.delivery.store import Ledger
 from handbell.delivery.webhook_sender import WebhookSender
-from handbell.delivery.webhooks import WebhookOutbox, WebhookStore
+from handbell.delivery.webhooks import WebhookStore
 from handbell.delivery.why import Story, why
 from handbell.delivery.worker import Worker
 from handbell.errors import HandbellError, TwinError
@@ -213,7 +213,6 @@ class System:
             worker=worker,
             find_gateway=self.find_gateway,
             seal=lambda key: self.vault.seal(pack(key)),
-            outbox=WebhookOutbox(self.database, now=self.now),
             make_sender=self._make_sender,
             pruner=self.pruner,
             now=self.now,

@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 
 import pytest
 from cryptography.fernet import Fernet
-from sqlalchemy import select
+from sqlalchemy import func, select
+from tests.scene import open_scene
 
 from handbell.apps.app import App
 from handbell.apps.store import AppStore
@@ -23,20 +24,18 @@ from handbell.delivery.events import (
     CircuitOpened,
     DeliveryFailed,
     Event,
-    NotificationAccepted,
     SessionClosed,
 )
 from handbell.delivery.outbound import MOST_ANSWER_BYTES, Outbound
 from handbell.delivery.webhook_sender import KEPT_SECONDS, LEASE_SECONDS, WebhookSender
 from handbell.delivery.webhooks import (
     Webhook,
-    WebhookOutbox,
     WebhookStore,
     signature,
     store_calls,
 )
 from handbell.errors import WebhookError
-from handbell.tables import webhook_calls
+from handbell.tables import deliveries, webhook_calls
 from handbell.twin.certificates import Authority
 
 NOON = 1_700_000_000.0
@@ -166,9 +165,12 @@ class House:
         """Make the calls that are due with a new sender, and return how many."""
         return asyncio.run(self.sender(outbound).send_due())
 
-    def happen(self, *events: Event) -> int:
-        """Store the calls for events."""
-        return store_calls(self.database, events, now=self.clock.now)
+    def happen(self, *events: Event, gather_seconds: float = 0) -> int:
+        """Store the calls for events, due at once unless others may come along."""
+        with self.database.write() as connection:
+            return store_calls(
+                connection, events, now=self.clock.now, gather_seconds=gather_seconds
+            )
 
     def failed(self, number: int = 1) -> DeliveryFailed:
         """Return a failure of the app's."""
@@ -446,42 +448,62 @@ def test_only_what_was_asked_for_is_told(house: House, receiver: Receiver) -> No
     assert house.happen(closed) == 0
 
 
-def test_the_outbox_gathers_in_the_loop_and_stores_in_a_thread(house: House) -> None:
-    """Events of a moment become one stored call; what is of no interest is not kept."""
-    house.store.add(house.app, "https://backend.example/hook")
+def test_what_happens_in_a_moment_is_one_call(house: House, receiver: Receiver) -> None:
+    """A call takes what comes before it is due, up to a hundred events; the rest is the next one's.
 
-    async def run() -> None:
-        outbox = WebhookOutbox(house.database, gather_seconds=0.05, now=house.clock)
-        for number in range(1, 6):
-            outbox(house.failed(number))
-            outbox(NotificationAccepted(app=house.app.id, at=NOON, notification_id="a", targets=1))
-        assert house.calls() == []
-        await _until(lambda: len(house.calls()) == 1)
-        outbox(house.failed(6))
-        await outbox.close()
+    What is of no interest to a webhook is in none.
+    """
+    house.store.add(house.app, receiver.url)
+    house.store.add(house.app, f"{receiver.url}/stops", events=["circuit.opened"])
+    numbers = iter(range(1, 1000))
+    for many in (3, 90, 10):
+        happened = [house.failed(next(numbers)) for _ in range(many)]
+        made = house.happen(*happened, gather_seconds=0.5)
+        assert made == (many in (3, 10))
+        assert house.send() == 0
+    house.clock.now += 0.5
+    assert house.send() == 2
+    told = [[event["data"]["session_id"] for event in call.events] for call in receiver.calls]
+    assert told == [list(range(1, 101)), [101, 102, 103]]
+    assert house.happen(house.failed(next(numbers)), gather_seconds=0.5) == 1
 
-    asyncio.run(run())
-    told = [len(json.loads(row["body"])["data"]["events"]) for row in house.calls()]
-    assert told == [5, 1]
+
+def test_what_the_ledger_says_has_its_call(tmp_path: Path) -> None:
+    """They are one transaction: no crash comes between an end and the call that tells of it."""
+    with open_scene(tmp_path) as scene:
+        scene.system.webhooks.add(scene.app, "https://backend.example/hook")
+        (phone,) = scene.add_phones(1)
+        scene.twin.add_fault("answer", reason="BadMessageId")
+        found: list[int] = []
+
+        def has_failed() -> bool:
+            with scene.system.database.read() as connection:
+                ended = connection.scalar(select(deliveries.c.state))
+                found.append(
+                    connection.scalar(select(func.count()).select_from(webhook_calls)) or 0
+                )
+            return ended == "failed"
+
+        async def scenario() -> None:
+            async with scene.running() as engine:
+                await scene.accept(engine, phone.mail)
+                await scene.until(None, has_failed)
+
+        asyncio.run(scenario())
+    assert found[-1] == 1
 
 
-def test_the_outbox_keeps_what_it_cannot_store(house: House) -> None:
-    """While another process holds the database events wait, and are stored when it is free."""
-    house.store.add(house.app, "https://backend.example/hook")
-    database = Database.open(f"sqlite:///{house.database.path}", wait=0.05)
-
-    async def run() -> None:
-        outbox = WebhookOutbox(database, gather_seconds=0.01, now=house.clock)
-        with house.database.write():
-            outbox(house.failed())
-            await asyncio.sleep(0.3)
-            outbox(house.failed(2))
-        await outbox.close()
-
-    asyncio.run(run())
-    database.close()
-    (row,) = house.calls()
-    assert len(json.loads(row["body"])["data"]["events"]) == 2
+def test_a_call_that_was_tried_takes_nothing_more(house: House, receiver: Receiver) -> None:
+    """Its repeat has to say what the first said: the receiver knows it by its id."""
+    house.store.add(house.app, receiver.url)
+    receiver.answers = [503]
+    house.happen(house.failed(1))
+    house.send()
+    assert house.happen(house.failed(2), gather_seconds=0.5) == 1
+    house.clock.now += 200
+    house.send()
+    told = [[event["data"]["session_id"] for event in call.events] for call in receiver.calls]
+    assert told == [[1], [1], [2]]
 
 
 def test_old_calls_are_pruned(house: House, receiver: Receiver) -> None:

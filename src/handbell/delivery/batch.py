@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from .events import Event
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
@@ -37,7 +39,7 @@ class Batch:
     ``sent`` holds, by notification row, environment and urgency, the numbers of first attempts that
     were accepted and of which nothing else is to be said; they are dated when they are written.
     Session changes are by session id. ``resting_shards`` are given back until an instant (UNIX
-    milliseconds).
+    milliseconds). ``told`` are the events of it that webhooks may be called for.
     """
 
     sent: dict[tuple[int, str, int], list[int]] = field(default_factory=dict)
@@ -49,6 +51,7 @@ class Batch:
     positions: dict[int, int] = field(default_factory=dict)
     resting_shards: dict[int, int] = field(default_factory=dict)
     finished_shards: list[int] = field(default_factory=list)
+    told: list[Event] = field(default_factory=list)
 
     def parts(self) -> Iterator["Batch"]:
         """Yield batches of one change each, in the order in which they are written."""

@@ -9,7 +9,6 @@ import asyncio
 import dataclasses
 import json
 from collections.abc import Callable, Collection, Coroutine, Sequence
-from contextlib import suppress
 from time import time
 from typing import Any, Final, TypeVar
 
@@ -38,7 +37,6 @@ from .response import Response
 from .sending import FindGateway
 from .store import CANCEL_SECONDS, LOOK_SECONDS, Ledger
 from .webhook_sender import WebhookSender
-from .webhooks import WebhookOutbox
 from .worker import Worker
 
 __all__ = ["Acceptance", "Engine", "Entry", "Options"]
@@ -62,8 +60,8 @@ PlainOne = tuple[str, tuple[str, ...]]
 class Engine:
     """Accepts and sends, within one event loop. ``seal`` closes the key of an unregistered app.
 
-    Events go to the webhooks' ``outbox`` as well; ``make_sender`` gives what calls them, or None
-    where there are no webhooks. The ``pruner`` works each hour while the engine runs.
+    ``make_sender`` gives what calls the webhooks, or None where there are none. The ``pruner``
+    works each hour while the engine runs.
     """
 
     def __init__(
@@ -74,7 +72,6 @@ class Engine:
         worker: Worker,
         find_gateway: FindGateway,
         seal: Callable[[Any], bytes],
-        outbox: WebhookOutbox,
         make_sender: Callable[[], WebhookSender | None],
         pruner: Pruner | None = None,
         now: Callable[[], float] = time,
@@ -83,7 +80,6 @@ class Engine:
         self._ledger = ledger
         self._intake = Intake(ledger, registry, find_gateway=find_gateway, seal=seal, now=now)
         self._seal = seal
-        self._outbox = outbox
         self._make_sender = make_sender
         self._pruner = pruner
         self._aside: list[asyncio.Task[None]] = []
@@ -110,7 +106,6 @@ class Engine:
 
     async def _start(self) -> None:
         await self.worker.start()
-        self.worker.hooks.add(self._outbox)
         self._aside.append(asyncio.create_task(self._call_webhooks()))
         if self._pruner is not None:
             self._aside.append(asyncio.create_task(self._pruner.run()))
@@ -130,8 +125,6 @@ class Engine:
             return
         await starting
         await self.worker.stop()
-        with suppress(StorageError):
-            await self._outbox.close()
         aside, self._aside = self._aside, []
         for task in aside:
             task.cancel()

@@ -14,6 +14,7 @@ from .batch import Batch, Ending
 from .chunks import chunks
 from .shards import SHARDS, count_uncome
 from .tallies import add_batch
+from .webhooks import store_calls
 
 Sent = Mapping[tuple[int, str, int], Sequence[int]]
 """See :class:`~handbell.delivery.batch.Batch`."""
@@ -94,6 +95,8 @@ def write_batch(connection: Connection, batch: Batch, *, now: int) -> None:
     if batch.finished_shards:
         _count_cancelled(connection, batch.finished_shards)
         connection.execute(delete(shards).where(shards.c.id.in_(batch.finished_shards)))
+    if batch.told:
+        store_calls(connection, batch.told, now=now / 1000)
 
 
 def _insert_sent(connection: Connection, sent: Sent, now: int) -> None:

@@ -33,6 +33,7 @@ DEAD_TOKEN_SECONDS: Final = 15 * 60
 """How much longer a refused token waits while its app's circuit is open."""
 
 _DOUBT_SECONDS: Final = 1.0
+_UNTOLD: Final = frozenset({"sent", "held"})
 
 _log = logging.getLogger(__name__)
 
@@ -340,7 +341,8 @@ class Settlement:
         ending: Ending,
         took: float = 0.0,
     ) -> None:
-        if self._hooks:
+        # Of what failed webhooks are told, whether or not anybody else listens.
+        if self._hooks or ending.state not in _UNTOLD:
             self._events.append(event_of(campaign, item, ending, self._now(), took))
         self._batch.endings.append(ending)
         self._count_written(campaign.lane, page)

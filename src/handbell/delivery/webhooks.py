@@ -1,36 +1,32 @@
 """Webhooks: an app's own back end is told what failed, which devices are gone, and what stopped.
 
-:class:`WebhookStore` keeps them, :class:`WebhookOutbox` turns events into stored calls, and
+:class:`WebhookStore` keeps them, :func:`store_calls` turns events into stored calls, and
 :class:`~handbell.delivery.webhook_sender.WebhookSender` makes the calls. They are signed as the
 specification of Standard Webhooks 1.0.0 says (github.com/standard-webhooks/standard-webhooks).
 """
 
-import asyncio
 import base64
 import dataclasses
 import hashlib
 import hmac
 import json
-import logging
 import secrets
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import islice
 from types import MappingProxyType
 from typing import Any, Final
 from uuid import uuid4
 
-from sqlalchemy import RowMapping, Select, delete, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, Select, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from handbell._text import nearest
 from handbell.apps.app import App
 from handbell.apps.vault import Vault
 from handbell.database import Database
-from handbell.errors import StorageError, WebhookError
+from handbell.errors import WebhookError
 from handbell.tables import ADDRESSED
 from handbell.tables import apps as apps_table
 from handbell.tables import webhook_calls as calls_table
@@ -46,8 +42,6 @@ from .events import (
     name_of,
 )
 from .outbound import Target
-
-_log = logging.getLogger(__name__)
 
 NAMES: Final[Mapping[type[Event], str]] = MappingProxyType(
     {
@@ -66,14 +60,10 @@ NAMES: Final[Mapping[type[Event], str]] = MappingProxyType(
 MOST_EVENTS: Final = 100
 """How many events one call tells of at most."""
 GATHER_SECONDS: Final = 0.5
-"""For how long events are gathered before they are stored."""
-MOST_WAITING: Final = 100_000
-"""How many events wait in memory at most while the database cannot be written."""
+"""For how long a stored call waits for more events before it is made."""
 
 SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - the specification's mark, not a secret
 _SECRET_BYTES: Final = 32
-_TAKEN_AT_ONCE: Final = 10_000
-_PATIENCE_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,11 +216,15 @@ def signature(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
 
 def call_body(app: str, events: Iterable[Event], *, now: float) -> str:
     """Return the JSON text that tells of events, in their order."""
-    told = [
-        {"type": NAMES[type(event)], "timestamp": iso(event.at), "data": _data(event)}
-        for event in events
-    ]
-    content = {"type": "events", "timestamp": iso(now), "data": {"app": app, "events": told}}
+    told = [_told(event) for event in events]
+    return _json({"type": "events", "timestamp": iso(now), "data": {"app": app, "events": told}})
+
+
+def _told(event: Event) -> dict[str, Any]:
+    return {"type": NAMES[type(event)], "timestamp": iso(event.at), "data": _data(event)}
+
+
+def _json(content: Mapping[str, Any]) -> str:
     return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -245,114 +239,71 @@ def message_id() -> str:
     return f"msg_{uuid4().hex}"
 
 
-class WebhookOutbox:
-    """A hook that stores a call for each webhook which an event concerns. Close it at the end.
+def store_calls(
+    connection: Connection,
+    events: Sequence[Event],
+    *,
+    now: float,
+    gather_seconds: float = GATHER_SECONDS,
+) -> int:
+    """Store, within a transaction, the calls that tell the enabled webhooks of these events.
 
-    In the event loop an event costs an append. Half a second later those of all apps are stored in
-    a thread, up to :data:`MOST_EVENTS` in one call. While the database cannot be written they wait
-    in memory. What is stored is sent for certain; what happened less than ``gather_seconds`` before
-    the process is killed is not told.
+    They are due after ``gather_seconds``; until then one takes what happens meanwhile, up to
+    :data:`MOST_EVENTS`. Returns how many calls are new. ``now`` is in UNIX seconds.
     """
-
-    def __init__(
-        self,
-        database: Database,
-        *,
-        gather_seconds: float = GATHER_SECONDS,
-        now: Callable[[], float] = time.time,
-    ) -> None:
-        self._database = database
-        self._gather_seconds = gather_seconds
-        self._now = now
-        self._events: deque[Event] = deque()
-        self._dropped = 0
-        self._timer: asyncio.TimerHandle | None = None
-        self._writing: asyncio.Task[None] | None = None
-
-    def __call__(self, event: Event) -> None:
-        """Take note of one event; to be called in a running event loop."""
-        if type(event) not in NAMES:
-            return
-        if len(self._events) >= MOST_WAITING:
-            self._dropped += 1
-            return
-        self._events.append(event)
-        if self._timer is None and self._writing is None:
-            self._write_after(self._gather_seconds)
-
-    async def close(self) -> None:
-        """Store what was gathered. Raises :class:`~handbell.errors.StorageError` if that fails."""
-        if self._writing is not None:
-            await self._writing
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        while self._events:
-            await self._write_some()
-
-    def _write_after(self, seconds: float) -> None:
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._begin)
-
-    def _begin(self) -> None:
-        self._timer = None
-        self._writing = asyncio.get_running_loop().create_task(self._write())
-
-    async def _write(self) -> None:
-        pause = self._gather_seconds
-        try:
-            await self._write_some()
-        except StorageError as error:
-            _log.warning("Events for webhooks could not be stored, and are kept: %s", error)
-            pause = _PATIENCE_SECONDS
-        finally:
-            self._writing = None
-            if self._events:
-                self._write_after(pause)
-        if self._dropped:
-            _log.error("%d events for webhooks found no room and are lost", self._dropped)
-            self._dropped = 0
-
-    async def _write_some(self) -> None:
-        events = list(islice(self._events, _TAKEN_AT_ONCE))
-        await asyncio.to_thread(store_calls, self._database, events, now=self._now())
-        for _ in events:
-            self._events.popleft()
-
-
-def store_calls(database: Database, events: Sequence[Event], *, now: float) -> int:
-    """Store the calls that tell the enabled webhooks of these events, and return how many.
-
-    ``now`` is in UNIX seconds.
-    """
-    with database.read() as connection:
-        statement = _webhooks().where(webhooks_table.c.is_enabled)
-        webhooks = [_webhook(row) for row in connection.execute(statement).mappings()]
-    rows = [
-        {
-            "webhook_id": webhook.id,
-            "message_id": message_id(),
-            "body": call_body(webhook.app, some, now=now),
-            "state": "queued",
-            "due_at": int(now * 1000),
-            "created_at": int(now * 1000),
-        }
-        for webhook in webhooks
-        for some in _batches(webhook, events)
-    ]
+    at = int(now * 1000)
+    statement = _webhooks().where(webhooks_table.c.is_enabled)
+    rows: list[dict[str, Any]] = []
+    for found in connection.execute(statement).mappings().all():
+        webhook = _webhook(found)
+        wanted = [
+            event
+            for event in events
+            if event.app == webhook.app and NAMES.get(type(event)) in webhook.events
+        ]
+        added = _add_to_waiting(connection, webhook, wanted, at) if wanted else 0
+        rows += (
+            {
+                "webhook_id": webhook.id,
+                "message_id": message_id(),
+                "body": call_body(webhook.app, wanted[start : start + MOST_EVENTS], now=now),
+                "state": "queued",
+                "due_at": at + int(gather_seconds * 1000),
+                "created_at": at,
+            }
+            for start in range(added, len(wanted), MOST_EVENTS)
+        )
     if rows:
-        with database.write() as connection:
-            connection.execute(insert(calls_table), rows)
+        connection.execute(insert(calls_table), rows)
     return len(rows)
 
 
-def _batches(webhook: Webhook, events: Iterable[Event]) -> Iterator[Sequence[Event]]:
-    wanted = [
-        event
-        for event in events
-        if event.app == webhook.app and NAMES[type(event)] in webhook.events
-    ]
-    for start in range(0, len(wanted), MOST_EVENTS):
-        yield wanted[start : start + MOST_EVENTS]
+def _add_to_waiting(
+    connection: Connection, webhook: Webhook, events: Sequence[Event], now: int
+) -> int:
+    """Add events to the webhook's call that is not due yet; return how many it had room for."""
+    waiting = (
+        select(calls_table.c.id, calls_table.c.body)
+        .where(
+            calls_table.c.webhook_id == webhook.id,
+            calls_table.c.state == "queued",
+            calls_table.c.attempts == 0,
+            calls_table.c.due_at > now,
+        )
+        .order_by(calls_table.c.id.desc())
+        .limit(1)
+        .with_for_update()
+    )
+    row = connection.execute(waiting).one_or_none()
+    if row is None:
+        return 0
+    content = json.loads(row.body)
+    told = content["data"]["events"]
+    some = events[: max(0, MOST_EVENTS - len(told))]
+    told += map(_told, some)
+    statement = update(calls_table).where(calls_table.c.id == row.id)
+    connection.execute(statement.values(body=_json(content)))
+    return len(some)
 
 
 def _data(event: Event) -> dict[str, Any]:

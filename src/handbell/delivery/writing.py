@@ -12,6 +12,7 @@ from .parcels import Broadcast
 from .patience import Patience
 from .settlement import Settlement
 from .store import Ledger
+from .webhooks import NAMES
 
 FLUSH_SECONDS: Final = 0.02
 """How long an end that came back waits for others, to be written with them."""
@@ -54,6 +55,7 @@ class Writer:
     async def flush(self, broadcasts: list[Broadcast]) -> None:
         """Write what was gathered until now, and how far these broadcasts came, then tell of it."""
         batch, events, number = self._book.cut(broadcasts)
+        batch.told += [event for event in events if type(event) in NAMES]
         if batch:
             await self._record(batch)
         self._lanes.note_written(batch, number)
