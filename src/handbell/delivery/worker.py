@@ -42,6 +42,7 @@ from .writing import FLUSH_SECONDS, Writer
 
 IDLE_SECONDS: Final = 1.0
 _WATCH_SECONDS: Final = 0.25
+_LONGEST_WATCH_SECONDS: Final = 2.0
 _SOON_SECONDS: Final = 2.0
 _LOT_SECONDS: Final = 0.1
 
@@ -170,10 +171,13 @@ class Worker:
     async def settled(self, row: int) -> None:
         """Return when every delivery of a notification has ended or waits for its time.
 
-        Other workers may have a part in it.
+        Other workers may have a part in it, so the database is asked now and then, and ever less
+        often: hundreds of callers may wait.
         """
+        pause = _WATCH_SECONDS
         while self._has_in_hand(row) or not await self.patience.call(self._queue.is_settled, row):
-            await self._writer.next_written(_WATCH_SECONDS)
+            await self._writer.next_written_of(row, pause)
+            pause = min(2 * pause, _LONGEST_WATCH_SECONDS)
 
     def _has_in_hand(self, row: int) -> bool:
         return any(one.shard.notification == row for one in self._broadcasts)

@@ -43,6 +43,7 @@ class Writer:
         self._hooks = hooks
         self._patience = patience
         self._written = asyncio.Event()
+        self._awaited: dict[int, set[asyncio.Future[None]]] = {}
 
     async def gathered(self) -> None:
         """Return when something is to be written, and others had the time to come along."""
@@ -60,6 +61,8 @@ class Writer:
             await self._record(batch)
         self._lanes.note_written(batch, number)
         self._written.set()
+        if self._awaited:
+            self._wake(batch)
         for event in events:
             self._hooks.emit(event)
 
@@ -82,3 +85,23 @@ class Writer:
         self._written.clear()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._written.wait(), seconds)
+
+    async def next_written_of(self, row: int, seconds: float) -> None:
+        """Do as :meth:`next_written` does, for what may have ended one notification."""
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._awaited.setdefault(row, set()).add(written)
+        try:
+            await asyncio.wait([written], timeout=seconds)
+        finally:
+            self._awaited[row].discard(written)
+            if not self._awaited[row]:
+                del self._awaited[row]
+
+    def _wake(self, batch: Batch) -> None:
+        rows = {row for row, *_ in batch.sent} | {one.notification_id for one in batch.endings}
+        if batch.finished_shards:  # whose they are is not said
+            rows.update(self._awaited)
+        for row in rows:
+            for written in self._awaited.get(row, ()):
+                if not written.done():
+                    written.set_result(None)
