@@ -33,11 +33,17 @@ final class AppDelegate: UIResponder, UIApplicationDelegate {
     ) {
         deviceToken = token
         Task {
-            if let identity = waiting {
-                waiting = nil
-                try await handbell.register(deviceToken: token, identity: identity)
-            } else {
-                try await handbell.refresh(deviceToken: token)
+            do {
+                if let identity = waiting {
+                    try await handbell.register(deviceToken: token, identity: identity)
+                    waiting = nil
+                } else {
+                    try await handbell.refresh(deviceToken: token)
+                }
+            } catch {
+                // Without a network: a refresh is tried again at the next start, and a sign-in by
+                // calling `userSignedIn` once more.
+                NSLog("Not registered: %@", error.localizedDescription)
             }
         }
     }
@@ -100,27 +106,41 @@ final class AppDelegate: UIResponder, UIApplicationDelegate {
     }
 }
 
+// With completion handlers: of the asynchronous forms UIKit may hear on another thread than the main
+// one that they have ended, and ends the app.
 extension AppDelegate: UNUserNotificationCenterDelegate {
     /// Shows a notification also while the app is in front.
     func userNotificationCenter(
-        _: UNUserNotificationCenter, willPresent notification: UNNotification
-    ) async -> UNNotificationPresentationOptions {
-        [.banner, .list, .sound, .badge]
+        _: UNUserNotificationCenter,
+        willPresent _: UNNotification,
+        withCompletionHandler present: @escaping (UNNotificationPresentationOptions) -> Void
+    ) {
+        present([.banner, .list, .sound, .badge])
     }
 
-    /// A tap: reports it, then opens what the notification names.
+    /// A tap: opens what the notification names, and reports it.
     func userNotificationCenter(
-        _: UNUserNotificationCenter, didReceive response: UNNotificationResponse
-    ) async {
+        _: UNUserNotificationCenter,
+        didReceive response: UNNotificationResponse,
+        withCompletionHandler finish: @escaping () -> Void
+    ) {
         let payload = Payload(response.notification.request.content.userInfo)
-        await handbell.report(.opened, of: payload)
+        follow(payload)
+        // The user does not wait for the network; iOS lets the app run until it has finished.
+        Task {
+            await handbell.report(.opened, of: payload)
+            finish()
+        }
+    }
+
+    private func follow(_ payload: Payload) {
         if let target = payload.target {
             show(target, synchronising: payload.wantsSynchronisation)
         } else if let target = payload.url.flatMap(Payload.Target.init(link:)) {
             // iOS opens an app's own universal link in the browser when the app itself asks.
             show(target, synchronising: payload.wantsSynchronisation)
         } else if let url = payload.url {
-            await UIApplication.shared.open(url)
+            UIApplication.shared.open(url)
         }
     }
 }

@@ -1,15 +1,11 @@
 import Foundation
 
-#if canImport(UIKit)
-    import UIKit
-#endif
-
 /// What a device tells of itself. Only what sending needs; no advertising or vendor id.
 struct Device: Encodable, Sendable {
     var mail: String?
     var identityToken: String?
     var deviceToken: String
-    var platform = "ios"
+    var platform: String
     var environment: String
     var locale: String
     var timeZone: String
@@ -21,6 +17,7 @@ struct Device: Encodable, Sendable {
         let version = ProcessInfo.processInfo.operatingSystemVersion
         return Device(
             deviceToken: token.map { String(format: "%02x", $0) }.joined(),
+            platform: model.hasPrefix("iPad") ? "ipados" : "ios",
             environment: environment,
             locale: Bundle.main.preferredLocalizations.first ?? Locale.current.identifier,
             timeZone: TimeZone.current.identifier,
@@ -32,6 +29,11 @@ struct Device: Encodable, Sendable {
 
     /// The kind of machine, such as `iPhone17,3`; never the name that its owner gave it.
     private static var model: String {
+        #if targetEnvironment(simulator)
+            if let simulated = ProcessInfo.processInfo.environment["SIMULATOR_MODEL_IDENTIFIER"] {
+                return simulated
+            }
+        #endif
         var system = utsname()
         uname(&system)
         return withUnsafePointer(to: &system.machine) { pointer in

@@ -82,8 +82,8 @@ public actor HandbellDevice {
     /// Refreshes the session. Call it at each start, with the device token of this start.
     ///
     /// It costs the server little, and tells it that the app is still there, also when the device
-    /// token, the language or the time zone has changed. Does nothing, and returns nil, where nobody
-    /// has registered yet.
+    /// token, the language or the time zone has changed. Returns nil where this device has no session,
+    /// or none any more: whoever is signed in has to be registered anew.
     @discardableResult
     public func refresh(deviceToken: Data) async throws -> Standing? {
         guard let session = vault.read() else { return nil }
@@ -110,7 +110,7 @@ public actor HandbellDevice {
     }
 
     /// Reports what became of a notification. A receipt that is lost is no loss for the user, so
-    /// this never throws.
+    /// this never throws, and gives up after five seconds without an answer.
     public func report(_ receipt: Receipt, of notification: Payload) async {
         guard let session = vault.read(), let id = notification.id else { return }
         try? await wire.report(receipt, of: id, from: session)

@@ -52,19 +52,24 @@ struct Wire: Sendable {
         }
         let report = Report(notificationId: notification, event: receipt)
         let path = [String(session.id), "receipts"]
-        _ = try await send("POST", path, body: report, secret: session.secret)
+        // What is to be shown may wait for it.
+        _ = try await send("POST", path, body: report, secret: session.secret, seconds: 5)
     }
 
     private struct Nothing: Encodable {}
 
     private func send<Body: Encodable>(
-        _ method: String, _ path: [String], body: Body?, secret: String? = nil
+        _ method: String,
+        _ path: [String],
+        body: Body?,
+        secret: String? = nil,
+        seconds: TimeInterval = 20
     ) async throws -> Data {
         var address = server
         for part in ["v1", "apps", app, "sessions"] + path {
             address.appendPathComponent(part)
         }
-        var request = URLRequest(url: address, timeoutInterval: 20)
+        var request = URLRequest(url: address, timeoutInterval: seconds)
         request.httpMethod = method
         if let body {
             let encoder = JSONEncoder()

@@ -8,6 +8,7 @@ open class HandbellNotificationService: UNNotificationServiceExtension {
     /// The configuration of the app, with the access group that it shares with this extension.
     open var configuration: Configuration? { nil }
 
+    private let lock = NSLock()
     private var deliver: ((UNNotificationContent) -> Void)?
     private var content: UNMutableNotificationContent?
     private var work: Task<Void, Never>?
@@ -23,26 +24,39 @@ open class HandbellNotificationService: UNNotificationServiceExtension {
         deliver = contentHandler
         let payload = Payload(request.content.userInfo)
         work = Task { [configuration] in
-            if let address = payload.imageURL, let picture = await Self.picture(from: address) {
-                content.attachments = [picture]
+            // At the same time: what is shown waits for the slower of the two, not for both.
+            async let reported: Void = Self.report(payload, with: configuration)
+            var picture: UNNotificationAttachment?
+            if let address = payload.imageURL {
+                picture = await Self.picture(from: address)
             }
-            if let configuration {
-                await HandbellDevice(configuration).report(.displayed, of: payload)
-            }
-            finish()
+            await reported
+            finish(with: picture)
         }
     }
 
     /// iOS gives about thirty seconds; what is there by then is shown.
     override open func serviceExtensionTimeWillExpire() {
         work?.cancel()
-        finish()
+        finish(with: nil)
     }
 
-    private func finish() {
-        guard let content, let deliver else { return }
-        self.deliver = nil
-        deliver(content)
+    /// Shows the notification, once: the work and iOS may both be at the end, on two threads.
+    private func finish(with picture: UNNotificationAttachment?) {
+        lock.lock()
+        let first = deliver
+        deliver = nil
+        lock.unlock()
+        guard let content, let first else { return }
+        if let picture {
+            content.attachments = [picture]
+        }
+        first(content)
+    }
+
+    private static func report(_ payload: Payload, with configuration: Configuration?) async {
+        guard let configuration else { return }
+        await HandbellDevice(configuration).report(.displayed, of: payload)
     }
 
     private static func picture(from address: URL) async -> UNNotificationAttachment? {
