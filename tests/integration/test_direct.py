@@ -17,6 +17,7 @@ from handbell.creation.recipients import Recipients
 from handbell.delivery.lanes import PAGE
 from handbell.delivery.webhooks import WebhookStore
 from handbell.errors import MissingCredentialError, NotificationError, TwinError
+from handbell.registry.session import LOGGED_OUT
 from handbell.settings import DATABASE_FILE
 
 if TYPE_CHECKING:
@@ -153,6 +154,18 @@ def test_a_pending_session_is_never_pushed_to(stage: "Stage") -> None:
     assert "pending" in by_token.warnings[0]
     assert (by_mail.total, by_token.total, to_all.total) == (0, 0, 0)
     assert stage.twin.requests == []
+
+
+def test_who_has_logged_out_or_given_the_device_away_is_told_as_such(stage: "Stage") -> None:
+    """The warning says in words why the last session is closed, not in the registry's."""
+    phone = stage.add_phone(MAIL)
+    stage.system.registry.close(stage.session(MAIL), LOGGED_OUT)
+    (warning,) = asyncio.run(stage.send(MAIL)).warnings
+    assert warning == f"{MAIL} was not reached: their last session is closed (it was logged out)."
+    stage.register(MAIL, phone.token)
+    stage.register("next@example.com", phone.token)
+    (warning,) = asyncio.run(stage.send(MAIL)).warnings
+    assert "registered for somebody else" in warning
 
 
 def test_nothing_of_a_former_user_arrives_after_an_account_switch(stage: "Stage") -> None:

@@ -8,7 +8,7 @@ from handbell._text import count, shortened
 from handbell.apps.app import App
 from handbell.creation.recipients import Recipients
 from handbell.registry.addressees import Addressee
-from handbell.registry.session import ActiveSession, Session
+from handbell.registry.session import CLOSED_WORDS, LOGGED_OUT, ActiveSession, Session
 from handbell.registry.store import Registry
 
 from .delivery import Target
@@ -98,7 +98,9 @@ def nobody(mail: str, sessions: list[Addressee]) -> str:
             f"({quarantined[0].reason}) until the app registers again."
         )
     closed = by_status["closed"][0]
-    return f"{mail} was not reached: the last session is closed ({closed.reason})."
+    reason = closed.reason or LOGGED_OUT
+    why = CLOSED_WORDS.get(reason, reason)
+    return f"{mail} was not reached: their last session is closed ({why})."
 
 
 def _add_tokens(

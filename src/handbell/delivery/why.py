@@ -14,7 +14,7 @@ from handbell._text import count, moment, sentence, shortened
 from handbell.apps.app import App
 from handbell.errors import HandbellError
 from handbell.gateways.apns.protocol import REASONS, Reaction
-from handbell.registry.session import MOVED, Session
+from handbell.registry.session import CLOSED_WORDS, LOGGED_OUT, Session
 from handbell.registry.store import Registry
 
 from .campaign import Campaign
@@ -395,11 +395,8 @@ def _tell_session(session: Session) -> SessionStory:
 
 
 def _tell_closed(session: Session, label: str) -> tuple[str, str]:
-    reason = session.reason or "closed"
-    words = {
-        MOVED: "the device has registered for somebody else since",
-        "closed": "it was logged out",
-    }.get(reason)
+    reason = session.reason or LOGGED_OUT
+    words = CLOSED_WORDS.get(reason)
     if words is None:
         words = f"{reason}, {meaning(reason)[0]}" if reason in REASONS else reason
     at = "" if session.closed_at is None else f" at {moment(session.closed_at)}"

@@ -1,8 +1,10 @@
 """A session: one device of one user in one app."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from types import MappingProxyType
 from typing import Final, Literal, NamedTuple, get_args
 from zoneinfo import available_timezones
 
@@ -20,6 +22,11 @@ MOVED: Final = "moved"
 
 LOGGED_OUT: Final = "closed"
 """Why a session is closed whose device was logged out."""
+
+CLOSED_WORDS: Final[Mapping[str, str]] = MappingProxyType(
+    {MOVED: "the device has registered for somebody else since", LOGGED_OUT: "it was logged out"}
+)
+"""What our own reasons for closing a session mean. Others are a push service's, or speak."""
 
 MAX_LABEL_LENGTH: Final = 512
 
