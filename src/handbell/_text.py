@@ -31,6 +31,16 @@ def shortened(token: str) -> str:
 
 
 def moment(milliseconds: float) -> str:
+    """Return an instant (UNIX milliseconds) for a sentence: ``2026-11-23 22:32:26 +01:00``.
+
+    It is this machine's time, with its zone: who reads the sentence may be elsewhere.
+    """
+    here = datetime.fromtimestamp(milliseconds / 1000, UTC).astimezone()
+    zone = here.isoformat()[-6:]
+    return f"{local_time(milliseconds)} {'UTC' if zone == '+00:00' else zone}"
+
+
+def local_time(milliseconds: float) -> str:
     """Return an instant (UNIX milliseconds) as date and time of this machine, to the second."""
     instant = datetime.fromtimestamp(milliseconds / 1000, UTC)
     return instant.astimezone().strftime("%Y-%m-%d %H:%M:%S")

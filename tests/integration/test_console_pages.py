@@ -309,7 +309,10 @@ def test_the_story_of_why_is_on_one_page(stage: Stage, desk: Desk, visitor: Visi
     """The answer, what to do, the devices, and what became of the last notifications."""
     stage.add_phone("test@4d.com")
     desk.send(stage.app, "test@4d.com", title="Your order is ready")
-    words = told(visitor.get(f"{APP}/person?mail=TEST@4d.com").text)
+    page = visitor.get(f"{APP}/person?mail=TEST@4d.com").text
+    answer = page.partition('class="answer-text">')[2].partition("</p>")[0]
+    assert answer.count("<time datetime=") == 2, answer
+    words = told(page)
     assert "The last notification, 'Your order is ready'" in words
     assert "was sent to 1 of 1 device" in words
     assert "Active" in words

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from handbell._text import moment
+from handbell import _text
 
 Json = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
 AppOption = Annotated[
@@ -58,7 +58,7 @@ def write_lines(lines: Iterable[str], mark: str, style: str) -> None:
 
 def local_time(milliseconds: int | None) -> str:
     """Return an instant (UNIX milliseconds) as local date and time to the second."""
-    return "" if milliseconds is None else moment(milliseconds)
+    return "" if milliseconds is None else _text.local_time(milliseconds)
 
 
 def _plain(value: Any) -> Any:

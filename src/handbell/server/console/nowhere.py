@@ -13,4 +13,4 @@ async def nowhere(page: Page) -> Response:
     """Say that there is no such page."""
     if not page.request.path_params["rest"]:
         return page.redirect(HOME)
-    return page.problem(404, "There is no such page.", "Choose one of the navigation.")
+    return page.problem(404, "There is no such page.", "Choose a page from the navigation.")

@@ -6,13 +6,16 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Final
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
-from handbell._text import count, moment, shortened
+from handbell._text import count, local_time, moment, shortened
 
 _MINUTE: Final = 60
 _HOUR: Final = 3600
 _DAY: Final = 86_400
+
+# As moment() writes it in a sentence.
+_MOMENT: Final = re.compile(r"(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d) (UTC|[+-]\d\d:\d\d)")
 
 # What the command line is told to run, and what is said here instead.
 _FOR_PAGES: Final = tuple(
@@ -85,7 +88,7 @@ def when(milliseconds: float | None, *, empty: str = "never") -> Markup | str:
         return empty
     instant = datetime.fromtimestamp(milliseconds / 1000, UTC)
     iso = instant.isoformat(timespec="seconds").replace("+00:00", "Z")
-    return Markup('<time datetime="{}">{}</time>').format(iso, moment(milliseconds)[:16])
+    return Markup('<time datetime="{}">{}</time>').format(iso, local_time(milliseconds)[:16])
 
 
 def ago(milliseconds: float | None, now: float, *, empty: str = "never") -> Markup | str:
@@ -120,6 +123,19 @@ def for_page(text: str) -> str:
     return text
 
 
+def with_times(text: str) -> Markup:
+    """Return a sentence with its instants as ``time`` elements, which are put into one's zone."""
+    told = Markup('<time datetime="{}T{}{}">{}</time>')
+    parts = _MOMENT.split(text)
+    found = escape(parts[0])
+    for day, clock, zone, after in zip(
+        parts[1::4], parts[2::4], parts[3::4], parts[4::4], strict=True
+    ):
+        offset = "Z" if zone == "UTC" else zone
+        found += told.format(day, clock, offset, f"{day} {clock} {zone}") + escape(after)
+    return found
+
+
 def number(value: float) -> str:
     """Return a number with its thousands apart."""
     return f"{value:,}"
@@ -130,6 +146,7 @@ FILTERS: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
         "when": when,
         "ago": ago,
         "for_page": for_page,
+        "with_times": with_times,
         "number": number,
         "platform": platform,
         "count": count,

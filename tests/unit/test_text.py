@@ -1,0 +1,36 @@
+import time
+from collections.abc import Iterator
+
+import pytest
+from markupsafe import escape
+
+from handbell._text import local_time, moment
+from handbell.server.console.words import with_times
+
+AT = 1_795_820_000_000
+
+
+@pytest.fixture(params=[("UTC", "UTC"), ("Europe/Paris", "+01:00"), ("America/St_Johns", "-03:30")])
+def zone(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Put this machine into a zone and give how its instants end."""
+    name, ending = request.param
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", name)
+        time.tzset()
+        yield ending
+    time.tzset()
+
+
+def test_an_instant_in_a_sentence_names_its_zone(zone: str) -> None:
+    """Who reads it elsewhere knows when it was; a table of this machine's does without."""
+    assert moment(AT) == f"{local_time(AT)} {zone}"
+
+
+def test_the_console_finds_the_instants_of_a_sentence(zone: str) -> None:
+    """Each becomes an element that a script can put into the reader's zone; the rest is text."""
+    told = with_times(f"<b> was sent at {moment(AT)}; it was seen at {moment(AT + 1000)}.")
+    first = f"{local_time(AT).replace(' ', 'T')}{'Z' if zone == 'UTC' else zone}"
+    assert f'<time datetime="{first}">{moment(AT)}</time>; it was seen' in told
+    assert told.count("<time ") == 2
+    assert told.startswith(escape("<b>"))
+    assert with_times("Nothing <here>") == escape("Nothing <here>")
