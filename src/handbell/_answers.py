@@ -83,11 +83,9 @@ def read_deliveries(answers: Iterable[Mapping[str, Any]]) -> list[Delivery]:
 
 
 def read_session(answer: Mapping[str, Any]) -> Session:
-    """Return a session as the registry's own are; ``user_id`` is 0 where the server tells none."""
+    """Return a session as the registry's own are; ``user_id`` is 0, for a server tells none."""
     one = _dated(answer)
-    if "device_token" in one:
-        one["token"] = one.pop("device_token")
-    return Session(**{"user_id": 0, **one})
+    return Session(user_id=0, token=one.pop("device_token"), **one)
 
 
 def read_story(answer: Mapping[str, Any]) -> Story:

@@ -104,6 +104,45 @@ def house(stage: Stage) -> Iterator[House]:
         yield House(server, document, known, bearers)
 
 
+OPEN: Final = {
+    "attributes",
+    "content_state",
+    "languages",
+    "named",
+    "notification",
+    "user_info",
+    "variables",
+}
+"""Members whose value is the caller's own, of whatever shape."""
+
+
+def test_a_generated_client_finds_every_shape(house: House) -> None:
+    """No answer is an object of unknown members but where the content is the caller's own."""
+
+    def shapeless(schema: Any, where: str) -> Iterator[str]:
+        if isinstance(schema, list):
+            for one in schema:
+                yield from shapeless(one, where)
+        elif isinstance(schema, dict):
+            is_free = schema.get("additionalProperties", True) is True
+            if schema.get("type") == "object" and "properties" not in schema and is_free:
+                yield where
+            for name, one in schema.items():
+                yield from shapeless(one, f"{where}/{name}")
+
+    schemas = house.document["components"]["schemas"]
+    found = [*shapeless(schemas, ""), *shapeless(house.document["paths"], "")]
+    assert [where for where in found if not OPEN & set(where.split("/"))] == []
+    instants = {
+        f"{name}.{member}": json.dumps(schema)
+        for name, model in schemas.items()
+        for member, schema in model.get("properties", {}).items()
+        # A later time may be one without a zone: wherever each recipient is.
+        if member.endswith("_at") and member != "send_at"
+    }
+    assert [name for name, schema in instants.items() if '"date-time"' not in schema] == []
+
+
 def test_the_document_is_valid_and_names_each_route_of_the_api(house: House) -> None:
     """The document passes a validator; its operations are the table's of routes below /v1."""
     validate(house.document)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -22,6 +22,7 @@ from handbell._answers import read_error, read_story
 from handbell.creation.template import Template
 from handbell.delivery.delivery import Delivery
 from handbell.delivery.response import Response
+from handbell.delivery.why import Story
 from handbell.errors import (
     AppForbiddenError,
     HandbellError,
@@ -181,7 +182,7 @@ def test_the_sessions_are_the_same_here_and_there(front: Front, stage: Stage) ->
         (one.id, one.token, one.registered_at) for one in stored
     ]
     story = sessions.why(FIRST)
-    assert story == stage.system.why(stage.app, FIRST)
+    assert _as_told(story) == _as_told(stage.system.why(stage.app, FIRST))
     assert str(story).startswith(story.answer)
     assert not sessions.why(NOBODY).is_sent
 
@@ -420,6 +421,12 @@ def test_every_error_comes_back_as_its_own_class() -> None:
     assert read_error({"code": "of-a-later-version", "detail": "x"}).what == "x."
 
 
+def _as_told(story: Story) -> Story:
+    """Return a story as a server tells it: without the numbers of the registry's users."""
+    told = (replace(one, session=replace(one.session, user_id=0)) for one in story.sessions)
+    return replace(story, sessions=tuple(told))
+
+
 def test_a_story_survives_its_way(stage: Stage) -> None:
     """All facts of a story are the same after the way over HTTP."""
     stage.add_phone(FIRST)
@@ -427,7 +434,7 @@ def test_a_story_survives_its_way(stage: Stage) -> None:
     asyncio.run(stage.send([FIRST, SECOND]))
     for mail in (FIRST, SECOND, NOBODY):
         story = stage.system.why(stage.app, mail)
-        assert read_story(plain(story)) == story
+        assert read_story(plain(story)) == _as_told(story)
 
 
 def test_the_front_door_loads_no_http_client_for_a_local_send() -> None:

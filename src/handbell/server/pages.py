@@ -32,6 +32,12 @@ CursorQuery = Annotated[
 ]
 
 
+Instant = Annotated[
+    str, Field(json_schema_extra={"format": "date-time"}, examples=["2026-11-23T22:32:26.042Z"])
+]
+"""An instant as :func:`instant` writes it."""
+
+
 class Page(BaseModel, Generic[T]):
     """One page of a list; ``next`` is the cursor of the following one, or null at the end."""
 

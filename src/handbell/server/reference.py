@@ -344,7 +344,7 @@ def words_of(document: dict[str, Any], schema: dict[str, Any]) -> str:
         return json.dumps(schema["const"])
     if "enum" in schema:
         return " | ".join(str(one) for one in schema["enum"])
-    kind = schema.get("type", "any")
+    kind = "instant" if schema.get("format") == "date-time" else schema.get("type", "any")
     if kind == "array":
         return f"list of {words_of(document, schema.get('items', {}))}"
     words = {"string": "text", "integer": "whole number", "boolean": "true or false"}

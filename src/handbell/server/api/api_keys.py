@@ -12,6 +12,7 @@ from handbell.server.access import Caller, CallerDep
 from handbell.server.context import Context, context_of
 from handbell.server.pages import (
     CursorQuery,
+    Instant,
     LimitQuery,
     Page,
     address_of,
@@ -34,9 +35,9 @@ class ApiKeyOut(BaseModel):
     name: str = Field(examples=["the shop's back end"])
     scopes: list[Scope] = Field(description="administer includes the two others")
     app: str | None = Field(description="The only app it serves; null serves every app")
-    created_at: str = Field(description="ISO 8601")
-    used_at: str | None = Field(description="ISO 8601, to the minute; null when it was never used")
-    revoked_at: str | None = Field(description="ISO 8601; set once it is invalid")
+    created_at: Instant
+    used_at: Instant | None = Field(description="To the minute; null when it was never used")
+    revoked_at: Instant | None = Field(description="Set once it is invalid")
 
 
 class NewApiKeyOut(ApiKeyOut):

@@ -14,6 +14,7 @@ from handbell.server.context import Context, context_of
 from handbell.server.limits import Limit
 from handbell.server.pages import (
     CursorQuery,
+    Instant,
     LimitQuery,
     Page,
     address_of,
@@ -40,8 +41,8 @@ class Stopped(BaseModel):
 
     reason: str
     detail: str
-    since: str = Field(description="ISO 8601")
-    next_try_at: str = Field(description="When one push is let through; ISO 8601")
+    since: Instant
+    next_try_at: Instant = Field(description="When one push is let through")
 
 
 class AppOut(BaseModel):
@@ -64,7 +65,7 @@ class AppOut(BaseModel):
     identity_algorithm: str | None = Field(description="ES256 or HS256, where there is a key")
     associated_domain: str | None
     store_url: str | None
-    created_at: str = Field(description="ISO 8601")
+    created_at: Instant
 
 
 class AppIn(BaseModel):

@@ -25,7 +25,7 @@ from handbell.errors import (
 )
 from handbell.server.access import AppDep, CallerDep
 from handbell.server.context import Context, context_of
-from handbell.server.pages import Page, instant
+from handbell.server.pages import Instant, Page, instant
 from handbell.server.problems import responses
 
 router = APIRouter(prefix="/v1/apps/{app}/credentials", tags=["credentials"])
@@ -44,8 +44,8 @@ class CredentialOut(BaseModel):
     kind: Literal["key", "certificate"]
     environment: Environment | None = Field(description="The only one it serves; null serves both")
     fingerprint: str
-    expires_at: str | None = Field(description="ISO 8601; null for a key")
-    created_at: str = Field(description="ISO 8601")
+    expires_at: Instant | None = Field(description="Null for a key")
+    created_at: Instant
 
 
 class CredentialIn(BaseModel):

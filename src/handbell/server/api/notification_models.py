@@ -13,6 +13,8 @@ from pydantic.json_schema import models_json_schema
 
 from handbell.server.problems import Problem
 
+from .session_models import SessionOut
+
 Instant = Annotated[
     datetime | int | None, Field(description="ISO 8601 with an offset, or UNIX seconds")
 ]
@@ -154,7 +156,7 @@ class Accepted(BaseModel):
 
 
 class Refused(BaseModel):
-    """A send of a list that was not accepted."""
+    """One of many sends that was not accepted."""
 
     error: Problem
 
@@ -171,12 +173,12 @@ class DeliveryAnswer(BaseModel):
     environment: Literal["production", "development", "twin"]
     state: State
     reason: str | None = Field(description="Why it is so; docs/errors.md explains each")
-    detail: str | None
+    detail: str | None = Field(description="What is known beyond the reason")
     status: int | None = Field(description="The HTTP status of the push service's last answer")
-    attempts: int
-    unique_id: str | None
+    attempts: int = Field(description="How often it was handed to the push service")
+    unique_id: str | None = Field(description="Apple's own id of it, at its development hosts")
     created_at: datetime
-    due_at: datetime | None
+    due_at: datetime | None = Field(description="When it goes on, while it waits")
     sent_at: datetime | None = Field(description="When the push service accepted it")
     finished_at: datetime | None
     displayed_at: datetime | None
@@ -188,8 +190,8 @@ class OutcomeAnswer(BaseModel):
 
     id: str
     success: bool = Field(description="At least one device was reached, and nothing failed")
-    reached: int
-    total: int
+    reached: int = Field(description="How many deliveries the push service accepted")
+    total: int = Field(description="How many deliveries there are")
     warnings: list[str]
     errors: list[str]
     deliveries: list[DeliveryAnswer] = Field(description="The first 100")
@@ -225,14 +227,14 @@ class NotificationAnswer(NotificationOverview):
     """A notification with its funnel: accepted, sent, displayed, opened, and why not."""
 
     success: bool = Field(description="At least one device was reached, and nothing failed")
-    reached: int
-    total: int
+    reached: int = Field(description="How many deliveries the push service accepted")
+    total: int = Field(description="How many deliveries there are")
     warnings: list[str]
     errors: list[str]
     sent: int
-    urgency: str
-    send_at: str | None
-    replaces: str | None
+    urgency: Literal["urgent", "normal", "bulk"]
+    send_at: str | None = Field(description="The later time that was asked for")
+    replaces: str | None = Field(description="The id of the notification that it replaces")
     next_due_at: datetime | None = Field(description="When the next of what waits goes on")
     reasons: list[ReasonAnswer]
     notification: dict[str, Any] = Field(description="The content, as it was written")
@@ -259,18 +261,48 @@ class PreviewAnswer(BaseModel):
     language: str | None = Field(description="Null for the notification's own text")
 
 
+class SessionTold(BaseModel):
+    """One device of the person, and whether it is sent to."""
+
+    session: SessionOut
+    is_sent_to: bool
+    what: str = Field(description="How it stands, in a sentence")
+    fix: str = Field(description="What to do, empty where nothing is")
+
+
+class DeliveryTold(BaseModel):
+    """What became of a notification on one device."""
+
+    delivery: DeliveryAnswer
+    what: str = Field(description="What became of it, in a sentence")
+    next: str = Field(description="What happens by itself, empty where nothing does")
+    fix: str = Field(description="What to do, empty where nothing is")
+
+
+class NotificationTold(BaseModel):
+    """What became of one notification for the person."""
+
+    id: str
+    title: str = Field(description="The first thing it says")
+    recipients: str = Field(description="Whom the sender named, in words")
+    created_at: datetime
+    deliveries: list[DeliveryTold]
+    is_ahead: bool = Field(description="Their turn in a broadcast has not come")
+    note: str = Field(description="What no delivery tells: that there was no device, for example")
+
+
 class StoryAnswer(BaseModel):
     """Why a person saw the last notifications, or did not: in words, and the facts behind."""
 
     mail: str
     app: str
-    is_sent: bool
-    answer: str
+    is_sent: bool = Field(description="The last notification was accepted for a device of theirs")
+    answer: str = Field(description="The answer, in a sentence or two")
     text: str = Field(description="The whole story")
-    to_do: list[str]
-    obstacles: list[str]
-    sessions: list[dict[str, Any]]
-    notifications: list[dict[str, Any]]
+    to_do: list[str] = Field(description="What mends it, the most pressing first")
+    obstacles: list[str] = Field(description="What holds up everything for the app")
+    sessions: list[SessionTold] = Field(description="The newest first")
+    notifications: list[NotificationTold] = Field(description="The last ones, the newest first")
 
 
 def body(model: type[BaseModel], *more: str, also_list: bool = False) -> dict[str, Any]:
@@ -284,7 +316,7 @@ def body(model: type[BaseModel], *more: str, also_list: bool = False) -> dict[st
 
 def components() -> dict[str, Any]:
     """Return the schemas that request bodies refer to, by name."""
-    models = (SendRequest, PreviewRequest, ReplaceRequest, Problem)
+    models = (SendRequest, PreviewRequest, ReplaceRequest, Refused)
     _, definitions = models_json_schema(
         [(model, "validation") for model in models], ref_template="#/components/schemas/{model}"
     )

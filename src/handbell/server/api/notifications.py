@@ -79,7 +79,15 @@ When = Annotated[datetime | None, Query(description="ISO 8601 with an offset")]
                     "schema": {
                         "anyOf": [
                             {"$ref": "#/components/schemas/OutcomeAnswer"},
-                            {"type": "array", "items": {"type": "object"}},
+                            {
+                                "type": "array",
+                                "items": {
+                                    "anyOf": [
+                                        {"$ref": "#/components/schemas/Accepted"},
+                                        {"$ref": "#/components/schemas/Refused"},
+                                    ]
+                                },
+                            },
                         ]
                     }
                 },

@@ -7,7 +7,10 @@ from typing import Any
 from handbell.delivery.delivery import Delivery
 from handbell.delivery.reports import Funnel, Overview
 from handbell.delivery.response import Response
+from handbell.registry.session import Session
 from handbell.server.pages import instant
+
+from .session_models import session_out
 
 
 def plain(value: Any) -> Any:
@@ -17,6 +20,8 @@ def plain(value: Any) -> Any:
     """
     if isinstance(value, Delivery):
         return delivery(value)
+    if isinstance(value, Session):
+        return session_out(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
             field.name: _member(field.name, getattr(value, field.name))

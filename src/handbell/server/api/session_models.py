@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from handbell.registry.listing import ListedUser
 from handbell.registry.session import Environment, Platform, Session
-from handbell.server.pages import instant
+from handbell.server.pages import Instant, instant
 
 _TOKEN = "0f744707bebcf74f9b7c25d48e3358945f6aa01da5ddb387462c7eaf61bb78ad"  # noqa: S105 - an example
 
@@ -98,12 +98,12 @@ class SessionOut(BaseModel):
     app_version: str | None
     os_version: str | None
     external_id: str | None
-    created_at: str = Field(description="ISO 8601")
-    registered_at: str = Field(description="When the device last said that it is there; ISO 8601")
-    accepted_at: str | None = Field(
-        description="When Apple last took something for it, broadcasts aside; ISO 8601"
+    created_at: Instant
+    registered_at: Instant = Field(description="When the device last said that it is there")
+    accepted_at: Instant | None = Field(
+        description="When Apple last took something for it, broadcasts aside"
     )
-    closed_at: str | None = Field(description="ISO 8601")
+    closed_at: Instant | None
 
 
 class RegistrationOut(BaseModel):
@@ -126,7 +126,7 @@ class UserOut(BaseModel):
     """A person in one app."""
 
     mail: str | None = Field(examples=["test@4d.com"])
-    created_at: str = Field(description="ISO 8601")
+    created_at: Instant
     sessions: dict[str, int] = Field(
         description="How many sessions are in each status that occurs", examples=[{"active": 2}]
     )

@@ -13,6 +13,7 @@ from handbell.server.access import AppDep, CallerDep
 from handbell.server.context import Context, context_of
 from handbell.server.pages import (
     CursorQuery,
+    Instant,
     LimitQuery,
     Page,
     instant,
@@ -71,8 +72,8 @@ class TemplateOut(BaseModel):
     languages: list[str] = Field(description="The default one first", examples=[["en", "fr"]])
     notification: dict[str, Any]
     variables: list[str] = Field(examples=[["number"]])
-    created_at: str = Field(description="ISO 8601")
-    updated_at: str = Field(description="ISO 8601")
+    created_at: Instant
+    updated_at: Instant
 
 
 class TemplatePreviewIn(BaseModel):

@@ -10,7 +10,7 @@ from handbell.delivery.webhooks import Standing, Webhook
 from handbell.errors import NotFoundError
 from handbell.server.access import AppDep, CallerDep
 from handbell.server.context import Context, context_of
-from handbell.server.pages import MOST_ID, Page, address_of, instant
+from handbell.server.pages import MOST_ID, Instant, Page, address_of, instant
 from handbell.server.problems import responses
 
 router = APIRouter(prefix="/v1/apps/{app}/webhooks", tags=["webhooks"])
@@ -31,7 +31,7 @@ class WebhookOut(BaseModel):
     waiting: int = Field(description="Calls that wait for an answer that takes them")
     failed: int = Field(description="Calls that were given up")
     last_reason: str | None = Field(description="What the last trouble was")
-    created_at: str = Field(description="ISO 8601")
+    created_at: Instant
 
 
 class NewWebhookOut(WebhookOut):
