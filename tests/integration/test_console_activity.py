@@ -209,7 +209,7 @@ def test_what_is_not_sent_yet_is_taken_back_after_asking(console: Console) -> No
     console.stage.add_phone("user1@example.com")
     sent = console.send("user1@example.com", send_at="2099-01-01T10:00Z", wait=False)
     assert "Take back the rest" in console.get(f"/{sent}")
-    assert "0 of 1 were sent already" in console.get(f"/{sent}/cancel")
+    assert "Nothing was sent yet of 1" in console.get(f"/{sent}/cancel")
     answer = console.visitor.post(f"{console.home}/{sent}/cancel")
     assert "1 delivery taken back" in answer.text
     page = console.get(f"/{sent}")

@@ -186,6 +186,10 @@ def test_the_document_describes_every_operation(server: Server) -> None:
         assert one["description"]
         assert "default" in one["responses"]
         assert f'id="{one["operationId"]}"' in page.text
+    assert "<code>next</code> is the cursor" in page.text
+    assert "`" not in page.text
+    first = page.text.index('<article class="operation"')
+    assert page.text.index('id="sendNotification"') < page.text.index("</article>", first)
     assert "HTTPValidationError" not in json.dumps(document)
     assert set(document["components"]["securitySchemes"]) == {"apiKey", "sessionSecret"}
 

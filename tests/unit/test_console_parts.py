@@ -19,6 +19,7 @@ from handbell.server.console.composing import tell
 from handbell.server.console.draft import Draft, field_of, read_notification
 from handbell.server.console.forms import Faults, Form
 from handbell.server.console.watching import KEPT, SHARE, Watched
+from handbell.server.console.words import percent
 
 START = int(datetime(2026, 11, 24, tzinfo=UTC).timestamp() * 1000)
 NUMBERS = st.integers(min_value=0, max_value=10**9)
@@ -127,6 +128,23 @@ def test_an_error_is_not_kept() -> None:
     with pytest.raises(LookupError):
         watched.get("a", fail)
     assert watched.get("a", lambda: 3) == 3
+
+
+@pytest.mark.parametrize(
+    ("share", "told"),
+    [
+        (0, "0 %"),
+        (1 / 3, "33 %"),
+        (1, "100 %"),
+        (0.00001, "0.1 %"),
+        (0.99999, "99.9 %"),
+        (0.996, "99.6 %"),
+        (0.01, "1 %"),
+    ],
+)
+def test_a_share_is_told_in_whole_percent(share: float, told: str) -> None:
+    """Few are not none, and nearly all are not all."""
+    assert percent(share) == told
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from handbell._version import __version__
@@ -110,6 +111,7 @@ def _write(document: dict[str, Any], server: str) -> _Written:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["code"] = _with_code
     page = environment.get_template("reference.html").render(
         document=document, groups=list(_groups(document)), style=style, server=server
     )
@@ -118,6 +120,15 @@ def _write(document: dict[str, Any], server: str) -> _Written:
         page=page.encode(),
         policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; "
         "form-action 'none'; frame-ancestors 'none'",
+    )
+
+
+def _with_code(text: str) -> Markup:
+    """Return a text with what stands between backticks as code."""
+    parts = text.split("`")
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if number % 2 and number < len(parts) - 1 else part
+        for number, part in enumerate(parts)
     )
 
 
@@ -245,8 +256,8 @@ def _groups(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
     listed = [
         _described(document, path, method, item[method])
         for path, item in document["paths"].items()
-        for method in _METHODS
-        if method in item
+        for method in item
+        if method in _METHODS
     ]
     known = [tag["name"] for tag in document["tags"]]
     others = sorted({one["tag"] for one in listed} - set(known))

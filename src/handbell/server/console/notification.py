@@ -60,12 +60,13 @@ async def ask(page: Page) -> Response:
     """Ask before what is left is taken back."""
     funnel = await page.run(_funnel, page)
     address = page.app_url(f"/activity/{funnel.overview.id}")
+    text = [f"Nothing was sent yet of {funnel.accepted:,}, and nothing ever will be."]
+    if funnel.sent:
+        sent = f"{funnel.sent:,} of {funnel.accepted:,} were sent already"
+        text = [f"{sent}; they stay on the phones.", "The others will never be sent."]
     return page.confirm(
         "Take back what is not sent yet?",
-        text=[
-            f"{funnel.sent:,} of {funnel.accepted:,} were sent already; they stay on the phones.",
-            "The others will never be sent.",
-        ],
+        text=text,
         action=f"{address}/cancel",
         back=address,
         label="Take it back",

@@ -141,6 +141,14 @@ def number(value: float) -> str:
     return f"{value:,}"
 
 
+def percent(share: float) -> str:
+    """Return a share of one in whole percent; only none is 0 %, and only the whole is 100 %."""
+    value = share * 100
+    if 1 <= value <= 99 or share in (0, 1):  # noqa: PLR2004 - of a hundred
+        return f"{value:.0f} %"
+    return f"{min(max(value, 0.1), 99.9):.1f} %"
+
+
 FILTERS: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
     {
         "when": when,
@@ -148,6 +156,7 @@ FILTERS: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
         "for_page": for_page,
         "with_times": with_times,
         "number": number,
+        "percent": percent,
         "platform": platform,
         "count": count,
         "short_token": shortened,

@@ -12,7 +12,7 @@ _STYLE: Final = """
 :root { color-scheme: light dark; font: 1.0625rem/1.5 system-ui, sans-serif; }
 body { margin: 0; min-height: 100vh; display: grid; place-items: center;
   background: #f4f5f7; color: #1c1f24; }
-main { box-sizing: border-box; width: min(30rem, 100vw); padding: 2rem 1.5rem;
+main { box-sizing: border-box; width: min(30rem, 100vw - 2rem); padding: 2rem 1.5rem;
   background: #fff; border-radius: 1rem; }
 h1 { margin: 0 0 1rem; font-size: 1.5rem; line-height: 1.25; }
 p { margin: 0 0 1rem; overflow-wrap: anywhere; }
