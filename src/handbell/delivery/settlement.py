@@ -364,6 +364,9 @@ class Settlement:
                 del self._doubtful[app_id]
                 for parcel, item, decision, tried in doubts.waiting:
                     self.settle(parcel, item, _judged(decision, lane), tried)
+        if self._doubtful:
+            # What came with them counts once it is cut, and nothing more may be heard.
+            self.reported.set()
 
     def cut(self, broadcasts: list[Broadcast]) -> Cut:
         """Return what is to be written now, and begin anew."""
