@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
@@ -18,7 +18,7 @@ from handbell.registry.listing import SessionFilter
 from handbell.registry.registration import Registration
 from handbell.server.access import AppDep, CallerDep
 from handbell.server.context import Context, context_of
-from handbell.server.problems import responses
+from handbell.server.problems import members_of, responses
 
 from .lines import Line
 from .session_models import RegistrationIn, SessionStatus, session_out
@@ -26,7 +26,7 @@ from .streaming import MEDIA_TYPE, MEDIA_TYPES, StreamedAnswer
 
 router = APIRouter(prefix="/v1/apps/{app}/sessions", tags=["sessions"])
 
-MOST_REPORTED: Final = 1000
+MOST_REPORTED: Final = 500
 """How many bad lines are told one by one; beyond that they are counted.
 
 So much fits into what the network holds: a client that reads after it has sent is not stuck.
@@ -53,35 +53,26 @@ class ImportLine(RegistrationIn):
 class _Tally:
     """How an import goes."""
 
-    lines: int = 0
     imported: int = 0
     refused: int = 0
-    problem: HandbellError | None = None
     told: list[bytes] = field(default_factory=list)
 
     def refuse(self, number: int, error: HandbellError) -> None:
         """Count a bad line, and keep what is to be told of it."""
         self.refused += 1
         if self.refused <= MOST_REPORTED:
-            detail = error.what[:_TOLD_LENGTH]
-            said = {"line": number, "code": error.code, "detail": detail, "fix": error.fix}
-            self.told.append(to_json(said) + b"\n")
+            problem = members_of(error)
+            problem["detail"] = problem["detail"][:_TOLD_LENGTH]
+            self.told.append(to_json({"line": number, "error": problem}) + b"\n")
 
     def take_told(self) -> bytes:
         """Return what is to be told now."""
         told, self.told = b"".join(self.told), []
         return told
 
-    def summary(self) -> bytes:
-        """Return the last line of the report."""
-        said: dict[str, Any] = {
-            "lines": self.lines,
-            "imported": self.imported,
-            "refused": self.refused,
-        }
-        if self.problem is not None:
-            said |= {"code": self.problem.code, "detail": self.problem.what}
-        return to_json({"summary": said}) + b"\n"
+    def closing(self) -> bytes:
+        """Return the last line of the report: how many were imported and refused."""
+        return to_json({"imported": self.imported, "refused": self.refused}) + b"\n"
 
 
 @router.post(
@@ -92,7 +83,7 @@ class _Tally:
         "requestBody": {"required": True, "content": _LINES["content"]},
     },
     responses={
-        200: {"description": "A line for each bad line, and a summary at the end", **_LINES},
+        200: {"description": "A line for each bad line, and at last how many there were", **_LINES},
         **responses(401, 403, 404, 409, 415),
     },
     response_class=Response,
@@ -102,8 +93,9 @@ async def import_sessions(request: Request, app: AppDep, caller: CallerDep) -> R
     `device_token`, and whatever a registration may have besides.
 
     Sent as `application/x-ndjson`, of any length. A bad line is reported and the rest goes on;
-    only the first 1000 bad lines are told one by one. The last line is a summary. A repeat changes
-    nothing but the times. Devices get their secrets when they register again.
+    only the first 500 bad lines are told one by one. The last line counts:
+    `{"imported": 2, "refused": 1}`. A repeat changes nothing but the times. Devices get their
+    secrets when they register again.
     """  # noqa: D205 - it is shown as text of two lines
     context = context_of(request)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -117,7 +109,7 @@ async def import_sessions(request: Request, app: AppDep, caller: CallerDep) -> R
         return _take(context, app, lines, tally)
 
     def closing() -> bytes:
-        return tally.take_told() + tally.summary()
+        return tally.take_told() + tally.closing()
 
     await context.run(
         context.system.audit.note, caller.actor, "session.import", "sessions", app=app.id
@@ -188,21 +180,20 @@ async def _take(context: Context, app: App, lines: Sequence[Line], tally: _Tally
 
 def _write(context: Context, app: App, lines: Sequence[Line], tally: _Tally) -> tuple[int, ...]:
     now = int(context.system.now() * 1000)
-    good: list[Registration] = []
+    good: list[tuple[int, Registration]] = []
     for line in lines:
-        tally.lines += 1
         try:
-            good.append(_read(line, now))
+            good.append((line.number, _read(line, now)))
         except HandbellError as error:
             tally.refuse(line.number, error)
     if not good:
         return ()
     try:
-        moved = context.system.registry.admit_many(app, good)
+        moved = context.system.registry.admit_many(app, [one for _, one in good])
     except HandbellError as error:
         # The whole batch is undone: the database is full, or the app is gone.
-        tally.refused += len(good)
-        tally.problem = error
+        for number, _ in good:
+            tally.refuse(number, error)
         return ()
     tally.imported += len(good)
     return moved
