@@ -79,12 +79,17 @@ class Rehearsal:
         )
 
     def known_sessions(self, app: App) -> list[Session]:
-        """Return the sessions of former twins' phones, which the next twin can bring back."""
-        return [
-            session
-            for session in self._system.registry.sessions(app)
-            if session.environment == "twin" and session.status in {"active", "pending"}
-        ]
+        """Return the sessions of former twins' phones, which the next twin can bring back.
+
+        There is one for each device: that of its owner, before one that waits for a proof.
+        """
+        found = [one for one in self._system.registry.sessions(app) if one.environment == "twin"]
+        by_token: dict[str, Session] = {}
+        for status in ("active", "pending"):
+            for session in found:
+                if session.status == status:
+                    by_token.setdefault(session.token, session)
+        return list(by_token.values())
 
     def _register(self, phone: "Phone") -> None:
         # The environment `twin` is the production side; the other is for clients of their own.

@@ -124,6 +124,33 @@ def test_a_bad_start_says_what_to_do(tmp_path: Path) -> None:
     assert "cert.pem" in said
 
 
+def test_a_twin_that_comes_back_proves_nobody(tmp_path: Path) -> None:
+    """Phones of former twins are there again; what waits for a proof goes on waiting for it."""
+    system = System(isolated_settings(tmp_path))
+    app = system.apps.add("TEAM123456", "com.sample.myapp")
+    tokens = {"pending": "ab" * 32, "active": "cd" * 32}
+    for status, token in tokens.items():
+        system.registry.register(app, MAIL, token, environment="twin", status=status)
+    # The former user keeps the device until the next one has proven that it is theirs.
+    system.registry.register(
+        app, "next@4d.com", tokens["active"], environment="twin", status="pending"
+    )
+    with serve(tmp_path, "--no-worker", "--twin") as server:
+        phones = re.search(r"^Phones +(\S+)$", server.said, re.MULTILINE)
+        assert phones is not None
+        state = httpx.get(f"{phones[1]}/api/state", trust_env=False).json()
+        assert server.end()[0] == 0
+    known = {phone["token"]: phone["mail"] for phone in state["phones"]}
+    assert known == {tokens["pending"]: None, tokens["active"]: MAIL}
+    found = {(one.mail, one.token): one.status for one in system.registry.sessions(app)}
+    assert found == {
+        (MAIL, tokens["pending"]): "pending",
+        (MAIL, tokens["active"]): "active",
+        ("next@4d.com", tokens["active"]): "pending",
+    }
+    system.database.close()
+
+
 def test_what_got_a_yes_before_a_kill_is_delivered_once(
     handbell_home: Path, handbell_phone: VirtualPhone
 ) -> None:

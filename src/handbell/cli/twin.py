@@ -121,7 +121,9 @@ def _populate(serving: "Twin", rehearsal: "Rehearsal", mails: Sequence[str]) -> 
     for app in apps:
         serving.add_app(app.id, app.name)
         for known in rehearsal.known_sessions(app):
-            serving.add_phone(known.device, mail=known.mail, app=app.id, token=known.token)
+            # A phone with an owner registers itself; one that waits for a proof is nobody's yet.
+            owner = known.mail if known.status == "active" else None
+            serving.add_phone(known.device, mail=owner, app=app.id, token=known.token)
     owned = {phone.mail for phone in serving.phones.values()}
     wanted = list(mails) or ([] if owned else [SAMPLE_MAIL])
     for mail in wanted:
