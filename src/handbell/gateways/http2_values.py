@@ -117,7 +117,9 @@ def why_not_connected(error: Exception) -> NotSent:
     """Return the end of what waited for a connection that could not be made."""
     reason = next(reason for kind, reason in _REASON_OF if isinstance(error, kind))
     what = "No connection was made in time" if isinstance(error, TimeoutError) else ""
-    return NotSent(reason, str(error) or what or type(error).__name__)
+    # The system's words, without its number.
+    said = getattr(error, "strerror", None) or str(error)
+    return NotSent(reason, said or what or type(error).__name__)
 
 
 _REASON_OF: Final[tuple[tuple[type[Exception], str], ...]] = (
