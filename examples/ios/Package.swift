@@ -3,7 +3,8 @@ import PackageDescription
 
 let package = Package(
     name: "Handbell",
-    platforms: [.iOS(.v15)],
+    // macOS is for `swift test`.
+    platforms: [.iOS(.v15), .macOS(.v12)],
     products: [
         // For the app itself.
         .library(name: "Handbell", targets: ["Handbell"]),

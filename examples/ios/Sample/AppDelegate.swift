@@ -84,6 +84,8 @@ final class AppDelegate: UIResponder, UIApplicationDelegate {
     func userSignsOut() async throws {
         waiting = nil
         try await handbell.signOut()
+        // What the former user was shown is not for the next one.
+        UNUserNotificationCenter.current().removeAllDeliveredNotifications()
         setBadge(0)
     }
 
