@@ -133,7 +133,7 @@ def test_every_refusal_is_a_problem_with_a_documented_code(server: Server) -> No
         assert said["code"] in KNOWN_CODES
         assert said["detail"].endswith(".")
         assert answer.headers["x-content-type-options"] == "nosniff"
-    assert answers[405].headers["allow"]
+    assert answers[405].headers["allow"] == "GET, POST"
     assert {fault["where"] for fault in answers[422].json()["errors"]} == {
         "body.id",
         "body.colour",

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match, Route
 
 from handbell import errors
 from handbell.errors import HandbellError, RateLimitedError
@@ -182,8 +183,23 @@ _OF_STATUS: Final[Mapping[int, tuple[type[HandbellError], str]]] = {
 }
 
 
-async def _http(_request: Request, error: Exception) -> Response:
+async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - as above
+    headers = error.headers
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers = {"Allow": ", ".join(_methods_of(request))}
     kind, fix = _OF_STATUS.get(error.status_code, (errors.RequestError, ""))
     first_line = (kind.__doc__ or "").splitlines()[0]
-    return problem(error.status_code, kind.code, first_line, fix=fix, headers=error.headers)
+    return problem(error.status_code, kind.code, first_line, fix=fix, headers=headers)
+
+
+def _methods_of(request: Request) -> list[str]:
+    """Return the methods that an address takes; each of its routes knows its own alone."""
+    return sorted(
+        {
+            method
+            for route in request.app.routes
+            if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
+            for method in route.methods or ()
+        }
+    )
