@@ -41,6 +41,7 @@ PAGES: Final = (
     "/console/settings/audit",
     "/console/settings/account",
     "/console/nowhere",
+    "/docs",
 )
 
 pytestmark = list(IN_A_BROWSER)
