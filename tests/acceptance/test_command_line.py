@@ -18,6 +18,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from handbell.migrations import HEAD
+from handbell.rehearsal import isolated_settings
+from handbell.system import System
 
 APP = "TEAM123456.com.sample.myapp"
 KEY_FILE = "AuthKey_ABCDE12345.p8"
@@ -444,3 +446,42 @@ def test_a_folder_of_the_original_is_taken_over(shell: Shell, tmp_path: Path) ->
     assert json.loads(again.out)["unchanged"] >= 3
     listed = json.loads(shell.run("session", "list", "--json").out)
     assert [(one["mail"], one["status"]) for one in listed] == [("test@4d.com", "active")]
+
+
+def test_what_the_command_line_changes_is_in_the_trail(ready: Shell, template: Path) -> None:
+    """Each change with what it was made to, as those of the console and the API; no secret."""
+    hook = "https://hooks.example.invalid/a-secret-of-its-own"
+    system = System(isolated_settings(ready.home))
+    began = len(system.audit.list())
+    done = [
+        ("session", "add", "test@4d.com", "ab" * 32),
+        ("session", "close", "1"),
+        ("webhook", "add", hook),
+        ("webhook", "disable", "1"),
+        ("webhook", "enable", "1"),
+        ("webhook", "remove", "1"),
+        ("app", "resume", APP),
+        ("key", "remove", "ABCDE12345"),
+        ("key", "add", str(template / KEY_FILE)),
+        ("app", "remove", APP, "--yes"),
+    ]
+    for words in done:
+        ended = ready.run(*words)
+        assert ended.code == 0, ended.err
+    trail = system.audit.list()[:-began][::-1]
+    assert {one.actor for one in trail} == {"command line"}
+    assert [(one.action, one.subject) for one in trail] == [
+        ("session.add", "session 1"),
+        ("session.close", "session 1"),
+        ("webhook.add", "1"),
+        ("webhook.set", "1"),
+        ("webhook.set", "1"),
+        ("webhook.remove", "1"),
+        ("app.set", APP),
+        ("credential.remove", "ABCDE12345"),
+        ("credential.add", "ABCDE12345"),
+        ("app.remove", APP),
+    ]
+    assert [one.action for one in system.audit.list()[-began:]] == ["credential.add", "app.add"]
+    assert "a-secret-of-its-own" not in repr(trail)
+    system.database.close()

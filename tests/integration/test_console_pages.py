@@ -486,6 +486,14 @@ def test_a_webhook_is_added_switched_and_removed(stage: Stage, visitor: Visitor)
     assert webhook.url in visitor.get(f"{path}/{webhook.id}/remove").text
     visitor.post(f"{path}/{webhook.id}/remove")
     assert stage.system.webhooks.list() == []
+    trail = stage.system.audit.list(action="webhook.")
+    noted = [(one.action, one.subject, one.app, one.detail) for one in trail]
+    of = (str(webhook.id), stage.app.id)
+    assert noted == [
+        ("webhook.remove", *of, None),
+        ("webhook.set", *of, "off"),
+        ("webhook.add", *of, None),
+    ]
     assert "There is no webhook" in visitor.get(f"{path}/{webhook.id}/remove").text
 
 

@@ -40,7 +40,9 @@ def add(
     from handbell.apps.app import App  # noqa: PLC0415 - heavy
 
     named = App.read_id(app_id)
-    app = system().apps.add(named.team_id, named.bundle_id, name=name)
+    parts = system()
+    app = parts.apps.add(named.team_id, named.bundle_id, name=name)
+    parts.audit.note(ACTOR, "app.add", app.id, app=app.id)
     if as_json:
         write_json(_describe(app))
     else:
@@ -169,6 +171,7 @@ def resume(reference: Reference, *, as_json: Json = False) -> None:
     parts = system()
     app = parts.apps.find(reference)
     was_stopped = parts.resume(app)
+    parts.audit.note(ACTOR, "app.set", app.id, app=app.id, detail="resume")
     if as_json:
         write_json({"was_stopped": was_stopped})
     elif was_stopped:
@@ -190,6 +193,7 @@ def remove(
     if not yes:
         typer.confirm(f"Remove {app.id} with its keys and {devices}?", abort=True)
     parts.apps.remove(app)
+    parts.audit.note(ACTOR, "app.remove", app.id, app=app.id)
     typer.echo(f"Removed {app.id}.")
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from .api_key import ACTOR
 from .context import system
 from .output import Json, write_json
 
@@ -24,12 +25,14 @@ def import_4d(
     parts = system()
     steps = list(import_folder(folder, parts.apps, parts.registry))
     counted = Counter(step.outcome for step in steps)
+    told = ", ".join(f"{number} {outcome}" for outcome, number in counted.items())
+    parts.audit.note(ACTOR, "app.import", folder.name, detail=told)
     if as_json:
         write_json({"steps": steps, **counted})
     else:
         for step in steps:
             reason = f": {step.reason}" if step.reason else ""
             typer.echo(f"{step.outcome:9} {step.file}  {step.what}{reason}")
-        typer.echo(", ".join(f"{number} {outcome}" for outcome, number in counted.items()))
+        typer.echo(told)
     if counted["skipped"]:
         raise typer.Exit(1)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from .api_key import ACTOR
 from .context import system
 from .output import AppOption, Json, local_time, write_json, write_table
 
@@ -48,6 +49,7 @@ def add(
         else read_auth_key(source, team_id=found.team_id, key_id=key_id)
     )
     stored = parts.apps.add_credential(found, credential, environment=environment)
+    parts.audit.note(ACTOR, "credential.add", stored.key_id, app=found.id, detail=stored.kind)
     if as_json:
         write_json(stored)
     else:
@@ -88,6 +90,7 @@ def remove(
     parts = system()
     found = parts.apps.find(app or parts.settings.app)
     parts.apps.remove_credential(found, key_id)
+    parts.audit.note(ACTOR, "credential.remove", key_id, app=found.id)
     typer.echo(f"Removed {key_id} from {found.id}.")
 
 

@@ -8,6 +8,7 @@ import typer
 
 from handbell._text import count, moment, sentence
 
+from .api_key import ACTOR
 from .context import system
 from .output import Json, local_time, write_json, write_table
 from .progress import watch
@@ -74,7 +75,11 @@ def show(
 def cancel(notification_id: NotificationId, *, as_json: Json = False) -> None:
     """Take back what is not sent yet, and say how many deliveries that caught."""
     parts = system()
-    caught = parts.ledger.cancel(parts.app_of(notification_id), notification_id)
+    app = parts.app_of(notification_id)
+    caught = parts.ledger.cancel(app, notification_id)
+    parts.audit.note(
+        ACTOR, "notification.cancel", notification_id, app=app.id, detail=f"{caught} caught"
+    )
     if as_json:
         write_json({"cancelled": caught})
         return

@@ -6,6 +6,7 @@ import typer
 
 from handbell._text import shortened
 
+from .api_key import ACTOR
 from .context import system
 from .given import check_number
 from .output import AppOption, Json, local_time, write_json, write_table
@@ -42,8 +43,9 @@ def add(
 ) -> None:
     """Register a device for a person. A token moves from its former owner, who hears no more."""
     parts = system()
+    found = parts.apps.find(app or parts.settings.app)
     session = parts.registry.register(
-        parts.apps.find(app or parts.settings.app),
+        found,
         mail,
         token,
         platform=platform,
@@ -53,6 +55,8 @@ def add(
         time_zone=time_zone,
         device=device,
     )
+    named = f"session {session.id}"
+    parts.audit.note(ACTOR, "session.add", named, app=found.id, detail=session.status)
     if as_json:
         write_json(session)
     else:
@@ -97,9 +101,10 @@ def show(session_id: SessionId, *, as_json: Json = False) -> None:
 @commands.command()
 def close(session_id: SessionId) -> None:
     """Close a session: nothing is sent to it until the app registers again."""
-    registry = system().registry
-    session = registry.session(session_id)
-    registry.close(session, reason="closed by operator")
+    parts = system()
+    session = parts.registry.session(session_id)
+    if parts.registry.close(session, reason="closed by operator"):
+        parts.audit.note(ACTOR, "session.close", f"session {session_id}")
     typer.echo(f"Session {session_id} of {session.mail} is closed.")
 
 

@@ -6,6 +6,7 @@ import typer
 
 from handbell._text import count
 
+from .api_key import ACTOR
 from .context import system
 from .given import check_number
 from .output import AppOption, Json, local_time, write_json, write_table
@@ -44,6 +45,8 @@ def add(
     found = parts.apps.find(app or parts.settings.app)
     names = [name for name in events.split(",") if name.strip()]
     webhook, secret = _store(parts).add(found, url, events=names)
+    # The address may carry a secret of the receiver's own.
+    parts.audit.note(ACTOR, "webhook.add", str(webhook.id), app=found.id)
     if as_json:
         write_json({"webhook": webhook, "secret": secret})
         return
@@ -82,7 +85,11 @@ def list_webhooks(*, app: AppOption = None, as_json: Json = False) -> None:
 @commands.command()
 def remove(webhook_id: WebhookId) -> None:
     """Remove a webhook and the calls that wait for it."""
-    _store(system()).remove(webhook_id)
+    parts = system()
+    store = _store(parts)
+    webhook = store.find(webhook_id)
+    store.remove(webhook_id)
+    parts.audit.note(ACTOR, "webhook.remove", str(webhook_id), app=webhook.app)
     typer.echo(f"Removed webhook {webhook_id}.")
 
 
@@ -109,15 +116,19 @@ def call_once(webhook_id: WebhookId, *, as_json: Json = False) -> None:
 @commands.command()
 def enable(webhook_id: WebhookId) -> None:
     """Switch a webhook on again."""
-    webhook = _store(system()).set_enabled(webhook_id, is_enabled=True)
+    parts = system()
+    webhook = _store(parts).set_enabled(webhook_id, is_enabled=True)
+    parts.audit.note(ACTOR, "webhook.set", str(webhook_id), app=webhook.app, detail="on")
     typer.echo(f"Webhook {webhook.id} is on.")
 
 
 @commands.command()
 def disable(webhook_id: WebhookId) -> None:
     """Switch a webhook off: what happens meanwhile is not told."""
-    store = _store(system())
+    parts = system()
+    store = _store(parts)
     webhook = store.set_enabled(webhook_id, is_enabled=False)
+    parts.audit.note(ACTOR, "webhook.set", str(webhook_id), app=webhook.app, detail="off")
     standing = store.standings().get(webhook.id)
     waiting = count(standing.waiting if standing else 0, "call")
     typer.echo(f"Webhook {webhook.id} is off; {waiting} will wait until it is on again.")

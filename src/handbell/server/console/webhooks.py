@@ -4,6 +4,7 @@ from typing import Final
 
 from starlette.responses import Response
 
+from handbell.apps.app import App
 from handbell.delivery.webhooks import NAMES, Webhook
 from handbell.errors import WebhookError
 
@@ -48,7 +49,8 @@ async def add(page: Page) -> Response:
         )
     except WebhookError as error:
         return await _show(page, Faults.of(error, "url"))
-    await page.note("webhook.add", str(webhook.id), webhook.url, app=app)
+    # The address may carry a secret of the receiver's own.
+    await page.note("webhook.add", str(webhook.id), app=app)
     return await _show(page, made=secret)
 
 
@@ -59,7 +61,7 @@ async def switch(page: Page) -> Response:
     is_on = page.form.text("to") == "on"
     await page.run(page.system.webhooks.set_enabled, webhook.id, is_on)
     word = "on" if is_on else "off"
-    await page.note("webhook.set", str(webhook.id), word)
+    await page.note("webhook.set", str(webhook.id), word, app=_app_of(page, webhook))
     return page.redirect(_WEBHOOKS, said=f"The webhook is {word}.")
 
 
@@ -81,7 +83,7 @@ async def remove(page: Page) -> Response:
     """Remove a webhook."""
     webhook = await _find(page)
     await page.run(page.system.webhooks.remove, webhook.id)
-    await page.note("webhook.remove", str(webhook.id), webhook.url)
+    await page.note("webhook.remove", str(webhook.id), app=_app_of(page, webhook))
     return page.redirect(_WEBHOOKS, said="The webhook is removed.")
 
 
@@ -89,6 +91,10 @@ async def _find(page: Page) -> Webhook:
     text = page.request.path_params["webhook"]
     number = int(text) if text.isascii() and text.isdigit() and len(text) < len(str(1 << 62)) else 0
     return await page.run(page.system.webhooks.find, number)
+
+
+def _app_of(page: Page, webhook: Webhook) -> App | None:
+    return next((app for app in page.apps if app.id == webhook.app), None)
 
 
 async def _show(page: Page, faults: Faults | None = None, *, made: str = "") -> Response:
