@@ -129,16 +129,21 @@ class Bench:
         return self._in_turn(programs, "refusing", min(3, self._rounds))
 
     def accepting(self) -> list[tuple[str, list[server.Accepted]]]:
-        """Return how many sends the server accepts, alone and while it sends: medians."""
+        """Return how many sends the server accepts, alone and while they are sent: medians."""
         home = self._make_home(server.PEOPLE)
         found = []
-        for name, works in (("accepting alone", False), ("and sending", True)):
+        ways = {
+            "accepting alone": {},
+            "and sending": {"works": True},
+            "a worker sending beside": {"is_beside": True},
+        }
+        for name, way in ways.items():
             rounds = []
             for number in range(1, min(3, self._rounds) + 1):
                 self._note(f"the server, {name}, round {number}")
                 copy = seed.copy_home(home, self._rig.folder / "server")
                 job = replace(self._rig.job("fast", server.PEOPLE), home=str(copy))
-                rounds.append(server.measure(job, works=works))
+                rounds.append(server.measure(job, **way))
             found.append((name, [server.middle(each) for each in zip(*rounds, strict=True)]))
         return found
 

@@ -1,8 +1,8 @@
 """The send server as it accepts: single calls, one stream of lines, and clients that mean no good.
 
-Run as ``python -m bench.server {serve|calls|stream|slow} TASK``. The server is a process of its
-own, and so are its clients: raw sockets with requests made beforehand, so that the client is not
-the bound. Each send names another person, and says something of its own.
+Run as ``python -m bench.server {serve|work|calls|stream|slow} TASK``. The server is a process of
+its own, and so are its clients: raw sockets with requests made beforehand, so that the client is
+not the bound. Each send names another person, and says something of its own.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Self
 
@@ -120,6 +120,15 @@ async def serve(task: Task) -> None:
                 total = used.ru_utime + used.ru_stime
                 _tell(cpu=total - before, asked=line.strip())
                 before = total
+    await system.close()
+
+
+async def work(task: Task) -> None:
+    """Send what is stored in a home until standard input ends."""
+    system = System(seed.settings(Job(**(task.job or {}))))
+    await system.engine.start()
+    _tell(works=True)
+    await asyncio.to_thread(sys.stdin.read)
     await system.close()
 
 
@@ -323,12 +332,29 @@ class Server:
         return answer
 
 
-def measure(job: Job, *, works: bool) -> list[Accepted]:
+@contextmanager
+def worker_beside(job: Job) -> Iterator[None]:
+    """Run a worker over the job's home, in a process of its own, while the block runs."""
+    command = _command("work", Task(job=asdict(job)))
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        if process.stdout is not None:
+            process.stdout.readline()
+        yield
+    finally:
+        process.communicate(timeout=60)
+
+
+def measure(job: Job, *, works: bool = False, is_beside: bool = False) -> list[Accepted]:
     """Return what a server over the job's home accepts: calls, a stream, calls beside slow ones.
 
-    With ``works`` it sends what it accepts to the sink meanwhile.
+    With ``works`` it sends what it accepts to the sink meanwhile; with ``is_beside`` a worker
+    beside it does.
     """
-    with Server(job, works=works) as server:
+    beside_it = worker_beside(job) if is_beside else nullcontext()
+    with beside_it, Server(job, works=works) as server:
         figures = [
             server.measure("single calls", "calls", CALLS),
             server.measure("one stream of lines", "stream", LINES),
@@ -354,6 +380,7 @@ def _tell(**what: Any) -> None:
 
 _PARTS: Final[dict[str, Callable[[Task], Coroutine[Any, Any, None]]]] = {
     "serve": serve,
+    "work": work,
     "calls": calls,
     "stream": stream,
     "slow": slow,

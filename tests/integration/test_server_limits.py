@@ -131,7 +131,14 @@ def test_a_head_within_the_bounds_is_taken_in_any_pieces(patient: Server) -> Non
 
 @pytest.mark.parametrize(
     "nonsense",
-    [b"\x16\x03\x01\x02\x00\x01", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x00" * 99],
+    [
+        b"\x16\x03\x01\x02\x00\x01",
+        b"GET\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"\x00" * 99,
+        b"GET /healthz HTTP/1.1\r\n\r\n",
+        head("host: y"),
+    ],
 )
 def test_what_is_not_http_is_400(patient: Server, nonsense: bytes) -> None:
     """Whatever else comes is refused as a problem, and the connection ends."""

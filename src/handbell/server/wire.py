@@ -26,6 +26,7 @@ from handbell.errors import (
 
 from .problems import problem_of
 
+_HOST: Final = b"host"
 _STREAM_TYPE: Final = b"application/x-ndjson"
 
 
@@ -74,6 +75,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_raw = 0
         self._head_begun = 0
         self._head_parsed = 0
+        self._hosts = 0
         self._address = ""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -119,6 +121,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._head_since = self.loop.time()
         self._head_raw, self._head_begun, self._head_parsed = self._head_begun, 0, 0
+        self._hosts = 0
 
     def on_url(self, url: bytes) -> None:
         """Take a part of the request's target."""
@@ -130,10 +133,17 @@ class BoundedProtocol(HttpToolsProtocol):
         self._count(len(name) + len(value) + 4)
         if len(self.headers) >= self.bounds.headers:
             self._refuse_head()
+        self._hosts += len(name) == len(_HOST) and name.lower() == _HOST
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Note that the head is done and a body may follow."""
+        # RFC 9112, 3.2; before HTTP/1.1 there may be none.
+        if self._hosts > 1 or (not self._hosts and self.parser.get_http_version() == "1.1"):
+            self._refusal = RequestError(
+                f"The request has {self._hosts or 'no'} Host headers", fix="Send exactly one"
+            )
+            raise self._refusal
         self._head_since = None
         self._body_since = self.loop.time()
         if len(self.pipeline) >= self.bounds.pipelined:
