@@ -18,6 +18,11 @@ COMMAND = Path(sys.executable).with_name("handbell")
 PASSWORD = "a bell rings twice"
 SAMPLE = "TEAM123456.com.sample.myapp"
 MARKUP = """<img src=x onerror="document.title='owned'"><b>"""
+_FIRST_HOUR = """() => new Intl.DateTimeFormat(undefined, { hour: "numeric" })
+    .format(new Date(document.querySelector(".table-box tbody tr:last-child time").dateTime))"""
+_CUT_WORDS = """() => [...document.querySelectorAll(".nav a, .look span, .spans a, .button")]
+    .filter((one) => one.offsetParent && one.scrollWidth > one.clientWidth + 1)
+    .map((one) => one.textContent.trim())"""
 SCREENS = os.environ.get("HANDBELL_SCREENSHOTS")
 """Where pictures of the walk are kept, for whoever wants to look at them."""
 
@@ -273,6 +278,10 @@ def test_no_page_has_a_serious_finding(walk: Walk, scheme: str) -> None:
     walk.picture(f"confirm-{scheme}")
     walk.open("/activity")
     page.get_by_text("As a table").click()
+    hours = page.locator(".table-box tbody time").all_inner_texts()
+    axis = page.locator(".axis time").all_inner_texts()
+    assert (hours[0], hours[-1]) == (axis[-1], page.evaluate(_FIRST_HOUR))
+    assert "UTC" not in page.locator(".table-box thead").inner_text()
     assert _axe(walk, scheme) == []
     walk.picture(f"activity-{scheme}")
     page.locator(".sent-list a").first.click()
@@ -295,4 +304,6 @@ def test_a_phone_s_width_holds_every_page(walk: Walk) -> None:
         walk.open(path)
         width = page.evaluate("() => document.documentElement.scrollWidth")
         assert width <= 320, path
+        cut = page.evaluate(_CUT_WORDS)
+        assert cut == [], path
         walk.picture("narrow" + re.sub(r"\W+", "-", path)[:16])
