@@ -208,7 +208,7 @@ def _environment(finalize: Callable[[Any], str]) -> _Sandbox:
     sandbox = _Sandbox(
         undefined=_Missing,
         finalize=finalize,
-        autoescape=False,  # a push has no markup; values stand in it as they are
+        autoescape=False,  # a push has no markup; decision 12 says what is done instead
         keep_trailing_newline=True,
         cache_size=0,
         optimized=False,  # looking for constants takes a time that grows with the cube of the parts
