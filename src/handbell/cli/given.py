@@ -1,7 +1,9 @@
 """What is given to a command in files, on standard input, and as NAME=VALUE."""
 
 import json
+import re
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,14 +11,24 @@ import typer
 
 from handbell.errors import NotificationError
 
-_MOST: Final = 2**63 - 1
+_NUMBER: Final = re.compile(r"[+-]?\d{1,18}")
 
 
-def check_number(value: int) -> int:
-    """Return the number of something stored; refuse one that is too large for any database."""
-    if abs(value) > _MOST:
-        raise typer.BadParameter(f"{value} is not in any list.")
-    return value
+def number_of(noun: str) -> Callable[[str], int]:
+    """Return what reads the number of something stored, such as a ``session``.
+
+    Whoever gives something else, or a number too large for any database, is shown the list; of a
+    person's, where a mail address was given.
+    """
+
+    def read(text: str) -> int:
+        text = text.strip()
+        if _NUMBER.fullmatch(text):
+            return int(text)
+        listing = f"handbell {noun} list {text}" if "@" in text else f"handbell {noun} list"
+        raise typer.BadParameter(f"{text[:80]!r} is no {noun}'s number. See: {listing[:120]}")
+
+    return read
 
 
 def read_file(file: Path) -> bytes:

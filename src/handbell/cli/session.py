@@ -8,7 +8,7 @@ from handbell._text import shortened
 
 from .api_key import ACTOR
 from .context import system
-from .given import check_number
+from .given import number_of
 from .output import AppOption, Json, local_time, write_json, write_table
 
 if TYPE_CHECKING:
@@ -18,7 +18,11 @@ commands = typer.Typer(help="Which device belongs to whom.", no_args_is_help=Tru
 
 SessionId = Annotated[
     int,
-    typer.Argument(callback=check_number, help="The session's number, as `session list` shows it."),
+    typer.Argument(
+        parser=number_of("session"),
+        metavar="session_id",
+        help="The session's number, as `session list` shows it.",
+    ),
 ]
 
 

@@ -8,7 +8,7 @@ from handbell._text import count
 
 from .api_key import ACTOR
 from .context import system
-from .given import check_number
+from .given import number_of
 from .output import AppOption, Json, local_time, write_json, write_table
 
 if TYPE_CHECKING:
@@ -21,7 +21,11 @@ commands = typer.Typer(
 
 WebhookId = Annotated[
     int,
-    typer.Argument(callback=check_number, help="The webhook's number, as `webhook list` shows it."),
+    typer.Argument(
+        parser=number_of("webhook"),
+        metavar="webhook_id",
+        help="The webhook's number, as `webhook list` shows it.",
+    ),
 ]
 
 
