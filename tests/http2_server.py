@@ -26,6 +26,25 @@ LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
 QUICK = Limits(in_flight=50, connect_timeout=0.3, request_timeout=0.6)
 
 
+class Counted(asyncio.Protocol):
+    """Keeps count of who is there; each class for itself."""
+
+    present = 0
+    most_present = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Note that it is there."""
+        kind = type(self)
+        kind.present += 1
+        kind.most_present = max(kind.most_present, kind.present)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Note that it is gone."""
+        type(self).present -= 1
+        super().connection_lost(exc)
+
+
 class Server(asyncio.Protocol):
     """Answers 200 with the path in a header; the last part of the path may ask for something else.
 

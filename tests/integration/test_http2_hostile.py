@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 from hyperframe.frame import GoAwayFrame, PingFrame, SettingsFrame
-from tests.http2_server import LOOPS, opened, paths, serve
+from tests.http2_server import LOOPS, Counted, opened, paths, serve
 from tests.wire import BAD, OK, block, head
 
 from handbell.gateways.http2 import Answer, End, Endpoint, Limits, Pool, Request
@@ -20,27 +20,16 @@ SEEDS = range(40)
 _FIRST_REQUEST = b"\x01\x04\x00\x00\x00\x01"  # HEADERS, whole, on stream 1
 
 
-class Hostile(asyncio.Protocol):
+class Hostile(Counted):
     """Greets, awaits the first request, and then says whatever it has to say."""
-
-    connections = 0
-    present = 0
-    most_present = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet."""
-        kind = type(self)
-        kind.connections += 1
-        kind.present += 1
-        kind.most_present = max(kind.most_present, kind.present)
+        super().connection_made(transport)
         self.transport = cast("asyncio.Transport", transport)
         self.heard = b""
         self.has_begun = False
         self.transport.write(GREETING)
-
-    def connection_lost(self, _: Exception | None) -> None:
-        """Note that it is gone."""
-        type(self).present -= 1
 
     def data_received(self, data: bytes) -> None:
         """Begin once a request has come."""

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import pytest
 from h2.settings import SettingCodes
 from hyperframe.frame import GoAwayFrame
-from tests.http2_server import LOOPS, QUICK, Server, opened, paths, run, send, serve
+from tests.http2_server import LOOPS, QUICK, Counted, Server, opened, paths, run, send, serve
 
 from handbell.gateways.http2 import Answer, End, Endpoint, Limits, Lost, NotSent, Pool, Request
 from handbell.gateways.http2_tls import connect
@@ -27,24 +27,11 @@ from handbell.twin.certificates import Authority
 BRIEF = Limits(in_flight=50, connect_timeout=0.5, request_timeout=0.3)
 
 
-class Moody(Server):
-    """A server that can fall silent for good, counts PINGs and keeps count of who is there."""
+class Moody(Counted, Server):
+    """A server that can fall silent for good, and counts PINGs and who is there."""
 
     is_deaf = False
     pings = 0
-    present = 0
-    most_present = 0
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Greet, and note that it is there."""
-        kind = type(self)
-        kind.present += 1
-        kind.most_present = max(kind.most_present, kind.present)
-        super().connection_made(transport)
-
-    def connection_lost(self, _: Exception | None) -> None:
-        """Note that it is gone."""
-        type(self).present -= 1
 
     def data_received(self, data: bytes) -> None:
         """Count the PINGs; say nothing once it has fallen silent."""

@@ -84,7 +84,7 @@ def test_a_search_knows_times_and_what_was_cancelled(scene: Scene) -> None:
     written = [one.created_at for one in reports.page(Search(), limit=3)][::-1]
     found = reports.page(Search(since=written[1], until=written[2]), limit=3)
     assert [one.id for one in found] == [ids[1]]
-    scene.system.ledger.cancel(scene.app, ids[2])
+    scene.system.ledger.begin_cancel(scene.app, ids[2])
     cancelled: Standing = "cancelled"
     assert [one.id for one in reports.page(Search(standing=cancelled), limit=3)] == [ids[2]]
 

@@ -59,7 +59,7 @@ class Book:
 
     def end(self, acceptance: Acceptance) -> None:
         """Let every delivery of a notification end now."""
-        self.ledger.cancel(self.app, acceptance.id)
+        self.ledger.begin_cancel(self.app, acceptance.id)
 
     def left(self) -> tuple[int, int, int]:
         """Return how many notifications, deliveries and idempotency keys there are."""

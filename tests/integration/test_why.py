@@ -136,7 +136,8 @@ def _cancelled(stage: "Stage") -> None:
     stage.add_phone(MAIL)
     _accept(stage, EVERYBODY)
     (newest,) = stage.system.reports.newest()
-    assert stage.system.ledger.cancel(stage.app, newest.id) == 1
+    ledger = stage.system.ledger
+    assert ledger.caught(ledger.begin_cancel(stage.app, newest.id)) == 1
 
 
 def _refused(stage: "Stage") -> None:
@@ -368,7 +369,7 @@ def test_a_broadcast_that_waits_is_all_ahead_until_it_is_cancelled(stage: "Stage
     progress = stage.system.reports.progress(newest.id)
     assert (progress.settled, progress.total, progress.is_running) == (0, 3, True)
     assert newest.ahead == 3
-    stage.system.ledger.cancel(stage.app, newest.id)
+    stage.system.ledger.begin_cancel(stage.app, newest.id)
     funnel = stage.system.reports.funnel(newest.id)
     assert (funnel.accepted, dict(funnel.overview.states)) == (3, {"cancelled": 3})
     assert not stage.system.reports.progress(newest.id).is_running

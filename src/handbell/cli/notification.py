@@ -76,7 +76,7 @@ def cancel(notification_id: NotificationId, *, as_json: Json = False) -> None:
     """Take back what is not sent yet, and say how many deliveries that caught."""
     parts = system()
     app = parts.app_of(notification_id)
-    caught = parts.ledger.cancel(app, notification_id)
+    caught = asyncio.run(parts.engine.cancel(app, notification_id))
     parts.audit.note(
         ACTOR, "notification.cancel", notification_id, app=app.id, detail=f"{caught} caught"
     )

@@ -35,7 +35,7 @@ from .plain import PlainBatch, PlainStored, event_of
 from .pruning import Pruner
 from .response import Response
 from .sending import FindGateway
-from .store import CANCEL_SECONDS, LOOK_SECONDS, Ledger
+from .store import Ledger
 from .webhook_sender import WebhookSender
 from .worker import Worker
 
@@ -46,6 +46,10 @@ T = TypeVar("T")
 LISTED_AT_MOST: Final = 100
 """How many deliveries a response names; beyond that they are counted."""
 
+CANCEL_SECONDS: Final = 10.0
+"""How long a cancel waits for workers to let go of a broadcast."""
+
+_LOOK_SECONDS: Final = 0.05
 _RUSH: Final = 8
 _WEBHOOK_SECONDS: Final = 15.0
 _BENIGN: Final = frozenset({"SimulatorUnavailable", "Capped", "Scheduled", "QuietHours"})
@@ -351,8 +355,9 @@ class Engine:
     async def cancel(self, app: App, notification_id: str) -> int:
         """Take back what is not sent yet, and return how many deliveries that caught.
 
-        Waits as :meth:`Ledger.cancel` does. Raises RegistryError when the app has no such
-        notification.
+        Waits for workers that are about a broadcast to let go of it, so that the number is right;
+        but not longer than :data:`CANCEL_SECONDS` for answers that are slow, which it then leaves
+        out. Raises RegistryError when the app has no such notification.
         """
         ledger, loop = self._ledger, asyncio.get_running_loop()
         cancelling = await asyncio.to_thread(ledger.begin_cancel, app, notification_id)
@@ -360,7 +365,7 @@ class Engine:
         while loop.time() < deadline:
             if not await asyncio.to_thread(ledger.is_in_hand, cancelling.row):
                 break
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(_LOOK_SECONDS)
         return await asyncio.to_thread(ledger.caught, cancelling)
 
     async def replace(

@@ -110,7 +110,7 @@ class Settlement:
             and parcel.is_plain
             and (parcel.page is not None or outcome.unique_id is None)
         ):
-            # The hot path, forty thousand times a second: nothing is called that can be counted.
+            # The hot path, for each push of a broadcast: nothing is called that can be counted.
             if not parcel.sent:
                 parcel.heard_at = asyncio.get_running_loop().time()
                 self._sent_parcels.append(parcel)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Collection, Sequence
-from time import monotonic, sleep, time
+from time import time
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Row, delete, exists, func, or_, select, update
@@ -27,13 +27,6 @@ __all__ = ["Acceptance", "Draft", "Ledger", "Order"]
 NAMED_AMONG: Final = 10_000
 """Among how many of the last sends a person is looked for by name."""
 _EVERYBODY: Final = json.dumps(EVERYBODY.to_dict())
-
-
-CANCEL_SECONDS: Final = 10.0
-"""How long a cancel waits for workers to let go of a broadcast."""
-
-LOOK_SECONDS: Final = 0.05
-"""How often a cancel looks whether they have."""
 
 
 DELIVERIES: Final = (
@@ -111,22 +104,11 @@ class Ledger:
         with self._database.read() as connection:
             return read_former(connection, orders)
 
-    def cancel(self, app: App, notification_id: str) -> int:
-        """Cancel what of a notification is not on its way yet, and return how many that caught.
-
-        Waits for workers that are about a broadcast to let go of it, so that the number is right;
-        but not longer than :data:`CANCEL_SECONDS` for answers that are slow, which it then leaves
-        out. Where others need the thread, :meth:`Engine.cancel` waits without one. Raises
-        RegistryError when the app has no such notification.
-        """
-        cancelling = self.begin_cancel(app, notification_id)
-        deadline = monotonic() + CANCEL_SECONDS
-        while self.is_in_hand(cancelling.row) and monotonic() < deadline:
-            sleep(LOOK_SECONDS)
-        return self.caught(cancelling)
-
     def begin_cancel(self, app: App, notification_id: str) -> Cancelling:
         """Cancel what nobody works on; who works on the rest finds out and lets go of it.
+
+        How many deliveries that caught is known once nothing is in hand; :meth:`Engine.cancel
+        <handbell.delivery.engine.Engine.cancel>` waits for that.
 
         Raises RegistryError when the app has no such notification.
         """
