@@ -17,7 +17,7 @@ from handbell.server.application import create_application
 from handbell.server.context import Context  # noqa: TC001 - an attribute's type
 from handbell.server.links.mail import mailing
 from handbell.server.running import bind, make_context, serving, url_of
-from handbell.server.wire import Bounds
+from handbell.http_server.bounds import Bounds
 from handbell.system import System
 
 T = TypeVar("T")

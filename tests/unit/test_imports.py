@@ -14,7 +14,6 @@ ROOT = Path(handbell.__file__).parent
 BASE = {
     "_mail",
     "_text",
-    "_uvicorn",
     "_version",
     "errors",
     "tables",
@@ -28,7 +27,8 @@ ALLOWED: dict[str, set[str]] = {
     "registry": {"apps"},
     "gateways": {"creation", "apps"},
     "delivery": {"creation", "apps", "registry", "gateways"},
-    "twin": {"gateways.apns.protocol"},
+    "http_server": set(),
+    "twin": {"gateways.apns.protocol", "http_server"},
     "access": {"apps"},
     "server": {
         "system",
@@ -40,6 +40,7 @@ ALLOWED: dict[str, set[str]] = {
         "access",
         "gateways.apns.payload",
         "twin.address",
+        "http_server",
     },
     "cli": {
         "_door",
@@ -65,7 +66,7 @@ HEAVY = {
     "aiohappyeyeballs",
     "h2",
     "starlette",
-    "uvicorn",
+    "httptools",
     "pydantic",
     "cryptography",
     "fastapi",

@@ -174,7 +174,5 @@ def _set_up_logs(parts: "System", *, is_verbose: bool) -> None:
     logging.basicConfig(
         level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    # What hostile clients send is counted, and fills no log.
-    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     if is_verbose:
         logging.getLogger("handbell.server.requests").setLevel(logging.DEBUG)
