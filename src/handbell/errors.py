@@ -43,6 +43,7 @@
         │   └── AppForbiddenError
         ├── NotFoundError
         ├── MethodNotAllowedError
+        ├── MisdirectedError
         ├── RequestTimeoutError
         ├── BodyTooLargeError
         ├── MediaTypeError
@@ -380,6 +381,13 @@ class MediaTypeError(RequestError):
 
     code = "media-type-unsupported"
     status = 415
+
+
+class MisdirectedError(RequestError):
+    """The request names a host that is not this server's."""
+
+    code = "host-not-served"
+    status = 421
 
 
 class InvalidRequestError(RequestError):

@@ -43,6 +43,7 @@ ALLOWED: dict[str, set[str]] = {
         "http_server",
     },
     "cli": {
+        "http_server",
         "_door",
         "system",
         "rehearsal",

@@ -27,8 +27,13 @@ _log = logging.getLogger(__name__)
 class Wire(Protocol):
     """What an exchange needs of its connection."""
 
-    is_stopping: bool
-    date_line: bytes
+    @property
+    def is_stopping(self) -> bool:
+        """Whether connections end with the answer that they are at."""
+
+    @property
+    def date_line(self) -> bytes:
+        """The header with the time."""
 
     def write(self, data: bytes) -> None:
         """Write bytes of the answer."""
