@@ -9,6 +9,7 @@ import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from email.utils import formatdate
+from functools import partial
 from typing import Any, Final
 
 from handbell.errors import HandbellError, UnavailableError
@@ -168,26 +169,33 @@ class HttpServer:
         connection = Connection(self, (address, peer[1]), network, is_exempt=is_exempt)
         self.connections.add(connection)
         self._by_network[network] += 1
-        connection.arriving = self._loop.create_task(self._hand_over(accepted, connection))
+        arriving = self._loop.create_task(self._hand_over(accepted, connection))
+        # Cancelled before its first step, a task runs nothing of its own.
+        arriving.add_done_callback(partial(self._arrived, accepted, connection))
+        connection.arriving = arriving
 
     async def _hand_over(self, accepted: socket.socket, connection: Connection) -> None:
         seconds = None if self._tls is None else self.bounds.head_seconds
         closing = None if self._tls is None else self.bounds.linger_seconds
-        try:
-            await self._loop.connect_accepted_socket(
-                lambda: connection,
-                accepted,
-                ssl=self._tls,
-                ssl_handshake_timeout=seconds,
-                ssl_shutdown_timeout=closing,
-            )
-        except (OSError, asyncio.CancelledError):
-            # A handshake that fails, or takes too long, is the client's matter.
-            if connection.transport is None:
-                self.forget(connection)
-                accepted.close()
-        finally:
-            connection.arriving = None
+        await self._loop.connect_accepted_socket(
+            lambda: connection,
+            accepted,
+            ssl=self._tls,
+            ssl_handshake_timeout=seconds,
+            ssl_shutdown_timeout=closing,
+        )
+
+    def _arrived(
+        self, accepted: socket.socket, connection: Connection, arriving: asyncio.Task[None]
+    ) -> None:
+        connection.arriving = None
+        error = None if arriving.cancelled() else arriving.exception()
+        # A handshake that fails, or takes too long, is the client's matter.
+        if error is not None and not isinstance(error, OSError):
+            _log.error("Could not take in a connection", exc_info=error)
+        if connection.transport is None:
+            self.forget(connection)
+            accepted.close()
 
     def _turn_away(self, accepted: socket.socket, error: HandbellError) -> None:
         with accepted, contextlib.suppress(OSError):
