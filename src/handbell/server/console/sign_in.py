@@ -47,9 +47,9 @@ async def check(page: Page) -> Response:
     browser_pass = page.request.cookies.get(known_cookie(https=page.https), "")
     # By the form under which the account is looked up: another spelling is no further try.
     account = fold_mail(mail[:LONGEST_MAIL])
-    wait = pace.take(account, network, browser_pass)
-    if wait:
-        return _too_many(page, mail, wait)
+    attempt = pace.begin(account, network, browser_pass)
+    if attempt.wait:
+        return _too_many(page, mail, attempt.wait)
     operators = page.system.operators
     operator = await page.run_slowly(operators.check, mail, page.form.raw("password"))
     if operator is None:
@@ -65,7 +65,7 @@ async def check(page: Page) -> Response:
         faults = Faults()
         faults.add("", "The mail address or the password is not right.")
         return _form_again(page, mail, faults, 422)
-    browser_pass = pace.succeed(account, network, browser_pass)
+    browser_pass = pace.succeed(attempt)
     response = await _begin(page, operator, safe_next(page.form.text("next")))
     set_known(response, browser_pass, days=PASS_DAYS, https=page.https)
     return response

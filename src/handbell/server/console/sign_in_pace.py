@@ -8,7 +8,8 @@ it from this network or with this browser before does not wait for those.
 import json
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Final
 
 from handbell.apps.vault import Vault
@@ -33,6 +34,16 @@ _DAY: Final = 86_400
 _MOST_KNOWN: Final = 10_000
 
 
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A try to sign in. ``wait`` is for how many seconds it may not go on; ``taken`` what it cost."""
+
+    account: str
+    network: str
+    wait: float = 0.0
+    taken: tuple[tuple[str, str], ...] = ()
+
+
 class SignInPace:
     """Slows down who tries to sign in. ``now`` returns UNIX seconds, for the age of a pass.
 
@@ -48,35 +59,32 @@ class SignInPace:
         self._now = now
         self._known: OrderedDict[tuple[str, str], None] = OrderedDict()
 
-    def take(self, account: str, network: str, browser_pass: str) -> float:
-        """Count a try and return 0; or count nothing and return the seconds to wait."""
+    def begin(self, account: str, network: str, browser_pass: str) -> Attempt:
+        """Count a try, unless it has to wait."""
         number = self._read_pass(account, browser_pass)
         if number is not None:
-            wait = self._limiter.take(_PASSED, f"{number} {account}", PER_PAIR)
-            if not wait:
-                return wait
+            known = f"{number} {account}"
+            if not self._limiter.take(_PASSED, known, PER_PAIR):
+                return Attempt(account, network, taken=((_PASSED, known),))
         taken: list[tuple[str, str]] = []
         for purpose, who, limit in self._limits(account, network):
             wait = self._limiter.take(purpose, who, limit)
             if wait:
                 self._give_back(taken)
-                return wait
+                return Attempt(account, network, wait=wait)
             taken.append((purpose, who))
-        return 0.0
+        return Attempt(account, network, taken=tuple(taken))
 
-    def succeed(self, account: str, network: str, browser_pass: str) -> str:
-        """Count nothing for a try that was right, and return the browser's new pass."""
-        number = self._read_pass(account, browser_pass)
-        if number is not None:
-            self._limiter.forget(_PASSED, f"{number} {account}")
-        limits = self._limits(account, network)
-        self._give_back([(purpose, who) for purpose, who, _ in limits if purpose != _PAIR])
-        self._limiter.forget(_PAIR, f"{network} {account}")
-        self._known[network, account] = None
-        self._known.move_to_end((network, account))
+    def succeed(self, attempt: Attempt) -> str:
+        """Take back the count of a try that was right, and return the browser's new pass."""
+        self._give_back(attempt.taken)
+        self._limiter.forget(_PAIR, f"{attempt.network} {attempt.account}")
+        place = attempt.network, attempt.account
+        self._known[place] = None
+        self._known.move_to_end(place)
         if len(self._known) > _MOST_KNOWN:
             self._known.popitem(last=False)
-        made = json.dumps([account, secrets.token_hex(8), int(self._now())])
+        made = json.dumps([attempt.account, secrets.token_hex(8), int(self._now())])
         return self._vault().seal(_MARK + made.encode()).decode("ascii")
 
     def _limits(self, account: str, network: str) -> list[tuple[str, str, Limit]]:
@@ -88,7 +96,7 @@ class SignInPace:
             limits.append((_ACCOUNT, account, PER_ACCOUNT))
         return limits
 
-    def _give_back(self, taken: list[tuple[str, str]]) -> None:
+    def _give_back(self, taken: Iterable[tuple[str, str]]) -> None:
         for purpose, who in taken:
             self._limiter.give_back(purpose, who)
 
