@@ -321,7 +321,7 @@ def test_what_follows_a_last_request_is_none(server: Edge) -> None:
     assert paths(server) == ["/first"]
 
 
-@pytest.mark.parametrize("path", ["/first", "/chunks"])
+@pytest.mark.parametrize("path", ["/first", "/chunks", "/big"])
 def test_head_is_answered_without_a_body(path: str, server: Edge) -> None:
     """The headers are those of GET, and the next answer follows them at once."""
     with server.connect() as client:

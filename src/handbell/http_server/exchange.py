@@ -64,6 +64,7 @@ class Exchange:
         "_head",
         "_held",
         "_is_chunked",
+        "_is_head",
         "_is_told",
         "_left",
         "_pieces",
@@ -89,6 +90,8 @@ class Exchange:
         self._pieces: list[bytes] = []
         self._held = 0
         self._is_told = False
+        # An application may take HEAD for GET, and say so in the scope.
+        self._is_head = scope["method"] == "HEAD"
         self._signal: asyncio.Event | None = None
         self.is_whole = self.is_gone = self.is_stream = False
         self.is_answering = self.is_started = self.is_over = False
@@ -166,7 +169,7 @@ class Exchange:
         kind = message["type"]
         if kind == STREAM:
             self.is_stream = True
-        elif self.is_gone:
+        elif self.is_gone or (self._is_head and self.is_over):
             return
         elif kind == "http.response.start" and not self.is_answering:
             self._start(message["status"], message.get("headers", ()))
@@ -190,7 +193,7 @@ class Exchange:
         # A client that waits for leave to send its body may send another request in its place.
         if wire.is_stopping or (self._expects and not self.is_whole):
             self.is_last = True
-        self._has_body = status not in _NO_BODY and self.scope["method"] != "HEAD"
+        self._has_body = status not in _NO_BODY and not self._is_head
         if length is None and self._has_body:
             self._is_chunked = self.scope["http_version"] == "1.1"
             self.is_last = self.is_last or not self._is_chunked
@@ -219,7 +222,7 @@ class Exchange:
                 if self._left < 0 or (self._left and not more):
                     raise RuntimeError("The answer has another length than its header says")
         self._flush(data)
-        if not more:
+        if not more or self._is_head:
             self.is_over = True
             self._wake()
             self._wire.done(self)

@@ -50,7 +50,7 @@ class Shield:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begun, status = time.perf_counter(), 0
+        begun, status, method = time.perf_counter(), 0, scope["method"]
         own = self._headers
 
         async def send_with_headers(message: Message) -> None:
@@ -64,6 +64,9 @@ class Shield:
             await send(message)
 
         try:
+            if method == "HEAD":
+                # What GET would say, of which the HTTP server leaves the body out.
+                scope["method"] = "GET"
             self._proxies.apply(scope, self._root_path)
             if self._is_for_https(scope):
                 own = self._https_headers
@@ -80,10 +83,10 @@ class Shield:
             await problem_of(error)(scope, receive, send_with_headers)
         finally:
             seconds = time.perf_counter() - begun
-            self._requests.note(scope["method"], _route(scope), status, seconds)
+            self._requests.note(method, _route(scope), status, seconds)
             if _requests.isEnabledFor(logging.DEBUG):
                 _requests.debug(
-                    "%s %s %d %.1f ms", scope["method"], _route(scope), status, seconds * 1000
+                    "%s %s %d %.1f ms", method, _route(scope), status, seconds * 1000
                 )
 
     def _is_for_https(self, scope: Scope) -> bool:
