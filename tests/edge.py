@@ -6,7 +6,7 @@ import json
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self
 
 from handbell.http_server.bounds import Bounds
@@ -70,11 +70,7 @@ class Asked:
                 await self.release.wait()
                 await _tell(send, 200, said)
             case "/big":
-                await send({"type": "http.response.start", "status": 200, "headers": []})
-                for _ in range(128):
-                    body = {"type": "http.response.body", "body": b"x" * 65_536, "more_body": True}
-                    await send(body)
-                await send({"type": "http.response.body"})
+                await _stream(send, [b"x" * 65_536] * 128)
             case "/raise":
                 raise RuntimeError("a mistake")
             case "/short":
@@ -85,12 +81,16 @@ class Asked:
                 headers = [(b"x", b"a\r\nset-cookie: b=c")]
                 await send({"type": "http.response.start", "status": 200, "headers": headers})
             case "/chunks":
-                await send({"type": "http.response.start", "status": 200, "headers": []})
-                for piece in (b"one ", b"", b"two"):
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
-                await send({"type": "http.response.body"})
+                await _stream(send, [b"one ", b"", b"two"])
             case _:
                 await _tell(send, 200, said)
+
+
+async def _stream(send: Any, pieces: Iterable[bytes]) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    for piece in pieces:
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body"})
 
 
 async def _tell(send: Any, status: int, what: Any) -> None:

@@ -311,7 +311,7 @@ def test_the_ceiling_follows_the_file_descriptors() -> None:
 
 
 def test_a_stop_lets_what_runs_finish(patient: Side) -> None:
-    """What runs is answered and told that it is the last; who rests, or is not done asking, ends."""
+    """What runs is answered as the last; who rests, or is not done asking, is let go."""
     with contextlib.ExitStack() as stack:
         resting, half, running, new = (stack.enter_context(patient.connect()) for _ in range(4))
         resting.send(request())

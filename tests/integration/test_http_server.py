@@ -127,8 +127,8 @@ def test_what_two_could_read_in_two_ways_is_refused(name: str, server: Edge) -> 
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_body_that_breaks_off_is_no_request(
     name: str,
-    is_dripped: bool,
-    server: Edge,  # noqa: FBT001 - a parameter of the table
+    is_dripped: bool,  # noqa: FBT001
+    server: Edge,
 ) -> None:
     """Bad chunks are 400; the application never sees the end of such a body, nor what follows."""
     data = post(CHUNKED, body=BROKEN[name]) + SECOND

@@ -167,7 +167,7 @@ def test_a_list_shows_a_key_what_is_its_own(walk: Walk) -> None:
 
 
 def test_figures_are_for_who_administers_every_app(walk: Walk) -> None:
-    """No address is trusted with the figures, and a key of one app is told nothing of the others."""
+    """No address is trusted with the figures; a key of one app learns nothing of the others."""
     assert code(walk.client.get("/metrics")) == (401, "unauthorized")
     proxied = {"X-Forwarded-For": "127.0.0.1"}
     assert code(walk.client.get("/metrics", headers=proxied)) == (401, "unauthorized")

@@ -140,7 +140,9 @@ class HttpServer:
                 self._make_room()
                 self._rest()
                 return
-            self._welcome(accepted, peer)
+            if not self._welcome(accepted, peer):
+                # What was ended gives its descriptor back in the next turn of the loop.
+                return
 
     def _rest(self) -> None:
         bound = self._bound
@@ -154,18 +156,20 @@ class HttpServer:
 
         self._loop.call_later(self.bounds.look_seconds, again)
 
-    def _welcome(self, accepted: socket.socket, peer: Any) -> None:
+    def _welcome(self, accepted: socket.socket, peer: Any) -> bool:
+        """Take in a connection, and say whether there is room for another one at once."""
         accepted.setblocking(False)
         address = str(peer[0]).removeprefix("::ffff:")
         network = network_of(address)
         is_exempt = self._is_exempt(address)
         if self._by_network[network] >= self._share and not is_exempt:
             self._turn_away(accepted, refusals.too_many(self.bounds))
-            return
-        if len(self.connections) >= self._ceiling and not self._make_room():
+            return True
+        is_full = len(self.connections) >= self._ceiling
+        if is_full and not self._make_room():
             busy = UnavailableError("The server has no room for a further connection")
             self._turn_away(accepted, busy)
-            return
+            return True
         connection = Connection(self, (address, peer[1]), network, is_exempt=is_exempt)
         self.connections.add(connection)
         self._by_network[network] += 1
@@ -173,6 +177,7 @@ class HttpServer:
         # Cancelled before its first step, a task runs nothing of its own.
         arriving.add_done_callback(partial(self._arrived, accepted, connection))
         connection.arriving = arriving
+        return not is_full
 
     async def _hand_over(self, accepted: socket.socket, connection: Connection) -> None:
         seconds = None if self._tls is None else self.bounds.head_seconds

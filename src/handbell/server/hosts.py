@@ -1,8 +1,8 @@
 """The names under which this server may be asked, so that no page of a stranger's name reads it.
 
 A stranger's page can let its own name lead to any address (DNS rebinding), and a browser then sends
-that name as the host. It cannot do so with an address in place of a name, nor with a name of one label, as containers have
-them: such names are nobody's in the public DNS.
+that name as the host. It cannot do so with an address in place of a name, nor with a name of one
+label, as containers have them: such names are nobody's in the public DNS.
 """
 
 import re

@@ -85,9 +85,7 @@ class Shield:
             seconds = time.perf_counter() - begun
             self._requests.note(method, _route(scope), status, seconds)
             if _requests.isEnabledFor(logging.DEBUG):
-                _requests.debug(
-                    "%s %s %d %.1f ms", method, _route(scope), status, seconds * 1000
-                )
+                _requests.debug("%s %s %d %.1f ms", method, _route(scope), status, seconds * 1000)
 
     def _is_for_https(self, scope: Scope) -> bool:
         """Say whether the host of a request is to be asked by HTTPS alone.

@@ -36,7 +36,7 @@ _MOST_KNOWN: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A try to sign in. ``wait`` is for how many seconds it may not go on; ``taken`` what it cost."""
+    """A try to sign in. ``wait`` is for how many seconds it may not go on, ``taken`` its cost."""
 
     account: str
     network: str
