@@ -9,7 +9,6 @@ import asyncio
 import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, cast
-from urllib.parse import unquote
 
 import httptools
 
@@ -17,25 +16,16 @@ from handbell.errors import HandbellError, RequestError
 
 from . import refusals
 from .exchange import EXTENSIONS, Exchange
+from .head import Head, HeadRefusedError
 
 if TYPE_CHECKING:
     from .server import HttpServer
 
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
-_HOST: Final = b"host"
-_CODING: Final = b"transfer-encoding"
-_EXPECT: Final = b"expect"
-_UPGRADE: Final = b"upgrade"
-_NOTED: Final = frozenset({_HOST, _CODING, _EXPECT})
-_VERSIONS: Final = frozenset({"1.0", "1.1"})
 _OVERHEAD: Final = 17
 """A chunk of one byte takes six on the wire, and some clients write chunks so small."""
 
 _log = logging.getLogger(__name__)
-
-
-class _RefusedError(Exception):
-    """Leaves the parser; what is said to the client is noted already."""
 
 
 class Connection(asyncio.Protocol):
@@ -73,14 +63,10 @@ class Connection(asyncio.Protocol):
         self._linger_since: float | None = None
         self._closing_since: float | None = None
         # The request whose head is being read.
-        self._url = b""
-        self._headers: list[tuple[bytes, bytes]] = []
-        self._hosts = 0
-        self._coding: bytes | None = None
-        self._expects = False
+        self._head = Head(server.bounds)
         self._is_upgrade = False
-        # What of a head came, and what of it was parsed; what of a body is more than its content.
-        self._head_raw = self._head_begun = self._head_parsed = self._overhead = 0
+        # What of a head came, and of it with the piece at hand; what a body has around its content.
+        self._head_raw = self._head_begun = self._overhead = 0
 
     # asyncio
 
@@ -144,46 +130,38 @@ class Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         """Note that a head begins."""
         self._head_since = self.server.now()
-        self._head_raw, self._head_begun, self._head_parsed = self._head_begun, 0, 0
-        self._url, self._headers, self._hosts = b"", [], 0
-        self._coding, self._expects, self._is_upgrade = None, False, False
+        self._head_raw, self._head_begun = self._head_begun, 0
+        self._head, self._is_upgrade = Head(self.server.bounds), False
 
     def on_url(self, url: bytes) -> None:
         """Take a part of the request's target."""
-        self._count(len(url))
-        self._url += url
+        self._head.add_target(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header; trailer fields are dropped, since who checks headers has done so by then.
 
         What they take counts among what is around the chunks.
         """
-        if self._reading is not None:
-            return
-        self._count(len(name) + len(value) + 4)
-        name = name.lower()
-        if name in _NOTED:
-            self._note(name, value)
-        self._headers.append((name, value))
-        if len(self._headers) > self.server.bounds.headers:
-            self._raise(refusals.too_large(self.server.bounds))
+        if self._reading is None:
+            self._head.add(name, value)
 
     def on_headers_complete(self) -> None:
         """Let the application answer, while a body may still come."""
         parser, server = self._parser, self.server
         if parser.should_upgrade():
             if parser.get_method() == b"CONNECT":
-                self._raise(RequestError("This server is no proxy", fix="Ask for one of its paths"))
+                no_proxy = RequestError("This server is no proxy", fix="Ask for one of its paths")
+                raise HeadRefusedError(no_proxy)
             self._is_upgrade = True
             return
         version = parser.get_http_version()
-        self._check_head(version)
+        self._head.check(version)
         is_last = version != "1.1" or not parser.should_keep_alive()
         exchange = Exchange(
             self,
             self._scope(version, parser.get_method().decode("ascii")),
             is_last=is_last,
-            expects_continue=self._expects and version == "1.1",
+            expects_continue=self._head.expects_leave and version == "1.1",
         )
         self._reading, self._head_since, self._body_since = exchange, None, self._fed_at
         self._head_raw = self._overhead = 0
@@ -191,7 +169,7 @@ class Connection(asyncio.Protocol):
             self._start(exchange)
         elif len(self._waiting) >= server.bounds.pipelined:
             self._reading = None
-            self._raise(refusals.too_many_waiting(server.bounds))
+            raise HeadRefusedError(refusals.too_many_waiting(server.bounds))
         else:
             self._waiting.append(exchange)
             self._pause()
@@ -223,7 +201,8 @@ class Connection(asyncio.Protocol):
                 self._parser.feed_data(data)
             except httptools.HttpParserUpgrade as upgrade:
                 # The parser gives up at an offer to speak something else, which is not taken.
-                data = self._without_upgrade() + data[upgrade.args[0] :]
+                method, version = self._parser.get_method(), self._parser.get_http_version()
+                data = self._head.without_upgrade(method, version) + data[upgrade.args[0] :]
                 self._parser = httptools.HttpRequestParser(self)
                 self._head_raw, self._head_begun = 0, len(data)
                 continue
@@ -231,65 +210,16 @@ class Connection(asyncio.Protocol):
                 self._refuse_parsed(error)
             return
 
-    def _without_upgrade(self) -> bytes:
-        method, version = self._parser.get_method(), self._parser.get_http_version()
-        lines = [b"%b %b HTTP/%b" % (method, self._url, version.encode("ascii"))]
-        lines += [b"%b: %b" % pair for pair in self._headers if pair[0] != _UPGRADE]
-        return b"\r\n".join([*lines, b"", b""])
-
     def _refuse_parsed(self, error: httptools.HttpParserError) -> None:
-        if self._error is not None:
-            self._refuse(self._error)
+        cause = error.__context__
+        if isinstance(cause, HeadRefusedError):
+            self._refuse(cause.why)
         elif not self._is_deaf:
-            if error.__context__ is not None:
-                _log.error("Could not take in a request", exc_info=error.__context__)
+            if cause is not None:
+                _log.error("Could not take in a request", exc_info=cause)
             self._refuse(refusals.not_http(str(error)))
 
-    def _note(self, name: bytes, value: bytes) -> None:
-        if name == _HOST:
-            self._hosts += 1
-        elif name == _CODING:
-            self._coding = value if self._coding is None else self._coding + b"," + value
-        else:
-            self._expects = value.strip().lower() == b"100-continue"
-
-    def _count(self, size: int) -> None:
-        self._head_parsed += size
-        if self._head_parsed > self.server.bounds.head_bytes:
-            self._raise(refusals.too_large(self.server.bounds))
-
-    def _raise(self, error: HandbellError) -> None:
-        self._error = error
-        raise _RefusedError
-
-    def _check_head(self, version: str) -> None:
-        # RFC 9112, 3.2; before HTTP/1.1 there may be no host.
-        if self._hosts > 1 or (not self._hosts and version == "1.1"):
-            self._raise(
-                RequestError(
-                    f"The request has {self._hosts or 'no'} Host headers", fix="Send exactly one"
-                )
-            )
-        if version not in _VERSIONS:
-            self._raise(RequestError(f"HTTP/{version} is not spoken here", fix="Use HTTP/1.1"))
-        if self._coding is not None and (
-            version != "1.1" or self._coding.strip().lower() != b"chunked"
-        ):
-            self._raise(
-                RequestError(
-                    "The request has a Transfer-Encoding that is not read here",
-                    fix="Send chunked alone, with HTTP/1.1, or a Content-Length",
-                )
-            )
-
     def _scope(self, version: str, method: str) -> dict[str, Any]:
-        target, headers = self._url, self._headers
-        if not target.startswith(b"/"):
-            target, headers = self._absolute(target, headers)
-        if b"#" in target:
-            self._raise(RequestError("The request's target has a fragment", fix="Leave it out"))
-        raw_path, _, query = target.partition(b"?")
-        path = raw_path.decode("ascii")
         return {
             "type": "http",
             "asgi": _ASGI,
@@ -299,27 +229,9 @@ class Connection(asyncio.Protocol):
             "scheme": self.server.scheme,
             "method": method,
             "root_path": "",
-            "path": unquote(path) if "%" in path else path,
-            "raw_path": raw_path,
-            "query_string": query,
-            "headers": headers,
             "extensions": EXTENSIONS,
+            **self._head.asked(),
         }
-
-    def _absolute(
-        self, target: bytes, headers: list[tuple[bytes, bytes]]
-    ) -> tuple[bytes, list[tuple[bytes, bytes]]]:
-        """Return path and headers of a target with a host of its own, which counts (RFC 9112)."""
-        if target == b"*":
-            return target, headers
-        scheme, mark, rest = target.partition(b"://")
-        place = min((rest.find(end) for end in (b"/", b"?", b"#") if end in rest), default=None)
-        host = rest if place is None else rest[:place]
-        path = b"" if place is None else rest[place:]
-        if not mark or scheme.lower() not in (b"http", b"https") or not host or b"@" in host:
-            self._raise(RequestError("The request's target is no address", fix="Send a path"))
-        kept = [pair for pair in headers if pair[0] != _HOST]
-        return path if path.startswith(b"/") else b"/" + path, [*kept, (_HOST, host)]
 
     # Answering, as Wire has it
 
