@@ -7,9 +7,10 @@ only be a path.
 import base64
 import binascii
 import re
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Final, NamedTuple
 
+from handbell._paths import is_surely_a_path
 from handbell.errors import CredentialError
 
 MAX_FILE_BYTES: Final = 64 * 1024
@@ -22,9 +23,6 @@ _TEXT: Final = "The given text"
 _NO_PATH: Final = re.compile(r"-----|[\n\r]|\\[rn]")
 # A key without its first line is one run of base64, or several.
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/=_\s-]{60,}")
-# A name that people give a file, and that no key is: it ends in a dot and few letters.
-_FILE_NAME: Final = re.compile(r"[^\x00-\x1f]*\.[A-Za-z0-9]{1,8}")
-_LONG_RUN: Final = re.compile(r"[A-Za-z0-9+=]{40,}")
 _BOMS: Final = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 
 
@@ -100,7 +98,7 @@ def _sized(path: Path | None, data: bytes, where: str) -> Source:
 
 
 def _unreadable(source: str | Path, error: Exception) -> CredentialError:
-    if not _is_surely_a_path(source):
+    if not is_surely_a_path(source):
         return CredentialError(
             "What was given as a key cannot be read: it is neither its text nor a file",
             fix="Give the path of the file, or its whole text with the lines BEGIN and END",
@@ -114,16 +112,3 @@ def _unreadable(source: str | Path, error: Exception) -> CredentialError:
         f"A file with the key cannot be read: {why}",
         fix="Check the path and who may read it",
     )
-
-
-def _is_surely_a_path(source: str | Path) -> bool:
-    """Return whether a text may be repeated: it names a file that is, or could only be, one."""
-    path = Path(source)
-    try:
-        if path.expanduser().exists():
-            return True
-    except (OSError, ValueError, RuntimeError):
-        return False
-    parts = PurePath(source).parts
-    is_named = bool(parts) and _FILE_NAME.fullmatch(parts[-1]) is not None
-    return is_named and not any(map(_LONG_RUN.search, parts))

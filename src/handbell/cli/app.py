@@ -1,12 +1,13 @@
 """``handbell app``: the apps that may be sent to."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from handbell._text import count, moment, sentence
-from handbell.errors import AppError
+from handbell.apps.key_source import read_source
+from handbell.errors import AppError, CredentialError
 
 from .api_key import ACTOR
 from .context import system
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 commands = typer.Typer(help="The apps that may be sent to.", no_args_is_help=True)
 
-_MAX_KEY_BYTES: Final = 65_536
 
 Reference = Annotated[str, typer.Argument(metavar="APP", help="App id, name or bundle id.")]
 OptionalReference = Annotated[
@@ -199,11 +199,9 @@ def remove(
 
 def _read_key(path: Path) -> bytes:
     try:
-        if path.stat().st_size > _MAX_KEY_BYTES:
-            raise AppError(f"{path} is far too large for a key", fix="Name the key's file")
-        return path.read_bytes()
-    except OSError as error:
-        raise AppError(f"{path} cannot be read: {error.strerror}", fix="Name a file") from None
+        return read_source(path).data
+    except CredentialError as error:
+        raise AppError(error.what, fix="Name the file of the key that signs the tokens") from None
 
 
 def _rules(parts: "System", app: "App") -> dict[str, object]:

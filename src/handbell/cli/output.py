@@ -8,10 +8,11 @@ a title, an answer of another server) is shown and never obeyed: see
 import dataclasses
 import io
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -22,6 +23,9 @@ from rich.text import Text
 from handbell import _text
 from handbell._text import one_line
 
+if TYPE_CHECKING:
+    from handbell.settings import Settings
+
 Json = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
 AppOption = Annotated[
     str | None,
@@ -31,6 +35,12 @@ AppOption = Annotated[
         help="App id, name or bundle id; not needed where there is one app.",
     ),
 ]
+
+# A key in PEM, and a long run of base64 with small and capital letters and digits in it.
+_RUN = r"[A-Za-z0-9+/=]"
+_KEY: Final = re.compile(
+    rf"-----BEGIN.*|(?={_RUN}*[A-Z])(?={_RUN}*[a-z])(?={_RUN}*[0-9]){_RUN}{{40,}}", re.DOTALL
+)
 
 
 class _Console(Console):
@@ -74,11 +84,21 @@ def write_json(value: Any) -> None:
     typer.echo(json.dumps(value, ensure_ascii=not is_unicode, indent=2, default=_plain))
 
 
+def warn_of_exposure(settings: "Settings") -> None:
+    """Write a warning to standard error for each file of secrets that is open to others."""
+    from handbell.exposure import exposures  # noqa: PLC0415 - heavy
+
+    for sentence in exposures(settings):
+        say(f"warning: {sentence}", err=True)
+
+
 def write_error(code: str, what: str, fix: str) -> None:
     """Write an error to standard error; where ``--json`` was asked for, as JSON to the output.
 
-    ``code`` is stable: those of docs/errors.md, and ``usage``.
+    ``code`` is stable: those of docs/errors.md, and ``usage``. What looks like a key is not
+    repeated: the words of the command stand in many an error, and one of them may be one.
     """
+    what, fix = _KEY.sub("…", what), _KEY.sub("…", fix)
     if "--json" in sys.argv[1:]:
         write_json({"code": code, "detail": what, "fix": fix})
         return

@@ -12,7 +12,7 @@ import typer
 from handbell.errors import ServeError
 
 from .context import system
-from .output import say
+from .output import say, warn_of_exposure
 from .signals import stop_on_signal
 
 if TYPE_CHECKING:
@@ -135,6 +135,7 @@ async def _run(
         settle()
         host, port = bound.getsockname()[:2]
         say(f"Listening     {f'[{host}]' if ':' in host else host}:{port}")
+        warn_of_exposure(parts.settings)
         await _announce(context, twin)
         await stop.wait()
         context.stopping.set()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .context import system
-from .output import say
+from .output import say, warn_of_exposure
 from .signals import stop_on_signal
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ async def _run(*, until_idle: bool, level: str) -> None:
         await parts.engine.start()
         taker = parts.engine.worker
         say(f"Worker {taker.id} works on {parts.database.name}. Ctrl-C stops it.")
+        warn_of_exposure(parts.settings)
         ends.append(asyncio.create_task(stop.wait()))
         if until_idle:
             ends.append(asyncio.create_task(_work_off(parts)))
