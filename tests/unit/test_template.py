@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from handbell.creation.expressions import TESTS
 from handbell.creation.filters import FILTERS
-from handbell.creation.rendering import MAX_OUTPUT, MAX_TEXT, TESTS, Refusal, compiled
+from handbell.creation.rendering import MAX_OUTPUT, MAX_TEXT, Refusal, compiled
 from handbell.creation.template import MAX_VARIABLES_BYTES, Template, read_use
 from handbell.errors import NotificationError, TemplateError
 
