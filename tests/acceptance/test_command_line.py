@@ -481,11 +481,11 @@ def test_errors_have_one_style(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize(
-    "options",
-    [("--at", "2999-01-01T00:00:00Z"), ("--at", "2999-01-01T00:00")],
+    "moment",
+    ["2999-01-01T00:00:00Z", "2999-01-01T00:00"],
     ids=["utc", "local"],
 )
-def test_what_waits_for_its_time_is_done(ready: Shell, options: tuple[str, ...]) -> None:
+def test_what_waits_for_its_time_is_done(ready: Shell, moment: str) -> None:
     """A send that is stored and waits says so, and ends with 0."""
     ready.run("session", "add", "ada@4d.com", "ab" * 32)
     ended = ready.run("send", "ada@4d.com", "--title", "x", "--at", moment)
