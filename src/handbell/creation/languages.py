@@ -210,7 +210,7 @@ def _way(subtags: list[str]) -> Iterator[str]:
     while subtags:
         alike = ["-".join(subtags), *_same(subtags)]
         yield from alike
-        for tag in alike:
+        for tag in alike if subtags[0] not in _SAME else ():
             parent = _parents().get(tag.replace("-", "_"))
             yield from () if parent is None else _way(parent.split("_"))
         subtags = subtags[:-1]
