@@ -3,7 +3,8 @@
 # (swiftlang), which is put into a folder of its own on the first run and kept there. Where neither
 # can be had it says in one line what is missing, and ends well.
 #
-#   test-on-linux.sh [argument of `swift test` ...]
+#   test-on-linux.sh                runs the tests
+#   test-on-linux.sh --inside ...   runs a command in the folder, the package at /package
 #
 # HANDBELL_SWIFT_CACHE  the folder that Swift and what it builds are kept in (.cache/swift)
 # HANDBELL_PYTHON       a Python that has Handbell and its tests' packages; with it the tests that
@@ -13,6 +14,8 @@ set -eu
 package=$(cd "$(dirname "$0")" && pwd)
 project=$(cd "$package/../.." && pwd)
 cache=${HANDBELL_SWIFT_CACHE:-$project/.cache/swift}
+mkdir -p "$cache"
+cache=$(cd "$cache" && pwd)
 release=trixie
 root=$cache/$release
 ready=$root/.swift-is-ready
@@ -52,6 +55,7 @@ inside() {
 
 # Puts Debian's Swift into the folder. What a run that was broken off has left is made anew.
 set_up() {
+    command -v apt-get >/dev/null || skip "no swift on PATH, and no apt-get to set up Debian's"
     [ "$(uname -s)" = Linux ] || skip "no swift on PATH"
     [ "$(id -u)" = 0 ] || skip "no swift on PATH, and only root can set up Debian's in a folder"
     unshare --mount --propagation private true 2>/dev/null ||
@@ -60,6 +64,8 @@ set_up() {
     command -v debootstrap >/dev/null || install_here debootstrap ||
         skip "no swift on PATH, and debootstrap, which sets up Debian's, can't be installed"
     from=$(mirror)
+    # Where the lists were never loaded, apt does not know yet what its sources are of.
+    [ -n "$from" ] || { apt-get update -qq >/dev/null 2>&1 && from=$(mirror); }
     [ -n "$from" ] || skip "no swift on PATH, and apt's sources name no mirror of Debian"
     echo "swift: setting up Debian's in $root (once; about two minutes and 3 GB)"
     rm -rf "$root"
@@ -77,11 +83,33 @@ set_up() {
     touch "$ready"
 }
 
-if command -v swift >/dev/null; then
-    run() { swift "$@"; }
-    scratch=$cache/build
-    sources=$package
-else
-    set_up
-    run() { inside env HOME=/tmp "$@"; }
-fi
+# Runs `swift test`, beside a server where there is a Python that can start one. Warnings are errors.
+test_with() {
+    scratch=$1
+    shift
+    set -- "$@" test --package-path "$seen" --scratch-path "$scratch" -Xswiftc -warnings-as-errors
+    if [ -n "${HANDBELL_PYTHON:-}" ]; then
+        cd "$project" && set -- "$HANDBELL_PYTHON" -m tests.swift_server "$@"
+    else
+        echo "swift: no HANDBELL_PYTHON, so without the tests that want a running server"
+    fi
+    nice -n 10 "$@"
+    echo "swift: the package's tests have passed"
+}
+
+case ${1:-} in
+--inside)
+    shift
+    inside env HOME=/tmp ${HANDBELL_LIVE:+"HANDBELL_LIVE=$HANDBELL_LIVE"} "$@"
+    ;;
+*)
+    if command -v swift >/dev/null; then
+        seen=$package
+        test_with "$cache/build" swift
+    else
+        set_up
+        seen=/package
+        test_with /build "$0" --inside swift
+    fi
+    ;;
+esac

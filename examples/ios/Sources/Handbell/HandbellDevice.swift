@@ -166,11 +166,18 @@ public actor HandbellDevice {
     /// one, or the last time is an hour ago. Call it when the app comes to the front.
     public func refreshIfNeeded() async {
         guard let record = try? record() else { return }
-        let isRecent = told.map { 0..<timing.fresh ~= Date().timeIntervalSince($0.at) } ?? false
-        let isSame = told?.device == describe()
-        guard record.hasWork || waitingToken != nil || (record.isRegistered && !(isRecent && isSame))
-        else { return }
+        guard record.hasWork || waitingToken != nil || (record.isRegistered && isOutOfDate) else {
+            return
+        }
         _ = try? await refresh()
+    }
+
+    /// Whether the server may know something old of the device. Before the first device token of
+    /// this start it does not count: the refresh that comes with it is near.
+    private var isOutOfDate: Bool {
+        guard let told else { return deviceToken != nil }
+        let age = Date().timeIntervalSince(told.at)
+        return told.device != describe() || !(0..<timing.fresh ~= age)
     }
 
     /// Ends every session of this device: nothing more is sent to it for this user.

@@ -93,7 +93,9 @@ struct Wire: Sendable {
             request.setValue("Bearer \(secret)", forHTTPHeaderField: "Authorization")
         }
         let (data, response) = try await transport.data(for: request, delegate: Unredirected())
-        guard let answer = response as? HTTPURLResponse else { throw Wire.strange(0) }
+        guard let answer = response as? HTTPURLResponse,
+            answer.url?.host == address.host, answer.url?.path == address.path
+        else { throw Wire.strange((response as? HTTPURLResponse)?.statusCode ?? 0) }
         guard 200..<300 ~= answer.statusCode else {
             throw Problem(
                 status: answer.statusCode,
@@ -113,7 +115,7 @@ struct Wire: Sendable {
 }
 
 /// Follows no redirection: the server never sends one, and a network's sign-in page that does must
-/// neither get the secret nor pass for an answer.
+/// neither get the secret nor pass for an answer. Foundation on Linux does not ask, and follows.
 private final class Unredirected: NSObject, URLSessionTaskDelegate {
     func urlSession(
         _: URLSession,

@@ -156,37 +156,44 @@ final class WaitingTests: XCTestCase {
         XCTAssertTrue(0.5...1 ~= pauses[0] && 7...8 ~= pauses[1], "\(pauses)")
     }
 
-    /// The first coming to the front after an hour refreshes, and any after something has changed.
+    /// Coming to the front refreshes where something waits or has changed, or an hour is over, and
+    /// where the refresh of the start has failed.
     func testTheFrontRefreshesWhereThereIsAReason() async throws {
         let phone = Phone { _ in .told(7, "active", "hbs_a") }
         let device = phone.start(container)
         await device.refreshIfNeeded()
-        XCTAssertEqual(phone.stub.lines, [])
         try await device.register(deviceToken: token, identity: .token("jwt"))
-        phone.stub.now { _ in .told(7, "active") }
         await device.refreshIfNeeded()
-        XCTAssertEqual(phone.stub.lines, [])
+        XCTAssertEqual(phone.stub.lines, ["POST"])
+
+        phone.stub.now { _ in .page(200) }
         let restarted = phone.start(container)
+        await restarted.refreshIfNeeded()
+        XCTAssertEqual(phone.stub.lines, [])
+        _ = try? await restarted.refresh(deviceToken: token)
+        phone.stub.now { _ in .told(7, "active") }
         await restarted.refreshIfNeeded()
         await restarted.refreshIfNeeded()
         XCTAssertEqual(phone.stub.lines, ["PATCH /7 hbs_a"])
-        XCTAssertNil(phone.stub.asked[0].body["device_token"])
+
+        let hurried = phone.start(container, fresh: 0)
+        for _ in 0..<2 { try await hurried.refresh(deviceToken: token) }
+        phone.stub.now { _ in .told(7, "active") }
+        await hurried.refreshIfNeeded()
+        XCTAssertEqual(phone.stub.lines, ["PATCH /7 hbs_a"])
     }
 
     /// The library refreshes at the occasions that it is told, as long as what it returned is kept.
     func testItFollowsTheOccasions() async throws {
         let phone = Phone { _ in .told(7, "active", "hbs_a") }
-        try await phone.start(container).register(deviceToken: token, identity: .token("jwt"))
+        let device = phone.start(container, fresh: 0)
+        try await device.register(deviceToken: token, identity: .token("jwt"))
         phone.stub.now { _ in .told(7, "active") }
         let (center, name) = (NotificationCenter(), Notification.Name("front"))
-        let device = phone.start(container)
         var following: Following? = device.follow([name], of: center)
         XCTAssertNotNil(following)
         center.post(name: name, object: nil)
         try await eventually("it is refreshed") { !phone.stub.lines.isEmpty }
-        following = nil
-        let other = phone.start(container)
-        following = other.follow([name], of: center)
         following = nil
         center.post(name: name, object: nil)
         try await device.refresh()

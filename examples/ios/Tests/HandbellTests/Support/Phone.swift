@@ -69,9 +69,10 @@ final class Phone: Sendable {
 
     /// Starts the app: with another `container` it is another installation.
     func start(
-        _ container: MemoryStorage, transport: URLSession? = nil, identity: IdentitySource? = nil
+        _ container: MemoryStorage, fresh: TimeInterval = 3600, identity: IdentitySource? = nil
     ) -> HandbellDevice {
         var timing = HandbellDevice.Timing()
+        timing.fresh = fresh
         timing.signOut = signOutLimit
         timing.pause = { [pauses, resting] in
             pauses.add($0)
@@ -82,7 +83,7 @@ final class Phone: Sendable {
         return HandbellDevice(
             Configuration(
                 server: URL(string: "https://\(stub.host)")!, app: "TEAM123456.com.sample.myapp"),
-            transport: transport ?? stub.transport,
+            transport: stub.transport,
             secrets: keychain,
             installation: container,
             identity: identity,
