@@ -14,8 +14,7 @@ set -eu
 package=$(cd "$(dirname "$0")" && pwd)
 project=$(cd "$package/../.." && pwd)
 cache=${HANDBELL_SWIFT_CACHE:-$project/.cache/swift}
-mkdir -p "$cache"
-cache=$(cd "$cache" && pwd)
+case $cache in /*) ;; *) cache=$PWD/$cache ;; esac
 release=trixie
 root=$cache/$release
 ready=$root/.swift-is-ready
@@ -55,8 +54,8 @@ inside() {
 
 # Puts Debian's Swift into the folder. What a run that was broken off has left is made anew.
 set_up() {
-    command -v apt-get >/dev/null || skip "no swift on PATH, and no apt-get to set up Debian's"
     [ "$(uname -s)" = Linux ] || skip "no swift on PATH"
+    command -v apt-get >/dev/null || skip "no swift on PATH, and no apt-get to set up Debian's"
     [ "$(id -u)" = 0 ] || skip "no swift on PATH, and only root can set up Debian's in a folder"
     unshare --mount --propagation private true 2>/dev/null ||
         skip "no swift on PATH, and mounting is not allowed here, which setting up Debian's needs"
@@ -87,6 +86,10 @@ set_up() {
 test_with() {
     scratch=$1
     shift
+    # The sample wants UIKit; here it is at least read.
+    for file in "$package"/Sample/*.swift; do
+        "$@"c -parse "$seen/Sample/${file##*/}"
+    done
     set -- "$@" test --package-path "$seen" --scratch-path "$scratch" -Xswiftc -warnings-as-errors
     if [ -n "${HANDBELL_PYTHON:-}" ]; then
         cd "$project" && set -- "$HANDBELL_PYTHON" -m tests.swift_server "$@"
@@ -109,7 +112,7 @@ case ${1:-} in
     else
         set_up
         seen=/package
-        test_with /build "$0" --inside swift
+        test_with /build "$package/test-on-linux.sh" --inside swift
     fi
     ;;
 esac

@@ -141,7 +141,7 @@ public actor HandbellDevice {
         overtake()
         let mine = generation
         var record = try record()
-        record.waiting = nil
+        record.begin(nil)
         waitingToken = nil
         record.admit(Session(id: id, secret: secret), .unknown)
         try keep(record)

@@ -13,12 +13,10 @@ extension HandbellDevice {
         waitingToken = nil
         var record = try record()
         switch identity {
-        case .mail(let mail):
-            record.waiting = .mail(mail)
-        case .fresh:
-            record.waiting = .fresh
+        case .mail(let mail): record.begin(.mail(mail))
+        case .fresh: record.begin(.fresh)
         case .token(let token):
-            record.waiting = nil
+            record.begin(nil)
             waitingToken = token
         }
         // A place that can't be written is told before the server tells a secret.
@@ -45,7 +43,8 @@ extension HandbellDevice {
             throw HandbellError.notASession
         }
         let session = Session(id: answer.id, secret: secret)
-        guard generation == mine else {
+        let turn = (try? record())?.turn ?? before.turn
+        guard generation == mine, turn == before.turn else {
             // One that was there before is where the sign-out or sign-in has put it.
             if answer.secret != nil {
                 try change(before) { $0.retire(session) }
@@ -56,7 +55,7 @@ extension HandbellDevice {
         waitingToken = nil
         try change(before) {
             $0.admit(session, answer.status)
-            $0.waiting = nil
+            $0.stopWaiting()
         }
         told = (describe(), Date())
         await closeLeaving(.once)
@@ -175,7 +174,7 @@ extension HandbellDevice {
         let isRefused = problem.map { $0.code != Problem.unknown && !Retry.isPassing($0) } ?? false
         if isRefused && identity != .fresh || error as? HandbellError == .noIdentity {
             waitingToken = nil
-            try change(before) { $0.waiting = nil }
+            try change(before) { $0.stopWaiting() }
         }
     }
 }

@@ -26,7 +26,9 @@ struct Record: Codable, Sendable, Equatable {
     /// Sessions that are over on this device, and that the server is still to be told of.
     private(set) var leaving: [Session] = []
     /// Who has signed in and is not registered yet.
-    var waiting: Waiting?
+    private(set) var waiting: Waiting?
+    /// Counts sign-ins and sign-outs, so that an answer to an earlier one is known for late.
+    private(set) var turn = 0
     /// Whether a registration got no answer, so that there may be a session without a known secret.
     private(set) var isInDoubt = false
 
@@ -46,6 +48,12 @@ struct Record: Codable, Sendable, Equatable {
 
     /// The sessions that are to be refreshed, that of the last sign-in first.
     var open: [Session] { [candidate, session].compactMap { $0 } }
+
+    /// Begins a sign-in, which waits for its registration; nil for one that leaves nothing to wait.
+    mutating func begin(_ waiting: Waiting?) {
+        turn += 1
+        self.waiting = waiting
+    }
 
     /// Takes a session that the server has just told of. One that is not proven yet leaves the
     /// proven one in its place.
@@ -87,10 +95,10 @@ struct Record: Codable, Sendable, Equatable {
 
     /// Ends every session on this device, and whatever waits.
     mutating func depart() {
+        begin(nil)
         for one in open { retire(one) }
         session = nil
         candidate = nil
-        waiting = nil
     }
 
     /// Lets a session be closed at the server.
@@ -104,6 +112,9 @@ struct Record: Codable, Sendable, Equatable {
     mutating func closed(_ one: Session) {
         leaving.removeAll { $0.secret == one.secret }
     }
+
+    /// Notes that nobody waits any more.
+    mutating func stopWaiting() { waiting = nil }
 
     /// Notes that a registration was sent and not answered.
     mutating func doubt() { isInDoubt = true }
@@ -129,7 +140,7 @@ struct Record: Codable, Sendable, Equatable {
 
 extension Record {
     private enum Key: String, CodingKey {
-        case installation, session, candidate, leaving, waiting, isInDoubt
+        case installation, session, candidate, leaving, waiting, turn, isInDoubt
     }
 
     init(from decoder: any Decoder) throws {
@@ -138,6 +149,7 @@ extension Record {
         candidate = try members.decodeIfPresent(Session.self, forKey: .candidate)
         leaving = try members.decodeIfPresent([Session].self, forKey: .leaving) ?? []
         waiting = try members.decodeIfPresent(Waiting.self, forKey: .waiting)
+        turn = try members.decodeIfPresent(Int.self, forKey: .turn) ?? 0
         isInDoubt = try members.decodeIfPresent(Bool.self, forKey: .isInDoubt) ?? false
         // Version 0.1 kept the session alone.
         session =

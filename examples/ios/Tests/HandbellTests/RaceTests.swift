@@ -89,6 +89,29 @@ final class RaceTests: XCTestCase {
         XCTAssertEqual(phone.secrets, [])
     }
 
+    /// An app that has made two objects of the same: a sign-out by one ends what the other does.
+    func testASignOutOfAnotherObjectCounts() async throws {
+        let phone = Phone()
+        let (one, other) = (phone.start(container), phone.start(container))
+        let (asked, gate) = (Gate(), Gate())
+        phone.stub.now { request in
+            guard request.method == "POST" else { return .closed }
+            await asked.open()
+            await gate.wait()
+            return .told(7, "active", "hbs_a")
+        }
+        async let registered = isOvertaken {
+            try await one.register(deviceToken: token, identity: .token("a"))
+        }
+        await asked.wait()
+        try await other.signOut()
+        await gate.open()
+        let wasOvertaken = await registered
+        XCTAssertTrue(wasOvertaken)
+        XCTAssertEqual(phone.stub.lines, ["POST", "DELETE /7 hbs_a"])
+        XCTAssertEqual(phone.secrets, [])
+    }
+
     /// Two sign-ins at once: the later one wins, and the session of the first is closed.
     func testTheLaterOfTwoSignInsWins() async throws {
         let phone = Phone()
