@@ -42,8 +42,8 @@ public actor HandbellDevice {
 
     private var last: Task<Void, Never>?
     private var nap: Task<Void, Never>?
-    private var refreshing: Task<Told, any Error>?
-    private var fetching: Task<String?, any Error>?
+    /// Lets go of what is waited for and may be let go of.
+    private var letGo: (@Sendable () -> Void)?
     /// What could not be written down; it counts, and is written at the next occasion.
     private var unsaved: Record?
 
@@ -249,9 +249,7 @@ extension HandbellDevice {
     func overtake() {
         generation += 1
         nap?.cancel()
-        // Nothing hangs on its answer. A registration's is waited for: it may tell a secret.
-        refreshing?.cancel()
-        fetching?.cancel()
+        letGo?()
     }
 
     /// Does work when everything that was asked for before is done. Whoever waits for it may give
@@ -292,57 +290,59 @@ extension HandbellDevice {
         }
     }
 
-    /// Asks the server to refresh a session; a sign-in or sign-out breaks it off.
-    func patch(_ session: Session, with device: Device) async throws -> Told {
-        let task = Task { [wire] in try await wire.refresh(session, with: device) }
-        refreshing = task
-        defer { refreshing = nil }
-        return try await task.value
-    }
-
-    /// Asks the app for a token of its back end; a sign-in or sign-out breaks it off.
-    func fetch() async throws -> String {
-        guard let source else { throw HandbellError.noIdentity }
-        let task = Task { try await source() }
-        fetching = task
-        defer { fetching = nil }
-        guard let token = try await task.value else { throw HandbellError.noIdentity }
-        return token
+    /// Waits for something on which nothing hangs: a sign-in or sign-out lets go of it, whether it
+    /// comes to an end or not. An answer to a registration is never let go of: it may tell a secret.
+    func loosely<Value: Sendable>(
+        _ work: @escaping @Sendable () async throws -> Value
+    ) async throws -> Value {
+        defer { letGo = nil }
+        return try await withCheckedThrowingContinuation { continuation in
+            let first = First(continuation)
+            letGo = { first.tell(.failure(CancellationError())) }
+            Task {
+                do {
+                    first.tell(.success(try await work()))
+                } catch {
+                    first.tell(.failure(error))
+                }
+            }
+        }
     }
 
     /// Waits for work, but not longer than so many seconds; says whether it was done by then.
     private func within(
         _ seconds: TimeInterval, _ work: @escaping @Sendable () async -> Void
     ) async -> Bool {
-        await withCheckedContinuation { continuation in
-            let first = First(continuation)
+        let isDone = try? await withCheckedThrowingContinuation { continuation in
+            let first = First<Bool>(continuation)
             let limit = Task {
                 try? await Task.sleep(nanoseconds: UInt64(seconds * 1_000_000_000))
-                first.tell(false)
+                first.tell(.success(false))
             }
             Task {
                 await work()
-                first.tell(true)
+                first.tell(.success(true))
                 limit.cancel()
             }
         }
+        return isDone ?? false
     }
 }
 
-/// Tells the first of two results.
-private final class First: @unchecked Sendable {
+/// Tells the first of several results.
+private final class First<Value: Sendable>: @unchecked Sendable {
     private let lock = NSLock()
-    private var continuation: CheckedContinuation<Bool, Never>?
+    private var continuation: CheckedContinuation<Value, any Error>?
 
-    init(_ continuation: CheckedContinuation<Bool, Never>) {
+    init(_ continuation: CheckedContinuation<Value, any Error>) {
         self.continuation = continuation
     }
 
-    func tell(_ result: Bool) {
+    func tell(_ result: Result<Value, any Error>) {
         let waiting = lock.withLock {
             defer { continuation = nil }
             return continuation
         }
-        waiting?.resume(returning: result)
+        waiting?.resume(with: result)
     }
 }

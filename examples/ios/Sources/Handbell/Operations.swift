@@ -116,7 +116,9 @@ extension HandbellDevice {
         let before = try record()
         do {
             let answer = try await repeating(.standard, mine) {
-                try await self.patch(session, with: device)
+                try await self.loosely { [wire = self.wire] in
+                    try await wire.refresh(session, with: device)
+                }
             }
             let known = Session(id: answer.id, secret: session.secret)
             var counts = false
@@ -144,7 +146,11 @@ extension HandbellDevice {
         switch identity {
         case .mail(let mail): device.mail = mail
         case .token(let token): device.identityToken = token
-        case .fresh: device.identityToken = try await fetch()
+        case .fresh:
+            guard let source, let token = try await loosely(source) else {
+                throw HandbellError.noIdentity
+            }
+            device.identityToken = token
         }
         do {
             return try await wire.register(device, speaking: speaker)

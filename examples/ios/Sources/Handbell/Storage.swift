@@ -54,48 +54,94 @@ public struct FileStorage: Storage {
     }
 }
 
+/// Keeps bytes in the keychain, readable after the first unlock, so that the extension can report a
+/// notification while the phone is locked. They never leave this device in a backup.
+public struct KeychainStorage: Storage {
+    let keychain: any Keychain
+
+    init(_ keychain: any Keychain) {
+        self.keychain = keychain
+    }
+
+    public func read() throws -> Data? {
+        let (status, data) = keychain.find()
+        if status == KeychainStatus.notFound { return nil }
+        try check(status)
+        guard let data else { throw HandbellError.storage("the keychain's item has no data") }
+        return data
+    }
+
+    public func write(_ data: Data) throws {
+        // Changed in its place: what is erased first is lost when the second step fails.
+        var status = keychain.change(to: data)
+        if status == KeychainStatus.notFound {
+            status = keychain.add(data)
+            // Somebody else was quicker.
+            if status == KeychainStatus.isThere { status = keychain.change(to: data) }
+        }
+        try check(status)
+    }
+
+    private func check(_ status: Int32) throws {
+        guard status != KeychainStatus.success else { return }
+        throw HandbellError.storage("\(keychain.words(for: status)) (\(status))")
+    }
+}
+
+/// One item of a keychain, and what can be done with it. Each answers with a status.
+protocol Keychain: Sendable {
+    func find() -> (Int32, Data?)
+    func change(to data: Data) -> Int32
+    func add(_ data: Data) -> Int32
+    func words(for status: Int32) -> String
+}
+
+/// The statuses of Security that make a difference here.
+enum KeychainStatus {
+    static let success: Int32 = 0
+    static let notFound: Int32 = -25300
+    static let isThere: Int32 = -25299
+}
+
 #if canImport(Security)
-    /// Keeps bytes in the keychain, readable after the first unlock, so that the extension can
-    /// report a notification while the phone is locked. They never leave this device in a backup.
-    public struct KeychainStorage: Storage {
+    extension KeychainStorage {
+        public init(_ configuration: Configuration) {
+            self.init(
+                SystemKeychain(app: configuration.app, accessGroup: configuration.accessGroup))
+        }
+    }
+
+    /// The device's own keychain.
+    private struct SystemKeychain: Keychain {
         let app: String
         let accessGroup: String?
 
-        public init(_ configuration: Configuration) {
-            app = configuration.app
-            accessGroup = configuration.accessGroup
-        }
-
-        public func read() throws -> Data? {
+        func find() -> (Int32, Data?) {
             var query = item
             query[kSecReturnData] = true
             query[kSecMatchLimit] = kSecMatchLimitOne
             var found: CFTypeRef?
             let status = SecItemCopyMatching(query as CFDictionary, &found)
-            if status == errSecItemNotFound { return nil }
-            try check(status)
-            guard let data = found as? Data else { throw HandbellError.storage("not readable") }
-            return data
+            return (status, found as? Data)
         }
 
-        public func write(_ data: Data) throws {
-            let values: [CFString: Any] = [
+        func change(to data: Data) -> Int32 {
+            SecItemUpdate(item as CFDictionary, values(data) as CFDictionary)
+        }
+
+        func add(_ data: Data) -> Int32 {
+            SecItemAdd(item.merging(values(data)) { _, new in new } as CFDictionary, nil)
+        }
+
+        func words(for status: Int32) -> String {
+            SecCopyErrorMessageString(status, nil) as String? ?? "the keychain"
+        }
+
+        private func values(_ data: Data) -> [CFString: Any] {
+            [
                 kSecValueData: data,
                 kSecAttrAccessible: kSecAttrAccessibleAfterFirstUnlockThisDeviceOnly,
             ]
-            // Changed in its place: what is erased first is lost when the second step fails.
-            var status = SecItemUpdate(item as CFDictionary, values as CFDictionary)
-            if status == errSecItemNotFound {
-                let added = item.merging(values) { _, new in new }
-                status = SecItemAdd(added as CFDictionary, nil)
-            }
-            try check(status)
-        }
-
-        private func check(_ status: OSStatus) throws {
-            guard status != errSecSuccess else { return }
-            let reason = SecCopyErrorMessageString(status, nil) as String?
-            throw HandbellError.storage("\(reason ?? "the keychain") (\(status))")
         }
 
         private var item: [CFString: Any] {

@@ -9,7 +9,7 @@ final class RecordTests: XCTestCase {
     func testNoSecretDisappears() throws {
         let standings: [Standing] = [.pending, .active, .quarantined, .closed, .unknown]
         for seed in 0..<300 {
-            var random = Numbers(state: UInt64(seed))
+            var random = Numbers(UInt64(seed))
             var record = Record()
             var known: Set<String> = []
             for step in 0..<40 {
@@ -67,19 +67,5 @@ final class RecordTests: XCTestCase {
             let vault = Vault(secrets: MemoryStorage(text), installation: MemoryStorage())
             XCTAssertFalse(try vault.load().isRegistered, text)
         }
-    }
-}
-
-/// The same numbers for the same seed.
-private struct Numbers: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        // SplitMix64.
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var mixed = state
-        mixed = (mixed ^ (mixed >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        mixed = (mixed ^ (mixed >> 27)) &* 0x94d0_49bb_1331_11eb
-        return mixed ^ (mixed >> 31)
     }
 }

@@ -134,3 +134,24 @@ func eventually(
     }
     XCTFail("not so: \(what)", file: file, line: line)
 }
+
+/// The same numbers for the same seed.
+final class Numbers: RandomNumberGenerator, @unchecked Sendable {
+    private let lock = NSLock()
+    private var state: UInt64
+
+    init(_ seed: UInt64) { state = seed }
+
+    func below(_ end: Int) -> Int { Int(next() % UInt64(end)) }
+
+    func next() -> UInt64 {
+        // SplitMix64.
+        lock.withLock {
+            state &+= 0x9e37_79b9_7f4a_7c15
+            var mixed = state
+            mixed = (mixed ^ (mixed >> 30)) &* 0xbf58_476d_1ce4_e5b9
+            mixed = (mixed ^ (mixed >> 27)) &* 0x94d0_49bb_1331_11eb
+            return mixed ^ (mixed >> 31)
+        }
+    }
+}

@@ -105,7 +105,7 @@ final class Stub: @unchecked Sendable {
 }
 
 private final class StubProtocol: URLProtocol, @unchecked Sendable {
-    private let lock = NSLock()
+    private let lock = NSRecursiveLock()
     private var isStopped = false
 
     override class func canInit(with request: URLRequest) -> Bool { Stub.of(request) != nil }
@@ -128,7 +128,9 @@ private final class StubProtocol: URLProtocol, @unchecked Sendable {
     }
 
     private func tell(_ reply: Reply, _ url: URL) {
-        guard !lock.withLock({ isStopped }) else { return }
+        lock.lock()
+        defer { lock.unlock() }
+        guard !isStopped else { return }
         switch reply {
         case .failure(let code):
             client?.urlProtocol(self, didFailWithError: URLError(code))
