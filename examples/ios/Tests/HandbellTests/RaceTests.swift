@@ -16,16 +16,8 @@ final class RaceTests: XCTestCase {
             let phone = Phone { _ in .told(7, "active", "hbs_a") }
             let device = phone.start(MemoryStorage())
             try await device.register(deviceToken: token, identity: .token("a"))
-            let (asked, gate) = (Gate(), Gate())
-            phone.stub.now { request in
-                switch request.method {
-                case "PATCH":
-                    await asked.open()
-                    await gate.wait()
-                    return reply
-                case "POST": return .told(8, "active", "hbs_b")
-                default: return .void
-                }
+            let (asked, gate) = phone.stub.hold("PATCH", reply) {
+                $0.method == "POST" ? .told(8, "active", "hbs_b") : .void
             }
             async let refreshed = isOvertaken { try await device.refresh(deviceToken: token) }
             await asked.wait()
@@ -42,13 +34,7 @@ final class RaceTests: XCTestCase {
         for status in ["active", "pending", "paused"] {
             let phone = Phone()
             let device = phone.start(MemoryStorage())
-            let (asked, gate) = (Gate(), Gate())
-            phone.stub.now { request in
-                guard request.method == "POST" else { return .closed }
-                await asked.open()
-                await gate.wait()
-                return .told(7, status, "hbs_a")
-            }
+            let (asked, gate) = phone.stub.hold("POST", .told(7, status, "hbs_a"))
             async let registered = isOvertaken {
                 try await device.register(deviceToken: token, identity: .token("a"))
             }
@@ -69,13 +55,7 @@ final class RaceTests: XCTestCase {
     func testASignOutDoesNotWaitForASilentRegistration() async throws {
         let phone = Phone(signOutLimit: 0.05)
         let device = phone.start(container)
-        let (asked, gate) = (Gate(), Gate())
-        phone.stub.now { request in
-            guard request.method == "POST" else { return .closed }
-            await asked.open()
-            await gate.wait()
-            return .told(7, "active", "hbs_a")
-        }
+        let (asked, gate) = phone.stub.hold("POST", .told(7, "active", "hbs_a"))
         async let registered = isOvertaken {
             try await device.register(deviceToken: token, identity: .token("a"))
         }
@@ -93,13 +73,7 @@ final class RaceTests: XCTestCase {
     func testASignOutOfAnotherObjectCounts() async throws {
         let phone = Phone()
         let (one, other) = (phone.start(container), phone.start(container))
-        let (asked, gate) = (Gate(), Gate())
-        phone.stub.now { request in
-            guard request.method == "POST" else { return .closed }
-            await asked.open()
-            await gate.wait()
-            return .told(7, "active", "hbs_a")
-        }
+        let (asked, gate) = phone.stub.hold("POST", .told(7, "active", "hbs_a"))
         async let registered = isOvertaken {
             try await one.register(deviceToken: token, identity: .token("a"))
         }
@@ -143,13 +117,7 @@ final class RaceTests: XCTestCase {
         let phone = Phone { _ in .told(7, "active", "hbs_a") }
         let device = phone.start(container)
         try await device.register(deviceToken: token, identity: .token("a"))
-        let (asked, gate) = (Gate(), Gate())
-        phone.stub.now { request in
-            guard request.method == "PATCH" else { return .closed }
-            await asked.open()
-            await gate.wait()
-            return .told(7, "active")
-        }
+        let (asked, gate) = phone.stub.hold("PATCH", .told(7, "active"))
         async let refreshed = isOvertaken { try await device.refresh(deviceToken: token) }
         await asked.wait()
         let result = try await device.signOut()
@@ -165,12 +133,7 @@ final class RaceTests: XCTestCase {
         let phone = Phone { _ in .told(7, "active", "hbs_a") }
         let device = phone.start(container)
         try await device.register(deviceToken: token, identity: .token("a"))
-        let (asked, gate) = (Gate(), Gate())
-        phone.stub.now { _ in
-            await asked.open()
-            await gate.wait()
-            return .told(7, "active")
-        }
+        let (asked, gate) = phone.stub.hold("PATCH", .told(7, "active"))
         async let first = device.refresh(deviceToken: token)
         await asked.wait()
         async let second = device.refresh(deviceToken: Data([1, 2, 3, 4]))

@@ -85,6 +85,21 @@ final class Stub: @unchecked Sendable {
         }
     }
 
+    /// Holds the answer to requests of a method back until the second gate is opened; the first one
+    /// opens when there is such a request. What else is asked is answered by `others`.
+    func hold(
+        _ method: String, _ reply: Reply, others: @escaping @Sendable (Asked) -> Reply = { _ in .closed }
+    ) -> (asked: Gate, gate: Gate) {
+        let (asked, gate) = (Gate(), Gate())
+        now { request in
+            guard request.method == method else { return others(request) }
+            await asked.open()
+            await gate.wait()
+            return reply
+        }
+        return (asked, gate)
+    }
+
     var transport: URLSession {
         let configuration = URLSessionConfiguration.ephemeral
         configuration.protocolClasses = [StubProtocol.self]
