@@ -82,14 +82,14 @@ set_up() {
     touch "$ready"
 }
 
-# Runs `swift test`, beside a server where there is a Python that can start one. Warnings are errors.
+# Lints the package and runs its tests, beside a server where there is a Python that can start one.
+# Warnings are errors.
 test_with() {
     scratch=$1
     shift
-    # The sample wants UIKit; here it is at least read.
-    for file in "$package"/Sample/*.swift; do
-        "$@"c -parse "$seen/Sample/${file##*/}"
-    done
+    # The sample wants UIKit, so it is not compiled here; but what it says is read.
+    "$@" format lint --strict --recursive "$seen/Package.swift" "$seen/Sources" "$seen/Tests" \
+        "$seen/Sample"
     set -- "$@" test --package-path "$seen" --scratch-path "$scratch" -Xswiftc -warnings-as-errors
     if [ -n "${HANDBELL_PYTHON:-}" ]; then
         cd "$project" && set -- "$HANDBELL_PYTHON" -m tests.swift_server "$@"

@@ -8,7 +8,7 @@ final class SceneDelegate: UIResponder, UIWindowSceneDelegate {
     func scene(
         _: UIScene, willConnectTo _: UISceneSession, options: UIScene.ConnectionOptions
     ) {
-        options.userActivities.forEach { Push.shared.follow($0) }
+        for activity in options.userActivities { Push.shared.follow(activity) }
     }
 
     /// A link while the app runs.

@@ -50,7 +50,8 @@ struct Device: Encodable, Sendable, Equatable {
         }
         if !hasRegion, let region, !region.isEmpty {
             // Language, script, region, variants.
-            let hasScript = parts.count > 1 && parts[1].count == 4 && parts[1].allSatisfy(\.isLetter)
+            let hasScript =
+                parts.count > 1 && parts[1].count == 4 && parts[1].allSatisfy(\.isLetter)
             parts.insert(Substring(region), at: hasScript ? 2 : 1)
         }
         return parts.joined(separator: "-")

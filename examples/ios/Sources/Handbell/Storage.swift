@@ -24,7 +24,8 @@ public struct FileStorage: Storage {
     /// The file of an app that tells this installation from a former one: unlike the keychain it
     /// does not survive when the app is deleted.
     static func installation(of app: String) -> FileStorage {
-        let folder = FileManager.default.urls(for: .applicationSupportDirectory, in: .userDomainMask)
+        let folder = FileManager.default.urls(
+            for: .applicationSupportDirectory, in: .userDomainMask)
         let name = app.replacingOccurrences(of: "/", with: "-")
         return FileStorage(folder[0].appendingPathComponent("handbell-\(name)"))
     }

@@ -53,7 +53,9 @@
             let name = response.suggestedFilename ?? address.lastPathComponent
             let named = file.deletingLastPathComponent()
                 .appendingPathComponent("\(UUID())-\(name)")
-            guard (try? FileManager.default.moveItem(at: file, to: named)) != nil else { return nil }
+            guard (try? FileManager.default.moveItem(at: file, to: named)) != nil else {
+                return nil
+            }
             return named
         }
     }

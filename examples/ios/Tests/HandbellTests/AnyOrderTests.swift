@@ -38,7 +38,8 @@ final class AnyOrderTests: XCTestCase {
                 let standing = try await device.register(
                     deviceToken: token, identity: .token("last"))
                 XCTAssertEqual(standing, .active, "seed \(seed)")
-                XCTAssertEqual(Set(phone.secrets), server.open.subtracting(server.lost), "seed \(seed)")
+                XCTAssertEqual(
+                    Set(phone.secrets), server.open.subtracting(server.lost), "seed \(seed)")
                 XCTAssertEqual(phone.secrets.count, 1, "seed \(seed)")
             }
         }

@@ -132,7 +132,7 @@ final class LiveTests: XCTestCase {
         let standing = try await device.adopt(
             session: Int(made["id"] ?? "") ?? 0, secret: made["secret"] ?? "")
         XCTAssertEqual(standing, .active)
-        await XCTAssertThrows(HandbellError.notASession) {
+        await assertThrows(HandbellError.notASession) {
             try await device.adopt(session: 1, secret: "hbs_nothing")
         }
         let left = try await statuses(mail) + statuses(other)

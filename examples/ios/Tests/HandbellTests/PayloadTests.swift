@@ -23,7 +23,9 @@ final class PayloadTests: XCTestCase {
 
     /// What is missing or of another type is absent, and nothing fails.
     func testWhatIsStrangeIsAbsent() {
-        let payload = Payload(["aps": "text", "handbell": 7, "data": [], "entity": ["primaryKey": 1]])
+        let payload = Payload([
+            "aps": "text", "handbell": 7, "data": [], "entity": ["primaryKey": 1],
+        ])
         XCTAssertNil(payload.id)
         XCTAssertNil(payload.url)
         XCTAssertNil(payload.imageURL)

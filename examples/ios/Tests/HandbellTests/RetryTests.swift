@@ -42,7 +42,8 @@ final class RetryTests: XCTestCase {
         let codes: [(URLError.Code, Bool)] = [
             (.timedOut, true), (.networkConnectionLost, true), (.notConnectedToInternet, true),
             (.cannotFindHost, true), (.cancelled, false), (.secureConnectionFailed, false),
-            (.serverCertificateUntrusted, false), (.badURL, false), (.userAuthenticationRequired, false),
+            (.serverCertificateUntrusted, false), (.badURL, false),
+            (.userAuthenticationRequired, false),
         ]
         for (code, passes) in codes {
             XCTAssertEqual(Retry.isPassing(URLError(code)), passes, "\(code)")

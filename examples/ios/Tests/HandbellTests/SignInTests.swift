@@ -133,11 +133,13 @@ final class SignInTests: XCTestCase {
     func testWhatIsNoSessionIsNotAdopted() async throws {
         let (phone, device) = try await registered(7, "active", "hbs_a")
         phone.stub.now { $0.path == "/8" ? .void : .told(7, "active") }
-        await XCTAssertThrows(HandbellError.notASession) {
+        await assertThrows(HandbellError.notASession) {
             try await device.adopt(session: 8, secret: "hbs_wrong")
         }
-        for (id, secret) in [(0, "hbs_a"), (8, ""), (8, "hbs a"), (8, "hbs_a\r\nX: y"), (8, "hbs_ä")] {
-            await XCTAssertThrows(HandbellError.notASession) {
+        for (id, secret) in [
+            (0, "hbs_a"), (8, ""), (8, "hbs a"), (8, "hbs_a\r\nX: y"), (8, "hbs_ä"),
+        ] {
+            await assertThrows(HandbellError.notASession) {
                 try await device.adopt(session: id, secret: secret)
             }
         }

@@ -6,7 +6,8 @@ import XCTest
 final class SignOutTests: XCTestCase {
     private let container = MemoryStorage()
 
-    private func phone(signedInAs secret: String = "hbs_a") async throws -> (Phone, HandbellDevice) {
+    private func phone(signedInAs secret: String = "hbs_a") async throws -> (Phone, HandbellDevice)
+    {
         let phone = Phone { _ in .told(7, "active", secret) }
         let device = phone.start(container)
         try await device.register(deviceToken: token, identity: .token("jwt"))
@@ -62,7 +63,8 @@ final class SignOutTests: XCTestCase {
             .page(401), .page(404), .page(403), .page(200), .page(302), .page(407), .page(410),
             .page(511), .answer(401, "", [:]), .json(401, #"{"error": "unauthorized"}"#),
             .json(401, #"{"status": 401, "code": "unauthorized"}"#),
-            .problem(401, "token-expired"), .problem(404, "app-unknown"), .problem(404, "not-found"),
+            .problem(401, "token-expired"), .problem(404, "app-unknown"),
+            .problem(404, "not-found"),
             .problem(403, "unauthorized"), .problem(410, "session-unknown"),
             .problem(403, "forbidden"), .problem(409, "app-ambiguous"),
             .answer(
@@ -116,7 +118,8 @@ final class SignOutTests: XCTestCase {
     func testADoubtIsTold() async throws {
         let phone = Phone { _ in .failure(.timedOut) }
         let device = phone.start(container)
-        let standing = try? await device.register(deviceToken: token, identity: .mail("a@x.example"))
+        let standing = try? await device.register(
+            deviceToken: token, identity: .mail("a@x.example"))
         XCTAssertNil(standing)
         XCTAssertEqual(phone.stub.lines, ["POST"])
         let results = [
@@ -168,16 +171,16 @@ final class SignOutTests: XCTestCase {
             let phone = Phone { _ in .told(7, "active", "hbs_a") }
             try await phone.start(container).register(deviceToken: token, identity: .token("jwt"))
             let all = [phone.keychain, container]
-            places.forEach { all[$0].fail(locked) }
+            for place in places { all[place].fail(locked) }
             let device = phone.start(container)
-            await XCTAssertThrows(locked) { _ = try await device.isRegistered }
-            await XCTAssertThrows(locked) { try await device.refresh(deviceToken: token) }
-            await XCTAssertThrows(locked) { try await device.signOut() }
-            await XCTAssertThrows(locked) {
+            await assertThrows(locked) { _ = try await device.isRegistered }
+            await assertThrows(locked) { try await device.refresh(deviceToken: token) }
+            await assertThrows(locked) { try await device.signOut() }
+            await assertThrows(locked) {
                 try await device.register(deviceToken: token, identity: .token("jwt"))
             }
             XCTAssertEqual(phone.stub.lines, ["POST"])
-            all.forEach { $0.fail(nil) }
+            for place in all { place.fail(nil) }
             let standing = try await device.refresh(deviceToken: token)
             XCTAssertEqual(standing, .active)
             XCTAssertEqual(phone.secrets, ["hbs_a"])
@@ -192,7 +195,7 @@ final class SignOutTests: XCTestCase {
             keychain.fail(.storage("full"))
             return .told(7, "active", "hbs_a")
         }
-        await XCTAssertThrows(HandbellError.storage("full")) {
+        await assertThrows(HandbellError.storage("full")) {
             try await device.register(deviceToken: token, identity: .token("jwt"))
         }
         phone.keychain.fail(nil)

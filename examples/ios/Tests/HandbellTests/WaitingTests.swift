@@ -63,7 +63,8 @@ final class WaitingTests: XCTestCase {
             .register(deviceToken: token, identity: .fresh)
         XCTAssertNil(failed)
         XCTAssertEqual(
-            phone.stub.asked.map { $0.body["identity_token"] }, ["jwt-1", "jwt-2", "jwt-3", "jwt-4"])
+            phone.stub.asked.map { $0.body["identity_token"] },
+            ["jwt-1", "jwt-2", "jwt-3", "jwt-4"])
         phone.stub.now { _ in .told(7, "active", "hbs_a") }
         let standing = try await phone.start(container, identity: source)
             .refresh(deviceToken: token)
@@ -110,7 +111,7 @@ final class WaitingTests: XCTestCase {
         XCTAssertEqual(phone.stub.lines, ["PATCH /7 hbs_a"])
         let isWaiting = try await device.isWaiting
         XCTAssertFalse(isWaiting)
-        await XCTAssertThrows(HandbellError.noIdentity) {
+        await assertThrows(HandbellError.noIdentity) {
             try await phone.start(self.container).signIn(.fresh)
         }
     }
@@ -119,11 +120,13 @@ final class WaitingTests: XCTestCase {
     func testASourceThatHangsIsBrokenOff() async throws {
         let gate = Gate()
         let phone = Phone { _ in .closed }
-        let device = phone.start(container, identity: {
-            await gate.open()
-            try await Task.sleep(nanoseconds: 60_000_000_000)
-            return "jwt"
-        })
+        let device = phone.start(
+            container,
+            identity: {
+                await gate.open()
+                try await Task.sleep(nanoseconds: 60_000_000_000)
+                return "jwt"
+            })
         async let registered = isOvertaken {
             try await device.register(deviceToken: token, identity: .fresh)
         }

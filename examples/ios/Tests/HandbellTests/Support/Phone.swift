@@ -101,7 +101,7 @@ final class Phone: Sendable {
 
 let token = Data([0x0f, 0x74, 0x47, 0x07, 0xbe, 0xbc])
 
-func XCTAssertThrows<Failure: Error & Equatable>(
+func assertThrows<Failure: Error & Equatable>(
     _ expected: Failure, _ work: () async throws -> Void,
     file: StaticString = #filePath, line: UInt = #line
 ) async {

@@ -88,7 +88,8 @@ final class Stub: @unchecked Sendable {
     /// Holds the answer to requests of a method back until the second gate is opened; the first one
     /// opens when there is such a request. What else is asked is answered by `others`.
     func hold(
-        _ method: String, _ reply: Reply, others: @escaping @Sendable (Asked) -> Reply = { _ in .closed }
+        _ method: String, _ reply: Reply,
+        others: @escaping @Sendable (Asked) -> Reply = { _ in .closed }
     ) -> (asked: Gate, gate: Gate) {
         let (asked, gate) = (Gate(), Gate())
         now { request in
@@ -186,7 +187,7 @@ actor Gate {
 
     func open() {
         isOpen = true
-        waiting.forEach { $0.resume() }
+        for one in waiting { one.resume() }
         waiting = []
     }
 }
