@@ -48,7 +48,7 @@ inside() {
         mount --rbind /dev "$root/dev"
         mount --bind "$package" "$root/package"
         mount --bind "$build" "$root/build"
-        exec chroot "$root" "$@"
+        exec chroot "$root" env -C /package "$@"
     ' inside "$root" "$package" "$cache/build" "$@"
 }
 
@@ -88,8 +88,8 @@ test_with() {
     scratch=$1
     shift
     # The sample wants UIKit, so it is not compiled here; but what it says is read.
-    "$@" format lint --strict --recursive "$seen/Package.swift" "$seen/Sources" "$seen/Tests" \
-        "$seen/Sample"
+    cd "$package"
+    "$@" format lint --strict --recursive Package.swift Sources Tests Sample
     set -- "$@" test --package-path "$seen" --scratch-path "$scratch" -Xswiftc -warnings-as-errors
     if [ -n "${HANDBELL_PYTHON:-}" ]; then
         cd "$project" && set -- "$HANDBELL_PYTHON" -m tests.swift_server "$@"
