@@ -194,7 +194,7 @@ public actor HandbellDevice {
         record.depart()
         try keep(record)
         let isSettled = await within(timing.signOut) {
-            _ = try? await self.inTurn { await self.closeLeaving(.standard) }
+            _ = try? await self.inTurn { await self.closeLeaving(.brief) }
         }
         guard var after = try? self.record() else { return .deferred }
         let isTold = after.leaving.isEmpty && !after.isInDoubt

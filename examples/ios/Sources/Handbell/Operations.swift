@@ -48,7 +48,7 @@ extension HandbellDevice {
             // One that was there before is where the sign-out or sign-in has put it.
             if answer.secret != nil {
                 try change(before) { $0.retire(session) }
-                await closeLeaving(.standard)
+                await closeLeaving(.brief)
             }
             throw CancellationError()
         }

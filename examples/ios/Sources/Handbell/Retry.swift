@@ -21,6 +21,8 @@ struct Retry: Sendable, Equatable {
     /// For what must not happen twice: mailing a link.
     static let mailing = Retry(isOnce: true)
     static let once = Retry(attempts: 1)
+    /// For what somebody waits for who is leaving, and what is made good later all the same.
+    static let brief = Retry(attempts: 2)
 
     /// Returns how long to wait after an attempt, counted from 1, has failed; nil for no more.
     /// `random` is between 0 and 1: devices that failed together do not come back together.

@@ -37,6 +37,7 @@ final class SignOutTests: XCTestCase {
             phone.stub.now { _ in .offline }
             let result = try await device.signOut()
             XCTAssertEqual(result, .deferred)
+            XCTAssertEqual(phone.stub.lines, ["DELETE /7 hbs_a", "DELETE /7 hbs_a"])
             let isRegistered = try await device.isRegistered
             XCTAssertFalse(isRegistered)
 
