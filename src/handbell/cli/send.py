@@ -34,7 +34,7 @@ _RULES: Final = {
 """What is said where an operator's rule, or the time that was asked for, holds all of a send."""
 
 _SAYS_SOMETHING: Final = frozenset(
-    ("title", "body", "subtitle", "badge", "sound", "silent", "template")
+    ("title", "body", "subtitle", "badge", "sound", "silent", "template", "payload")
 )
 """With one of these there is something to send; the others go with what a file or a pipe brings."""
 
@@ -60,6 +60,10 @@ def send(
     data: Annotated[
         list[str] | None,
         typer.Option(help="For the app: NAME=TEXT, NAME:=2 for any JSON value, or a JSON object."),
+    ] = None,
+    payload: Annotated[
+        str | None,
+        typer.Option(help="Members of the payload as they are, a JSON object; also within aps."),
     ] = None,
     collapse_id: Annotated[
         str | None, typer.Option(help="Replaces what is shown under the same id.")
@@ -119,6 +123,7 @@ def send(
         "url": url,
         "image_url": image,
         "user_info": read_pairs("--data", data) or None,
+        "payload": None if payload is None else read_json(payload.encode(), "--payload"),
         "collapse_id": collapse_id,
         "ttl": ttl,
         "silent": silent or None,
