@@ -46,6 +46,8 @@ public actor HandbellDevice {
     private var letGo: (@Sendable () -> Void)?
     /// What could not be written down; it counts, and is written at the next occasion.
     private var unsaved: Record?
+    /// What was read or written last.
+    private var latest: Record?
 
     #if canImport(Security)
         /// Keeps the session in the keychain. `identity` brings a token for `Identity.fresh`.
@@ -227,20 +229,23 @@ extension HandbellDevice {
     /// Returns the record as it stands.
     func record() throws -> Record {
         if let unsaved { try keep(unsaved) }
-        return try vault.load()
+        let record = try vault.load()
+        latest = record
+        return record
     }
 
     /// Writes the record down. What can't be written is kept in memory, and thrown.
     func keep(_ record: Record) throws {
         unsaved = record
+        latest = record
         try vault.save(record)
         unsaved = nil
     }
 
-    /// Changes the record as it stands when an answer has come. Where it can't be read, `before` is
-    /// what was known when the request went out: a secret is told only once.
-    func change(_ before: Record, _ work: (inout Record) -> Void) throws {
-        var record = unsaved ?? (try? vault.load()) ?? before
+    /// Changes the record when an answer has come. Where it can't be read it is changed as it was
+    /// known last: a secret is told only once.
+    func change(_ work: (inout Record) -> Void) throws {
+        var record = (try? record()) ?? latest ?? Record()
         work(&record)
         try keep(record)
     }

@@ -27,33 +27,32 @@ extension HandbellDevice {
     func registerNow(_ identity: Identity, _ mine: Int) async throws -> Standing {
         await closeLeaving(.once)
         guard generation == mine else { throw CancellationError() }
-        let before = try record()
-        let speaker = before.speaker
+        let (turn, speaker) = try (record().turn, record().speaker)
         let answer: Told
         do {
             answer = try await repeating(identity.retry, mine) {
-                try await self.ask(identity, speaker, before)
+                try await self.ask(identity, speaker)
             }
         } catch {
-            try registrationFailed(error, identity, mine, before)
+            try registrationFailed(error, identity, mine)
             throw generation == mine ? error : CancellationError()
         }
         guard let secret = answer.secret ?? speaker?.secret else {
-            try change(before) { $0.doubt() }
+            try change { $0.doubt() }
             throw HandbellError.notASession
         }
         let session = Session(id: answer.id, secret: secret)
-        let turn = (try? record())?.turn ?? before.turn
-        guard generation == mine, turn == before.turn else {
+        let isOther = (try? record().turn != turn) ?? false
+        guard generation == mine, !isOther else {
             // One that was there before is where the sign-out or sign-in has put it.
             if answer.secret != nil {
-                try change(before) { $0.retire(session) }
+                try change { $0.retire(session) }
                 await closeLeaving(.brief)
             }
             throw CancellationError()
         }
         waitingToken = nil
-        try change(before) {
+        try change {
             $0.admit(session, answer.status)
             $0.stopWaiting()
         }
@@ -95,8 +94,8 @@ extension HandbellDevice {
     /// Tells the server of the sessions that are over here. Those that it can't be told of wait.
     func closeLeaving(_ policy: Retry) async {
         let mine = generation
-        guard let before = try? record() else { return }
-        for session in before.leaving {
+        guard let leaving = try? record().leaving else { return }
+        for session in leaving {
             do {
                 try await repeating(policy, mine) { try await self.wire.close(session) }
             } catch let problem as Problem where problem.isGone {
@@ -106,14 +105,13 @@ extension HandbellDevice {
             } catch {
                 return
             }
-            try? change(before) { $0.closed(session) }
+            try? change { $0.closed(session) }
         }
     }
 
     /// Refreshes one session, and returns what the server says of it; nil when it is no more.
     private func refresh(_ session: Session, _ mine: Int) async throws -> Standing? {
         let device = describe()
-        let before = try record()
         do {
             let answer = try await repeating(.standard, mine) {
                 try await self.loosely { [wire = self.wire] in
@@ -122,13 +120,13 @@ extension HandbellDevice {
             }
             let known = Session(id: answer.id, secret: session.secret)
             var counts = false
-            try change(before) { counts = $0.confirm(session, as: known, answer.status) }
+            try change { counts = $0.confirm(session, as: known, answer.status) }
             guard counts, generation == mine else { throw CancellationError() }
             told = (device, Date())
             return answer.status
         } catch let problem as Problem where problem.isGone {
             var counts = false
-            try change(before) { counts = $0.forget(session) }
+            try change { counts = $0.forget(session) }
             guard counts, generation == mine else { throw CancellationError() }
             return nil
         } catch let problem as Problem where problem.wantsProof {
@@ -139,9 +137,7 @@ extension HandbellDevice {
         }
     }
 
-    private func ask(
-        _ identity: Identity, _ speaker: Session?, _ before: Record
-    ) async throws -> Told {
+    private func ask(_ identity: Identity, _ speaker: Session?) async throws -> Told {
         var device = describe()
         switch identity {
         case .mail(let mail): device.mail = mail
@@ -155,7 +151,7 @@ extension HandbellDevice {
         do {
             return try await wire.register(device, speaking: speaker)
         } catch {
-            if Retry.mayHaveArrived(error) { try change(before) { $0.doubt() } }
+            if Retry.mayHaveArrived(error) { try change { $0.doubt() } }
             throw error
         }
     }
@@ -171,7 +167,7 @@ extension HandbellDevice {
     }
 
     private func registrationFailed(
-        _ error: any Error, _ identity: Identity, _ mine: Int, _ before: Record
+        _ error: any Error, _ identity: Identity, _ mine: Int
     ) throws {
         guard generation == mine else { return }
         // What the server has refused is refused the next time as well; a back end may bring a
@@ -180,7 +176,7 @@ extension HandbellDevice {
         let isRefused = problem.map { $0.code != Problem.unknown && !Retry.isPassing($0) } ?? false
         if isRefused && identity != .fresh || error as? HandbellError == .noIdentity {
             waitingToken = nil
-            try change(before) { $0.stopWaiting() }
+            try change { $0.stopWaiting() }
         }
     }
 }

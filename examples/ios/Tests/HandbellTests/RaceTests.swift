@@ -51,6 +51,29 @@ final class RaceTests: XCTestCase {
         }
     }
 
+    /// A keychain that fails when a late answer comes brings nothing back that was signed out.
+    func testALateAnswerIsNotedOnWhatIsKnown() async throws {
+        let phone = Phone { _ in .told(6, "active", "hbs_old") }
+        let device = phone.start(container)
+        try await device.register(deviceToken: token, identity: .token("old"))
+        let (asked, gate) = phone.stub.hold("POST", .told(7, "active", "hbs_a"))
+        async let registered: Standing = device.register(
+            deviceToken: token, identity: .token("a"))
+        await asked.wait()
+        async let left = device.signOut()
+        try await eventually("the sign-out is noted") { phone.record?.open == [] }
+        phone.keychain.fail(.storage("locked"))
+        await gate.open()
+        let (standing, result) = (try? await registered, try await left)
+        XCTAssertNil(standing)
+        XCTAssertEqual(result, .deferred)
+        phone.keychain.fail(nil)
+        let refreshed = try await device.refresh(deviceToken: token)
+        XCTAssertNil(refreshed)
+        XCTAssertEqual(phone.stub.lines, ["POST hbs_old", "DELETE /6 hbs_old", "DELETE /7 hbs_a"])
+        XCTAssertEqual(phone.record?.leaving, [])
+    }
+
     /// Who signs out does not wait for ever; the registration is closed when it is answered.
     func testASignOutDoesNotWaitForASilentRegistration() async throws {
         let phone = Phone(signOutLimit: 0.05)
