@@ -7,41 +7,53 @@ final class AnyOrderTests: XCTestCase {
     /// After a sign-out no session is open that the server has told of; after a sign-in the phone has
     /// the one session that is its own.
     func testNoSessionIsLeftBehind() async throws {
-        for seed in 0..<60 {
-            let server = Server(seed: UInt64(seed))
-            let phone = Phone { await server.answer($0) }
-            let (container, random) = (MemoryStorage(), Numbers(UInt64(seed) &+ 1000))
-            var device = phone.start(container, identity: { "fresh" })
-            for _ in 0..<4 {
-                await withTaskGroup(of: Void.self) { group in
-                    for _ in 0..<4 {
-                        let (call, later, used) = (random.below(8), random.below(6), device)
-                        group.addTask {
-                            // So that it meets another one that is under way.
-                            try? await Task.sleep(nanoseconds: UInt64(later) * 1_000_000)
-                            await Self.make(call, used, server)
-                        }
+        for seed in 0..<60 { try await walk(seed, keychainFails: false) }
+    }
+
+    /// So it is with a keychain that fails now and then, as long as the app runs.
+    func testNoSessionIsLeftBehindByAKeychainThatFails() async throws {
+        for seed in 100..<140 { try await walk(seed, keychainFails: true) }
+    }
+
+    private func walk(_ seed: Int, keychainFails: Bool) async throws {
+        let server = Server(seed: UInt64(seed))
+        let phone = Phone { await server.answer($0) }
+        let (container, random) = (MemoryStorage(), Numbers(UInt64(seed) &+ 1000))
+        var device = phone.start(container, identity: { "fresh" })
+        for _ in 0..<4 {
+            await withTaskGroup(of: Void.self) { group in
+                for _ in 0..<4 {
+                    let (call, later, used) = (random.below(8), random.below(6), device)
+                    group.addTask {
+                        // So that it meets another one that is under way.
+                        try? await Task.sleep(nanoseconds: UInt64(later) * 1_000_000)
+                        guard keychainFails else { return await Self.make(call, used, server) }
+                        phone.keychain.fail(call.isMultiple(of: 3) ? .storage("no") : nil)
+                        // A back end keeps its session until somebody could adopt it.
+                        await Self.make(call == 5 ? 6 : call, used, server)
                     }
                 }
-                // The app is started anew, or was deleted and installed again.
-                if random.below(3) == 0 { device = phone.start(container, identity: { "fresh" }) }
-                if random.below(8) == 0 {
-                    device = phone.start(MemoryStorage(), identity: { "fresh" })
-                }
             }
-            server.calm()
-            if seed.isMultiple(of: 2) {
-                try await device.signOut()
-                XCTAssertEqual(server.open.subtracting(server.lost), [], "seed \(seed)")
-                XCTAssertEqual(phone.secrets, [], "seed \(seed)")
-            } else {
-                let standing = try await device.register(
-                    deviceToken: token, identity: .token("last"))
-                XCTAssertEqual(standing, .active, "seed \(seed)")
-                XCTAssertEqual(
-                    Set(phone.secrets), server.open.subtracting(server.lost), "seed \(seed)")
-                XCTAssertEqual(phone.secrets.count, 1, "seed \(seed)")
+            if keychainFails { continue }
+            // The app is started anew, or was deleted and installed again.
+            if random.below(3) == 0 { device = phone.start(container, identity: { "fresh" }) }
+            if random.below(8) == 0 {
+                device = phone.start(MemoryStorage(), identity: { "fresh" })
             }
+        }
+        server.calm()
+        phone.keychain.fail(nil)
+        if seed.isMultiple(of: 2) {
+            try await device.signOut()
+            XCTAssertEqual(server.open.subtracting(server.lost), [], "seed \(seed)")
+            XCTAssertEqual(phone.secrets, [], "seed \(seed)")
+        } else {
+            let standing = try await device.register(
+                deviceToken: token, identity: .token("last"))
+            XCTAssertEqual(standing, .active, "seed \(seed)")
+            XCTAssertEqual(
+                Set(phone.secrets), server.open.subtracting(server.lost), "seed \(seed)")
+            XCTAssertEqual(phone.secrets.count, 1, "seed \(seed)")
         }
     }
 

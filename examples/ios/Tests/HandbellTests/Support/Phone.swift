@@ -57,7 +57,7 @@ final class Phone: Sendable {
 
     /// With `resting` a pause lasts until it is broken off, and opens the gate when it begins.
     init(
-        keychain: String? = nil, signOutLimit: TimeInterval = 5,
+        keychain: String? = nil, signOutLimit: TimeInterval = 60,
         resting: Gate? = nil,
         _ work: @escaping Stub.Work = { _ in .offline }
     ) {
