@@ -69,11 +69,15 @@ class Request(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """The server's answer. ``pairs`` are its headers as they came; :meth:`headers` reads them."""
+    """The server's answer. ``pairs`` are its headers as they came; :meth:`headers` reads them.
+
+    ``is_whole`` is False where it broke off before its end: only the head is certain then.
+    """
 
     status: int
     body: bytes = b""
     pairs: Sequence[tuple[bytes, bytes]] = ()
+    is_whole: bool = True
 
     def headers(self) -> dict[str, str]:
         """Return the headers by lower-case name."""
@@ -81,10 +85,14 @@ class Answer(NamedTuple):
 
 
 class NotSent(NamedTuple):
-    """The request was certainly not processed, and may be sent again."""
+    """The request was certainly not processed, and may be sent again.
+
+    ``after`` is how many seconds this side waits before it opens another connection, where it does.
+    """
 
     reason: str
     detail: str = ""
+    after: float | None = None
 
 
 class Lost(NamedTuple):
