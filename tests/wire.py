@@ -97,9 +97,12 @@ OK = block(*PAIRS_OK)
 BAD = block(*PAIRS_BAD)
 
 
-def answer(status: int, body: bytes, pairs: tuple[tuple[str, str], ...]) -> Answer:
+def answer(
+    status: int, body: bytes, pairs: tuple[tuple[str, str], ...], *, is_whole: bool = True
+) -> Answer:
     """Return the answer that these headers and this body make."""
-    return Answer(status, body, tuple((name.encode(), value.encode()) for name, value in pairs))
+    encoded = tuple((name.encode(), value.encode()) for name, value in pairs)
+    return Answer(status, body, encoded, is_whole)
 
 
 def flags(**given: bool) -> list[str]:
