@@ -77,6 +77,7 @@ class Wire:
         session = self.session
         pairs: list[tuple[int, End | str]] = [(item, "bare") for item in session.answered]
         pairs += [(item, "refused") for item in session.refused]
+        pairs += [(item, "handed back") for item in session.handed_back]
         pairs += [(item, "open") for item in session.streams.values()]
         pairs += session.ended
         assert len(dict(pairs)) == len(pairs) == self.opened

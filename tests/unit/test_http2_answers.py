@@ -233,5 +233,5 @@ def test_a_goaway_divides_what_was_processed(
         if before[number] != "open" or number <= last:
             assert end == before[number]
         else:
-            assert end == "refused" or isinstance(end, Answer)
+            assert end == "handed back" or isinstance(end, Answer)
     wire.hear()

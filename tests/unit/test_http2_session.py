@@ -198,7 +198,7 @@ def test_the_reason_of_a_farewell_is_kept(said: bytes, text: str) -> None:
     farewell[9] |= 0x80
     wire.session.receive(bytes(farewell) + GoAwayFrame(last_stream_id=1).serialize())
     assert wire.session.farewell == ("NO_ERROR", text)
-    assert wire.session.refused == [3]
+    assert wire.session.handed_back == [3]
 
 
 def test_a_ping_is_answered_with_what_it_carried() -> None:

@@ -78,7 +78,8 @@ class Session(Sender[T]):
     """One connection's streams, windows and settings, seen from the client.
 
     What came of the items in ``streams`` since the last look is in ``answered`` (200 and nothing
-    else said), ``ended`` and ``refused`` (the server certainly did not process it).
+    else said), ``ended``, and, where the server certainly did not process them, ``refused`` (by
+    REFUSED_STREAM) and ``handed_back`` (by GOAWAY).
     ``is_listening`` has the next answer read in full. ``is_greeted`` says that the server has sent
     its settings, ``farewell`` what it said last about its leaving.
 
@@ -96,6 +97,7 @@ class Session(Sender[T]):
         self.answered: list[T] = []
         self.ended: list[tuple[T, End]] = []
         self.refused: list[T] = []
+        self.handed_back: list[T] = []
         self.is_listening = is_listening
         self.is_greeted = False
         self.farewell: Farewell | None = None
@@ -162,7 +164,7 @@ class Session(Sender[T]):
 
     def _weigh(self) -> None:
         """Have what ended make up for frames that led nowhere; raise where they are too many."""
-        ends = len(self.answered) + len(self.ended) + len(self.refused)
+        ends = len(self.answered) + len(self.ended) + len(self.refused) + len(self.handed_back)
         self._vain = max(0, self._vain - _PAID_BY_AN_END * ends)
         if self._vain > _MOST_VAIN:
             raise ProtocolFault("it sends frames without end, and no answer", wire.CALM)
@@ -347,7 +349,7 @@ class Session(Sender[T]):
         if text or error or self.farewell is None:
             self.farewell = Farewell(wire.error_name(error), text.strip())
         for number in [each for each in self.streams if each > last]:
-            self.refused += self._give_up(number)
+            self.handed_back += self._give_up(number)
 
     def _take(self, number: int) -> T:
         if (partial := self._partial.pop(number, None)) is not None:
