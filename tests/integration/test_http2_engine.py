@@ -238,7 +238,10 @@ def test_http1_is_refused(authority: Authority, alpn: str) -> None:
     async def story() -> None:
         async with serve(authority, Old, alpn=alpn) as url:
             ends = await send(Endpoint(url, authority.ca_file), paths(3))
-        assert not any(isinstance(end, Answer) for end in ends)
+        for end in ends:
+            assert isinstance(end, NotSent)
+            assert end.reason == "NoSecureConnection"
+            assert not set("()'\"") & set(end.detail)
 
     run(story)
 

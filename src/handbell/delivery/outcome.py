@@ -196,7 +196,7 @@ OWN_REASONS: Final = {
     "RefusedStream": ("the push service did not take the request; nothing was processed", _AGAIN),
     "Stalled": ("the push service has stopped answering", _AGAIN),
     "ConnectionClosed": (
-        "the push service closes connections before it takes anything; nothing was sent",
+        "the push service closes connections soon after they open; this push was not sent",
         _AGAIN,
     ),
     "HostNotFound": (

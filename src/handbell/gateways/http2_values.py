@@ -134,10 +134,12 @@ def in_words(error: Exception) -> str:
     """Return what an error of the network says: the system's words, without numbers and tuples."""
     said = next((each for each in error.args if isinstance(each, str)), "")
     said = getattr(error, "strerror", None) or said
-    if isinstance(error, ssl.SSLCertVerificationError) and error.verify_message:
-        return f"its certificate cannot be verified: {error.verify_message}"
+    # What OpenSSL has not raised itself lacks the members that it fills.
+    if unverified := getattr(error, "verify_message", None):
+        return f"its certificate cannot be verified: {unverified}"
     if isinstance(error, ssl.SSLError):
-        said = (error.reason or "").replace("_", " ").lower() or _PLACE_IN_C.sub("", said)
+        reason = getattr(error, "reason", None) or ""
+        said = reason.replace("_", " ").lower() or _PLACE_IN_C.sub("", said)
     elif isinstance(error, OSError):
         # Several addresses may have failed, each for a reason of its own.
         numbers = [error.errno] if error.errno is not None else map(int, _NUMBER.findall(said))
