@@ -102,10 +102,10 @@ class LostVerdict:
     ``after`` as in :class:`RetryLater`.
     """
 
-    reason: str
     status: int
-    after: float | None = None
+    reason: str = "AnswerCut"
     detail: str = ""
+    after: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

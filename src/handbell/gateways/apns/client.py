@@ -134,9 +134,9 @@ def _without_reason(status: int, headers: Mapping[str, str], *, is_whole: bool) 
         detail = foreign if is_whole else f"the answer {status} broke off"
         return RetryLater(f"HTTP {status}", Reaction.BACK_OFF, after, status, detail)
     if is_whole:
-        return LostVerdict("AnswerUnreadable", status, after, foreign)
+        return LostVerdict(status, "AnswerUnreadable", foreign, after)
     detail = f"the answer {status} broke off before its reason had come"
-    return LostVerdict("AnswerCut", status, after, detail)
+    return LostVerdict(status, "AnswerCut", detail, after)
 
 
 def _read(body: bytes) -> dict[str, Any]:
