@@ -398,7 +398,8 @@ class _ConnectionProtocol(asyncio.Protocol):
         """Send as much of the body as the client's windows allow; the rest follows later."""
         if stream.pending:
             room = self._h2.local_flow_control_window(number)
-            part = stream.pending[: min(room, self._h2.max_outbound_frame_size)]
+            # A client may make its window negative (RFC 9113, 6.9.2).
+            part = stream.pending[: max(0, min(room, self._h2.max_outbound_frame_size))]
             stream.pending = stream.pending[len(part) :]
             if part:
                 self._h2.send_data(number, part, end_stream=not stream.pending)
