@@ -58,7 +58,10 @@ Handle = Callable[[Request, Connection], tuple[Exchange, Connection]]
 
 
 class ApnsServer:
-    """One side, ``production`` or ``development``, on a socket that is bound already."""
+    """One side, ``production`` or ``development``, on a socket that is bound already.
+
+    ``opened`` counts the connections since the start.
+    """
 
     def __init__(
         self,
@@ -69,6 +72,7 @@ class ApnsServer:
         idle_seconds: float = IDLE_SECONDS,
     ) -> None:
         self.side = side
+        self.opened = 0
         self.handle = handle
         self.idle_seconds = idle_seconds
         self._context = context
@@ -106,6 +110,7 @@ class ApnsServer:
 
     def add(self, connection: "_ConnectionProtocol") -> None:
         """Remember an open connection."""
+        self.opened += 1
         self._connections.add(connection)
         self._is_empty.clear()
 

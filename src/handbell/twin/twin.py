@@ -348,6 +348,11 @@ class Twin:
         """How many connections are open, on both sides."""
         return sum(side.connections for side in self._running.sides) if self._running else 0
 
+    @property
+    def opened(self) -> int:
+        """How many connections were opened since the start, on both sides."""
+        return sum(side.opened for side in self._running.sides) if self._running else 0
+
     def accepted_of(self, token: str) -> dict[str, int]:
         """Return how often each ``apns-id`` was accepted for the token."""
         return self._desk.accepted.of(token)
