@@ -332,6 +332,9 @@ class _ConnectionProtocol(asyncio.Protocol):
                 self._later(fault.seconds or 0.0, self._answer, number, answer)
             case "silence":
                 pass
+            case "cut-answer":
+                self._answer(number, answer, is_cut=True)
+                self._reset(number, ErrorCodes.INTERNAL_ERROR)
             case "reset":
                 self._reset(number, ErrorCodes.INTERNAL_ERROR)
             case "refuse-stream":
@@ -386,15 +389,19 @@ class _ConnectionProtocol(asyncio.Protocol):
             self._h2.reset_stream(number, code)
             self._close_when_done()
 
-    def _answer(self, number: int, answer: Answer | None) -> None:
+    def _answer(self, number: int, answer: Answer | None, *, is_cut: bool = False) -> None:
         stream = self._streams.get(number)
         if stream is None or answer is None:
             return
         headers = [(":status", str(answer.status)), *answer.headers]
         try:
-            self._h2.send_headers(number, headers, end_stream=not answer.body)
+            self._h2.send_headers(number, headers, end_stream=not (answer.body or is_cut))
         except ProtocolError:
             self._streams.pop(number, None)
+            return
+        if is_cut:
+            room = min(len(answer.body) // 2, self._h2.local_flow_control_window(number))
+            self._h2.send_data(number, answer.body[: max(0, room)])
             return
         stream.pending = answer.body
         self._send_body(number, stream)
