@@ -57,4 +57,4 @@ def test_a_run_without_judges_says_nothing_of_them(pytester: pytest.Pytester) ->
     """There is no empty list."""
     pytester.makepyfile("def test_one(): pass")
     told = pytester.runpytest_subprocess("-p", "tests.judges")
-    assert "judges" not in told.stdout.str()
+    assert "= judges =" not in told.stdout.str()
