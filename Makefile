@@ -11,7 +11,7 @@ STAMP  := $(VENV)/.installed
 .PHONY: help setup check test test-clients test-swift demo bench chaos docs lock clean browser
 
 help: ## list the commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: $(STAMP) ## make .venv with everything pinned in constraints.txt
 
