@@ -107,4 +107,4 @@ def test_plain_http_for_others_is_warned_of(
         options += ["--tls-certificate", str(certificate(tmp_path / "authority")[0])]
     with serve(tmp_path / "home", *options) as (_, complaints):
         pass
-    assert ("Warning: plain HTTP on" in complaints[0]) == is_warned
+    assert ("warning: plain HTTP on" in complaints[0]) == is_warned

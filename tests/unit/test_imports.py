@@ -13,6 +13,7 @@ import handbell
 ROOT = Path(handbell.__file__).parent
 BASE = {
     "_mail",
+    "_paths",
     "_text",
     "_version",
     "errors",
@@ -45,6 +46,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli": {
         "http_server",
         "_door",
+        "exposure",
         "system",
         "rehearsal",
         "push",

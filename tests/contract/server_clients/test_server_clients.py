@@ -100,6 +100,7 @@ def check(told: list[tuple[str, int, str, str]], server: Server, accepted: set[s
     assert titles(server) == Counter(accepted)
 
 
+@pytest.mark.judge("Java's HTTP client")
 @pytest.mark.parametrize("is_tls", [False, True])
 def test_java(is_tls: bool, tmp_path: Path) -> None:  # noqa: FBT001
     """Java's own client, which offers h2c, is answered in HTTP/1.1 and nothing of it is lost."""
@@ -118,6 +119,7 @@ def test_java(is_tls: bool, tmp_path: Path) -> None:  # noqa: FBT001
     system.database.close()
 
 
+@pytest.mark.judge("Node's fetch")
 def test_node(server: Server) -> None:
     """Node's fetch and http: streams, trailers that are no headers, upgrades, leave to send."""
     command = [tool("node"), str(HERE / "client.mjs"), server.url, APP, server.key("send")]
@@ -137,6 +139,7 @@ CURLS = {
 }
 
 
+@pytest.mark.judge("curl at the server")
 @pytest.mark.parametrize("name", CURLS)
 def test_curl(name: str, server: Server, tmp_path: Path) -> None:
     """Curl gets its answer whatever it offers, and what it sent is accepted once."""
@@ -154,6 +157,7 @@ def test_curl(name: str, server: Server, tmp_path: Path) -> None:
     assert sum(titles(server).values()) == (2 if status == 202 else 0)
 
 
+@pytest.mark.judge("curl at the server")
 def test_curl_with_a_compressed_body(server: Server, tmp_path: Path) -> None:
     """It is told that compressed bodies are not read."""
     (tmp_path / "body").write_bytes(gzip.compress((SEND % "packed").encode()))
@@ -168,6 +172,7 @@ def test_curl_with_a_compressed_body(server: Server, tmp_path: Path) -> None:
     assert (said["status"], said["code"]) == (415, "media-type-unsupported")
 
 
+@pytest.mark.judge("curl at the server")
 def test_curl_that_knows_http2_already(server: Server) -> None:
     """Prior knowledge of HTTP/2 is refused at once, and not waited out."""
     begun = time.monotonic()
@@ -251,7 +256,10 @@ def proxy(name: str, upstream: str, home: Path) -> Iterator[int]:
         process.communicate(timeout=10)
 
 
-@pytest.mark.parametrize("name", ["nginx", "haproxy"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(one, marks=pytest.mark.judge(one)) for one in ("nginx", "haproxy")],
+)
 def test_a_proxy_in_front(name: str, tmp_path: Path) -> None:
     """Through a proxy of Debian's everything arrives once, in order, and its client is known."""
     tool(name)
