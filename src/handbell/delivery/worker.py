@@ -37,10 +37,11 @@ from .releases import Reading, Releases
 from .roster import Roster
 from .rulebook import RuleBook
 from .rules import Stop
-from .sending import FindGateway, Sender
+from .sending import Sender
 from .settlement import Settlement
 from .stopping import ANSWER_SECONDS, Stopping
 from .store import Ledger
+from .ways import DropGateway, FindGateway, Ways
 from .writing import Writer
 
 IDLE_SECONDS: Final = 1.0
@@ -55,10 +56,10 @@ _log = logging.getLogger(__name__)
 class Worker:
     """Sends what is due, for every app, until it is stopped.
 
-    ``find_gateway`` and ``load`` come from the system. Run it with :meth:`start` and :meth:`stop`
-    in one event loop, once. ``in_flight`` is what is on its way, ``lanes`` say how much that may
-    be. ``answer_seconds`` is how long a stop waits for push services. Raises nothing: what goes
-    wrong is written, told to the hooks, or tried again.
+    ``find_gateway``, ``drop_gateway`` and ``load`` come from the system. Run it with :meth:`start`
+    and :meth:`stop` in one event loop, once. ``in_flight`` is what is on its way, ``lanes`` say how
+    much that may be. ``answer_seconds`` is how long a stop waits for push services. Raises nothing:
+    what goes wrong is written, told to the hooks, or tried again.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Worker:
         roster: Roster,
         rulebook: RuleBook,
         find_gateway: FindGateway,
+        drop_gateway: DropGateway | None = None,
         load: LoadCampaigns,
         hooks: Hooks | None = None,
         answer_seconds: float = ANSWER_SECONDS,
@@ -96,7 +98,8 @@ class Worker:
         self._writer = Writer(
             self._book, ledger, in_flight=self.in_flight, hooks=self.hooks, patience=patience
         )
-        self._sender = Sender(self._book, self.releases, find_gateway=find_gateway, now=now)
+        ways = Ways(find_gateway, drop_gateway, now=now)
+        self._sender = Sender(self._book, self.releases, ways=ways)
         self._departures = Departures(
             self._book,
             Admission(self._book, rulebook, read=patience.call, now=now),
@@ -160,8 +163,12 @@ class Worker:
         is_written = await self._stopping.finish(
             taking, [writing, beating], answer_seconds=self._answer_seconds, within=within
         )
-        if is_written:
+        if not is_written:
+            return
+        try:
             await self._heart.end()
+        except Exception:  # noqa: BLE001 - others take over what it held
+            _log.exception("Could not give back what the worker held")
 
     def wake(self) -> None:
         """Look for work now instead of at the next turn."""
