@@ -19,10 +19,14 @@ T = TypeVar("T")
 
 
 class Patience:
-    """Calls the stores for one worker; ``seconds`` is how long a stop waits for the database."""
+    """Calls the stores for one worker; ``seconds`` is how long a stop waits for the database.
 
-    def __init__(self, seconds: float = STOP_SECONDS) -> None:
+    ``pause`` is after how many seconds it is tried again.
+    """
+
+    def __init__(self, seconds: float = STOP_SECONDS, pause: float = STORAGE_PAUSE) -> None:
         self.seconds = seconds
+        self.pause = pause
         self._failing: dict[object, float] = {}
         self._is_over = False
 
@@ -44,7 +48,7 @@ class Patience:
                         raise stopped() from error
                     self._failing.setdefault(call, asyncio.get_running_loop().time())
                     _log.warning("The database cannot be used now: %s", error)
-                    await asyncio.sleep(STORAGE_PAUSE)
+                    await asyncio.sleep(self.pause)
         finally:
             self._failing.pop(call, None)
 
