@@ -121,7 +121,7 @@ class Worker:
         self._full: list[str] = []
         self._stops: dict[str, Stop | None] = {}
         self._stops_turn = asyncio.Lock()
-        self._answer_seconds = answer_seconds
+        self.answer_seconds = answer_seconds
         self._is_stopping = False
         self._lots_until = 0.0
 
@@ -162,7 +162,7 @@ class Worker:
             # Whoever ends an event loop cancels what runs in it before it asks for a stop.
             writing = asyncio.create_task(self._write_down())
         is_written = await self._stopping.finish(
-            taking, [writing, beating], answer_seconds=self._answer_seconds, within=within
+            taking, [writing, beating], answer_seconds=self.answer_seconds, within=within
         )
         if not is_written:
             return
