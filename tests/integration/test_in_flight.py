@@ -24,7 +24,7 @@ from sqlalchemy import select
 from tests.scripted import EVERYBODY, OUTCOMES, Call, Failing, Play, make_home, open_play
 
 from handbell.delivery.outcome import FINAL_STATES
-from handbell.delivery.store import Acceptance
+from handbell.delivery.store import Acceptance  # noqa: TC001 - rules read their types
 from handbell.errors import HandbellError
 from handbell.tables import deliveries
 
@@ -209,7 +209,6 @@ class OnItsWay(RuleBasedStateMachine):
     def _stop(self) -> None:
         self.over += self.play.gateway.calls
         self.loop.run_until_complete(self.play.stop(within=0.02))
-        assert self.play.lane.probe is None
 
     @invariant()
     def adds_up(self) -> None:

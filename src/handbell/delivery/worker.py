@@ -277,7 +277,8 @@ class Worker:
         later = [one.ready_at - now for one in self._broadcasts if one.ready_at > now]
         wait = min([IDLE_SECONDS, *later])
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), wait)
+            async with asyncio.timeout(wait):
+                await self._wake.wait()
         self._wake.clear()
 
     async def _let_add_up(self) -> None:
