@@ -196,12 +196,13 @@ class Ticket:
             self._capped.discard((row, number))
             self.lane.underway.remove(row, (number,))
 
-    # For the checks of :class:`InFlight`
+    # For :class:`InFlight`
 
     def take(self, members: Members) -> None:
         """Note the deliveries of the batch; for :class:`InFlight`."""
         for row, numbers in members:
-            self._waiting.setdefault(row, set()).update(numbers)
+            if numbers:
+                self._waiting.setdefault(row, set()).update(numbers)
         self._flight.count(self.lane, waiting=_size(self._waiting))
 
     def load(self) -> Load:
