@@ -127,7 +127,7 @@ class ScriptedSystem(System):
 
     gateway: Gateway
     is_missing = False
-    on_find: Callable[[], None] = staticmethod(lambda: None)
+    on_find: Callable[[], object] = staticmethod(lambda: None)
 
     def find_gateway(
         self,

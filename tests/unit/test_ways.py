@@ -48,7 +48,7 @@ class World:
             return None
         finally:
             await asyncio.sleep(0)
-        return cast("Any", found).name
+        return cast("Named", found).name
 
 
 def run(story: Callable[[World], Any]) -> list[str]:
