@@ -8,7 +8,7 @@ from handbell.apps.app import App
 
 from .caps import Underway
 from .outcome import Decision, Doubt
-from .retry import next_probe
+from .retry import MENDED_BY_HAND, probe_at
 from .rules import AppRules, Stop
 from .timing import Bucket, take
 
@@ -147,7 +147,7 @@ class Lane:
             reason=reason,
             detail=detail,
             since=now if former is None else former.since,
-            probe_at=next_probe(probes=probes, now=now, rng=rng),
+            probe_at=probe_at(MENDED_BY_HAND, probes=probes, now=now, rng=rng),
             probes=probes,
         )
 
