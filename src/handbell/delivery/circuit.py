@@ -83,6 +83,17 @@ class Stop:
     topic: str = ""
 
 
+class Noted(NamedTuple):
+    """What the database says of a circuit, for all processes and the next start.
+
+    ``accepted_at`` is when the service first accepted something so (UNIX seconds).
+    """
+
+    place: Place
+    accepted_at: float | None = None
+    stop: Stop | None = None
+
+
 @dataclass(slots=True)
 class Circuit:
     """What both have in common: closed, or open with a ``stop``.
