@@ -182,7 +182,7 @@ def test_nobody_is_blamed_without_an_acceptance(steps: list[tuple[bool, int, boo
         if is_refusal:
             blamed += _judge(circuit, [_refusal(person, at, was_accepted=was_accepted)])
         else:
-            circuit.refuse("BadTopic", "", NOW + at, RNG, is_probe=circuit.is_probed)
+            circuit.refuse("BadTopic", "", NOW + at, RNG, is_probe=circuit.probe is not None)
     assert not any(blamed)
 
 
@@ -209,7 +209,7 @@ def test_one_probe_at_a_time_and_later_each_time() -> None:
         waits.append(circuit.stop.probe_at - now)
         now = circuit.stop.probe_at
         assert circuit.may_probe(now)
-        circuit.is_probed = True
+        circuit.probe = object()
         assert not circuit.may_probe(now)
         if turn % 2:
             assert circuit.put_off(now, RNG)
@@ -290,7 +290,7 @@ def test_probes_come_within_seconds_and_never_far_apart() -> None:
         waits.append(circuit.stop.probe_at - now)
         now = circuit.stop.probe_at
         assert circuit.may_probe(now)
-        circuit.is_probed = True
+        circuit.probe = object()
         assert circuit.judge(Trouble("1", "HTTP 502"), now, RNG, is_heard_out=True, is_probe=True)
     for wait, base in zip(waits, [1, 2, 4, 8, 16, 30, 30, 30], strict=True):
         assert base <= wait <= 1.25 * base
@@ -353,7 +353,7 @@ def test_a_service_that_fails_again_at_once_is_not_probed_as_often() -> None:
     circuit = _service()
     _strike(circuit, 5, NOW)
     for _ in range(3):
-        circuit.is_probed = True
+        circuit.probe = object()
         circuit.judge(Trouble("1", "HTTP 503"), NOW, RNG, is_heard_out=True, is_probe=True)
     for after, least in ((2, 16), (100, 1)):
         circuit.note_taken(1, NOW)
@@ -372,10 +372,10 @@ def test_what_others_noted_is_taken_over_except_during_a_probe() -> None:
     """Each process learns of an outage and of its end; where others saw it end, the ramp begins."""
     circuit = _service()
     assert not circuit.adopt(_stop(NOW + 5), NOW)
-    circuit.is_probed = True
+    circuit.probe = object()
     assert not circuit.adopt(None, NOW)
     assert circuit.stop is not None
-    circuit.is_probed = False
+    circuit.probe = None
     assert circuit.adopt(None, NOW)
     assert circuit.grant(5000, NOW) == FIRST_SENT
 
@@ -404,8 +404,11 @@ def test_an_outage_always_ends_with_what_is_taken(steps: list[tuple[str, int]]) 
             case "trouble":
                 _strike(circuit, number, now)
             case "probe":
-                circuit.is_probed = circuit.is_probed or circuit.may_probe(now)
-                circuit.judge(Trouble("1", "HTTP 503"), now, RNG, is_heard_out=True, is_probe=True)
+                if circuit.may_probe(now):
+                    circuit.probe = object()
+                is_probe = circuit.probe is not None
+                trouble = Trouble("1", "HTTP 503")
+                circuit.judge(trouble, now, RNG, is_heard_out=True, is_probe=is_probe)
             case _:
                 now += number
         assert circuit.wait(now) <= 37.5

@@ -98,13 +98,13 @@ class Noted(NamedTuple):
 class Circuit:
     """What both have in common: closed, or open with a ``stop``.
 
-    ``is_probed`` says that a probe is out. A clock that is set back does not put off a probe for
-    longer than the longest delay.
+    ``probe`` is the permission to send one push through it, while somebody has it. A clock that is
+    set back does not put off a probe for longer than the longest delay.
     """
 
     place: Place
     stop: Stop | None = None
-    is_probed: bool = False
+    probe: object | None = None
 
     @property
     def row(self) -> Row:
@@ -118,7 +118,7 @@ class Circuit:
 
     def may_probe(self, now: float) -> bool:
         """Return whether one push may be let through the open circuit now."""
-        return self.stop is not None and not self.is_probed and self.wait(now) <= 0
+        return self.stop is not None and self.probe is None and self.wait(now) <= 0
 
     def wait(self, now: float) -> float:
         """Return the seconds until the next probe; 0 where the circuit is closed."""
@@ -132,7 +132,7 @@ class Circuit:
 
         Say whether it is closed by that. What nobody has probed for long is not known any more.
         """
-        if self.is_probed:
+        if self.probe is not None:
             return False
         if stop is not None and now - stop.probe_at > self.longest:
             stop = None
@@ -142,7 +142,7 @@ class Circuit:
 
     def put_off(self, now: float, rng: Random) -> bool:
         """Note that a probe came to no clear end: the next is later. Say whether one was out."""
-        if self.stop is None or not self.is_probed:
+        if self.stop is None or self.probe is None:
             return False
         self._set(self.stop.reason, self.stop.detail, now, rng)
         return True
@@ -170,7 +170,7 @@ class Circuit:
             environment=self.place.environment,
             topic=self.place.topic,
         )
-        self.is_probed = False
+        self.probe = None
 
 
 class Refusal(NamedTuple):
@@ -241,7 +241,7 @@ class ConfigurationCircuit(Circuit):
             return _NOTHING_NEW
         noted = Acceptance(not self.is_established, self.stop is not None, self.suspects)
         self.is_established = True
-        self.stop, self.is_probed = None, False
+        self.stop = self.probe = None
         self._forget_doubts()
         return noted
 
@@ -410,7 +410,7 @@ class ServiceCircuit(Circuit):
 
     def _come_back(self, now: float) -> None:
         self.former_probes = 0 if self.stop is None else self.stop.probes
-        self.stop, self.is_probed = None, False
+        self.stop = self.probe = None
         self.taken = self.troubled = 0.0
         self.struck.clear()
         self.is_certain = False

@@ -247,13 +247,21 @@ def while_down(
         return GiveUp("failed", decision.reason, f"it was tried {attempts} times")
     if decision.is_unknown and expires_at == 0:
         return GiveUp("failed", decision.reason, "it was to be sent only once")
-    until = now + OUTAGE_SECONDS * (1 + JITTER * rng.random())
     again = while_stopped(
-        reason=SERVICE_DOWN, first_due=first_due, expires_at=expires_at, until=until, now=now
+        reason=SERVICE_DOWN,
+        first_due=first_due,
+        expires_at=expires_at,
+        until=until_looked_at(now, rng),
+        now=now,
     )
     if isinstance(again, GiveUp):
         return replace(again, reason=decision.reason)
     return replace(again, needs_collapse_id=decision.is_unknown)
+
+
+def until_looked_at(now: float, rng: Random) -> float:
+    """Return when what an outage holds is looked at again, if its end does not let it go on."""
+    return now + OUTAGE_SECONDS * (1 + JITTER * rng.random())
 
 
 def probe_at(row: Row, *, probes: int, now: float, rng: Random) -> float:

@@ -86,12 +86,10 @@ class RuleBook:
 
     def resume(self, app_id: str) -> bool:
         """Close an app's circuits by hand; say whether one was open."""
-        statement = update(circuits).where(
-            circuits.c.app == app_id, circuits.c.reason.is_not(None)
-        )
+        statement = update(circuits).where(circuits.c.app == app_id, circuits.c.reason.is_not(None))
         closed = dict.fromkeys(("reason", "detail", "stopped_at", "probe_at"))
         with self._database.write() as connection:
-            return bool(connection.execute(statement.values(closed, probes=0)).rowcount)
+            return bool(connection.execute(statement.values({**closed, "probes": 0})).rowcount)
 
     def persons_of(self, session_ids: Collection[int]) -> dict[int, tuple[int, bool]]:
         """Return for each session its user, and whether a push to it was ever accepted."""
@@ -149,9 +147,7 @@ class RuleBook:
         for level in LEVELS:
             first = (
                 _waiting(level, at)
-                .where(
-                    deliveries.c.reason == SERVICE_DOWN, deliveries.c.environment == environment
-                )
+                .where(deliveries.c.reason == SERVICE_DOWN, deliveries.c.environment == environment)
                 .order_by(deliveries.c.attempts, deliveries.c.due_at)
                 .limit(1)
             )

@@ -6,9 +6,9 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from handbell.apps.app import App
+from handbell.delivery.circuit import Stop
 from handbell.delivery.listing import Search, Standing
 from handbell.delivery.reports import Backlog, Overview
-from handbell.delivery.rules import AppRules, Stop
 from handbell.system import System
 
 from .chart import Chart, draw
@@ -94,7 +94,7 @@ def _read(page: Page, search: Search, span: str) -> tuple[Chart, Situation, list
 
 def situation_of(system: System, app: App) -> Situation:
     """Return how sending stands for an app."""
-    rules: AppRules = system.rulebook.rules_of(app.id)
+    rules = system.rulebook.rules_of(app.id)
     return Situation(
         backlog=system.reports.backlog(),
         workers=system.roster.live_workers(),

@@ -1,0 +1,156 @@
+"""The ways out of one worker: for each the circuits that stand open or closed on it."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from .circuit import Circuit, ConfigurationCircuit, Noted, Place, ServiceCircuit, Stop
+from .probe import Probe
+
+SOON_SECONDS: Final = 1.0
+"""After how long a way is looked at again that is just being probed."""
+
+
+@dataclass(slots=True, eq=False)
+class Route:
+    """Where the pushes of one topic of an app go, with one credential, and what may stop them."""
+
+    configuration: ConfigurationCircuit
+    service: ServiceCircuit
+
+    @property
+    def app(self) -> str:
+        """The id of the app."""
+        return self.configuration.place.app
+
+    @property
+    def open(self) -> list[Circuit]:
+        """The circuits on it that are open."""
+        both: tuple[Circuit, ...] = (self.configuration, self.service)
+        return [one for one in both if one.stop is not None]
+
+    @property
+    def stop(self) -> Stop | None:
+        """Why nothing goes this way now, or None."""
+        return self.configuration.stop or self.service.stop
+
+    @property
+    def is_probed(self) -> bool:
+        """Whether a push was let through an open circuit, and its end is not known yet."""
+        return any(one.probe is not None for one in self.open)
+
+    def acquire(self, now: float) -> Probe | None:
+        """Return the permission to send one push through all circuits that are open.
+
+        None where none is open, one need not be probed yet, or is being probed. It is given back
+        by :meth:`~handbell.delivery.probe.Probe.release`.
+        """
+        opened = self.open
+        if not opened or not all(one.may_probe(now) for one in opened):
+            return None
+        probe = Probe(self)
+        for one in opened:
+            one.probe = probe
+        return probe
+
+    def take_back(self, probe: Probe) -> None:
+        """Let the next one probe who asks; see :class:`~handbell.delivery.probe.Circuit`."""
+        # One that a circuit outlived may be another's permission by now.
+        for one in (self.configuration, self.service):
+            if one.probe is probe:
+                one.probe = None
+
+    def resume_at(self, now: float) -> float:
+        """Return when it is to be looked at again, while it is stopped (UNIX seconds)."""
+        return now + max(SOON_SECONDS, *(one.wait(now) for one in self.open), 0.0)
+
+
+Known = Mapping[Place, Stop | None]
+"""How circuits stood before the database was asked about them."""
+
+
+class Routes:
+    """All routes of one worker, and what the database says of their circuits.
+
+    ``unwritten`` is what the database does not say yet. Belongs to one event loop.
+    """
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self.unwritten: dict[Place, Noted] = {}
+        self._now = now
+        self._routes: dict[Place, Route] = {}
+        self._services: dict[Place, ServiceCircuit] = {}
+        self._noted: dict[Place, Noted] = {}
+
+    def of(self, place: Place) -> Route:
+        """Return the route of an app to an environment, made when first asked for."""
+        route = self._routes.get(place)
+        if route is None:
+            route = Route(ConfigurationCircuit(place), self._service(place.service))
+            self._routes[place] = route
+            self._adopt(route.configuration, self._noted.get(place, Noted(place)))
+        return route
+
+    def _service(self, place: Place) -> ServiceCircuit:
+        return self._services.setdefault(place, ServiceCircuit(place))
+
+    def of_app(self, app_id: str) -> list[Route]:
+        """Return the routes of an app that there are now."""
+        return [one for place, one in self._routes.items() if place.app == app_id]
+
+    def apps_of(self, service: Place) -> list[str]:
+        """Return the ids of the apps that were seen to use a service."""
+        return sorted({one.app for one in self._routes.values() if one.service.place == service})
+
+    def due(self) -> list[ServiceCircuit]:
+        """Return the services that take nothing and are to be probed now."""
+        now = self._now()
+        return [one for one in self._services.values() if one.may_probe(now)]
+
+    # What other processes have noted
+
+    def known(self) -> Known:
+        """Return how all circuits stand; to be asked for before the database is read."""
+        circuits: list[Circuit] = [one.configuration for one in self._routes.values()]
+        circuits += self._services.values()
+        return {one.place: one.stop for one in circuits}
+
+    def adopt(
+        self, noted: Iterable[Noted], before: Known, app_id: str | None = None
+    ) -> list[Place]:
+        """Take over what the database says of an app's circuits and of all services.
+
+        What has changed since ``before``, or is not written yet, is known better here. Returns the
+        services that others saw take pushes again.
+        """
+        found = {one.place: one for one in noted}
+        if app_id is not None:
+            self._forget(app_id, found)
+        self._noted.update(found)
+        for place in found:
+            if place.is_service:
+                self._service(place)
+        closed = [
+            circuit.place
+            for circuit in self._services.values()
+            if self._is_to_adopt(circuit, before)
+            and self._adopt(circuit, found.get(circuit.place, Noted(circuit.place)))
+        ]
+        for route in self._routes.values():
+            circuit = route.configuration
+            if route.app == app_id and self._is_to_adopt(circuit, before):
+                self._adopt(circuit, found.get(circuit.place, Noted(circuit.place)))
+        return closed
+
+    def _forget(self, app_id: str, found: Mapping[Place, Noted]) -> None:
+        for place in [one for one in self._noted if one.app == app_id and one not in found]:
+            del self._noted[place]
+
+    def _is_to_adopt(self, circuit: Circuit, before: Known) -> bool:
+        place = circuit.place
+        return place not in self.unwritten and before.get(place) is circuit.stop
+
+    def _adopt(self, circuit: Circuit, noted: Noted) -> bool:
+        if isinstance(circuit, ConfigurationCircuit) and noted.accepted_at is not None:
+            circuit.is_established = True
+        return circuit.adopt(noted.stop, self._now())
