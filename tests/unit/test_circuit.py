@@ -294,6 +294,7 @@ def test_probes_come_within_seconds_and_never_far_apart() -> None:
         assert circuit.judge(Trouble("1", "HTTP 502"), now, RNG, is_heard_out=True, is_probe=True)
     for wait, base in zip(waits, [1, 2, 4, 8, 16, 30, 30, 30], strict=True):
         assert base <= wait <= 1.25 * base
+    assert circuit.stop is not None
     assert circuit.stop.since == NOW
 
 

@@ -276,10 +276,10 @@ def test_probes_of_an_open_circuit_come_less_and_less_often() -> None:
     ],
 )
 def test_what_an_outage_holds_waits_within_its_bounds(
-    decision: Decision, attempts: int, expires_in: float | None, expected: object
+    decision: Decision, attempts: int, expires_in: int | None, expected: object
 ) -> None:
     """It waits for the end of the outage, not beyond its time; what may ring twice is given up."""
-    expires_at = {None: None, 0: 0}.get(expires_in, int(NOW + (expires_in or 0)))
+    expires_at = int(NOW + expires_in) if expires_in else expires_in
     again = while_down(
         decision, attempts=attempts, first_due=NOW, expires_at=expires_at, now=NOW, rng=Least()
     )

@@ -105,6 +105,7 @@ class CircuitOpened(Event):
     detail: str
     probe_at: float
     environment: str | None = None
+    topic: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +113,7 @@ class CircuitClosed(Event):
     """Sending for the app goes on: the push service accepts it again."""
 
     environment: str | None = None
+    topic: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

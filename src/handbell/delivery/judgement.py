@@ -185,6 +185,7 @@ class Judge:
                     app=route.app,
                     at=self._now(),
                     environment=route.configuration.place.environment,
+                    topic=route.configuration.place.topic,
                 )
             )
         for session, reason in noted.guilty.items():
@@ -379,6 +380,7 @@ class Judge:
                 app=route.app,
                 at=self._now(),
                 environment=stop.environment,
+                topic=stop.topic,
                 reason=stop.reason,
                 detail=stop.detail,
                 probe_at=stop.probe_at,

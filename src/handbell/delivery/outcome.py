@@ -370,5 +370,7 @@ def meaning(reason: str, detail: str = "") -> tuple[str, str]:
         return detail or row.meaning, fix
     if reason in OWN_REASONS:
         words, fix = OWN_REASONS[reason]
+        if reason == "ServiceDown" and detail:
+            return f"{words} ({detail})", fix
         return detail or words, fix
     return detail or "the push service gave no reason that it documents", ""

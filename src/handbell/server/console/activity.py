@@ -36,12 +36,14 @@ pages = Pages()
 class Situation:
     """How sending stands now: what waits, who sends, and whether the app may send at all.
 
-    ``stopped_elsewhere`` are the ids of other apps whose sending was stopped.
+    ``outages`` are those of push services; ``stopped_elsewhere`` are the ids of other apps whose
+    sending was stopped.
     """
 
     backlog: Backlog
     workers: int
     stop: Stop | None
+    outages: tuple[Stop, ...]
     is_enabled: bool
     stopped_elsewhere: tuple[str, ...]
 
@@ -99,6 +101,7 @@ def situation_of(system: System, app: App) -> Situation:
         backlog=system.reports.backlog(),
         workers=system.roster.live_workers(),
         stop=rules.stop,
+        outages=rules.outages(system.now()),
         is_enabled=rules.is_enabled,
         stopped_elsewhere=tuple(one for one in system.reports.stopped_apps() if one != app.id),
     )
