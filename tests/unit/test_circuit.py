@@ -33,15 +33,8 @@ def _service() -> ServiceCircuit:
     return ServiceCircuit(PLACE.service)
 
 
-def _refusal(
-    person: int | None,
-    session: int | None = None,
-    *,
-    was_accepted: bool = False,
-    sent_at: float = 1,
-) -> Refusal:
-    number = person if session is None else session
-    return Refusal(person, number, "BadDeviceToken", was_accepted, sent_at)
+def _refusal(person: int | None, *, was_accepted: bool = False, sent_at: float = 1) -> Refusal:
+    return Refusal(person, "BadDeviceToken", was_accepted, sent_at)
 
 
 def _persons(number: int, *, was_accepted: bool = False) -> list[Refusal]:
@@ -64,7 +57,7 @@ def test_one_person_never_opens_a_circuit(
     """However many of a person's tokens are refused, in however many sends: they count once."""
     circuit = _configuration(is_established=is_established)
     for _ in range(3):
-        _judge(circuit, [_refusal(person, one, was_accepted=was_accepted) for one in range(100)])
+        _judge(circuit, [_refusal(person, was_accepted=was_accepted)] * 100)
     assert circuit.stop is None
 
 
@@ -118,7 +111,7 @@ def test_refusals_add_up_over_sends_until_something_is_accepted(*, is_at_once: b
             id="so many new ones may be our fault",
         ),
         pytest.param(
-            [_refusal(1, one) for one in range(3)], True, None, [True] * 3,
+            [_refusal(1)] * 3, True, None, [True] * 3,
             id="many of one person's",
         ),
     ],
@@ -136,20 +129,13 @@ def test_a_token_is_judged_only_where_the_configuration_is_known_to_be_right(
     assert _judge(circuit, refusals) == verdicts
 
 
-def test_a_suspect_is_judged_by_the_next_acceptance() -> None:
-    """A known token that is refused while nothing else is heard is judged once something is."""
+def test_a_later_acceptance_says_nothing_of_an_earlier_refusal() -> None:
+    """What was refused before the configuration was mended is not blamed once it is."""
     circuit = _configuration(is_established=True)
-    _judge(circuit, [_refusal(1, 11, was_accepted=True), _refusal(2, 22)])
-    assert circuit.note_accepted(2).guilty == {11: "BadDeviceToken", 22: "BadDeviceToken"}
-    assert circuit.note_accepted(3).guilty == {}
-
-
-def test_suspects_are_forgotten_when_the_configuration_was_wrong() -> None:
-    """What was suspected before the circuit opened is not blamed once it is mended."""
-    circuit = _configuration(is_established=True)
-    _judge(circuit, [_refusal(1, was_accepted=True)])
-    assert circuit.refuse("TopicDisallowed", "", NOW, RNG, is_probe=False)
-    assert circuit.note_accepted(9) == (False, True, {})
+    assert _judge(circuit, [_refusal(1, was_accepted=True), _refusal(2)]) == [False, False]
+    circuit.note_accepted(2)
+    assert _judge(circuit, [_refusal(3, sent_at=3)]) == [True]
+    assert _judge(circuit, [_refusal(1, was_accepted=True, sent_at=3)]) == [False]
 
 
 @given(
@@ -169,7 +155,7 @@ def test_fewer_than_several_persons_never_open_it(steps: list[tuple[str, int, bo
         if what == "accepted":
             circuit.note_accepted(at)
         else:
-            _judge(circuit, [_refusal(person, at, was_accepted=was_accepted, sent_at=at)])
+            _judge(circuit, [_refusal(person, was_accepted=was_accepted, sent_at=at)])
         assert circuit.stop is None
 
 
@@ -180,7 +166,7 @@ def test_nobody_is_blamed_without_an_acceptance(steps: list[tuple[bool, int, boo
     blamed: list[bool] = []
     for at, (is_refusal, person, was_accepted) in enumerate(steps):
         if is_refusal:
-            blamed += _judge(circuit, [_refusal(person, at, was_accepted=was_accepted)])
+            blamed += _judge(circuit, [_refusal(person, was_accepted=was_accepted)])
         else:
             circuit.refuse("BadTopic", "", NOW + at, RNG, is_probe=circuit.probe is not None)
     assert not any(blamed)

@@ -42,7 +42,6 @@ _RAMP_ENDS: Final = 2000
 _WINDOW: Final = 100
 _HALF_LIFE_SECONDS: Final = 5.0
 _SOON_AGAIN_SECONDS: Final = 60.0
-_MOST_SUSPECTS: Final = 10_000
 
 
 class Place(NamedTuple):
@@ -177,12 +176,11 @@ class Refusal(NamedTuple):
     """A token that was refused, in every environment that could be asked.
 
     ``person`` is the user's number; None stands for the app's own back end, which gave a token
-    that no session holds. ``session`` is None then. ``was_accepted`` says that the service accepted
-    a push to it at some time before; ``sent_at`` is when this one went out.
+    that no session holds. ``was_accepted`` says that the service accepted a push to it at some time
+    before; ``sent_at`` is when this one went out.
     """
 
     person: int | None
-    session: int | None
     reason: str
     was_accepted: bool
     sent_at: float
@@ -190,17 +188,10 @@ class Refusal(NamedTuple):
 
 
 class Acceptance(NamedTuple):
-    """What follows from an accepted push: whether it was the first, and closed the circuit.
-
-    ``guilty`` are the suspected sessions, each with its reason, of which it is certain now.
-    """
+    """What follows from an accepted push: whether it was the first, and closed the circuit."""
 
     is_first: bool
     has_closed: bool
-    guilty: dict[int, str]
-
-
-_NOTHING_NEW: Final = Acceptance(is_first=False, has_closed=False, guilty={})
 
 
 @dataclass(slots=True)
@@ -214,15 +205,14 @@ class ConfigurationCircuit(Circuit):
 
     A token is judged by its refusal only where the configuration is known to be right: something
     was accepted since the push to it went out; or the app is established, and neither a token that
-    was accepted before nor those of several persons are in doubt. Of the others that are refused
-    each is suspected until the next acceptance, and forgotten if the circuit opens first.
+    was accepted before nor those of several persons are in doubt. A later acceptance says nothing
+    of an earlier refusal: the configuration may have been mended in between.
     """
 
     is_established: bool = False
     heard_at: float = -math.inf
     doubters: set[int | None] = field(default_factory=set)
     strangers: set[int | None] = field(default_factory=set)
-    suspects: dict[int, str] = field(default_factory=dict)
 
     @property
     def row(self) -> Row:
@@ -236,11 +226,8 @@ class ConfigurationCircuit(Circuit):
 
     def note_accepted(self, heard_at: float) -> Acceptance:
         """Note that a push was accepted."""
-        self.heard_at = heard_at
-        if self.is_established and self.stop is None and not (self.doubters or self.strangers):
-            return _NOTHING_NEW
-        noted = Acceptance(not self.is_established, self.stop is not None, self.suspects)
-        self.is_established = True
+        noted = Acceptance(not self.is_established, self.stop is not None)
+        self.heard_at, self.is_established = heard_at, True
         self.stop = self.probe = None
         self._forget_doubts()
         return noted
@@ -278,15 +265,12 @@ class ConfigurationCircuit(Circuit):
     def _is_guilty(self, refusal: Refusal) -> bool:
         if self._is_confirmed(refusal):
             return True
-        in_doubt = self.doubters or len(self.strangers) >= SEVERAL_PERSONS
-        if self.is_established and not refusal.was_accepted and not in_doubt:
-            return True
-        if refusal.session is not None and len(self.suspects) < _MOST_SUSPECTS:
-            self.suspects[refusal.session] = refusal.reason
-        return False
+        in_doubt = bool(self.doubters) or len(self.strangers) >= SEVERAL_PERSONS
+        return self.is_established and not refusal.was_accepted and not in_doubt
 
     def _forget_doubts(self) -> None:
-        self.doubters, self.strangers, self.suspects = set(), set(), {}
+        if self.doubters or self.strangers:
+            self.doubters, self.strangers = set(), set()
 
 
 class Trouble(NamedTuple):

@@ -31,7 +31,6 @@ from .events import (
     ProbeSent,
     ServiceDown,
     ServiceUp,
-    SessionQuarantined,
     VerdictLost,
 )
 from .lane import Lane
@@ -77,7 +76,7 @@ class _Doubted(NamedTuple):
     @property
     def is_decided(self) -> bool:
         """Whether a circuit has opened meanwhile, so that nothing is to be waited for."""
-        route = _doubted_route(self.verdict)
+        route = _way_of(self.verdict)
         circuit: Circuit = route.configuration if self.trouble is None else route.service
         return circuit.stop is not None
 
@@ -96,9 +95,6 @@ class Bench(Protocol):
 
     def tell(self, event: Event) -> None:
         """Tell of something once what it rests on is written."""
-
-    def quarantine(self, session: int, reason: str) -> None:
-        """Put a session in quarantine."""
 
     def adopt(self, keys: Iterable[tuple[int, int]]) -> None:
         """Have an outage hold what was held before it was known for one."""
@@ -188,13 +184,6 @@ class Judge:
                     topic=route.configuration.place.topic,
                 )
             )
-        for session, reason in noted.guilty.items():
-            self._bench.quarantine(session, reason)
-            self._bench.tell(
-                SessionQuarantined(
-                    app=route.app, at=self._now(), session_id=session, mail=None, reason=reason
-                )
-            )
 
     def _carry_out(self, verdict: Verdict) -> None:
         if verdict.decision.environment is not None:
@@ -235,7 +224,7 @@ class Judge:
             self.accept(route, verdict.parcel.campaign.lane, 1, asyncio.get_running_loop().time())
             return False
         if decision.doubt is Doubt.CONFIGURATION:
-            concerned = _doubted_route(verdict)
+            concerned = _way_of(verdict)
             is_concerned = is_probe and concerned is route
             if concerned.configuration.refuse(
                 decision.reason or "",
@@ -248,7 +237,7 @@ class Judge:
             is_probe = is_probe and not is_concerned
         if is_probe:
             self._put_off(route.configuration)
-        is_stopped = _doubted_route(verdict).configuration.stop is not None
+        is_stopped = _way_of(verdict).configuration.stop is not None
         return decision.doubt is Doubt.TOKEN and not is_stopped
 
     # Once nothing better is to be waited for
@@ -301,7 +290,7 @@ class Judge:
             return
         by_route: dict[Route, list[Verdict]] = {}
         for one in verdicts:
-            by_route.setdefault(_doubted_route(one), []).append(one)
+            by_route.setdefault(_way_of(one), []).append(one)
         for route, members in by_route.items():
             self._judge_route(route, members, known)
 
@@ -413,30 +402,31 @@ class Judge:
 
 
 def _service_of(doubted: _Doubted) -> ServiceCircuit:
-    return _own_route(doubted.verdict.parcel).service
+    return _way_of(doubted.verdict).service
 
 
-def _own_route(parcel: Parcel) -> Route:
-    if parcel.route is None:
-        raise ValueError("What goes no known way is in no doubt")
-    return parcel.route
-
-
-def _doubted_route(verdict: Verdict) -> Route:
+def doubted_route(verdict: Verdict) -> Route | None:
     """Return the way that a doubt is about, which may be that which was asked first."""
     parcel = verdict.parcel
     first = parcel.asked_first
-    is_first = first is not None and first.environment == verdict.decision.doubted
-    return _own_route(first if first is not None and is_first else parcel)
+    if first is not None and first.environment == verdict.decision.doubted:
+        return first.route
+    return parcel.route
+
+
+def _way_of(verdict: Verdict) -> Route:
+    """Return the way that a doubt is about; what goes no known way is in no doubt."""
+    if (route := doubted_route(verdict)) is None:
+        raise ValueError(f"{verdict.key} went no known way")
+    return route
 
 
 def _refusal(verdict: Verdict, known: dict[int, tuple[int, bool]]) -> Refusal:
-    session, decision = session_id(verdict.item.number), verdict.decision
+    decision = verdict.decision
     person, was_accepted = known.get(verdict.item.number, (None, False))
     parcel = verdict.parcel
     return Refusal(
         person=person,
-        session=session,
         reason=decision.reason or "",
         was_accepted=was_accepted,
         sent_at=(parcel.asked_first or parcel).started,

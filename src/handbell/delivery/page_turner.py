@@ -113,7 +113,7 @@ class PageTurner:
             )
             found = await self._patience.call(read, broadcast.shard, most)
             listeners = found if probe is None else await self._up_to_known(found, former)
-            route = broadcast.route = await self._main_route(campaign, listeners)
+            route = broadcast.route = await self._main_route(broadcast, campaign, listeners)
             if not self._holds(broadcast):
                 return
             if route is not former:
@@ -156,13 +156,27 @@ class PageTurner:
         known = (place for place, one in enumerate(numbers) if persons.get(one, (0, False))[1])
         return listeners[: next(known, 0) + 1]
 
-    async def _main_route(self, campaign: Campaign, listeners: Sequence[Listener]) -> Route | None:
-        """Return the way that most of a page goes."""
+    async def _main_route(
+        self, broadcast: Broadcast, campaign: Campaign, listeners: Sequence[Listener]
+    ) -> Route | None:
+        """Return the way that most of a page goes; where one is stopped, that of most persons.
+
+        One person's many sessions must not make all the others rest.
+        """
         if not listeners:
-            return None
-        environments = Counter(one.environment for one in listeners)
-        ((environment, _),) = environments.most_common(1)
-        return await self._sender.route(campaign, "apns", environment)
+            return broadcast.route
+        ways = Counter(one.environment for one in listeners)
+        route = await self._sender.route(campaign, "apns", ways.most_common(1)[0][0])
+        if not campaign.lane.is_stopped:
+            return route
+        persons = await self._patience.call(
+            self._rulebook.persons_by_environment,
+            broadcast.shard.app_row,
+            campaign.is_development,
+        )
+        if not persons:
+            return route
+        return await self._sender.route(campaign, "apns", max(persons, key=persons.__getitem__))
 
     def _holds(self, broadcast: Broadcast) -> bool:
         """Return whether a shard is still this worker's; it was given away if its heart stood."""
@@ -185,6 +199,8 @@ class PageTurner:
     def _let_rest(self, broadcast: Broadcast, route: Route | None) -> None:
         """Give a stopped app's shard back until it is tried again, once its pages have ended."""
         now = self._now()
+        if route is not None and route.is_due(now):
+            return  # it is known now which way it goes: its next turn probes that
         if broadcast.pages or route is None:
             broadcast.ready_at = now + _WATCH_SECONDS
             return

@@ -39,17 +39,20 @@ class Route:
         """Whether a push was let through an open circuit, and its end is not known yet."""
         return any(one.probe is not None for one in self.open)
 
+    def is_due(self, now: float) -> bool:
+        """Return whether one push may probe it now."""
+        return bool(self.open) and all(one.may_probe(now) for one in self.open)
+
     def acquire(self, now: float) -> Probe | None:
         """Return the permission to send one push through all circuits that are open.
 
         None where none is open, one need not be probed yet, or is being probed. It is given back
         by :meth:`~handbell.delivery.probe.Probe.release`.
         """
-        opened = self.open
-        if not opened or not all(one.may_probe(now) for one in opened):
+        if not self.is_due(now):
             return None
         probe = Probe(self)
-        for one in opened:
+        for one in self.open:
             one.probe = probe
         return probe
 
@@ -102,18 +105,20 @@ class Routes:
         """Return the ids of the apps that were seen to use a service."""
         return sorted({one.app for one in self._routes.values() if one.service.place == service})
 
-    def due(self) -> list[ServiceCircuit]:
-        """Return the services that take nothing and are to be probed now."""
+    def due(self) -> list[Circuit]:
+        """Return the open circuits that are to be probed now."""
         now = self._now()
-        return [one for one in self._services.values() if one.may_probe(now)]
+        return [one for one in self._all() if one.may_probe(now)]
+
+    def _all(self) -> list[Circuit]:
+        configurations = [one.configuration for one in self._routes.values()]
+        return [*configurations, *self._services.values()]
 
     # What other processes have noted
 
     def known(self) -> Known:
         """Return how all circuits stand; to be asked for before the database is read."""
-        circuits: list[Circuit] = [one.configuration for one in self._routes.values()]
-        circuits += self._services.values()
-        return {one.place: one.stop for one in circuits}
+        return {one.place: one.stop for one in self._all()}
 
     def adopt(
         self, noted: Iterable[Noted], before: Known, app_id: str | None = None

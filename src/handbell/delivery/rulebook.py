@@ -9,8 +9,10 @@ from sqlalchemy import (
     Update,
     and_,
     bindparam,
+    case,
     delete,
     exists,
+    func,
     insert,
     or_,
     select,
@@ -33,9 +35,10 @@ from .chunks import chunks
 from .circuit import Noted, Place, Stop
 from .due import LEVELS
 from .retry import SERVICE_DOWN
-from .rules import AppRules
+from .rules import STOPPED_BY, AppRules
 
 _HURRIED_AT_ONCE: Final = 5000
+_LOOKED_AT: Final = 20_000
 
 
 class RuleBook:
@@ -105,6 +108,26 @@ class RuleBook:
                     found[session] = (user, bool(is_noted or is_sent))
         return found
 
+    def persons_by_environment(
+        self,
+        app_row: int,
+        is_development: bool,  # noqa: FBT001 - called by position
+    ) -> dict[str, int]:
+        """Return how many persons of an app live where, by its newest sessions.
+
+        ``is_development`` counts sessions that were never reached as living there.
+        """
+        mine = select(sessions).where(sessions.c.app_id == app_row, sessions.c.status == "active")
+        newest = mine.order_by(sessions.c.id.desc()).limit(_LOOKED_AT).subquery()
+        environment: Any = newest.c.environment
+        if is_development:
+            is_new = newest.c.accepted_at.is_(None) & (environment == "production")
+            environment = case((is_new, "development"), else_=environment)
+        statement = select(environment, func.count(newest.c.user_id.distinct()))
+        with self._database.read() as connection:
+            found = connection.execute(statement.group_by(environment))
+            return {str(name): int(number) for name, number in found}
+
     def hurry(self, app_id: str, reasons: Collection[str], at: float) -> int:
         """Let what waits for one of these reasons fall due at ``at`` (UNIX seconds) at the latest.
 
@@ -139,16 +162,23 @@ class RuleBook:
             self.hurry_broadcasts(app_id, at)
         return changed
 
-    def hurry_one(self, environment: str, at: float) -> bool:
-        """Let one delivery that an outage holds in an environment fall due, to probe the service.
+    def hurry_one(self, place: Place, at: float) -> bool:
+        """Let one delivery that an open circuit holds fall due, to probe it; say if there was any.
 
-        It is the most urgent, and of these the one that was tried least. Says if there was any.
+        It is the most urgent; of these one to a session of which something was accepted before;
+        and of these the one that was tried least.
         """
+        held = deliveries.c.reason == SERVICE_DOWN
+        if not place.is_service:
+            held = and_(deliveries.c.reason.in_(STOPPED_BY), notifications.c.app == place.app)
+        known = select(sessions.c.accepted_at).where(sessions.c.id == deliveries.c.number)
         for level in LEVELS:
             first = (
                 _waiting(level, at)
-                .where(deliveries.c.reason == SERVICE_DOWN, deliveries.c.environment == environment)
-                .order_by(deliveries.c.attempts, deliveries.c.due_at)
+                .where(held, deliveries.c.environment == place.environment)
+                .order_by(
+                    known.scalar_subquery().is_(None), deliveries.c.attempts, deliveries.c.due_at
+                )
                 .limit(1)
             )
             with self._database.write() as connection:

@@ -152,12 +152,13 @@ class Sender:
         ]
         for item in stopped:
             del parcel.items[item.number]
-            if (tried := parcel.tried.get(item.number)) is not None:
+            tried = parcel.tried.get(item.number)
+            if tried is None or route.configuration.stop is None:
+                self._book.hold_stopped(ticket, campaign, [item], route)
+            else:
                 # The other environment cannot be asked: the first answer stands, and proves nothing
                 decision = Decision("failed", reason=tried.reason)
                 self._book.settle(Verdict(parcel, item, decision))
-        if not parcel.tried:
-            self._book.hold_stopped(ticket, campaign, stopped, route)
 
     def readdress(self, astray: Sequence[Astray]) -> Iterator[Parcel]:
         """Yield parcels of what the other environment is to be asked about."""

@@ -15,7 +15,7 @@ from .due import session_id
 from .endings import ending_of, event_of, sent_event
 from .events import Event, Hooks, SessionClosed, SessionMoved, SessionQuarantined
 from .in_flight import Ended, InFlight, Ticket
-from .judgement import Judge, Persons, Verdict
+from .judgement import Judge, Persons, Verdict, doubted_route
 from .outcome import Decision, Doubt, Tried
 from .parcels import Broadcast, Item, Parcel, Portion
 from .retry import (
@@ -143,11 +143,6 @@ class Settlement:
         self._events.append(event)
         self.reported.set()
 
-    def quarantine(self, session: int, reason: str) -> None:
-        """Put a session in quarantine."""
-        self._batch.refused[session] = reason
-        self.reported.set()
-
     def adopt(self, keys: Iterable[tuple[int, int]]) -> None:
         """Have an outage hold what was held before it was known for one."""
         self._batch.adopted += keys
@@ -179,7 +174,8 @@ class Settlement:
             campaign,
             item,
             state,
-            parcel.environment,
+            # What goes on later begins where the session is thought to live.
+            item.environment if state == "held" else parcel.environment,
             now,
             attempts=attempts,
             reason=reason,
@@ -197,7 +193,7 @@ class Settlement:
     def _again(self, verdict: Verdict, attempts: int, begun_at: float) -> SendAgain | GiveUp | None:
         """Return when a push is sent again that was not taken; None where it has its end."""
         parcel, item, decision, _, is_outage = verdict
-        campaign, now, route = parcel.campaign, self._now(), parcel.route
+        campaign, now, route = parcel.campaign, self._now(), doubted_route(verdict)
         first_due = campaign.starts_at(item.time_zone)
         if route is not None and route.configuration.stop and decision.doubt is not Doubt.NOBODY:
             # A dead token must not be every probe: others go first.

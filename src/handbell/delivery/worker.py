@@ -285,15 +285,15 @@ class Worker:
         return took or bool(ready)
 
     async def _seek_probes(self) -> None:
-        """Have one delivery fall due for each service that takes nothing and is to be probed."""
-        for service in self._routes.due():
-            stop, at = service.stop, asyncio.get_running_loop().time()
-            probe_at, sought_at = self._probes_sought.get(service.place, (0.0, 0.0))
+        """Have one delivery fall due for each open circuit that is to be probed."""
+        at = asyncio.get_running_loop().time()
+        for circuit in self._routes.due():
+            place, stop = circuit.place, circuit.stop
+            probe_at, sought_at = self._probes_sought.get(place, (0.0, 0.0))
             if stop is None or (stop.probe_at == probe_at and at - sought_at < _SOON_SECONDS):
                 continue
-            self._probes_sought[service.place] = (stop.probe_at, at)
-            environment = service.place.environment
-            await asyncio.to_thread(self._rulebook.hurry_one, environment, self._now())
+            self._probes_sought[place] = (stop.probe_at, at)
+            await asyncio.to_thread(self._rulebook.hurry_one, place, self._now())
 
     async def _rest(self) -> None:
         now = self._now()
