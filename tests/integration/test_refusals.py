@@ -271,8 +271,7 @@ def test_a_push_of_another_kind_says_nothing_about_the_session(
             assert await _settle(scene, engine, ["user0@example.com"]) == {"sent": 1}
             scene.twin.add_fault("answer", reason=reason, count=4)
             mails = ["user0@example.com", "user1@example.com"]
-            content = {"push_type": push_type, "title": None}
-            response = await scene.send(engine, mails, **content)
+            response = await scene.send(engine, mails, push_type=push_type, title=None)
             assert scene.states(response) == {"failed": 2}
             scene.twin.clear_faults()
             assert await _settle(scene, engine, mails) == {"sent": 2}

@@ -165,9 +165,13 @@ class Judge:
             for circuit in parcel.route.open:
                 self._put_off(circuit)
 
-    def accept(self, route: Route, lane: Lane, count: int, heard_at: float) -> None:
+    def accept(
+        self, route: Route, lane: Lane, count: int, heard_at: float, *, is_probe: bool = False
+    ) -> None:
         """Note that pushes were accepted."""
         lane.is_proven = True
+        if is_probe:
+            self._tell_probed(route, route.open, is_passed=True)
         if route.service.note_taken(count, self._now()):
             self._end_outage(route.service)
         if self._recent and route.service.is_well:

@@ -61,11 +61,11 @@ class Lanes:
     async def read_rules(self, lane: Lane) -> None:
         """Let a lane go by its app's rules as they are now, or were some seconds ago."""
         if self._now() - lane.read_at > RULES_SECONDS:
-            before = self._routes.known()
+            before = self._routes.known(lane.routes)
             rules = await self._patience.call(self._rulebook.rules_of, lane.app.id)
             lane.take_rules(rules, self._now())
             noted = (*rules.circuits, *rules.services)
-            for service in self._routes.adopt(noted, before, lane.app.id):
+            for service in self._routes.adopt(noted, before, lane.routes):
                 self._on_service_up(service)
 
     @property

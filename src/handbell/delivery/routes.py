@@ -91,15 +91,11 @@ class Routes:
         if route is None:
             route = Route(ConfigurationCircuit(place), self._service(place.service))
             self._routes[place] = route
-            self._adopt(route.configuration, self._noted.get(place, Noted(place)))
+            self._adopt(route.configuration, self._noted.pop(place, Noted(place)))
         return route
 
     def _service(self, place: Place) -> ServiceCircuit:
         return self._services.setdefault(place, ServiceCircuit(place))
-
-    def of_app(self, app_id: str) -> list[Route]:
-        """Return the routes of an app that there are now."""
-        return [one for place, one in self._routes.items() if place.app == app_id]
 
     def apps_of(self, service: Place) -> list[str]:
         """Return the ids of the apps that were seen to use a service."""
@@ -116,44 +112,37 @@ class Routes:
 
     # What other processes have noted
 
-    def known(self) -> Known:
-        """Return how all circuits stand; to be asked for before the database is read."""
-        return {one.place: one.stop for one in self._all()}
+    def known(self, routes: Iterable[Route] = ()) -> Known:
+        """Return how circuits stand: all services', and those of an app's routes.
+
+        To be asked for before the database is read.
+        """
+        circuits = [*(one.configuration for one in routes), *self._services.values()]
+        return {one.place: one.stop for one in circuits}
 
     def adopt(
-        self, noted: Iterable[Noted], before: Known, app_id: str | None = None
+        self, noted: Iterable[Noted], before: Known, routes: Iterable[Route] = ()
     ) -> list[Place]:
-        """Take over what the database says of an app's circuits and of all services.
+        """Take over what the database says of the circuits of an app's routes and of all services.
 
         What has changed since ``before``, or is not written yet, is known better here. Returns the
         services that others saw take pushes again.
         """
         found = {one.place: one for one in noted}
-        if app_id is not None:
-            self._forget(app_id, found)
         self._noted.update(found)
         for place in found:
             if place.is_service:
                 self._service(place)
-        closed = [
-            circuit.place
-            for circuit in self._services.values()
-            if self._is_to_adopt(circuit, before)
-            and self._adopt(circuit, found.get(circuit.place, Noted(circuit.place)))
-        ]
-        for route in self._routes.values():
-            circuit = route.configuration
-            if route.app == app_id and self._is_to_adopt(circuit, before):
-                self._adopt(circuit, found.get(circuit.place, Noted(circuit.place)))
-        return closed
+        for route in routes:
+            self._adopt_one(route.configuration, found, before)
+        services = list(self._services.values())
+        return [one.place for one in services if self._adopt_one(one, found, before)]
 
-    def _forget(self, app_id: str, found: Mapping[Place, Noted]) -> None:
-        for place in [one for one in self._noted if one.app == app_id and one not in found]:
-            del self._noted[place]
-
-    def _is_to_adopt(self, circuit: Circuit, before: Known) -> bool:
+    def _adopt_one(self, circuit: Circuit, found: Mapping[Place, Noted], before: Known) -> bool:
         place = circuit.place
-        return place not in self.unwritten and before.get(place) is circuit.stop
+        if place in self.unwritten or before.get(place) is not circuit.stop:
+            return False
+        return self._adopt(circuit, found.get(place, Noted(place)))
 
     def _adopt(self, circuit: Circuit, noted: Noted) -> bool:
         if isinstance(circuit, ConfigurationCircuit) and noted.accepted_at is not None:

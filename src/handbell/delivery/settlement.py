@@ -372,13 +372,17 @@ class Settlement:
 
     def _cut_sent(self, parcel: Parcel, batch: Batch, events: list[Event]) -> None:
         campaign = parcel.campaign
-        sent = parcel.ticket.end(campaign.row, parcel.cut())
+        numbers = parcel.cut()
+        is_probe = any(parcel.ticket.is_probe(campaign.row, one) for one in numbers[:1])
+        sent = parcel.ticket.end(campaign.row, numbers)
         if not parcel.ticket.is_page and campaign.is_of_its_kind:
             batch.accepted_sessions += [one for one in sent if session_id(one) is not None]
         key = (campaign.row, parcel.environment, campaign.urgency)
         batch.sent.setdefault(key, []).extend(sent)
         if parcel.route is not None and sent:
-            self._judge.accept(parcel.route, campaign.lane, len(sent), parcel.heard_at)
+            self._judge.accept(
+                parcel.route, campaign.lane, len(sent), parcel.heard_at, is_probe=is_probe
+            )
         if self._hooks:
             events.append(sent_event(parcel, len(sent), self._now()))
 

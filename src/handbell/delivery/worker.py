@@ -134,6 +134,7 @@ class Worker:
         self._loops: list[asyncio.Task[None]] = []
         self._full: list[str] = []
         self._circuits_turn = asyncio.Lock()
+        self._seek_at = 0.0
         self._probes_sought: dict[Place, tuple[float, float]] = {}
         self._is_stopping = False
         self._lots_until = 0.0
@@ -287,6 +288,9 @@ class Worker:
     async def _seek_probes(self) -> None:
         """Have one delivery fall due for each open circuit that is to be probed."""
         at = asyncio.get_running_loop().time()
+        if at < self._seek_at:
+            return
+        self._seek_at = at + _WATCH_SECONDS
         for circuit in self._routes.due():
             place, stop = circuit.place, circuit.stop
             probe_at, sought_at = self._probes_sought.get(place, (0.0, 0.0))
