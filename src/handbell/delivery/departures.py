@@ -20,6 +20,7 @@ from .routes import Route
 from .rules import AppRules
 from .sending import Sender
 from .settlement import Settlement
+from .ways import Ways
 from .writing import FLUSH_SECONDS, Writer
 
 PROBE_SECONDS: Final = 2.0
@@ -44,6 +45,7 @@ class Departures:
         writer: Writer,
         in_flight: InFlight,
         ramps: Ramps,
+        ways: Ways,
         now: Callable[[], float],
     ) -> None:
         self.tasks: set[asyncio.Task[None]] = set()
@@ -54,6 +56,7 @@ class Departures:
         self._writer = writer
         self._in_flight = in_flight
         self._ramps = ramps
+        self._ways = ways
         self._now = now
 
     def begin(self, work: Any) -> None:
@@ -137,7 +140,7 @@ class Departures:
         """Send what was admitted, each way by itself: one that is stopped holds up no other."""
         by_route: dict[Route | None, list[Portion]] = {}
         for portion in ready:
-            for route, items in (await self._sender.routes_of(portion)).items():
+            for route, items in (await self._ways.routes_of(portion)).items():
                 by_route.setdefault(route, []).append(Portion(portion.campaign, items))
         await asyncio.gather(
             *(self._send_along(ticket, route, part) for route, part in by_route.items())

@@ -21,8 +21,8 @@ from .ramps import Ramps
 from .releases import Releases
 from .routes import Route
 from .rulebook import RuleBook
-from .sending import Sender
 from .settlement import Settlement
+from .ways import Ways
 
 _WATCH_SECONDS: Final = 0.25
 _RAMP_PAUSE_SECONDS: Final = 0.05
@@ -47,7 +47,7 @@ class PageTurner:
         in_flight: InFlight,
         releases: Releases,
         ramps: Ramps,
-        sender: Sender,
+        ways: Ways,
         departures: Departures,
         book: Settlement,
         patience: Patience,
@@ -61,7 +61,7 @@ class PageTurner:
         self._in_flight = in_flight
         self._releases = releases
         self._ramps = ramps
-        self._sender = sender
+        self._ways = ways
         self._departures = departures
         self._book = book
         self._patience = patience
@@ -166,7 +166,7 @@ class PageTurner:
         if not listeners:
             return broadcast.route
         ways = Counter(one.environment for one in listeners)
-        route = await self._sender.route(campaign, "apns", ways.most_common(1)[0][0])
+        route = await self._ways.route(campaign, "apns", ways.most_common(1)[0][0])
         if not campaign.lane.is_stopped:
             return route
         persons = await self._patience.call(
@@ -176,7 +176,7 @@ class PageTurner:
         )
         if not persons:
             return route
-        return await self._sender.route(campaign, "apns", max(persons, key=persons.__getitem__))
+        return await self._ways.route(campaign, "apns", max(persons, key=persons.__getitem__))
 
     def _holds(self, broadcast: Broadcast) -> bool:
         """Return whether a shard is still this worker's; it was given away if its heart stood."""

@@ -6,14 +6,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from functools import partial
 from itertools import repeat
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple, Protocol, cast
+from typing import Any, Final, NamedTuple, cast
 
-from handbell.apps.app import App
 from handbell.errors import HandbellError, TwinError
-from handbell.gateways.gateway import Gateway, Message, Outcome, Push, Report
+from handbell.gateways.gateway import Message, Outcome, Push, Report
 
-from .campaign import Campaign
-from .circuit import Place
 from .delivery import GatewayName
 from .ids import apns_ids
 from .in_flight import Ticket
@@ -21,16 +18,14 @@ from .judgement import Verdict
 from .outcome import Decision, Tried
 from .parcels import Item, Parcel, Portion
 from .releases import Releases
-from .routes import Route, Routes
+from .routes import Route
 from .settlement import Astray, Settlement
+from .ways import Ways
 
 # A named tuple's own constructor takes several times as long, and there are millions.
 _push: Final = cast("Callable[[tuple[Any, ...]], Push]", partial(tuple.__new__, Push))
 
 _log = logging.getLogger(__name__)
-
-WAY_SECONDS: Final = 5.0
-"""How long a gateway is used before it is asked anew which one it is."""
 
 WITHOUT_SESSION: Final[Mapping[str | None, str]] = MappingProxyType(
     {
@@ -40,16 +35,6 @@ WITHOUT_SESSION: Final[Mapping[str | None, str]] = MappingProxyType(
     }
 )
 """Why a delivery ends whose session does not take anything any more, by the session's status."""
-
-
-class FindGateway(Protocol):
-    """Gives the way for an app to an environment, or raises the error that says why there is none.
-
-    ``key`` is the credential of a sender whose app is not in the registry, or None.
-    """
-
-    def __call__(self, app: App, key: Any, name: GatewayName, environment: str, /) -> Gateway:
-        """Return the gateway; the same one each time, so that connections are shared."""
 
 
 class Sender:
@@ -63,17 +48,12 @@ class Sender:
         self,
         book: Settlement,
         releases: Releases,
-        routes: Routes,
         *,
-        find_gateway: FindGateway,
-        now: Callable[[], float],
+        ways: Ways,
     ) -> None:
         self._book = book
         self._releases = releases
-        self._routes = routes
-        self._find_gateway = find_gateway
-        self._now = now
-        self._ways: dict[tuple[str, str, str, str | None], tuple[Gateway, float]] = {}
+        self._ways = ways
         self._out: set[Parcel] = set()
 
     async def send(self, ticket: Ticket, portions: Sequence[Portion]) -> None:
@@ -88,11 +68,13 @@ class Sender:
     async def _send_parcels(self, name: GatewayName, parcels: Sequence[Parcel]) -> None:
         """Send parcels that go the same way, by one call of its gateway."""
         try:
-            gateway = await self._gateway(parcels[0].campaign, name, parcels[0].environment)
+            gateway = await self._ways.find(parcels[0].campaign, name, parcels[0].environment)
             for parcel in parcels:
                 if parcel.ticket.reading.is_concerned:
                     self._drop_released(parcel)
-                parcel.route = self._route(parcel.campaign, name, parcel.environment, gateway)
+                parcel.route = self._ways.route_of(
+                    parcel.campaign, name, parcel.environment, gateway
+                )
                 if parcel.route is not None and parcel.route.stop is not None:
                     self._hold_stopped(parcel, parcel.route)
             self._out.update(parcels)
@@ -176,50 +158,6 @@ class Sender:
                 tried={item.number: tried for item, tried in members},
                 asked_first=parcel,
             )
-
-    async def routes_of(self, portion: Portion) -> dict[Route | None, list[Item]]:
-        """Return which deliveries of one campaign go which way.
-
-        None is the way of those that go none: the gateway, or the lack of one, gives them an end.
-        """
-        campaign, items = portion
-        ways = {(item.gateway, item.environment) for item in items}
-        found: dict[Route | None, list[Item]] = {}
-        for name, environment in ways:
-            part = [one for one in items if (one.gateway, one.environment) == (name, environment)]
-            route = await self.route(campaign, name, environment)
-            found.setdefault(route, []).extend(part)
-        return found
-
-    async def route(self, campaign: Campaign, name: GatewayName, environment: str) -> Route | None:
-        """Return the way of a campaign's pushes to an environment, None where there is none."""
-        try:
-            gateway = await self._gateway(campaign, name, environment)
-        except HandbellError:
-            return None
-        return self._route(campaign, name, environment, gateway)
-
-    def _route(
-        self, campaign: Campaign, name: GatewayName, environment: str, gateway: Gateway
-    ) -> Route | None:
-        if name != "apns":
-            return None
-        lane = campaign.lane
-        credential = getattr(gateway, "fingerprint", "")
-        place = Place(lane.app.id, environment, credential, campaign.message.topic)
-        route = self._routes.of(place)
-        if route not in lane.routes:
-            lane.routes.append(route)
-        return route
-
-    async def _gateway(self, campaign: Campaign, name: GatewayName, environment: str) -> Gateway:
-        app, key = campaign.lane.app, campaign.key
-        place = (app.id, name, environment, None if key is None else key.fingerprint)
-        gateway, until = self._ways.get(place, (None, 0.0))
-        if gateway is None or self._now() > until:
-            gateway = await asyncio.to_thread(self._find_gateway, app, key, name, environment)
-            self._ways[place] = (gateway, self._now() + WAY_SECONDS)
-        return gateway
 
     def _note_no_way(self, parcel: Parcel, error: HandbellError) -> None:
         reason = "TwinNotRunning" if isinstance(error, TwinError) else "NoCredential"

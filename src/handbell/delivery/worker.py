@@ -29,17 +29,19 @@ from .in_flight import InFlight
 from .lanes import Lanes
 from .page_turner import PageTurner
 from .parcels import Broadcast, Portion
-from .patience import STORAGE_PAUSE, Patience
+from .patience import Patience, stopped
 from .queue import Queue
 from .ramps import Ramps
 from .releases import Reading, Releases
 from .roster import Roster
 from .routes import Routes
 from .rulebook import RuleBook
-from .sending import FindGateway, Sender
+from .sending import Sender
 from .settlement import Settlement
+from .stopping import ANSWER_SECONDS, Stopping
 from .store import Ledger
-from .writing import FLUSH_SECONDS, Writer
+from .ways import DropGateway, FindGateway, Ways
+from .writing import Writer
 
 IDLE_SECONDS: Final = 1.0
 _WATCH_SECONDS: Final = 0.25
@@ -53,9 +55,10 @@ _log = logging.getLogger(__name__)
 class Worker:
     """Sends what is due, for every app, until it is stopped.
 
-    ``find_gateway`` and ``load`` come from the system. Run it with :meth:`start` and :meth:`stop`
-    in one event loop. ``lanes`` counts what is on its way, and how much that may be. Raises
-    nothing: what goes wrong is written, told to the hooks, or tried again.
+    ``find_gateway``, ``drop_gateway`` and ``load`` come from the system. Run it with :meth:`start`
+    and :meth:`stop` in one event loop, once. ``in_flight`` is what is on its way, ``lanes`` say how
+    much that may be. ``answer_seconds`` is how long a stop waits for push services. Raises nothing:
+    what goes wrong is written, told to the hooks, or tried again.
     """
 
     def __init__(
@@ -66,8 +69,10 @@ class Worker:
         roster: Roster,
         rulebook: RuleBook,
         find_gateway: FindGateway,
+        drop_gateway: DropGateway | None = None,
         load: LoadCampaigns,
         hooks: Hooks | None = None,
+        answer_seconds: float = ANSWER_SECONDS,
         now: Callable[[], float] = time.time,
         rng: Random | None = None,
     ) -> None:
@@ -102,9 +107,8 @@ class Worker:
         self._writer = Writer(
             self._book, ledger, in_flight=self.in_flight, hooks=self.hooks, patience=patience
         )
-        self._sender = Sender(
-            self._book, self.releases, self._routes, find_gateway=find_gateway, now=now
-        )
+        ways = Ways(find_gateway, drop_gateway, self._routes, now=now)
+        self._sender = Sender(self._book, self.releases, ways=ways)
         self._departures = Departures(
             self._book,
             Admission(self._book, rulebook, read=patience.call, now=now),
@@ -113,6 +117,7 @@ class Worker:
             writer=self._writer,
             in_flight=self.in_flight,
             ramps=self._ramps,
+            ways=ways,
             now=now,
         )
         self._pages = PageTurner(
@@ -124,11 +129,18 @@ class Worker:
             in_flight=self.in_flight,
             releases=self.releases,
             ramps=self._ramps,
-            sender=self._sender,
+            ways=ways,
             departures=self._departures,
             book=self._book,
             patience=patience,
             now=now,
+        )
+        self._stopping = Stopping(
+            self._book,
+            departures=self._departures,
+            in_flight=self.in_flight,
+            patience=patience,
+            writer=self._writer,
         )
         self._wake = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
@@ -136,6 +148,7 @@ class Worker:
         self._circuits_turn = asyncio.Lock()
         self._seek_at = 0.0
         self._probes_sought: dict[Place, tuple[float, float]] = {}
+        self._answer_seconds = answer_seconds
         self._is_stopping = False
         self._lots_until = 0.0
 
@@ -147,7 +160,9 @@ class Worker:
     # Life
 
     async def start(self) -> None:
-        """Enter the worker and begin to take work."""
+        """Enter the worker and begin to take work. Raises StoppedError where it was stopped."""
+        if self._is_stopping:
+            raise stopped()
         await self._heart.begin()
         self._routes.adopt(await asyncio.to_thread(self._rulebook.outages), self._routes.known())
         self._loops = [
@@ -156,38 +171,33 @@ class Worker:
             asyncio.create_task(self._heart.run()),
         ]
 
-    async def stop(self) -> None:
-        """Take no more work, finish what is on its way, give back the rest.
+    async def stop(self, *, within: float | None = None) -> None:
+        """Take no more work, finish what is on its way, give back the rest. Raises nothing.
 
-        Where the database takes nothing for longer than its ``patience`` it stops even so. What
-        could not be written then is sent again by the next start, under the same apns-ids and with
-        a collapse id; nothing is lost.
+        Answers are waited for as long as ``answer_seconds`` say, or ``within`` where that is less;
+        a database that takes nothing for as long as its ``patience``. What could not be written by
+        then is sent again by the next start, under the same apns-ids and with a collapse id;
+        nothing is lost. Whoever waits for the worker, or comes later, is told by StoppedError.
         """
         self._is_stopping = True
         self._wake.set()
-        began = asyncio.get_running_loop().time()
-        finishing = asyncio.create_task(self._finish())
-        while not finishing.done() and not self.patience.is_over(began):
-            await asyncio.wait([finishing], timeout=_WATCH_SECONDS)
-        is_finished = finishing.done()
-        tasks = [finishing, *self._loops, *self._departures.tasks]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        if not is_finished:
-            _log.error(
-                "The database takes nothing: stopped with %d ends not written down; "
-                "the next start sends these again",
-                self.lanes.in_flight,
-            )
+        loops, self._loops = self._loops, []
+        if not loops:
+            self._stopping.tell()
             return
-        await self._heart.end()
-
-    async def _finish(self) -> None:
-        await self._loops[0]
-        while self._departures.tasks or self.lanes.in_flight:
-            self._book.reported.set()
-            await self._writer.next_written(FLUSH_SECONDS)
+        taking, writing, beating = loops
+        if writing.done():
+            # Whoever ends an event loop cancels what runs in it before it asks for a stop.
+            writing = asyncio.create_task(self._write_down())
+        is_written = await self._stopping.finish(
+            taking, [writing, beating], answer_seconds=self._answer_seconds, within=within
+        )
+        if not is_written:
+            return
+        try:
+            await self._heart.end()
+        except Exception:  # noqa: BLE001 - others take over what it held
+            _log.exception("Could not give back what the worker held")
 
     def wake(self) -> None:
         """Look for work now instead of at the next turn."""
@@ -203,6 +213,7 @@ class Worker:
     async def settled(self, row: int) -> None:
         """Return when every delivery of a notification has ended or waits for its time.
 
+        Raises StoppedError where the worker stops before that.
         Other workers may have a part in it, so the database is asked now and then, and ever less
         often: hundreds of callers may wait.
         """
@@ -215,7 +226,10 @@ class Worker:
         return any(one.shard.notification == row for one in self._broadcasts)
 
     async def idle(self) -> None:
-        """Return once nothing is due and nothing is on its way: the rest waits for its time."""
+        """Return once nothing is due and nothing is on its way: the rest waits for its time.
+
+        Raises StoppedError where the worker stops before that.
+        """
         while self.lanes.in_flight or self._broadcasts or await self._is_due_soon():
             await self._writer.next_written(_WATCH_SECONDS)
 
@@ -232,6 +246,8 @@ class Worker:
         ``reading`` was begun with ``releases`` before their sessions were read; it stays the
         caller's to end.
         """
+        if self._is_stopping:
+            return
         for portion in portions:
             self._campaigns.keep(portion.campaign)
         self._departures.begin_items(portions, reading)
@@ -253,10 +269,10 @@ class Worker:
                 took = await self._turn_of_work()
             except StorageError as error:
                 _log.warning("The database cannot be used now: %s", error)
-                await asyncio.sleep(STORAGE_PAUSE)
+                await asyncio.sleep(self.patience.pause)
             except Exception:  # noqa: BLE001 - one turn must not end the worker
                 _log.exception("A turn of work broke off; the next one follows")
-                await asyncio.sleep(STORAGE_PAUSE)
+                await asyncio.sleep(self.patience.pause)
             else:
                 if not took:
                     await self._rest()
