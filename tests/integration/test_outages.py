@@ -262,6 +262,30 @@ def test_the_end_of_an_outage_is_known_to_other_processes(scene: Scene) -> None:
     asyncio.run(scenario())
 
 
+def test_an_outage_that_shows_slowly_holds_what_met_it_first(scene: Scene) -> None:
+    """With one send now and then the third tells; the two before do not wait for longer."""
+    phones = scene.add_phones(4)
+    scene.twin.add_fault("answer", reason="ServiceUnavailable", count=ALWAYS)
+
+    async def scenario() -> None:
+        async with scene.running() as engine:
+            sent = []
+            for phone in phones[:3]:
+                assert _outage(scene) is None
+                sent.append(await scene.accept(engine, phone.mail))
+                await scene.until(engine, lambda: scene.states(sent[-1]) == {"held": 1})
+            await scene.until(engine, lambda: _outage(scene) is not None)
+            await scene.until(
+                engine,
+                lambda: {scene.deliveries(one)[0].reason for one in sent} == {SERVICE_DOWN},
+            )
+            scene.twin.clear_faults()
+            everything = lambda: all(scene.states(one) == {"sent": 1} for one in sent)  # noqa: E731
+            await _probe(scene, engine, everything)
+
+    asyncio.run(scenario())
+
+
 def test_half_of_the_answers_is_no_outage(scene: Scene) -> None:
     """While others are taken, a documented 503 waits its fifteen minutes, and nothing stops."""
     phones = scene.add_phones(120)
