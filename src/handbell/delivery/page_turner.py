@@ -1,5 +1,6 @@
 """From shards to pages: how much of a broadcast is handed out next, and when it rests."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -26,6 +27,7 @@ from .ways import Ways
 
 _WATCH_SECONDS: Final = 0.25
 _RAMP_PAUSE_SECONDS: Final = 0.05
+_MAIN_SECONDS: Final = 30.0
 _LOOKED_AT: Final = 20
 """Among so many sessions of a stopped broadcast a known one is looked for, to probe with."""
 
@@ -66,6 +68,7 @@ class PageTurner:
         self._book = book
         self._patience = patience
         self._now = now
+        self._environments: dict[tuple[int, bool], tuple[str | None, float]] = {}
 
     async def take(self, broadcast: Broadcast) -> None:
         """Hand out the next page of a broadcast, as far as it may go on now."""
@@ -169,14 +172,20 @@ class PageTurner:
         route = await self._ways.route(campaign, "apns", ways.most_common(1)[0][0])
         if not campaign.lane.is_stopped:
             return route
-        persons = await self._patience.call(
-            self._rulebook.persons_by_environment,
-            broadcast.shard.app_row,
-            campaign.is_development,
+        environment = await self._main_environment(broadcast.shard.app_row, campaign)
+        return (
+            route if environment is None else await self._ways.route(campaign, "apns", environment)
         )
-        if not persons:
-            return route
-        return await self._ways.route(campaign, "apns", max(persons, key=persons.__getitem__))
+
+    async def _main_environment(self, app_row: int, campaign: Campaign) -> str | None:
+        """Return where most persons of an app live, as it was some seconds ago."""
+        loop, asked = asyncio.get_running_loop(), (app_row, campaign.is_development)
+        known, until = self._environments.get(asked, (None, 0.0))
+        if loop.time() > until:
+            persons = await self._patience.call(self._rulebook.persons_by_environment, *asked)
+            known = max(persons, key=persons.__getitem__, default=None)
+            self._environments[asked] = known, loop.time() + _MAIN_SECONDS
+        return known
 
     def _holds(self, broadcast: Broadcast) -> bool:
         """Return whether a shard is still this worker's; it was given away if its heart stood."""
