@@ -14,6 +14,7 @@ ROOT = Path(handbell.__file__).parent
 BASE = {
     "_forever",
     "_mail",
+    "_paths",
     "_text",
     "_uvicorn",
     "_version",
@@ -44,6 +45,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "cli": {
         "_door",
+        "exposure",
         "system",
         "rehearsal",
         "push",

@@ -56,7 +56,12 @@ class Lanes:
 
     def of(self, app: App) -> Lane:
         """Return the lane of an app, made when first asked for, in whatever thread."""
-        return self._lanes.setdefault(app.id, Lane(app))
+        lane = self._lanes.setdefault(app.id, Lane(app))
+        former = lane.app.row
+        if None not in (former, app.row) and former != app.row:
+            # The app was removed and added anew: its keys and its circuits are others.
+            lane = self._lanes[app.id] = Lane(app)
+        return lane
 
     async def read_rules(self, lane: Lane) -> None:
         """Let a lane go by its app's rules as they are now, or were some seconds ago."""
