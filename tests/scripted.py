@@ -5,7 +5,7 @@ import contextlib
 import shutil
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -118,10 +118,14 @@ class ScriptedGateway:
 
 
 class ScriptedSystem(System):
-    """A system that sends by ``gateway``, unless its credential ``is_missing``."""
+    """A system that sends by ``gateway``, unless its credential ``is_missing``.
+
+    ``on_find`` is called before, in the thread that looks for the gateway.
+    """
 
     gateway: Gateway
     is_missing = False
+    on_find: Callable[[], None] = staticmethod(lambda: None)
 
     def find_gateway(
         self,
@@ -131,6 +135,7 @@ class ScriptedSystem(System):
         environment: str,  # noqa: ARG002
     ) -> Gateway:
         """Return the scripted gateway, or raise that there is no credential."""
+        self.on_find()
         if self.is_missing:
             raise MissingCredentialError("There is no key", fix="Add one")
         return self.gateway

@@ -74,9 +74,8 @@ def test_what_others_noted_counts_here(*, is_made_before: bool) -> None:
     assert route.configuration.is_established
 
 
-def _changed(route: Route, routes: Routes) -> None:
+def _changed(route: Route, _routes: Routes) -> None:
     route.service.stop = _stop(NOW + 9)
-    assert routes
 
 
 def _unwritten(route: Route, routes: Routes) -> None:

@@ -148,7 +148,7 @@ class Worker:
         self._circuits_turn = asyncio.Lock()
         self._seek_at = 0.0
         self._probes_sought: dict[Place, tuple[float, float]] = {}
-        self._answer_seconds = answer_seconds
+        self.answer_seconds = answer_seconds
         self._is_stopping = False
         self._lots_until = 0.0
 
@@ -190,7 +190,7 @@ class Worker:
             # Whoever ends an event loop cancels what runs in it before it asks for a stop.
             writing = asyncio.create_task(self._write_down())
         is_written = await self._stopping.finish(
-            taking, [writing, beating], answer_seconds=self._answer_seconds, within=within
+            taking, [writing, beating], answer_seconds=self.answer_seconds, within=within
         )
         if not is_written:
             return
