@@ -56,6 +56,7 @@ _RUSH: Final = 8
 _WEBHOOK_SECONDS: Final = 15.0
 _BENIGN: Final = frozenset({"SimulatorUnavailable", "Capped", "Scheduled", "QuietHours"})
 _CLOSING: Final = frozenset({"Unregistered", "ExpiredToken"})
+_SOON_OVER: Final = frozenset({"AnswerCut", "ServiceDown"})
 _TO_MEND: Final = frozenset({"CircuitOpen", "NoCredential", "TwinNotRunning", "AppDisabled"})
 
 
@@ -458,7 +459,8 @@ def _outcome(prepared: Prepared) -> Acceptance | HandbellError:
 def _is_warning(delivery: Delivery) -> bool:
     reason = delivery.reason or ""
     if delivery.state == "held":
-        return delivery.status not in {400, 403} and reason not in _TO_MEND
+        is_refused = delivery.status in {400, 403} and reason not in _SOON_OVER
+        return not is_refused and reason not in _TO_MEND
     return reason in _CLOSING or reason in _BENIGN or delivery.state in {"cancelled", "expired"}
 
 
