@@ -1,8 +1,8 @@
 """The gateway to APNs: pushes in, outcomes out, over HTTP/2.
 
-What an answer means is said in ``verdict.py``. What concerns the connection is
-healed here, once for each push: an expired provider token, one renewed too often, a connection that
-Apple wants replaced. Everything else is reported and decided elsewhere.
+What an answer means is said in ``verdict.py``. What concerns the connection is healed here, once
+for each push: an expired provider token, one renewed too often, a connection that Apple wants
+replaced. Everything else is reported and decided elsewhere.
 
 Source: "Sending notification requests to APNs", "Handling notification responses from APNs"
 (https://developer.apple.com/documentation/usernotifications/).
