@@ -229,7 +229,7 @@ def test_a_fault_of_one_stream_strikes_its_own_push_alone(
 ) -> None:
     """One bad stream decides the end of its push; all others are accepted and delivered once."""
     stage.twin.add_fault(**fault, token=stage.phones[after].token)
-    outcomes = stage.send(stage.pushes())
+    outcomes = stage.send(stage.pushes(), **({} if fault["kind"] == "silence" else UNHURRIED))
     assert type(outcomes.pop(after)) is expected
     assert {type(outcome) for outcome in outcomes} == {Accepted}
     reaches = expected is Accepted or bool(fault.get("delivers"))
