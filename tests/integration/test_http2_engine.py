@@ -105,7 +105,8 @@ def test_a_renewed_pool_uses_a_new_connection(authority: Authority) -> None:
             opened(Endpoint(url, authority.ca_file)) as ask,
         ):
             first = asyncio.create_task(ask(paths(100, "first")))
-            await asyncio.sleep(0.02)
+            while not ask.pool.in_flight:
+                await asyncio.sleep(0.001)
             ask.pool.renew()
             ends = [*await ask(paths(50, "second")), *await first]
             assert all(isinstance(end, Answer) for end in ends)
