@@ -30,7 +30,9 @@
     │   ├── DatabaseLockedError
     │   ├── DatabaseFullError
     │   ├── ReadOnlyError
-    │   └── ContradictionError
+    │   ├── ContradictionError
+    │   └── StatementError
+    ├── StoppedError            what was to send has been closed, or the program ends
     ├── GatewayError            a push service cannot be used at all from here
     ├── TwinError               the twin is not running, or cannot start
     ├── AccessError             an API key or an operator cannot be made or changed as asked
@@ -279,6 +281,20 @@ class ContradictionError(StorageError):
 
     code = "storage-contradiction"
     status = 500
+
+
+class StatementError(StorageError):
+    """The database does not know what it is asked for; it is no use to ask again."""
+
+    code = "storage-statement"
+    status = 500
+
+
+class StoppedError(HandbellError):
+    """What was to send has been closed, or the program ends; what is stored goes out later."""
+
+    code = "sender-stopped"
+    status = 503
 
 
 class GatewayError(HandbellError):
