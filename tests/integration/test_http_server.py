@@ -297,7 +297,9 @@ def test_targets_with_a_host_name_it_above_the_header(server: Edge) -> None:
         "//a/b": ("localhost", "//a/b", ""),
         "*": ("localhost", "*", ""),
     }.items():
-        said = json.loads(server.ask(request(path=target, method="OPTIONS"))[0][2])
+        said = json.loads(
+            server.ask(request("Connection: close", path=target, method="OPTIONS"))[0][2]
+        )
         host = [value for name, value in said["headers"] if name == "host"]
         assert (*host, said["path"], said["query"]) == expected
     paths(server)
