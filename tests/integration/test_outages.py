@@ -169,11 +169,11 @@ def test_one_push_at_a_time_probes_and_everybody_is_told(scene: Scene) -> None:
                 stop = _outage(scene)
                 assert stop is not None
                 probed.append(stop.probe_at)
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(0.05)
                 before = len(scene.twin.requests)
                 scene.clock.move(max(0.0, stop.probe_at - scene.clock()) + 0.01)
                 await scene.until(engine, lambda: _is_later(scene, probed[-1]))
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(0.05)
                 assert len(scene.twin.requests) == before + 1
             waits = [later - earlier for earlier, later in pairwise(probed)]
             assert all(wait <= SOON for wait in waits)
