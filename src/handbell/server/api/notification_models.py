@@ -159,13 +159,6 @@ class ReplaceRequest(BaseModel):
     notification: NotificationContent
 
 
-class Accepted(BaseModel):
-    """A send that is stored: nothing of it is lost from now on."""
-
-    id: str = Field(description="The notification's id", examples=["0f3a5c7e9b1d2f4"])
-    warnings: list[str] = Field(description="Who will not be reached, and why")
-
-
 class SendAnswer(BaseModel):
     """The answer to one of many sends: what a single one is answered with, or what is wrong."""
 
@@ -201,15 +194,22 @@ class DeliveryAnswer(BaseModel):
 
 
 class OutcomeAnswer(BaseModel):
-    """What became of a send. A person without a device is a warning, a failed push an error."""
+    """What became of a send. A person without a device is a warning, a failed push an error.
 
-    id: str
-    success: bool = Field(description="At least one device was reached, and nothing failed")
-    reached: int = Field(description="How many deliveries the push service accepted")
-    total: int = Field(description="How many deliveries there are")
-    warnings: list[str]
-    errors: list[str]
-    deliveries: list[DeliveryAnswer] = Field(description="The first 100")
+    Where it is stored and nothing is known yet (202), there are `id` and `warnings` alone.
+    """
+
+    id: str = Field(description="The notification's id", examples=["0f3a5c7e9b1d2f4"])
+    warnings: list[str] = Field(description="Who will not be reached, and why")
+    success: bool | None = Field(
+        default=None, description="At least one device was reached, and nothing failed"
+    )
+    reached: int | None = Field(
+        default=None, description="How many deliveries the push service accepted"
+    )
+    total: int | None = Field(default=None, description="How many deliveries there are")
+    errors: list[str] | None = Field(default=None, description="What failed, and what to do")
+    deliveries: list[DeliveryAnswer] | None = Field(default=None, description="The first 100")
 
 
 class NotificationOverview(BaseModel):

@@ -61,7 +61,7 @@ When = Annotated[datetime | None, Query(description="ISO 8601 with an offset")]
     operation_id="sendNotification",
     summary="Send a notification",
     status_code=202,
-    response_model=models.Accepted,
+    response_model=models.OutcomeAnswer,
     responses={
         200: {
             "description": "The outcome, where the call preferred to wait",
@@ -319,7 +319,7 @@ async def cancel(request: Request, app: AppDep, caller: CallerDep, id: Notificat
     operation_id="replaceNotification",
     summary="Send new content to those who got it",
     status_code=202,
-    response_model=models.Accepted,
+    response_model=models.OutcomeAnswer,
     responses={
         200: {"description": "The outcome, where preferred", "model": models.OutcomeAnswer},
         **responses(400, 401, 403, 404, 413, 422, 503),
