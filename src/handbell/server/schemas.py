@@ -42,10 +42,13 @@ def _operations(document: Schema) -> Iterator[Schema]:
 def _name_bodies(document: Schema, schemas: dict[str, Schema]) -> None:
     for operation in _operations(document):
         content = operation.get("requestBody", {}).get("content", {})
-        for body in content.values():
+        for kind, body in content.items():
             schema = body.get("schema", {})
             if _is_one_or_many(schema):
                 body["schema"] = schema["anyOf"][0]
+            elif not kind.endswith("json"):
+                # A form's members become parameters, and its name one of nothing.
+                schema.pop("title", None)
             elif "properties" in schema:
                 name = schema.get("title") or f"{_capital(operation['operationId'])}Body"
                 schemas[name] = schema
