@@ -14,6 +14,7 @@ ROOT = Path(handbell.__file__).parent
 BASE = {
     "_mail",
     "_text",
+    "_threads",
     "_uvicorn",
     "_version",
     "errors",
