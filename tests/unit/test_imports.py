@@ -14,6 +14,7 @@ ROOT = Path(handbell.__file__).parent
 BASE = {
     "_mail",
     "_text",
+    "clocks",
     "_threads",
     "_uvicorn",
     "_version",

@@ -6,10 +6,10 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+from handbell._threads import Threads
 from handbell.errors import StorageError
 
 from .roster import LEASE_SECONDS, Roster, new_worker
-from .threads import Threads
 
 BEAT_SECONDS: Final = 4.0
 

@@ -16,6 +16,7 @@ from handbell.gateways.gateway import (
     Refused,
     RetryLater,
     Unknown,
+    Withdrawn,
 )
 
 State = Literal["queued", "sending", "held", "sent", "failed", "expired", "cancelled"]
@@ -101,6 +102,8 @@ def decide(outcome: Outcome, environment: str, tried: Tried | None = None) -> De
             )
         case Unknown():
             return Decision("held", reason=outcome.reason, detail=outcome.detail, is_unknown=True)
+        case Withdrawn():
+            return Decision("cancelled", reason="SessionClosed")
         case Refused():
             return _decide_refused(outcome, environment, tried)
 

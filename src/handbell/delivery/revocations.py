@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import delete, insert, select
 
+from handbell._threads import Threads
 from handbell.database import Database
 from handbell.errors import StorageError
 from handbell.tables import revocations, workers
@@ -24,7 +25,6 @@ from .chunks import chunks
 from .gathering import Gathering
 from .patience import Patience
 from .roster import Roster
-from .threads import Threads
 from .waiting import Waiting
 
 LOOK_SECONDS: Final = 0.05
@@ -52,7 +52,7 @@ class Revocations:
         self._database = database
         self._roster = roster
 
-    def add(self, session_ids: Collection[int], *, apart_from: Collection[int] = ()) -> list[int]:
+    def add(self, session_ids: Collection[int], apart_from: Collection[int] = ()) -> list[int]:
         """Tell every worker to let go of sessions, and return what there is to wait for.
 
         Call it once the change of the sessions is committed: what a worker reads from then on goes
@@ -94,7 +94,9 @@ class Revocations:
             revocations.c.worker_id == worker
         )
         with self._database.read() as connection:
-            return [Revocation(id_, json.loads(named)) for id_, named in connection.execute(statement)]
+            return [
+                Revocation(id_, json.loads(named)) for id_, named in connection.execute(statement)
+            ]
 
     def confirm(self, ids: Collection[int]) -> None:
         """Note that a worker has let go: nothing is on its way to these sessions any more."""
@@ -138,7 +140,7 @@ class Revoker:
 
     async def _add(self, session_ids: Sequence[int]) -> list[list[int]]:
         named = set(session_ids)
-        told = await self._threads.run(self._store.add, named, apart_from=[self._own()])
+        told = await self._threads.run(self._store.add, named, [self._own()])
         return [told] * len(session_ids)
 
 
