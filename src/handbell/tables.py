@@ -217,6 +217,14 @@ revocations: Final = Table(
     Index("ix_revocations_worker_id", "worker_id"),
 )
 
+wall_clock: Final = Table(
+    "wall_clock",
+    metadata,
+    # By how many milliseconds it was ahead of the clock of this start of the machine.
+    Column("boot", Text, primary_key=True),
+    Column("ahead", BigInteger, nullable=False),
+)
+
 shards: Final = Table(
     "shards",
     metadata,

@@ -359,7 +359,9 @@ class ApnsGateway:
     ) -> None:
         self.clock_skew: float | None = None
         self.healed = 0
-        self.tokens = ProviderTokens(credential, now, seconds) if isinstance(credential, AuthKey) else None
+        self.tokens = (
+            ProviderTokens(credential, now, seconds) if isinstance(credential, AuthKey) else None
+        )
         self._certificate = credential.pem if isinstance(credential, Certificate) else None
         self._endpoints = dict(endpoints)
         self._sides: dict[str, _Side] = {}

@@ -37,4 +37,10 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_revocations")),
     )
+    op.create_table(
+        "wall_clock",
+        sa.Column("boot", sa.Text(), nullable=False),
+        sa.Column("ahead", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("boot", name=op.f("pk_wall_clock")),
+    )
     op.create_index("ix_revocations_worker_id", "revocations", ["worker_id"])
