@@ -25,16 +25,18 @@ from .due import Due
 from .endings import unreadable_ending
 from .events import Hooks
 from .heart import Heart
+from .in_flight import InFlight, Ticket
 from .lane import FIRST_BATCH, Lane
 from .lanes import Lanes
 from .pages import Listener
 from .parcels import Broadcast, Page, Portion
 from .patience import STORAGE_PAUSE, Patience
+from .probe import Probe
 from .queue import Queue
-from .releases import Releases
+from .releases import Reading, Releases
 from .roster import Roster
 from .rulebook import RuleBook
-from .rules import AppRules, Stop
+from .rules import Stop
 from .sending import FindGateway, Sender
 from .settlement import Settlement
 from .store import Ledger
@@ -73,7 +75,8 @@ class Worker:
         self.hooks = hooks or Hooks()
         self.patience = patience = Patience()
         self.releases = Releases()
-        self.lanes = Lanes(rulebook, patience=patience, now=now)
+        self.in_flight = InFlight()
+        self.lanes = Lanes(rulebook, self.in_flight, patience=patience, now=now)
         self._queue = queue
         self._rulebook = rulebook
         self._now = now
@@ -81,14 +84,14 @@ class Worker:
         self._heart = Heart(roster, on_loss=self._broadcasts.clear, now=now)
         self._campaigns = Campaigns(ledger, load, lane_of=self.lanes.of, patience=patience)
         self._book = Settlement(
+            self.in_flight,
             hooks=self.hooks,
             now=now,
             rng=rng or Random(),  # noqa: S311 - jitter
             write_stop=self._write_stop,
-            releases=self.releases,
         )
         self._writer = Writer(
-            self._book, ledger, lanes=self.lanes, hooks=self.hooks, patience=patience
+            self._book, ledger, in_flight=self.in_flight, hooks=self.hooks, patience=patience
         )
         self._sender = Sender(self._book, self.releases, find_gateway=find_gateway, now=now)
         self._departures = Departures(
@@ -97,7 +100,7 @@ class Worker:
             self._sender,
             lanes=self.lanes,
             writer=self._writer,
-            releases=self.releases,
+            in_flight=self.in_flight,
             now=now,
         )
         self._wake = asyncio.Event()
@@ -194,7 +197,7 @@ class Worker:
         _, due_at = await self.patience.call(self._queue.depth)
         return due_at is not None and due_at <= self._now() + _SOON_SECONDS
 
-    def hand_over(self, portions: Sequence[Portion], reading: int) -> None:
+    def hand_over(self, portions: Sequence[Portion], reading: Reading) -> None:
         """Send deliveries that were stored under this worker's name, without reading them back.
 
         ``reading`` was begun with ``releases`` before their sessions were read; it stays the
@@ -265,16 +268,13 @@ class Worker:
             await asyncio.sleep(_LOT_SECONDS)
 
     async def _take_due(self, level: int) -> bool:
-        reading = self.releases.begin()
-        try:
+        with self.releases.begin() as reading:
             most = self.lanes.most_due()
             due = await asyncio.to_thread(self._queue.claim_due, self.id, level, most, self._full)
             await self._begin_due(due, reading)
-        finally:
-            self.releases.end(reading)
         return bool(due)
 
-    async def _begin_due(self, due: Sequence[Due], reading: int) -> None:
+    async def _begin_due(self, due: Sequence[Due], reading: Reading) -> None:
         by_notification: dict[int, list[Due]] = {}
         for one in due:
             by_notification.setdefault(one.notification, []).append(one)
@@ -316,61 +316,61 @@ class Worker:
         await self.lanes.read_rules(lane)
         if lane.awaits_proof or not self._holds(broadcast):
             return
-        is_stopped = not lane.may_send(now)
+        probe = None if lane.stop is None else lane.acquire(now)
+        try:
+            await self._read_page(broadcast, campaign, probe)
+        finally:
+            # Where a ticket has it by now, that one gives it back.
+            if probe is not None and not self.in_flight.holds(probe):
+                probe.release()
+
+    async def _read_page(
+        self, broadcast: Broadcast, campaign: Campaign, probe: Probe | None
+    ) -> None:
+        lane, now = campaign.lane, self._now()
+        is_stopped = lane.stop is not None and probe is None
         if is_stopped and not campaign.is_over(now):
             self._let_rest(broadcast, lane, now)
             return
         if not (size := self.lanes.page_of(lane)):
-            lane.forgo_probe()
             return
         # What is over is handed out in spite of the circuit, so that each gets its end.
-        most, wait = (size, 0.0) if is_stopped else _grant(lane, size, now)
+        most, wait = (size, 0.0) if is_stopped else _grant(lane, size, now, probe)
         if not most:
-            lane.forgo_probe()
             broadcast.ready_at = now + wait
             return
-        reading = self.releases.begin()
-        try:
+        with self.releases.begin() as reading:
             rules = lane.rules
             read = partial(
                 self._queue.page,
                 also=campaign.needs(rules),
                 is_development=campaign.is_development,
             )
-            listeners = await self.patience.call(read, shard, most)
-            if self._holds(broadcast):
-                self._begin_page(
-                    broadcast, campaign, listeners, rules, reading, is_last=len(listeners) < most
-                )
-            else:
-                lane.forgo_probe()
-        finally:
-            self.releases.end(reading)
+            listeners = await self.patience.call(read, broadcast.shard, most)
+            if not self._holds(broadcast):
+                return
+            ticket = None
+            if listeners:
+                ticket = self._departures.begin_page(campaign, listeners, rules, reading, probe)
+            self._note_page(broadcast, listeners, ticket, is_last=len(listeners) < most)
 
     def _holds(self, broadcast: Broadcast) -> bool:
         """Return whether a shard is still this worker's; it was given away if its heart stood."""
         return any(one is broadcast for one in self._broadcasts)
 
-    def _begin_page(
+    def _note_page(
         self,
         broadcast: Broadcast,
-        campaign: Campaign,
         listeners: Sequence[Listener],
-        rules: AppRules,
-        reading: int,
+        ticket: Ticket | None,
         *,
         is_last: bool,
     ) -> None:
-        shard, lane = broadcast.shard, campaign.lane
+        shard = broadcast.shard
         broadcast.is_read = is_last
         shard.position = listeners[-1].number if listeners else shard.last
-        page = Page(shard.position, len(listeners))
-        broadcast.pages.append(page)
+        broadcast.pages.append(Page(shard.position, ticket))
         self._book.reported.set()
-        if listeners:
-            self._departures.begin_page(campaign, listeners, page, rules, reading)
-        else:
-            lane.forgo_probe()
 
     def _let_rest(self, broadcast: Broadcast, lane: Lane, now: float) -> None:
         """Give a stopped app's shard back until it is tried again, once its pages have ended."""
@@ -406,5 +406,7 @@ class Worker:
                 await self.patience.call(self._rulebook.write_stop, app_id, stop)
 
 
-def _grant(lane: Lane, size: int, now: float) -> tuple[int, float]:
+def _grant(lane: Lane, size: int, now: float, probe: Probe | None) -> tuple[int, float]:
+    if probe is not None:
+        return lane.grant(1, now)
     return lane.grant(size if lane.is_proven else FIRST_BATCH, now)
