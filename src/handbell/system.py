@@ -24,6 +24,7 @@ from handbell.creation.recipients import Recipients
 from handbell.creation.template import Template, read_use
 from handbell.database import Database
 from handbell.delivery.campaign import Campaign
+from handbell.delivery.clock_jumps import ClockJumps
 from handbell.delivery.delivery import GatewayName
 from handbell.delivery.doctor import probe
 from handbell.delivery.engine import Engine
@@ -221,6 +222,7 @@ class System:
             ledger=self.ledger,
             roster=self.roster,
             revocations=self.revocations,
+            jumps=ClockJumps(self.database, self.machine, now=self.now),
             rulebook=self.rulebook,
             find_gateway=self.find_gateway,
             load=self._load_campaigns,
@@ -232,6 +234,7 @@ class System:
             ledger=self.ledger,
             registry=self.registry,
             worker=worker,
+            revocations=self.revocations,
             find_gateway=self.find_gateway,
             seal=lambda key: self.vault.seal(pack(key)),
             make_sender=self._make_sender,

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event, func, select
 from sqlalchemy.pool import Pool
-from tests.scene import Scene, open_scene
+from tests.scene import Scene, clocked, open_scene
 
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients

@@ -47,7 +47,7 @@ class ClockJumps:
     def follow(self) -> float:
         """Move what waits by as much as the clock was set since the last call of anybody.
 
-        Returns how many seconds that is; 0 for nearly always. Every method of it is a transaction.
+        Returns how many seconds that is: nearly always 0. Where it is not, it is one transaction.
         """
         if self._database.path is None:
             return 0.0

@@ -38,6 +38,7 @@ class Departures:
         writer: Writer,
         in_flight: InFlight,
         now: Callable[[], float],
+        clock: Callable[[], float],
     ) -> None:
         self.tasks: set[asyncio.Task[None]] = set()
         self._book = book
@@ -47,6 +48,7 @@ class Departures:
         self._writer = writer
         self._in_flight = in_flight
         self._now = now
+        self._clock = clock
 
     def begin(self, work: Any) -> None:
         """Do something aside, in a task of its own; where it breaks off, the log says so."""
@@ -131,7 +133,7 @@ class Departures:
                     self._book.hold_stopped(ticket, campaign, items)
                 return
             try:
-                most, wait = lane.grant(_most(lane, ready, probe), now)
+                most, wait = lane.grant(_most(lane, ready, probe), self._clock())
                 if not most:
                     self._book.hold_in_turn(ticket, ready, now + wait)
                     return

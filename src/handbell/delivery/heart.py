@@ -9,6 +9,7 @@ from typing import Final
 from handbell._threads import Threads
 from handbell.errors import StorageError
 
+from .clock_jumps import ClockJumps
 from .roster import LEASE_SECONDS, Roster, new_worker
 
 BEAT_SECONDS: Final = 4.0
@@ -61,6 +62,7 @@ class Heart:
         roster: Roster,
         *,
         threads: Threads,
+        jumps: ClockJumps,
         on_loss: Callable[[], None],
         seconds: float = BEAT_SECONDS,
     ) -> None:
@@ -68,6 +70,7 @@ class Heart:
         self.lease = Lease(roster.machine.seconds)
         self._roster = roster
         self._threads = threads
+        self._jumps = jumps
         self._on_loss = on_loss
         self._pause = seconds
         self._turn = asyncio.Lock()
@@ -79,6 +82,7 @@ class Heart:
         async with self._turn:
             await self._enter(self._roster.machine.seconds())
         await self._threads.run(self._roster.reclaim)
+        await self._threads.run(self._jumps.follow)
 
     async def end(self) -> None:
         """Give back what the worker still holds; where the database takes nothing, others do."""
@@ -86,12 +90,16 @@ class Heart:
             await self._threads.run(self._roster.retire, self._entered)
 
     async def run(self) -> None:
-        """Beat, and look for workers whose heart has stopped, until it is cancelled."""
+        """Beat, and look for workers whose heart has stopped, until it is cancelled.
+
+        By the way it is looked whether the wall's clock was set.
+        """
         while True:
             await asyncio.sleep(self._pause)
             try:
                 await self._beat()
                 await self._threads.run(self._roster.reclaim)
+                await self._threads.run(self._jumps.follow)
             except StorageError as error:
                 _log.warning("The worker cannot say that it lives: %s", error)
             except Exception:  # noqa: BLE001 - others would take a worker for dead that lives

@@ -1,5 +1,6 @@
 """One app's way out: whether it may send now, and what its answers say of its configuration."""
 
+import math
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Final
@@ -29,8 +30,9 @@ class Lane:
     """What a worker knows of one app while it sends for it; ``load`` is what it has on its way.
 
     ``underway`` is what counts under the app's cap and is not written down yet; both follow from
-    the tickets (:mod:`~handbell.delivery.in_flight`). ``probe`` is the permission to probe the open
-    circuit, while somebody has it.
+    the tickets (:mod:`~handbell.delivery.in_flight`). ``read_at``, when the rules were read, and
+    the bucket of the rate go by a clock that nobody sets, the circuit by the wall's. ``probe`` is
+    the permission to probe the open circuit, while somebody has it.
 
     The circuit opens at once when the push service refuses the key, the topic or the certificate,
     and when more than half of at least ten answers refused the token. While it is open no token is
@@ -39,7 +41,7 @@ class Lane:
 
     app: App
     rules: AppRules = field(default_factory=AppRules)
-    read_at: float = 0.0
+    read_at: float = -math.inf
     load: Load = field(default_factory=Load)
     accepted: int = 0
     refused: int = 0
@@ -73,8 +75,8 @@ class Lane:
         soon = now + _PROBING_SECONDS
         return soon if self.stop is None else max(self.stop.probe_at, soon)
 
-    def take_rules(self, rules: AppRules, now: float) -> None:
-        """Take the rules as they stand in the database now.
+    def take_rules(self, rules: AppRules, instant: float) -> None:
+        """Take the rules as they stand in the database at an instant, by the steady clock.
 
         The circuit of an app that is not registered is known nowhere else, and stays as it is. So
         does one that is being probed, unless it was closed by hand.
@@ -84,8 +86,8 @@ class Lane:
         if rules.rate is None:
             self.bucket = None
         elif self.bucket is None or self.bucket.limit != rules.rate:
-            self.bucket = rules.rate.full(now)
-        self.rules, self.read_at = rules, now
+            self.bucket = rules.rate.full(instant)
+        self.rules, self.read_at = rules, instant
         if self.stop is None:
             self.probe = None
 
@@ -106,11 +108,14 @@ class Lane:
         if self.probe is probe:
             self.probe = None
 
-    def grant(self, wanted: int, now: float) -> tuple[int, float]:
-        """Return how many of so many pushes may go now, and the wait for more in seconds."""
+    def grant(self, wanted: int, instant: float) -> tuple[int, float]:
+        """Return how many of so many pushes may go, and the wait for more in seconds.
+
+        The ``instant`` is by the steady clock.
+        """
         if self.bucket is None:
             return wanted, 0.0
-        granted, self.bucket, wait = take(self.bucket, wanted, now)
+        granted, self.bucket, wait = take(self.bucket, wanted, instant)
         return granted, wait
 
     def note_accepted(self, count: int) -> bool:

@@ -30,7 +30,8 @@ _PAGES: Final = 3
 class Lanes:
     """A lane for each app, and the window that they share; belongs to one worker.
 
-    ``window`` is how many pushes may be in flight at once; it may be changed at any time.
+    ``window`` is how many pushes may be in flight at once; it may be changed at any time. ``clock``
+    never goes back.
     """
 
     def __init__(
@@ -39,13 +40,13 @@ class Lanes:
         in_flight: InFlight,
         *,
         patience: Patience,
-        now: Callable[[], float],
+        clock: Callable[[], float],
     ) -> None:
         self.window = WINDOW
         self._in_flight = in_flight
         self._rulebook = rulebook
         self._patience = patience
-        self._now = now
+        self._clock = clock
         self._lanes: dict[str, Lane] = {}
 
     def of(self, app: App) -> Lane:
@@ -54,13 +55,13 @@ class Lanes:
 
     async def read_rules(self, lane: Lane) -> None:
         """Let a lane go by its app's rules as they are now, or were some seconds ago."""
-        if self._now() - lane.read_at > RULES_SECONDS:
+        if self._clock() - lane.read_at > RULES_SECONDS:
             stop = lane.stop
             rules = await self._patience.call(self._rulebook.rules_of, lane.app.id)
             if lane.stop is not stop:
                 # What was read is older than what the answers said meanwhile.
                 rules = replace(rules, stop=lane.stop)
-            lane.take_rules(rules, self._now())
+            lane.take_rules(rules, self._clock())
 
     @property
     def in_flight(self) -> int:

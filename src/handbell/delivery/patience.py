@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
+from handbell._threads import Threads
 from handbell.errors import ContradictionError, StorageError
 
 STOP_SECONDS: Final = 10.0
@@ -19,10 +20,14 @@ T = TypeVar("T")
 
 
 class Patience:
-    """Calls the stores for one worker; ``seconds`` is how long a stop waits for the database."""
+    """Calls the stores for one worker, in its ``threads``.
 
-    def __init__(self, seconds: float = STOP_SECONDS) -> None:
+    ``seconds`` is how long a stop waits for the database.
+    """
+
+    def __init__(self, threads: Threads, seconds: float = STOP_SECONDS) -> None:
         self.seconds = seconds
+        self._threads = threads
         self._failing: dict[object, float] = {}
 
     async def call(self, what: Callable[..., T], *arguments: Any) -> T:
@@ -34,7 +39,7 @@ class Patience:
         try:
             while True:
                 try:
-                    return await asyncio.to_thread(what, *arguments)
+                    return await self._threads.run(what, *arguments)
                 except ContradictionError:
                     raise
                 except StorageError as error:

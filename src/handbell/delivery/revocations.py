@@ -18,7 +18,6 @@ from sqlalchemy import delete, insert, select
 
 from handbell._threads import Threads
 from handbell.database import Database
-from handbell.errors import StorageError
 from handbell.tables import revocations, workers
 
 from .chunks import chunks
@@ -154,7 +153,6 @@ class Obedience:
     def __init__(
         self,
         store: Revocations,
-        threads: Threads,
         *,
         patience: Patience,
         worker: Callable[[], int],
@@ -162,7 +160,6 @@ class Obedience:
         is_busy: Callable[[], bool],
     ) -> None:
         self._store = store
-        self._threads = threads
         self._patience = patience
         self._worker = worker
         self._release = release
@@ -181,10 +178,7 @@ class Obedience:
 
     async def _look(self) -> None:
         try:
-            found = await self._threads.run(self._store.of, self._worker())
-        except StorageError as error:
-            _log.warning("The database cannot be asked for revocations now: %s", error)
-            return
+            found = await self._patience.call(self._store.of, self._worker())
         except Exception:  # noqa: BLE001 - others wait for the answer to the next one
             _log.exception("Looking for revocations broke off; it is looked again")
             return

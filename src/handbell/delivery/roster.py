@@ -29,7 +29,7 @@ _NAMESPACE: Final = Path("/proc/self/ns/pid")
 
 # The event loop of each worker of this process. One whose loop is closed never beats again, though
 # its process lives.
-_loops: Final[dict[int, AbstractEventLoop]] = {}
+_loops: Final[dict[int, AbstractEventLoop | None]] = {}
 
 
 class _Instant(NamedTuple):
@@ -58,9 +58,13 @@ class Roster:
         self._now = now
         self._host = _place()
 
-    def enlist(self, worker: int, loop: AbstractEventLoop) -> None:
-        """Enter a worker of this process that works in ``loop``; it may be there already."""
-        for gone in [one for one, its in list(_loops.items()) if its.is_closed()]:
+    def enlist(self, worker: int | None = None, loop: AbstractEventLoop | None = None) -> int:
+        """Enter a worker of this process and return its id; one that is there already stays.
+
+        It lives no longer than the ``loop`` in which it works.
+        """
+        worker = new_worker() if worker is None else worker
+        for gone in [one for one, its in list(_loops.items()) if _is_over(its)]:
             _loops.pop(gone, None)
         _loops[worker] = loop
         with self._database.write() as connection:
@@ -68,7 +72,8 @@ class Roster:
             if there is None:
                 boot, at = self._instant(connection)
                 values = {"id": worker, "host": self._host, "pid": os.getpid()}
-                connection.execute(insert(workers).values(values, boot=boot, beat=at))
+                connection.execute(insert(workers).values(**values, boot=boot, beat=at))
+        return worker
 
     def beat(self, worker: int) -> bool:
         """Say that the worker lives. False when it was taken for dead and its work given back."""
@@ -105,6 +110,10 @@ class Roster:
         )
         return [*dead, *connection.scalars(strays.union(more))]
 
+    def lives(self, connection: Connection, worker: int) -> bool:
+        """Return whether a worker is listed and not dead."""
+        return any(row.id == worker and not is_dead for row, is_dead in self._judged(connection))
+
     def has_dead(self, connection: Connection) -> bool:
         """Return whether a worker that is listed is dead."""
         return any(is_dead for _, is_dead in self._judged(connection))
@@ -131,8 +140,7 @@ class Roster:
         if row.boot != now.boot or abs(now.at - row.beat) > LEASE_SECONDS * 1000:
             return True
         if self._is_mine(row):
-            loop = _loops.get(row.id)
-            return loop is None or loop.is_closed()
+            return row.id not in _loops or _is_over(_loops[row.id])
         return row.host == self._host and not _is_running(row.pid)
 
     def _instant(self, connection: Connection) -> _Instant:
@@ -162,6 +170,10 @@ def new_worker() -> int:
     Not the next number: one that was taken for dead must not find another under its id.
     """
     return secrets.randbits(_WORKER_ID_BITS)
+
+
+def _is_over(loop: AbstractEventLoop | None) -> bool:
+    return loop is not None and loop.is_closed()
 
 
 def _place() -> str:

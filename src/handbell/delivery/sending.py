@@ -8,12 +8,14 @@ from itertools import repeat
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol, cast
 
+from handbell._threads import Threads
 from handbell.apps.app import App
 from handbell.errors import HandbellError, TwinError
 from handbell.gateways.gateway import Gateway, Message, Outcome, Push, Report
 
 from .campaign import Campaign
 from .delivery import GatewayName
+from .heart import Lease
 from .ids import apns_ids
 from .in_flight import Ticket
 from .outcome import Decision, Tried
@@ -53,7 +55,8 @@ class Sender:
     """Hands parcels to the gateways; belongs to one worker and its event loop.
 
     Their ends go to ``book``. What ``releases`` says of a session counts until the last moment
-    before its push is handed over.
+    before its push is handed over, and nothing goes on the wire unless the ``lease`` holds then.
+    ``clock`` never goes back.
     """
 
     def __init__(
@@ -61,15 +64,19 @@ class Sender:
         book: Settlement,
         releases: Releases,
         *,
+        lease: Lease,
+        threads: Threads,
         find_gateway: FindGateway,
-        now: Callable[[], float],
+        clock: Callable[[], float],
     ) -> None:
         self._book = book
         self._releases = releases
         self._find_gateway = find_gateway
-        self._now = now
+        self._lease = lease
+        self._threads = threads
+        self._clock = clock
         self._ways: dict[tuple[str, str, str, str | None], tuple[Gateway, float]] = {}
-        self._out: set[Parcel] = set()
+        self._out: dict[Parcel, Gateway] = {}
 
     async def send(self, ticket: Ticket, portions: Sequence[Portion]) -> None:
         """Send deliveries of one ticket, handed over by it; return when each was reported."""
@@ -84,10 +91,11 @@ class Sender:
         """Send parcels that go the same way, by one call of its gateway."""
         try:
             gateway = await self._gateway(parcels[0].campaign, name, parcels[0].environment)
+            await self._lease.held()
             for parcel in parcels:
                 if parcel.ticket.reading.is_concerned:
-                    self._drop_released(parcel)
-            self._out.update(parcels)
+                    self._take_back(parcel)
+            self._out.update(dict.fromkeys(parcels, gateway))
             # From the look at the releases to the gateway's own list nothing else has its turn.
             await gateway.send(*self._handed(parcels))
             self._note_silence(parcels)
@@ -100,8 +108,8 @@ class Sender:
             for parcel in parcels:
                 self._book.interrupt(parcel, parcel.give_up(), error)
         finally:
-            self._out.difference_update(parcels)
             for parcel in parcels:
+                self._out.pop(parcel, None)
                 parcel.close()
 
     def _handed(self, parcels: Sequence[Parcel]) -> tuple[list[Push], Report]:
@@ -129,12 +137,16 @@ class Sender:
                 _log.error("A gateway left %d pushes without an answer", len(left))
                 self._book.interrupt(parcel, left, RuntimeError("no answer"))
 
-    def _drop_released(self, parcel: Parcel) -> None:
-        is_stale = parcel.ticket.reading.is_stale
-        gone = [item for number, item in parcel.items.items() if is_stale(number)]
+    def _take_back(self, parcel: Parcel) -> None:
+        reading = parcel.ticket.reading
+        gone = [
+            item
+            for number, item in parcel.items.items()
+            if reading.is_lost or reading.is_stale(number)
+        ]
         for item in gone:
             del parcel.items[item.number]
-            self._book.end(parcel.ticket, parcel.campaign, item, "cancelled", "SessionClosed")
+            self._book.take_back(parcel, item)
 
     def readdress(self, astray: Sequence[Astray]) -> Iterator[Parcel]:
         """Yield parcels of what the other environment is to be asked about."""
@@ -156,9 +168,10 @@ class Sender:
         app, key = campaign.lane.app, campaign.key
         place = (app.id, name, environment, None if key is None else key.fingerprint)
         gateway, until = self._ways.get(place, (None, 0.0))
-        if gateway is None or self._now() > until:
-            gateway = await asyncio.to_thread(self._find_gateway, app, key, name, environment)
-            self._ways[place] = (gateway, self._now() + WAY_SECONDS)
+        if gateway is None or self._clock() > until:
+            gateway = await self._threads.run(self._find_gateway, app, key, name, environment)
+            gateway.require(self._lease.holds)
+            self._ways[place] = (gateway, self._clock() + WAY_SECONDS)
         return gateway
 
     def _note_no_way(self, parcel: Parcel, error: HandbellError) -> None:
@@ -176,12 +189,23 @@ class Sender:
         """See :meth:`handbell.delivery.worker.Worker.release`."""
         self._releases.add(session_ids)
         ends = [
-            parcel.end_of(number)
-            for parcel in self._out
+            (gateway, number, parcel.end_of(number))
+            for parcel, gateway in self._out.items()
             for number in session_ids
             if parcel.is_out(number)
         ]
-        await asyncio.gather(*ends)
+        self._withdraw({gateway for gateway, _, _ in ends}, {number for _, number, _ in ends})
+        await asyncio.gather(*(end for _, _, end in ends))
+
+    def lose(self) -> None:
+        """Begin nothing more of what was taken: the worker was taken for dead."""
+        self._releases.lose()
+        numbers = {number for parcel in self._out for number in parcel.items}
+        self._withdraw(set(self._out.values()), numbers)
+
+    def _withdraw(self, gateways: Collection[Gateway], numbers: Collection[int]) -> None:
+        for gateway in gateways:
+            gateway.withdraw(lambda push: push.key in numbers)
 
 
 class _Way(NamedTuple):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Final, NamedTuple
 
-from handbell.gateways.gateway import Accepted, Outcome, Push
+from handbell.gateways.gateway import Accepted, Outcome, Push, Withdrawn
 
 from .batch import Batch, Ending
 from .campaign import Campaign
@@ -57,7 +57,7 @@ class Astray(NamedTuple):
 
 @dataclass(slots=True)
 class _Doubts:
-    """Refused tokens of one app that nobody can judge yet, and since when."""
+    """Refused tokens of one app that nobody can judge yet, and since when by the loop's clock."""
 
     since: float
     waiting: list[tuple[Parcel, Item, Decision, Tried | None]] = field(default_factory=list)
@@ -124,7 +124,10 @@ class Settlement:
             return
         item = parcel.items[push.key]
         try:
-            self._judge(parcel, item, outcome)
+            if isinstance(outcome, Withdrawn):
+                self.take_back(parcel, item)
+            else:
+                self._judge(parcel, item, outcome)
         except Exception as error:  # noqa: BLE001 - nothing may be left without an end
             _log.exception("Could not classify a push service's answer: %r", outcome)
             self.interrupt(parcel, [item], error)
@@ -157,7 +160,8 @@ class Settlement:
             self.astray.append(Astray(parcel, item, aside, decision.environment))
             self.reported.set()
         elif decision.doubt is Doubt.TOKEN and not lane.is_trusted:
-            self._doubtful.setdefault(lane.app.id, _Doubts(now)).waiting.append(
+            since = asyncio.get_running_loop().time()
+            self._doubtful.setdefault(lane.app.id, _Doubts(since)).waiting.append(
                 (parcel, item, decision, tried)
             )
             self.reported.set()
@@ -191,6 +195,7 @@ class Settlement:
         try:
             self._settle(parcel, item, decision, tried)
         except Exception:  # noqa: BLE001 - nothing may be left without an end
+            _log.exception("Could not settle delivery %d of %s", item.number, parcel.campaign.id)
             self._leave(parcel.ticket, parcel.campaign, item)
 
     def _settle(self, parcel: Parcel, item: Item, decision: Decision, tried: Tried | None) -> None:
@@ -354,6 +359,10 @@ class Settlement:
         """Keep what a delivery's row is to say; False where it had ended before."""
         if not ticket.end(campaign.row, (item.number,)):
             return False
+        if ending.state == "held" and ticket.reading.is_lost:
+            # When it is sent again is for those to say who have it now.
+            self.reported.set()
+            return True
         self._batch.endings.append(ending)
         self.reported.set()
         # Of what failed webhooks are told, whether or not anybody else listens.
@@ -361,9 +370,21 @@ class Settlement:
             self._events.append(event_of(campaign, item, ending, self._now(), took))
         return True
 
+    def take_back(self, parcel: Parcel, item: Item) -> None:
+        """End a delivery that was taken back before it was sent."""
+        if parcel.ticket.reading.is_lost:
+            self._leave(parcel.ticket, parcel.campaign, item)
+        else:
+            self.end(parcel.ticket, parcel.campaign, item, "cancelled", "SessionClosed")
+
+    def lose(self) -> None:
+        """Let go of what waits: the worker was taken for dead, and others have it by now."""
+        self._batch.resting_shards.clear()
+        self._in_flight.leave_waiting()
+        self.reported.set()
+
     def _leave(self, ticket: Ticket, campaign: Campaign, item: Item) -> None:
-        """Leave a delivery as its row is: it comes back when the worker stops."""
-        _log.exception("Could not settle delivery %d of %s", item.number, campaign.id)
+        """Leave a delivery as its row is: others have it, or it comes back at the stop."""
         ticket.end(campaign.row, (item.number,))
         self.reported.set()
 
@@ -372,7 +393,7 @@ class Settlement:
         for app_id, doubts in list(self._doubtful.items()):
             lane = doubts.waiting[0][0].campaign.lane
             is_idle = lane.load.handed <= len(doubts.waiting)
-            is_old = self._now() - doubts.since > _DOUBT_SECONDS
+            is_old = asyncio.get_running_loop().time() - doubts.since > _DOUBT_SECONDS
             if lane.stop is not None or lane.is_trusted or is_idle or is_old:
                 del self._doubtful[app_id]
                 for parcel, item, decision, tried in doubts.waiting:

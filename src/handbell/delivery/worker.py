@@ -12,14 +12,16 @@ import logging
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from random import Random
-from time import time
+from time import monotonic, time
 from typing import Final
 
+from handbell._threads import Threads
 from handbell.errors import StorageError
 
 from .admission import DISABLED_SECONDS, Admission
 from .campaign import Campaign
 from .campaigns import Campaigns, LoadCampaigns
+from .clock_jumps import ClockJumps
 from .departures import Departures
 from .due import Due
 from .endings import unreadable_ending
@@ -34,17 +36,21 @@ from .patience import STORAGE_PAUSE, Patience
 from .probe import Probe
 from .queue import Queue
 from .releases import Reading, Releases
+from .revocations import Obedience, Revocations
 from .roster import Roster
 from .rulebook import RuleBook
 from .rules import Stop
 from .sending import FindGateway, Sender
 from .settlement import Settlement
 from .store import Ledger
+from .waiting import Waiting
 from .writing import FLUSH_SECONDS, Writer
 
 IDLE_SECONDS: Final = 1.0
+THREADS: Final = 8
+"""In how many threads a worker uses the database at most; nobody else waits for these."""
+
 _WATCH_SECONDS: Final = 0.25
-_LONGEST_WATCH_SECONDS: Final = 2.0
 _SOON_SECONDS: Final = 2.0
 _LOT_SECONDS: Final = 0.1
 
@@ -65,23 +71,29 @@ class Worker:
         *,
         ledger: Ledger,
         roster: Roster,
+        revocations: Revocations,
+        jumps: ClockJumps,
         rulebook: RuleBook,
         find_gateway: FindGateway,
         load: LoadCampaigns,
         hooks: Hooks | None = None,
         now: Callable[[], float] = time,
+        clock: Callable[[], float] = monotonic,
         rng: Random | None = None,
     ) -> None:
         self.hooks = hooks or Hooks()
-        self.patience = patience = Patience()
+        self.threads = threads = Threads(THREADS, "handbell-worker")
+        self.patience = patience = Patience(threads)
         self.releases = Releases()
         self.in_flight = InFlight()
-        self.lanes = Lanes(rulebook, self.in_flight, patience=patience, now=now)
+        self.lanes = Lanes(rulebook, self.in_flight, patience=patience, clock=clock)
         self._queue = queue
         self._rulebook = rulebook
         self._now = now
+        self._clock = clock
         self._broadcasts: list[Broadcast] = []
-        self._heart = Heart(roster, on_loss=self._broadcasts.clear, now=now)
+        self._heart = Heart(roster, threads=threads, jumps=jumps, on_loss=self._lose)
+        self._waiting = Waiting(self._unsettled, seconds=_WATCH_SECONDS)
         self._campaigns = Campaigns(ledger, load, lane_of=self.lanes.of, patience=patience)
         self._book = Settlement(
             self.in_flight,
@@ -91,9 +103,28 @@ class Worker:
             write_stop=self._write_stop,
         )
         self._writer = Writer(
-            self._book, ledger, in_flight=self.in_flight, hooks=self.hooks, patience=patience
+            self._book,
+            ledger,
+            in_flight=self.in_flight,
+            hooks=self.hooks,
+            patience=patience,
+            waiting=self._waiting,
         )
-        self._sender = Sender(self._book, self.releases, find_gateway=find_gateway, now=now)
+        self._sender = Sender(
+            self._book,
+            self.releases,
+            lease=self._heart.lease,
+            threads=threads,
+            find_gateway=find_gateway,
+            clock=clock,
+        )
+        self._obedience = Obedience(
+            revocations,
+            patience=patience,
+            worker=lambda: self.id,
+            release=self._sender.release,
+            is_busy=lambda: len(self.in_flight) > 0,
+        )
         self._departures = Departures(
             self._book,
             Admission(self._book, rulebook, read=patience.call, now=now),
@@ -102,6 +133,7 @@ class Worker:
             writer=self._writer,
             in_flight=self.in_flight,
             now=now,
+            clock=clock,
         )
         self._wake = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
@@ -125,6 +157,7 @@ class Worker:
             asyncio.create_task(self._take_work()),
             asyncio.create_task(self._write_down()),
             asyncio.create_task(self._heart.run()),
+            asyncio.create_task(self._obedience.run()),
         ]
 
     async def stop(self) -> None:
@@ -174,16 +207,16 @@ class Worker:
     async def settled(self, row: int) -> None:
         """Return when every delivery of a notification has ended or waits for its time.
 
-        Other workers may have a part in it, so the database is asked now and then, and ever less
-        often: hundreds of callers may wait.
+        Other workers may have a part in it; what they write is asked for by one question for all
+        who wait.
         """
-        pause = _WATCH_SECONDS
-        while self._has_in_hand(row) or not await self.patience.call(self._queue.is_settled, row):
-            await self._writer.next_written_of(row, pause)
-            pause = min(2 * pause, _LONGEST_WATCH_SECONDS)
+        await self._waiting.until_over(row)
 
-    def _has_in_hand(self, row: int) -> bool:
-        return any(one.shard.notification == row for one in self._broadcasts)
+    async def _unsettled(self, rows: Collection[int]) -> set[int]:
+        # What is in hand need not be asked for.
+        in_hand = {one.shard.notification for one in self._broadcasts}.intersection(rows)
+        left = [row for row in rows if row not in in_hand]
+        return in_hand | (await self.threads.run(self._queue.unsettled, left) if left else set())
 
     async def idle(self) -> None:
         """Return once nothing is due and nothing is on its way: the rest waits for its time."""
@@ -216,6 +249,12 @@ class Worker:
         """
         await self._sender.release(session_ids)
 
+    def _lose(self) -> None:
+        """Let go of all that was taken: the worker was taken for dead, and others have it."""
+        self._broadcasts.clear()
+        self._sender.lose()
+        self._book.lose()
+
     # Taking work
 
     async def _take_work(self) -> None:
@@ -234,7 +273,7 @@ class Worker:
                 await self._let_add_up()
 
     async def _turn_of_work(self) -> bool:
-        now = self._now()
+        now = self._clock()
         await self._heart.make_sure()
         self._full = full = self.lanes.full()
         going = [one for one in self._broadcasts if not one.is_read]
@@ -242,12 +281,12 @@ class Worker:
         resting = {one.shard.notification for one in going if one not in ready}
         # With a shard in hand, only what is more urgent is taken as well.
         mine = max((one.shard.urgency for one in ready), default=0)
-        level, is_shard_due = await asyncio.to_thread(
+        level, is_shard_due = await self.threads.run(
             partial(self._queue.look, above=mine, apart_from=resting, full=full)
         )
         took = level >= mine and bool(level) and await self._take_due(level)
         if is_shard_due:
-            shard = await asyncio.to_thread(self._queue.claim_shard, self.id, mine, resting, full)
+            shard = await self.threads.run(self._queue.claim_shard, self.id, mine, resting, full)
             if shard is not None:
                 ready.append(Broadcast(shard))
                 self._broadcasts.append(ready[-1])
@@ -256,7 +295,7 @@ class Worker:
         return took or bool(ready)
 
     async def _rest(self) -> None:
-        now = self._now()
+        now = self._clock()
         later = [one.ready_at - now for one in self._broadcasts if one.ready_at > now]
         wait = min([IDLE_SECONDS, *later])
         with contextlib.suppress(TimeoutError):
@@ -270,7 +309,7 @@ class Worker:
     async def _take_due(self, level: int) -> bool:
         with self.releases.begin() as reading:
             most = self.lanes.most_due()
-            due = await asyncio.to_thread(self._queue.claim_due, self.id, level, most, self._full)
+            due = await self.threads.run(self._queue.claim_due, self.id, level, most, self._full)
             await self._begin_due(due, reading)
         return bool(due)
 
@@ -302,7 +341,7 @@ class Worker:
         try:
             await self._hand_out_page(broadcast)
         except Exception:
-            broadcast.ready_at = self._now() + DISABLED_SECONDS
+            broadcast.ready_at = self._clock() + DISABLED_SECONDS
             raise
 
     async def _hand_out_page(self, broadcast: Broadcast) -> None:
@@ -335,9 +374,9 @@ class Worker:
         if not (size := self.lanes.page_of(lane)):
             return
         # What is over is handed out in spite of the circuit, so that each gets its end.
-        most, wait = (size, 0.0) if is_stopped else _grant(lane, size, now, probe)
+        most, wait = (size, 0.0) if is_stopped else _grant(lane, size, self._clock(), probe)
         if not most:
-            broadcast.ready_at = now + wait
+            broadcast.ready_at = self._clock() + wait
             return
         with self.releases.begin() as reading:
             rules = lane.rules
@@ -375,7 +414,7 @@ class Worker:
     def _let_rest(self, broadcast: Broadcast, lane: Lane, now: float) -> None:
         """Give a stopped app's shard back until it is tried again, once its pages have ended."""
         if broadcast.pages:
-            broadcast.ready_at = now + _WATCH_SECONDS
+            broadcast.ready_at = self._clock() + _WATCH_SECONDS
             return
         self._broadcasts.remove(broadcast)
         self._book.rest_shard(broadcast.shard.id, lane.resume_at(now))
@@ -406,7 +445,7 @@ class Worker:
                 await self.patience.call(self._rulebook.write_stop, app_id, stop)
 
 
-def _grant(lane: Lane, size: int, now: float, probe: Probe | None) -> tuple[int, float]:
+def _grant(lane: Lane, size: int, instant: float, probe: Probe | None) -> tuple[int, float]:
     if probe is not None:
-        return lane.grant(1, now)
-    return lane.grant(size if lane.is_proven else FIRST_BATCH, now)
+        return lane.grant(1, instant)
+    return lane.grant(size if lane.is_proven else FIRST_BATCH, instant)

@@ -12,6 +12,7 @@ from .parcels import Broadcast
 from .patience import Patience
 from .settlement import Settlement
 from .store import Ledger
+from .waiting import Waiting
 from .webhooks import NAMES
 
 FLUSH_SECONDS: Final = 0.02
@@ -36,6 +37,7 @@ class Writer:
         in_flight: InFlight,
         hooks: Hooks,
         patience: Patience,
+        waiting: Waiting,
     ) -> None:
         self._book = book
         self._ledger = ledger
@@ -43,7 +45,7 @@ class Writer:
         self._hooks = hooks
         self._patience = patience
         self._written = asyncio.Event()
-        self._awaited: dict[int, set[asyncio.Future[None]]] = {}
+        self._waiting = waiting
 
     async def gathered(self) -> None:
         """Return when something is to be written, and others had the time to come along."""
@@ -62,8 +64,7 @@ class Writer:
             await self._record(batch)
         self._in_flight.note_written(ended)
         self._written.set()
-        if self._awaited:
-            self._wake(batch)
+        self._tell(batch)
         for event in events:
             self._hooks.emit(event)
 
@@ -87,22 +88,10 @@ class Writer:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._written.wait(), seconds)
 
-    async def next_written_of(self, row: int, seconds: float) -> None:
-        """Do as :meth:`next_written` does, for what may have ended one notification."""
-        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._awaited.setdefault(row, set()).add(written)
-        try:
-            await asyncio.wait([written], timeout=seconds)
-        finally:
-            self._awaited[row].discard(written)
-            if not self._awaited[row]:
-                del self._awaited[row]
-
-    def _wake(self, batch: Batch) -> None:
-        rows = {row for row, *_ in batch.sent} | {one.notification_id for one in batch.endings}
+    def _tell(self, batch: Batch) -> None:
+        """Tell those who wait for a notification that this may have been the last of it."""
         if batch.finished_shards:  # whose they are is not said
-            rows.update(self._awaited)
-        for row in rows:
-            for written in self._awaited.get(row, ()):
-                if not written.done():
-                    written.set_result(None)
+            self._waiting.tell()
+            return
+        rows = {row for row, *_ in batch.sent} | {one.notification_id for one in batch.endings}
+        self._waiting.tell(rows)
