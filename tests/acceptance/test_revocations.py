@@ -120,18 +120,15 @@ def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
         worker, _ = start(environment, "worker")
         url = f"http://{said.split()[1]}"
         headers = {"Authorization": f"Bearer {key}"}
-        stand = Stand(system, twin, httpx.Client(), worker, environment)
-        try:
-            with (
-                closing(system.database),
-                httpx.Client(base_url=url, headers=headers, trust_env=False, timeout=60) as client,
-            ):
-                stand.client = client
-                yield stand
-        finally:
-            for process in (server, stand.worker):
-                process.kill()
-                process.communicate()
+        with (
+            closing(system.database),
+            httpx.Client(base_url=url, headers=headers, trust_env=False, timeout=60) as client,
+        ):
+            stand = Stand(system, twin, client, worker, environment)
+            yield stand
+        for process in (server, stand.worker):
+            process.kill()
+            process.communicate()
 
 
 @pytest.fixture
