@@ -280,6 +280,20 @@ class ContradictionError(StorageError):
     status = 500
 
 
+class StatementError(StorageError):
+    """The database does not know what it is asked for; it is no use to ask again."""
+
+    code = "storage-statement"
+    status = 500
+
+
+class StoppedError(HandbellError):
+    """Sending was stopped here before all of it was done; the next start finishes it."""
+
+    code = "sender-stopped"
+    status = 503
+
+
 class GatewayError(HandbellError):
     """A push service cannot be used at all from here."""
 

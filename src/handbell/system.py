@@ -64,6 +64,7 @@ if TYPE_CHECKING:
 
 Credential = AuthKey | Certificate
 ENVIRONMENTS: Final = ("production", "development", "twin")
+_ANSWER_MARGIN_SECONDS: Final = 5.0
 
 
 class System:
@@ -225,8 +226,12 @@ class System:
             jumps=ClockJumps(self.database, self.machine, now=self.now),
             rulebook=self.rulebook,
             find_gateway=self.find_gateway,
+            drop_gateway=self.drop_gateway,
             load=self._load_campaigns,
             hooks=self.hooks,
+            answer_seconds=self.settings.connect_timeout
+            + self.settings.request_timeout
+            + _ANSWER_MARGIN_SECONDS,
             now=self.now,
             clock=self.clock,
         )
@@ -410,6 +415,15 @@ class System:
                     seconds=self.machine.seconds,
                 )
             return self._gateways[key]
+
+    async def drop_gateway(self, gateway: Gateway) -> None:
+        """Close a gateway that nothing is sent by any more; whoever asks again gets another."""
+        with self._gateways_lock:
+            places = [place for place, one in self._gateways.items() if one is gateway]
+            for place in places:
+                del self._gateways[place]
+        if places:
+            await gateway.close()
 
     def endpoint(self, environment: str) -> Endpoint:
         """Return where an environment is reached, and which authority vouches for it."""

@@ -12,6 +12,7 @@ import handbell
 
 ROOT = Path(handbell.__file__).parent
 BASE = {
+    "_forever",
     "_mail",
     "_text",
     "clocks",

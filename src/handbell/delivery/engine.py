@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Coroutine, Sequence
 from time import time
 from typing import Any, Final, TypeVar
 
+from handbell._forever import forever
 from handbell._text import count, sentence
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
@@ -37,9 +38,9 @@ from .pruning import Pruner
 from .releases import Reading
 from .response import Response
 from .revocations import Revocations, Revoker
-from .sending import FindGateway
 from .store import Ledger
 from .waiting import Waiting
+from .ways import FindGateway
 from .webhook_sender import WebhookSender
 from .worker import Worker
 
@@ -125,10 +126,13 @@ class Engine:
 
     async def _call_webhooks(self) -> None:
         """Call webhooks once there are any: one may be added while the engine runs."""
-        patience = self.worker.patience
-        while (sender := await patience.call(self._make_sender)) is None:  # noqa: ASYNC110
-            await asyncio.sleep(_WEBHOOK_SECONDS)  # another process may add one
-        await sender.run()
+        await forever(self._call_webhooks_if_any, name="Calling webhooks", pause=_WEBHOOK_SECONDS)
+
+    async def _call_webhooks_if_any(self) -> float:
+        sender = await self.worker.patience.call(self._make_sender)
+        if sender is not None:
+            await sender.run()
+        return _WEBHOOK_SECONDS  # another process may add one
 
     async def stop(self) -> None:
         """Finish what is on its way and give back the rest."""

@@ -140,7 +140,8 @@ class Parcel:
         return self._watched[number]
 
     def close(self) -> None:
-        """Note that the gateway has let go of all of it."""
+        """Note that the gateway has let go of all of it; what it says from now on is too late."""
+        self.is_over, self.is_plain = True, False
         for watched in self._watched.values():
             _set(watched)
         self._watched.clear()

@@ -6,14 +6,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from functools import partial
 from itertools import repeat
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple, Protocol, cast
+from typing import Any, Final, NamedTuple, cast
 
-from handbell._threads import Threads
-from handbell.apps.app import App
 from handbell.errors import HandbellError, TwinError
 from handbell.gateways.gateway import Gateway, Message, Outcome, Push, Report
 
-from .campaign import Campaign
 from .delivery import GatewayName
 from .heart import Lease
 from .ids import apns_ids
@@ -22,14 +19,12 @@ from .outcome import Decision, Tried
 from .parcels import Item, Parcel, Portion
 from .releases import Releases
 from .settlement import Astray, Settlement
+from .ways import Ways
 
 # A named tuple's own constructor takes several times as long, and there are millions.
 _push: Final = cast("Callable[[tuple[Any, ...]], Push]", partial(tuple.__new__, Push))
 
 _log = logging.getLogger(__name__)
-
-WAY_SECONDS: Final = 5.0
-"""How long a gateway is used before it is asked anew which one it is."""
 
 WITHOUT_SESSION: Final[Mapping[str | None, str]] = MappingProxyType(
     {
@@ -41,22 +36,11 @@ WITHOUT_SESSION: Final[Mapping[str | None, str]] = MappingProxyType(
 """Why a delivery ends whose session does not take anything any more, by the session's status."""
 
 
-class FindGateway(Protocol):
-    """Gives the way for an app to an environment, or raises the error that says why there is none.
-
-    ``key`` is the credential of a sender whose app is not in the registry, or None.
-    """
-
-    def __call__(self, app: App, key: Any, name: GatewayName, environment: str, /) -> Gateway:
-        """Return the gateway; the same one each time, so that connections are shared."""
-
-
 class Sender:
     """Hands parcels to the gateways; belongs to one worker and its event loop.
 
     Their ends go to ``book``. What ``releases`` says of a session counts until the last moment
     before its push is handed over, and nothing goes on the wire unless the ``lease`` holds then.
-    ``clock`` never goes back.
     """
 
     def __init__(
@@ -65,17 +49,12 @@ class Sender:
         releases: Releases,
         *,
         lease: Lease,
-        threads: Threads,
-        find_gateway: FindGateway,
-        clock: Callable[[], float],
+        ways: Ways,
     ) -> None:
         self._book = book
         self._releases = releases
-        self._find_gateway = find_gateway
         self._lease = lease
-        self._threads = threads
-        self._clock = clock
-        self._ways: dict[tuple[str, str, str, str | None], tuple[Gateway, float]] = {}
+        self._ways = ways
         self._out: dict[Parcel, Gateway] = {}
 
     async def send(self, ticket: Ticket, portions: Sequence[Portion]) -> None:
@@ -90,8 +69,9 @@ class Sender:
     async def _send_parcels(self, name: GatewayName, parcels: Sequence[Parcel]) -> None:
         """Send parcels that go the same way, by one call of its gateway."""
         try:
-            gateway = await self._gateway(parcels[0].campaign, name, parcels[0].environment)
             await self._lease.held()
+            gateway = await self._ways.find(parcels[0].campaign, name, parcels[0].environment)
+            gateway.require(self._lease.holds)
             for parcel in parcels:
                 if parcel.ticket.reading.is_concerned:
                     self._take_back(parcel)
@@ -163,16 +143,6 @@ class Sender:
                 loop.time(),
                 tried={item.number: tried for item, tried in members},
             )
-
-    async def _gateway(self, campaign: Campaign, name: GatewayName, environment: str) -> Gateway:
-        app, key = campaign.lane.app, campaign.key
-        place = (app.id, name, environment, None if key is None else key.fingerprint)
-        gateway, until = self._ways.get(place, (None, 0.0))
-        if gateway is None or self._clock() > until:
-            gateway = await self._threads.run(self._find_gateway, app, key, name, environment)
-            gateway.require(self._lease.holds)
-            self._ways[place] = (gateway, self._clock() + WAY_SECONDS)
-        return gateway
 
     def _note_no_way(self, parcel: Parcel, error: HandbellError) -> None:
         reason = "TwinNotRunning" if isinstance(error, TwinError) else "NoCredential"

@@ -32,7 +32,7 @@ from .lane import FIRST_BATCH, Lane
 from .lanes import Lanes
 from .pages import Listener
 from .parcels import Broadcast, Page, Portion
-from .patience import STORAGE_PAUSE, Patience
+from .patience import STORAGE_PAUSE, Patience, stopped
 from .probe import Probe
 from .queue import Queue
 from .releases import Reading, Releases
@@ -40,11 +40,13 @@ from .revocations import Obedience, Revocations
 from .roster import Roster
 from .rulebook import RuleBook
 from .rules import Stop
-from .sending import FindGateway, Sender
+from .sending import Sender
 from .settlement import Settlement
+from .stopping import ANSWER_SECONDS, Stopping
 from .store import Ledger
 from .waiting import Waiting
-from .writing import FLUSH_SECONDS, Writer
+from .ways import DropGateway, FindGateway, Ways
+from .writing import Writer
 
 IDLE_SECONDS: Final = 1.0
 THREADS: Final = 8
@@ -60,9 +62,10 @@ _log = logging.getLogger(__name__)
 class Worker:
     """Sends what is due, for every app, until it is stopped.
 
-    ``find_gateway`` and ``load`` come from the system. Run it with :meth:`start` and :meth:`stop`
-    in one event loop. ``lanes`` counts what is on its way, and how much that may be. Raises
-    nothing: what goes wrong is written, told to the hooks, or tried again.
+    ``find_gateway``, ``drop_gateway`` and ``load`` come from the system. Run it with :meth:`start`
+    and :meth:`stop` in one event loop, once. ``in_flight`` is what is on its way, ``lanes`` say how
+    much that may be. ``answer_seconds`` is how long a stop waits for push services. Raises nothing:
+    what goes wrong is written, told to the hooks, or tried again.
     """
 
     def __init__(
@@ -75,8 +78,10 @@ class Worker:
         jumps: ClockJumps,
         rulebook: RuleBook,
         find_gateway: FindGateway,
+        drop_gateway: DropGateway | None = None,
         load: LoadCampaigns,
         hooks: Hooks | None = None,
+        answer_seconds: float = ANSWER_SECONDS,
         now: Callable[[], float] = time,
         clock: Callable[[], float] = monotonic,
         rng: Random | None = None,
@@ -110,14 +115,8 @@ class Worker:
             patience=patience,
             waiting=self._waiting,
         )
-        self._sender = Sender(
-            self._book,
-            self.releases,
-            lease=self._heart.lease,
-            threads=threads,
-            find_gateway=find_gateway,
-            clock=clock,
-        )
+        ways = Ways(find_gateway, drop_gateway, threads=threads, clock=clock)
+        self._sender = Sender(self._book, self.releases, lease=self._heart.lease, ways=ways)
         self._obedience = Obedience(
             revocations,
             patience=patience,
@@ -135,11 +134,19 @@ class Worker:
             now=now,
             clock=clock,
         )
+        self._stopping = Stopping(
+            self._book,
+            departures=self._departures,
+            in_flight=self.in_flight,
+            patience=patience,
+            writer=self._writer,
+        )
         self._wake = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
         self._full: list[str] = []
         self._stops: dict[str, Stop | None] = {}
         self._stops_turn = asyncio.Lock()
+        self._answer_seconds = answer_seconds
         self._is_stopping = False
         self._lots_until = 0.0
 
@@ -151,7 +158,9 @@ class Worker:
     # Life
 
     async def start(self) -> None:
-        """Enter the worker and begin to take work."""
+        """Enter the worker and begin to take work. Raises StoppedError where it was stopped."""
+        if self._is_stopping:
+            raise stopped()
         await self._heart.begin()
         self._loops = [
             asyncio.create_task(self._take_work()),
@@ -160,38 +169,32 @@ class Worker:
             asyncio.create_task(self._obedience.run()),
         ]
 
-    async def stop(self) -> None:
-        """Take no more work, finish what is on its way, give back the rest.
+    async def stop(self, *, within: float | None = None) -> None:
+        """Take no more work, finish what is on its way, give back the rest. Raises nothing.
 
-        Where the database takes nothing for longer than its ``patience`` it stops even so. What
-        could not be written then is sent again by the next start, under the same apns-ids and with
-        a collapse id; nothing is lost.
+        Answers are waited for as long as ``answer_seconds`` say, or ``within`` where that is less;
+        a database that takes nothing for as long as its ``patience``. What could not be written by
+        then is sent again by the next start, under the same apns-ids and with a collapse id;
+        nothing is lost. Whoever waits for the worker, or comes later, is told by StoppedError.
         """
         self._is_stopping = True
         self._wake.set()
-        began = asyncio.get_running_loop().time()
-        finishing = asyncio.create_task(self._finish())
-        while not finishing.done() and not self.patience.is_over(began):
-            await asyncio.wait([finishing], timeout=_WATCH_SECONDS)
-        is_finished = finishing.done()
-        tasks = [finishing, *self._loops, *self._departures.tasks]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        if not is_finished:
-            _log.error(
-                "The database takes nothing: stopped with %d ends not written down; "
-                "the next start sends these again",
-                self.lanes.in_flight,
-            )
+        if not self._loops:
+            self._stopping.tell()
             return
-        await self._heart.end()
-
-    async def _finish(self) -> None:
-        await self._loops[0]
-        while self._departures.tasks or self.lanes.in_flight:
-            self._book.reported.set()
-            await self._writer.next_written(FLUSH_SECONDS)
+        taking, writing, *others = self._loops
+        if writing.done():
+            # Whoever ends an event loop cancels what runs in it before it asks for a stop.
+            writing = asyncio.create_task(self._write_down())
+        is_written = await self._stopping.finish(
+            taking, [writing, *others], answer_seconds=self._answer_seconds, within=within
+        )
+        if not is_written:
+            return
+        try:
+            await self._heart.end()
+        except Exception:  # noqa: BLE001 - others take over what it held
+            _log.exception("Could not give back what the worker held")
 
     def wake(self) -> None:
         """Look for work now instead of at the next turn."""
@@ -208,7 +211,7 @@ class Worker:
         """Return when every delivery of a notification has ended or waits for its time.
 
         Other workers may have a part in it; what they write is asked for by one question for all
-        who wait.
+        who wait. Raises StoppedError where the worker stops before that.
         """
         await self._waiting.until_over(row)
 
@@ -219,7 +222,10 @@ class Worker:
         return in_hand | (await self.threads.run(self._queue.unsettled, left) if left else set())
 
     async def idle(self) -> None:
-        """Return once nothing is due and nothing is on its way: the rest waits for its time."""
+        """Return once nothing is due and nothing is on its way: the rest waits for its time.
+
+        Raises StoppedError where the worker stops before that.
+        """
         while self.lanes.in_flight or self._broadcasts or await self._is_due_soon():
             await self._writer.next_written(_WATCH_SECONDS)
 
@@ -236,6 +242,8 @@ class Worker:
         ``reading`` was begun with ``releases`` before their sessions were read; it stays the
         caller's to end.
         """
+        if self._is_stopping:
+            return
         for portion in portions:
             self._campaigns.keep(portion.campaign)
         self._departures.begin_items(portions, reading)

@@ -9,7 +9,7 @@ from .batch import Batch
 from .events import Hooks
 from .in_flight import InFlight
 from .parcels import Broadcast
-from .patience import Patience
+from .patience import Patience, stopped
 from .settlement import Settlement
 from .store import Ledger
 from .waiting import Waiting
@@ -46,6 +46,7 @@ class Writer:
         self._patience = patience
         self._written = asyncio.Event()
         self._waiting = waiting
+        self._is_closed = False
 
     async def gathered(self) -> None:
         """Return when something is to be written, and others had the time to come along."""
@@ -82,11 +83,24 @@ class Writer:
             except Exception:  # noqa: BLE001 - the same
                 _log.exception("This cannot be written, and is left out: %s", part)
 
+    def close(self) -> None:
+        """Write no more: whoever waits, or comes later, is told by StoppedError."""
+        self._is_closed = True
+        self._written.set()
+        self._waiting.close(stopped())
+
     async def next_written(self, seconds: float) -> None:
-        """Return when something was written, or after so many seconds."""
+        """Return when something was written, or after so many seconds.
+
+        Raises StoppedError once the worker has stopped.
+        """
+        if self._is_closed:
+            raise stopped()
         self._written.clear()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._written.wait(), seconds)
+        if self._is_closed:
+            raise stopped()
 
     def _tell(self, batch: Batch) -> None:
         """Tell those who wait for a notification that this may have been the last of it."""
