@@ -318,7 +318,9 @@ class System:
         if not self.webhooks.list():
             return None
         outbound = Outbound(allow_private=self.settings.webhook_allow_private)
-        return WebhookSender(self.database, self.vault, outbound=outbound, now=self.now)
+        return WebhookSender(
+            self.database, self.vault, outbound=outbound, now=self.now, clock=self.clock
+        )
 
     def why(self, app: App, mail: str) -> Story:
         """Return why a person saw the last notifications, or did not; see delivery.why."""

@@ -4,13 +4,17 @@ import asyncio
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.scene import Scene, open_scene
 
+from handbell.apps.app import App
 from handbell.delivery.clock_jumps import JUMP_SECONDS, ClockJumps
+from handbell.delivery.lane import Lane
 from handbell.delivery.lanes import RULES_SECONDS
+from handbell.delivery.rules import Stop
 from handbell.settings import DATABASE_FILE
 
 HOUR = 3600.0
@@ -25,9 +29,11 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
         yield scene
 
 
-def follow(scene: Scene) -> float:
-    """Look as a worker's heart does whether the clock was set."""
-    return ClockJumps(scene.system.database, scene.clock.machine, now=scene.clock).follow()
+def watch(scene: Scene) -> ClockJumps:
+    """Return what a worker's heart asks whether the clock was set; it has looked once."""
+    jumps = ClockJumps(scene.system.database, scene.clock.machine, now=scene.clock)
+    jumps.follow()
+    return jumps
 
 
 def run_sql(scene: Scene, script: str) -> list[tuple[object, ...]]:
@@ -85,9 +91,9 @@ def test_a_pause_before_another_attempt_lasts_as_long_as_it_did(scene: Scene, ju
             (held,) = scene.deliveries(response)
             assert held.due_at is not None
             pause = held.due_at / 1000 - scene.clock()
-            follow(scene)
+            jumps = watch(scene)
             scene.clock.set(jump)
-            follow(scene)
+            jumps.follow()
             (moved,) = scene.deliveries(response)
             assert moved.due_at is not None
             assert moved.due_at / 1000 - scene.clock() == pytest.approx(pause, abs=5)
@@ -100,7 +106,7 @@ def test_a_pause_before_another_attempt_lasts_as_long_as_it_did(scene: Scene, ju
 def test_what_is_for_a_time_of_day_stays_there(scene: Scene) -> None:
     """A scheduled send goes out when the clock on the wall says so, whoever has set it."""
     scene.add_phones(1)
-    follow(scene)
+    jumps = watch(scene)
     at = scene.clock() + HOUR
 
     async def scenario() -> None:
@@ -108,7 +114,7 @@ def test_what_is_for_a_time_of_day_stays_there(scene: Scene) -> None:
         everybody = await scene.accept(scene.system.engine, {"everybody": True}, {"send_at": at})
         before = run_sql(scene, "SELECT due_at FROM deliveries UNION SELECT due_at FROM shards")
         scene.clock.set(-2 * HOUR)
-        assert follow(scene) == pytest.approx(-2 * HOUR, abs=1)
+        assert jumps.follow() == pytest.approx(-2 * HOUR, abs=1)
         assert before == run_sql(
             scene, "SELECT due_at FROM deliveries UNION SELECT due_at FROM shards"
         )
@@ -135,12 +141,15 @@ _DUE = """
 @pytest.mark.parametrize("jump", JUMPS)
 def test_every_lease_and_pause_of_the_database_moves_along(scene: Scene, jump: float) -> None:
     """Calls of webhooks, mails and probes of circuits wait as long as they would have; once."""
-    follow(scene)
+    jumps = watch(scene)
+    others = watch(scene)
     run_sql(scene, _ROWS)
     scene.clock.set(jump)
     scene.clock.move(7 * HOUR)
-    assert follow(scene) == pytest.approx(jump, abs=0.1)
-    assert follow(scene) == 0
+    assert jumps.follow() == pytest.approx(jump, abs=0.1)
+    # Another process finds the same, and moves nothing once more.
+    assert others.follow() == pytest.approx(jump, abs=0.1)
+    assert (jumps.follow(), others.follow()) == (0, 0)
     for (due_at,) in run_sql(scene, _DUE):
         assert due_at == pytest.approx(1_000_000 + jump * 1000, abs=100)
 
@@ -148,19 +157,35 @@ def test_every_lease_and_pause_of_the_database_moves_along(scene: Scene, jump: f
 @pytest.mark.parametrize("step", [-1.0, 0.5, 1.5])
 def test_a_clock_that_is_kept_right_moves_nothing(scene: Scene, step: float) -> None:
     """What a time server corrects bit by bit never adds up to a jump."""
-    follow(scene)
+    jumps = watch(scene)
     run_sql(scene, _ROWS)
     for _ in range(10):
         scene.clock.set(step)
-        assert follow(scene) == 0
+        assert jumps.follow() == 0
     assert {due for (due,) in run_sql(scene, _DUE)} == {1_000_000}
 
 
 def test_another_start_of_the_machine_begins_anew(scene: Scene) -> None:
     """How the wall's clock stood to that of an earlier start says nothing."""
-    follow(scene)
+    watch(scene)
+    run_sql(scene, _ROWS)
     run_sql(scene, "UPDATE wall_clock SET boot = 'another', ahead = 5")
-    assert follow(scene) == 0
+    jumps = watch(scene)
+    assert {due for (due,) in run_sql(scene, _DUE)} == {1_000_000}
     assert len(run_sql(scene, "SELECT boot FROM wall_clock")) == 1
     scene.clock.set(HOUR)
-    assert follow(scene) == pytest.approx(HOUR, abs=1)
+    assert jumps.follow() == pytest.approx(HOUR, abs=1)
+
+
+@pytest.mark.parametrize("jump", [-HOUR, HOUR])
+def test_a_circuit_that_only_a_worker_knows_is_probed_in_time(scene: Scene, jump: float) -> None:
+    """The circuit of an app that is not registered is in no database, and moves along as well."""
+    lane = Lane(App(team_id="TEAM000000", bundle_id="com.sample.stranger"))
+    stop = Stop(reason="BadTopic", detail="", since=scene.clock(), probe_at=scene.clock() + 60)
+    lane.rules = replace(lane.rules, stop=stop)
+    jumps = watch(scene)
+    scene.clock.set(jump)
+    lane.move(jumps.follow())
+    assert lane.acquire(scene.clock()) is None
+    scene.clock.move(61)
+    assert lane.acquire(scene.clock()) is not None

@@ -238,7 +238,14 @@ def test_a_heart_that_stumbles_beats_on(scene: Scene) -> None:
 
     async def scenario() -> None:
         threads = Threads(2, "test")
-        heart = Heart(roster, threads=threads, jumps=jumps, on_loss=lambda: None, seconds=0.01)
+        heart = Heart(
+            roster,
+            threads=threads,
+            jumps=jumps,
+            on_loss=lambda: None,
+            on_jump=lambda _: None,
+            seconds=0.01,
+        )
         await heart.begin()
         beating = asyncio.create_task(heart.run())
         await scene.until(None, lambda: roster.beats >= 3)

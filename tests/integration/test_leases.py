@@ -124,7 +124,12 @@ def make_heart(roster: Roster, database: Database, lost: list[bool] | None = Non
     jumps = ClockJumps(database, roster.machine)
     threads = Threads(4, "test")
     return Heart(
-        roster, threads=threads, jumps=jumps, on_loss=lambda: told.append(True), seconds=HOUR
+        roster,
+        threads=threads,
+        jumps=jumps,
+        on_loss=lambda: told.append(True),
+        on_jump=lambda _: None,
+        seconds=HOUR,
     )
 
 

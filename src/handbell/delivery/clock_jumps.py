@@ -34,7 +34,7 @@ class ClockJumps:
     """Notices that the wall's clock was set, once for all processes of a machine.
 
     ``now`` gives UNIX seconds by the wall's clock, ``machine`` is the one that cannot be set. On a
-    database server nothing is done: machines whose clocks differ would undo each other's work.
+    database server nothing is moved: machines whose clocks differ would undo each other's work.
     """
 
     def __init__(
@@ -43,25 +43,30 @@ class ClockJumps:
         self._database = database
         self._machine = machine
         self._now = now
+        self._seen = self._ahead()
 
     def follow(self) -> float:
         """Move what waits by as much as the clock was set since the last call of anybody.
 
-        Returns how many seconds that is: nearly always 0. Where it is not, it is one transaction.
+        Returns by how many seconds it was set since the last call of this one: nearly always 0.
+        What is kept in memory by the wall's clock is the caller's to move.
         """
-        if self._database.path is None:
-            return 0.0
+        former, self._seen = self._seen, self._ahead()
+        if self._database.path is not None:
+            self._follow()
+        jump = self._seen - former
+        return jump / 1000 if abs(jump) >= JUMP_SECONDS * 1000 else 0.0
+
+    def _follow(self) -> None:
         with self._database.read() as connection:
             if not self._is_noteworthy(self._jump(connection)):
-                return 0.0
+                return
         with self._database.write() as connection:
             jump = self._jump(connection)
             if self._is_noteworthy(jump):
                 self._note(connection)
-            if jump is None or abs(jump) < JUMP_SECONDS * 1000:
-                return 0.0
-            _move(connection, jump)
-        return jump / 1000
+            if jump is not None and abs(jump) >= JUMP_SECONDS * 1000:
+                _move(connection, jump)
 
     def _is_noteworthy(self, jump: int | None) -> bool:
         return jump is None or abs(jump) >= _DRIFT_SECONDS * 1000

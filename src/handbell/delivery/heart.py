@@ -53,8 +53,9 @@ class Lease:
 class Heart:
     """Keeps one worker on the roster, under the id ``worker``; 0 before it has begun.
 
-    ``on_loss`` is called where the worker was taken for dead: others have what it had taken. Beats
-    are ``seconds`` apart; each renews the ``lease``.
+    ``on_loss`` is called where the worker was taken for dead: others have what it had taken.
+    ``on_jump`` is told by how many seconds the wall's clock was set. Beats are ``seconds`` apart;
+    each renews the ``lease``.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Heart:
         threads: Threads,
         jumps: ClockJumps,
         on_loss: Callable[[], None],
+        on_jump: Callable[[float], None],
         seconds: float = BEAT_SECONDS,
     ) -> None:
         self.worker = 0
@@ -72,6 +74,7 @@ class Heart:
         self._threads = threads
         self._jumps = jumps
         self._on_loss = on_loss
+        self._on_jump = on_jump
         self._pause = seconds
         self._turn = asyncio.Lock()
         # Known before it is entered, so that an entry whose end was not seen is the same one.
@@ -82,7 +85,7 @@ class Heart:
         async with self._turn:
             await self._enter(self._roster.machine.seconds())
         await self._threads.run(self._roster.reclaim)
-        await self._threads.run(self._jumps.follow)
+        await self._follow_clock()
 
     async def end(self) -> None:
         """Give back what the worker still holds; where the database takes nothing, others do."""
@@ -99,11 +102,18 @@ class Heart:
             try:
                 await self._beat()
                 await self._threads.run(self._roster.reclaim)
-                await self._threads.run(self._jumps.follow)
+                await self._follow_clock()
             except StorageError as error:
                 _log.warning("The worker cannot say that it lives: %s", error)
             except Exception:  # noqa: BLE001 - others would take a worker for dead that lives
                 _log.exception("A beat of the worker's heart broke off; the next one follows")
+
+    async def _follow_clock(self) -> None:
+        if jump := await self._threads.run(self._jumps.follow):
+            _log.warning(
+                "The clock was set by %+.1f s; what waits for an interval moves along", jump
+            )
+            self._on_jump(jump)
 
     async def make_sure(self) -> None:
         """Beat where the last beat is long ago, before more work is taken. Raises StorageError."""

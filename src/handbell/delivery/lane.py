@@ -91,6 +91,12 @@ class Lane:
         if self.stop is None:
             self.probe = None
 
+    def move(self, jump: float) -> None:
+        """Move the next probe by as many seconds as the wall's clock was set."""
+        if self.stop is not None:
+            stop = replace(self.stop, probe_at=self.stop.probe_at + jump)
+            self.rules = replace(self.rules, stop=stop)
+
     def acquire(self, now: float) -> Probe | None:
         """Return the permission to send one push while the circuit is open.
 

@@ -97,7 +97,13 @@ class Worker:
         self._now = now
         self._clock = clock
         self._broadcasts: list[Broadcast] = []
-        self._heart = Heart(roster, threads=threads, jumps=jumps, on_loss=self._lose)
+        self._heart = Heart(
+            roster,
+            threads=threads,
+            jumps=jumps,
+            on_loss=self._lose,
+            on_jump=self.lanes.move,
+        )
         self._waiting = Waiting(self._unsettled, seconds=_WATCH_SECONDS)
         self._campaigns = Campaigns(ledger, load, lane_of=self.lanes.of, patience=patience)
         self._book = Settlement(
