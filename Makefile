@@ -1,16 +1,16 @@
 # Everything lands in .venv; nothing outside this folder is changed except, for the browser tests,
 # Debian's chromium where it is missing and can be installed; and, for the bench, Debian's nginx and
-# h2load likewise, and the caches of Go and npm.
+# h2load likewise, and the caches of Go and npm. Debian's Swift gets a folder of its own in .cache.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test demo bench chaos docs lock clean browser
+.PHONY: help setup check test test-swift demo bench chaos docs lock clean browser
 
 help: ## list the commands
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(STAMP) ## make .venv with everything pinned in constraints.txt
 
@@ -28,6 +28,9 @@ check: setup ## format, lint and types
 
 test: setup browser ## every test
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
+
+test-swift: setup ## the tests of the Swift package, where Swift is or can be had
+	HANDBELL_PYTHON=$(CURDIR)/$(BIN)/python examples/ios/test-on-linux.sh
 
 demo: setup ## send a notification to a virtual phone and see it arrive
 	$(BIN)/handbell demo
@@ -53,4 +56,4 @@ lock: ## write constraints.txt anew (needs uv on PATH)
 	  --generate-hashes --no-emit-index-url --no-header --quiet --upgrade -o constraints.txt
 
 clean: ## remove what setup and the tools made
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -110,6 +110,7 @@ OPEN: Final = {
     "languages",
     "named",
     "notification",
+    "payload",
     "user_info",
     "variables",
 }

@@ -14,6 +14,7 @@ ROOT = Path(handbell.__file__).parent
 BASE = {
     "_forever",
     "_mail",
+    "_paths",
     "_text",
     "clocks",
     "_threads",
@@ -46,6 +47,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "cli": {
         "_door",
+        "exposure",
         "system",
         "rehearsal",
         "push",
