@@ -22,11 +22,15 @@ T = TypeVar("T")
 class Patience:
     """Calls the stores for one worker, in its ``threads``.
 
-    ``seconds`` is how long a stop waits for the database.
+    ``seconds`` is how long a stop waits for the database, ``pause`` after how many seconds it is
+    tried again.
     """
 
-    def __init__(self, threads: Threads, seconds: float = STOP_SECONDS) -> None:
+    def __init__(
+        self, threads: Threads, seconds: float = STOP_SECONDS, pause: float = STORAGE_PAUSE
+    ) -> None:
         self.seconds = seconds
+        self.pause = pause
         self._threads = threads
         self._failing: dict[object, float] = {}
         self._is_over = False
@@ -49,7 +53,7 @@ class Patience:
                         raise stopped() from error
                     self._failing.setdefault(call, asyncio.get_running_loop().time())
                     _log.warning("The database cannot be used now: %s", error)
-                    await asyncio.sleep(STORAGE_PAUSE)
+                    await asyncio.sleep(self.pause)
         finally:
             self._failing.pop(call, None)
 

@@ -32,7 +32,7 @@ from .lane import FIRST_BATCH, Lane
 from .lanes import Lanes
 from .pages import Listener
 from .parcels import Broadcast, Page, Portion
-from .patience import STORAGE_PAUSE, Patience, stopped
+from .patience import Patience, stopped
 from .probe import Probe
 from .queue import Queue
 from .releases import Reading, Releases
@@ -185,10 +185,11 @@ class Worker:
         """
         self._is_stopping = True
         self._wake.set()
-        if not self._loops:
+        loops, self._loops = self._loops, []
+        if not loops:
             self._stopping.tell()
             return
-        taking, writing, *others = self._loops
+        taking, writing, *others = loops
         if writing.done():
             # Whoever ends an event loop cancels what runs in it before it asks for a stop.
             writing = asyncio.create_task(self._write_down())
@@ -277,10 +278,10 @@ class Worker:
                 took = await self._turn_of_work()
             except StorageError as error:
                 _log.warning("The database cannot be used now: %s", error)
-                await asyncio.sleep(STORAGE_PAUSE)
+                await asyncio.sleep(self.patience.pause)
             except Exception:  # noqa: BLE001 - one turn must not end the worker
                 _log.exception("A turn of work broke off; the next one follows")
-                await asyncio.sleep(STORAGE_PAUSE)
+                await asyncio.sleep(self.patience.pause)
             else:
                 if not took:
                     await self._rest()
