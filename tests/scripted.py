@@ -5,7 +5,7 @@ import contextlib
 import shutil
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -112,6 +112,12 @@ class ScriptedGateway:
             await done
         finally:
             self.calls.remove(call)
+
+    def require(self, may_begin: Callable[[], bool]) -> None:
+        """Have everything on the wire at once."""
+
+    def withdraw(self, is_meant: Callable[[Push], bool]) -> None:
+        """Have nothing that could be taken back: all of it is on the wire."""
 
     async def close(self) -> None:
         """Have nothing to close."""
@@ -241,7 +247,9 @@ def make_home(folder: Path, people: int = 8) -> list[str]:
 
 
 def _system(home: Path, clock: Clock, gateway: ScriptedGateway) -> ScriptedSystem:
-    system = ScriptedSystem(Settings.load(home=home), now=clock)
+    system = ScriptedSystem(
+        Settings.load(home=home), now=clock, clock=clock.steady, machine=clock.machine
+    )
     system.gateway = gateway
     return system
 

@@ -10,6 +10,7 @@ from handbell._threads import Threads
 from handbell.errors import StorageError
 
 from .clock_jumps import ClockJumps
+from .patience import STORAGE_PAUSE
 from .roster import LEASE_SECONDS, Roster, new_worker
 
 BEAT_SECONDS: Final = 4.0
@@ -27,7 +28,6 @@ class Lease:
     def __init__(self, seconds: Callable[[], float]) -> None:
         self._seconds = seconds
         self._until = 0.0
-        self._renewed = asyncio.Event()
 
     @property
     def left(self) -> float:
@@ -38,16 +38,9 @@ class Lease:
         """Return whether pushes may be begun now."""
         return self._seconds() < self._until
 
-    async def held(self) -> None:
-        """Return when it holds."""
-        while not self.holds():
-            self._renewed.clear()
-            await self._renewed.wait()
-
     def renew(self, since: float) -> None:
         """Let it hold for :data:`LEASE_SECONDS` from an instant before the beat was written."""
         self._until = since + LEASE_SECONDS
-        self._renewed.set()
 
 
 class Heart:
@@ -120,9 +113,20 @@ class Heart:
         if self.lease.left < LEASE_SECONDS / 2:
             await self._beat()
 
-    async def _beat(self) -> None:
+    async def hold_lease(self) -> None:
+        """Return when the lease holds, beating for it where it has run out."""
+        while not self.lease.holds():
+            try:
+                await self._beat(unless=self.lease.holds)
+            except StorageError as error:
+                _log.warning("Worker heartbeat failed; nothing is sent meanwhile: %s", error)
+                await asyncio.sleep(STORAGE_PAUSE)
+
+    async def _beat(self, unless: Callable[[], bool] = lambda: False) -> None:
         """Say that the worker lives; of what was given to others no more is handed out."""
         async with self._turn:
+            if unless():
+                return
             since = self._roster.machine.seconds()
             if await self._threads.run(self._roster.beat, self.worker):
                 self.lease.renew(since)

@@ -12,7 +12,7 @@ from handbell.errors import HandbellError, TwinError
 from handbell.gateways.gateway import Gateway, Message, Outcome, Push, Report
 
 from .delivery import GatewayName
-from .heart import Lease
+from .heart import Heart
 from .ids import apns_ids
 from .in_flight import Ticket
 from .outcome import Decision, Tried
@@ -40,7 +40,8 @@ class Sender:
     """Hands parcels to the gateways; belongs to one worker and its event loop.
 
     Their ends go to ``book``. What ``releases`` says of a session counts until the last moment
-    before its push is handed over, and nothing goes on the wire unless the ``lease`` holds then.
+    before its push is handed over, and nothing goes on the wire unless the lease of the ``heart``
+    holds then.
     """
 
     def __init__(
@@ -48,12 +49,12 @@ class Sender:
         book: Settlement,
         releases: Releases,
         *,
-        lease: Lease,
+        heart: Heart,
         ways: Ways,
     ) -> None:
         self._book = book
         self._releases = releases
-        self._lease = lease
+        self._heart = heart
         self._ways = ways
         self._out: dict[Parcel, Gateway] = {}
 
@@ -69,9 +70,9 @@ class Sender:
     async def _send_parcels(self, name: GatewayName, parcels: Sequence[Parcel]) -> None:
         """Send parcels that go the same way, by one call of its gateway."""
         try:
-            await self._lease.held()
+            await self._heart.hold_lease()
             gateway = await self._ways.find(parcels[0].campaign, name, parcels[0].environment)
-            gateway.require(self._lease.holds)
+            gateway.require(self._heart.lease.holds)
             for parcel in parcels:
                 if parcel.ticket.reading.is_concerned:
                     self._take_back(parcel)

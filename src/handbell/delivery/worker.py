@@ -122,7 +122,7 @@ class Worker:
             waiting=self._waiting,
         )
         ways = Ways(find_gateway, drop_gateway, threads=threads, clock=clock)
-        self._sender = Sender(self._book, self.releases, lease=self._heart.lease, ways=ways)
+        self._sender = Sender(self._book, self.releases, heart=self._heart, ways=ways)
         self._obedience = Obedience(
             revocations,
             patience=patience,

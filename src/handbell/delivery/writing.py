@@ -98,7 +98,9 @@ class Writer:
             raise stopped()
         self._written.clear()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._written.wait(), seconds)
+            # Unlike wait_for this never swallows that the caller is cancelled.
+            async with asyncio.timeout(seconds):
+                await self._written.wait()
         if self._is_closed:
             raise stopped()
 
