@@ -101,6 +101,8 @@ class ScriptedGateway:
 
     async def send(self, batch: Sequence[Push], report: Report) -> None:
         """Take pushes, and return when the test lets it."""
+        if not batch:
+            return
         self.pushed.update(push.apns_id for push in batch)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         call = Call(list(batch), report, done, tuple(batch))
@@ -124,10 +126,14 @@ class ScriptedGateway:
 
 
 class ScriptedSystem(System):
-    """A system that sends by ``gateway``, unless its credential ``is_missing``."""
+    """A system that sends by ``gateway``, unless its credential ``is_missing``.
+
+    ``on_find`` is called before, in the thread that looks for the gateway.
+    """
 
     gateway: Gateway
     is_missing = False
+    on_find: Callable[[], None] = staticmethod(lambda: None)
 
     def find_gateway(
         self,
@@ -137,6 +143,7 @@ class ScriptedSystem(System):
         environment: str,  # noqa: ARG002
     ) -> Gateway:
         """Return the scripted gateway, or raise that there is no credential."""
+        self.on_find()
         if self.is_missing:
             raise MissingCredentialError("There is no key", fix="Add one")
         return self.gateway
@@ -180,10 +187,10 @@ class Play:
         """What the worker knows of the app."""
         return self.engine.worker.lanes.of(self.app)
 
-    def faults(self) -> list[str]:
+    def faults(self, *, is_at_rest: bool = False) -> list[str]:
         """Return where the tickets' invariant does not hold."""
         worker = self.engine.worker
-        return worker.in_flight.faults(worker.lanes.all())
+        return worker.in_flight.faults(worker.lanes.all(), is_at_rest=is_at_rest)
 
     async def start(self) -> None:
         """Begin to take work, without patience."""
@@ -194,7 +201,7 @@ class Play:
     async def stop(self, *, within: float | None = None) -> None:
         """Stop, and have the next start of it be another process's."""
         await self.engine.worker.stop(within=within)
-        assert not self.faults()
+        assert not self.faults(is_at_rest=True)
         assert len(self.engine.worker.in_flight) == 0
         assert len(self.engine.worker.releases) == 0
         await self.system.close_gateways()

@@ -152,7 +152,7 @@ class Worker:
         self._full: list[str] = []
         self._stops: dict[str, Stop | None] = {}
         self._stops_turn = asyncio.Lock()
-        self._answer_seconds = answer_seconds
+        self.answer_seconds = answer_seconds
         self._is_stopping = False
         self._lots_until = 0.0
 
@@ -194,7 +194,7 @@ class Worker:
             # Whoever ends an event loop cancels what runs in it before it asks for a stop.
             writing = asyncio.create_task(self._write_down())
         is_written = await self._stopping.finish(
-            taking, [writing, *others], answer_seconds=self._answer_seconds, within=within
+            taking, [writing, *others], answer_seconds=self.answer_seconds, within=within
         )
         if not is_written:
             return
@@ -314,7 +314,8 @@ class Worker:
         later = [one.ready_at - now for one in self._broadcasts if one.ready_at > now]
         wait = min([IDLE_SECONDS, *later])
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), wait)
+            async with asyncio.timeout(wait):
+                await self._wake.wait()
         self._wake.clear()
 
     async def _let_add_up(self) -> None:

@@ -98,7 +98,7 @@ class Writer:
             raise stopped()
         self._written.clear()
         with contextlib.suppress(TimeoutError):
-            # Unlike wait_for this never swallows that the caller is cancelled.
+            # Not wait_for, which in Python 3.11 may keep a cancel to itself.
             async with asyncio.timeout(seconds):
                 await self._written.wait()
         if self._is_closed:
