@@ -16,6 +16,8 @@ BASE = {
     "_mail",
     "_paths",
     "_text",
+    "clocks",
+    "_threads",
     "_version",
     "errors",
     "tables",

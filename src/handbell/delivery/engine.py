@@ -6,6 +6,7 @@ next one finishes.
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 from collections.abc import Callable, Collection, Coroutine, Sequence
@@ -26,7 +27,7 @@ from .accepting import Acceptance, Draft, Order
 from .campaign import Campaign, is_loud
 from .delivery import Delivery
 from .dispatch import Plan
-from .events import NotificationAccepted
+from .events import NotificationAccepted, SessionsReleased
 from .gathering import Gathering
 from .ids import NO_ID
 from .intake import Entry, Intake, Options, Prepared
@@ -36,7 +37,9 @@ from .plain import PlainBatch, PlainStored, event_of
 from .pruning import Pruner
 from .releases import Reading
 from .response import Response
+from .revocations import Revocations, Revoker
 from .store import Ledger
+from .waiting import Waiting
 from .ways import FindGateway
 from .webhook_sender import WebhookSender
 from .worker import Worker
@@ -77,6 +80,7 @@ class Engine:
         ledger: Ledger,
         registry: Registry,
         worker: Worker,
+        revocations: Revocations,
         find_gateway: FindGateway,
         seal: Callable[[Any], bytes],
         make_sender: Callable[[], WebhookSender | None],
@@ -95,6 +99,10 @@ class Engine:
         self._storing: set[asyncio.Task[Any]] = set()
         self._gathering = Gathering(self.accept_many)
         self._gathering_plain = Gathering(self._accept_plain)
+        self._revoker = Revoker(revocations, worker.threads, own=lambda: worker.id)
+        self._cancelling = Waiting(
+            lambda rows: worker.threads.run(ledger.in_hand, rows), seconds=_LOOK_SECONDS
+        )
 
     async def start(self) -> None:
         """Begin to take work; called by itself at the first send.
@@ -348,12 +356,20 @@ class Engine:
     async def release(self, session_ids: Collection[int]) -> None:
         """Send nothing more to sessions that were just closed or given to somebody else.
 
-        What this process has in hand for them ends as ``cancelled``. Returns when nothing of it is
-        on its way any more, so that whoever asked for the change may be told: nothing comes after.
-        Call it once the change is committed. What other processes have on the wire in that moment
-        they finish; what they read later goes by the change.
+        What any worker has in hand for them ends as ``cancelled``. Returns when nothing of it is on
+        its way any more, whichever process has it, so that whoever asked for the change may be
+        told: nothing comes after. Call it once the change is committed. A worker that does not
+        answer holds it up until its lease has run out. Raises StorageError where the workers of
+        other processes cannot be told.
         """
-        await self.worker.release(session_ids)
+        if not session_ids:
+            return
+        began = asyncio.get_running_loop().time()
+        await asyncio.gather(self.worker.release(session_ids), self._revoker.revoke(session_ids))
+        waited = asyncio.get_running_loop().time() - began
+        self.worker.hooks.emit(
+            SessionsReleased(app="", at=self._now(), sessions=len(session_ids), waited=waited)
+        )
 
     async def cancel(self, app: App, notification_id: str) -> int:
         """Take back what is not sent yet, and return how many deliveries that caught.
@@ -362,13 +378,11 @@ class Engine:
         but not longer than :data:`CANCEL_SECONDS` for answers that are slow, which it then leaves
         out. Raises RegistryError when the app has no such notification.
         """
-        ledger, loop = self._ledger, asyncio.get_running_loop()
+        ledger = self._ledger
         cancelling = await asyncio.to_thread(ledger.begin_cancel, app, notification_id)
-        deadline = loop.time() + CANCEL_SECONDS
-        while loop.time() < deadline:
-            if not await asyncio.to_thread(ledger.is_in_hand, cancelling.row):
-                break
-            await asyncio.sleep(_LOOK_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CANCEL_SECONDS):
+                await self._cancelling.until_over(cancelling.row)
         return await asyncio.to_thread(ledger.caught, cancelling)
 
     async def replace(

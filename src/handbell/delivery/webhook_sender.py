@@ -98,6 +98,7 @@ class WebhookSender:
         at_once: int = 16,
         poll_seconds: float = 1.0,
         now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
         self._database = database
@@ -106,6 +107,7 @@ class WebhookSender:
         self._at_once = at_once
         self._poll_seconds = poll_seconds
         self._now = now
+        self._clock = clock
         self._rng = rng or random.Random()  # noqa: S311 - spreads load, guards nothing
         self._lease = uuid4().hex
         self._stop = threading.Event()
@@ -320,8 +322,8 @@ class WebhookSender:
             connection.execute(update(calls_table).where(held).values(values))
 
     def _prune(self) -> None:
-        now = self._now()
-        if now - self._pruned_at < _PRUNE_EVERY_SECONDS:
+        now, at = self._now(), self._clock()
+        if at - self._pruned_at < _PRUNE_EVERY_SECONDS:
             return
         old = select(calls_table.c.id).where(
             calls_table.c.finished_at < int((now - KEPT_SECONDS) * 1000)
@@ -330,7 +332,7 @@ class WebhookSender:
         with self._database.write() as connection:
             removed = connection.execute(statement).rowcount
         if removed < _PRUNED_AT_ONCE:
-            self._pruned_at = now
+            self._pruned_at = at
 
     def _milliseconds(self) -> int:
         return int(self._now() * 1000)
