@@ -11,6 +11,7 @@ import queue
 import threading
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
@@ -94,17 +95,15 @@ def _carry_out(
     arguments: tuple[Any, ...],
 ) -> None:
     try:
-        result = what(*arguments)
+        told = partial(_finish, future, what(*arguments))
     except BaseException as error:  # noqa: BLE001 - it is raised to whoever waits
-        told = (_fail, future, error)
-    else:
-        told = (_finish, future, result)
+        told = partial(_fail, future, error)
     # The loop may be closed by now; then nobody waits.
     with contextlib.suppress(RuntimeError):
-        loop.call_soon_threadsafe(*told)
+        loop.call_soon_threadsafe(told)
 
 
-def _finish(future: "asyncio.Future[T]", result: T) -> None:
+def _finish(future: "asyncio.Future[Any]", result: object) -> None:
     if not future.done():
         future.set_result(result)
 

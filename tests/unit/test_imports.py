@@ -12,6 +12,7 @@ import handbell
 
 ROOT = Path(handbell.__file__).parent
 BASE = {
+    "_engines",
     "_mail",
     "_text",
     "_threads",
