@@ -7,6 +7,7 @@ and child open their own afterwards. See docs/decisions/0015-the-database-file-h
 """
 
 import contextlib
+import errno
 import os
 import threading
 import time
@@ -116,6 +117,12 @@ class SharedEngine:
                 fix="Put it back; or stop all processes of Handbell, and start them again",
             )
 
+    def is_made_of(self, number: tuple[int, int] | None, name: str) -> bool:
+        """Whether a file is the database or one of SQLite's beside it."""
+        if self._path is None:
+            return False
+        return number == self._identity[1] or name in (f"{self._path}-wal", f"{self._path}-shm")
+
     # A fork
 
     def rest(self, deadline: float) -> None:
@@ -188,6 +195,14 @@ def _known(
     if shared is None or not shared.is_of_use:
         shared = _shared[identity] = SharedEngine(make(url), identity, path)
     return shared
+
+
+def refuse_ours(path: Path) -> None:
+    """Raise OSError for a file of a database that this process uses: SQLite alone may open it."""
+    number, name = _number_of(str(path)), os.path.realpath(path)
+    with _lock:
+        if any(shared.is_made_of(number, name) for shared in _shared.values()):
+            raise OSError(errno.EBUSY, "it is a database that is in use here", str(path))
 
 
 def _number_of(path: str) -> tuple[int, int] | None:

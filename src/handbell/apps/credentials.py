@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 
+from handbell._engines import refuse_ours
 from handbell.errors import CredentialError
 
 from .app import TEAM_ID
@@ -205,6 +206,7 @@ def _source(source: str | Path | bytes) -> tuple[Path | None, bytes]:
         return None, _sized(text.encode(errors="replace"), "The given text")
     try:
         path = Path(source).expanduser()
+        refuse_ours(path)
         with path.open("rb") as file:
             return path, _sized(file.read(MAX_FILE_BYTES + 1), str(path))
     except (OSError, ValueError, RuntimeError) as error:
