@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from handbell._threads import in_thread
+
 from .output import console
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ async def watch(reports: "Reports", notification_id: str) -> None:
         task = drawn.add_task("", total=None, settled=0, all=0)
         while True:
             before = time.monotonic()
-            now = await asyncio.to_thread(reports.progress, notification_id)
+            now = await in_thread(reports.progress, notification_id)
             drawn.update(
                 task, completed=now.settled, total=now.total, settled=now.settled, all=now.total
             )

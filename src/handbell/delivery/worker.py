@@ -9,6 +9,7 @@ refused holds one place of that window and nothing else.
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from random import Random
@@ -124,25 +125,29 @@ class Worker:
             asyncio.create_task(self._heart.run()),
         ]
 
-    async def stop(self) -> None:
+    async def stop(self, *, within: float | None = None) -> None:
         """Take no more work, finish what is on its way, give back the rest.
 
-        Where the database takes nothing for longer than its ``patience`` it stops even so. What
-        could not be written then is sent again by the next start, under the same apns-ids and with
-        a collapse id; nothing is lost.
+        What takes longer than ``within`` seconds is given back, too. Where the database takes
+        nothing for longer than its ``patience`` it stops even so. What was sent and could not be
+        written down is sent again, under the same apns-ids and with a collapse id; nothing is lost.
         """
         self._is_stopping = True
         self._wake.set()
-        began = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         finishing = asyncio.create_task(self._finish())
         while not finishing.done() and not self.patience.is_over(began):
-            await asyncio.wait([finishing], timeout=_WATCH_SECONDS)
+            left = math.inf if within is None else began + within - loop.time()
+            if left <= 0:
+                break
+            await asyncio.wait([finishing], timeout=min(_WATCH_SECONDS, left))
         is_finished = finishing.done()
         tasks = [finishing, *self._loops, *self._departures.tasks]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if not is_finished:
+        if not is_finished and within is None:
             _log.error(
                 "The database takes nothing: stopped with %d ends not written down; "
                 "the next start sends these again",
@@ -152,7 +157,7 @@ class Worker:
         await self._heart.end()
 
     async def _finish(self) -> None:
-        await self._loops[0]
+        await asyncio.gather(*self._loops[:1])
         while self._departures.tasks or self.lanes.in_flight:
             self._book.reported.set()
             await self._writer.next_written(FLUSH_SECONDS)
