@@ -5,6 +5,7 @@ slow what they are at, and refuses them work before the last of us has been told
 """
 
 import asyncio
+import concurrent.futures.thread  # noqa: F401 - Python does not let it be loaded when a program ends
 import contextlib
 import os
 import queue

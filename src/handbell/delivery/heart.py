@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+from handbell._threads import in_thread
 from handbell.errors import StorageError
 
 from .roster import LEASE_SECONDS, Roster
@@ -40,13 +41,13 @@ class Heart:
     async def begin(self) -> None:
         """Enter the worker, and give back what dead ones held. Raises StorageError."""
         self._beaten_at = self._now()
-        self.worker = await asyncio.to_thread(self._roster.enlist)
-        await asyncio.to_thread(self._roster.reclaim)
+        self.worker = await in_thread(self._roster.enlist)
+        await in_thread(self._roster.reclaim)
 
     async def end(self) -> None:
         """Give back what the worker still holds; where the database takes nothing, others do."""
         with contextlib.suppress(StorageError):
-            await asyncio.to_thread(self._roster.retire, self.worker)
+            await in_thread(self._roster.retire, self.worker)
 
     async def run(self) -> None:
         """Beat, and look for workers whose heart has stopped, until it is cancelled."""
@@ -54,7 +55,7 @@ class Heart:
             await asyncio.sleep(self._seconds)
             try:
                 await self._beat()
-                await asyncio.to_thread(self._roster.reclaim)
+                await in_thread(self._roster.reclaim)
             except StorageError as error:
                 _log.warning("The worker cannot say that it lives: %s", error)
             except Exception:  # noqa: BLE001 - others would take a worker for dead that lives
@@ -68,7 +69,7 @@ class Heart:
     async def _beat(self) -> None:
         """Say that the worker lives; of what was given to others no more is handed out."""
         at = self._now()
-        if not await asyncio.to_thread(self._roster.beat, self.worker):
+        if not await in_thread(self._roster.beat, self.worker):
             self._on_loss()
-            self.worker = await asyncio.to_thread(self._roster.enlist)
+            self.worker = await in_thread(self._roster.enlist)
         self._beaten_at = at

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
+from handbell._threads import in_thread
 from handbell.errors import ContradictionError, StorageError
 
 STOP_SECONDS: Final = 10.0
@@ -34,7 +35,7 @@ class Patience:
         try:
             while True:
                 try:
-                    return await asyncio.to_thread(what, *arguments)
+                    return await in_thread(what, *arguments)
                 except ContradictionError:
                     raise
                 except StorageError as error:

@@ -8,6 +8,7 @@ from itertools import repeat
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol, cast
 
+from handbell._threads import in_thread
 from handbell.apps.app import App
 from handbell.errors import HandbellError, TwinError
 from handbell.gateways.gateway import Gateway, Message, Outcome, Push, Report
@@ -160,7 +161,7 @@ class Sender:
         place = (app.id, name, environment, None if key is None else key.fingerprint)
         gateway, until = self._ways.get(place, (None, 0.0))
         if gateway is None or self._now() > until:
-            gateway = await asyncio.to_thread(self._find_gateway, app, key, name, environment)
+            gateway = await in_thread(self._find_gateway, app, key, name, environment)
             self._ways[place] = (gateway, self._now() + WAY_SECONDS)
         return gateway
 

@@ -16,6 +16,7 @@ from random import Random
 from time import time
 from typing import Final
 
+from handbell._threads import in_thread
 from handbell.errors import StorageError
 
 from .admission import DISABLED_SECONDS, Admission
@@ -244,12 +245,12 @@ class Worker:
         resting = {one.shard.notification for one in going if one not in ready}
         # With a shard in hand, only what is more urgent is taken as well.
         mine = max((one.shard.urgency for one in ready), default=0)
-        level, is_shard_due = await asyncio.to_thread(
+        level, is_shard_due = await in_thread(
             partial(self._queue.look, above=mine, apart_from=resting, full=full)
         )
         took = level >= mine and bool(level) and await self._take_due(level)
         if is_shard_due:
-            shard = await asyncio.to_thread(self._queue.claim_shard, self.id, mine, resting, full)
+            shard = await in_thread(self._queue.claim_shard, self.id, mine, resting, full)
             if shard is not None:
                 ready.append(Broadcast(shard))
                 self._broadcasts.append(ready[-1])
@@ -273,7 +274,7 @@ class Worker:
         reading = self.releases.begin()
         try:
             most = self.lanes.most_due()
-            due = await asyncio.to_thread(self._queue.claim_due, self.id, level, most, self._full)
+            due = await in_thread(self._queue.claim_due, self.id, level, most, self._full)
             await self._begin_due(due, reading)
         finally:
             self.releases.end(reading)
