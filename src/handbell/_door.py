@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine
 from types import BuiltinFunctionType
 from typing import Any, Final, NoReturn, TypeVar
 
+from ._threads import resolve
 from .errors import DeadlockError, StoppedError
 
 T = TypeVar("T")
@@ -76,7 +77,7 @@ class Door:
         if not self.is_usable:
             return
         try:
-            self._loop.set_exception_handler(_hear_nothing)
+            self._loop.set_exception_handler(tell_nobody)
             # No coroutine is made here: one that never begins would be told on standard error.
             self._loop.call_soon_threadsafe(self._wind_up)
             if self._ended.wait(EXIT_SECONDS + _PATIENCE_SECONDS):
@@ -109,7 +110,7 @@ class Door:
         self._loop.stop()
 
 
-def _hear_nothing(_loop: asyncio.AbstractEventLoop, _what: dict[str, Any]) -> None:
+def tell_nobody(_loop: asyncio.AbstractEventLoop, _what: dict[str, Any]) -> None:
     """Tell nobody of a mistake."""
 
 
@@ -168,6 +169,9 @@ def _shut_at_exit() -> None:
     _is_over = True
     for opened in _opened:
         opened.shut()
+    sharing = sys.modules.get(f"{__package__}.sharing")
+    if sharing is not None:
+        sharing.silence()
 
 
 def _shut_with_worker() -> None:
@@ -207,7 +211,17 @@ def new_loop() -> asyncio.AbstractEventLoop:
         import uvloop  # noqa: PLC0415 - an extra, and only this thread wants it
     except ImportError:
         return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
+
+    class Loop(uvloop.Loop):
+        """Resolves in threads of ours: whoever is forked after those of libuv crashes at its end.
+
+        Connecting resolves as well, numeric addresses among them.
+        """
+
+        async def getaddrinfo(self, host: Any, port: Any, **how: int) -> Any:
+            return await resolve(host, port, **how)
+
+    return Loop()
 
 
 def _are_threads_patched() -> bool:

@@ -9,6 +9,7 @@ import concurrent.futures.thread  # noqa: F401 - Python does not let it be loade
 import contextlib
 import os
 import queue
+import socket
 import threading
 import weakref
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from typing import Any, Final, TypeVar
 T = TypeVar("T")
 
 MOST_THREADS: Final = 16
+MOST_RESOLVERS: Final = 4
 _IDLE_SECONDS: Final = 20.0
 
 
@@ -125,8 +127,14 @@ def _reset_all() -> None:
 os.register_at_fork(after_in_child=_reset_all)
 
 _blocking: Final = Threads(MOST_THREADS, "handbell-blocking")
+_resolving: Final = Threads(MOST_RESOLVERS, "handbell-resolver")
 
 
 async def in_thread(what: Callable[..., T], *arguments: Any) -> T:
     """Call something that blocks, in one of the few threads that the whole process shares."""
     return await _blocking.run(what, *arguments)
+
+
+async def resolve(host: Any, port: Any, **how: int) -> list[tuple[Any, ...]]:
+    """Return what :func:`socket.getaddrinfo` does. It may take long, and holds up nothing else."""
+    return await _resolving.run(partial(socket.getaddrinfo, host, port, **how))

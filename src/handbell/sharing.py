@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from weakref import WeakSet
 
-from ._door import EXIT_SECONDS
+from ._door import EXIT_SECONDS, tell_nobody
 from ._threads import Threads
 from .settings import Settings
 from .system import System
@@ -117,4 +117,12 @@ def _abandon_closed_loops() -> None:
     for key in [key for key in list(_shared) if key[0].is_closed()]:
         gone = _shared.pop(key, None)
         if gone is not None:
+            key[0].set_exception_handler(tell_nobody)
             _abandoning.submit(gone.system.abandon)
+
+
+def silence() -> None:
+    """Have no event loop complain, at the end of the program, that it was left with our tasks."""
+    for loop, pid, _ in list(_shared):
+        if pid == os.getpid() and not loop.is_running():
+            loop.set_exception_handler(tell_nobody)

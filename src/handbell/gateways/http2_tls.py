@@ -8,7 +8,6 @@ import socket
 import ssl
 import tempfile
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -18,7 +17,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
-from handbell._threads import Threads
+from handbell._threads import resolve
 from handbell.errors import GatewayError
 
 from .http2_values import Endpoint, NotSent, trusted_certificates
@@ -27,10 +26,7 @@ P = TypeVar("P", bound=asyncio.Protocol)
 
 _HTTPS_PORT: Final = 443
 _EYEBALLS_SECONDS: Final = 0.25  # RFC 8305: then the next address is tried beside the first
-_RESOLVERS: Final = 4
 _KEEP_ALIVE: Final = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 20), ("TCP_KEEPCNT", 3))
-
-_resolving: Final = Threads(_RESOLVERS, "handbell-resolver")
 
 
 def authority(url: str) -> str:
@@ -111,8 +107,7 @@ async def connect(
     port = parts.port or _HTTPS_PORT
     async with asyncio.timeout(seconds):
         # Not in the loop's own pool, whose threads Python waits for when the program ends.
-        resolve = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
-        found = await _resolving.run(resolve)
+        found = await resolve(host, port, type=socket.SOCK_STREAM)
         opened = await aiohappyeyeballs.start_connection(
             found, happy_eyeballs_delay=_EYEBALLS_SECONDS, interleave=1
         )
