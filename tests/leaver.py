@@ -5,16 +5,20 @@ an interpreter's start. Run as ``python -m tests.leaver``, it reads a JSON objec
 the files for its output, and its environment; it answers with the pid, then with the wait status.
 """
 
+import gc
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 ROOT = Path(__file__).parent.parent
+MOST_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,7 @@ class Leaver:
         self._environment = dict(environment)
         self._number = 0
 
-    def __enter__(self) -> "Leaver":
+    def __enter__(self) -> Self:
         self._process = subprocess.Popen(
             [sys.executable, "-W", "error", "-m", "tests.leaver"],
             cwd=ROOT,
@@ -98,8 +102,21 @@ def _serve() -> str | None:
             _redirect(Path(asked["folder"]))
             return str(asked["code"])
         _say(pid)
-        _say(os.waitpid(pid, 0)[1])
+        _say(_end_of(pid))
     return None
+
+
+def _end_of(pid: int) -> int:
+    """Return the wait status of a child, which is killed when it does not come to its end."""
+    deadline = time.monotonic() + MOST_SECONDS
+    while True:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return status
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+            return os.waitpid(pid, 0)[1]
+        time.sleep(0.01)
 
 
 def _load() -> None:
@@ -108,6 +125,8 @@ def _load() -> None:
 
     assert handbell.PushNotification
     assert handbell.sharing.using
+    # A fork does not have to look through it all once more when it ends.
+    gc.freeze()
 
 
 def _redirect(folder: Path) -> None:

@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import CancelledError
 from types import BuiltinFunctionType
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -22,6 +23,7 @@ EXIT_SECONDS: Final = 1.0
 _PATIENCE_SECONDS: Final = 1.0
 """How much longer it waits for the hand-over, which a database or a hook may hold up."""
 _WIND_UP_SECONDS: Final = 0.2
+_LOOK_SECONDS: Final = 0.5
 
 
 class Door:
@@ -61,6 +63,10 @@ class Door:
             _refuse()
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
+            # A signal that comes while the thread falls asleep is noticed when it wakes next.
+            while not future.done():
+                with contextlib.suppress(TimeoutError, CancelledError):
+                    future.exception(_LOOK_SECONDS)
             return future.result()
         except BaseException:
             future.cancel()

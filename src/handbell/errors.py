@@ -285,7 +285,7 @@ class ContradictionError(StorageError):
 class StoppedError(HandbellError):
     """What was to send has been closed, or the program ends; what is stored goes out later."""
 
-    code = "stopped"
+    code = "sender-stopped"
     status = 503
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
 
-from ._door import door
+from ._door import EXIT_SECONDS, door
 from ._text import nearest
 from ._threads import in_thread
 from .creation.notification import Notification, Record
@@ -241,12 +241,15 @@ class AsyncPushNotification:
         Senders that share them keep them open; so does a call that still runs, until it ends.
         Whoever sends afterwards opens them again.
         """
+        await self._close()
+
+    async def _close(self, *, within: float | None = None) -> None:
         if self._remote is not None:
             await self.close_remote()
             return
         from .sharing import leave  # noqa: PLC0415 - heavy
 
-        await leave(self)
+        await leave(self, within=within)
 
     async def close_remote(self) -> None:
         """Close the connections to a send server, where there is one."""
@@ -271,7 +274,8 @@ class AsyncPushNotification:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self.close()
+        # Whoever is interrupted, or fails, does not want to wait for what is on its way.
+        await self._close(within=None if kind is None else EXIT_SECONDS)
 
     def _named(self, recipients: RecipientsLike | None) -> RecipientsLike:
         named = self.recipients if recipients is None else recipients

@@ -58,12 +58,15 @@ async def using(settings: Settings, user: object) -> AsyncIterator[System]:
         await _close_if_left(shared)
 
 
-async def leave(user: object) -> None:
-    """Close the systems of the running event loop that nobody but this user needs."""
+async def leave(user: object, *, within: float | None = None) -> None:
+    """Close the systems of the running event loop that nobody but this user needs.
+
+    What is on its way is finished, or handed back after ``within`` seconds.
+    """
     for shared in _of_this_loop():
         if user in shared.users:
             shared.users.discard(user)
-            await _close_if_left(shared)
+            await _close_if_left(shared, within=within)
 
 
 async def close_all(*, within: float) -> None:
@@ -93,9 +96,9 @@ async def _close_with_loop(key: _Key) -> AsyncGenerator[None]:
             await shared.system.close(within=EXIT_SECONDS)
 
 
-async def _close_if_left(shared: _Shared) -> None:
+async def _close_if_left(shared: _Shared, *, within: float | None = None) -> None:
     if shared.is_left:
-        await _close(shared)
+        await _close(shared, within=within)
 
 
 async def _close(shared: _Shared, *, within: float | None = None) -> None:

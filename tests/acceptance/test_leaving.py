@@ -9,15 +9,13 @@ import os
 import re
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
-from pathlib import Path
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass
 
 import pytest
+from tests.leaver import Leaver, Left
 
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
@@ -26,7 +24,6 @@ from handbell.rehearsal import make_key
 from handbell.settings import DATABASE_FILE, Settings
 from handbell.system import System
 from handbell.twin.running import RunningTwin, start_twin
-from tests.leaver import Leaver, Left
 
 APP = "TEAM123456.com.sample.myapp"
 MAIL = "test@4d.com"
@@ -35,6 +32,9 @@ SOON = 20.0
 """Far less than the minute that a push may take here: nobody waited for one."""
 
 _ENVIRONMENT = "HANDBELL_"
+_STATES = """
+SELECT DISTINCT state FROM deliveries WHERE coalesce(reason, '') NOT IN ('Scheduled', 'Capped')
+"""
 
 
 @dataclass
@@ -46,7 +46,6 @@ class Place:
     app: App
     leaver: Leaver
     state: str
-    locks: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def run(self, script: str) -> Left:
         """Run a script, with something left over to send."""
@@ -78,10 +77,7 @@ class Place:
         return self.ask(held) + self.ask("SELECT count(*) FROM workers")
 
 
-STATES = ("calm", "due", "capped", "silent", "overloaded", "locked")
-
-
-@pytest.fixture(scope="module", params=STATES)
+@pytest.fixture(scope="module")
 def place(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Place]:
@@ -122,7 +118,7 @@ def _furnish(system: System, twin: RunningTwin) -> App:
 
 def _disturb(system: System, twin: RunningTwin, app: App, state: str) -> None:
     if state == "capped":
-        system.set_rules(app, {"cap": "1/day"})
+        system.set_rules(app, {"cap": "9/day"})
     elif state == "silent":
         twin.add_fault("silence", count=100_000)
     elif state == "overloaded":
@@ -137,7 +133,7 @@ async def _work_off(system: System) -> set[str]:
     await system.engine.worker.idle()
     await system.close_gateways()
     with system.database.read() as connection:
-        return set(connection.exec_driver_sql("SELECT DISTINCT state FROM deliveries").scalars())
+        return set(connection.exec_driver_sql(_STATES).scalars())
 
 
 THREE_LINES = """
@@ -312,31 +308,35 @@ sent.wait()
 LOCKED = """
 import subprocess, sys
 code = '''
-import sqlite3, sys
-raw = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=30)
+import os, sqlite3, sys
+path = os.environ["HANDBELL_HOME"] + "/handbell.db"
+raw = sqlite3.connect(path, isolation_level=None, timeout=30)
 raw.execute("BEGIN IMMEDIATE")
 print("held", flush=True)
 sys.stdin.read()
 '''
-path = sys.argv[1:] or [__import__("os").environ["HANDBELL_HOME"] + "/handbell.db"]
-holder = subprocess.Popen([sys.executable, "-c", code, *path], stdin=-1, stdout=-1)
+holder = subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1)
 assert holder.stdout.readline() == b"held\\n"
 import warnings; warnings.simplefilter("ignore", ResourceWarning)
 """
 """Has another process hold the database until this one has ended."""
 
-SILENT_WHEN_LOCKED = {"the end", "an exception", "sys.exit", "SIGTERM", "an interruption"}
+WITHOUT_A_SEND = ("the end", "an exception", "sys.exit", "SIGTERM", "an interruption")
+"""What a locked database lets end: the others send once more, and it does not take that."""
+
+CASES = [
+    (state, end) for state in ("calm", "due", "capped", "silent", "overloaded") for end in ENDS
+]
+CASES += [("locked", end) for end in WITHOUT_A_SEND]
 HANDED_BACK = set(ENDS) - {"SIGTERM", "a hook that is at it", "a loop that nobody closes"}
 HANDED_BACK -= {"a loop in a daemon thread"}
 
 
-@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize(("place", "end"), CASES, indirect=["place"])
 def test_a_program_ends_soon_and_in_silence(place: Place, end: str) -> None:
     """Without close(), it says nothing of ours, has its own exit code, and keeps no work."""
     script, code, said = ENDS[end]
     if place.state == "locked":
-        if end not in SILENT_WHEN_LOCKED:
-            pytest.skip("it sends once more, which a locked database does not take")
         script = f"{LOCKED}\n{script}"
     began = time.monotonic()
     left = place.run(f"{THREE_LINES}\n{script}")
@@ -352,3 +352,182 @@ def _own_words(err: str) -> str:
     if re.fullmatch(r"Traceback \(most recent call last\):\n(  .*\n)+[^\s].*\n", err):
         return err.splitlines()[-1]
     return err.rstrip("\n")
+
+
+BLOCKED = """
+from handbell import PushNotification
+push = PushNotification()
+print("sending", flush=True)
+push.send({"title": "Hello"}, "test@4d.com")
+"""
+BLOCKED_IN_A_LOOP = """
+import asyncio, warnings
+warnings.simplefilter("ignore", ResourceWarning)  # where asyncio.run itself is interrupted
+from handbell import AsyncPushNotification
+async def main():
+    async with AsyncPushNotification() as push:
+        print("sending", flush=True)
+        await push.send({"title": "Hello"}, "test@4d.com")
+asyncio.run(main())
+"""
+BLOCKED_BY_A_HOOK = """
+from handbell import PushNotification
+import threading, time
+push = PushNotification()
+push.add_hook(lambda event: time.sleep(60))
+print("sending", flush=True)
+push.send({"title": "Hello"}, "test@4d.com")
+"""
+
+
+@pytest.mark.parametrize("place", ["silent"], indirect=True)
+@pytest.mark.parametrize("times", [1, 2, 5])
+@pytest.mark.parametrize("script", [BLOCKED, BLOCKED_IN_A_LOOP, BLOCKED_BY_A_HOOK])
+def test_an_interruption_is_soon_over(place: Place, script: str, times: int) -> None:
+    """Ctrl-C in a send that gets no answer says KeyboardInterrupt, and the next ones no more."""
+    place.leave_due()
+    before = place.ask("SELECT count(*) FROM notifications")
+    began, running = time.monotonic(), place.leaver.start(script)
+    while not (running.out and place.ask("SELECT count(*) FROM notifications") > before):
+        assert time.monotonic() - began < SOON
+        time.sleep(0.02)
+    for _ in range(times):
+        with suppress(ProcessLookupError):
+            os.kill(running.pid, signal.SIGINT)
+        time.sleep(0.1)
+    left = running.left()
+    assert left.code == -signal.SIGINT
+    assert left.err.splitlines()[-1] == "KeyboardInterrupt"
+    assert not re.search(r"destroyed|ignored|never awaited|handbell\.errors|unclosed", left.err)
+    assert time.monotonic() - began < SOON
+    if times == 1 and script is not BLOCKED_BY_A_HOOK:
+        assert place.taken == 0
+
+
+ODD = {
+    "a first send at exit": (
+        """
+import atexit
+from handbell import HandbellError, PushNotification
+@atexit.register
+def late():
+    try:
+        PushNotification()
+    except HandbellError as error:
+        print(error)
+""",
+        (
+            "The program ends, so nothing can be sent any more. "
+            "Send before that: not in a callback of atexit."
+        ),
+    ),
+    "a send after the doors are shut": (
+        """
+import subprocess, sys
+code = '''
+import atexit
+@atexit.register
+def late():
+    try:
+        push.send({"title": "x"}, "test@4d.com")
+    except HandbellError as error:
+        print(error.code)
+from handbell import HandbellError, PushNotification
+push = PushNotification()
+'''
+run = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
+print(run.stderr + run.stdout)
+""",
+        "sender-stopped",
+    ),
+    "a first send in a thread that outlives the main one": (
+        """
+import threading
+from handbell import PushNotification
+def send():
+    threading.main_thread().join()
+    print(PushNotification().send({"title": "x"}, "test@4d.com").success)
+threading.Thread(target=send).start()
+""",
+        "True",
+    ),
+    "a call within a hook": (
+        """
+from handbell import HandbellError, PushNotification, Sessions
+push = PushNotification()
+told = set()
+def hook(event):
+    for call in (push.close, PushNotification, lambda: push.send({"title": "x"}, "test@4d.com")):
+        try:
+            call()
+        except HandbellError as error:
+            told.add(error.code)
+    told.add(tuple(Sessions().all_mail_addresses()))
+push.add_hook(hook)
+assert push.send({"title": "x"}, "test@4d.com").success
+print(sorted(map(str, told)))
+""",
+        """["('test@4d.com',)", 'deadlock']""",
+    ),
+    "a hook that comes after the first send": (
+        """
+from handbell import PushNotification
+push = PushNotification()
+push.send({"title": "x"}, "test@4d.com")
+told = []
+push.add_hook(lambda event: told.append(type(event).__name__))
+push.send({"title": "x"}, "test@4d.com")
+print(told)
+""",
+        "['NotificationAccepted', 'PushesSent']",
+    ),
+    "a hook that ends the program": (
+        """
+import logging, sys
+from handbell import PushNotification
+logging.disable()
+push = PushNotification()
+push.add_hook(lambda event: sys.exit(4))
+print(push.send({"title": "x"}, "test@4d.com").success)
+""",
+        "True",
+    ),
+    "loops that are closed under us": (
+        """
+import asyncio, warnings
+from handbell import AsyncPushNotification
+warnings.simplefilter("ignore", ResourceWarning)  # of its own: nothing was closed
+push = AsyncPushNotification()
+for _ in range(3):
+    loop = asyncio.new_event_loop()
+    print(loop.run_until_complete(push.send({"title": "x"}, "test@4d.com")).success)
+    loop.close()
+""",
+        "True\nTrue\nTrue",
+    ),
+    "a process that was spawned by one that sends": (
+        """
+import subprocess, sys
+from handbell import PushNotification
+push = PushNotification()
+push.send({"title": "x"}, "test@4d.com")
+code = '''
+from handbell import PushNotification
+print(PushNotification().send({"title": "x"}, "test@4d.com").success)
+'''
+run = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
+print(run.stderr + run.stdout)
+""",
+        "True",
+    ),
+}
+
+
+@pytest.mark.parametrize("place", ["calm"], indirect=True)
+@pytest.mark.parametrize("case", ODD)
+def test_odd_moments_have_their_answer(place: Place, case: str) -> None:
+    """Where a send cannot be made, an error of ours says so; all else works, and in silence."""
+    script, told = ODD[case]
+    left = place.leaver.run(script)
+    assert (left.code, left.err) == (0, "")
+    assert left.out.strip() == told

@@ -72,7 +72,8 @@ class Worker:
         now: Callable[[], float] = time,
         rng: Random | None = None,
     ) -> None:
-        self.hooks = hooks or Hooks()
+        # One that is empty is false, and may be added to later.
+        self.hooks = Hooks() if hooks is None else hooks
         self.patience = patience = Patience()
         self.releases = Releases()
         self.lanes = Lanes(rulebook, patience=patience, now=now)

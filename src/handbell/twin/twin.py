@@ -77,7 +77,7 @@ class Twin:
         self._folder = folder
         self._host = host
         self._ports = (production_port, development_port, page_port)
-        self._hooks = hooks or Hooks()
+        self._hooks = Hooks() if hooks is None else hooks
         self._now = now
         self._idle_seconds = idle_seconds
         self._keys: dict[tuple[str, str], Key] = {}
