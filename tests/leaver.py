@@ -41,7 +41,8 @@ class Running:
     @property
     def out(self) -> str:
         """What it has written until now."""
-        return (self._folder / "out").read_text()
+        written = self._folder / "out"
+        return written.read_text() if written.exists() else ""
 
     def left(self) -> Left:
         """Wait until it has ended, and tell how."""
