@@ -6,6 +6,7 @@ the files for its output, and its environment; it answers with the pid, then wit
 """
 
 import gc
+import importlib
 import json
 import os
 import signal
@@ -121,11 +122,8 @@ def _end_of(pid: int) -> int:
 
 
 def _load() -> None:
-    import handbell  # noqa: PLC0415 - only where scripts are run
-    import handbell.sharing  # noqa: PLC0415
-
-    assert handbell.PushNotification
-    assert handbell.sharing.using
+    importlib.import_module("handbell.push")
+    importlib.import_module("handbell.sharing")
     # A fork does not have to look through it all once more when it ends.
     gc.freeze()
 
