@@ -5,6 +5,7 @@ import asyncio
 import atexit
 import contextlib
 import os
+import select
 import sys
 import threading
 from collections.abc import Callable, Coroutine
@@ -13,7 +14,7 @@ from types import BuiltinFunctionType
 from typing import Any, Final, NoReturn, TypeVar
 
 from ._threads import resolve
-from .errors import DeadlockError, StoppedError
+from .errors import DeadlockError, SettingsError, StoppedError
 
 T = TypeVar("T")
 
@@ -234,6 +235,17 @@ def _are_threads_patched() -> bool:
     """Return whether gevent or eventlet makes all threads share one.
 
     uvloop waits where they cannot let others go on; Python's own loop waits in what they replaced.
+    Raises SettingsError where they have not replaced that: an event loop would hold up all.
     """
-    start: Callable[..., Any] = _thread.start_new_thread
-    return not isinstance(start, BuiltinFunctionType)
+    if _is_pythons_own(_thread.start_new_thread):
+        return False
+    if _is_pythons_own(select.select):
+        raise SettingsError(
+            "Threads are replaced by gevent or eventlet here, and select is not",
+            fix="Replace both, as gevent.monkey.patch_all() does",
+        )
+    return True
+
+
+def _is_pythons_own(what: Callable[..., Any]) -> bool:
+    return isinstance(what, BuiltinFunctionType)

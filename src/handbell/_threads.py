@@ -13,7 +13,7 @@ import socket
 import threading
 import weakref
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
@@ -126,15 +126,16 @@ def _reset_all() -> None:
 
 os.register_at_fork(after_in_child=_reset_all)
 
-_blocking: Final = Threads(MOST_THREADS, "handbell-blocking")
-_resolving: Final = Threads(MOST_RESOLVERS, "handbell-resolver")
+# Made when first needed: gevent and eventlet may have replaced what they are made of by then.
+_blocking: Final = cache(partial(Threads, MOST_THREADS, "handbell-blocking"))
+_resolving: Final = cache(partial(Threads, MOST_RESOLVERS, "handbell-resolver"))
 
 
 async def in_thread(what: Callable[..., T], *arguments: Any) -> T:
     """Call something that blocks, in one of the few threads that the whole process shares."""
-    return await _blocking.run(what, *arguments)
+    return await _blocking().run(what, *arguments)
 
 
 async def resolve(host: Any, port: Any, **how: int) -> list[tuple[Any, ...]]:
     """Return what :func:`socket.getaddrinfo` does. It may take long, and holds up nothing else."""
-    return await _resolving.run(partial(socket.getaddrinfo, host, port, **how))
+    return await _resolving().run(partial(socket.getaddrinfo, host, port, **how))
