@@ -504,12 +504,17 @@ import asyncio, warnings
 from handbell import AsyncPushNotification
 warnings.simplefilter("ignore", ResourceWarning)  # of its own: nothing was closed
 push = AsyncPushNotification()
-for _ in range(3):
+for _ in range(6):
     loop = asyncio.new_event_loop()
     print(loop.run_until_complete(push.send({"title": "x"}, "test@4d.com")).success)
     loop.close()
+import os, sqlite3
+raw = sqlite3.connect(os.environ["HANDBELL_HOME"] + "/handbell.db")
+mine = raw.execute("SELECT count(*) FROM workers WHERE pid = ?", [os.getpid()]).fetchone()[0]
+print(mine <= 2)  # the last one's, and one that is being given back
+raw.close()
 """,
-        "True\nTrue\nTrue",
+        "\n".join(["True"] * 7),
     ),
     "a process that was spawned by one that sends": (
         """

@@ -45,6 +45,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "cli": {
         "_door",
+        "sharing",
         "system",
         "rehearsal",
         "push",
