@@ -14,6 +14,7 @@ ROOT = Path(handbell.__file__).parent
 BASE = {
     "_engines",
     "_mail",
+    "_paths",
     "_text",
     "_threads",
     "_uvicorn",
@@ -45,6 +46,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "cli": {
         "_door",
+        "exposure",
         "sharing",
         "system",
         "rehearsal",

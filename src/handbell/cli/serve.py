@@ -11,7 +11,8 @@ import typer
 
 from handbell.errors import ServeError
 
-from .context import system
+from .context import settings, system
+from .output import say, warn_of_exposure
 from .signals import stop_on_signal
 
 if TYPE_CHECKING:
@@ -31,6 +32,10 @@ def serve(
     listen: Annotated[
         str | None,
         typer.Option(help="Where to listen, host:port.", show_default="127.0.0.1:8710"),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65_535, help="The port alone; the address stays. 0: a free one."),
     ] = None,
     public_url: Annotated[
         str | None,
@@ -74,7 +79,7 @@ def serve(
     from handbell._door import new_loop  # noqa: PLC0415 - heavy
 
     parts = system(
-        listen=listen,
+        listen=listen if port is None else _with_port(listen, port, config),
         public_url=public_url,
         root_path=root_path,
         trusted_proxies=trusted_proxies,
@@ -86,6 +91,11 @@ def serve(
     _set_up_logs(parts, is_verbose=verbose)
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(_run(parts, create, has_worker=worker, has_console=console, has_twin=twin))
+
+
+def _with_port(listen: str | None, port: int, config: Path | None) -> str:
+    host, _, _ = settings(listen=listen, config=config).listen.rpartition(":")
+    return f"{host}:{port}"
 
 
 def _creator() -> "Callable[[Context], FastAPI]":
@@ -133,12 +143,13 @@ async def _run(
         await stack.enter_async_context(serving(application, bound, settings=parts.settings))
         settle()
         host, port = bound.getsockname()[:2]
-        typer.echo(f"Listening     {f'[{host}]' if ':' in host else host}:{port}")
+        say(f"Listening     {f'[{host}]' if ':' in host else host}:{port}")
+        warn_of_exposure(parts.settings)
         await _announce(context, twin)
         await stop.wait()
         context.stopping.set()
-        typer.echo("Stopping: what runs is finished first. Ctrl-C again stops at once.")
-    typer.echo("The server has stopped.")
+        say("Stopping: what runs is finished first. Ctrl-C again stops at once.")
+    say("The server has stopped.")
 
 
 def _twin(parts: "System") -> Any:
@@ -149,21 +160,19 @@ def _twin(parts: "System") -> Any:
 
 async def _announce(context: "Context", twin: "Twin | None") -> None:
     url = context.public_url
-    typer.echo(f"API           {url}/docs")
+    say(f"API           {url}/docs")
     if context.has_console:
-        typer.echo(f"Console       {url}/console")
+        say(f"Console       {url}/console")
     if twin is not None:
-        typer.echo(f"Phones        {twin.page_url}")
+        say(f"Phones        {twin.page_url}")
     if not context.has_worker:
-        typer.echo("Sending       by another process: handbell worker")
+        say("Sending       by another process: handbell worker")
     if context.has_console and not await context.run(context.system.operators.list):
         secret = await context.run(context.system.operators.invite)
-        typer.echo("")
-        typer.echo(
-            "There is no operator yet. This link makes the first one, once, within 24 hours:"
-        )
-        typer.echo(f"{url}/console/invitation/{secret}")
-    typer.echo("Ctrl-C stops it.")
+        say("")
+        say("There is no operator yet. This link makes the first one, once, within 24 hours:")
+        say(f"{url}/console/invitation/{secret}")
+    say("Ctrl-C stops it.")
     sys.stdout.flush()
 
 

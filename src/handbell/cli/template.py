@@ -9,9 +9,18 @@ from handbell._text import count
 from handbell.creation.template import Template
 
 from .api_key import ACTOR
-from .context import system
+from .context import apps_of, system
 from .given import read_document, read_pairs
-from .output import AppOption, Json, local_time, write_json, write_lines, write_table
+from .output import (
+    AppOption,
+    Json,
+    ListedApp,
+    local_time,
+    say,
+    write_json,
+    write_lines,
+    write_table,
+)
 
 if TYPE_CHECKING:
     from handbell.apps.templates import StoredTemplate
@@ -48,29 +57,30 @@ def put(
     if as_json:
         write_json(_described(stored))
         return
-    typer.echo(f"{'Added' if is_new else 'Changed'} the template {template.name} of {found.id}.")
-    typer.echo(f"Languages: {', '.join(template.languages)}")
-    typer.echo(f"Variables: {', '.join(template.variables) or 'none'}")
+    say(f"{'Added' if is_new else 'Changed'} the template {template.name} of {found.id}.")
+    say(f"Languages: {', '.join(template.languages)}")
+    say(f"Variables: {', '.join(template.variables) or 'none'}")
 
 
 @commands.command("list")
-def list_templates(*, app: AppOption = None, as_json: Json = False) -> None:
-    """List an app's templates."""
+def list_templates(*, app: ListedApp = None, as_json: Json = False) -> None:
+    """List templates."""
     parts = system()
-    stored = parts.templates.list(parts.apps.find(app or parts.settings.app))
+    stored = [(one.id, kept) for one in apps_of(parts, app) for kept in parts.templates.list(one)]
     if as_json:
-        write_json([_described(one) for one in stored])
+        write_json([{"app": app_id, **_described(kept)} for app_id, kept in stored])
         return
     write_table(
-        ["template", "languages", "variables", "changed"],
+        ["template", "languages", "variables", "changed", "app"],
         (
             [
-                one.template.name,
-                ", ".join(one.template.languages),
-                ", ".join(one.template.variables),
-                local_time(one.updated_at),
+                kept.template.name,
+                ", ".join(kept.template.languages),
+                ", ".join(kept.template.variables),
+                local_time(kept.updated_at),
+                app_id,
             ]
-            for one in stored
+            for app_id, kept in stored
         ),
         "There is no template yet. Add one with: handbell template put FILE",
     )
@@ -114,16 +124,16 @@ def remove(name: Name, *, app: AppOption = None) -> None:
     found = parts.apps.find(app or parts.settings.app)
     parts.templates.remove(found, name)
     parts.audit.note(ACTOR, "template.remove", name, app=found.id)
-    typer.echo(f"Removed the template {name} of {found.id}.")
+    say(f"Removed the template {name} of {found.id}.")
 
 
 def write_languages(told: "list[LanguagePreview]") -> None:
     """Write what each language comes to."""
     for one in told:
         size = f"{one.size:,} of {count(one.limit, 'byte')}" if one.limit else "cannot be sent"
-        typer.echo(f"{one.language or 'own text'}: {size}")
+        say(f"{one.language or 'own text'}: {size}")
         if one.payload:
-            typer.echo(f"  {one.payload}")
+            say(f"  {one.payload}")
         write_lines(one.cuts, "  warning: ", "yellow")
         write_lines([one.problem] if one.problem else [], "  error: ", "red")
 
