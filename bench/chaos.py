@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from handbell.apps.app import App
+from handbell.clocks import MachineClock, boot_id, seconds_since_boot
 from handbell.delivery.ids import apns_id
 from handbell.delivery.lanes import WINDOW
 from handbell.rehearsal import make_key
@@ -110,17 +111,34 @@ def _mib(size: int) -> str:
 
 @dataclass
 class Clock:
-    """The machine's clock, and how many seconds ahead of it twin and senders are."""
+    """The machine's clocks, and how many seconds ahead of them twin and senders are.
+
+    ``wrong`` is by how many seconds the wall's clock was set; the others cannot be.
+    """
 
     ahead: float = 0.0
+    wrong: float = 0.0
 
     def __call__(self) -> float:
         """Return the time in UNIX seconds."""
-        return time.time() + self.ahead
+        return time.time() + self.ahead + self.wrong
+
+    def steady(self) -> float:
+        """Return seconds that only ever pass."""
+        return time.monotonic() + self.ahead
+
+    @property
+    def machine(self) -> MachineClock:
+        """The clock that all processes of the machine share."""
+        return MachineClock(boot_id(), lambda: seconds_since_boot() + self.ahead)
 
     def move(self, seconds: float) -> None:
         """Let time pass."""
         self.ahead += seconds
+
+    def set(self, seconds: float) -> None:
+        """Set the wall's clock forward, or back."""
+        self.wrong += seconds
 
 
 class Sender:

@@ -282,8 +282,15 @@ class ContradictionError(StorageError):
     status = 500
 
 
+class StatementError(StorageError):
+    """The database does not know what it is asked for; it is no use to ask again."""
+
+    code = "storage-statement"
+    status = 500
+
+
 class StoppedError(HandbellError):
-    """What was to send has been closed, or the program ends; what is stored goes out later."""
+    """Sending was stopped here before all of it was done; the next start finishes it."""
 
     code = "sender-stopped"
     status = 503

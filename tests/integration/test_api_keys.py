@@ -36,7 +36,7 @@ def clock() -> Clock:
 @pytest.fixture
 def system(tmp_path: Path, clock: Clock) -> Iterator[System]:
     """Give a system without apps."""
-    made = System(Settings.load(home=tmp_path), now=clock)
+    made = System(Settings.load(home=tmp_path), now=clock, clock=clock)
     yield made
     made.database.close()
 
@@ -45,7 +45,7 @@ def system(tmp_path: Path, clock: Clock) -> Iterator[System]:
 def elsewhere(system: System, clock: Clock) -> Iterator[ApiKeyStore]:
     """Give the store of another process."""
     with closing(Database.open(system.settings.database_url)) as database:
-        yield ApiKeyStore(database, now=clock)
+        yield ApiKeyStore(database, now=clock, clock=clock)
 
 
 def test_a_key_is_shown_once_and_stored_as_a_digest(system: System) -> None:

@@ -150,10 +150,10 @@ async def test_a_start_that_failed_is_tried_again(settings: "Settings") -> None:
     system = System(settings)
     enlist, mistakes = system.roster.enlist, [StorageError("full"), OSError("odd"), MemoryError()]
 
-    def fail() -> int:
+    def fail(*arguments: Any) -> int:
         if mistakes:
             raise mistakes.pop()
-        return enlist()
+        return enlist(*arguments)
 
     system.roster.enlist = fail  # type: ignore[method-assign]
     for expected in (MemoryError, OSError, StorageError):
@@ -169,7 +169,7 @@ async def test_a_system_whose_start_failed_closes(settings: "Settings") -> None:
     system = System(settings)
     app = system.apps.find()
 
-    def fail() -> int:
+    def fail(*_: Any) -> int:
         raise OSError("odd")
 
     system.roster.enlist = fail  # type: ignore[method-assign]

@@ -159,6 +159,7 @@ class House:
             outbound=outbound,
             poll_seconds=0.02,
             now=self.clock,
+            clock=self.clock,
             rng=random.Random(1),  # noqa: S311 - no secret
         )
 

@@ -13,9 +13,11 @@ import handbell
 ROOT = Path(handbell.__file__).parent
 BASE = {
     "_engines",
+    "_forever",
     "_mail",
     "_paths",
     "_text",
+    "clocks",
     "_threads",
     "_uvicorn",
     "_version",

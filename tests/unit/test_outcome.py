@@ -192,16 +192,15 @@ def test_an_open_circuit_lets_one_push_through_when_it_is_time() -> None:
     lane.note(decide(_refused("InvalidProviderToken"), "production"), 1000, RNG)
     assert lane.stop is not None
     first = lane.stop.probe_at
-    assert not lane.may_send(first - 1)
-    assert lane.may_send(first)
-    assert lane.grant(500, first) == (1, 0.0)
-    assert not lane.may_send(first)
+    assert lane.acquire(first - 1) is None
+    assert lane.acquire(first) is not None
+    assert lane.acquire(first) is None
     lane.note(decide(_refused("InvalidProviderToken"), "production"), first, RNG)
     assert lane.stop.probe_at - first > first - 1000
-    assert lane.may_send(lane.stop.probe_at)
+    assert lane.acquire(lane.stop.probe_at) is not None
     assert lane.note_accepted(1)
     assert lane.stop is None
-    assert lane.may_send(first)
+    assert not lane.is_probing
 
 
 def test_a_token_on_its_way_to_the_other_environment_is_not_counted() -> None:

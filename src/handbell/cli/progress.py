@@ -45,6 +45,6 @@ async def watch(
             drawn.update(
                 task, completed=now.settled, total=now.total, settled=now.settled, all=now.total
             )
-            if not now.is_running or not await asyncio.to_thread(has_worker):
+            if not now.is_running or not await in_thread(has_worker):
                 return
             await asyncio.sleep(max(_SECONDS, _SHARE * (time.monotonic() - before)))

@@ -6,12 +6,14 @@ next one finishes.
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from time import time
 from typing import Any, Final, TypeVar
 
+from handbell._forever import forever
 from handbell._text import count, sentence
 from handbell._threads import in_thread
 from handbell.apps.app import App
@@ -26,7 +28,7 @@ from .accepting import Acceptance, Draft, Order
 from .campaign import Campaign, is_loud
 from .delivery import Delivery
 from .dispatch import Plan
-from .events import NotificationAccepted
+from .events import NotificationAccepted, SessionsReleased
 from .gathering import Gathering
 from .ids import NO_ID
 from .intake import Entry, Intake, Options, Prepared
@@ -34,9 +36,12 @@ from .outcome import meaning
 from .parcels import Portion
 from .plain import PlainBatch, PlainStored, event_of
 from .pruning import Pruner
+from .releases import Reading
 from .response import Response
-from .sending import FindGateway
+from .revocations import Revocations, Revoker
 from .store import Ledger
+from .waiting import Waiting
+from .ways import FindGateway
 from .webhook_sender import WebhookSender
 from .worker import Worker
 
@@ -75,6 +80,7 @@ class Engine:
         ledger: Ledger,
         registry: Registry,
         worker: Worker,
+        revocations: Revocations,
         find_gateway: FindGateway,
         seal: Callable[[Any], bytes],
         make_sender: Callable[[], WebhookSender | None],
@@ -93,6 +99,10 @@ class Engine:
         self._storing: set[asyncio.Task[Any]] = set()
         self._gathering = Gathering(self.accept_many)
         self._gathering_plain = Gathering(self._accept_plain)
+        self._revoker = Revoker(revocations, worker.threads, own=lambda: worker.id)
+        self._cancelling = Waiting(
+            lambda rows: worker.threads.run(ledger.in_hand, rows), seconds=_LOOK_SECONDS
+        )
 
     async def start(self) -> None:
         """Begin to take work; called by itself at the first send.
@@ -112,10 +122,13 @@ class Engine:
 
     async def _call_webhooks(self) -> None:
         """Call webhooks once there are any: one may be added while the engine runs."""
-        patience = self.worker.patience
-        while (sender := await patience.call(self._make_sender)) is None:  # noqa: ASYNC110
-            await asyncio.sleep(_WEBHOOK_SECONDS)  # another process may add one
-        await sender.run()
+        await forever(self._call_webhooks_if_any, name="Calling webhooks", pause=_WEBHOOK_SECONDS)
+
+    async def _call_webhooks_if_any(self) -> float:
+        sender = await self.worker.patience.call(self._make_sender)
+        if sender is not None:
+            await sender.run()
+        return _WEBHOOK_SECONDS  # another process may add one
 
     async def stop(self, *, within: float | None = None) -> None:
         """Finish what is on its way and give back the rest, also what takes longer than ``within``.
@@ -279,14 +292,11 @@ class Engine:
             worker = self.worker.id or None
             apps = {id(entry.app): entry.app for entry in entries}.values()
             room = {app.id: self.worker.lanes.room_of(app) for app in apps}
-        reading = self.worker.releases.begin()
-        try:
+        with self.worker.releases.begin() as reading:
             # In one step: a thread that has to be woken twice waits twice for the interpreter.
             prepared = await in_thread(self._prepare_and_store, entries, worker, room)
             self._begin([one for one in prepared if one.is_stored], reading)
             return [_outcome(one) for one in prepared]
-        finally:
-            self.worker.releases.end(reading)
 
     def _prepare_and_store(
         self, entries: Sequence[Entry], worker: int | None, room: dict[str, int]
@@ -318,7 +328,7 @@ class Engine:
         """Return whom a send would reach; of everybody, the first ones only."""
         return self._intake.plan(app, recipients, is_development=is_development)
 
-    def _begin(self, stored: Sequence[Prepared], reading: int) -> None:
+    def _begin(self, stored: Sequence[Prepared], reading: Reading) -> None:
         """Tell of sends that were just stored, and send what the worker has room for."""
         portions = []
         for one in stored:
@@ -348,12 +358,20 @@ class Engine:
     async def release(self, session_ids: Collection[int]) -> None:
         """Send nothing more to sessions that were just closed or given to somebody else.
 
-        What this process has in hand for them ends as ``cancelled``. Returns when nothing of it is
-        on its way any more, so that whoever asked for the change may be told: nothing comes after.
-        Call it once the change is committed. What other processes have on the wire in that moment
-        they finish; what they read later goes by the change.
+        What any worker has in hand for them ends as ``cancelled``. Returns when nothing of it is on
+        its way any more, whichever process has it, so that whoever asked for the change may be
+        told: nothing comes after. Call it once the change is committed. A worker that does not
+        answer holds it up until its lease has run out. Raises StorageError where the workers of
+        other processes cannot be told.
         """
-        await self.worker.release(session_ids)
+        if not session_ids:
+            return
+        began = asyncio.get_running_loop().time()
+        await asyncio.gather(self.worker.release(session_ids), self._revoker.revoke(session_ids))
+        waited = asyncio.get_running_loop().time() - began
+        self.worker.hooks.emit(
+            SessionsReleased(app="", at=self._now(), sessions=len(session_ids), waited=waited)
+        )
 
     async def cancel(self, app: App, notification_id: str) -> int:
         """Take back what is not sent yet, and return how many deliveries that caught.
@@ -362,13 +380,11 @@ class Engine:
         but not longer than :data:`CANCEL_SECONDS` for answers that are slow, which it then leaves
         out. Raises RegistryError when the app has no such notification.
         """
-        ledger, loop = self._ledger, asyncio.get_running_loop()
+        ledger = self._ledger
         cancelling = await in_thread(ledger.begin_cancel, app, notification_id)
-        deadline = loop.time() + CANCEL_SECONDS
-        while loop.time() < deadline:
-            if not await in_thread(ledger.is_in_hand, cancelling.row):
-                break
-            await asyncio.sleep(_LOOK_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CANCEL_SECONDS):
+                await self._cancelling.until_over(cancelling.row)
         return await in_thread(ledger.caught, cancelling)
 
     async def replace(

@@ -98,6 +98,17 @@ class SessionMoved(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SessionsReleased(Event):
+    """Nothing is on its way any more to ``sessions`` that were closed or given to others.
+
+    ``waited`` is how many seconds that took. They may be of several apps: ``app`` is empty.
+    """
+
+    sessions: int
+    waited: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CircuitOpened(Event):
     """Sending for the app has stopped; it is tried again at ``probe_at``."""
 

@@ -1,5 +1,6 @@
 """One app's way out: whether it may send now, and what its answers say of its configuration."""
 
+import math
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Final
@@ -7,7 +8,9 @@ from typing import Final
 from handbell.apps.app import App
 
 from .caps import Underway
+from .in_flight import Load
 from .outcome import Decision, Doubt
+from .probe import Probe
 from .retry import next_probe
 from .rules import AppRules, Stop
 from .timing import Bucket, take
@@ -24,10 +27,12 @@ _PROBING_SECONDS: Final = 3.0
 
 @dataclass(slots=True)
 class Lane:
-    """What a worker knows of one app while it sends for it; ``out`` counts what has no end yet.
+    """What a worker knows of one app while it sends for it; ``load`` is what it has on its way.
 
-    ``waiting`` of these wait for the first answers. ``underway`` is what counts under the app's cap
-    and is not written down yet.
+    ``underway`` is what counts under the app's cap and is not written down yet; both follow from
+    the tickets (:mod:`~handbell.delivery.in_flight`). ``read_at``, when the rules were read, and
+    the bucket of the rate go by a clock that nobody sets, the circuit by the wall's. ``probe`` is
+    the permission to probe the open circuit, while somebody has it.
 
     The circuit opens at once when the push service refuses the key, the topic or the certificate,
     and when more than half of at least ten answers refused the token. While it is open no token is
@@ -36,13 +41,12 @@ class Lane:
 
     app: App
     rules: AppRules = field(default_factory=AppRules)
-    read_at: float = 0.0
-    out: int = 0
-    waiting: int = 0
+    read_at: float = -math.inf
+    load: Load = field(default_factory=Load)
     accepted: int = 0
     refused: int = 0
     is_proven: bool = False
-    is_probing: bool = False
+    probe: Probe | None = None
     bucket: Bucket | None = None
     underway: Underway = field(default_factory=Underway)
 
@@ -59,41 +63,65 @@ class Lane:
     @property
     def awaits_proof(self) -> bool:
         """Whether the first answers are still out: a wrong key is to cost few refusals."""
-        return self.out > self.waiting and not (self.is_proven or self.stop)
+        return self.load.handed > 0 and not (self.is_proven or self.stop)
+
+    @property
+    def is_probing(self) -> bool:
+        """Whether somebody has the permission to probe the open circuit."""
+        return self.probe is not None
 
     def resume_at(self, now: float) -> float:
         """Return when a lane that may not send now is to be looked at again (UNIX seconds)."""
         soon = now + _PROBING_SECONDS
         return soon if self.stop is None else max(self.stop.probe_at, soon)
 
-    def take_rules(self, rules: AppRules, now: float) -> None:
-        """Take the rules as they stand in the database now.
+    def take_rules(self, rules: AppRules, instant: float) -> None:
+        """Take the rules as they stand in the database at an instant, by the steady clock.
 
-        The circuit of an app that is not registered is known nowhere else, and stays as it is.
+        The circuit of an app that is not registered is known nowhere else, and stays as it is. So
+        does one that is being probed, unless it was closed by hand.
         """
-        if not rules.is_registered:
+        if not rules.is_registered or (self.is_probing and rules.stop is not None):
             rules = replace(rules, stop=self.stop)
         if rules.rate is None:
             self.bucket = None
         elif self.bucket is None or self.bucket.limit != rules.rate:
-            self.bucket = rules.rate.full(now)
-        self.rules, self.read_at = rules, now
-
-    def may_send(self, now: float) -> bool:
-        """Return whether pushes may go out; an open circuit lets one through when it is time."""
+            self.bucket = rules.rate.full(instant)
+        self.rules, self.read_at = rules, instant
         if self.stop is None:
-            return True
-        if now < self.stop.probe_at or self.is_probing:
-            return False
-        self.is_probing = True
-        return True
+            self.probe = None
 
-    def grant(self, wanted: int, now: float) -> tuple[int, float]:
-        """Return how many of so many pushes may go now, and the wait for more in seconds."""
-        most = 1 if self.is_probing else wanted
+    def move(self, jump: float) -> None:
+        """Move the next probe by as many seconds as the wall's clock was set."""
+        if self.stop is not None:
+            stop = replace(self.stop, probe_at=self.stop.probe_at + jump)
+            self.rules = replace(self.rules, stop=stop)
+
+    def acquire(self, now: float) -> Probe | None:
+        """Return the permission to send one push while the circuit is open.
+
+        None while it is closed, while it is not time to probe, and while somebody else has the
+        permission. It is given back by :meth:`~handbell.delivery.probe.Probe.release`.
+        """
+        if self.stop is None or now < self.stop.probe_at or self.is_probing:
+            return None
+        self.probe = Probe(self)
+        return self.probe
+
+    def take_back(self, probe: Probe) -> None:
+        """Let the next one probe who asks; see :class:`~handbell.delivery.probe.Circuit`."""
+        # One that the circuit outlived is another's permission by now.
+        if self.probe is probe:
+            self.probe = None
+
+    def grant(self, wanted: int, instant: float) -> tuple[int, float]:
+        """Return how many of so many pushes may go, and the wait for more in seconds.
+
+        The ``instant`` is by the steady clock.
+        """
         if self.bucket is None:
-            return most, 0.0
-        granted, self.bucket, wait = take(self.bucket, most, now)
+            return wanted, 0.0
+        granted, self.bucket, wait = take(self.bucket, wanted, instant)
         return granted, wait
 
     def note_accepted(self, count: int) -> bool:
@@ -128,10 +156,6 @@ class Lane:
         self._set_stop(self._next(self.stop.reason, self.stop.detail, now, rng))
         return True
 
-    def forgo_probe(self) -> None:
-        """Take back what :meth:`may_send` allowed: nothing was sent, so the next one probes."""
-        self.is_probing = False
-
     def _open(self, decision: Decision, now: float, rng: Random) -> bool:
         if self.stop is not None and not self.is_probing:
             return False
@@ -153,7 +177,7 @@ class Lane:
 
     def _set_stop(self, stop: Stop | None) -> None:
         self.rules = replace(self.rules, stop=stop)
-        self.is_probing = False
+        self.probe = None
 
     def _forget(self) -> None:
         # Only the last answers count: a configuration that breaks after a million must still show.

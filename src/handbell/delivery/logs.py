@@ -19,6 +19,7 @@ from .events import (
     DeliveryHeld,
     Event,
     SessionQuarantined,
+    SessionsReleased,
     name_of,
 )
 
@@ -28,6 +29,7 @@ LEVELS: Final = MappingProxyType(
         DeliveryFailed: logging.WARNING,
         SessionQuarantined: logging.WARNING,
         DeliveryHeld: logging.DEBUG,
+        SessionsReleased: logging.DEBUG,
     }
 )
 """The level of an event; all others are told at INFO."""

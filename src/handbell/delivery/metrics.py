@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -25,6 +25,7 @@ from .events import (
     SessionClosed,
     SessionMoved,
     SessionQuarantined,
+    SessionsReleased,
 )
 from .outcome import OWN_REASONS
 
@@ -85,6 +86,9 @@ class Metrics:
 
     def __call__(self, event: Event) -> None:
         """Count one event."""
+        if isinstance(event, SessionsReleased):
+            self._revocations.observe(event.waited)
+            return
         app = self._app(event.app)
         match event:
             case PushesSent():
@@ -154,6 +158,12 @@ class Metrics:
         )
         self._stops = self._counter(
             "circuit_opened", "Times that sending for an app stopped", "app", "reason"
+        )
+        self._revocations = Histogram(
+            "handbell_revocation_seconds",
+            "Seconds until nothing was on its way to sessions that were taken back",
+            buckets=BUCKETS,
+            registry=self._registry,
         )
         self._circuit = Gauge(
             "handbell_circuit_open",

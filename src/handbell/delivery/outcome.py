@@ -17,6 +17,7 @@ from handbell.gateways.gateway import (
     Refused,
     RetryLater,
     Unknown,
+    Withdrawn,
 )
 
 State = Literal["queued", "sending", "held", "sent", "failed", "expired", "cancelled"]
@@ -72,7 +73,9 @@ class Tried:
     reason: str
 
 
-def decide(outcome: Outcome, environment: str, tried: Tried | None = None) -> Decision:
+def decide(  # noqa: PLR0911 - one for each outcome
+    outcome: Outcome, environment: str, tried: Tried | None = None
+) -> Decision:
     """Return what follows from the end of a push to ``environment``.
 
     ``tried`` is given when this was the second environment for the same delivery. A token is put in
@@ -110,6 +113,8 @@ def decide(outcome: Outcome, environment: str, tried: Tried | None = None) -> De
             )
         case Unknown():
             return Decision("held", reason=outcome.reason, detail=outcome.detail, is_unknown=True)
+        case Withdrawn():
+            return Decision("cancelled", reason="SessionClosed")
         case Refused():
             return _decide_refused(outcome, environment, tried)
 

@@ -6,28 +6,25 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from functools import partial
 from itertools import repeat
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple, Protocol, cast
+from typing import Any, Final, NamedTuple, cast
 
-from handbell._threads import in_thread
-from handbell.apps.app import App
 from handbell.errors import HandbellError, TwinError
 from handbell.gateways.gateway import Gateway, Message, Outcome, Push, Report
 
-from .campaign import Campaign
 from .delivery import GatewayName
+from .heart import Lease
 from .ids import apns_ids
+from .in_flight import Ticket
 from .outcome import Decision, Tried
-from .parcels import Item, Page, Parcel, Portion
+from .parcels import Item, Parcel, Portion
 from .releases import Releases
 from .settlement import Astray, Settlement
+from .ways import Ways
 
 # A named tuple's own constructor takes several times as long, and there are millions.
 _push: Final = cast("Callable[[tuple[Any, ...]], Push]", partial(tuple.__new__, Push))
 
 _log = logging.getLogger(__name__)
-
-WAY_SECONDS: Final = 5.0
-"""How long a gateway is used before it is asked anew which one it is."""
 
 WITHOUT_SESSION: Final[Mapping[str | None, str]] = MappingProxyType(
     {
@@ -39,21 +36,11 @@ WITHOUT_SESSION: Final[Mapping[str | None, str]] = MappingProxyType(
 """Why a delivery ends whose session does not take anything any more, by the session's status."""
 
 
-class FindGateway(Protocol):
-    """Gives the way for an app to an environment, or raises the error that says why there is none.
-
-    ``key`` is the credential of a sender whose app is not in the registry, or None.
-    """
-
-    def __call__(self, app: App, key: Any, name: GatewayName, environment: str, /) -> Gateway:
-        """Return the gateway; the same one each time, so that connections are shared."""
-
-
 class Sender:
     """Hands parcels to the gateways; belongs to one worker and its event loop.
 
     Their ends go to ``book``. What ``releases`` says of a session counts until the last moment
-    before its push is handed over.
+    before its push is handed over, and nothing goes on the wire unless the ``lease`` holds then.
     """
 
     def __init__(
@@ -61,54 +48,48 @@ class Sender:
         book: Settlement,
         releases: Releases,
         *,
-        find_gateway: FindGateway,
-        now: Callable[[], float],
+        lease: Lease,
+        ways: Ways,
     ) -> None:
         self._book = book
         self._releases = releases
-        self._find_gateway = find_gateway
-        self._now = now
-        self._ways: dict[tuple[str, str, str, str | None], tuple[Gateway, float]] = {}
-        self._out: set[Parcel] = set()
+        self._lease = lease
+        self._ways = ways
+        self._out: dict[Parcel, Gateway] = {}
 
-    async def send(
-        self, portions: Sequence[Portion], reading: int, page: Page | None = None
-    ) -> None:
-        """Send deliveries of one app, and return when each was reported. Ends ``reading``."""
-        try:
-            ways = _by_way(portions, page, reading)
-            await asyncio.gather(*(self._send_parcels(way.name, ways[way]) for way in ways))
-        finally:
-            self._releases.end(reading)
+    async def send(self, ticket: Ticket, portions: Sequence[Portion]) -> None:
+        """Send deliveries of one ticket, handed over by it; return when each was reported."""
+        ways = _by_way(ticket, portions)
+        await asyncio.gather(*(self._send_parcels(way.name, ways[way]) for way in ways))
 
     async def send_parcel(self, name: GatewayName, parcel: Parcel) -> None:
         """Send a parcel that stands for itself, and return when each was reported."""
-        try:
-            await self._send_parcels(name, [parcel])
-        finally:
-            self._releases.end(parcel.reading)
+        await self._send_parcels(name, [parcel])
 
     async def _send_parcels(self, name: GatewayName, parcels: Sequence[Parcel]) -> None:
         """Send parcels that go the same way, by one call of its gateway."""
         try:
-            gateway = await self._gateway(parcels[0].campaign, name, parcels[0].environment)
+            await self._lease.held()
+            gateway = await self._ways.find(parcels[0].campaign, name, parcels[0].environment)
+            gateway.require(self._lease.holds)
             for parcel in parcels:
-                if self._releases.concern(parcel.reading):
-                    self._drop_released(parcel)
-            self._out.update(parcels)
+                if parcel.ticket.reading.is_concerned:
+                    self._take_back(parcel)
+            self._out.update(dict.fromkeys(parcels, gateway))
             # From the look at the releases to the gateway's own list nothing else has its turn.
             await gateway.send(*self._handed(parcels))
+            self._note_silence(parcels)
         except HandbellError as error:
             # A gateway raises before anything is sent, or not at all.
             for parcel in parcels:
                 self._note_no_way(parcel, error)
         except Exception as error:  # noqa: BLE001 - nothing may be left without an end
-            _log.exception("A gateway broke off; what it left without an answer is sent again")
+            _log.exception("A gateway failed; what it left without an answer is sent again")
             for parcel in parcels:
                 self._book.interrupt(parcel, parcel.give_up(), error)
         finally:
-            self._out.difference_update(parcels)
             for parcel in parcels:
+                self._out.pop(parcel, None)
                 parcel.close()
 
     def _handed(self, parcels: Sequence[Parcel]) -> tuple[list[Push], Report]:
@@ -129,12 +110,23 @@ class Sender:
 
         return pushes, report
 
-    def _drop_released(self, parcel: Parcel) -> None:
-        is_stale = partial(self._releases.is_stale, parcel.reading)
-        gone = [item for number, item in parcel.items.items() if is_stale(number)]
+    def _note_silence(self, parcels: Sequence[Parcel]) -> None:
+        """Settle what a gateway says it is done with and has not reported, as it must not."""
+        for parcel in parcels:
+            if left := parcel.give_up():
+                _log.error("A gateway left %d pushes without an answer", len(left))
+                self._book.interrupt(parcel, left, RuntimeError("no answer"))
+
+    def _take_back(self, parcel: Parcel) -> None:
+        reading = parcel.ticket.reading
+        gone = [
+            item
+            for number, item in parcel.items.items()
+            if reading.is_lost or reading.is_stale(number)
+        ]
         for item in gone:
             del parcel.items[item.number]
-            self._book.end(parcel.campaign, item, parcel.page, "cancelled", "SessionClosed")
+            self._book.take_back(parcel, item)
 
     def readdress(self, astray: Sequence[Astray]) -> Iterator[Parcel]:
         """Yield parcels of what the other environment is to be asked about."""
@@ -143,27 +135,14 @@ class Sender:
             groups.setdefault((parcel, environment), []).append((item, tried))
         loop = asyncio.get_running_loop()
         for (parcel, environment), members in groups.items():
-            reading = self._releases.join(parcel.reading)
-            for _ in members:
-                self._releases.end(reading)
             yield Parcel(
+                parcel.ticket,
                 parcel.campaign,
                 environment,
                 {item.number: item for item, _ in members},
                 loop.time(),
-                reading,
-                page=parcel.page,
                 tried={item.number: tried for item, tried in members},
             )
-
-    async def _gateway(self, campaign: Campaign, name: GatewayName, environment: str) -> Gateway:
-        app, key = campaign.lane.app, campaign.key
-        place = (app.id, name, environment, None if key is None else key.fingerprint)
-        gateway, until = self._ways.get(place, (None, 0.0))
-        if gateway is None or self._now() > until:
-            gateway = await in_thread(self._find_gateway, app, key, name, environment)
-            self._ways[place] = (gateway, self._now() + WAY_SECONDS)
-        return gateway
 
     def _note_no_way(self, parcel: Parcel, error: HandbellError) -> None:
         reason = "TwinNotRunning" if isinstance(error, TwinError) else "NoCredential"
@@ -180,12 +159,23 @@ class Sender:
         """See :meth:`handbell.delivery.worker.Worker.release`."""
         self._releases.add(session_ids)
         ends = [
-            parcel.end_of(number)
-            for parcel in self._out
+            (gateway, number, parcel.end_of(number))
+            for parcel, gateway in self._out.items()
             for number in session_ids
             if parcel.is_out(number)
         ]
-        await asyncio.gather(*ends)
+        self._withdraw({gateway for gateway, _, _ in ends}, {number for _, number, _ in ends})
+        await asyncio.gather(*(end for _, _, end in ends))
+
+    def lose(self) -> None:
+        """Begin nothing more of what was taken: the worker was taken for dead."""
+        self._releases.lose()
+        numbers = {number for parcel in self._out for number in parcel.items}
+        self._withdraw(set(self._out.values()), numbers)
+
+    def _withdraw(self, gateways: Collection[Gateway], numbers: Collection[int]) -> None:
+        for gateway in gateways:
+            gateway.withdraw(lambda push: push.key in numbers)
 
 
 class _Way(NamedTuple):
@@ -196,9 +186,7 @@ class _Way(NamedTuple):
     key: str | None
 
 
-def _by_way(
-    portions: Sequence[Portion], page: Page | None, reading: int
-) -> dict[_Way, list[Parcel]]:
+def _by_way(ticket: Ticket, portions: Sequence[Portion]) -> dict[_Way, list[Parcel]]:
     started = asyncio.get_running_loop().time()
     parcels: dict[_Way, list[Parcel]] = {}
     for campaign, items in portions:
@@ -210,7 +198,7 @@ def _by_way(
                 for item in items
                 if len(ways) == 1 or (item.gateway, item.environment) == (name, environment)
             }
-            parcel = Parcel(campaign, environment, part, started, reading, page=page)
+            parcel = Parcel(ticket, campaign, environment, part, started)
             parcels.setdefault(_Way(name, environment, key), []).append(parcel)
     return parcels
 

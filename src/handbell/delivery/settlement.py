@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Final, NamedTuple
 
-from handbell.gateways.gateway import Accepted, Outcome, Push
+from handbell.gateways.gateway import Accepted, Outcome, Push, Withdrawn
 
 from .batch import Batch, Ending
 from .campaign import Campaign
@@ -22,10 +22,10 @@ from .events import (
     SessionMoved,
     SessionQuarantined,
 )
+from .in_flight import Ended, InFlight, Ticket
 from .lane import Lane
 from .outcome import Decision, Doubt, Tried, decide
-from .parcels import Broadcast, Item, Page, Parcel, Portion
-from .releases import Releases
+from .parcels import Broadcast, Item, Parcel, Portion
 from .retry import GiveUp, SendAgain, next_attempt, while_stopped
 from .rules import Stop
 
@@ -39,11 +39,11 @@ _log = logging.getLogger(__name__)
 
 
 class Cut(NamedTuple):
-    """What is written in one transaction, what is told afterwards, and how many ends it covers."""
+    """What is written in one transaction, what is told afterwards, and whose ends these are."""
 
     batch: Batch
     events: list[Event]
-    number: int
+    ended: list[Ended]
 
 
 class Astray(NamedTuple):
@@ -57,7 +57,7 @@ class Astray(NamedTuple):
 
 @dataclass(slots=True)
 class _Doubts:
-    """Refused tokens of one app that nobody can judge yet, and since when."""
+    """Refused tokens of one app that nobody can judge yet, and since when by the loop's clock."""
 
     since: float
     waiting: list[tuple[Parcel, Item, Decision, Tried | None]] = field(default_factory=list)
@@ -66,32 +66,35 @@ class _Doubts:
 class Settlement:
     """Gathers the ends of pushes until they are written; belongs to one worker and its event loop.
 
-    ``unwritten`` counts them, ``reported`` is set when there is something to do, ``astray`` are the
-    pushes to be sent to the other environment. ``write_stop`` is told when a circuit opens or
-    closes, and writes it.
+    ``reported`` is set when there is something to do, ``astray`` are the pushes to be sent to the
+    other environment. ``write_stop`` is told when a circuit opens or closes, and writes it.
     """
 
     def __init__(
         self,
+        in_flight: InFlight,
         *,
         hooks: Hooks,
         now: Callable[[], float],
         rng: Random,
         write_stop: Callable[[str, Stop | None], None],
-        releases: Releases,
     ) -> None:
-        self.unwritten = 0
         self.reported = asyncio.Event()
         self.astray: list[Astray] = []
         self._hooks = hooks
         self._now = now
         self._rng = rng
         self._write_stop = write_stop
-        self._releases = releases
+        self._in_flight = in_flight
         self._batch = Batch()
         self._events: list[Event] = []
         self._sent_parcels: list[Parcel] = []
         self._doubtful: dict[str, _Doubts] = {}
+
+    @property
+    def unwritten(self) -> int:
+        """How many pushes have ended and are not written down yet."""
+        return self._in_flight.load.ended + sum(len(one.sent) for one in self._sent_parcels)
 
     def write_ending(self, ending: Ending) -> None:
         """Write an ending that belongs to no campaign."""
@@ -108,7 +111,7 @@ class Settlement:
         if (
             outcome.__class__ is Accepted
             and parcel.is_plain
-            and (parcel.page is not None or outcome.unique_id is None)
+            and (parcel.ticket.is_page or outcome.unique_id is None)
         ):
             # The hot path, for each push of a broadcast: nothing is called that can be counted.
             if not parcel.sent:
@@ -116,23 +119,30 @@ class Settlement:
                 self._sent_parcels.append(parcel)
                 self.reported.set()
             parcel.sent.append(push.key)
-            self.unwritten += 1
             return
-        if parcel.is_over:
+        if parcel.is_over_for(push.key):
             return
         item = parcel.items[push.key]
         try:
-            self._judge(parcel, item, outcome)
+            if isinstance(outcome, Withdrawn):
+                self.take_back(parcel, item)
+            else:
+                self._judge(parcel, item, outcome)
         except Exception as error:  # noqa: BLE001 - nothing may be left without an end
-            _log.exception("An answer cannot be judged; its push is sent again: %r", outcome)
+            _log.exception("Could not classify a push service's answer: %r", outcome)
             self.interrupt(parcel, [item], error)
         parcel.note_end(push.key)
 
     def interrupt(self, parcel: Parcel, items: Sequence[Item], error: Exception) -> None:
         """Settle pushes that may have arrived, and of which nothing further will be heard."""
         detail = f"a mistake of Handbell's or of a gateway's: {type(error).__name__}"
+        decision = Decision("held", reason="Interrupted", detail=detail, is_unknown=True)
+        lane = parcel.campaign.lane
         for item in items:
-            decision = Decision("held", reason="Interrupted", detail=detail, is_unknown=True)
+            if parcel.ticket.is_probe(parcel.campaign.row, item.number) and lane.note_unclear(
+                self._now(), self._rng
+            ):
+                self._write_stop(lane.app.id, lane.stop)
             self.settle(parcel, item, decision, parcel.tried.get(item.number))
 
     def _judge(self, parcel: Parcel, item: Item, outcome: Outcome) -> None:
@@ -147,11 +157,11 @@ class Settlement:
             self._write_stop(lane.app.id, lane.stop)
         if decision.environment is not None:
             aside = Tried(parcel.environment, decision.reason or "")
-            self._releases.join(parcel.reading)
             self.astray.append(Astray(parcel, item, aside, decision.environment))
             self.reported.set()
         elif decision.doubt is Doubt.TOKEN and not lane.is_trusted:
-            self._doubtful.setdefault(lane.app.id, _Doubts(now)).waiting.append(
+            since = asyncio.get_running_loop().time()
+            self._doubtful.setdefault(lane.app.id, _Doubts(since)).waiting.append(
                 (parcel, item, decision, tried)
             )
             self.reported.set()
@@ -182,6 +192,13 @@ class Settlement:
         self, parcel: Parcel, item: Item, decision: Decision, tried: Tried | None = None
     ) -> None:
         """Turn a decision into what the rows are to say."""
+        try:
+            self._settle(parcel, item, decision, tried)
+        except Exception:  # noqa: BLE001 - nothing may be left without an end
+            _log.exception("Could not settle delivery %d of %s", item.number, parcel.campaign.id)
+            self._leave(parcel.ticket, parcel.campaign, item)
+
+    def _settle(self, parcel: Parcel, item: Item, decision: Decision, tried: Tried | None) -> None:
         campaign, lane, now = parcel.campaign, parcel.campaign.lane, self._now()
         attempts = item.attempts + 1 + (tried is not None)
         is_repeat = item.is_repeat or decision.is_unknown
@@ -213,7 +230,6 @@ class Settlement:
                 is_repeat = is_repeat or again.needs_collapse_id
             case GiveUp():
                 state, detail = again.state, again.detail
-        self._change_session(campaign, item, decision)
         ending = ending_of(
             campaign,
             item,
@@ -230,7 +246,8 @@ class Settlement:
             begun_at=begun_at,
         )
         took = asyncio.get_running_loop().time() - parcel.started
-        self._add(campaign, item, parcel.page, ending, took)
+        if self._add(parcel.ticket, campaign, item, ending, took):
+            self._change_session(campaign, item, decision)
 
     def _change_session(self, campaign: Campaign, item: Item, decision: Decision) -> None:
         session, batch = session_id(item.number), self._batch
@@ -258,18 +275,18 @@ class Settlement:
 
     def hold_all(
         self,
+        ticket: Ticket,
         campaign: Campaign,
         items: Sequence[Item],
         reason: str,
         until: float,
-        page: Page | None = None,
     ) -> None:
         """Hold deliveries until an instant (UNIX seconds)."""
         for item in items:
-            self.hold(campaign, item, page, reason, until)
+            self.hold(ticket, campaign, item, reason, until)
 
     def hold(
-        self, campaign: Campaign, item: Item, page: Page | None, reason: str, until: float
+        self, ticket: Ticket, campaign: Campaign, item: Item, reason: str, until: float
     ) -> None:
         """Hold a delivery until an instant (UNIX seconds); no attempt is made meanwhile."""
         now = self._now()
@@ -287,11 +304,9 @@ class Settlement:
             due_at=until,
             begun_at=begun_at,
         )
-        self._add(campaign, item, page, ending)
+        self._add(ticket, campaign, item, ending)
 
-    def hold_stopped(
-        self, campaign: Campaign, items: Sequence[Item], page: Page | None = None
-    ) -> None:
+    def hold_stopped(self, ticket: Ticket, campaign: Campaign, items: Sequence[Item]) -> None:
         """Hold deliveries while the app's circuit is open, but not beyond their time."""
         now = self._now()
         until = campaign.lane.resume_at(now)
@@ -304,24 +319,24 @@ class Settlement:
                 now=now,
             )
             if isinstance(again, SendAgain):
-                self.hold(campaign, item, page, "CircuitOpen", again.at)
+                self.hold(ticket, campaign, item, "CircuitOpen", again.at)
             else:
-                self.end(campaign, item, page, again.state, "CircuitOpen", detail=again.detail)
+                self.end(ticket, campaign, item, again.state, "CircuitOpen", detail=again.detail)
 
-    def hold_in_turn(self, portions: Sequence[Portion], start: float) -> None:
+    def hold_in_turn(self, ticket: Ticket, portions: Sequence[Portion], start: float) -> None:
         """Hold each until the app's rate has come to it, so that few are looked at in vain."""
         until = start
         for campaign, items in portions:
             rate = campaign.lane.rules.rate
             for item in items:
-                self.hold(campaign, item, None, "RateLimit", until)
+                self.hold(ticket, campaign, item, "RateLimit", until)
                 until += 0.0 if rate is None else 1 / rate.per_second
 
     def end(
         self,
+        ticket: Ticket,
         campaign: Campaign,
         item: Item,
-        page: Page | None,
         state: str,
         reason: str,
         *,
@@ -331,35 +346,54 @@ class Settlement:
         ending = ending_of(
             campaign, item, state, item.environment, self._now(), reason=reason, detail=detail
         )
-        self._add(campaign, item, page, ending)
+        self._add(ticket, campaign, item, ending)
 
     def _add(
         self,
+        ticket: Ticket,
         campaign: Campaign,
         item: Item,
-        page: Page | None,
         ending: Ending,
         took: float = 0.0,
-    ) -> None:
+    ) -> bool:
+        """Keep what a delivery's row is to say; False where it had ended before."""
+        if not ticket.end(campaign.row, (item.number,)):
+            return False
+        if ending.state == "held" and ticket.reading.is_lost:
+            # When it is sent again is for those to say who have it now.
+            self.reported.set()
+            return True
+        self._batch.endings.append(ending)
+        self.reported.set()
         # Of what failed webhooks are told, whether or not anybody else listens.
         if self._hooks or ending.state not in _UNTOLD:
             self._events.append(event_of(campaign, item, ending, self._now(), took))
-        self._batch.endings.append(ending)
-        self._count_written(campaign.lane, page)
+        return True
 
-    def _count_written(self, lane: Lane, page: Page | None) -> None:
-        lane.out -= 1
-        if page is not None:
-            page.left -= 1
-        self.unwritten += 1
+    def take_back(self, parcel: Parcel, item: Item) -> None:
+        """End a delivery that was taken back before it was sent."""
+        if parcel.ticket.reading.is_lost:
+            self._leave(parcel.ticket, parcel.campaign, item)
+        else:
+            self.end(parcel.ticket, parcel.campaign, item, "cancelled", "SessionClosed")
+
+    def lose(self) -> None:
+        """Let go of what waits: the worker was taken for dead, and others have it by now."""
+        self._batch.resting_shards.clear()
+        self._in_flight.leave_waiting()
+        self.reported.set()
+
+    def _leave(self, ticket: Ticket, campaign: Campaign, item: Item) -> None:
+        """Leave a delivery as its row is: others have it, or it comes back at the stop."""
+        ticket.end(campaign.row, (item.number,))
         self.reported.set()
 
     def judge_doubtful(self) -> None:
         """Settle refused tokens once the answers speak for the configuration, or against it."""
         for app_id, doubts in list(self._doubtful.items()):
             lane = doubts.waiting[0][0].campaign.lane
-            is_idle = lane.out - lane.waiting <= len(doubts.waiting)
-            is_old = self._now() - doubts.since > _DOUBT_SECONDS
+            is_idle = lane.load.handed <= len(doubts.waiting)
+            is_old = asyncio.get_running_loop().time() - doubts.since > _DOUBT_SECONDS
             if lane.stop is not None or lane.is_trusted or is_idle or is_old:
                 del self._doubtful[app_id]
                 for parcel, item, decision, tried in doubts.waiting:
@@ -372,19 +406,16 @@ class Settlement:
         """Return what is to be written now, and begin anew."""
         batch, self._batch = self._batch, Batch()
         events, self._events = self._events, []
-        number, self.unwritten = self.unwritten, 0
         parcels, self._sent_parcels = self._sent_parcels, []
         for parcel in parcels:
             self._cut_sent(parcel, batch, events)
         _finish_pages(broadcasts, batch)
-        return Cut(batch, events, number)
+        return Cut(batch, events, self._in_flight.cut())
 
     def _cut_sent(self, parcel: Parcel, batch: Batch, events: list[Event]) -> None:
-        sent, campaign = parcel.cut(), parcel.campaign
-        campaign.lane.out -= len(sent)
-        if parcel.page is not None:
-            parcel.page.left -= len(sent)
-        else:
+        campaign = parcel.campaign
+        sent = parcel.ticket.end(campaign.row, parcel.cut())
+        if not parcel.ticket.is_page:
             batch.accepted_sessions += [one for one in sent if session_id(one) is not None]
         key = (campaign.row, parcel.environment, campaign.urgency)
         batch.sent.setdefault(key, []).extend(sent)
@@ -397,7 +428,7 @@ def _finish_pages(broadcasts: list[Broadcast], batch: Batch) -> None:
     """Note how far each shard is written: all of its oldest pages that have ended."""
     for broadcast in list(broadcasts):
         shard, pages = broadcast.shard, broadcast.pages
-        while pages and not pages[0].left:
+        while pages and pages[0].has_ended:
             batch.positions[shard.id] = pages.popleft().end
         if broadcast.is_read and not pages:
             batch.positions.pop(shard.id, None)

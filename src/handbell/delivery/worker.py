@@ -9,42 +9,50 @@ refused holds one place of that window and nothing else.
 import asyncio
 import contextlib
 import logging
-import math
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from random import Random
-from time import time
+from time import monotonic, time
 from typing import Final
 
-from handbell._threads import in_thread
+from handbell._threads import Threads
 from handbell.errors import StorageError
 
 from .admission import DISABLED_SECONDS, Admission
 from .campaign import Campaign
 from .campaigns import Campaigns, LoadCampaigns
+from .clock_jumps import ClockJumps
 from .departures import Departures
 from .due import Due
 from .endings import unreadable_ending
 from .events import Hooks
 from .heart import Heart
+from .in_flight import InFlight, Ticket
 from .lane import FIRST_BATCH, Lane
 from .lanes import Lanes
 from .pages import Listener
 from .parcels import Broadcast, Page, Portion
-from .patience import STORAGE_PAUSE, Patience
+from .patience import Patience, stopped
+from .probe import Probe
 from .queue import Queue
-from .releases import Releases
+from .releases import Reading, Releases
+from .revocations import Obedience, Revocations
 from .roster import Roster
 from .rulebook import RuleBook
-from .rules import AppRules, Stop
-from .sending import FindGateway, Sender
+from .rules import Stop
+from .sending import Sender
 from .settlement import Settlement
+from .stopping import ANSWER_SECONDS, Stopping
 from .store import Ledger
-from .writing import FLUSH_SECONDS, Writer
+from .waiting import Waiting
+from .ways import DropGateway, FindGateway, Ways
+from .writing import Writer
 
 IDLE_SECONDS: Final = 1.0
+THREADS: Final = 8
+"""In how many threads a worker uses the database at most; nobody else waits for these."""
+
 _WATCH_SECONDS: Final = 0.25
-_LONGEST_WATCH_SECONDS: Final = 2.0
 _SOON_SECONDS: Final = 2.0
 _LOT_SECONDS: Final = 0.1
 
@@ -54,9 +62,10 @@ _log = logging.getLogger(__name__)
 class Worker:
     """Sends what is due, for every app, until it is stopped.
 
-    ``find_gateway`` and ``load`` come from the system. Run it with :meth:`start` and :meth:`stop`
-    in one event loop. ``lanes`` counts what is on its way, and how much that may be. Raises
-    nothing: what goes wrong is written, told to the hooks, or tried again.
+    ``find_gateway``, ``drop_gateway`` and ``load`` come from the system. Run it with :meth:`start`
+    and :meth:`stop` in one event loop, once. ``in_flight`` is what is on its way, ``lanes`` say how
+    much that may be. ``answer_seconds`` is how long a stop waits for push services. Raises nothing:
+    what goes wrong is written, told to the hooks, or tried again.
     """
 
     def __init__(
@@ -65,49 +74,85 @@ class Worker:
         *,
         ledger: Ledger,
         roster: Roster,
+        revocations: Revocations,
+        jumps: ClockJumps,
         rulebook: RuleBook,
         find_gateway: FindGateway,
+        drop_gateway: DropGateway | None = None,
         load: LoadCampaigns,
         hooks: Hooks | None = None,
+        answer_seconds: float = ANSWER_SECONDS,
         now: Callable[[], float] = time,
+        clock: Callable[[], float] = monotonic,
         rng: Random | None = None,
     ) -> None:
-        # One that is empty is false, and may be added to later.
-        self.hooks = Hooks() if hooks is None else hooks
-        self.patience = patience = Patience()
+        self.hooks = hooks or Hooks()
+        self.threads = threads = Threads(THREADS, "handbell-worker")
+        self.patience = patience = Patience(threads)
         self.releases = Releases()
-        self.lanes = Lanes(rulebook, patience=patience, now=now)
+        self.in_flight = InFlight()
+        self.lanes = Lanes(rulebook, self.in_flight, patience=patience, clock=clock)
         self._queue = queue
         self._rulebook = rulebook
         self._now = now
+        self._clock = clock
         self._broadcasts: list[Broadcast] = []
-        self._heart = Heart(roster, on_loss=self._broadcasts.clear, now=now)
+        self._heart = Heart(
+            roster,
+            threads=threads,
+            jumps=jumps,
+            on_loss=self._lose,
+            on_jump=self.lanes.move,
+        )
+        self._waiting = Waiting(self._unsettled, seconds=_WATCH_SECONDS)
         self._campaigns = Campaigns(ledger, load, lane_of=self.lanes.of, patience=patience)
         self._book = Settlement(
+            self.in_flight,
             hooks=self.hooks,
             now=now,
             rng=rng or Random(),  # noqa: S311 - jitter
             write_stop=self._write_stop,
-            releases=self.releases,
         )
         self._writer = Writer(
-            self._book, ledger, lanes=self.lanes, hooks=self.hooks, patience=patience
+            self._book,
+            ledger,
+            in_flight=self.in_flight,
+            hooks=self.hooks,
+            patience=patience,
+            waiting=self._waiting,
         )
-        self._sender = Sender(self._book, self.releases, find_gateway=find_gateway, now=now)
+        ways = Ways(find_gateway, drop_gateway, threads=threads, clock=clock)
+        self._sender = Sender(self._book, self.releases, lease=self._heart.lease, ways=ways)
+        self._obedience = Obedience(
+            revocations,
+            patience=patience,
+            worker=lambda: self.id,
+            release=self._sender.release,
+            is_busy=lambda: len(self.in_flight) > 0,
+        )
         self._departures = Departures(
             self._book,
             Admission(self._book, rulebook, read=patience.call, now=now),
             self._sender,
             lanes=self.lanes,
             writer=self._writer,
-            releases=self.releases,
+            in_flight=self.in_flight,
             now=now,
+            clock=clock,
+        )
+        self._stopping = Stopping(
+            self._book,
+            departures=self._departures,
+            in_flight=self.in_flight,
+            patience=patience,
+            writer=self._writer,
         )
         self._wake = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
         self._full: list[str] = []
         self._stops: dict[str, Stop | None] = {}
         self._stops_turn = asyncio.Lock()
+        self._answer_seconds = answer_seconds
         self._is_stopping = False
         self._lots_until = 0.0
 
@@ -119,50 +164,44 @@ class Worker:
     # Life
 
     async def start(self) -> None:
-        """Enter the worker and begin to take work."""
+        """Enter the worker and begin to take work. Raises StoppedError where it was stopped."""
+        if self._is_stopping:
+            raise stopped()
         await self._heart.begin()
         self._loops = [
             asyncio.create_task(self._take_work()),
             asyncio.create_task(self._write_down()),
             asyncio.create_task(self._heart.run()),
+            asyncio.create_task(self._obedience.run()),
         ]
 
     async def stop(self, *, within: float | None = None) -> None:
-        """Take no more work, finish what is on its way, give back the rest.
+        """Take no more work, finish what is on its way, give back the rest. Raises nothing.
 
-        What takes longer than ``within`` seconds is given back, too. Where the database takes
-        nothing for longer than its ``patience`` it stops even so. What was sent and could not be
-        written down is sent again, under the same apns-ids and with a collapse id; nothing is lost.
+        Answers are waited for as long as ``answer_seconds`` say, or ``within`` where that is less;
+        a database that takes nothing for as long as its ``patience``. What could not be written by
+        then is sent again by the next start, under the same apns-ids and with a collapse id;
+        nothing is lost. Whoever waits for the worker, or comes later, is told by StoppedError.
         """
         self._is_stopping = True
         self._wake.set()
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        finishing = asyncio.create_task(self._finish())
-        while not finishing.done() and not self.patience.is_over(began):
-            left = math.inf if within is None else began + within - loop.time()
-            if left <= 0:
-                break
-            await asyncio.wait([finishing], timeout=min(_WATCH_SECONDS, left))
-        is_finished = finishing.done()
-        tasks = [finishing, *self._loops, *self._departures.tasks]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        if not is_finished and within is None:
-            _log.error(
-                "The database takes nothing: stopped with %d ends not written down; "
-                "the next start sends these again",
-                self.lanes.in_flight,
-            )
+        loops, self._loops = self._loops, []
+        if not loops:
+            self._stopping.tell()
             return
-        await self._heart.end()
-
-    async def _finish(self) -> None:
-        await asyncio.gather(*self._loops[:1])
-        while self._departures.tasks or self.lanes.in_flight:
-            self._book.reported.set()
-            await self._writer.next_written(FLUSH_SECONDS)
+        taking, writing, *others = loops
+        if writing.done():
+            # Whoever ends an event loop cancels what runs in it before it asks for a stop.
+            writing = asyncio.create_task(self._write_down())
+        is_written = await self._stopping.finish(
+            taking, [writing, *others], answer_seconds=self._answer_seconds, within=within
+        )
+        if not is_written:
+            return
+        try:
+            await self._heart.end()
+        except Exception:  # noqa: BLE001 - others take over what it held
+            _log.exception("Could not give back what the worker held")
 
     def wake(self) -> None:
         """Look for work now instead of at the next turn."""
@@ -178,19 +217,22 @@ class Worker:
     async def settled(self, row: int) -> None:
         """Return when every delivery of a notification has ended or waits for its time.
 
-        Other workers may have a part in it, so the database is asked now and then, and ever less
-        often: hundreds of callers may wait.
+        Other workers may have a part in it; what they write is asked for by one question for all
+        who wait. Raises StoppedError where the worker stops before that.
         """
-        pause = _WATCH_SECONDS
-        while self._has_in_hand(row) or not await self.patience.call(self._queue.is_settled, row):
-            await self._writer.next_written_of(row, pause)
-            pause = min(2 * pause, _LONGEST_WATCH_SECONDS)
+        await self._waiting.until_over(row)
 
-    def _has_in_hand(self, row: int) -> bool:
-        return any(one.shard.notification == row for one in self._broadcasts)
+    async def _unsettled(self, rows: Collection[int]) -> set[int]:
+        # What is in hand need not be asked for.
+        in_hand = {one.shard.notification for one in self._broadcasts}.intersection(rows)
+        left = [row for row in rows if row not in in_hand]
+        return in_hand | (await self.threads.run(self._queue.unsettled, left) if left else set())
 
     async def idle(self) -> None:
-        """Return once nothing is due and nothing is on its way: the rest waits for its time."""
+        """Return once nothing is due and nothing is on its way: the rest waits for its time.
+
+        Raises StoppedError where the worker stops before that.
+        """
         while self.lanes.in_flight or self._broadcasts or await self._is_due_soon():
             await self._writer.next_written(_WATCH_SECONDS)
 
@@ -201,12 +243,14 @@ class Worker:
         _, due_at = await self.patience.call(self._queue.depth)
         return due_at is not None and due_at <= self._now() + _SOON_SECONDS
 
-    def hand_over(self, portions: Sequence[Portion], reading: int) -> None:
+    def hand_over(self, portions: Sequence[Portion], reading: Reading) -> None:
         """Send deliveries that were stored under this worker's name, without reading them back.
 
         ``reading`` was begun with ``releases`` before their sessions were read; it stays the
         caller's to end.
         """
+        if self._is_stopping:
+            return
         for portion in portions:
             self._campaigns.keep(portion.campaign)
         self._departures.begin_items(portions, reading)
@@ -220,6 +264,12 @@ class Worker:
         """
         await self._sender.release(session_ids)
 
+    def _lose(self) -> None:
+        """Let go of all that was taken: the worker was taken for dead, and others have it."""
+        self._broadcasts.clear()
+        self._sender.lose()
+        self._book.lose()
+
     # Taking work
 
     async def _take_work(self) -> None:
@@ -228,17 +278,17 @@ class Worker:
                 took = await self._turn_of_work()
             except StorageError as error:
                 _log.warning("The database cannot be used now: %s", error)
-                await asyncio.sleep(STORAGE_PAUSE)
+                await asyncio.sleep(self.patience.pause)
             except Exception:  # noqa: BLE001 - one turn must not end the worker
                 _log.exception("A turn of work broke off; the next one follows")
-                await asyncio.sleep(STORAGE_PAUSE)
+                await asyncio.sleep(self.patience.pause)
             else:
                 if not took:
                     await self._rest()
                 await self._let_add_up()
 
     async def _turn_of_work(self) -> bool:
-        now = self._now()
+        now = self._clock()
         await self._heart.make_sure()
         self._full = full = self.lanes.full()
         going = [one for one in self._broadcasts if not one.is_read]
@@ -246,12 +296,12 @@ class Worker:
         resting = {one.shard.notification for one in going if one not in ready}
         # With a shard in hand, only what is more urgent is taken as well.
         mine = max((one.shard.urgency for one in ready), default=0)
-        level, is_shard_due = await in_thread(
+        level, is_shard_due = await self.threads.run(
             partial(self._queue.look, above=mine, apart_from=resting, full=full)
         )
         took = level >= mine and bool(level) and await self._take_due(level)
         if is_shard_due:
-            shard = await in_thread(self._queue.claim_shard, self.id, mine, resting, full)
+            shard = await self.threads.run(self._queue.claim_shard, self.id, mine, resting, full)
             if shard is not None:
                 ready.append(Broadcast(shard))
                 self._broadcasts.append(ready[-1])
@@ -260,7 +310,7 @@ class Worker:
         return took or bool(ready)
 
     async def _rest(self) -> None:
-        now = self._now()
+        now = self._clock()
         later = [one.ready_at - now for one in self._broadcasts if one.ready_at > now]
         wait = min([IDLE_SECONDS, *later])
         with contextlib.suppress(TimeoutError):
@@ -272,16 +322,13 @@ class Worker:
             await asyncio.sleep(_LOT_SECONDS)
 
     async def _take_due(self, level: int) -> bool:
-        reading = self.releases.begin()
-        try:
+        with self.releases.begin() as reading:
             most = self.lanes.most_due()
-            due = await in_thread(self._queue.claim_due, self.id, level, most, self._full)
+            due = await self.threads.run(self._queue.claim_due, self.id, level, most, self._full)
             await self._begin_due(due, reading)
-        finally:
-            self.releases.end(reading)
         return bool(due)
 
-    async def _begin_due(self, due: Sequence[Due], reading: int) -> None:
+    async def _begin_due(self, due: Sequence[Due], reading: Reading) -> None:
         by_notification: dict[int, list[Due]] = {}
         for one in due:
             by_notification.setdefault(one.notification, []).append(one)
@@ -309,7 +356,7 @@ class Worker:
         try:
             await self._hand_out_page(broadcast)
         except Exception:
-            broadcast.ready_at = self._now() + DISABLED_SECONDS
+            broadcast.ready_at = self._clock() + DISABLED_SECONDS
             raise
 
     async def _hand_out_page(self, broadcast: Broadcast) -> None:
@@ -323,66 +370,66 @@ class Worker:
         await self.lanes.read_rules(lane)
         if lane.awaits_proof or not self._holds(broadcast):
             return
-        is_stopped = not lane.may_send(now)
+        probe = None if lane.stop is None else lane.acquire(now)
+        try:
+            await self._read_page(broadcast, campaign, probe)
+        finally:
+            # Where a ticket has it by now, that one gives it back.
+            if probe is not None and not self.in_flight.holds(probe):
+                probe.release()
+
+    async def _read_page(
+        self, broadcast: Broadcast, campaign: Campaign, probe: Probe | None
+    ) -> None:
+        lane, now = campaign.lane, self._now()
+        is_stopped = lane.stop is not None and probe is None
         if is_stopped and not campaign.is_over(now):
             self._let_rest(broadcast, lane, now)
             return
         if not (size := self.lanes.page_of(lane)):
-            lane.forgo_probe()
             return
         # What is over is handed out in spite of the circuit, so that each gets its end.
-        most, wait = (size, 0.0) if is_stopped else _grant(lane, size, now)
+        most, wait = (size, 0.0) if is_stopped else _grant(lane, size, self._clock(), probe)
         if not most:
-            lane.forgo_probe()
-            broadcast.ready_at = now + wait
+            broadcast.ready_at = self._clock() + wait
             return
-        reading = self.releases.begin()
-        try:
+        with self.releases.begin() as reading:
             rules = lane.rules
             read = partial(
                 self._queue.page,
                 also=campaign.needs(rules),
                 is_development=campaign.is_development,
             )
-            listeners = await self.patience.call(read, shard, most)
-            if self._holds(broadcast):
-                self._begin_page(
-                    broadcast, campaign, listeners, rules, reading, is_last=len(listeners) < most
-                )
-            else:
-                lane.forgo_probe()
-        finally:
-            self.releases.end(reading)
+            listeners = await self.patience.call(read, broadcast.shard, most)
+            if not self._holds(broadcast):
+                return
+            ticket = None
+            if listeners:
+                ticket = self._departures.begin_page(campaign, listeners, rules, reading, probe)
+            self._note_page(broadcast, listeners, ticket, is_last=len(listeners) < most)
 
     def _holds(self, broadcast: Broadcast) -> bool:
         """Return whether a shard is still this worker's; it was given away if its heart stood."""
         return any(one is broadcast for one in self._broadcasts)
 
-    def _begin_page(
+    def _note_page(
         self,
         broadcast: Broadcast,
-        campaign: Campaign,
         listeners: Sequence[Listener],
-        rules: AppRules,
-        reading: int,
+        ticket: Ticket | None,
         *,
         is_last: bool,
     ) -> None:
-        shard, lane = broadcast.shard, campaign.lane
+        shard = broadcast.shard
         broadcast.is_read = is_last
         shard.position = listeners[-1].number if listeners else shard.last
-        page = Page(shard.position, len(listeners))
-        broadcast.pages.append(page)
+        broadcast.pages.append(Page(shard.position, ticket))
         self._book.reported.set()
-        if listeners:
-            self._departures.begin_page(campaign, listeners, page, rules, reading)
-        else:
-            lane.forgo_probe()
 
     def _let_rest(self, broadcast: Broadcast, lane: Lane, now: float) -> None:
         """Give a stopped app's shard back until it is tried again, once its pages have ended."""
         if broadcast.pages:
-            broadcast.ready_at = now + _WATCH_SECONDS
+            broadcast.ready_at = self._clock() + _WATCH_SECONDS
             return
         self._broadcasts.remove(broadcast)
         self._book.rest_shard(broadcast.shard.id, lane.resume_at(now))
@@ -413,5 +460,7 @@ class Worker:
                 await self.patience.call(self._rulebook.write_stop, app_id, stop)
 
 
-def _grant(lane: Lane, size: int, now: float) -> tuple[int, float]:
-    return lane.grant(size if lane.is_proven else FIRST_BATCH, now)
+def _grant(lane: Lane, size: int, instant: float, probe: Probe | None) -> tuple[int, float]:
+    if probe is not None:
+        return lane.grant(1, instant)
+    return lane.grant(size if lane.is_proven else FIRST_BATCH, instant)

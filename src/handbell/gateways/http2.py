@@ -67,6 +67,8 @@ class Pool(Generic[T]):
     Where connections end soon after they were opened, the next is opened after a pause that grows
     (:class:`~.http2_pace.Pace`); what waits goes first to it, and is given back when it would wait
     for long: as :class:`NotSent`, with the time at which it is worth another try.
+    ``may_begin`` is asked before each round of requests that goes on the wire; while it says no,
+    what is submitted waits. It may be set at any time.
 
     ``opened``, ``requests`` and ``resent`` count since the start: connections opened, requests put
     on the wire, and requests sent again because the server certainly had not processed them.
@@ -86,6 +88,7 @@ class Pool(Generic[T]):
         self.wants_headers = wants_headers
         self.limits = limits
         self.prepare = prepare
+        self.may_begin: Callable[[], bool] = lambda: True
         self.opened = 0
         self.requests = 0
         self.resent = 0
@@ -126,6 +129,22 @@ class Pool(Generic[T]):
         self._backlog.extend(items)
         if not self._is_settling:
             self._settle()
+
+    def withdraw(self, is_meant: Callable[[T], bool]) -> tuple[list[T], list[T]]:
+        """Take items back; return those of which nothing is told, and those that are on the wire.
+
+        The latter are told as they end, and may be prepared once more before that.
+        """
+        waiting = [item for item in self._backlog if is_meant(item)]
+        if waiting:
+            kept = [item for item in self._backlog if not is_meant(item)]
+            self._backlog.clear()
+            self._backlog.extend(kept)
+            for item in waiting:
+                self.forget(item)
+            self._settle()
+        on_wire = [item for each in self._connections for item in each.on_wire if is_meant(item)]
+        return waiting, on_wire
 
     def renew(self) -> None:
         """Send what follows over a new connection; what is in flight finishes on the old one."""
@@ -220,7 +239,7 @@ class Pool(Generic[T]):
         try:
             self._note_ends()
             self._retire()
-            while self._backlog and (connection := self._usable()) is not None:
+            while self._backlog and self.may_begin() and (connection := self._usable()) is not None:
                 while connection.take(self._backlog):
                     pass
         finally:

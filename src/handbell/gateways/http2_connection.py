@@ -7,7 +7,7 @@ it to a socket of the event loop and to the pool.
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import takewhile
 from typing import Final, Generic, Protocol, TypeVar, cast
 
@@ -46,6 +46,7 @@ class Owner(Protocol[T]):
     limits: Limits
     wants_headers: bool
     prepare: Callable[[T], Request | None]
+    may_begin: Callable[[], bool]
     requests: int
     answered_at: float
 
@@ -104,6 +105,11 @@ class Connection(asyncio.Protocol, Generic[T]):
     def in_flight(self) -> int:
         """How many requests are on the wire now."""
         return len(self._session.streams)
+
+    @property
+    def on_wire(self) -> Collection[T]:
+        """The items of the requests that are on the wire now."""
+        return self._session.streams.values()
 
     @property
     def window(self) -> int:
@@ -177,7 +183,7 @@ class Connection(asyncio.Protocol, Generic[T]):
     def take(self, backlog: deque[T]) -> bool:
         """Put a round of the backlog on the wire, as there is room; say whether any was."""
         room = min(self.room, _ROUND, len(backlog))
-        if not room:
+        if not room or not self.pool.may_begin():
             return False
         now = self.loop.time()
         if self._is_stale(now):

@@ -25,6 +25,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Self
 
+from handbell._threads import in_thread
 from handbell.errors import CredentialError, HandbellError, TwinError
 
 from . import rules
@@ -98,7 +99,7 @@ class Twin:
 
     async def start(self) -> None:
         """Open the three ports and write the address file; returns when all of them answer."""
-        authority = await asyncio.to_thread(Authority.open, self._folder)
+        authority = await in_thread(Authority.open, self._folder)
         async with contextlib.AsyncExitStack() as undo:
             bound = [undo.enter_context(bind(self._host, port)) for port in self._ports]
             context = authority.server_context()
