@@ -94,6 +94,15 @@ class Door:
         except KeyboardInterrupt:
             pass  # whoever interrupts this does not want to wait
 
+    def leave_behind(self) -> None:
+        """Stop in a forked process, in which threads that gevent has replaced go on.
+
+        The parent is at the same work, on the same sockets.
+        """
+        self._ended.set()
+        if isinstance(self._loop, asyncio.BaseEventLoop):
+            self._loop.stop()
+
     def _serve(self) -> None:
         # A hook that calls sys.exit() breaks the loop, and others wait for what runs in it.
         while not self._ended.is_set():
@@ -202,12 +211,14 @@ def _shut_in_worker() -> None:
         _shut_at_exit()
 
 
-def _forget_locks() -> None:
+def _begin_anew() -> None:
     global _lock  # noqa: PLW0603 - the parent's may be held by a thread that is not here
     _lock = threading.Lock()
+    for opened in _opened:
+        opened.leave_behind()
 
 
-os.register_at_fork(after_in_child=_forget_locks)
+os.register_at_fork(after_in_child=_begin_anew)
 
 
 def new_loop() -> asyncio.AbstractEventLoop:

@@ -30,7 +30,8 @@
     │   ├── DatabaseLockedError
     │   ├── DatabaseFullError
     │   ├── ReadOnlyError
-    │   └── ContradictionError
+    │   ├── ContradictionError
+    │   └── StatementError
     ├── StoppedError            what was to send has been closed, or the program ends
     ├── DeadlockError           a call would wait for itself
     ├── GatewayError            a push service cannot be used at all from here
@@ -290,7 +291,7 @@ class StatementError(StorageError):
 
 
 class StoppedError(HandbellError):
-    """Sending was stopped here before all of it was done; the next start finishes it."""
+    """Sending was stopped, or the program ends; the next start finishes what is stored."""
 
     code = "sender-stopped"
     status = 503

@@ -29,8 +29,6 @@ assert Sessions().all_mail_addresses() == ["test@4d.com"]
 CASES = {
     "gevent": f"{GEVENT}{SEND}{MANY}",
     "gevent after us": f"import handbell.push{GEVENT}{SEND}",
-    "gevent, and os.fork": f"{GEVENT}{SEND}import os\nif pid := os.fork():\n"
-    f"    assert os.waitpid(pid, 0)[1] == 0\n{SEND}",
     "eventlet": f"""
 import warnings
 with warnings.catch_warnings():

@@ -155,7 +155,7 @@ async def test_a_start_that_failed_is_tried_again(settings: "Settings") -> None:
             raise mistakes.pop()
         return enlist(*arguments)
 
-    system.roster.enlist = fail  # type: ignore[method-assign]
+    system.roster.enlist = fail  # type: ignore[method-assign, assignment]
     for expected in (MemoryError, OSError, StorageError):
         with pytest.raises(expected):
             await system.engine.start()
@@ -172,7 +172,7 @@ async def test_a_system_whose_start_failed_closes(settings: "Settings") -> None:
     def fail(*_: Any) -> int:
         raise OSError("odd")
 
-    system.roster.enlist = fail  # type: ignore[method-assign]
+    system.roster.enlist = fail  # type: ignore[method-assign, assignment]
     with pytest.raises(OSError, match="odd"):
         await system.engine.start()
     await system.check_up(app)
