@@ -100,7 +100,7 @@ def place(
         yield Place(system, twin, app, leaver, state)
         twin.clear_faults()
         system.set_rules(app, {"cap": "none"})
-        assert asyncio.run(_work_off(system)) == {"sent"}
+        assert asyncio.run(_work_off(system)) <= {"sent"}
         system.database.close()
 
 
