@@ -12,6 +12,7 @@ import handbell
 
 ROOT = Path(handbell.__file__).parent
 BASE = {
+    "_engines",
     "_forever",
     "_mail",
     "_paths",
@@ -50,6 +51,7 @@ ALLOWED: dict[str, set[str]] = {
         "http_server",
         "_door",
         "exposure",
+        "sharing",
         "system",
         "rehearsal",
         "push",

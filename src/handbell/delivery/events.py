@@ -192,5 +192,5 @@ class Hooks:
         for hook in self._hooks:
             try:
                 hook(event)
-            except Exception:  # noqa: BLE001 - whatever it is, sending goes on
+            except (Exception, SystemExit):  # noqa: BLE001 - whatever it is, sending goes on
                 _log.exception("A hook failed on %s; sending goes on", type(event).__name__)

@@ -158,19 +158,36 @@ class Pool(Generic[T]):
         for connection in self._connections:
             connection.is_draining = True
 
-    async def close(self) -> None:
-        """Finish what was submitted, each within its timeout, then close the connections."""
+    async def close(self, *, within: float | None = None) -> None:
+        """Finish what was submitted, each within its timeout, then close the connections.
+
+        After ``within`` seconds what was submitted is given up, and so is a polite farewell.
+        """
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         while self._backlog or self.in_flight:
             if self._became_idle is None or self._became_idle.done():
-                self._became_idle = asyncio.get_running_loop().create_future()
-            await asyncio.wait([self._became_idle])
+                self._became_idle = loop.create_future()
+            left = None if within is None else max(0.0, began + within - loop.time())
+            idle, _ = await asyncio.wait([self._became_idle], timeout=left)
+            if not idle:
+                break
         self._is_closed = True
+        self._give_up(NotSent("ConnectionClosed", "The connection pool was closed"))
         self.renew()
+        open_still = [*self._connections, *self._closing]
+        for connection in [each for each in self._connections if each.in_flight]:
+            connection.break_off()
         self._retire()
         if self._sweeper is not None:
             self._sweeper.cancel()
-        if self._closing:
-            await asyncio.wait([connection.closed for connection in self._closing])
+        if not open_still:
+            return
+        _, late = await asyncio.wait([each.closed for each in open_still], timeout=within)
+        if late:
+            for connection in open_still:
+                connection.break_off()
+            await asyncio.wait(late, timeout=within)
 
     # -- what connections tell -------------------------------------------------------------------
 

@@ -308,6 +308,10 @@ class Connection(asyncio.Protocol, Generic[T]):
             self._flush()
             self._transport.abort()
 
+    def break_off(self) -> None:
+        """Close the connection at once; whether what is in flight was processed is not known."""
+        self._break_off(Lost("ConnectionLost", "the connection was closed from here"))
+
     # -- time ------------------------------------------------------------------------------------
 
     def _is_stale(self, now: float) -> bool:

@@ -341,10 +341,14 @@ class ApnsGateway:
         await self.send([push], lambda _, outcome: outcomes.append(outcome))
         return outcomes[0]
 
-    async def close(self) -> None:
-        """Finish what was sent, each within its timeout, then close the connections."""
+    async def close(self, *, within: float | None = None) -> None:
+        """Finish what was sent, each within its timeout, then close the connections.
+
+        After ``within`` seconds they are broken off, and what was on the wire is unknown.
+        """
         self._is_closed = True
-        await asyncio.gather(*(side.pool.close() for side in self._sides.values()))
+        closing = (side.pool.close(within=within) for side in self._sides.values())
+        await asyncio.gather(*closing)
 
     def _side(self, environment: str) -> _Side:
         if self._is_closed:
