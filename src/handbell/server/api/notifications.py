@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from handbell._mail import fold_mail
+from handbell._mail import fold_mail, is_costly
 from handbell.apps.app import App
 from handbell.delivery.intake import URGENCIES
 from handbell.delivery.listing import DeliverySearch, Search, Standing
@@ -141,7 +141,8 @@ async def send(request: Request) -> Response:
         stored = await _send_plain(context, app, value)
         if stored is not None:
             return _stored(request, app, *stored)
-    return await _send_one(request, context, reader, value, size=len(body), wait=wait)
+    is_quick = len(body) <= _READ_HERE and not _names_template(value) and not is_costly(body)
+    return await _send_one(request, context, reader, value, is_quick=is_quick, wait=wait)
 
 
 async def _serve_send(scope: Scope, receive: Receive, answer: Send) -> None:
@@ -178,10 +179,9 @@ async def _send_one(
     reader: EntryReader,
     value: object,
     *,
-    size: int,
+    is_quick: bool,
     wait: int | None,
 ) -> Response:
-    is_quick = size <= _READ_HERE and not _names_template(value)
     entry = reader.read(value) if is_quick else await context.run(reader.read, value)
     (accepted,) = await context.system.engine.accept_gathered([entry])
     if isinstance(accepted, HandbellError):
