@@ -20,6 +20,7 @@
     │   ├── UnknownUserError
     │   ├── UnknownNotificationError
     │   ├── ProofRequiredError
+    │   ├── SessionLimitError
     │   └── IdentityError
     ├── MailError               no mail can be sent from here
     ├── WebhookError            a webhook cannot be read, written or called as asked
@@ -204,6 +205,13 @@ class ProofRequiredError(RegistryError):
 
     code = "proof-required"
     status = 403
+
+
+class SessionLimitError(RegistryError):
+    """A person has as many sessions as one may have, and all of them work."""
+
+    code = "session-limit"
+    status = 409
 
 
 class IdentityError(RegistryError):

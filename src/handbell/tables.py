@@ -150,6 +150,14 @@ sessions: Final = Table(
         sqlite_where=text("status = 'pending'"),
         postgresql_where=text("status = 'pending'"),
     ),
+    # Those that may open again by their secret.
+    Index(
+        "ix_sessions_gone",
+        "app_id",
+        "token",
+        sqlite_where=text("status = 'closed' AND secret_digest IS NOT NULL"),
+        postgresql_where=text("status = 'closed' AND secret_digest IS NOT NULL"),
+    ),
     # Deliveries are named by session ids, so that of a removed session is never given out again.
     sqlite_autoincrement=True,
 )

@@ -1,5 +1,6 @@
 """How a device is registered: by a key, by its own secret, by a token, or by a mailed link."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -166,7 +167,9 @@ async def _by_link(request: Request, app: App, body: RegistrationIn, known: str 
             context.system.registry.session_by_secret, app, digest_of(known)
         )
         if session is not None and session.mail == registration.mail:
-            return await _once_more(request, app, body, known)
+            # What another person has proven is not had by a secret: that takes the link.
+            with suppress(ProofRequiredError):
+                return await _once_more(request, app, body, known)
     session = await context.run(proofs.ask, app, registration)
     context.link_asked.set()
     return Answer(status=202, body=_told(session, secret))
