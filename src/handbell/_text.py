@@ -1,17 +1,31 @@
 """Small helpers for the texts that people read."""
 
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from typing import Final
 
 _SHORT: Final = 12
+# Controls, line ends of Unicode, what turns the direction of writing, and halves of pairs.
+_COMMANDS: Final = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 def sentence(text: str) -> str:
     """Return the text, stripped, with a full stop unless it is empty or has an end of its own."""
     text = text.strip()
     return text if not text or text[-1] in ".!?:" else text + "."
+
+
+def one_line(text: str) -> str:
+    r"""Return a text that may be a stranger's as one line that a terminal shows and never obeys.
+
+    Line ends, escape sequences and other controls, and what turns the direction of writing, stand
+    there as they are written in Python: ``\x1b``, ``\n``, ``\u202e``.
+    """
+    return _COMMANDS.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:

@@ -282,10 +282,15 @@ def _read_address(url: str) -> str:
         is_address = False
     if not is_address:
         raise SettingsError(
-            f"{url!r} is not the address of a send server",
+            f"{_without_password(url)!r} is not the address of a send server",
             fix="Give it as https://push.example.com",
         )
     return url.strip().rstrip("/")
+
+
+def _without_password(url: object) -> str:
+    text = str(url)
+    return f"…@{text.rpartition('@')[2]}" if "@" in text else text
 
 
 def _read_key(api_key: str | None) -> str:

@@ -20,6 +20,7 @@ from platformdirs import user_data_path
 from pydantic import (
     AfterValidator,
     Field,
+    PrivateAttr,
     SecretStr,
     ValidationError,
     ValidationInfo,
@@ -28,11 +29,14 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ._mail import read_mail
+from ._paths import is_surely_a_path
 from .errors import SettingsError
 
 PREFIX: Final = "HANDBELL_"
 DATABASE_FILE: Final = "handbell.db"
 CONFIG_FILE: Final = "handbell.toml"
+SECRETS: Final = frozenset({"database_url", "secret_key", "smtp_url"})
+"""The settings that hold a password or a key."""
 _FERNET_KEY_BYTES: Final = 32
 _MAX_PORT: Final = 65_535
 _PATH: Final = re.compile(r"(/[A-Za-z0-9._~-]+)+")
@@ -50,7 +54,9 @@ def _https(url: str) -> str:
 
 def _existing_file(path: Path) -> Path:
     if not path.expanduser().is_file():
-        raise ValueError(f"there is no file {path}")
+        # Who gave the key's text for its path must not read it in a log.
+        shown = f"file {path}" if is_surely_a_path(path) else "such file"
+        raise ValueError(f"there is no {shown}")
     return path.expanduser()
 
 
@@ -259,6 +265,13 @@ class Settings(BaseSettings):
         description="Hours after which an operator has to sign in to the console again.",
     )
 
+    _secrets_file: Path | None = PrivateAttr(default=None)
+
+    @property
+    def secrets_file(self) -> Path | None:
+        """The TOML file, where a password or a key stood in it."""
+        return self._secrets_file
+
     @field_validator("home")
     @classmethod
     def _expand(cls, home: Path) -> Path:
@@ -289,9 +302,12 @@ class Settings(BaseSettings):
             if name not in given and not os.environ.get(variable(name))
         }
         try:
-            return cls(**weaker, **given)
+            settings = cls(**weaker, **given)
         except ValidationError as error:
             raise _explained(error, file, weaker, given) from None
+        if not SECRETS.isdisjoint(written):
+            settings._secrets_file = file
+        return settings
 
 
 def variable(name: str) -> str:

@@ -13,6 +13,7 @@ import handbell
 ROOT = Path(handbell.__file__).parent
 BASE = {
     "_mail",
+    "_paths",
     "_text",
     "_uvicorn",
     "_version",
@@ -43,6 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "cli": {
         "_door",
+        "exposure",
         "system",
         "rehearsal",
         "push",

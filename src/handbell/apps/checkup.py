@@ -3,12 +3,18 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import Final, Literal
 
+from handbell._text import moment
 from handbell.errors import HandbellError
 
 from .app import App
+from .credentials import AuthKey, Certificate
 from .store import StoredCredential
+
+_RENEW: Final = (
+    "renew it in Apple's developer account, then add the new one. An AuthKey_XXX.p8 never expires."
+)
 
 Verdict = Literal["right", "doubtful", "wrong"]
 
@@ -21,6 +27,21 @@ class Finding:
     verdict: Verdict
     sentence: str
     fix: str = ""
+
+
+def caveats(credential: AuthKey | Certificate, *, now: float) -> list[str]:
+    """Return what whoever adds a credential should know of it, as sentences.
+
+    ``now`` is in UNIX seconds. A certificate that is not valid now is kept all the same: this
+    machine's clock may be the one that is wrong.
+    """
+    if not isinstance(credential, Certificate):
+        return []
+    if credential.expires_at <= now * 1000:
+        return [f"The certificate expired at {moment(credential.expires_at)}; {_RENEW}"]
+    if credential.valid_from > now * 1000:
+        return [f"The certificate is not valid before {moment(credential.valid_from)}."]
+    return []
 
 
 def check_credentials(

@@ -4,7 +4,6 @@ Reading says precisely what is wrong with a file, since these files are fetched 
 easily mistaken. Nothing here shows a private key in its text or in an error.
 """
 
-import base64
 import hashlib
 import json
 import re
@@ -12,7 +11,7 @@ import warnings
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -32,12 +31,14 @@ from cryptography.x509.oid import NameOID, ObjectIdentifier
 from handbell.errors import CredentialError
 
 from .app import TEAM_ID
+from .key_source import DOWNLOAD, bare_key, pem_text, read_source
 
-MAX_FILE_BYTES: Final = 64 * 1024
 FINGERPRINT_DIGITS: Final = 16
 
 _KEY_ID: Final = re.compile(r"[A-Z0-9]{10}")
-_KEY_FILE_NAME: Final = re.compile(r"AuthKey_([A-Z0-9]{10})(?![A-Za-z0-9])")
+_KEY_FILE_NAME: Final = re.compile(
+    r"(?:.*[^A-Za-z0-9])?(?:APNs)?AuthKey_([A-Z0-9]{10})(?![A-Za-z0-9])"
+)
 _FINDER_ALIAS: Final = b"book\0\0\0\0mark"
 _LABEL: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----")
 # A sequence, the version, and within a sequence the kind of key.
@@ -49,10 +50,7 @@ _PKCS8: Final = re.compile(
 _EC_KEY: Final = bytes.fromhex("07 2a8648ce3d0201")
 _RSA_KEY: Final = bytes.fromhex("09 2a864886f70d010101")
 _MAX_RSA_BITS: Final = 4096
-_DOWNLOAD: Final = (
-    "Use the AuthKey_XXXXXXXXXX.p8 from Certificates, Identifiers & Profiles, Keys, at "
-    "developer.apple.com/account"
-)
+_LONGEST_SHOWN: Final = 24
 _TO_PKCS8: Final = (
     "Convert it: openssl pkcs8 -topk8 -nocrypt -in FILE -out AuthKey_XXXXXXXXXX.p8 "
     "(with its key id for the X)"
@@ -68,17 +66,17 @@ _SEQUENCE: Final = 0x30
 
 # What a PEM file holds instead of a .p8, by its label.
 _MISTAKEN: Final = {
-    b"RSA PRIVATE KEY": ("an RSA key", _DOWNLOAD),
+    b"RSA PRIVATE KEY": ("an RSA key", DOWNLOAD),
     b"EC PRIVATE KEY": ("an EC key in the older SEC1 form, not in PKCS#8", _TO_PKCS8),
     b"EC PARAMETERS": ("an EC key in the older SEC1 form, not in PKCS#8", _TO_PKCS8),
     b"ENCRYPTED PRIVATE KEY": (
         "a key protected by a password",
         f"Apple's .p8 files have none. {_TO_PKCS8}",
     ),
-    b"OPENSSH PRIVATE KEY": ("an OpenSSH key", _DOWNLOAD),
-    b"CERTIFICATE": ("a certificate", f"{_DOWNLOAD}, or add this file as a certificate"),
-    b"PUBLIC KEY": ("a public key", f"{_DOWNLOAD}: the private one is needed"),
-    b"CERTIFICATE REQUEST": ("a certificate signing request", _DOWNLOAD),
+    b"OPENSSH PRIVATE KEY": ("an OpenSSH key", DOWNLOAD),
+    b"CERTIFICATE": ("a certificate", f"{DOWNLOAD}, or add this file as a certificate"),
+    b"PUBLIC KEY": ("a public key", f"{DOWNLOAD}: the private one is needed"),
+    b"CERTIFICATE REQUEST": ("a certificate signing request", DOWNLOAD),
 }
 
 
@@ -97,8 +95,7 @@ class AuthKey:
 
     def __post_init__(self) -> None:
         _check_ids(self.team_id, self.key_id)
-        public = self.private_key.public_key()
-        spki = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        spki = _spki(self.private_key.public_key())
         object.__setattr__(self, "fingerprint", _fingerprint(spki))
 
     @property
@@ -116,14 +113,16 @@ class AuthKey:
 class Certificate:
     """A certificate with its key, for one app: the older way to prove oneself to Apple.
 
-    ``topics`` are those that the certificate lists, ``environments`` those it was issued for,
-    ``expires_at`` is in UNIX milliseconds. ``key_id`` names it in lists: its fingerprint.
+    ``topics`` are those that the certificate lists, ``environments`` those it was issued for. It is
+    valid from ``valid_from`` to ``expires_at`` (UNIX milliseconds). ``key_id`` names it in lists:
+    its fingerprint.
     """
 
     name: str
     team_id: str | None
     topics: tuple[str, ...]
     environments: tuple[str, ...]
+    valid_from: int
     expires_at: int
     fingerprint: str
     pem: bytes = field(repr=False, compare=False)
@@ -142,9 +141,8 @@ def read_auth_key(
     Without ``key_id`` it is taken from the file's name, or from the name of the file that a link
     leads to. Raises :class:`~handbell.errors.CredentialError`, and nothing else.
     """
-    path, data = _source(source)
-    where = str(path) if path else "The given text"
-    key = _private_key(data, where)
+    path, data, where = read_source(source)
+    key = _private_key(pem_text(data), where)
     return AuthKey(team_id=team_id, key_id=key_id or _named_key_id(path), private_key=key)
 
 
@@ -159,13 +157,12 @@ def read_certificate(source: str | Path | bytes, *, password: str | None = None)
 
     Raises :class:`~handbell.errors.CredentialError`, and nothing else.
     """
-    path, data = _source(source)
-    where = str(path) if path else "The given text"
+    _, data, where = read_source(source)
     secret = password.encode() if password else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            certificate, key_pem = _pair(data, secret)
+            certificate, key_pem = _pair(pem_text(data), secret)
             return _certificate(certificate, key_pem)
         except (ValueError, TypeError, UnsupportedAlgorithm, x509.ExtensionNotFound):
             raise CredentialError(
@@ -196,41 +193,6 @@ def unpack(packed: bytes) -> AuthKey | Certificate:
     return read_auth_key(pem, team_id=content["team_id"], key_id=content["key_id"])
 
 
-def _source(source: str | Path | bytes) -> tuple[Path | None, bytes]:
-    if isinstance(source, bytes):
-        return None, _sized(source, "The given text")
-    if isinstance(source, str) and ("-----" in source or "\n" in source):
-        # In an environment variable line ends are often written as \n.
-        text = source if "\n" in source else source.replace("\\n", "\n")
-        return None, _sized(text.encode(errors="replace"), "The given text")
-    try:
-        path = Path(source).expanduser()
-        with path.open("rb") as file:
-            return path, _sized(file.read(MAX_FILE_BYTES + 1), str(path))
-    except (OSError, ValueError, RuntimeError) as error:
-        raise _unreadable(source, error) from None
-
-
-def _sized(data: bytes, where: str) -> bytes:
-    if not data.strip():
-        raise CredentialError(f"{where} is empty", fix=_DOWNLOAD)
-    if len(data) > MAX_FILE_BYTES:
-        raise CredentialError(f"{where} is far too large for a key or certificate", fix=_DOWNLOAD)
-    return data
-
-
-def _unreadable(source: str | Path, error: Exception) -> CredentialError:
-    if isinstance(error, FileNotFoundError):
-        return CredentialError(f"There is no file {source}", fix="Check the path")
-    if isinstance(error, IsADirectoryError):
-        return CredentialError(f"{source} is a folder", fix="Name the file within it")
-    why = error.strerror if isinstance(error, OSError) and error.strerror else "not a path"
-    return CredentialError(
-        f"A file with the key cannot be read: {why}",
-        fix="Check the path and who may read it",
-    )
-
-
 def _private_key(data: bytes, where: str) -> ec.EllipticCurvePrivateKey:
     label = _LABEL.search(data)
     if data.startswith(_FINDER_ALIAS):
@@ -238,19 +200,24 @@ def _private_key(data: bytes, where: str) -> ec.EllipticCurvePrivateKey:
             f"{where} is a Finder alias, not the key itself", fix="Use the file that it leads to"
         )
     if label is None:
-        raise CredentialError(f"{where} is not a PEM text, as a .p8 file is", fix=_DOWNLOAD)
+        return _loaded(bare_key(data), where, f"{where} is not a PEM text, as a .p8 file is")
     if label[1] != b"PRIVATE KEY":
-        what, fix = _MISTAKEN.get(label[1], ("something else", _DOWNLOAD))
+        what, fix = _MISTAKEN.get(label[1], ("something else", DOWNLOAD))
         raise CredentialError(f"{where} holds {what}", fix=fix)
     text, end, _ = data[label.end() :].partition(b"-----END PRIVATE KEY-----")
     if not end:
-        raise CredentialError(f"{where} is cut short: its last line is missing", fix=_DOWNLOAD)
+        raise CredentialError(f"{where} is cut short: its last line is missing", fix=DOWNLOAD)
+    return _loaded(bare_key(text), where, f"{where} is damaged: no key can be read")
+
+
+def _loaded(der: bytes | None, where: str, otherwise: str) -> ec.EllipticCurvePrivateKey:
+    """Return the key of a PKCS#8 structure; ``otherwise`` is said of what is none."""
     try:
-        key = _load(base64.b64decode(text))
+        key = _load(der or b"")
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise CredentialError(f"{where} is damaged: no key can be read", fix=_DOWNLOAD) from None
+        raise CredentialError(otherwise, fix=DOWNLOAD) from None
     if isinstance(key, str):
-        raise CredentialError(f"{where} holds {key}, not one on P-256", fix=_DOWNLOAD)
+        raise CredentialError(f"{where} holds {key}, not one on P-256", fix=DOWNLOAD)
     _prove(key, where)
     return key
 
@@ -275,7 +242,7 @@ def _prove(key: ec.EllipticCurvePrivateKey, where: str) -> None:
         key.public_key().verify(key.sign(b"handbell", algorithm), b"handbell", algorithm)
     except InvalidSignature:
         raise CredentialError(
-            f"The public key in {where} does not belong to its private key", fix=_DOWNLOAD
+            f"The public key in {where} does not belong to its private key", fix=DOWNLOAD
         ) from None
 
 
@@ -293,13 +260,19 @@ def _named_key_id(path: Path | None) -> str:
 def _check_ids(team_id: str, key_id: str) -> None:
     if not TEAM_ID.fullmatch(team_id):
         raise CredentialError(
-            f"{team_id!r} is not a team id", fix="Use the 10 upper-case letters and digits of it"
+            f"{_shown(team_id)} is not a team id",
+            fix="Use the 10 upper-case letters and digits of it",
         )
     if not _KEY_ID.fullmatch(key_id):
         raise CredentialError(
-            f"{key_id!r} is not a key id",
+            f"{_shown(key_id)} is not a key id",
             fix="Use the 10 upper-case letters and digits that stand in the key's file name",
         )
+
+
+def _shown(text: str) -> str:
+    # Who mixed up the arguments gave the key itself.
+    return repr(text) if len(text) <= _LONGEST_SHOWN else "What was given"
 
 
 def _fingerprint(der: bytes) -> str:
@@ -307,28 +280,34 @@ def _fingerprint(der: bytes) -> str:
 
 
 def _pair(data: bytes, password: bytes | None) -> tuple[x509.Certificate, bytes]:
-    if b"-----BEGIN" in data:
-        certificate = x509.load_pem_x509_certificate(data)
-        start = re.search(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----", data)
-        if start is None:
-            raise ValueError("no private key")
-        is_protected = b"ENCRYPTED" in data
-        key = load_pem_private_key(data[start.start() :], password if is_protected else None)
-    else:
-        bundle_key, bundle_certificate, _others = pkcs12.load_key_and_certificates(data, password)
-        if bundle_key is None or bundle_certificate is None:
-            raise ValueError("not a pair")
-        key, certificate = bundle_key, bundle_certificate
+    """Return the certificate that the key belongs to, wherever it stands, and the key."""
+    key, certificates = _contents(data, password)
     is_small = isinstance(key, rsa.RSAPrivateKey) and key.key_size <= _MAX_RSA_BITS
     if not is_small and not isinstance(key, ec.EllipticCurvePrivateKey):
         raise ValueError("not a key that Apple certifies")
-    ends = (key.public_key(), certificate.public_key())
-    ours, theirs = (
-        end.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) for end in ends
-    )
-    if ours != theirs:
-        raise ValueError("the key is another's")
-    return certificate, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    public = _spki(key.public_key())
+    for certificate in certificates:
+        if _spki(certificate.public_key()) == public:
+            pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+            return certificate, pem
+    raise ValueError("the key is another's")
+
+
+def _contents(data: bytes, password: bytes | None) -> tuple[Any, list[x509.Certificate]]:
+    if b"-----BEGIN" not in data:
+        key, certificate, others = pkcs12.load_key_and_certificates(data, password)
+        return key, [one for one in (certificate, *others) if one is not None]
+    start = re.search(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----", data)
+    if start is None:
+        raise ValueError("no private key")
+    is_protected = b"ENCRYPTED" in data
+    key = load_pem_private_key(data[start.start() :], password if is_protected else None)
+    return key, x509.load_pem_x509_certificates(data)
+
+
+def _spki(key: Any) -> bytes:
+    encoded: bytes = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return encoded
 
 
 def _certificate(certificate: x509.Certificate, key_pem: bytes) -> Certificate:
@@ -337,6 +316,7 @@ def _certificate(certificate: x509.Certificate, key_pem: bytes) -> Certificate:
         team_id=_subject(certificate, NameOID.ORGANIZATIONAL_UNIT_NAME),
         topics=_topics(certificate),
         environments=_environments(certificate),
+        valid_from=_milliseconds(certificate.not_valid_before_utc),
         expires_at=_milliseconds(certificate.not_valid_after_utc),
         fingerprint=_fingerprint(certificate.public_bytes(Encoding.DER)),
         pem=certificate.public_bytes(Encoding.PEM) + key_pem,

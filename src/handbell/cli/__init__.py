@@ -5,18 +5,28 @@ Exit codes: 0 done, 1 nobody was reached or a check failed, 2 wrong use or confi
 
 import os
 import sys
+from typing import Any, Final
 
+from handbell._text import sentence
 from handbell.errors import HandbellError
+
+USAGE_CODE: Final = "usage"
+"""The code of an error in how a command was written, as ``--json`` tells it."""
 
 
 def main() -> None:
     """Run ``handbell`` with the arguments of this process, and end it with the right exit code."""
-    from .application import application  # noqa: PLC0415 - so that an import costs nothing
+    from typer import Abort  # noqa: PLC0415 - so that an import costs nothing
 
+    from .application import application  # noqa: PLC0415 - as above
+    from .output import replace_what_cannot_be_written, write_error  # noqa: PLC0415 - as above
+
+    replace_what_cannot_be_written()
     try:
-        application()
+        # Not standalone: there Typer would write its errors itself, each in a box.
+        sys.exit(application(standalone_mode=False))
     except HandbellError as error:
-        _complain(error)
+        write_error(error.code, error.what, error.fix)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -24,9 +34,23 @@ def main() -> None:
         # The reader of our pipe has gone, as `head` does; Python must not complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except Abort:
+        sys.exit(1)
+    except Exception as error:
+        # Typer brings a copy of Click's exceptions and does not name their root.
+        if not hasattr(error, "format_message"):
+            raise
+        what, fix = _usage_of(error)
+        if what:
+            write_error(USAGE_CODE, what, fix)
+        sys.exit(2)
 
 
-def _complain(error: HandbellError) -> None:
-    sys.stderr.write(f"handbell: {error.what}\n")
-    if error.fix:
-        sys.stderr.write(f"          {error.fix}\n")
+def _usage_of(error: Any) -> tuple[str, str]:
+    """Return what was wrong with the words of a command, and where to look; empty after help."""
+    context = getattr(error, "ctx", None)
+    command = "handbell" if context is None else context.command_path
+    # It is raised once the help has been written.
+    is_help = type(error).__name__ == "NoArgsIsHelpError"
+    what = "" if is_help else sentence(error.format_message())
+    return what, f"See: {command} --help"

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from .context import system
-from .output import Json, local_time, write_json, write_table
+from .output import Json, local_time, say, write_json, write_table
 
 commands = typer.Typer(
     help="The keys with which back ends use the send server.", no_args_is_help=True
@@ -42,8 +42,8 @@ def add(
     if as_json:
         write_json({"api_key": key, "key": secret})
         return
-    typer.echo(f"API key {key.prefix} may {scopes}, for {key.app or 'every app'}.")
-    typer.echo(f"Key: {secret}")
+    say(f"API key {key.prefix} may {scopes}, for {key.app or 'every app'}.")
+    say(f"Key: {secret}")
 
 
 @commands.command("list")
@@ -84,4 +84,4 @@ def revoke(
     parts = system()
     key = parts.api_keys.revoke(prefix)
     parts.audit.note(ACTOR, "api-key.revoke", key.prefix, app=key.app)
-    typer.echo(f"Revoked {key.prefix} ({key.name}).")
+    say(f"Revoked {key.prefix} ({key.name}).")

@@ -1,16 +1,17 @@
 """``handbell app``: the apps that may be sent to."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from handbell._text import count, moment, sentence
-from handbell.errors import AppError
+from handbell.apps.key_source import read_source
+from handbell.errors import AppError, CredentialError
 
 from .api_key import ACTOR
 from .context import system
-from .output import Json, local_time, write_json, write_table
+from .output import Json, local_time, say, write_json, write_table
 
 if TYPE_CHECKING:
     from handbell.apps.app import App
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 commands = typer.Typer(help="The apps that may be sent to.", no_args_is_help=True)
 
-_MAX_KEY_BYTES: Final = 65_536
 
 Reference = Annotated[str, typer.Argument(metavar="APP", help="App id, name or bundle id.")]
 OptionalReference = Annotated[
@@ -46,8 +46,8 @@ def add(
     if as_json:
         write_json(_describe(app))
     else:
-        typer.echo(f"Added {app.id} ({app.name}).")
-        typer.echo(f"Next: handbell key add AuthKey_XXX.p8 --app {app.id}")
+        say(f"Added {app.id} ({app.name}).")
+        say(f"Next: handbell key add AuthKey_XXX.p8 --app {app.id}")
 
 
 @commands.command("list")
@@ -76,12 +76,12 @@ def show(reference: Reference, *, as_json: Json = False) -> None:
         described = {**_describe(app), **_rules(parts, app)}
         write_json({**described, "credentials": credentials, "users": users, "devices": devices})
         return
-    typer.echo(f"{app.id}  {app.name}")
-    typer.echo(f"  {count(users, 'user')}, {count(devices, 'device')} that can be reached")
+    say(f"{app.id}  {app.name}")
+    say(f"  {count(users, 'user')}, {count(devices, 'device')} that can be reached")
     for stored in credentials:
-        typer.echo(f"  {stored.kind} {stored.key_id}, {stored.environment or 'both environments'}")
+        say(f"  {stored.kind} {stored.key_id}, {stored.environment or 'both environments'}")
     if not credentials:
-        typer.echo(f"  no key yet: handbell key add AuthKey_XXX.p8 --app {app.id}")
+        say(f"  no key yet: handbell key add AuthKey_XXX.p8 --app {app.id}")
     _tell_rules(parts, app, as_json=False)
 
 
@@ -175,9 +175,9 @@ def resume(reference: Reference, *, as_json: Json = False) -> None:
     if as_json:
         write_json({"was_stopped": was_stopped})
     elif was_stopped:
-        typer.echo(f"{app.id} sends again; what waited goes on within seconds.")
+        say(f"{app.id} sends again; what waited goes on within seconds.")
     else:
-        typer.echo(f"Sending for {app.id} had not been stopped.")
+        say(f"Sending for {app.id} had not been stopped.")
 
 
 @commands.command()
@@ -194,16 +194,14 @@ def remove(
         typer.confirm(f"Remove {app.id} with its keys and {devices}?", abort=True)
     parts.apps.remove(app)
     parts.audit.note(ACTOR, "app.remove", app.id, app=app.id)
-    typer.echo(f"Removed {app.id}.")
+    say(f"Removed {app.id}.")
 
 
 def _read_key(path: Path) -> bytes:
     try:
-        if path.stat().st_size > _MAX_KEY_BYTES:
-            raise AppError(f"{path} is far too large for a key", fix="Name the key's file")
-        return path.read_bytes()
-    except OSError as error:
-        raise AppError(f"{path} cannot be read: {error.strerror}", fix="Name a file") from None
+        return read_source(path).data
+    except CredentialError as error:
+        raise AppError(error.what, fix="Name the file of the key that signs the tokens") from None
 
 
 def _rules(parts: "System", app: "App") -> dict[str, object]:
@@ -235,19 +233,19 @@ def _tell_rules(parts: "System", app: "App", *, as_json: bool) -> None:
         write_json({"id": app.id, **rules})
         return
     for name in ("quiet_hours", "cap", "rate_limit", "time_zone"):
-        typer.echo(f"  {name.replace('_', ' ') + ':':13}{rules[name] or 'none'}")
+        say(f"  {name.replace('_', ' ') + ':':13}{rules[name] or 'none'}")
     signed = f", signed with {rules['identity_algorithm']}" if rules["identity_algorithm"] else ""
-    typer.echo(f"  proof:       {rules['proof']}{signed if rules['proof'] == 'token' else ''}")
+    say(f"  proof:       {rules['proof']}{signed if rules['proof'] == 'token' else ''}")
     for name, label in (("associated_domain", "domain"), ("store_url", "store")):
         if rules[name]:
-            typer.echo(f"  {label + ':':13}{rules[name]}")
-    typer.echo("  sending:     on" if rules["is_enabled"] else "  sending:     off")
+            say(f"  {label + ':':13}{rules[name]}")
+    say("  sending:     on" if rules["is_enabled"] else "  sending:     off")
     stop = parts.rulebook.rules_of(app.id).stop
     if stop is not None:
         words, fix = meaning(stop.reason, stop.detail)
-        typer.echo(f"  STOPPED since {moment(stop.since * 1000)}: {stop.reason}: {sentence(words)}")
-        typer.echo(f"  {sentence(fix)} The next try is at {moment(stop.probe_at * 1000)}, or at")
-        typer.echo(f"  once after: handbell app resume {app.id}")
+        say(f"  STOPPED since {moment(stop.since * 1000)}: {stop.reason}: {sentence(words)}")
+        say(f"  {sentence(fix)} The next try is at {moment(stop.probe_at * 1000)}, or at")
+        say(f"  once after: handbell app resume {app.id}")
 
 
 def _describe(app: "App") -> dict[str, object]:

@@ -27,7 +27,7 @@ from . import (
     worker,
 )
 from .context import use_home
-from .output import Json, write_json
+from .output import Json, say, write_json
 
 application = typer.Typer(
     name="handbell",
@@ -60,7 +60,7 @@ def version(*, as_json: Json = False) -> None:
     if as_json:
         write_json({"version": __version__})
     else:
-        typer.echo(f"handbell {__version__}")
+        say(f"handbell {__version__}")
 
 
 application.command("demo")(demo.demo)

@@ -5,7 +5,7 @@ from contextlib import closing
 import typer
 
 from . import context
-from .output import Json, write_json
+from .output import Json, say, write_json
 
 commands = typer.Typer(help="The database and its schema.", no_args_is_help=True)
 
@@ -30,4 +30,4 @@ def upgrade(*, as_json: Json = False) -> None:
         if as_json:
             write_json({"database": database.name, "revision": revision})
         else:
-            typer.echo(f"The schema of {database.name} is up to date, at {revision}.")
+            say(f"The schema of {database.name} is up to date, at {revision}.")

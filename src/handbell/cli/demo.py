@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich import box
-from rich.console import Console, Group
+from rich.console import Group
 from rich.markup import escape
 from rich.panel import Panel
 from rich.text import Text
 
 from handbell.errors import TwinError
 
-from .output import Json, console, write_json
+from .output import Json, console, console_on, write_json
 
 if TYPE_CHECKING:
     from handbell.delivery.delivery import Delivery
@@ -185,7 +185,7 @@ def _own_name() -> str:
 
 def _wait(page_url: str, *, is_told: bool) -> None:
     """Wait for Ctrl-C; ``is_told`` keeps standard output to the one JSON value that is there."""
-    place = Console(stderr=True, highlight=False) if is_told else console
+    place = console_on(stderr=True) if is_told else console
     try:
         place.print(f"\nThe phone: [bold]{page_url}[/]   Ctrl-C ends it.", soft_wrap=True)
         while True:

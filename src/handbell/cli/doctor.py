@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
+from handbell._text import one_line
+
 from .context import system
 from .output import Json, console, write_json
 
@@ -48,6 +50,6 @@ async def _check(app: str | None) -> "list[Finding]":
 
 def _show(finding: "Finding") -> None:
     mark, style = _MARKS[finding.verdict]
-    console.print(Text(mark, style=style), Text(finding.sentence))
+    console.print(Text(mark, style=style), Text(one_line(finding.sentence)))
     if finding.fix:
-        console.print(Text("      " + finding.fix, style="dim"))
+        console.print(Text("      " + one_line(finding.fix), style="dim"))

@@ -8,7 +8,7 @@ import typer
 
 from .api_key import ACTOR
 from .context import system
-from .output import Json, write_json
+from .output import Json, say, write_json
 
 
 def import_4d(
@@ -32,7 +32,7 @@ def import_4d(
     else:
         for step in steps:
             reason = f": {step.reason}" if step.reason else ""
-            typer.echo(f"{step.outcome:9} {step.file}  {step.what}{reason}")
-        typer.echo(told)
+            say(f"{step.outcome:9} {step.file}  {step.what}{reason}")
+        say(told)
     if counted["skipped"]:
         raise typer.Exit(1)

@@ -1,6 +1,7 @@
 """``handbell key``: the keys and certificates with which apps prove themselves to Apple."""
 
 import sys
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,7 +10,7 @@ import typer
 
 from .api_key import ACTOR
 from .context import system
-from .output import AppOption, Json, local_time, write_json, write_table
+from .output import AppOption, Json, local_time, say, write_json, write_lines, write_table
 
 commands = typer.Typer(
     help="The keys with which apps prove themselves to Apple.", no_args_is_help=True
@@ -37,6 +38,7 @@ def add(
     as_json: Json = False,
 ) -> None:
     """Add a key to an app. It is sealed, and never shown again."""
+    from handbell.apps.checkup import caveats  # noqa: PLC0415 - heavy
     from handbell.apps.credentials import read_auth_key, read_certificate  # noqa: PLC0415 - heavy
 
     parts = system()
@@ -49,12 +51,14 @@ def add(
         else read_auth_key(source, team_id=found.team_id, key_id=key_id)
     )
     stored = parts.apps.add_credential(found, credential, environment=environment)
+    warnings = caveats(credential, now=parts.now())
     parts.audit.note(ACTOR, "credential.add", stored.key_id, app=found.id, detail=stored.kind)
     if as_json:
-        write_json(stored)
+        write_json({**asdict(stored), "warnings": warnings})
     else:
-        typer.echo(f"Added {stored.kind} {stored.key_id} to {found.id}, sealed.")
-        typer.echo(f"Next: handbell doctor {found.id}")
+        say(f"Added {stored.kind} {stored.key_id} to {found.id}, sealed.")
+        write_lines(warnings, "warning: ", "yellow")
+        say(f"Next: handbell doctor {found.id}")
 
 
 @commands.command("list")
@@ -91,7 +95,7 @@ def remove(
     found = parts.apps.find(app or parts.settings.app)
     parts.apps.remove_credential(found, key_id)
     parts.audit.note(ACTOR, "credential.remove", key_id, app=found.id)
-    typer.echo(f"Removed {key_id} from {found.id}.")
+    say(f"Removed {key_id} from {found.id}.")
 
 
 def _expiry(milliseconds: int | None) -> str:

@@ -10,7 +10,7 @@ from handbell._text import count, moment, sentence
 
 from .api_key import ACTOR
 from .context import system
-from .output import Json, local_time, write_json, write_table
+from .output import Json, local_time, say, write_json, write_table
 from .progress import watch
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def show(
         write_json({**_plain(funnel), "accepted": funnel.accepted, "sent": funnel.sent})
         return
     for line in _lines(funnel):
-        typer.echo(line)
+        say(line)
 
 
 @commands.command()
@@ -84,7 +84,7 @@ def cancel(notification_id: NotificationId, *, as_json: Json = False) -> None:
         write_json({"cancelled": caught})
         return
     left = parts.reports.funnel(notification_id)
-    typer.echo(
+    say(
         f"Cancelled {count(caught, 'delivery', 'deliveries')} of {left.accepted:,}; "
         f"{left.sent:,} had been sent."
     )

@@ -9,7 +9,7 @@ import typer
 from handbell.errors import OperatorError
 
 from .context import system
-from .output import Json, local_time, write_json, write_table
+from .output import Json, local_time, say, write_json, write_table
 
 if TYPE_CHECKING:
     from handbell.access.operators import OperatorStore
@@ -50,15 +50,15 @@ def add(
         if as_json:
             write_json(operator)
         else:
-            typer.echo(f"Added {operator.mail}.")
+            say(f"Added {operator.mail}.")
         return
     link = f"{address_of(parts.settings)}/console/invitation/{operators.invite(mail)}"
     parts.audit.note(ACTOR, "operator.invite", mail or "whoever opens the link")
     if as_json:
         write_json({"link": link})
         return
-    typer.echo("This link makes the operator, once, within 24 hours:")
-    typer.echo(link)
+    say("This link makes the operator, once, within 24 hours:")
+    say(link)
 
 
 @commands.command()
@@ -76,8 +76,8 @@ def reset(
     if as_json:
         write_json({"link": link})
         return
-    typer.echo(f"This link sets another password for {operator.mail}, once, within 24 hours:")
-    typer.echo(link)
+    say(f"This link sets another password for {operator.mail}, once, within 24 hours:")
+    say(link)
 
 
 @commands.command("list")
@@ -105,7 +105,7 @@ def remove(mail: Annotated[str, typer.Argument(help="The operator's mail address
     operator = operators.find(mail)
     operators.remove(operator.mail)
     parts.audit.note(ACTOR, "operator.remove", operator.mail)
-    typer.echo(f"Removed {operator.mail}.")
+    say(f"Removed {operator.mail}.")
 
 
 def address_of(settings: "Settings") -> str:

@@ -1,17 +1,30 @@
-"""How results are written: for people on a terminal, for programs as JSON."""
+"""How results are written: for people on a terminal, for programs as JSON.
+
+The only place that writes to the terminal. Whatever a stranger could have written (a device's name,
+a title, an answer of another server) is shown and never obeyed: see
+:func:`handbell._text.one_line`.
+"""
 
 import dataclasses
+import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from handbell import _text
+from handbell._text import one_line
+
+if TYPE_CHECKING:
+    from handbell.settings import Settings
 
 Json = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
 AppOption = Annotated[
@@ -23,12 +36,75 @@ AppOption = Annotated[
     ),
 ]
 
-console = Console(highlight=False, soft_wrap=True)
+# A key in PEM, and a long run of base64 with small and capital letters and digits in it.
+_RUN = r"[A-Za-z0-9+/=]"
+_KEY: Final = re.compile(
+    rf"-----BEGIN.*|(?={_RUN}*[A-Z])(?={_RUN}*[a-z])(?={_RUN}*[0-9]){_RUN}{{40,}}", re.DOTALL
+)
+
+
+class _Console(Console):
+    """A console on which no text is obeyed: only its own styles and cursor movements are."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterator[Segment]:
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text == "\n":
+                yield segment
+            else:
+                yield Segment(_several_lines(segment.text), segment.style)
+
+
+def console_on(*, stderr: bool = False) -> Console:
+    """Return a console on standard output, or on standard error."""
+    return _Console(stderr=stderr, highlight=False, soft_wrap=True)
+
+
+console = console_on()
+
+
+def replace_what_cannot_be_written() -> None:
+    """Let both outputs replace characters that their encoding has not, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def say(*lines: str, err: bool = False) -> None:
+    """Write sentences to standard output, or to standard error, each on a line of its own."""
+    for line in lines:
+        typer.echo(one_line(line), err=err)
 
 
 def write_json(value: Any) -> None:
     """Write one JSON value and a line end to standard output."""
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=2, default=_plain))
+    is_unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    # A question mark in place of a letter would be another value.
+    typer.echo(json.dumps(value, ensure_ascii=not is_unicode, indent=2, default=_plain))
+
+
+def warn_of_exposure(settings: "Settings") -> None:
+    """Write a warning to standard error for each file of secrets that is open to others."""
+    from handbell.exposure import exposures  # noqa: PLC0415 - heavy
+
+    for sentence in exposures(settings):
+        say(f"warning: {sentence}", err=True)
+
+
+def write_error(code: str, what: str, fix: str) -> None:
+    """Write an error to standard error; where ``--json`` was asked for, as JSON to the output.
+
+    ``code`` is stable: those of docs/errors.md, and ``usage``. What looks like a key is not
+    repeated: the words of the command stand in many an error, and one of them may be one.
+    """
+    what, fix = _KEY.sub("…", what), _KEY.sub("…", fix)
+    if "--json" in sys.argv[1:]:
+        write_json({"code": code, "detail": what, "fix": fix})
+        return
+    say(f"handbell: {what}", err=True)
+    if fix:
+        say(f"          {fix}", err=True)
 
 
 def write_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
@@ -36,7 +112,7 @@ def write_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty:
 
     In a pipe the same columns come separated by tabs, without a heading.
     """
-    listed = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    listed = [["" if cell is None else one_line(str(cell)) for cell in row] for row in rows]
     if not console.is_terminal:
         for row in listed:
             typer.echo("\t".join(row))
@@ -53,12 +129,16 @@ def write_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty:
 def write_lines(lines: Iterable[str], mark: str, style: str) -> None:
     """Write sentences, each behind a mark."""
     for line in lines:
-        console.print(Text(mark, style=style), Text(line))
+        console.print(Text(mark, style=style), Text(one_line(line)))
 
 
 def local_time(milliseconds: int | None) -> str:
     """Return an instant (UNIX milliseconds) as local date and time to the second."""
     return "" if milliseconds is None else _text.local_time(milliseconds)
+
+
+def _several_lines(text: str) -> str:
+    return "\n".join(map(one_line, text.split("\n")))
 
 
 def _plain(value: Any) -> Any:

@@ -15,7 +15,7 @@ from handbell.errors import NotificationError, RecipientsError
 
 from . import context
 from .given import read_file, read_json, read_pairs
-from .output import AppOption, Json, console, write_json, write_lines
+from .output import AppOption, Json, console, say, write_json, write_lines
 from .progress import watch
 from .template import write_languages
 
@@ -230,7 +230,7 @@ def _tell(response: "Response", *, waits: bool, as_json: bool) -> None:
         return
     reached = f"for {count(response.reached, 'device')} of {response.total:,}"
     what = "It is stored and waits for its time" if waits else f"Accepted {reached}"
-    typer.echo(f"{what}. Id: {response.notification_id}")
+    say(f"{what}. Id: {response.notification_id}")
     write_lines(response.warnings, "warning: ", "yellow")
     write_lines(response.errors, "error: ", "red")
     if (waits or response.total > response.reached) and _is_stranded(response):
@@ -250,9 +250,9 @@ def _show(previews: "list[Preview]", languages: "list[LanguagePreview]", *, as_j
             write_lines([preview.warning], "warning: ", "yellow")
             continue
         spoken = f", in {preview.language}" if preview.language else ""
-        typer.echo(f"{preview.recipient}{spoken}")
-        typer.echo(f"  {preview.method} {preview.url}")
+        say(f"{preview.recipient}{spoken}")
+        say(f"  {preview.method} {preview.url}")
         for name, value in preview.headers:
-            typer.echo(f"  {name}: {value}")
-        typer.echo(f"\n  {preview.payload}\n  ({count(preview.size, 'byte')})\n")
+            say(f"  {name}: {value}")
+        say("", f"  {preview.payload}", f"  ({count(preview.size, 'byte')})", "")
     write_languages(languages)

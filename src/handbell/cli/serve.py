@@ -12,6 +12,7 @@ import typer
 from handbell.errors import ServeError
 
 from .context import system
+from .output import say, warn_of_exposure
 from .signals import stop_on_signal
 
 if TYPE_CHECKING:
@@ -133,12 +134,13 @@ async def _run(
         await stack.enter_async_context(serving(application, bound, settings=parts.settings))
         settle()
         host, port = bound.getsockname()[:2]
-        typer.echo(f"Listening     {f'[{host}]' if ':' in host else host}:{port}")
+        say(f"Listening     {f'[{host}]' if ':' in host else host}:{port}")
+        warn_of_exposure(parts.settings)
         await _announce(context, twin)
         await stop.wait()
         context.stopping.set()
-        typer.echo("Stopping: what runs is finished first. Ctrl-C again stops at once.")
-    typer.echo("The server has stopped.")
+        say("Stopping: what runs is finished first. Ctrl-C again stops at once.")
+    say("The server has stopped.")
 
 
 def _twin(parts: "System") -> Any:
@@ -149,21 +151,19 @@ def _twin(parts: "System") -> Any:
 
 async def _announce(context: "Context", twin: "Twin | None") -> None:
     url = context.public_url
-    typer.echo(f"API           {url}/docs")
+    say(f"API           {url}/docs")
     if context.has_console:
-        typer.echo(f"Console       {url}/console")
+        say(f"Console       {url}/console")
     if twin is not None:
-        typer.echo(f"Phones        {twin.page_url}")
+        say(f"Phones        {twin.page_url}")
     if not context.has_worker:
-        typer.echo("Sending       by another process: handbell worker")
+        say("Sending       by another process: handbell worker")
     if context.has_console and not await context.run(context.system.operators.list):
         secret = await context.run(context.system.operators.invite)
-        typer.echo("")
-        typer.echo(
-            "There is no operator yet. This link makes the first one, once, within 24 hours:"
-        )
-        typer.echo(f"{url}/console/invitation/{secret}")
-    typer.echo("Ctrl-C stops it.")
+        say("")
+        say("There is no operator yet. This link makes the first one, once, within 24 hours:")
+        say(f"{url}/console/invitation/{secret}")
+    say("Ctrl-C stops it.")
     sys.stdout.flush()
 
 

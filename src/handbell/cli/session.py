@@ -9,7 +9,7 @@ from handbell._text import shortened
 from .api_key import ACTOR
 from .context import system
 from .given import number_of
-from .output import AppOption, Json, local_time, write_json, write_table
+from .output import AppOption, Json, local_time, say, write_json, write_table
 
 if TYPE_CHECKING:
     from handbell.registry.session import Session
@@ -65,7 +65,7 @@ def add(
         write_json(session)
     else:
         where = f"{session.mail} on {shortened(session.token)}"
-        typer.echo(f"Session {session.id}: {where} is {session.status}.")
+        say(f"Session {session.id}: {where} is {session.status}.")
 
 
 @commands.command("list")
@@ -99,7 +99,7 @@ def show(session_id: SessionId, *, as_json: Json = False) -> None:
     for name in session.__dataclass_fields__:
         value = getattr(session, name)
         shown = local_time(value) if name.endswith("_at") else value
-        typer.echo(f"{name:14} {'' if shown is None else shown}")
+        say(f"{name:14} {'' if shown is None else shown}")
 
 
 @commands.command()
@@ -109,7 +109,7 @@ def close(session_id: SessionId) -> None:
     session = parts.registry.session(session_id)
     if parts.registry.close(session, reason="closed by operator"):
         parts.audit.note(ACTOR, "session.close", f"session {session_id}")
-    typer.echo(f"Session {session_id} of {session.mail} is closed.")
+    say(f"Session {session_id} of {session.mail} is closed.")
 
 
 def _row(session: "Session") -> list[object]:

@@ -11,7 +11,7 @@ from handbell.creation.template import Template
 from .api_key import ACTOR
 from .context import system
 from .given import read_document, read_pairs
-from .output import AppOption, Json, local_time, write_json, write_lines, write_table
+from .output import AppOption, Json, local_time, say, write_json, write_lines, write_table
 
 if TYPE_CHECKING:
     from handbell.apps.templates import StoredTemplate
@@ -48,9 +48,9 @@ def put(
     if as_json:
         write_json(_described(stored))
         return
-    typer.echo(f"{'Added' if is_new else 'Changed'} the template {template.name} of {found.id}.")
-    typer.echo(f"Languages: {', '.join(template.languages)}")
-    typer.echo(f"Variables: {', '.join(template.variables) or 'none'}")
+    say(f"{'Added' if is_new else 'Changed'} the template {template.name} of {found.id}.")
+    say(f"Languages: {', '.join(template.languages)}")
+    say(f"Variables: {', '.join(template.variables) or 'none'}")
 
 
 @commands.command("list")
@@ -114,16 +114,16 @@ def remove(name: Name, *, app: AppOption = None) -> None:
     found = parts.apps.find(app or parts.settings.app)
     parts.templates.remove(found, name)
     parts.audit.note(ACTOR, "template.remove", name, app=found.id)
-    typer.echo(f"Removed the template {name} of {found.id}.")
+    say(f"Removed the template {name} of {found.id}.")
 
 
 def write_languages(told: "list[LanguagePreview]") -> None:
     """Write what each language comes to."""
     for one in told:
         size = f"{one.size:,} of {count(one.limit, 'byte')}" if one.limit else "cannot be sent"
-        typer.echo(f"{one.language or 'own text'}: {size}")
+        say(f"{one.language or 'own text'}: {size}")
         if one.payload:
-            typer.echo(f"  {one.payload}")
+            say(f"  {one.payload}")
         write_lines(one.cuts, "  warning: ", "yellow")
         write_lines([one.problem] if one.problem else [], "  error: ", "red")
 

@@ -11,6 +11,7 @@ import typer
 from handbell.errors import TwinError
 
 from .context import system
+from .output import say
 from .signals import stop_on_signal
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ async def _run(
     async with beside(system(), mails, ports=ports, keys=keys, team=team) as serving:
         _announce(serving)
         await stop.wait()
-        typer.echo("\nThe twin has stopped.")
+        say("", "The twin has stopped.")
 
 
 @asynccontextmanager
@@ -133,10 +134,10 @@ def _populate(serving: "Twin", rehearsal: "Rehearsal", mails: Sequence[str]) -> 
 
 def _announce(serving: "Twin") -> None:
     mails = sorted({phone.mail for phone in serving.phones.values() if phone.mail})
-    typer.echo(f"Phones        {serving.page_url}")
-    typer.echo(f"Production    {serving.production_url}")
-    typer.echo(f"Development   {serving.development_url}")
-    typer.echo(f"Authority     {serving.ca_file}")
+    say(f"Phones        {serving.page_url}")
+    say(f"Production    {serving.production_url}")
+    say(f"Development   {serving.development_url}")
+    say(f"Authority     {serving.ca_file}")
     for mail in mails[:1]:
-        typer.echo(f'Try           handbell send {mail} --title "Hello" --body "It rings"')
-    typer.echo("Ctrl-C stops it.")
+        say(f'Try           handbell send {mail} --title "Hello" --body "It rings"')
+    say("Ctrl-C stops it.")

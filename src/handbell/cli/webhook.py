@@ -9,7 +9,7 @@ from handbell._text import count
 from .api_key import ACTOR
 from .context import system
 from .given import number_of
-from .output import AppOption, Json, local_time, write_json, write_table
+from .output import AppOption, Json, local_time, say, write_json, write_table
 
 if TYPE_CHECKING:
     from handbell.delivery.webhooks import Standing, WebhookStore
@@ -54,9 +54,9 @@ def add(
     if as_json:
         write_json({"webhook": webhook, "secret": secret})
         return
-    typer.echo(f"Webhook {webhook.id} of {found.id} is called for {', '.join(webhook.events)}.")
-    typer.echo(f"Secret: {secret}")
-    typer.echo(f"Next: handbell webhook test {webhook.id}")
+    say(f"Webhook {webhook.id} of {found.id} is called for {', '.join(webhook.events)}.")
+    say(f"Secret: {secret}")
+    say(f"Next: handbell webhook test {webhook.id}")
 
 
 @commands.command("list")
@@ -94,7 +94,7 @@ def remove(webhook_id: WebhookId) -> None:
     webhook = store.find(webhook_id)
     store.remove(webhook_id)
     parts.audit.note(ACTOR, "webhook.remove", str(webhook_id), app=webhook.app)
-    typer.echo(f"Removed webhook {webhook_id}.")
+    say(f"Removed webhook {webhook_id}.")
 
 
 @commands.command("test")
@@ -112,7 +112,7 @@ def call_once(webhook_id: WebhookId, *, as_json: Json = False) -> None:
         write_json({"taken": answer.is_success, "status": answer.status, "reason": answer.reason})
     else:
         taken = "took it" if answer.is_success else "did not take it"
-        typer.echo(f"{webhook.url} {taken}: {answer.reason}")
+        say(f"{webhook.url} {taken}: {answer.reason}")
     if not answer.is_success:
         raise typer.Exit(1)
 
@@ -123,7 +123,7 @@ def enable(webhook_id: WebhookId) -> None:
     parts = system()
     webhook = _store(parts).set_enabled(webhook_id, is_enabled=True)
     parts.audit.note(ACTOR, "webhook.set", str(webhook_id), app=webhook.app, detail="on")
-    typer.echo(f"Webhook {webhook.id} is on.")
+    say(f"Webhook {webhook.id} is on.")
 
 
 @commands.command()
@@ -135,7 +135,7 @@ def disable(webhook_id: WebhookId) -> None:
     parts.audit.note(ACTOR, "webhook.set", str(webhook_id), app=webhook.app, detail="off")
     standing = store.standings().get(webhook.id)
     waiting = count(standing.waiting if standing else 0, "call")
-    typer.echo(f"Webhook {webhook.id} is off; {waiting} will wait until it is on again.")
+    say(f"Webhook {webhook.id} is off; {waiting} will wait until it is on again.")
 
 
 def _store(parts: "System") -> "WebhookStore":

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
+from handbell._text import one_line
 from handbell.creation.recipients import Recipients
 
 from .context import system
@@ -38,6 +39,6 @@ def why(
 
 
 def _tell(story: "Story") -> None:
-    console.print(Text(story.answer, style="bold"))
+    console.print(Text(one_line(story.answer), style="bold"))
     for line in story.details:
-        console.print(Text(line, style="" if line.startswith(" ") else "dim"))
+        console.print(Text(one_line(line), style="" if line.startswith(" ") else "dim"))

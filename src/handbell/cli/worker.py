@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .context import system
+from .output import say, warn_of_exposure
 from .signals import stop_on_signal
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ async def _run(*, until_idle: bool, level: str) -> None:
     try:
         await parts.engine.start()
         taker = parts.engine.worker
-        typer.echo(f"Worker {taker.id} works on {parts.database.name}. Ctrl-C stops it.")
+        say(f"Worker {taker.id} works on {parts.database.name}. Ctrl-C stops it.")
+        warn_of_exposure(parts.settings)
         ends.append(asyncio.create_task(stop.wait()))
         if until_idle:
             ends.append(asyncio.create_task(_work_off(parts)))
@@ -55,7 +57,7 @@ async def _run(*, until_idle: bool, level: str) -> None:
         for task in ends:
             task.cancel()
         await parts.close()
-    typer.echo("The worker has stopped.")
+    say("The worker has stopped.")
 
 
 async def _work_off(parts: "System") -> None:
@@ -67,7 +69,7 @@ def _logs(level: str) -> "Hook | None":
     try:
         from handbell.delivery.logs import Logs  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
-        typer.echo(
+        say(
             f"There will be no logs: {error.name} is not installed. "
             "Install it with: pip install 'handbell[server]'",
             err=True,

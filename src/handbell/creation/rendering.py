@@ -13,10 +13,13 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 from jinja2 import StrictUndefined, TemplateError, UndefinedError, nodes
+from jinja2.compiler import CodeGenerator, Frame
 from jinja2.environment import Template
+from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from .filters import FILTERS, plain_text
+from .expressions import BINARY, TESTS, UNARY, allowance, compare, concatenate, plain_text
+from .filters import FILTERS
 
 MAX_TEXT: Final = 8_192
 """How many characters one text of a template may have."""
@@ -60,8 +63,6 @@ _NOUNS: Final[Mapping[type[nodes.Node], str]] = {
     nodes.Slice: "a slice",
     nodes.Dict: "a mapping",
 }
-TESTS: Final = ("defined", "undefined", "none", "number", "string", "odd", "even")
-"""What an expression may ask of a value."""
 _RESERVED: Final = frozenset({"self", "true", "false", "none", "True", "False", "None"})
 # What turns the direction of everything behind it: a name must not rearrange a text.
 _DIRECTIONS: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -88,8 +89,41 @@ class _Missing(StrictUndefined):
         return self._undefined_hint or str(self._undefined_name)
 
 
+class _Generator(CodeGenerator):
+    """Compiles comparisons and ``~`` to calls of ours: Python's own take anything."""
+
+    def visit_Compare(self, node: nodes.Compare, frame: Frame) -> None:  # noqa: N802 - Jinja's
+        self.write("environment.compare(")
+        self.visit(node.expr, frame)
+        for operand in node.ops:
+            self.write(f", {operand.op!r}, ")
+            self.visit(operand.expr, frame)
+        self.write(")")
+
+    def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:  # noqa: N802 - Jinja's
+        self.write("environment.concatenate(")
+        for part in node.nodes:
+            self.visit(part, frame)
+            self.write(", ")
+        self.write(")")
+
+
 class _Sandbox(ImmutableSandboxedEnvironment):
     """Expressions see the values that were given and their members, and nothing of Python."""
+
+    code_generator_class = _Generator
+    intercepted_binops = frozenset(BINARY)
+    intercepted_unops = frozenset(UNARY)
+    compare = staticmethod(compare)
+    concatenate = staticmethod(concatenate)
+
+    def call_binop(self, _: Context, operator: str, left: Any, right: Any) -> Any:
+        """Return what an operator makes of two values that it is for. Raises TypeError."""
+        return BINARY[operator](left, right)
+
+    def call_unop(self, _: Context, operator: str, arg: Any) -> Any:
+        """Return what an operator makes of a value that it is for. Raises TypeError."""
+        return UNARY[operator](arg)
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         """Return a member of a mapping; nothing else has attributes."""
@@ -114,7 +148,8 @@ class Compiled(NamedTuple):
     def render(self, variables: Mapping[str, Any]) -> str:
         """Return the text with the values in their places. Raises Refusal."""
         try:
-            return "".join(_bounded(self.template.generate(variables)))
+            with allowance():
+                return "".join(_bounded(self.template.generate(variables)))
         except UndefinedError as error:
             raise Refusal("a value is missing", missing=error.message) from None
         except Refusal:
@@ -165,6 +200,8 @@ def _check(tree: nodes.Template) -> None:
             raise Refusal(f"there is no filter {node.name[:80]!r}; known: {', '.join(FILTERS)}")
         if isinstance(node, nodes.Test) and node.name not in TESTS:
             raise Refusal(f"there is no test {node.name[:80]!r}; known: {', '.join(TESTS)}")
+        if isinstance(node, nodes.Test) and (node.args or node.kwargs):
+            raise Refusal(f"the test {node.name!r} takes nothing beside the value")
 
 
 def _is_one_expression(tree: nodes.Template) -> bool:
@@ -213,10 +250,9 @@ def _environment(finalize: Callable[[Any], str]) -> _Sandbox:
         cache_size=0,
         optimized=False,  # looking for constants takes a time that grows with the cube of the parts
     )
-    known = sandbox.tests
     sandbox.globals.clear()
     sandbox.filters = dict(FILTERS)
-    sandbox.tests = {name: known[name] for name in TESTS}
+    sandbox.tests = dict(TESTS)
     return sandbox
 
 

@@ -114,7 +114,8 @@ class Template:
         is missing or not known, and NotificationError for what cannot be sent.
         """
         given = self._checked(variables)
-        rendered = _changed(self.notification, self._renderer(given))
+        with _rendering().allowance():
+            rendered = _changed(self.notification, self._renderer(given))
         fields = _overlaid(rendered, fields_of(beside or {}, "beside the template"))
         try:
             return Notification.read(self._with_own(fields))

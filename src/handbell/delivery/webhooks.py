@@ -131,7 +131,7 @@ class WebhookStore:
                 added = connection.execute(insert(webhooks_table).values(values))
             except IntegrityError:
                 raise WebhookError(
-                    f"{app.id} has a webhook with the address {url}",
+                    f"{app.id} has a webhook with this address",
                     fix="Remove it first: handbell webhook list, then handbell webhook remove ID",
                 ) from None
         key: Any = added.inserted_primary_key

@@ -8,6 +8,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
 from handbell.apps.app import App
+from handbell.apps.checkup import caveats
 from handbell.apps.credentials import (
     AuthKey,
     Certificate,
@@ -46,6 +47,14 @@ class CredentialOut(BaseModel):
     fingerprint: str
     expires_at: Instant | None = Field(description="Null for a key")
     created_at: Instant
+
+
+class CredentialAdded(CredentialOut):
+    """What was added, and what whoever added it should know."""
+
+    warnings: list[str] = Field(
+        description="Such as: the certificate has expired", examples=[[]], default_factory=list
+    )
 
 
 class CredentialIn(BaseModel):
@@ -114,7 +123,7 @@ async def list_credentials(context: ContextDep, app: AppDep) -> Page[CredentialO
 )
 async def add_credential(
     context: ContextDep, caller: CallerDep, app: AppDep, request: Request
-) -> CredentialOut:
+) -> CredentialAdded:
     """Seal and keep a key or certificate; one with the same key id is replaced.
 
     It is never shown again.
@@ -122,12 +131,13 @@ async def add_credential(
     given = await _given(request)
     credential = await _read(context, app, given)
 
-    def write() -> CredentialOut:
+    def write() -> CredentialAdded:
         stored = context.system.apps.add_credential(app, credential, environment=given.environment)
         context.system.audit.note(
             caller.actor, "credential.add", stored.key_id, app=app.id, detail=stored.kind
         )
-        return CredentialOut.model_validate(describe(stored))
+        warnings = caveats(credential, now=context.system.now())
+        return CredentialAdded.model_validate({**describe(stored), "warnings": warnings})
 
     return await context.run(write)
 

@@ -1,11 +1,11 @@
 """The keys of an app: dropped or browsed for, sealed, checked at once, never shown again."""
 
-import re
 from typing import Final
 
 from starlette.responses import Response
 
-from handbell.apps.credentials import AuthKey, Certificate, read_auth_key
+from handbell.apps.checkup import caveats
+from handbell.apps.credentials import AuthKey, Certificate, key_id_of_name, read_auth_key
 from handbell.errors import CredentialError
 
 from .check_up import check_up, forget_check_up
@@ -16,7 +16,6 @@ from .publishing import show_app
 pages = Pages()
 
 _KEYS: Final = "/console/apps/{app}/keys"
-_KEY_ID_IN_NAME: Final = re.compile(r"AuthKey_([A-Z0-9]{10})(?![A-Za-z0-9])")
 _CERTIFICATE_FILES: Final = (".p12", ".pfx", ".pem")
 _ENVIRONMENTS: Final = frozenset({"production", "development", "twin"})
 
@@ -45,13 +44,12 @@ async def add(page: Page) -> Response:
     await page.note("credential.add", stored.key_id, stored.environment or "both environments")
     checked = await check_up(page)
     verdicts = {finding.verdict for finding in checked.findings}
-    if verdicts & {"wrong", "doubtful"}:
-        return page.redirect(
-            page.app_url("#check-up"),
-            said=f"The {stored.kind} {stored.key_id} is added. The check-up has something to say.",
-        )
+    told = " ".join(caveats(credential, now=page.system.now()))
+    if not told and verdicts & {"wrong", "doubtful"}:
+        told = "The check-up has something to say."
+    added = f"The {stored.kind} {stored.key_id} is added"
     return page.redirect(
-        page.app_url("#check-up"), said=f"The {stored.kind} {stored.key_id} is added and works."
+        page.app_url("#check-up"), said=f"{added}. {told}" if told else f"{added} and works."
     )
 
 
@@ -87,9 +85,8 @@ async def read_upload(page: Page, upload: Upload) -> AuthKey | Certificate:
     if upload.name.lower().endswith(_CERTIFICATE_FILES):
         context = page.console.context
         return await context.read_certificate(upload.content, password=form.raw("password") or None)
-    found = _KEY_ID_IN_NAME.search(upload.name)
-    key_id = form.text("key_id").upper() or (found[1] if found else "")
-    return read_auth_key(upload.content, team_id=page.the_app.team_id, key_id=key_id or None)
+    key_id = form.text("key_id").upper() or key_id_of_name(upload.name)
+    return read_auth_key(upload.content, team_id=page.the_app.team_id, key_id=key_id)
 
 
 def _faults(error: CredentialError) -> Faults:

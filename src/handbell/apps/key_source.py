@@ -1,0 +1,114 @@
+"""From what somebody gives as a key to its bytes: a path, or the text itself, as people have it.
+
+A text that was given as a key is never repeated, whatever is wrong with it; a path is, where it can
+only be a path.
+"""
+
+import base64
+import binascii
+import re
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from handbell._paths import is_surely_a_path
+from handbell.errors import CredentialError
+
+MAX_FILE_BYTES: Final = 64 * 1024
+DOWNLOAD: Final = (
+    "Use the AuthKey_XXXXXXXXXX.p8 from Certificates, Identifiers & Profiles, Keys, at "
+    "developer.apple.com/account"
+)
+
+_TEXT: Final = "The given text"
+_NO_PATH: Final = re.compile(r"-----|[\n\r]|\\[rn]")
+# A key without its first line is one run of base64, or several.
+_BASE64: Final = re.compile(r"[A-Za-z0-9+/=_\s-]{60,}")
+_BOMS: Final = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
+
+
+class Source(NamedTuple):
+    """What was read: the file it came from, if any, its bytes, and what to call it in an error."""
+
+    path: Path | None
+    data: bytes
+    where: str
+
+
+def read_source(source: str | Path | bytes) -> Source:
+    """Return the bytes of a key or certificate that was given as a path, a text or bytes.
+
+    Raises :class:`~handbell.errors.CredentialError` where nothing can be read.
+    """
+    if isinstance(source, bytes):
+        return _sized(None, source, _TEXT)
+    if isinstance(source, str) and _is_text(source):
+        return _sized(None, source.encode(errors="replace"), _TEXT)
+    try:
+        path = Path(source).expanduser()
+        with path.open("rb") as file:
+            return _sized(path, file.read(MAX_FILE_BYTES + 1), str(path))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _unreadable(source, error) from None
+
+
+def pem_text(data: bytes) -> bytes:
+    r"""Return a PEM text as the standard has it, whatever an editor or a shell made of it.
+
+    Line ends written as ``\n`` or ``\r\n`` become line ends; a byte order mark and UTF-16 go. What
+    is no PEM text stays as it is.
+    """
+    for mark, encoding in _BOMS:
+        if data.startswith(mark):
+            data = data[len(mark) :].decode(encoding, errors="replace").encode()
+    if b"-----BEGIN" not in data:
+        return data
+    return data.replace(b"\\r", b"").replace(b"\\n", b"\n").replace(b"\r\n", b"\n")
+
+
+def bare_key(data: bytes) -> bytes | None:
+    """Return the DER of a key that was given without its first and last line, or None."""
+    if data[:1] == b"\x30":
+        return data
+    try:
+        text = data.decode("ascii").replace("\\n", "").replace("\\r", "")
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _is_text(source: str) -> bool:
+    if _NO_PATH.search(source):
+        return not _is_file(source)
+    return _BASE64.fullmatch(source) is not None and not _is_file(source)
+
+
+def _is_file(source: str) -> bool:
+    try:
+        return Path(source).expanduser().is_file()
+    except (OSError, ValueError, RuntimeError):
+        return False
+
+
+def _sized(path: Path | None, data: bytes, where: str) -> Source:
+    if not data.strip():
+        raise CredentialError(f"{where} is empty", fix=DOWNLOAD)
+    if len(data) > MAX_FILE_BYTES:
+        raise CredentialError(f"{where} is far too large for a key or certificate", fix=DOWNLOAD)
+    return Source(path, data, where)
+
+
+def _unreadable(source: str | Path, error: Exception) -> CredentialError:
+    if not is_surely_a_path(source):
+        return CredentialError(
+            "What was given as a key cannot be read: it is neither its text nor a file",
+            fix="Give the path of the file, or its whole text with the lines BEGIN and END",
+        )
+    if isinstance(error, FileNotFoundError):
+        return CredentialError(f"There is no file {source}", fix="Check the path")
+    if isinstance(error, IsADirectoryError):
+        return CredentialError(f"{source} is a folder", fix="Name the file within it")
+    why = error.strerror if isinstance(error, OSError) and error.strerror else "not a path"
+    return CredentialError(
+        f"A file with the key cannot be read: {why}",
+        fix="Check the path and who may read it",
+    )
