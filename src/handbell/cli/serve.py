@@ -159,7 +159,7 @@ async def _announce(context: "Context", twin: "Twin | None") -> None:
     if not context.has_worker:
         say("Sending       by another process: handbell worker")
     if context.has_console and not await context.run(context.system.operators.list):
-        secret = await context.run(context.system.operators.invite)
+        secret = await context.run(context.system.operators.invite_first)
         say("")
         say("There is no operator yet. This link makes the first one, once, within 24 hours:")
         say(f"{url}/console/invitation/{secret}")
