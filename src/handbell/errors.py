@@ -12,7 +12,8 @@
     ├── AppError
     │   ├── UnknownAppError
     │   ├── AmbiguousAppError
-    │   └── AppExistsError
+    │   ├── AppExistsError
+    │   └── NameTakenError
     ├── CredentialError         a key or certificate cannot be read, or does not fit
     │   └── MissingCredentialError
     ├── RegistryError           a user or a session cannot be found or written as asked
@@ -155,6 +156,13 @@ class AppExistsError(AppError):
     """An app with this team id and bundle id is already there."""
 
     code = "app-exists"
+    status = 409
+
+
+class NameTakenError(AppError):
+    """An app would be called by what another app is called by."""
+
+    code = "name-taken"
     status = 409
 
 

@@ -60,7 +60,9 @@ class Rehearsal:
         apps = self._system.apps.list()
         if not apps:
             sample = App.read_id(SAMPLE_APP)
-            made = self._system.apps.add(sample.team_id, sample.bundle_id, name=SAMPLE_NAME)
+            made = self._system.apps.add(
+                sample.team_id, sample.bundle_id, SAMPLE_NAME, is_suggested=True
+            )
             apps = [made]
         for app in apps:
             if not self._system.apps.credentials(app):

@@ -44,7 +44,7 @@ REGISTER_STREAM: Final = Need(kind="key", scope="register", takes_streams=True)
 EVERY_APP: Final = Need(kind="key", scope="administer", any_app=True)
 DEVICE: Final = Need(kind="device", scope="register")
 SESSION: Final = Need(kind="device")
-METRICS: Final = Need(kind="metrics", scope="administer")
+METRICS: Final = Need(kind="metrics", scope="administer", any_app=True)
 OPERATOR: Final = Need(kind="operator")
 SIGN_IN: Final = Need(kind="sign-in")
 
