@@ -78,7 +78,12 @@ class Rehearsal:
             on_displayed=self._note_displayed,
             on_opened=self._note_opened,
             find_key=self._find_key,
+            guards_page=self._asks_for_proof,
         )
+
+    def _asks_for_proof(self) -> bool:
+        # A phone of this page is active at once, for whomever it is made.
+        return any(one.proof != "key" for one in self._system.identities.all().values())
 
     def known_sessions(self, app: App) -> list[Session]:
         """Return the sessions of former twins' phones, which the next twin can bring back.

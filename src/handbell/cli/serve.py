@@ -155,7 +155,7 @@ async def _announce(context: "Context", twin: "Twin | None") -> None:
     if context.has_console:
         say(f"Console       {url}/console")
     if twin is not None:
-        say(f"Phones        {twin.page_url}")
+        say(f"Phones        {twin.page_link}")
     if not context.has_worker:
         say("Sending       by another process: handbell worker")
     if context.has_console and not await context.run(context.system.operators.list):

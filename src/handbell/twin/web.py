@@ -18,7 +18,13 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import (
+    FileResponse,
+    JSONResponse,
+    RedirectResponse,
+    Response,
+    StreamingResponse,
+)
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -40,6 +46,11 @@ _MAX_BODY_BYTES: Final = 65_536
 _HEARTBEAT_SECONDS: Final = 15.0
 _CHANGES: Final = frozenset({"POST", "PATCH", "PUT", "DELETE"})
 _PHONE_FIELDS: Final = ("name", "mail", "app", "side", "is_on", "appearance")
+_UNSHOWN: Final = ("pid", "page_token")
+_ASKS_FOR_LINK: Final = (
+    "An app asks for proof, so this page wants the token of its link: open the link that the twin "
+    "printed, or send it as Authorization: Bearer."
+)
 _PAGE_HEADERS: Final = {
     "content-security-policy": "default-src 'self'; img-src * data:",
     "x-content-type-options": "nosniff",
@@ -73,7 +84,7 @@ def page_application(twin: "Twin", *, port: int) -> Starlette:
             Route("/api/faults/{fault}", api.remove_fault, methods=["DELETE"]),
             Route("/api/keys", api.add_key, methods=["POST"]),
         ],
-        middleware=[Middleware(_Guard, port=port)],
+        middleware=[Middleware(_Guard, twin=twin, port=port)],
         exception_handlers={HTTPException: _refuse, HandbellError: _refuse},
     )
 
@@ -107,10 +118,17 @@ class PageServer:
 
 
 class _Guard:
-    """Lets only this host's own pages in, and puts the security headers on every answer."""
+    """Lets only this host's own pages in, and puts the security headers on every answer.
 
-    def __init__(self, app: ASGIApp, *, port: int) -> None:
+    Where the twin asks for a token, only those who opened its link: other users of this machine
+    reach the port as well.
+    """
+
+    def __init__(self, app: ASGIApp, *, twin: "Twin", port: int) -> None:
         self._app = app
+        self._twin = twin
+        # Cookies belong to a host whatever the port, and several twins may run.
+        self._cookie = f"handbell_twin_{port}"
         self._hosts = {f"{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]")}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -131,7 +149,22 @@ class _Guard:
         is_foreign = origin is not None and urlsplit(origin).netloc.lower() not in self._hosts
         if scope["method"] in _CHANGES and is_foreign:
             return _error(403, "Another site's page may not change anything here.")
-        return None
+        return self._asked(Request(scope))
+
+    def _asked(self, request: Request) -> Response | None:
+        given = request.query_params.get("token")
+        if given and request.method == "GET" and request.url.path == "/":
+            if not self._twin.lets_in(given):
+                return _error(403, _ASKS_FOR_LINK)
+            # Out of the address line, where it would be copied with the link.
+            answer = RedirectResponse("/", 303)
+            answer.set_cookie(self._cookie, given, httponly=True, samesite="strict")
+            return answer
+        scheme, _, brought = request.headers.get("authorization", "").partition(" ")
+        token = brought.strip() if scheme.lower() == "bearer" else ""
+        if self._twin.lets_in(token or request.cookies.get(self._cookie, "")):
+            return None
+        return _error(403, _ASKS_FOR_LINK)
 
 
 class _Api:
@@ -219,7 +252,7 @@ def state(twin: "Twin") -> dict[str, Any]:
     """Return all that the page shows: addresses, apps, phones, requests newest first, faults."""
     address = twin.address.to_dict()
     return {
-        "address": {name: value for name, value in address.items() if name != "pid"},
+        "address": {name: value for name, value in address.items() if name not in _UNSHOWN},
         "apps": [{"id": app, "name": name} for app, name in twin.apps.items()],
         "phones": [phone.to_dict() for phone in twin.phones.values()],
         "requests": [request.to_dict() for request in twin.requests[:SHOWN_REQUESTS]],
