@@ -1,4 +1,4 @@
-// swift-tools-version: 5.9
+// swift-tools-version: 6.0
 import PackageDescription
 
 let package = Package(
@@ -12,8 +12,9 @@ let package = Package(
         .library(name: "HandbellService", targets: ["HandbellService"]),
     ],
     targets: [
-        .target(name: "Handbell"),
+        .target(name: "Handbell", resources: [.copy("PrivacyInfo.xcprivacy")]),
         .target(name: "HandbellService", dependencies: ["Handbell"]),
         .testTarget(name: "HandbellTests", dependencies: ["Handbell"]),
-    ]
+    ],
+    swiftLanguageModes: [.v6]
 )

@@ -344,7 +344,7 @@ def _config_file(given: Mapping[str, Any]) -> Path | None:
 
 def _read_config(file: Path) -> dict[str, Any]:
     try:
-        written = tomllib.loads(file.read_text(encoding="utf-8"))
+        written = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{file} is not TOML: {error}", fix="Correct that line") from None
     except UnicodeDecodeError as error:

@@ -417,10 +417,126 @@ def test_several_apps_have_to_be_told_apart(shell: Shell) -> None:
     other = "TEAM123456.com.sample.other"
     shell.run("app", "add", APP)
     shell.run("app", "add", other)
-    ended = shell.run("session", "list")
+    ended = shell.run("send", "test@4d.com", "--title", "Hello")
     assert ended.code == 2
     assert APP in ended.err
     assert other in ended.err
+
+
+@pytest.mark.parametrize("listed", ["session", "key", "template"])
+def test_lists_are_of_every_app_unless_one_is_named(shell: Shell, listed: str) -> None:
+    """With two apps and none named both are listed, each row with its app."""
+    for number in (1, 2):
+        app = f"TEAM12345{number}.com.sample.app{number}"
+        shell.run("app", "add", app)
+        shell.run("session", "add", "ada@4d.com", f"{number:02x}" * 32, "--app", app)
+        key = shell.home.parent / f"AuthKey_ABCDE1234{number}.p8"
+        key.write_bytes(_pem(ec.generate_private_key(ec.SECP256R1())))
+        shell.run("key", "add", str(key), "--app", app)
+        file = shell.home.parent / "hello.json"
+        file.write_text('{"notification": {"title": "Hello"}}')
+        shell.run("template", "put", str(file), "--app", app)
+    for arguments, apps in ((), {"app1", "app2"}), (("--app", "app2"), {"app2"}):
+        rows = json.loads(shell.run(listed, "list", *arguments, "--json").out)
+        assert {row["app"].rpartition(".")[2] for row in rows} == apps
+        lines = shell.run(listed, "list", *arguments).out.splitlines()
+        assert {line.rpartition(".")[2] for line in lines} == apps
+
+
+def test_a_session_is_closed_rather_than_removed(shell: Shell) -> None:
+    """Who looks for `session remove` is told of `close`."""
+    ended = shell.run("session", "remove", "1")
+    assert ended.code == 2
+    assert "handbell session close" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("send", "--titel", "x", "--json"), "usage"),
+        (("session", "show", "nobody", "--json"), "usage"),
+        (("app", "show", "nothing", "--json"), "app-unknown"),
+        (("send", "ada", "--title", "x", "--json"), "recipients-invalid"),
+        (("notification", "show", "x", "--json"), "notification-unknown"),
+    ],
+)
+def test_errors_are_json_where_json_was_asked_for(
+    shell: Shell, arguments: tuple[str, ...], code: str
+) -> None:
+    """A program reads what went wrong from standard output, under the code of the API."""
+    ended = shell.run(*arguments)
+    told = json.loads(ended.out)
+    assert (ended.code, told["code"], ended.err) == (2, code, "")
+    assert told["detail"]
+
+
+def test_errors_have_one_style(shell: Shell) -> None:
+    """Wrong words and wrong values are told alike: what, then what to do; no box."""
+    for arguments in (("send", "--titel", "x"), ("app", "show", "nothing"), ("nothing",)):
+        ended = shell.run(*arguments)
+        first, second = ended.err.splitlines()
+        assert first.startswith("handbell: ")
+        assert second.startswith("          ")
+        assert ended.out == ""
+
+
+@pytest.mark.parametrize(
+    "moment",
+    ["2999-01-01T00:00:00Z", "2999-01-01T00:00"],
+    ids=["utc", "local"],
+)
+def test_what_waits_for_its_time_is_done(ready: Shell, moment: str) -> None:
+    """A send that is stored and waits says so, and ends with 0."""
+    ready.run("session", "add", "ada@4d.com", "ab" * 32)
+    ended = ready.run("send", "ada@4d.com", "--title", "x", "--at", moment)
+    assert ended.code == 0, ended.err
+    assert "stored and waits for its time" in ended.out
+
+
+def test_what_an_operators_rule_holds_is_done(ready: Shell) -> None:
+    """Quiet hours hold it: it is said, and the command ends with 0; `show` tells of no worker."""
+    ready.run("app", "set", APP, "--quiet-hours", "00:00-23:59")
+    ready.run("app", "set", APP, "--time-zone", "UTC")
+    ready.run("session", "add", "ada@4d.com", "ab" * 32, "--time-zone", "UTC")
+    ended = ready.run("send", "ada@4d.com", "--title", "x")
+    if "quiet hours" not in ended.out:
+        pytest.skip("it is the one minute of the day that is not quiet")
+    assert ended.code == 0
+    shown = ready.run("notification", "show", ended.out.partition("Id: ")[2].split()[0]).out
+    assert "No worker is running" in shown
+
+
+def test_variables_may_be_json(ready: Shell) -> None:
+    """`NAME:=2` is a number for the template, and `NAME=2` a text."""
+    file = ready.home.parent / "count.json"
+    file.write_text(
+        '{"notification": {"title": "{% if n is number %}number{% else %}text{% endif %}"}}'
+    )
+    ready.run("template", "put", str(file))
+    ready.run("session", "add", "ada@4d.com", "ab" * 32)
+    for given, told in (("n:=2", "number"), ("n=2", "text")):
+        out = ready.run(
+            "send", "ada@4d.com", "--template", "count", "--variable", given, "--dry-run"
+        ).out
+        assert f'"title":"{told}"' in out
+    ended = ready.run(
+        "send", "ada@4d.com", "--template", "count", "--variable", "n:=two", "--dry-run"
+    )
+    assert ended.code == 2
+    assert "--variable n:= is not JSON" in ended.err
+
+
+def test_the_command_is_also_a_module(shell: Shell) -> None:
+    """``python -m handbell`` is the same command, and ``--version`` says which."""
+    run = subprocess.run(
+        [sys.executable, "-m", "handbell", "--version"],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=True,
+        env=shell.environment,
+    )
+    assert run.stdout == shell.run("version").out == shell.run("--version").out
 
 
 def test_version_and_help(shell: Shell) -> None:

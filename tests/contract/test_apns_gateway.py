@@ -19,6 +19,7 @@ from handbell.gateways.apns.protocol import REASONS, Reaction
 from handbell.gateways.gateway import (
     Accepted,
     DeviceGone,
+    LostVerdict,
     Outcome,
     Push,
     Refused,
@@ -178,6 +179,34 @@ def test_a_reason_that_stays_is_reported(stage: Stage, reason: str) -> None:
     row = REASONS[reason]
     assert isinstance(outcome, RetryLater | Refused)
     assert (outcome.reason, outcome.reaction, outcome.status) == (reason, row.reaction, row.status)
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_a_reason_that_did_not_arrive_whole_is_no_verdict(stage: Stage, reason: str) -> None:
+    """Whatever it would have said, an answer that breaks off decides about its push alone.
+
+    Nothing is healed by it, as nobody knows what is wrong; the status tells whether it is trouble.
+    """
+    status = REASONS[reason].status
+    phone = stage.phones[3]
+    stage.twin.add_fault("cut-answer", token=phone.token, reason=reason, count=5)
+    outcomes = stage.send(stage.pushes())
+    struck = outcomes.pop(3)
+    if status < 500:
+        assert isinstance(struck, LostVerdict)
+        assert (struck.status, struck.reason) == (status, "AnswerCut")
+    else:
+        assert isinstance(struck, RetryLater)
+        assert (struck.status, struck.reason) == (status, f"HTTP {status}")
+    assert {type(outcome) for outcome in outcomes} == {Accepted}
+    assert [fault.left for fault in stage.twin.faults] == [4]
+
+
+def test_a_200_that_breaks_off_was_said(stage: Stage) -> None:
+    """It counts from its head on."""
+    stage.twin.add_fault("cut-answer", token=stage.phones[3].token, status=200, reason="nothing")
+    outcomes = stage.send(stage.pushes())
+    assert {type(outcome) for outcome in outcomes} == {Accepted}
 
 
 @pytest.mark.parametrize("after", [0, 1, 20], ids=["first", "second", "midway"])

@@ -33,15 +33,16 @@ application = typer.Typer(
     name="handbell",
     help="Push notifications to people, not to tokens.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
-@application.callback()
+@application.callback(invoke_without_command=True)
 def _options(
+    context: typer.Context,
+    *,
     home: Annotated[
         Path | None,
         typer.Option(
@@ -50,8 +51,17 @@ def _options(
             show_default="the user's data folder",
         ),
     ] = None,
+    is_version: Annotated[
+        bool, typer.Option("--version", help="Say which version this is, and end.", is_eager=True)
+    ] = False,
 ) -> None:
+    if is_version:
+        say(f"handbell {__version__}")
+        raise typer.Exit
     use_home(home)
+    if context.invoked_subcommand is None:
+        context.get_help()
+        raise typer.Exit(2)
 
 
 @application.command()

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from handbell.apps.app import App
     from handbell.settings import Settings
     from handbell.system import System
 
@@ -30,3 +31,9 @@ def system(**options: Any) -> "System":
     from handbell.system import System  # noqa: PLC0415 - heavy
 
     return System(settings(**options))
+
+
+def apps_of(parts: "System", named: str | None) -> "list[App]":
+    """Return the app that is named, by the option or by the setting; without one every app."""
+    wanted = named or parts.settings.app
+    return [parts.apps.find(wanted)] if wanted else parts.apps.list()

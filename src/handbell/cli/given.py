@@ -1,5 +1,6 @@
 """What is given to a command in files, on standard input, and as NAME=VALUE."""
 
+import codecs
 import json
 import re
 import tomllib
@@ -44,7 +45,7 @@ def read_file(file: Path) -> bytes:
 def read_json(text: bytes, source: str) -> dict[str, Any]:
     """Return the JSON object of a text; ``source`` says in errors where it came from."""
     try:
-        content = json.loads(text)
+        content = json.loads(text.removeprefix(codecs.BOM_UTF8))
     except UnicodeDecodeError:
         raise NotificationError(f"{source} is not UTF-8", fix="Save it as UTF-8") from None
     except (ValueError, RecursionError) as error:
@@ -63,7 +64,7 @@ def read_document(file: Path) -> dict[str, Any]:
     if file.suffix.lower() != ".toml":
         return read_json(text, str(file))
     try:
-        return tomllib.loads(text.decode())
+        return tomllib.loads(text.removeprefix(codecs.BOM_UTF8).decode())
     except UnicodeDecodeError:
         raise NotificationError(f"{file} is not UTF-8", fix="Save it as UTF-8") from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
@@ -71,16 +72,30 @@ def read_document(file: Path) -> dict[str, Any]:
 
 
 def read_pairs(option: str, parts: list[str] | None) -> dict[str, Any]:
-    """Return what NAME=VALUE and JSON objects come to, the later ones winning."""
+    """Return what NAME=TEXT, NAME:=JSON and JSON objects come to, the later ones winning."""
     collected: dict[str, Any] = {}
     for part in parts or ():
         if part.lstrip().startswith("{"):
-            collected.update(read_json(part.encode(), option))
+            collected.update(read_json(part.encode(errors="surrogateescape"), option))
             continue
         name, separator, value = part.partition("=")
-        if not (name and separator):
+        if not (name.rstrip(":") and separator):
             raise NotificationError(
-                f"{option} {part!r} has no name", fix="Write NAME=VALUE or a JSON object"
+                f"{option} {part!r} has no name",
+                fix="Write NAME=TEXT, NAME:=JSON or a JSON object",
             )
-        collected[name] = value
+        if name.endswith(":"):
+            collected[name[:-1]] = _read_value(f"{option} {name[:-1]}", value)
+        else:
+            collected[name] = value
     return collected
+
+
+def _read_value(source: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise NotificationError(
+            f"{source}:= is not JSON: {error}",
+            fix='Write a number, true, false, null, "a text" in quotes, a list or an object',
+        ) from None

@@ -9,8 +9,17 @@ from typing import Annotated, Literal
 import typer
 
 from .api_key import ACTOR
-from .context import system
-from .output import AppOption, Json, local_time, say, write_json, write_lines, write_table
+from .context import apps_of, system
+from .output import (
+    AppOption,
+    Json,
+    ListedApp,
+    local_time,
+    say,
+    write_json,
+    write_lines,
+    write_table,
+)
 
 commands = typer.Typer(
     help="The keys with which apps prove themselves to Apple.", no_args_is_help=True
@@ -62,25 +71,26 @@ def add(
 
 
 @commands.command("list")
-def list_keys(*, app: AppOption = None, as_json: Json = False) -> None:
-    """List an app's keys: id, kind, environment and fingerprint; never the key."""
+def list_keys(*, app: ListedApp = None, as_json: Json = False) -> None:
+    """List keys: id, kind, environment and fingerprint; never the key itself."""
     parts = system()
-    stored = parts.apps.credentials(parts.apps.find(app or parts.settings.app))
+    found = [(one.id, key) for one in apps_of(parts, app) for key in parts.apps.credentials(one)]
     if as_json:
-        write_json(stored)
+        write_json([{"app": app_id, **asdict(key)} for app_id, key in found])
         return
     write_table(
-        ["key id", "kind", "environment", "fingerprint", "added", "expires"],
+        ["key id", "kind", "environment", "fingerprint", "added", "expires", "app"],
         (
             [
-                one.key_id,
-                one.kind,
-                one.environment or "both",
-                one.fingerprint[:16],
-                local_time(one.created_at),
-                _expiry(one.expires_at),
+                key.key_id,
+                key.kind,
+                key.environment or "both",
+                key.fingerprint[:16],
+                local_time(key.created_at),
+                _expiry(key.expires_at),
+                app_id,
             ]
-            for one in stored
+            for app_id, key in found
         ),
         "There is no key yet. Add one with: handbell key add AuthKey_XXX.p8",
     )

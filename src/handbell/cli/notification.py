@@ -11,7 +11,7 @@ from handbell._text import count, moment, sentence
 from .api_key import ACTOR
 from .context import system
 from .output import Json, local_time, say, write_json, write_table
-from .progress import watch
+from .progress import NO_WORKER, watch
 
 if TYPE_CHECKING:
     from handbell.delivery.reports import Funnel, Overview, ReasonCount
@@ -60,14 +60,19 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show a notification and its funnel: accepted, sent, displayed, opened, and why not."""
-    reports = system().reports
+    parts = system()
+    reports = parts.reports
+
+    def has_worker() -> bool:
+        return parts.roster.live_workers() > 0
+
     if follow:
-        asyncio.run(watch(reports, notification_id))
+        asyncio.run(watch(reports, notification_id, has_worker=has_worker))
     funnel = reports.funnel(notification_id)
     if as_json:
         write_json({**_plain(funnel), "accepted": funnel.accepted, "sent": funnel.sent})
         return
-    for line in _lines(funnel):
+    for line in _lines(funnel, has_worker=has_worker()):
         say(line)
 
 
@@ -101,7 +106,7 @@ def _states(overview: "Overview") -> str:
     return ", ".join(told) or "none"
 
 
-def _lines(funnel: "Funnel") -> list[str]:
+def _lines(funnel: "Funnel", *, has_worker: bool) -> list[str]:
     overview = funnel.overview
     to = f"to {overview.recipients} of {overview.app}, {funnel.urgency}"
     lines = [
@@ -113,16 +118,27 @@ def _lines(funnel: "Funnel") -> list[str]:
     if overview.cancelled_at is not None:
         lines.append(f"  cancelled at {moment(overview.cancelled_at)}")
     lines += ["", *_funnel_lines(funnel)]
-    if overview.is_running:
-        lines += ["", f"It is going out now: {_states(overview)}."]
-    if funnel.next_due_at is not None:
-        lines += ["", f"What waits goes on by itself, the next at {moment(funnel.next_due_at)}."]
+    lines += _outlook(funnel, has_worker=has_worker)
     if funnel.reasons:
         lines.append("")
     for reason in funnel.reasons:
         lines += _reason_lines(reason)
     content = json.dumps(dict(funnel.content), ensure_ascii=False)
     return [*lines, "", f"Content: {content}"]
+
+
+def _outlook(funnel: "Funnel", *, has_worker: bool) -> list[str]:
+    """Say what is still to come, and that nobody does it where no worker runs."""
+    overview, lines = funnel.overview, list[str]()
+    if overview.is_running:
+        what = "It is going out now" if has_worker else "It waits to go out"
+        lines += ["", f"{what}: {_states(overview)}."]
+    if funnel.next_due_at is not None:
+        what = "What waits goes on by itself, the next" if has_worker else "More is to go out"
+        lines += ["", f"{what} at {moment(funnel.next_due_at)}."]
+    if lines and not has_worker:
+        lines.append(NO_WORKER)
+    return lines
 
 
 def _funnel_lines(funnel: "Funnel") -> list[str]:

@@ -61,6 +61,11 @@ def console_on(*, stderr: bool = False) -> Console:
     return _Console(stderr=stderr, highlight=False, soft_wrap=True)
 
 
+ListedApp = Annotated[
+    str | None,
+    typer.Option("--app", envvar="HANDBELL_APP", help="Only this app's; without it, every app's."),
+]
+
 console = console_on()
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -11,13 +12,21 @@ from .output import console
 if TYPE_CHECKING:
     from handbell.delivery.reports import Reports
 
+NO_WORKER: Final = (
+    "No worker is running, so what waits does not go on. Start one with: handbell worker."
+)
 _SECONDS: Final = 0.5
 _SHARE: Final = 10
 """Looking may take a tenth of the time, however large the broadcast."""
 
 
-async def watch(reports: "Reports", notification_id: str) -> None:
-    """Draw how far a notification is, until all of it has ended or waits for its time."""
+async def watch(
+    reports: "Reports", notification_id: str, *, has_worker: Callable[[], bool] = lambda: True
+) -> None:
+    """Draw how far a notification is, until all of it has ended or waits for its time.
+
+    It ends as well where nobody sends: ``has_worker`` says no.
+    """
     with Progress(
         TextColumn("{task.fields[settled]:,} of {task.fields[all]:,}"),
         BarColumn(),
@@ -34,6 +43,6 @@ async def watch(reports: "Reports", notification_id: str) -> None:
             drawn.update(
                 task, completed=now.settled, total=now.total, settled=now.settled, all=now.total
             )
-            if not now.is_running:
+            if not now.is_running or not await asyncio.to_thread(has_worker):
                 return
             await asyncio.sleep(max(_SECONDS, _SHARE * (time.monotonic() - before)))

@@ -16,7 +16,7 @@ from handbell.errors import NotificationError, RecipientsError
 from . import context
 from .given import read_file, read_json, read_pairs
 from .output import AppOption, Json, console, say, write_json, write_lines
-from .progress import watch
+from .progress import NO_WORKER, watch
 from .template import write_languages
 
 if TYPE_CHECKING:
@@ -25,12 +25,16 @@ if TYPE_CHECKING:
     from handbell.push import How
 
 
-_NO_WORKER: Final = (
-    "No worker is running, so what waits does not go on. Start one with: handbell worker."
-)
+_RULES: Final = {
+    "Scheduled": "It is stored and waits for its time",
+    "QuietHours": "It is stored and waits for the end of the quiet hours",
+    "RateLimit": "It is stored and waits for its turn, by the app's rate",
+    "Capped": "It was not sent, by the app's cap per person",
+}
+"""What is said where an operator's rule, or the time that was asked for, holds all of a send."""
 
 _SAYS_SOMETHING: Final = frozenset(
-    ("title", "body", "subtitle", "badge", "sound", "silent", "template")
+    ("title", "body", "subtitle", "badge", "sound", "silent", "template", "payload")
 )
 """With one of these there is something to send; the others go with what a file or a pipe brings."""
 
@@ -49,9 +53,17 @@ def send(
     badge: Annotated[int | None, typer.Option(help="Number on the icon; 0 clears it.")] = None,
     sound: Annotated[str | None, typer.Option(help="Sound file in the app, or default.")] = None,
     url: Annotated[str | None, typer.Option(help="What a tap opens.")] = None,
-    image: Annotated[str | None, typer.Option(help="Address of a picture to show.")] = None,
+    image: Annotated[
+        str | None,
+        typer.Option("--image-url", "--image", help="Address of a picture to show."),
+    ] = None,
     data: Annotated[
-        list[str] | None, typer.Option(help="For the app: NAME=VALUE, or a JSON object.")
+        list[str] | None,
+        typer.Option(help="For the app: NAME=TEXT, NAME:=2 for any JSON value, or a JSON object."),
+    ] = None,
+    payload: Annotated[
+        str | None,
+        typer.Option(help="Members of the payload as they are, a JSON object; also within aps."),
     ] = None,
     collapse_id: Annotated[
         str | None, typer.Option(help="Replaces what is shown under the same id.")
@@ -69,7 +81,10 @@ def send(
         str | None, typer.Option(help="A stored template; options win over its members.")
     ] = None,
     variable: Annotated[
-        list[str] | None, typer.Option(help="For the template: NAME=VALUE, or a JSON object.")
+        list[str] | None,
+        typer.Option(
+            help="For the template: NAME=TEXT, NAME:=2 for any JSON value, or a JSON object."
+        ),
     ] = None,
     shorten: Annotated[
         bool, typer.Option("--shorten", help="Cut texts that are too long instead of refusing.")
@@ -108,6 +123,7 @@ def send(
         "url": url,
         "image_url": image,
         "user_info": read_pairs("--data", data) or None,
+        "payload": None if payload is None else read_json(payload.encode(), "--payload"),
         "collapse_id": collapse_id,
         "ttl": ttl,
         "silent": silent or None,
@@ -125,7 +141,7 @@ def send(
         return
     how: How = {"send_at": send_at, "urgency": urgency, "idempotency_key": idempotency_key}
     response = _send(app, notification, named, how)
-    waits = send_at is not None and _waits(response, to_all=to_all)
+    waits = _waits(response, is_scheduled=send_at is not None, to_all=to_all)
     _tell(response, waits=waits, as_json=as_json)
     if not response.success and not waits:
         raise typer.Exit(1)
@@ -192,15 +208,19 @@ def _read_content(file: Path | None, given: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
-def _waits(response: "Response", *, to_all: bool) -> bool:
-    """Return whether nothing was sent because it waits for the time that was asked for.
+def _waits(response: "Response", *, is_scheduled: bool, to_all: bool) -> str:
+    """Return what is to be said where nothing was sent because of a rule or a time; else "".
 
     Of everybody the deliveries are not looked at: there may be millions, or none before the time.
     """
     if response.reached or response.errors:
-        return False
-    reasons = set() if to_all else {delivery.reason for delivery in response.deliveries}
-    return to_all or reasons == {"Scheduled"}
+        return ""
+    if to_all:
+        return _RULES["Scheduled"] if is_scheduled else ""
+    reasons = {delivery.reason or "" for delivery in response.deliveries}
+    if not reasons or not reasons <= _RULES.keys():
+        return ""
+    return _RULES[next(reason for reason in _RULES if reason in reasons)]
 
 
 def _is_stranded(response: "Response") -> bool:
@@ -213,7 +233,7 @@ def _is_stranded(response: "Response") -> bool:
     return is_moving and not parts.roster.live_workers(elsewhere=True)
 
 
-def _tell(response: "Response", *, waits: bool, as_json: bool) -> None:
+def _tell(response: "Response", *, waits: str, as_json: bool) -> None:
     if as_json:
         write_json(
             {
@@ -229,12 +249,11 @@ def _tell(response: "Response", *, waits: bool, as_json: bool) -> None:
         )
         return
     reached = f"for {count(response.reached, 'device')} of {response.total:,}"
-    what = "It is stored and waits for its time" if waits else f"Accepted {reached}"
-    say(f"{what}. Id: {response.notification_id}")
+    say(f"{waits or f'Accepted {reached}'}. Id: {response.notification_id}")
     write_lines(response.warnings, "warning: ", "yellow")
     write_lines(response.errors, "error: ", "red")
     if (waits or response.total > response.reached) and _is_stranded(response):
-        write_lines([_NO_WORKER], "warning: ", "yellow")
+        write_lines([NO_WORKER], "warning: ", "yellow")
 
 
 def _as_dict(value: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import typer
 
 from handbell.errors import ServeError
 
-from .context import system
+from .context import settings, system
 from .output import say, warn_of_exposure
 from .signals import stop_on_signal
 
@@ -32,6 +32,10 @@ def serve(
     listen: Annotated[
         str | None,
         typer.Option(help="Where to listen, host:port.", show_default="127.0.0.1:8710"),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65_535, help="The port alone; the address stays. 0: a free one."),
     ] = None,
     public_url: Annotated[
         str | None,
@@ -75,7 +79,7 @@ def serve(
     from handbell._door import new_loop  # noqa: PLC0415 - heavy
 
     parts = system(
-        listen=listen,
+        listen=listen if port is None else _with_port(listen, port, config),
         public_url=public_url,
         root_path=root_path,
         trusted_proxies=trusted_proxies,
@@ -87,6 +91,11 @@ def serve(
     _set_up_logs(parts, is_verbose=verbose)
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(_run(parts, create, has_worker=worker, has_console=console, has_twin=twin))
+
+
+def _with_port(listen: str | None, port: int, config: Path | None) -> str:
+    host, _, _ = settings(listen=listen, config=config).listen.rpartition(":")
+    return f"{host}:{port}"
 
 
 def _creator() -> "Callable[[Context], FastAPI]":

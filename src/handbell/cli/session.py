@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from handbell._text import shortened
+from handbell.errors import RegistryError
 
 from .api_key import ACTOR
-from .context import system
+from .context import apps_of, system
 from .given import number_of
-from .output import AppOption, Json, local_time, say, write_json, write_table
+from .output import AppOption, Json, ListedApp, local_time, say, write_json, write_table
 
 if TYPE_CHECKING:
     from handbell.registry.session import Session
@@ -72,20 +73,35 @@ def add(
 def list_sessions(
     mail: Annotated[str | None, typer.Argument(help="Only this person's.")] = None,
     *,
-    app: AppOption = None,
+    app: ListedApp = None,
     as_json: Json = False,
 ) -> None:
     """List sessions, newest registration first."""
     parts = system()
-    found = parts.apps.find(app or parts.settings.app)
-    sessions = parts.registry.sessions_of(found, mail) if mail else parts.registry.sessions(found)
+    sessions = [
+        (one.id, session)
+        for one in apps_of(parts, app)
+        for session in (
+            parts.registry.sessions_of(one, mail) if mail else parts.registry.sessions(one)
+        )
+    ]
     if as_json:
-        write_json(list(sessions))
+        write_json([{**_plain(session), "app": app_id} for app_id, session in sessions])
         return
     write_table(
-        ["session", "mail", "status", "environment", "token", "device", "registered"],
-        (_row(session) for session in sessions),
+        ["session", "mail", "status", "environment", "token", "device", "registered", "app"],
+        ([*_row(session), app_id] for app_id, session in sessions),
         "There is no session yet. Add one with: handbell session add MAIL TOKEN",
+    )
+
+
+@commands.command("remove", hidden=True)
+def remove(_words: Annotated[list[str] | None, typer.Argument(metavar="…")] = None) -> None:
+    """Say what is to be used instead: a session is closed, so that `why` can tell of it."""
+    raise RegistryError(
+        "A session is not removed but closed",
+        fix="handbell session close SESSION; with its owner it is forgotten by the API's "
+        "DELETE /v1/apps/APP/users/MAIL",
     )
 
 
@@ -110,6 +126,10 @@ def close(session_id: SessionId) -> None:
     if parts.registry.close(session, reason="closed by operator"):
         parts.audit.note(ACTOR, "session.close", f"session {session_id}")
     say(f"Session {session_id} of {session.mail} is closed.")
+
+
+def _plain(session: "Session") -> dict[str, object]:
+    return {name: getattr(session, name) for name in session.__dataclass_fields__}
 
 
 def _row(session: "Session") -> list[object]:

@@ -9,9 +9,18 @@ from handbell._text import count
 from handbell.creation.template import Template
 
 from .api_key import ACTOR
-from .context import system
+from .context import apps_of, system
 from .given import read_document, read_pairs
-from .output import AppOption, Json, local_time, say, write_json, write_lines, write_table
+from .output import (
+    AppOption,
+    Json,
+    ListedApp,
+    local_time,
+    say,
+    write_json,
+    write_lines,
+    write_table,
+)
 
 if TYPE_CHECKING:
     from handbell.apps.templates import StoredTemplate
@@ -54,23 +63,24 @@ def put(
 
 
 @commands.command("list")
-def list_templates(*, app: AppOption = None, as_json: Json = False) -> None:
-    """List an app's templates."""
+def list_templates(*, app: ListedApp = None, as_json: Json = False) -> None:
+    """List templates."""
     parts = system()
-    stored = parts.templates.list(parts.apps.find(app or parts.settings.app))
+    stored = [(one.id, kept) for one in apps_of(parts, app) for kept in parts.templates.list(one)]
     if as_json:
-        write_json([_described(one) for one in stored])
+        write_json([{"app": app_id, **_described(kept)} for app_id, kept in stored])
         return
     write_table(
-        ["template", "languages", "variables", "changed"],
+        ["template", "languages", "variables", "changed", "app"],
         (
             [
-                one.template.name,
-                ", ".join(one.template.languages),
-                ", ".join(one.template.variables),
-                local_time(one.updated_at),
+                kept.template.name,
+                ", ".join(kept.template.languages),
+                ", ".join(kept.template.variables),
+                local_time(kept.updated_at),
+                app_id,
             ]
-            for one in stored
+            for app_id, kept in stored
         ),
         "There is no template yet. Add one with: handbell template put FILE",
     )

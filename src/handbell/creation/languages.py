@@ -1,15 +1,16 @@
 """The languages of one notification: tags are read, and a device's locale chooses among them.
 
 A tag is one of BCP 47, such as ``fr`` or ``zh-Hant-TW``. From a locale the way leads to the exact
-tag, then to its parents, then to the notification's own text: :func:`fallbacks` gives that way and
-never fails, as a locale comes from a phone and a notification must not depend on how it is spelled.
+tag, then to its parents (those of CLDR: from ``es-MX`` to ``es-419``), then to the notification's
+own text: :func:`fallbacks` gives that way and never fails, as a locale comes from a phone and a
+notification must not depend on how it is spelled.
 """
 
 import re
 from collections.abc import Collection, Iterator, Mapping
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from handbell._text import nearest
 from handbell.errors import NotificationError
@@ -50,18 +51,8 @@ _TAG = re.compile(r"[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]{1,8})*")
 _MAX_TAG = 64
 _SCRIPT_LETTERS = 4
 _REGION_LETTERS = 2
-# Codes that were replaced; phones and old systems still say them.
-_FORMER: Final = {"iw": "he", "in": "id", "ji": "yi"}
-# Bokmål is what most people mean by Norwegian.
-_SAME: Final = {"nb": "no", "no": "nb"}
-_CHINESE: Final = {
-    "CN": "Hans",
-    "SG": "Hans",
-    "MY": "Hans",
-    "TW": "Hant",
-    "HK": "Hant",
-    "MO": "Hant",
-}
+# Bokmål is what most people mean by Norwegian; CLDR leads from it to `no`, and not back.
+_SAME: Final = {"no": "nb"}
 
 
 def read_tag(name: str, value: object) -> str:
@@ -202,7 +193,7 @@ def _canonical(text: str) -> str | None:
     if len(text) > _MAX_TAG or not _TAG.fullmatch(text):
         return None
     language, *rest = re.split("[-_]", text.lower())
-    subtags = [_FORMER.get(language, language)]
+    subtags = [_current(language)]
     for subtag in rest:
         # Behind a single letter an extension begins, where case means nothing.
         is_plain = len(subtags[-1]) > 1 and all(len(part) > 1 for part in subtags)
@@ -215,23 +206,72 @@ def _canonical(text: str) -> str | None:
 
 
 def _way(subtags: list[str]) -> Iterator[str]:
-    language = subtags[0]
+    """Yield a tag, what says the same, and then its parents, as CLDR has them."""
     while subtags:
-        yield "-".join(subtags)
-        if language == "zh" and len(subtags) > 1:
-            yield from _chinese(subtags[1:])
+        alike = ["-".join(subtags), *_same(subtags)]
+        yield from alike
+        for tag in alike if subtags[0] not in _SAME else ():
+            parent = _parents().get(tag.replace("-", "_"))
+            yield from () if parent is None else _way(parent.split("_"))
         subtags = subtags[:-1]
         if subtags and len(subtags[-1]) == 1:
             subtags = subtags[:-1]
-    if language in _SAME:
-        yield _SAME[language]
 
 
-def _chinese(subtags: list[str]) -> Iterator[str]:
-    """Yield what says the same of Chinese: a region stands for its script."""
+def _same(subtags: list[str]) -> Iterator[str]:
+    """Yield tags that say the same: a region stands for the script that is written there."""
     match subtags:
-        case [script, region] if _CHINESE.get(region) == script:
-            yield f"zh-{region}"
-        case [region] if region in _CHINESE:
-            yield f"zh-{_CHINESE[region]}-{region}"
-            yield f"zh-{_CHINESE[region]}"
+        case [language]:
+            yield from [_SAME[language]] if language in _SAME else []
+        case [language, written, region] if _script(language, region) == written:
+            yield f"{language}-{region}"
+        case [language, region] if (script := _script(language, region)) is not None:
+            yield f"{language}-{script}-{region}"
+            yield f"{language}-{script}"
+
+
+def _script(language: str, region: str) -> str | None:
+    """Return the script of a language in a region, where it is written in several."""
+    if language not in _of_several_scripts() or len(region) != _REGION_LETTERS:
+        return None
+    likely = _cldr("likely_subtags")
+    found = likely.get(f"{language}_{region}") or likely.get(language, "")
+    return _script_in(found)
+
+
+@lru_cache(maxsize=1)
+def _of_several_scripts() -> frozenset[str]:
+    """Return the languages whose script depends on the region, such as Chinese and Serbian."""
+    likely = _cldr("likely_subtags")
+    pairs = ((tag.split("_"), _script_in(full)) for tag, full in likely.items())
+    return frozenset(
+        parts[0]
+        for parts, script in pairs
+        if len(parts) > 1
+        and len(parts[1]) == _REGION_LETTERS
+        and script != _script_in(likely.get(parts[0], ""))
+    )
+
+
+def _script_in(tag: str) -> str | None:
+    return next((part for part in tag.split("_")[1:] if len(part) == _SCRIPT_LETTERS), None)
+
+
+def _current(language: str) -> str:
+    """Return the code that has replaced a language's: phones and old systems still say others."""
+    code: str = _cldr("language_aliases").get(language, language)
+    return code if "_" not in code else language
+
+
+@lru_cache(maxsize=1)
+def _parents() -> Mapping[str, str]:
+    """Return each locale's parent where it is not the locale without its last part."""
+    parents: Mapping[str, str] = _cldr("parent_exceptions")
+    return parents
+
+
+@lru_cache(maxsize=4)
+def _cldr(table: Literal["likely_subtags", "language_aliases", "parent_exceptions"]) -> Any:
+    from babel.core import get_global  # noqa: PLC0415 - its tables are read when they are needed
+
+    return get_global(table)

@@ -58,6 +58,7 @@ _READERS: Final[Mapping[str, Reader]] = MappingProxyType(
         "relevance_score": values.number,
         "ttl": values.ttl,
         "languages": speech.read_languages,
+        "payload": values.raw_payload,
         **dict.fromkeys(_TEXTS, values.text),
         **dict.fromkeys(("title_loc_args", "subtitle_loc_args", "loc_args"), values.texts),
         **dict.fromkeys(_FLAGS, values.flag),
@@ -69,7 +70,8 @@ _READERS: Final[Mapping[str, Reader]] = MappingProxyType(
 _ALERT_TEXTS = ("title", "subtitle", "body", "title_loc_key", "subtitle_loc_key", "loc_key")
 _SHOWN = (*_ALERT_TEXTS, "badge", "sound")
 _LOC_ARGS = ("title_loc_args", "subtitle_loc_args", "loc_args")
-_DONE = ("silent", "content_available", "content_changed", "event")
+_DONE = ("silent", "content_available", "content_changed", "event", "payload")
+_SHOWN_APS = ("alert", "badge", "sound")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,7 @@ class Notification:
     input_push_token: bool = False
     input_push_channel: str | None = None
     user_info: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    payload: Mapping[str, Any] | None = field(default=None, hash=False)
     priority: int | None = None
     push_type: str | None = None
     expires_at: int | None = None
@@ -247,7 +250,19 @@ class Notification:
     @property
     def has_alert(self) -> bool:
         """Whether there is a text to show."""
-        return not self.__dict__.keys().isdisjoint(_ALERT_TEXTS)
+        return not self.__dict__.keys().isdisjoint(_ALERT_TEXTS) or "alert" in self.raw_aps
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether there is a text, a badge or a sound."""
+        shown = self.has_alert or bool(self.given(("badge", "sound")))
+        return shown or not self.raw_aps.keys().isdisjoint(_SHOWN_APS)
+
+    @property
+    def raw_aps(self) -> Mapping[str, Any]:
+        """What ``payload`` adds within ``aps``."""
+        aps: Mapping[str, Any] = (self.payload or {}).get("aps", {})
+        return aps
 
 
 _ABSENT: Final[Mapping[str, Any]] = MappingProxyType(
@@ -306,14 +321,28 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else deepcopy(value)
 
 
+_WRITTEN: Final = MappingProxyType(
+    {
+        "aps": "Use the field for it, or `payload`, whose `aps` is added to Handbell's",
+        "data": "Use `image_url`, or `payload`, which goes out as it is given",
+        RESERVED_MEMBER: "Choose another key for your own value",
+    }
+)
+"""The members of a payload that Handbell writes, and what who needs them is to use."""
+
+
 def _check_user_info(notification: Notification) -> None:
+    if RESERVED_MEMBER in (notification.payload or {}):
+        raise NotificationError(
+            f"`payload` holds `{RESERVED_MEMBER}`, by which a device reports what it displayed",
+            fix="Choose another key for your own value",
+        )
     if not notification.user_info:
         return
-    for key in ("aps", "data", RESERVED_MEMBER):
+    for key, instead in _WRITTEN.items():
         if key in notification.user_info:
             raise NotificationError(
-                f"`user_info` holds `{key}`, which Handbell writes itself",
-                fix="Choose another key for your own value",
+                f"`user_info` holds `{key}`, which Handbell writes itself", fix=instead
             )
     url = notification.url
     if url is not None and notification.user_info.get("url", url) != url:

@@ -7,7 +7,7 @@ was and what it should be. None is never passed in. Reading a value twice change
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -24,6 +24,7 @@ MAX_TTL_SECONDS: Final = 10 * 365 * 24 * 3600
 # The last second of the year 9999; what is later was most likely given in milliseconds.
 _LAST_INSTANT = 253_402_300_799
 _COLOR = re.compile(r"#[0-9a-f]{6}")
+_PRIVATE_KEY = "PRIVATE KEY-----"
 _INTEGERS = range(-(2**63), 2**64)
 
 
@@ -156,6 +157,34 @@ def json_mapping(name: str, value: object) -> dict[str, Any]:
         raise _wrong(name, value, "a mapping")
     copied: dict[str, Any] = _Copier(name).copy(name, value, 0)
     return copied
+
+
+def raw_payload(name: str, value: object) -> dict[str, Any]:
+    """Return a deep copy of members that go into a payload as they are, beside and within ``aps``.
+
+    JSON as in :func:`json_mapping`; no text in it may be a private key.
+    """
+    payload = json_mapping(name, value)
+    if not isinstance(payload.get("aps", {}), dict):
+        raise _wrong(f"{name}.aps", payload["aps"], "a mapping")
+    for path, text in _texts(name, payload):
+        if _PRIVATE_KEY in text:
+            raise NotificationError(
+                f"`{path}` holds a private key", fix="Nothing secret belongs into a notification"
+            )
+    return payload
+
+
+def _texts(path: str, value: object) -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _texts(f"{path}[{number}]", item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _texts(f"{path}.{key[:40]}", item)
+            yield path, key
 
 
 def shown(value: object) -> str:

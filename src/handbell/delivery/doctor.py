@@ -11,7 +11,14 @@ from handbell.creation.notification import Notification
 from handbell.errors import HandbellError
 from handbell.gateways.apns.client import ApnsGateway
 from handbell.gateways.apns.payload import compose
-from handbell.gateways.gateway import Accepted, DeviceGone, Outcome, Refused, RetryLater
+from handbell.gateways.gateway import (
+    Accepted,
+    DeviceGone,
+    LostVerdict,
+    Outcome,
+    Refused,
+    RetryLater,
+)
 
 from .outcome import meaning
 
@@ -93,7 +100,7 @@ def _judge_failure(environment: str, host: str, outcome: Outcome) -> Finding:
     is_refused = isinstance(outcome, Refused)
     said = "refused the check-up" if is_refused else "could not be asked"
     # Who answered that he is busy can be reached; nothing is proven against the configuration.
-    is_busy = isinstance(outcome, RetryLater) and outcome.status > 0
+    is_busy = isinstance(outcome, RetryLater | LostVerdict) and outcome.status > 0
     return Finding(
         check=environment,
         verdict="doubtful" if is_busy else "wrong",

@@ -12,6 +12,7 @@ from handbell.gateways.apns.protocol import REASONS, Reaction
 from handbell.gateways.gateway import (
     Accepted,
     DeviceGone,
+    LostVerdict,
     Outcome,
     Refused,
     RetryLater,
@@ -99,6 +100,14 @@ def decide(outcome: Outcome, environment: str, tried: Tried | None = None) -> De
                 after=outcome.after,
                 reaction=outcome.reaction,
             )
+        case LostVerdict():
+            return Decision(
+                "held",
+                reason=outcome.reason,
+                status=outcome.status,
+                detail=outcome.detail,
+                after=outcome.after,
+            )
         case Unknown():
             return Decision("held", reason=outcome.reason, detail=outcome.detail, is_unknown=True)
         case Refused():
@@ -178,10 +187,16 @@ OWN_REASONS: Final = {
     ),
     "TimedOut": ("no answer came in time, so it may or may not have arrived", _AGAIN),
     "StreamReset": ("the push service broke the request off, so it may have arrived", _AGAIN),
+    "AnswerCut": ("the push service refused it, and its reason got lost on the way", _AGAIN),
+    "AnswerUnreadable": (
+        "an answer came that is not the push service's; a proxy may have given it",
+        "check the address, and what stands between this machine and the push service",
+    ),
+    "GoneAway": ("the push service left the connection before it took the push", _AGAIN),
     "RefusedStream": ("the push service did not take the request; nothing was processed", _AGAIN),
     "Stalled": ("the push service has stopped answering", _AGAIN),
     "ConnectionClosed": (
-        "the push service closes connections before it takes anything; nothing was sent",
+        "the push service closes connections soon after they open; this push was not sent",
         _AGAIN,
     ),
     "HostNotFound": (

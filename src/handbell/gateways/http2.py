@@ -18,6 +18,7 @@ from handbell.errors import GatewayError
 
 from .http2_connection import Connection
 from .http2_headers import Headers
+from .http2_pace import Pace
 from .http2_tls import tls_context
 from .http2_values import (
     MAX_BODY_BYTES,
@@ -50,8 +51,7 @@ T = TypeVar("T")
 _RESENDS: Final = 3
 _CONNECTION_TRIES: Final = 3
 _MOST_DRAINING: Final = 16  # a server may leave each connection and end nothing that is on it
-_REST_SECONDS: Final = 0.1
-_MAX_REST_SECONDS: Final = 15.0
+_TOO_OFTEN: Final = 3  # so many ended young: what waits is given back, and does not wait here
 
 
 class Pool(Generic[T]):
@@ -63,6 +63,10 @@ class Pool(Generic[T]):
 
     Without ``wants_headers`` an answer 200 has no headers, but for one a second on each connection:
     reading them would cost more than the rest of a push. All other answers have theirs.
+
+    Where connections end soon after they were opened, the next is opened after a pause that grows
+    (:class:`~.http2_pace.Pace`); what waits goes first to it, and is given back when it would wait
+    for long: as :class:`NotSent`, with the time at which it is worth another try.
 
     ``opened``, ``requests`` and ``resent`` count since the start: connections opened, requests put
     on the wire, and requests sent again because the server certainly had not processed them.
@@ -92,8 +96,7 @@ class Pool(Generic[T]):
         self._connections: list[Connection[T]] = []
         self._closing: list[Connection[T]] = []
         self._tries: dict[int, int] = {}
-        self._failures = 0
-        self._rests_until = 0.0
+        self._pace = Pace()
         self._cannot_connect: NotSent | None = None
         self._is_settling = False
         self._is_closed = False
@@ -160,12 +163,14 @@ class Pool(Generic[T]):
         """Keep nothing about an item that is no longer wanted."""
         self._tries.pop(id(item), None)
 
-    def again(self, item: T) -> None:
-        """Send an item again that was certainly not processed, unless that happened too often."""
+    def again(self, item: T, why: NotSent) -> None:
+        """Send an item again that was certainly not processed, unless that happened too often.
+
+        Then it ends as ``why``, which tells the last time.
+        """
         tries = self._tries.get(id(item), 0)
         if tries >= _RESENDS:
-            detail = f"The server refused the stream {tries + 1} times; it may be overloaded"
-            self.end(item, NotSent("RefusedStream", detail))
+            self.end(item, why._replace(detail=f"{why.detail}, as {tries} times before"))
             return
         self._tries[id(item)] = tries + 1
         self.resent += 1
@@ -196,6 +201,7 @@ class Pool(Generic[T]):
     def _settle(self) -> None:
         self._is_settling = True
         try:
+            self._note_ends()
             self._retire()
             while self._backlog and (connection := self._usable()) is not None:
                 while connection.take(self._backlog):
@@ -222,10 +228,10 @@ class Pool(Generic[T]):
         unanswered = [each for each in self._connections if each.answered_at is None]
         if len(unanswered) >= _CONNECTION_TRIES:
             return None  # it takes connections and says nothing: that is to be waited out
-        if asyncio.get_running_loop().time() >= self._rests_until:
+        if asyncio.get_running_loop().time() >= self._pace.until:
             return self._open()
-        if not usable and self._cannot_connect is not None:
-            self._give_up(self._cannot_connect)
+        if not usable:
+            self._give_back()
         return None
 
     def _open(self) -> Connection[T]:
@@ -234,28 +240,43 @@ class Pool(Generic[T]):
         self.opened += 1
         return connection
 
+    def _note_ends(self) -> None:
+        """Have connections that ended, whatever they had answered, make the next one wait."""
+        for connection in self._connections:
+            is_calm = connection.is_asked_for_calm
+            if connection.failure is not None and connection.noted is not is_calm:
+                connection.noted = is_calm
+                self._rest(connection, connection.failure)
+
     def _retire(self) -> None:
-        """Close what is drained; a connection that never answered makes the next one wait."""
+        """Close what is drained."""
         over = [each for each in self._connections if each.is_draining and not each.in_flight]
         for connection in over:
             self._connections.remove(connection)
             connection.close()
             self._closing = [each for each in self._closing if not each.closed.done()]
             self._closing.append(connection)
-            if connection.answered_at is not None:
-                self._failures = 0
-                self._cannot_connect = None
-            elif connection.failure is not None:
-                self._rest(connection.failure)
 
-    def _rest(self, failure: NotSent | Lost) -> None:
-        self._failures += 1
-        pause = min(_MAX_REST_SECONDS, _REST_SECONDS * 2 ** (self._failures - 1))
-        self._rests_until = asyncio.get_running_loop().time() + pause
-        if isinstance(failure, NotSent) or self._failures >= _CONNECTION_TRIES:
-            self._cannot_connect = _not_sent(failure)
-            if not any(not each.is_draining for each in self._connections):
-                self._give_up(self._cannot_connect)
+    def _rest(self, connection: Connection[T], failure: NotSent | Lost) -> None:
+        now = asyncio.get_running_loop().time()
+        self._pace.ended(
+            now,
+            lived=now - (connection.made_at or now),
+            answers=connection.answers,
+            is_calm=connection.is_asked_for_calm,
+        )
+        is_often = self._pace.level > _TOO_OFTEN - 0.5  # what the last ones earned is not much
+        is_hopeless = isinstance(failure, NotSent) or is_often
+        has_answered = connection.answered_at is not None
+        self._cannot_connect = _not_sent(failure, has_answered) if is_hopeless else None
+        if not any(not each.is_draining for each in self._connections):
+            self._give_back()
+
+    def _give_back(self) -> None:
+        """End what waits for a connection that is not worth waiting for here."""
+        if self._cannot_connect is not None and self._backlog:
+            after = max(0.0, self._pace.until - asyncio.get_running_loop().time())
+            self._give_up(self._cannot_connect._replace(after=after))
 
     def _give_up(self, failure: NotSent) -> None:
         waiting = list(self._backlog)
@@ -285,9 +306,12 @@ class Pool(Generic[T]):
         self._settle()
 
 
-def _not_sent(failure: NotSent | Lost) -> NotSent:
+def _not_sent(failure: NotSent | Lost, has_answered: bool) -> NotSent:  # noqa: FBT001
     """Return what becomes of the requests that a connection's failure left waiting."""
     if isinstance(failure, NotSent):
         return failure
+    if has_answered:
+        what = "the push service ends each connection soon after it has opened"
+        return NotSent("ConnectionClosed", f"{what}; the last time {failure.detail}")
     reason = "Stalled" if failure.reason == "TimedOut" else "ConnectionClosed"
     return NotSent(reason, failure.detail)

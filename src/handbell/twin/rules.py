@@ -10,6 +10,7 @@ Some reasons say that Apple is in trouble or busy, or knows more than we do (``F
 
 import re
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Final, Protocol
 
 from handbell.gateways.apns.protocol import (
@@ -24,7 +25,6 @@ from handbell.gateways.apns.protocol import (
     DEFAULT_PRIORITY,
     DEVICE_PATH,
     MAX_COLLAPSE_ID_BYTES,
-    MAX_PAYLOAD_BYTES,
     PRIORITIES,
     PROVIDER_TOKEN_MAX_AGE_SECONDS,
     PROVIDER_TOKEN_MIN_REFRESH_SECONDS,
@@ -40,16 +40,30 @@ _HEX: Final = re.compile(r"(?:[0-9a-fA-F]{2}){4,256}")
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,255}")
 _DIGITS: Final = re.compile(r"[0-9]{1,15}")
 
+TOKEN_KINDS: Final = MappingProxyType(
+    {kind.address_kind: kind.topic_suffix for kind in PUSH_TYPES.values()}
+)
+"""The kinds of device tokens, with the suffix that their topics put on the bundle id."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """What is known of a device token; ``gone_at`` (UNIX ms) once its app was uninstalled."""
+    """What is known of a device token; ``gone_at`` (UNIX ms) once its app was uninstalled.
+
+    ``kind`` is the kind of token: the one for ``alert`` takes no ``voip``, and the reverse.
+    """
 
     token: str
     side: str
     team_id: str
     bundle_id: str
+    kind: str = "alert"
     gone_at: int | None = None
+
+    @property
+    def topic(self) -> str:
+        """The one topic that this token is for."""
+        return self.bundle_id + TOKEN_KINDS[self.kind]
 
 
 class World(Protocol):
@@ -321,7 +335,7 @@ def _push(
     priority = _priority(request, push_type)
     topic = _topic(request, connection, push_type)
     _allowance(topic, push_type, connection, key, world)
-    _payload(request, push_type)
+    _payload(request, topic, push_type)
     return Push(
         apns_id=_apns_id(request),
         token=token,
@@ -372,17 +386,15 @@ def _push_type(request: Request) -> PushType | None:
 def _priority(request: Request, push_type: PushType | None) -> int:
     """Return ``apns-priority``: 10, 5 or 1; ``background`` with 10 is an error.
 
-    Absent it is 10 (sending-notification-requests-to-apns), which ``background`` would refuse
-    then; that such a push is taken as one of priority 5 is our choice.
+    Absent it is 10 (sending-notification-requests-to-apns), and so an error of ``background`` too.
     """
     value = request.header(APNS_PRIORITY)
     allowed = push_type.priorities if push_type else PRIORITIES
-    if value is None:
-        return push_type.default_priority if push_type else DEFAULT_PRIORITY
-    if value not in {str(priority) for priority in allowed}:
+    if (value or str(DEFAULT_PRIORITY)) not in {str(priority) for priority in allowed}:
+        said = f"apns-priority {value!r}" if value else f"{DEFAULT_PRIORITY}, where none is given,"
         kind = f" for the push type {push_type.name}" if push_type else ""
-        raise _RefusalError("BadPriority", f"apns-priority {value!r} is not allowed{kind}.")
-    return int(value)
+        raise _RefusalError("BadPriority", f"{said} is not allowed{kind}.")
+    return int(value or DEFAULT_PRIORITY)
 
 
 def _topic(request: Request, connection: Connection, push_type: PushType | None) -> str:
@@ -404,8 +416,11 @@ def _topic(request: Request, connection: Connection, push_type: PushType | None)
     return value
 
 
-def _bundle_id(topic: str, push_type: str | None) -> str:
-    return topic.removesuffix(PUSH_TYPES[push_type].topic_suffix) if push_type else topic
+def _bundle_ids(topic: str, push_type: PushType | None) -> set[str]:
+    """Return the apps that a topic may be of; without a push type its ending may say which."""
+    if push_type is not None:
+        return {topic.removesuffix(push_type.topic_suffix)}
+    return {topic, *(topic.removesuffix(kind.topic_suffix) for kind in PUSH_TYPES.values())}
 
 
 def _allowance(
@@ -417,10 +432,11 @@ def _allowance(
 ) -> None:
     """Refuse a topic that the certificate does not list, or the key or its team may not use.
 
-    ``location`` never works with a certificate (sending-notification-requests-to-apns). That an
-    app of another team is a ``TopicDisallowed`` is our choice.
+    ``location`` never works with a certificate (sending-notification-requests-to-apns), nor does
+    ``liveactivity`` (Apple's staff, forums/thread/712499). That an app of another team is a
+    ``TopicDisallowed`` is our choice.
     """
-    bundle_id = _bundle_id(topic, push_type.name if push_type else None)
+    bundle_ids = _bundle_ids(topic, push_type)
     if connection.certificate is not None:
         if push_type is not None and push_type.token_authentication_only:
             raise _RefusalError("TopicDisallowed", f"{push_type.name} needs a provider token.")
@@ -428,13 +444,15 @@ def _allowance(
             raise _RefusalError("TopicDisallowed", f"The certificate does not list {topic}.")
     if key is None:
         return
-    if key.topics is not None and not {topic, bundle_id} & key.topics:
+    if key.topics is not None and not {topic, *bundle_ids} & key.topics:
         raise _RefusalError("TopicDisallowed", f"The key {key.key_id} is not for {topic}.")
-    if not world.owns_topic(key.team_id, bundle_id):
-        raise _RefusalError("TopicDisallowed", f"{bundle_id} is not an app of team {key.team_id}.")
+    for bundle_id in sorted(bundle_ids):
+        if not world.owns_topic(key.team_id, bundle_id):
+            why = f"{bundle_id} is not an app of team {key.team_id}."
+            raise _RefusalError("TopicDisallowed", why)
 
 
-def _payload(request: Request, push_type: PushType | None) -> None:
+def _payload(request: Request, topic: str, push_type: PushType | None) -> None:
     """Refuse an empty body, and one over 4096 bytes, or 5120 for ``voip``.
 
     Source: generating-a-remote-notification. A body that is not JSON has no reason in Apple's
@@ -442,7 +460,8 @@ def _payload(request: Request, push_type: PushType | None) -> None:
     """
     if not request.size:
         raise _RefusalError("PayloadEmpty", "The request has no body.")
-    limit = push_type.max_payload_bytes if push_type else MAX_PAYLOAD_BYTES
+    kinds = [push_type] if push_type else PUSH_TYPES.values()
+    limit = max(kind.max_payload_bytes for kind in kinds if topic.endswith(kind.topic_suffix))
     if request.size > limit:
         raise _RefusalError(
             "PayloadTooLarge", f"The payload has {request.size} bytes; {limit} are the most."
@@ -453,10 +472,12 @@ def _payload(request: Request, push_type: PushType | None) -> None:
 
 
 def _device(push: Push, connection: Connection, world: World) -> None:
-    """Refuse a token that is unknown here, of another app, or no longer active.
+    """Refuse a token that is unknown here, of another app or kind, or no longer active.
 
-    A token of the other environment is a ``BadDeviceToken`` like an unknown one; 410 carries when
-    the token was found inactive for the topic (handling-notification-responses).
+    An app has a token for each kind of push, as PushKit, ActivityKit and others give out their own,
+    and the topic has to be that of the token (sending-notification-requests-to-apns). A token of
+    the other environment is a ``BadDeviceToken`` like an unknown one; 410 carries when the token
+    was found inactive for the topic (handling-notification-responses).
     """
     device = world.find_device(push.token)
     if device is None or device.side != connection.side:
@@ -464,11 +485,12 @@ def _device(push: Push, connection: Connection, world: World) -> None:
         raise _RefusalError(
             "BadDeviceToken", f"No phone on the {connection.side} side has this token.{other}"
         )
-    bundle_id = _bundle_id(push.topic, push.push_type)
-    if device.bundle_id != bundle_id:
-        raise _RefusalError(
-            "DeviceTokenNotForTopic",
-            f"The token belongs to {device.bundle_id}, not to {bundle_id}.",
-        )
+    if device.topic != push.topic:
+        why = f"The token is for the topic {device.topic}, not for {push.topic}."
+        raise _RefusalError("DeviceTokenNotForTopic", why)
+    kind = PUSH_TYPES[push.push_type].address_kind if push.push_type else device.kind
+    if device.kind != kind:
+        why = f"A push of type {push.push_type} is for a token of another kind than {device.kind}."
+        raise _RefusalError("DeviceTokenNotForTopic", why)
     if device.gone_at is not None:
         raise _RefusalError("Unregistered", "The app was removed from the phone.", device.gone_at)

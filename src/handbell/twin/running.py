@@ -122,6 +122,11 @@ class RunningTwin:
         return self.call(lambda twin: twin.connections)
 
     @property
+    def opened(self) -> int:
+        """How many connections were opened since the start, on both sides."""
+        return self.call(lambda twin: twin.opened)
+
+    @property
     def faults(self) -> list[Fault]:
         """The faults to come."""
         return self.call(lambda twin: list(twin.faults))

@@ -266,15 +266,22 @@ class Twin:
         is_on: bool = True,
         token: str | None = None,
         token_digits: int = _TOKEN_DIGITS,
+        kind: str = "alert",
     ) -> Phone:
         """Make a phone with an app on it and return it.
 
         Without ``app`` it gets the first one known. ``token`` is a random one of ``token_digits``
-        hex digits unless given; the token of an app that was removed may come back so. Raises
-        TwinError for a side, app or token that cannot be used, and the HandbellError by which the
-        ``on_phone`` hook says no.
+        hex digits unless given; the token of an app that was removed may come back so. ``kind`` is
+        the push type that the token is for where it is not the app's own one (``voip``, say).
+        Raises TwinError for a side, app, kind or token that cannot be used, and the HandbellError
+        by which the ``on_phone`` hook says no.
         """
         _check_side(side)
+        if kind not in rules.TOKEN_KINDS:
+            raise TwinError(
+                f"There is no token of the kind {kind!r}",
+                fix=f"Use one of {', '.join(rules.TOKEN_KINDS)}",
+            )
         app = app or next(iter(self._apps), DEFAULT_APP)
         if app not in self._apps:
             self.add_app(app, app.partition(".")[2])
@@ -286,6 +293,7 @@ class Twin:
             app_name=self._apps[app],
             side=side,
             token=self._shelf.free_token(token, token_digits),
+            kind=kind,
             is_on=is_on,
         )
         call(self._hooks.on_phone, phone, passes=(HandbellError,))
@@ -353,6 +361,11 @@ class Twin:
     def connections(self) -> int:
         """How many connections are open, on both sides."""
         return sum(side.connections for side in self._running.sides) if self._running else 0
+
+    @property
+    def opened(self) -> int:
+        """How many connections were opened since the start, on both sides."""
+        return sum(side.opened for side in self._running.sides) if self._running else 0
 
     def accepted_of(self, token: str) -> dict[str, int]:
         """Return how often each ``apns-id`` was accepted for the token."""

@@ -20,6 +20,10 @@ public struct Payload: Sendable, Equatable {
     public let target: Target?
     /// Whether the app is asked to synchronise its data before it shows the target.
     public let wantsSynchronisation: Bool
+    /// The number on the app's icon that comes with it; nil leaves the number as it is.
+    public let badge: Int?
+    /// Whether it only wakes the app, and shows nothing.
+    public let isSilent: Bool
 
     /// Reads the `userInfo` of a notification. What is missing or of another type counts as absent.
     public init(_ userInfo: [AnyHashable: Any]) {
@@ -30,6 +34,8 @@ public struct Payload: Sendable, Equatable {
         imageURL = Payload.address(data?["media-url"])
         target = Payload.target(userInfo)
         wantsSynchronisation = userInfo["dataSynchro"] as? Bool ?? false
+        badge = aps?["badge"] as? Int
+        isSilent = aps?["content-available"] as? Int == 1 && aps?["alert"] == nil
     }
 
     private static func address(_ value: Any?) -> URL? {
@@ -45,6 +51,28 @@ public struct Payload: Sendable, Equatable {
         default: return .dataClass(dataClass)
         }
     }
+}
+
+/// What the user did with a notification.
+public enum Reaction: Sendable, Equatable {
+    /// Tapped it: the app shows what it is about.
+    case tap
+    /// Chose one of the buttons of its category, the app's own, by its identifier.
+    case action(String)
+    /// Swiped it away. iOS tells it where the category asks for it.
+    case dismissal
+
+    /// Reads the `actionIdentifier` of a `UNNotificationResponse`.
+    public init(_ actionIdentifier: String) {
+        switch actionIdentifier {
+        case "com.apple.UNNotificationDefaultActionIdentifier": self = .tap
+        case "com.apple.UNNotificationDismissActionIdentifier": self = .dismissal
+        default: self = .action(actionIdentifier)
+        }
+    }
+
+    /// Whether it is to be reported as `opened`.
+    public var hasOpened: Bool { self != .dismissal }
 }
 
 extension Payload.Target {

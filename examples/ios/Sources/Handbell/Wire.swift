@@ -1,48 +1,49 @@
 import Foundation
 
-/// The server's answer to a registration.
-struct Registration: Decodable, Sendable {
+#if canImport(FoundationNetworking)
+    import FoundationNetworking
+#endif
+
+/// What the server tells of a session. A secret is told once, so an answer is taken whatever else is
+/// strange about it.
+struct Told: Decodable, Sendable {
     let id: Int
     let status: Standing
-    let secret: String
-}
+    /// Null where the device has it already.
+    let secret: String?
 
-/// The server's answer to a refresh.
-struct Refreshed: Decodable, Sendable {
-    let status: Standing
-}
+    private enum Key: String, CodingKey {
+        case id, status, secret
+    }
 
-/// What the server found wrong: a problem of RFC 9457.
-public struct Problem: Error, Decodable, Sendable, LocalizedError {
-    public let status: Int
-    public let code: String
-    public let detail: String?
-    public let fix: String?
-
-    /// Whether the session is no more, so that the device has to register again.
-    var isGone: Bool { status == 401 || status == 404 }
-
-    public var errorDescription: String? {
-        [detail ?? code, fix].compactMap { $0 }.joined(separator: " ")
+    init(from decoder: any Decoder) throws {
+        let members = try decoder.container(keyedBy: Key.self)
+        id = try members.decode(Int.self, forKey: .id)
+        status = (try? members.decode(Standing.self, forKey: .status)) ?? .unknown
+        secret = try? members.decode(String.self, forKey: .secret)
     }
 }
 
-/// The requests of a device, as docs/api.md of the server lists them.
+/// The requests of a device, as docs/api.md of the server lists them; each is one attempt.
 struct Wire: Sendable {
     let server: URL
     let app: String
     let transport: URLSession
 
-    func register(_ device: Device) async throws -> Registration {
-        try await decoded(send("POST", [], body: device))
+    func register(_ device: Device, speaking session: Session?) async throws -> Told {
+        try await told("POST", [], body: device, secret: session?.secret)
     }
 
-    func refresh(_ session: Session, with device: Device) async throws -> Refreshed {
-        try await decoded(send("PATCH", [String(session.id)], body: device, secret: session.secret))
+    func refresh(_ session: Session, with device: Device) async throws -> Told {
+        try await told("PATCH", [String(session.id)], body: device, secret: session.secret)
     }
 
     func close(_ session: Session) async throws {
-        _ = try await send("DELETE", [String(session.id)], body: Nothing?.none, secret: session.secret)
+        let path = [String(session.id)]
+        let (status, _) = try await send(
+            "DELETE", path, body: Nothing?.none, secret: session.secret)
+        // A page that somebody else puts in between is 200, and closes nothing.
+        guard status == 204 else { throw Wire.strange(status) }
     }
 
     func report(_ receipt: Receipt, of notification: String, from session: Session) async throws {
@@ -58,18 +59,29 @@ struct Wire: Sendable {
 
     private struct Nothing: Encodable {}
 
+    private func told(
+        _ method: String, _ path: [String], body: Device, secret: String?
+    ) async throws -> Told {
+        let (status, data) = try await send(method, path, body: body, secret: secret)
+        guard let told = try? JSONDecoder().decode(Told.self, from: data) else {
+            throw Wire.strange(status)
+        }
+        return told
+    }
+
     private func send<Body: Encodable>(
         _ method: String,
         _ path: [String],
         body: Body?,
-        secret: String? = nil,
+        secret: String?,
         seconds: TimeInterval = 20
-    ) async throws -> Data {
+    ) async throws -> (Int, Data) {
         var address = server
         for part in ["v1", "apps", app, "sessions"] + path {
             address.appendPathComponent(part)
         }
-        var request = URLRequest(url: address, timeoutInterval: seconds)
+        var request = URLRequest(
+            url: address, cachePolicy: .reloadIgnoringLocalCacheData, timeoutInterval: seconds)
         request.httpMethod = method
         if let body {
             let encoder = JSONEncoder()
@@ -80,16 +92,38 @@ struct Wire: Sendable {
         if let secret {
             request.setValue("Bearer \(secret)", forHTTPHeaderField: "Authorization")
         }
-        let (data, response) = try await transport.data(for: request)
-        let status = (response as? HTTPURLResponse)?.statusCode ?? 0
-        guard 200..<300 ~= status else {
-            let problem = try? JSONDecoder().decode(Problem.self, from: data)
-            throw problem ?? Problem(status: status, code: "unknown", detail: nil, fix: nil)
+        let (data, response) = try await transport.data(for: request, delegate: Unredirected())
+        guard let answer = response as? HTTPURLResponse,
+            answer.url?.host == address.host, answer.url?.path == address.path
+        else { throw Wire.strange((response as? HTTPURLResponse)?.statusCode ?? 0) }
+        guard 200..<300 ~= answer.statusCode else {
+            throw Problem(
+                status: answer.statusCode,
+                type: answer.value(forHTTPHeaderField: "Content-Type"),
+                body: data,
+                retryAfter: Retry.seconds(answer.value(forHTTPHeaderField: "Retry-After")))
         }
-        return data
+        return (answer.statusCode, data)
     }
 
-    private func decoded<Answer: Decodable>(_ data: Data) throws -> Answer {
-        try JSONDecoder().decode(Answer.self, from: data)
+    private static func strange(_ status: Int) -> Problem {
+        Problem(
+            status: status, code: Problem.unknown,
+            detail: "Something else than the send server has answered (\(status)).",
+            fix: "Check the server's address and the network.", retryAfter: nil)
+    }
+}
+
+/// Follows no redirection: the server never sends one, and a network's sign-in page that does must
+/// neither get the secret nor pass for an answer. Foundation on Linux does not ask, and follows.
+private final class Unredirected: NSObject, URLSessionTaskDelegate {
+    func urlSession(
+        _: URLSession,
+        task _: URLSessionTask,
+        willPerformHTTPRedirection _: HTTPURLResponse,
+        newRequest _: URLRequest,
+        completionHandler: @escaping @Sendable (URLRequest?) -> Void
+    ) {
+        completionHandler(nil)
     }
 }

@@ -23,7 +23,9 @@ final class PayloadTests: XCTestCase {
 
     /// What is missing or of another type is absent, and nothing fails.
     func testWhatIsStrangeIsAbsent() {
-        let payload = Payload(["aps": "text", "handbell": 7, "data": [], "entity": ["primaryKey": 1]])
+        let payload = Payload([
+            "aps": "text", "handbell": 7, "data": [], "entity": ["primaryKey": 1],
+        ])
         XCTAssertNil(payload.id)
         XCTAssertNil(payload.url)
         XCTAssertNil(payload.imageURL)
@@ -40,6 +42,36 @@ final class PayloadTests: XCTestCase {
     /// A data class alone is a target, too.
     func testADataClassIsATarget() {
         XCTAssertEqual(Payload(["dataClass": "Employee"]).target, .dataClass("Employee"))
+    }
+
+    /// The number on the icon, and whether something is shown, are told.
+    func testABadgeAndASilentPushAreTold() {
+        let payloads: [(String, Payload, Int?, Bool)] = [
+            ("shown", Payload(["aps": ["alert": "Hello", "badge": 3]]), 3, false),
+            ("cleared", Payload(["aps": ["alert": ["title": "Hello"], "badge": 0]]), 0, false),
+            ("silent", Payload(["aps": ["content-available": 1]]), nil, true),
+            (
+                "both", Payload(["aps": ["content-available": 1, "alert": "Hello"]]), nil, false
+            ),
+            ("neither", Payload([:]), nil, false),
+        ]
+        for (name, payload, badge, isSilent) in payloads {
+            XCTAssertEqual(payload.badge, badge, name)
+            XCTAssertEqual(payload.isSilent, isSilent, name)
+        }
+    }
+
+    /// A tap is told from a button and from a dismissal, which opens nothing.
+    func testAReactionIsTold() {
+        let reactions: [(String, Reaction, Bool)] = [
+            ("com.apple.UNNotificationDefaultActionIdentifier", .tap, true),
+            ("com.apple.UNNotificationDismissActionIdentifier", .dismissal, false),
+            ("reply", .action("reply"), true), ("", .action(""), true),
+        ]
+        for (identifier, reaction, hasOpened) in reactions {
+            XCTAssertEqual(Reaction(identifier), reaction)
+            XCTAssertEqual(reaction.hasOpened, hasOpened)
+        }
     }
 
     func testAUniversalLinkNamesWhatToOpen() throws {

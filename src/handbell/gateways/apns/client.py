@@ -24,6 +24,7 @@ from handbell.errors import GatewayError
 from handbell.gateways.gateway import (
     Accepted,
     DeviceGone,
+    LostVerdict,
     Message,
     Outcome,
     Push,
@@ -58,10 +59,11 @@ from .token import ProviderTokens
 __all__ = ["ApnsGateway", "Endpoint", "judge"]
 
 _OK: Final = 200
+_REDIRECTION: Final = 300
+_CLIENT_ERROR: Final = 400
 _GONE: Final = 410
 _TOO_MANY: Final = 429
 _SERVER_ERROR: Final = 500
-_CLIENT_ERROR: Final = 400
 _CONFIGURATION_STATUSES: Final = frozenset({401, 403, 404, 407})
 _MAX_REASON_LENGTH: Final = 80
 _LATEST_STAMP: Final = 2**53  # milliseconds; what is beyond no database would take
@@ -89,16 +91,23 @@ _Written = tuple[str, Headers, Headers, bytes]
 _Taken = tuple[str, str | None]
 
 
-def judge(status: int, body: bytes, headers: Mapping[str, str]) -> Outcome:
+def judge(
+    status: int, body: bytes, headers: Mapping[str, str], *, is_whole: bool = True
+) -> Outcome:
     """Return what an answer of APNs means for the push. Never raises, whatever the answer.
 
-    ``headers`` have lower-case names. A reason that Apple's table does not know is judged by the
-    class of its status: 429 and 5xx may be sent again, everything else is refused.
+    ``headers`` have lower-case names; ``is_whole`` is False for an answer that broke off. 200 is
+    known by its head. Everything else needs Apple's reason, in JSON, from an answer that is whole:
+    without it 5xx is the service's trouble, and 3xx and 4xx are a verdict that got lost. A reason
+    that Apple's table does not know is judged by the class of its status: 429 and 5xx may be sent
+    again, everything else is refused.
     """
     if status == _OK:
         return Accepted(headers.get(APNS_ID, ""), headers.get(APNS_UNIQUE_ID))
-    answer = _read(body)
-    reason = _reason(answer, status)
+    answer = _read(body) if is_whole else {}
+    reason = _reason(answer)
+    if reason is None:
+        return _without_reason(status, headers, is_whole=is_whole)
     if status == _GONE:
         return DeviceGone(reason, _timestamp(answer), status)
     row = REASONS.get(reason)
@@ -115,6 +124,21 @@ def judge(status: int, body: bytes, headers: Mapping[str, str]) -> Outcome:
     return Refused(reason, reaction, status, _detail(reason))
 
 
+def _without_reason(status: int, headers: Mapping[str, str], *, is_whole: bool) -> Outcome:
+    """Return what an answer means that does not say why: whoever wrote it, no verdict is known."""
+    foreign = f"the answer {status} is not one of Apple's; a proxy may have given it"
+    if status < _REDIRECTION:
+        return Unknown("AnswerUnreadable", foreign)
+    after = _retry_after(headers)
+    if status >= _SERVER_ERROR:
+        detail = foreign if is_whole else f"the answer {status} broke off"
+        return RetryLater(f"HTTP {status}", Reaction.BACK_OFF, after, status, detail)
+    if is_whole:
+        return LostVerdict(status, "AnswerUnreadable", foreign, after)
+    detail = f"the answer {status} broke off before its reason had come"
+    return LostVerdict(status, "AnswerCut", detail, after)
+
+
 def _read(body: bytes) -> dict[str, Any]:
     try:
         answer = json.loads(body)
@@ -123,11 +147,11 @@ def _read(body: bytes) -> dict[str, Any]:
     return answer if isinstance(answer, dict) else {}
 
 
-def _reason(answer: Mapping[str, Any], status: int) -> str:
+def _reason(answer: Mapping[str, Any]) -> str | None:
     reason = answer.get("reason")
     if isinstance(reason, str) and reason.isprintable() and 0 < len(reason) <= _MAX_REASON_LENGTH:
         return reason
-    return f"HTTP {status}"
+    return None
 
 
 def _timestamp(answer: Mapping[str, Any]) -> int | None:
@@ -262,14 +286,14 @@ class _Side:
             else:
                 self._not_taken(job, end)
         elif isinstance(end, NotSent):
-            outcome = RetryLater(end.reason, Reaction.RECONNECT, detail=end.detail)
+            outcome = RetryLater(end.reason, Reaction.RECONNECT, end.after, detail=end.detail)
             job.batch.tell(job.push, outcome)
         else:
             job.batch.tell(job.push, Unknown(end.reason, end.detail))
 
     def _not_taken(self, job: _Job, answer: Answer) -> None:
         headers = answer.headers()
-        outcome = judge(answer.status, answer.body, headers)
+        outcome = judge(answer.status, answer.body, headers, is_whole=answer.is_whole)
         reaction = getattr(outcome, "reaction", None)
         if not job.is_second and self._is_healed(job, reaction, headers):
             job.is_second = True

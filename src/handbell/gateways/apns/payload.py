@@ -61,6 +61,7 @@ _LIVE_ACTIVITY = (
     *_START_ONLY,
 )
 _SHOWN = (*_ALERT, "badge", "sound", "mutable_content", "image_url", "interruption_level")
+_RAW_SHOWN = frozenset({"alert", "badge", "sound"})
 _WAKING = ("content_available", "silent")
 _CONTROLS = (*_SHOWN, *_WAKING, *_LIVE_ACTIVITY)
 
@@ -157,9 +158,7 @@ def _derived_push_type(notification: Notification) -> str:
             "`content_changed` does not say what has changed",
             fix="Set `push_type` to `widgets` or to `controls`",
         )
-    if notification.has_alert or notification.given(("badge", "sound")):
-        return "alert"
-    return "background"
+    return "alert" if notification.is_shown else "background"
 
 
 def _refuse_forbidden(notification: Notification, kind: PushType) -> None:
@@ -187,7 +186,7 @@ def _check_kind(notification: Notification, kind: PushType) -> None:
 
 
 def _check_alert(notification: Notification) -> None:
-    if not (notification.has_alert or notification.given(("badge", "sound"))):
+    if not notification.is_shown:
         raise NotificationError(
             "The push type is alert, and there is nothing to show",
             fix="Give a `title`, a `body`, a `badge` or a `sound`",
@@ -309,7 +308,32 @@ def _payload(notification: Notification, kind: PushType, now: float) -> dict[str
         aps["url"] = payload["url"] = notification.url
     if notification.image_url is not None:
         payload["data"] = {"media-url": notification.image_url}
+    if notification.payload is not None:
+        _add_raw(payload, notification.payload, kind)
     return payload
+
+
+def _add_raw(payload: dict[str, Any], raw: Mapping[str, Any], kind: PushType) -> None:
+    """Add members as they were given; none may contradict what the fields make."""
+    inside = raw.get("aps", {})
+    if kind.name == "background" and (shown := sorted(inside.keys() & _RAW_SHOWN)):
+        raise NotificationError(
+            f"`payload.aps.{shown[0]}` cannot be sent with the push type background",
+            fix="A background notification shows and plays nothing; leave `push_type` out",
+        )
+    _add_members(payload["aps"], inside, "payload.aps")
+    _add_members(payload, {key: raw[key] for key in raw if key != "aps"}, "payload")
+
+
+def _add_members(members: dict[str, Any], raw: Mapping[str, Any], where: str) -> None:
+    for key, value in raw.items():
+        if key in members and members[key] != value:
+            raise NotificationError(
+                f"`{where}.{key}` and another field of the notification differ, "
+                "and both go to one place",
+                fix="Keep one of them",
+            )
+        members[key] = value
 
 
 def _aps(notification: Notification, kind: PushType) -> dict[str, Any]:
@@ -384,7 +408,7 @@ def _too_large(notification: Notification, kind: PushType, size: int) -> Payload
 
 def _largest(notification: Notification) -> tuple[str, int]:
     given = notification.to_dict()
-    for name in ("user_info", "content_state", "attributes"):
+    for name in ("user_info", "content_state", "attributes", "payload"):
         members = given.pop(name, {})
         given.update({f"{name}.{key}": value for key, value in members.items()})
     sizes = {name: len(_encoded(value)) for name, value in given.items()}

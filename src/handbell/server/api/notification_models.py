@@ -80,6 +80,9 @@ class NotificationContent(BaseModel):
     input_push_token: bool | None = None
     input_push_channel: str | None = None
     user_info: dict[str, Any] | None = Field(default=None, description="For the app")
+    payload: dict[str, Any] | None = Field(
+        default=None, description="Members of the payload as they are, beside and within `aps`"
+    )
     priority: Literal[1, 5, 10] | None = None
     push_type: str | None = None
     expires_at: Instant = None
