@@ -240,7 +240,7 @@ class Settings(BaseSettings):
     metrics_public: bool = Field(
         default=False,
         description="Whether anybody may read /metrics; else loopback and API keys that "
-        "administer: 1 or 0.",
+        "administer every app: 1 or 0.",
     )
     smtp_url: Annotated[SecretStr, AfterValidator(_smtp)] | None = Field(
         default=None,
