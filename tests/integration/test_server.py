@@ -18,6 +18,7 @@ from tests.serving import Server, administrator, server
 from handbell import errors
 from handbell.delivery.roster import LEASE_SECONDS
 from handbell.errors import ServeError
+from handbell.migrations import HEAD
 from handbell.server.access import unrouted
 from handbell.server.application import create_application
 from handbell.server.routes import ROUTES
@@ -64,7 +65,7 @@ def test_it_lives_and_is_ready(server: Server) -> None:
         alive, ready = client.get("/healthz"), client.get("/readyz")
     assert alive.json() == {"status": "alive"}
     worker = server.system.engine.worker.id
-    assert ready.json() == {"status": "ready", "schema_revision": "0001", "worker": worker}
+    assert ready.json() == {"status": "ready", "schema_revision": HEAD, "worker": worker}
     for answer in (alive, ready):
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["x-frame-options"] == "DENY"

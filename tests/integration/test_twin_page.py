@@ -349,7 +349,9 @@ def test_a_guarded_page_wants_the_token_of_its_link(
         phone = running.add_phone("First", mail="a@example.com")
         ways = [
             ("GET", "/"),
-            ("GET", "/?token=wrong"),
+            ("GET", "/~wrong"),
+            ("GET", "/~wrong/api/state"),
+            ("GET", "/~"),
             ("GET", "/static/page.js"),
             ("GET", "/api/state"),
             ("GET", "/api/events"),
@@ -376,6 +378,8 @@ def test_a_guarded_page_wants_the_token_of_its_link(
             told = owner.get(f"{base}/api/state")
             assert told.status_code == 200
             assert token not in told.text
+        with httpx.Client(trust_env=False) as script:
+            assert script.get(f"{running.page_link}/api/phones").status_code == 200
 
 
 @pytest.mark.parametrize(("proof", "status"), [("key", 201), ("link", 403), ("token", 403)])

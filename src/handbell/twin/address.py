@@ -32,8 +32,8 @@ class Address:
 
     @property
     def page_link(self) -> str:
-        """The link that opens the page, also where it asks for a token."""
-        return f"{self.page_url}/?token={self.page_token}" if self.page_token else self.page_url
+        """The link that opens the page, also where it asks for a token; paths may follow it."""
+        return f"{self.page_url}/~{self.page_token}" if self.page_token else self.page_url
 
     def to_dict(self) -> dict[str, Any]:
         """Return what the file holds."""

@@ -149,22 +149,27 @@ class _Guard:
         is_foreign = origin is not None and urlsplit(origin).netloc.lower() not in self._hosts
         if scope["method"] in _CHANGES and is_foreign:
             return _error(403, "Another site's page may not change anything here.")
-        return self._asked(Request(scope))
+        return self._asked(scope)
 
-    def _asked(self, request: Request) -> Response | None:
-        given = request.query_params.get("token")
-        if given and request.method == "GET" and request.url.path == "/":
-            if not self._twin.lets_in(given):
-                return _error(403, _ASKS_FOR_LINK)
-            # Out of the address line, where it would be copied with the link.
-            answer = RedirectResponse("/", 303)
-            answer.set_cookie(self._cookie, given, httponly=True, samesite="strict")
-            return answer
-        scheme, _, brought = request.headers.get("authorization", "").partition(" ")
-        token = brought.strip() if scheme.lower() == "bearer" else ""
-        if self._twin.lets_in(token or request.cookies.get(self._cookie, "")):
+    def _asked(self, scope: Scope) -> Response | None:
+        request = Request(scope)
+        first, slash, rest = scope["path"].removeprefix("/").partition("/")
+        if first.startswith("~"):
+            token = first[1:]
+            # Whoever follows the link with a path, as a script does, needs no cookie.
+            scope["path"] = slash + rest or "/"
+        else:
+            scheme, _, brought = request.headers.get("authorization", "").partition(" ")
+            bearer = brought.strip() if scheme.lower() == "bearer" else ""
+            token = bearer or request.cookies.get(self._cookie, "")
+        if not self._twin.lets_in(token):
+            return _error(403, _ASKS_FOR_LINK)
+        if not first.startswith("~") or scope["path"] != "/" or scope["method"] != "GET":
             return None
-        return _error(403, _ASKS_FOR_LINK)
+        # Out of the address line, where it would be copied with the page's address.
+        answer = RedirectResponse("/", 303)
+        answer.set_cookie(self._cookie, token, httponly=True, samesite="strict")
+        return answer
 
 
 class _Api:
