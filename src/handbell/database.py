@@ -26,6 +26,7 @@ from sqlalchemy.exc import (
     NoSuchModuleError,
     SQLAlchemyError,
 )
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from .errors import (
     ContradictionError,
@@ -33,6 +34,7 @@ from .errors import (
     DatabaseLockedError,
     ReadOnlyError,
     SettingsError,
+    StatementError,
     StorageError,
 )
 from .migrations import HEAD, VERSION_TABLE
@@ -300,8 +302,10 @@ class Database:
             raise self._contradiction(error) from error
         except sqlite3.Error as error:
             raise self._storage_error(error) from error
-        except SQLAlchemyError as error:
+        except PoolTimeoutError as error:
             raise StorageError(f"The database {self.name} failed: {error}") from error
+        except SQLAlchemyError as error:
+            raise self._misunderstood(error) from error
         finally:
             # After the connection went back, or another thread's close() could just miss it.
             if self._is_closed:
@@ -309,6 +313,11 @@ class Database:
 
     def _storage_error(self, error: BaseException | None) -> StorageError:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in _MISUNDERSTOOD or _is_misunderstood(error):
+            return self._misunderstood(error)
+        return self._failure(error, code)
+
+    def _failure(self, error: BaseException | None, code: int) -> StorageError:
         match code:
             case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
                 return self._locked()
@@ -337,6 +346,12 @@ class Database:
             fix="Check HANDBELL_DATABASE_URL, and that the disk works and has space left",
         )
 
+    def _misunderstood(self, error: BaseException | None) -> StorageError:
+        return StatementError(
+            f"The database {self.name} does not know what it is asked for: {error}",
+            fix="Check that only one version of Handbell uses it, and report this if it is so",
+        )
+
     def _contradiction(self, error: BaseException | None) -> StorageError:
         return ContradictionError(
             f"The database {self.name} refused what was to be written: {error}",
@@ -348,6 +363,23 @@ class Database:
             f"Another process has held the database {self.name} for more than {self._wait:g} s",
             fix="Try again; if it lasts, find out who keeps the file open, a backup for example",
         )
+
+
+_MISUNDERSTOOD: Final = frozenset(
+    {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_MISUSE, sqlite3.SQLITE_RANGE}
+)
+_MAY_NOT: Final = "42501"
+"""PostgreSQL's state for a right that is missing, which somebody may give."""
+
+
+def _is_misunderstood(error: BaseException | None) -> bool:
+    """Return whether a driver's error says that the statement is wrong, not the database.
+
+    Every driver has these classes, by PEP 249.
+    """
+    names = {kind.__name__ for kind in type(error).__mro__}
+    is_wrong = bool(names & {"ProgrammingError", "NotSupportedError"})
+    return is_wrong and getattr(error, "sqlstate", None) != _MAY_NOT
 
 
 def driver_of(connection: Quick) -> sqlite3.Connection | None:

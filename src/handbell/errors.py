@@ -32,7 +32,9 @@
     │   ├── DatabaseLockedError
     │   ├── DatabaseFullError
     │   ├── ReadOnlyError
-    │   └── ContradictionError
+    │   ├── ContradictionError
+    │   └── StatementError
+    ├── StoppedError            what was to send has been closed, or the program ends
     ├── GatewayError            a push service cannot be used at all from here
     ├── TwinError               the twin is not running, or cannot start
     ├── AccessError             an API key or an operator cannot be made or changed as asked
@@ -45,6 +47,7 @@
         │   └── AppForbiddenError
         ├── NotFoundError
         ├── MethodNotAllowedError
+        ├── MisdirectedError
         ├── RequestTimeoutError
         ├── BodyTooLargeError
         ├── MediaTypeError
@@ -296,6 +299,20 @@ class ContradictionError(StorageError):
     status = 500
 
 
+class StatementError(StorageError):
+    """The database does not know what it is asked for; it is no use to ask again."""
+
+    code = "storage-statement"
+    status = 500
+
+
+class StoppedError(HandbellError):
+    """What was to send has been closed, or the program ends; what is stored goes out later."""
+
+    code = "sender-stopped"
+    status = 503
+
+
 class GatewayError(HandbellError):
     """A push service cannot be used at all from here."""
 
@@ -396,6 +413,13 @@ class MediaTypeError(RequestError):
 
     code = "media-type-unsupported"
     status = 415
+
+
+class MisdirectedError(RequestError):
+    """The request names a host that is not this server's."""
+
+    code = "host-not-served"
+    status = 421
 
 
 class InvalidRequestError(RequestError):

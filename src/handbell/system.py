@@ -61,6 +61,7 @@ if TYPE_CHECKING:
 
 Credential = AuthKey | Certificate
 ENVIRONMENTS: Final = ("production", "development", "twin")
+_ANSWER_MARGIN_SECONDS: Final = 5.0
 
 
 class System:
@@ -203,8 +204,12 @@ class System:
             roster=self.roster,
             rulebook=self.rulebook,
             find_gateway=self.find_gateway,
+            drop_gateway=self.drop_gateway,
             load=self._load_campaigns,
             hooks=self.hooks,
+            answer_seconds=self.settings.connect_timeout
+            + self.settings.request_timeout
+            + _ANSWER_MARGIN_SECONDS,
             now=self.now,
         )
         return Engine(
@@ -324,12 +329,11 @@ class System:
         return switched
 
     def resume(self, app: App) -> bool:
-        """Close an app's circuit by hand, and say whether it was open.
+        """Close an app's circuits by hand, and say whether one was open.
 
         What waited because of it goes on within seconds.
         """
-        was_stopped = self.rulebook.rules_of(app.id).stop is not None
-        self.rulebook.write_stop(app.id, None)
+        was_stopped = self.rulebook.resume(app.id)
         self._look_again(app, STOPPED_BY)
         self.rulebook.hurry_broadcasts(app.id, self._soon)
         return was_stopped
@@ -385,6 +389,15 @@ class System:
                     now=self.now,
                 )
             return self._gateways[key]
+
+    async def drop_gateway(self, gateway: Gateway) -> None:
+        """Close a gateway that nothing is sent by any more; whoever asks again gets another."""
+        with self._gateways_lock:
+            places = [place for place, one in self._gateways.items() if one is gateway]
+            for place in places:
+                del self._gateways[place]
+        if places:
+            await gateway.close()
 
     def endpoint(self, environment: str) -> Endpoint:
         """Return where an environment is reached, and which authority vouches for it."""

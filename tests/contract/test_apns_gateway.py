@@ -33,6 +33,8 @@ from handbell.twin.running import RunningTwin, start_twin
 TEAM, BUNDLE = "TEAM123456", "com.sample.myapp"
 MESSAGE = compose(Notification(title="Hello"), bundle_id=BUNDLE, now=time.time())
 PHONES = 60
+UNHURRIED = {"request_timeout": 10}
+"""Where every push is answered, a busy machine may take its time."""
 SLOT_START = 2100 * 857_143
 """An instant at which a provider token has just been renewed, so that the former is valid."""
 
@@ -164,7 +166,7 @@ def test_each_reason_strikes_its_own_push_alone(stage: Stage, reason: str, after
     """An answer with a reason becomes the outcome of its push; the others are accepted."""
     phone = stage.phones[after]
     stage.twin.add_fault("answer", token=phone.token, reason=reason)
-    outcomes = stage.send(stage.pushes())
+    outcomes = stage.send(stage.pushes(), **UNHURRIED)
     struck = outcomes.pop(after)
     assert type(struck) is CLASS_OF[REASONS[reason].reaction]
     assert isinstance(struck, Accepted) or struck.reason == reason
@@ -175,7 +177,7 @@ def test_each_reason_strikes_its_own_push_alone(stage: Stage, reason: str, after
 def test_a_reason_that_stays_is_reported(stage: Stage, reason: str) -> None:
     """A reason that strikes the second try too ends as what it says, with its reaction."""
     stage.twin.add_fault("answer", reason=reason, count=20)
-    (outcome,) = stage.send(stage.pushes(stage.phones[:1]))
+    (outcome,) = stage.send(stage.pushes(stage.phones[:1]), **UNHURRIED)
     row = REASONS[reason]
     assert isinstance(outcome, RetryLater | Refused)
     assert (outcome.reason, outcome.reaction, outcome.status) == (reason, row.reaction, row.status)
@@ -190,7 +192,7 @@ def test_a_reason_that_did_not_arrive_whole_is_no_verdict(stage: Stage, reason: 
     status = REASONS[reason].status
     phone = stage.phones[3]
     stage.twin.add_fault("cut-answer", token=phone.token, reason=reason, count=5)
-    outcomes = stage.send(stage.pushes())
+    outcomes = stage.send(stage.pushes(), **UNHURRIED)
     struck = outcomes.pop(3)
     if status < 500:
         assert isinstance(struck, LostVerdict)
@@ -205,7 +207,7 @@ def test_a_reason_that_did_not_arrive_whole_is_no_verdict(stage: Stage, reason: 
 def test_a_200_that_breaks_off_was_said(stage: Stage) -> None:
     """It counts from its head on."""
     stage.twin.add_fault("cut-answer", token=stage.phones[3].token, status=200, reason="nothing")
-    outcomes = stage.send(stage.pushes())
+    outcomes = stage.send(stage.pushes(), **UNHURRIED)
     assert {type(outcome) for outcome in outcomes} == {Accepted}
 
 
@@ -227,7 +229,7 @@ def test_a_fault_of_one_stream_strikes_its_own_push_alone(
 ) -> None:
     """One bad stream decides the end of its push; all others are accepted and delivered once."""
     stage.twin.add_fault(**fault, token=stage.phones[after].token)
-    outcomes = stage.send(stage.pushes())
+    outcomes = stage.send(stage.pushes(), **({} if fault["kind"] == "silence" else UNHURRIED))
     assert type(outcomes.pop(after)) is expected
     assert {type(outcome) for outcome in outcomes} == {Accepted}
     reaches = expected is Accepted or bool(fault.get("delivers"))

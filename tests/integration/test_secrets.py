@@ -34,7 +34,7 @@ IDENTITY_KEY: Final = "planted identity key of forty-two letters."
 PASSWORD: Final = "planted password of an operator"
 SMTP_PASSWORD: Final = "planted/password@mail"
 FILE_PASSWORD: Final = "planted password of a certificate"
-OURS: Final = ("handbell", "uvicorn", "aiosmtplib", "asyncio", "sqlalchemy", "alembic")
+OURS: Final = ("handbell", "aiosmtplib", "asyncio", "sqlalchemy", "alembic")
 """Whose log records are the server's: the rest are those of the tests' clients and mail server."""
 
 

@@ -12,10 +12,10 @@ import handbell
 
 ROOT = Path(handbell.__file__).parent
 BASE = {
+    "_forever",
     "_mail",
     "_paths",
     "_text",
-    "_uvicorn",
     "_version",
     "errors",
     "tables",
@@ -29,7 +29,8 @@ ALLOWED: dict[str, set[str]] = {
     "registry": {"apps"},
     "gateways": {"creation", "apps"},
     "delivery": {"creation", "apps", "registry", "gateways"},
-    "twin": {"gateways.apns.protocol"},
+    "http_server": set(),
+    "twin": {"gateways.apns.protocol", "http_server"},
     "access": {"apps"},
     "server": {
         "system",
@@ -41,8 +42,10 @@ ALLOWED: dict[str, set[str]] = {
         "access",
         "gateways.apns.payload",
         "twin.address",
+        "http_server",
     },
     "cli": {
+        "http_server",
         "_door",
         "exposure",
         "system",
@@ -67,7 +70,7 @@ HEAVY = {
     "aiohappyeyeballs",
     "h2",
     "starlette",
-    "uvicorn",
+    "httptools",
     "pydantic",
     "cryptography",
     "fastapi",

@@ -19,6 +19,7 @@ from handbell.errors import (
     UnknownAppError,
 )
 from handbell.tables import apps as apps_table
+from handbell.tables import circuits as circuits_table
 from handbell.tables import credentials as credentials_table
 from handbell.tables import notifications as notifications_table
 from handbell.tables import webhooks as webhooks_table
@@ -150,6 +151,7 @@ class AppStore:
             removed = connection.execute(delete(apps_table).where(apps_table.c.id == app.row))
             if not removed.rowcount:
                 raise _gone(app)
+            connection.execute(delete(circuits_table).where(circuits_table.c.app == app.id))
         self._forget()
 
     def set_enabled(self, app: App, is_enabled: bool) -> App:  # noqa: FBT001 - the setter's value

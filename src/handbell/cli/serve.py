@@ -117,10 +117,13 @@ async def _run(
     has_console: bool,
     has_twin: bool,
 ) -> None:
-    from handbell.server.links.mail import mailing  # noqa: PLC0415 - an extra
+    from handbell.http_server.bounds import raise_file_limit  # noqa: PLC0415 - an extra
+    from handbell.http_server.networks import is_loopback  # noqa: PLC0415
+    from handbell.server.links.mail import mailing  # noqa: PLC0415
     from handbell.server.running import bind, make_context, serving, settle, url_of  # noqa: PLC0415
 
     stop = stop_on_signal()
+    raise_file_limit()
     async with AsyncExitStack() as stack:
         bound = stack.enter_context(bind(parts.settings.listen))
         stack.push_async_callback(parts.close)
@@ -143,13 +146,25 @@ async def _run(
         await stack.enter_async_context(serving(application, bound, settings=parts.settings))
         settle()
         host, port = bound.getsockname()[:2]
-        say(f"Listening     {f'[{host}]' if ':' in host else host}:{port}")
+        listening = f"{f'[{host}]' if ':' in host else host}:{port}"
+        say(f"Listening     {listening}")
         warn_of_exposure(parts.settings)
+        if parts.settings.tls_certificate is None and not is_loopback(host):
+            _warn_of_plain_http(listening)
         await _announce(context, twin)
         await stop.wait()
         context.stopping.set()
         say("Stopping: what runs is finished first. Ctrl-C again stops at once.")
     say("The server has stopped.")
+
+
+def _warn_of_plain_http(listening: str) -> None:
+    say(
+        f"warning: plain HTTP on {listening}. Whoever is between sees keys and passwords. Set "
+        "HANDBELL_TLS_CERTIFICATE, or let a proxy speak HTTPS and make sure that nobody else "
+        "reaches this port.",
+        err=True,
+    )
 
 
 def _twin(parts: "System") -> Any:
@@ -183,7 +198,5 @@ def _set_up_logs(parts: "System", *, is_verbose: bool) -> None:
     logging.basicConfig(
         level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    # What hostile clients send is counted, and fills no log.
-    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     if is_verbose:
         logging.getLogger("handbell.server.requests").setLevel(logging.DEBUG)

@@ -21,9 +21,9 @@ from .delivery import GatewayName, Target
 from .dispatch import Plan, nobody, resolve_many, some_targets
 from .due import BULK, NORMAL, URGENT
 from .plain import PlainBatch, can_be_plain, fingerprints
-from .sending import FindGateway
 from .store import Ledger
 from .timing import SendAt, due_at, read_send_at
+from .ways import FindGateway
 
 URGENCIES: Final = {"urgent": URGENT, "normal": NORMAL, "bulk": BULK}
 LONGEST_KEY: Final = 255

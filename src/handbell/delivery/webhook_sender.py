@@ -11,13 +11,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import uuid4
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, func, select, update
 
+from handbell._forever import forever
 from handbell.apps.vault import Vault
 from handbell.database import Database
 from handbell.errors import HandbellError, StorageError
@@ -117,9 +117,7 @@ class WebhookSender:
     async def run(self) -> None:
         """Make calls as they become due, until cancelled. A sender runs once."""
         try:
-            while True:
-                if not await self._start_patiently():
-                    await self._rest()
+            await forever(self._turn, name="Calling webhooks", pause=self._poll_seconds)
         finally:
             await self._end()
 
@@ -166,16 +164,15 @@ class WebhookSender:
             # A resolver may hang for longer; a thread that is in it only finds the stop.
             await asyncio.wait(ending, timeout=_STOP_SECONDS)
         self._threads.shutdown(wait=False, cancel_futures=True)
-        # Where this fails the lease ends by itself.
-        with suppress(StorageError):
-            await asyncio.to_thread(self._give_back)
-
-    async def _start_patiently(self) -> int:
         try:
-            return await self._start_due()
-        except StorageError as error:
-            _log.warning("Calls of webhooks wait, because: %s", error)
-            return 0
+            await asyncio.to_thread(self._give_back)
+        except Exception as error:  # noqa: BLE001 - the lease ends by itself
+            _log.warning("Calls of webhooks were not given back: %s", error)
+
+    async def _turn(self) -> float:
+        if not await self._start_due():
+            await self._rest()
+        return 0.0
 
     async def _start_due(self) -> int:
         room = self._at_once - len(self._running)
@@ -198,6 +195,8 @@ class WebhookSender:
             _log.warning(
                 "The end of a call of webhook %d was not stored: %s", call.webhook_id, error
             )
+        except Exception:  # noqa: BLE001 - the others go on
+            _log.exception("A call of webhook %d failed; it is made again", call.webhook_id)
         finally:
             del self._running[call.webhook_id]
 
@@ -255,7 +254,11 @@ class WebhookSender:
         return [_Call(**row) for row in connection.execute(statement).mappings()]
 
     def _make(self, call: _Call) -> None:
-        answer = self._post(call)
+        try:
+            answer = self._post(call)
+        except Exception as error:  # noqa: BLE001 - it counts as an attempt, as any other
+            _log.exception("A call of webhook %d could not be made", call.webhook_id)
+            answer = Answer(None, f"a mistake of Handbell's: {type(error).__name__}")
         now = self._now()
         if answer.is_success:
             self._write(call, answer, state="sent", due_at=None)

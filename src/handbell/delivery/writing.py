@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import logging
+from collections.abc import Iterable
 from typing import Final
 
 from .batch import Batch
 from .events import Hooks
-from .lanes import Lanes
+from .in_flight import InFlight
 from .parcels import Broadcast
-from .patience import Patience
+from .patience import Patience, stopped
 from .settlement import Settlement
 from .store import Ledger
 from .webhooks import NAMES
@@ -33,33 +34,35 @@ class Writer:
         book: Settlement,
         ledger: Ledger,
         *,
-        lanes: Lanes,
+        in_flight: InFlight,
         hooks: Hooks,
         patience: Patience,
     ) -> None:
         self._book = book
         self._ledger = ledger
-        self._lanes = lanes
+        self._in_flight = in_flight
         self._hooks = hooks
         self._patience = patience
         self._written = asyncio.Event()
         self._awaited: dict[int, set[asyncio.Future[None]]] = {}
+        self._is_closed = False
 
     async def gathered(self) -> None:
         """Return when something is to be written, and others had the time to come along."""
         await self._book.reported.wait()
-        if self._book.unwritten < min(_FLUSH_AT, self._lanes.in_flight):
-            is_bulk = self._lanes.in_flight >= _FLUSH_AT
+        on_way = self._in_flight.load.all
+        if self._book.unwritten < min(_FLUSH_AT, on_way):
+            is_bulk = on_way >= _FLUSH_AT
             await asyncio.sleep(_BULK_FLUSH_SECONDS if is_bulk else FLUSH_SECONDS)
         self._book.reported.clear()
 
     async def flush(self, broadcasts: list[Broadcast]) -> None:
         """Write what was gathered until now, and how far these broadcasts came, then tell of it."""
-        batch, events, number = self._book.cut(broadcasts)
+        batch, events, ended = self._book.cut(broadcasts)
         batch.told += [event for event in events if type(event) in NAMES]
         if batch:
             await self._record(batch)
-        self._lanes.note_written(batch, number)
+        self._in_flight.note_written(ended)
         self._written.set()
         if self._awaited:
             self._wake(batch)
@@ -80,14 +83,32 @@ class Writer:
             except Exception:  # noqa: BLE001 - the same
                 _log.exception("This cannot be written, and is left out: %s", part)
 
+    def close(self) -> None:
+        """Write no more: whoever waits, or comes later, is told by StoppedError."""
+        self._is_closed = True
+        self._written.set()
+        for awaited in self._awaited.values():
+            _set(awaited)
+
     async def next_written(self, seconds: float) -> None:
-        """Return when something was written, or after so many seconds."""
+        """Return when something was written, or after so many seconds.
+
+        Raises StoppedError once the worker has stopped.
+        """
+        if self._is_closed:
+            raise stopped()
         self._written.clear()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._written.wait(), seconds)
+            # Not wait_for, which in Python 3.11 may keep a cancel to itself.
+            async with asyncio.timeout(seconds):
+                await self._written.wait()
+        if self._is_closed:
+            raise stopped()
 
     async def next_written_of(self, row: int, seconds: float) -> None:
         """Do as :meth:`next_written` does, for what may have ended one notification."""
+        if self._is_closed:
+            raise stopped()
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._awaited.setdefault(row, set()).add(written)
         try:
@@ -102,6 +123,10 @@ class Writer:
         if batch.finished_shards:  # whose they are is not said
             rows.update(self._awaited)
         for row in rows:
-            for written in self._awaited.get(row, ()):
-                if not written.done():
-                    written.set_result(None)
+            _set(self._awaited.get(row, ()))
+
+
+def _set(awaited: Iterable["asyncio.Future[None]"]) -> None:
+    for written in awaited:
+        if not written.done():
+            written.set_result(None)

@@ -51,7 +51,8 @@ T = TypeVar("T")
 _RESENDS: Final = 3
 _CONNECTION_TRIES: Final = 3
 _MOST_DRAINING: Final = 16  # a server may leave each connection and end nothing that is on it
-_TOO_OFTEN: Final = 3  # so many ended young: what waits is given back, and does not wait here
+_WARY: Final = 0.5  # of the pace's levels: one ended young of late
+_TOO_OFTEN: Final = 2.5  # three did, less what they earned: what waits does not wait here
 
 
 class Pool(Generic[T]):
@@ -113,6 +114,11 @@ class Pool(Generic[T]):
     def in_flight(self) -> int:
         """How many requests are on the wire now."""
         return sum(connection.in_flight for connection in self._connections)
+
+    @property
+    def is_wary(self) -> bool:
+        """Whether the last connections ended young, so that this one has to prove itself."""
+        return self._pace.level > _WARY
 
     def submit(self, items: Iterable[T]) -> None:
         """Send the items as soon as there is room; returns at once.
@@ -265,8 +271,7 @@ class Pool(Generic[T]):
             answers=connection.answers,
             is_calm=connection.is_asked_for_calm,
         )
-        is_often = self._pace.level > _TOO_OFTEN - 0.5  # what the last ones earned is not much
-        is_hopeless = isinstance(failure, NotSent) or is_often
+        is_hopeless = isinstance(failure, NotSent) or self._pace.level > _TOO_OFTEN
         has_answered = connection.answered_at is not None
         self._cannot_connect = _not_sent(failure, has_answered) if is_hopeless else None
         if not any(not each.is_draining for each in self._connections):

@@ -49,6 +49,10 @@ class Owner(Protocol[T]):
     requests: int
     answered_at: float
 
+    @property
+    def is_wary(self) -> bool:
+        """Whether the last connections ended young."""
+
     def tls(self) -> ssl.SSLContext:
         """Return what makes TLS with the endpoint."""
 
@@ -116,6 +120,8 @@ class Connection(asyncio.Protocol, Generic[T]):
         if self.is_draining or self._is_paused or self._asked_at or not self._session.is_greeted:
             return 0
         window = 1 if self._is_gated else self.window
+        if self.pool.is_wary:  # so that little is on the wire of one that dies young as well
+            window = min(window, 1 + self.answers)
         return max(0, min(window - self.in_flight, self._session.room))
 
     @property

@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -30,9 +29,9 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from handbell._text import nearest
-from handbell._uvicorn import EmbeddedServer
 from handbell.errors import HandbellError
 from handbell.gateways.apns.protocol import REASONS
+from handbell.http_server.server import HttpServer
 
 from .phone import Card, Phone
 
@@ -44,6 +43,7 @@ SHOWN_REQUESTS: Final = 200
 
 _MAX_BODY_BYTES: Final = 65_536
 _HEARTBEAT_SECONDS: Final = 15.0
+_GRACE_SECONDS: Final = 1.0
 _CHANGES: Final = frozenset({"POST", "PATCH", "PUT", "DELETE"})
 _PHONE_FIELDS: Final = ("name", "mail", "app", "side", "is_on", "appearance")
 _UNSHOWN: Final = ("pid", "page_token")
@@ -93,28 +93,19 @@ class PageServer:
     """Serves the page on a socket that is bound already, inside the running loop."""
 
     def __init__(self, twin: "Twin", bound: socket.socket) -> None:
-        config = uvicorn.Config(
-            page_application(twin, port=bound.getsockname()[1]),
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            ws="none",
-            timeout_graceful_shutdown=1,
-        )
-        self._server = EmbeddedServer(config)
+        self._application = page_application(twin, port=bound.getsockname()[1])
         self._bound = bound
-        self._task: asyncio.Task[None] | None = None
+        self._server: HttpServer | None = None
 
     async def start(self) -> None:
         """Return when the page answers."""
-        self._task = asyncio.create_task(self._server.serve(sockets=[self._bound]))
-        await self._server.has_started.wait()
+        self._server = HttpServer(self._application)
+        self._server.start(self._bound)
 
     async def stop(self) -> None:
         """Close the port and end every stream of events."""
-        self._server.should_exit = True
-        if self._task is not None:
-            await self._task
+        if self._server is not None:
+            await self._server.stop(_GRACE_SECONDS)
 
 
 class _Guard:

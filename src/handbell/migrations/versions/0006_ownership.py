@@ -10,7 +10,7 @@ from handbell._mail import fold_mail
 from handbell.migrations.rebuild import rebuild, with_column, with_lasting_ids
 
 revision = "0006"
-down_revision = "0001"
+down_revision = "0005"
 branch_labels = None
 depends_on = None
 

@@ -19,7 +19,7 @@ from handbell.errors import (
 from handbell.registry.registration import Description, Registered, Registration, registered_mail
 from handbell.registry.secret import SESSION_MARK, digest_of, new_secret
 from handbell.registry.session import Session
-from handbell.server.access import Caller, client_of, session_secret
+from handbell.server.access import Caller, client_network, session_secret
 from handbell.server.context import Context, context_of
 from handbell.server.limits import Limit
 from handbell.server.links.smtp import mail_server
@@ -59,7 +59,7 @@ async def register(request: Request, app: App, caller: Caller, body: Registratio
     if secret is not None and body.mail is None and body.identity_token is None:
         renewed = await renew(request, app, secret, body.about(), body.device_token)
         return Answer(status=200, body=_told(renewed.session, None))
-    context.limiter.require("registrations", client_of(request), PER_CLIENT)
+    context.limiter.require("registrations", client_network(request), PER_CLIENT)
     identity = await context.run(context.system.identities.of, app)
     if identity.proof == "token" and body.identity_token is not None:
         return await _by_token(context, app, body)
@@ -159,7 +159,7 @@ async def _by_link(request: Request, app: App, body: RegistrationIn, known: str 
     secret = new_secret(SESSION_MARK)
     registration = await _read(context, body, body.mail, secret, status="pending")
     limiter = context.limiter
-    limiter.require("mails-by-client", client_of(request), MAILS_PER_CLIENT)
+    limiter.require("mails-by-client", client_network(request), MAILS_PER_CLIENT)
     limiter.require("mails", digest_of(f"{app.id} {registration.mail}"), MAILS_PER_ADDRESS)
     proofs = context.system.proofs
     if known is not None:
@@ -227,7 +227,7 @@ def _not_proven(proof: str, app: App) -> RegistryError:
 
 
 def _void(request: Request) -> UnauthorizedError:
-    context_of(request).limiter.require("secrets", client_of(request), WRONG_SECRETS)
+    context_of(request).limiter.require("secrets", client_network(request), WRONG_SECRETS)
     return UnauthorizedError(
         "The session secret is not known, or its session is over", fix="Register the device again"
     )

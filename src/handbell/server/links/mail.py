@@ -11,8 +11,8 @@ from email.policy import SMTP
 from email.utils import format_datetime, make_msgid
 from typing import Final
 
+from handbell._forever import forever
 from handbell._mail import mailbox
-from handbell.errors import HandbellError, StorageError
 from handbell.registry.proofs import VALID_SECONDS, Link
 from handbell.server.context import Context
 
@@ -48,22 +48,22 @@ async def mailing(context: Context) -> AsyncIterator[None]:
 
 async def _mail(context: Context, server: MailServer) -> None:
     proofs = context.system.proofs
-    while True:
-        wait = LONGEST_WAIT
-        try:
-            due = await context.run(proofs.next_due)
-            wait = LONGEST_WAIT if due is None else due - context.system.now()
-            if wait <= 0:
-                links = await context.run(proofs.take_due)
-                await asyncio.gather(*(_send(context, server, link) for link in links))
-                continue
-        except StorageError as error:
-            _log.warning("Links cannot be mailed now: %s", error)
-            wait = _FIRST_PAUSE
+
+    async def turn() -> float:
+        due = await context.run(proofs.next_due)
+        wait = LONGEST_WAIT if due is None else due - context.system.now()
+        if wait <= 0:
+            links = await context.run(proofs.take_due)
+            await asyncio.gather(*(_send(context, server, link) for link in links))
+            return 0.0
         with contextlib.suppress(TimeoutError):
             seconds = min(LONGEST_WAIT, max(_SHORTEST_WAIT, wait))
-            await asyncio.wait_for(context.link_asked.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await context.link_asked.wait()
         context.link_asked.clear()
+        return 0.0
+
+    await forever(turn, name="Mailing links", pause=_FIRST_PAUSE)
 
 
 async def _send(context: Context, server: MailServer, link: Link) -> None:
@@ -135,8 +135,9 @@ def _address(mail: str, name: str = "") -> Address:
 
 
 async def _forget_old(context: Context) -> None:
-    while True:
-        with contextlib.suppress(HandbellError):
-            while await context.run(context.system.proofs.forget_old):
-                pass
-        await asyncio.sleep(_FORGET_SECONDS)
+    async def turn() -> float:
+        while await context.run(context.system.proofs.forget_old):
+            pass
+        return _FORGET_SECONDS
+
+    await forever(turn, name="Forgetting old links", pause=_FORGET_SECONDS)

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from handbell.errors import SessionLimitError
 from handbell.registry.proofs import VALID_SECONDS, Refusal
-from handbell.server.access import client_of
+from handbell.server.access import client_network
 from handbell.server.context import Context, context_of
 from handbell.server.limits import Limit
 
@@ -99,7 +99,7 @@ def _refused(refusal: Refusal) -> Response:
 
 
 def _limited(request: Request, context: Context) -> Response | None:
-    wait = context.limiter.take("links", client_of(request), PER_CLIENT)
+    wait = context.limiter.take("links", client_network(request), PER_CLIENT)
     if wait <= 0:
         return None
     answer = page(
