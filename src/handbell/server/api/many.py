@@ -79,7 +79,10 @@ async def send_list(request: Request) -> Response:
     response_class=Response,
     openapi_extra={
         **LINES_BODY,
-        "parameters": [described_header(_KEY, _ABOUT_KEY), described_header("Prefer", _ABOUT_PREFER)],
+        "parameters": [
+            described_header(_KEY, _ABOUT_KEY),
+            described_header("Prefer", _ABOUT_PREFER),
+        ],
     },
 )
 async def send_lines(request: Request) -> Response:

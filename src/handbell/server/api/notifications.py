@@ -46,9 +46,7 @@ _READ_HERE: Final = 16_384
 NotificationId = Annotated[
     str, Path(description="The id that sending answered with", examples=["0f3a5c7e9b1d2f4"])
 ]
-_PREFER: Final = (
-    "wait=5 answers with the outcome if it is there within that time (at most 30 s)"
-)
+_PREFER: Final = "wait=5 answers with the outcome if it is there within that time (at most 30 s)"
 Prefer = Annotated[str | None, Header(description=_PREFER)]
 _HEADERS: Final = {
     "Idempotency-Key": "Makes a repeated call return the first one's answer, for at least 30 days",

@@ -27,7 +27,5 @@ with AuthenticatedClient(base_url=server, token=key, raise_on_unexpected_status=
     listed = send_notifications.sync(app, client=client, body=[text("two"), text("three")])
     print([bool(answer.id) for answer in listed])
     lines = "".join(f"{json.dumps(text(title).to_dict())}\n" for title in ("four", "five"))
-    told = send_notification_lines.sync(
-        app, client=client, body=File(io.BytesIO(lines.encode()))
-    )
+    told = send_notification_lines.sync(app, client=client, body=File(io.BytesIO(lines.encode())))
     print(json.loads(told.payload.read().splitlines()[-1]))
