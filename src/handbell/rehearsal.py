@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
+from handbell._extras import install
 from handbell._reporter import Reporter
 from handbell.apps.app import App
 from handbell.apps.samples import make_key
@@ -128,7 +129,7 @@ def without_twin(error: ModuleNotFoundError) -> TwinError:
     """Return the error for whoever wants a twin where what it needs is not installed."""
     return TwinError(
         f"The twin needs {error.name}, which is not installed",
-        fix="Install it with: pip install 'handbell[twin]'",
+        fix=install("twin"),
     )
 
 

@@ -11,6 +11,8 @@ from types import ModuleType
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
+from handbell._extras import install
+
 from ._answers import read_deliveries, read_error, read_response, read_session, read_story
 from .delivery.delivery import Delivery
 from .delivery.response import Response
@@ -317,6 +319,6 @@ def _load_httpx() -> ModuleType:
     except ModuleNotFoundError:
         raise SettingsError(
             "A send server is talked to through httpx, which is not installed",
-            fix="Run: pip install 'handbell[client]'",
+            fix=install("client"),
         ) from None
     return httpx

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from handbell._extras import install
+
 from .context import system
 from .output import say, warn_of_exposure
 from .signals import stop_on_signal
@@ -70,8 +72,7 @@ def _logs(level: str) -> "Hook | None":
         from handbell.delivery.logs import Logs  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
         say(
-            f"There will be no logs: {error.name} is not installed. "
-            "Install it with: pip install 'handbell[server]'",
+            f"There will be no logs: {error.name} is not installed. {install('server')}",
             err=True,
         )
         return None

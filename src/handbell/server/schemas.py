@@ -19,9 +19,8 @@ def tidy(document: Schema) -> None:
 
     No member has a title or a null for its default. In what is sent a member that may be left out
     is never null; in what is answered ``"type": ["string", "null"]`` says that it may be. Bodies
-    of members are named after their operation. That one may be a list as well is left out: lists
-    have an operation of their own. So is that further members are refused: to some generators an
-    object that says so is a mapping.
+    of members are named after their operation. That one may be a list as well is left out:
+    lists have operations of their own. So is that further members are refused: to some generators an object that says so is a mapping.
     """
     schemas: dict[str, Schema] = document["components"]["schemas"]
     _name_bodies(document, schemas)
@@ -46,10 +45,7 @@ def _name_bodies(document: Schema, schemas: dict[str, Schema]) -> None:
             schema = body.get("schema", {})
             if _is_one_or_many(schema):
                 body["schema"] = schema["anyOf"][0]
-            elif not kind.endswith("json"):
-                # A form's members become parameters, and its name one of nothing.
-                schema.pop("title", None)
-            elif "properties" in schema:
+            elif kind.endswith("json") and "properties" in schema:
                 name = schema.get("title") or f"{_capital(operation['operationId'])}Body"
                 schemas[name] = schema
                 body["schema"] = {"$ref": _REF + name}
