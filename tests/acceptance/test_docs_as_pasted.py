@@ -129,6 +129,11 @@ class Teller:
             if line.strip() == _MARK:
                 return True, said
             said += line
+        # It ended in the midst of the snippet.
+        self.process.communicate(timeout=30)
+        self._reader.tellers = {
+            name: teller for name, teller in self._reader.tellers.items() if teller is not self
+        }
         return False, said
 
 
@@ -152,8 +157,6 @@ class Reader:
         trace: TracebackType | None,
     ) -> None:
         for teller in self.tellers.values():
-            assert teller.process.stdin is not None
-            teller.process.stdin.close()
             teller.process.communicate(timeout=30)
         for name in list(self.running):
             self.end(name)
@@ -184,7 +187,7 @@ class Reader:
 
     def _teller(self, name: str, command: list[str]) -> Teller:
         teller = self.tellers.get(name)
-        if teller is None or teller.process.poll() is not None:
+        if teller is None:
             teller = self.tellers[name] = Teller(command, self)
         return teller
 
@@ -211,7 +214,7 @@ class Reader:
             if "Ctrl-C" in line:
                 break
         assert "Ctrl-C" in said, said
-        threading.Thread(target=process.stdout.read, daemon=True).start()
+        threading.Thread(target=process.communicate, daemon=True).start()
         for variable, label in (("SERVER", "API"), ("PHONES", "Phones")):
             found = re.search(rf"^{label} +(\S+)", said, re.MULTILINE)
             if found is not None:
