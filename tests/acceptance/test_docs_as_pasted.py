@@ -33,7 +33,11 @@ LEFT_OUT: Final = {
     ("README.md", "clone", "make demo"),
     ("README.md", "clone", "pipx install '.[server,client,twin]'"),
     ("README.md", "apple", 'handbell app add TEAM123456.com.sample.myapp --name "My App"'),
-    ("README.md", "deployed", 'push = PushNotification(url="https://push.example.com", api_key="hbk_…")'),
+    (
+        "README.md",
+        "deployed",
+        'push = PushNotification(url="https://push.example.com", api_key="hbk_…")',
+    ),
     ("docs/tutorial.md", "clone", 'git clone "$REPOSITORY" handbell && cd handbell'),
     ("docs/tutorial.md", "apple", "handbell key add AuthKey_XXXXXXXXXX.p8"),
     ("docs/tutorial.md", "phone", "TOKEN=..."),

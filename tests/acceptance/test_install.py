@@ -86,7 +86,9 @@ def test_a_missing_extra_says_how_it_is_installed(installed: Installed) -> None:
     """The bare wheel runs, and where it needs more it names the command for a clone and a wheel."""
     assert __version__ in installed.say("handbell", "--version")
     for name, (command, extra) in MISSING.items():
-        done = run([installed.bin / command[0], *command[1:]], env=installed.env)
+        done = run(
+            [installed.bin / command[0], *command[1:]], folder=installed.folder, env=installed.env
+        )
         said = " ".join((done.stdout + done.stderr).split())
         assert done.returncode != 0, name
         assert f"pip install '.[{extra}]'" in said, (name, said)
@@ -128,4 +130,4 @@ def test_the_sdist_is_installed_too(installed: Installed, built: Path) -> None:
     (sdist,) = built.glob("*.tar.gz")
     installed.install(str(sdist), "--no-deps", "--force-reinstall")
     assert __version__ in installed.say("handbell", "--version")
-    assert "handbell app add" in installed.say("handbell", "send", "a@example.com", "--title", "x")
+    assert "has no device" in installed.say("handbell", "send", "a@example.com", "--title", "x")

@@ -19,8 +19,9 @@ def tidy(document: Schema) -> None:
 
     No member has a title or a null for its default. In what is sent a member that may be left out
     is never null; in what is answered ``"type": ["string", "null"]`` says that it may be. Bodies
-    of members are named after their operation. That one may be a list as well is left out:
-    lists have operations of their own. So is that further members are refused: to some generators an object that says so is a mapping.
+    of members are named after their operation. That one may be a list as well is left out: lists
+    have operations of their own. So is that further members are refused: to some generators an
+    object that says so is a mapping.
     """
     schemas: dict[str, Schema] = document["components"]["schemas"]
     _name_bodies(document, schemas)
