@@ -18,16 +18,22 @@ from .events import (
     DeliveryFailed,
     DeliveryHeld,
     Event,
+    ProbeSent,
+    ServiceDown,
     SessionQuarantined,
+    SessionsReleased,
     name_of,
 )
 
 LEVELS: Final = MappingProxyType(
     {
         CircuitOpened: logging.ERROR,
+        ServiceDown: logging.ERROR,
         DeliveryFailed: logging.WARNING,
         SessionQuarantined: logging.WARNING,
         DeliveryHeld: logging.DEBUG,
+        ProbeSent: logging.DEBUG,
+        SessionsReleased: logging.DEBUG,
     }
 )
 """The level of an event; all others are told at INFO."""

@@ -6,12 +6,16 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from handbell._threads import Threads
 from handbell.apps.app import App
-from handbell.errors import CredentialError, TwinError
+from handbell.errors import CredentialError, HandbellError, TwinError
 from handbell.gateways.gateway import Gateway
 
 from .campaign import Campaign
+from .circuit import Place
 from .delivery import GatewayName
+from .parcels import Item, Portion
+from .routes import Route, Routes
 
 WAY_SECONDS: Final = 5.0
 """How long a gateway is used before it is asked anew which one it is."""
@@ -52,11 +56,19 @@ class Ways:
     """
 
     def __init__(
-        self, find_gateway: FindGateway, drop: DropGateway | None, *, now: Callable[[], float]
+        self,
+        find_gateway: FindGateway,
+        drop: DropGateway | None,
+        routes: Routes,
+        *,
+        threads: Threads,
+        clock: Callable[[], float],
     ) -> None:
         self._find_gateway = find_gateway
         self._drop = drop
-        self._now = now
+        self._routes = routes
+        self._threads = threads
+        self._clock = clock
         self._ways: dict[tuple[str, str, str, str | None], _Way] = {}
         self._unused: set[Gateway] = set()
         self._asking = 0
@@ -67,28 +79,63 @@ class Ways:
         app, key = campaign.lane.app, campaign.key
         place = (app.id, name, environment, None if key is None else key.fingerprint)
         way = self._ways.get(place)
-        if way is not None and self._now() <= way.until:
+        if way is not None and self._clock() <= way.until:
             return way.gateway
         self._asking += 1
         try:
-            gateway = await asyncio.to_thread(self._find_gateway, app, key, name, environment)
+            gateway = await self._threads.run(self._find_gateway, app, key, name, environment)
         except (CredentialError, TwinError):
             self._leave(place)
             raise
         else:
             self._leave(place)
-            self._ways[place] = _Way(gateway, self._now() + WAY_SECONDS)
+            self._ways[place] = _Way(gateway, self._clock() + WAY_SECONDS)
             return gateway
         finally:
             self._asking -= 1
             self._drop_unused()
+
+    async def route(self, campaign: Campaign, name: GatewayName, environment: str) -> Route | None:
+        """Return the way of a notification to an environment, None where there is none."""
+        try:
+            gateway = await self.find(campaign, name, environment)
+        except HandbellError:
+            return None
+        return self.route_of(campaign, name, environment, gateway)
+
+    def route_of(
+        self, campaign: Campaign, name: GatewayName, environment: str, gateway: Gateway
+    ) -> Route | None:
+        """Return the way that leads through a gateway; None where no circuit stands on it."""
+        if name != "apns":
+            return None
+        lane = campaign.lane
+        credential = getattr(gateway, "fingerprint", "")
+        route = self._routes.of(Place(lane.app.id, environment, credential, campaign.message.topic))
+        if route not in lane.routes:
+            lane.routes.append(route)
+        return route
+
+    async def routes_of(self, portion: Portion) -> dict[Route | None, list[Item]]:
+        """Return which deliveries of one notification go which way.
+
+        None is the way of those that go none: the gateway, or the lack of one, gives them an end.
+        """
+        campaign, items = portion
+        ways = {(item.gateway, item.environment) for item in items}
+        found: dict[Route | None, list[Item]] = {}
+        for name, environment in ways:
+            part = [one for one in items if (one.gateway, one.environment) == (name, environment)]
+            route = await self.route(campaign, name, environment)
+            found.setdefault(route, []).extend(part)
+        return found
 
     def _leave(self, place: tuple[str, str, str, str | None]) -> None:
         if (way := self._ways.pop(place, None)) is not None:
             self._unused.add(way.gateway)
 
     def _drop_unused(self) -> None:
-        now = self._now()
+        now = self._clock()
         late = [one for one, way in self._ways.items() if now > way.until + UNUSED_SECONDS]
         for place in late:
             self._leave(place)
