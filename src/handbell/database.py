@@ -5,6 +5,7 @@ to and why. Statements of the stores are SQLAlchemy Core without anything that o
 """
 
 import errno
+import logging
 import sqlite3
 import time
 import weakref
@@ -37,6 +38,7 @@ from .errors import (
     StorageError,
 )
 from .migrations import HEAD, VERSION_TABLE
+from .migrations.backup import back_up
 from .tables import metadata
 
 WAIT_SECONDS: Final = 5.0
@@ -44,6 +46,8 @@ WAIT_SECONDS: Final = 5.0
 
 Quick = Connection | sqlite3.Connection
 """What the quick ways yield: see :func:`driver_of`."""
+
+_log = logging.getLogger(__name__)
 
 _WRITES: Final = "handbell_writes"
 _MIGRATION_LOCK: Final = 0x68616E6462656C6C
@@ -185,15 +189,56 @@ class Database:
         """Bring the schema up to date and say whether anything was to do.
 
         Safe when several processes start at once: one migrates, the others wait and find it done.
+        An SQLite database that is filled is copied first, to :meth:`backup_path`.
         """
-        with self.write() as connection:
+        with self._migrating() as connection:
             if connection.dialect.name == "postgresql":
                 lock = text("SELECT pg_advisory_xact_lock(:lock)")
                 connection.execute(lock, {"lock": _MIGRATION_LOCK})
             before = self._checked_revision(connection)
             if before != HEAD:
+                backup = None if before is None else self.backup_path(before)
+                if backup is not None:
+                    self._back_up(backup)
                 _upgrade(connection)
         return before != HEAD
+
+    def backup_path(self, revision: str) -> Path | None:
+        """Return where an SQLite database of a revision is copied before it is migrated."""
+        path = self.path
+        return None if path is None else path.with_name(f"{path.name}.{revision}.backup")
+
+    def _back_up(self, target: Path) -> None:
+        # Over a connection of its own, which sees what was committed: the migration has the turn
+        # to write, and has written nothing yet.
+        with self._engine.connect() as connection:
+            source = driver_of(connection)
+            assert source is not None  # noqa: S101 - only SQLite's are copied
+            try:
+                back_up(source, target)
+            except OSError as error:
+                raise storage_error(error, target) from error
+        _log.warning(
+            "The schema of %s is brought up to date; as it was it is kept in %s", self.name, target
+        )
+
+    @contextmanager
+    def _migrating(self) -> Iterator[Connection]:
+        """Do as :meth:`write` does, with references not acted on until all is written."""
+        if self.path is None:
+            with self.write() as connection:
+                yield connection
+            return
+        with self._turn(), self._in_use(), self._engine.connect() as connection:
+            connection.execution_options(**{_WRITES: True})
+            # A table that is made anew is dropped first, and must take nothing with it.
+            _act_on_references(connection, is_on=False)
+            try:
+                with connection.begin():
+                    yield connection
+                    _check_references(connection)
+            finally:
+                _act_on_references(connection, is_on=True)
 
     def close(self) -> None:
         """Close every connection, also those of other threads, unless others use the same database.
@@ -464,6 +509,20 @@ def _file(url: URL) -> Path | None:
 
 def _is_uri(url: URL) -> bool:
     return bool(url.database and url.database.startswith("file:"))
+
+
+def _act_on_references(connection: Connection, *, is_on: bool) -> None:
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)  # noqa: S101 - it is asked for SQLite only
+    driver.execute(f"PRAGMA foreign_keys = {'ON' if is_on else 'OFF'}").close()
+
+
+def _check_references(connection: Connection) -> None:
+    if broken := connection.exec_driver_sql("PRAGMA foreign_key_check").all():
+        raise StorageError(
+            f"The migration would leave {len(broken)} rows that refer to nothing",
+            fix="Nothing was changed; report it with the version that you come from",
+        )
 
 
 def _revision(connection: Connection) -> str | None:

@@ -12,7 +12,8 @@
     ├── AppError
     │   ├── UnknownAppError
     │   ├── AmbiguousAppError
-    │   └── AppExistsError
+    │   ├── AppExistsError
+    │   └── NameTakenError
     ├── CredentialError         a key or certificate cannot be read, or does not fit
     │   └── MissingCredentialError
     ├── RegistryError           a user or a session cannot be found or written as asked
@@ -20,6 +21,7 @@
     │   ├── UnknownUserError
     │   ├── UnknownNotificationError
     │   ├── ProofRequiredError
+    │   ├── SessionLimitError
     │   └── IdentityError
     ├── MailError               no mail can be sent from here
     ├── WebhookError            a webhook cannot be read, written or called as asked
@@ -161,6 +163,13 @@ class AppExistsError(AppError):
     status = 409
 
 
+class NameTakenError(AppError):
+    """An app would be called by what another app is called by."""
+
+    code = "name-taken"
+    status = 409
+
+
 class CredentialError(HandbellError):
     """A key or certificate cannot be read, or does not fit the app."""
 
@@ -208,6 +217,13 @@ class ProofRequiredError(RegistryError):
 
     code = "proof-required"
     status = 403
+
+
+class SessionLimitError(RegistryError):
+    """A person has as many sessions as one may have, and all of them work."""
+
+    code = "session-limit"
+    status = 409
 
 
 class IdentityError(RegistryError):

@@ -270,6 +270,13 @@ class Settings(BaseSettings):
         default=None,
         description="Sender of those mails, an address such as push@example.com.",
     )
+    sessions_per_user: int = Field(
+        default=50,
+        ge=1,
+        le=100_000,
+        description="How many sessions (devices) a person may have in one app. Beyond it those go "
+        "for which nothing was ever accepted; then a registration is refused.",
+    )
     sign_in_hours: float = Field(
         default=12.0,
         gt=0,

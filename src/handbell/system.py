@@ -127,7 +127,7 @@ class System:
     @cached_property
     def registry(self) -> Registry:
         """Users and sessions."""
-        return Registry(self.database, now=self.now)
+        return Registry(self.database, most_sessions=self.settings.sessions_per_user, now=self.now)
 
     @cached_property
     def directory(self) -> Directory:

@@ -180,11 +180,11 @@ async def _announce(context: "Context", twin: "Twin | None") -> None:
     if context.has_console:
         say(f"Console       {url}/console")
     if twin is not None:
-        say(f"Phones        {twin.page_url}")
+        say(f"Phones        {twin.page_link}")
     if not context.has_worker:
         say("Sending       by another process: handbell worker")
     if context.has_console and not await context.run(context.system.operators.list):
-        secret = await context.run(context.system.operators.invite)
+        secret = await context.run(context.system.operators.invite_first)
         say("")
         say("There is no operator yet. This link makes the first one, once, within 24 hours:")
         say(f"{url}/console/invitation/{secret}")

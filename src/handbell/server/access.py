@@ -15,12 +15,13 @@ from starlette.types import Scope as Connection
 from handbell.access.api_keys import ApiKey, Scope
 from handbell.apps.app import App
 from handbell.errors import (
+    AmbiguousAppError,
     AppForbiddenError,
     ForbiddenError,
-    HandbellError,
     MediaTypeError,
     ServeError,
     UnauthorizedError,
+    UnknownAppError,
 )
 from handbell.http_server.exchange import STREAM
 from handbell.http_server.networks import network_of
@@ -255,18 +256,21 @@ async def _key(request: Request, context: Context, token: str | None) -> ApiKey:
 
 
 async def _app(reference: str, caller: Caller, context: Context) -> App:
+    # Who serves one app names that app or none: what others are called by means nothing here.
+    app = context.known_app(reference, caller.app)
+    if app is not None:
+        return app
     try:
-        app = context.known_app(reference)
-        if app is None:
-            app = await context.run(context.find_app, reference)
-    except HandbellError:
+        return await context.run(context.find_app, reference, caller.app)
+    except (UnknownAppError, AmbiguousAppError):
         if caller.app is not None:
-            # What other apps there are is not this key's to know.
             raise _foreign(reference) from None
+        if not caller.scopes:
+            # What apps there are is not for anybody to know.
+            raise UnknownAppError(
+                f"There is no app {reference[:100]!r} here", fix="Name the app by its id"
+            ) from None
         raise
-    if caller.app is not None and caller.app != app.row:
-        raise _foreign(reference)
-    return app
 
 
 def _foreign(reference: str) -> AppForbiddenError:

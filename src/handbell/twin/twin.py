@@ -13,6 +13,7 @@
 
 import asyncio
 import contextlib
+import hmac
 import logging
 import os
 import secrets
@@ -86,6 +87,7 @@ class Twin:
         self._shelf = Shelf()
         self._history = History()
         self._running: _Running | None = None
+        self._page_token = secrets.token_urlsafe(16)
         self.faults = FaultPlan(self._on_fault)
         self._desk = Desk(
             self,
@@ -141,7 +143,14 @@ class Twin:
             page_url=f"http://{page}",
             ca_file=str(authority.ca_file),
             pid=os.getpid(),
+            page_token=self._page_token,
         )
+
+    def lets_in(self, token: str) -> bool:
+        """Return whether somebody who brings this token, or none, may use the page."""
+        if hmac.compare_digest(token.encode(), self._page_token.encode()):
+            return True
+        return call(self._hooks.guards_page) is False
 
     def _started(self) -> "_Running":
         if self._running is None:
@@ -167,6 +176,11 @@ class Twin:
     def page_url(self) -> str:
         """The page with the phones, ``http://127.0.0.1:PORT``."""
         return self.address.page_url
+
+    @property
+    def page_link(self) -> str:
+        """The link to the page that opens it also where it asks for a token."""
+        return self.address.page_link
 
     @property
     def ca_file(self) -> Path:

@@ -17,7 +17,13 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import (
+    FileResponse,
+    JSONResponse,
+    RedirectResponse,
+    Response,
+    StreamingResponse,
+)
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -40,6 +46,11 @@ _HEARTBEAT_SECONDS: Final = 15.0
 _GRACE_SECONDS: Final = 1.0
 _CHANGES: Final = frozenset({"POST", "PATCH", "PUT", "DELETE"})
 _PHONE_FIELDS: Final = ("name", "mail", "app", "side", "is_on", "appearance")
+_UNSHOWN: Final = ("pid", "page_token")
+_ASKS_FOR_LINK: Final = (
+    "An app asks for proof, so this page wants the token of its link: open the link that the twin "
+    "printed, or send it as Authorization: Bearer."
+)
 _PAGE_HEADERS: Final = {
     "content-security-policy": "default-src 'self'; img-src * data:",
     "x-content-type-options": "nosniff",
@@ -73,7 +84,7 @@ def page_application(twin: "Twin", *, port: int) -> Starlette:
             Route("/api/faults/{fault}", api.remove_fault, methods=["DELETE"]),
             Route("/api/keys", api.add_key, methods=["POST"]),
         ],
-        middleware=[Middleware(_Guard, port=port)],
+        middleware=[Middleware(_Guard, twin=twin, port=port)],
         exception_handlers={HTTPException: _refuse, HandbellError: _refuse},
     )
 
@@ -98,10 +109,17 @@ class PageServer:
 
 
 class _Guard:
-    """Lets only this host's own pages in, and puts the security headers on every answer."""
+    """Lets only this host's own pages in, and puts the security headers on every answer.
 
-    def __init__(self, app: ASGIApp, *, port: int) -> None:
+    Where the twin asks for a token, only those who opened its link: other users of this machine
+    reach the port as well.
+    """
+
+    def __init__(self, app: ASGIApp, *, twin: "Twin", port: int) -> None:
         self._app = app
+        self._twin = twin
+        # Cookies belong to a host whatever the port, and several twins may run.
+        self._cookie = f"handbell_twin_{port}"
         self._hosts = {f"{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]")}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -122,7 +140,27 @@ class _Guard:
         is_foreign = origin is not None and urlsplit(origin).netloc.lower() not in self._hosts
         if scope["method"] in _CHANGES and is_foreign:
             return _error(403, "Another site's page may not change anything here.")
-        return None
+        return self._asked(scope)
+
+    def _asked(self, scope: Scope) -> Response | None:
+        request = Request(scope)
+        first, slash, rest = scope["path"].removeprefix("/").partition("/")
+        if first.startswith("~"):
+            token = first[1:]
+            # Whoever follows the link with a path, as a script does, needs no cookie.
+            scope["path"] = slash + rest or "/"
+        else:
+            scheme, _, brought = request.headers.get("authorization", "").partition(" ")
+            bearer = brought.strip() if scheme.lower() == "bearer" else ""
+            token = bearer or request.cookies.get(self._cookie, "")
+        if not self._twin.lets_in(token):
+            return _error(403, _ASKS_FOR_LINK)
+        if not first.startswith("~") or scope["path"] != "/" or scope["method"] != "GET":
+            return None
+        # Out of the address line, where it would be copied with the page's address.
+        answer = RedirectResponse("/", 303)
+        answer.set_cookie(self._cookie, token, httponly=True, samesite="strict")
+        return answer
 
 
 class _Api:
@@ -210,7 +248,7 @@ def state(twin: "Twin") -> dict[str, Any]:
     """Return all that the page shows: addresses, apps, phones, requests newest first, faults."""
     address = twin.address.to_dict()
     return {
-        "address": {name: value for name, value in address.items() if name != "pid"},
+        "address": {name: value for name, value in address.items() if name not in _UNSHOWN},
         "apps": [{"id": app, "name": name} for app, name in twin.apps.items()],
         "phones": [phone.to_dict() for phone in twin.phones.values()],
         "requests": [request.to_dict() for request in twin.requests[:SHOWN_REQUESTS]],

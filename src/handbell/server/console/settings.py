@@ -7,7 +7,7 @@ from urllib.parse import quote
 from starlette.responses import Response
 
 from handbell._text import count
-from handbell.access.operators import INVITATION_HOURS
+from handbell.access.invitations import INVITATION_HOURS
 from handbell.errors import OperatorError
 
 from .forms import Faults
