@@ -116,10 +116,10 @@ class ScriptedGateway:
             self.calls.remove(call)
 
     def require(self, may_begin: Callable[[], bool]) -> None:
-        """Have everything on the wire at once."""
+        """Ask nobody: what is taken is on the wire at once."""
 
     def withdraw(self, is_meant: Callable[[Push], bool]) -> None:
-        """Have nothing that could be taken back: all of it is on the wire."""
+        """Give nothing back, for the same reason."""
 
     async def close(self) -> None:
         """Have nothing to close."""
@@ -133,7 +133,7 @@ class ScriptedSystem(System):
 
     gateway: Gateway
     is_missing = False
-    on_find: Callable[[], None] = staticmethod(lambda: None)
+    on_find: Callable[[], object] = staticmethod(lambda: None)
 
     def find_gateway(
         self,

@@ -5,17 +5,21 @@ slow what they are at, and refuses them work before the last of us has been told
 """
 
 import asyncio
+import concurrent.futures.thread  # noqa: F401 - Python does not let it be loaded when a program ends
 import contextlib
 import os
 import queue
+import socket
 import threading
 import weakref
 from collections.abc import Callable
+from functools import cache, partial
 from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
 MOST_THREADS: Final = 16
+MOST_RESOLVERS: Final = 4
 _IDLE_SECONDS: Final = 20.0
 
 
@@ -94,17 +98,15 @@ def _carry_out(
     arguments: tuple[Any, ...],
 ) -> None:
     try:
-        result = what(*arguments)
+        told = partial(_finish, future, what(*arguments))
     except BaseException as error:  # noqa: BLE001 - it is raised to whoever waits
-        told = (_fail, future, error)
-    else:
-        told = (_finish, future, result)
+        told = partial(_fail, future, error)
     # The loop may be closed by now; then nobody waits.
     with contextlib.suppress(RuntimeError):
-        loop.call_soon_threadsafe(*told)
+        loop.call_soon_threadsafe(told)
 
 
-def _finish(future: "asyncio.Future[T]", result: T) -> None:
+def _finish(future: "asyncio.Future[Any]", result: object) -> None:
     if not future.done():
         future.set_result(result)
 
@@ -124,9 +126,16 @@ def _reset_all() -> None:
 
 os.register_at_fork(after_in_child=_reset_all)
 
-_blocking: Final = Threads(MOST_THREADS, "handbell-blocking")
+# Made when first needed: gevent and eventlet may have replaced what they are made of by then.
+_blocking: Final = cache(partial(Threads, MOST_THREADS, "handbell-blocking"))
+_resolving: Final = cache(partial(Threads, MOST_RESOLVERS, "handbell-resolver"))
 
 
 async def in_thread(what: Callable[..., T], *arguments: Any) -> T:
     """Call something that blocks, in one of the few threads that the whole process shares."""
-    return await _blocking.run(what, *arguments)
+    return await _blocking().run(what, *arguments)
+
+
+async def resolve(host: Any, port: Any, **how: int) -> list[tuple[Any, ...]]:
+    """Return what :func:`socket.getaddrinfo` does. It may take long, and holds up nothing else."""
+    return await _resolving().run(partial(socket.getaddrinfo, host, port, **how))

@@ -61,7 +61,9 @@ class Rehearsal:
         apps = self._system.apps.list()
         if not apps:
             sample = App.read_id(SAMPLE_APP)
-            made = self._system.apps.add(sample.team_id, sample.bundle_id, name=SAMPLE_NAME)
+            made = self._system.apps.add(
+                sample.team_id, sample.bundle_id, SAMPLE_NAME, is_suggested=True
+            )
             apps = [made]
         for app in apps:
             if not self._system.apps.credentials(app):
@@ -77,7 +79,12 @@ class Rehearsal:
             on_displayed=self._note_displayed,
             on_opened=self._note_opened,
             find_key=self._find_key,
+            guards_page=self._asks_for_proof,
         )
+
+    def _asks_for_proof(self) -> bool:
+        # A phone of this page is active at once, for whomever it is made.
+        return any(one.proof != "key" for one in self._system.identities.all().values())
 
     def known_sessions(self, app: App) -> list[Session]:
         """Return the sessions of former twins' phones, which the next twin can bring back.

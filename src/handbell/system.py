@@ -1,9 +1,9 @@
 """Builds everything once: the only place that knows all parts."""
 
 import asyncio
-import os
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -47,7 +47,7 @@ from handbell.delivery.webhook_sender import WebhookSender
 from handbell.delivery.webhooks import WebhookStore
 from handbell.delivery.why import Story, why
 from handbell.delivery.worker import Worker
-from handbell.errors import HandbellError, TwinError
+from handbell.errors import HandbellError, StorageError, TwinError
 from handbell.gateways.apns.client import ApnsGateway, Endpoint
 from handbell.gateways.apns.protocol import DEVELOPMENT_URL, PRODUCTION_URL
 from handbell.gateways.gateway import Gateway
@@ -64,6 +64,7 @@ if TYPE_CHECKING:
 
 Credential = AuthKey | Certificate
 ENVIRONMENTS: Final = ("production", "development", "twin")
+_LEAST_SECONDS: Final = 0.1
 _ANSWER_MARGIN_SECONDS: Final = 5.0
 
 
@@ -126,7 +127,7 @@ class System:
     @cached_property
     def registry(self) -> Registry:
         """Users and sessions."""
-        return Registry(self.database, now=self.now)
+        return Registry(self.database, most_sessions=self.settings.sessions_per_user, now=self.now)
 
     @cached_property
     def directory(self) -> Directory:
@@ -355,12 +356,11 @@ class System:
         return switched
 
     def resume(self, app: App) -> bool:
-        """Close an app's circuit by hand, and say whether it was open.
+        """Close an app's circuits by hand, and say whether one was open.
 
         What waited because of it goes on within seconds.
         """
-        was_stopped = self.rulebook.rules_of(app.id).stop is not None
-        self.rulebook.write_stop(app.id, None)
+        was_stopped = self.rulebook.resume(app.id)
         self._look_again(app, STOPPED_BY)
         self.rulebook.hurry_broadcasts(app.id, self._soon)
         return was_stopped
@@ -475,16 +475,38 @@ class System:
         except TwinError:
             return "https://(the twin, not running)"
 
-    async def close_gateways(self) -> None:
-        """Finish what is in flight, give back the rest, and close every connection."""
-        if "engine" in self.__dict__:
-            await self.__dict__.pop("engine").stop()
-        gateways, self._gateways = list(self._gateways.values()), {}
-        await asyncio.gather(*(gateway.close() for gateway in gateways))
+    async def close_gateways(self, *, within: float | None = None) -> None:
+        """Finish what is in flight, give back the rest, and close every connection.
 
-    async def close(self) -> None:
+        What is in flight longer than ``within`` seconds is given back, too.
+        """
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            if (engine := self.__dict__.pop("engine", None)) is not None:
+                await engine.stop(within=within)
+        finally:
+            gateways, self._gateways = list(self._gateways.values()), {}
+            left = None if within is None else max(_LEAST_SECONDS, within - loop.time() + began)
+            await asyncio.gather(*(gateway.close(within=left) for gateway in gateways))
+
+    async def close(self, *, within: float | None = None) -> None:
         """Finish what is in flight and close every connection and the database."""
-        await self.close_gateways()
+        try:
+            await self.close_gateways(within=within)
+        finally:
+            if "database" in self.__dict__:
+                self.database.close()
+
+    def abandon(self) -> None:
+        """Give back what was taken, and close the database, once the event loop is closed.
+
+        Where the database takes nothing, others take it over once the worker does not beat.
+        """
+        engine: Engine | None = self.__dict__.pop("engine", None)
+        with suppress(StorageError):
+            if engine is not None and engine.worker.id:
+                self.roster.retire(engine.worker.id)
         if "database" in self.__dict__:
             self.database.close()
 
@@ -492,27 +514,3 @@ class System:
 def _is_served(environment: str, stored: list[StoredCredential]) -> bool:
     limits = {one.environment for one in stored}
     return environment in limits or (None in limits and environment != "twin")
-
-
-_shared: Final[dict[tuple[asyncio.AbstractEventLoop, int, Settings], System]] = {}
-
-
-def shared(settings: Settings) -> System:
-    """Return the system of the running event loop for these settings, made when first asked for.
-
-    Apple takes connections that come and go for an attack, so whoever sends in one loop shares
-    them. A forked process gets its own.
-    """
-    for gone in [key for key in _shared if key[0].is_closed()]:
-        del _shared[gone]
-    key = (asyncio.get_running_loop(), os.getpid(), settings)
-    if key not in _shared:
-        _shared[key] = System(settings)
-    return _shared[key]
-
-
-async def close_shared() -> None:
-    """Close every shared system of the running event loop."""
-    loop = asyncio.get_running_loop()
-    for key in [key for key in _shared if key[0] is loop]:
-        await _shared.pop(key).close()

@@ -62,14 +62,10 @@ apps: Final = Table(
     # For universal links: the domain that belongs to the app, and where to get the app.
     Column("associated_domain", Text, nullable=True),
     Column("store_url", Text, nullable=True),
-    # The circuit: why sending stopped, and when it is tried again.
-    Column("stopped_reason", Text, nullable=True),
-    Column("stopped_detail", Text, nullable=True),
-    _instant("stopped_at"),
-    _instant("probe_at"),
-    Column("probes", Integer, nullable=False, server_default=text("0")),
     CheckConstraint("proof IN ('key', 'link', 'token')", name="proof"),
     UniqueConstraint("team_id", "bundle_id"),
+    # Ids are kept in caches and in what is in hand: none is ever given out again.
+    sqlite_autoincrement=True,
 )
 
 credentials: Final = Table(
@@ -87,6 +83,7 @@ credentials: Final = Table(
     _instant("created_at", required=True),
     CheckConstraint("kind IN ('key', 'certificate')", name="kind"),
     UniqueConstraint("app_id", "key_id"),
+    sqlite_autoincrement=True,
 )
 
 users: Final = Table(
@@ -150,6 +147,14 @@ sessions: Final = Table(
         sqlite_where=text("status = 'pending'"),
         postgresql_where=text("status = 'pending'"),
     ),
+    # Those that may open again by their secret.
+    Index(
+        "ix_sessions_gone",
+        "app_id",
+        "token",
+        sqlite_where=text("status = 'closed' AND secret_digest IS NOT NULL"),
+        postgresql_where=text("status = 'closed' AND secret_digest IS NOT NULL"),
+    ),
     # Deliveries are named by session ids, so that of a removed session is never given out again.
     sqlite_autoincrement=True,
 )
@@ -181,6 +186,26 @@ notifications: Final = Table(
     Index("ix_notifications_created_at", "created_at"),
     # The newest of one app, page by page.
     Index("ix_notifications_app", "app", "id"),
+)
+
+circuits: Final = Table(
+    "circuits",
+    metadata,
+    # The app id in full, and what its pushes are for; both are empty for a push service.
+    Column("app", Text, primary_key=True),
+    Column("environment", Text, primary_key=True),
+    # The fingerprint of the key or certificate.
+    Column("credential", Text, primary_key=True),
+    Column("topic", Text, primary_key=True),
+    # When the push service first accepted something so.
+    _instant("accepted_at"),
+    # While it is open: why, since when, and when one push is tried.
+    Column("reason", Text, nullable=True),
+    Column("detail", Text, nullable=True),
+    _instant("stopped_at"),
+    _instant("probe_at"),
+    Column("probes", Integer, nullable=False, server_default=text("0")),
+    sqlite_with_rowid=False,
 )
 
 idempotency: Final = Table(
@@ -336,6 +361,7 @@ webhooks: Final = Table(
     Column("is_enabled", Boolean, nullable=False, server_default=text("true")),
     _instant("created_at", required=True),
     UniqueConstraint("app_id", "url"),
+    sqlite_autoincrement=True,
 )
 
 webhook_calls: Final = Table(
@@ -434,6 +460,7 @@ api_keys: Final = Table(
     _instant("used_at"),
     _instant("revoked_at"),
     Index("ix_api_keys_app_id", "app_id"),
+    sqlite_autoincrement=True,
 )
 
 operators: Final = Table(
@@ -445,6 +472,7 @@ operators: Final = Table(
     Column("password", Text, nullable=False),
     _instant("created_at", required=True),
     _instant("signed_in_at"),
+    sqlite_autoincrement=True,
 )
 
 sign_ins: Final = Table(
@@ -470,6 +498,8 @@ invitations: Final = Table(
     _instant("created_at", required=True),
     _instant("expires_at", required=True),
     _instant("used_at"),
+    # What it is for: the first operator, another one, or a new password of one who is there.
+    Column("purpose", Text, nullable=False, server_default=text("'join'")),
     sqlite_with_rowid=False,
 )
 

@@ -19,6 +19,7 @@ from handbell.gateways.apns.protocol import REASONS, Reaction
 from handbell.gateways.gateway import (
     Accepted,
     DeviceGone,
+    LostVerdict,
     Outcome,
     Push,
     Refused,
@@ -33,6 +34,8 @@ from handbell.twin.running import RunningTwin, start_twin
 TEAM, BUNDLE = "TEAM123456", "com.sample.myapp"
 MESSAGE = compose(Notification(title="Hello"), bundle_id=BUNDLE, now=time.time())
 PHONES = 60
+UNHURRIED = {"request_timeout": 10}
+"""Where every push is answered, a busy machine may take its time."""
 SLOT_START = 2100 * 857_143
 """An instant at which a provider token has just been renewed, so that the former is valid."""
 
@@ -164,7 +167,7 @@ def test_each_reason_strikes_its_own_push_alone(stage: Stage, reason: str, after
     """An answer with a reason becomes the outcome of its push; the others are accepted."""
     phone = stage.phones[after]
     stage.twin.add_fault("answer", token=phone.token, reason=reason)
-    outcomes = stage.send(stage.pushes())
+    outcomes = stage.send(stage.pushes(), **UNHURRIED)
     struck = outcomes.pop(after)
     assert type(struck) is CLASS_OF[REASONS[reason].reaction]
     assert isinstance(struck, Accepted) or getattr(struck, "reason", None) == reason
@@ -175,10 +178,38 @@ def test_each_reason_strikes_its_own_push_alone(stage: Stage, reason: str, after
 def test_a_reason_that_stays_is_reported(stage: Stage, reason: str) -> None:
     """A reason that strikes the second try too ends as what it says, with its reaction."""
     stage.twin.add_fault("answer", reason=reason, count=20)
-    (outcome,) = stage.send(stage.pushes(stage.phones[:1]))
+    (outcome,) = stage.send(stage.pushes(stage.phones[:1]), **UNHURRIED)
     row = REASONS[reason]
     assert isinstance(outcome, RetryLater | Refused)
     assert (outcome.reason, outcome.reaction, outcome.status) == (reason, row.reaction, row.status)
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_a_reason_that_did_not_arrive_whole_is_no_verdict(stage: Stage, reason: str) -> None:
+    """Whatever it would have said, an answer that breaks off decides about its push alone.
+
+    Nothing is healed by it, as nobody knows what is wrong; the status tells whether it is trouble.
+    """
+    status = REASONS[reason].status
+    phone = stage.phones[3]
+    stage.twin.add_fault("cut-answer", token=phone.token, reason=reason, count=5)
+    outcomes = stage.send(stage.pushes(), **UNHURRIED)
+    struck = outcomes.pop(3)
+    if status < 500:
+        assert isinstance(struck, LostVerdict)
+        assert (struck.status, struck.reason) == (status, "AnswerCut")
+    else:
+        assert isinstance(struck, RetryLater)
+        assert (struck.status, struck.reason) == (status, f"HTTP {status}")
+    assert {type(outcome) for outcome in outcomes} == {Accepted}
+    assert [fault.left for fault in stage.twin.faults] == [4]
+
+
+def test_a_200_that_breaks_off_was_said(stage: Stage) -> None:
+    """It counts from its head on."""
+    stage.twin.add_fault("cut-answer", token=stage.phones[3].token, status=200, reason="nothing")
+    outcomes = stage.send(stage.pushes(), **UNHURRIED)
+    assert {type(outcome) for outcome in outcomes} == {Accepted}
 
 
 @pytest.mark.parametrize("after", [0, 1, 20], ids=["first", "second", "midway"])
@@ -199,7 +230,7 @@ def test_a_fault_of_one_stream_strikes_its_own_push_alone(
 ) -> None:
     """One bad stream decides the end of its push; all others are accepted and delivered once."""
     stage.twin.add_fault(**fault, token=stage.phones[after].token)
-    outcomes = stage.send(stage.pushes())
+    outcomes = stage.send(stage.pushes(), **({} if fault["kind"] == "silence" else UNHURRIED))
     assert type(outcomes.pop(after)) is expected
     assert {type(outcome) for outcome in outcomes} == {Accepted}
     reaches = expected is Accepted or bool(fault.get("delivers"))

@@ -4,17 +4,15 @@ import asyncio
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.scene import Scene, open_scene
 
-from handbell.apps.app import App
+from handbell.delivery.circuit import Place, Stop
 from handbell.delivery.clock_jumps import JUMP_SECONDS, ClockJumps
-from handbell.delivery.lane import Lane
 from handbell.delivery.lanes import RULES_SECONDS
-from handbell.delivery.rules import Stop
+from handbell.delivery.routes import Routes
 from handbell.settings import DATABASE_FILE
 
 HOUR = 3600.0
@@ -180,12 +178,14 @@ def test_another_start_of_the_machine_begins_anew(scene: Scene) -> None:
 @pytest.mark.parametrize("jump", [-HOUR, HOUR])
 def test_a_circuit_that_only_a_worker_knows_is_probed_in_time(scene: Scene, jump: float) -> None:
     """The circuit of an app that is not registered is in no database, and moves along as well."""
-    lane = Lane(App(team_id="TEAM000000", bundle_id="com.sample.stranger"))
-    stop = Stop(reason="BadTopic", detail="", since=scene.clock(), probe_at=scene.clock() + 60)
-    lane.rules = replace(lane.rules, stop=stop)
+    routes = Routes(scene.clock)
+    route = routes.of(Place("TEAM000000.com.sample.stranger", "production", "key", "topic"))
+    route.configuration.stop = Stop(
+        reason="BadTopic", detail="", since=scene.clock(), probe_at=scene.clock() + 60
+    )
     jumps = watch(scene)
     scene.clock.set(jump)
-    lane.move(jumps.follow())
-    assert lane.acquire(scene.clock()) is None
+    routes.move(jumps.follow())
+    assert route.acquire(scene.clock()) is None
     scene.clock.move(61)
-    assert lane.acquire(scene.clock()) is not None
+    assert route.acquire(scene.clock()) is not None

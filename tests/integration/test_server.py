@@ -254,11 +254,7 @@ def test_behind_a_proxy_it_knows_its_client_and_its_own_address(home: Path) -> N
             made = client.post(path, json=body, headers=said)
             assert made.status_code == 201, made.text
             assert made.headers["location"] == f"/push/v1/apps/{body['id']}"
-            assert made.headers["strict-transport-security"]
-        # The figures are for loopback, and the client is not: the proxy says so.
         with server.client() as stranger:
-            assert stranger.get("/metrics", headers=said).status_code == 401
-            assert stranger.get("/metrics").status_code == 200
             prefixed = stranger.get("/", headers=said | {"X-Forwarded-Prefix": "/other"})
         assert prefixed.headers["location"] == "/other/docs"
     system.database.close()

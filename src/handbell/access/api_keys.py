@@ -145,9 +145,13 @@ class ApiKeyStore:
         )
         with self._database.write() as connection:
             connection.execute(statement)
+        self.forget()
+        return self.find(prefix)
+
+    def forget(self) -> None:
+        """Look every key up anew: some went with their app."""
         with self._lock:
             self._cache.clear()
-        return self.find(prefix)
 
     def check(self, secret: str) -> ApiKey | None:
         """Return the valid key that was presented, or None; its last use is noted."""

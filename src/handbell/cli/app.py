@@ -126,6 +126,9 @@ def set_rules(
     store_url: Annotated[
         str | None, typer.Option(help="Where to get the app, for phones without it; or none.")
     ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Another name, by which no other app is called.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Set an app's rules; those that are not named stay. `none` removes one.
@@ -149,8 +152,10 @@ def set_rules(
         "store_url": store_url,
     }
     proving = {name: value for name, value in identity.items() if value is not None}
-    if not named and not proving and on is None:
+    if not named and not proving and on is None and name is None:
         raise AppError("No rule was named", fix="Name one, such as --quiet-hours 22:00-07:00")
+    if name is not None:
+        app = parts.apps.rename(app, name)
     if proving:
         parts.identities.set(app, **proving)  # type: ignore[arg-type]  # by their names
     if named:
@@ -158,6 +163,7 @@ def set_rules(
     if on is not None:
         app = parts.switch(app, on)
     changed = [*named, *proving, *([] if on is None else ["is_enabled"])]
+    changed += [] if name is None else ["name"]
     parts.audit.note(ACTOR, "app.set", app.id, app=app.id, detail=", ".join(changed))
     _tell_rules(parts, app, as_json=as_json)
 
@@ -218,6 +224,7 @@ def _rules(parts: "System", app: "App") -> dict[str, object]:
         **texts,
         "is_enabled": rules.is_enabled,
         "stopped": rules.stop,
+        "outages": list(rules.outages(parts.now())),
         "proof": identity.proof,
         "identity_algorithm": identity.algorithm,
         "associated_domain": identity.associated_domain,
@@ -240,12 +247,18 @@ def _tell_rules(parts: "System", app: "App", *, as_json: bool) -> None:
         if rules[name]:
             say(f"  {label + ':':13}{rules[name]}")
     say("  sending:     on" if rules["is_enabled"] else "  sending:     off")
-    stop = parts.rulebook.rules_of(app.id).stop
+    rules_now = parts.rulebook.rules_of(app.id)
+    stop = rules_now.stop
     if stop is not None:
         words, fix = meaning(stop.reason, stop.detail)
         say(f"  STOPPED since {moment(stop.since * 1000)}: {stop.reason}: {sentence(words)}")
         say(f"  {sentence(fix)} The next try is at {moment(stop.probe_at * 1000)}, or at")
         say(f"  once after: handbell app resume {app.id}")
+    for outage in rules_now.outages(parts.now()):
+        words, _ = meaning(outage.reason, outage.detail)
+        at = moment(outage.since * 1000)
+        say(f"  PUSH SERVICE DOWN ({outage.environment}) since {at}: {sentence(words)}")
+        say("  Nothing is lost; all goes on by itself as soon as a push is taken.")
 
 
 def _describe(app: "App") -> dict[str, object]:

@@ -14,7 +14,7 @@ from sqlalchemy import Column, Connection, delete, insert, or_, select, update
 from handbell.clocks import MachineClock
 from handbell.database import Database
 from handbell.tables import (
-    apps,
+    circuits,
     deliveries,
     notifications,
     proofs,
@@ -105,7 +105,7 @@ def _move(connection: Connection, jump: int) -> None:
             (webhook_calls.c.due_at,),
         ),
         (update(proofs).where(proofs.c.mail_due_at.is_not(None)), (proofs.c.mail_due_at,)),
-        (update(apps).where(apps.c.probe_at.is_not(None)), (apps.c.probe_at,)),
+        (update(circuits).where(circuits.c.probe_at.is_not(None)), (circuits.c.probe_at,)),
     ):
         connection.execute(statement.values(_moved(columns, jump)))
 

@@ -3,23 +3,30 @@
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from handbell.errors import StoppedError
 
 from .admission import Admission
 from .campaign import Campaign
+from .due import Due
 from .in_flight import InFlight, Ticket
 from .lane import FIRST_BATCH, Lane
 from .lanes import Lanes
 from .pages import Listener
 from .parcels import Item, Portion
 from .probe import Probe
+from .ramps import Ramps
 from .releases import Reading
+from .routes import Route
 from .rules import AppRules
 from .sending import Sender
 from .settlement import Settlement
+from .ways import Ways
 from .writing import FLUSH_SECONDS, Writer
+
+PROBE_SECONDS: Final = 2.0
+"""How long what could go on is kept at hand while a push probes its way."""
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +46,8 @@ class Departures:
         lanes: Lanes,
         writer: Writer,
         in_flight: InFlight,
+        ramps: Ramps,
+        ways: Ways,
         now: Callable[[], float],
         clock: Callable[[], float],
     ) -> None:
@@ -49,6 +58,8 @@ class Departures:
         self._lanes = lanes
         self._writer = writer
         self._in_flight = in_flight
+        self._ramps = ramps
+        self._ways = ways
         self._now = now
         self._clock = clock
 
@@ -84,14 +95,17 @@ class Departures:
     ) -> Ticket:
         """Begin to send a page of a broadcast, which was read for these rules.
 
-        ``reading`` is shared; a ``probe``, for a page of one, is the ticket's to give back.
+        ``reading`` is shared; a ``probe`` is for the last of the page, and the ticket's to give
+        back: the others get a row that says what stops them.
         """
         numbers = _numbers(listeners)
         ticket = self._in_flight.acquire(
             campaign.lane, [(campaign.row, numbers)], reading.share(), is_page=True
         )
         # The next page is not read before the answers to the first.
-        ticket.hand(campaign.row, numbers, probe)
+        if probe is not None:
+            ticket.hand(campaign.row, numbers[-1:], probe)
+        ticket.hand(campaign.row, numbers)
         self.begin(self._send_page(ticket, campaign, listeners, rules))
         return ticket
 
@@ -130,27 +144,78 @@ class Departures:
         await self._send_ready(ticket, ready)
 
     async def _send_ready(self, ticket: Ticket, ready: Sequence[Portion]) -> None:
-        lane = ticket.lane
+        """Send what was admitted, each way by itself: one that is stopped holds up no other."""
+        by_route: dict[Route | None, list[Portion]] = {}
+        for portion in ready:
+            for route, items in (await self._ways.routes_of(portion)).items():
+                by_route.setdefault(route, []).append(Portion(portion.campaign, items))
+        await asyncio.gather(
+            *(self._send_along(ticket, route, part) for route, part in by_route.items())
+        )
+
+    async def _send_along(
+        self, ticket: Ticket, route: Route | None, ready: Sequence[Portion]
+    ) -> None:
         while ready:
             now, probe = self._now(), None
-            if lane.stop is not None and (probe := lane.acquire(now)) is None:
-                for campaign, items in ready:
-                    self._book.hold_stopped(ticket, campaign, items)
-                return
-            try:
-                most, wait = lane.grant(_most(lane, ready, probe), self._clock())
-                if not most:
-                    self._book.hold_in_turn(ticket, ready, now + wait)
+            if route is not None and route.stop is not None:
+                probe = route.acquire(now)
+                if probe is None and await self._is_let_go(route):
+                    continue
+                if probe is None:
+                    for campaign, items in ready:
+                        self._book.hold_stopped(ticket, campaign, items, route)
                     return
-                part, ready = _split(ready, most)
-                for campaign, items in part:
-                    ticket.hand(campaign.row, _numbers(items), probe)
+                ready = probe_first(ready, route)
+            waiting = ready
+            try:
+                ready = self._begin_next(ticket, route, waiting, probe)
             finally:
                 if probe is not None and ticket.probe is not probe:
                     probe.release()
-            self.begin(self._send(ticket, part))
-            while lane.awaits_proof:
+            if ready is waiting:
                 await self._writer.next_written(FLUSH_SECONDS)
+            while ready and ticket.lane.awaits_proof:
+                await self._writer.next_written(FLUSH_SECONDS)
+
+    def _begin_next(
+        self,
+        ticket: Ticket,
+        route: Route | None,
+        ready: Sequence[Portion],
+        probe: Probe | None,
+    ) -> Sequence[Portion]:
+        """Begin to send what may go now; return what may not yet."""
+        now = self._now()
+        most = 1 if probe is not None else self._most(ticket.lane, route, ready, now)
+        if not most:
+            return ready
+        most, wait = ticket.lane.grant(most, self._clock())
+        if not most:
+            self._book.hold_in_turn(ticket, ready, now + wait)
+            return ()
+        part, rest = _split(ready, most)
+        for campaign, items in part:
+            ticket.hand(campaign.row, _numbers(items), probe)
+        self.begin(self._send(ticket, part))
+        return rest
+
+    async def _is_let_go(self, route: Route) -> bool:
+        """Wait a moment for the end of a probe that is out; say whether the way is free now."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + PROBE_SECONDS
+        while route.is_probed and loop.time() < until:
+            await self._writer.next_written(FLUSH_SECONDS)
+        return route.stop is None
+
+    def _most(self, lane: Lane, route: Route | None, ready: Sequence[Portion], now: float) -> int:
+        """Return how many deliveries may go together, as far as the answers so far tell."""
+        left = sum(len(portion.items) for portion in ready)
+        most = left if lane.is_proven else min(left, FIRST_BATCH)
+        if route is None:
+            return most
+        urgency = max(portion.campaign.urgency for portion in ready)
+        return self._ramps.grant(route.service, urgency, most, now)
 
     async def _send_page(
         self,
@@ -161,9 +226,7 @@ class Departures:
     ) -> None:
         # By the rules for which it was read: others may need a column that was left out.
         ready = await self._admission.admit(ticket, campaign, listeners, rules)
-        if campaign.lane.stop is not None and campaign.is_over(self._now()):
-            self._book.hold_stopped(ticket, campaign, ready)
-        elif ready:
+        if ready:
             await self._send(ticket, [Portion(campaign, ready)])
 
     async def _send(self, ticket: Ticket, part: Sequence[Portion]) -> None:
@@ -178,12 +241,20 @@ def _numbers(items: Sequence[Item]) -> list[int]:
     return [item.number for item in items]
 
 
-def _most(lane: Lane, ready: Sequence[Portion], probe: Probe | None) -> int:
-    """Return how many deliveries may go together, as far as the answers so far tell."""
-    if probe is not None:
-        return 1
-    left = sum(len(portion.items) for portion in ready)
-    return left if lane.is_proven else min(left, FIRST_BATCH)
+def probe_first(ready: Sequence[Portion], route: Route) -> list[Portion]:
+    """Put that delivery first which says most about a way that is to be probed.
+
+    Where something was accepted before, that is one to a session of which something was.
+    """
+    if route.configuration.stop is None or not route.configuration.is_established:
+        return list(ready)
+    for place, (campaign, items) in enumerate(ready):
+        known = next((one for one in items if isinstance(one, Due) and one.was_accepted), None)
+        if known is not None:
+            rest = Portion(campaign, [one for one in items if one is not known])
+            others = [*ready[:place], rest, *ready[place + 1 :]]
+            return [Portion(campaign, [known]), *(one for one in others if one.items)]
+    return list(ready)
 
 
 def _split(portions: Sequence[Portion], most: int) -> tuple[list[Portion], list[Portion]]:

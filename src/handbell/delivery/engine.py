@@ -15,11 +15,12 @@ from typing import Any, Final, TypeVar
 
 from handbell._forever import forever
 from handbell._text import count, sentence
+from handbell._threads import in_thread
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
 from handbell.creation.plain import PlainSend
 from handbell.creation.recipients import Recipients
-from handbell.errors import HandbellError, NotificationError, StorageError
+from handbell.errors import HandbellError, NotificationError
 from handbell.gateways.apns.wordings import compose_each
 from handbell.registry.store import Registry
 
@@ -59,6 +60,7 @@ _RUSH: Final = 8
 _WEBHOOK_SECONDS: Final = 15.0
 _BENIGN: Final = frozenset({"SimulatorUnavailable", "Capped", "Scheduled", "QuietHours"})
 _CLOSING: Final = frozenset({"Unregistered", "ExpiredToken"})
+_SOON_OVER: Final = frozenset({"AnswerCut", "ServiceDown"})
 _TO_MEND: Final = frozenset({"CircuitOpen", "NoCredential", "TwinNotRunning", "AppDisabled"})
 
 
@@ -106,17 +108,12 @@ class Engine:
     async def start(self) -> None:
         """Begin to take work; called by itself at the first send.
 
-        Raises StorageError where the database cannot be written; the next call tries anew.
+        Raises what a start meets, StorageError where the database cannot be written; the next call
+        tries anew.
         """
-        if self._starting is None:
+        if self._starting is None or _has_failed(self._starting):
             self._starting = asyncio.create_task(self._start())
-        starting = self._starting
-        try:
-            await asyncio.shield(starting)
-        except StorageError:
-            if self._starting is starting:
-                self._starting = None
-            raise
+        await asyncio.shield(self._starting)
 
     async def _start(self) -> None:
         await self.worker.start()
@@ -134,18 +131,25 @@ class Engine:
             await sender.run()
         return _WEBHOOK_SECONDS  # another process may add one
 
-    async def stop(self) -> None:
-        """Finish what is on its way and give back the rest."""
-        await asyncio.gather(*self._storing, return_exceptions=True)
+    async def stop(self, *, within: float | None = None) -> None:
+        """Finish what is on its way and give back the rest, also what takes longer than ``within``.
+
+        A start that failed needs no stop, and raises nothing here.
+        """
+        if self._storing:
+            await asyncio.wait(self._storing, timeout=within)
         starting, self._starting = self._starting, None
         if starting is None:
             return
-        await starting
-        await self.worker.stop()
+        await asyncio.wait([starting], timeout=within)
+        starting.cancel()
+        if not _has_failed(starting):
+            await self.worker.stop(within=within)
         aside, self._aside = self._aside, []
         for task in aside:
             task.cancel()
-        await asyncio.gather(*aside, return_exceptions=True)
+        if aside:
+            await asyncio.wait(aside, timeout=within)
 
     async def send(
         self,
@@ -165,7 +169,7 @@ class Engine:
         await self.start()
         acceptance, warnings = await self.accept(app, notification, recipients, options, key=key)
         await self.worker.settled(acceptance.row)
-        return await asyncio.to_thread(self.response, acceptance.id, warnings)
+        return await in_thread(self.response, acceptance.id, warnings)
 
     async def accept(
         self,
@@ -268,7 +272,7 @@ class Engine:
     async def _store_plain(
         self, groups: Sequence[tuple[App, Sequence[PlainSend]]]
     ) -> list[PlainStored | None]:
-        batches, stored = await asyncio.to_thread(self._keep_plain, groups)
+        batches, stored = await in_thread(self._keep_plain, groups)
         for batch, of_app in zip(batches, stored, strict=True):
             if batch is not None and of_app is not None and self.worker.hooks:
                 self.worker.hooks.emit(event_of(batch, of_app, at=self._now()))
@@ -291,7 +295,7 @@ class Engine:
             room = {app.id: self.worker.lanes.room_of(app) for app in apps}
         with self.worker.releases.begin() as reading:
             # In one step: a thread that has to be woken twice waits twice for the interpreter.
-            prepared = await asyncio.to_thread(self._prepare_and_store, entries, worker, room)
+            prepared = await in_thread(self._prepare_and_store, entries, worker, room)
             self._begin([one for one in prepared if one.is_stored], reading)
             return [_outcome(one) for one in prepared]
 
@@ -378,11 +382,11 @@ class Engine:
         out. Raises RegistryError when the app has no such notification.
         """
         ledger = self._ledger
-        cancelling = await asyncio.to_thread(ledger.begin_cancel, app, notification_id)
+        cancelling = await in_thread(ledger.begin_cancel, app, notification_id)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CANCEL_SECONDS):
                 await self._cancelling.until_over(cancelling.row)
-        return await asyncio.to_thread(ledger.caught, cancelling)
+        return await in_thread(ledger.caught, cancelling)
 
     async def replace(
         self, app: App, notification_id: str, notification: Notification, *, key: Any = None
@@ -395,7 +399,7 @@ class Engine:
         acceptance = await self.accept_replacement(app, notification_id, notification, key=key)
         await self.worker.settled(acceptance.row)
         warnings = list(acceptance.warnings)
-        return await asyncio.to_thread(self.response, acceptance.id, warnings)
+        return await in_thread(self.response, acceptance.id, warnings)
 
     async def accept_replacement(
         self, app: App, notification_id: str, notification: Notification, *, key: Any = None
@@ -405,7 +409,7 @@ class Engine:
         What of the former one is not sent yet is cancelled. Raises NotificationError when it had
         no collapse id, RegistryError when the app has no such notification.
         """
-        former = await asyncio.to_thread(self._ledger.find, app, notification_id)
+        former = await in_thread(self._ledger.find, app, notification_id)
         collapse_id = Notification.read(json.loads(former.content)).collapse_id
         if collapse_id is None:
             raise NotificationError(
@@ -430,7 +434,7 @@ class Engine:
             source=former.id,
             replaces=notification_id,
         )
-        acceptance = await asyncio.to_thread(self._ledger.accept, order, None)
+        acceptance = await in_thread(self._ledger.accept, order, None)
         self.worker.wake()
         return acceptance.warning(wordings.warnings)
 
@@ -461,6 +465,10 @@ class Engine:
         )
 
 
+def _has_failed(task: asyncio.Task[None]) -> bool:
+    return task.done() and (task.cancelled() or task.exception() is not None)
+
+
 def _outcome(prepared: Prepared) -> Acceptance | HandbellError:
     if prepared.error is not None:
         return prepared.error
@@ -472,7 +480,8 @@ def _outcome(prepared: Prepared) -> Acceptance | HandbellError:
 def _is_warning(delivery: Delivery) -> bool:
     reason = delivery.reason or ""
     if delivery.state == "held":
-        return delivery.status not in {400, 403} and reason not in _TO_MEND
+        is_refused = delivery.status in {400, 403} and reason not in _SOON_OVER
+        return not is_refused and reason not in _TO_MEND
     return reason in _CLOSING or reason in _BENIGN or delivery.state in {"cancelled", "expired"}
 
 

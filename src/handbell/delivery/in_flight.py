@@ -201,12 +201,13 @@ class Ticket:
             self._capped.discard((row, number))
             self.lane.underway.remove(row, (number,))
 
-    # For the checks of :class:`InFlight`
+    # For :class:`InFlight`
 
     def take(self, members: Members) -> None:
         """Note the deliveries of the batch; for :class:`InFlight`."""
         for row, numbers in members:
-            self._waiting.setdefault(row, set()).update(numbers)
+            if numbers:
+                self._waiting.setdefault(row, set()).update(numbers)
         self._flight.count(self.lane, waiting=_size(self._waiting))
 
     def load(self) -> Load:
@@ -321,14 +322,25 @@ class InFlight:
             _add(total, mine)
             if lane.load != mine:
                 found.append(f"{lane.app.id} counts {lane.load}, its tickets {mine}")
-            tickets = [one for one in self._open if one.lane is lane]
-            if lane.underway.keys() != {one for ticket in tickets for one in ticket.capped}:
-                found.append(f"{lane.app.id} has others under its cap than its tickets")
-            if is_at_rest and lane.probe is not None and not self.holds(lane.probe):
-                found.append(f"{lane.app.id} is probed by no ticket")
+            found += _faults_of_lane(lane, [one for one in self._open if one.lane is lane])
+            if is_at_rest:
+                found += _faults_of_probes(lane, {ticket.probe for ticket in self._open})
         if self.load != total:
             found.append(f"all count {self.load}, their tickets {total}")
         return found
+
+
+def _faults_of_lane(lane: "Lane", tickets: list[Ticket]) -> Iterator[str]:
+    capped = {one for ticket in tickets for one in ticket.capped}
+    if lane.underway.keys() != capped:
+        yield f"{lane.app.id} has others under its cap than its tickets"
+
+
+def _faults_of_probes(lane: "Lane", held: set[Probe | None]) -> Iterator[str]:
+    # A service's circuit is common to several apps, and any of them may probe it.
+    for circuit in (circuit for route in lane.routes for circuit in route.open):
+        if circuit.probe not in held | {None}:
+            yield f"{circuit.place} is probed by no ticket"
 
 
 def _take(held: dict[int, set[int]], row: int, numbers: Collection[int]) -> set[int]:

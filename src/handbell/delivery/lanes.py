@@ -1,14 +1,15 @@
 """The ways out of all apps: how much of each is on its way, and by which rules."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final
 
 from handbell.apps.app import App
 
+from .circuit import Place
 from .in_flight import InFlight
 from .lane import FIRST_BATCH, Lane
 from .patience import Patience
+from .routes import Routes
 from .rulebook import RuleBook
 
 PAGE: Final = 2000
@@ -30,19 +31,24 @@ _PAGES: Final = 3
 class Lanes:
     """A lane for each app, and the window that they share; belongs to one worker.
 
-    ``window`` is how many pushes may be in flight at once; it may be changed at any time. ``clock``
-    never goes back.
+    ``window`` is how many pushes may be in flight at once; it may be changed at any time.
+    ``on_service_up`` is told of a service that others saw take pushes again. ``clock`` never goes
+    back.
     """
 
     def __init__(
         self,
         rulebook: RuleBook,
         in_flight: InFlight,
+        routes: Routes,
         *,
         patience: Patience,
+        on_service_up: Callable[[Place], None],
         clock: Callable[[], float],
     ) -> None:
         self.window = WINDOW
+        self._routes = routes
+        self._on_service_up = on_service_up
         self._in_flight = in_flight
         self._rulebook = rulebook
         self._patience = patience
@@ -51,17 +57,22 @@ class Lanes:
 
     def of(self, app: App) -> Lane:
         """Return the lane of an app, made when first asked for, in whatever thread."""
-        return self._lanes.setdefault(app.id, Lane(app))
+        lane = self._lanes.setdefault(app.id, Lane(app))
+        former = lane.app.row
+        if None not in (former, app.row) and former != app.row:
+            # The app was removed and added anew: its keys and its circuits are others.
+            lane = self._lanes[app.id] = Lane(app)
+        return lane
 
     async def read_rules(self, lane: Lane) -> None:
         """Let a lane go by its app's rules as they are now, or were some seconds ago."""
         if self._clock() - lane.read_at > RULES_SECONDS:
-            stop = lane.stop
+            before = self._routes.known(lane.routes)
             rules = await self._patience.call(self._rulebook.rules_of, lane.app.id)
-            if lane.stop is not stop:
-                # What was read is older than what the answers said meanwhile.
-                rules = replace(rules, stop=lane.stop)
             lane.take_rules(rules, self._clock())
+            noted = (*rules.circuits, *rules.services)
+            for service in self._routes.adopt(noted, before, lane.routes):
+                self._on_service_up(service)
 
     @property
     def in_flight(self) -> int:
@@ -90,8 +101,7 @@ class Lanes:
 
     def move(self, jump: float) -> None:
         """Let probes of open circuits come when they would have: the wall's clock was set."""
-        for lane in self.all():
-            lane.move(jump)
+        self._routes.move(jump)
 
     def most_due(self) -> int:
         """Return how many single deliveries, of whatever apps, are taken at a time."""

@@ -18,6 +18,8 @@ from .events import (
     DeliveryFailed,
     DeliveryHeld,
     Event,
+    ProbeSent,
+    ServiceDown,
     SessionQuarantined,
     SessionsReleased,
     name_of,
@@ -26,9 +28,11 @@ from .events import (
 LEVELS: Final = MappingProxyType(
     {
         CircuitOpened: logging.ERROR,
+        ServiceDown: logging.ERROR,
         DeliveryFailed: logging.WARNING,
         SessionQuarantined: logging.WARNING,
         DeliveryHeld: logging.DEBUG,
+        ProbeSent: logging.DEBUG,
         SessionsReleased: logging.DEBUG,
     }
 )

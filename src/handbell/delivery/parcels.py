@@ -12,6 +12,7 @@ from .in_flight import Ticket
 from .lane import Lane
 from .outcome import Tried
 from .pages import Listener, Shard
+from .routes import Route
 
 Item = Due | Listener
 """A delivery that is to be sent: a row that is due, or a session of a broadcast's page."""
@@ -39,13 +40,17 @@ class Page:
 
 @dataclass(slots=True)
 class Broadcast:
-    """A shard in hand: its pages that are out, oldest first; it rests until ``ready_at``."""
+    """A shard in hand: its pages that are out, oldest first; it rests until ``ready_at``.
+
+    ``route`` is the way that most of its last page went.
+    """
 
     shard: Shard
     pages: deque[Page] = field(default_factory=deque)
     is_read: bool = False
     ready_at: float = 0.0
     lane: Lane | None = None
+    route: Route | None = None
 
     def is_of(self, app_ids: Collection[str]) -> bool:
         """Whether it is known to be of one of these apps."""
@@ -63,18 +68,22 @@ class Parcel:
     ``is_plain`` says that of a push that is accepted nothing but its number need be noted: it is
     the first attempt, and the first try of it. ``sent`` holds the numbers of those that are not cut
     yet, ``heard_at`` is when the first of them came back, by the loop's clock. ``ticket`` is that
-    of its batch. What is reported once ``is_over`` comes too late.
+    of its batch, ``route`` the way it goes, once that is known. ``asked_first`` are the pushes
+    whose tokens another environment refused before. What is reported once ``is_over`` comes too
+    late.
     """
 
     __slots__ = (
         "_ended",
         "_watched",
+        "asked_first",
         "campaign",
         "environment",
         "heard_at",
         "is_over",
         "is_plain",
         "items",
+        "route",
         "sent",
         "started",
         "ticket",
@@ -90,7 +99,10 @@ class Parcel:
         started: float,
         *,
         tried: Mapping[int, Tried] | None = None,
+        asked_first: "Parcel | None" = None,
     ) -> None:
+        self.route: Route | None = None
+        self.asked_first = asked_first
         self.ticket = ticket
         self.campaign = campaign
         self.environment = environment

@@ -12,6 +12,7 @@ from handbell.tables import deliveries, notifications, sessions, shards
 
 from .batch import Batch, Ending
 from .chunks import chunks
+from .retry import SERVICE_DOWN
 from .shards import SHARDS, count_uncome
 from .tallies import add_batch
 from .webhooks import store_calls
@@ -61,7 +62,8 @@ _CLOSE: Final = (
     update(sessions)
     .where(
         _SESSION,
-        sessions.c.status != "closed",
+        # A claim that was never proven must not open by its secret as if it had been.
+        sessions.c.status.in_(["active", "quarantined"]),
         # Without an instant of the service's nothing says that the device registered after it.
         sessions.c.registered_at < func.coalesce(bindparam("since", type_=BigInteger), _NEVER),
     )
@@ -71,6 +73,18 @@ _QUARANTINE: Final = (
     update(sessions)
     .where(_SESSION, sessions.c.status == "active")
     .values(status="quarantined", reason=bindparam("why"))
+)
+_ADOPT: Final = (
+    update(deliveries)
+    .where(
+        deliveries.c.notification_id == bindparam("row"),
+        deliveries.c.number == bindparam("one"),
+        deliveries.c.state == "held",
+    )
+    .values(
+        reason=SERVICE_DOWN,
+        detail=deliveries.c.reason + ": " + func.coalesce(deliveries.c.detail, ""),
+    )
 )
 _MOVE_SHARD: Final = (
     update(shards).where(shards.c.id == bindparam("shard")).values(position=bindparam("to"))
@@ -85,6 +99,9 @@ def write_batch(connection: Connection, batch: Batch, *, now: int) -> None:
         _upsert(connection, [_sent(*one, now) for one in _singly(batch.sent)])
     if batch.endings:
         _upsert(connection, batch.endings)
+    if batch.adopted:
+        keys = [{"row": row, "one": number} for row, number in batch.adopted]
+        connection.execute(_ADOPT, keys)
     add_batch(connection, batch, now)
     _change_sessions(connection, batch, now)
     for shard, position in batch.positions.items():

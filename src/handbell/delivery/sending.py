@@ -15,9 +15,11 @@ from .delivery import GatewayName
 from .heart import Heart
 from .ids import apns_ids
 from .in_flight import Ticket
+from .judgement import Verdict
 from .outcome import Decision, Tried
 from .parcels import Item, Parcel, Portion
 from .releases import Releases
+from .routes import Route
 from .settlement import Astray, Settlement
 from .ways import Ways
 
@@ -76,6 +78,11 @@ class Sender:
             for parcel in parcels:
                 if parcel.ticket.reading.is_concerned:
                     self._take_back(parcel)
+                parcel.route = self._ways.route_of(
+                    parcel.campaign, name, parcel.environment, gateway
+                )
+                if parcel.route is not None and parcel.route.stop is not None:
+                    self._hold_stopped(parcel, parcel.route)
             self._out.update(dict.fromkeys(parcels, gateway))
             # From the look at the releases to the gateway's own list nothing else has its turn.
             await gateway.send(*self._handed(parcels))
@@ -129,6 +136,22 @@ class Sender:
             del parcel.items[item.number]
             self._book.take_back(parcel, item)
 
+    def _hold_stopped(self, parcel: Parcel, route: Route) -> None:
+        """Hold what a circuit on its way stops: everything but a push that probes it."""
+        campaign, ticket = parcel.campaign, parcel.ticket
+        stopped = [
+            one for one in parcel.items.values() if not ticket.is_probe(campaign.row, one.number)
+        ]
+        for item in stopped:
+            del parcel.items[item.number]
+            tried = parcel.tried.get(item.number)
+            if tried is None or route.configuration.stop is None:
+                self._book.hold_stopped(ticket, campaign, [item], route)
+            else:
+                # The other environment cannot be asked: the first answer stands, and proves nothing
+                decision = Decision("failed", reason=tried.reason)
+                self._book.settle(Verdict(parcel, item, decision))
+
     def readdress(self, astray: Sequence[Astray]) -> Iterator[Parcel]:
         """Yield parcels of what the other environment is to be asked about."""
         groups: dict[tuple[Parcel, str], list[tuple[Item, Tried]]] = {}
@@ -143,6 +166,7 @@ class Sender:
                 {item.number: item for item, _ in members},
                 loop.time(),
                 tried={item.number: tried for item, tried in members},
+                asked_first=parcel,
             )
 
     def _note_no_way(self, parcel: Parcel, error: HandbellError) -> None:
@@ -154,7 +178,7 @@ class Sender:
                 decision = Decision("failed", reason=tried.reason, detail=error.what)
             else:
                 decision = Decision("held", reason=reason, detail=error.what)
-            self._book.settle(parcel, item, decision)
+            self._book.settle(Verdict(parcel, item, decision))
 
     async def release(self, session_ids: Collection[int]) -> None:
         """See :meth:`handbell.delivery.worker.Worker.release`."""

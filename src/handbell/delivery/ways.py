@@ -8,11 +8,14 @@ from typing import Any, Final, Protocol
 
 from handbell._threads import Threads
 from handbell.apps.app import App
-from handbell.errors import CredentialError, TwinError
+from handbell.errors import CredentialError, HandbellError, TwinError
 from handbell.gateways.gateway import Gateway
 
 from .campaign import Campaign
+from .circuit import Place
 from .delivery import GatewayName
+from .parcels import Item, Portion
+from .routes import Route, Routes
 
 WAY_SECONDS: Final = 5.0
 """How long a gateway is used before it is asked anew which one it is."""
@@ -56,12 +59,14 @@ class Ways:
         self,
         find_gateway: FindGateway,
         drop: DropGateway | None,
+        routes: Routes,
         *,
         threads: Threads,
         clock: Callable[[], float],
     ) -> None:
         self._find_gateway = find_gateway
         self._drop = drop
+        self._routes = routes
         self._threads = threads
         self._clock = clock
         self._ways: dict[tuple[str, str, str, str | None], _Way] = {}
@@ -89,6 +94,41 @@ class Ways:
         finally:
             self._asking -= 1
             self._drop_unused()
+
+    async def route(self, campaign: Campaign, name: GatewayName, environment: str) -> Route | None:
+        """Return the way of a notification to an environment, None where there is none."""
+        try:
+            gateway = await self.find(campaign, name, environment)
+        except HandbellError:
+            return None
+        return self.route_of(campaign, name, environment, gateway)
+
+    def route_of(
+        self, campaign: Campaign, name: GatewayName, environment: str, gateway: Gateway
+    ) -> Route | None:
+        """Return the way that leads through a gateway; None where no circuit stands on it."""
+        if name != "apns":
+            return None
+        lane = campaign.lane
+        credential = getattr(gateway, "fingerprint", "")
+        route = self._routes.of(Place(lane.app.id, environment, credential, campaign.message.topic))
+        if route not in lane.routes:
+            lane.routes.append(route)
+        return route
+
+    async def routes_of(self, portion: Portion) -> dict[Route | None, list[Item]]:
+        """Return which deliveries of one notification go which way.
+
+        None is the way of those that go none: the gateway, or the lack of one, gives them an end.
+        """
+        campaign, items = portion
+        ways = {(item.gateway, item.environment) for item in items}
+        found: dict[Route | None, list[Item]] = {}
+        for name, environment in ways:
+            part = [one for one in items if (one.gateway, one.environment) == (name, environment)]
+            route = await self.route(campaign, name, environment)
+            found.setdefault(route, []).extend(part)
+        return found
 
     def _leave(self, place: tuple[str, str, str, str | None]) -> None:
         if (way := self._ways.pop(place, None)) is not None:

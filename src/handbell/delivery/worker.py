@@ -19,27 +19,26 @@ from handbell._threads import Threads
 from handbell.errors import StorageError
 
 from .admission import DISABLED_SECONDS, Admission
-from .campaign import Campaign
 from .campaigns import Campaigns, LoadCampaigns
+from .circuit import Noted, Place
 from .clock_jumps import ClockJumps
 from .departures import Departures
 from .due import Due
 from .endings import unreadable_ending
 from .events import Hooks
 from .heart import Heart
-from .in_flight import InFlight, Ticket
-from .lane import FIRST_BATCH, Lane
+from .in_flight import InFlight
 from .lanes import Lanes
-from .pages import Listener
-from .parcels import Broadcast, Page, Portion
+from .page_turner import PageTurner
+from .parcels import Broadcast, Portion
 from .patience import Patience, stopped
-from .probe import Probe
 from .queue import Queue
+from .ramps import Ramps
 from .releases import Reading, Releases
 from .revocations import Obedience, Revocations
 from .roster import Roster
+from .routes import Routes
 from .rulebook import RuleBook
-from .rules import Stop
 from .sending import Sender
 from .settlement import Settlement
 from .stopping import ANSWER_SECONDS, Stopping
@@ -91,7 +90,16 @@ class Worker:
         self.patience = patience = Patience(threads)
         self.releases = Releases()
         self.in_flight = InFlight()
-        self.lanes = Lanes(rulebook, self.in_flight, patience=patience, clock=clock)
+        self._routes = Routes(now)
+        self._ramps = Ramps(clock)
+        self.lanes = Lanes(
+            rulebook,
+            self.in_flight,
+            self._routes,
+            patience=patience,
+            on_service_up=self._go_on,
+            clock=clock,
+        )
         self._queue = queue
         self._rulebook = rulebook
         self._now = now
@@ -108,10 +116,11 @@ class Worker:
         self._campaigns = Campaigns(ledger, load, lane_of=self.lanes.of, patience=patience)
         self._book = Settlement(
             self.in_flight,
+            self._routes,
             hooks=self.hooks,
             now=now,
             rng=rng or Random(),  # noqa: S311 - jitter
-            write_stop=self._write_stop,
+            write=self._write_circuit,
         )
         self._writer = Writer(
             self._book,
@@ -121,7 +130,7 @@ class Worker:
             patience=patience,
             waiting=self._waiting,
         )
-        ways = Ways(find_gateway, drop_gateway, threads=threads, clock=clock)
+        ways = Ways(find_gateway, drop_gateway, self._routes, threads=threads, clock=clock)
         self._sender = Sender(self._book, self.releases, heart=self._heart, ways=ways)
         self._obedience = Obedience(
             revocations,
@@ -137,6 +146,24 @@ class Worker:
             lanes=self.lanes,
             writer=self._writer,
             in_flight=self.in_flight,
+            ramps=self._ramps,
+            ways=ways,
+            now=now,
+            clock=clock,
+        )
+        self._pages = PageTurner(
+            self._broadcasts,
+            queue,
+            campaigns=self._campaigns,
+            rulebook=rulebook,
+            lanes=self.lanes,
+            in_flight=self.in_flight,
+            releases=self.releases,
+            ramps=self._ramps,
+            ways=ways,
+            departures=self._departures,
+            book=self._book,
+            patience=patience,
             now=now,
             clock=clock,
         )
@@ -150,8 +177,9 @@ class Worker:
         self._wake = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
         self._full: list[str] = []
-        self._stops: dict[str, Stop | None] = {}
-        self._stops_turn = asyncio.Lock()
+        self._circuits_turn = asyncio.Lock()
+        self._seek_at = 0.0
+        self._probes_sought: dict[Place, tuple[float, float]] = {}
         self.answer_seconds = answer_seconds
         self._is_stopping = False
         self._lots_until = 0.0
@@ -168,6 +196,7 @@ class Worker:
         if self._is_stopping:
             raise stopped()
         await self._heart.begin()
+        self._routes.adopt(await self.threads.run(self._rulebook.outages), self._routes.known())
         self._loops = [
             asyncio.create_task(self._take_work()),
             asyncio.create_task(self._write_down()),
@@ -290,6 +319,7 @@ class Worker:
     async def _turn_of_work(self) -> bool:
         now = self._clock()
         await self._heart.make_sure()
+        await self._seek_probes()
         self._full = full = self.lanes.full()
         going = [one for one in self._broadcasts if not one.is_read]
         ready = [one for one in going if one.is_ready(now) and not one.is_of(full)]
@@ -306,8 +336,22 @@ class Worker:
                 ready.append(Broadcast(shard))
                 self._broadcasts.append(ready[-1])
         if ready:
-            await self._take_page(max(ready, key=lambda one: one.shard.urgency))
+            await self._pages.take(max(ready, key=lambda one: one.shard.urgency))
         return took or bool(ready)
+
+    async def _seek_probes(self) -> None:
+        """Have one delivery fall due for each open circuit that is to be probed."""
+        at = asyncio.get_running_loop().time()
+        if at < self._seek_at:
+            return
+        self._seek_at = at + _WATCH_SECONDS
+        for circuit in self._routes.due():
+            place, stop = circuit.place, circuit.stop
+            probe_at, sought_at = self._probes_sought.get(place, (0.0, 0.0))
+            if stop is None or (stop.probe_at == probe_at and at - sought_at < _SOON_SECONDS):
+                continue
+            self._probes_sought[place] = (stop.probe_at, at)
+            await self.threads.run(self._rulebook.hurry_one, place, self._now())
 
     async def _rest(self) -> None:
         now = self._clock()
@@ -353,95 +397,13 @@ class Worker:
             ending = unreadable_ending(item, error, now, now + DISABLED_SECONDS)
             self._book.write_ending(ending)
 
-    async def _take_page(self, broadcast: Broadcast) -> None:
-        try:
-            await self._hand_out_page(broadcast)
-        except Exception:
-            broadcast.ready_at = self._clock() + DISABLED_SECONDS
-            raise
-
-    async def _hand_out_page(self, broadcast: Broadcast) -> None:
-        shard, now = broadcast.shard, self._now()
-        campaign = await self._campaigns.find(shard.notification)
-        if campaign is None or campaign.is_cancelled:
-            broadcast.is_read = True
-            self._book.reported.set()
-            return
-        broadcast.lane = lane = campaign.lane
-        await self.lanes.read_rules(lane)
-        if lane.awaits_proof or not self._holds(broadcast):
-            return
-        probe = None if lane.stop is None else lane.acquire(now)
-        try:
-            await self._read_page(broadcast, campaign, probe)
-        finally:
-            # Where a ticket has it by now, that one gives it back.
-            if probe is not None and not self.in_flight.holds(probe):
-                probe.release()
-
-    async def _read_page(
-        self, broadcast: Broadcast, campaign: Campaign, probe: Probe | None
-    ) -> None:
-        lane, now = campaign.lane, self._now()
-        is_stopped = lane.stop is not None and probe is None
-        if is_stopped and not campaign.is_over(now):
-            self._let_rest(broadcast, lane, now)
-            return
-        if not (size := self.lanes.page_of(lane)):
-            return
-        # What is over is handed out in spite of the circuit, so that each gets its end.
-        most, wait = (size, 0.0) if is_stopped else _grant(lane, size, self._clock(), probe)
-        if not most:
-            broadcast.ready_at = self._clock() + wait
-            return
-        with self.releases.begin() as reading:
-            rules = lane.rules
-            read = partial(
-                self._queue.page,
-                also=campaign.needs(rules),
-                is_development=campaign.is_development,
-            )
-            listeners = await self.patience.call(read, broadcast.shard, most)
-            if not self._holds(broadcast):
-                return
-            ticket = None
-            if listeners:
-                ticket = self._departures.begin_page(campaign, listeners, rules, reading, probe)
-            self._note_page(broadcast, listeners, ticket, is_last=len(listeners) < most)
-
-    def _holds(self, broadcast: Broadcast) -> bool:
-        """Return whether a shard is still this worker's; it was given away if its heart stood."""
-        return any(one is broadcast for one in self._broadcasts)
-
-    def _note_page(
-        self,
-        broadcast: Broadcast,
-        listeners: Sequence[Listener],
-        ticket: Ticket | None,
-        *,
-        is_last: bool,
-    ) -> None:
-        shard = broadcast.shard
-        broadcast.is_read = is_last
-        shard.position = listeners[-1].number if listeners else shard.last
-        broadcast.pages.append(Page(shard.position, ticket))
-        self._book.reported.set()
-
-    def _let_rest(self, broadcast: Broadcast, lane: Lane, now: float) -> None:
-        """Give a stopped app's shard back until it is tried again, once its pages have ended."""
-        if broadcast.pages:
-            broadcast.ready_at = self._clock() + _WATCH_SECONDS
-            return
-        self._broadcasts.remove(broadcast)
-        self._book.rest_shard(broadcast.shard.id, lane.resume_at(now))
-
     # Writing down
 
     async def _write_down(self) -> None:
         while True:
             await self._writer.gathered()
             try:
-                self._book.judge_doubtful()
+                await self._book.judge_doubted(self._persons_of)
                 self._departures.begin_astray()
                 await self._writer.flush(self._broadcasts)
             except Exception:  # noqa: BLE001 - one batch must not end the writing
@@ -449,19 +411,31 @@ class Worker:
             if self._broadcasts or self._full:
                 self._wake.set()
 
-    def _write_stop(self, app_id: str, stop: Stop | None) -> None:
-        self._stops[app_id] = stop
-        self._departures.begin(self._write_stops())
+    async def _persons_of(self, session_ids: Collection[int]) -> dict[int, tuple[int, bool]]:
+        found: dict[int, tuple[int, bool]] = {}
+        if session_ids:
+            found = await self.patience.call(self._rulebook.persons_of, session_ids)
+        return found
 
-    async def _write_stops(self) -> None:
+    def _write_circuit(self, noted: Noted) -> None:
+        self._routes.unwritten[noted.place] = noted
+        self._departures.begin(self._write_circuits())
+
+    async def _write_circuits(self) -> None:
         """Write the circuits that have changed; of one that changed again only how it is now."""
-        async with self._stops_turn:
-            while self._stops:
-                app_id, stop = self._stops.popitem()
-                await self.patience.call(self._rulebook.write_stop, app_id, stop)
+        async with self._circuits_turn:
+            for place, noted in list(self._routes.unwritten.items()):
+                await self.patience.call(self._rulebook.note, noted)
+                if self._routes.unwritten.get(place) is noted:
+                    del self._routes.unwritten[place]
+                if place.is_service and noted.stop is None:
+                    await self._let_go_on(place)
 
+    def _go_on(self, service: Place) -> None:
+        """Let go on what an outage held that is over, as others have seen."""
+        self._departures.begin(self._let_go_on(service))
 
-def _grant(lane: Lane, size: int, instant: float, probe: Probe | None) -> tuple[int, float]:
-    if probe is not None:
-        return lane.grant(1, instant)
-    return lane.grant(size if lane.is_proven else FIRST_BATCH, instant)
+    async def _let_go_on(self, service: Place) -> None:
+        apps = self._routes.apps_of(service)
+        await self.patience.call(self._rulebook.hurry_after, service, apps, self._now())
+        self._wake.set()

@@ -93,6 +93,22 @@ class RetryLater:
 
 
 @dataclass(frozen=True, slots=True)
+class LostVerdict:
+    """The push service refused, and why did not arrive whole: no verdict on anybody.
+
+    ``reason`` is ``AnswerCut`` where the answer broke off, ``AnswerUnreadable`` where it is not one
+    of the push service (a proxy's page, say). The push was not taken and may be sent again; nothing
+    may be concluded about the token, the key or the app. ``status`` is the answer's, 300 to 499;
+    ``after`` as in :class:`RetryLater`.
+    """
+
+    status: int
+    reason: str = "AnswerCut"
+    detail: str = ""
+    after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Unknown:
     """The request went out and no answer came back: it may or may not have been taken."""
 
@@ -105,7 +121,7 @@ class Withdrawn:
     """It was taken back by :meth:`Gateway.withdraw`, and nothing of it was sent."""
 
 
-Outcome = Accepted | Refused | DeviceGone | RetryLater | Unknown | Withdrawn
+Outcome = Accepted | Refused | DeviceGone | RetryLater | LostVerdict | Unknown | Withdrawn
 Report = Callable[[Push, Outcome], None]
 """Called once for each push, in the event loop, as its end becomes known."""
 

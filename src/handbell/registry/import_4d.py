@@ -111,9 +111,12 @@ class _Folder:
 
     def _add_app(self, app: App) -> tuple[App, Outcome]:
         try:
-            return self.apps.add(app.team_id, app.bundle_id, app.name), "imported"
+            return self._added(app), "imported"
         except AppExistsError:
             return self.apps.find(app.id), "unchanged"
+
+    def _added(self, app: App) -> App:
+        return self.apps.add(app.team_id, app.bundle_id, app.name, is_suggested=True)
 
     def _keys(self, app: App) -> Iterator[ImportStep]:
         known = {(one.key_id, one.fingerprint) for one in self.apps.credentials(app)}

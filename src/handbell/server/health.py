@@ -71,7 +71,7 @@ async def readyz(context: ContextDep) -> Ready:
     },
 )
 async def metrics(context: ContextDep) -> Response:
-    """Return what docs/metrics.md lists. Loopback needs no key, unless a proxy is in between."""
+    """Return what docs/metrics.md lists, to the metrics key or an API key that administers."""
     body = await context.run(lambda: context.metrics.render() + context.requests.render())
     return Response(body, media_type=_TEXT)
 

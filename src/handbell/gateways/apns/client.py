@@ -1,34 +1,30 @@
 """The gateway to APNs: pushes in, outcomes out, over HTTP/2.
 
-:func:`judge` says what an answer means, by Apple's table alone. What concerns the connection is
-healed here, once for each push: an expired provider token, one renewed too often, a connection that
-Apple wants replaced. Everything else is reported and decided elsewhere.
+What an answer means is said in ``verdict.py``. What concerns the connection is healed here, once
+for each push: an expired provider token, one renewed too often, a connection that Apple wants
+replaced. Everything else is reported and decided elsewhere.
 
 Source: "Sending notification requests to APNs", "Handling notification responses from APNs"
 (https://developer.apple.com/documentation/usernotifications/).
 """
 
 import asyncio
-import json
 import math
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from email.utils import parsedate_to_datetime
 from functools import partial
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from handbell.apps.credentials import AuthKey, Certificate
 from handbell.clocks import seconds_since_boot
 from handbell.errors import GatewayError
 from handbell.gateways.gateway import (
     Accepted,
-    DeviceGone,
     Message,
     Outcome,
     Push,
-    Refused,
     Report,
     RetryLater,
     Unknown,
@@ -52,120 +48,24 @@ from .protocol import (
     APNS_UNIQUE_ID,
     AUTHORIZATION,
     DEVICE_PATH,
-    REASONS,
     Reaction,
 )
 from .token import ProviderTokens
+from .verdict import instant, judge
 
-__all__ = ["ApnsGateway", "Endpoint", "judge"]
+__all__ = ["ApnsGateway", "Endpoint"]
 
 _OK: Final = 200
-_GONE: Final = 410
-_TOO_MANY: Final = 429
-_SERVER_ERROR: Final = 500
-_CLIENT_ERROR: Final = 400
-_CONFIGURATION_STATUSES: Final = frozenset({401, 403, 404, 407})
-_MAX_REASON_LENGTH: Final = 80
-_LATEST_STAMP: Final = 2**53  # milliseconds; what is beyond no database would take
-_MAX_RETRY_AFTER: Final = 24 * 3600.0
 _RENEWAL_PAUSE_SECONDS: Final = 5.0  # Apple takes quick opening and closing for an attack
 _SKEW_SAMPLE: Final = 1000
 _SKEW_TOLERANCE: Final = 60.0
 _CHANGING: Final = frozenset({APNS_EXPIRATION, APNS_COLLAPSE_ID})
 _IMPOSSIBLE_TOKEN: Final = "00" * 32
-_LATER: Final = frozenset(
-    {
-        Reaction.RENEW_TOKEN,
-        Reaction.RECONNECT,
-        Reaction.SLOW_DOWN_DEVICE,
-        Reaction.KEEP_FORMER_TOKEN,
-        Reaction.BACK_OFF,
-    }
-)
-
-
 # For each push: a named tuple's own constructor takes twice as long as the tuple's.
 _request: Final = cast("Callable[[_Written], Request]", partial(tuple.__new__, Request))
 _accepted: Final = cast("Callable[[_Taken], Accepted]", partial(tuple.__new__, Accepted))
 _Written = tuple[str, Headers, Headers, bytes]
 _Taken = tuple[str, str | None]
-
-
-def judge(status: int, body: bytes, headers: Mapping[str, str]) -> Outcome:
-    """Return what an answer of APNs means for the push. Never raises, whatever the answer.
-
-    ``headers`` have lower-case names. A reason that Apple's table does not know is judged by the
-    class of its status: 429 and 5xx may be sent again, everything else is refused.
-    """
-    if status == _OK:
-        return Accepted(headers.get(APNS_ID, ""), headers.get(APNS_UNIQUE_ID))
-    answer = _read(body)
-    reason = _reason(answer, status)
-    if status == _GONE:
-        return DeviceGone(reason, _timestamp(answer), status)
-    row = REASONS.get(reason)
-    if status >= _SERVER_ERROR:
-        reaction = row.reaction if row and row.status >= _SERVER_ERROR else Reaction.BACK_OFF
-    elif row is not None:
-        reaction = row.reaction
-    else:
-        reaction = _reaction_to(status)
-    if reaction in _LATER:
-        return RetryLater(reason, reaction, _retry_after(headers), status, _detail(reason))
-    if reaction is Reaction.CLOSE_SESSION:
-        return DeviceGone(reason, _timestamp(answer), status)
-    return Refused(reason, reaction, status, _detail(reason))
-
-
-def _read(body: bytes) -> dict[str, Any]:
-    try:
-        answer = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    return answer if isinstance(answer, dict) else {}
-
-
-def _reason(answer: Mapping[str, Any], status: int) -> str:
-    reason = answer.get("reason")
-    if isinstance(reason, str) and reason.isprintable() and 0 < len(reason) <= _MAX_REASON_LENGTH:
-        return reason
-    return f"HTTP {status}"
-
-
-def _timestamp(answer: Mapping[str, Any]) -> int | None:
-    stamp = answer.get("timestamp")
-    return stamp if type(stamp) is int and 0 <= stamp <= _LATEST_STAMP else None
-
-
-def _reaction_to(status: int) -> Reaction:
-    if status == _TOO_MANY:
-        return Reaction.BACK_OFF
-    if status < _CLIENT_ERROR or status in _CONFIGURATION_STATUSES:
-        return Reaction.FIX_CONFIGURATION
-    return Reaction.FIX_NOTIFICATION
-
-
-def _detail(reason: str) -> str:
-    row = REASONS.get(reason)
-    return row.meaning if row else "an answer that Apple does not document"
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return ``Retry-After`` in seconds; a date counts from the answer's own ``Date``."""
-    text = headers.get("retry-after", "")
-    if text.isascii() and text.isdigit():
-        return min(float(text[:9]), _MAX_RETRY_AFTER)
-    until, at = _instant(text), _instant(headers.get("date", ""))
-    if until is None or at is None:
-        return None
-    return min(max(0.0, until - at), _MAX_RETRY_AFTER)
-
-
-def _instant(text: str) -> float | None:
-    try:
-        return parsedate_to_datetime(text).timestamp()
-    except (ValueError, OverflowError, IndexError, TypeError):
-        return None
 
 
 class _Batch:
@@ -276,14 +176,14 @@ class _Side:
             else:
                 self._not_taken(job, end)
         elif isinstance(end, NotSent):
-            outcome = RetryLater(end.reason, Reaction.RECONNECT, detail=end.detail)
+            outcome = RetryLater(end.reason, Reaction.RECONNECT, end.after, detail=end.detail)
             job.batch.tell(job.push, outcome)
         else:
             job.batch.tell(job.push, Unknown(end.reason, end.detail))
 
     def _not_taken(self, job: _Job, answer: Answer) -> None:
         headers = answer.headers()
-        outcome = judge(answer.status, answer.body, headers)
+        outcome = judge(answer.status, answer.body, headers, is_whole=answer.is_whole)
         reaction = getattr(outcome, "reaction", None)
         if not job.is_second and self._is_healed(job, reaction, headers):
             job.is_second = True
@@ -342,7 +242,8 @@ class ApnsGateway:
 
     ``clock_skew`` is how many seconds this machine's clock is ahead of the service's (negative:
     behind), or None before the first answer; it is compared now and then, not with each answer.
-    ``healed`` counts pushes sent a second time after a token or a connection was replaced.
+    ``healed`` counts pushes sent a second time after a token or a connection was replaced;
+    ``fingerprint`` is the credential's.
     """
 
     def __init__(
@@ -359,6 +260,7 @@ class ApnsGateway:
     ) -> None:
         self.clock_skew: float | None = None
         self.healed = 0
+        self.fingerprint = credential.fingerprint
         self.tokens = (
             ProviderTokens(credential, now, seconds) if isinstance(credential, AuthKey) else None
         )
@@ -439,10 +341,14 @@ class ApnsGateway:
         await self.send([push], lambda _, outcome: outcomes.append(outcome))
         return outcomes[0]
 
-    async def close(self) -> None:
-        """Finish what was sent, each within its timeout, then close the connections."""
+    async def close(self, *, within: float | None = None) -> None:
+        """Finish what was sent, each within its timeout, then close the connections.
+
+        After ``within`` seconds they are broken off, and what was on the wire is unknown.
+        """
         self._is_closed = True
-        await asyncio.gather(*(side.pool.close() for side in self._sides.values()))
+        closing = (side.pool.close(within=within) for side in self._sides.values())
+        await asyncio.gather(*closing)
 
     def _side(self, environment: str) -> _Side:
         if self._is_closed:
@@ -469,7 +375,7 @@ class ApnsGateway:
 
     def compare_clock(self, headers: Mapping[str, str]) -> None:
         """Note how far this machine's clock is from the ``Date`` of an answer."""
-        theirs = _instant(headers.get("date", ""))
+        theirs = instant(headers.get("date", ""))
         if theirs is not None:
             self.clock_skew = self._now() - theirs
 

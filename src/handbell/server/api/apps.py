@@ -7,8 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 
 from handbell.apps.app import App
+from handbell.delivery.circuit import Stop
 from handbell.delivery.rules import HELD_BY, NO_RULE, read_rules
-from handbell.errors import AppError, InvalidRequestError
+from handbell.errors import AppError, AppForbiddenError, InvalidRequestError
 from handbell.server.access import AppDep, CallerDep
 from handbell.server.context import Context, context_of
 from handbell.server.limits import Limit
@@ -45,6 +46,12 @@ class Stopped(BaseModel):
     next_try_at: Instant = Field(description="When one push is let through")
 
 
+class Outage(Stopped):
+    """Why a push service takes nothing of the app."""
+
+    environment: str = Field(examples=["production"])
+
+
 class AppOut(BaseModel):
     """An app, with the rules for its deliveries and how its devices prove whose they are."""
 
@@ -58,6 +65,7 @@ class AppOut(BaseModel):
     rate_limit: str | None = Field(examples=["200/s"])
     time_zone: str | None = Field(examples=["Europe/Paris"])
     stopped: Stopped | None = Field(description="Set while Apple refuses the configuration")
+    outages: list[Outage] = Field(description="Push services that take nothing now")
     proof: Literal["key", "link", "token"] = Field(
         description="How a device proves whose it is: the back end's API key, a mailed link, or a "
         "token that the back end signed"
@@ -191,6 +199,12 @@ async def change_app(
     given = body.model_dump(include=body.model_fields_set)
     if not given:
         raise InvalidRequestError("Nothing is to be changed", fix="Name a member, such as cap")
+    if "associated_domain" in given and caller.app is not None:
+        # A domain decides which app opens the links of all of them.
+        raise AppForbiddenError(
+            "A domain is given by who may administer every app",
+            fix="Use a key that serves every app, or: handbell app set --associated-domain",
+        )
     changed = await context.run(_change, context, app, given, caller.actor)
     context.apps.clear()
     return changed
@@ -207,11 +221,10 @@ async def remove_app(context: ContextDep, caller: CallerDep, app: AppDep) -> Res
     """Remove an app with its keys, users and sessions; what was sent stays in the ledger."""
 
     def write() -> None:
-        context.system.apps.remove(app)
+        context.remove_app(app)
         context.system.audit.note(caller.actor, "app.remove", app.id, app=app.id)
 
     await context.run(write)
-    context.apps.clear()
     return Response(status_code=204)
 
 
@@ -262,13 +275,11 @@ def describe(context: Context, app: App) -> AppOut:
             "cap": _text(rules.cap),
             "rate_limit": _text(rules.rate),
             "time_zone": rules.time_zone,
-            "stopped": stop
-            and {
-                "reason": stop.reason,
-                "detail": stop.detail,
-                "since": instant(stop.since * 1000),
-                "next_try_at": instant(stop.probe_at * 1000),
-            },
+            "stopped": stop and _stopped(stop),
+            "outages": [
+                {**_stopped(one), "environment": one.environment}
+                for one in rules.outages(context.system.now())
+            ],
             "proof": identity.proof,
             "identity_algorithm": identity.algorithm,
             "associated_domain": identity.associated_domain,
@@ -278,12 +289,23 @@ def describe(context: Context, app: App) -> AppOut:
     )
 
 
+def _stopped(stop: Stop) -> dict[str, Any]:
+    return {
+        "reason": stop.reason,
+        "detail": stop.detail,
+        "since": instant(stop.since * 1000),
+        "next_try_at": instant(stop.probe_at * 1000),
+    }
+
+
 def _change(context: Context, app: App, given: dict[str, Any], actor: str) -> AppOut:
     system = context.system
     rules = {name: given[name] or NO_RULE for name in HELD_BY if name in given}
     identity = {name: given[name] or NO_RULE for name in _IDENTITY if name in given}
     # What can be refused comes before what is written.
     read_rules(rules)
+    if "name" in given and given["name"].strip():
+        system.apps.check_name(app, given["name"])
     if "name" in given and not given["name"].strip():
         raise AppError("The app's name is empty", fix="Name it, or leave the member out")
     if identity:
