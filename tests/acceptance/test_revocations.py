@@ -135,7 +135,8 @@ def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
 def case(stand: Stand) -> Case:
     """Give a new app whose only phone answers slowly, and pushes to it on their way."""
     system, twin = stand.system, stand.twin
-    app = system.apps.add("TEAM123456", f"com.sample.app{next(_NUMBERS)}", name="My App")
+    number = next(_NUMBERS)
+    app = system.apps.add("TEAM123456", f"com.sample.app{number}", name=f"App {number}")
     key = make_key(app.team_id)
     system.apps.add_credential(app, key)
     twin.add_key(key.team_id, key.key_id, key.public_key_pem)
