@@ -101,6 +101,8 @@ class ScriptedGateway:
 
     async def send(self, batch: Sequence[Push], report: Report) -> None:
         """Take pushes, and return when the test lets it."""
+        if not batch:
+            return
         self.pushed.update(push.apns_id for push in batch)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         call = Call(list(batch), report, done, tuple(batch))
@@ -125,7 +127,7 @@ class ScriptedSystem(System):
 
     gateway: Gateway
     is_missing = False
-    on_find: Callable[[], None] = staticmethod(lambda: None)
+    on_find: Callable[[], object] = staticmethod(lambda: None)
 
     def find_gateway(
         self,
@@ -179,10 +181,10 @@ class Play:
         """What the worker knows of the app."""
         return self.engine.worker.lanes.of(self.app)
 
-    def faults(self) -> list[str]:
+    def faults(self, *, is_at_rest: bool = False) -> list[str]:
         """Return where the tickets' invariant does not hold."""
         worker = self.engine.worker
-        return worker.in_flight.faults(worker.lanes.all())
+        return worker.in_flight.faults(worker.lanes.all(), is_at_rest=is_at_rest)
 
     async def start(self) -> None:
         """Begin to take work, without patience."""
@@ -193,7 +195,7 @@ class Play:
     async def stop(self, *, within: float | None = None) -> None:
         """Stop, and have the next start of it be another process's."""
         await self.engine.worker.stop(within=within)
-        assert not self.faults()
+        assert not self.faults(is_at_rest=True)
         assert len(self.engine.worker.in_flight) == 0
         assert len(self.engine.worker.releases) == 0
         await self.system.close_gateways()

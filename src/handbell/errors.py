@@ -30,7 +30,9 @@
     │   ├── DatabaseLockedError
     │   ├── DatabaseFullError
     │   ├── ReadOnlyError
-    │   └── ContradictionError
+    │   ├── ContradictionError
+    │   └── StatementError
+    ├── StoppedError            what was to send has been closed, or the program ends
     ├── GatewayError            a push service cannot be used at all from here
     ├── TwinError               the twin is not running, or cannot start
     ├── AccessError             an API key or an operator cannot be made or changed as asked
@@ -288,7 +290,7 @@ class StatementError(StorageError):
 
 
 class StoppedError(HandbellError):
-    """Sending was stopped here before all of it was done; the next start finishes it."""
+    """What was to send has been closed, or the program ends; what is stored goes out later."""
 
     code = "sender-stopped"
     status = 503

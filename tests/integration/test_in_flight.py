@@ -24,7 +24,7 @@ from sqlalchemy import select
 from tests.scripted import EVERYBODY, OUTCOMES, Call, Failing, Play, make_home, open_play
 
 from handbell.delivery.outcome import FINAL_STATES
-from handbell.delivery.store import Acceptance
+from handbell.delivery.store import Acceptance  # noqa: TC001 - rules read their types
 from handbell.errors import HandbellError
 from handbell.tables import deliveries
 

@@ -22,7 +22,7 @@ def play(tmp_path: Path) -> Iterator[Play]:
 
 
 async def credential_missing(play: Play) -> None:
-    """The key was removed when the probe was to go."""
+    """Remove the key when the probe is to go."""
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
     play.system.is_missing = True
@@ -35,21 +35,21 @@ async def credential_missing(play: Play) -> None:
 
 
 async def gateway_raises(play: Play) -> None:
-    """The gateway broke off with a mistake of its own."""
+    """Let the gateway break off with a mistake of its own."""
     play.clock.move(PROBE_SECONDS)
     await play.until(lambda: play.gateway.calls)
     play.gateway.calls[0].end(RuntimeError("a mistake"))
 
 
 async def gateway_says_nothing(play: Play) -> None:
-    """The gateway returned without an answer."""
+    """Let the gateway return without an answer."""
     play.clock.move(PROBE_SECONDS)
     await play.until(lambda: play.gateway.calls)
     play.gateway.calls[0].end()
 
 
 async def session_released(play: Play) -> None:
-    """The person logged out between the look at the database and the gateway."""
+    """Log the person out between the look at the database and the gateway."""
     session = play.system.registry.sessions_of(play.app, MAIL)[0].id
     loop = asyncio.get_running_loop()
     released = asyncio.Event()
@@ -67,21 +67,23 @@ async def session_released(play: Play) -> None:
 
 
 async def answer_is_unclear(play: Play) -> None:
-    """The push service answered neither yes nor no."""
+    """Answer neither yes nor no."""
     play.clock.move(PROBE_SECONDS)
     await play.until(lambda: play.gateway.calls)
     play.gateway.calls[0].answer(1, OUTCOMES["later"])
 
 
 async def token_is_gone(play: Play) -> None:
-    """The push service answered something that says nothing of the configuration."""
+    """Answer what says nothing of the configuration."""
     play.clock.move(PROBE_SECONDS)
     await play.until(lambda: play.gateway.calls)
     play.gateway.calls[0].answer(1, OUTCOMES["gone"])
+    await play.until(lambda: not play.engine.worker.in_flight.load.all)
+    play.system.registry.register(play.app, MAIL, f"{1:064x}")
 
 
 async def no_room_in_the_rate(play: Play) -> None:
-    """The app's rate limit had no room for it."""
+    """Leave no room for it in the app's rate."""
     play.system.set_rules(play.app, {"rate_limit": "1/week"})
     play.clock.move(SOON_SECONDS)
     await play.engine.worker.lanes.read_rules(play.lane)
@@ -94,7 +96,7 @@ async def no_room_in_the_rate(play: Play) -> None:
 
 
 async def sender_stops(play: Play) -> None:
-    """The process stopped while the probe was out."""
+    """Stop the process while the probe is out."""
     play.clock.move(PROBE_SECONDS)
     await play.until(lambda: play.gateway.calls)
     await play.stop(within=0.01)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import pytest
 from cryptography.fernet import Fernet
@@ -26,7 +26,7 @@ from handbell.delivery.events import (
     Event,
     SessionClosed,
 )
-from handbell.delivery.outbound import MOST_ANSWER_BYTES, Outbound
+from handbell.delivery.outbound import MOST_ANSWER_BYTES, Answer, Outbound
 from handbell.delivery.webhook_sender import KEPT_SECONDS, LEASE_SECONDS, WebhookSender
 from handbell.delivery.webhooks import (
     Webhook,
@@ -245,6 +245,35 @@ def test_many_failures_are_few_calls(house: House, receiver: Receiver) -> None:
     assert house.send() == 10
     told = [event["data"]["session_id"] for call in receiver.calls for event in call.events]
     assert told == list(range(1, 1001))
+
+
+def test_a_call_that_meets_a_mistake_is_one_attempt_and_the_others_go_on(
+    house: House, receiver: Receiver
+) -> None:
+    """Whatever goes wrong in one call, it is put off like any other, and the next turn comes."""
+    mistakes = [TypeError("a mistake")]
+
+    class Mistaken:
+        def post(self, *arguments: Any, **named: Any) -> Answer:
+            if mistakes:
+                raise mistakes.pop()
+            return LOCAL.post(*arguments, **named)
+
+    house.store.add(house.app, receiver.url)
+    house.happen(house.failed())
+
+    async def scenario() -> None:
+        running = asyncio.create_task(house.sender(cast("Any", Mistaken())).run())
+        async with asyncio.timeout(20):
+            while not receiver.calls:
+                house.clock.now += 90
+                await asyncio.sleep(0.02)
+        assert not running.done()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(scenario())
+    assert len(receiver.calls) == 1
 
 
 def test_a_call_that_was_stored_is_made_after_a_restart(house: House, receiver: Receiver) -> None:

@@ -129,11 +129,12 @@ class Circuit:
     def adopt(self, stop: Stop | None, now: float) -> bool:
         """Take what others have noted of this circuit, unless it is just being probed.
 
-        Say whether it is closed by that. What nobody has probed for long is not known any more.
+        Say whether it is closed by that. What nobody has probed for long, and this process knows
+        nothing of, is not known any more.
         """
         if self.probe is not None:
             return False
-        if stop is not None and now - stop.probe_at > self.longest:
+        if stop is not None and self.stop is None and now - stop.probe_at > self.longest:
             stop = None
         is_closed = self.stop is not None and stop is None
         self.stop = stop

@@ -5,6 +5,8 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from handbell.errors import StoppedError
+
 from .admission import Admission
 from .campaign import Campaign
 from .due import Due
@@ -115,6 +117,9 @@ class Departures:
         """Send single deliveries that may go now; the others get a row that says until when."""
         try:
             await self._admit_items(ticket, portions)
+        except StoppedError:
+            # What it has goes back with the worker's other work.
+            return
         except Exception as error:  # noqa: BLE001 - nothing may be left without an end
             for campaign, items in portions:
                 left = [one for one in items if ticket.is_waiting(campaign.row, one.number)]

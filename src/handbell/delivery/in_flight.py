@@ -196,12 +196,13 @@ class Ticket:
             self._capped.discard((row, number))
             self.lane.underway.remove(row, (number,))
 
-    # For the checks of :class:`InFlight`
+    # For :class:`InFlight`
 
     def take(self, members: Members) -> None:
         """Note the deliveries of the batch; for :class:`InFlight`."""
         for row, numbers in members:
-            self._waiting.setdefault(row, set()).update(numbers)
+            if numbers:
+                self._waiting.setdefault(row, set()).update(numbers)
         self._flight.count(self.lane, waiting=_size(self._waiting))
 
     def load(self) -> Load:
@@ -295,10 +296,11 @@ class InFlight:
         """Know a ticket no more that has no delivery left; for tickets alone."""
         self._open.pop(ticket, None)
 
-    def faults(self, lanes: Iterable["Lane"]) -> list[str]:
+    def faults(self, lanes: Iterable["Lane"], *, is_at_rest: bool = False) -> list[str]:
         """Return where the invariant does not hold, counting all of it anew; empty if it does.
 
-        ``lanes`` are all of the worker's.
+        ``lanes`` are all of the worker's. ``is_at_rest`` says that nothing is being read for which
+        somebody could have the permission to probe, and no ticket yet.
         """
         found = [fault for ticket in self._open for fault in ticket.faults()]
         totals = {lane.app.id: Load() for lane in lanes}
@@ -310,17 +312,14 @@ class InFlight:
             _add(total, mine)
             if lane.load != mine:
                 found.append(f"{lane.app.id} counts {lane.load}, its tickets {mine}")
-            found += _faults_of_lane(lane, [one for one in self._open if one.lane is lane])
-            found += _faults_of_probes(lane, {ticket.probe for ticket in self._open})
+            tickets = [one for one in self._open if one.lane is lane]
+            if lane.underway.keys() != {one for ticket in tickets for one in ticket.capped}:
+                found.append(f"{lane.app.id} has others under its cap than its tickets")
+            if is_at_rest:
+                found += _faults_of_probes(lane, {ticket.probe for ticket in self._open})
         if self.load != total:
             found.append(f"all count {self.load}, their tickets {total}")
         return found
-
-
-def _faults_of_lane(lane: "Lane", tickets: list[Ticket]) -> Iterator[str]:
-    capped = {one for ticket in tickets for one in ticket.capped}
-    if lane.underway.keys() != capped:
-        yield f"{lane.app.id} has others under its cap than its tickets"
 
 
 def _faults_of_probes(lane: "Lane", held: set[Probe | None]) -> Iterator[str]:

@@ -97,10 +97,12 @@ class Stopping:
 
 async def end_tasks(tasks: Iterable["asyncio.Task[None]"]) -> None:
     """Cancel tasks and return when they have ended; but not long after that for one that stays."""
-    running = [task for task in tasks if not task.done()]
-    for task in running:
-        task.cancel()
-    if running:
-        _, left = await asyncio.wait(running, timeout=_CANCEL_SECONDS)
+    left = {task for task in tasks if not task.done()}
+    deadline = asyncio.get_running_loop().time() + _CANCEL_SECONDS
+    while left and asyncio.get_running_loop().time() < deadline:
+        # More than once: what is awaited in there may keep a cancel to itself.
         for task in left:
-            _log.error("Task does not end although it was cancelled: %r", task)
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=_CANCEL_SECONDS / 8)
+    for task in left:
+        _log.error("Task does not end although it was cancelled: %r", task)

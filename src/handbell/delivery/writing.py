@@ -99,7 +99,9 @@ class Writer:
             raise stopped()
         self._written.clear()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._written.wait(), seconds)
+            # Not wait_for, which in Python 3.11 may keep a cancel to itself.
+            async with asyncio.timeout(seconds):
+                await self._written.wait()
         if self._is_closed:
             raise stopped()
 

@@ -57,7 +57,8 @@ async def _mail(context: Context, server: MailServer) -> None:
             return 0.0
         with contextlib.suppress(TimeoutError):
             seconds = min(LONGEST_WAIT, max(_SHORTEST_WAIT, wait))
-            await asyncio.wait_for(context.link_asked.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await context.link_asked.wait()
         context.link_asked.clear()
         return 0.0
 
