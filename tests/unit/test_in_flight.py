@@ -1,6 +1,7 @@
 """A ticket counts each delivery once in each state, whatever is said of it."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from handbell.delivery.lanes import Lanes
 from handbell.delivery.patience import Patience
 from handbell.delivery.probe import Probe
 from handbell.delivery.releases import Releases
+from handbell.delivery.routes import Routes
 
 APP = App(team_id="TEAM123456", bundle_id="com.sample.myapp")
 SOME = st.sets(st.integers(0, 9))
@@ -122,7 +124,15 @@ def test_a_count_that_is_wrong_is_found(spoil: str) -> None:
 
 def test_what_makes_lanes_in_another_thread_disturbs_nobody() -> None:
     """Campaigns are loaded in threads, which ask for their apps' lanes: the list is a copy."""
-    lanes = Lanes(None, InFlight(), patience=Patience(), now=float)  # type: ignore[arg-type]
+    nothing: Any = None
+    lanes = Lanes(
+        nothing,
+        InFlight(),
+        Routes(float),
+        patience=Patience(),
+        on_closed=lambda _place: None,
+        now=float,
+    )
     for _ in range(3):
         for number in range(3):
             lanes.of(App(team_id="TEAM123456", bundle_id=f"com.sample.app{number}"))
