@@ -10,7 +10,14 @@ from handbell.apps.checkup import Finding, check_credentials
 from handbell.apps.store import StoredCredential
 from handbell.delivery.doctor import judge_clock, judge_probe
 from handbell.gateways.apns.protocol import REASONS, Reaction
-from handbell.gateways.gateway import Accepted, Outcome, Refused, RetryLater, Unknown
+from handbell.gateways.gateway import (
+    Accepted,
+    LostVerdict,
+    Outcome,
+    Refused,
+    RetryLater,
+    Unknown,
+)
 from handbell.rehearsal import make_key
 
 if TYPE_CHECKING:
@@ -104,6 +111,8 @@ def _refused(reason: str) -> Refused:
             "No route",
         ),
         (Unknown("ConnectionLost"), "wrong", "not be asked"),
+        (LostVerdict(404, "AnswerUnreadable"), "wrong", "a proxy may have given it"),
+        (LostVerdict(403), "doubtful", "got lost on the way"),
         (Accepted("id"), "doubtful", "token of zeros"),
     ],
 )

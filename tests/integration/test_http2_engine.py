@@ -104,10 +104,12 @@ def test_a_renewed_pool_uses_a_new_connection(authority: Authority) -> None:
             serve(authority, server) as url,
             opened(Endpoint(url, authority.ca_file)) as ask,
         ):
+            ends = await ask(["/before"])
             first = asyncio.create_task(ask(paths(100, "first")))
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0)  # it is on the wire then
+            assert ask.pool.in_flight
             ask.pool.renew()
-            ends = [*await ask(paths(50, "second")), *await first]
+            ends += [*await ask(paths(50, "second")), *await first]
             assert all(isinstance(end, Answer) for end in ends)
 
     run(story)

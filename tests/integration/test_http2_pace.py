@@ -85,6 +85,7 @@ def test_connections_that_die_young_are_not_opened_without_end(
     ends: list[End] = run(story)
     assert server.connections <= 5
     assert sum(isinstance(end, Answer) for end in ends) >= answers
+    assert sum(isinstance(end, Lost) for end in ends) <= 50 + 5 * (1 + answers)
     given_back = [end for end in ends if isinstance(end, NotSent)]
     assert len(given_back) >= 100
     assert all(end.after is not None and end.after > 0.1 for end in given_back)

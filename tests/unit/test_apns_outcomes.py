@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handbell.gateways.apns.client import judge
 from handbell.gateways.apns.protocol import REASONS, Reaction
+from handbell.gateways.apns.verdict import judge
 from handbell.gateways.gateway import (
     Accepted,
     DeviceGone,

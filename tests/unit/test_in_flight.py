@@ -1,12 +1,13 @@
 """A ticket counts each delivery once in each state, whatever is said of it."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from handbell._threads import Threads
 from handbell.apps.app import App
 from handbell.delivery.in_flight import InFlight, Ticket
 from handbell.delivery.lane import Lane
@@ -124,14 +125,13 @@ def test_a_count_that_is_wrong_is_found(spoil: str) -> None:
 
 def test_what_makes_lanes_in_another_thread_disturbs_nobody() -> None:
     """Campaigns are loaded in threads, which ask for their apps' lanes: the list is a copy."""
-    nothing: Any = None
     lanes = Lanes(
-        nothing,
+        cast("Any", None),
         InFlight(),
         Routes(float),
-        patience=Patience(),
-        on_closed=lambda _place: None,
-        now=float,
+        patience=Patience(Threads(1, "test")),
+        on_closed=lambda _: None,
+        clock=float,
     )
     for _ in range(3):
         for number in range(3):

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from handbell._threads import Threads
 from handbell.apps.app import App
 from handbell.delivery.routes import Routes
 from handbell.delivery.ways import UNUSED_SECONDS, WAY_SECONDS, Ways
@@ -28,8 +29,13 @@ class World:
         self.now = 1000.0
         self.dropped: list[str] = []
         self.serving: dict[str, Named | HandbellError] = {}
-        find, drop = cast("Any", self._find), cast("Any", self._drop)
-        self.ways = Ways(find, drop, Routes(lambda: self.now), now=lambda: self.now)
+        self.ways = Ways(
+            cast("Any", self._find),
+            cast("Any", self._drop),
+            Routes(lambda: self.now),
+            threads=Threads(1, "test"),
+            clock=lambda: self.now,
+        )
 
     def _find(self, app: App, key: object, name: str, environment: str) -> Named:  # noqa: ARG002
         found = self.serving[app.bundle_id]

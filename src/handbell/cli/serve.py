@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from handbell._threads import in_thread
 from handbell.errors import ServeError
 
 from .context import settings, system
@@ -117,15 +118,18 @@ async def _run(
     has_console: bool,
     has_twin: bool,
 ) -> None:
-    from handbell.server.links.mail import mailing  # noqa: PLC0415 - an extra
+    from handbell.http_server.bounds import raise_file_limit  # noqa: PLC0415 - an extra
+    from handbell.http_server.networks import is_loopback  # noqa: PLC0415
+    from handbell.server.links.mail import mailing  # noqa: PLC0415
     from handbell.server.running import bind, make_context, serving, settle, url_of  # noqa: PLC0415
 
     stop = stop_on_signal()
+    raise_file_limit()
     async with AsyncExitStack() as stack:
         bound = stack.enter_context(bind(parts.settings.listen))
         stack.push_async_callback(parts.close)
         # What cannot be used is said now, not by the first send.
-        await asyncio.to_thread(lambda: (parts.vault, parts.database))
+        await in_thread(lambda: (parts.vault, parts.database))
         twin = await stack.enter_async_context(_twin(parts)) if has_twin else None
         # What is on its way ends before the twin does.
         stack.push_async_callback(parts.close_gateways)
@@ -143,13 +147,25 @@ async def _run(
         await stack.enter_async_context(serving(application, bound, settings=parts.settings))
         settle()
         host, port = bound.getsockname()[:2]
-        say(f"Listening     {f'[{host}]' if ':' in host else host}:{port}")
+        listening = f"{f'[{host}]' if ':' in host else host}:{port}"
+        say(f"Listening     {listening}")
         warn_of_exposure(parts.settings)
+        if parts.settings.tls_certificate is None and not is_loopback(host):
+            _warn_of_plain_http(listening)
         await _announce(context, twin)
         await stop.wait()
         context.stopping.set()
         say("Stopping: what runs is finished first. Ctrl-C again stops at once.")
     say("The server has stopped.")
+
+
+def _warn_of_plain_http(listening: str) -> None:
+    say(
+        f"warning: plain HTTP on {listening}. Whoever is between sees keys and passwords. Set "
+        "HANDBELL_TLS_CERTIFICATE, or let a proxy speak HTTPS and make sure that nobody else "
+        "reaches this port.",
+        err=True,
+    )
 
 
 def _twin(parts: "System") -> Any:
@@ -164,11 +180,11 @@ async def _announce(context: "Context", twin: "Twin | None") -> None:
     if context.has_console:
         say(f"Console       {url}/console")
     if twin is not None:
-        say(f"Phones        {twin.page_url}")
+        say(f"Phones        {twin.page_link}")
     if not context.has_worker:
         say("Sending       by another process: handbell worker")
     if context.has_console and not await context.run(context.system.operators.list):
-        secret = await context.run(context.system.operators.invite)
+        secret = await context.run(context.system.operators.invite_first)
         say("")
         say("There is no operator yet. This link makes the first one, once, within 24 hours:")
         say(f"{url}/console/invitation/{secret}")
@@ -183,7 +199,5 @@ def _set_up_logs(parts: "System", *, is_verbose: bool) -> None:
     logging.basicConfig(
         level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    # What hostile clients send is counted, and fills no log.
-    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     if is_verbose:
         logging.getLogger("handbell.server.requests").setLevel(logging.DEBUG)

@@ -100,10 +100,11 @@ def _judge_failure(environment: str, host: str, outcome: Outcome) -> Finding:
     is_refused = isinstance(outcome, Refused)
     said = "refused the check-up" if is_refused else "could not be asked"
     # Who answered that he is busy can be reached; nothing is proven against the configuration.
-    is_busy = isinstance(outcome, RetryLater | LostVerdict) and outcome.status > 0
+    is_busy = isinstance(outcome, RetryLater) and outcome.status > 0
+    is_cut = isinstance(outcome, LostVerdict) and outcome.reason == "AnswerCut"
     return Finding(
         check=environment,
-        verdict="doubtful" if is_busy else "wrong",
+        verdict="doubtful" if is_busy or is_cut else "wrong",
         sentence=sentence(f"{_capital(host)} {said}: {reason}, {words}"),
         fix=sentence(_capital(fix.removesuffix(_THIS_COMMAND))),
     )

@@ -163,6 +163,11 @@ class Ticket:
             self.reading.end()
         return ended
 
+    def leave_waiting(self) -> None:
+        """End what waits; its rows stay as they are."""
+        for row, numbers in list(self._waiting.items()):
+            self.end(row, set(numbers))
+
     def note_written(self, row: int, numbers: Collection[int]) -> None:
         """Note that deliveries which ended are written down; for :class:`InFlight`."""
         number = min(len(numbers), self._ended)
@@ -273,6 +278,11 @@ class InFlight:
         for ticket, row, numbers in ended:
             ticket.note_written(row, numbers)
 
+    def leave_waiting(self) -> None:
+        """Let what waits end as its rows are: it is somebody else's by now."""
+        for ticket in list(self._open):
+            ticket.leave_waiting()
+
     def finish(self) -> None:
         """Let go of everything: the worker has stopped."""
         for ticket in list(self._open):
@@ -312,14 +322,18 @@ class InFlight:
             _add(total, mine)
             if lane.load != mine:
                 found.append(f"{lane.app.id} counts {lane.load}, its tickets {mine}")
-            tickets = [one for one in self._open if one.lane is lane]
-            if lane.underway.keys() != {one for ticket in tickets for one in ticket.capped}:
-                found.append(f"{lane.app.id} has others under its cap than its tickets")
+            found += _faults_of_lane(lane, [one for one in self._open if one.lane is lane])
             if is_at_rest:
                 found += _faults_of_probes(lane, {ticket.probe for ticket in self._open})
         if self.load != total:
             found.append(f"all count {self.load}, their tickets {total}")
         return found
+
+
+def _faults_of_lane(lane: "Lane", tickets: list[Ticket]) -> Iterator[str]:
+    capped = {one for ticket in tickets for one in ticket.capped}
+    if lane.underway.keys() != capped:
+        yield f"{lane.app.id} has others under its cap than its tickets"
 
 
 def _faults_of_probes(lane: "Lane", held: set[Probe | None]) -> Iterator[str]:

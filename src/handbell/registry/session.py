@@ -23,8 +23,15 @@ MOVED: Final = "moved"
 LOGGED_OUT: Final = "closed"
 """Why a session is closed whose device was logged out."""
 
+CROWDED_OUT: Final = "session-limit"
+"""Why a session is closed that nothing was ever accepted for, when its person had too many."""
+
 CLOSED_WORDS: Final[Mapping[str, str]] = MappingProxyType(
-    {MOVED: "the device has registered for somebody else since", LOGGED_OUT: "it was logged out"}
+    {
+        MOVED: "the device has registered for somebody else since",
+        LOGGED_OUT: "it was logged out",
+        CROWDED_OUT: "its person registered more devices than are allowed",
+    }
 )
 """What our own reasons for closing a session mean. Others are a push service's, or speak."""
 

@@ -92,6 +92,11 @@ class RunningTwin:
         return self._twin.page_url
 
     @property
+    def page_link(self) -> str:
+        """The link to the page that opens it also where it asks for a token."""
+        return self._twin.page_link
+
+    @property
     def ca_file(self) -> Path:
         """The PEM file of the authority that a client has to trust."""
         return self._twin.ca_file

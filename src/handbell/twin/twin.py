@@ -13,6 +13,7 @@
 
 import asyncio
 import contextlib
+import hmac
 import logging
 import os
 import secrets
@@ -25,6 +26,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Self
 
+from handbell._threads import in_thread
 from handbell.errors import CredentialError, HandbellError, TwinError
 
 from . import rules
@@ -77,7 +79,7 @@ class Twin:
         self._folder = folder
         self._host = host
         self._ports = (production_port, development_port, page_port)
-        self._hooks = hooks or Hooks()
+        self._hooks = Hooks() if hooks is None else hooks
         self._now = now
         self._idle_seconds = idle_seconds
         self._keys: dict[tuple[str, str], Key] = {}
@@ -85,6 +87,7 @@ class Twin:
         self._shelf = Shelf()
         self._history = History()
         self._running: _Running | None = None
+        self._page_token = secrets.token_urlsafe(16)
         self.faults = FaultPlan(self._on_fault)
         self._desk = Desk(
             self,
@@ -98,7 +101,7 @@ class Twin:
 
     async def start(self) -> None:
         """Open the three ports and write the address file; returns when all of them answer."""
-        authority = await asyncio.to_thread(Authority.open, self._folder)
+        authority = await in_thread(Authority.open, self._folder)
         async with contextlib.AsyncExitStack() as undo:
             bound = [undo.enter_context(bind(self._host, port)) for port in self._ports]
             context = authority.server_context()
@@ -140,7 +143,14 @@ class Twin:
             page_url=f"http://{page}",
             ca_file=str(authority.ca_file),
             pid=os.getpid(),
+            page_token=self._page_token,
         )
+
+    def lets_in(self, token: str) -> bool:
+        """Return whether somebody who brings this token, or none, may use the page."""
+        if hmac.compare_digest(token.encode(), self._page_token.encode()):
+            return True
+        return call(self._hooks.guards_page) is False
 
     def _started(self) -> "_Running":
         if self._running is None:
@@ -166,6 +176,11 @@ class Twin:
     def page_url(self) -> str:
         """The page with the phones, ``http://127.0.0.1:PORT``."""
         return self.address.page_url
+
+    @property
+    def page_link(self) -> str:
+        """The link to the page that opens it also where it asks for a token."""
+        return self.address.page_link
 
     @property
     def ca_file(self) -> Path:

@@ -7,13 +7,14 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from handbell.server.access import AppDep
+from handbell.server.access import AppDep, CallerDep
 from handbell.server.context import context_of
 from handbell.server.person_path import PERSON
 from handbell.server.problems import responses
 
 from . import notification_models as models
 from . import plain
+from .tokens import told_to
 
 router = APIRouter(prefix="/v1/apps/{app}", tags=["users"])
 
@@ -28,6 +29,7 @@ router = APIRouter(prefix="/v1/apps/{app}", tags=["users"])
 async def why(
     request: Request,
     app: AppDep,
+    caller: CallerDep,
     mail: Annotated[str, Path(max_length=320, examples=["user1@example.com"])],
 ) -> Response:
     """Tell the story in plain words, with the facts behind it; a mail nobody has is one, too."""
@@ -37,4 +39,5 @@ async def why(
         story = context.system.why(app, mail)
         return {**plain.plain(story), "text": str(story)}
 
-    return Response(to_json(await context.run(tell)), media_type="application/json")
+    told = told_to(caller, await context.run(tell))
+    return Response(to_json(told), media_type="application/json")

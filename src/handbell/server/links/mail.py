@@ -12,6 +12,7 @@ from email.utils import format_datetime, make_msgid
 from typing import Final
 
 from handbell._forever import forever
+from handbell._mail import mailbox
 from handbell.registry.proofs import VALID_SECONDS, Link
 from handbell.server.context import Context
 
@@ -68,7 +69,9 @@ async def _mail(context: Context, server: MailServer) -> None:
 async def _send(context: Context, server: MailServer, link: Link) -> None:
     proofs = context.system.proofs
     try:
-        await server.send(compose(link, server.sender, context.public_url, context.system.now()))
+        to = await context.run(mailbox, link.mail)
+        message = compose(link, server.sender, context.public_url, context.system.now())
+        await server.send(message, to=to)
     except Exception as error:  # noqa: BLE001 - whatever a mail server may answer
         if is_permanent(error):
             # An address that does not exist; whoever asked must not learn of it.
@@ -113,8 +116,8 @@ def compose(link: Link, sender: str, public_url: str, now: float) -> EmailMessag
         "minutes": VALID_SECONDS // 60,
     }
     message = EmailMessage(policy=SMTP)
-    message["From"] = Address(display_name=link.app.name, addr_spec=sender)
-    message["To"] = deliverable(link.mail)
+    message["From"] = _address(sender, link.app.name)
+    message["To"] = _address(mailbox(link.mail))
     message["Subject"] = f"Notifications of {link.app.name} on your device"
     message["Date"] = format_datetime(datetime.fromtimestamp(now, UTC))
     message["Message-ID"] = make_msgid(domain=sender.rpartition("@")[2])
@@ -125,10 +128,10 @@ def compose(link: Link, sender: str, public_url: str, now: float) -> EmailMessag
     return message
 
 
-def deliverable(mail: str) -> str:
-    """Return an address as a mail server takes it: the domain in ASCII. Raises ValueError."""
-    local, _, domain = mail.rpartition("@")
-    return f"{local}@{domain if domain.isascii() else domain.encode('idna').decode()}"
+def _address(mail: str, name: str = "") -> Address:
+    # Handed over in its parts: as a text it would be parsed, and might be read as another one.
+    username, _, domain = mail.rpartition("@")
+    return Address(display_name=name, username=username, domain=domain)
 
 
 async def _forget_old(context: Context) -> None:
