@@ -209,6 +209,7 @@ class OnItsWay(RuleBasedStateMachine):
     def _stop(self) -> None:
         self.over += self.play.gateway.calls
         self.loop.run_until_complete(self.play.stop(within=0.02))
+        assert not any(route.is_probed for route in self.play.lane.routes)
 
     @invariant()
     def adds_up(self) -> None:
