@@ -115,6 +115,12 @@ class ScriptedGateway:
         finally:
             self.calls.remove(call)
 
+    def require(self, may_begin: Callable[[], bool]) -> None:
+        """Ask nobody: what is taken is on the wire at once."""
+
+    def withdraw(self, is_meant: Callable[[Push], bool]) -> None:
+        """Give nothing back, for the same reason."""
+
     async def close(self) -> None:
         """Have nothing to close."""
 
@@ -248,7 +254,9 @@ def make_home(folder: Path, people: int = 8) -> list[str]:
 
 
 def _system(home: Path, clock: Clock, gateway: ScriptedGateway) -> ScriptedSystem:
-    system = ScriptedSystem(Settings.load(home=home), now=clock)
+    system = ScriptedSystem(
+        Settings.load(home=home), now=clock, clock=clock.steady, machine=clock.machine
+    )
     system.gateway = gateway
     return system
 

@@ -6,13 +6,12 @@ to and why. Statements of the stores are SQLAlchemy Core without anything that o
 
 import errno
 import logging
-import os
 import sqlite3
-import threading
 import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -28,6 +27,7 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from ._engines import SharedEngine, share_file, share_server
 from .errors import (
     ContradictionError,
     DatabaseFullError,
@@ -64,13 +64,21 @@ class Database:
     def __init__(self, url: str, *, wait: float = WAIT_SECONDS) -> None:
         self._url = _understood(url)
         self._wait = wait
-        # Waiting threads are woken in turn here, where SQLite would let them poll for its lock.
-        self._turn = threading.Lock()
-        self._engine = _engine(self._url, wait)
-        self._writing = self._engine.execution_options(**{_WRITES: True})
-        self._is_closed = False
-        # At exit the system closes them faster, and a forked process leaves its parent's alone.
-        weakref.finalize(self, self._engine.pool.dispose).atexit = False
+        _check_driver(self._url)
+
+    @cached_property
+    def _shared(self) -> SharedEngine:
+        """The engine that all of this process uses for the database, as one more user of it."""
+        shared = _share(self._url, self._wait)
+        shared.join()
+        self._part = weakref.finalize(self, shared.part)
+        # At exit the operating system closes them faster.
+        self._part.atexit = False
+        return shared
+
+    @property
+    def _engine(self) -> Engine:
+        return self._shared.engine
 
     def __repr__(self) -> str:
         return f"Database({self.name!r})"
@@ -119,13 +127,10 @@ class Database:
             with self._in_use(), self._engine.begin() as connection:
                 yield connection
             return
-        if not self._turn.acquire(timeout=self._wait):
-            raise self._locked()
-        try:
-            with self._in_use(), self._writing.begin() as connection:
+        with self._turn(), self._in_use(), self._engine.connect() as connection:
+            connection.execution_options(**{_WRITES: True})
+            with connection.begin():
                 yield connection
-        finally:
-            self._turn.release()
 
     @contextmanager
     def quick_read(self) -> Iterator[Quick]:
@@ -148,13 +153,19 @@ class Database:
             with self.write() as connection:
                 yield connection
             return
-        if not self._turn.acquire(timeout=self._wait):
+        with self._turn(), self._in_use(), self._driver("BEGIN IMMEDIATE") as driver:
+            yield driver
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        # Waiting threads are woken in turn here, where SQLite would let them poll for its lock.
+        turn = self._shared.turn
+        if not turn.acquire(timeout=self._wait):
             raise self._locked()
         try:
-            with self._in_use(), self._driver("BEGIN IMMEDIATE") as driver:
-                yield driver
+            yield
         finally:
-            self._turn.release()
+            turn.release()
 
     @contextmanager
     def _driver(self, begin: str) -> Iterator[sqlite3.Connection]:
@@ -218,34 +229,28 @@ class Database:
             with self.write() as connection:
                 yield connection
             return
-        if not self._turn.acquire(timeout=self._wait):
-            raise self._locked()
-        try:
-            with self._in_use(), self._writing.connect() as connection:
-                # A table that is made anew is dropped first, and must take nothing with it.
-                _act_on_references(connection, is_on=False)
-                try:
-                    with connection.begin():
-                        yield connection
-                        _check_references(connection)
-                finally:
-                    _act_on_references(connection, is_on=True)
-        finally:
-            self._turn.release()
+        with self._turn(), self._in_use(), self._engine.connect() as connection:
+            connection.execution_options(**{_WRITES: True})
+            # A table that is made anew is dropped first, and must take nothing with it.
+            _act_on_references(connection, is_on=False)
+            try:
+                with connection.begin():
+                    yield connection
+                    _check_references(connection)
+            finally:
+                _act_on_references(connection, is_on=True)
 
     def close(self) -> None:
-        """Close every connection, also those of other threads.
+        """Close every connection, also those of other threads, unless others use the same database.
 
         Those that are in use are closed when they are given back. Whoever still asks gets a
         connection for that once. A database that is no longer referred to closes by itself.
         """
-        self._is_closed = True
-        self._engine.pool.dispose()
+        if "_shared" in self.__dict__:
+            self._part()
 
     def _prepare(self, *, allowed: bool) -> None:
-        path = self.path
-        if path is not None and not _is_uri(self._url):
-            _make_file(path)
+        if self.path is not None and not _is_uri(self._url):
             self._use_wal()
         with self.read() as connection:
             revision = self._checked_revision(connection)
@@ -292,6 +297,8 @@ class Database:
     @contextmanager
     def _in_use(self) -> Iterator[None]:
         # Explains what goes wrong, and comes before the connection: it ends after it.
+        shared = self._shared
+        use = shared.enter()
         try:
             yield
         except (IntegrityError, DataError) as error:
@@ -307,9 +314,7 @@ class Database:
         except SQLAlchemyError as error:
             raise self._misunderstood(error) from error
         finally:
-            # After the connection went back, or another thread's close() could just miss it.
-            if self._is_closed:
-                self._engine.pool.dispose()
+            shared.leave(use)
 
     def _storage_error(self, error: BaseException | None) -> StorageError:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
@@ -444,18 +449,39 @@ def _understood(url: str) -> URL:
     return parsed
 
 
-def _engine(url: URL, wait: float) -> Engine:
-    arguments = {"timeout": wait} if url.get_backend_name() == "sqlite" else {}
+def _check_driver(url: URL) -> None:
     try:
-        engine = create_engine(url, connect_args=arguments, hide_parameters=True)
+        url.get_dialect().import_dbapi()
     except (NoSuchModuleError, ModuleNotFoundError) as error:
         raise SettingsError(
             f"The driver of the database URL is not installed: {error}",
             fix="Install it, or name another in HANDBELL_DATABASE_URL",
         ) from error
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _set_up)
-        event.listen(engine, "begin", _begin)
+
+
+def _share(url: URL, wait: float) -> SharedEngine:
+    path = _file(url)
+    if path is None:
+        return share_server(url, partial(create_engine, hide_parameters=True))
+    is_uri = _is_uri(url)
+    if not is_uri:
+        path = path.resolve()
+        private_folder(path.parent)
+    try:
+        return share_file(
+            path, url, partial(_make_engine, wait=wait), is_named=not is_uri, wait=wait
+        )
+    except OSError as error:
+        raise storage_error(error, path) from error
+
+
+def _make_engine(url: URL, *, wait: float) -> Engine:
+    # As many connections as threads ask at once; all of this process share them.
+    engine = create_engine(
+        url, connect_args={"timeout": wait}, hide_parameters=True, max_overflow=-1
+    )
+    event.listen(engine, "connect", _set_up)
+    event.listen(engine, "begin", _begin)
     return engine
 
 
@@ -483,15 +509,6 @@ def _file(url: URL) -> Path | None:
 
 def _is_uri(url: URL) -> bool:
     return bool(url.database and url.database.startswith("file:"))
-
-
-def _make_file(path: Path) -> None:
-    private_folder(path.parent)
-    # SQLite gives its journal files the mode of the database: mails and tokens are in both.
-    try:
-        os.close(os.open(path, os.O_CREAT | os.O_RDONLY, 0o600))
-    except OSError as error:
-        raise storage_error(error, path) from error
 
 
 def _act_on_references(connection: Connection, *, is_on: bool) -> None:

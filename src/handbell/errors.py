@@ -35,6 +35,7 @@
     │   ├── ContradictionError
     │   └── StatementError
     ├── StoppedError            what was to send has been closed, or the program ends
+    ├── DeadlockError           a call would wait for itself
     ├── GatewayError            a push service cannot be used at all from here
     ├── TwinError               the twin is not running, or cannot start
     ├── AccessError             an API key or an operator cannot be made or changed as asked
@@ -307,10 +308,16 @@ class StatementError(StorageError):
 
 
 class StoppedError(HandbellError):
-    """What was to send has been closed, or the program ends; what is stored goes out later."""
+    """Sending was stopped, or the program ends; the next start finishes what is stored."""
 
     code = "sender-stopped"
     status = 503
+
+
+class DeadlockError(HandbellError):
+    """A call would wait for itself: it was made in the thread that has to answer it."""
+
+    code = "deadlock"
 
 
 class GatewayError(HandbellError):

@@ -16,6 +16,7 @@ from handbell._reporter import Reporter
 from handbell.apps.app import App
 from handbell.apps.credentials import AuthKey
 from handbell.errors import HandbellError, TwinError
+from handbell.registry.registration import Registration
 from handbell.registry.session import Session
 from handbell.settings import DATABASE_FILE, Settings
 from handbell.system import System
@@ -102,13 +103,16 @@ class Rehearsal:
         # The environment `twin` is the production side; the other is for clients of their own.
         if phone.mail is None or phone.side != "production":
             return
-        self._system.registry.register(
-            self._system.apps.find(phone.app),
+        registration = Registration.read(
             phone.mail,
             phone.token,
+            at=int(self._system.now() * 1000),
             environment="twin",
             device=phone.name,
         )
+        app = self._system.apps.find(phone.app)
+        # Nobody waits for an answer here; the workers are told even so.
+        self._system.revocations.add(self._system.registry.admit(app, registration).moved)
 
     def _note_displayed(self, _phone: "Phone", card: "Card") -> None:
         self._reporter.add(card.apns_id, "displayed")

@@ -226,7 +226,28 @@ workers: Final = Table(
     Column("id", _Id, primary_key=True),
     Column("host", Text, nullable=False),
     Column("pid", Integer, nullable=False),
-    _instant("beat_at", required=True),
+    # The last heartbeat, in milliseconds of the clock of this start of the machine, not the wall's.
+    Column("boot", Text, nullable=False),
+    Column("beat", BigInteger, nullable=False),
+)
+
+revocations: Final = Table(
+    "revocations",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    # The worker that is to let go, which deletes the row when it has.
+    Column("worker_id", _Id, ForeignKey("workers.id", ondelete="CASCADE"), nullable=False),
+    # A JSON list of the ids of sessions.
+    Column("sessions", Text, nullable=False),
+    Index("ix_revocations_worker_id", "worker_id"),
+)
+
+wall_clock: Final = Table(
+    "wall_clock",
+    metadata,
+    # By how many milliseconds it was ahead of the clock of this start of the machine.
+    Column("boot", Text, primary_key=True),
+    Column("ahead", BigInteger, nullable=False),
 )
 
 shards: Final = Table(

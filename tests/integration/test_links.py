@@ -14,6 +14,7 @@ from bench.chaos import Clock
 from sqlalchemy import select, text
 from tests.postbox import Mailbox, link_of, start_mailbox
 from tests.serving import Server, start_server
+from tests.stored import stored_in
 
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
@@ -273,8 +274,7 @@ def test_only_the_digest_of_a_link_is_stored(house: House, tmp_path: Path) -> No
             assert secret not in rows
             assert secret.removeprefix("hbs_") not in rows
         connection.execute(text("SELECT 1"))
-    files = [file.read_bytes() for file in (tmp_path / "home").glob("handbell.db*")]
-    assert not any(link.encode() in content for content in files)
+    assert link.encode() not in stored_in(tmp_path / "home")
 
 
 def test_a_mail_server_that_is_busy_is_tried_again(house: House) -> None:

@@ -15,6 +15,7 @@ import pytest
 from cryptography.fernet import Fernet
 from sqlalchemy import func, select
 from tests.scene import open_scene
+from tests.stored import stored_in
 
 from handbell.apps.app import App
 from handbell.apps.store import AppStore
@@ -158,6 +159,7 @@ class House:
             outbound=outbound,
             poll_seconds=0.02,
             now=self.clock,
+            clock=self.clock,
             rng=random.Random(1),  # noqa: S311 - no secret
         )
 
@@ -562,8 +564,7 @@ def test_a_webhook_is_kept_without_its_secret(house: House, receiver: Receiver) 
     assert house.store.list() == [webhook]
     path = house.database.path
     assert path is not None
-    stored = b"".join(file.read_bytes() for file in path.parent.iterdir())
-    assert secret.encode() not in stored
+    assert secret.encode() not in stored_in(path.parent)
     assert secret[6:] not in repr(house.store.list())
 
 

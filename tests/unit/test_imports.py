@@ -12,10 +12,13 @@ import handbell
 
 ROOT = Path(handbell.__file__).parent
 BASE = {
+    "_engines",
     "_forever",
     "_mail",
     "_paths",
     "_text",
+    "clocks",
+    "_threads",
     "_version",
     "errors",
     "tables",
@@ -48,6 +51,7 @@ ALLOWED: dict[str, set[str]] = {
         "http_server",
         "_door",
         "exposure",
+        "sharing",
         "system",
         "rehearsal",
         "push",

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from handbell._threads import Threads
 from handbell.apps.app import App
 from handbell.delivery.in_flight import InFlight, Ticket
 from handbell.delivery.lane import Lane
@@ -128,9 +129,9 @@ def test_what_makes_lanes_in_another_thread_disturbs_nobody() -> None:
         cast("Any", None),
         InFlight(),
         Routes(float),
-        patience=Patience(),
+        patience=Patience(Threads(1, "test")),
         on_service_up=lambda _: None,
-        now=float,
+        clock=float,
     )
     for _ in range(3):
         for number in range(3):

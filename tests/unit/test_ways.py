@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from handbell._threads import Threads
 from handbell.apps.app import App
 from handbell.delivery.routes import Routes
 from handbell.delivery.ways import UNUSED_SECONDS, WAY_SECONDS, Ways
@@ -32,7 +33,8 @@ class World:
             cast("Any", self._find),
             cast("Any", self._drop),
             Routes(lambda: self.now),
-            now=lambda: self.now,
+            threads=Threads(1, "test"),
+            clock=lambda: self.now,
         )
 
     def _find(self, app: App, key: object, name: str, environment: str) -> Named:  # noqa: ARG002

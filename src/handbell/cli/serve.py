@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from handbell._threads import in_thread
 from handbell.errors import ServeError
 
 from .context import settings, system
@@ -128,7 +129,7 @@ async def _run(
         bound = stack.enter_context(bind(parts.settings.listen))
         stack.push_async_callback(parts.close)
         # What cannot be used is said now, not by the first send.
-        await asyncio.to_thread(lambda: (parts.vault, parts.database))
+        await in_thread(lambda: (parts.vault, parts.database))
         twin = await stack.enter_async_context(_twin(parts)) if has_twin else None
         # What is on its way ends before the twin does.
         stack.push_async_callback(parts.close_gateways)

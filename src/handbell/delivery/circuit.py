@@ -11,7 +11,7 @@ docs/decisions/0014-two-circuits.md has the why.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Final, NamedTuple
 
@@ -138,6 +138,11 @@ class Circuit:
         is_closed = self.stop is not None and stop is None
         self.stop = stop
         return is_closed
+
+    def move(self, jump: float) -> None:
+        """Move the next probe by as many seconds as the wall's clock was set."""
+        if self.stop is not None:
+            self.stop = replace(self.stop, probe_at=self.stop.probe_at + jump)
 
     def put_off(self, now: float, rng: Random) -> bool:
         """Note that a probe came to no clear end: the next is later. Say whether one was out."""
@@ -370,6 +375,12 @@ class ServiceCircuit(Circuit):
         self._set(trouble.reason, trouble.detail, now, rng, probes=probes, after=trouble.after)
         self.credit = None
         return True
+
+    def move(self, jump: float) -> None:
+        """Move the next probe, and what was heard, by as many seconds as the clock was set."""
+        Circuit.move(self, jump)
+        self.seen_at += jump
+        self.ended_at += jump
 
     def adopt(self, stop: Stop | None, now: float) -> bool:
         """Take what others have noted; where they saw the outage end, begin the ramp here."""

@@ -49,6 +49,7 @@ class Departures:
         ramps: Ramps,
         ways: Ways,
         now: Callable[[], float],
+        clock: Callable[[], float],
     ) -> None:
         self.tasks: set[asyncio.Task[None]] = set()
         self._book = book
@@ -60,6 +61,7 @@ class Departures:
         self._ramps = ramps
         self._ways = ways
         self._now = now
+        self._clock = clock
 
     def begin(self, work: Any) -> None:
         """Do something aside, in a task of its own; where it breaks off, the log says so."""
@@ -188,7 +190,7 @@ class Departures:
         most = 1 if probe is not None else self._most(ticket.lane, route, ready, now)
         if not most:
             return ready
-        most, wait = ticket.lane.grant(most, now)
+        most, wait = ticket.lane.grant(most, self._clock())
         if not most:
             self._book.hold_in_turn(ticket, ready, now + wait)
             return ()

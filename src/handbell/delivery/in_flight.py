@@ -163,6 +163,11 @@ class Ticket:
             self.reading.end()
         return ended
 
+    def leave_waiting(self) -> None:
+        """End what waits; its rows stay as they are."""
+        for row, numbers in list(self._waiting.items()):
+            self.end(row, set(numbers))
+
     def note_written(self, row: int, numbers: Collection[int]) -> None:
         """Note that deliveries which ended are written down; for :class:`InFlight`."""
         number = min(len(numbers), self._ended)
@@ -272,6 +277,11 @@ class InFlight:
         """Note that what was cut is written down, or never will be."""
         for ticket, row, numbers in ended:
             ticket.note_written(row, numbers)
+
+    def leave_waiting(self) -> None:
+        """Let what waits end as its rows are: it is somebody else's by now."""
+        for ticket in list(self._open):
+            ticket.leave_waiting()
 
     def finish(self) -> None:
         """Let go of everything: the worker has stopped."""

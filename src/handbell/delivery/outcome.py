@@ -17,6 +17,7 @@ from handbell.gateways.gateway import (
     Refused,
     RetryLater,
     Unknown,
+    Withdrawn,
 )
 
 State = Literal["queued", "sending", "held", "sent", "failed", "expired", "cancelled"]
@@ -109,6 +110,16 @@ def _decide(outcome: Outcome, environment: str, tried: Tried | None) -> Decision
             return Decision("sent", status=200, unique_id=outcome.unique_id, moves_to=moved)
         case DeviceGone():
             return _decide_gone(outcome)
+        case RetryLater() | LostVerdict() | Unknown():
+            return _decide_held(outcome)
+        case Withdrawn():
+            return Decision("cancelled", reason="SessionClosed")
+        case Refused():
+            return _decide_refused(outcome, environment, tried)
+
+
+def _decide_held(outcome: RetryLater | LostVerdict | Unknown) -> Decision:
+    match outcome:
         case RetryLater():
             return Decision(
                 "held",
@@ -129,8 +140,6 @@ def _decide(outcome: Outcome, environment: str, tried: Tried | None) -> Decision
             )
         case Unknown():
             return Decision("held", reason=outcome.reason, detail=outcome.detail, is_unknown=True)
-        case Refused():
-            return _decide_refused(outcome, environment, tried)
 
 
 def _decide_gone(outcome: DeviceGone) -> Decision:
@@ -216,6 +225,8 @@ def sign_of(outcome: Outcome) -> Sign:
             return Sign.ANSWERED if outcome.reason in REASONS else Sign.NOTHING
         case Unknown():
             return Sign.TROUBLE
+        case Withdrawn():
+            return Sign.NOTHING
         case LostVerdict():
             is_foreign = outcome.reason == "AnswerUnreadable"
             is_trouble = is_foreign or outcome.status >= _SERVER_ERROR

@@ -54,6 +54,7 @@ class PageTurner:
         book: Settlement,
         patience: Patience,
         now: Callable[[], float],
+        clock: Callable[[], float],
     ) -> None:
         self._broadcasts = broadcasts
         self._queue = queue
@@ -68,6 +69,7 @@ class PageTurner:
         self._book = book
         self._patience = patience
         self._now = now
+        self._clock = clock
         self._environments: dict[tuple[int, bool], tuple[str | None, float]] = {}
 
     async def take(self, broadcast: Broadcast) -> None:
@@ -75,7 +77,7 @@ class PageTurner:
         try:
             await self._hand_out(broadcast)
         except Exception:
-            broadcast.ready_at = self._now() + DISABLED_SECONDS
+            broadcast.ready_at = self._clock() + DISABLED_SECONDS
             raise
 
     async def _hand_out(self, broadcast: Broadcast) -> None:
@@ -105,7 +107,7 @@ class PageTurner:
     ) -> None:
         most, wait = self._size_of_page(broadcast, campaign, probe)
         if not most:
-            broadcast.ready_at = self._now() + wait
+            broadcast.ready_at = self._clock() + wait
             return
         with self._releases.begin() as reading:
             rules, former = campaign.lane.rules, broadcast.route
@@ -140,13 +142,13 @@ class PageTurner:
             # What is over is handed out in spite of the circuit, so that each gets its end.
             return size, 0.0
         if probe is not None:
-            granted, wait = lane.grant(1, now)
+            granted, wait = lane.grant(1, self._clock())
             return granted * (_LOOKED_AT if _wants_known(route) else 1), wait
         if not lane.is_proven:
             size = min(size, FIRST_BATCH)
         if route is not None:
             size = self._ramps.grant(route.service, broadcast.shard.urgency, size, now)
-        return lane.grant(size, now) if size else (0, _RAMP_PAUSE_SECONDS)
+        return lane.grant(size, self._clock()) if size else (0, _RAMP_PAUSE_SECONDS)
 
     async def _up_to_known(
         self, listeners: Sequence[Listener], route: Route | None
@@ -211,7 +213,7 @@ class PageTurner:
         if route is not None and route.is_due(now):
             return  # it is known now which way it goes: its next turn probes that
         if broadcast.pages or route is None:
-            broadcast.ready_at = now + _WATCH_SECONDS
+            broadcast.ready_at = self._clock() + _WATCH_SECONDS
             return
         self._broadcasts.remove(broadcast)
         self._book.rest_shard(broadcast.shard.id, route.resume_at(now))

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
+from handbell._threads import Threads
 from handbell.errors import ContradictionError, StatementError, StoppedError, StorageError
 
 STOP_SECONDS: Final = 10.0
@@ -19,14 +20,18 @@ T = TypeVar("T")
 
 
 class Patience:
-    """Calls the stores for one worker; ``seconds`` is how long a stop waits for the database.
+    """Calls the stores for one worker, in its ``threads``.
 
-    ``pause`` is after how many seconds it is tried again.
+    ``seconds`` is how long a stop waits for the database, ``pause`` after how many seconds it is
+    tried again.
     """
 
-    def __init__(self, seconds: float = STOP_SECONDS, pause: float = STORAGE_PAUSE) -> None:
+    def __init__(
+        self, threads: Threads, seconds: float = STOP_SECONDS, pause: float = STORAGE_PAUSE
+    ) -> None:
         self.seconds = seconds
         self.pause = pause
+        self._threads = threads
         self._failing: dict[object, float] = {}
         self._is_over = False
 
@@ -40,7 +45,7 @@ class Patience:
         try:
             while True:
                 try:
-                    return await asyncio.to_thread(what, *arguments)
+                    return await self._threads.run(what, *arguments)
                 except (ContradictionError, StatementError):
                     raise
                 except StorageError as error:

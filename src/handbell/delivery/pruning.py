@@ -15,6 +15,7 @@ from typing import Final
 from sqlalchemy import ColumnElement, Connection, delete, exists, select, tuple_
 
 from handbell._forever import forever
+from handbell._threads import in_thread
 from handbell.database import Database
 from handbell.tables import deliveries, idempotency, notifications, shards, tallies
 
@@ -69,7 +70,7 @@ class Pruner:
     async def prune(self) -> int:
         """Remove all there is to remove, with pauses, and return how many rows that were."""
         removed = 0
-        while done := await asyncio.to_thread(self.step):
+        while done := await in_thread(self.step):
             removed += done
             await asyncio.sleep(_PAUSE_SECONDS)
         return removed

@@ -106,6 +106,11 @@ class Routes:
         now = self._now()
         return [one for one in self._all() if one.may_probe(now)]
 
+    def move(self, jump: float) -> None:
+        """Move what the circuits wait for by as many seconds as the wall's clock was set."""
+        for circuit in self._all():
+            circuit.move(jump)
+
     def _all(self) -> list[Circuit]:
         configurations = [one.configuration for one in self._routes.values()]
         return [*configurations, *self._services.values()]

@@ -9,9 +9,10 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple, cast
 
 from handbell.errors import HandbellError, TwinError
-from handbell.gateways.gateway import Message, Outcome, Push, Report
+from handbell.gateways.gateway import Gateway, Message, Outcome, Push, Report
 
 from .delivery import GatewayName
+from .heart import Heart
 from .ids import apns_ids
 from .in_flight import Ticket
 from .judgement import Verdict
@@ -41,7 +42,8 @@ class Sender:
     """Hands parcels to the gateways; belongs to one worker and its event loop.
 
     Their ends go to ``book``. What ``releases`` says of a session counts until the last moment
-    before its push is handed over.
+    before its push is handed over, and nothing goes on the wire unless the lease of the ``heart``
+    holds then.
     """
 
     def __init__(
@@ -49,12 +51,14 @@ class Sender:
         book: Settlement,
         releases: Releases,
         *,
+        heart: Heart,
         ways: Ways,
     ) -> None:
         self._book = book
         self._releases = releases
+        self._heart = heart
         self._ways = ways
-        self._out: set[Parcel] = set()
+        self._out: dict[Parcel, Gateway] = {}
 
     async def send(self, ticket: Ticket, portions: Sequence[Portion]) -> None:
         """Send deliveries of one ticket, handed over by it; return when each was reported."""
@@ -68,16 +72,18 @@ class Sender:
     async def _send_parcels(self, name: GatewayName, parcels: Sequence[Parcel]) -> None:
         """Send parcels that go the same way, by one call of its gateway."""
         try:
+            await self._heart.hold_lease()
             gateway = await self._ways.find(parcels[0].campaign, name, parcels[0].environment)
+            gateway.require(self._heart.lease.holds)
             for parcel in parcels:
                 if parcel.ticket.reading.is_concerned:
-                    self._drop_released(parcel)
+                    self._take_back(parcel)
                 parcel.route = self._ways.route_of(
                     parcel.campaign, name, parcel.environment, gateway
                 )
                 if parcel.route is not None and parcel.route.stop is not None:
                     self._hold_stopped(parcel, parcel.route)
-            self._out.update(parcels)
+            self._out.update(dict.fromkeys(parcels, gateway))
             # From the look at the releases to the gateway's own list nothing else has its turn.
             await gateway.send(*self._handed(parcels))
             self._note_silence(parcels)
@@ -90,8 +96,8 @@ class Sender:
             for parcel in parcels:
                 self._book.interrupt(parcel, parcel.give_up(), error)
         finally:
-            self._out.difference_update(parcels)
             for parcel in parcels:
+                self._out.pop(parcel, None)
                 parcel.close()
 
     def _handed(self, parcels: Sequence[Parcel]) -> tuple[list[Push], Report]:
@@ -119,12 +125,16 @@ class Sender:
                 _log.error("A gateway left %d pushes without an answer", len(left))
                 self._book.interrupt(parcel, left, RuntimeError("no answer"))
 
-    def _drop_released(self, parcel: Parcel) -> None:
-        is_stale = parcel.ticket.reading.is_stale
-        gone = [item for number, item in parcel.items.items() if is_stale(number)]
+    def _take_back(self, parcel: Parcel) -> None:
+        reading = parcel.ticket.reading
+        gone = [
+            item
+            for number, item in parcel.items.items()
+            if reading.is_lost or reading.is_stale(number)
+        ]
         for item in gone:
             del parcel.items[item.number]
-            self._book.end(parcel.ticket, parcel.campaign, item, "cancelled", "SessionClosed")
+            self._book.take_back(parcel, item)
 
     def _hold_stopped(self, parcel: Parcel, route: Route) -> None:
         """Hold what a circuit on its way stops: everything but a push that probes it."""
@@ -174,12 +184,23 @@ class Sender:
         """See :meth:`handbell.delivery.worker.Worker.release`."""
         self._releases.add(session_ids)
         ends = [
-            parcel.end_of(number)
-            for parcel in self._out
+            (gateway, number, parcel.end_of(number))
+            for parcel, gateway in self._out.items()
             for number in session_ids
             if parcel.is_out(number)
         ]
-        await asyncio.gather(*ends)
+        self._withdraw({gateway for gateway, _, _ in ends}, {number for _, number, _ in ends})
+        await asyncio.gather(*(end for _, _, end in ends))
+
+    def lose(self) -> None:
+        """Begin nothing more of what was taken: the worker was taken for dead."""
+        self._releases.lose()
+        numbers = {number for parcel in self._out for number in parcel.items}
+        self._withdraw(set(self._out.values()), numbers)
+
+    def _withdraw(self, gateways: Collection[Gateway], numbers: Collection[int]) -> None:
+        for gateway in gateways:
+            gateway.withdraw(lambda push: push.key in numbers)
 
 
 class _Way(NamedTuple):

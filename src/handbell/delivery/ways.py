@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from handbell._threads import Threads
 from handbell.apps.app import App
 from handbell.errors import CredentialError, HandbellError, TwinError
 from handbell.gateways.gateway import Gateway
@@ -60,12 +61,14 @@ class Ways:
         drop: DropGateway | None,
         routes: Routes,
         *,
-        now: Callable[[], float],
+        threads: Threads,
+        clock: Callable[[], float],
     ) -> None:
         self._find_gateway = find_gateway
         self._drop = drop
         self._routes = routes
-        self._now = now
+        self._threads = threads
+        self._clock = clock
         self._ways: dict[tuple[str, str, str, str | None], _Way] = {}
         self._unused: set[Gateway] = set()
         self._asking = 0
@@ -76,17 +79,17 @@ class Ways:
         app, key = campaign.lane.app, campaign.key
         place = (app.id, name, environment, None if key is None else key.fingerprint)
         way = self._ways.get(place)
-        if way is not None and self._now() <= way.until:
+        if way is not None and self._clock() <= way.until:
             return way.gateway
         self._asking += 1
         try:
-            gateway = await asyncio.to_thread(self._find_gateway, app, key, name, environment)
+            gateway = await self._threads.run(self._find_gateway, app, key, name, environment)
         except (CredentialError, TwinError):
             self._leave(place)
             raise
         else:
             self._leave(place)
-            self._ways[place] = _Way(gateway, self._now() + WAY_SECONDS)
+            self._ways[place] = _Way(gateway, self._clock() + WAY_SECONDS)
             return gateway
         finally:
             self._asking -= 1
@@ -132,7 +135,7 @@ class Ways:
             self._unused.add(way.gateway)
 
     def _drop_unused(self) -> None:
-        now = self._now()
+        now = self._clock()
         late = [one for one, way in self._ways.items() if now > way.until + UNUSED_SECONDS]
         for place in late:
             self._leave(place)

@@ -10,7 +10,6 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import uuid4
@@ -18,6 +17,7 @@ from uuid import uuid4
 from sqlalchemy import ColumnElement, Connection, and_, delete, func, select, update
 
 from handbell._forever import forever
+from handbell._threads import Threads, in_thread
 from handbell.apps.vault import Vault
 from handbell.database import Database
 from handbell.errors import HandbellError, StorageError
@@ -98,6 +98,7 @@ class WebhookSender:
         at_once: int = 16,
         poll_seconds: float = 1.0,
         now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
         self._database = database
@@ -106,10 +107,11 @@ class WebhookSender:
         self._at_once = at_once
         self._poll_seconds = poll_seconds
         self._now = now
+        self._clock = clock
         self._rng = rng or random.Random()  # noqa: S311 - spreads load, guards nothing
         self._lease = uuid4().hex
         self._stop = threading.Event()
-        self._threads = ThreadPoolExecutor(at_once + 1, thread_name_prefix="webhook")
+        self._threads = Threads(at_once + 1, "handbell-webhook")
         self._running: dict[int, asyncio.Task[None]] = {}
         self._taking: asyncio.Future[list[_Call]] | None = None
         self._pruned_at = float("-inf")
@@ -163,9 +165,8 @@ class WebhookSender:
         if ending:
             # A resolver may hang for longer; a thread that is in it only finds the stop.
             await asyncio.wait(ending, timeout=_STOP_SECONDS)
-        self._threads.shutdown(wait=False, cancel_futures=True)
         try:
-            await asyncio.to_thread(self._give_back)
+            await in_thread(self._give_back)
         except Exception as error:  # noqa: BLE001 - the lease ends by itself
             _log.warning("Calls of webhooks were not given back: %s", error)
 
@@ -178,8 +179,9 @@ class WebhookSender:
         room = self._at_once - len(self._running)
         if not room:
             return 0
-        loop = asyncio.get_running_loop()
-        self._taking = loop.run_in_executor(self._threads, self._take, room, list(self._running))
+        self._taking = asyncio.ensure_future(
+            self._threads.run(self._take, room, list(self._running))
+        )
         # What a thread has taken is given back at the end, so it must be known when it is done.
         taken = await asyncio.shield(self._taking)
         for call in taken:
@@ -187,9 +189,8 @@ class WebhookSender:
         return len(taken)
 
     async def _carry(self, call: _Call) -> None:
-        loop = asyncio.get_running_loop()
         try:
-            await loop.run_in_executor(self._threads, self._make, call)
+            await self._threads.run(self._make, call)
         except StorageError as error:
             # Its lease ends, and it is made again under the same id.
             _log.warning(
@@ -320,8 +321,8 @@ class WebhookSender:
             connection.execute(update(calls_table).where(held).values(values))
 
     def _prune(self) -> None:
-        now = self._now()
-        if now - self._pruned_at < _PRUNE_EVERY_SECONDS:
+        now, at = self._now(), self._clock()
+        if at - self._pruned_at < _PRUNE_EVERY_SECONDS:
             return
         old = select(calls_table.c.id).where(
             calls_table.c.finished_at < int((now - KEPT_SECONDS) * 1000)
@@ -330,7 +331,7 @@ class WebhookSender:
         with self._database.write() as connection:
             removed = connection.execute(statement).rowcount
         if removed < _PRUNED_AT_ONCE:
-            self._pruned_at = now
+            self._pruned_at = at
 
     def _milliseconds(self) -> int:
         return int(self._now() * 1000)

@@ -9,17 +9,19 @@ refused holds one place of that window and nothing else.
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from random import Random
+from time import monotonic, time
 from typing import Final
 
+from handbell._threads import Threads
 from handbell.errors import StorageError
 
 from .admission import DISABLED_SECONDS, Admission
 from .campaigns import Campaigns, LoadCampaigns
 from .circuit import Noted, Place
+from .clock_jumps import ClockJumps
 from .departures import Departures
 from .due import Due
 from .endings import unreadable_ending
@@ -33,6 +35,7 @@ from .patience import Patience, stopped
 from .queue import Queue
 from .ramps import Ramps
 from .releases import Reading, Releases
+from .revocations import Obedience, Revocations
 from .roster import Roster
 from .routes import Routes
 from .rulebook import RuleBook
@@ -40,12 +43,15 @@ from .sending import Sender
 from .settlement import Settlement
 from .stopping import ANSWER_SECONDS, Stopping
 from .store import Ledger
+from .waiting import Waiting
 from .ways import DropGateway, FindGateway, Ways
 from .writing import Writer
 
 IDLE_SECONDS: Final = 1.0
+THREADS: Final = 8
+"""In how many threads a worker uses the database at most; nobody else waits for these."""
+
 _WATCH_SECONDS: Final = 0.25
-_LONGEST_WATCH_SECONDS: Final = 2.0
 _SOON_SECONDS: Final = 2.0
 _LOT_SECONDS: Final = 0.1
 
@@ -67,34 +73,46 @@ class Worker:
         *,
         ledger: Ledger,
         roster: Roster,
+        revocations: Revocations,
+        jumps: ClockJumps,
         rulebook: RuleBook,
         find_gateway: FindGateway,
         drop_gateway: DropGateway | None = None,
         load: LoadCampaigns,
         hooks: Hooks | None = None,
         answer_seconds: float = ANSWER_SECONDS,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] = time,
+        clock: Callable[[], float] = monotonic,
         rng: Random | None = None,
     ) -> None:
         self.hooks = hooks or Hooks()
-        self.patience = patience = Patience()
+        self.threads = threads = Threads(THREADS, "handbell-worker")
+        self.patience = patience = Patience(threads)
         self.releases = Releases()
         self.in_flight = InFlight()
         self._routes = Routes(now)
-        self._ramps = Ramps(time.monotonic)
+        self._ramps = Ramps(clock)
         self.lanes = Lanes(
             rulebook,
             self.in_flight,
             self._routes,
             patience=patience,
             on_service_up=self._go_on,
-            now=now,
+            clock=clock,
         )
         self._queue = queue
         self._rulebook = rulebook
         self._now = now
+        self._clock = clock
         self._broadcasts: list[Broadcast] = []
-        self._heart = Heart(roster, on_loss=self._broadcasts.clear, now=now)
+        self._heart = Heart(
+            roster,
+            threads=threads,
+            jumps=jumps,
+            on_loss=self._lose,
+            on_jump=self.lanes.move,
+        )
+        self._waiting = Waiting(self._unsettled, seconds=_WATCH_SECONDS)
         self._campaigns = Campaigns(ledger, load, lane_of=self.lanes.of, patience=patience)
         self._book = Settlement(
             self.in_flight,
@@ -105,10 +123,22 @@ class Worker:
             write=self._write_circuit,
         )
         self._writer = Writer(
-            self._book, ledger, in_flight=self.in_flight, hooks=self.hooks, patience=patience
+            self._book,
+            ledger,
+            in_flight=self.in_flight,
+            hooks=self.hooks,
+            patience=patience,
+            waiting=self._waiting,
         )
-        ways = Ways(find_gateway, drop_gateway, self._routes, now=now)
-        self._sender = Sender(self._book, self.releases, ways=ways)
+        ways = Ways(find_gateway, drop_gateway, self._routes, threads=threads, clock=clock)
+        self._sender = Sender(self._book, self.releases, heart=self._heart, ways=ways)
+        self._obedience = Obedience(
+            revocations,
+            patience=patience,
+            worker=lambda: self.id,
+            release=self._sender.release,
+            is_busy=lambda: len(self.in_flight) > 0,
+        )
         self._departures = Departures(
             self._book,
             Admission(self._book, rulebook, read=patience.call, now=now),
@@ -119,6 +149,7 @@ class Worker:
             ramps=self._ramps,
             ways=ways,
             now=now,
+            clock=clock,
         )
         self._pages = PageTurner(
             self._broadcasts,
@@ -134,6 +165,7 @@ class Worker:
             book=self._book,
             patience=patience,
             now=now,
+            clock=clock,
         )
         self._stopping = Stopping(
             self._book,
@@ -164,11 +196,12 @@ class Worker:
         if self._is_stopping:
             raise stopped()
         await self._heart.begin()
-        self._routes.adopt(await asyncio.to_thread(self._rulebook.outages), self._routes.known())
+        self._routes.adopt(await self.threads.run(self._rulebook.outages), self._routes.known())
         self._loops = [
             asyncio.create_task(self._take_work()),
             asyncio.create_task(self._write_down()),
             asyncio.create_task(self._heart.run()),
+            asyncio.create_task(self._obedience.run()),
         ]
 
     async def stop(self, *, within: float | None = None) -> None:
@@ -185,12 +218,12 @@ class Worker:
         if not loops:
             self._stopping.tell()
             return
-        taking, writing, beating = loops
+        taking, writing, *others = loops
         if writing.done():
             # Whoever ends an event loop cancels what runs in it before it asks for a stop.
             writing = asyncio.create_task(self._write_down())
         is_written = await self._stopping.finish(
-            taking, [writing, beating], answer_seconds=self.answer_seconds, within=within
+            taking, [writing, *others], answer_seconds=self.answer_seconds, within=within
         )
         if not is_written:
             return
@@ -213,17 +246,16 @@ class Worker:
     async def settled(self, row: int) -> None:
         """Return when every delivery of a notification has ended or waits for its time.
 
-        Raises StoppedError where the worker stops before that.
-        Other workers may have a part in it, so the database is asked now and then, and ever less
-        often: hundreds of callers may wait.
+        Other workers may have a part in it; what they write is asked for by one question for all
+        who wait. Raises StoppedError where the worker stops before that.
         """
-        pause = _WATCH_SECONDS
-        while self._has_in_hand(row) or not await self.patience.call(self._queue.is_settled, row):
-            await self._writer.next_written_of(row, pause)
-            pause = min(2 * pause, _LONGEST_WATCH_SECONDS)
+        await self._waiting.until_over(row)
 
-    def _has_in_hand(self, row: int) -> bool:
-        return any(one.shard.notification == row for one in self._broadcasts)
+    async def _unsettled(self, rows: Collection[int]) -> set[int]:
+        # What is in hand need not be asked for.
+        in_hand = {one.shard.notification for one in self._broadcasts}.intersection(rows)
+        left = [row for row in rows if row not in in_hand]
+        return in_hand | (await self.threads.run(self._queue.unsettled, left) if left else set())
 
     async def idle(self) -> None:
         """Return once nothing is due and nothing is on its way: the rest waits for its time.
@@ -261,6 +293,12 @@ class Worker:
         """
         await self._sender.release(session_ids)
 
+    def _lose(self) -> None:
+        """Let go of all that was taken: the worker was taken for dead, and others have it."""
+        self._broadcasts.clear()
+        self._sender.lose()
+        self._book.lose()
+
     # Taking work
 
     async def _take_work(self) -> None:
@@ -279,7 +317,7 @@ class Worker:
                 await self._let_add_up()
 
     async def _turn_of_work(self) -> bool:
-        now = self._now()
+        now = self._clock()
         await self._heart.make_sure()
         await self._seek_probes()
         self._full = full = self.lanes.full()
@@ -288,12 +326,12 @@ class Worker:
         resting = {one.shard.notification for one in going if one not in ready}
         # With a shard in hand, only what is more urgent is taken as well.
         mine = max((one.shard.urgency for one in ready), default=0)
-        level, is_shard_due = await asyncio.to_thread(
+        level, is_shard_due = await self.threads.run(
             partial(self._queue.look, above=mine, apart_from=resting, full=full)
         )
         took = level >= mine and bool(level) and await self._take_due(level)
         if is_shard_due:
-            shard = await asyncio.to_thread(self._queue.claim_shard, self.id, mine, resting, full)
+            shard = await self.threads.run(self._queue.claim_shard, self.id, mine, resting, full)
             if shard is not None:
                 ready.append(Broadcast(shard))
                 self._broadcasts.append(ready[-1])
@@ -313,10 +351,10 @@ class Worker:
             if stop is None or (stop.probe_at == probe_at and at - sought_at < _SOON_SECONDS):
                 continue
             self._probes_sought[place] = (stop.probe_at, at)
-            await asyncio.to_thread(self._rulebook.hurry_one, place, self._now())
+            await self.threads.run(self._rulebook.hurry_one, place, self._now())
 
     async def _rest(self) -> None:
-        now = self._now()
+        now = self._clock()
         later = [one.ready_at - now for one in self._broadcasts if one.ready_at > now]
         wait = min([IDLE_SECONDS, *later])
         with contextlib.suppress(TimeoutError):
@@ -331,7 +369,7 @@ class Worker:
     async def _take_due(self, level: int) -> bool:
         with self.releases.begin() as reading:
             most = self.lanes.most_due()
-            due = await asyncio.to_thread(self._queue.claim_due, self.id, level, most, self._full)
+            due = await self.threads.run(self._queue.claim_due, self.id, level, most, self._full)
             await self._begin_due(due, reading)
         return bool(due)
 

@@ -116,7 +116,12 @@ class Unknown:
     detail: str = ""
 
 
-Outcome = Accepted | Refused | DeviceGone | RetryLater | LostVerdict | Unknown
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """It was taken back by :meth:`Gateway.withdraw`, and nothing of it was sent."""
+
+
+Outcome = Accepted | Refused | DeviceGone | RetryLater | LostVerdict | Unknown | Withdrawn
 Report = Callable[[Push, Outcome], None]
 """Called once for each push, in the event loop, as its end becomes known."""
 
@@ -130,6 +135,18 @@ class Gateway(Protocol):
         Returns when each was reported exactly once. Several calls may run at the same time; they
         share connections. Raises :class:`~handbell.errors.CredentialError` before anything is sent
         when the credential cannot be used; nothing that one push meets is raised.
+        """
+
+    def require(self, may_begin: Callable[[], bool]) -> None:
+        """Begin pushes only while ``may_begin`` says so; the others wait.
+
+        It is asked as pushes go on the wire, once for as many as are begun together.
+        """
+
+    def withdraw(self, is_meant: Callable[[Push], bool]) -> None:
+        """Take pushes back: what is not on the wire is reported as :class:`Withdrawn` at once.
+
+        What is on the wire is reported as it ends, and is not sent again by the gateway itself.
         """
 
     async def close(self) -> None:

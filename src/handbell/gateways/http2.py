@@ -68,6 +68,8 @@ class Pool(Generic[T]):
     Where connections end soon after they were opened, the next is opened after a pause that grows
     (:class:`~.http2_pace.Pace`); what waits goes first to it, and is given back when it would wait
     for long: as :class:`NotSent`, with the time at which it is worth another try.
+    ``may_begin`` is asked before each round of requests that goes on the wire; while it says no,
+    what is submitted waits. It may be set at any time.
 
     ``opened``, ``requests`` and ``resent`` count since the start: connections opened, requests put
     on the wire, and requests sent again because the server certainly had not processed them.
@@ -87,6 +89,7 @@ class Pool(Generic[T]):
         self.wants_headers = wants_headers
         self.limits = limits
         self.prepare = prepare
+        self.may_begin: Callable[[], bool] = lambda: True
         self.opened = 0
         self.requests = 0
         self.resent = 0
@@ -133,25 +136,58 @@ class Pool(Generic[T]):
         if not self._is_settling:
             self._settle()
 
+    def withdraw(self, is_meant: Callable[[T], bool]) -> tuple[list[T], list[T]]:
+        """Take items back; return those of which nothing is told, and those that are on the wire.
+
+        The latter are told as they end, and may be prepared once more before that.
+        """
+        waiting = [item for item in self._backlog if is_meant(item)]
+        if waiting:
+            kept = [item for item in self._backlog if not is_meant(item)]
+            self._backlog.clear()
+            self._backlog.extend(kept)
+            for item in waiting:
+                self.forget(item)
+            self._settle()
+        on_wire = [item for each in self._connections for item in each.on_wire if is_meant(item)]
+        return waiting, on_wire
+
     def renew(self) -> None:
         """Send what follows over a new connection; what is in flight finishes on the old one."""
         self.generation += 1
         for connection in self._connections:
             connection.is_draining = True
 
-    async def close(self) -> None:
-        """Finish what was submitted, each within its timeout, then close the connections."""
+    async def close(self, *, within: float | None = None) -> None:
+        """Finish what was submitted, each within its timeout, then close the connections.
+
+        After ``within`` seconds what was submitted is given up, and so is a polite farewell.
+        """
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         while self._backlog or self.in_flight:
             if self._became_idle is None or self._became_idle.done():
-                self._became_idle = asyncio.get_running_loop().create_future()
-            await asyncio.wait([self._became_idle])
+                self._became_idle = loop.create_future()
+            left = None if within is None else max(0.0, began + within - loop.time())
+            idle, _ = await asyncio.wait([self._became_idle], timeout=left)
+            if not idle:
+                break
         self._is_closed = True
+        self._give_up(NotSent("ConnectionClosed", "The connection pool was closed"))
         self.renew()
+        open_still = [*self._connections, *self._closing]
+        for connection in [each for each in self._connections if each.in_flight]:
+            connection.break_off()
         self._retire()
         if self._sweeper is not None:
             self._sweeper.cancel()
-        if self._closing:
-            await asyncio.wait([connection.closed for connection in self._closing])
+        if not open_still:
+            return
+        _, late = await asyncio.wait([each.closed for each in open_still], timeout=within)
+        if late:
+            for connection in open_still:
+                connection.break_off()
+            await asyncio.wait(late, timeout=within)
 
     # -- what connections tell -------------------------------------------------------------------
 
@@ -209,7 +245,7 @@ class Pool(Generic[T]):
         try:
             self._note_ends()
             self._retire()
-            while self._backlog and (connection := self._usable()) is not None:
+            while self._backlog and self.may_begin() and (connection := self._usable()) is not None:
                 while connection.take(self._backlog):
                     pass
         finally:

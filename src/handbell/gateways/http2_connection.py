@@ -7,7 +7,7 @@ it to a socket of the event loop and to the pool.
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import takewhile
 from typing import Final, Generic, Protocol, TypeVar, cast
 
@@ -46,6 +46,7 @@ class Owner(Protocol[T]):
     limits: Limits
     wants_headers: bool
     prepare: Callable[[T], Request | None]
+    may_begin: Callable[[], bool]
     requests: int
     answered_at: float
 
@@ -108,6 +109,11 @@ class Connection(asyncio.Protocol, Generic[T]):
     def in_flight(self) -> int:
         """How many requests are on the wire now."""
         return len(self._session.streams)
+
+    @property
+    def on_wire(self) -> Collection[T]:
+        """The items of the requests that are on the wire now."""
+        return self._session.streams.values()
 
     @property
     def window(self) -> int:
@@ -183,7 +189,7 @@ class Connection(asyncio.Protocol, Generic[T]):
     def take(self, backlog: deque[T]) -> bool:
         """Put a round of the backlog on the wire, as there is room; say whether any was."""
         room = min(self.room, _ROUND, len(backlog))
-        if not room:
+        if not room or not self.pool.may_begin():
             return False
         now = self.loop.time()
         if self._is_stale(now):
@@ -301,6 +307,10 @@ class Connection(asyncio.Protocol, Generic[T]):
             self._session.say_goodbye(error)
             self._flush()
             self._transport.abort()
+
+    def break_off(self) -> None:
+        """Close the connection at once; whether what is in flight was processed is not known."""
+        self._break_off(Lost("ConnectionLost", "the connection was closed from here"))
 
     # -- time ------------------------------------------------------------------------------------
 

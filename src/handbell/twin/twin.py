@@ -26,6 +26,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Self
 
+from handbell._threads import in_thread
 from handbell.errors import CredentialError, HandbellError, TwinError
 
 from . import rules
@@ -78,7 +79,7 @@ class Twin:
         self._folder = folder
         self._host = host
         self._ports = (production_port, development_port, page_port)
-        self._hooks = hooks or Hooks()
+        self._hooks = Hooks() if hooks is None else hooks
         self._now = now
         self._idle_seconds = idle_seconds
         self._keys: dict[tuple[str, str], Key] = {}
@@ -100,7 +101,7 @@ class Twin:
 
     async def start(self) -> None:
         """Open the three ports and write the address file; returns when all of them answer."""
-        authority = await asyncio.to_thread(Authority.open, self._folder)
+        authority = await in_thread(Authority.open, self._folder)
         async with contextlib.AsyncExitStack() as undo:
             bound = [undo.enter_context(bind(self._host, port)) for port in self._ports]
             context = authority.server_context()

@@ -18,6 +18,7 @@ from functools import partial
 from typing import Final, cast
 
 from handbell.apps.credentials import AuthKey, Certificate
+from handbell.clocks import seconds_since_boot
 from handbell.errors import GatewayError
 from handbell.gateways.gateway import (
     Accepted,
@@ -27,6 +28,7 @@ from handbell.gateways.gateway import (
     Report,
     RetryLater,
     Unknown,
+    Withdrawn,
 )
 from handbell.gateways.http2 import (
     Answer,
@@ -91,13 +93,14 @@ class _Batch:
 class _Job:
     """One push on its way, and the generation of connections it was last sent over."""
 
-    __slots__ = ("batch", "generation", "is_second", "push")
+    __slots__ = ("batch", "generation", "is_second", "is_withdrawn", "push")
 
     def __init__(self, push: Push, batch: _Batch) -> None:
         self.push = push
         self.batch = batch
         self.generation = 0
         self.is_second = False
+        self.is_withdrawn = False
 
 
 class _Side:
@@ -128,6 +131,9 @@ class _Side:
     def _prepare(self, job: _Job) -> Request | None:
         if job.batch.is_dropped:
             return None
+        if job.is_withdrawn:
+            job.batch.tell(job.push, Withdrawn())
+            return None
         push = job.push
         token = self._provider_token()
         job.generation = self.pool.generation
@@ -148,6 +154,14 @@ class _Side:
         if self._kept_for != current:
             return current
         return tokens.former() or current
+
+    def withdraw(self, is_meant: Callable[[Push], bool]) -> None:
+        """Report what is not on the wire as withdrawn, and send nothing of the rest once more."""
+        waiting, on_wire = self.pool.withdraw(lambda job: is_meant(job.push))
+        for job in on_wire:
+            job.is_withdrawn = True
+        for job in waiting:
+            job.batch.tell(job.push, Withdrawn())
 
     # -- in --------------------------------------------------------------------------------------
 
@@ -223,7 +237,8 @@ class ApnsGateway:
     """Apple's push service, reached with one credential; implements :class:`Gateway`.
 
     ``endpoints`` names where each environment lives; there is one pool of connections for each, so
-    that a connection is never shared between two teams or keys. ``now`` gives UNIX seconds.
+    that a connection is never shared between two teams or keys. ``now`` gives UNIX seconds,
+    ``seconds`` those of a clock that nobody sets.
 
     ``clock_skew`` is how many seconds this machine's clock is ahead of the service's (negative:
     behind), or None before the first answer; it is compared now and then, not with each answer.
@@ -241,15 +256,19 @@ class ApnsGateway:
         connect_timeout: float = 10.0,
         request_timeout: float = 30.0,
         now: Callable[[], float] = time.time,
+        seconds: Callable[[], float] = seconds_since_boot,
     ) -> None:
         self.clock_skew: float | None = None
         self.healed = 0
         self.fingerprint = credential.fingerprint
-        self.tokens = ProviderTokens(credential, now) if isinstance(credential, AuthKey) else None
+        self.tokens = (
+            ProviderTokens(credential, now, seconds) if isinstance(credential, AuthKey) else None
+        )
         self._certificate = credential.pem if isinstance(credential, Certificate) else None
         self._endpoints = dict(endpoints)
         self._sides: dict[str, _Side] = {}
         self._is_closed = False
+        self._may_begin: Callable[[], bool] = lambda: True
         self._now = now
         self._limits = Limits(
             connections=connections,
@@ -301,6 +320,17 @@ class ApnsGateway:
         if sending.error is not None:
             raise sending.error
 
+    def require(self, may_begin: Callable[[], bool]) -> None:
+        """Put pushes on the wire only while ``may_begin`` says so; see :class:`Gateway`."""
+        self._may_begin = may_begin
+        for side in self._sides.values():
+            side.pool.may_begin = may_begin
+
+    def withdraw(self, is_meant: Callable[[Push], bool]) -> None:
+        """Take back what is not on the wire; see :class:`Gateway`."""
+        for side in self._sides.values():
+            side.withdraw(is_meant)
+
     async def probe(self, environment: str, message: Message) -> Outcome:
         """Return what the service says to a token that no device has; nobody is notified.
 
@@ -311,10 +341,14 @@ class ApnsGateway:
         await self.send([push], lambda _, outcome: outcomes.append(outcome))
         return outcomes[0]
 
-    async def close(self) -> None:
-        """Finish what was sent, each within its timeout, then close the connections."""
+    async def close(self, *, within: float | None = None) -> None:
+        """Finish what was sent, each within its timeout, then close the connections.
+
+        After ``within`` seconds they are broken off, and what was on the wire is unknown.
+        """
         self._is_closed = True
-        await asyncio.gather(*(side.pool.close() for side in self._sides.values()))
+        closing = (side.pool.close(within=within) for side in self._sides.values())
+        await asyncio.gather(*closing)
 
     def _side(self, environment: str) -> _Side:
         if self._is_closed:
@@ -333,7 +367,9 @@ class ApnsGateway:
             )
         if self._certificate is not None:
             endpoint = replace(endpoint, client_certificate=self._certificate)
-        return _Side(self, endpoint, self._limits, has_unique_ids=environment != "production")
+        side = _Side(self, endpoint, self._limits, has_unique_ids=environment != "production")
+        side.pool.may_begin = self._may_begin
+        return side
 
     # -- the clock -------------------------------------------------------------------------------
 
@@ -346,6 +382,6 @@ class ApnsGateway:
     def follow_clock(self, headers: Mapping[str, str]) -> None:
         """Issue tokens by the service's clock where ours is so wrong that it calls them expired."""
         self.compare_clock(headers)
-        skew = self.clock_skew
-        if self.tokens is not None and skew is not None and abs(skew) > _SKEW_TOLERANCE:
-            self.tokens.lead = -skew
+        if self.tokens is not None:
+            skew = self.clock_skew or 0.0
+            self.tokens.follow(-skew if abs(skew) > _SKEW_TOLERANCE else 0.0)

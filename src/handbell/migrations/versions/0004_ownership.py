@@ -9,8 +9,8 @@ from alembic import op
 from handbell._mail import fold_mail
 from handbell.migrations.rebuild import rebuild, with_column, with_lasting_ids
 
-revision = "0006"
-down_revision = "0005"
+revision = "0004"
+down_revision = "0003"
 branch_labels = None
 depends_on = None
 
