@@ -241,7 +241,7 @@ class OnItsWay(RuleBasedStateMachine):
         async def end() -> None:
             for call in list(play.gateway.calls):
                 call.answer(len(call.pushes), None)
-            for _ in range(300):
+            for _ in range(1500):
                 play.clock.move(1200)
                 play.engine.worker.wake()
                 await asyncio.sleep(0.01)

@@ -85,7 +85,8 @@ class Worker:
         clock: Callable[[], float] = monotonic,
         rng: Random | None = None,
     ) -> None:
-        self.hooks = hooks or Hooks()
+        # One that is empty is false, and may be added to later.
+        self.hooks = Hooks() if hooks is None else hooks
         self.threads = threads = Threads(THREADS, "handbell-worker")
         self.patience = patience = Patience(threads)
         self.releases = Releases()
