@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from handbell.apps.app import App
+from handbell.apps.samples import make_key
 from handbell.clocks import MachineClock, boot_id, seconds_since_boot
 from handbell.delivery.ids import apns_id
 from handbell.delivery.lanes import WINDOW
-from handbell.rehearsal import make_key
 from handbell.settings import DATABASE_FILE, PREFIX
 from handbell.system import System
 from handbell.twin.running import RunningTwin, start_twin

@@ -51,7 +51,13 @@ class Installed:
 
     def install(self, what: str, *options: str) -> None:
         """Install something with pip, in the versions that this project pins."""
-        pip = [self.bin / "python", "-m", "pip", "install", "--disable-pip-version-check"]
+        pip: list[str | Path] = [
+            self.bin / "python",
+            "-m",
+            "pip",
+            "install",
+            "--disable-pip-version-check",
+        ]
         command = [*pip, "--quiet", "-c", "pins.txt", *options, what]
         fetch(command, folder=self.folder, env=self.env)
 

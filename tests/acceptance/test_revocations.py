@@ -18,6 +18,7 @@ from sqlalchemy import select
 from handbell.apps.app import App
 from handbell.apps.samples import make_key
 from handbell.delivery.ids import read_apns_id
+from handbell.errors import DatabaseLockedError
 from handbell.settings import Settings
 from handbell.system import System
 from handbell.tables import workers
@@ -135,7 +136,8 @@ def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
 def case(stand: Stand) -> Case:
     """Give a new app whose only phone answers slowly, and pushes to it on their way."""
     system, twin = stand.system, stand.twin
-    app = system.apps.add("TEAM123456", f"com.sample.app{next(_NUMBERS)}", name="My App")
+    number = next(_NUMBERS)
+    app = system.apps.add("TEAM123456", f"com.sample.app{number}", name=f"App {number}")
     key = make_key(app.team_id)
     system.apps.add_credential(app, key)
     twin.add_key(key.team_id, key.key_id, key.public_key_pem)
@@ -178,7 +180,8 @@ def log_out(case: Case) -> None:
 
 def close(case: Case) -> None:
     """Let the back end close the session."""
-    assert case.stand.client.delete(f"{case.path}/{case.session}").status_code == 204
+    answer = case.stand.client.delete(f"{case.path}/{case.session}")
+    assert answer.status_code == 204, answer.text
 
 
 def remove(case: Case) -> None:
@@ -220,11 +223,22 @@ def test_nothing_of_the_former_user_comes_after_the_answer(
     assert case.got() == answered
 
 
+def hang(stand: Stand) -> None:
+    """Stop the worker where it is, but not in the midst of a write, which would lock out all."""
+    while True:
+        stand.worker.send_signal(signal.SIGSTOP)
+        try:
+            with stand.system.database.write():
+                return
+        except DatabaseLockedError:
+            stand.worker.send_signal(signal.SIGCONT)
+
+
 def test_a_worker_that_hangs_is_waited_for_and_sends_nothing_later(case: Case) -> None:
     """The answer waits for its lease; once it goes on it has lost what it had, and works anew."""
     stand = case.stand
     before = stand.listed()
-    stand.worker.send_signal(signal.SIGSTOP)
+    hang(stand)
     try:
         close(case)
         answered = case.got()

@@ -129,10 +129,11 @@ _ROWS = """
         VALUES (1, 'a', '', 'sending', 1, 0, 1000000);
     INSERT INTO proofs (session_id, digest, created_at, expires_at, mail_due_at)
         VALUES (1, 'a', 0, 5, 1000000);
-    UPDATE apps SET probe_at = 1000000, stopped_at = 5
+    INSERT INTO circuits (app, environment, credential, topic, reason, stopped_at, probe_at)
+        VALUES ('a', 'production', 'key', 'topic', 'BadTopic', 5, 1000000)
 """
 _DUE = """
-    SELECT due_at FROM webhook_calls; SELECT mail_due_at FROM proofs; SELECT probe_at FROM apps
+    SELECT due_at FROM webhook_calls; SELECT mail_due_at FROM proofs; SELECT probe_at FROM circuits
 """
 
 

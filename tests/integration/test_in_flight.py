@@ -209,6 +209,7 @@ class OnItsWay(RuleBasedStateMachine):
     def _stop(self) -> None:
         self.over += self.play.gateway.calls
         self.loop.run_until_complete(self.play.stop(within=0.02))
+        assert not any(route.is_probed for route in self.play.lane.routes)
 
     @invariant()
     def adds_up(self) -> None:
@@ -240,7 +241,7 @@ class OnItsWay(RuleBasedStateMachine):
         async def end() -> None:
             for call in list(play.gateway.calls):
                 call.answer(len(call.pushes), None)
-            for _ in range(300):
+            for _ in range(1500):
                 play.clock.move(1200)
                 play.engine.worker.wake()
                 await asyncio.sleep(0.01)

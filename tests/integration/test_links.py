@@ -139,6 +139,7 @@ def test_a_link_proves_a_device(house: House) -> None:
         "status": "pending",
         "secret": "",
         "session": None,
+        "warnings": [],
     }
     assert not house.send().success
     link = house.mailbox.secret()

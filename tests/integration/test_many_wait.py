@@ -66,7 +66,8 @@ def test_cancels_that_wait_share_their_questions(scene: Scene) -> None:
             await asyncio.gather(*(engine.cancel(scene.app, one.id) for one in accepted))
 
     asyncio.run(scenario())
-    assert 0 < len(asked) < 40
+    # Each for itself they would ask twenty times a second.
+    assert 0 < len(asked) < 200
 
 
 def test_a_worker_has_threads_of_its_own(scene: Scene) -> None:

@@ -266,7 +266,7 @@ def test_a_link_serves_for_nothing_but_what_it_was_made_for(
 ) -> None:
     """Once that has come to pass otherwise it is void, also when the operator is removed again."""
     secret = make(desk.store)
-    desk.store.invitation(secret)
+    assert desk.store.invitation(secret).expires_at > desk.at * 1000
     desk.at += 1
     come_to_pass(desk.store)
     for _ in range(2):

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
+    MultipleResults,
     RuleBasedStateMachine,
     consumes,
     initialize,
@@ -132,7 +133,7 @@ class Ownership(RuleBasedStateMachine):
                 assert after[row.id].is_proven, f"{row} was thrown away for {person}"
 
     @rule(target=secrets, person=PEOPLE, token=TOKENS)
-    def register(self, person: str, token: str) -> Any:
+    def register(self, person: str, token: str) -> MultipleResults[str] | str:
         """Register a device by a back end's key, or by an identity token."""
         before, digest = self.rows(), self.digest()
         registration = Registration.read(

@@ -142,7 +142,7 @@ def test_a_circuit_closes_whatever_became_of_a_probe(
             assert play.system.resume(play.app)
             play.clock.move(SOON_SECONDS)
         else:
-            play.clock.move(20 * PROBE_SECONDS)
+            play.clock.move(3 * PROBE_SECONDS)
         last = await play.accept(EVERYBODY)
         await play.until(lambda: play.states(last)["sent"] == 2 or _moved(play, by_hand=by_hand))
         await play.stop()

@@ -3,6 +3,8 @@
 import asyncio
 import functools
 import gc
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -45,14 +47,19 @@ def settings(handbell_home: Path, handbell_phone: "VirtualPhone") -> "Settings":
     return isolated_settings(handbell_home)
 
 
-def _open_files() -> int:
+AGAIN_AND_AGAIN = """
+import asyncio, gc, os, threading
+from handbell import AsyncPushNotification
+push = AsyncPushNotification()
+async def send():
+    assert (await push.send({"title": "Hello"}, "test@4d.com")).success
+for _ in range(5):
+    asyncio.run(send())
     gc.collect()
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
-def _threads() -> int:
-    # Those of the pools are kept for a while, and no more are made than work at once.
-    return sum(not one.name.startswith("handbell-") for one in threading.enumerate())
+    pools = [one for one in threading.enumerate() if one.name.startswith("handbell-")]
+    print(len(os.listdir("/proc/self/fd")), threading.active_count() - len(pools))
+"""
+"""Threads of the pools stay for a while; there are no more than work at once."""
 
 
 def _workers(settings: "Settings") -> int:
@@ -64,17 +71,16 @@ def _workers(settings: "Settings") -> int:
 
 
 def test_a_loop_that_ends_leaves_nothing(settings: "Settings") -> None:
-    """``asyncio.run`` again and again keeps no socket, no file, no thread, no task, no worker."""
-    push = AsyncPushNotification(settings=settings)
-
-    async def send() -> None:
-        assert (await push.send(HELLO, MAIL)).success
-
-    asyncio.run(send())
-    before = _open_files(), _threads()
-    for _ in range(5):
-        asyncio.run(send())
-    assert (_open_files(), _threads()) <= before
+    """``asyncio.run`` again and again keeps no socket, no file, no thread, no worker."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", AGAIN_AND_AGAIN],
+        env={"HANDBELL_HOME": str(settings.home), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(set(done.stdout.splitlines())) == 1
     assert _workers(settings) == 0
 
 

@@ -130,7 +130,7 @@ def test_what_makes_lanes_in_another_thread_disturbs_nobody() -> None:
         InFlight(),
         Routes(float),
         patience=Patience(Threads(1, "test")),
-        on_service_up=lambda _: None,
+        on_closed=lambda _: None,
         clock=float,
     )
     for _ in range(3):

@@ -173,7 +173,7 @@ def test_the_engine_is_asked_at_each_rendering() -> None:
     shown = {
         sample.name: sample.value
         for family in families(metrics)
-        if family.name != "handbell_revocation_seconds"
+        if not family.name.startswith("handbell_revocation_seconds")
         for sample in family.samples
     }
     assert shown == {

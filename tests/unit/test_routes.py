@@ -95,11 +95,12 @@ def test_what_is_known_better_here_is_kept(meanwhile: Callable[[Route, Routes], 
 
 
 def test_the_end_that_others_saw_is_told() -> None:
-    """A worker hears which services take pushes again, to let go what it held itself."""
+    """A worker hears which circuits were closed, to tell of it and to let go what it held."""
     routes = _routes()
     route = routes.of(PLACE)
     route.service.stop = _stop()
-    assert routes.adopt([], routes.known([route]), [route]) == [PLACE.service]
+    route.configuration.stop = _stop()
+    assert routes.adopt([], routes.known([route]), [route]) == [PLACE, PLACE.service]
     assert route.stop is None
 
 

@@ -134,11 +134,16 @@ def test_who_gives_up_is_not_asked_for_any_more() -> None:
     ledger = Ledger(1)
 
     async def story() -> None:
-        waiting = Waiting(ledger.ask, seconds=0.01, soonest=0.0)
+        waiting = Waiting(ledger.ask, seconds=3600)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(waiting.until_over(1), 0.05)
-        # What asks ends by itself.
-        await asyncio.wait_for(asyncio.gather(*_others()), 5)
+        # What asks ends with the last who waits, and begins anew with the next.
+        await asyncio.sleep(0)
+        assert not _others()
+        ledger.going.clear()
+        await asyncio.wait_for(waiting.until_over(1), 5)
+        await asyncio.sleep(0)
+        assert not _others()
 
     asyncio.run(story())
 

@@ -126,15 +126,13 @@ class Circuit:
         wait = self.stop.probe_at - now
         return wait if wait <= self.longest else 0.0
 
-    def adopt(self, stop: Stop | None, now: float) -> bool:
+    def adopt(self, stop: Stop | None, now: float) -> bool:  # noqa: ARG002 - a service's needs it
         """Take what others have noted of this circuit, unless it is just being probed.
 
-        Say whether it is closed by that. What nobody has probed for long is not known any more.
+        Say whether it is closed by that.
         """
         if self.probe is not None:
             return False
-        if stop is not None and now - stop.probe_at > self.longest:
-            stop = None
         is_closed = self.stop is not None and stop is None
         self.stop = stop
         return is_closed
@@ -383,8 +381,13 @@ class ServiceCircuit(Circuit):
         self.ended_at += jump
 
     def adopt(self, stop: Stop | None, now: float) -> bool:
-        """Take what others have noted; where they saw the outage end, begin the ramp here."""
+        """Take what others have noted; where they saw the outage end, begin the ramp here.
+
+        What nobody has probed for long, and this process knows nothing of, is not known any more.
+        """
         former = self.stop
+        if stop is not None and former is None and now - stop.probe_at > self.longest:
+            stop = None
         is_closed = Circuit.adopt(self, stop, now)
         if is_closed:
             self.stop = former

@@ -148,7 +148,7 @@ class ServiceUp(Event):
 class ProbeSent(Event):
     """One push was let through an open ``circuit``, ``configuration`` or ``service``.
 
-    ``is_passed`` says that it was accepted.
+    ``is_passed`` says that this closed it.
     """
 
     environment: str

@@ -78,7 +78,8 @@ class Heart:
         async with self._turn:
             await self._enter(self._roster.machine.seconds())
         await self._threads.run(self._roster.reclaim)
-        await self._follow_clock()
+        with contextlib.suppress(StorageError):  # it is looked again at the next beat
+            await self._follow_clock()
 
     async def end(self) -> None:
         """Give back what the worker still holds; where the database takes nothing, others do."""

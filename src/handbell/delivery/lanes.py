@@ -32,7 +32,7 @@ class Lanes:
     """A lane for each app, and the window that they share; belongs to one worker.
 
     ``window`` is how many pushes may be in flight at once; it may be changed at any time.
-    ``on_service_up`` is told of a service that others saw take pushes again. ``clock`` never goes
+    ``on_closed`` is told of a circuit that was closed by others, or by hand. ``clock`` never goes
     back.
     """
 
@@ -43,12 +43,12 @@ class Lanes:
         routes: Routes,
         *,
         patience: Patience,
-        on_service_up: Callable[[Place], None],
+        on_closed: Callable[[Place], None],
         clock: Callable[[], float],
     ) -> None:
         self.window = WINDOW
         self._routes = routes
-        self._on_service_up = on_service_up
+        self._on_closed = on_closed
         self._in_flight = in_flight
         self._rulebook = rulebook
         self._patience = patience
@@ -71,8 +71,8 @@ class Lanes:
             rules = await self._patience.call(self._rulebook.rules_of, lane.app.id)
             lane.take_rules(rules, self._clock())
             noted = (*rules.circuits, *rules.services)
-            for service in self._routes.adopt(noted, before, lane.routes):
-                self._on_service_up(service)
+            for place in self._routes.adopt(noted, before, lane.routes):
+                self._on_closed(place)
 
     @property
     def in_flight(self) -> int:

@@ -54,12 +54,18 @@ class Stopping:
         began = asyncio.get_running_loop().time()
         most = answer_seconds if within is None else min(within, answer_seconds)
 
+        def tell(level: int, what: str, number: int) -> None:
+            # Who leaves in a hurry, as a program that ends, wants it handed back and hears nothing.
+            _log.log(level if within is None else logging.DEBUG, what, number)
+
         def is_finished() -> bool:
             return taking.done() and not (self._departures.tasks or self._in_flight.load.all)
 
         try:
             if not await self._come_to_be(is_finished, began, began + most):
-                _log.warning("Stopping with %d pushes unanswered", self._in_flight.load.out)
+                tell(
+                    logging.WARNING, "Stopping with %d pushes unanswered", self._in_flight.load.out
+                )
             await end_tasks(self._departures.tasks)
             # What was answered is written down, or it would be sent a second time.
             most += self._patience.seconds if within is None else _CANCEL_SECONDS
@@ -72,7 +78,8 @@ class Stopping:
             self._in_flight.finish()
             self.tell()
         if not is_written:
-            _log.error(
+            tell(
+                logging.ERROR,
                 "Database unavailable; stopped with %d outcomes unrecorded, the next start sends "
                 "these again",
                 unwritten,

@@ -68,8 +68,7 @@ class Waiting:
     def close(self, error: Exception) -> None:
         """Ask no more; whoever waits, or comes later, gets the error."""
         self._closed_by = error
-        if self._asking is not None:
-            self._asking.cancel()
+        self._stop_asking()
         self._fail(error)
 
     def _leave(self, number: int, over: "asyncio.Future[None]") -> None:
@@ -77,6 +76,13 @@ class Waiting:
             futures.discard(over)
             if not futures:
                 del self._waiting[number]
+        if not self._waiting:
+            self._stop_asking()
+
+    def _stop_asking(self) -> None:
+        asking, self._asking = self._asking, None
+        if asking is not None:
+            asking.cancel()
 
     def _end(self, number: int) -> None:
         for over in self._waiting.pop(number, ()):
@@ -105,7 +111,8 @@ class Waiting:
         except Exception as error:  # noqa: BLE001 - whoever waits hears of it
             self._fail(error)
         finally:
-            self._asking = None
+            if self._asking is asyncio.current_task():
+                self._asking = None
 
     async def _ask_about(self, numbers: Collection[int]) -> None:
         asked = [number for number in numbers if number in self._waiting]

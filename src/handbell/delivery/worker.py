@@ -25,7 +25,7 @@ from .clock_jumps import ClockJumps
 from .departures import Departures
 from .due import Due
 from .endings import unreadable_ending
-from .events import Hooks
+from .events import CircuitClosed, Hooks, ServiceUp
 from .heart import Heart
 from .in_flight import InFlight
 from .lanes import Lanes
@@ -85,7 +85,8 @@ class Worker:
         clock: Callable[[], float] = monotonic,
         rng: Random | None = None,
     ) -> None:
-        self.hooks = hooks or Hooks()
+        # One that is empty is false, and may be added to later.
+        self.hooks = Hooks() if hooks is None else hooks
         self.threads = threads = Threads(THREADS, "handbell-worker")
         self.patience = patience = Patience(threads)
         self.releases = Releases()
@@ -97,7 +98,7 @@ class Worker:
             self.in_flight,
             self._routes,
             patience=patience,
-            on_service_up=self._go_on,
+            on_closed=self._note_closed,
             clock=clock,
         )
         self._queue = queue
@@ -431,9 +432,16 @@ class Worker:
                 if place.is_service and noted.stop is None:
                     await self._let_go_on(place)
 
-    def _go_on(self, service: Place) -> None:
-        """Let go on what an outage held that is over, as others have seen."""
-        self._departures.begin(self._let_go_on(service))
+    def _note_closed(self, place: Place) -> None:
+        """Let go on what a circuit held that others have closed; webhooks have heard of it."""
+        at, environment = self._now(), place.environment
+        if not place.is_service:
+            closed = CircuitClosed(app=place.app, at=at, environment=environment, topic=place.topic)
+            self.hooks.emit(closed)
+            return
+        for app in self._routes.apps_of(place):
+            self.hooks.emit(ServiceUp(app=app, at=at, environment=environment))
+        self._departures.begin(self._let_go_on(place))
 
     async def _let_go_on(self, service: Place) -> None:
         apps = self._routes.apps_of(service)

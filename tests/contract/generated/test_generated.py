@@ -54,7 +54,7 @@ def test_python(served: Served) -> None:
         build([sys.executable, "-m", "venv", folder / "venv"], folder=folder, env={})
     pins = ["--quiet", "--disable-pip-version-check", "--require-hashes", "-r", "requirements.txt"]
     fetch([python, "-m", "pip", "install", *pins], folder=folder, env={})
-    command = [folder / "venv" / "bin" / "openapi-python-client", "generate"]
+    command: list[str | Path] = [folder / "venv" / "bin" / "openapi-python-client", "generate"]
     made = run(
         [*command, "--path", served.document, "--output-path", folder / "client", "--meta", "none"],
         folder=folder,
@@ -87,7 +87,16 @@ def kotlin(served: Served) -> Path:
     (jar,) = (folder / "generator").glob("*.jar")
     # Its pom.xml is ours.
     (folder / ".openapi-generator-ignore").write_text("*\n!src/main/**\nsrc/test/**\n")
-    command = ["java", "-jar", jar, "generate", "-g", "kotlin", "-i", served.document]
+    command: list[str | Path] = [
+        "java",
+        "-jar",
+        jar,
+        "generate",
+        "-g",
+        "kotlin",
+        "-i",
+        served.document,
+    ]
     build([*command, "-o", folder], folder=folder, env={})
     return folder
 

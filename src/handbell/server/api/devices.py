@@ -58,7 +58,7 @@ async def register(request: Request, app: App, caller: Caller, body: Registratio
     secret = session_secret(request)
     if secret is not None and body.mail is None and body.identity_token is None:
         renewed = await renew(request, app, secret, body.about(), body.device_token)
-        return Answer(status=200, body=_told(renewed.session, None))
+        return Answer(status=200, body=_told(renewed.session, None, body))
     context.limiter.require("registrations", client_network(request), PER_CLIENT)
     identity = await context.run(context.system.identities.of, app)
     if identity.proof == "token" and body.identity_token is not None:
@@ -130,7 +130,7 @@ async def _by_key(context: Context, app: App, body: RegistrationIn) -> Answer:
     registration = await _read(context, body, body.mail, secret, status="active")
     registered = await context.run(context.system.registry.admit, app, registration)
     await release(context, registered)
-    return Answer(status=201, body=_told(registered.session, secret))
+    return Answer(status=201, body=_told(registered.session, secret, body))
 
 
 async def _by_token(context: Context, app: App, body: RegistrationIn) -> Answer:
@@ -149,7 +149,7 @@ async def _by_token(context: Context, app: App, body: RegistrationIn) -> Answer:
         first=lambda connection: identities.use(connection, app, claims),
     )
     await release(context, registered)
-    return Answer(status=201, body=_told(registered.session, secret))
+    return Answer(status=201, body=_told(registered.session, secret, body))
 
 
 async def _by_link(request: Request, app: App, body: RegistrationIn, known: str | None) -> Answer:
@@ -172,7 +172,7 @@ async def _by_link(request: Request, app: App, body: RegistrationIn, known: str 
                 return await _once_more(request, app, body, known)
     session = await context.run(proofs.ask, app, registration)
     context.link_asked.set()
-    return Answer(status=202, body=_told(session, secret))
+    return Answer(status=202, body=_told(session, secret, body))
 
 
 async def _once_more(request: Request, app: App, body: RegistrationIn, secret: str) -> Answer:
@@ -180,10 +180,10 @@ async def _once_more(request: Request, app: App, body: RegistrationIn, secret: s
     context = context_of(request)
     renewed = await renew(request, app, secret, body.about(), body.device_token)
     if renewed.session.status != "pending":
-        return Answer(status=200, body=_told(renewed.session, None))
+        return Answer(status=200, body=_told(renewed.session, None, body))
     await context.run(context.system.proofs.ask_again, app, digest_of(secret))
     context.link_asked.set()
-    return Answer(status=202, body=_told(renewed.session, None))
+    return Answer(status=202, body=_told(renewed.session, None, body))
 
 
 async def _read(
@@ -205,7 +205,7 @@ async def _read(
     return read() if ordinary_mail(mail) is not None else await context.run(read)
 
 
-def _told(session: Session, secret: str | None) -> dict[str, Any]:
+def _told(session: Session, secret: str | None, said: RegistrationIn) -> dict[str, Any]:
     # Of a pending session only what whoever asked has said: else known people could be found out.
     is_proven = session.status != "pending"
     return {
@@ -213,6 +213,7 @@ def _told(session: Session, secret: str | None) -> dict[str, Any]:
         "status": session.status,
         "secret": secret,
         "session": session_out(session) if is_proven else None,
+        "warnings": said.ignored,
     }
 
 
