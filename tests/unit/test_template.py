@@ -431,4 +431,4 @@ except TemplateError as error:
 """
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "handbell[server]" in done.stdout
+    assert "pip install '.[server]'" in done.stdout
