@@ -324,12 +324,11 @@ class System:
         return switched
 
     def resume(self, app: App) -> bool:
-        """Close an app's circuit by hand, and say whether it was open.
+        """Close an app's circuits by hand, and say whether one was open.
 
         What waited because of it goes on within seconds.
         """
-        was_stopped = self.rulebook.rules_of(app.id).stop is not None
-        self.rulebook.write_stop(app.id, None)
+        was_stopped = self.rulebook.resume(app.id)
         self._look_again(app, STOPPED_BY)
         self.rulebook.hurry_broadcasts(app.id, self._soon)
         return was_stopped

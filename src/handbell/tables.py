@@ -62,12 +62,6 @@ apps: Final = Table(
     # For universal links: the domain that belongs to the app, and where to get the app.
     Column("associated_domain", Text, nullable=True),
     Column("store_url", Text, nullable=True),
-    # The circuit: why sending stopped, and when it is tried again.
-    Column("stopped_reason", Text, nullable=True),
-    Column("stopped_detail", Text, nullable=True),
-    _instant("stopped_at"),
-    _instant("probe_at"),
-    Column("probes", Integer, nullable=False, server_default=text("0")),
     CheckConstraint("proof IN ('key', 'link', 'token')", name="proof"),
     UniqueConstraint("team_id", "bundle_id"),
 )
@@ -181,6 +175,26 @@ notifications: Final = Table(
     Index("ix_notifications_created_at", "created_at"),
     # The newest of one app, page by page.
     Index("ix_notifications_app", "app", "id"),
+)
+
+circuits: Final = Table(
+    "circuits",
+    metadata,
+    # The app id in full, and what its pushes are for; both are empty for a push service.
+    Column("app", Text, primary_key=True),
+    Column("environment", Text, primary_key=True),
+    # The fingerprint of the key or certificate.
+    Column("credential", Text, primary_key=True),
+    Column("topic", Text, primary_key=True),
+    # When the push service first accepted something so.
+    _instant("accepted_at"),
+    # While it is open: why, since when, and when one push is tried.
+    Column("reason", Text, nullable=True),
+    Column("detail", Text, nullable=True),
+    _instant("stopped_at"),
+    _instant("probe_at"),
+    Column("probes", Integer, nullable=False, server_default=text("0")),
+    sqlite_with_rowid=False,
 )
 
 idempotency: Final = Table(

@@ -12,8 +12,8 @@ from tests.console import Visitor, open_console
 
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
+from handbell.delivery.circuit import Noted, Place, Stop
 from handbell.delivery.engine import Options
-from handbell.delivery.rules import Stop
 
 
 class Console:
@@ -114,7 +114,8 @@ def test_what_stops_sending_is_said(console: Console) -> None:
     """An open circuit and an app that is switched off stand on top, with the way to mend it."""
     system, app = console.stage.system, console.stage.app
     stop = Stop(reason="InvalidProviderToken", detail="", since=time.time(), probe_at=time.time())
-    system.rulebook.write_stop(app.id, stop)
+    place = Place(app.id, "production", "key", app.bundle_id)
+    system.rulebook.note(Noted(place, None, stop))
     system.switch(app, is_enabled=False)
     page = console.get()
     assert "Sending was stopped" in page
@@ -124,6 +125,26 @@ def test_what_stops_sending_is_said(console: Console) -> None:
     answer = console.visitor.get(f"/console/apps/{other.id}/activity")
     assert "stopped for another app" in answer.text
     assert "InvalidProviderToken" not in answer.text
+
+
+def test_an_outage_of_the_push_service_is_said(console: Console) -> None:
+    """Who looks learns that nothing is taken, why, and that nobody has to do anything."""
+    system, app = console.stage.system, console.stage.app
+    (key,) = system.apps.credentials(app)
+    stop = Stop(
+        reason="HTTP 502",
+        detail="",
+        since=time.time(),
+        probe_at=time.time(),
+        environment="production",
+    )
+    system.rulebook.note(Noted(Place("", "production", key.fingerprint), None, stop))
+    page = console.get()
+    assert "push service takes nothing" in page
+    assert "HTTP 502" in page
+    other = system.apps.add("TEAM654321", "com.sample.second", name="Second")
+    answer = console.visitor.get(f"/console/apps/{other.id}/activity")
+    assert "HTTP 502" not in answer.text
 
 
 def test_a_server_without_a_worker_says_that_nobody_sends(stage: Stage) -> None:

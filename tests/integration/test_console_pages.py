@@ -12,7 +12,7 @@ from tests.console import MAIL, PASSWORD, Desk, Visitor, open_console, unhurried
 
 from handbell.apps.app import App
 from handbell.apps.credentials import AuthKey
-from handbell.delivery.rules import Stop
+from handbell.delivery.circuit import Noted, Place, Stop
 from handbell.rehearsal import make_key
 from handbell.tables import metadata
 from handbell.twin.running import RunningTwin
@@ -261,7 +261,8 @@ def test_what_a_circuit_holds_back_is_tried_again(stage: Stage, visitor: Visitor
     """The page says that sending has stopped and why; one button lets it go on."""
     now = stage.system.now()
     stop = Stop(reason="InvalidProviderToken", detail="", since=now, probe_at=now + 900)
-    stage.system.rulebook.write_stop(stage.app.id, stop)
+    place = Place(stage.app.id, "production", "key", stage.app.bundle_id)
+    stage.system.rulebook.note(Noted(place, None, stop))
     page = visitor.get(APP)
     assert "Sending for My App has been stopped" in told(page.text)
     assert "Sending stopped" in visitor.get("/console/apps").text

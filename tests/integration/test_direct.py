@@ -65,6 +65,8 @@ def test_a_token_of_the_other_environment_is_found_and_remembered(
 
 def test_a_token_that_both_refuse_is_put_in_quarantine(stage: "Stage") -> None:
     """Only when both environments refused the token is its session set aside, and it is kept."""
+    stage.add_phone("first@example.com")
+    assert asyncio.run(stage.send("first@example.com")).success
     stage.register(MAIL, "ab" * 32)
     response = asyncio.run(stage.send(MAIL))
     assert not response.success
@@ -73,6 +75,14 @@ def test_a_token_that_both_refuse_is_put_in_quarantine(stage: "Stage") -> None:
     later = asyncio.run(stage.send(MAIL))
     assert "quarantine" in later.warnings[0]
     assert later.total == 0
+
+
+def test_a_token_is_not_judged_before_anything_was_accepted(stage: "Stage") -> None:
+    """Until the configuration has proven itself a refusal may be its fault, and costs nobody."""
+    stage.register(MAIL, "ab" * 32)
+    response = asyncio.run(stage.send(MAIL))
+    assert "BadDeviceToken" in response.errors[0]
+    assert stage.session(MAIL).status == "active"
 
 
 def test_most_tokens_refused_stops_the_app_and_keeps_every_token(stage: "Stage") -> None:

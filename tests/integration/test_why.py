@@ -55,6 +55,8 @@ def _pending(stage: "Stage") -> None:
 
 
 def _quarantined(stage: "Stage") -> None:
+    stage.add_phone("first@example.com")
+    asyncio.run(stage.send("first@example.com"))
     stage.register(MAIL, "ab" * 32)
     _send(stage)
     _send(stage)

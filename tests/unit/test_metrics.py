@@ -14,10 +14,14 @@ from handbell.delivery.events import (
     Event,
     NotificationAccepted,
     NotificationsAccepted,
+    ProbeSent,
     PushesSent,
+    ServiceDown,
+    ServiceUp,
     SessionClosed,
     SessionMoved,
     SessionQuarantined,
+    VerdictLost,
 )
 from handbell.delivery.metrics import BUCKETS, MOST_APPS, EngineState, Metrics
 from handbell.errors import DatabaseLockedError
@@ -63,6 +67,13 @@ EVERYTHING: tuple[Event, ...] = (
     SessionQuarantined(app=APP, at=0.0, session_id=1, mail=None, reason="BadDeviceToken"),
     SessionMoved(app=APP, at=0.0, session_id=1, environment="development"),
     CircuitOpened(app=APP, at=0.0, reason="BadTopic", detail="", probe_at=1.0),
+    ServiceDown(
+        app=APP, at=0.0, environment="production", reason="HTTP 502", detail="", probe_at=1.0
+    ),
+    ProbeSent(app=APP, at=0.0, environment="production", circuit="service", is_passed=False),
+    VerdictLost(
+        app=APP, at=0.0, notification_id="a", number=1, environment="production", status=403
+    ),
 )
 
 
@@ -118,6 +129,35 @@ def test_the_circuit_is_a_gauge() -> None:
     metrics(CircuitClosed(app=APP, at=0.0))
     assert value(metrics, "handbell_circuit_open", app=APP) == 0
     assert value(metrics, "handbell_circuit_opened_total", app=APP, reason="BadTopic") == 1
+
+
+def test_an_app_is_stopped_as_long_as_one_of_its_circuits_is_open() -> None:
+    """The gauge is one for the app, whichever environment or topic is stopped."""
+    metrics = Metrics()
+    for environment in ("production", "development"):
+        metrics(
+            CircuitOpened(
+                app=APP, at=0.0, reason="x", detail="", probe_at=1.0, environment=environment
+            )
+        )
+    for environment, is_open in (("development", 1), ("production", 0)):
+        metrics(CircuitClosed(app=APP, at=0.0, environment=environment))
+        assert value(metrics, "handbell_circuit_open", app=APP) == is_open
+
+
+def test_an_outage_is_a_gauge_and_its_probes_are_counted() -> None:
+    """It is 1 from the first sign to the first push that is taken."""
+    labels = {"app": APP, "environment": "production"}
+    metrics = after(EVERYTHING)
+    assert value(metrics, "handbell_service_down", **labels) == 1
+    metrics(ServiceUp(app=APP, at=0.0, environment="production"))
+    metrics(ProbeSent(app=APP, at=0.0, environment="production", circuit="service", is_passed=True))
+    assert value(metrics, "handbell_service_down", **labels) == 0
+    assert value(metrics, "handbell_service_outages_total", **labels, reason="other") == 1
+    for outcome in ("passed", "failed"):
+        probed = {**labels, "circuit": "service", "outcome": outcome}
+        assert value(metrics, "handbell_probes_total", **probed) == 1
+    assert value(metrics, "handbell_verdicts_lost_total", **labels) == 1
 
 
 def test_the_engine_is_asked_at_each_rendering() -> None:

@@ -1,16 +1,21 @@
 """What follows from each end of a push, as a table."""
 
-import random
-
 import pytest
 
-from handbell.apps.app import App
-from handbell.delivery.lane import FEWEST_ANSWERS, Lane
-from handbell.delivery.outcome import Decision, Doubt, Tried, decide, meaning
+from handbell.delivery.outcome import (
+    Decision,
+    Doubt,
+    Sign,
+    Tried,
+    decide,
+    meaning,
+    sign_of,
+)
 from handbell.gateways.apns.protocol import REASONS, Reaction
 from handbell.gateways.gateway import (
     Accepted,
     DeviceGone,
+    LostVerdict,
     Outcome,
     Refused,
     RetryLater,
@@ -61,6 +66,7 @@ AFTER_BAD_KEY = Tried("production", "BadEnvironmentKeyIdInToken")
             {
                 "quarantines": False,
                 "doubt": Doubt.CONFIGURATION,
+                "doubted": "production",
                 "reason": "BadEnvironmentKeyIdInToken",
             },
         ),
@@ -68,7 +74,7 @@ AFTER_BAD_KEY = Tried("production", "BadEnvironmentKeyIdInToken")
             BAD_KEY,
             "development",
             AFTER_BAD_TOKEN,
-            {"quarantines": False, "doubt": Doubt.CONFIGURATION},
+            {"quarantines": False, "doubt": Doubt.CONFIGURATION, "doubted": "development"},
         ),
         (
             DeviceGone("Unregistered", 1_700_000_000_000),
@@ -83,6 +89,12 @@ AFTER_BAD_KEY = Tried("production", "BadEnvironmentKeyIdInToken")
             {"state": "held", "after": 7, "reaction": Reaction.SLOW_DOWN_DEVICE},
         ),
         (Unknown("NoAnswer"), "production", None, {"state": "held", "is_unknown": True}),
+        (
+            DeviceGone("HTTP 410", None),
+            "production",
+            None,
+            {"state": "held", "closes": False, "is_lost": True},
+        ),
         (
             _refused("InvalidProviderToken"),
             "production",
@@ -127,48 +139,6 @@ def test_every_reason_has_words_and_a_fix(reason: str) -> None:
     assert fix
 
 
-RNG = random.Random(1)  # noqa: S311 - jitter
-
-
-def _lane() -> Lane:
-    return Lane(App(team_id="TEAM123456", bundle_id="com.sample.myapp"))
-
-
-def _note(lane: Lane, accepted: int, refused: int) -> None:
-    lane.note_accepted(accepted)
-    for _ in range(refused):
-        lane.note(Decision("failed", reason="BadDeviceToken", doubt=Doubt.TOKEN), 1000, RNG)
-
-
-@pytest.mark.parametrize(
-    ("accepted", "refused", "is_open"),
-    [
-        (0, FEWEST_ANSWERS - 1, False),
-        (0, FEWEST_ANSWERS, True),
-        (5, 5, False),
-        (5, 6, True),
-        (1000, 100, False),
-    ],
-)
-def test_most_tokens_refused_opens_the_circuit(
-    *, accepted: int, refused: int, is_open: bool
-) -> None:
-    """More than half of at least ten answers must refuse the token before sending stops."""
-    lane = _lane()
-    _note(lane, accepted, refused)
-    assert (lane.stop is not None) is is_open
-
-
-def test_a_configuration_that_breaks_later_is_seen() -> None:
-    """Only the last answers count, so a million accepted ones do not hide that it broke."""
-    lane = _lane()
-    lane.note_accepted(1_000_000)
-    for _ in range(2000):
-        lane.note_accepted(1)
-    _note(lane, 0, 1000)
-    assert lane.stop is not None
-
-
 @pytest.mark.parametrize("reason", ["BadEnvironmentKeyIdInToken", "BadEnvironmentKeyInToken"])
 def test_a_key_of_the_other_environment_is_mended_by_another_key(reason: str) -> None:
     """The token is not at fault, so nobody is told to register it again."""
@@ -176,37 +146,66 @@ def test_a_key_of_the_other_environment_is_mended_by_another_key(reason: str) ->
     assert "register" not in meaning(reason)[1]
 
 
-def test_a_refused_key_opens_the_circuit_at_once() -> None:
-    """One refusal of the configuration stops the app's sending; the first reason is kept."""
-    lane = _lane()
-    _note(lane, 3, 0)
-    lane.note(decide(_refused("InvalidProviderToken"), "production"), 1000, RNG)
-    lane.note(decide(_refused("TopicDisallowed"), "production"), 1001, RNG)
-    assert lane.stop is not None
-    assert (lane.stop.reason, lane.stop.since) == ("InvalidProviderToken", 1000)
+EVERY_REFUSAL = [
+    DeviceGone(row.name, 1_700_000_000_000, row.status)
+    if row.reaction is Reaction.CLOSE_SESSION
+    else RetryLater(row.name, row.reaction, None, row.status)
+    if row.status >= 500 or row.status == 429
+    else Refused(row.name, row.reaction, row.status)
+    for row in REASONS.values()
+]
 
 
-def test_an_open_circuit_lets_one_push_through_when_it_is_time() -> None:
-    """Nothing goes until the probe; then one push; a refusal doubles the wait, a success closes."""
-    lane = _lane()
-    lane.note(decide(_refused("InvalidProviderToken"), "production"), 1000, RNG)
-    assert lane.stop is not None
-    first = lane.stop.probe_at
-    assert not lane.may_send(first - 1)
-    assert lane.may_send(first)
-    assert lane.grant(500, first) == (1, 0.0)
-    assert not lane.may_send(first)
-    lane.note(decide(_refused("InvalidProviderToken"), "production"), first, RNG)
-    assert lane.stop.probe_at - first > first - 1000
-    assert lane.may_send(lane.stop.probe_at)
-    assert lane.note_accepted(1)
-    assert lane.stop is None
-    assert lane.may_send(first)
+def _name(value: object) -> str:
+    return getattr(value, "reason", type(value).__name__)
 
 
-def test_a_token_on_its_way_to_the_other_environment_is_not_counted() -> None:
-    """The first BadDeviceToken says nothing yet, so it cannot open the circuit."""
-    lane = _lane()
-    for _ in range(100):
-        lane.note(decide(BAD_TOKEN, "production"), 1000, RNG)
-    assert lane.stop is None
+@pytest.mark.parametrize("tried", [None, AFTER_BAD_TOKEN, AFTER_BAD_KEY])
+@pytest.mark.parametrize("outcome", [*EVERY_REFUSAL, Accepted("id"), LostVerdict(410)], ids=_name)
+def test_a_push_of_another_kind_says_nothing_of_the_session(
+    outcome: Outcome, tried: Tried | None
+) -> None:
+    """Whatever the service says of a VoIP push, the token for alerts stays as it is."""
+    decision = decide(outcome, "development", tried, is_of_its_kind=False)
+    own = decide(outcome, "development", tried)
+    assert (decision.state, decision.reason) == (own.state, own.reason)
+    assert (decision.closes, decision.quarantines, decision.moves_to) == (False, False, None)
+    assert decision.doubt is not Doubt.TOKEN
+
+
+@pytest.mark.parametrize("tried", [None, AFTER_BAD_TOKEN, AFTER_BAD_KEY])
+@pytest.mark.parametrize("status", [301, 400, 403, 404, 410, 413, 429, 500, 503])
+def test_a_verdict_that_broke_off_is_none(status: int, tried: Tried | None) -> None:
+    """Nobody is closed, moved, doubted or asked at the other host; it is sent again."""
+    assert decide(LostVerdict(status), "production", tried) == Decision(
+        "held", reason="AnswerCut", status=status, is_lost=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("outcome", "sign"),
+    [
+        (Accepted("id"), Sign.ANSWERED),
+        (BAD_TOKEN, Sign.ANSWERED),
+        (DeviceGone("Unregistered", None), Sign.ANSWERED),
+        (DeviceGone("HTTP 410", None), Sign.NOTHING),
+        (Refused("HTTP 403", Reaction.FIX_CONFIGURATION, 403), Sign.NOTHING),
+        (RetryLater("TooManyRequests", Reaction.SLOW_DOWN_DEVICE, None, 429), Sign.ANSWERED),
+        (RetryLater("HTTP 429", Reaction.BACK_OFF, None, 429), Sign.NOTHING),
+        (RetryLater("ServiceUnavailable", Reaction.BACK_OFF, None, 503), Sign.TROUBLE),
+        (RetryLater("HTTP 502", Reaction.BACK_OFF, None, 502), Sign.TROUBLE),
+        (RetryLater("Shutdown", Reaction.RECONNECT, None, 503), Sign.TROUBLE),
+        (RetryLater("RefusedStream", Reaction.RECONNECT), Sign.TROUBLE),
+        (RetryLater("Stalled", Reaction.RECONNECT), Sign.TROUBLE),
+        (RetryLater("CannotConnect", Reaction.RECONNECT), Sign.UNREACHED),
+        (RetryLater("HostNotFound", Reaction.RECONNECT), Sign.UNREACHED),
+        (RetryLater("RequestUnusable", Reaction.RECONNECT), Sign.NOTHING),
+        (Unknown("TimedOut"), Sign.TROUBLE),
+        (Unknown("ConnectionLost"), Sign.TROUBLE),
+        (LostVerdict(403), Sign.NOTHING),
+        (LostVerdict(503), Sign.TROUBLE),
+    ],
+)
+def test_what_an_end_says_of_the_service(outcome: Outcome, sign: Sign) -> None:
+    """Only the service's own full answer shows that it works; errors and silence are trouble."""
+    assert sign_of(outcome) is sign

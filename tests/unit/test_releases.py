@@ -7,11 +7,11 @@ def test_what_was_read_before_a_release_is_stale() -> None:
     """A reading that began before a session was released is wrong about it, and about no other."""
     releases = Releases()
     reading = releases.begin()
-    assert not releases.concern(reading)
+    assert not reading.is_concerned
     releases.add([7])
-    assert releases.concern(reading)
-    assert releases.is_stale(reading, 7)
-    assert not releases.is_stale(reading, 8)
+    assert reading.is_concerned
+    assert reading.is_stale(7)
+    assert not reading.is_stale(8)
 
 
 def test_what_was_read_after_a_release_is_not() -> None:
@@ -20,10 +20,10 @@ def test_what_was_read_after_a_release_is_not() -> None:
     earlier = releases.begin()
     releases.add([7])
     later = releases.begin()
-    assert releases.is_stale(earlier, 7)
-    assert not releases.is_stale(later, 7)
+    assert earlier.is_stale(7)
+    assert not later.is_stale(7)
     releases.add([7])
-    assert releases.is_stale(later, 7)
+    assert later.is_stale(7)
 
 
 def test_nothing_is_kept_that_nobody_could_miss() -> None:
@@ -36,11 +36,11 @@ def test_nothing_is_kept_that_nobody_could_miss() -> None:
     second = releases.begin()
     releases.add([2])
     assert len(releases) == 2
-    releases.end(first)
-    assert not releases.is_stale(second, 1)
-    assert releases.is_stale(second, 2)
+    first.end()
+    assert not second.is_stale(1)
+    assert second.is_stale(2)
     assert len(releases) == 1
-    releases.end(second)
+    second.end()
     assert len(releases) == 0
 
 
@@ -48,9 +48,10 @@ def test_a_reading_lasts_until_each_of_its_holders_let_go() -> None:
     """A page that was split in two is watched until both parts are on the wire."""
     releases = Releases()
     reading = releases.begin()
-    assert releases.join(reading) == reading
-    releases.end(reading)
+    part = reading.share()
+    reading.end()
+    reading.end()
     releases.add([7])
-    assert releases.is_stale(reading, 7)
-    releases.end(reading)
+    assert part.is_stale(7)
+    part.end()
     assert len(releases) == 0

@@ -12,19 +12,22 @@ from handbell.delivery.retry import (
     DEFAULT_LIFETIME_SECONDS,
     JITTER,
     LONGEST_LIFETIME_SECONDS,
+    MENDED_BY_HAND,
     MOST_ATTEMPTS,
     NOW_OR_NEVER_SECONDS,
     ROWS,
+    SERVICE_DOWN,
     GiveUp,
     SendAgain,
     base_delay,
     ceiling,
     next_attempt,
-    next_probe,
+    probe_at,
+    while_down,
     while_stopped,
 )
 from handbell.gateways.apns.protocol import REASONS, RETRY_SERVER_ERROR_SECONDS, Reaction
-from handbell.gateways.gateway import Outcome, RetryLater, Unknown
+from handbell.gateways.gateway import DeviceGone, LostVerdict, Outcome, RetryLater, Unknown
 
 NOW = 1_800_000_000.0
 MINUTE = 60
@@ -96,7 +99,13 @@ TABLE = [
     (_answer("Shutdown"), [15, 900, 3600], HOUR),
     (_answer("InternalServerError"), [900, 1800, 3600, 7200], 4 * HOUR),
     (_answer("ServiceUnavailable"), [900, 1800, 3600, 7200], 4 * HOUR),
-    (_held(RetryLater("HTTP 502", Reaction.BACK_OFF, None, 502)), [900, 1800], 4 * HOUR),
+    (_held(RetryLater("HTTP 502", Reaction.BACK_OFF, None, 502)), [5, 15, 45], 15 * MINUTE),
+    (_held(RetryLater("HTTP 500", Reaction.BACK_OFF, None, 500)), [5, 15, 45], 15 * MINUTE),
+    (_held(RetryLater("upstream down", Reaction.BACK_OFF, None, 503)), [5, 15], 15 * MINUTE),
+    (_held(RetryLater("HTTP 429", Reaction.BACK_OFF, None, 429)), [900, 1800], 4 * HOUR),
+    (_held(LostVerdict(403)), [5, 15, 45], 15 * MINUTE),
+    (_held(LostVerdict(410)), [5, 15, 45], 15 * MINUTE),
+    (_held(DeviceGone("HTTP 410", None)), [5, 15, 45], 15 * MINUTE),
     (_held(RetryLater("ServiceUnavailable", Reaction.BACK_OFF)), [900, 1800], 4 * HOUR),
     (_not_sent("CannotConnect"), [2, 4, 8, 16, 32, 64], 15 * MINUTE),
     (_not_sent("HostNotFound"), [2, 4, 8], 15 * MINUTE),
@@ -247,9 +256,34 @@ def test_only_a_held_delivery_can_be_sent_again(state: str) -> None:
 
 def test_probes_of_an_open_circuit_come_less_and_less_often() -> None:
     """An open circuit is probed after a minute, then after twice as long, up to fifteen minutes."""
-    delays = [next_probe(probes=probes, now=NOW, rng=Least()) - NOW for probes in range(6)]
+    row = MENDED_BY_HAND
+    delays = [probe_at(row, probes=probes, now=NOW, rng=Least()) - NOW for probes in range(6)]
     assert delays == [60, 120, 240, 480, 900, 900]
-    assert next_probe(probes=10**9, now=NOW, rng=Most()) - NOW == pytest.approx(1125)
+    assert probe_at(MENDED_BY_HAND, probes=10**9, now=NOW, rng=Most()) - NOW == pytest.approx(1125)
+
+
+@pytest.mark.parametrize(
+    ("decision", "attempts", "expires_in", "expected"),
+    [
+        (_answer("ServiceUnavailable"), 1, None, SendAgain(NOW + 300, SERVICE_DOWN)),
+        (_answer("ServiceUnavailable"), 1, 60, SendAgain(NOW + 60, SERVICE_DOWN)),
+        (_answer("ServiceUnavailable", 7200), 1, None, SendAgain(NOW + 300, SERVICE_DOWN)),
+        (_held(Unknown("TimedOut")), 1, None, SendAgain(NOW + 300, SERVICE_DOWN, True)),
+        (_not_sent("CannotConnect"), 1, 0, SendAgain(NOW + NOW_OR_NEVER_SECONDS, SERVICE_DOWN)),
+        (_held(Unknown("TimedOut")), 1, 0, ("failed", "TimedOut")),
+        (_not_sent("CannotConnect"), MOST_ATTEMPTS, None, ("failed", "CannotConnect")),
+        (_not_sent("CannotConnect"), 1, -1, ("expired", "CannotConnect")),
+    ],
+)
+def test_what_an_outage_holds_waits_within_its_bounds(
+    decision: Decision, attempts: int, expires_in: int | None, expected: object
+) -> None:
+    """It waits for the end of the outage, not beyond its time; what may ring twice is given up."""
+    expires_at = int(NOW + expires_in) if expires_in else expires_in
+    again = while_down(
+        decision, attempts=attempts, first_due=NOW, expires_at=expires_at, now=NOW, rng=Least()
+    )
+    assert (again if isinstance(again, SendAgain) else (again.state, again.reason)) == expected
 
 
 decisions = st.one_of(

@@ -218,6 +218,7 @@ def _rules(parts: "System", app: "App") -> dict[str, object]:
         **texts,
         "is_enabled": rules.is_enabled,
         "stopped": rules.stop,
+        "outages": list(rules.outages(parts.now())),
         "proof": identity.proof,
         "identity_algorithm": identity.algorithm,
         "associated_domain": identity.associated_domain,
@@ -240,12 +241,18 @@ def _tell_rules(parts: "System", app: "App", *, as_json: bool) -> None:
         if rules[name]:
             say(f"  {label + ':':13}{rules[name]}")
     say("  sending:     on" if rules["is_enabled"] else "  sending:     off")
-    stop = parts.rulebook.rules_of(app.id).stop
+    rules_now = parts.rulebook.rules_of(app.id)
+    stop = rules_now.stop
     if stop is not None:
         words, fix = meaning(stop.reason, stop.detail)
         say(f"  STOPPED since {moment(stop.since * 1000)}: {stop.reason}: {sentence(words)}")
         say(f"  {sentence(fix)} The next try is at {moment(stop.probe_at * 1000)}, or at")
         say(f"  once after: handbell app resume {app.id}")
+    for outage in rules_now.outages(parts.now()):
+        words, _ = meaning(outage.reason, outage.detail)
+        at = moment(outage.since * 1000)
+        say(f"  PUSH SERVICE DOWN ({outage.environment}) since {at}: {sentence(words)}")
+        say("  Nothing is lost; all goes on by itself as soon as a push is taken.")
 
 
 def _describe(app: "App") -> dict[str, object]:

@@ -38,7 +38,7 @@ def add(
         str,
         typer.Option(
             help="What to tell: delivery.failed, session.closed, session.quarantined, "
-            "circuit.opened, circuit.closed; separated by commas.",
+            "circuit.opened, circuit.closed, service.down, service.up; separated by commas.",
             show_default="all of them",
         ),
     ] = "",

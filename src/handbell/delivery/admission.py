@@ -6,7 +6,8 @@ from typing import Any, Final, Protocol
 
 from .campaign import Campaign
 from .due import Due
-from .parcels import Item, Page, Portion
+from .in_flight import Ticket
+from .parcels import Item, Portion
 from .rulebook import RuleBook
 from .rules import AppRules
 from .sending import WITHOUT_SESSION
@@ -43,32 +44,24 @@ class Admission:
         self._now = now
 
     async def admit(
-        self,
-        campaign: Campaign,
-        items: Sequence[Item],
-        rules: AppRules,
-        page: Page | None = None,
+        self, ticket: Ticket, campaign: Campaign, items: Sequence[Item], rules: AppRules
     ) -> list[Any]:
         """Return what may go now; the others get a row that says why not, or until when."""
         try:
-            return await self._sort(campaign, items, rules, page)
+            return await self._sort(ticket, campaign, items, rules)
         except Exception as error:  # noqa: BLE001 - nothing may be left without an end
-            self.refuse(campaign, items, error, page)
+            self.refuse(ticket, campaign, items, error)
             return []
 
     def refuse(
-        self,
-        campaign: Campaign,
-        items: Sequence[Item],
-        error: Exception,
-        page: Page | None = None,
+        self, ticket: Ticket, campaign: Campaign, items: Sequence[Item], error: Exception
     ) -> None:
         """Hold all of it, since the app's rules cannot be followed."""
         _log.error("The rules of %s cannot be followed", campaign.lane.app.id, exc_info=error)
         until = self._now() + DISABLED_SECONDS
-        self._book.hold_all(campaign, items, "Interrupted", until, page)
+        self._book.hold_all(ticket, campaign, items, "Interrupted", until)
 
-    def with_session(self, portion: Portion) -> Portion:
+    def with_session(self, ticket: Ticket, portion: Portion) -> Portion:
         """Return the deliveries whose session still takes something; the others are over."""
         campaign, items = portion
         reasons = [
@@ -78,21 +71,21 @@ class Admission:
             return portion
         for item, reason in zip(items, reasons, strict=True):
             if reason is not None:
-                self._book.end(campaign, item, None, "cancelled", reason)
+                self._book.end(ticket, campaign, item, "cancelled", reason)
         kept = [item for item, reason in zip(items, reasons, strict=True) if reason is None]
         return Portion(campaign, kept)
 
     async def _sort(
-        self, campaign: Campaign, items: Sequence[Item], rules: AppRules, page: Page | None
+        self, ticket: Ticket, campaign: Campaign, items: Sequence[Item], rules: AppRules
     ) -> list[Any]:
         now = self._now()
         if not rules.is_enabled:
-            self._book.hold_all(campaign, items, "AppDisabled", now + DISABLED_SECONDS, page)
+            self._book.hold_all(ticket, campaign, items, "AppDisabled", now + DISABLED_SECONDS)
             return []
         if campaign.is_cancelled or campaign.is_expired(now):
             state = "cancelled" if campaign.is_cancelled else "expired"
             for item in items:
-                self._book.end(campaign, item, page, state, state.capitalize())
+                self._book.end(ticket, campaign, item, state, state.capitalize())
             return []
         cap = rules.cap if campaign.is_loud else None
         if (
@@ -106,16 +99,16 @@ class Admission:
         ready = [item for item, wait in zip(items, waits, strict=True) if wait is None]
         capped: list[Item] = []
         if cap is not None:
-            ready, capped = await self._cap(campaign, ready, cap)
+            ready, capped = await self._cap(ticket, campaign, ready, cap)
         for item, wait in zip(items, waits, strict=True):
             if wait is not None:
-                self._book.hold(campaign, item, page, *wait)
+                self._book.hold(ticket, campaign, item, *wait)
         for item in capped:
-            self._book.end(campaign, item, page, "cancelled", "Capped")
+            self._book.end(ticket, campaign, item, "cancelled", "Capped")
         return ready
 
     async def _cap(
-        self, campaign: Campaign, items: Sequence[Item], cap: Cap
+        self, ticket: Ticket, campaign: Campaign, items: Sequence[Item], cap: Cap
     ) -> tuple[list[Item], list[Item]]:
         """Return what the cap lets through, which is underway from now on, and what it does not."""
         known = {item.user_id for item in items if item.user_id is not None}
@@ -133,7 +126,7 @@ class Admission:
                     continue
                 ready.append(item)
                 if item.user_id is not None:
-                    underway.add(row, item.number, item.user_id)
+                    ticket.let_through(row, item.number, item.user_id)
         return ready, capped
 
 

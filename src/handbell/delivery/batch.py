@@ -39,11 +39,14 @@ class Batch:
     ``sent`` holds, by notification row, environment and urgency, the numbers of first attempts that
     were accepted and of which nothing else is to be said; they are dated when they are written.
     Session changes are by session id. ``resting_shards`` are given back until an instant (UNIX
-    milliseconds). ``told`` are the events of it that webhooks may be called for.
+    milliseconds). ``adopted`` are deliveries, by notification and number, that wait for the end of
+    an outage from now on, if they are held. ``told`` are the events of it that webhooks may be
+    called for.
     """
 
     sent: dict[tuple[int, str, int], list[int]] = field(default_factory=dict)
     endings: list[Ending] = field(default_factory=list)
+    adopted: list[tuple[int, int]] = field(default_factory=list)
     accepted_sessions: list[int] = field(default_factory=list)
     moved: dict[int, str] = field(default_factory=dict)
     gone: dict[int, tuple[int | None, str]] = field(default_factory=dict)

@@ -93,6 +93,14 @@ class Campaign:
             key=key,
         )
 
+    @property
+    def is_of_its_kind(self) -> bool:
+        """Whether it is of the kind that sessions' tokens are for: alerts, and what goes with them.
+
+        A push of another kind, to a token that is for alerts, tells nothing of that token.
+        """
+        return self.message.topic == self.lane.app.bundle_id
+
     def starts_at(self, zone: str | None) -> float:
         """Return when it may first go out to somebody in a time zone (UNIX seconds)."""
         if self.send_at is None:

@@ -1,7 +1,7 @@
 """Who is about to be sent something that counts under an app's cap, while no row says so yet."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, KeysView
 
 
 class Underway:
@@ -36,6 +36,10 @@ class Underway:
             left.discard((row, number))
             if not left:
                 del self._by_user[user_id]
+
+    def keys(self) -> KeysView[tuple[int, int]]:
+        """Return the deliveries, by notification and number."""
+        return self._users.keys()
 
     def rows_of(self, user_id: int) -> set[int]:
         """Return the notifications that are about to reach a user."""

@@ -3,19 +3,27 @@
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from .admission import Admission
 from .campaign import Campaign
+from .due import Due
+from .in_flight import InFlight, Ticket
 from .lane import FIRST_BATCH, Lane
 from .lanes import Lanes
 from .pages import Listener
-from .parcels import Page, Portion
-from .releases import Releases
+from .parcels import Item, Portion
+from .probe import Probe
+from .ramps import Ramps
+from .releases import Reading
+from .routes import Route
 from .rules import AppRules
 from .sending import Sender
 from .settlement import Settlement
 from .writing import FLUSH_SECONDS, Writer
+
+PROBE_SECONDS: Final = 2.0
+"""How long what could go on is kept at hand while a push probes its way."""
 
 _log = logging.getLogger(__name__)
 
@@ -23,7 +31,7 @@ _log = logging.getLogger(__name__)
 class Departures:
     """Sends what a worker has taken, each part in a task of its own; ``tasks`` are those that run.
 
-    Whatever is not sent gets a row that says why not, or until when.
+    What is taken gets a ticket here; what is not sent gets a row that says why not, or until when.
     """
 
     def __init__(
@@ -34,7 +42,8 @@ class Departures:
         *,
         lanes: Lanes,
         writer: Writer,
-        releases: Releases,
+        in_flight: InFlight,
+        ramps: Ramps,
         now: Callable[[], float],
     ) -> None:
         self.tasks: set[asyncio.Task[None]] = set()
@@ -43,7 +52,8 @@ class Departures:
         self._sender = sender
         self._lanes = lanes
         self._writer = writer
-        self._releases = releases
+        self._in_flight = in_flight
+        self._ramps = ramps
         self._now = now
 
     def begin(self, work: Any) -> None:
@@ -57,28 +67,40 @@ class Departures:
         if not task.cancelled() and task.exception() is not None:
             _log.error("A send broke off", exc_info=task.exception())
 
-    def begin_items(self, portions: Sequence[Portion], reading: int) -> None:
-        """Begin to send single deliveries; ``reading`` is held until they are on the wire."""
+    def begin_items(self, portions: Sequence[Portion], reading: Reading) -> None:
+        """Begin to send single deliveries; ``reading`` is shared until they are answered."""
         by_app: dict[str, list[Portion]] = {}
         for portion in portions:
-            lane = portion.campaign.lane
-            self._lanes.count_out(lane, len(portion.items))
-            by_app.setdefault(lane.app.id, []).append(portion)
+            by_app.setdefault(portion.campaign.lane.app.id, []).append(portion)
         for of_app in by_app.values():
-            self.begin(self._send_items(of_app, self._releases.join(reading)))
+            members = [(campaign.row, _numbers(items)) for campaign, items in of_app]
+            lane = of_app[0].campaign.lane
+            ticket = self._in_flight.acquire(lane, members, reading.share())
+            self.begin(self._send_items(ticket, of_app))
 
     def begin_page(
         self,
         campaign: Campaign,
         listeners: Sequence[Listener],
-        page: Page,
         rules: AppRules,
-        reading: int,
-    ) -> None:
-        """Begin to send a page of a broadcast, which was read for these rules."""
-        self._lanes.count_out(campaign.lane, len(listeners))
-        reading = self._releases.join(reading)
-        self.begin(self._send_page(campaign, listeners, page, rules, reading))
+        reading: Reading,
+        probe: Probe | None = None,
+    ) -> Ticket:
+        """Begin to send a page of a broadcast, which was read for these rules.
+
+        ``reading`` is shared; a ``probe`` is for the last of the page, and the ticket's to give
+        back: the others get a row that says what stops them.
+        """
+        numbers = _numbers(listeners)
+        ticket = self._in_flight.acquire(
+            campaign.lane, [(campaign.row, numbers)], reading.share(), is_page=True
+        )
+        # The next page is not read before the answers to the first.
+        if probe is not None:
+            ticket.hand(campaign.row, numbers[-1:], probe)
+        ticket.hand(campaign.row, numbers)
+        self.begin(self._send_page(ticket, campaign, listeners, rules))
+        return ticket
 
     def begin_astray(self) -> None:
         """Begin to ask the other environment about the tokens that the first one did not know."""
@@ -86,88 +108,151 @@ class Departures:
         for parcel in self._sender.readdress(astray):
             self.begin(self._sender.send_parcel("apns", parcel))
 
-    async def _send_items(self, portions: Sequence[Portion], reading: int) -> None:
+    async def _send_items(self, ticket: Ticket, portions: Sequence[Portion]) -> None:
         """Send single deliveries that may go now; the others get a row that says until when."""
-        lane = portions[0].campaign.lane
         try:
-            held = [self._admission.with_session(portion) for portion in portions]
-            if not await self._knows_rules(lane, held):
-                return
-            ready: list[Portion] = []
-            for campaign, items in held:
-                admitted = await self._admission.admit(campaign, items, lane.rules)
-                ready.append(Portion(campaign, admitted))
-                if lane.rules.cap is not None:
-                    # The database is asked for each; what may go does not wait for the others.
-                    await self._send_ready(lane, ready, reading)
-                    ready = []
-            await self._send_ready(lane, ready, reading)
-        finally:
-            self._releases.end(reading)
-
-    async def _knows_rules(self, lane: Lane, portions: Sequence[Portion]) -> bool:
-        """Read the app's rules; where they cannot be read nothing goes out without them."""
-        try:
-            await self._lanes.read_rules(lane)
+            await self._admit_items(ticket, portions)
         except Exception as error:  # noqa: BLE001 - nothing may be left without an end
             for campaign, items in portions:
-                self._admission.refuse(campaign, items, error)
-            return False
-        return True
+                left = [one for one in items if ticket.is_waiting(campaign.row, one.number)]
+                self._admission.refuse(ticket, campaign, left, error)
 
-    async def _send_ready(self, lane: Lane, ready: Sequence[Portion], reading: int) -> None:
+    async def _admit_items(self, ticket: Ticket, portions: Sequence[Portion]) -> None:
+        lane = ticket.lane
+        held = [self._admission.with_session(ticket, portion) for portion in portions]
+        # Where the rules cannot be read nothing goes out without them.
+        await self._lanes.read_rules(lane)
+        ready: list[Portion] = []
+        for campaign, items in held:
+            admitted = await self._admission.admit(ticket, campaign, items, lane.rules)
+            if admitted:
+                ready.append(Portion(campaign, admitted))
+            if lane.rules.cap is not None:
+                # The database is asked for each; what may go does not wait for the others.
+                await self._send_ready(ticket, ready)
+                ready = []
+        await self._send_ready(ticket, ready)
+
+    async def _send_ready(self, ticket: Ticket, ready: Sequence[Portion]) -> None:
+        """Send what was admitted, each way by itself: one that is stopped holds up no other."""
+        by_route: dict[Route | None, list[Portion]] = {}
+        for portion in ready:
+            for route, items in (await self._sender.routes_of(portion)).items():
+                by_route.setdefault(route, []).append(Portion(portion.campaign, items))
+        await asyncio.gather(
+            *(self._send_along(ticket, route, part) for route, part in by_route.items())
+        )
+
+    async def _send_along(
+        self, ticket: Ticket, route: Route | None, ready: Sequence[Portion]
+    ) -> None:
+        while ready:
+            now, probe = self._now(), None
+            if route is not None and route.stop is not None:
+                probe = route.acquire(now)
+                if probe is None and await self._is_let_go(route):
+                    continue
+                if probe is None:
+                    for campaign, items in ready:
+                        self._book.hold_stopped(ticket, campaign, items, route)
+                    return
+                ready = probe_first(ready, route)
+            waiting = ready
+            try:
+                ready = self._begin_next(ticket, route, waiting, probe)
+            finally:
+                if probe is not None and ticket.probe is not probe:
+                    probe.release()
+            if ready is waiting:
+                await self._writer.next_written(FLUSH_SECONDS)
+            while ready and ticket.lane.awaits_proof:
+                await self._writer.next_written(FLUSH_SECONDS)
+
+    def _begin_next(
+        self,
+        ticket: Ticket,
+        route: Route | None,
+        ready: Sequence[Portion],
+        probe: Probe | None,
+    ) -> Sequence[Portion]:
+        """Begin to send what may go now; return what may not yet."""
+        now = self._now()
+        most = 1 if probe is not None else self._most(ticket.lane, route, ready, now)
+        if not most:
+            return ready
+        most, wait = ticket.lane.grant(most, now)
+        if not most:
+            self._book.hold_in_turn(ticket, ready, now + wait)
+            return ()
+        part, rest = _split(ready, most)
+        for campaign, items in part:
+            ticket.hand(campaign.row, _numbers(items), probe)
+        self.begin(self._send(ticket, part))
+        return rest
+
+    async def _is_let_go(self, route: Route) -> bool:
+        """Wait a moment for the end of a probe that is out; say whether the way is free now."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + PROBE_SECONDS
+        while route.is_probed and loop.time() < until:
+            await self._writer.next_written(FLUSH_SECONDS)
+        return route.stop is None
+
+    def _most(self, lane: Lane, route: Route | None, ready: Sequence[Portion], now: float) -> int:
+        """Return how many deliveries may go together, as far as the answers so far tell."""
         left = sum(len(portion.items) for portion in ready)
-        lane.waiting += left
-        while left:
-            now = self._now()
-            if not lane.may_send(now):
-                lane.waiting -= left
-                for campaign, items in ready:
-                    self._book.hold_stopped(campaign, items)
-                return
-            most, wait = lane.grant(left if lane.is_proven else min(left, FIRST_BATCH), now)
-            if not most:
-                lane.forgo_probe()
-                lane.waiting -= left
-                self._book.hold_in_turn(ready, now + wait)
-                return
-            part, ready = _split(ready, most)
-            lane.waiting -= most
-            left -= most
-            self.begin(self._sender.send(part, self._releases.join(reading)))
-            await self._proven(lane)
+        most = left if lane.is_proven else min(left, FIRST_BATCH)
+        if route is None:
+            return most
+        urgency = max(portion.campaign.urgency for portion in ready)
+        return self._ramps.grant(route.service, urgency, most, now)
 
     async def _send_page(
         self,
+        ticket: Ticket,
         campaign: Campaign,
         listeners: Sequence[Listener],
-        page: Page,
         rules: AppRules,
-        reading: int,
     ) -> None:
-        try:
-            # By the rules for which it was read: others may need a column that was left out.
-            ready = await self._admission.admit(campaign, listeners, rules, page)
-            if campaign.lane.stop is not None and campaign.is_over(self._now()):
-                self._book.hold_stopped(campaign, ready, page)
-                campaign.lane.forgo_probe()
-            elif ready:
-                portion = Portion(campaign, ready)
-                await self._sender.send([portion], self._releases.join(reading), page)
-            else:
-                campaign.lane.forgo_probe()
-        finally:
-            self._releases.end(reading)
+        # By the rules for which it was read: others may need a column that was left out.
+        ready = await self._admission.admit(ticket, campaign, listeners, rules)
+        if ready:
+            await self._send(ticket, [Portion(campaign, ready)])
 
-    async def _proven(self, lane: Lane) -> None:
-        while lane.awaits_proof:
-            await self._writer.next_written(FLUSH_SECONDS)
+    async def _send(self, ticket: Ticket, part: Sequence[Portion]) -> None:
+        try:
+            await self._sender.send(ticket, part)
+        except Exception as error:  # noqa: BLE001 - nothing may be left without an end
+            for campaign, items in part:
+                self._admission.refuse(ticket, campaign, items, error)
+
+
+def _numbers(items: Sequence[Item]) -> list[int]:
+    return [item.number for item in items]
+
+
+def probe_first(ready: Sequence[Portion], route: Route) -> list[Portion]:
+    """Put that delivery first which says most about a way that is to be probed.
+
+    Where something was accepted before, that is one to a session of which something was.
+    """
+    if route.configuration.stop is None or not route.configuration.is_established:
+        return list(ready)
+    for place, (campaign, items) in enumerate(ready):
+        known = next((one for one in items if isinstance(one, Due) and one.was_accepted), None)
+        if known is not None:
+            rest = Portion(campaign, [one for one in items if one is not known])
+            others = [*ready[:place], rest, *ready[place + 1 :]]
+            return [Portion(campaign, [known]), *(one for one in others if one.items)]
+    return list(ready)
 
 
 def _split(portions: Sequence[Portion], most: int) -> tuple[list[Portion], list[Portion]]:
-    """Return the first so many deliveries, and the others."""
+    """Return the first so many deliveries, and the others; a portion holds at least one."""
     first: list[Portion] = []
     for place, (campaign, items) in enumerate(portions):
+        if not most:
+            return first, list(portions[place:])
         if most < len(items):
             rest = [Portion(campaign, items[most:]), *portions[place + 1 :]]
             return [*first, Portion(campaign, items[:most])], rest

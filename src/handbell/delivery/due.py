@@ -19,6 +19,7 @@ class Due(NamedTuple):
     ``status`` is the session's, ``closed`` for one that is gone; None where no session holds the
     address, or where it was just seen to be active. ``locale`` chooses the language. ``begun_at``
     is from when its retries count, in UNIX milliseconds; None before its first attempt.
+    ``was_accepted`` says that a push to the session was accepted before.
     """
 
     notification: int
@@ -34,6 +35,7 @@ class Due(NamedTuple):
     status: str | None = None
     locale: str | None = None
     begun_at: int | None = None
+    was_accepted: bool = False
 
 
 def session_id(number: int) -> int | None:

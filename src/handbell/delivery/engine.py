@@ -33,6 +33,7 @@ from .outcome import meaning
 from .parcels import Portion
 from .plain import PlainBatch, PlainStored, event_of
 from .pruning import Pruner
+from .releases import Reading
 from .response import Response
 from .sending import FindGateway
 from .store import Ledger
@@ -54,6 +55,7 @@ _RUSH: Final = 8
 _WEBHOOK_SECONDS: Final = 15.0
 _BENIGN: Final = frozenset({"SimulatorUnavailable", "Capped", "Scheduled", "QuietHours"})
 _CLOSING: Final = frozenset({"Unregistered", "ExpiredToken"})
+_SOON_OVER: Final = frozenset({"AnswerCut", "ServiceDown"})
 _TO_MEND: Final = frozenset({"CircuitOpen", "NoCredential", "TwinNotRunning", "AppDisabled"})
 
 
@@ -276,14 +278,11 @@ class Engine:
             worker = self.worker.id or None
             apps = {id(entry.app): entry.app for entry in entries}.values()
             room = {app.id: self.worker.lanes.room_of(app) for app in apps}
-        reading = self.worker.releases.begin()
-        try:
+        with self.worker.releases.begin() as reading:
             # In one step: a thread that has to be woken twice waits twice for the interpreter.
             prepared = await asyncio.to_thread(self._prepare_and_store, entries, worker, room)
             self._begin([one for one in prepared if one.is_stored], reading)
             return [_outcome(one) for one in prepared]
-        finally:
-            self.worker.releases.end(reading)
 
     def _prepare_and_store(
         self, entries: Sequence[Entry], worker: int | None, room: dict[str, int]
@@ -315,7 +314,7 @@ class Engine:
         """Return whom a send would reach; of everybody, the first ones only."""
         return self._intake.plan(app, recipients, is_development=is_development)
 
-    def _begin(self, stored: Sequence[Prepared], reading: int) -> None:
+    def _begin(self, stored: Sequence[Prepared], reading: Reading) -> None:
         """Tell of sends that were just stored, and send what the worker has room for."""
         portions = []
         for one in stored:
@@ -456,7 +455,8 @@ def _outcome(prepared: Prepared) -> Acceptance | HandbellError:
 def _is_warning(delivery: Delivery) -> bool:
     reason = delivery.reason or ""
     if delivery.state == "held":
-        return delivery.status not in {400, 403} and reason not in _TO_MEND
+        is_refused = delivery.status in {400, 403} and reason not in _SOON_OVER
+        return not is_refused and reason not in _TO_MEND
     return reason in _CLOSING or reason in _BENIGN or delivery.state in {"cancelled", "expired"}
 
 

@@ -99,16 +99,60 @@ class SessionMoved(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CircuitOpened(Event):
-    """Sending for the app has stopped; it is tried again at ``probe_at``."""
+    """Sending for the app to an environment has stopped; it is tried again at ``probe_at``."""
 
+    reason: str
+    detail: str
+    probe_at: float
+    environment: str | None = None
+    topic: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CircuitClosed(Event):
+    """Sending for the app goes on: the push service accepts it again."""
+
+    environment: str | None = None
+    topic: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceDown(Event):
+    """The push service takes nothing, of this app as of others; it is tried at ``probe_at``."""
+
+    environment: str
     reason: str
     detail: str
     probe_at: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CircuitClosed(Event):
-    """Sending for the app goes on: the push service accepts it again."""
+class ServiceUp(Event):
+    """The push service takes pushes again, and what its outage held goes on."""
+
+    environment: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeSent(Event):
+    """One push was let through an open ``circuit``, ``configuration`` or ``service``.
+
+    ``is_passed`` says that it was accepted.
+    """
+
+    environment: str
+    circuit: str
+    is_passed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerdictLost(Event):
+    """A push was not taken, and the answer broke off before it said why; it is sent again."""
+
+    notification_id: str
+    number: int
+    environment: str
+    status: int
 
 
 Hook = Callable[[Event], object]

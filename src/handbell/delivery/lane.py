@@ -1,162 +1,59 @@
-"""One app's way out: whether it may send now, and what its answers say of its configuration."""
+"""One app's way out: its rules, its rate, and how much of it is on its way."""
 
-from dataclasses import dataclass, field, replace
-from random import Random
+from dataclasses import dataclass, field
 from typing import Final
 
 from handbell.apps.app import App
 
 from .caps import Underway
-from .outcome import Decision, Doubt
-from .retry import next_probe
-from .rules import AppRules, Stop
+from .in_flight import Load
+from .routes import Route
+from .rules import AppRules
 from .timing import Bucket, take
-
-FEWEST_ANSWERS: Final = 10
-"""Below this many answers, refused tokens say nothing about the configuration."""
 
 FIRST_BATCH: Final = 50
 """How many are sent before the first answers are looked at, so that a wrong key stops early."""
 
-_WINDOW: Final = 400
-_PROBING_SECONDS: Final = 3.0
-
 
 @dataclass(slots=True)
 class Lane:
-    """What a worker knows of one app while it sends for it; ``out`` counts what has no end yet.
+    """What a worker knows of one app while it sends for it; ``load`` is what it has on its way.
 
-    ``waiting`` of these wait for the first answers. ``underway`` is what counts under the app's cap
-    and is not written down yet.
-
-    The circuit opens at once when the push service refuses the key, the topic or the certificate,
-    and when more than half of at least ten answers refused the token. While it is open no token is
-    judged; from time to time one push is let through, and when that is accepted it closes.
+    ``underway`` is what counts under the app's cap and is not written down yet; both follow from
+    the tickets (:mod:`~handbell.delivery.in_flight`). ``routes`` are the ways that its pushes went.
+    ``is_proven`` says that something was accepted since a circuit of the app's opened last.
     """
 
     app: App
     rules: AppRules = field(default_factory=AppRules)
     read_at: float = 0.0
-    out: int = 0
-    waiting: int = 0
-    accepted: int = 0
-    refused: int = 0
+    load: Load = field(default_factory=Load)
+    routes: list[Route] = field(default_factory=list)
     is_proven: bool = False
-    is_probing: bool = False
     bucket: Bucket | None = None
     underway: Underway = field(default_factory=Underway)
 
     @property
-    def stop(self) -> Stop | None:
-        """Why nothing is sent for the app now, or None."""
-        return self.rules.stop
-
-    @property
-    def is_trusted(self) -> bool:
-        """Whether the answers so far speak for the configuration, so that a token may be judged."""
-        return self.stop is None and self.accepted > self.refused
+    def is_stopped(self) -> bool:
+        """Whether a circuit is open on one of its ways."""
+        return any(route.stop is not None for route in self.routes)
 
     @property
     def awaits_proof(self) -> bool:
         """Whether the first answers are still out: a wrong key is to cost few refusals."""
-        return self.out > self.waiting and not (self.is_proven or self.stop)
-
-    def resume_at(self, now: float) -> float:
-        """Return when a lane that may not send now is to be looked at again (UNIX seconds)."""
-        soon = now + _PROBING_SECONDS
-        return soon if self.stop is None else max(self.stop.probe_at, soon)
+        return self.load.handed > 0 and not (self.is_proven or self.is_stopped)
 
     def take_rules(self, rules: AppRules, now: float) -> None:
-        """Take the rules as they stand in the database now.
-
-        The circuit of an app that is not registered is known nowhere else, and stays as it is.
-        """
-        if not rules.is_registered:
-            rules = replace(rules, stop=self.stop)
+        """Take the rules as they stand in the database now."""
         if rules.rate is None:
             self.bucket = None
         elif self.bucket is None or self.bucket.limit != rules.rate:
             self.bucket = rules.rate.full(now)
         self.rules, self.read_at = rules, now
 
-    def may_send(self, now: float) -> bool:
-        """Return whether pushes may go out; an open circuit lets one through when it is time."""
-        if self.stop is None:
-            return True
-        if now < self.stop.probe_at or self.is_probing:
-            return False
-        self.is_probing = True
-        return True
-
     def grant(self, wanted: int, now: float) -> tuple[int, float]:
         """Return how many of so many pushes may go now, and the wait for more in seconds."""
-        most = 1 if self.is_probing else wanted
         if self.bucket is None:
-            return most, 0.0
-        granted, self.bucket, wait = take(self.bucket, most, now)
+            return wanted, 0.0
+        granted, self.bucket, wait = take(self.bucket, wanted, now)
         return granted, wait
-
-    def note_accepted(self, count: int) -> bool:
-        """Count accepted pushes; say whether that closes the circuit."""
-        self.accepted += count
-        self.is_proven = True
-        self._forget()
-        if self.stop is None:
-            return False
-        self._set_stop(None)
-        self.accepted, self.refused = count, 0
-        return True
-
-    def note(self, decision: Decision, now: float, rng: Random) -> bool:
-        """Count a decision; say whether the circuit has opened, or stays open after a probe."""
-        if decision.environment is not None:
-            return False
-        if decision.doubt is Doubt.CONFIGURATION:
-            return self._open(decision, now, rng)
-        if decision.doubt is Doubt.TOKEN:
-            self.refused += 1
-            self._forget()
-            answers = self.accepted + self.refused
-            if self.is_probing or (answers >= FEWEST_ANSWERS and 2 * self.refused > answers):
-                return self._open(decision, now, rng)
-        return False
-
-    def note_unclear(self, now: float, rng: Random) -> bool:
-        """Note that a probe, if one is out, came to no clear end: the next one is later."""
-        if not self.is_probing or self.stop is None:
-            return False
-        self._set_stop(self._next(self.stop.reason, self.stop.detail, now, rng))
-        return True
-
-    def forgo_probe(self) -> None:
-        """Take back what :meth:`may_send` allowed: nothing was sent, so the next one probes."""
-        self.is_probing = False
-
-    def _open(self, decision: Decision, now: float, rng: Random) -> bool:
-        if self.stop is not None and not self.is_probing:
-            return False
-        reason, detail = decision.reason or "", decision.detail
-        self._set_stop(self._next(reason, detail, now, rng))
-        self.is_proven = False
-        return True
-
-    def _next(self, reason: str, detail: str, now: float, rng: Random) -> Stop:
-        former = self.stop
-        probes = 0 if former is None else former.probes + 1
-        return Stop(
-            reason=reason,
-            detail=detail,
-            since=now if former is None else former.since,
-            probe_at=next_probe(probes=probes, now=now, rng=rng),
-            probes=probes,
-        )
-
-    def _set_stop(self, stop: Stop | None) -> None:
-        self.rules = replace(self.rules, stop=stop)
-        self.is_probing = False
-
-    def _forget(self) -> None:
-        # Only the last answers count: a configuration that breaks after a million must still show.
-        if self.accepted + self.refused > _WINDOW:
-            self.accepted //= 2
-            self.refused //= 2

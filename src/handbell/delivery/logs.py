@@ -18,6 +18,8 @@ from .events import (
     DeliveryFailed,
     DeliveryHeld,
     Event,
+    ProbeSent,
+    ServiceDown,
     SessionQuarantined,
     name_of,
 )
@@ -25,9 +27,11 @@ from .events import (
 LEVELS: Final = MappingProxyType(
     {
         CircuitOpened: logging.ERROR,
+        ServiceDown: logging.ERROR,
         DeliveryFailed: logging.WARNING,
         SessionQuarantined: logging.WARNING,
         DeliveryHeld: logging.DEBUG,
+        ProbeSent: logging.DEBUG,
     }
 )
 """The level of an event; all others are told at INFO."""

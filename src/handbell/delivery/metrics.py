@@ -21,10 +21,14 @@ from .events import (
     Event,
     NotificationAccepted,
     NotificationsAccepted,
+    ProbeSent,
     PushesSent,
+    ServiceDown,
+    ServiceUp,
     SessionClosed,
     SessionMoved,
     SessionQuarantined,
+    VerdictLost,
 )
 from .outcome import OWN_REASONS
 
@@ -67,6 +71,7 @@ class Metrics:
         self._latency = _Latency()
         self._registry.register(self._latency)
         self._apps: set[str] = set()
+        self._open: set[tuple[str, str | None, str | None]] = set()
         self._make_counters()
         if observe is not None:
             self.observe(observe)
@@ -113,11 +118,31 @@ class Metrics:
                 self._quarantined.labels(app, _reason(event.reason)).inc()
             case SessionMoved():
                 self._moved.labels(app, _environment(event.environment)).inc()
+            case VerdictLost():
+                self._lost.labels(app, _environment(event.environment)).inc()
+            case _:
+                self._count_circuits(app, event)
+
+    def _count_circuits(self, app: str, event: Event) -> None:
+        match event:
             case CircuitOpened():
+                self._open.add((event.app, event.environment, event.topic))
                 self._circuit.labels(app).set(1)
                 self._stops.labels(app, _reason(event.reason)).inc()
             case CircuitClosed():
-                self._circuit.labels(app).set(0)
+                self._open.discard((event.app, event.environment, event.topic))
+                is_open = any(one == event.app for one, *_ in self._open)
+                self._circuit.labels(app).set(is_open)
+            case ServiceDown():
+                self._down.labels(app, _environment(event.environment)).set(1)
+                labels = (app, _environment(event.environment), _reason(event.reason))
+                self._outages.labels(*labels).inc()
+            case ServiceUp():
+                self._down.labels(app, _environment(event.environment)).set(0)
+            case ProbeSent():
+                outcome = "passed" if event.is_passed else "failed"
+                environment = _environment(event.environment)
+                self._probes.labels(app, environment, event.circuit, outcome).inc()
 
     def _app(self, app: str) -> str:
         if app not in self._apps:
@@ -152,15 +177,29 @@ class Metrics:
         self._moved = self._counter(
             "sessions_moved", "Tokens found to live in this environment", "app", "environment"
         )
+        self._lost = self._counter(
+            "verdicts_lost", "Refusals that broke off before they said why", "app", "environment"
+        )
+        self._make_circuits()
+
+    def _make_circuits(self) -> None:
+        where = ("app", "environment")
         self._stops = self._counter(
             "circuit_opened", "Times that sending for an app stopped", "app", "reason"
         )
-        self._circuit = Gauge(
-            "handbell_circuit_open",
-            "1 while sending for the app is stopped",
-            ["app"],
-            registry=self._registry,
+        self._outages = self._counter(
+            "service_outages", "Outages of a push service that an app met", *where, "reason"
         )
+        self._probes = self._counter(
+            "probes", "Pushes let through an open circuit", *where, "circuit", "outcome"
+        )
+        self._circuit = self._gauge("circuit_open", "1 while sending for the app is stopped", "app")
+        self._down = self._gauge(
+            "service_down", "1 while the push service takes nothing of the app", *where
+        )
+
+    def _gauge(self, name: str, about: str, *labels: str) -> Gauge:
+        return Gauge(f"handbell_{name}", about, labels, registry=self._registry)
 
     def _counter(self, name: str, about: str, *labels: str) -> Counter:
         return Counter(f"handbell_{name}", about, labels, registry=self._registry)

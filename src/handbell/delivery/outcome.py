@@ -12,6 +12,7 @@ from handbell.gateways.apns.protocol import REASONS, Reaction
 from handbell.gateways.gateway import (
     Accepted,
     DeviceGone,
+    LostVerdict,
     Outcome,
     Refused,
     RetryLater,
@@ -41,7 +42,9 @@ class Decision:
     again later (``after``: the wait the service asked for, in seconds, or None for our own).
     ``environment`` names where to ask once more at once. The session is closed if it has not
     registered since ``gone_since`` (UNIX milliseconds; ``closes`` without it closes for certain),
-    put in quarantine, or found to live elsewhere (``moves_to``). ``doubt`` feeds the circuit.
+    put in quarantine, or found to live elsewhere (``moves_to``). ``doubt`` feeds the circuit of the
+    app's configuration, in the environment ``doubted``. ``is_lost`` says that the answer broke off:
+    it was not taken, and nothing follows from it.
     """
 
     state: State
@@ -57,7 +60,9 @@ class Decision:
     quarantines: bool = False
     moves_to: str | None = None
     is_unknown: bool = False
+    is_lost: bool = False
     doubt: Doubt = Doubt.NOBODY
+    doubted: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,25 +76,39 @@ class Tried:
     reason: str
 
 
-def decide(outcome: Outcome, environment: str, tried: Tried | None = None) -> Decision:
+def decide(
+    outcome: Outcome,
+    environment: str,
+    tried: Tried | None = None,
+    *,
+    is_of_its_kind: bool = True,
+) -> Decision:
     """Return what follows from the end of a push to ``environment``.
 
     ``tried`` is given when this was the second environment for the same delivery. A token is put in
     quarantine only when both refused the token itself: a key that fits only one environment, or an
     environment that could not be asked, proves nothing against it.
+
+    ``is_of_its_kind`` says that the push is of the kind that the session's token is for. What the
+    service says of a push of another kind (a VoIP push to a token for alerts) is told of that push,
+    and nothing follows from it for the session: it is not closed, moved or put in quarantine.
     """
+    decision = _decide(outcome, environment, tried)
+    if is_of_its_kind:
+        return decision
+    doubt = Doubt.NOBODY if decision.doubt is Doubt.TOKEN else decision.doubt
+    return replace(
+        decision, closes=False, gone_since=None, quarantines=False, moves_to=None, doubt=doubt
+    )
+
+
+def _decide(outcome: Outcome, environment: str, tried: Tried | None) -> Decision:
     match outcome:
         case Accepted():
             moved = environment if tried is not None else None
             return Decision("sent", status=200, unique_id=outcome.unique_id, moves_to=moved)
         case DeviceGone():
-            return Decision(
-                "failed",
-                reason=outcome.reason,
-                status=outcome.status,
-                closes=True,
-                gone_since=outcome.since,
-            )
+            return _decide_gone(outcome)
         case RetryLater():
             return Decision(
                 "held",
@@ -101,8 +120,30 @@ def decide(outcome: Outcome, environment: str, tried: Tried | None = None) -> De
             )
         case Unknown():
             return Decision("held", reason=outcome.reason, detail=outcome.detail, is_unknown=True)
+        case LostVerdict():
+            return Decision(
+                "held",
+                reason=outcome.reason,
+                status=outcome.status,
+                detail=outcome.detail,
+                is_lost=True,
+            )
         case Refused():
             return _decide_refused(outcome, environment, tried)
+
+
+def _decide_gone(outcome: DeviceGone) -> Decision:
+    row = REASONS.get(outcome.reason)
+    if row is None or row.reaction is not Reaction.CLOSE_SESSION:
+        # Not the push service's own words: somebody between here and there has answered.
+        return Decision("held", reason=outcome.reason, status=outcome.status, is_lost=True)
+    return Decision(
+        "failed",
+        reason=outcome.reason,
+        status=outcome.status,
+        closes=True,
+        gone_since=outcome.since,
+    )
 
 
 def _decide_refused(outcome: Refused, environment: str, tried: Tried | None) -> Decision:
@@ -111,9 +152,9 @@ def _decide_refused(outcome: Refused, environment: str, tried: Tried | None) -> 
         case Reaction.TRY_OTHER_ENVIRONMENT:
             return _decide_misplaced(failed, environment, tried)
         case Reaction.WRONG_APP:
-            return replace(failed, quarantines=True, doubt=Doubt.TOKEN)
+            return replace(failed, quarantines=True, doubt=Doubt.TOKEN, doubted=environment)
         case Reaction.FIX_CONFIGURATION:
-            return replace(failed, doubt=Doubt.CONFIGURATION)
+            return replace(failed, doubt=Doubt.CONFIGURATION, doubted=environment)
         case _:
             return failed
 
@@ -127,10 +168,67 @@ def _decide_misplaced(failed: Decision, environment: str, tried: Tried | None) -
         tried is None or tried.reason == "BadDeviceToken"
     )
     if both_refused_token:
-        return replace(failed, quarantines=True, doubt=Doubt.TOKEN)
-    # One side refused the key, so nothing is known against the token.
-    blamed = tried.reason if tried is not None and reason == "BadDeviceToken" else reason
-    return replace(failed, reason=blamed, doubt=Doubt.CONFIGURATION)
+        # What the session was thought to be speaks for its token.
+        doubted = environment if tried is None else tried.environment
+        return replace(failed, quarantines=True, doubt=Doubt.TOKEN, doubted=doubted)
+    # One side refused the key, so nothing is known against the token; the other side's is right.
+    if tried is not None and reason == "BadDeviceToken":
+        failed, environment = replace(failed, reason=tried.reason), tried.environment
+    return replace(failed, doubt=Doubt.CONFIGURATION, doubted=environment)
+
+
+class Sign(Enum):
+    """What the end of a push says of the push service itself."""
+
+    ANSWERED = "answered"
+    TROUBLE = "trouble"
+    UNREACHED = "unreached"
+    NOTHING = "nothing"
+
+
+UNREACHED: Final = frozenset(
+    {
+        "CannotConnect",
+        "HostNotFound",
+        "CertificateNotTrusted",
+        "NoTrustedCertificates",
+        "ClientCertificateUnusable",
+        "NoSecureConnection",
+    }
+)
+"""No connection can be made, which is no fault of one push."""
+
+_SERVER_ERROR: Final = 500
+_OUR_OWN: Final = frozenset({"RequestUnusable", "Interrupted"})
+
+
+def sign_of(outcome: Outcome) -> Sign:
+    """Return what the end of a push says of the push service: whether it takes any.
+
+    A server error, a lost connection and silence are trouble; a full answer that is not one shows
+    that it works, whatever it says of the push.
+    """
+    match outcome:
+        case Accepted():
+            return Sign.ANSWERED
+        case Refused() | DeviceGone():
+            return Sign.ANSWERED if outcome.reason in REASONS else Sign.NOTHING
+        case Unknown():
+            return Sign.TROUBLE
+        case LostVerdict():
+            return Sign.TROUBLE if outcome.status >= _SERVER_ERROR else Sign.NOTHING
+        case RetryLater():
+            return _sign_of_later(outcome)
+
+
+def _sign_of_later(outcome: RetryLater) -> Sign:
+    if outcome.status >= _SERVER_ERROR:
+        return Sign.TROUBLE
+    if outcome.status:
+        return Sign.ANSWERED if outcome.reason in REASONS else Sign.NOTHING
+    if outcome.reason in UNREACHED:
+        return Sign.UNREACHED
+    return Sign.NOTHING if outcome.reason in _OUR_OWN else Sign.TROUBLE
 
 
 _REACH = "check the address, the network, and that this machine may open connections to that port"
@@ -144,6 +242,14 @@ OWN_REASONS: Final = {
     "CircuitOpen": (
         "sending for this app was stopped, because its configuration was refused",
         "run handbell doctor and mend what it names; sending goes on by itself",
+    ),
+    "ServiceDown": (
+        "the push service takes nothing now",
+        "nothing: one push at a time is tried, and all goes on by itself once it is taken",
+    ),
+    "AnswerCut": (
+        "the push service did not take it, and its answer broke off before it said why",
+        _AGAIN,
     ),
     "AppDisabled": ("the app is switched off", "switch it on with: handbell app set APP --on"),
     "CannotBeRead": (
@@ -264,5 +370,7 @@ def meaning(reason: str, detail: str = "") -> tuple[str, str]:
         return detail or row.meaning, fix
     if reason in OWN_REASONS:
         words, fix = OWN_REASONS[reason]
+        if reason == "ServiceDown" and detail:
+            return f"{words} ({detail})", fix
         return detail or words, fix
     return detail or "the push service gave no reason that it documents", ""

@@ -8,9 +8,11 @@ from typing import NamedTuple
 
 from .campaign import Campaign
 from .due import Due
+from .in_flight import Ticket
 from .lane import Lane
 from .outcome import Tried
 from .pages import Listener, Shard
+from .routes import Route
 
 Item = Due | Listener
 """A delivery that is to be sent: a row that is due, or a session of a broadcast's page."""
@@ -25,21 +27,30 @@ class Portion(NamedTuple):
 
 @dataclass(slots=True)
 class Page:
-    """A part of a shard that was handed out: where it ends, and how much is not reported yet."""
+    """A part of a shard that was handed out: where it ends, and its ticket, if anybody is in it."""
 
     end: int
-    left: int
+    ticket: Ticket | None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether all of it has an end, which is written before or together with the page's."""
+        return self.ticket is None or not self.ticket.is_out
 
 
 @dataclass(slots=True)
 class Broadcast:
-    """A shard in hand: its pages that are out, oldest first; it rests until ``ready_at``."""
+    """A shard in hand: its pages that are out, oldest first; it rests until ``ready_at``.
+
+    ``route`` is the way that most of its last page went.
+    """
 
     shard: Shard
     pages: deque[Page] = field(default_factory=deque)
     is_read: bool = False
     ready_at: float = 0.0
     lane: Lane | None = None
+    route: Route | None = None
 
     def is_of(self, app_ids: Collection[str]) -> bool:
         """Whether it is known to be of one of these apps."""
@@ -56,48 +67,51 @@ class Parcel:
 
     ``is_plain`` says that of a push that is accepted nothing but its number need be noted: it is
     the first attempt, and the first try of it. ``sent`` holds the numbers of those that are not cut
-    yet, ``heard_at`` is when the first of them came back, by the loop's clock. ``reading`` is when
-    its sessions were read, as :class:`~handbell.delivery.releases.Releases` counts. What is
-    reported once ``is_over`` comes too late.
+    yet, ``heard_at`` is when the first of them came back, by the loop's clock. ``ticket`` is that
+    of its batch, ``route`` the way it goes, once that is known. ``asked_first`` are the pushes
+    whose tokens another environment refused before. What is reported once ``is_over`` comes too
+    late.
     """
 
     __slots__ = (
         "_ended",
         "_watched",
+        "asked_first",
         "campaign",
         "environment",
         "heard_at",
         "is_over",
         "is_plain",
         "items",
-        "page",
-        "reading",
+        "route",
         "sent",
         "started",
+        "ticket",
         "tried",
     )
 
     def __init__(
         self,
+        ticket: Ticket,
         campaign: Campaign,
         environment: str,
         items: dict[int, Item],
         started: float,
-        reading: int,
         *,
-        page: Page | None = None,
         tried: Mapping[int, Tried] | None = None,
+        asked_first: "Parcel | None" = None,
     ) -> None:
+        self.route: Route | None = None
+        self.asked_first = asked_first
+        self.ticket = ticket
         self.campaign = campaign
         self.environment = environment
         self.items = items
         self.started = started
-        self.reading = reading
-        self.page = page
         self.tried = tried or {}
         self.is_over = False
         self.heard_at = 0.0
-        self.is_plain = not self.tried and (page is not None or all(map(_is_first, items.values())))
+        self.is_plain = not self.tried and (ticket.is_page or all(map(_is_first, items.values())))
         self.sent: list[int] = []
         self._ended: set[int] = set()
         self._watched: dict[int, asyncio.Future[None]] = {}
@@ -105,7 +119,6 @@ class Parcel:
     def cut(self) -> list[int]:
         """Return the plain successes since the last cut."""
         sent, self.sent = self.sent, []
-        self._ended.update(sent)
         return sent
 
     def note_end(self, number: int) -> None:
@@ -114,15 +127,21 @@ class Parcel:
         if (watched := self._watched.pop(number, None)) is not None:
             _set(watched)
 
+    def is_over_for(self, number: int) -> bool:
+        """Return whether what is reported of a push now comes too late, or a second time."""
+        is_handed = self.ticket.is_handed(self.campaign.row, number)
+        return self.is_over or number in self._ended or not is_handed
+
     def is_out(self, number: int) -> bool:
         """Return whether a push of the parcel was handed over and not reported yet."""
-        return number in self.items and number not in self._ended and number not in self.sent
+        return number in self.items and not self.is_over_for(number) and number not in self.sent
 
     def give_up(self) -> list[Item]:
         """Return what was handed over and is not reported yet; nothing more is taken of it."""
         self.is_over, self.is_plain = True, False
-        ended = self._ended.union(self.sent)
-        return [item for number, item in self.items.items() if number not in ended]
+        reported = self._ended.union(self.sent)
+        out = self.ticket.handed(self.campaign.row)
+        return [self.items[one] for one in out if one in self.items and one not in reported]
 
     def end_of(self, number: int) -> "asyncio.Future[None]":
         """Return what is done when a push that is out has been reported."""

@@ -194,6 +194,7 @@ _DUE: Final = (
         case((deliveries.c.number < ADDRESSED, func.coalesce(sessions.c.status, "closed"))),
         sessions.c.locale,
         deliveries.c.begun_at,
+        sessions.c.accepted_at.is_not(None),
     )
     .join_from(deliveries, sessions, sessions.c.id == deliveries.c.number, isouter=True)
     .outerjoin(users, users.c.id == sessions.c.user_id)

@@ -12,6 +12,7 @@ from handbell.tables import deliveries, notifications, sessions, shards
 
 from .batch import Batch, Ending
 from .chunks import chunks
+from .retry import SERVICE_DOWN
 from .shards import SHARDS, count_uncome
 from .tallies import add_batch
 from .webhooks import store_calls
@@ -72,6 +73,18 @@ _QUARANTINE: Final = (
     .where(_SESSION, sessions.c.status == "active")
     .values(status="quarantined", reason=bindparam("why"))
 )
+_ADOPT: Final = (
+    update(deliveries)
+    .where(
+        deliveries.c.notification_id == bindparam("row"),
+        deliveries.c.number == bindparam("one"),
+        deliveries.c.state == "held",
+    )
+    .values(
+        reason=SERVICE_DOWN,
+        detail=deliveries.c.reason + ": " + func.coalesce(deliveries.c.detail, ""),
+    )
+)
 _MOVE_SHARD: Final = (
     update(shards).where(shards.c.id == bindparam("shard")).values(position=bindparam("to"))
 )
@@ -85,6 +98,9 @@ def write_batch(connection: Connection, batch: Batch, *, now: int) -> None:
         _upsert(connection, [_sent(*one, now) for one in _singly(batch.sent)])
     if batch.endings:
         _upsert(connection, batch.endings)
+    if batch.adopted:
+        keys = [{"row": row, "one": number} for row, number in batch.adopted]
+        connection.execute(_ADOPT, keys)
     add_batch(connection, batch, now)
     _change_sessions(connection, batch, now)
     for shard, position in batch.positions.items():

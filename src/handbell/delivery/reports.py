@@ -14,7 +14,7 @@ from handbell._text import count
 from handbell.apps.app import App
 from handbell.database import Database
 from handbell.errors import UnknownNotificationError
-from handbell.tables import apps, deliveries, notifications, sessions, shards
+from handbell.tables import apps, circuits, deliveries, notifications, sessions, shards
 
 from .counting import Counted, Counting, count_deliveries
 from .delivery import Delivery
@@ -262,11 +262,12 @@ class Reports:
         )
 
     def stopped_apps(self) -> list[str]:
-        """Return the ids of the apps whose circuit is open."""
+        """Return the ids of the apps of which a circuit is open."""
         statement = (
-            select(apps.c.team_id + "." + apps.c.bundle_id)
-            .where(apps.c.stopped_reason.is_not(None))
-            .order_by(apps.c.id)
+            select(circuits.c.app)
+            .distinct()
+            .where(circuits.c.reason.is_not(None), circuits.c.app != "")
+            .order_by(circuits.c.app)
         )
         with self._database.read() as connection:
             return list(connection.scalars(statement))

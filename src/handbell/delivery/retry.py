@@ -5,7 +5,7 @@ until when. No clock is read: ``now`` and the source of chance are passed in. Al
 UNIX seconds, all delays in seconds. docs/decisions/0007-when-a-push-is-sent-again.md has the why.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
@@ -32,6 +32,10 @@ LONGEST_LIFETIME_SECONDS: Final = STORED_AT_MOST_SECONDS
 NOW_OR_NEVER_SECONDS: Final = 30
 """How long a notification that expires at once (``expires_at`` 0) is tried."""
 
+SERVICE_DOWN: Final = "ServiceDown"
+"""Why a delivery waits that an outage of the push service holds."""
+
+_SERVER_ERROR: Final = 500
 _MINUTE: Final = 60
 _HOUR: Final = 3600
 _STEPS_AT_MOST: Final = 32
@@ -68,6 +72,14 @@ NOT_REACHED: Final = Row(2, 2, 15 * _MINUTE)
 """No answer, and certainly not taken: no connection, a refused stream, GOAWAY."""
 NO_ANSWER: Final = Row(5, 3, 15 * _MINUTE)
 """No answer, and perhaps taken: the connection broke, or the time was over."""
+NO_REASON: Final = Row(5, 3, 15 * _MINUTE)
+"""A server error without a reason of the push service's: a proxy's, mostly, and soon over."""
+NO_VERDICT: Final = Row(5, 3, 15 * _MINUTE)
+"""Not taken, and why is lost, as the answer broke off."""
+SERVICE_PROBE: Final = Row(1, 2, 30)
+"""How long one waits for the next probe of a service that takes nothing."""
+OUTAGE_SECONDS: Final = 5 * _MINUTE
+"""After how long what an outage holds is looked at again, if nothing else lets it go on."""
 MENDED_BY_HAND: Final = Row(_MINUTE, 2, 15 * _MINUTE)
 """It waits until somebody mends the configuration or starts the twin."""
 
@@ -207,16 +219,56 @@ def row_of(decision: Decision) -> Row:
     reason = decision.reason or ""
     if reason in _BY_REASON:
         return _BY_REASON[reason]
+    if decision.is_lost:
+        return NO_VERDICT
+    if decision.status is not None and decision.status >= _SERVER_ERROR and reason not in REASONS:
+        return NO_REASON
     if decision.reaction is None or (decision.status is None and reason not in REASONS):
         return NOT_REACHED
     return ROWS.get(decision.reaction, ROWS[Reaction.BACK_OFF])
 
 
-def next_probe(*, probes: int, now: float, rng: Random) -> float:
-    """Return when one push is let through an open circuit, to see whether it was mended.
+def while_down(
+    decision: Decision,
+    *,
+    attempts: int,
+    first_due: float,
+    expires_at: int | None,
+    now: float,
+    rng: Random,
+) -> SendAgain | GiveUp:
+    """Return until when a delivery waits that met an outage of the push service, or that it ends.
 
-    ``probes`` is how many were made since it opened. The delays are those of
-    :data:`MENDED_BY_HAND`: 60 to 75 seconds at first, then twice as long each time, up to 15 to
-    18.75 minutes.
+    The end of the outage lets it go on at once; without that it is looked at again after
+    :data:`OUTAGE_SECONDS` and a quarter of that by chance. The bounds are those of
+    :func:`next_attempt`, with the :func:`ceiling` that counts from ``first_due``.
     """
-    return now + MENDED_BY_HAND.delay(probes) * (1 + JITTER * rng.random())
+    if attempts >= MOST_ATTEMPTS:
+        return GiveUp("failed", decision.reason, f"it was tried {attempts} times")
+    if decision.is_unknown and expires_at == 0:
+        return GiveUp("failed", decision.reason, "it was to be sent only once")
+    again = while_stopped(
+        reason=SERVICE_DOWN,
+        first_due=first_due,
+        expires_at=expires_at,
+        until=until_looked_at(now, rng),
+        now=now,
+    )
+    if isinstance(again, GiveUp):
+        return replace(again, reason=decision.reason)
+    return replace(again, needs_collapse_id=decision.is_unknown)
+
+
+def until_looked_at(now: float, rng: Random) -> float:
+    """Return when what an outage holds is looked at again, if its end does not let it go on."""
+    return now + OUTAGE_SECONDS * (1 + JITTER * rng.random())
+
+
+def probe_at(row: Row, *, probes: int, now: float, rng: Random) -> float:
+    """Return when one push is let through an open circuit, to see whether it may be closed.
+
+    ``probes`` is how many were made since it opened; ``row`` is :data:`MENDED_BY_HAND` (60 to 75
+    seconds at first, then twice as long each time, up to 15 to 18.75 minutes) or
+    :data:`SERVICE_PROBE` (1 to 1.25 seconds, up to 30 to 37.5).
+    """
+    return now + row.delay(probes) * (1 + JITTER * rng.random())

@@ -8,6 +8,7 @@ from handbell.errors import AppError, RegistryError
 from handbell.gateways.apns.protocol import REASONS, Reaction
 from handbell.registry.session import read_time_zone
 
+from .circuit import LONGEST_ASKED_SECONDS, Noted, Stop
 from .timing import (
     DEFAULT_ZONE,
     Cap,
@@ -75,21 +76,11 @@ def read_rules(given: Mapping[str, str]) -> dict[str, str | None]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stop:
-    """An open circuit: why sending stopped, and when one push is let through (UNIX seconds)."""
-
-    reason: str
-    detail: str
-    since: float
-    probe_at: float
-    probes: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class AppRules:
-    """The rules of one app: quiet hours, a cap per person, a rate, and the circuit.
+    """The rules of one app: quiet hours, a cap per person, a rate; and how its circuits stand.
 
-    An app that is not registered has none, and nobody but its sender knows of its circuit.
+    An app that is not registered has no rules. ``circuits`` are the app's own, ``services`` those
+    of all push services that take nothing; ``credentials`` are the fingerprints of the app's keys.
     """
 
     is_registered: bool = True
@@ -98,25 +89,42 @@ class AppRules:
     cap: Cap | None = None
     rate: RateLimit | None = None
     time_zone: str = DEFAULT_ZONE
-    stop: Stop | None = None
+    circuits: tuple[Noted, ...] = ()
+    services: tuple[Noted, ...] = ()
+    credentials: frozenset[str] = frozenset()
+
+    @property
+    def stops(self) -> tuple[Stop, ...]:
+        """Why pushes of the app are stopped for its configuration, the longest stopped first."""
+        found = [one.stop for one in self.circuits if one.stop is not None]
+        return tuple(sorted(found, key=lambda one: one.since))
+
+    @property
+    def stop(self) -> Stop | None:
+        """The first of the :attr:`stops`, or None."""
+        return next(iter(self.stops), None)
+
+    def outages(self, now: float) -> tuple[Stop, ...]:
+        """Return why push services take nothing of what the app sends, as known at ``now``.
+
+        What nobody has tried again for long is not known.
+        """
+        return tuple(
+            one.stop
+            for one in self.services
+            if one.stop is not None
+            and one.place.credential in self.credentials
+            and now - one.stop.probe_at <= LONGEST_ASKED_SECONDS
+        )
 
     @classmethod
-    def read(cls, row: Any) -> Self:
-        """Return the rules that a row of the table ``apps`` holds."""
-        stop = None
-        if row.stopped_reason is not None:
-            stop = Stop(
-                reason=row.stopped_reason,
-                detail=row.stopped_detail or "",
-                since=row.stopped_at / 1000,
-                probe_at=row.probe_at / 1000,
-                probes=row.probes,
-            )
+    def read(cls, row: Any, **circuits: Any) -> Self:
+        """Return the rules that a row of the table ``apps`` holds, with how its circuits stand."""
         return cls(
             is_enabled=row.is_enabled,
             quiet=None if row.quiet_hours is None else read_quiet_hours(row.quiet_hours),
             cap=None if row.cap is None else read_cap(row.cap),
             rate=None if row.rate_limit is None else read_rate_limit(row.rate_limit),
             time_zone=row.time_zone or DEFAULT_ZONE,
-            stop=stop,
+            **circuits,
         )

@@ -13,11 +13,15 @@ from handbell.errors import HandbellError, TwinError
 from handbell.gateways.gateway import Gateway, Message, Outcome, Push, Report
 
 from .campaign import Campaign
+from .circuit import Place
 from .delivery import GatewayName
 from .ids import apns_ids
+from .in_flight import Ticket
+from .judgement import Verdict
 from .outcome import Decision, Tried
-from .parcels import Item, Page, Parcel, Portion
+from .parcels import Item, Parcel, Portion
 from .releases import Releases
+from .routes import Route, Routes
 from .settlement import Astray, Settlement
 
 # A named tuple's own constructor takes several times as long, and there are millions.
@@ -59,50 +63,48 @@ class Sender:
         self,
         book: Settlement,
         releases: Releases,
+        routes: Routes,
         *,
         find_gateway: FindGateway,
         now: Callable[[], float],
     ) -> None:
         self._book = book
         self._releases = releases
+        self._routes = routes
         self._find_gateway = find_gateway
         self._now = now
         self._ways: dict[tuple[str, str, str, str | None], tuple[Gateway, float]] = {}
         self._out: set[Parcel] = set()
 
-    async def send(
-        self, portions: Sequence[Portion], reading: int, page: Page | None = None
-    ) -> None:
-        """Send deliveries of one app, and return when each was reported. Ends ``reading``."""
-        try:
-            ways = _by_way(portions, page, reading)
-            await asyncio.gather(*(self._send_parcels(way.name, ways[way]) for way in ways))
-        finally:
-            self._releases.end(reading)
+    async def send(self, ticket: Ticket, portions: Sequence[Portion]) -> None:
+        """Send deliveries of one ticket, handed over by it; return when each was reported."""
+        ways = _by_way(ticket, portions)
+        await asyncio.gather(*(self._send_parcels(way.name, ways[way]) for way in ways))
 
     async def send_parcel(self, name: GatewayName, parcel: Parcel) -> None:
         """Send a parcel that stands for itself, and return when each was reported."""
-        try:
-            await self._send_parcels(name, [parcel])
-        finally:
-            self._releases.end(parcel.reading)
+        await self._send_parcels(name, [parcel])
 
     async def _send_parcels(self, name: GatewayName, parcels: Sequence[Parcel]) -> None:
         """Send parcels that go the same way, by one call of its gateway."""
         try:
             gateway = await self._gateway(parcels[0].campaign, name, parcels[0].environment)
             for parcel in parcels:
-                if self._releases.concern(parcel.reading):
+                if parcel.ticket.reading.is_concerned:
                     self._drop_released(parcel)
+                parcel.route = self._route(parcel.campaign, name, parcel.environment, gateway)
+                if parcel.route is not None and parcel.route.stop is not None:
+                    self._hold_stopped(parcel, parcel.route)
             self._out.update(parcels)
             # From the look at the releases to the gateway's own list nothing else has its turn.
             await gateway.send(*self._handed(parcels))
+            self._note_silence(parcels)
         except HandbellError as error:
             # A gateway raises before anything is sent, or not at all.
             for parcel in parcels:
                 self._note_no_way(parcel, error)
         except Exception as error:  # noqa: BLE001 - nothing may be left without an end
-            _log.exception("A gateway broke off; what it left without an answer is sent again")
+            _log.exception("A gateway failed; what it left without an answer is sent again")
             for parcel in parcels:
                 self._book.interrupt(parcel, parcel.give_up(), error)
         finally:
@@ -128,12 +130,35 @@ class Sender:
 
         return pushes, report
 
+    def _note_silence(self, parcels: Sequence[Parcel]) -> None:
+        """Settle what a gateway says it is done with and has not reported, as it must not."""
+        for parcel in parcels:
+            if left := parcel.give_up():
+                _log.error("A gateway left %d pushes without an answer", len(left))
+                self._book.interrupt(parcel, left, RuntimeError("no answer"))
+
     def _drop_released(self, parcel: Parcel) -> None:
-        is_stale = partial(self._releases.is_stale, parcel.reading)
+        is_stale = parcel.ticket.reading.is_stale
         gone = [item for number, item in parcel.items.items() if is_stale(number)]
         for item in gone:
             del parcel.items[item.number]
-            self._book.end(parcel.campaign, item, parcel.page, "cancelled", "SessionClosed")
+            self._book.end(parcel.ticket, parcel.campaign, item, "cancelled", "SessionClosed")
+
+    def _hold_stopped(self, parcel: Parcel, route: Route) -> None:
+        """Hold what a circuit on its way stops: everything but a push that probes it."""
+        campaign, ticket = parcel.campaign, parcel.ticket
+        stopped = [
+            one for one in parcel.items.values() if not ticket.is_probe(campaign.row, one.number)
+        ]
+        for item in stopped:
+            del parcel.items[item.number]
+            tried = parcel.tried.get(item.number)
+            if tried is None or route.configuration.stop is None:
+                self._book.hold_stopped(ticket, campaign, [item], route)
+            else:
+                # The other environment cannot be asked: the first answer stands, and proves nothing
+                decision = Decision("failed", reason=tried.reason)
+                self._book.settle(Verdict(parcel, item, decision))
 
     def readdress(self, astray: Sequence[Astray]) -> Iterator[Parcel]:
         """Yield parcels of what the other environment is to be asked about."""
@@ -142,18 +167,50 @@ class Sender:
             groups.setdefault((parcel, environment), []).append((item, tried))
         loop = asyncio.get_running_loop()
         for (parcel, environment), members in groups.items():
-            reading = self._releases.join(parcel.reading)
-            for _ in members:
-                self._releases.end(reading)
             yield Parcel(
+                parcel.ticket,
                 parcel.campaign,
                 environment,
                 {item.number: item for item, _ in members},
                 loop.time(),
-                reading,
-                page=parcel.page,
                 tried={item.number: tried for item, tried in members},
+                asked_first=parcel,
             )
+
+    async def routes_of(self, portion: Portion) -> dict[Route | None, list[Item]]:
+        """Return which deliveries of one campaign go which way.
+
+        None is the way of those that go none: the gateway, or the lack of one, gives them an end.
+        """
+        campaign, items = portion
+        ways = {(item.gateway, item.environment) for item in items}
+        found: dict[Route | None, list[Item]] = {}
+        for name, environment in ways:
+            part = [one for one in items if (one.gateway, one.environment) == (name, environment)]
+            route = await self.route(campaign, name, environment)
+            found.setdefault(route, []).extend(part)
+        return found
+
+    async def route(self, campaign: Campaign, name: GatewayName, environment: str) -> Route | None:
+        """Return the way of a campaign's pushes to an environment, None where there is none."""
+        try:
+            gateway = await self._gateway(campaign, name, environment)
+        except HandbellError:
+            return None
+        return self._route(campaign, name, environment, gateway)
+
+    def _route(
+        self, campaign: Campaign, name: GatewayName, environment: str, gateway: Gateway
+    ) -> Route | None:
+        if name != "apns":
+            return None
+        lane = campaign.lane
+        credential = getattr(gateway, "fingerprint", "")
+        place = Place(lane.app.id, environment, credential, campaign.message.topic)
+        route = self._routes.of(place)
+        if route not in lane.routes:
+            lane.routes.append(route)
+        return route
 
     async def _gateway(self, campaign: Campaign, name: GatewayName, environment: str) -> Gateway:
         app, key = campaign.lane.app, campaign.key
@@ -173,7 +230,7 @@ class Sender:
                 decision = Decision("failed", reason=tried.reason, detail=error.what)
             else:
                 decision = Decision("held", reason=reason, detail=error.what)
-            self._book.settle(parcel, item, decision)
+            self._book.settle(Verdict(parcel, item, decision))
 
     async def release(self, session_ids: Collection[int]) -> None:
         """See :meth:`handbell.delivery.worker.Worker.release`."""
@@ -195,9 +252,7 @@ class _Way(NamedTuple):
     key: str | None
 
 
-def _by_way(
-    portions: Sequence[Portion], page: Page | None, reading: int
-) -> dict[_Way, list[Parcel]]:
+def _by_way(ticket: Ticket, portions: Sequence[Portion]) -> dict[_Way, list[Parcel]]:
     started = asyncio.get_running_loop().time()
     parcels: dict[_Way, list[Parcel]] = {}
     for campaign, items in portions:
@@ -209,7 +264,7 @@ def _by_way(
                 for item in items
                 if len(ways) == 1 or (item.gateway, item.environment) == (name, environment)
             }
-            parcel = Parcel(campaign, environment, part, started, reading, page=page)
+            parcel = Parcel(ticket, campaign, environment, part, started)
             parcels.setdefault(_Way(name, environment, key), []).append(parcel)
     return parcels
 

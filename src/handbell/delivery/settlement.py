@@ -2,8 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import Final, NamedTuple
 
@@ -11,39 +10,39 @@ from handbell.gateways.gateway import Accepted, Outcome, Push
 
 from .batch import Batch, Ending
 from .campaign import Campaign
+from .circuit import Noted
 from .due import session_id
 from .endings import ending_of, event_of, sent_event
-from .events import (
-    CircuitClosed,
-    CircuitOpened,
-    Event,
-    Hooks,
-    SessionClosed,
-    SessionMoved,
-    SessionQuarantined,
+from .events import Event, Hooks, SessionClosed, SessionMoved, SessionQuarantined
+from .in_flight import Ended, InFlight, Ticket
+from .judgement import Judge, Persons, Verdict, doubted_route
+from .outcome import Decision, Doubt, Tried
+from .parcels import Broadcast, Item, Parcel, Portion
+from .retry import (
+    SERVICE_DOWN,
+    GiveUp,
+    SendAgain,
+    next_attempt,
+    until_looked_at,
+    while_down,
+    while_stopped,
 )
-from .lane import Lane
-from .outcome import Decision, Doubt, Tried, decide
-from .parcels import Broadcast, Item, Page, Parcel, Portion
-from .releases import Releases
-from .retry import GiveUp, SendAgain, next_attempt, while_stopped
-from .rules import Stop
+from .routes import Route, Routes
 
 DEAD_TOKEN_SECONDS: Final = 15 * 60
 """How much longer a refused token waits while its app's circuit is open."""
 
-_DOUBT_SECONDS: Final = 1.0
 _UNTOLD: Final = frozenset({"sent", "held"})
 
 _log = logging.getLogger(__name__)
 
 
 class Cut(NamedTuple):
-    """What is written in one transaction, what is told afterwards, and how many ends it covers."""
+    """What is written in one transaction, what is told afterwards, and whose ends these are."""
 
     batch: Batch
     events: list[Event]
-    number: int
+    ended: list[Ended]
 
 
 class Astray(NamedTuple):
@@ -55,43 +54,38 @@ class Astray(NamedTuple):
     environment: str
 
 
-@dataclass(slots=True)
-class _Doubts:
-    """Refused tokens of one app that nobody can judge yet, and since when."""
-
-    since: float
-    waiting: list[tuple[Parcel, Item, Decision, Tried | None]] = field(default_factory=list)
-
-
 class Settlement:
     """Gathers the ends of pushes until they are written; belongs to one worker and its event loop.
 
-    ``unwritten`` counts them, ``reported`` is set when there is something to do, ``astray`` are the
-    pushes to be sent to the other environment. ``write_stop`` is told when a circuit opens or
-    closes, and writes it.
+    ``reported`` is set when there is something to do, ``astray`` are the pushes to be sent to the
+    other environment. ``write`` is told when a circuit opens or closes, and writes it.
     """
 
     def __init__(
         self,
+        in_flight: InFlight,
+        routes: Routes,
         *,
         hooks: Hooks,
         now: Callable[[], float],
         rng: Random,
-        write_stop: Callable[[str, Stop | None], None],
-        releases: Releases,
+        write: Callable[[Noted], None],
     ) -> None:
-        self.unwritten = 0
         self.reported = asyncio.Event()
         self.astray: list[Astray] = []
         self._hooks = hooks
         self._now = now
         self._rng = rng
-        self._write_stop = write_stop
-        self._releases = releases
+        self._judge = Judge(self, routes, write=write, now=now, rng=rng)
+        self._in_flight = in_flight
         self._batch = Batch()
         self._events: list[Event] = []
         self._sent_parcels: list[Parcel] = []
-        self._doubtful: dict[str, _Doubts] = {}
+
+    @property
+    def unwritten(self) -> int:
+        """How many pushes have ended and are not written down yet."""
+        return self._in_flight.load.ended + sum(len(one.sent) for one in self._sent_parcels)
 
     def write_ending(self, ending: Ending) -> None:
         """Write an ending that belongs to no campaign."""
@@ -108,7 +102,7 @@ class Settlement:
         if (
             outcome.__class__ is Accepted
             and parcel.is_plain
-            and (parcel.page is not None or outcome.unique_id is None)
+            and (parcel.ticket.is_page or outcome.unique_id is None)
         ):
             # The hot path, for each push of a broadcast: nothing is called that can be counted.
             if not parcel.sent:
@@ -116,112 +110,75 @@ class Settlement:
                 self._sent_parcels.append(parcel)
                 self.reported.set()
             parcel.sent.append(push.key)
-            self.unwritten += 1
             return
-        if parcel.is_over:
+        if parcel.is_over_for(push.key):
             return
         item = parcel.items[push.key]
         try:
-            self._judge(parcel, item, outcome)
+            self._judge.hear(parcel, item, outcome)
+            self.reported.set()
         except Exception as error:  # noqa: BLE001 - nothing may be left without an end
-            _log.exception("An answer cannot be judged; its push is sent again: %r", outcome)
+            _log.exception("Could not classify a push service's answer: %r", outcome)
             self.interrupt(parcel, [item], error)
         parcel.note_end(push.key)
 
     def interrupt(self, parcel: Parcel, items: Sequence[Item], error: Exception) -> None:
         """Settle pushes that may have arrived, and of which nothing further will be heard."""
         detail = f"a mistake of Handbell's or of a gateway's: {type(error).__name__}"
+        decision = Decision("held", reason="Interrupted", detail=detail, is_unknown=True)
         for item in items:
-            decision = Decision("held", reason="Interrupted", detail=detail, is_unknown=True)
-            self.settle(parcel, item, decision, parcel.tried.get(item.number))
+            self._judge.break_off(parcel, item)
+            self.settle(Verdict(parcel, item, decision, parcel.tried.get(item.number)))
 
-    def _judge(self, parcel: Parcel, item: Item, outcome: Outcome) -> None:
-        tried = parcel.tried.get(item.number)
-        decision = decide(outcome, parcel.environment, tried)
-        lane, now = parcel.campaign.lane, self._now()
-        if decision.state == "sent":
-            self._note_accepted(lane, 1)
-        elif lane.note(decision, now, self._rng):
-            self._tell_stopped(lane)
-        elif decision.environment is None and lane.note_unclear(now, self._rng):
-            self._write_stop(lane.app.id, lane.stop)
+    def ask_elsewhere(self, verdict: Verdict) -> None:
+        """Have the other environment asked about a push, as the decision says."""
+        parcel, item, decision, *_ = verdict
         if decision.environment is not None:
             aside = Tried(parcel.environment, decision.reason or "")
-            self._releases.join(parcel.reading)
             self.astray.append(Astray(parcel, item, aside, decision.environment))
             self.reported.set()
-        elif decision.doubt is Doubt.TOKEN and not lane.is_trusted:
-            self._doubtful.setdefault(lane.app.id, _Doubts(now)).waiting.append(
-                (parcel, item, decision, tried)
-            )
-            self.reported.set()
-        else:
-            self.settle(parcel, item, decision, tried)
 
-    def _note_accepted(self, lane: Lane, count: int) -> None:
-        if lane.note_accepted(count):
-            self._events.append(CircuitClosed(app=lane.app.id, at=self._now()))
-            self._write_stop(lane.app.id, None)
+    def tell(self, event: Event) -> None:
+        """Tell of something once what it rests on is written."""
+        self._events.append(event)
+        self.reported.set()
 
-    def _tell_stopped(self, lane: Lane) -> None:
-        stop = lane.stop
-        if stop is None:
-            return
-        self._write_stop(lane.app.id, stop)
-        self._events.append(
-            CircuitOpened(
-                app=lane.app.id,
-                at=self._now(),
-                reason=stop.reason,
-                detail=stop.detail,
-                probe_at=stop.probe_at,
-            )
-        )
+    def adopt(self, keys: Iterable[tuple[int, int]]) -> None:
+        """Have an outage hold what was held before it was known for one."""
+        self._batch.adopted += keys
+        self.reported.set()
 
-    def settle(
-        self, parcel: Parcel, item: Item, decision: Decision, tried: Tried | None = None
-    ) -> None:
-        """Turn a decision into what the rows are to say."""
-        campaign, lane, now = parcel.campaign, parcel.campaign.lane, self._now()
+    def settle(self, verdict: Verdict) -> None:
+        """Turn a verdict into what the rows are to say."""
+        try:
+            self._settle(verdict)
+        except Exception:  # noqa: BLE001 - nothing may be left without an end
+            self._leave(verdict.parcel.ticket, verdict.parcel.campaign, verdict.item)
+
+    def _settle(self, verdict: Verdict) -> None:
+        parcel, item, decision, tried, is_outage = verdict
+        campaign, now = parcel.campaign, self._now()
         attempts = item.attempts + 1 + (tried is not None)
         is_repeat = item.is_repeat or decision.is_unknown
-        state, due_at, detail = decision.state, None, decision.detail
+        state, reason, detail, due_at = decision.state, decision.reason, decision.detail, None
         begun_at = int(now * 1000) if item.begun_at is None else item.begun_at
-        again: SendAgain | GiveUp | None = None
-        if lane.stop is not None and decision.doubt is not Doubt.NOBODY:
-            # A dead token must not be every probe: others go first.
-            more = DEAD_TOKEN_SECONDS if decision.doubt is Doubt.TOKEN else 0
-            again = while_stopped(
-                reason=decision.reason,
-                first_due=campaign.starts_at(item.time_zone),
-                expires_at=campaign.expires_at,
-                until=lane.resume_at(now) + more,
-                now=now,
-            )
-        elif state == "held":
-            again = next_attempt(
-                decision,
-                attempts=attempts,
-                created_at=max(campaign.starts_at(item.time_zone), begun_at / 1000),
-                expires_at=campaign.expires_at,
-                now=now,
-                rng=self._rng,
-            )
-        match again:
-            case SendAgain():
+        match self._again(verdict, attempts, begun_at / 1000):
+            case SendAgain() as again:
                 state, due_at = "held", again.at
                 is_repeat = is_repeat or again.needs_collapse_id
-            case GiveUp():
-                state, detail = again.state, again.detail
-        self._change_session(campaign, item, decision)
+                if is_outage:
+                    reason, detail = SERVICE_DOWN, ": ".join(filter(None, (reason, detail)))
+            case GiveUp() as ended:
+                state, detail = ended.state, ended.detail
         ending = ending_of(
             campaign,
             item,
             state,
-            parcel.environment,
+            # What goes on later begins where the session is thought to live.
+            item.environment if state == "held" else parcel.environment,
             now,
             attempts=attempts,
-            reason=decision.reason,
+            reason=reason,
             detail=detail or None,
             status=decision.status,
             unique_id=decision.unique_id,
@@ -230,7 +187,43 @@ class Settlement:
             begun_at=begun_at,
         )
         took = asyncio.get_running_loop().time() - parcel.started
-        self._add(campaign, item, parcel.page, ending, took)
+        if self._add(parcel.ticket, campaign, item, ending, took):
+            self._change_session(campaign, item, decision)
+
+    def _again(self, verdict: Verdict, attempts: int, begun_at: float) -> SendAgain | GiveUp | None:
+        """Return when a push is sent again that was not taken; None where it has its end."""
+        parcel, item, decision, _, is_outage = verdict
+        campaign, now, route = parcel.campaign, self._now(), doubted_route(verdict)
+        first_due = campaign.starts_at(item.time_zone)
+        if route is not None and route.configuration.stop and decision.doubt is not Doubt.NOBODY:
+            # A dead token must not be every probe: others go first.
+            more = DEAD_TOKEN_SECONDS if decision.doubt is Doubt.TOKEN else 0
+            return while_stopped(
+                reason=decision.reason,
+                first_due=first_due,
+                expires_at=campaign.expires_at,
+                until=route.resume_at(now) + more,
+                now=now,
+            )
+        if decision.state != "held":
+            return None
+        if is_outage:
+            return while_down(
+                decision,
+                attempts=attempts,
+                first_due=first_due,
+                expires_at=campaign.expires_at,
+                now=now,
+                rng=self._rng,
+            )
+        return next_attempt(
+            decision,
+            attempts=attempts,
+            created_at=max(first_due, begun_at),
+            expires_at=campaign.expires_at,
+            now=now,
+            rng=self._rng,
+        )
 
     def _change_session(self, campaign: Campaign, item: Item, decision: Decision) -> None:
         session, batch = session_id(item.number), self._batch
@@ -238,7 +231,7 @@ class Settlement:
             return
         app, at = campaign.lane.app.id, self._now()
         mail, reason = item.mail, decision.reason or ""
-        if decision.state == "sent":
+        if decision.state == "sent" and campaign.is_of_its_kind:
             batch.accepted_sessions.append(session)
         if decision.moves_to is not None:
             batch.moved[session] = decision.moves_to
@@ -250,7 +243,7 @@ class Settlement:
             self._events.append(
                 SessionClosed(app=app, at=at, session_id=session, mail=mail, reason=reason)
             )
-        if decision.quarantines and campaign.lane.stop is None:
+        if decision.quarantines:
             batch.refused[session] = reason
             self._events.append(
                 SessionQuarantined(app=app, at=at, session_id=session, mail=mail, reason=reason)
@@ -258,18 +251,18 @@ class Settlement:
 
     def hold_all(
         self,
+        ticket: Ticket,
         campaign: Campaign,
         items: Sequence[Item],
         reason: str,
         until: float,
-        page: Page | None = None,
     ) -> None:
         """Hold deliveries until an instant (UNIX seconds)."""
         for item in items:
-            self.hold(campaign, item, page, reason, until)
+            self.hold(ticket, campaign, item, reason, until)
 
     def hold(
-        self, campaign: Campaign, item: Item, page: Page | None, reason: str, until: float
+        self, ticket: Ticket, campaign: Campaign, item: Item, reason: str, until: float
     ) -> None:
         """Hold a delivery until an instant (UNIX seconds); no attempt is made meanwhile."""
         now = self._now()
@@ -287,41 +280,44 @@ class Settlement:
             due_at=until,
             begun_at=begun_at,
         )
-        self._add(campaign, item, page, ending)
+        self._add(ticket, campaign, item, ending)
 
     def hold_stopped(
-        self, campaign: Campaign, items: Sequence[Item], page: Page | None = None
+        self, ticket: Ticket, campaign: Campaign, items: Iterable[Item], route: Route
     ) -> None:
-        """Hold deliveries while the app's circuit is open, but not beyond their time."""
+        """Hold deliveries while a circuit on their way is open, but not beyond their time."""
         now = self._now()
-        until = campaign.lane.resume_at(now)
+        if route.configuration.stop is not None:
+            reason, until = "CircuitOpen", route.resume_at(now)
+        else:
+            reason, until = SERVICE_DOWN, until_looked_at(now, self._rng)
         for item in items:
             again = while_stopped(
-                reason="CircuitOpen",
+                reason=reason,
                 first_due=campaign.starts_at(item.time_zone),
                 expires_at=campaign.expires_at,
                 until=until,
                 now=now,
             )
             if isinstance(again, SendAgain):
-                self.hold(campaign, item, page, "CircuitOpen", again.at)
+                self.hold(ticket, campaign, item, reason, again.at)
             else:
-                self.end(campaign, item, page, again.state, "CircuitOpen", detail=again.detail)
+                self.end(ticket, campaign, item, again.state, reason, detail=again.detail)
 
-    def hold_in_turn(self, portions: Sequence[Portion], start: float) -> None:
+    def hold_in_turn(self, ticket: Ticket, portions: Sequence[Portion], start: float) -> None:
         """Hold each until the app's rate has come to it, so that few are looked at in vain."""
         until = start
         for campaign, items in portions:
             rate = campaign.lane.rules.rate
             for item in items:
-                self.hold(campaign, item, None, "RateLimit", until)
+                self.hold(ticket, campaign, item, "RateLimit", until)
                 until += 0.0 if rate is None else 1 / rate.per_second
 
     def end(
         self,
+        ticket: Ticket,
         campaign: Campaign,
         item: Item,
-        page: Page | None,
         state: str,
         reason: str,
         *,
@@ -331,40 +327,36 @@ class Settlement:
         ending = ending_of(
             campaign, item, state, item.environment, self._now(), reason=reason, detail=detail
         )
-        self._add(campaign, item, page, ending)
+        self._add(ticket, campaign, item, ending)
 
     def _add(
         self,
+        ticket: Ticket,
         campaign: Campaign,
         item: Item,
-        page: Page | None,
         ending: Ending,
         took: float = 0.0,
-    ) -> None:
+    ) -> bool:
+        """Keep what a delivery's row is to say; False where it had ended before."""
+        if not ticket.end(campaign.row, (item.number,)):
+            return False
+        self._batch.endings.append(ending)
+        self.reported.set()
         # Of what failed webhooks are told, whether or not anybody else listens.
         if self._hooks or ending.state not in _UNTOLD:
             self._events.append(event_of(campaign, item, ending, self._now(), took))
-        self._batch.endings.append(ending)
-        self._count_written(campaign.lane, page)
+        return True
 
-    def _count_written(self, lane: Lane, page: Page | None) -> None:
-        lane.out -= 1
-        if page is not None:
-            page.left -= 1
-        self.unwritten += 1
+    def _leave(self, ticket: Ticket, campaign: Campaign, item: Item) -> None:
+        """Leave a delivery as its row is: it comes back when the worker stops."""
+        _log.exception("Could not settle delivery %d of %s", item.number, campaign.id)
+        ticket.end(campaign.row, (item.number,))
         self.reported.set()
 
-    def judge_doubtful(self) -> None:
-        """Settle refused tokens once the answers speak for the configuration, or against it."""
-        for app_id, doubts in list(self._doubtful.items()):
-            lane = doubts.waiting[0][0].campaign.lane
-            is_idle = lane.out - lane.waiting <= len(doubts.waiting)
-            is_old = self._now() - doubts.since > _DOUBT_SECONDS
-            if lane.stop is not None or lane.is_trusted or is_idle or is_old:
-                del self._doubtful[app_id]
-                for parcel, item, decision, tried in doubts.waiting:
-                    self.settle(parcel, item, _judged(decision, lane), tried)
-        if self._doubtful:
+    async def judge_doubted(self, persons: Persons) -> None:
+        """Settle what was in doubt, once the answers speak for one side or no more are awaited."""
+        await self._judge.judge_doubted(persons)
+        if self._judge.is_waiting:
             # What came with them counts once it is cut, and nothing more may be heard.
             self.reported.set()
 
@@ -372,23 +364,25 @@ class Settlement:
         """Return what is to be written now, and begin anew."""
         batch, self._batch = self._batch, Batch()
         events, self._events = self._events, []
-        number, self.unwritten = self.unwritten, 0
         parcels, self._sent_parcels = self._sent_parcels, []
         for parcel in parcels:
             self._cut_sent(parcel, batch, events)
         _finish_pages(broadcasts, batch)
-        return Cut(batch, events, number)
+        return Cut(batch, events, self._in_flight.cut())
 
     def _cut_sent(self, parcel: Parcel, batch: Batch, events: list[Event]) -> None:
-        sent, campaign = parcel.cut(), parcel.campaign
-        campaign.lane.out -= len(sent)
-        if parcel.page is not None:
-            parcel.page.left -= len(sent)
-        else:
+        campaign = parcel.campaign
+        numbers = parcel.cut()
+        is_probe = any(parcel.ticket.is_probe(campaign.row, one) for one in numbers[:1])
+        sent = parcel.ticket.end(campaign.row, numbers)
+        if not parcel.ticket.is_page and campaign.is_of_its_kind:
             batch.accepted_sessions += [one for one in sent if session_id(one) is not None]
         key = (campaign.row, parcel.environment, campaign.urgency)
         batch.sent.setdefault(key, []).extend(sent)
-        self._note_accepted(campaign.lane, len(sent))
+        if parcel.route is not None and sent:
+            self._judge.accept(
+                parcel.route, campaign.lane, len(sent), parcel.heard_at, is_probe=is_probe
+            )
         if self._hooks:
             events.append(sent_event(parcel, len(sent), self._now()))
 
@@ -397,16 +391,9 @@ def _finish_pages(broadcasts: list[Broadcast], batch: Batch) -> None:
     """Note how far each shard is written: all of its oldest pages that have ended."""
     for broadcast in list(broadcasts):
         shard, pages = broadcast.shard, broadcast.pages
-        while pages and not pages[0].left:
+        while pages and pages[0].has_ended:
             batch.positions[shard.id] = pages.popleft().end
         if broadcast.is_read and not pages:
             batch.positions.pop(shard.id, None)
             batch.finished_shards.append(shard.id)
             broadcasts.remove(broadcast)
-
-
-def _judged(decision: Decision, lane: Lane) -> Decision:
-    if decision.reason == "DeviceTokenNotForTopic" and not lane.accepted:
-        # A token of another app looks like a wrong bundle id, until something arrives.
-        return replace(decision, quarantines=False)
-    return decision

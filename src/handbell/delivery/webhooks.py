@@ -37,6 +37,8 @@ from .events import (
     CircuitOpened,
     DeliveryFailed,
     Event,
+    ServiceDown,
+    ServiceUp,
     SessionClosed,
     SessionQuarantined,
     name_of,
@@ -52,6 +54,8 @@ NAMES: Final[Mapping[type[Event], str]] = MappingProxyType(
             SessionQuarantined,
             CircuitOpened,
             CircuitClosed,
+            ServiceDown,
+            ServiceUp,
         )
     }
 )
@@ -314,7 +318,7 @@ def _data(event: Event) -> dict[str, Any]:
     }
     if isinstance(event, DeliveryFailed):
         data["session_id"] = event.number if event.number < ADDRESSED else None
-    if isinstance(event, CircuitOpened):
+    if isinstance(event, CircuitOpened | ServiceDown):
         data["probe_at"] = iso(event.probe_at)
     return data
 

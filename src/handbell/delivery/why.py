@@ -18,11 +18,12 @@ from handbell.registry.session import CLOSED_WORDS, LOGGED_OUT, Session
 from handbell.registry.store import Registry
 
 from .campaign import Campaign
+from .circuit import Stop
 from .delivery import Delivery
 from .lane import Lane
-from .outcome import OWN_REASONS, meaning
+from .outcome import OWN_REASONS, UNREACHED, meaning
 from .reports import describe, describe_recipients
-from .retry import ceiling
+from .retry import SERVICE_DOWN, ceiling
 from .roster import Roster
 from .rulebook import RuleBook
 from .rules import AppRules
@@ -231,22 +232,23 @@ class _Teller:
 
     def _obstacles(self) -> list[tuple[str, str]]:
         """Return what holds up everything for the app, each with its fix."""
-        found = []
-        stop = self.rules.stop
-        if stop is not None:
-            words, fix = meaning(stop.reason)
-            what = (
-                f"Sending for {self.app.name} has been stopped since {_at(stop.since)}: "
-                f"{stop.reason}, {sentence(words)} One push is tried at {_at(stop.probe_at)}; "
-                "if that works, all goes on."
-            )
-            mend = _fix(fix) or "Run handbell doctor and mend what it names."
-            resume = f"Then, without waiting: handbell app resume {self.app.id}"
-            found.append((what, f"{mend} {resume}"))
+        found = [self._tell_stop(stop) for stop in self.rules.stops]
+        found += [_tell_outage(stop) for stop in self.rules.outages(self.now)]
         if not self.rules.is_enabled:
             on = f"handbell app set {self.app.id} --on"
             found.append((f"{self.app.name} is switched off.", f"Switch it on with: {on}"))
         return found
+
+    def _tell_stop(self, stop: Stop) -> tuple[str, str]:
+        words, fix = meaning(stop.reason)
+        where = "" if stop.environment in ("", "production") else f" in {stop.environment}"
+        what = (
+            f"Sending for {self.app.name} has been stopped{where} since {_at(stop.since)}: "
+            f"{stop.reason}, {sentence(words)} One push is tried at {_at(stop.probe_at)}; "
+            "if that works, all goes on."
+        )
+        mend = _fix(fix) or "Run handbell doctor and mend what it names."
+        return what, f"{mend} Then, without waiting: handbell app resume {self.app.id}"
 
     # One notification
 
@@ -316,6 +318,8 @@ class _Teller:
 
     def _tell_held(self, delivery: Delivery, campaign: Campaign | None) -> DeliveryStory:
         reason = delivery.reason or ""
+        if reason == SERVICE_DOWN:
+            return self._tell_down(delivery, campaign)
         words, fix = meaning(reason)
         if delivery.detail and delivery.detail != words:
             words = f"{words}: {delivery.detail}"
@@ -337,6 +341,16 @@ class _Teller:
             fix=_fix(fix) if _is_to_mend(reason) else "",
         )
 
+    def _tell_down(self, delivery: Delivery, campaign: Campaign | None) -> DeliveryStory:
+        words, _ = meaning(SERVICE_DOWN, delivery.detail or "")
+        attempts = f" That was attempt {delivery.attempts}." if delivery.attempts else ""
+        until = _until(campaign, self.zones.get(delivery.number))
+        return DeliveryStory(
+            delivery=delivery,
+            what=f"It waits: {sentence(words)}{attempts}",
+            next=f"It goes on by itself as soon as pushes are taken again.{until}",
+        )
+
     def _tell_ended(self, delivery: Delivery) -> DeliveryStory:
         reason = delivery.reason or delivery.state.capitalize()
         words, fix = meaning(reason)
@@ -350,6 +364,17 @@ class _Teller:
         return DeliveryStory(
             delivery=delivery, what=f"{what}{why_no_more}{at}{attempts}.", fix=_fix(fix)
         )
+
+
+def _tell_outage(stop: Stop) -> tuple[str, str]:
+    words, fix = meaning(stop.reason)
+    service = "The twin" if stop.environment == "twin" else "Apple's push service"
+    what = (
+        f"{service} ({stop.environment}) has taken nothing since {_at(stop.since)}: "
+        f"{stop.reason}, {sentence(words)} One push is tried at {_at(stop.probe_at)}; "
+        "as soon as one is taken, all goes on."
+    )
+    return what, _fix(fix) if stop.reason in UNREACHED else ""
 
 
 def _waits(told: NotificationStory) -> bool:

@@ -9,32 +9,33 @@ refused holds one place of that window and nothing else.
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from random import Random
-from time import time
 from typing import Final
 
 from handbell.errors import StorageError
 
 from .admission import DISABLED_SECONDS, Admission
-from .campaign import Campaign
 from .campaigns import Campaigns, LoadCampaigns
+from .circuit import Noted, Place
 from .departures import Departures
 from .due import Due
 from .endings import unreadable_ending
 from .events import Hooks
 from .heart import Heart
-from .lane import FIRST_BATCH, Lane
+from .in_flight import InFlight
 from .lanes import Lanes
-from .pages import Listener
-from .parcels import Broadcast, Page, Portion
+from .page_turner import PageTurner
+from .parcels import Broadcast, Portion
 from .patience import STORAGE_PAUSE, Patience
 from .queue import Queue
-from .releases import Releases
+from .ramps import Ramps
+from .releases import Reading, Releases
 from .roster import Roster
+from .routes import Routes
 from .rulebook import RuleBook
-from .rules import AppRules, Stop
 from .sending import FindGateway, Sender
 from .settlement import Settlement
 from .store import Ledger
@@ -67,13 +68,23 @@ class Worker:
         find_gateway: FindGateway,
         load: LoadCampaigns,
         hooks: Hooks | None = None,
-        now: Callable[[], float] = time,
+        now: Callable[[], float] = time.time,
         rng: Random | None = None,
     ) -> None:
         self.hooks = hooks or Hooks()
         self.patience = patience = Patience()
         self.releases = Releases()
-        self.lanes = Lanes(rulebook, patience=patience, now=now)
+        self.in_flight = InFlight()
+        self._routes = Routes(now)
+        self._ramps = Ramps(time.monotonic)
+        self.lanes = Lanes(
+            rulebook,
+            self.in_flight,
+            self._routes,
+            patience=patience,
+            on_service_up=self._go_on,
+            now=now,
+        )
         self._queue = queue
         self._rulebook = rulebook
         self._now = now
@@ -81,30 +92,50 @@ class Worker:
         self._heart = Heart(roster, on_loss=self._broadcasts.clear, now=now)
         self._campaigns = Campaigns(ledger, load, lane_of=self.lanes.of, patience=patience)
         self._book = Settlement(
+            self.in_flight,
+            self._routes,
             hooks=self.hooks,
             now=now,
             rng=rng or Random(),  # noqa: S311 - jitter
-            write_stop=self._write_stop,
-            releases=self.releases,
+            write=self._write_circuit,
         )
         self._writer = Writer(
-            self._book, ledger, lanes=self.lanes, hooks=self.hooks, patience=patience
+            self._book, ledger, in_flight=self.in_flight, hooks=self.hooks, patience=patience
         )
-        self._sender = Sender(self._book, self.releases, find_gateway=find_gateway, now=now)
+        self._sender = Sender(
+            self._book, self.releases, self._routes, find_gateway=find_gateway, now=now
+        )
         self._departures = Departures(
             self._book,
             Admission(self._book, rulebook, read=patience.call, now=now),
             self._sender,
             lanes=self.lanes,
             writer=self._writer,
+            in_flight=self.in_flight,
+            ramps=self._ramps,
+            now=now,
+        )
+        self._pages = PageTurner(
+            self._broadcasts,
+            queue,
+            campaigns=self._campaigns,
+            rulebook=rulebook,
+            lanes=self.lanes,
+            in_flight=self.in_flight,
             releases=self.releases,
+            ramps=self._ramps,
+            sender=self._sender,
+            departures=self._departures,
+            book=self._book,
+            patience=patience,
             now=now,
         )
         self._wake = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
         self._full: list[str] = []
-        self._stops: dict[str, Stop | None] = {}
-        self._stops_turn = asyncio.Lock()
+        self._circuits_turn = asyncio.Lock()
+        self._seek_at = 0.0
+        self._probes_sought: dict[Place, tuple[float, float]] = {}
         self._is_stopping = False
         self._lots_until = 0.0
 
@@ -118,6 +149,7 @@ class Worker:
     async def start(self) -> None:
         """Enter the worker and begin to take work."""
         await self._heart.begin()
+        self._routes.adopt(await asyncio.to_thread(self._rulebook.outages), self._routes.known())
         self._loops = [
             asyncio.create_task(self._take_work()),
             asyncio.create_task(self._write_down()),
@@ -194,7 +226,7 @@ class Worker:
         _, due_at = await self.patience.call(self._queue.depth)
         return due_at is not None and due_at <= self._now() + _SOON_SECONDS
 
-    def hand_over(self, portions: Sequence[Portion], reading: int) -> None:
+    def hand_over(self, portions: Sequence[Portion], reading: Reading) -> None:
         """Send deliveries that were stored under this worker's name, without reading them back.
 
         ``reading`` was begun with ``releases`` before their sessions were read; it stays the
@@ -233,6 +265,7 @@ class Worker:
     async def _turn_of_work(self) -> bool:
         now = self._now()
         await self._heart.make_sure()
+        await self._seek_probes()
         self._full = full = self.lanes.full()
         going = [one for one in self._broadcasts if not one.is_read]
         ready = [one for one in going if one.is_ready(now) and not one.is_of(full)]
@@ -249,8 +282,22 @@ class Worker:
                 ready.append(Broadcast(shard))
                 self._broadcasts.append(ready[-1])
         if ready:
-            await self._take_page(max(ready, key=lambda one: one.shard.urgency))
+            await self._pages.take(max(ready, key=lambda one: one.shard.urgency))
         return took or bool(ready)
+
+    async def _seek_probes(self) -> None:
+        """Have one delivery fall due for each open circuit that is to be probed."""
+        at = asyncio.get_running_loop().time()
+        if at < self._seek_at:
+            return
+        self._seek_at = at + _WATCH_SECONDS
+        for circuit in self._routes.due():
+            place, stop = circuit.place, circuit.stop
+            probe_at, sought_at = self._probes_sought.get(place, (0.0, 0.0))
+            if stop is None or (stop.probe_at == probe_at and at - sought_at < _SOON_SECONDS):
+                continue
+            self._probes_sought[place] = (stop.probe_at, at)
+            await asyncio.to_thread(self._rulebook.hurry_one, place, self._now())
 
     async def _rest(self) -> None:
         now = self._now()
@@ -265,16 +312,13 @@ class Worker:
             await asyncio.sleep(_LOT_SECONDS)
 
     async def _take_due(self, level: int) -> bool:
-        reading = self.releases.begin()
-        try:
+        with self.releases.begin() as reading:
             most = self.lanes.most_due()
             due = await asyncio.to_thread(self._queue.claim_due, self.id, level, most, self._full)
             await self._begin_due(due, reading)
-        finally:
-            self.releases.end(reading)
         return bool(due)
 
-    async def _begin_due(self, due: Sequence[Due], reading: int) -> None:
+    async def _begin_due(self, due: Sequence[Due], reading: Reading) -> None:
         by_notification: dict[int, list[Due]] = {}
         for one in due:
             by_notification.setdefault(one.notification, []).append(one)
@@ -298,95 +342,13 @@ class Worker:
             ending = unreadable_ending(item, error, now, now + DISABLED_SECONDS)
             self._book.write_ending(ending)
 
-    async def _take_page(self, broadcast: Broadcast) -> None:
-        try:
-            await self._hand_out_page(broadcast)
-        except Exception:
-            broadcast.ready_at = self._now() + DISABLED_SECONDS
-            raise
-
-    async def _hand_out_page(self, broadcast: Broadcast) -> None:
-        shard, now = broadcast.shard, self._now()
-        campaign = await self._campaigns.find(shard.notification)
-        if campaign is None or campaign.is_cancelled:
-            broadcast.is_read = True
-            self._book.reported.set()
-            return
-        broadcast.lane = lane = campaign.lane
-        await self.lanes.read_rules(lane)
-        if lane.awaits_proof or not self._holds(broadcast):
-            return
-        is_stopped = not lane.may_send(now)
-        if is_stopped and not campaign.is_over(now):
-            self._let_rest(broadcast, lane, now)
-            return
-        if not (size := self.lanes.page_of(lane)):
-            lane.forgo_probe()
-            return
-        # What is over is handed out in spite of the circuit, so that each gets its end.
-        most, wait = (size, 0.0) if is_stopped else _grant(lane, size, now)
-        if not most:
-            lane.forgo_probe()
-            broadcast.ready_at = now + wait
-            return
-        reading = self.releases.begin()
-        try:
-            rules = lane.rules
-            read = partial(
-                self._queue.page,
-                also=campaign.needs(rules),
-                is_development=campaign.is_development,
-            )
-            listeners = await self.patience.call(read, shard, most)
-            if self._holds(broadcast):
-                self._begin_page(
-                    broadcast, campaign, listeners, rules, reading, is_last=len(listeners) < most
-                )
-            else:
-                lane.forgo_probe()
-        finally:
-            self.releases.end(reading)
-
-    def _holds(self, broadcast: Broadcast) -> bool:
-        """Return whether a shard is still this worker's; it was given away if its heart stood."""
-        return any(one is broadcast for one in self._broadcasts)
-
-    def _begin_page(
-        self,
-        broadcast: Broadcast,
-        campaign: Campaign,
-        listeners: Sequence[Listener],
-        rules: AppRules,
-        reading: int,
-        *,
-        is_last: bool,
-    ) -> None:
-        shard, lane = broadcast.shard, campaign.lane
-        broadcast.is_read = is_last
-        shard.position = listeners[-1].number if listeners else shard.last
-        page = Page(shard.position, len(listeners))
-        broadcast.pages.append(page)
-        self._book.reported.set()
-        if listeners:
-            self._departures.begin_page(campaign, listeners, page, rules, reading)
-        else:
-            lane.forgo_probe()
-
-    def _let_rest(self, broadcast: Broadcast, lane: Lane, now: float) -> None:
-        """Give a stopped app's shard back until it is tried again, once its pages have ended."""
-        if broadcast.pages:
-            broadcast.ready_at = now + _WATCH_SECONDS
-            return
-        self._broadcasts.remove(broadcast)
-        self._book.rest_shard(broadcast.shard.id, lane.resume_at(now))
-
     # Writing down
 
     async def _write_down(self) -> None:
         while True:
             await self._writer.gathered()
             try:
-                self._book.judge_doubtful()
+                await self._book.judge_doubted(self._persons_of)
                 self._departures.begin_astray()
                 await self._writer.flush(self._broadcasts)
             except Exception:  # noqa: BLE001 - one batch must not end the writing
@@ -394,17 +356,31 @@ class Worker:
             if self._broadcasts or self._full:
                 self._wake.set()
 
-    def _write_stop(self, app_id: str, stop: Stop | None) -> None:
-        self._stops[app_id] = stop
-        self._departures.begin(self._write_stops())
+    async def _persons_of(self, session_ids: Collection[int]) -> dict[int, tuple[int, bool]]:
+        found: dict[int, tuple[int, bool]] = {}
+        if session_ids:
+            found = await self.patience.call(self._rulebook.persons_of, session_ids)
+        return found
 
-    async def _write_stops(self) -> None:
+    def _write_circuit(self, noted: Noted) -> None:
+        self._routes.unwritten[noted.place] = noted
+        self._departures.begin(self._write_circuits())
+
+    async def _write_circuits(self) -> None:
         """Write the circuits that have changed; of one that changed again only how it is now."""
-        async with self._stops_turn:
-            while self._stops:
-                app_id, stop = self._stops.popitem()
-                await self.patience.call(self._rulebook.write_stop, app_id, stop)
+        async with self._circuits_turn:
+            for place, noted in list(self._routes.unwritten.items()):
+                await self.patience.call(self._rulebook.note, noted)
+                if self._routes.unwritten.get(place) is noted:
+                    del self._routes.unwritten[place]
+                if place.is_service and noted.stop is None:
+                    await self._let_go_on(place)
 
+    def _go_on(self, service: Place) -> None:
+        """Let go on what an outage held that is over, as others have seen."""
+        self._departures.begin(self._let_go_on(service))
 
-def _grant(lane: Lane, size: int, now: float) -> tuple[int, float]:
-    return lane.grant(size if lane.is_proven else FIRST_BATCH, now)
+    async def _let_go_on(self, service: Place) -> None:
+        apps = self._routes.apps_of(service)
+        await self.patience.call(self._rulebook.hurry_after, service, apps, self._now())
+        self._wake.set()

@@ -7,7 +7,7 @@ from typing import Final
 
 from .batch import Batch
 from .events import Hooks
-from .lanes import Lanes
+from .in_flight import InFlight
 from .parcels import Broadcast
 from .patience import Patience
 from .settlement import Settlement
@@ -33,13 +33,13 @@ class Writer:
         book: Settlement,
         ledger: Ledger,
         *,
-        lanes: Lanes,
+        in_flight: InFlight,
         hooks: Hooks,
         patience: Patience,
     ) -> None:
         self._book = book
         self._ledger = ledger
-        self._lanes = lanes
+        self._in_flight = in_flight
         self._hooks = hooks
         self._patience = patience
         self._written = asyncio.Event()
@@ -48,18 +48,19 @@ class Writer:
     async def gathered(self) -> None:
         """Return when something is to be written, and others had the time to come along."""
         await self._book.reported.wait()
-        if self._book.unwritten < min(_FLUSH_AT, self._lanes.in_flight):
-            is_bulk = self._lanes.in_flight >= _FLUSH_AT
+        on_way = self._in_flight.load.all
+        if self._book.unwritten < min(_FLUSH_AT, on_way):
+            is_bulk = on_way >= _FLUSH_AT
             await asyncio.sleep(_BULK_FLUSH_SECONDS if is_bulk else FLUSH_SECONDS)
         self._book.reported.clear()
 
     async def flush(self, broadcasts: list[Broadcast]) -> None:
         """Write what was gathered until now, and how far these broadcasts came, then tell of it."""
-        batch, events, number = self._book.cut(broadcasts)
+        batch, events, ended = self._book.cut(broadcasts)
         batch.told += [event for event in events if type(event) in NAMES]
         if batch:
             await self._record(batch)
-        self._lanes.note_written(batch, number)
+        self._in_flight.note_written(ended)
         self._written.set()
         if self._awaited:
             self._wake(batch)

@@ -100,7 +100,19 @@ class Unknown:
     detail: str = ""
 
 
-Outcome = Accepted | Refused | DeviceGone | RetryLater | Unknown
+@dataclass(frozen=True, slots=True)
+class LostVerdict:
+    """It was not taken, and why is lost: the answer's head came (``status``), its body not whole.
+
+    Nothing may be concluded from it about a token, a key or an app. It may be sent again.
+    """
+
+    status: int
+    reason: str = "AnswerCut"
+    detail: str = ""
+
+
+Outcome = Accepted | Refused | DeviceGone | RetryLater | Unknown | LostVerdict
 Report = Callable[[Push, Outcome], None]
 """Called once for each push, in the event loop, as its end becomes known."""
 

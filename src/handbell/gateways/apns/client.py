@@ -327,7 +327,8 @@ class ApnsGateway:
 
     ``clock_skew`` is how many seconds this machine's clock is ahead of the service's (negative:
     behind), or None before the first answer; it is compared now and then, not with each answer.
-    ``healed`` counts pushes sent a second time after a token or a connection was replaced.
+    ``healed`` counts pushes sent a second time after a token or a connection was replaced;
+    ``fingerprint`` is the credential's.
     """
 
     def __init__(
@@ -343,6 +344,7 @@ class ApnsGateway:
     ) -> None:
         self.clock_skew: float | None = None
         self.healed = 0
+        self.fingerprint = credential.fingerprint
         self.tokens = ProviderTokens(credential, now) if isinstance(credential, AuthKey) else None
         self._certificate = credential.pem if isinstance(credential, Certificate) else None
         self._endpoints = dict(endpoints)

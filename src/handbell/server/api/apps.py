@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 
 from handbell.apps.app import App
+from handbell.delivery.circuit import Stop
 from handbell.delivery.rules import HELD_BY, NO_RULE, read_rules
 from handbell.errors import AppError, InvalidRequestError
 from handbell.server.access import AppDep, CallerDep
@@ -45,6 +46,12 @@ class Stopped(BaseModel):
     next_try_at: Instant = Field(description="When one push is let through")
 
 
+class Outage(Stopped):
+    """Why a push service takes nothing of the app."""
+
+    environment: str = Field(examples=["production"])
+
+
 class AppOut(BaseModel):
     """An app, with the rules for its deliveries and how its devices prove whose they are."""
 
@@ -58,6 +65,7 @@ class AppOut(BaseModel):
     rate_limit: str | None = Field(examples=["200/s"])
     time_zone: str | None = Field(examples=["Europe/Paris"])
     stopped: Stopped | None = Field(description="Set while Apple refuses the configuration")
+    outages: list[Outage] = Field(description="Push services that take nothing now")
     proof: Literal["key", "link", "token"] = Field(
         description="How a device proves whose it is: the back end's API key, a mailed link, or a "
         "token that the back end signed"
@@ -262,13 +270,11 @@ def describe(context: Context, app: App) -> AppOut:
             "cap": _text(rules.cap),
             "rate_limit": _text(rules.rate),
             "time_zone": rules.time_zone,
-            "stopped": stop
-            and {
-                "reason": stop.reason,
-                "detail": stop.detail,
-                "since": instant(stop.since * 1000),
-                "next_try_at": instant(stop.probe_at * 1000),
-            },
+            "stopped": stop and _stopped(stop),
+            "outages": [
+                {**_stopped(one), "environment": one.environment}
+                for one in rules.outages(context.system.now())
+            ],
             "proof": identity.proof,
             "identity_algorithm": identity.algorithm,
             "associated_domain": identity.associated_domain,
@@ -276,6 +282,15 @@ def describe(context: Context, app: App) -> AppOut:
             "created_at": instant(app.created_at),
         }
     )
+
+
+def _stopped(stop: Stop) -> dict[str, Any]:
+    return {
+        "reason": stop.reason,
+        "detail": stop.detail,
+        "since": instant(stop.since * 1000),
+        "next_try_at": instant(stop.probe_at * 1000),
+    }
 
 
 def _change(context: Context, app: App, given: dict[str, Any], actor: str) -> AppOut:

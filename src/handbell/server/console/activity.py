@@ -6,9 +6,9 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from handbell.apps.app import App
+from handbell.delivery.circuit import Stop
 from handbell.delivery.listing import Search, Standing
 from handbell.delivery.reports import Backlog, Overview
-from handbell.delivery.rules import AppRules, Stop
 from handbell.system import System
 
 from .chart import Chart, draw
@@ -36,12 +36,14 @@ pages = Pages()
 class Situation:
     """How sending stands now: what waits, who sends, and whether the app may send at all.
 
-    ``stopped_elsewhere`` are the ids of other apps whose sending was stopped.
+    ``outages`` are those of push services; ``stopped_elsewhere`` are the ids of other apps whose
+    sending was stopped.
     """
 
     backlog: Backlog
     workers: int
     stop: Stop | None
+    outages: tuple[Stop, ...]
     is_enabled: bool
     stopped_elsewhere: tuple[str, ...]
 
@@ -94,11 +96,12 @@ def _read(page: Page, search: Search, span: str) -> tuple[Chart, Situation, list
 
 def situation_of(system: System, app: App) -> Situation:
     """Return how sending stands for an app."""
-    rules: AppRules = system.rulebook.rules_of(app.id)
+    rules = system.rulebook.rules_of(app.id)
     return Situation(
         backlog=system.reports.backlog(),
         workers=system.roster.live_workers(),
         stop=rules.stop,
+        outages=rules.outages(system.now()),
         is_enabled=rules.is_enabled,
         stopped_elsewhere=tuple(one for one in system.reports.stopped_apps() if one != app.id),
     )

@@ -1,0 +1,409 @@
+"""Circuits: what stops sending and what lets it go on. Pure: the clock and chance are passed in.
+
+Two things can be wrong for everybody at once. An app's *configuration* is refused: its key, its
+topic, or all of its tokens (:class:`ConfigurationCircuit`, for one app, environment, credential and
+topic). Or the push *service* takes nothing (:class:`ServiceCircuit`, for one environment and
+credential). Each stops only what it is about; while it is open one push at a time is let through.
+
+Instants are UNIX seconds, except ``heard_at`` and ``sent_at``, which are the event loop's.
+docs/decisions/0014-two-circuits.md has the why.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Final, NamedTuple
+
+from .retry import MENDED_BY_HAND, SERVICE_PROBE, Row, probe_at
+
+SEVERAL_PERSONS: Final = 5
+"""The tokens of so many persons have to be refused before the configuration is doubted."""
+
+FEWEST_TOKENS: Final = 3
+"""So many tokens have to meet trouble before the service is taken for down."""
+
+NEARLY_ALL: Final = 9
+"""So many times as much trouble as pushes that are taken is an outage."""
+
+DOUBT_SECONDS: Final = 0.5
+"""How long trouble waits for better news before it is judged, if more answers are to come."""
+
+LONGEST_ASKED_SECONDS: Final = 15 * 60.0
+"""How long a service's ``Retry-After`` may put off the next probe."""
+
+FIRST_SENT: Final = 20
+"""How many pushes go out at once after an outage; each that is taken lets two more go."""
+
+RAMP_SECONDS: Final = 10.0
+"""After so long the ramp is over, whatever was heard."""
+
+_RAMP_ENDS: Final = 2000
+_WINDOW: Final = 100
+_HALF_LIFE_SECONDS: Final = 5.0
+_SOON_AGAIN_SECONDS: Final = 60.0
+
+
+class Place(NamedTuple):
+    """What a circuit is about. That of a service has neither app nor topic.
+
+    ``credential`` is a fingerprint.
+    """
+
+    app: str
+    environment: str
+    credential: str
+    topic: str = ""
+
+    @property
+    def is_service(self) -> bool:
+        """Whether it is a push service, reached with one credential."""
+        return not self.app
+
+    @property
+    def service(self) -> "Place":
+        """The service that it is reached through."""
+        return Place("", self.environment, self.credential)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """An open circuit: why sending stopped, and when one push is let through (UNIX seconds).
+
+    ``environment`` and ``topic`` say what is stopped; an outage of the service has no topic.
+    """
+
+    reason: str
+    detail: str
+    since: float
+    probe_at: float
+    probes: int = 0
+    environment: str = ""
+    topic: str = ""
+
+
+class Noted(NamedTuple):
+    """What the database says of a circuit, for all processes and the next start.
+
+    ``accepted_at`` is when the service first accepted something so (UNIX seconds).
+    """
+
+    place: Place
+    accepted_at: float | None = None
+    stop: Stop | None = None
+
+
+@dataclass(slots=True)
+class Circuit:
+    """What both have in common: closed, or open with a ``stop``.
+
+    ``probe`` is the permission to send one push through it, while somebody has it. A clock that is
+    set back does not put off a probe for longer than the longest delay.
+    """
+
+    place: Place
+    stop: Stop | None = None
+    probe: object | None = None
+
+    @property
+    def row(self) -> Row:
+        """The delays between probes."""
+        raise NotImplementedError
+
+    @property
+    def longest(self) -> float:
+        """How far ahead a probe can be, in seconds."""
+        raise NotImplementedError
+
+    def may_probe(self, now: float) -> bool:
+        """Return whether one push may be let through the open circuit now."""
+        return self.stop is not None and self.probe is None and self.wait(now) <= 0
+
+    def wait(self, now: float) -> float:
+        """Return the seconds until the next probe; 0 where the circuit is closed."""
+        if self.stop is None:
+            return 0.0
+        wait = self.stop.probe_at - now
+        return wait if wait <= self.longest else 0.0
+
+    def adopt(self, stop: Stop | None, now: float) -> bool:
+        """Take what others have noted of this circuit, unless it is just being probed.
+
+        Say whether it is closed by that. What nobody has probed for long is not known any more.
+        """
+        if self.probe is not None:
+            return False
+        if stop is not None and now - stop.probe_at > self.longest:
+            stop = None
+        is_closed = self.stop is not None and stop is None
+        self.stop = stop
+        return is_closed
+
+    def put_off(self, now: float, rng: Random) -> bool:
+        """Note that a probe came to no clear end: the next is later. Say whether one was out."""
+        if self.stop is None or self.probe is None:
+            return False
+        self._set(self.stop.reason, self.stop.detail, now, rng)
+        return True
+
+    def _set(
+        self,
+        reason: str,
+        detail: str,
+        now: float,
+        rng: Random,
+        *,
+        probes: int = 0,
+        after: float = 0,
+    ) -> None:
+        """Open, or stay open after a probe."""
+        former = self.stop
+        probes = probes if former is None else former.probes + 1
+        at = probe_at(self.row, probes=probes, now=now, rng=rng)
+        self.stop = Stop(
+            reason=reason,
+            detail=detail,
+            since=now if former is None else former.since,
+            probe_at=max(at, now + min(after, LONGEST_ASKED_SECONDS)),
+            probes=probes,
+            environment=self.place.environment,
+            topic=self.place.topic,
+        )
+        self.probe = None
+
+
+class Refusal(NamedTuple):
+    """A token that was refused, in every environment that could be asked.
+
+    ``person`` is the user's number; None stands for the app's own back end, which gave a token
+    that no session holds. ``was_accepted`` says that the service accepted a push to it at some time
+    before; ``sent_at`` is when this one went out.
+    """
+
+    person: int | None
+    reason: str
+    was_accepted: bool
+    sent_at: float
+    detail: str = ""
+
+
+class Acceptance(NamedTuple):
+    """What follows from an accepted push: whether it was the first, and closed the circuit."""
+
+    is_first: bool
+    has_closed: bool
+
+
+@dataclass(slots=True)
+class ConfigurationCircuit(Circuit):
+    """Whether the push service accepts an app's key and topic in one environment.
+
+    It opens at once when the key, the topic or the certificate is refused; and when the tokens of
+    :data:`SEVERAL_PERSONS` were refused, each person counted once, and nothing was accepted
+    meanwhile. Once something was accepted with this credential (``is_established``), only tokens
+    that were accepted before have a say in that. An accepted push closes it.
+
+    A token is judged by its refusal only where the configuration is known to be right: something
+    was accepted since the push to it went out; or the app is established, and neither a token that
+    was accepted before nor those of several persons are in doubt. A later acceptance says nothing
+    of an earlier refusal: the configuration may have been mended in between.
+    """
+
+    is_established: bool = False
+    heard_at: float = -math.inf
+    doubters: set[int | None] = field(default_factory=set)
+    strangers: set[int | None] = field(default_factory=set)
+
+    @property
+    def row(self) -> Row:
+        """The delays between probes."""
+        return MENDED_BY_HAND
+
+    @property
+    def longest(self) -> float:
+        """How far ahead a probe can be, in seconds."""
+        return 1.25 * MENDED_BY_HAND.longest
+
+    def note_accepted(self, heard_at: float) -> Acceptance:
+        """Note that a push was accepted."""
+        noted = Acceptance(not self.is_established, self.stop is not None)
+        self.heard_at, self.is_established = heard_at, True
+        self.stop = self.probe = None
+        self._forget_doubts()
+        return noted
+
+    def refuse(self, reason: str, detail: str, now: float, rng: Random, *, is_probe: bool) -> bool:
+        """Note that the configuration was refused; say whether that opens it, or keeps it open.
+
+        What was on its way when it opened says nothing new.
+        """
+        if self.stop is not None and not is_probe:
+            return False
+        self._set(reason, detail, now, rng)
+        self._forget_doubts()
+        return True
+
+    def judge(self, refusals: Sequence[Refusal], now: float, rng: Random) -> list[bool]:
+        """Return for each refused token whether it is at fault.
+
+        Call it once no more answers are to be waited for; look at ``stop`` afterwards.
+        """
+        for one in refusals:
+            if not self._is_confirmed(one):
+                speaks = one.was_accepted or not self.is_established
+                (self.doubters if speaks else self.strangers).add(one.person)
+        if self.stop is None and len(self.doubters) >= SEVERAL_PERSONS:
+            self._set(refusals[-1].reason, refusals[-1].detail, now, rng)
+            self._forget_doubts()
+        if self.stop is not None:
+            return [False] * len(refusals)
+        return [self._is_guilty(one) for one in refusals]
+
+    def _is_confirmed(self, refusal: Refusal) -> bool:
+        return self.heard_at >= refusal.sent_at
+
+    def _is_guilty(self, refusal: Refusal) -> bool:
+        if self._is_confirmed(refusal):
+            return True
+        in_doubt = bool(self.doubters) or len(self.strangers) >= SEVERAL_PERSONS
+        return self.is_established and not refusal.was_accepted and not in_doubt
+
+    def _forget_doubts(self) -> None:
+        if self.doubters or self.strangers:
+            self.doubters, self.strangers = set(), set()
+
+
+class Trouble(NamedTuple):
+    """A push that the service did not take: an error of its own, no connection, or no answer.
+
+    ``is_certain`` says that no connection could be made, which is no fault of one push; ``after``
+    is the wait that the service asked for, in seconds.
+    """
+
+    address: str
+    reason: str
+    detail: str = ""
+    is_certain: bool = False
+    after: float = 0.0
+
+
+@dataclass(slots=True)
+class ServiceCircuit(Circuit):
+    """Whether a push service takes pushes that come with one credential.
+
+    It opens when nearly every answer is trouble: nine times as much as was answered lately, for at
+    least three tokens, or where no connection can be made. A full answer that is no server error
+    closes it. Then what waited goes on at a ramp: at first :data:`FIRST_SENT` pushes, and two more
+    for each that is taken.
+    """
+
+    taken: float = 0.0
+    troubled: float = 0.0
+    seen_at: float = -math.inf
+    struck: set[str] = field(default_factory=set)
+    is_certain: bool = False
+    ended_at: float = -math.inf
+    former_probes: int = 0
+    credit: int | None = None
+    granted: int = 0
+
+    @property
+    def row(self) -> Row:
+        """The delays between probes."""
+        return SERVICE_PROBE
+
+    @property
+    def longest(self) -> float:
+        """How far ahead a probe can be, in seconds."""
+        return LONGEST_ASKED_SECONDS
+
+    @property
+    def is_well(self) -> bool:
+        """Whether more was taken lately than met trouble."""
+        return self.stop is None and self.taken > self.troubled
+
+    def note_taken(self, count: int, now: float) -> bool:
+        """Note full answers that are no server error; say whether that ends an outage."""
+        has_ended = self.stop is not None
+        if has_ended:
+            self._come_back(now)
+        self._age(now)
+        self.taken = min(self.taken + count, float(_WINDOW))
+        self.struck.clear()
+        self.is_certain = False
+        if self.credit is not None:
+            self.credit += 2 * count
+        return has_ended
+
+    def note_trouble(self, trouble: Trouble, now: float) -> None:
+        """Note trouble; :meth:`judge` says what follows from it."""
+        self._age(now)
+        self.troubled += 1
+        if len(self.struck) < FEWEST_TOKENS:
+            self.struck.add(trouble.address)
+        self.is_certain = self.is_certain or trouble.is_certain
+        if self.credit is not None:
+            self.credit += 1
+
+    def judge(
+        self,
+        trouble: Trouble,
+        now: float,
+        rng: Random,
+        *,
+        is_heard_out: bool,
+        is_probe: bool = False,
+    ) -> bool:
+        """Say whether trouble opens the circuit, or keeps it open after a probe.
+
+        ``is_heard_out`` says that no better news is to be waited for.
+        """
+        if self.stop is not None:
+            if is_probe:
+                self._set(trouble.reason, trouble.detail, now, rng, after=trouble.after)
+            return is_probe
+        is_enough = self.is_certain or (is_heard_out and len(self.struck) >= FEWEST_TOKENS)
+        if not is_enough or self.troubled < NEARLY_ALL * self.taken:
+            return False
+        is_back = 0 <= now - self.ended_at < _SOON_AGAIN_SECONDS
+        probes = self.former_probes + 1 if is_back else 0
+        self._set(trouble.reason, trouble.detail, now, rng, probes=probes, after=trouble.after)
+        self.credit = None
+        return True
+
+    def adopt(self, stop: Stop | None, now: float) -> bool:
+        """Take what others have noted; where they saw the outage end, begin the ramp here."""
+        former = self.stop
+        is_closed = Circuit.adopt(self, stop, now)
+        if is_closed:
+            self.stop = former
+            self._come_back(now)
+        return is_closed
+
+    def grant(self, wanted: int, now: float) -> int:
+        """Return how many of so many pushes may go now; fewer than wanted only on the ramp."""
+        if self.credit is None:
+            return wanted
+        if self.granted >= _RAMP_ENDS or not 0 <= now - self.ended_at <= RAMP_SECONDS:
+            self.credit = None
+            return wanted
+        most = min(wanted, self.credit)
+        self.credit -= most
+        self.granted += most
+        return most
+
+    def _come_back(self, now: float) -> None:
+        self.former_probes = 0 if self.stop is None else self.stop.probes
+        self.stop = self.probe = None
+        self.taken = self.troubled = 0.0
+        self.struck.clear()
+        self.is_certain = False
+        self.ended_at, self.credit, self.granted = now, FIRST_SENT, 0
+
+    def _age(self, now: float) -> None:
+        passed, self.seen_at = max(0.0, now - self.seen_at), now
+        share = 0.5 ** min(passed / _HALF_LIFE_SECONDS, 64.0)
+        if self.taken + self.troubled > _WINDOW:
+            share /= 2
+        self.taken *= share
+        self.troubled *= share

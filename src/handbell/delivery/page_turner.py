@@ -1,0 +1,221 @@
+"""From shards to pages: how much of a broadcast is handed out next, and when it rests."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final
+
+from .admission import DISABLED_SECONDS
+from .campaign import Campaign
+from .campaigns import Campaigns
+from .departures import Departures
+from .in_flight import InFlight, Ticket
+from .lane import FIRST_BATCH
+from .lanes import Lanes
+from .pages import Listener
+from .parcels import Broadcast, Page
+from .patience import Patience
+from .probe import Probe
+from .queue import Queue
+from .ramps import Ramps
+from .releases import Releases
+from .routes import Route
+from .rulebook import RuleBook
+from .sending import Sender
+from .settlement import Settlement
+
+_WATCH_SECONDS: Final = 0.25
+_RAMP_PAUSE_SECONDS: Final = 0.05
+_LOOKED_AT: Final = 20
+"""Among so many sessions of a stopped broadcast a known one is looked for, to probe with."""
+
+
+class PageTurner:
+    """Hands out pages of the ``broadcasts`` in hand, one after the other; belongs to one worker.
+
+    A broadcast whose way is stopped rests: nothing is written for those that it has not come to.
+    """
+
+    def __init__(
+        self,
+        broadcasts: list[Broadcast],
+        queue: Queue,
+        *,
+        campaigns: Campaigns,
+        rulebook: RuleBook,
+        lanes: Lanes,
+        in_flight: InFlight,
+        releases: Releases,
+        ramps: Ramps,
+        sender: Sender,
+        departures: Departures,
+        book: Settlement,
+        patience: Patience,
+        now: Callable[[], float],
+    ) -> None:
+        self._broadcasts = broadcasts
+        self._queue = queue
+        self._campaigns = campaigns
+        self._rulebook = rulebook
+        self._lanes = lanes
+        self._in_flight = in_flight
+        self._releases = releases
+        self._ramps = ramps
+        self._sender = sender
+        self._departures = departures
+        self._book = book
+        self._patience = patience
+        self._now = now
+
+    async def take(self, broadcast: Broadcast) -> None:
+        """Hand out the next page of a broadcast, as far as it may go on now."""
+        try:
+            await self._hand_out(broadcast)
+        except Exception:
+            broadcast.ready_at = self._now() + DISABLED_SECONDS
+            raise
+
+    async def _hand_out(self, broadcast: Broadcast) -> None:
+        campaign = await self._campaigns.find(broadcast.shard.notification)
+        if campaign is None or campaign.is_cancelled:
+            broadcast.is_read = True
+            self._book.reported.set()
+            return
+        broadcast.lane = lane = campaign.lane
+        await self._lanes.read_rules(lane)
+        if lane.awaits_proof or not self._holds(broadcast):
+            return
+        route, now = broadcast.route, self._now()
+        probe = None if route is None or route.stop is None else route.acquire(now)
+        try:
+            if _is_stopped(route, campaign, probe, now):
+                self._let_rest(broadcast, route)
+            else:
+                await self._read_page(broadcast, campaign, probe)
+        finally:
+            # Where a ticket has it by now, that one gives it back.
+            if probe is not None and not self._in_flight.holds(probe):
+                probe.release()
+
+    async def _read_page(
+        self, broadcast: Broadcast, campaign: Campaign, probe: Probe | None
+    ) -> None:
+        most, wait = self._size_of_page(broadcast, campaign, probe)
+        if not most:
+            broadcast.ready_at = self._now() + wait
+            return
+        with self._releases.begin() as reading:
+            rules, former = campaign.lane.rules, broadcast.route
+            read = partial(
+                self._queue.page,
+                also=campaign.needs(rules),
+                is_development=campaign.is_development,
+            )
+            found = await self._patience.call(read, broadcast.shard, most)
+            listeners = found if probe is None else await self._up_to_known(found, former)
+            route = broadcast.route = await self._main_route(broadcast, campaign, listeners)
+            if not self._holds(broadcast):
+                return
+            if route is not former:
+                probe = None  # it was for another way
+            if _is_stopped(route, campaign, probe, self._now()):
+                self._let_rest(broadcast, route)
+                return
+            ticket = None
+            if listeners:
+                ticket = self._departures.begin_page(campaign, listeners, rules, reading, probe)
+            is_last = len(found) < most and len(listeners) == len(found)
+            self._note_page(broadcast, listeners, ticket, is_last=is_last)
+
+    def _size_of_page(
+        self, broadcast: Broadcast, campaign: Campaign, probe: Probe | None
+    ) -> tuple[int, float]:
+        """Return how many sessions to read, and where that is 0 the wait until it may be more."""
+        lane, route, now = campaign.lane, broadcast.route, self._now()
+        size = self._lanes.page_of(lane)
+        if not size or (route is not None and route.stop is not None and probe is None):
+            # What is over is handed out in spite of the circuit, so that each gets its end.
+            return size, 0.0
+        if probe is not None:
+            granted, wait = lane.grant(1, now)
+            return granted * (_LOOKED_AT if _wants_known(route) else 1), wait
+        if not lane.is_proven:
+            size = min(size, FIRST_BATCH)
+        if route is not None:
+            size = self._ramps.grant(route.service, broadcast.shard.urgency, size, now)
+        return lane.grant(size, now) if size else (0, _RAMP_PAUSE_SECONDS)
+
+    async def _up_to_known(
+        self, listeners: Sequence[Listener], route: Route | None
+    ) -> Sequence[Listener]:
+        """Return sessions up to the first of which something was accepted, which is the probe."""
+        if not _wants_known(route):
+            return listeners[:1]
+        numbers = [one.number for one in listeners]
+        persons = await self._patience.call(self._rulebook.persons_of, numbers)
+        known = (place for place, one in enumerate(numbers) if persons.get(one, (0, False))[1])
+        return listeners[: next(known, 0) + 1]
+
+    async def _main_route(
+        self, broadcast: Broadcast, campaign: Campaign, listeners: Sequence[Listener]
+    ) -> Route | None:
+        """Return the way that most of a page goes; where one is stopped, that of most persons.
+
+        One person's many sessions must not make all the others rest.
+        """
+        if not listeners:
+            return broadcast.route
+        ways = Counter(one.environment for one in listeners)
+        route = await self._sender.route(campaign, "apns", ways.most_common(1)[0][0])
+        if not campaign.lane.is_stopped:
+            return route
+        persons = await self._patience.call(
+            self._rulebook.persons_by_environment,
+            broadcast.shard.app_row,
+            campaign.is_development,
+        )
+        if not persons:
+            return route
+        return await self._sender.route(campaign, "apns", max(persons, key=persons.__getitem__))
+
+    def _holds(self, broadcast: Broadcast) -> bool:
+        """Return whether a shard is still this worker's; it was given away if its heart stood."""
+        return any(one is broadcast for one in self._broadcasts)
+
+    def _note_page(
+        self,
+        broadcast: Broadcast,
+        listeners: Sequence[Listener],
+        ticket: Ticket | None,
+        *,
+        is_last: bool,
+    ) -> None:
+        shard = broadcast.shard
+        broadcast.is_read = is_last
+        shard.position = listeners[-1].number if listeners else shard.last
+        broadcast.pages.append(Page(shard.position, ticket))
+        self._book.reported.set()
+
+    def _let_rest(self, broadcast: Broadcast, route: Route | None) -> None:
+        """Give a stopped app's shard back until it is tried again, once its pages have ended."""
+        now = self._now()
+        if route is not None and route.is_due(now):
+            return  # it is known now which way it goes: its next turn probes that
+        if broadcast.pages or route is None:
+            broadcast.ready_at = now + _WATCH_SECONDS
+            return
+        self._broadcasts.remove(broadcast)
+        self._book.rest_shard(broadcast.shard.id, route.resume_at(now))
+
+
+def _is_stopped(route: Route | None, campaign: Campaign, probe: Probe | None, now: float) -> bool:
+    """Return whether a broadcast is to rest; one that is over goes on, so that each has its end."""
+    is_open = route is not None and route.stop is not None and probe is None
+    return is_open and not campaign.is_over(now)
+
+
+def _wants_known(route: Route | None) -> bool:
+    """Return whether a probe should go to a session of which something was accepted before."""
+    if route is None or route.configuration.stop is None:
+        return False
+    return route.configuration.is_established
