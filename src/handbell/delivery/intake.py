@@ -22,8 +22,9 @@ from .dispatch import Plan, nobody, resolve_many, some_targets
 from .due import BULK, NORMAL, URGENT
 from .plain import PlainBatch, can_be_plain, fingerprints
 from .sending import FindGateway
+from .rulebook import RuleBook
 from .store import Ledger
-from .timing import SendAt, due_at, read_send_at
+from .timing import LocalTime, SendAt, due_at, is_near, read_send_at, refuse_past
 
 URGENCIES: Final = {"urgent": URGENT, "normal": NORMAL, "bulk": BULK}
 LONGEST_KEY: Final = 255
@@ -139,11 +140,13 @@ class Intake:
         ledger: Ledger,
         registry: Registry,
         *,
+        rulebook: RuleBook,
         find_gateway: FindGateway,
         seal: Callable[[Any], bytes],
         now: Callable[[], float] = time,
     ) -> None:
         self._ledger = ledger
+        self._rulebook = rulebook
         self._registry = registry
         self._find_gateway = find_gateway
         self._seal = seal
@@ -244,9 +247,24 @@ class Intake:
                 one.warnings.extend(one.wordings.warnings)
                 if not is_loud(entry.notification, one.wordings.own.message):
                     one.order = replace(one.order, is_loud=False)
+            if send_at is not None:
+                one.warnings.extend(self.look_at_time(entry, send_at, one.targets or (), now))
             self._require_a_way(entry, one.targets or (), ways)
         except HandbellError as error:
             one.error = error
+
+    def look_at_time(
+        self, entry: Entry, send_at: SendAt, targets: Iterable[Target], now: float
+    ) -> list[str]:
+        """Return what to know of a time to send at. Raises NotificationError for one in the past."""
+        if not isinstance(send_at, LocalTime):
+            return refuse_past(send_at, (), now)
+        zones: Iterable[str | None] = {target.time_zone for target in targets}
+        # Of everybody the targets are the first ones only, and a sample where the zone matters.
+        if entry.recipients.everybody and is_near(send_at, now):
+            zones = self._registry.time_zones(entry.app)
+        default = self._rulebook.rules_of(entry.app.id).time_zone
+        return refuse_past(send_at, zones, now, default)
 
     def _require_a_way(
         self,

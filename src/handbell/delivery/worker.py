@@ -86,7 +86,7 @@ class Worker:
             now=now,
         )
         self._queue = queue
-        self._rulebook = rulebook
+        self.rulebook = rulebook
         self._now = now
         self._broadcasts: list[Broadcast] = []
         self._heart = Heart(roster, on_loss=self._broadcasts.clear, now=now)
@@ -149,7 +149,7 @@ class Worker:
     async def start(self) -> None:
         """Enter the worker and begin to take work."""
         await self._heart.begin()
-        self._routes.adopt(await asyncio.to_thread(self._rulebook.outages), self._routes.known())
+        self._routes.adopt(await asyncio.to_thread(self.rulebook.outages), self._routes.known())
         self._loops = [
             asyncio.create_task(self._take_work()),
             asyncio.create_task(self._write_down()),
@@ -297,7 +297,7 @@ class Worker:
             if stop is None or (stop.probe_at == probe_at and at - sought_at < _SOON_SECONDS):
                 continue
             self._probes_sought[place] = (stop.probe_at, at)
-            await asyncio.to_thread(self._rulebook.hurry_one, place, self._now())
+            await asyncio.to_thread(self.rulebook.hurry_one, place, self._now())
 
     async def _rest(self) -> None:
         now = self._now()
@@ -359,7 +359,7 @@ class Worker:
     async def _persons_of(self, session_ids: Collection[int]) -> dict[int, tuple[int, bool]]:
         found: dict[int, tuple[int, bool]] = {}
         if session_ids:
-            found = await self.patience.call(self._rulebook.persons_of, session_ids)
+            found = await self.patience.call(self.rulebook.persons_of, session_ids)
         return found
 
     def _write_circuit(self, noted: Noted) -> None:
@@ -370,7 +370,7 @@ class Worker:
         """Write the circuits that have changed; of one that changed again only how it is now."""
         async with self._circuits_turn:
             for place, noted in list(self._routes.unwritten.items()):
-                await self.patience.call(self._rulebook.note, noted)
+                await self.patience.call(self.rulebook.note, noted)
                 if self._routes.unwritten.get(place) is noted:
                     del self._routes.unwritten[place]
                 if place.is_service and noted.stop is None:
@@ -382,5 +382,5 @@ class Worker:
 
     async def _let_go_on(self, service: Place) -> None:
         apps = self._routes.apps_of(service)
-        await self.patience.call(self._rulebook.hurry_after, service, apps, self._now())
+        await self.patience.call(self.rulebook.hurry_after, service, apps, self._now())
         self._wake.set()

@@ -379,6 +379,16 @@ class Registry:
         with self._database.read() as connection:
             return [ActiveSession._make(row) for row in connection.execute(page)]
 
+    def time_zones(self, app: App) -> set[str | None]:
+        """Return the time zones of an app's active sessions; None stands for one that is unknown."""
+        statement = (
+            select(sessions.c.time_zone)
+            .distinct()
+            .where(sessions.c.app_id == app.row, sessions.c.status == "active")
+        )
+        with self._database.read() as connection:
+            return set(connection.scalars(statement))
+
     def users(self, app: App) -> list[User]:
         """Return an app's users, sorted by mail."""
         statement = select(users).where(users.c.app_id == app.row).order_by(users.c.mail)
