@@ -18,6 +18,7 @@ BASE = {
     "_uvicorn",
     "_version",
     "errors",
+    "fixes",
     "tables",
     "database",
     "settings",

@@ -18,6 +18,7 @@ from handbell.errors import (
     MissingCredentialError,
     UnknownAppError,
 )
+from handbell.fixes import Action, Fix
 from handbell.tables import apps as apps_table
 from handbell.tables import credentials as credentials_table
 from handbell.tables import notifications as notifications_table
@@ -29,7 +30,7 @@ from .vault import Vault
 
 Credential = AuthKey | Certificate
 
-_ADD_APP: Final = "Add one: handbell app add TEAM123456.com.sample.myapp"
+_ADD_APP: Final = Fix(Action.ADD_APP, "Add one", app="TEAM123456.com.sample.myapp")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,7 +214,7 @@ class AppStore:
             removed = connection.execute(delete(credentials_table).where(*_named(app, key_id)))
             if not removed.rowcount:
                 raise MissingCredentialError(
-                    f"{app.id} has no key {key_id}", fix="See: handbell key list"
+                    f"{app.id} has no key {key_id}", fix=Fix(Action.LIST_KEYS, "See", app=app.id)
                 )
         self._forget()
 
@@ -238,7 +239,7 @@ class AppStore:
             return found
         raise MissingCredentialError(
             f"{app.id} has no key for {environment}",
-            fix=f"Add one: handbell key add AuthKey_XXXXXXXXXX.p8 --app {app.id}",
+            fix=Fix(Action.ADD_KEY, "Add one", app=app.id),
         )
 
     def _forget(self) -> None:
@@ -350,7 +351,7 @@ def _unknown(wanted: str, apps: Iterable[App]) -> UnknownAppError:
     near = nearest(wanted, known)
     return UnknownAppError(
         f"There is no app {wanted!r}",
-        fix=f"Did you mean {known[near]}?" if near else "See: handbell app list",
+        fix=f"Did you mean {known[near]}?" if near else Fix(Action.LIST_APPS, "See"),
     )
 
 

@@ -9,6 +9,7 @@ from handbell.apps.app import App
 from handbell.apps.checkup import Finding
 from handbell.creation.notification import Notification
 from handbell.errors import HandbellError
+from handbell.fixes import Action, Fix, as_sentence
 from handbell.gateways.apns.client import ApnsGateway
 from handbell.gateways.apns.payload import compose
 from handbell.gateways.gateway import Accepted, DeviceGone, Outcome, Refused, RetryLater
@@ -24,7 +25,6 @@ _HOST_OF: Final = {
     "development": "Apple's development host",
     "twin": "the twin",
 }
-_THIS_COMMAND: Final = " with: handbell doctor"
 _TOKEN_REASONS: Final = frozenset({"BadDeviceToken", "DeviceTokenNotForTopic"})
 
 
@@ -98,8 +98,14 @@ def _judge_failure(environment: str, host: str, outcome: Outcome) -> Finding:
         check=environment,
         verdict="doubtful" if is_busy else "wrong",
         sentence=sentence(f"{_capital(host)} {said}: {reason}, {words}"),
-        fix=sentence(_capital(fix.removesuffix(_THIS_COMMAND))),
+        fix=as_sentence(_beside_the_check_up(fix)),
     )
+
+
+def _beside_the_check_up(fix: str) -> str:
+    """Return what to do as whoever reads a check-up needs it: without the advice to make one."""
+    is_this = isinstance(fix, Fix) and fix.action is Action.CHECK_UP
+    return fix.lead if isinstance(fix, Fix) and is_this else fix
 
 
 def judge_clock(skew: float) -> Finding:

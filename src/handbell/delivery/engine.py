@@ -329,9 +329,7 @@ class Engine:
         if options.send_at is None:
             return []
         plan = self._intake.plan(app, recipients)
-        entry = Entry(
-            app=app, notification=Notification(title=app.name), recipients=recipients
-        )
+        entry = Entry(app=app, notification=Notification(title=app.name), recipients=recipients)
         return self._intake.look_at_time(entry, options.send_at, plan.targets, self._now())
 
     def _begin(self, stored: Sequence[Prepared], reading: Reading) -> None:

@@ -61,7 +61,8 @@ def read_send_at(value: object) -> SendAt:
     UNIX seconds, a :class:`~datetime.datetime` with a zone and ISO 8601 text with an offset
     (``2026-12-24T18:00+01:00``) are an instant, kept in whole seconds. A datetime without a zone
     and ISO 8601 text without an offset (``2026-12-24T18:00``) are local. A time in the past is
-    read; :func:`refuse_past` decides. Raises :class:`~handbell.errors.NotificationError` for anything else.
+    read; :func:`refuse_past` decides. Raises :class:`~handbell.errors.NotificationError` for
+    anything else.
     """
     if isinstance(value, Instant | LocalTime):
         return value

@@ -19,6 +19,7 @@ from handbell._mail import fold_mail
 from handbell.apps.app import App
 from handbell.database import Database
 from handbell.errors import RegistryError, UnknownSessionError
+from handbell.fixes import Action, Fix
 from handbell.tables import sessions, users
 
 from .addressees import Addressee, Devices, read_addressees, read_devices
@@ -380,7 +381,7 @@ class Registry:
             return [ActiveSession._make(row) for row in connection.execute(page)]
 
     def time_zones(self, app: App) -> set[str | None]:
-        """Return the time zones of an app's active sessions; None stands for one that is unknown."""
+        """Return the time zones of an app's active sessions; None is one that is unknown."""
         statement = (
             select(sessions.c.time_zone)
             .distinct()
@@ -450,7 +451,7 @@ def _secret(app: App, digest: str) -> tuple[Any, Any]:
 
 def _unknown(session_id: int) -> UnknownSessionError:
     return UnknownSessionError(
-        f"There is no session {session_id}", fix="See: handbell session list"
+        f"There is no session {session_id}", fix=Fix(Action.LIST_SESSIONS, "See")
     )
 
 

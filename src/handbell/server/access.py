@@ -21,6 +21,7 @@ from handbell.errors import (
     ServeError,
     UnauthorizedError,
 )
+from handbell.fixes import Action, Fix
 
 from .context import Context
 from .limits import Limit
@@ -192,7 +193,7 @@ async def _caller(request: Request, context: Context, need: Need) -> Caller:
     if need.scope not in key.powers:
         raise ForbiddenError(
             f"The API key {key.prefix} has no scope {need.scope}",
-            fix=f"Use a key with the scope {need.scope}: handbell api-key add",
+            fix=Fix(Action.MAKE_API_KEY, f"Use one with the scope {need.scope}", about=need.scope),
         )
     if need.any_app and key.app_row is not None:
         raise AppForbiddenError(

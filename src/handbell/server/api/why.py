@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from handbell.server.access import AppDep
+from handbell.server.calls import as_call
 from handbell.server.context import context_of
 from handbell.server.person_path import PERSON
 from handbell.server.problems import responses
@@ -35,6 +36,7 @@ async def why(
 
     def tell() -> dict[str, Any]:
         story = context.system.why(app, mail)
-        return {**plain.plain(story), "text": str(story)}
+        text = "\n".join([story.answer, *story.details(as_call)])
+        return {**plain.plain(story), "text": text}
 
     return Response(to_json(await context.run(tell)), media_type="application/json")

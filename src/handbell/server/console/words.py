@@ -10,35 +10,14 @@ from markupsafe import Markup, escape
 
 from handbell._text import count, local_time, moment, shortened
 
+from .ways import in_console, remedy
+
 _MINUTE: Final = 60
 _HOUR: Final = 3600
 _DAY: Final = 86_400
 
 # As moment() writes it in a sentence.
 _MOMENT: Final = re.compile(r"(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d) (UTC|[+-]\d\d:\d\d)")
-
-# What the command line is told to run, and what is said here instead.
-_FOR_PAGES: Final = tuple(
-    (re.compile(pattern), said)
-    for pattern, said in (
-        (r" with: handbell doctor", " by the check-up under Publishing"),
-        (r"handbell send --dry-run shows the request", "the preview shows the request"),
-        (
-            r"Then, without waiting: handbell app resume \S+",
-            "Then try again now, under Publishing.",
-        ),
-        (r"Switch it on with: handbell app set \S+ --on\.?", "Switch it on under Publishing."),
-        (r"; by hand: handbell session add \S+ TOKEN", ""),
-        (r"; an operator who is sure runs: handbell session add \S+ TOKEN", ""),
-        (r"Start one with: handbell worker", "Start one on the server with: handbell worker"),
-        (r"Name one as well: --proof token --identity-key FILE", "Give one as well"),
-        (r"See: handbell \S+ list\b\.?", "Choose one of the list."),
-        (
-            r"Remove it first: handbell webhook list, then handbell webhook remove ID",
-            "Remove it first",
-        ),
-    )
-)
 
 SESSION_WORDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
     {
@@ -62,6 +41,20 @@ DELIVERY_WORDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
     }
 )
 """Each state of a delivery: the kind of its chip, and its name."""
+
+
+_PLANNED: Final = frozenset({"Scheduled", "QuietHours"})
+_STUCK: Final = frozenset({"CircuitOpen", "AppDisabled", "NoCredential", "ServiceDown"})
+
+
+def delivery_chip(state_and_reason: tuple[str, str | None]) -> tuple[str, str]:
+    """Return the kind and the word of a delivery's chip: what is planned, and what is stuck."""
+    state, reason = state_and_reason
+    if state == "held" and reason in _PLANNED:
+        return "plan", "Planned"
+    if state == "held" and reason in _STUCK:
+        return "stuck", "Held up"
+    return DELIVERY_WORDS.get(state, ("off", state))
 
 
 PLATFORM_WORDS: Final[Mapping[str, str]] = MappingProxyType(
@@ -116,13 +109,6 @@ def span(seconds: float) -> str:
     return f"{told} ago" if seconds > 0 else f"in {told}"
 
 
-def for_page(text: str) -> str:
-    """Return a sentence of the library's with the way of the console in place of commands."""
-    for pattern, said in _FOR_PAGES:
-        text = pattern.sub(said, text)
-    return text
-
-
 def with_times(text: str) -> Markup:
     """Return a sentence with its instants as ``time`` elements, which are put into one's zone."""
     told = Markup('<time datetime="{}T{}{}">{}</time>')
@@ -134,6 +120,14 @@ def with_times(text: str) -> Markup:
         offset = "Z" if zone == "UTC" else zone
         found += told.format(day, clock, offset, f"{day} {clock} {zone}") + escape(after)
     return found
+
+
+def hue(app_id: str) -> int:
+    """Return the hue of an app's icon: the one that the virtual phones give it."""
+    found = 2166136261
+    for unit in memoryview(app_id.encode("utf-16-le")).cast("H"):
+        found = (found ^ unit) * 16777619 & 0xFFFFFFFF
+    return found % 360
 
 
 def number(value: float) -> str:
@@ -153,8 +147,11 @@ FILTERS: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
     {
         "when": when,
         "ago": ago,
-        "for_page": for_page,
+        "in_console": in_console,
+        "way": remedy,
         "with_times": with_times,
+        "delivery_chip": delivery_chip,
+        "hue": hue,
         "number": number,
         "percent": percent,
         "platform": platform,
