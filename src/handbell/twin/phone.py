@@ -77,6 +77,7 @@ class Phone:
 
     ``app`` is the app id ``TEAM123456.com.sample.myapp``; ``side`` is where the token lives.
     ``stored`` is what APNs keeps for it while it is off: one notification at most, the newest.
+    ``is_gone`` says that the push service answered that the app is not there any more.
     """
 
     id: str
@@ -90,6 +91,7 @@ class Phone:
     badge: int | None = None
     cards: tuple[Card, ...] = ()
     stored: Push | None = None
+    is_gone: bool = False
 
     @property
     def team_id(self) -> str:
@@ -121,6 +123,10 @@ class Phone:
         """Return the phone without the card."""
         return replace(self, cards=tuple(card for card in self.cards if card.id != card_id))
 
+    def lose_app(self) -> "Phone":
+        """Return the phone without the app: with it go its notifications and its badge."""
+        return replace(self, is_gone=True, cards=(), badge=None, stored=None)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the phone as the page reads it; ``waiting`` counts what APNs keeps for it."""
         return {
@@ -132,6 +138,7 @@ class Phone:
             "side": self.side,
             "token": self.token,
             "is_on": self.is_on,
+            "is_gone": self.is_gone,
             "badge": self.badge,
             "cards": [card.to_dict() for card in self.cards],
             "waiting": int(self.stored is not None),

@@ -187,6 +187,8 @@ async function send(event) {
 function leave(next, draftKey) {
   forget(draftKey);
   clearTimeout(keeping);
+  clearTimeout(timer);
+  latest += 1;
   form = null;
   if (location.hash) location.replace(next);
   else location.assign(next);
@@ -240,7 +242,10 @@ async function restore() {
       forget(draftKey);
       return;
     }
-    put(await answer.text(), draftKey);
+    const html = await answer.text();
+    // Whoever began to write meanwhile is not interrupted.
+    if (form?.dataset.dirty) return;
+    put(html, draftKey);
     form.dataset.dirty = "1";
     tellRestored(saved.at, draftKey);
   } catch {
@@ -277,6 +282,8 @@ function begin() {
   form = document.getElementById("compose");
   card = document.getElementById("draft-card");
   latestSaid = null;
+  latest += 1;
+  clearTimeout(timer);
   document.getElementById("confirm-send")?.addEventListener("submit", send);
   if (!form) return;
   form.addEventListener("submit", send);
