@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
+from urllib.parse import urlsplit
 
 from handbell._text import sentence
 from handbell.apps.app import App
@@ -25,6 +26,7 @@ _HOST_OF: Final = {
     "development": "Apple's development host",
     "twin": "the twin",
 }
+_APPLES: Final = ".push.apple.com"
 _TOKEN_REASONS: Final = frozenset({"BadDeviceToken", "DeviceTokenNotForTopic"})
 
 
@@ -52,15 +54,32 @@ async def _probe_one(
         outcome = await gateway.probe(environment, message)
     except HandbellError as error:
         return [Finding(check=environment, verdict="wrong", sentence=error.what, fix=error.fix)]
-    findings = [judge_probe(environment, outcome)]
-    if gateway.clock_skew is not None:
+    address = gateway.address_of(environment)
+    findings = [judge_probe(environment, outcome, address)]
+    # Only Apple's clock says whether this one is right: a twin's may be this very clock.
+    if gateway.clock_skew is not None and _is_apples(address):
         findings.append(judge_clock(gateway.clock_skew))
     return findings
 
 
-def judge_probe(environment: str, outcome: Outcome) -> Finding:
-    """Return what the answer to an impossible token says about the app's configuration."""
-    host = _HOST_OF[environment]
+def _is_apples(address: str) -> bool:
+    return (urlsplit(address).hostname or "").endswith(_APPLES)
+
+
+def _host(environment: str, address: str) -> str:
+    """Return who was asked, in words, with the address where that is not Apple."""
+    if not address or _is_apples(address):
+        return _HOST_OF[environment]
+    where = urlsplit(address).netloc
+    return f"the twin at {where}" if environment == "twin" else f"{where}, for {environment},"
+
+
+def judge_probe(environment: str, outcome: Outcome, address: str = "") -> Finding:
+    """Return what the answer to an impossible token says about the app's configuration.
+
+    ``address`` is that of the host that was asked, which is named where it is not Apple's.
+    """
+    host = _host(environment, address)
     match outcome:
         case Refused() if outcome.reason in _TOKEN_REASONS:
             return Finding(

@@ -401,6 +401,10 @@ class ApnsGateway:
         if sending.error is not None:
             raise sending.error
 
+    def address_of(self, environment: str) -> str:
+        """Return the address of the host of an environment."""
+        return self._endpoints[environment].url
+
     async def probe(self, environment: str, message: Message) -> Outcome:
         """Return what the service says to a token that no device has; nobody is notified.
 

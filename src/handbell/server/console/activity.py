@@ -132,7 +132,6 @@ def standing_of(one: Overview, *, is_held: bool = False) -> tuple[str, str]:
         (waits, ("wait", "Waits")),
         (sent and lost > sent, ("bad", "Mostly failed")),
         (sent and taken_back, ("off", "Partly taken back")),
-        (sent and lost, ("wait", "Partly failed")),
         (sent, ("good", "Sent")),
         (lost, ("bad", "Failed")),
         (taken_back or one.cancelled_at is not None, ("off", "Taken back")),

@@ -8,10 +8,11 @@ from typing import Any, Final
 
 from markupsafe import Markup, escape
 
-from handbell._text import count, local_time, moment, shortened
+from handbell._text import count, moment, shortened, zoned
 
 from .ways import in_console, remedy
 
+_FULL: Final = 999
 _MINUTE: Final = 60
 _HOUR: Final = 3600
 _DAY: Final = 86_400
@@ -81,7 +82,7 @@ def when(milliseconds: float | None, *, empty: str = "never") -> Markup | str:
         return empty
     instant = datetime.fromtimestamp(milliseconds / 1000, UTC)
     iso = instant.isoformat(timespec="seconds").replace("+00:00", "Z")
-    return Markup('<time datetime="{}">{}</time>').format(iso, local_time(milliseconds)[:16])
+    return Markup('<time datetime="{}">{}</time>').format(iso, zoned(milliseconds))
 
 
 def ago(milliseconds: float | None, now: float, *, empty: str = "never") -> Markup | str:
@@ -130,6 +131,12 @@ def hue(app_id: str) -> int:
     return found % 360
 
 
+def badge(value: object) -> str:
+    """Return the number on an icon as an icon has room for it."""
+    text = str(value)
+    return f"{_FULL}+" if text.isascii() and text.isdigit() and int(text[:9]) > _FULL else text
+
+
 def number(value: float) -> str:
     """Return a number with its thousands apart."""
     return f"{value:,}"
@@ -151,6 +158,7 @@ FILTERS: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
         "way": remedy,
         "with_times": with_times,
         "delivery_chip": delivery_chip,
+        "badge": badge,
         "hue": hue,
         "number": number,
         "percent": percent,

@@ -57,7 +57,7 @@ function draw(texts = { title: text("title"), subtitle: text("subtitle"), body: 
   show(".push-level", LEVELS[text("interruption_level")] ?? "");
   card.dataset.level = text("interruption_level") || "active";
   const badge = document.getElementById("draft-badge");
-  badge.textContent = text("badge");
+  badge.textContent = Number(text("badge")) > 999 ? "999+" : text("badge");
   badge.hidden = !Number(text("badge"));
 }
 
