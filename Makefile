@@ -1,16 +1,17 @@
 # Everything lands in .venv; nothing outside this folder is changed except, for the browser tests,
 # Debian's chromium where it is missing and can be installed; and, for the bench, Debian's nginx and
-# h2load likewise, and the caches of Go and npm. Debian's Swift gets a folder of its own in .cache.
+# h2load likewise, and the caches of Go and npm. What test-clients fetches lands in .cache, Debian's
+# Swift in a folder of its own there.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test test-swift demo bench chaos docs lock clean browser
+.PHONY: help setup check test test-clients test-swift demo bench chaos docs lock clean browser
 
 help: ## list the commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: $(STAMP) ## make .venv with everything pinned in constraints.txt
 
@@ -26,8 +27,11 @@ check: setup ## format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-test: setup browser ## every test
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
+test: setup browser ## every test that needs no toolchain but Python's
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not clients"
+
+test-clients: setup test-swift ## other people's clients and toolchains (Go, Java, Node, curl, Swift)
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m clients
 
 test-swift: setup ## the tests of the Swift package, where Swift is or can be had
 	HANDBELL_PYTHON=$(CURDIR)/$(BIN)/python examples/ios/test-on-linux.sh

@@ -4,7 +4,7 @@ Two processes with the real engine send broadcasts and named sends to a twin, ou
 file. They are killed with SIGKILL and started again, the twin misbehaves in bursts, the file is
 locked, and writes fail. Between episodes the clock of all of them jumps ahead, so that what waits
 for a quarter of an hour falls due. In the end every session has to have been reached, as the twin
-counts it.
+counts it, and the file be whole. Front doors that come and go are another part: bench/doors.py.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from handbell.apps.app import App
+from handbell.clocks import MachineClock, boot_id, seconds_since_boot
 from handbell.delivery.ids import apns_id
 from handbell.delivery.lanes import WINDOW
 from handbell.rehearsal import make_key
@@ -33,6 +34,7 @@ from handbell.settings import DATABASE_FILE, PREFIX
 from handbell.system import System
 from handbell.twin.running import RunningTwin, start_twin
 
+from .doors import Doors, integrity
 from .sender import Task
 
 APP: Final = "TEAM123456.com.sample.myapp"
@@ -41,6 +43,8 @@ FULL_SECONDS: Final = 60.0
 MOST_EPISODES: Final = 5
 NAMED_AT_ONCE: Final = 40
 MOST_MEMORY: Final = 150 * 1024 * 1024
+DOORS_SHARE: Final = 0.2
+"""How long the front doors come and go beside that, as a share of the time of disturbance."""
 FINISH_SECONDS: Final = 240.0
 
 _SHORTEST_EPISODE: Final = 6.0
@@ -96,7 +100,6 @@ class Figures:
             f"on the wire of connections that broke, at most: {self.at_risk_on_the_wire:,}",
             f"shown twice on a phone: {self.shown_twice}",
             f"memory of a sender at most, by episode: {', '.join(map(_mib, self.memory))}",
-            *(f"WRONG: {problem}" for problem in self.problems),
         ]
 
 
@@ -110,17 +113,34 @@ def _mib(size: int) -> str:
 
 @dataclass
 class Clock:
-    """The machine's clock, and how many seconds ahead of it twin and senders are."""
+    """The machine's clocks, and how many seconds ahead of them twin and senders are.
+
+    ``wrong`` is by how many seconds the wall's clock was set; the others cannot be.
+    """
 
     ahead: float = 0.0
+    wrong: float = 0.0
 
     def __call__(self) -> float:
         """Return the time in UNIX seconds."""
-        return time.time() + self.ahead
+        return time.time() + self.ahead + self.wrong
+
+    def steady(self) -> float:
+        """Return seconds that only ever pass."""
+        return time.monotonic() + self.ahead
+
+    @property
+    def machine(self) -> MachineClock:
+        """The clock that all processes of the machine share."""
+        return MachineClock(boot_id(), lambda: seconds_since_boot() + self.ahead)
 
     def move(self, seconds: float) -> None:
         """Let time pass."""
         self.ahead += seconds
+
+    def set(self, seconds: float) -> None:
+        """Set the wall's clock forward, or back."""
+        self.wrong += seconds
 
 
 class Sender:
@@ -403,6 +423,8 @@ class Chaos:
 
     def _count(self) -> None:
         figures = self.figures
+        with contextlib.closing(sqlite3.connect(self._database, timeout=30)) as raw:
+            figures.problems += integrity(raw)
         figures.states = Counter(
             dict(self._read("SELECT state, count(*) FROM deliveries GROUP BY state"))
         )
@@ -494,11 +516,15 @@ def main() -> int:
     clock = Clock()
     with tempfile.TemporaryDirectory(prefix="handbell-chaos-") as name:
         folder = Path(name)
+        with start_twin(folder / "doors-twin") as twin:
+            doors = Doors(folder / "doors", twin).run(asked.seconds * DOORS_SHARE)
         with start_twin(folder / "twin", now=clock) as twin:
             chaos = Chaos(folder, twin, clock, sessions=asked.sessions, seed=asked.seed)
             figures = chaos.run(asked.seconds)
-    print("\n".join(figures.lines()))
-    return 1 if figures.problems else 0
+    problems = [*figures.problems, *doors.problems]
+    told = [*doors.lines(), *figures.lines(), *(f"WRONG: {problem}" for problem in problems)]
+    print("\n".join(told))
+    return 1 if problems else 0
 
 
 if __name__ == "__main__":

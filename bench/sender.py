@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from handbell.clocks import MachineClock, boot_id, seconds_since_boot
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.delivery.engine import Engine, Options
@@ -27,7 +28,7 @@ _PAUSE_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What a sender is to do. ``ahead`` is how many seconds its clock is ahead of the machine's.
+    """What a sender is to do. Its clocks are ``ahead`` of the machine's, the wall's ``wrong`` too.
 
     ``orders`` are mappings with ``content``, ``to`` and what
     :class:`~handbell.delivery.engine.Options` reads. ``works`` starts the worker before anything is
@@ -40,6 +41,7 @@ class Task:
     ca_file: str
     app: str
     ahead: float = 0.0
+    wrong: float = 0.0
     request_timeout: float = 5.0
     orders: list[dict[str, Any]] = field(default_factory=list)
     works: bool = True
@@ -69,7 +71,13 @@ class Task:
 
 async def run(task: Task) -> None:
     """Do a task."""
-    system = System(task.settings(), now=lambda: time.time() + task.ahead)
+    ahead = task.ahead
+    system = System(
+        task.settings(),
+        now=lambda: time.time() + ahead + task.wrong,
+        clock=lambda: time.monotonic() + ahead,
+        machine=MachineClock(boot_id(), lambda: seconds_since_boot() + ahead),
+    )
     engine: Engine = await _persist(_engine_of, system)
     if task.works:
         await _persist(engine.start)

@@ -19,7 +19,7 @@ from handbell.system import System
 from handbell.twin.phone import Phone
 from handbell.twin.running import RunningTwin, start_twin
 
-pytest_plugins = ["pytester"]
+pytest_plugins = ["pytester", "tests.judges"]
 
 APP = "TEAM123456.com.sample.myapp"
 

@@ -22,7 +22,7 @@ from handbell.delivery.engine import Engine, Options
 from handbell.delivery.response import Response
 from handbell.delivery.store import Acceptance
 from handbell.rehearsal import make_key
-from handbell.settings import DATABASE_FILE
+from handbell.settings import DATABASE_FILE, Settings
 from handbell.system import System
 from handbell.twin.phone import Phone
 from handbell.twin.running import RunningTwin, start_twin
@@ -45,7 +45,7 @@ class Scene:
 
     def another(self) -> System:
         """Return a system of its own on the same database, as another process has one."""
-        system = System(self.task.settings(), now=self.clock)
+        system = clocked(self.task.settings(), self.clock)
         self.opened.append(system)
         return system
 
@@ -169,7 +169,12 @@ class Scene:
 
     def _task_fields(self) -> dict[str, Any]:
         named = {name: getattr(self.task, name) for name in Task.__dataclass_fields__}
-        return {**named, "ahead": self.clock.ahead}
+        return {**named, "ahead": self.clock.ahead, "wrong": self.clock.wrong}
+
+
+def clocked(settings: Settings, clock: Clock) -> System:
+    """Return a system that goes by a test's clock."""
+    return System(settings, now=clock, clock=clock.steady, machine=clock.machine)
 
 
 def start_sender(task: Task) -> "subprocess.Popen[str]":
@@ -196,7 +201,7 @@ def open_scene(folder: Path, *, request_timeout: float = 5) -> Iterator[Scene]:
             app=APP,
             request_timeout=request_timeout,
         )
-        system = System(task.settings(), now=clock)
+        system = clocked(task.settings(), clock)
         named = App.read_id(APP)
         app = system.apps.add(named.team_id, named.bundle_id, name="My App")
         key = make_key(app.team_id)

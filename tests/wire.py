@@ -77,6 +77,7 @@ class Wire:
         session = self.session
         pairs: list[tuple[int, End | str]] = [(item, "bare") for item in session.answered]
         pairs += [(item, "refused") for item in session.refused]
+        pairs += [(item, "handed back") for item in session.handed_back]
         pairs += [(item, "open") for item in session.streams.values()]
         pairs += session.ended
         assert len(dict(pairs)) == len(pairs) == self.opened
@@ -97,9 +98,12 @@ OK = block(*PAIRS_OK)
 BAD = block(*PAIRS_BAD)
 
 
-def answer(status: int, body: bytes, pairs: tuple[tuple[str, str], ...]) -> Answer:
+def answer(
+    status: int, body: bytes, pairs: tuple[tuple[str, str], ...], *, is_whole: bool = True
+) -> Answer:
     """Return the answer that these headers and this body make."""
-    return Answer(status, body, tuple((name.encode(), value.encode()) for name, value in pairs))
+    encoded = tuple((name.encode(), value.encode()) for name, value in pairs)
+    return Answer(status, body, encoded, is_whole)
 
 
 def flags(**given: bool) -> list[str]:

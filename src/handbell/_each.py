@@ -1,10 +1,10 @@
 """One template to many people, each with variables of their own."""
 
-import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from handbell._asks import wrong_variables
+from handbell._threads import in_thread
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.creation.template import Use, read_use
@@ -52,7 +52,7 @@ async def send_each(
     """
     if not isinstance(variables_of, Mapping):
         raise wrong_variables(variables_of)
-    stored = await asyncio.to_thread(system.templates.get, app, use.template)
+    stored = await in_thread(system.templates.get, app, use.template)
 
     def render(name: str) -> Notification:
         own = variables_of[name]
@@ -66,7 +66,7 @@ async def send_each(
     answers: dict[str, Response] = {}
     await system.engine.start()
     for names in _parts(list(variables_of)):
-        answers |= await _send(system, await asyncio.to_thread(read, names))
+        answers |= await _send(system, await in_thread(read, names))
     return answers
 
 
@@ -105,7 +105,7 @@ async def _answer(system: "System", outcome: Acceptance | HandbellError) -> Resp
     if isinstance(outcome, HandbellError):
         return Response(success=False, errors=(str(outcome),))
     await system.engine.worker.settled(outcome.row)
-    return await asyncio.to_thread(system.engine.response, outcome.id, list(outcome.warnings))
+    return await in_thread(system.engine.response, outcome.id, list(outcome.warnings))
 
 
 def _parts(names: list[str]) -> Iterator[list[str]]:

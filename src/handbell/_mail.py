@@ -1,11 +1,21 @@
-"""Mail addresses in the one form in which they are stored and compared."""
+"""Mail addresses: the one place that says which mailbox a text names.
+
+:func:`read_mail` gives the form that is stored, compared and shown, :func:`mailbox` makes of it,
+and of nothing else, what a mail server is handed. The domain goes by IDNA 2008 with UTS 46 in both
+directions (docs/decisions/0016-proof-and-ownership.md).
+"""
 
 import re
+import threading
+import time
 import unicodedata
 from functools import lru_cache
 from typing import Final
 
 _PARENT = ".example"
+_LONGEST: Final = 254
+_LONGEST_LABEL: Final = 63
+_PAUSE_SECONDS: Final = 50e-6
 
 # What nearly every address looks like. Of these the validator refuses none, and it takes forty
 # times as long to say so; whatever is longer, stranger or reserved is left to it.
@@ -16,22 +26,47 @@ _ORDINARY: Final = re.compile(
     r"[a-z]{2,63}",
     re.ASCII,
 )
+# Letters and marks that no screen shows: with them two addresses would look the same.
+_INVISIBLE: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\ufe00-\ufe0f\U000e0100-\U000e01ef]"
+)
+_one_at_a_time = threading.Lock()
 
 
 def read_mail(text: str) -> str:
-    """Return the folded form of a valid mail address: NFC, lower case, international domain.
+    """Return the one form of a valid mail address: two texts with the same form are one mailbox.
 
-    The address is somebody's name here and nothing is mailed to it, so names that are reserved for
-    local use and for tests (``localhost``, ``.local``, ``.test``, ``.invalid``) are welcome.
-    Raises :class:`ValueError` with the reason when the text is not a mail address.
+    The local part is put into compatibility form (NFKC) and lower case, the domain is what UTS 46
+    makes of it, in Unicode. Names that are reserved for local use and for tests (``localhost``,
+    ``.local``, ``.test``, ``.invalid``) are welcome. Quoted local parts, comments, routes, encoded
+    words, literals and display names are refused. Raises :class:`ValueError` with the reason.
     """
     text = text.strip()
     ordinary = ordinary_mail(text)
     if ordinary is not None:
         return ordinary
-    if _is_special(text):
-        return _fold(_validated(text + _PARENT).removesuffix(_PARENT))
-    return _fold(_validated(text))
+    local, at, domain = text.rpartition("@")
+    if not at:
+        raise ValueError("An email address must have an @-sign.")
+    local, (shown, handed) = _local(local), _domain(domain)
+    if len(f"{local}@{handed}".encode()) > _LONGEST:
+        raise ValueError(f"The email address is longer than {_LONGEST} bytes.")
+    return f"{local}@{shown}"
+
+
+def mailbox(mail: str) -> str:
+    """Return what a mail server is handed for an address that :func:`read_mail` returned.
+
+    Its domain is in ASCII; its local part is not where the mailbox has another alphabet, and needs
+    a server with SMTPUTF8. Raises :class:`ValueError` for an address of another form: nothing is
+    mailed to a mailbox that was not compared.
+    """
+    if read_mail(mail) != mail:
+        raise ValueError("This is not the form in which addresses are compared")
+    if ordinary_mail(mail) is not None:
+        return mail
+    local, _, domain = mail.rpartition("@")
+    return f"{local}@{_domain(domain)[1]}"
 
 
 def ordinary_mail(text: str) -> str | None:
@@ -45,29 +80,75 @@ def ordinary_mail(text: str) -> str | None:
 def fold_mail(text: str) -> str:
     """Return the form under which a mail address is stored and looked up; never fails.
 
-    Equal to :func:`read_mail` for every valid address. Anything else, as an import may bring it, is
-    stripped and put into lower case, so that it is still found again.
+    Equal to :func:`read_mail` for every valid address. Anything else is stripped, composed and put
+    into lower case: so an address is found again that was valid once.
     """
     try:
         return read_mail(text)
     except ValueError:
-        return _fold(text.strip())
+        composed = unicodedata.normalize("NFC", text.strip()).lower()
+        return unicodedata.normalize("NFC", composed)
 
 
-def _fold(text: str) -> str:
-    # Not casefold(): it makes "ss" of "ß", and straße.de and strasse.de are two domains.
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).lower())
+def is_costly(body: bytes) -> bool:
+    """Say whether a JSON text may name addresses that take long to check: international ones."""
+    return not body.isascii() or b"\\u" in body or b"--" in body
 
 
-def _validated(text: str) -> str:
+def _local(text: str) -> str:
+    # Not casefold(): it makes "ss" of "ß", which are two mailboxes.
+    local = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).lower())
+    if unicodedata.normalize("NFKC", local.lower()) != local:
+        raise ValueError("The part before the @-sign has letters without a lower case of their own")
+    if "=?" in local:
+        # A mail program would read another address in it.
+        raise ValueError("The part before the @-sign looks like an encoded word")
+    if _INVISIBLE.search(local):
+        raise ValueError("The part before the @-sign has letters that cannot be seen")
     from email_validator import validate_email  # noqa: PLC0415 -- keeps `import handbell` light
 
-    return validate_email(text, check_deliverability=False).normalized
+    return validate_email(f"{local}@a{_PARENT}", check_deliverability=False).local_part
 
 
-def _is_special(text: str) -> bool:
+def _domain(text: str) -> tuple[str, str]:
+    shown, handed, fault = _read_domain(text)
+    if fault:
+        raise ValueError(fault)
+    return shown, handed
+
+
+@lru_cache(maxsize=8192)
+def _read_domain(text: str) -> tuple[str, str, str]:
+    """Return a domain as it is shown, as it is handed to servers, and what is wrong with it."""
+    if max(map(len, unicodedata.normalize("NFKC", text).split("."))) > _LONGEST_LABEL:
+        # It would be refused as well, after a time that grows with the square of its length.
+        return "", "", "After the @-sign, periods cannot be separated by so many characters."
+    # Tables of Unicode are searched letter by letter: one thread does it, with pauses, so that
+    # hundreds of domains in one call hold up no event loop beside it.
+    with _one_at_a_time:
+        time.sleep(_PAUSE_SECONDS)
+        return _validated_domain(text)
+
+
+def _validated_domain(text: str) -> tuple[str, str, str]:
+    import idna  # noqa: PLC0415 -- keeps `import handbell` light
+    from email_validator import EmailNotValidError, validate_email  # noqa: PLC0415 -- as above
+
+    # The validator's list of special names can only be changed for the whole process, which is the
+    # caller's: a reserved name is checked below a parent instead.
+    parent = _PARENT if _is_special(text) else ""
+    try:
+        found = validate_email(f"a@{text}{parent}", check_deliverability=False)
+        shown, handed = found.domain.removesuffix(parent), found.ascii_domain.removesuffix(parent)
+        # Whoever writes Punycode may write what nothing is encoded as.
+        if "--" in text and idna.encode(shown).decode() != handed:
+            return "", "", "The part after the @-sign is not what its own letters are encoded as"
+    except (EmailNotValidError, idna.IDNAError) as error:
+        return "", "", str(error)
+    return shown, handed, ""
+
+
+def _is_special(domain: str) -> bool:
     from email_validator import SPECIAL_USE_DOMAIN_NAMES  # noqa: PLC0415 -- as above
 
-    # The validator's list can only be changed for the whole process, which is the caller's: a
-    # reserved name is checked below a parent instead.
-    return text.rpartition("@")[2].rpartition(".")[2].lower() in SPECIAL_USE_DOMAIN_NAMES
+    return domain.rpartition(".")[2].lower() in SPECIAL_USE_DOMAIN_NAMES

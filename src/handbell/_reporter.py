@@ -91,9 +91,12 @@ class Reporter:
         except StorageError as error:
             _log.warning("What phones say cannot be written now: %s", error)
             return set()
+        except Exception:  # noqa: BLE001 - what they say next is written
+            _log.exception("Could not write what phones say")
+            return set()
 
     def _may_follow(self, report: PhoneReport) -> bool:
         try:
             return self._system.ledger.knows(report.apns_id)
-        except StorageError:
+        except Exception:  # noqa: BLE001 - it is asked again
             return True

@@ -5,13 +5,13 @@ to and why. Statements of the stores are SQLAlchemy Core without anything that o
 """
 
 import errno
-import os
+import logging
 import sqlite3
-import threading
 import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -25,16 +25,20 @@ from sqlalchemy.exc import (
     NoSuchModuleError,
     SQLAlchemyError,
 )
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from ._engines import SharedEngine, share_file, share_server
 from .errors import (
     ContradictionError,
     DatabaseFullError,
     DatabaseLockedError,
     ReadOnlyError,
     SettingsError,
+    StatementError,
     StorageError,
 )
 from .migrations import HEAD, VERSION_TABLE
+from .migrations.backup import back_up
 from .tables import metadata
 
 WAIT_SECONDS: Final = 5.0
@@ -42,6 +46,8 @@ WAIT_SECONDS: Final = 5.0
 
 Quick = Connection | sqlite3.Connection
 """What the quick ways yield: see :func:`driver_of`."""
+
+_log = logging.getLogger(__name__)
 
 _WRITES: Final = "handbell_writes"
 _MIGRATION_LOCK: Final = 0x68616E6462656C6C
@@ -58,13 +64,21 @@ class Database:
     def __init__(self, url: str, *, wait: float = WAIT_SECONDS) -> None:
         self._url = _understood(url)
         self._wait = wait
-        # Waiting threads are woken in turn here, where SQLite would let them poll for its lock.
-        self._turn = threading.Lock()
-        self._engine = _engine(self._url, wait)
-        self._writing = self._engine.execution_options(**{_WRITES: True})
-        self._is_closed = False
-        # At exit the system closes them faster, and a forked process leaves its parent's alone.
-        weakref.finalize(self, self._engine.pool.dispose).atexit = False
+        _check_driver(self._url)
+
+    @cached_property
+    def _shared(self) -> SharedEngine:
+        """The engine that all of this process uses for the database, as one more user of it."""
+        shared = _share(self._url, self._wait)
+        shared.join()
+        self._part = weakref.finalize(self, shared.part)
+        # At exit the operating system closes them faster.
+        self._part.atexit = False
+        return shared
+
+    @property
+    def _engine(self) -> Engine:
+        return self._shared.engine
 
     def __repr__(self) -> str:
         return f"Database({self.name!r})"
@@ -113,13 +127,10 @@ class Database:
             with self._in_use(), self._engine.begin() as connection:
                 yield connection
             return
-        if not self._turn.acquire(timeout=self._wait):
-            raise self._locked()
-        try:
-            with self._in_use(), self._writing.begin() as connection:
+        with self._turn(), self._in_use(), self._engine.connect() as connection:
+            connection.execution_options(**{_WRITES: True})
+            with connection.begin():
                 yield connection
-        finally:
-            self._turn.release()
 
     @contextmanager
     def quick_read(self) -> Iterator[Quick]:
@@ -142,13 +153,19 @@ class Database:
             with self.write() as connection:
                 yield connection
             return
-        if not self._turn.acquire(timeout=self._wait):
+        with self._turn(), self._in_use(), self._driver("BEGIN IMMEDIATE") as driver:
+            yield driver
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        # Waiting threads are woken in turn here, where SQLite would let them poll for its lock.
+        turn = self._shared.turn
+        if not turn.acquire(timeout=self._wait):
             raise self._locked()
         try:
-            with self._in_use(), self._driver("BEGIN IMMEDIATE") as driver:
-                yield driver
+            yield
         finally:
-            self._turn.release()
+            turn.release()
 
     @contextmanager
     def _driver(self, begin: str) -> Iterator[sqlite3.Connection]:
@@ -172,29 +189,68 @@ class Database:
         """Bring the schema up to date and say whether anything was to do.
 
         Safe when several processes start at once: one migrates, the others wait and find it done.
+        An SQLite database that is filled is copied first, to :meth:`backup_path`.
         """
-        with self.write() as connection:
+        with self._migrating() as connection:
             if connection.dialect.name == "postgresql":
                 lock = text("SELECT pg_advisory_xact_lock(:lock)")
                 connection.execute(lock, {"lock": _MIGRATION_LOCK})
             before = self._checked_revision(connection)
             if before != HEAD:
+                backup = None if before is None else self.backup_path(before)
+                if backup is not None:
+                    self._back_up(backup)
                 _upgrade(connection)
         return before != HEAD
 
+    def backup_path(self, revision: str) -> Path | None:
+        """Return where an SQLite database of a revision is copied before it is migrated."""
+        path = self.path
+        return None if path is None else path.with_name(f"{path.name}.{revision}.backup")
+
+    def _back_up(self, target: Path) -> None:
+        # Over a connection of its own, which sees what was committed: the migration has the turn
+        # to write, and has written nothing yet.
+        with self._engine.connect() as connection:
+            source = driver_of(connection)
+            assert source is not None  # noqa: S101 - only SQLite's are copied
+            try:
+                back_up(source, target)
+            except OSError as error:
+                raise storage_error(error, target) from error
+        _log.warning(
+            "The schema of %s is brought up to date; as it was it is kept in %s", self.name, target
+        )
+
+    @contextmanager
+    def _migrating(self) -> Iterator[Connection]:
+        """Do as :meth:`write` does, with references not acted on until all is written."""
+        if self.path is None:
+            with self.write() as connection:
+                yield connection
+            return
+        with self._turn(), self._in_use(), self._engine.connect() as connection:
+            connection.execution_options(**{_WRITES: True})
+            # A table that is made anew is dropped first, and must take nothing with it.
+            _act_on_references(connection, is_on=False)
+            try:
+                with connection.begin():
+                    yield connection
+                    _check_references(connection)
+            finally:
+                _act_on_references(connection, is_on=True)
+
     def close(self) -> None:
-        """Close every connection, also those of other threads.
+        """Close every connection, also those of other threads, unless others use the same database.
 
         Those that are in use are closed when they are given back. Whoever still asks gets a
         connection for that once. A database that is no longer referred to closes by itself.
         """
-        self._is_closed = True
-        self._engine.pool.dispose()
+        if "_shared" in self.__dict__:
+            self._part()
 
     def _prepare(self, *, allowed: bool) -> None:
-        path = self.path
-        if path is not None and not _is_uri(self._url):
-            _make_file(path)
+        if self.path is not None and not _is_uri(self._url):
             self._use_wal()
         with self.read() as connection:
             revision = self._checked_revision(connection)
@@ -241,6 +297,8 @@ class Database:
     @contextmanager
     def _in_use(self) -> Iterator[None]:
         # Explains what goes wrong, and comes before the connection: it ends after it.
+        shared = self._shared
+        use = shared.enter()
         try:
             yield
         except (IntegrityError, DataError) as error:
@@ -251,15 +309,20 @@ class Database:
             raise self._contradiction(error) from error
         except sqlite3.Error as error:
             raise self._storage_error(error) from error
-        except SQLAlchemyError as error:
+        except PoolTimeoutError as error:
             raise StorageError(f"The database {self.name} failed: {error}") from error
+        except SQLAlchemyError as error:
+            raise self._misunderstood(error) from error
         finally:
-            # After the connection went back, or another thread's close() could just miss it.
-            if self._is_closed:
-                self._engine.pool.dispose()
+            shared.leave(use)
 
     def _storage_error(self, error: BaseException | None) -> StorageError:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in _MISUNDERSTOOD or _is_misunderstood(error):
+            return self._misunderstood(error)
+        return self._failure(error, code)
+
+    def _failure(self, error: BaseException | None, code: int) -> StorageError:
         match code:
             case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
                 return self._locked()
@@ -288,6 +351,12 @@ class Database:
             fix="Check HANDBELL_DATABASE_URL, and that the disk works and has space left",
         )
 
+    def _misunderstood(self, error: BaseException | None) -> StorageError:
+        return StatementError(
+            f"The database {self.name} does not know what it is asked for: {error}",
+            fix="Check that only one version of Handbell uses it, and report this if it is so",
+        )
+
     def _contradiction(self, error: BaseException | None) -> StorageError:
         return ContradictionError(
             f"The database {self.name} refused what was to be written: {error}",
@@ -299,6 +368,23 @@ class Database:
             f"Another process has held the database {self.name} for more than {self._wait:g} s",
             fix="Try again; if it lasts, find out who keeps the file open, a backup for example",
         )
+
+
+_MISUNDERSTOOD: Final = frozenset(
+    {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_MISUSE, sqlite3.SQLITE_RANGE}
+)
+_MAY_NOT: Final = "42501"
+"""PostgreSQL's state for a right that is missing, which somebody may give."""
+
+
+def _is_misunderstood(error: BaseException | None) -> bool:
+    """Return whether a driver's error says that the statement is wrong, not the database.
+
+    Every driver has these classes, by PEP 249.
+    """
+    names = {kind.__name__ for kind in type(error).__mro__}
+    is_wrong = bool(names & {"ProgrammingError", "NotSupportedError"})
+    return is_wrong and getattr(error, "sqlstate", None) != _MAY_NOT
 
 
 def driver_of(connection: Quick) -> sqlite3.Connection | None:
@@ -363,18 +449,39 @@ def _understood(url: str) -> URL:
     return parsed
 
 
-def _engine(url: URL, wait: float) -> Engine:
-    arguments = {"timeout": wait} if url.get_backend_name() == "sqlite" else {}
+def _check_driver(url: URL) -> None:
     try:
-        engine = create_engine(url, connect_args=arguments, hide_parameters=True)
+        url.get_dialect().import_dbapi()
     except (NoSuchModuleError, ModuleNotFoundError) as error:
         raise SettingsError(
             f"The driver of the database URL is not installed: {error}",
             fix="Install it, or name another in HANDBELL_DATABASE_URL",
         ) from error
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _set_up)
-        event.listen(engine, "begin", _begin)
+
+
+def _share(url: URL, wait: float) -> SharedEngine:
+    path = _file(url)
+    if path is None:
+        return share_server(url, partial(create_engine, hide_parameters=True))
+    is_uri = _is_uri(url)
+    if not is_uri:
+        path = path.resolve()
+        private_folder(path.parent)
+    try:
+        return share_file(
+            path, url, partial(_make_engine, wait=wait), is_named=not is_uri, wait=wait
+        )
+    except OSError as error:
+        raise storage_error(error, path) from error
+
+
+def _make_engine(url: URL, *, wait: float) -> Engine:
+    # As many connections as threads ask at once; all of this process share them.
+    engine = create_engine(
+        url, connect_args={"timeout": wait}, hide_parameters=True, max_overflow=-1
+    )
+    event.listen(engine, "connect", _set_up)
+    event.listen(engine, "begin", _begin)
     return engine
 
 
@@ -404,13 +511,18 @@ def _is_uri(url: URL) -> bool:
     return bool(url.database and url.database.startswith("file:"))
 
 
-def _make_file(path: Path) -> None:
-    private_folder(path.parent)
-    # SQLite gives its journal files the mode of the database: mails and tokens are in both.
-    try:
-        os.close(os.open(path, os.O_CREAT | os.O_RDONLY, 0o600))
-    except OSError as error:
-        raise storage_error(error, path) from error
+def _act_on_references(connection: Connection, *, is_on: bool) -> None:
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)  # noqa: S101 - it is asked for SQLite only
+    driver.execute(f"PRAGMA foreign_keys = {'ON' if is_on else 'OFF'}").close()
+
+
+def _check_references(connection: Connection) -> None:
+    if broken := connection.exec_driver_sql("PRAGMA foreign_key_check").all():
+        raise StorageError(
+            f"The migration would leave {len(broken)} rows that refer to nothing",
+            fix="Nothing was changed; report it with the version that you come from",
+        )
 
 
 def _revision(connection: Connection) -> str | None:

@@ -12,7 +12,8 @@
     ├── AppError
     │   ├── UnknownAppError
     │   ├── AmbiguousAppError
-    │   └── AppExistsError
+    │   ├── AppExistsError
+    │   └── NameTakenError
     ├── CredentialError         a key or certificate cannot be read, or does not fit
     │   └── MissingCredentialError
     ├── RegistryError           a user or a session cannot be found or written as asked
@@ -20,6 +21,7 @@
     │   ├── UnknownUserError
     │   ├── UnknownNotificationError
     │   ├── ProofRequiredError
+    │   ├── SessionLimitError
     │   └── IdentityError
     ├── MailError               no mail can be sent from here
     ├── WebhookError            a webhook cannot be read, written or called as asked
@@ -30,7 +32,10 @@
     │   ├── DatabaseLockedError
     │   ├── DatabaseFullError
     │   ├── ReadOnlyError
-    │   └── ContradictionError
+    │   ├── ContradictionError
+    │   └── StatementError
+    ├── StoppedError            what was to send has been closed, or the program ends
+    ├── DeadlockError           a call would wait for itself
     ├── GatewayError            a push service cannot be used at all from here
     ├── TwinError               the twin is not running, or cannot start
     ├── AccessError             an API key or an operator cannot be made or changed as asked
@@ -43,6 +48,7 @@
         │   └── AppForbiddenError
         ├── NotFoundError
         ├── MethodNotAllowedError
+        ├── MisdirectedError
         ├── RequestTimeoutError
         ├── BodyTooLargeError
         ├── MediaTypeError
@@ -158,6 +164,13 @@ class AppExistsError(AppError):
     status = 409
 
 
+class NameTakenError(AppError):
+    """An app would be called by what another app is called by."""
+
+    code = "name-taken"
+    status = 409
+
+
 class CredentialError(HandbellError):
     """A key or certificate cannot be read, or does not fit the app."""
 
@@ -205,6 +218,13 @@ class ProofRequiredError(RegistryError):
 
     code = "proof-required"
     status = 403
+
+
+class SessionLimitError(RegistryError):
+    """A person has as many sessions as one may have, and all of them work."""
+
+    code = "session-limit"
+    status = 409
 
 
 class IdentityError(RegistryError):
@@ -279,6 +299,26 @@ class ContradictionError(StorageError):
 
     code = "storage-contradiction"
     status = 500
+
+
+class StatementError(StorageError):
+    """The database does not know what it is asked for; it is no use to ask again."""
+
+    code = "storage-statement"
+    status = 500
+
+
+class StoppedError(HandbellError):
+    """Sending was stopped, or the program ends; the next start finishes what is stored."""
+
+    code = "sender-stopped"
+    status = 503
+
+
+class DeadlockError(HandbellError):
+    """A call would wait for itself: it was made in the thread that has to answer it."""
+
+    code = "deadlock"
 
 
 class GatewayError(HandbellError):
@@ -381,6 +421,13 @@ class MediaTypeError(RequestError):
 
     code = "media-type-unsupported"
     status = 415
+
+
+class MisdirectedError(RequestError):
+    """The request names a host that is not this server's."""
+
+    code = "host-not-served"
+    status = 421
 
 
 class InvalidRequestError(RequestError):

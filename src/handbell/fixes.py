@@ -121,11 +121,17 @@ def filled(words: str, app: str, about: str) -> str:
 def as_sentence(fix: str) -> str:
     """Return a fix, of either kind, as a sentence."""
     if isinstance(fix, Fix):
-        lead = fix.lead[:1].upper() + fix.lead[1:]
-        return Fix(fix.action, lead, app=fix.app, about=fix.about, end=".")
-    return sentence(fix[:1].upper() + fix[1:])
+        return Fix(fix.action, _opened(fix.lead), app=fix.app, about=fix.about, end=".")
+    return sentence(_opened(fix))
 
 
 def with_app(fix: str, app: str) -> str:
     """Return a fix, of either kind, for an app."""
     return fix.of(app) if isinstance(fix, Fix) else fix
+
+
+def _opened(text: str) -> str:
+    """Return a text with a capital first, unless it opens with a name: a path, a command."""
+    first = text.partition(" ")[0].rstrip(",.:;")
+    is_name = first == "handbell" or not first.replace("'", "").isalpha()
+    return text if is_name else text[:1].upper() + text[1:]

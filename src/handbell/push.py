@@ -3,16 +3,17 @@
 Nothing heavy is imported until something is sent.
 """
 
-import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
 
-from ._door import door
+from ._door import EXIT_SECONDS, door
 from ._text import nearest
+from ._threads import in_thread
 from .creation.notification import Notification, Record
 from .creation.recipients import EVERYBODY, Recipients
 from .creation.template import read_use
@@ -174,8 +175,8 @@ class AsyncPushNotification:
             own: How = {**how, "idempotency_key": idempotency_key and f"{idempotency_key}:{name}"}
             return Options.read(is_development=self.auth.is_development, **own)
 
-        system, app, key = await self._ready()
-        return await send_each(system, app, use, variables_of, options_of=options_of, key=key)
+        async with self._ready() as (system, app, key):
+            return await send_each(system, app, use, variables_of, options_of=options_of, key=key)
 
     async def open(
         self,
@@ -202,8 +203,8 @@ class AsyncPushNotification:
         """
         if self._remote is not None:
             return await self._remote.cancel(notification_id)
-        system, app, _ = await self._ready()
-        return await system.engine.cancel(app, notification_id)
+        async with self._ready() as (system, app, _):
+            return await system.engine.cancel(app, notification_id)
 
     async def replace(self, notification_id: str, notification: NotificationLike) -> "Response":
         """Send new content, under the same collapse id, to those who got a notification.
@@ -215,9 +216,9 @@ class AsyncPushNotification:
             from ._asks import written  # noqa: PLC0415 - heavy
 
             return await self._remote.replace(notification_id, written(notification))
-        system, app, key = await self._ready()
-        content = await self._content(notification)
-        return await system.engine.replace(app, notification_id, content, key=key)
+        async with self._ready() as (system, app, key):
+            content = await self._content(notification)
+            return await system.engine.replace(app, notification_id, content, key=key)
 
     async def add_hook(self, hook: "Hook") -> None:
         """Call ``hook`` with every event from now on, for all senders of this loop and home.
@@ -231,17 +232,24 @@ class AsyncPushNotification:
                 "Events happen on the send server, and no hook of this process can hear them",
                 fix="Add a webhook there: handbell webhook add",
             )
-        system, _, _ = await self._ready()
-        system.hooks.add(hook)
+        async with self._ready() as (system, _, _):
+            system.hooks.add(hook)
 
     async def close(self) -> None:
-        """Finish what is in flight and close what this event loop holds open to push services."""
+        """Finish what is in flight and close the connections of this event loop.
+
+        Senders that share them keep them open; so does a call that still runs, until it ends.
+        Whoever sends afterwards opens them again.
+        """
+        await self._close()
+
+    async def _close(self, *, within: float | None = None) -> None:
         if self._remote is not None:
             await self.close_remote()
             return
-        from .system import close_shared  # noqa: PLC0415 - heavy
+        from .sharing import leave  # noqa: PLC0415 - heavy
 
-        await close_shared()
+        await leave(self, within=within)
 
     async def close_remote(self) -> None:
         """Close the connections to a send server, where there is one."""
@@ -251,8 +259,8 @@ class AsyncPushNotification:
     async def prepare(self) -> None:
         """Look the app and its key up now instead of at the first call."""
         if self._remote is None:
-            await self._ready()
-            return
+            async with self._ready():
+                return
         app = await self._remote.find()
         self.auth.bundle_id, self.auth.team_id = app["bundle_id"], app["team_id"]
 
@@ -266,7 +274,8 @@ class AsyncPushNotification:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self.close()
+        # Whoever is interrupted, or fails, does not want to wait for what is on its way.
+        await self._close(within=None if kind is None else EXIT_SECONDS)
 
     def _named(self, recipients: RecipientsLike | None) -> RecipientsLike:
         named = self.recipients if recipients is None else recipients
@@ -290,11 +299,11 @@ class AsyncPushNotification:
             }
             return await self._remote.send(entry)
         content = await self._content(notification)
-        system, app, key = await self._ready()
         from .delivery.engine import Options  # noqa: PLC0415 - heavy
 
         options = Options.read(is_development=self.auth.is_development, **how)
-        return await system.engine.send(app, content, recipients, options, key=key)
+        async with self._ready() as (system, app, key):
+            return await system.engine.send(app, content, recipients, options, key=key)
 
     async def _send_each_remotely(
         self,
@@ -313,19 +322,21 @@ class AsyncPushNotification:
     async def _content(self, notification: NotificationLike) -> Notification:
         if read_use(notification) is None:
             return Notification.read(notification)
-        system, app, _ = await self._ready()
-        return await asyncio.to_thread(system.read_notification, app, notification)
+        async with self._ready() as (system, app, _):
+            return await in_thread(system.read_notification, app, notification)
 
-    async def _ready(self) -> "tuple[System, App, AuthKey | None]":
-        from .system import shared  # noqa: PLC0415 - heavy
+    @asynccontextmanager
+    async def _ready(self) -> "AsyncIterator[tuple[System, App, AuthKey | None]]":
+        """Give the system to send with while the block runs, the app, and a key of its own."""
+        from .sharing import using  # noqa: PLC0415 - heavy
 
         if self._settings is None:
             raise SettingsError("A send server does the sending")
-        system = shared(self._settings)
-        if self._found is None:
-            self._found = await asyncio.to_thread(self._look_up, system)
-        app, key = self._found
-        return system, app, key
+        async with using(self._settings, self) as system:
+            if self._found is None:
+                self._found = await in_thread(self._look_up, system)
+            app, key = self._found
+            yield system, app, key
 
     def _look_up(self, system: "System") -> "tuple[App, AuthKey | None]":
         if self.auth.auth_key is not None:
@@ -339,7 +350,8 @@ class PushNotification:
     """Sends to an app's users. The same as :class:`AsyncPushNotification`, for ordinary callers.
 
     Raises UnknownAppError or AmbiguousAppError at once when the app cannot be told. Many objects in
-    one process share their connections, which are closed when the process ends.
+    one process share their connections, which are closed when the process ends: what is not sent
+    by then is handed back, and goes out with the next process that sends.
     """
 
     def __init__(
@@ -421,7 +433,10 @@ class PushNotification:
         door().run(self._push.add_hook(hook))
 
     def close(self) -> None:
-        """Finish what is in flight and close the connections of this process; they open again."""
+        """Finish what is in flight and close the connections; they open again when needed.
+
+        Senders of this process that share them keep them open.
+        """
         door().run(self._push.close())
 
 

@@ -16,6 +16,7 @@ from handbell._reporter import Reporter
 from handbell.apps.app import App
 from handbell.apps.credentials import AuthKey
 from handbell.errors import HandbellError, TwinError
+from handbell.registry.registration import Registration
 from handbell.registry.session import Session
 from handbell.settings import DATABASE_FILE, Settings
 from handbell.system import System
@@ -60,7 +61,9 @@ class Rehearsal:
         apps = self._system.apps.list()
         if not apps:
             sample = App.read_id(SAMPLE_APP)
-            made = self._system.apps.add(sample.team_id, sample.bundle_id, name=SAMPLE_NAME)
+            made = self._system.apps.add(
+                sample.team_id, sample.bundle_id, SAMPLE_NAME, is_suggested=True
+            )
             apps = [made]
         for app in apps:
             if not self._system.apps.credentials(app):
@@ -76,7 +79,12 @@ class Rehearsal:
             on_displayed=self._note_displayed,
             on_opened=self._note_opened,
             find_key=self._find_key,
+            guards_page=self._asks_for_proof,
         )
+
+    def _asks_for_proof(self) -> bool:
+        # A phone of this page is active at once, for whomever it is made.
+        return any(one.proof != "key" for one in self._system.identities.all().values())
 
     def known_sessions(self, app: App) -> list[Session]:
         """Return the sessions of former twins' phones, which the next twin can bring back.
@@ -95,13 +103,16 @@ class Rehearsal:
         # The environment `twin` is the production side; the other is for clients of their own.
         if phone.mail is None or phone.side != "production":
             return
-        self._system.registry.register(
-            self._system.apps.find(phone.app),
+        registration = Registration.read(
             phone.mail,
             phone.token,
+            at=int(self._system.now() * 1000),
             environment="twin",
             device=phone.name,
         )
+        app = self._system.apps.find(phone.app)
+        # Nobody waits for an answer here; the workers are told even so.
+        self._system.revocations.add(self._system.registry.admit(app, registration).moved)
 
     def _note_displayed(self, _phone: "Phone", card: "Card") -> None:
         self._reporter.add(card.apns_id, "displayed")

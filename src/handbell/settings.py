@@ -40,6 +40,7 @@ SECRETS: Final = frozenset({"database_url", "secret_key", "smtp_url"})
 _FERNET_KEY_BYTES: Final = 32
 _MAX_PORT: Final = 65_535
 _PATH: Final = re.compile(r"(/[A-Za-z0-9._~-]+)+")
+_HOST_NAME: Final = re.compile(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?")
 _MAKE_KEY: Final = (
     'python -c "from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())"'
 )
@@ -91,6 +92,13 @@ def _root_path(path: str) -> str:
     if path.strip("/") and not _PATH.fullmatch(path.rstrip("/")):
         raise ValueError("it must look like /push")
     return path.rstrip("/")
+
+
+def _host_names(text: str) -> str:
+    for each in text.split(","):
+        if each.strip() not in ("", "*") and not _HOST_NAME.fullmatch(each.strip()):
+            raise ValueError("names look like push.example.com, without scheme and port")
+    return text
 
 
 def _networks(text: str) -> str:
@@ -237,10 +245,21 @@ class Settings(BaseSettings):
         le=1_073_741_824,
         description="Largest body of one request to the server, and longest line of a stream.",
     )
+    allowed_hosts: Annotated[str, AfterValidator(_host_names)] = Field(
+        default="",
+        description="Names under which the server may be asked, separated by commas, besides those "
+        "of the public URL and of this machine; *.example.com is any below it, * any at all. IP "
+        "addresses, localhost and names without a dot are always allowed.",
+    )
     metrics_public: bool = Field(
         default=False,
-        description="Whether anybody may read /metrics; else loopback and API keys that "
-        "administer: 1 or 0.",
+        description="Whether anybody may read /metrics; else the metrics key and API keys that "
+        "administer every app: 1 or 0.",
+    )
+    metrics_key: Annotated[SecretStr, Field(min_length=16)] | None = Field(
+        default=None,
+        description="A key that may read /metrics and nothing else, as Authorization: Bearer; 16 "
+        "characters at least.",
     )
     smtp_url: Annotated[SecretStr, AfterValidator(_smtp)] | None = Field(
         default=None,
@@ -250,6 +269,13 @@ class Settings(BaseSettings):
     mail_from: Annotated[str, AfterValidator(_mail_address)] | None = Field(
         default=None,
         description="Sender of those mails, an address such as push@example.com.",
+    )
+    sessions_per_user: int = Field(
+        default=50,
+        ge=1,
+        le=100_000,
+        description="How many sessions (devices) a person may have in one app. Beyond it those go "
+        "for which nothing was ever accepted; then a registration is refused.",
     )
     sign_in_hours: float = Field(
         default=12.0,

@@ -1,13 +1,13 @@
 """Builds everything once: the only place that knows all parts."""
 
 import asyncio
-import os
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from time import time
+from time import monotonic, time
 from typing import TYPE_CHECKING, Any, Final
 
 from handbell.access.api_keys import ApiKeyStore
@@ -18,11 +18,13 @@ from handbell.apps.credentials import AuthKey, Certificate, pack, unpack
 from handbell.apps.store import AppStore, StoredCredential
 from handbell.apps.templates import TemplateStore
 from handbell.apps.vault import Vault
+from handbell.clocks import MachineClock
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.creation.template import Template, read_use
 from handbell.database import Database
 from handbell.delivery.campaign import Campaign
+from handbell.delivery.clock_jumps import ClockJumps
 from handbell.delivery.delivery import GatewayName
 from handbell.delivery.doctor import probe
 from handbell.delivery.engine import Engine
@@ -37,6 +39,7 @@ from handbell.delivery.pruning import Pruner
 from handbell.delivery.queue import Queue
 from handbell.delivery.receipts import ReceiptBook
 from handbell.delivery.reports import Reports
+from handbell.delivery.revocations import Revocations
 from handbell.delivery.roster import Roster
 from handbell.delivery.rulebook import RuleBook
 from handbell.delivery.rules import HELD_BY, STOPPED_BY, read_rules
@@ -45,7 +48,7 @@ from handbell.delivery.webhook_sender import WebhookSender
 from handbell.delivery.webhooks import WebhookStore
 from handbell.delivery.why import Story, why
 from handbell.delivery.worker import Worker
-from handbell.errors import HandbellError, TwinError
+from handbell.errors import HandbellError, StorageError, TwinError
 from handbell.fixes import Action, Fix
 from handbell.gateways.apns.client import ApnsGateway, Endpoint
 from handbell.gateways.apns.protocol import DEVELOPMENT_URL, PRODUCTION_URL
@@ -63,6 +66,8 @@ if TYPE_CHECKING:
 
 Credential = AuthKey | Certificate
 ENVIRONMENTS: Final = ("production", "development", "twin")
+_LEAST_SECONDS: Final = 0.1
+_ANSWER_MARGIN_SECONDS: Final = 5.0
 
 
 class System:
@@ -70,11 +75,23 @@ class System:
 
     A system's gateways belong to the event loop in which they were first used. Close it in that
     loop; the stores alone need no closing.
+
+    ``now`` is the wall's clock in UNIX seconds. Intervals go by ``clock`` within this process and
+    by ``machine`` between those of one machine: neither is ever set.
     """
 
-    def __init__(self, settings: Settings, *, now: Callable[[], float] = time) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        now: Callable[[], float] = time,
+        clock: Callable[[], float] = monotonic,
+        machine: MachineClock | None = None,
+    ) -> None:
         self.settings = settings
         self.now = now
+        self.clock = clock
+        self.machine = machine or MachineClock.here()
         self._gateways: dict[tuple[str, str, Endpoint], ApnsGateway] = {}
         # Several threads ask for the way at once, and two connections would not be shared.
         self._gateways_lock = threading.Lock()
@@ -97,12 +114,12 @@ class System:
     @cached_property
     def apps(self) -> AppStore:
         """Apps and their credentials."""
-        return AppStore(self.database, self.vault, now=self.now)
+        return AppStore(self.database, self.vault, now=self.now, clock=self.clock)
 
     @cached_property
     def api_keys(self) -> ApiKeyStore:
         """The keys of those who use the send server."""
-        return ApiKeyStore(self.database, now=self.now)
+        return ApiKeyStore(self.database, now=self.now, clock=self.clock)
 
     @cached_property
     def audit(self) -> AuditTrail:
@@ -112,7 +129,7 @@ class System:
     @cached_property
     def registry(self) -> Registry:
         """Users and sessions."""
-        return Registry(self.database, now=self.now)
+        return Registry(self.database, most_sessions=self.settings.sessions_per_user, now=self.now)
 
     @cached_property
     def directory(self) -> Directory:
@@ -179,7 +196,12 @@ class System:
     @cached_property
     def roster(self) -> Roster:
         """Who works, of all processes."""
-        return Roster(self.database, now=self.now)
+        return Roster(self.database, now=self.now, machine=self.machine)
+
+    @cached_property
+    def revocations(self) -> Revocations:
+        """What workers of all processes are to let go of."""
+        return Revocations(self.database, self.roster)
 
     @cached_property
     def rulebook(self) -> RuleBook:
@@ -203,16 +225,24 @@ class System:
             self.queue,
             ledger=self.ledger,
             roster=self.roster,
+            revocations=self.revocations,
+            jumps=ClockJumps(self.database, self.machine, now=self.now),
             rulebook=self.rulebook,
             find_gateway=self.find_gateway,
+            drop_gateway=self.drop_gateway,
             load=self._load_campaigns,
             hooks=self.hooks,
+            answer_seconds=self.settings.connect_timeout
+            + self.settings.request_timeout
+            + _ANSWER_MARGIN_SECONDS,
             now=self.now,
+            clock=self.clock,
         )
         return Engine(
             ledger=self.ledger,
             registry=self.registry,
             worker=worker,
+            revocations=self.revocations,
             find_gateway=self.find_gateway,
             seal=lambda key: self.vault.seal(pack(key)),
             make_sender=self._make_sender,
@@ -291,7 +321,9 @@ class System:
         if not self.webhooks.list():
             return None
         outbound = Outbound(allow_private=self.settings.webhook_allow_private)
-        return WebhookSender(self.database, self.vault, outbound=outbound, now=self.now)
+        return WebhookSender(
+            self.database, self.vault, outbound=outbound, now=self.now, clock=self.clock
+        )
 
     def why(self, app: App, mail: str) -> Story:
         """Return why a person saw the last notifications, or did not; see delivery.why."""
@@ -394,8 +426,18 @@ class System:
                     connect_timeout=self.settings.connect_timeout,
                     request_timeout=self.settings.request_timeout,
                     now=self.now,
+                    seconds=self.machine.seconds,
                 )
             return self._gateways[key]
+
+    async def drop_gateway(self, gateway: Gateway) -> None:
+        """Close a gateway that nothing is sent by any more; whoever asks again gets another."""
+        with self._gateways_lock:
+            places = [place for place, one in self._gateways.items() if one is gateway]
+            for place in places:
+                del self._gateways[place]
+        if places:
+            await gateway.close()
 
     def endpoint(self, environment: str) -> Endpoint:
         """Return where an environment is reached, and which authority vouches for it."""
@@ -446,16 +488,38 @@ class System:
         except TwinError:
             return "https://(the twin, not running)"
 
-    async def close_gateways(self) -> None:
-        """Finish what is in flight, give back the rest, and close every connection."""
-        if "engine" in self.__dict__:
-            await self.__dict__.pop("engine").stop()
-        gateways, self._gateways = list(self._gateways.values()), {}
-        await asyncio.gather(*(gateway.close() for gateway in gateways))
+    async def close_gateways(self, *, within: float | None = None) -> None:
+        """Finish what is in flight, give back the rest, and close every connection.
 
-    async def close(self) -> None:
+        What is in flight longer than ``within`` seconds is given back, too.
+        """
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            if (engine := self.__dict__.pop("engine", None)) is not None:
+                await engine.stop(within=within)
+        finally:
+            gateways, self._gateways = list(self._gateways.values()), {}
+            left = None if within is None else max(_LEAST_SECONDS, within - loop.time() + began)
+            await asyncio.gather(*(gateway.close(within=left) for gateway in gateways))
+
+    async def close(self, *, within: float | None = None) -> None:
         """Finish what is in flight and close every connection and the database."""
-        await self.close_gateways()
+        try:
+            await self.close_gateways(within=within)
+        finally:
+            if "database" in self.__dict__:
+                self.database.close()
+
+    def abandon(self) -> None:
+        """Give back what was taken, and close the database, once the event loop is closed.
+
+        Where the database takes nothing, others take it over once the worker does not beat.
+        """
+        engine: Engine | None = self.__dict__.pop("engine", None)
+        with suppress(StorageError):
+            if engine is not None and engine.worker.id:
+                self.roster.retire(engine.worker.id)
         if "database" in self.__dict__:
             self.database.close()
 
@@ -463,27 +527,3 @@ class System:
 def _is_served(environment: str, stored: list[StoredCredential]) -> bool:
     limits = {one.environment for one in stored}
     return environment in limits or (None in limits and environment != "twin")
-
-
-_shared: Final[dict[tuple[asyncio.AbstractEventLoop, int, Settings], System]] = {}
-
-
-def shared(settings: Settings) -> System:
-    """Return the system of the running event loop for these settings, made when first asked for.
-
-    Apple takes connections that come and go for an attack, so whoever sends in one loop shares
-    them. A forked process gets its own.
-    """
-    for gone in [key for key in _shared if key[0].is_closed()]:
-        del _shared[gone]
-    key = (asyncio.get_running_loop(), os.getpid(), settings)
-    if key not in _shared:
-        _shared[key] = System(settings)
-    return _shared[key]
-
-
-async def close_shared() -> None:
-    """Close every shared system of the running event loop."""
-    loop = asyncio.get_running_loop()
-    for key in [key for key in _shared if key[0] is loop]:
-        await _shared.pop(key).close()

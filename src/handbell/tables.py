@@ -64,6 +64,8 @@ apps: Final = Table(
     Column("store_url", Text, nullable=True),
     CheckConstraint("proof IN ('key', 'link', 'token')", name="proof"),
     UniqueConstraint("team_id", "bundle_id"),
+    # Ids are kept in caches and in what is in hand: none is ever given out again.
+    sqlite_autoincrement=True,
 )
 
 credentials: Final = Table(
@@ -81,6 +83,7 @@ credentials: Final = Table(
     _instant("created_at", required=True),
     CheckConstraint("kind IN ('key', 'certificate')", name="kind"),
     UniqueConstraint("app_id", "key_id"),
+    sqlite_autoincrement=True,
 )
 
 users: Final = Table(
@@ -143,6 +146,14 @@ sessions: Final = Table(
         "token",
         sqlite_where=text("status = 'pending'"),
         postgresql_where=text("status = 'pending'"),
+    ),
+    # Those that may open again by their secret.
+    Index(
+        "ix_sessions_gone",
+        "app_id",
+        "token",
+        sqlite_where=text("status = 'closed' AND secret_digest IS NOT NULL"),
+        postgresql_where=text("status = 'closed' AND secret_digest IS NOT NULL"),
     ),
     # Deliveries are named by session ids, so that of a removed session is never given out again.
     sqlite_autoincrement=True,
@@ -215,7 +226,28 @@ workers: Final = Table(
     Column("id", _Id, primary_key=True),
     Column("host", Text, nullable=False),
     Column("pid", Integer, nullable=False),
-    _instant("beat_at", required=True),
+    # The last heartbeat, in milliseconds of the clock of this start of the machine, not the wall's.
+    Column("boot", Text, nullable=False),
+    Column("beat", BigInteger, nullable=False),
+)
+
+revocations: Final = Table(
+    "revocations",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    # The worker that is to let go, which deletes the row when it has.
+    Column("worker_id", _Id, ForeignKey("workers.id", ondelete="CASCADE"), nullable=False),
+    # A JSON list of the ids of sessions.
+    Column("sessions", Text, nullable=False),
+    Index("ix_revocations_worker_id", "worker_id"),
+)
+
+wall_clock: Final = Table(
+    "wall_clock",
+    metadata,
+    # By how many milliseconds it was ahead of the clock of this start of the machine.
+    Column("boot", Text, primary_key=True),
+    Column("ahead", BigInteger, nullable=False),
 )
 
 shards: Final = Table(
@@ -329,6 +361,7 @@ webhooks: Final = Table(
     Column("is_enabled", Boolean, nullable=False, server_default=text("true")),
     _instant("created_at", required=True),
     UniqueConstraint("app_id", "url"),
+    sqlite_autoincrement=True,
 )
 
 webhook_calls: Final = Table(
@@ -427,6 +460,7 @@ api_keys: Final = Table(
     _instant("used_at"),
     _instant("revoked_at"),
     Index("ix_api_keys_app_id", "app_id"),
+    sqlite_autoincrement=True,
 )
 
 operators: Final = Table(
@@ -438,6 +472,7 @@ operators: Final = Table(
     Column("password", Text, nullable=False),
     _instant("created_at", required=True),
     _instant("signed_in_at"),
+    sqlite_autoincrement=True,
 )
 
 sign_ins: Final = Table(
@@ -463,6 +498,8 @@ invitations: Final = Table(
     _instant("created_at", required=True),
     _instant("expires_at", required=True),
     _instant("used_at"),
+    # What it is for: the first operator, another one, or a new password of one who is there.
+    Column("purpose", Text, nullable=False, server_default=text("'join'")),
     sqlite_with_rowid=False,
 )
 

@@ -128,7 +128,8 @@ def stand(ground: tuple[Server, RunningTwin, Mailbox]) -> Iterator[Stand]:
     """Give a new app whose phone answers after a moment, so that pushes are on their way."""
     server, twin, mailbox = ground
     system = server.system
-    app = system.apps.add("TEAM123456", f"com.sample.app{next(_NUMBERS)}", name="My App")
+    number = next(_NUMBERS)
+    app = system.apps.add("TEAM123456", f"com.sample.app{number}", name=f"App {number}")
     key = make_key(app.team_id)
     system.apps.add_credential(app, key)
     system.identities.set(app, proof="link")

@@ -16,6 +16,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from tests.stored import stored_in
 
 from handbell.migrations import HEAD
 from handbell.rehearsal import isolated_settings
@@ -348,8 +349,7 @@ def test_a_key_never_comes_out(ready: Shell, template: Path) -> None:
     for arguments in (("key", "list"), ("app", "show", APP), ("doctor", APP)):
         ended = ready.run(*arguments, "--json")
         assert key not in ended.out + ended.err
-    stored = b"".join(file.read_bytes() for file in ready.home.rglob("*") if file.is_file())
-    assert key.encode() not in stored
+    assert key.encode() not in stored_in(ready.home)
 
 
 def test_a_broken_database_is_named(shell: Shell) -> None:
@@ -360,7 +360,7 @@ def test_a_broken_database_is_named(shell: Shell) -> None:
     ended = shell.run("app", "list")
     assert ended.code == 2
     assert "handbell.db" in ended.err
-    assert database.read_bytes() == b"not a database at all" * 100
+    assert stored_in(database) == b"not a database at all" * 100
 
 
 def test_a_home_that_cannot_be_made_is_named(tmp_path: Path) -> None:
@@ -389,7 +389,7 @@ def test_the_schema_is_brought_up_to_date_by_a_command(shell: Shell) -> None:
     (shell.home / "handbell.db").write_text("not a database", encoding="utf-8")
     ended = shell.run("db", "upgrade")
     assert (ended.code, "damaged or not an SQLite database" in ended.err) == (2, True)
-    assert (shell.home / "handbell.db").read_text(encoding="utf-8") == "not a database"
+    assert stored_in(shell.home / "handbell.db") == b"not a database"
 
 
 def test_a_port_in_use_is_named(shell: Shell) -> None:

@@ -144,6 +144,7 @@ def test_a_generated_client_finds_every_shape(house: House) -> None:
     assert [name for name, schema in instants.items() if '"date-time"' not in schema] == []
 
 
+@pytest.mark.judge("openapi-spec-validator")
 def test_the_document_is_valid_and_names_each_route_of_the_api(house: House) -> None:
     """The document passes a validator; its operations are the table's of routes below /v1."""
     validate(house.document)
@@ -158,6 +159,7 @@ def test_the_document_is_valid_and_names_each_route_of_the_api(house: House) -> 
     }
 
 
+@pytest.mark.judge("Schemathesis")
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
 def test_no_request_is_answered_in_a_way_that_the_document_does_not_name(
     house: House, mode: GenerationMode

@@ -31,6 +31,8 @@ P8 = KEY.private_bytes(
 ).decode()
 HELLO = {"aps": {"alert": {"title": "Hello", "body": "It rings"}, "badge": 1}}
 
+pytestmark = pytest.mark.judge("aioapns")
+
 
 @pytest.fixture(scope="module")
 def twin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningTwin]:

@@ -29,7 +29,10 @@ def _speaks_http2(command: str) -> bool:
 
 
 HAS_HTTP2 = CURL is not None and _speaks_http2(CURL)
-pytestmark = pytest.mark.skipif(not HAS_HTTP2, reason="needs a curl command that speaks HTTP/2")
+pytestmark = [
+    pytest.mark.judge("curl"),
+    pytest.mark.skipif(not HAS_HTTP2, reason="needs a curl command that speaks HTTP/2"),
+]
 
 
 @pytest.fixture(scope="module")

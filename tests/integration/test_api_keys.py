@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from tests.stored import stored_in
 
 from handbell.access.api_keys import CACHE_SECONDS, USED_SECONDS, ApiKeyStore
 from handbell.access.audit import AuditTrail
@@ -35,7 +36,7 @@ def clock() -> Clock:
 @pytest.fixture
 def system(tmp_path: Path, clock: Clock) -> Iterator[System]:
     """Give a system without apps."""
-    made = System(Settings.load(home=tmp_path), now=clock)
+    made = System(Settings.load(home=tmp_path), now=clock, clock=clock)
     yield made
     made.database.close()
 
@@ -44,7 +45,7 @@ def system(tmp_path: Path, clock: Clock) -> Iterator[System]:
 def elsewhere(system: System, clock: Clock) -> Iterator[ApiKeyStore]:
     """Give the store of another process."""
     with closing(Database.open(system.settings.database_url)) as database:
-        yield ApiKeyStore(database, now=clock)
+        yield ApiKeyStore(database, now=clock, clock=clock)
 
 
 def test_a_key_is_shown_once_and_stored_as_a_digest(system: System) -> None:
@@ -57,8 +58,7 @@ def test_a_key_is_shown_once_and_stored_as_a_digest(system: System) -> None:
     assert system.api_keys.list() == [key]
     path = system.database.path
     assert path is not None
-    files = path.parent.glob("handbell.db*")
-    assert not any(secret[-32:].encode() in file.read_bytes() for file in files)
+    assert secret[-32:].encode() not in stored_in(path.parent)
 
 
 def test_only_the_key_itself_is_taken(system: System) -> None:

@@ -247,7 +247,9 @@ def test_preview_shows_the_exact_bytes(sender: Sender, stage: Stage) -> None:
     body = {"notification": HELLO, "recipients": [FIRST, NOBODY]}
     warning, request = sender.post("/preview", json=body).json()
     assert NOBODY in warning["warning"]
-    assert request["url"].endswith(phone.token)
+    assert request["url"].endswith(f"/{phone.token[:12]}…")
+    bare = {"notification": HELLO, "recipients": phone.token}
+    assert sender.post("/preview", json=bare).json()[0]["url"].endswith(phone.token)
     assert request["size"] == len(request["payload"].encode())
     assert "hidden" in dict(request["headers"])["authorization"]
     assert sender.get("").json()["data"] == []

@@ -23,9 +23,10 @@ from handbell.errors import (
     AppExistsError,
     CredentialError,
     MissingCredentialError,
+    NameTakenError,
     UnknownAppError,
 )
-from handbell.tables import credentials, sessions, users
+from handbell.tables import apps, credentials, sessions, users
 
 TEAM, OTHER_TEAM = "TEAM123456", "TEAM654321"
 NOW = 1_800_000_000.5
@@ -104,14 +105,75 @@ def test_without_any_app_the_way_to_one_is_named(store: AppStore) -> None:
 
 
 @pytest.fixture
-def several(store: AppStore) -> AppStore:
-    """Add apps whose names and bundle ids overlap."""
-    store.add(TEAM, "com.sample.shop", "Shop")
-    store.add(TEAM, "com.sample.stock", "com.sample.shop")
-    store.add(OTHER_TEAM, "com.sample.shop", "Other Shop")
-    store.add(TEAM, "com.sample.notes", "Notes")
-    store.add(OTHER_TEAM, "com.sample.pad", "notes")
+def several(store: AppStore, database: Database) -> AppStore:
+    """Write apps whose names and bundle ids overlap, as nobody may add them any more."""
+    overlapping = [
+        (TEAM, "com.sample.shop", "Shop"),
+        (TEAM, "com.sample.stock", "com.sample.shop"),
+        (OTHER_TEAM, "com.sample.shop", "Other Shop"),
+        (TEAM, "com.sample.notes", "Notes"),
+        (OTHER_TEAM, "com.sample.pad", "notes"),
+    ]
+    names = ("team_id", "bundle_id", "name")
+    rows = [{**dict(zip(names, one, strict=True)), "created_at": 0} for one in overlapping]
+    with database.write() as connection:
+        connection.execute(insert(apps), rows)
     return store
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Shop",
+        "shop",
+        " SHOP ",
+        "Ｓｈｏｐ",  # noqa: RUF001 - full width
+        "com.sample.shop",
+        "COM.SAMPLE.SHOP",
+        "TEAM123456.com.sample.shop",
+        "team123456.com.sample.shop",
+    ],
+)
+def test_a_name_never_means_another_app(store: AppStore, name: str) -> None:
+    """What another app is called by is refused, whatever its case or width, and nothing changed."""
+    store.add(TEAM, "com.sample.shop", "Shop")
+    other = store.add(OTHER_TEAM, "com.sample.pad", "Pad")
+    for work in (
+        lambda: store.rename(other, name),
+        lambda: store.check_name(other, name),
+        lambda: store.add(OTHER_TEAM, "com.sample.third", name),
+    ):
+        with pytest.raises(NameTakenError, match="another app"):
+            work()
+    assert [app.name for app in store.list()] == ["Shop", "Pad"]
+    assert store.add(OTHER_TEAM, "com.sample.third", name, is_suggested=True).name.endswith(" 2")
+
+
+def test_an_app_gets_a_name_that_is_free(store: AppStore) -> None:
+    """Without one it is the last part of its bundle id, with a number where that is taken."""
+    names = [store.add(team, "com.sample.app").name for team in (TEAM, OTHER_TEAM, "TEAM000000")]
+    assert names == ["app", "app 2", "app 3"]
+    own = store.add(TEAM, "com.sample.own", "com.sample.own")
+    assert store.rename(own, "com.sample.own").name == "com.sample.own"
+    assert store.rename(own, "Own").name == "Own"
+
+
+def test_an_id_that_is_another_apps_name_is_not_added(store: AppStore) -> None:
+    """Whoever called that app by it would reach the new one: it is renamed first."""
+    taken = store.add(TEAM, "com.sample.first", "com.sample.later")
+    with pytest.raises(NameTakenError, match=taken.id):
+        store.add(OTHER_TEAM, "com.sample.later")
+    store.rename(taken, "First")
+    assert store.add(OTHER_TEAM, "com.sample.later").name == "later"
+
+
+def test_who_serves_one_app_is_resolved_within_it(several: AppStore) -> None:
+    """Names of other apps mean nothing there, and what they are is not told."""
+    own = several.find("TEAM654321.com.sample.shop")
+    assert several.find("com.sample.shop", within=own.row) == own
+    with pytest.raises(UnknownAppError) as told:
+        several.find("Shop", within=own.row)
+    assert "TEAM123456" not in str(told.value)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, func, insert, select, text
+from tests.stored import stored_in
 
 import handbell
 from handbell.database import Database, driver_of
@@ -353,7 +354,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     path.write_text("This is a letter, and not a database. " * 100)
     with pytest.raises(StorageError, match="damaged or not an SQLite database"):
         Database.open(f"sqlite:///{path}")
-    assert path.read_text().startswith("This is a letter")
+    assert stored_in(path).startswith(b"This is a letter")
 
 
 def test_a_folder_in_place_of_the_file_is_named(tmp_path: Path) -> None:

@@ -91,9 +91,11 @@ def test_a_container_of_the_same_name_is_not_taken_for_dead(scene: Scene) -> Non
     """The number of its process says nothing here; its heart counts, as another machine's does."""
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         ended.wait()
-    there = {"host": socket.gethostname(), "pid": ended.pid, "beat_at": int(scene.clock() * 1000)}
+    machine = scene.clock.machine
+    there = {"host": socket.gethostname(), "pid": ended.pid, "boot": machine.boot}
+    beat = int(machine.seconds() * 1000)
     with scene.system.database.write() as connection:
-        connection.execute(insert(workers).values(id=1, **there))
+        connection.execute(insert(workers).values(id=1, beat=beat, **there))
     assert scene.system.roster.reclaim() == 0
     scene.clock.move(LEASE_SECONDS + 1)
     assert scene.system.roster.reclaim() == 1

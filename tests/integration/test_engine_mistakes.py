@@ -12,12 +12,14 @@ import pytest
 from sqlalchemy import event, text
 from tests.scene import Scene, open_scene
 
+from handbell._threads import Threads
 from handbell.apps.app import App
 from handbell.apps.credentials import AuthKey, Certificate
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.database import Database
 from handbell.delivery.batch import Batch, Ending
+from handbell.delivery.clock_jumps import ClockJumps
 from handbell.delivery.delivery import GatewayName
 from handbell.delivery.heart import Heart
 from handbell.delivery.roster import LEASE_SECONDS, Roster
@@ -52,6 +54,12 @@ class Broken:
         self.late += [lambda push=push: report(push, Accepted("")) for push in batch]  # type: ignore[misc]
         raise RuntimeError("a gateway's own mistake")
 
+    def require(self, may_begin: Callable[[], bool]) -> None:
+        """Take everything at once, so that nothing waits."""
+
+    def withdraw(self, is_meant: Callable[[Push], bool]) -> None:
+        """Have nothing to take back."""
+
     async def close(self) -> None:
         """Have nothing to close."""
 
@@ -70,7 +78,9 @@ class Rigged(System):
 
 def rig(scene: Scene, gateway: Gateway) -> Rigged:
     """Return a system of its own on the scene's database, with another gateway."""
-    rigged = Rigged(scene.task.settings(), now=scene.clock)
+    clock = scene.clock
+    settings = scene.task.settings()
+    rigged = Rigged(settings, now=clock, clock=clock.steady, machine=clock.machine)
     rigged.gateway = gateway
     scene.opened.append(rigged)
     return rigged
@@ -224,9 +234,18 @@ class Stumbling(Roster):
 def test_a_heart_that_stumbles_beats_on(scene: Scene) -> None:
     """A mistake in one beat does not end the beating, and so does not give the work to others."""
     roster = Stumbling(scene.system.database, now=scene.clock)
-    heart = Heart(roster, on_loss=lambda: None, now=scene.clock, seconds=0.01)
+    jumps = ClockJumps(scene.system.database, roster.machine)
 
     async def scenario() -> None:
+        threads = Threads(2, "test")
+        heart = Heart(
+            roster,
+            threads=threads,
+            jumps=jumps,
+            on_loss=lambda: None,
+            on_jump=lambda _: None,
+            seconds=0.01,
+        )
         await heart.begin()
         beating = asyncio.create_task(heart.run())
         await scene.until(None, lambda: roster.beats >= 3)

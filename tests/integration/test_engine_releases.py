@@ -1,13 +1,17 @@
 """After a logout or an account switch nothing of the former user arrives."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.scene import Scene, open_scene
+from tests.scene import Scene, clocked, open_scene
 
 from handbell.delivery.delivery import Delivery
+from handbell.delivery.events import Event, SessionsReleased
+from handbell.delivery.roster import LEASE_SECONDS
+from handbell.system import System
 
 MAIL = "user0@example.com"
 EVERYBODY = {"everybody": True}
@@ -143,6 +147,87 @@ def test_a_session_that_came_back_is_served_again(scene: Scene) -> None:
 
     asyncio.run(scenario())
     assert len(scene.accepted(phone)) == 2
+
+
+def narrow(scene: Scene) -> System:
+    """Return a system of its own with two requests on the wire, so that more wait in a gateway."""
+    changes = {"connections": 1, "in_flight": 2}
+    system = clocked(scene.task.settings().model_copy(update=changes), scene.clock)
+    scene.opened.append(system)
+    return system
+
+
+def test_a_release_takes_back_what_waits_in_a_gateway(scene: Scene) -> None:
+    """It waits for what is on the wire, and not for what would go there one after the other."""
+    (phone,) = scene.add_phones(1)
+    session = scene.system.registry.sessions_of(scene.app, MAIL)[0].id
+    scene.twin.add_fault("slow", seconds=0.2, count=1000)
+
+    async def scenario() -> None:
+        async with scene.running(narrow(scene)) as engine:
+            sends = [await scene.accept(engine, MAIL) for _ in range(40)]
+            await scene.until(None, lambda: scene.twin.accepted > 4)
+            scene.system.registry.close(session, "logout")
+            await engine.release([session])
+            there = len(scene.accepted(phone))
+            for one in sends:
+                await engine.worker.settled(one.row)
+            assert len(scene.accepted(phone)) == there < 40
+            ends = Counter(_only(scene.deliveries(one)).reason for one in sends)
+            assert ends == {None: there, "SessionClosed": 40 - there}
+
+    asyncio.run(scenario())
+
+
+def test_whoever_asks_for_a_release_need_not_be_the_one_who_sends(scene: Scene) -> None:
+    """A process that sends nothing is told when those that send have let go; so are the hooks."""
+    (phone,) = scene.add_phones(1)
+    session = scene.system.registry.sessions_of(scene.app, MAIL)[0].id
+    scene.twin.add_fault("slow", seconds=0.2, count=1000)
+    office, told = scene.another(), list[Event]()
+    office.hooks.add(told.append)
+
+    async def scenario() -> None:
+        async with scene.running(narrow(scene)) as engine:
+            sends = [await scene.accept(engine, MAIL) for _ in range(40)]
+            await scene.until(None, lambda: scene.twin.accepted > 4)
+            office.registry.close(session, "logout")
+            await asyncio.gather(*(office.engine.release([session]) for _ in range(20)))
+            there = len(scene.accepted(phone))
+            for one in sends:
+                await engine.worker.settled(one.row)
+            assert len(scene.accepted(phone)) == there < 40
+
+    asyncio.run(scenario())
+    released = [one for one in told if isinstance(one, SessionsReleased)]
+    assert [one.sessions for one in released] == [1] * 20
+    assert all(one.waited > 0 for one in released)
+
+
+def test_a_worker_that_was_taken_for_dead_begins_nothing_of_what_it_had(scene: Scene) -> None:
+    """What it had handed over and not sent is sent by whoever has it now, and not twice."""
+    (phone,) = scene.add_phones(1)
+    scene.twin.add_fault("slow", seconds=0.1, count=1000)
+    system = narrow(scene)
+
+    async def scenario() -> None:
+        async with scene.running(system) as engine:
+            former = engine.worker.id
+            sends = [await scene.accept(engine, MAIL) for _ in range(40)]
+            await scene.until(None, lambda: scene.twin.accepted > 4)
+            scene.clock.move(LEASE_SECONDS + 1)
+            assert scene.another().roster.reclaim() == 1
+            await scene.until(
+                engine, lambda: all(scene.states(one) == {"sent": 1} for one in sends)
+            )
+            assert engine.worker.id != former
+            assert engine.worker.in_flight.faults(engine.worker.lanes.all()) == []
+
+    asyncio.run(scenario())
+    times = Counter(scene.accepted(phone).values())
+    # What was on the wire when the lease ran out is the only thing that may have gone twice.
+    assert times[2] <= 3
+    assert sum(times.values()) == 40
 
 
 def _only(deliveries: list[Delivery]) -> Delivery:

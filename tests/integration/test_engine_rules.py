@@ -47,7 +47,7 @@ def test_a_refused_key_stops_the_app_and_heals_by_itself(scene: Scene) -> None:
             assert 0 < len(scene.twin.requests) <= 50
             _allow(scene, key)
             scene.clock.move(80)
-            await scene.until(engine, lambda: scene.twin.accepted == 1)
+            await scene.until(engine, lambda: scene.twin.accepted >= 1)
             await scene.until(engine, lambda: _stop(scene) is None)
             scene.clock.move(5)
             await scene.until(engine, lambda: scene.states(acceptance) == {"sent": 120})
@@ -533,7 +533,9 @@ def test_a_first_batch_without_an_answer_does_not_hold_the_rest(tmp_path: Path) 
         async def scenario() -> None:
             async with scene.running() as engine:
                 acceptance = await scene.accept(engine, [phone.mail for phone in phones])
-                await scene.until(None, lambda: scene.states(acceptance) == {"held": 120})
+                on_its_way = {"queued", "sending"}
+                await scene.until(None, lambda: not on_its_way & {*scene.states(acceptance)})
+                assert sum(scene.states(acceptance).values()) == 120
                 await engine.cancel(scene.app, acceptance.id)
 
         asyncio.run(scenario())

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event, func, select
 from sqlalchemy.pool import Pool
-from tests.scene import Scene, open_scene
+from tests.scene import Scene, clocked, open_scene
 
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
@@ -270,7 +270,7 @@ def test_a_read_only_database_is_told(scene: Scene) -> None:
     settings = scene.task.settings().model_copy(
         update={"database_url": f"sqlite:///file:{path}?mode=ro&uri=true"}
     )
-    system = System(settings, now=scene.clock)
+    system = clocked(settings, scene.clock)
 
     async def scenario() -> None:
         with pytest.raises(ReadOnlyError, match="cannot be written"):

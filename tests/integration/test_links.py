@@ -14,6 +14,7 @@ from bench.chaos import Clock
 from sqlalchemy import select, text
 from tests.postbox import Mailbox, link_of, start_mailbox
 from tests.serving import Server, start_server
+from tests.stored import stored_in
 
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
@@ -138,6 +139,7 @@ def test_a_link_proves_a_device(house: House) -> None:
         "status": "pending",
         "secret": "",
         "session": None,
+        "warnings": [],
     }
     assert not house.send().success
     link = house.mailbox.secret()
@@ -273,8 +275,7 @@ def test_only_the_digest_of_a_link_is_stored(house: House, tmp_path: Path) -> No
             assert secret not in rows
             assert secret.removeprefix("hbs_") not in rows
         connection.execute(text("SELECT 1"))
-    files = [file.read_bytes() for file in (tmp_path / "home").glob("handbell.db*")]
-    assert not any(link.encode() in content for content in files)
+    assert link.encode() not in stored_in(tmp_path / "home")
 
 
 def test_a_mail_server_that_is_busy_is_tried_again(house: House) -> None:
@@ -432,3 +433,151 @@ def test_without_a_mail_server_nobody_is_half_registered(tmp_path: Path) -> None
     assert system.registry.sessions(app) == []
     assert system.registry.users(app) == []
     system.database.close()
+
+
+def test_links_are_mailed_to_the_mailbox_that_is_proven(house: House) -> None:
+    """Envelope and head name the same one, for domains that IDNA 2003 gave to somebody else too."""
+    wanted = {
+        "dora@straße.de": "dora@xn--strae-oqa.de",
+        "Sofia@φύλλος.gr": "sofia@xn--wxaammq6b.gr",
+        "ｄｏｒａ@ｅｘａｍｐｌｅ.com": "dora@example.com",  # noqa: RUF001 - full width
+        "DORA@BÜCHER.example": "dora@xn--bcher-kva.example",
+        "a?b=c@example.com": "a?b=c@example.com",
+    }
+    for number, mail in enumerate(wanted, start=1):
+        assert house.ask(f"{number:064x}", mail).status_code == 202
+        house.mailbox.wait(number)
+    assert [one.rcpt_tos for one in house.mailbox.envelopes] == [[to] for to in wanted.values()]
+    heads = [[one.addr_spec for one in mail["To"].addresses] for mail in house.mailbox.mails]
+    assert heads == [[to] for to in wanted.values()]
+
+
+@pytest.mark.parametrize(
+    "mail",
+    [
+        "=?utf-8?q?dora?=@victim.example",
+        "x=?utf-8?b?ZG9yYQ==?=@victim.example",
+        '"dora@victim.example, x"@example.com',
+        "dora@victim.example,x@example.com",
+        "<dora@victim.example>@example.com",
+        "@relay.example:dora@victim.example",
+    ],
+)
+def test_what_a_mailer_could_read_otherwise_is_refused(house: House, mail: str) -> None:
+    """Nothing is mailed, and the limit of the address that it hides is not gone round."""
+    assert house.ask("ab" * 32, mail).status_code == 422
+    assert house.mailbox.mails == []
+    assert house.server.system.registry.sessions(house.app) == []
+
+
+def _prove(house: House, phone: Phone | str, mail: str) -> dict[str, str]:
+    """Register a device by a mailed link, and return the headers that it speaks with."""
+    number = len(house.mailbox.mails) + 1
+    told = house.ask(phone, mail).json()
+    assert house.client.post(f"/prove/{house.mailbox.secret(number)}").status_code == 200
+    return {"Authorization": f"Bearer {told['secret']}"}
+
+
+def _tries(house: House, headers: dict[str, str], token: str) -> set[int]:
+    """Return what a device is answered that tries whatever a secret can do."""
+    own = f"{house.path}/current"
+    answers = [
+        house.client.get(own, headers=headers),
+        house.client.patch(own, json={}, headers=headers),
+        house.client.patch(own, json={"device_token": token}, headers=headers),
+        house.client.post(house.path, json={}, headers=headers),
+        house.client.post(house.path, json={"device_token": token}, headers=headers),
+        house.client.delete(own, headers=headers),
+    ]
+    return {answer.status_code for answer in answers}
+
+
+def test_an_old_secret_takes_no_token_back(house: House) -> None:
+    """Apple called the device gone, another person proved it: the former secret is void."""
+    phone = house.add_phone()
+    former = _prove(house, phone, MAIL)
+    registry = house.server.system.registry
+    registry.close_if_gone(registry.sessions_of(house.app, MAIL)[0], since=None, reason="Gone")
+    _prove(house, phone, OTHER)
+    assert _tries(house, former, phone.token) == {401}
+    assert [one.status for one in registry.sessions_of(house.app, OTHER)] == ["active"]
+    assert [one.status for one in registry.sessions_of(house.app, MAIL)] == ["closed"]
+
+
+def test_a_device_that_came_back_with_a_token_of_its_own_needs_no_mail(house: House) -> None:
+    """What Apple called gone opens by its secret, unless another person holds the token."""
+    theirs = house.add_phone(OTHER)
+    own = _prove(house, house.add_phone(), MAIL)
+    _prove(house, theirs, OTHER)
+    registry = house.server.system.registry
+    registry.close_if_gone(registry.sessions_of(house.app, MAIL)[0], since=None, reason="Gone")
+    current = f"{house.path}/current"
+    for method, where in (("POST", house.path), ("PATCH", current)):
+        taken = house.client.request(
+            method, where, json={"device_token": theirs.token}, headers=own
+        )
+        assert (taken.status_code, taken.json()["code"]) == (403, "proof-required")
+    again = house.client.post(house.path, json={"device_token": "cd" * 32}, headers=own)
+    assert (again.status_code, again.json()["status"]) == (200, "active")
+    assert len(house.mailbox.mails) == 2
+    taken = house.client.patch(current, json={"device_token": theirs.token}, headers=own)
+    assert taken.json()["code"] == "proof-required"
+    # By a link it may: that is a proof.
+    body = {"mail": MAIL, "device_token": theirs.token}
+    assert house.client.post(house.path, json=body, headers=own).status_code == 202
+    assert house.client.post(f"/prove/{house.mailbox.secret(3)}").status_code == 200
+    assert [one.reason for one in registry.sessions_of(house.app, OTHER)] == ["moved"]
+
+
+def test_who_signs_out_a_device_that_is_gone_is_signed_out(house: House) -> None:
+    """The session was closed already; its secret opens it no more."""
+    phone = house.add_phone()
+    own = _prove(house, phone, MAIL)
+    registry = house.server.system.registry
+    registry.close_if_gone(registry.sessions_of(house.app, MAIL)[0], since=None, reason="Gone")
+    assert house.client.delete(f"{house.path}/current", headers=own).status_code == 204
+    assert _tries(house, own, phone.token) == {401}
+
+
+def test_a_claim_that_apple_calls_gone_proves_nothing(house: House) -> None:
+    """A pending session stays pending: its secret must not open it as if it had been proven."""
+    told = house.ask("ef" * 32).json()
+    registry = house.server.system.registry
+    assert not registry.close_if_gone(told["id"], since=None, reason="Unregistered")
+    own = {"Authorization": f"Bearer {told['secret']}"}
+    again = house.client.post(house.path, json={"device_token": "ef" * 32}, headers=own)
+    assert again.json()["status"] == "pending"
+
+
+def test_a_person_has_so_many_sessions(house: House) -> None:
+    """What never worked goes first, then a registration is refused; claims displace claims only."""
+    registry = house.server.system.registry
+    registry.most_sessions = 2
+    key = {"Authorization": f"Bearer {house.server.key('register')}"}
+
+    def register(number: int) -> httpx.Response:
+        body = {"mail": MAIL, "device_token": f"{number:064x}"}
+        return house.client.post(house.path, json=body, headers=key)
+
+    ids = [register(number).json()["id"] for number in (1, 2)]
+    registry.mark_accepted(ids[:1])
+    third = register(3).json()["id"]
+    assert registry.session(ids[1]).reason == "session-limit"
+    registry.mark_accepted([third])
+    refused = register(4)
+    assert (refused.status_code, refused.json()["code"]) == (409, "session-limit")
+    assert "HANDBELL_SESSIONS_PER_USER" in refused.json()["fix"]
+    claims = [house.ask(f"{number:064x}").json()["id"] for number in (5, 6, 7)]
+    held = {one.id: one.status for one in registry.sessions_of(house.app, MAIL)}
+    assert {held[ids[0]], held[third]} == {"active"}
+    assert [held.get(claim) for claim in claims] == [None, "pending", "pending"]
+    page = house.client.post(f"/prove/{house.mailbox.secret(3)}")
+    assert (page.status_code, "too many devices" in page.text) == (409, True)
+    registry.close(third, "closed")
+    assert house.client.post(f"/prove/{house.mailbox.secret(3)}").status_code == 200
+    batch = f'{{"mail": "{MAIL}", "device_token": "{"ab" * 32}"}}\n'
+    lines = {**key, "Content-Type": "application/x-ndjson"}
+    registry.mark_accepted(one.id for one in registry.sessions_of(house.app, MAIL))
+    told = house.client.post(f"{house.path}/import", content=batch, headers=lines).text
+    assert "session-limit" in told
+    assert '{"imported":0,"refused":1}' in told

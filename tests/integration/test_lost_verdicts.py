@@ -1,7 +1,7 @@
 """An answer that broke off is no verdict: nothing follows from it but another try."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,12 @@ class Scripted:
         for push in batch:
             self.asked.append(push.environment)
             report(push, self.outcomes.pop(0) if self.outcomes else Accepted(push.apns_id))
+
+    def require(self, may_begin: Callable[[], bool]) -> None:
+        """Begin all of it at once."""
+
+    def withdraw(self, is_meant: Callable[[Push], bool]) -> None:
+        """Have nothing that could be taken back."""
 
     async def close(self) -> None:
         """Have nothing to close."""

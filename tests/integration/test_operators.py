@@ -1,6 +1,6 @@
 """Operators in a real database: passwords, sign-ins that end, invitations that serve once."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -220,3 +220,68 @@ def test_what_is_no_address_is_refused(desk: Desk, mail: str) -> None:
     """An operator is named by a mail address."""
     with pytest.raises(OperatorError, match="not a mail address"):
         desk.store.add(mail, PASSWORD)
+
+
+Making = Callable[[OperatorStore], str]
+
+
+@pytest.mark.parametrize(
+    ("make", "come_to_pass"),
+    [
+        (lambda store: store.invite(MAIL), lambda store: store.add(MAIL, PASSWORD)),
+        (
+            lambda store: store.invite(MAIL),
+            lambda store: store.accept(store.invite(MAIL), MAIL, PASSWORD),
+        ),
+        (
+            lambda store: store.invite(MAIL),
+            lambda store: store.accept(store.invite(), MAIL.upper(), PASSWORD),
+        ),
+        (
+            lambda store: store.invite_first(),
+            lambda store: store.add("other@example.com", PASSWORD),
+        ),
+        (lambda store: store.invite_first(), lambda store: store.invite_first()),
+        (
+            lambda store: store.invite_first(),
+            lambda store: store.accept(store.invite(), MAIL, PASSWORD),
+        ),
+        (
+            lambda store: store.reset(store.add(MAIL, PASSWORD)),
+            lambda store: store.set_password(store.find(MAIL), "a bell rings thrice"),
+        ),
+        (
+            lambda store: store.reset(store.add(MAIL, PASSWORD)),
+            lambda store: store.reset(store.find(MAIL)),
+        ),
+        (
+            lambda store: store.reset(store.add(MAIL, PASSWORD)),
+            lambda store: store.accept(store.reset(store.find(MAIL)), "", "a bell rings thrice"),
+        ),
+        (lambda store: store.reset(store.add(MAIL, PASSWORD)), lambda store: store.remove(MAIL)),
+    ],
+)
+def test_a_link_serves_for_nothing_but_what_it_was_made_for(
+    desk: Desk, make: Making, come_to_pass: Callable[[OperatorStore], object]
+) -> None:
+    """Once that has come to pass otherwise it is void, also when the operator is removed again."""
+    secret = make(desk.store)
+    assert desk.store.invitation(secret).expires_at > desk.at * 1000
+    desk.at += 1
+    come_to_pass(desk.store)
+    for _ in range(2):
+        with pytest.raises(InvitationError):
+            desk.store.invitation(secret)
+        with pytest.raises(InvitationError):
+            desk.store.accept(secret, "eve@example.com", "another bell rings")
+        assert desk.store.check(MAIL, "another bell rings") is None
+        for operator in desk.store.list():
+            desk.store.remove(operator.mail)
+
+
+def test_an_invitation_for_anybody_serves_beside_others(desk: Desk) -> None:
+    """What an operator handed out is no link for the first one: others may come before."""
+    desk.store.add(MAIL, PASSWORD)
+    secret = desk.store.invite()
+    desk.store.add("other@example.com", PASSWORD)
+    assert desk.store.accept(secret, "third@example.com", PASSWORD).mail == "third@example.com"

@@ -169,11 +169,11 @@ def test_one_push_at_a_time_probes_and_everybody_is_told(scene: Scene) -> None:
                 stop = _outage(scene)
                 assert stop is not None
                 probed.append(stop.probe_at)
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(0.05)
                 before = len(scene.twin.requests)
                 scene.clock.move(max(0.0, stop.probe_at - scene.clock()) + 0.01)
                 await scene.until(engine, lambda: _is_later(scene, probed[-1]))
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(0.05)
                 assert len(scene.twin.requests) == before + 1
             waits = [later - earlier for earlier, later in pairwise(probed)]
             assert all(wait <= SOON for wait in waits)
@@ -258,6 +258,30 @@ def test_the_end_of_an_outage_is_known_to_other_processes(scene: Scene) -> None:
             scene.twin.clear_faults()
             await _probe(scene, first, lambda: scene.states(held) == {"sent": 40})
             await _probe(scene, second, lambda: scene.states(also) == {"sent": 1})
+
+    asyncio.run(scenario())
+
+
+def test_an_outage_that_shows_slowly_holds_what_met_it_first(scene: Scene) -> None:
+    """With one send now and then the third tells; the two before do not wait for longer."""
+    phones = scene.add_phones(4)
+    scene.twin.add_fault("answer", reason="ServiceUnavailable", count=ALWAYS)
+
+    async def scenario() -> None:
+        async with scene.running() as engine:
+            sent = []
+            for phone in phones[:3]:
+                assert _outage(scene) is None
+                sent.append(await scene.accept(engine, phone.mail))
+                await scene.until(engine, lambda: scene.states(sent[-1]) == {"held": 1})
+            await scene.until(engine, lambda: _outage(scene) is not None)
+            await scene.until(
+                engine,
+                lambda: {scene.deliveries(one)[0].reason for one in sent} == {SERVICE_DOWN},
+            )
+            scene.twin.clear_faults()
+            everything = lambda: all(scene.states(one) == {"sent": 1} for one in sent)  # noqa: E731
+            await _probe(scene, engine, everything)
 
     asyncio.run(scenario())
 

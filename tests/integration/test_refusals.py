@@ -255,10 +255,16 @@ def test_the_circuit_of_one_topic_is_not_anothers(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize(
-    "push_type", ["voip", "complication", "fileprovider", "location", "widgets", "controls"]
-)
-@pytest.mark.parametrize(
-    "reason", ["DeviceTokenNotForTopic", "BadDeviceToken", "Unregistered", "ExpiredToken"]
+    ("push_type", "reason"),
+    [
+        ("voip", "DeviceTokenNotForTopic"),
+        ("complication", "DeviceTokenNotForTopic"),
+        ("fileprovider", "BadDeviceToken"),
+        ("location", "Unregistered"),
+        ("widgets", "ExpiredToken"),
+        ("controls", "BadDeviceToken"),
+        ("pushtotalk", "Unregistered"),
+    ],
 )
 def test_a_push_of_another_kind_says_nothing_about_the_session(
     scene: Scene, push_type: str, reason: str

@@ -17,7 +17,7 @@ from handbell.apps.app import App
 from handbell.apps.store import AppStore
 from handbell.apps.vault import Vault
 from handbell.database import Database
-from handbell.errors import RegistryError, UnknownSessionError
+from handbell.errors import ProofRequiredError, RegistryError, UnknownSessionError
 from handbell.registry.registration import Description, Registered, Registration
 from handbell.registry.session import Session
 from handbell.registry.store import Registry
@@ -355,19 +355,22 @@ def test_a_secret_is_void_after_a_logout_and_a_move(
 
 
 def test_a_new_token_keeps_the_proof(registry: Registry, app: App, clock: Clock) -> None:
-    """A device that got a new token stays its person's; whoever held that token loses it."""
-    other = registry.register(app, OTHER, "cd" * 32)
+    """A device that got a new token stays its person's; what is another's takes a proof."""
+    registry.register(app, OTHER, "ef" * 32)
+    own = registry.register(app, OWNER, "cd" * 32)
     first = registry.admit(app, claim_of(OWNER, secret_digest="mine")).session
     assert registry.activate(first) is not None
     clock.now += 60
     about = Description.read(app_version="2.1", os_version="18.2")
+    with pytest.raises(ProofRequiredError):
+        registry.renew(app, "mine", about, token="EF" * 32)
     renewed = registry.renew(app, "mine", about, token="CD" * 32)
     assert renewed is not None
-    assert renewed.moved == (other.id,)
+    assert renewed.moved == (own.id,)
     assert (renewed.session.id, renewed.session.token) == (first.id, "cd" * 32)
     assert (renewed.session.app_version, renewed.session.os_version) == ("2.1", "18.2")
     assert renewed.session.registered_at == clock.milliseconds
-    assert registry.session(other.id).reason == "moved"
+    assert registry.session(own.id).reason == "moved"
 
 
 def test_a_claim_that_is_renewed_owns_nothing(registry: Registry, app: App) -> None:
@@ -688,9 +691,12 @@ def test_the_hot_path_searches_by_index(registry: Registry, app: App, database: 
             plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", values).all()
             steps = [row[3] for row in plan]
             assert not [step for step in steps if step.startswith("SCAN")], (sql, steps)
-            if "status IN" in sql:
+            if "status IN" in sql and "token = " in sql:
                 assert "uq_sessions_owner (app_id=? AND token=?)" in steps[0]
-            if (
+            if "UNION ALL" in sql:
+                assert [step for step in steps if "ix_sessions_gone" in step], steps
+                assert [step for step in steps if "ix_sessions_claim" in step], steps
+            elif (
                 "status = 'pending'" in sql
                 and "token" in sql
                 and "ORDER BY sessions.status" not in sql

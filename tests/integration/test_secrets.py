@@ -18,6 +18,7 @@ import pytest
 from cryptography.fernet import Fernet
 from tests.console import Desk, Visitor, open_console, unhurried
 from tests.postbox import Mailbox, start_mailbox
+from tests.stored import stored_in
 
 from handbell.apps.app import App
 from handbell.delivery.logs import Logs
@@ -34,7 +35,7 @@ IDENTITY_KEY: Final = "planted identity key of forty-two letters."
 PASSWORD: Final = "planted password of an operator"
 SMTP_PASSWORD: Final = "planted/password@mail"
 FILE_PASSWORD: Final = "planted password of a certificate"
-OURS: Final = ("handbell", "uvicorn", "aiosmtplib", "asyncio", "sqlalchemy", "alembic")
+OURS: Final = ("handbell", "aiosmtplib", "asyncio", "sqlalchemy", "alembic")
 """Whose log records are the server's: the rest are those of the tests' clients and mail server."""
 
 
@@ -158,7 +159,7 @@ def test_nothing_that_the_server_tells_holds_a_secret(
     places = [*house.told, ("the log", logged.encode())]
     places += [("the lines of events", lines.getvalue().encode()), ("the trail", audited.encode())]
     places += [
-        (file.name, file.read_bytes()) for file in (tmp_path / "home").rglob("*") if file.is_file()
+        (file.name, stored_in(file)) for file in (tmp_path / "home").rglob("*") if file.is_file()
     ]
     assert any(told.startswith(b"SQLite format 3") for _, told in places)
     assert {place: found for place, told in places if (found := house.planted.found_in(told))} == {}

@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import Stage
 from tests.serving import Server
 
-from handbell.server.wire import Bounds
+from handbell.http_server.bounds import Bounds
 from handbell.settings import Settings
 from handbell.system import System
 

@@ -3,18 +3,24 @@
 import http.client
 import json
 import ssl
+import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+import httpx
 import pycurl
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from sqlalchemy import update
+from tests.conftest import Stage
 
 from handbell.errors import RegistryError, TwinError
+from handbell.rehearsal import Rehearsal
+from handbell.tables import apps
 from handbell.twin.address import read_address
 from handbell.twin.hooks import Hooks
 from handbell.twin.phone import Card, Phone
@@ -327,6 +333,73 @@ def test_a_back_end_can_say_no_to_a_phone(tmp_path: Path) -> None:
         status, answer = ask(running, "POST", "/api/phones", {"mail": "a@@b"})
         assert (status, answer) == (400, {"error": "a@@b is nobody. Ask somebody else."})
         assert running.phones == {}
+
+
+def _fail() -> bool:
+    raise ValueError
+
+
+@pytest.mark.parametrize("guards", [lambda: True, _fail])
+def test_a_guarded_page_wants_the_token_of_its_link(
+    tmp_path: Path, guards: Callable[[], bool]
+) -> None:
+    """Whoever has not opened the link, as other users of the machine, sees and changes nothing."""
+    with start_twin(tmp_path, hooks=Hooks(guards_page=guards)) as running:
+        base, token = running.page_url, running.address.page_token
+        file = tmp_path / "address.json"
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        phone = running.add_phone("First", mail="a@example.com")
+        ways = [
+            ("GET", "/"),
+            ("GET", "/~wrong"),
+            ("GET", "/~wrong/api/state"),
+            ("GET", "/~"),
+            ("GET", "/static/page.js"),
+            ("GET", "/api/state"),
+            ("GET", "/api/events"),
+            ("GET", "/api/phones"),
+            ("POST", "/api/phones"),
+            ("PATCH", f"/api/phones/{phone.id}"),
+            ("DELETE", f"/api/phones/{phone.id}"),
+            ("POST", "/api/faults"),
+            ("DELETE", "/api/faults"),
+            ("POST", "/api/keys"),
+        ]
+        with httpx.Client(base_url=base, trust_env=False) as anybody:
+            for headers in ({}, {"Authorization": "Bearer wrong"}, {"Cookie": "handbell_twin=x"}):
+                for method, path in ways:
+                    answer = anybody.request(method, path, json={}, headers=headers)
+                    assert answer.status_code == 403, (method, path)
+                    assert token not in answer.text
+            assert [one.id for one in running.phones.values()] == [phone.id]
+            bearer = {"Authorization": f"Bearer {token}"}
+            assert anybody.post("/api/phones", json={}, headers=bearer).status_code == 201
+        with httpx.Client(trust_env=False, follow_redirects=True) as owner:
+            opened = owner.get(running.page_link)
+            assert (opened.status_code, str(opened.url)) == (200, f"{base}/")
+            told = owner.get(f"{base}/api/state")
+            assert told.status_code == 200
+            assert token not in told.text
+        with httpx.Client(trust_env=False) as script:
+            assert script.get(f"{running.page_link}/api/phones").status_code == 200
+
+
+@pytest.mark.parametrize(("proof", "status"), [("key", 201), ("link", 403), ("token", 403)])
+def test_phones_beside_a_server_are_made_by_who_has_the_link(
+    stage: Stage, tmp_path: Path, proof: str, status: int
+) -> None:
+    """A phone of the page is active at once: where an app asks for proof, not for anybody."""
+    with stage.system.database.write() as connection:
+        connection.execute(update(apps).values(proof=proof))
+    with (
+        Rehearsal(stage.system) as rehearsal,
+        start_twin(tmp_path / "beside", hooks=rehearsal.hooks()) as running,
+        httpx.Client(base_url=running.page_url, trust_env=False) as anybody,
+    ):
+        body = {"mail": "victim@example.com", "app": stage.app.id}
+        assert anybody.post("/api/phones", json=body).status_code == status
+        held = stage.system.registry.sessions_of(stage.app, "victim@example.com")
+        assert len(held) == (status == 201)
 
 
 def test_an_ipv6_loopback_serves_too(tmp_path: Path) -> None:

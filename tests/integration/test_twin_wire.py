@@ -395,6 +395,33 @@ def test_a_stream_ends_by_a_reset(
     assert len(twin.phone(phone.id).cards) == 1
 
 
+def test_an_answer_that_is_cut(twin: RunningTwin, phone: Phone, client: Client) -> None:
+    """The head comes with its status, then half of the body, then RST_STREAM."""
+    twin.add_fault("cut-answer", reason="BadDeviceToken")
+    reply = client.push(phone.token)
+    assert (reply.status, reply.reset) == (400, ErrorCodes.INTERNAL_ERROR)
+    assert reply.body == b'{"reason":"BadDeviceToken"}'[:13]
+    assert client.push(phone.token).status == 200
+
+
+def test_a_window_may_become_negative(twin: RunningTwin, phone: Phone, client: Client) -> None:
+    """A client that takes back what it allowed waits for its answer, and gets all of it later."""
+    twin.add_fault("answer", reason="BadDeviceToken")
+    client.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 10})
+    number = client.begin(phone.token)
+    client.wait(lambda: len(client.replies[number].body) == 10)
+    client.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 3})
+    client.flush()
+    client.socket.settimeout(0.2)
+    with pytest.raises(TimeoutError):
+        client.wait(lambda: client.replies[number].is_over)
+    client.socket.settimeout(PATIENCE)
+    client.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 1000})
+    client.flush()
+    client.wait(lambda: client.replies[number].is_over)
+    assert client.replies[number].said == {"reason": "BadDeviceToken"}
+
+
 def test_a_smaller_stream_limit(twin: RunningTwin, phone: Phone, client: Client) -> None:
     """SETTINGS come with the limit; what was on its way beyond it is refused."""
     client.push(phone.token)

@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import pytest
 from cryptography.fernet import Fernet
 from sqlalchemy import func, select
 from tests.scene import open_scene
+from tests.stored import stored_in
 
 from handbell.apps.app import App
 from handbell.apps.store import AppStore
@@ -26,7 +27,7 @@ from handbell.delivery.events import (
     Event,
     SessionClosed,
 )
-from handbell.delivery.outbound import MOST_ANSWER_BYTES, Outbound
+from handbell.delivery.outbound import MOST_ANSWER_BYTES, Answer, Outbound
 from handbell.delivery.webhook_sender import KEPT_SECONDS, LEASE_SECONDS, WebhookSender
 from handbell.delivery.webhooks import (
     Webhook,
@@ -158,6 +159,7 @@ class House:
             outbound=outbound,
             poll_seconds=0.02,
             now=self.clock,
+            clock=self.clock,
             rng=random.Random(1),  # noqa: S311 - no secret
         )
 
@@ -245,6 +247,35 @@ def test_many_failures_are_few_calls(house: House, receiver: Receiver) -> None:
     assert house.send() == 10
     told = [event["data"]["session_id"] for call in receiver.calls for event in call.events]
     assert told == list(range(1, 1001))
+
+
+def test_a_call_that_meets_a_mistake_is_one_attempt_and_the_others_go_on(
+    house: House, receiver: Receiver
+) -> None:
+    """Whatever goes wrong in one call, it is put off like any other, and the next turn comes."""
+    mistakes = [TypeError("a mistake")]
+
+    class Mistaken:
+        def post(self, *arguments: Any, **named: Any) -> Answer:
+            if mistakes:
+                raise mistakes.pop()
+            return LOCAL.post(*arguments, **named)
+
+    house.store.add(house.app, receiver.url)
+    house.happen(house.failed())
+
+    async def scenario() -> None:
+        running = asyncio.create_task(house.sender(cast("Any", Mistaken())).run())
+        async with asyncio.timeout(20):
+            while not receiver.calls:
+                house.clock.now += 90
+                await asyncio.sleep(0.02)
+        assert not running.done()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(scenario())
+    assert len(receiver.calls) == 1
 
 
 def test_a_call_that_was_stored_is_made_after_a_restart(house: House, receiver: Receiver) -> None:
@@ -533,8 +564,7 @@ def test_a_webhook_is_kept_without_its_secret(house: House, receiver: Receiver) 
     assert house.store.list() == [webhook]
     path = house.database.path
     assert path is not None
-    stored = b"".join(file.read_bytes() for file in path.parent.iterdir())
-    assert secret.encode() not in stored
+    assert secret.encode() not in stored_in(path.parent)
     assert secret[6:] not in repr(house.store.list())
 
 

@@ -7,9 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handbell.gateways.apns.client import judge
 from handbell.gateways.apns.protocol import REASONS, Reaction
-from handbell.gateways.gateway import Accepted, DeviceGone, Refused, RetryLater
+from handbell.gateways.apns.verdict import judge
+from handbell.gateways.gateway import (
+    Accepted,
+    DeviceGone,
+    LostVerdict,
+    Refused,
+    RetryLater,
+    Unknown,
+)
 
 LATER = {
     "ExpiredProviderToken",
@@ -49,46 +56,63 @@ def test_each_reason_of_the_table(reason: str) -> None:
         assert outcome == Refused(reason, row.reaction, row.status, row.meaning)
 
 
+RUBBISH = [
+    pytest.param(b"", id="empty"),
+    pytest.param(b"<html>", id="html"),
+    pytest.param(b"[]", id="list"),
+    pytest.param(b"null", id="null"),
+    pytest.param(b"1e999", id="infinite"),
+    pytest.param(b'"Unregistered"', id="text"),
+    pytest.param(b'{"reason":7}', id="number"),
+    pytest.param(b'{"reason":""}', id="no-word"),
+    pytest.param(b'{"error":"Unregistered"}', id="another-member"),
+    pytest.param(b'{"reason":"Unregistered"', id="unfinished"),
+    pytest.param(b"\xff", id="bytes"),
+    pytest.param(b"[" * 9999, id="deep"),
+]
+STATUSES = [301, 400, 401, 403, 404, 405, 407, 410, 413, 418, 429, 451]
+
+
+@pytest.mark.parametrize("status", STATUSES)
+@pytest.mark.parametrize("rubbish", RUBBISH)
+def test_a_refusal_that_is_not_apples_is_no_verdict(status: int, rubbish: bytes) -> None:
+    """Without Apple's reason nothing is concluded about token, key or app, whatever the status."""
+    outcome = judge(status, rubbish, {"retry-after": "7"})
+    assert isinstance(outcome, LostVerdict)
+    assert (outcome.reason, outcome.status, outcome.after) == ("AnswerUnreadable", status, 7.0)
+    assert str(status) in outcome.detail
+
+
+@pytest.mark.parametrize("status", STATUSES)
 @pytest.mark.parametrize(
-    ("status", "expected"),
-    [
-        (204, Refused("HTTP 204", Reaction.FIX_CONFIGURATION, 204)),
-        (301, Refused("HTTP 301", Reaction.FIX_CONFIGURATION, 301)),
-        (400, Refused("HTTP 400", Reaction.FIX_NOTIFICATION, 400)),
-        (403, Refused("HTTP 403", Reaction.FIX_CONFIGURATION, 403)),
-        (404, Refused("HTTP 404", Reaction.FIX_CONFIGURATION, 404)),
-        (405, Refused("HTTP 405", Reaction.FIX_NOTIFICATION, 405)),
-        (407, Refused("HTTP 407", Reaction.FIX_CONFIGURATION, 407)),
-        (413, Refused("HTTP 413", Reaction.FIX_NOTIFICATION, 413)),
-        (418, Refused("HTTP 418", Reaction.FIX_NOTIFICATION, 418)),
-        (429, RetryLater("HTTP 429", Reaction.BACK_OFF, status=429)),
-        (500, RetryLater("HTTP 500", Reaction.BACK_OFF, status=500)),
-        (502, RetryLater("HTTP 502", Reaction.BACK_OFF, status=502)),
-        (599, RetryLater("HTTP 599", Reaction.BACK_OFF, status=599)),
-    ],
+    "begun",
+    [b"", b'{"rea', b'{"reason":"BadDeviceToken"}', b'{"reason":"Unregistered","timestamp":1}'],
 )
-@pytest.mark.parametrize(
-    "rubbish",
-    [
-        pytest.param(b"", id="empty"),
-        pytest.param(b"<html>", id="html"),
-        pytest.param(b"[]", id="list"),
-        pytest.param(b"null", id="null"),
-        pytest.param(b"1e999", id="infinite"),
-        pytest.param(b'{"reason":7}', id="number"),
-        pytest.param(b'{"reason":""}', id="no-word"),
-        pytest.param(b"\xff", id="bytes"),
-        pytest.param(b"[" * 9999, id="deep"),
-    ],
-)
-def test_without_a_reason_the_status_decides(
-    status: int, expected: Refused | RetryLater, rubbish: bytes
+def test_a_refusal_that_broke_off_is_no_verdict(status: int, begun: bytes) -> None:
+    """What came of the body does not count, not even where it looks whole."""
+    outcome = judge(status, begun, {}, is_whole=False)
+    assert isinstance(outcome, LostVerdict)
+    assert (outcome.reason, outcome.status, outcome.after) == ("AnswerCut", status, None)
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504, 599])
+@pytest.mark.parametrize("is_whole", [True, False])
+@pytest.mark.parametrize("rubbish", RUBBISH)
+def test_trouble_without_a_reason_is_sent_later(
+    status: int, rubbish: bytes, *, is_whole: bool
 ) -> None:
-    """An empty, foreign or broken body is judged by the class of its status."""
-    outcome = judge(status, rubbish, {})
-    assert isinstance(outcome, Refused | RetryLater)
-    assert type(outcome) is type(expected)
-    assert (outcome.reason, outcome.reaction) == (expected.reason, expected.reaction)
+    """A 5xx is trouble of the service, or of what stands before it, and names no reason."""
+    outcome = judge(status, rubbish, {"retry-after": "7"}, is_whole=is_whole)
+    assert isinstance(outcome, RetryLater)
+    assert (outcome.reason, outcome.reaction) == (f"HTTP {status}", Reaction.BACK_OFF)
+    assert (outcome.status, outcome.after) == (status, 7.0)
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_only_the_head_of_a_200_counts(*, is_whole: bool) -> None:
+    """It is accepted, whatever becomes of the rest; another 2xx may have been."""
+    assert judge(200, b"<", {"apns-id": "a-b"}, is_whole=is_whole) == Accepted("a-b", None)
+    assert isinstance(judge(202, b"", {}, is_whole=is_whole), Unknown)
 
 
 @pytest.mark.parametrize(

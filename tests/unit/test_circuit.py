@@ -368,10 +368,13 @@ def test_what_others_noted_is_taken_over_except_during_a_probe() -> None:
 
 
 def test_what_nobody_has_probed_for_long_is_not_known_any_more() -> None:
-    """A circuit that a process left open yesterday stops nobody today."""
-    for circuit in (_service(), _configuration()):
-        circuit.adopt(_stop(NOW), NOW + 2 * 3600)
-        assert circuit.stop is None
+    """An outage that another process left behind stops nobody today; one's own is probed first."""
+    circuit = _service()
+    circuit.adopt(_stop(NOW), NOW + 2 * 3600)
+    assert circuit.stop is None
+    circuit.adopt(_stop(NOW), NOW)
+    circuit.adopt(_stop(NOW), NOW + 2 * 3600)
+    assert circuit.stop is not None
 
 
 @given(

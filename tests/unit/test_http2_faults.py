@@ -20,7 +20,7 @@ from tests.wire import BAD, LAST, OK, Wire, data, head
 from handbell.gateways.http2_session import ProtocolFault, Session
 from handbell.gateways.http2_values import Request
 
-PROTOCOL, FLOW, SIZE, COMPRESSION = 1, 3, 6, 9
+PROTOCOL, FLOW, SIZE, COMPRESSION, CALM = 1, 3, 6, 9, 11
 GREETING = SettingsFrame().serialize()
 
 
@@ -98,8 +98,8 @@ FAULTS = {
         PROTOCOL,
     ),
     "a block without end": (
-        HeadersFrame(1, BAD).serialize() + ContinuationFrame(1, b"x" * 16384).serialize() * 4,
-        PROTOCOL,
+        HeadersFrame(1, BAD).serialize() + ContinuationFrame(1, b"x" * 4096).serialize() * 4,
+        CALM,
     ),
     "padding longer than its data": (raw(0, 8, 1, b"\5abcd"), PROTOCOL),
     "padding longer than its block": (raw(1, 0x2D, 1, b"\5" + b"\0" * 5 + b"\x88" * 4), PROTOCOL),

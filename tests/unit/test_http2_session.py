@@ -126,7 +126,7 @@ def test_an_answer_that_is_far_too_long_is_cut_off() -> None:
     wire.exchange()
     end = wire.ends[number]
     assert isinstance(end, Answer)
-    assert len(end.body) == MAX_BODY_BYTES
+    assert (len(end.body), end.is_whole) == (MAX_BODY_BYTES, False)
     assert wire.resets == {number: CANCEL}
 
 
@@ -139,7 +139,7 @@ def test_what_is_given_up_is_reset_and_what_comes_for_it_is_ignored() -> None:
     assert wire.session.cancel(numbers) == [1, 3]
     crossing = head(1, BAD, is_end=False, parts=3) + data(1, b"{}", is_end=True, padding=9)
     wire.session.receive(crossing + head(3, OK, is_end=True) + data(5, b"{}", is_end=True))
-    assert wire.session.ended == [(5, answer(400, b"", PAIRS_BAD))]
+    assert wire.session.ended == [(5, answer(400, b"", PAIRS_BAD, is_whole=False))]
     assert not wire.session.answered
     wire.exchange()
     assert wire.resets == {1: CANCEL, 3: CANCEL, 5: CANCEL}
@@ -198,7 +198,7 @@ def test_the_reason_of_a_farewell_is_kept(said: bytes, text: str) -> None:
     farewell[9] |= 0x80
     wire.session.receive(bytes(farewell) + GoAwayFrame(last_stream_id=1).serialize())
     assert wire.session.farewell == ("NO_ERROR", text)
-    assert wire.session.refused == [3]
+    assert wire.session.handed_back == [3]
 
 
 def test_a_ping_is_answered_with_what_it_carried() -> None:

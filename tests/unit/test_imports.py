@@ -12,10 +12,13 @@ import handbell
 
 ROOT = Path(handbell.__file__).parent
 BASE = {
+    "_engines",
+    "_forever",
     "_mail",
     "_paths",
     "_text",
-    "_uvicorn",
+    "clocks",
+    "_threads",
     "_version",
     "errors",
     "fixes",
@@ -30,7 +33,8 @@ ALLOWED: dict[str, set[str]] = {
     "registry": {"apps"},
     "gateways": {"creation", "apps"},
     "delivery": {"creation", "apps", "registry", "gateways"},
-    "twin": {"gateways.apns.protocol"},
+    "http_server": set(),
+    "twin": {"gateways.apns.protocol", "http_server"},
     "access": {"apps"},
     "server": {
         "system",
@@ -42,10 +46,13 @@ ALLOWED: dict[str, set[str]] = {
         "access",
         "gateways.apns.payload",
         "twin.address",
+        "http_server",
     },
     "cli": {
+        "http_server",
         "_door",
         "exposure",
+        "sharing",
         "system",
         "rehearsal",
         "push",
@@ -68,7 +75,7 @@ HEAVY = {
     "aiohappyeyeballs",
     "h2",
     "starlette",
-    "uvicorn",
+    "httptools",
     "pydantic",
     "cryptography",
     "fastapi",

@@ -203,6 +203,7 @@ def test_a_verdict_that_broke_off_is_none(status: int, tried: Tried | None) -> N
         (Unknown("TimedOut"), Sign.TROUBLE),
         (Unknown("ConnectionLost"), Sign.TROUBLE),
         (LostVerdict(403), Sign.NOTHING),
+        (LostVerdict(403, "AnswerUnreadable"), Sign.TROUBLE),
         (LostVerdict(503), Sign.TROUBLE),
     ],
 )

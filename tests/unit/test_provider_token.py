@@ -9,7 +9,7 @@ import re
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from handbell.apps.credentials import AuthKey
@@ -126,7 +126,7 @@ def test_the_former_token_is_offered_while_it_is_valid(at: float) -> None:
 def test_time_only_ever_brings_newer_tokens(at: float, steps: list[float]) -> None:
     """While the clock goes forward no older token comes back as the current one."""
     clock = Clock(at)
-    tokens = ProviderTokens(KEY, clock)
+    tokens = ProviderTokens(KEY, clock, clock)
     last = issued_at(tokens.current())
     for step in steps:
         clock.at += step
@@ -138,8 +138,37 @@ def test_time_only_ever_brings_newer_tokens(at: float, steps: list[float]) -> No
 def test_a_lead_makes_tokens_by_another_clock() -> None:
     """With a lead the tokens are those of a process whose clock is right."""
     tokens = ProviderTokens(KEY, Clock(1_800_000_000.0))
-    tokens.lead = 3000.0
+    tokens.follow(3000.0)
     assert tokens.current() == current(1_800_003_000.0)
+
+
+@given(INSTANTS, st.floats(-86_400, 86_400), st.floats(0, GRID_SECONDS))
+def test_a_clock_that_is_set_changes_no_token(at: float, jump: float, later: float) -> None:
+    """However the wall's clock is set, the token that Apple knows is used to its end."""
+    wall, steady = Clock(at), Clock(5.0)
+    tokens = ProviderTokens(KEY, wall, steady)
+    first = tokens.current()
+    age = at - issued_at(first)
+    wall.at += later + jump
+    steady.at += later
+    assume(abs(age + later - GRID_SECONDS) > 1)
+    expected = first if age + later < GRID_SECONDS else current(wall.at)
+    assert tokens.current() == expected
+
+
+@pytest.mark.parametrize("jump", [-3600.0, 3600.0, 86_400.0])
+def test_what_the_service_calls_expired_is_made_by_its_clock(jump: float) -> None:
+    """Told that its token has expired, a process goes by the service's clock, then by its own."""
+    wall, steady = Clock(1_800_000_000.0), Clock(5.0)
+    tokens = ProviderTokens(KEY, wall, steady)
+    tokens.current()
+    wall.at += jump
+    tokens.follow(-jump)
+    assert tokens.current() == current(1_800_000_000.0)
+    wall.at -= jump
+    tokens.follow(0.0)
+    steady.at += 1
+    assert tokens.current() == current(1_800_000_000.0)
 
 
 def sign_by_rfc_6979(secret: int, text: bytes) -> tuple[bytes, bytes]:

@@ -12,11 +12,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handbell.gateways.apns.protocol import PUSH_TYPES, REASONS
+from handbell.gateways.apns.protocol import PUSH_TYPES, REASONS, PushType
 from handbell.twin.certificates import ClientCertificate
 from handbell.twin.phone import Push
 from handbell.twin.provider_token import Key, describe_authorization
-from handbell.twin.rules import Connection, Device, Refused, Request, judge
+from handbell.twin.rules import TOKEN_KINDS, Connection, Device, Refused, Request, judge
 
 NOW = 1_800_000_000
 TEAM, KEY_ID, BUNDLE = "TEAM123456", "KEY1234567", "com.sample.myapp"
@@ -77,6 +77,7 @@ def world() -> World:
         device("cd" * 32, side="development"),
         device("ef" * 80),
         device("0a" * 32, gone_at=1_799_999_999_123),
+        device("70" * 32, kind="voip"),
     ]
     return World(
         keys={(one.team_id, one.key_id): one for one in keys}
@@ -131,6 +132,8 @@ REFUSED = [
     ("BadMessageId", {"apns_id": "9A1959ED-1058-4B56-99D4-CA1459786122"}),
     ("BadPriority", {"apns_priority": "7"}),
     ("BadPriority", {"apns_priority": "10", "apns_push_type": "background"}),
+    ("BadPriority", {"apns_push_type": "background"}),
+    ("BadPriority", {"apns_push_type": "background", "apns_priority": "1"}),
     ("BadTopic", {"apns_topic": "not a bundle id"}),
     ("BadTopic", {"apns_push_type": "voip"}),
     ("DeviceTokenNotForTopic", {"apns_topic": "com.sample.second"}),
@@ -164,6 +167,15 @@ REFUSED = [
     (
         "PayloadTooLarge",
         {"body": b"x" * 5121, "apns_push_type": "voip", "apns_topic": f"{BUNDLE}.voip"},
+    ),
+    (
+        "PayloadTooLarge",
+        {"body": b"x" * 5121, "apns_push_type": None, "apns_topic": f"{BUNDLE}.voip"},
+    ),
+    ("TopicDisallowed", {"apns_push_type": None, "apns_topic": "com.other.app.voip"}),
+    (
+        "TopicDisallowed",
+        {"apns_push_type": "voip", "apns_topic": "com.other.app.voip"},
     ),
 ]
 
@@ -205,6 +217,7 @@ def test_no_reason_is_forgotten() -> None:
     assert by_request | BY_CERTIFICATE | BY_CONNECTION | BY_FAULT_ALONE == set(REASONS)
 
 
+VOIP = {"path": "/3/device/" + "70" * 32, "apns_push_type": "voip"}
 ACCEPTED: list[dict[str, Any]] = [
     {},
     {"path": f"/3/device/{TOKEN.upper()}"},
@@ -212,10 +225,10 @@ ACCEPTED: list[dict[str, Any]] = [
     {"apns_push_type": None},
     {"apns_priority": "1", "apns_expiration": "0", "apns_collapse_id": "é" * 32},
     {"apns_push_type": "background", "apns_priority": "5"},
-    {"apns_push_type": "background"},
     {"apns_id": "9a1959ed-1058-4b56-99d4-ca1459786122"},
     {"body": b"x" * 4096},
-    {"body": b"x" * 5120, "apns_push_type": "voip", "apns_topic": f"{BUNDLE}.voip"},
+    {"body": b"x" * 5120, "apns_topic": f"{BUNDLE}.voip", **VOIP},
+    {"body": b"x" * 5120, "apns_topic": f"{BUNDLE}.voip", **VOIP, "apns_push_type": None},
     {"authorization": bearer(iat=str(NOW))},
     {"authorization": bearer(iat=NOW - 3600)},
     {"authorization": bearer().replace("bearer", "Bearer")},
@@ -228,13 +241,75 @@ def test_what_the_pages_allow_is_accepted(right: Any, world: World) -> None:
     assert reason(request(**right), world) is None
 
 
-@pytest.mark.parametrize("kind", PUSH_TYPES.values(), ids=lambda kind: kind.name)
-def test_every_push_type_takes_its_own_topic(kind: Any, world: World) -> None:
-    """Each push type is accepted with its suffix on the bundle id and its default priority."""
-    asked = request(apns_push_type=kind.name, apns_topic=BUNDLE + kind.topic_suffix)
-    outcome, _ = judge(asked, FRESH, world)
+TYPES = [*PUSH_TYPES.values()]
+KINDS = sorted({kind.address_kind for kind in TYPES})
+
+
+def typed(kind: PushType, *, topic: str | None = None, named: bool = True) -> Request:
+    """Return a good request of a push type; ``named`` says whether its header is there."""
+    return request(
+        apns_push_type=kind.name if named else None,
+        apns_topic=topic or BUNDLE + kind.topic_suffix,
+        apns_priority=str(kind.default_priority),
+    )
+
+
+@pytest.mark.parametrize("kind", TYPES, ids=lambda kind: kind.name)
+def test_every_push_type_takes_its_own_topic(kind: PushType, world: World) -> None:
+    """Each push type is accepted for a token of its kind, with its suffix and its priority."""
+    world.devices[TOKEN] = device(TOKEN, kind=kind.address_kind)
+    outcome, _ = judge(typed(kind), FRESH, world)
     assert isinstance(outcome, Push)
     assert outcome.priority == kind.default_priority
+    assert reason(typed(kind, named=False), world) is None
+
+
+@pytest.mark.parametrize("of", KINDS)
+@pytest.mark.parametrize("kind", TYPES, ids=lambda kind: kind.name)
+def test_a_token_of_another_kind_is_not_for_the_topic(
+    kind: PushType, of: str, world: World
+) -> None:
+    """Whatever the push type, a token that was given out for another one is refused, as Apple does.
+
+    Without the header the topic says what it is.
+    """
+    world.devices[TOKEN] = device(TOKEN, kind=of)
+    fits = kind.address_kind == of
+    assert reason(typed(kind), world) == (None if fits else "DeviceTokenNotForTopic")
+    has_own_topic = {kind.topic_suffix, TOKEN_KINDS[of]} != {""}
+    if has_own_topic and not fits:
+        assert reason(typed(kind, named=False), world) == "DeviceTokenNotForTopic"
+
+
+@pytest.mark.parametrize("kind", [kind for kind in TYPES if kind.topic_suffix])
+def test_a_push_type_without_its_suffix_has_a_bad_topic(kind: PushType, world: World) -> None:
+    """The bundle id alone, or with the suffix of another type, is no topic for it."""
+    for topic in (BUNDLE, f"{BUNDLE}.other"):
+        assert reason(typed(kind, topic=topic), world) == "BadTopic"
+
+
+@pytest.mark.parametrize("kind", TYPES, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("priority", ["0", "1", "2", "5", "9", "10", "11", "010", "5.0", "-5", "x"])
+def test_each_push_type_takes_its_priorities_alone(
+    kind: PushType, priority: str, world: World
+) -> None:
+    """What the page does not list for a type is a BadPriority."""
+    world.devices[TOKEN] = device(TOKEN, kind=kind.address_kind)
+    asked = request(
+        apns_push_type=kind.name, apns_topic=BUNDLE + kind.topic_suffix, apns_priority=priority
+    )
+    allowed = priority in {str(each) for each in kind.priorities}
+    assert reason(asked, world) == (None if allowed else "BadPriority")
+
+
+@pytest.mark.parametrize("kind", TYPES, ids=lambda kind: kind.name)
+def test_each_push_type_takes_its_bytes_and_no_more(kind: PushType, world: World) -> None:
+    """4096 bytes are the most, for VoIP 5120, and none are too few."""
+    world.devices[TOKEN] = device(TOKEN, kind=kind.address_kind)
+    most = 5120 if kind.name == "voip" else 4096
+    for size, expected in ((most, None), (most + 1, "PayloadTooLarge"), (0, "PayloadEmpty")):
+        asked = replace(typed(kind), body=b"x" * size, size=size)
+        assert reason(asked, world) == expected
 
 
 def test_a_repeated_header_is_refused_but_cookie_crumbs_are_not(world: World) -> None:

@@ -1,6 +1,7 @@
 """API keys: how back ends prove themselves to the send server."""
 
 import hmac
+import math
 import re
 import secrets
 import string
@@ -69,15 +70,22 @@ _ApiKeys = list[ApiKey]
 
 
 class ApiKeyStore:
-    """The API keys. ``now`` returns UNIX seconds.
+    """The API keys. ``now`` returns UNIX seconds, ``clock`` never goes back.
 
     A key is random, so its SHA-256 is stored and no slow hash is needed. A revoked key is refused
     at once by the process that revoked it, by others after :data:`CACHE_SECONDS`.
     """
 
-    def __init__(self, database: Database, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._database = database
         self._now = now
+        self._clock = clock
         self._lock = threading.Lock()
         # By digest: until when it is taken for valid.
         self._cache: dict[str, tuple[float, ApiKey]] = {}
@@ -138,33 +146,37 @@ class ApiKeyStore:
         )
         with self._database.write() as connection:
             connection.execute(statement)
+        self.forget()
+        return self.find(prefix)
+
+    def forget(self) -> None:
+        """Look every key up anew: some went with their app."""
         with self._lock:
             self._cache.clear()
-        return self.find(prefix)
 
     def check(self, secret: str) -> ApiKey | None:
         """Return the valid key that was presented, or None; its last use is noted."""
         digest = _digest(secret)
         with self._lock:
-            until, cached = self._cache.get(digest, (0.0, None))
-        now = self._now()
-        if cached is not None and until - CACHE_SECONDS <= now < until:
+            until, cached = self._cache.get(digest, (-math.inf, None))
+        asked_at = self._clock()
+        if cached is not None and asked_at < until:
             return cached
         found = self._looked_up(secret, digest)
         if found is None:
             return None
-        found = self._noted(found, now)
+        found = self._noted(found, self._now())
         with self._lock:
             if len(self._cache) >= _MOST_CACHED:
                 self._cache.clear()
-            self._cache[digest] = (now + CACHE_SECONDS, found)
+            self._cache[digest] = (asked_at + CACHE_SECONDS, found)
         return found
 
     def known(self, secret: str) -> ApiKey | None:
         """Return the key if it was found valid a moment ago; never asks the database."""
         with self._lock:
-            until, cached = self._cache.get(_digest(secret), (0.0, None))
-        return cached if until - CACHE_SECONDS <= self._now() < until else None
+            until, cached = self._cache.get(_digest(secret), (-math.inf, None))
+        return cached if self._clock() < until else None
 
     def _looked_up(self, secret: str, digest: str) -> ApiKey | None:
         shape = _KEY.fullmatch(secret)
@@ -177,7 +189,7 @@ class ApiKeyStore:
         return None if row["revoked_at"] is not None else _api_key(row)
 
     def _noted(self, key: ApiKey, now: float) -> ApiKey:
-        if key.used_at is not None and now - key.used_at / 1000 < USED_SECONDS:
+        if key.used_at is not None and abs(now - key.used_at / 1000) < USED_SECONDS:
             return key
         used = replace(key, used_at=int(now * 1000))
         statement = update(keys_table).where(keys_table.c.id == key.id).values(used_at=used.used_at)

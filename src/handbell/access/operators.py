@@ -20,10 +20,8 @@ from handbell.errors import InvitationError, OperatorError
 from handbell.fixes import Action, Fix
 from handbell.tables import invitations, operators, sign_ins
 
+from .invitations import INVITATION_HOURS, Invitation, Purpose, read_invitation, resets_of, serves
 from .passwords import Passwords, check_password
-
-INVITATION_HOURS: Final = 24
-"""For how long the link of an invitation works."""
 
 LONGEST_MAIL: Final = 320
 """Of what is typed as a mail address, so much counts."""
@@ -47,21 +45,6 @@ class SignIn:
     """Who is signed in, and until when whatever they do; instants are in UNIX milliseconds."""
 
     operator: Operator
-    created_at: int
-    expires_at: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Invitation:
-    """A link that makes one operator; ``mail`` is None where its reader names the address.
-
-    ``id`` names it in lists and opens nothing. ``is_reset`` is for an operator who is there
-    already, and sets another password. Instants are in UNIX milliseconds.
-    """
-
-    id: str
-    mail: str | None
-    is_reset: bool
     created_at: int
     expires_at: int
 
@@ -130,8 +113,7 @@ class OperatorStore:
         """
         hashed = self._hashed(password, operator.mail)
         with self._database.write() as connection:
-            _set_hash(connection, operator.id, hashed)
-            connection.execute(delete(sign_ins).where(sign_ins.c.operator_id == operator.id))
+            self._renewed(connection, operator.mail, hashed)
 
     def check(self, mail: str, password: str) -> Operator | None:
         """Return the operator whose mail and password these are, or None.
@@ -147,7 +129,8 @@ class OperatorStore:
         if self._passwords.is_outdated(row.password):
             renewed = self._passwords.hash(password)
             with self._database.write() as connection:
-                _set_hash(connection, row.id, renewed)
+                # Unless another password was set meanwhile.
+                _set_hash(connection, row.id, renewed, instead_of=row.password)
         return _operator(row)
 
     # Sign-ins
@@ -217,6 +200,15 @@ class OperatorStore:
 
     # Invitations
 
+    def invite_first(self) -> str:
+        """Return the secret of a link that makes the first operator within 24 hours.
+
+        It serves while there is no operator, and only the newest such link does.
+        """
+        with self._database.write() as connection:
+            connection.execute(delete(invitations).where(invitations.c.purpose == "first"))
+            return self._invited(connection, None, "first")
+
     def invite(self, mail: str | None = None) -> str:
         """Return the secret of a link that makes one operator within 24 hours.
 
@@ -227,33 +219,38 @@ class OperatorStore:
         with self._database.write() as connection:
             if folded is not None and _is_known(connection, folded):
                 raise _exists(folded)
-            return self._invited(connection, folded)
+            return self._invited(connection, folded, "join")
 
     def reset(self, operator: Operator) -> str:
         """Return the secret of a link with which an operator sets another password.
 
-        Until it is used the former one goes on. It serves once within 24 hours.
+        Until it is used the former one goes on. It serves once within 24 hours; a later one, and a
+        password that is set otherwise, make it void.
         """
         with self._database.write() as connection:
             if not _is_known(connection, operator.mail):
                 raise _unknown(operator.mail)
-            return self._invited(connection, operator.mail)
+            connection.execute(resets_of(operator.mail))
+            return self._invited(connection, operator.mail, "reset")
 
     def invitation(self, secret: str) -> Invitation:
         """Return the invitation of a link.
 
-        Raises :class:`~handbell.errors.InvitationError` when it was used or its time is over.
+        Raises :class:`~handbell.errors.InvitationError` when it was used, its time is over, or what
+        it is for has come to pass otherwise.
         """
         with self._database.read() as connection:
             return self._open(connection, secret)
 
     def invitations(self) -> _Invitations:
         """Return the invitations that are still open, the newest first."""
-        statement = _INVITATIONS.where(self._is_open()).order_by(
-            invitations.c.created_at.desc(), invitations.c.digest
+        statement = (
+            select(invitations)
+            .where(self._serves())
+            .order_by(invitations.c.created_at.desc(), invitations.c.digest)
         )
         with self._database.read() as connection:
-            return [_invitation(row) for row in connection.execute(statement)]
+            return [read_invitation(row) for row in connection.execute(statement)]
 
     def accept(self, secret: str, mail: str, password: str) -> Operator:
         """Make the operator that a link invites, or set the password of the one it is for.
@@ -269,30 +266,30 @@ class OperatorStore:
         hashed = self._hashed(password, mail)
         statement = (
             update(invitations)
-            .where(invitations.c.digest == invited.id, self._is_open())
+            .where(invitations.c.digest == invited.id)
             .values(used_at=self._milliseconds())
         )
         with self._database.write() as connection:
-            if not connection.execute(statement).rowcount:
-                raise _used()
+            # Once more, now that nobody else writes: an operator may have come meanwhile.
+            invited = self._open(connection, secret)
+            connection.execute(statement)
             if invited.is_reset:
                 return self._renewed(connection, mail, hashed)
             return self._added(connection, mail, hashed)
 
     def withdraw(self, invitation_id: str) -> bool:
         """Take an invitation back by its id, and say whether it was open."""
-        statement = delete(invitations).where(
-            invitations.c.digest == invitation_id, self._is_open()
-        )
+        statement = delete(invitations).where(invitations.c.digest == invitation_id, self._serves())
         with self._database.write() as connection:
             return connection.execute(statement).rowcount > 0
 
-    def _invited(self, connection: Connection, mail: str | None) -> str:
+    def _invited(self, connection: Connection, mail: str | None, purpose: Purpose) -> str:
         secret = _secret()
         now = self._milliseconds()
         values = {
             "digest": _digest(secret),
             "mail": mail,
+            "purpose": purpose,
             "created_at": now,
             "expires_at": now + INVITATION_HOURS * _HOUR,
         }
@@ -306,21 +303,27 @@ class OperatorStore:
             raise _unknown(mail)
         _set_hash(connection, row.id, hashed)
         connection.execute(delete(sign_ins).where(sign_ins.c.operator_id == row.id))
+        connection.execute(resets_of(mail))
         return _operator(row)
 
     def _open(self, connection: Connection, secret: str) -> Invitation:
-        statement = _INVITATIONS.where(invitations.c.digest == _digest(secret), self._is_open())
+        statement = select(invitations).where(
+            invitations.c.digest == _digest(secret), self._serves()
+        )
         row = connection.execute(statement).first()
         if row is None:
             raise _used()
-        return _invitation(row)
+        return read_invitation(row)
 
-    def _is_open(self) -> Any:
-        return invitations.c.used_at.is_(None) & (invitations.c.expires_at > self._milliseconds())
+    def _serves(self) -> Any:
+        return serves(self._milliseconds())
 
     def _added(self, connection: Connection, mail: str, hashed: str) -> Operator:
         if _is_known(connection, mail):
             raise _exists(mail)
+        # Else they would serve again once this operator is removed.
+        stale = (invitations.c.mail == mail) | (invitations.c.purpose == "first")
+        connection.execute(delete(invitations).where(stale, invitations.c.used_at.is_(None)))
         values = {"mail": mail, "password": hashed, "created_at": self._milliseconds()}
         connection.execute(insert(operators).values(values))
         return _operator(connection.execute(_OPERATORS.where(operators.c.mail == mail)).one())
@@ -340,9 +343,6 @@ _OPERATOR_COLUMNS: Final = (
     operators.c.signed_in_at,
 )
 _OPERATORS: Final[Select[Any]] = select(*_OPERATOR_COLUMNS).order_by(operators.c.mail)
-_INVITATIONS: Final[Select[Any]] = select(invitations, operators.c.id.label("operator")).join_from(
-    invitations, operators, operators.c.mail == invitations.c.mail, isouter=True
-)
 
 
 def _operator(row: Any) -> Operator:
@@ -351,23 +351,17 @@ def _operator(row: Any) -> Operator:
     )
 
 
-def _invitation(row: Any) -> Invitation:
-    return Invitation(
-        id=row.digest,
-        mail=row.mail,
-        is_reset=row.operator is not None,
-        created_at=row.created_at,
-        expires_at=row.expires_at,
-    )
-
-
 def _is_known(connection: Connection, mail: str) -> bool:
     statement = select(operators.c.id).where(operators.c.mail == mail)
     return connection.scalar(statement) is not None
 
 
-def _set_hash(connection: Connection, operator_id: int, hashed: str) -> None:
+def _set_hash(
+    connection: Connection, operator_id: int, hashed: str, *, instead_of: str | None = None
+) -> None:
     statement = update(operators).where(operators.c.id == operator_id).values(password=hashed)
+    if instead_of is not None:
+        statement = statement.where(operators.c.password == instead_of)
     connection.execute(statement)
 
 
@@ -403,7 +397,7 @@ def _unknown(mail: str) -> OperatorError:
 
 def _used() -> InvitationError:
     return InvitationError(
-        "This invitation was used already, was taken back, or is older than "
-        f"{INVITATION_HOURS} hours",
+        "This invitation was used already, was taken back, is older than "
+        f"{INVITATION_HOURS} hours, or what it was for is done",
         fix=Fix(Action.ADD_OPERATOR, "Ask an operator for a new one, or run on the server"),
     )

@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from handbell._engines import refuse_ours
 from handbell._paths import is_surely_a_path
 from handbell.errors import CredentialError
 
@@ -45,6 +46,7 @@ def read_source(source: str | Path | bytes) -> Source:
         return _sized(None, source.encode(errors="replace"), _TEXT)
     try:
         path = Path(source).expanduser()
+        refuse_ours(path)
         with path.open("rb") as file:
             return _sized(path, file.read(MAX_FILE_BYTES + 1), str(path))
     except (OSError, ValueError, RuntimeError) as error:

@@ -20,12 +20,14 @@ from handbell.errors import (
 )
 from handbell.fixes import Action, Fix
 from handbell.tables import apps as apps_table
+from handbell.tables import circuits as circuits_table
 from handbell.tables import credentials as credentials_table
 from handbell.tables import notifications as notifications_table
 from handbell.tables import webhooks as webhooks_table
 
 from .app import App
 from .credentials import AuthKey, Certificate, pack, unpack
+from .names import check_ids, check_name, free_name
 from .vault import Vault
 
 Credential = AuthKey | Certificate
@@ -82,23 +84,35 @@ class AppStore:
         # By app and environment: until when it is the current one, by the clock.
         self._current: dict[tuple[int | None, str], tuple[float, Credential]] = {}
 
-    def add(self, team_id: str, bundle_id: str, name: str | None = None) -> App:
+    def add(
+        self, team_id: str, bundle_id: str, name: str | None = None, *, is_suggested: bool = False
+    ) -> App:
         """Add an app and return it.
 
-        Raises :class:`~handbell.errors.AppError` for an id that cannot be Apple's, and
-        :class:`~handbell.errors.AppExistsError` when the app is there already.
+        Without a name it gets the last part of its bundle id, and where that means another app a
+        number behind it; so does a name that ``is_suggested`` only. Raises
+        :class:`~handbell.errors.AppError` for an id that cannot be Apple's,
+        :class:`~handbell.errors.AppExistsError` when the app is there already, and
+        :class:`~handbell.errors.NameTakenError` when the name, or the app's id, is what another app
+        is called by.
         """
         app = App(
             team_id=team_id, bundle_id=bundle_id, name=name or "", created_at=self._milliseconds()
         )
-        values = {
-            "team_id": app.team_id,
-            "bundle_id": app.bundle_id,
-            "name": app.name,
-            "is_enabled": app.is_enabled,
-            "created_at": app.created_at,
-        }
         with self._database.write() as connection:
+            others = _all_apps(connection)
+            if app.id not in (one.id for one in others):
+                check_ids(app, others)
+                if name is None or is_suggested:
+                    app = replace(app, name=free_name(app, others))
+                check_name(app, others)
+            values = {
+                "team_id": app.team_id,
+                "bundle_id": app.bundle_id,
+                "name": app.name,
+                "is_enabled": app.is_enabled,
+                "created_at": app.created_at,
+            }
             try:
                 added = connection.execute(insert(apps_table).values(values))
             except IntegrityError:
@@ -112,14 +126,15 @@ class AppStore:
         with self._database.read() as connection:
             return _all_apps(connection)
 
-    def find(self, reference: str | None = None) -> App:
+    def find(self, reference: str | None = None, *, within: int | None = None) -> App:
         """Return the app that ``reference`` means; None means the only one there is.
 
-        An exact id wins, then a unique name, then a unique bundle id; only then the same without
-        regard to case. Raises :class:`~handbell.errors.AmbiguousAppError` with the candidates
-        rather than choosing, and :class:`~handbell.errors.UnknownAppError` with what is near.
+        ``within`` is the row of the only app that it may mean: others are not looked at. An exact
+        id wins, then a unique name, then a unique bundle id; only then the same without regard to
+        case. Raises :class:`~handbell.errors.AmbiguousAppError` with the candidates rather than
+        choosing, and :class:`~handbell.errors.UnknownAppError` with what is near.
         """
-        everything = self.list()
+        everything = [app for app in self.list() if within in (None, app.row)]
         if not everything:
             raise UnknownAppError("There is no app yet", fix=_ADD_APP)
         if reference is None or not reference.strip():
@@ -137,6 +152,7 @@ class AppStore:
             removed = connection.execute(delete(apps_table).where(apps_table.c.id == app.row))
             if not removed.rowcount:
                 raise _gone(app)
+            connection.execute(delete(circuits_table).where(circuits_table.c.app == app.id))
         self._forget()
 
     def set_enabled(self, app: App, is_enabled: bool) -> App:  # noqa: FBT001 - the setter's value
@@ -152,14 +168,20 @@ class AppStore:
     def rename(self, app: App, name: str) -> App:
         """Give an app another name and return the app as it is now.
 
-        Raises :class:`~handbell.errors.AppError` for a name that cannot be used.
+        Raises :class:`~handbell.errors.AppError` for a name that cannot be used, and
+        :class:`~handbell.errors.NameTakenError` for one that means another app.
         """
         named = replace(app, name=name)
         statement = update(apps_table).where(apps_table.c.id == app.row).values(name=named.name)
         with self._database.write() as connection:
+            check_name(named, _all_apps(connection))
             if not connection.execute(statement).rowcount:
                 raise _gone(app)
         return named
+
+    def check_name(self, app: App, name: str) -> None:
+        """Raise as :meth:`rename` does, and change nothing."""
+        check_name(replace(app, name=name), self.list())
 
     def set_rules(self, app: App, rules: Mapping[str, str | None]) -> None:
         """Write rules of an app, as delivery.rules reads them; what is not named stays."""

@@ -126,6 +126,9 @@ def set_rules(
     store_url: Annotated[
         str | None, typer.Option(help="Where to get the app, for phones without it; or none.")
     ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Another name, by which no other app is called.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Set an app's rules; those that are not named stay. `none` removes one.
@@ -149,8 +152,10 @@ def set_rules(
         "store_url": store_url,
     }
     proving = {name: value for name, value in identity.items() if value is not None}
-    if not named and not proving and on is None:
+    if not named and not proving and on is None and name is None:
         raise AppError("No rule was named", fix="Name one, such as --quiet-hours 22:00-07:00")
+    if name is not None:
+        app = parts.apps.rename(app, name)
     if proving:
         parts.identities.set(app, **proving)  # type: ignore[arg-type]  # by their names
     if named:
@@ -158,6 +163,7 @@ def set_rules(
     if on is not None:
         app = parts.switch(app, on)
     changed = [*named, *proving, *([] if on is None else ["is_enabled"])]
+    changed += [] if name is None else ["name"]
     parts.audit.note(ACTOR, "app.set", app.id, app=app.id, detail=", ".join(changed))
     _tell_rules(parts, app, as_json=as_json)
 

@@ -21,7 +21,8 @@ def upgrade(*, as_json: Json = False) -> None:
     """Bring the schema up to date; it may be repeated.
 
     An SQLite file is brought up to date whenever it is opened. A database server is shared, so it
-    is left to this command. Back up first: there is no way back.
+    is left to this command. There is no way back: an SQLite file is copied before it is changed,
+    beside it; back up a server's database first.
     """
     from handbell.database import Database  # noqa: PLC0415 - heavy
 

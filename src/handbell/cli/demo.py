@@ -93,7 +93,7 @@ def _demo(home: Path, *, keep: bool, as_json: bool) -> None:
             shown = _send(settings, twin, phone.id, SAMPLE_MAIL)
             _tell(shown, app.name, as_json=as_json)
             if keep:
-                _wait(twin.page_url, is_told=as_json)
+                _wait(twin.page_link, is_told=as_json)
             elif not as_json:
                 _say_more()
 

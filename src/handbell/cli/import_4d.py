@@ -23,7 +23,9 @@ def import_4d(
     from handbell.registry.import_4d import import_folder  # noqa: PLC0415 - heavy
 
     parts = system()
-    steps = list(import_folder(folder, parts.apps, parts.registry))
+    moved: list[int] = []
+    steps = list(import_folder(folder, parts.apps, parts.registry, moved=moved))
+    parts.revocations.wait(moved)
     counted = Counter(step.outcome for step in steps)
     told = ", ".join(f"{number} {outcome}" for outcome, number in counted.items())
     parts.audit.note(ACTOR, "app.import", folder.name, detail=told)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from handbell._threads import in_thread
+
 from .output import console
 
 if TYPE_CHECKING:
@@ -39,10 +41,10 @@ async def watch(
         task = drawn.add_task("", total=None, settled=0, all=0)
         while True:
             before = time.monotonic()
-            now = await asyncio.to_thread(reports.progress, notification_id)
+            now = await in_thread(reports.progress, notification_id)
             drawn.update(
                 task, completed=now.settled, total=now.total, settled=now.settled, all=now.total
             )
-            if not now.is_running or not await asyncio.to_thread(has_worker):
+            if not now.is_running or not await in_thread(has_worker):
                 return
             await asyncio.sleep(max(_SECONDS, _SHARE * (time.monotonic() - before)))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import typer
 
 from handbell._text import count
+from handbell._threads import in_thread
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import EVERYBODY, Recipients
 from handbell.creation.template import read_use
@@ -157,20 +158,21 @@ async def _send_in_loop(
     app: str | None, written: Written, recipients: Recipients, how: "How"
 ) -> "Response":
     from handbell.delivery.engine import Options  # noqa: PLC0415 - heavy
-    from handbell.system import shared  # noqa: PLC0415
+    from handbell.sharing import using  # noqa: PLC0415
 
-    parts = shared(context.settings())
-    found = await asyncio.to_thread(parts.apps.find, app or parts.settings.app)
-    notification = await asyncio.to_thread(parts.read_notification, found, written)
-    options = Options.read(**how)
-    if not (recipients.everybody and console.is_terminal):
-        return await parts.engine.send(found, notification, recipients, options)
-    await parts.engine.start()
-    accepted, warnings = await parts.engine.accept(found, notification, recipients, options)
-    await asyncio.gather(
-        watch(parts.reports, accepted.id), parts.engine.worker.settled(accepted.row)
-    )
-    return await asyncio.to_thread(parts.engine.response, accepted.id, warnings)
+    # Open until the process ends, which hands back what else it took.
+    async with using(context.settings(), _send_in_loop) as parts:
+        found = await in_thread(parts.apps.find, app or parts.settings.app)
+        notification = await in_thread(parts.read_notification, found, written)
+        options = Options.read(**how)
+        if not (recipients.everybody and console.is_terminal):
+            return await parts.engine.send(found, notification, recipients, options)
+        await parts.engine.start()
+        accepted, warnings = await parts.engine.accept(found, notification, recipients, options)
+        await asyncio.gather(
+            watch(parts.reports, accepted.id), parts.engine.worker.settled(accepted.row)
+        )
+        return await in_thread(parts.engine.response, accepted.id, warnings)
 
 
 def _preview(

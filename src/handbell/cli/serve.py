@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from handbell._threads import in_thread
 from handbell.errors import ServeError
 
 from .context import settings, system
@@ -117,15 +118,18 @@ async def _run(
     has_console: bool,
     has_twin: bool,
 ) -> None:
-    from handbell.server.links.mail import mailing  # noqa: PLC0415 - an extra
+    from handbell.http_server.bounds import raise_file_limit  # noqa: PLC0415 - an extra
+    from handbell.http_server.networks import is_loopback  # noqa: PLC0415
+    from handbell.server.links.mail import mailing  # noqa: PLC0415
     from handbell.server.running import bind, make_context, serving, settle, url_of  # noqa: PLC0415
 
     stop = stop_on_signal()
+    raise_file_limit()
     async with AsyncExitStack() as stack:
         bound = stack.enter_context(bind(parts.settings.listen))
         stack.push_async_callback(parts.close)
         # What cannot be used is said now, not by the first send.
-        await asyncio.to_thread(lambda: (parts.vault, parts.database))
+        await in_thread(lambda: (parts.vault, parts.database))
         twin = await stack.enter_async_context(_twin(parts)) if has_twin else None
         # What is on its way ends before the twin does.
         stack.push_async_callback(parts.close_gateways)
@@ -144,15 +148,27 @@ async def _run(
         settle()
         if twin is not None:
             twin.links |= _links(context)
-        warn_of_exposure(parts.settings)
-        await _announce(context, twin)
         host, port = bound.getsockname()[:2]
-        say(f"Listening     {f'[{host}]' if ':' in host else host}:{port}", "Ctrl-C stops it.")
+        listening = f"{f'[{host}]' if ':' in host else host}:{port}"
+        warn_of_exposure(parts.settings)
+        if parts.settings.tls_certificate is None and not is_loopback(host):
+            _warn_of_plain_http(listening)
+        await _announce(context, twin)
+        say(f"Listening     {listening}", "Ctrl-C stops it.")
         sys.stdout.flush()
         await stop.wait()
         context.stopping.set()
         say("Stopping: what runs is finished first. Ctrl-C again stops at once.")
     say("The server has stopped.")
+
+
+def _warn_of_plain_http(listening: str) -> None:
+    say(
+        f"warning: plain HTTP on {listening}. Whoever is between sees keys and passwords. Set "
+        "HANDBELL_TLS_CERTIFICATE, or let a proxy speak HTTPS and make sure that nobody else "
+        "reaches this port.",
+        err=True,
+    )
 
 
 def _twin(parts: "System") -> Any:
@@ -167,7 +183,7 @@ async def _announce(context: "Context", twin: "Twin | None") -> None:
         await _announce_console(context, url)
     say(f"API           {url}/docs")
     if twin is not None:
-        say(f"Phones        {twin.page_url}")
+        say(f"Phones        {twin.page_link}")
     if not context.has_worker:
         say("Sending       by another process: handbell worker")
 
@@ -183,7 +199,7 @@ async def _announce_console(context: "Context", url: str) -> None:
     if await context.run(context.system.operators.list):
         say(f"Open          {url}/console")
         return
-    secret = await context.run(context.system.operators.invite)
+    secret = await context.run(context.system.operators.invite_first)
     say(f"Open          {url}/console/invitation/{secret}")
     say("              It makes the first operator, once, within 24 hours; after that:")
     say(f"Console       {url}/console")
@@ -196,7 +212,5 @@ def _set_up_logs(parts: "System", *, is_verbose: bool) -> None:
     logging.basicConfig(
         level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    # What hostile clients send is counted, and fills no log.
-    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     if is_verbose:
         logging.getLogger("handbell.server.requests").setLevel(logging.DEBUG)

@@ -47,19 +47,24 @@ def add(
     as_json: Json = False,
 ) -> None:
     """Register a device for a person. A token moves from its former owner, who hears no more."""
+    from handbell.registry.registration import Registration  # noqa: PLC0415 - heavy
+
     parts = system()
     found = parts.apps.find(app or parts.settings.app)
-    session = parts.registry.register(
-        found,
+    registration = Registration.read(
         mail,
         token,
+        status="pending" if pending else "active",
+        at=int(parts.now() * 1000),
         platform=platform,
         environment=environment,
-        status="pending" if pending else "active",
         locale=locale,
         time_zone=time_zone,
         device=device,
     )
+    registered = parts.registry.admit(found, registration)
+    parts.revocations.wait(registered.moved)
+    session = registered.session
     named = f"session {session.id}"
     parts.audit.note(ACTOR, "session.add", named, app=found.id, detail=session.status)
     if as_json:
@@ -120,10 +125,15 @@ def show(session_id: SessionId, *, as_json: Json = False) -> None:
 
 @commands.command()
 def close(session_id: SessionId) -> None:
-    """Close a session: nothing is sent to it until the app registers again."""
+    """Close a session: nothing is sent to it until the app registers again.
+
+    The command ends when no worker has anything on its way to it any more.
+    """
     parts = system()
     session = parts.registry.session(session_id)
-    if parts.registry.close(session, reason="closed by operator"):
+    is_closed = parts.registry.close(session, reason="closed by operator")
+    parts.revocations.wait([session_id])
+    if is_closed:
         parts.audit.note(ACTOR, "session.close", f"session {session_id}")
     say(f"Session {session_id} of {session.mail} is closed.")
 

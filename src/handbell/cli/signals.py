@@ -8,14 +8,15 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 def stop_on_signal() -> asyncio.Event:
-    """Return what is set by Ctrl-C or SIGTERM; the next one has its usual effect."""
+    """Return what is set by Ctrl-C or SIGTERM; the next one ends the process at once."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
 
     def end() -> None:
         stop.set()
         for each in _SIGNALS:
-            # For whoever cannot wait.
             loop.remove_signal_handler(each)
+            # For whoever cannot wait. Python's own way for Ctrl-C would clean up first, and wait.
+            signal.signal(each, signal.SIG_DFL)
 
     for each in _SIGNALS:
         loop.add_signal_handler(each, end)

@@ -87,7 +87,7 @@ async def beside(
     running = read_address(parts.twin_folder)
     if running is not None:
         raise TwinError(
-            f"A twin already runs on this home: {running.page_url}",
+            f"A twin already runs on this home: {running.page_link}",
             fix="Use it, stop it, or name another --home",
         )
     page, production, development = ports
@@ -134,7 +134,7 @@ def _populate(serving: "Twin", rehearsal: "Rehearsal", mails: Sequence[str]) -> 
 
 def _announce(serving: "Twin") -> None:
     mails = sorted({phone.mail for phone in serving.phones.values() if phone.mail})
-    say(f"Phones        {serving.page_url}")
+    say(f"Phones        {serving.page_link}")
     say(f"Production    {serving.production_url}")
     say(f"Development   {serving.development_url}")
     say(f"Authority     {serving.ca_file}")

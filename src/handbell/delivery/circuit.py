@@ -11,7 +11,7 @@ docs/decisions/0014-two-circuits.md has the why.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Final, NamedTuple
 
@@ -126,18 +126,21 @@ class Circuit:
         wait = self.stop.probe_at - now
         return wait if wait <= self.longest else 0.0
 
-    def adopt(self, stop: Stop | None, now: float) -> bool:
+    def adopt(self, stop: Stop | None, now: float) -> bool:  # noqa: ARG002 - a service's needs it
         """Take what others have noted of this circuit, unless it is just being probed.
 
-        Say whether it is closed by that. What nobody has probed for long is not known any more.
+        Say whether it is closed by that.
         """
         if self.probe is not None:
             return False
-        if stop is not None and now - stop.probe_at > self.longest:
-            stop = None
         is_closed = self.stop is not None and stop is None
         self.stop = stop
         return is_closed
+
+    def move(self, jump: float) -> None:
+        """Move the next probe by as many seconds as the wall's clock was set."""
+        if self.stop is not None:
+            self.stop = replace(self.stop, probe_at=self.stop.probe_at + jump)
 
     def put_off(self, now: float, rng: Random) -> bool:
         """Note that a probe came to no clear end: the next is later. Say whether one was out."""
@@ -371,9 +374,20 @@ class ServiceCircuit(Circuit):
         self.credit = None
         return True
 
+    def move(self, jump: float) -> None:
+        """Move the next probe, and what was heard, by as many seconds as the clock was set."""
+        Circuit.move(self, jump)
+        self.seen_at += jump
+        self.ended_at += jump
+
     def adopt(self, stop: Stop | None, now: float) -> bool:
-        """Take what others have noted; where they saw the outage end, begin the ramp here."""
+        """Take what others have noted; where they saw the outage end, begin the ramp here.
+
+        What nobody has probed for long, and this process knows nothing of, is not known any more.
+        """
         former = self.stop
+        if stop is not None and former is None and now - stop.probe_at > self.longest:
+            stop = None
         is_closed = Circuit.adopt(self, stop, now)
         if is_closed:
             self.stop = former

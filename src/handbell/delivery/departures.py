@@ -5,6 +5,8 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from handbell.errors import StoppedError
+
 from .admission import Admission
 from .campaign import Campaign
 from .due import Due
@@ -20,6 +22,7 @@ from .routes import Route
 from .rules import AppRules
 from .sending import Sender
 from .settlement import Settlement
+from .ways import Ways
 from .writing import FLUSH_SECONDS, Writer
 
 PROBE_SECONDS: Final = 2.0
@@ -44,7 +47,9 @@ class Departures:
         writer: Writer,
         in_flight: InFlight,
         ramps: Ramps,
+        ways: Ways,
         now: Callable[[], float],
+        clock: Callable[[], float],
     ) -> None:
         self.tasks: set[asyncio.Task[None]] = set()
         self._book = book
@@ -54,7 +59,9 @@ class Departures:
         self._writer = writer
         self._in_flight = in_flight
         self._ramps = ramps
+        self._ways = ways
         self._now = now
+        self._clock = clock
 
     def begin(self, work: Any) -> None:
         """Do something aside, in a task of its own; where it breaks off, the log says so."""
@@ -112,6 +119,9 @@ class Departures:
         """Send single deliveries that may go now; the others get a row that says until when."""
         try:
             await self._admit_items(ticket, portions)
+        except StoppedError:
+            # What it has goes back with the worker's other work.
+            return
         except Exception as error:  # noqa: BLE001 - nothing may be left without an end
             for campaign, items in portions:
                 left = [one for one in items if ticket.is_waiting(campaign.row, one.number)]
@@ -137,7 +147,7 @@ class Departures:
         """Send what was admitted, each way by itself: one that is stopped holds up no other."""
         by_route: dict[Route | None, list[Portion]] = {}
         for portion in ready:
-            for route, items in (await self._sender.routes_of(portion)).items():
+            for route, items in (await self._ways.routes_of(portion)).items():
                 by_route.setdefault(route, []).append(Portion(portion.campaign, items))
         await asyncio.gather(
             *(self._send_along(ticket, route, part) for route, part in by_route.items())
@@ -180,7 +190,7 @@ class Departures:
         most = 1 if probe is not None else self._most(ticket.lane, route, ready, now)
         if not most:
             return ready
-        most, wait = ticket.lane.grant(most, now)
+        most, wait = ticket.lane.grant(most, self._clock())
         if not most:
             self._book.hold_in_turn(ticket, ready, now + wait)
             return ()

@@ -13,7 +13,14 @@ from handbell.errors import HandbellError
 from handbell.fixes import Action, Fix, as_sentence
 from handbell.gateways.apns.client import ApnsGateway
 from handbell.gateways.apns.payload import compose
-from handbell.gateways.gateway import Accepted, DeviceGone, Outcome, Refused, RetryLater
+from handbell.gateways.gateway import (
+    Accepted,
+    DeviceGone,
+    LostVerdict,
+    Outcome,
+    Refused,
+    RetryLater,
+)
 
 from .outcome import meaning
 
@@ -113,9 +120,10 @@ def _judge_failure(environment: str, host: str, outcome: Outcome) -> Finding:
     said = "refused the check-up" if is_refused else "could not be asked"
     # Who answered that he is busy can be reached; nothing is proven against the configuration.
     is_busy = isinstance(outcome, RetryLater) and outcome.status > 0
+    is_cut = isinstance(outcome, LostVerdict) and outcome.reason == "AnswerCut"
     return Finding(
         check=environment,
-        verdict="doubtful" if is_busy else "wrong",
+        verdict="doubtful" if is_busy or is_cut else "wrong",
         sentence=sentence(f"{_capital(host)} {said}: {reason}, {words}"),
         fix=as_sentence(_beside_the_check_up(fix)),
     )

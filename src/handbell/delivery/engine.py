@@ -6,18 +6,21 @@ next one finishes.
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from time import time
 from typing import Any, Final, TypeVar
 
+from handbell._forever import forever
 from handbell._text import count, sentence
+from handbell._threads import in_thread
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
 from handbell.creation.plain import PlainSend
 from handbell.creation.recipients import Recipients
-from handbell.errors import HandbellError, NotificationError, StorageError
+from handbell.errors import HandbellError, NotificationError
 from handbell.gateways.apns.wordings import compose_each
 from handbell.registry.store import Registry
 
@@ -25,7 +28,7 @@ from .accepting import Acceptance, Draft, Order
 from .campaign import Campaign, is_loud
 from .delivery import Delivery
 from .dispatch import Plan
-from .events import NotificationAccepted
+from .events import NotificationAccepted, SessionsReleased
 from .gathering import Gathering
 from .ids import NO_ID
 from .intake import Entry, Intake, Options, Prepared
@@ -35,8 +38,10 @@ from .plain import PlainBatch, PlainStored, event_of
 from .pruning import Pruner
 from .releases import Reading
 from .response import Response
-from .sending import FindGateway
+from .revocations import Revocations, Revoker
 from .store import Ledger
+from .waiting import Waiting
+from .ways import FindGateway
 from .webhook_sender import WebhookSender
 from .worker import Worker
 
@@ -76,6 +81,7 @@ class Engine:
         ledger: Ledger,
         registry: Registry,
         worker: Worker,
+        revocations: Revocations,
         find_gateway: FindGateway,
         seal: Callable[[Any], bytes],
         make_sender: Callable[[], WebhookSender | None],
@@ -101,21 +107,20 @@ class Engine:
         self._storing: set[asyncio.Task[Any]] = set()
         self._gathering = Gathering(self.accept_many)
         self._gathering_plain = Gathering(self._accept_plain)
+        self._revoker = Revoker(revocations, worker.threads, own=lambda: worker.id)
+        self._cancelling = Waiting(
+            lambda rows: worker.threads.run(ledger.in_hand, rows), seconds=_LOOK_SECONDS
+        )
 
     async def start(self) -> None:
         """Begin to take work; called by itself at the first send.
 
-        Raises StorageError where the database cannot be written; the next call tries anew.
+        Raises what a start meets, StorageError where the database cannot be written; the next call
+        tries anew.
         """
-        if self._starting is None:
+        if self._starting is None or _has_failed(self._starting):
             self._starting = asyncio.create_task(self._start())
-        starting = self._starting
-        try:
-            await asyncio.shield(starting)
-        except StorageError:
-            if self._starting is starting:
-                self._starting = None
-            raise
+        await asyncio.shield(self._starting)
 
     async def _start(self) -> None:
         await self.worker.start()
@@ -125,23 +130,33 @@ class Engine:
 
     async def _call_webhooks(self) -> None:
         """Call webhooks once there are any: one may be added while the engine runs."""
-        patience = self.worker.patience
-        while (sender := await patience.call(self._make_sender)) is None:  # noqa: ASYNC110
-            await asyncio.sleep(_WEBHOOK_SECONDS)  # another process may add one
-        await sender.run()
+        await forever(self._call_webhooks_if_any, name="Calling webhooks", pause=_WEBHOOK_SECONDS)
 
-    async def stop(self) -> None:
-        """Finish what is on its way and give back the rest."""
-        await asyncio.gather(*self._storing, return_exceptions=True)
+    async def _call_webhooks_if_any(self) -> float:
+        sender = await self.worker.patience.call(self._make_sender)
+        if sender is not None:
+            await sender.run()
+        return _WEBHOOK_SECONDS  # another process may add one
+
+    async def stop(self, *, within: float | None = None) -> None:
+        """Finish what is on its way and give back the rest, also what takes longer than ``within``.
+
+        A start that failed needs no stop, and raises nothing here.
+        """
+        if self._storing:
+            await asyncio.wait(self._storing, timeout=within)
         starting, self._starting = self._starting, None
         if starting is None:
             return
-        await starting
-        await self.worker.stop()
+        await asyncio.wait([starting], timeout=within)
+        starting.cancel()
+        if not _has_failed(starting):
+            await self.worker.stop(within=within)
         aside, self._aside = self._aside, []
         for task in aside:
             task.cancel()
-        await asyncio.gather(*aside, return_exceptions=True)
+        if aside:
+            await asyncio.wait(aside, timeout=within)
 
     async def send(
         self,
@@ -161,7 +176,7 @@ class Engine:
         await self.start()
         acceptance, warnings = await self.accept(app, notification, recipients, options, key=key)
         await self.worker.settled(acceptance.row)
-        return await asyncio.to_thread(self.response, acceptance.id, warnings)
+        return await in_thread(self.response, acceptance.id, warnings)
 
     async def accept(
         self,
@@ -264,7 +279,7 @@ class Engine:
     async def _store_plain(
         self, groups: Sequence[tuple[App, Sequence[PlainSend]]]
     ) -> list[PlainStored | None]:
-        batches, stored = await asyncio.to_thread(self._keep_plain, groups)
+        batches, stored = await in_thread(self._keep_plain, groups)
         for batch, of_app in zip(batches, stored, strict=True):
             if batch is not None and of_app is not None and self.worker.hooks:
                 self.worker.hooks.emit(event_of(batch, of_app, at=self._now()))
@@ -287,7 +302,7 @@ class Engine:
             room = {app.id: self.worker.lanes.room_of(app) for app in apps}
         with self.worker.releases.begin() as reading:
             # In one step: a thread that has to be woken twice waits twice for the interpreter.
-            prepared = await asyncio.to_thread(self._prepare_and_store, entries, worker, room)
+            prepared = await in_thread(self._prepare_and_store, entries, worker, room)
             self._begin([one for one in prepared if one.is_stored], reading)
             return [_outcome(one) for one in prepared]
 
@@ -362,12 +377,20 @@ class Engine:
     async def release(self, session_ids: Collection[int]) -> None:
         """Send nothing more to sessions that were just closed or given to somebody else.
 
-        What this process has in hand for them ends as ``cancelled``. Returns when nothing of it is
-        on its way any more, so that whoever asked for the change may be told: nothing comes after.
-        Call it once the change is committed. What other processes have on the wire in that moment
-        they finish; what they read later goes by the change.
+        What any worker has in hand for them ends as ``cancelled``. Returns when nothing of it is on
+        its way any more, whichever process has it, so that whoever asked for the change may be
+        told: nothing comes after. Call it once the change is committed. A worker that does not
+        answer holds it up until its lease has run out. Raises StorageError where the workers of
+        other processes cannot be told.
         """
-        await self.worker.release(session_ids)
+        if not session_ids:
+            return
+        began = asyncio.get_running_loop().time()
+        await asyncio.gather(self.worker.release(session_ids), self._revoker.revoke(session_ids))
+        waited = asyncio.get_running_loop().time() - began
+        self.worker.hooks.emit(
+            SessionsReleased(app="", at=self._now(), sessions=len(session_ids), waited=waited)
+        )
 
     async def cancel(self, app: App, notification_id: str) -> int:
         """Take back what is not sent yet, and return how many deliveries that caught.
@@ -376,14 +399,12 @@ class Engine:
         but not longer than :data:`CANCEL_SECONDS` for answers that are slow, which it then leaves
         out. Raises RegistryError when the app has no such notification.
         """
-        ledger, loop = self._ledger, asyncio.get_running_loop()
-        cancelling = await asyncio.to_thread(ledger.begin_cancel, app, notification_id)
-        deadline = loop.time() + CANCEL_SECONDS
-        while loop.time() < deadline:
-            if not await asyncio.to_thread(ledger.is_in_hand, cancelling.row):
-                break
-            await asyncio.sleep(_LOOK_SECONDS)
-        return await asyncio.to_thread(ledger.caught, cancelling)
+        ledger = self._ledger
+        cancelling = await in_thread(ledger.begin_cancel, app, notification_id)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CANCEL_SECONDS):
+                await self._cancelling.until_over(cancelling.row)
+        return await in_thread(ledger.caught, cancelling)
 
     async def replace(
         self, app: App, notification_id: str, notification: Notification, *, key: Any = None
@@ -396,7 +417,7 @@ class Engine:
         acceptance = await self.accept_replacement(app, notification_id, notification, key=key)
         await self.worker.settled(acceptance.row)
         warnings = list(acceptance.warnings)
-        return await asyncio.to_thread(self.response, acceptance.id, warnings)
+        return await in_thread(self.response, acceptance.id, warnings)
 
     async def accept_replacement(
         self, app: App, notification_id: str, notification: Notification, *, key: Any = None
@@ -406,7 +427,7 @@ class Engine:
         What of the former one is not sent yet is cancelled. Raises NotificationError when it had
         no collapse id, RegistryError when the app has no such notification.
         """
-        former = await asyncio.to_thread(self._ledger.find, app, notification_id)
+        former = await in_thread(self._ledger.find, app, notification_id)
         collapse_id = Notification.read(json.loads(former.content)).collapse_id
         if collapse_id is None:
             raise NotificationError(
@@ -431,7 +452,7 @@ class Engine:
             source=former.id,
             replaces=notification_id,
         )
-        acceptance = await asyncio.to_thread(self._ledger.accept, order, None)
+        acceptance = await in_thread(self._ledger.accept, order, None)
         self.worker.wake()
         return acceptance.warning(wordings.warnings)
 
@@ -460,6 +481,10 @@ class Engine:
             total=total,
             _load=lambda: self._ledger.deliveries_of(notification_id),
         )
+
+
+def _has_failed(task: asyncio.Task[None]) -> bool:
+    return task.done() and (task.cancelled() or task.exception() is not None)
 
 
 def _outcome(prepared: Prepared) -> Acceptance | HandbellError:

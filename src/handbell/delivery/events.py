@@ -98,6 +98,17 @@ class SessionMoved(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SessionsReleased(Event):
+    """Nothing is on its way any more to ``sessions`` that were closed or given to others.
+
+    ``waited`` is how many seconds that took. They may be of several apps: ``app`` is empty.
+    """
+
+    sessions: int
+    waited: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CircuitOpened(Event):
     """Sending for the app to an environment has stopped; it is tried again at ``probe_at``."""
 
@@ -137,7 +148,7 @@ class ServiceUp(Event):
 class ProbeSent(Event):
     """One push was let through an open ``circuit``, ``configuration`` or ``service``.
 
-    ``is_passed`` says that it was accepted.
+    ``is_passed`` says that this closed it.
     """
 
     environment: str
@@ -181,5 +192,5 @@ class Hooks:
         for hook in self._hooks:
             try:
                 hook(event)
-            except Exception:  # noqa: BLE001 - whatever it is, sending goes on
+            except (Exception, SystemExit):  # noqa: BLE001 - whatever it is, sending goes on
                 _log.exception("A hook failed on %s; sending goes on", type(event).__name__)

@@ -6,69 +6,141 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+from handbell._threads import Threads
 from handbell.errors import StorageError
 
-from .roster import LEASE_SECONDS, Roster
+from .clock_jumps import ClockJumps
+from .patience import STORAGE_PAUSE
+from .roster import LEASE_SECONDS, Roster, new_worker
 
 BEAT_SECONDS: Final = 4.0
 
 _log = logging.getLogger(__name__)
 
 
+class Lease:
+    """The right to send, until an instant by the machine's clock; it begins as none.
+
+    It ends before anybody takes the worker for dead. So what is begun only while it :meth:`holds`
+    cannot follow an answer that was given because the worker was dead.
+    """
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._until = 0.0
+
+    @property
+    def left(self) -> float:
+        """How many seconds it still holds; below zero when it has run out."""
+        return self._until - self._seconds()
+
+    def holds(self) -> bool:
+        """Return whether pushes may be begun now."""
+        return self._seconds() < self._until
+
+    def renew(self, since: float) -> None:
+        """Let it hold for :data:`LEASE_SECONDS` from an instant before the beat was written."""
+        self._until = since + LEASE_SECONDS
+
+
 class Heart:
     """Keeps one worker on the roster, under the id ``worker``; 0 before it has begun.
 
-    ``on_loss`` is called where the worker was taken for dead: others have what it had taken. Beats
-    are ``seconds`` apart.
+    ``on_loss`` is called where the worker was taken for dead: others have what it had taken.
+    ``on_jump`` is told by how many seconds the wall's clock was set. Beats are ``seconds`` apart;
+    each renews the ``lease``.
     """
 
     def __init__(
         self,
         roster: Roster,
         *,
+        threads: Threads,
+        jumps: ClockJumps,
         on_loss: Callable[[], None],
-        now: Callable[[], float],
+        on_jump: Callable[[float], None],
         seconds: float = BEAT_SECONDS,
     ) -> None:
         self.worker = 0
+        self.lease = Lease(roster.machine.seconds)
         self._roster = roster
+        self._threads = threads
+        self._jumps = jumps
         self._on_loss = on_loss
-        self._now = now
-        self._seconds = seconds
-        self._beaten_at = 0.0
+        self._on_jump = on_jump
+        self._pause = seconds
+        self._turn = asyncio.Lock()
+        # Known before it is entered, so that an entry whose end was not seen is the same one.
+        self._entered = new_worker()
 
     async def begin(self) -> None:
         """Enter the worker, and give back what dead ones held. Raises StorageError."""
-        self._beaten_at = self._now()
-        self.worker = await asyncio.to_thread(self._roster.enlist)
-        await asyncio.to_thread(self._roster.reclaim)
+        async with self._turn:
+            await self._enter(self._roster.machine.seconds())
+        await self._threads.run(self._roster.reclaim)
+        with contextlib.suppress(StorageError):  # it is looked again at the next beat
+            await self._follow_clock()
 
     async def end(self) -> None:
         """Give back what the worker still holds; where the database takes nothing, others do."""
         with contextlib.suppress(StorageError):
-            await asyncio.to_thread(self._roster.retire, self.worker)
+            await self._threads.run(self._roster.retire, self._entered)
 
     async def run(self) -> None:
-        """Beat, and look for workers whose heart has stopped, until it is cancelled."""
+        """Beat, and look for workers whose heart has stopped, until it is cancelled.
+
+        By the way it is looked whether the wall's clock was set.
+        """
         while True:
-            await asyncio.sleep(self._seconds)
+            await asyncio.sleep(self._pause)
             try:
                 await self._beat()
-                await asyncio.to_thread(self._roster.reclaim)
+                await self._threads.run(self._roster.reclaim)
+                await self._follow_clock()
             except StorageError as error:
                 _log.warning("The worker cannot say that it lives: %s", error)
             except Exception:  # noqa: BLE001 - others would take a worker for dead that lives
                 _log.exception("A beat of the worker's heart broke off; the next one follows")
 
+    async def _follow_clock(self) -> None:
+        if jump := await self._threads.run(self._jumps.follow):
+            _log.warning(
+                "The clock was set by %+.1f s; what waits for an interval moves along", jump
+            )
+            self._on_jump(jump)
+
     async def make_sure(self) -> None:
         """Beat where the last beat is long ago, before more work is taken. Raises StorageError."""
-        if self._now() - self._beaten_at > LEASE_SECONDS / 2:
+        if self.lease.left < LEASE_SECONDS / 2:
             await self._beat()
 
-    async def _beat(self) -> None:
+    async def hold_lease(self) -> None:
+        """Return when the lease holds, beating for it where it has run out."""
+        while not self.lease.holds():
+            try:
+                await self._beat(unless=self.lease.holds)
+            except StorageError as error:
+                _log.warning("Worker heartbeat failed; nothing is sent meanwhile: %s", error)
+                await asyncio.sleep(STORAGE_PAUSE)
+
+    async def _beat(self, unless: Callable[[], bool] = lambda: False) -> None:
         """Say that the worker lives; of what was given to others no more is handed out."""
-        at = self._now()
-        if not await asyncio.to_thread(self._roster.beat, self.worker):
+        async with self._turn:
+            if unless():
+                return
+            since = self._roster.machine.seconds()
+            if await self._threads.run(self._roster.beat, self.worker):
+                self.lease.renew(since)
+                return
             self._on_loss()
-            self.worker = await asyncio.to_thread(self._roster.enlist)
-        self._beaten_at = at
+            if self._entered == self.worker:
+                self._entered = new_worker()
+            await self._enter(since)
+            # Of what was taken under the former name meanwhile nobody would know.
+            self._on_loss()
+
+    async def _enter(self, since: float) -> None:
+        loop = asyncio.get_running_loop()
+        await self._threads.run(self._roster.enlist, self._entered, loop)
+        self.worker = self._entered
+        self.lease.renew(since)

@@ -163,6 +163,11 @@ class Ticket:
             self.reading.end()
         return ended
 
+    def leave_waiting(self) -> None:
+        """End what waits; its rows stay as they are."""
+        for row, numbers in list(self._waiting.items()):
+            self.end(row, set(numbers))
+
     def note_written(self, row: int, numbers: Collection[int]) -> None:
         """Note that deliveries which ended are written down; for :class:`InFlight`."""
         number = min(len(numbers), self._ended)
@@ -196,12 +201,13 @@ class Ticket:
             self._capped.discard((row, number))
             self.lane.underway.remove(row, (number,))
 
-    # For the checks of :class:`InFlight`
+    # For :class:`InFlight`
 
     def take(self, members: Members) -> None:
         """Note the deliveries of the batch; for :class:`InFlight`."""
         for row, numbers in members:
-            self._waiting.setdefault(row, set()).update(numbers)
+            if numbers:
+                self._waiting.setdefault(row, set()).update(numbers)
         self._flight.count(self.lane, waiting=_size(self._waiting))
 
     def load(self) -> Load:
@@ -272,6 +278,11 @@ class InFlight:
         for ticket, row, numbers in ended:
             ticket.note_written(row, numbers)
 
+    def leave_waiting(self) -> None:
+        """Let what waits end as its rows are: it is somebody else's by now."""
+        for ticket in list(self._open):
+            ticket.leave_waiting()
+
     def finish(self) -> None:
         """Let go of everything: the worker has stopped."""
         for ticket in list(self._open):
@@ -295,10 +306,11 @@ class InFlight:
         """Know a ticket no more that has no delivery left; for tickets alone."""
         self._open.pop(ticket, None)
 
-    def faults(self, lanes: Iterable["Lane"]) -> list[str]:
+    def faults(self, lanes: Iterable["Lane"], *, is_at_rest: bool = False) -> list[str]:
         """Return where the invariant does not hold, counting all of it anew; empty if it does.
 
-        ``lanes`` are all of the worker's.
+        ``lanes`` are all of the worker's. ``is_at_rest`` says that nothing is being read for which
+        somebody could have the permission to probe, and no ticket yet.
         """
         found = [fault for ticket in self._open for fault in ticket.faults()]
         totals = {lane.app.id: Load() for lane in lanes}
@@ -311,7 +323,8 @@ class InFlight:
             if lane.load != mine:
                 found.append(f"{lane.app.id} counts {lane.load}, its tickets {mine}")
             found += _faults_of_lane(lane, [one for one in self._open if one.lane is lane])
-            found += _faults_of_probes(lane, {ticket.probe for ticket in self._open})
+            if is_at_rest:
+                found += _faults_of_probes(lane, {ticket.probe for ticket in self._open})
         if self.load != total:
             found.append(f"all count {self.load}, their tickets {total}")
         return found

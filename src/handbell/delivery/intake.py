@@ -23,9 +23,9 @@ from .due import BULK, NORMAL, URGENT
 from .listing import TEST_MARK
 from .plain import PlainBatch, can_be_plain, fingerprints
 from .rulebook import RuleBook
-from .sending import FindGateway
 from .store import Ledger
 from .timing import LocalTime, SendAt, due_at, is_near, read_send_at, refuse_past
+from .ways import FindGateway
 
 URGENCIES: Final = {"urgent": URGENT, "normal": NORMAL, "bulk": BULK}
 LONGEST_KEY: Final = 255

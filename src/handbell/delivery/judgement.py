@@ -12,7 +12,7 @@ from dataclasses import replace
 from random import Random
 from typing import Final, NamedTuple, Protocol
 
-from handbell.gateways.gateway import Accepted, Outcome
+from handbell.gateways.gateway import Outcome
 
 from .circuit import (
     DOUBT_SECONDS,
@@ -150,7 +150,7 @@ class Judge:
         trouble = self._hear_of_service(verdict, parcel.route, outcome, is_probe=is_probe)
         is_doubted = self._hear_of_configuration(verdict, parcel.route, is_probe=is_probe)
         if is_probe:
-            self._tell_probed(parcel.route, opened, is_passed=isinstance(outcome, Accepted))
+            self._tell_probed(parcel.route, opened)
         if trouble is not None and parcel.route.service.stop is not None:
             self._carry_out(verdict._replace(is_outage=True))
         elif trouble is not None or is_doubted:
@@ -170,8 +170,7 @@ class Judge:
     ) -> None:
         """Note that pushes were accepted."""
         lane.is_proven = True
-        if is_probe:
-            self._tell_probed(route, route.open, is_passed=True)
+        opened = route.open if is_probe else ()
         if route.service.note_taken(count, self._now()):
             self._end_outage(route.service)
         if self._recent and route.service.is_well:
@@ -188,6 +187,7 @@ class Judge:
                     topic=route.configuration.place.topic,
                 )
             )
+        self._tell_probed(route, opened)
 
     def _carry_out(self, verdict: Verdict) -> None:
         if verdict.decision.environment is not None:
@@ -380,7 +380,7 @@ class Judge:
             )
         )
 
-    def _tell_probed(self, route: Route, opened: Sequence[Circuit], *, is_passed: bool) -> None:
+    def _tell_probed(self, route: Route, opened: Sequence[Circuit]) -> None:
         for circuit in opened:
             self._bench.tell(
                 ProbeSent(
@@ -388,7 +388,7 @@ class Judge:
                     at=self._now(),
                     environment=circuit.place.environment,
                     circuit="service" if circuit.place.is_service else "configuration",
-                    is_passed=is_passed,
+                    is_passed=circuit.stop is None,
                 )
             )
 

@@ -1,5 +1,6 @@
 """One app's way out: its rules, its rate, and how much of it is on its way."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -22,11 +23,13 @@ class Lane:
     ``underway`` is what counts under the app's cap and is not written down yet; both follow from
     the tickets (:mod:`~handbell.delivery.in_flight`). ``routes`` are the ways that its pushes went.
     ``is_proven`` says that something was accepted since a circuit of the app's opened last.
+    ``read_at``, when the rules were read, and the bucket of the rate go by a clock that nobody
+    sets.
     """
 
     app: App
     rules: AppRules = field(default_factory=AppRules)
-    read_at: float = 0.0
+    read_at: float = -math.inf
     load: Load = field(default_factory=Load)
     routes: list[Route] = field(default_factory=list)
     is_proven: bool = False
@@ -43,17 +46,20 @@ class Lane:
         """Whether the first answers are still out: a wrong key is to cost few refusals."""
         return self.load.handed > 0 and not (self.is_proven or self.is_stopped)
 
-    def take_rules(self, rules: AppRules, now: float) -> None:
-        """Take the rules as they stand in the database now."""
+    def take_rules(self, rules: AppRules, instant: float) -> None:
+        """Take the rules as they stand in the database at an instant, by the steady clock."""
         if rules.rate is None:
             self.bucket = None
         elif self.bucket is None or self.bucket.limit != rules.rate:
-            self.bucket = rules.rate.full(now)
-        self.rules, self.read_at = rules, now
+            self.bucket = rules.rate.full(instant)
+        self.rules, self.read_at = rules, instant
 
-    def grant(self, wanted: int, now: float) -> tuple[int, float]:
-        """Return how many of so many pushes may go now, and the wait for more in seconds."""
+    def grant(self, wanted: int, instant: float) -> tuple[int, float]:
+        """Return how many of so many pushes may go, and the wait for more in seconds.
+
+        The ``instant`` is by the steady clock.
+        """
         if self.bucket is None:
             return wanted, 0.0
-        granted, self.bucket, wait = take(self.bucket, wanted, now)
+        granted, self.bucket, wait = take(self.bucket, wanted, instant)
         return granted, wait

@@ -32,7 +32,8 @@ class Lanes:
     """A lane for each app, and the window that they share; belongs to one worker.
 
     ``window`` is how many pushes may be in flight at once; it may be changed at any time.
-    ``on_service_up`` is told of a service that others saw take pushes again.
+    ``on_closed`` is told of a circuit that was closed by others, or by hand. ``clock`` never goes
+    back.
     """
 
     def __init__(
@@ -42,31 +43,36 @@ class Lanes:
         routes: Routes,
         *,
         patience: Patience,
-        on_service_up: Callable[[Place], None],
-        now: Callable[[], float],
+        on_closed: Callable[[Place], None],
+        clock: Callable[[], float],
     ) -> None:
         self.window = WINDOW
         self._routes = routes
-        self._on_service_up = on_service_up
+        self._on_closed = on_closed
         self._in_flight = in_flight
         self._rulebook = rulebook
         self._patience = patience
-        self._now = now
+        self._clock = clock
         self._lanes: dict[str, Lane] = {}
 
     def of(self, app: App) -> Lane:
         """Return the lane of an app, made when first asked for, in whatever thread."""
-        return self._lanes.setdefault(app.id, Lane(app))
+        lane = self._lanes.setdefault(app.id, Lane(app))
+        former = lane.app.row
+        if None not in (former, app.row) and former != app.row:
+            # The app was removed and added anew: its keys and its circuits are others.
+            lane = self._lanes[app.id] = Lane(app)
+        return lane
 
     async def read_rules(self, lane: Lane) -> None:
         """Let a lane go by its app's rules as they are now, or were some seconds ago."""
-        if self._now() - lane.read_at > RULES_SECONDS:
+        if self._clock() - lane.read_at > RULES_SECONDS:
             before = self._routes.known(lane.routes)
             rules = await self._patience.call(self._rulebook.rules_of, lane.app.id)
-            lane.take_rules(rules, self._now())
+            lane.take_rules(rules, self._clock())
             noted = (*rules.circuits, *rules.services)
-            for service in self._routes.adopt(noted, before, lane.routes):
-                self._on_service_up(service)
+            for place in self._routes.adopt(noted, before, lane.routes):
+                self._on_closed(place)
 
     @property
     def in_flight(self) -> int:
@@ -92,6 +98,10 @@ class Lanes:
         """Return the lanes that there are now."""
         # A copy: campaigns are loaded in threads, which make the lanes of their apps.
         return list(self._lanes.values())
+
+    def move(self, jump: float) -> None:
+        """Let probes of open circuits come when they would have: the wall's clock was set."""
+        self._routes.move(jump)
 
     def most_due(self) -> int:
         """Return how many single deliveries, of whatever apps, are taken at a time."""

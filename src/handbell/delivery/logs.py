@@ -21,6 +21,7 @@ from .events import (
     ProbeSent,
     ServiceDown,
     SessionQuarantined,
+    SessionsReleased,
     name_of,
 )
 
@@ -32,6 +33,7 @@ LEVELS: Final = MappingProxyType(
         SessionQuarantined: logging.WARNING,
         DeliveryHeld: logging.DEBUG,
         ProbeSent: logging.DEBUG,
+        SessionsReleased: logging.DEBUG,
     }
 )
 """The level of an event; all others are told at INFO."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -28,6 +28,7 @@ from .events import (
     SessionClosed,
     SessionMoved,
     SessionQuarantined,
+    SessionsReleased,
     VerdictLost,
 )
 from .outcome import OWN_REASONS
@@ -90,6 +91,9 @@ class Metrics:
 
     def __call__(self, event: Event) -> None:
         """Count one event."""
+        if isinstance(event, SessionsReleased):
+            self._revocations.observe(event.waited)
+            return
         app = self._app(event.app)
         match event:
             case PushesSent():
@@ -186,6 +190,12 @@ class Metrics:
         where = ("app", "environment")
         self._stops = self._counter(
             "circuit_opened", "Times that sending for an app stopped", "app", "reason"
+        )
+        self._revocations = Histogram(
+            "handbell_revocation_seconds",
+            "Seconds until nothing was on its way to sessions that were taken back",
+            buckets=BUCKETS,
+            registry=self._registry,
         )
         self._outages = self._counter(
             "service_outages", "Outages of a push service that an app met", *where, "reason"

@@ -18,6 +18,7 @@ from handbell.gateways.gateway import (
     Refused,
     RetryLater,
     Unknown,
+    Withdrawn,
 )
 
 State = Literal["queued", "sending", "held", "sent", "failed", "expired", "cancelled"]
@@ -110,6 +111,16 @@ def _decide(outcome: Outcome, environment: str, tried: Tried | None) -> Decision
             return Decision("sent", status=200, unique_id=outcome.unique_id, moves_to=moved)
         case DeviceGone():
             return _decide_gone(outcome)
+        case RetryLater() | LostVerdict() | Unknown():
+            return _decide_held(outcome)
+        case Withdrawn():
+            return Decision("cancelled", reason="SessionClosed")
+        case Refused():
+            return _decide_refused(outcome, environment, tried)
+
+
+def _decide_held(outcome: RetryLater | LostVerdict | Unknown) -> Decision:
+    match outcome:
         case RetryLater():
             return Decision(
                 "held",
@@ -119,18 +130,17 @@ def _decide(outcome: Outcome, environment: str, tried: Tried | None) -> Decision
                 after=outcome.after,
                 reaction=outcome.reaction,
             )
-        case Unknown():
-            return Decision("held", reason=outcome.reason, detail=outcome.detail, is_unknown=True)
         case LostVerdict():
             return Decision(
                 "held",
                 reason=outcome.reason,
                 status=outcome.status,
                 detail=outcome.detail,
+                after=outcome.after,
                 is_lost=True,
             )
-        case Refused():
-            return _decide_refused(outcome, environment, tried)
+        case Unknown():
+            return Decision("held", reason=outcome.reason, detail=outcome.detail, is_unknown=True)
 
 
 def _decide_gone(outcome: DeviceGone) -> Decision:
@@ -206,8 +216,8 @@ _OUR_OWN: Final = frozenset({"RequestUnusable", "Interrupted"})
 def sign_of(outcome: Outcome) -> Sign:
     """Return what the end of a push says of the push service: whether it takes any.
 
-    A server error, a lost connection and silence are trouble; a full answer that is not one shows
-    that it works, whatever it says of the push.
+    A server error, a lost connection, silence and what somebody else answers are trouble; a full
+    answer of its own that is none of these shows that it works, whatever it says of the push.
     """
     match outcome:
         case Accepted():
@@ -216,8 +226,12 @@ def sign_of(outcome: Outcome) -> Sign:
             return Sign.ANSWERED if outcome.reason in REASONS else Sign.NOTHING
         case Unknown():
             return Sign.TROUBLE
+        case Withdrawn():
+            return Sign.NOTHING
         case LostVerdict():
-            return Sign.TROUBLE if outcome.status >= _SERVER_ERROR else Sign.NOTHING
+            is_foreign = outcome.reason == "AnswerUnreadable"
+            is_trouble = is_foreign or outcome.status >= _SERVER_ERROR
+            return Sign.TROUBLE if is_trouble else Sign.NOTHING
         case RetryLater():
             return _sign_of_later(outcome)
 
@@ -247,10 +261,6 @@ OWN_REASONS: Final = {
     "ServiceDown": (
         "the push service takes nothing now",
         "nothing: one push at a time is tried, and all goes on by itself once it is taken",
-    ),
-    "AnswerCut": (
-        "the push service did not take it, and its answer broke off before it said why",
-        _AGAIN,
     ),
     "AppDisabled": ("the app is switched off", Fix(Action.SWITCH_ON, "switch it on")),
     "CannotBeRead": (
@@ -285,10 +295,16 @@ OWN_REASONS: Final = {
     ),
     "TimedOut": ("no answer came in time, so it may or may not have arrived", _AGAIN),
     "StreamReset": ("the push service broke the request off, so it may have arrived", _AGAIN),
+    "AnswerCut": ("the push service refused it, and its reason got lost on the way", _AGAIN),
+    "AnswerUnreadable": (
+        "an answer came that is not the push service's; a proxy may have given it",
+        "check the address, and what stands between this machine and the push service",
+    ),
+    "GoneAway": ("the push service left the connection before it took the push", _AGAIN),
     "RefusedStream": ("the push service did not take the request; nothing was processed", _AGAIN),
     "Stalled": ("the push service has stopped answering", _AGAIN),
     "ConnectionClosed": (
-        "the push service closes connections before it takes anything; nothing was sent",
+        "the push service closes connections soon after they open; this push was not sent",
         _AGAIN,
     ),
     "HostNotFound": (

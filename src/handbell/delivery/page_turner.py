@@ -1,5 +1,6 @@
 """From shards to pages: how much of a broadcast is handed out next, and when it rests."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -21,11 +22,12 @@ from .ramps import Ramps
 from .releases import Releases
 from .routes import Route
 from .rulebook import RuleBook
-from .sending import Sender
 from .settlement import Settlement
+from .ways import Ways
 
 _WATCH_SECONDS: Final = 0.25
 _RAMP_PAUSE_SECONDS: Final = 0.05
+_MAIN_SECONDS: Final = 30.0
 _LOOKED_AT: Final = 20
 """Among so many sessions of a stopped broadcast a known one is looked for, to probe with."""
 
@@ -47,11 +49,12 @@ class PageTurner:
         in_flight: InFlight,
         releases: Releases,
         ramps: Ramps,
-        sender: Sender,
+        ways: Ways,
         departures: Departures,
         book: Settlement,
         patience: Patience,
         now: Callable[[], float],
+        clock: Callable[[], float],
     ) -> None:
         self._broadcasts = broadcasts
         self._queue = queue
@@ -61,18 +64,20 @@ class PageTurner:
         self._in_flight = in_flight
         self._releases = releases
         self._ramps = ramps
-        self._sender = sender
+        self._ways = ways
         self._departures = departures
         self._book = book
         self._patience = patience
         self._now = now
+        self._clock = clock
+        self._environments: dict[tuple[int, bool], tuple[str | None, float]] = {}
 
     async def take(self, broadcast: Broadcast) -> None:
         """Hand out the next page of a broadcast, as far as it may go on now."""
         try:
             await self._hand_out(broadcast)
         except Exception:
-            broadcast.ready_at = self._now() + DISABLED_SECONDS
+            broadcast.ready_at = self._clock() + DISABLED_SECONDS
             raise
 
     async def _hand_out(self, broadcast: Broadcast) -> None:
@@ -102,7 +107,7 @@ class PageTurner:
     ) -> None:
         most, wait = self._size_of_page(broadcast, campaign, probe)
         if not most:
-            broadcast.ready_at = self._now() + wait
+            broadcast.ready_at = self._clock() + wait
             return
         with self._releases.begin() as reading:
             rules, former = campaign.lane.rules, broadcast.route
@@ -137,13 +142,13 @@ class PageTurner:
             # What is over is handed out in spite of the circuit, so that each gets its end.
             return size, 0.0
         if probe is not None:
-            granted, wait = lane.grant(1, now)
+            granted, wait = lane.grant(1, self._clock())
             return granted * (_LOOKED_AT if _wants_known(route) else 1), wait
         if not lane.is_proven:
             size = min(size, FIRST_BATCH)
         if route is not None:
             size = self._ramps.grant(route.service, broadcast.shard.urgency, size, now)
-        return lane.grant(size, now) if size else (0, _RAMP_PAUSE_SECONDS)
+        return lane.grant(size, self._clock()) if size else (0, _RAMP_PAUSE_SECONDS)
 
     async def _up_to_known(
         self, listeners: Sequence[Listener], route: Route | None
@@ -166,17 +171,23 @@ class PageTurner:
         if not listeners:
             return broadcast.route
         ways = Counter(one.environment for one in listeners)
-        route = await self._sender.route(campaign, "apns", ways.most_common(1)[0][0])
+        route = await self._ways.route(campaign, "apns", ways.most_common(1)[0][0])
         if not campaign.lane.is_stopped:
             return route
-        persons = await self._patience.call(
-            self._rulebook.persons_by_environment,
-            broadcast.shard.app_row,
-            campaign.is_development,
+        environment = await self._main_environment(broadcast.shard.app_row, campaign)
+        return (
+            route if environment is None else await self._ways.route(campaign, "apns", environment)
         )
-        if not persons:
-            return route
-        return await self._sender.route(campaign, "apns", max(persons, key=persons.__getitem__))
+
+    async def _main_environment(self, app_row: int, campaign: Campaign) -> str | None:
+        """Return where most persons of an app live, as it was some seconds ago."""
+        loop, asked = asyncio.get_running_loop(), (app_row, campaign.is_development)
+        known, until = self._environments.get(asked, (None, 0.0))
+        if loop.time() > until:
+            persons = await self._patience.call(self._rulebook.persons_by_environment, *asked)
+            known = max(persons, key=persons.__getitem__, default=None)
+            self._environments[asked] = known, loop.time() + _MAIN_SECONDS
+        return known
 
     def _holds(self, broadcast: Broadcast) -> bool:
         """Return whether a shard is still this worker's; it was given away if its heart stood."""
@@ -202,7 +213,7 @@ class PageTurner:
         if route is not None and route.is_due(now):
             return  # it is known now which way it goes: its next turn probes that
         if broadcast.pages or route is None:
-            broadcast.ready_at = now + _WATCH_SECONDS
+            broadcast.ready_at = self._clock() + _WATCH_SECONDS
             return
         self._broadcasts.remove(broadcast)
         self._book.rest_shard(broadcast.shard.id, route.resume_at(now))

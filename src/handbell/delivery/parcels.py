@@ -149,10 +149,12 @@ class Parcel:
         self.is_plain = False
         if number not in self._watched:
             self._watched[number] = asyncio.get_running_loop().create_future()
-        return self._watched[number]
+        # Whoever gives up waiting for it must not end the wait of others.
+        return asyncio.shield(self._watched[number])
 
     def close(self) -> None:
-        """Note that the gateway has let go of all of it."""
+        """Note that the gateway has let go of all of it; what it says from now on is too late."""
+        self.is_over, self.is_plain = True, False
         for watched in self._watched.values():
             _set(watched)
         self._watched.clear()

@@ -14,8 +14,9 @@ from typing import Final
 
 from sqlalchemy import ColumnElement, Connection, delete, exists, select, tuple_
 
+from handbell._forever import forever
+from handbell._threads import in_thread
 from handbell.database import Database
-from handbell.errors import StorageError
 from handbell.tables import deliveries, idempotency, notifications, shards, tallies
 
 from .outcome import FINAL_STATES
@@ -35,8 +36,12 @@ _log = logging.getLogger(__name__)
 class Pruner:
     """Forgets what ended more than ``keep_days`` ago. ``now`` gives UNIX seconds.
 
-    Several may work on one database at the same time.
+    Several may work on one database at the same time. The first turn of :meth:`run` comes
+    ``first_after`` seconds after its start, the others ``every`` so many.
     """
+
+    first_after: float = FIRST_AFTER_SECONDS
+    every: float = EVERY_SECONDS
 
     def __init__(
         self, database: Database, *, keep_days: float, now: Callable[[], float] = time
@@ -65,22 +70,19 @@ class Pruner:
     async def prune(self) -> int:
         """Remove all there is to remove, with pauses, and return how many rows that were."""
         removed = 0
-        while done := await asyncio.to_thread(self.step):
+        while done := await in_thread(self.step):
             removed += done
             await asyncio.sleep(_PAUSE_SECONDS)
         return removed
 
     async def run(self) -> None:
         """Prune after some minutes, which short-lived processes do not see, and then each hour."""
-        await asyncio.sleep(FIRST_AFTER_SECONDS)
-        while True:
-            try:
-                removed = await self.prune()
-            except StorageError as error:
-                _log.warning("Nothing can be pruned now: %s", error)
-            else:
-                _log.info("Pruned %d rows", removed)
-            await asyncio.sleep(EVERY_SECONDS)
+        await asyncio.sleep(self.first_after)
+        await forever(self._turn, name="Pruning", pause=self.every)
+
+    async def _turn(self) -> float:
+        _log.info("Pruned %d rows", await self.prune())
+        return self.every
 
 
 def _remove_keys(connection: Connection, before: int, limit: int) -> int:

@@ -16,6 +16,7 @@ from sqlalchemy import (
     case,
     exists,
     func,
+    or_,
     select,
     tuple_,
     update,
@@ -24,6 +25,7 @@ from sqlalchemy import (
 from handbell.database import Database
 from handbell.tables import ADDRESSED, deliveries, notifications, sessions, shards, users
 
+from .chunks import chunks
 from .due import LEVELS, Due
 from .pages import Also, Listener, Shard, read_page
 from .shards import SHARDS
@@ -150,19 +152,26 @@ class Queue:
         with self._database.read() as connection:
             return read_page(connection, shard, limit, also=also, is_development=is_development)
 
-    def is_settled(self, notification: int) -> bool:
-        """Return whether everybody was come to: each delivery has ended, or waits for its time."""
-        mine = deliveries.c.notification_id == notification
+    def unsettled(self, rows: Collection[int]) -> set[int]:
+        """Return of which notifications something is on its way or due, by one statement.
+
+        Of the others everybody was come to: each delivery has ended, or waits for its time.
+        """
         now = self._milliseconds()
+        mine = deliveries.c.notification_id == notifications.c.id
+        is_busy = or_(
+            exists().where(shards.c.notification_id == notifications.c.id, shards.c.due_at <= now),
+            exists().where(mine, deliveries.c.worker_id.is_not(None)),
+            exists().where(mine, deliveries.c.due_at <= now, deliveries.c.state == "queued"),
+        )
         with self._database.read() as connection:
-            return not any(
-                connection.scalar(select(exists().where(waiting)))
-                for waiting in (
-                    (shards.c.notification_id == notification) & (shards.c.due_at <= now),
-                    mine & deliveries.c.worker_id.is_not(None),
-                    mine & (deliveries.c.due_at <= now) & (deliveries.c.state == "queued"),
+            return {
+                row
+                for chunk in chunks(list(rows))
+                for row in connection.scalars(
+                    select(notifications.c.id).where(notifications.c.id.in_(chunk), is_busy)
                 )
-            )
+            }
 
     def depth(self) -> tuple[int, float | None]:
         """Return how many deliveries wait, and when the first falls due (UNIX seconds)."""

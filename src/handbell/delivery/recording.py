@@ -62,7 +62,8 @@ _CLOSE: Final = (
     update(sessions)
     .where(
         _SESSION,
-        sessions.c.status != "closed",
+        # A claim that was never proven must not open by its secret as if it had been.
+        sessions.c.status.in_(["active", "quarantined"]),
         # Without an instant of the service's nothing says that the device registered after it.
         sessions.c.registered_at < func.coalesce(bindparam("since", type_=BigInteger), _NEVER),
     )

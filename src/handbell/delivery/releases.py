@@ -50,8 +50,13 @@ class Reading:
 
     @property
     def is_concerned(self) -> bool:
-        """Whether any session was released since."""
+        """Whether any session was released since, or all that was read was lost."""
         return self._releases.last > self._at
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether others have what was read: the worker was taken for dead since."""
+        return self._releases.lost_at > self._at
 
     def is_stale(self, number: int) -> bool:
         """Return whether the session of a delivery was released since."""
@@ -67,6 +72,7 @@ class Releases:
 
     def __init__(self) -> None:
         self.last = _NEVER
+        self.lost_at = _NEVER
         self._released: dict[int, int] = {}
         self._held: dict[int, int] = {}
 
@@ -86,6 +92,11 @@ class Releases:
             return
         self.last += 1
         self._released.update(dict.fromkeys(session_ids, self.last))
+
+    def lose(self) -> None:
+        """Note that the worker was taken for dead: others have all that was read before."""
+        self.last += 1
+        self.lost_at = self.last
 
     def released_at(self, number: int) -> int:
         """Return at which release a session was last named, 0 for none that still counts."""

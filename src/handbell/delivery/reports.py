@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row, and_, exists, func, select
 
-from handbell._text import count
+from handbell._text import count, shortened
 from handbell.apps.app import App
 from handbell.database import Database
 from handbell.errors import UnknownNotificationError
@@ -308,7 +308,12 @@ def describe_recipients(named: Mapping[str, Any]) -> str:
         return "everybody"
     if former := named.get("replaces"):
         return f"who got {former}"
-    texts = [str(text) for kind in named.values() if isinstance(kind, list) for text in kind]
+    texts = [
+        shortened(str(text)) if kind == "device_tokens" else str(text)
+        for kind, listed in named.items()
+        if isinstance(listed, list)
+        for text in listed
+    ]
     if not texts:
         return "nobody"
     more = f" and {count(len(texts) - 1, 'other')}" if len(texts) > 1 else ""

@@ -9,13 +9,15 @@ import contextlib
 import os
 import secrets
 import socket
+from asyncio import AbstractEventLoop
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import time
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, delete, extract, func, insert, select, update
 
+from handbell.clocks import MachineClock
 from handbell.database import Database
 from handbell.tables import deliveries, shards, workers
 
@@ -25,36 +27,64 @@ LEASE_SECONDS: Final = 15.0
 _WORKER_ID_BITS: Final = 53
 _NAMESPACE: Final = Path("/proc/self/ns/pid")
 
+# The event loop of each worker of this process. One whose loop is closed never beats again, though
+# its process lives.
+_loops: Final[dict[int, AbstractEventLoop | None]] = {}
+
+
+class _Instant(NamedTuple):
+    """Which start of which machine, and how many milliseconds after it."""
+
+    boot: str
+    at: int
+
 
 class Roster:
-    """The workers on one database. Every method is one transaction; ``now`` gives UNIX seconds."""
+    """The workers on one database. Every method is one transaction.
 
-    def __init__(self, database: Database, *, now: Callable[[], float] = time) -> None:
+    Leases go by ``machine``, or by the clock of the database server where there is one. ``now``
+    gives UNIX seconds: what comes back is due at once.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        now: Callable[[], float] = time,
+        machine: MachineClock | None = None,
+    ) -> None:
+        self.machine = machine or MachineClock.here()
         self._database = database
         self._now = now
         self._host = _place()
 
-    def enlist(self) -> int:
-        """Enter a worker of this process and return its id."""
-        # Not the next number: one that was taken for dead must not find another under its id.
-        values = {
-            "id": secrets.randbits(_WORKER_ID_BITS),
-            "host": self._host,
-            "pid": os.getpid(),
-            "beat_at": self._milliseconds(),
-        }
-        statement = insert(workers).values(values).returning(workers.c.id)
+    def enlist(self, worker: int | None = None, loop: AbstractEventLoop | None = None) -> int:
+        """Enter a worker of this process and return its id; one that is there already stays.
+
+        It lives no longer than the ``loop`` in which it works.
+        """
+        worker = new_worker() if worker is None else worker
+        for gone in [one for one, its in list(_loops.items()) if _is_over(its)]:
+            _loops.pop(gone, None)
+        _loops[worker] = loop
         with self._database.write() as connection:
-            return int(connection.execute(statement).scalar_one())
+            there = connection.scalar(select(workers.c.id).where(workers.c.id == worker))
+            if there is None:
+                boot, at = self._instant(connection)
+                values = {"id": worker, "host": self._host, "pid": os.getpid()}
+                connection.execute(insert(workers).values(**values, boot=boot, beat=at))
+        return worker
 
     def beat(self, worker: int) -> bool:
         """Say that the worker lives. False when it was taken for dead and its work given back."""
         statement = update(workers).where(workers.c.id == worker)
         with self._database.write() as connection:
-            return bool(connection.execute(statement.values(beat_at=self._milliseconds())).rowcount)
+            boot, at = self._instant(connection)
+            return bool(connection.execute(statement.values(boot=boot, beat=at)).rowcount)
 
     def retire(self, worker: int) -> None:
         """Give back what the worker still holds, and strike it off."""
+        _loops.pop(worker, None)
         with self._database.write() as connection:
             self._give_back(connection, [worker])
 
@@ -70,7 +100,7 @@ class Roster:
 
     def _dead(self, connection: Connection) -> list[int]:
         """Return the workers that are dead, and those that hold work and are not even listed."""
-        listed = connection.execute(select(workers)).all()
+        dead = {row.id for row, is_dead in self._judged(connection) if is_dead}
         known = select(workers.c.id)
         strays = select(deliveries.c.worker_id).where(
             deliveries.c.worker_id.is_not(None), deliveries.c.worker_id.not_in(known)
@@ -78,30 +108,53 @@ class Roster:
         more = select(shards.c.worker_id).where(
             shards.c.worker_id.is_not(None), shards.c.worker_id.not_in(known)
         )
-        dead = {row.id for row in listed if self._is_dead(row)}
         return [*dead, *connection.scalars(strays.union(more))]
+
+    def lives(self, connection: Connection, worker: int) -> bool:
+        """Return whether a worker is listed and not dead."""
+        return any(row.id == worker and not is_dead for row, is_dead in self._judged(connection))
+
+    def has_dead(self, connection: Connection) -> bool:
+        """Return whether a worker that is listed is dead."""
+        return any(is_dead for _, is_dead in self._judged(connection))
 
     def live_workers(self, *, elsewhere: bool = False) -> int:
         """Return how many workers take work now, of all processes or of all but this one."""
         with self._database.read() as connection:
-            rows = connection.execute(select(workers)).all()
-        return sum(
-            not self._is_dead(row) and not (elsewhere and self._is_mine(row)) for row in rows
-        )
+            return sum(
+                not is_dead and not (elsewhere and self._is_mine(row))
+                for row, is_dead in self._judged(connection)
+            )
+
+    def _judged(self, connection: Connection) -> list[tuple[Row[Any], bool]]:
+        """Return the rows of all workers, and whether each is dead."""
+        rows = connection.execute(select(workers)).all()
+        now = self._instant(connection) if rows else None
+        return [(row, now is not None and self._is_dead(row, now)) for row in rows]
 
     def _is_mine(self, row: Row[Any]) -> bool:
         return bool(row.host == self._host and row.pid == os.getpid())
 
-    def _is_dead(self, row: Row[Any]) -> bool:
-        if row.beat_at < self._milliseconds() - LEASE_SECONDS * 1000:
+    def _is_dead(self, row: Row[Any], now: _Instant) -> bool:
+        # What lies ahead was written before a start that has no name of its own.
+        if row.boot != now.boot or abs(now.at - row.beat) > LEASE_SECONDS * 1000:
             return True
+        if self._is_mine(row):
+            return row.id not in _loops or _is_over(_loops[row.id])
         return row.host == self._host and not _is_running(row.pid)
+
+    def _instant(self, connection: Connection) -> _Instant:
+        if connection.dialect.name == "sqlite":
+            return _Instant(self.machine.boot, int(self.machine.seconds() * 1000))
+        # Machines whose clocks differ may work on one server; its own is the same for all of them.
+        seconds = connection.execute(select(extract("epoch", func.now()))).scalar_one()
+        return _Instant("", int(seconds * 1000))
 
     def _give_back(self, connection: Connection, dead: Sequence[int]) -> None:
         connection.execute(
             update(deliveries)
             .where(deliveries.c.worker_id.in_(dead))
-            .values(state="queued", worker_id=None, is_repeat=True, due_at=self._milliseconds())
+            .values(state="queued", worker_id=None, is_repeat=True, due_at=int(self._now() * 1000))
         )
         connection.execute(
             update(shards)
@@ -110,8 +163,17 @@ class Roster:
         )
         connection.execute(delete(workers).where(workers.c.id.in_(dead)))
 
-    def _milliseconds(self) -> int:
-        return int(self._now() * 1000)
+
+def new_worker() -> int:
+    """Return the id of a worker that is to be entered.
+
+    Not the next number: one that was taken for dead must not find another under its id.
+    """
+    return secrets.randbits(_WORKER_ID_BITS)
+
+
+def _is_over(loop: AbstractEventLoop | None) -> bool:
+    return loop is not None and loop.is_closed()
 
 
 def _place() -> str:

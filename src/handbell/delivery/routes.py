@@ -106,6 +106,11 @@ class Routes:
         now = self._now()
         return [one for one in self._all() if one.may_probe(now)]
 
+    def move(self, jump: float) -> None:
+        """Move what the circuits wait for by as many seconds as the wall's clock was set."""
+        for circuit in self._all():
+            circuit.move(jump)
+
     def _all(self) -> list[Circuit]:
         configurations = [one.configuration for one in self._routes.values()]
         return [*configurations, *self._services.values()]
@@ -125,18 +130,16 @@ class Routes:
     ) -> list[Place]:
         """Take over what the database says of the circuits of an app's routes and of all services.
 
-        What has changed since ``before``, or is not written yet, is known better here. Returns the
-        services that others saw take pushes again.
+        What has changed since ``before``, or is not written yet, is known better here. Returns
+        which of them others have closed.
         """
         found = {one.place: one for one in noted}
         self._noted.update(found)
         for place in found:
             if place.is_service:
                 self._service(place)
-        for route in routes:
-            self._adopt_one(route.configuration, found, before)
-        services = list(self._services.values())
-        return [one.place for one in services if self._adopt_one(one, found, before)]
+        circuits = [*(one.configuration for one in routes), *self._services.values()]
+        return [one.place for one in circuits if self._adopt_one(one, found, before)]
 
     def _adopt_one(self, circuit: Circuit, found: Mapping[Place, Noted], before: Known) -> bool:
         place = circuit.place

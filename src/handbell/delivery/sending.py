@@ -6,31 +6,27 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from functools import partial
 from itertools import repeat
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple, Protocol, cast
+from typing import Any, Final, NamedTuple, cast
 
-from handbell.apps.app import App
 from handbell.errors import HandbellError, TwinError
 from handbell.gateways.gateway import Gateway, Message, Outcome, Push, Report
 
-from .campaign import Campaign
-from .circuit import Place
 from .delivery import GatewayName
+from .heart import Heart
 from .ids import apns_ids
 from .in_flight import Ticket
 from .judgement import Verdict
 from .outcome import Decision, Tried
 from .parcels import Item, Parcel, Portion
 from .releases import Releases
-from .routes import Route, Routes
+from .routes import Route
 from .settlement import Astray, Settlement
+from .ways import Ways
 
 # A named tuple's own constructor takes several times as long, and there are millions.
 _push: Final = cast("Callable[[tuple[Any, ...]], Push]", partial(tuple.__new__, Push))
 
 _log = logging.getLogger(__name__)
-
-WAY_SECONDS: Final = 5.0
-"""How long a gateway is used before it is asked anew which one it is."""
 
 WITHOUT_SESSION: Final[Mapping[str | None, str]] = MappingProxyType(
     {
@@ -42,39 +38,27 @@ WITHOUT_SESSION: Final[Mapping[str | None, str]] = MappingProxyType(
 """Why a delivery ends whose session does not take anything any more, by the session's status."""
 
 
-class FindGateway(Protocol):
-    """Gives the way for an app to an environment, or raises the error that says why there is none.
-
-    ``key`` is the credential of a sender whose app is not in the registry, or None.
-    """
-
-    def __call__(self, app: App, key: Any, name: GatewayName, environment: str, /) -> Gateway:
-        """Return the gateway; the same one each time, so that connections are shared."""
-
-
 class Sender:
     """Hands parcels to the gateways; belongs to one worker and its event loop.
 
     Their ends go to ``book``. What ``releases`` says of a session counts until the last moment
-    before its push is handed over.
+    before its push is handed over, and nothing goes on the wire unless the lease of the ``heart``
+    holds then.
     """
 
     def __init__(
         self,
         book: Settlement,
         releases: Releases,
-        routes: Routes,
         *,
-        find_gateway: FindGateway,
-        now: Callable[[], float],
+        heart: Heart,
+        ways: Ways,
     ) -> None:
         self._book = book
         self._releases = releases
-        self._routes = routes
-        self._find_gateway = find_gateway
-        self._now = now
-        self._ways: dict[tuple[str, str, str, str | None], tuple[Gateway, float]] = {}
-        self._out: set[Parcel] = set()
+        self._heart = heart
+        self._ways = ways
+        self._out: dict[Parcel, Gateway] = {}
 
     async def send(self, ticket: Ticket, portions: Sequence[Portion]) -> None:
         """Send deliveries of one ticket, handed over by it; return when each was reported."""
@@ -88,14 +72,18 @@ class Sender:
     async def _send_parcels(self, name: GatewayName, parcels: Sequence[Parcel]) -> None:
         """Send parcels that go the same way, by one call of its gateway."""
         try:
-            gateway = await self._gateway(parcels[0].campaign, name, parcels[0].environment)
+            await self._heart.hold_lease()
+            gateway = await self._ways.find(parcels[0].campaign, name, parcels[0].environment)
+            gateway.require(self._heart.lease.holds)
             for parcel in parcels:
                 if parcel.ticket.reading.is_concerned:
-                    self._drop_released(parcel)
-                parcel.route = self._route(parcel.campaign, name, parcel.environment, gateway)
+                    self._take_back(parcel)
+                parcel.route = self._ways.route_of(
+                    parcel.campaign, name, parcel.environment, gateway
+                )
                 if parcel.route is not None and parcel.route.stop is not None:
                     self._hold_stopped(parcel, parcel.route)
-            self._out.update(parcels)
+            self._out.update(dict.fromkeys(parcels, gateway))
             # From the look at the releases to the gateway's own list nothing else has its turn.
             await gateway.send(*self._handed(parcels))
             self._note_silence(parcels)
@@ -108,8 +96,8 @@ class Sender:
             for parcel in parcels:
                 self._book.interrupt(parcel, parcel.give_up(), error)
         finally:
-            self._out.difference_update(parcels)
             for parcel in parcels:
+                self._out.pop(parcel, None)
                 parcel.close()
 
     def _handed(self, parcels: Sequence[Parcel]) -> tuple[list[Push], Report]:
@@ -137,12 +125,16 @@ class Sender:
                 _log.error("A gateway left %d pushes without an answer", len(left))
                 self._book.interrupt(parcel, left, RuntimeError("no answer"))
 
-    def _drop_released(self, parcel: Parcel) -> None:
-        is_stale = parcel.ticket.reading.is_stale
-        gone = [item for number, item in parcel.items.items() if is_stale(number)]
+    def _take_back(self, parcel: Parcel) -> None:
+        reading = parcel.ticket.reading
+        gone = [
+            item
+            for number, item in parcel.items.items()
+            if reading.is_lost or reading.is_stale(number)
+        ]
         for item in gone:
             del parcel.items[item.number]
-            self._book.end(parcel.ticket, parcel.campaign, item, "cancelled", "SessionClosed")
+            self._book.take_back(parcel, item)
 
     def _hold_stopped(self, parcel: Parcel, route: Route) -> None:
         """Hold what a circuit on its way stops: everything but a push that probes it."""
@@ -177,50 +169,6 @@ class Sender:
                 asked_first=parcel,
             )
 
-    async def routes_of(self, portion: Portion) -> dict[Route | None, list[Item]]:
-        """Return which deliveries of one campaign go which way.
-
-        None is the way of those that go none: the gateway, or the lack of one, gives them an end.
-        """
-        campaign, items = portion
-        ways = {(item.gateway, item.environment) for item in items}
-        found: dict[Route | None, list[Item]] = {}
-        for name, environment in ways:
-            part = [one for one in items if (one.gateway, one.environment) == (name, environment)]
-            route = await self.route(campaign, name, environment)
-            found.setdefault(route, []).extend(part)
-        return found
-
-    async def route(self, campaign: Campaign, name: GatewayName, environment: str) -> Route | None:
-        """Return the way of a campaign's pushes to an environment, None where there is none."""
-        try:
-            gateway = await self._gateway(campaign, name, environment)
-        except HandbellError:
-            return None
-        return self._route(campaign, name, environment, gateway)
-
-    def _route(
-        self, campaign: Campaign, name: GatewayName, environment: str, gateway: Gateway
-    ) -> Route | None:
-        if name != "apns":
-            return None
-        lane = campaign.lane
-        credential = getattr(gateway, "fingerprint", "")
-        place = Place(lane.app.id, environment, credential, campaign.message.topic)
-        route = self._routes.of(place)
-        if route not in lane.routes:
-            lane.routes.append(route)
-        return route
-
-    async def _gateway(self, campaign: Campaign, name: GatewayName, environment: str) -> Gateway:
-        app, key = campaign.lane.app, campaign.key
-        place = (app.id, name, environment, None if key is None else key.fingerprint)
-        gateway, until = self._ways.get(place, (None, 0.0))
-        if gateway is None or self._now() > until:
-            gateway = await asyncio.to_thread(self._find_gateway, app, key, name, environment)
-            self._ways[place] = (gateway, self._now() + WAY_SECONDS)
-        return gateway
-
     def _note_no_way(self, parcel: Parcel, error: HandbellError) -> None:
         reason = "TwinNotRunning" if isinstance(error, TwinError) else "NoCredential"
         for number, item in parcel.items.items():
@@ -236,12 +184,23 @@ class Sender:
         """See :meth:`handbell.delivery.worker.Worker.release`."""
         self._releases.add(session_ids)
         ends = [
-            parcel.end_of(number)
-            for parcel in self._out
+            (gateway, number, parcel.end_of(number))
+            for parcel, gateway in self._out.items()
             for number in session_ids
             if parcel.is_out(number)
         ]
-        await asyncio.gather(*ends)
+        self._withdraw({gateway for gateway, _, _ in ends}, {number for _, number, _ in ends})
+        await asyncio.gather(*(end for _, _, end in ends))
+
+    def lose(self) -> None:
+        """Begin nothing more of what was taken: the worker was taken for dead."""
+        self._releases.lose()
+        numbers = {number for parcel in self._out for number in parcel.items}
+        self._withdraw(set(self._out.values()), numbers)
+
+    def _withdraw(self, gateways: Collection[Gateway], numbers: Collection[int]) -> None:
+        for gateway in gateways:
+            gateway.withdraw(lambda push: push.key in numbers)
 
 
 class _Way(NamedTuple):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import Final, NamedTuple
 
-from handbell.gateways.gateway import Accepted, Outcome, Push
+from handbell.gateways.gateway import Accepted, Outcome, Push, Withdrawn
 
 from .batch import Batch, Ending
 from .campaign import Campaign
@@ -115,8 +115,11 @@ class Settlement:
             return
         item = parcel.items[push.key]
         try:
-            self._judge.hear(parcel, item, outcome)
-            self.reported.set()
+            if isinstance(outcome, Withdrawn):
+                self.take_back(parcel, item)
+            else:
+                self._judge.hear(parcel, item, outcome)
+                self.reported.set()
         except Exception as error:  # noqa: BLE001 - nothing may be left without an end
             _log.exception("Could not classify a push service's answer: %r", outcome)
             self.interrupt(parcel, [item], error)
@@ -153,7 +156,9 @@ class Settlement:
         try:
             self._settle(verdict)
         except Exception:  # noqa: BLE001 - nothing may be left without an end
-            self._leave(verdict.parcel.ticket, verdict.parcel.campaign, verdict.item)
+            parcel, item = verdict.parcel, verdict.item
+            _log.exception("Could not settle delivery %d of %s", item.number, parcel.campaign.id)
+            self._leave(parcel.ticket, parcel.campaign, item)
 
     def _settle(self, verdict: Verdict) -> None:
         parcel, item, decision, tried, is_outage = verdict
@@ -340,6 +345,10 @@ class Settlement:
         """Keep what a delivery's row is to say; False where it had ended before."""
         if not ticket.end(campaign.row, (item.number,)):
             return False
+        if ending.state == "held" and ticket.reading.is_lost:
+            # When it is sent again is for those to say who have it now.
+            self.reported.set()
+            return True
         self._batch.endings.append(ending)
         self.reported.set()
         # Of what failed webhooks are told, whether or not anybody else listens.
@@ -347,9 +356,21 @@ class Settlement:
             self._events.append(event_of(campaign, item, ending, self._now(), took))
         return True
 
+    def take_back(self, parcel: Parcel, item: Item) -> None:
+        """End a delivery that was taken back before it was sent."""
+        if parcel.ticket.reading.is_lost:
+            self._leave(parcel.ticket, parcel.campaign, item)
+        else:
+            self.end(parcel.ticket, parcel.campaign, item, "cancelled", "SessionClosed")
+
+    def lose(self) -> None:
+        """Let go of what waits: the worker was taken for dead, and others have it by now."""
+        self._batch.resting_shards.clear()
+        self._in_flight.leave_waiting()
+        self.reported.set()
+
     def _leave(self, ticket: Ticket, campaign: Campaign, item: Item) -> None:
-        """Leave a delivery as its row is: it comes back when the worker stops."""
-        _log.exception("Could not settle delivery %d of %s", item.number, campaign.id)
+        """Leave a delivery as its row is: others have it, or it comes back at the stop."""
         ticket.end(campaign.row, (item.number,))
         self.reported.set()
 

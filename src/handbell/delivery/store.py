@@ -121,10 +121,11 @@ class Ledger:
         now = int(self.row(cancelling.row).cancelled)
         return cancelling.waiting + now - cancelling.former
 
-    def is_in_hand(self, row: int) -> bool:
-        """Return whether somebody is about a notification's broadcast, or is yet to be."""
+    def in_hand(self, rows: Collection[int]) -> set[int]:
+        """Return about which broadcasts of these notifications somebody is, or is yet to be."""
+        statement = select(shards.c.notification_id).distinct()
         with self._database.read() as connection:
-            return bool(connection.scalar(select(exists().where(shards.c.notification_id == row))))
+            return set(connection.scalars(statement.where(shards.c.notification_id.in_(rows))))
 
     def _cancel(self, row: int) -> int:
         """Cancel what nobody works on, and return how many deliveries of these had begun."""

@@ -10,14 +10,14 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import uuid4
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, func, select, update
 
+from handbell._forever import forever
+from handbell._threads import Threads, in_thread
 from handbell.apps.vault import Vault
 from handbell.database import Database
 from handbell.errors import HandbellError, StorageError
@@ -98,6 +98,7 @@ class WebhookSender:
         at_once: int = 16,
         poll_seconds: float = 1.0,
         now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
         self._database = database
@@ -106,10 +107,11 @@ class WebhookSender:
         self._at_once = at_once
         self._poll_seconds = poll_seconds
         self._now = now
+        self._clock = clock
         self._rng = rng or random.Random()  # noqa: S311 - spreads load, guards nothing
         self._lease = uuid4().hex
         self._stop = threading.Event()
-        self._threads = ThreadPoolExecutor(at_once + 1, thread_name_prefix="webhook")
+        self._threads = Threads(at_once + 1, "handbell-webhook")
         self._running: dict[int, asyncio.Task[None]] = {}
         self._taking: asyncio.Future[list[_Call]] | None = None
         self._pruned_at = float("-inf")
@@ -117,9 +119,7 @@ class WebhookSender:
     async def run(self) -> None:
         """Make calls as they become due, until cancelled. A sender runs once."""
         try:
-            while True:
-                if not await self._start_patiently():
-                    await self._rest()
+            await forever(self._turn, name="Calling webhooks", pause=self._poll_seconds)
         finally:
             await self._end()
 
@@ -165,24 +165,23 @@ class WebhookSender:
         if ending:
             # A resolver may hang for longer; a thread that is in it only finds the stop.
             await asyncio.wait(ending, timeout=_STOP_SECONDS)
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        # Where this fails the lease ends by itself.
-        with suppress(StorageError):
-            await asyncio.to_thread(self._give_back)
-
-    async def _start_patiently(self) -> int:
         try:
-            return await self._start_due()
-        except StorageError as error:
-            _log.warning("Calls of webhooks wait, because: %s", error)
-            return 0
+            await in_thread(self._give_back)
+        except Exception as error:  # noqa: BLE001 - the lease ends by itself
+            _log.warning("Calls of webhooks were not given back: %s", error)
+
+    async def _turn(self) -> float:
+        if not await self._start_due():
+            await self._rest()
+        return 0.0
 
     async def _start_due(self) -> int:
         room = self._at_once - len(self._running)
         if not room:
             return 0
-        loop = asyncio.get_running_loop()
-        self._taking = loop.run_in_executor(self._threads, self._take, room, list(self._running))
+        self._taking = asyncio.ensure_future(
+            self._threads.run(self._take, room, list(self._running))
+        )
         # What a thread has taken is given back at the end, so it must be known when it is done.
         taken = await asyncio.shield(self._taking)
         for call in taken:
@@ -190,14 +189,15 @@ class WebhookSender:
         return len(taken)
 
     async def _carry(self, call: _Call) -> None:
-        loop = asyncio.get_running_loop()
         try:
-            await loop.run_in_executor(self._threads, self._make, call)
+            await self._threads.run(self._make, call)
         except StorageError as error:
             # Its lease ends, and it is made again under the same id.
             _log.warning(
                 "The end of a call of webhook %d was not stored: %s", call.webhook_id, error
             )
+        except Exception:  # noqa: BLE001 - the others go on
+            _log.exception("A call of webhook %d failed; it is made again", call.webhook_id)
         finally:
             del self._running[call.webhook_id]
 
@@ -255,7 +255,11 @@ class WebhookSender:
         return [_Call(**row) for row in connection.execute(statement).mappings()]
 
     def _make(self, call: _Call) -> None:
-        answer = self._post(call)
+        try:
+            answer = self._post(call)
+        except Exception as error:  # noqa: BLE001 - it counts as an attempt, as any other
+            _log.exception("A call of webhook %d could not be made", call.webhook_id)
+            answer = Answer(None, f"a mistake of Handbell's: {type(error).__name__}")
         now = self._now()
         if answer.is_success:
             self._write(call, answer, state="sent", due_at=None)
@@ -317,8 +321,8 @@ class WebhookSender:
             connection.execute(update(calls_table).where(held).values(values))
 
     def _prune(self) -> None:
-        now = self._now()
-        if now - self._pruned_at < _PRUNE_EVERY_SECONDS:
+        now, at = self._now(), self._clock()
+        if at - self._pruned_at < _PRUNE_EVERY_SECONDS:
             return
         old = select(calls_table.c.id).where(
             calls_table.c.finished_at < int((now - KEPT_SECONDS) * 1000)
@@ -327,7 +331,7 @@ class WebhookSender:
         with self._database.write() as connection:
             removed = connection.execute(statement).rowcount
         if removed < _PRUNED_AT_ONCE:
-            self._pruned_at = now
+            self._pruned_at = at
 
     def _milliseconds(self) -> int:
         return int(self._now() * 1000)

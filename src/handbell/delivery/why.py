@@ -360,6 +360,7 @@ def _dated(found: Sequence[Session], deliveries: Sequence[Delivery]) -> list[Ses
 
 
 def _tell_session(session: Session, app: str) -> SessionStory:
+    fix: str
     label = f"{session.device or session.platform} ({shortened(session.token)})"
     match session.status:
         case "active":

@@ -9,41 +9,49 @@ refused holds one place of that window and nothing else.
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from random import Random
+from time import monotonic, time
 from typing import Final
 
+from handbell._threads import Threads
 from handbell.errors import StorageError
 
 from .admission import DISABLED_SECONDS, Admission
 from .campaigns import Campaigns, LoadCampaigns
 from .circuit import Noted, Place
+from .clock_jumps import ClockJumps
 from .departures import Departures
 from .due import Due
 from .endings import unreadable_ending
-from .events import Hooks
+from .events import CircuitClosed, Hooks, ServiceUp
 from .heart import Heart
 from .in_flight import InFlight
 from .lanes import Lanes
 from .page_turner import PageTurner
 from .parcels import Broadcast, Portion
-from .patience import STORAGE_PAUSE, Patience
+from .patience import Patience, stopped
 from .queue import Queue
 from .ramps import Ramps
 from .releases import Reading, Releases
+from .revocations import Obedience, Revocations
 from .roster import Roster
 from .routes import Routes
 from .rulebook import RuleBook
-from .sending import FindGateway, Sender
+from .sending import Sender
 from .settlement import Settlement
+from .stopping import ANSWER_SECONDS, Stopping
 from .store import Ledger
-from .writing import FLUSH_SECONDS, Writer
+from .waiting import Waiting
+from .ways import DropGateway, FindGateway, Ways
+from .writing import Writer
 
 IDLE_SECONDS: Final = 1.0
+THREADS: Final = 8
+"""In how many threads a worker uses the database at most; nobody else waits for these."""
+
 _WATCH_SECONDS: Final = 0.25
-_LONGEST_WATCH_SECONDS: Final = 2.0
 _SOON_SECONDS: Final = 2.0
 _LOT_SECONDS: Final = 0.1
 
@@ -53,9 +61,10 @@ _log = logging.getLogger(__name__)
 class Worker:
     """Sends what is due, for every app, until it is stopped.
 
-    ``find_gateway`` and ``load`` come from the system. Run it with :meth:`start` and :meth:`stop`
-    in one event loop. ``lanes`` counts what is on its way, and how much that may be. Raises
-    nothing: what goes wrong is written, told to the hooks, or tried again.
+    ``find_gateway``, ``drop_gateway`` and ``load`` come from the system. Run it with :meth:`start`
+    and :meth:`stop` in one event loop, once. ``in_flight`` is what is on its way, ``lanes`` say how
+    much that may be. ``answer_seconds`` is how long a stop waits for push services. Raises nothing:
+    what goes wrong is written, told to the hooks, or tried again.
     """
 
     def __init__(
@@ -64,32 +73,47 @@ class Worker:
         *,
         ledger: Ledger,
         roster: Roster,
+        revocations: Revocations,
+        jumps: ClockJumps,
         rulebook: RuleBook,
         find_gateway: FindGateway,
+        drop_gateway: DropGateway | None = None,
         load: LoadCampaigns,
         hooks: Hooks | None = None,
-        now: Callable[[], float] = time.time,
+        answer_seconds: float = ANSWER_SECONDS,
+        now: Callable[[], float] = time,
+        clock: Callable[[], float] = monotonic,
         rng: Random | None = None,
     ) -> None:
-        self.hooks = hooks or Hooks()
-        self.patience = patience = Patience()
+        # One that is empty is false, and may be added to later.
+        self.hooks = Hooks() if hooks is None else hooks
+        self.threads = threads = Threads(THREADS, "handbell-worker")
+        self.patience = patience = Patience(threads)
         self.releases = Releases()
         self.in_flight = InFlight()
         self._routes = Routes(now)
-        self._ramps = Ramps(time.monotonic)
+        self._ramps = Ramps(clock)
         self.lanes = Lanes(
             rulebook,
             self.in_flight,
             self._routes,
             patience=patience,
-            on_service_up=self._go_on,
-            now=now,
+            on_closed=self._note_closed,
+            clock=clock,
         )
         self._queue = queue
         self.rulebook = rulebook
         self._now = now
+        self._clock = clock
         self._broadcasts: list[Broadcast] = []
-        self._heart = Heart(roster, on_loss=self._broadcasts.clear, now=now)
+        self._heart = Heart(
+            roster,
+            threads=threads,
+            jumps=jumps,
+            on_loss=self._lose,
+            on_jump=self.lanes.move,
+        )
+        self._waiting = Waiting(self._unsettled, seconds=_WATCH_SECONDS)
         self._campaigns = Campaigns(ledger, load, lane_of=self.lanes.of, patience=patience)
         self._book = Settlement(
             self.in_flight,
@@ -100,10 +124,21 @@ class Worker:
             write=self._write_circuit,
         )
         self._writer = Writer(
-            self._book, ledger, in_flight=self.in_flight, hooks=self.hooks, patience=patience
+            self._book,
+            ledger,
+            in_flight=self.in_flight,
+            hooks=self.hooks,
+            patience=patience,
+            waiting=self._waiting,
         )
-        self._sender = Sender(
-            self._book, self.releases, self._routes, find_gateway=find_gateway, now=now
+        ways = Ways(find_gateway, drop_gateway, self._routes, threads=threads, clock=clock)
+        self._sender = Sender(self._book, self.releases, heart=self._heart, ways=ways)
+        self._obedience = Obedience(
+            revocations,
+            patience=patience,
+            worker=lambda: self.id,
+            release=self._sender.release,
+            is_busy=lambda: len(self.in_flight) > 0,
         )
         self._departures = Departures(
             self._book,
@@ -113,7 +148,9 @@ class Worker:
             writer=self._writer,
             in_flight=self.in_flight,
             ramps=self._ramps,
+            ways=ways,
             now=now,
+            clock=clock,
         )
         self._pages = PageTurner(
             self._broadcasts,
@@ -124,11 +161,19 @@ class Worker:
             in_flight=self.in_flight,
             releases=self.releases,
             ramps=self._ramps,
-            sender=self._sender,
+            ways=ways,
             departures=self._departures,
             book=self._book,
             patience=patience,
             now=now,
+            clock=clock,
+        )
+        self._stopping = Stopping(
+            self._book,
+            departures=self._departures,
+            in_flight=self.in_flight,
+            patience=patience,
+            writer=self._writer,
         )
         self._wake = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
@@ -136,6 +181,7 @@ class Worker:
         self._circuits_turn = asyncio.Lock()
         self._seek_at = 0.0
         self._probes_sought: dict[Place, tuple[float, float]] = {}
+        self.answer_seconds = answer_seconds
         self._is_stopping = False
         self._lots_until = 0.0
 
@@ -147,47 +193,45 @@ class Worker:
     # Life
 
     async def start(self) -> None:
-        """Enter the worker and begin to take work."""
+        """Enter the worker and begin to take work. Raises StoppedError where it was stopped."""
+        if self._is_stopping:
+            raise stopped()
         await self._heart.begin()
-        self._routes.adopt(await asyncio.to_thread(self.rulebook.outages), self._routes.known())
+        self._routes.adopt(await self.threads.run(self.rulebook.outages), self._routes.known())
         self._loops = [
             asyncio.create_task(self._take_work()),
             asyncio.create_task(self._write_down()),
             asyncio.create_task(self._heart.run()),
+            asyncio.create_task(self._obedience.run()),
         ]
 
-    async def stop(self) -> None:
-        """Take no more work, finish what is on its way, give back the rest.
+    async def stop(self, *, within: float | None = None) -> None:
+        """Take no more work, finish what is on its way, give back the rest. Raises nothing.
 
-        Where the database takes nothing for longer than its ``patience`` it stops even so. What
-        could not be written then is sent again by the next start, under the same apns-ids and with
-        a collapse id; nothing is lost.
+        Answers are waited for as long as ``answer_seconds`` say, or ``within`` where that is less;
+        a database that takes nothing for as long as its ``patience``. What could not be written by
+        then is sent again by the next start, under the same apns-ids and with a collapse id;
+        nothing is lost. Whoever waits for the worker, or comes later, is told by StoppedError.
         """
         self._is_stopping = True
         self._wake.set()
-        began = asyncio.get_running_loop().time()
-        finishing = asyncio.create_task(self._finish())
-        while not finishing.done() and not self.patience.is_over(began):
-            await asyncio.wait([finishing], timeout=_WATCH_SECONDS)
-        is_finished = finishing.done()
-        tasks = [finishing, *self._loops, *self._departures.tasks]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        if not is_finished:
-            _log.error(
-                "The database takes nothing: stopped with %d ends not written down; "
-                "the next start sends these again",
-                self.lanes.in_flight,
-            )
+        loops, self._loops = self._loops, []
+        if not loops:
+            self._stopping.tell()
             return
-        await self._heart.end()
-
-    async def _finish(self) -> None:
-        await self._loops[0]
-        while self._departures.tasks or self.lanes.in_flight:
-            self._book.reported.set()
-            await self._writer.next_written(FLUSH_SECONDS)
+        taking, writing, *others = loops
+        if writing.done():
+            # Whoever ends an event loop cancels what runs in it before it asks for a stop.
+            writing = asyncio.create_task(self._write_down())
+        is_written = await self._stopping.finish(
+            taking, [writing, *others], answer_seconds=self.answer_seconds, within=within
+        )
+        if not is_written:
+            return
+        try:
+            await self._heart.end()
+        except Exception:  # noqa: BLE001 - others take over what it held
+            _log.exception("Could not give back what the worker held")
 
     def wake(self) -> None:
         """Look for work now instead of at the next turn."""
@@ -203,19 +247,22 @@ class Worker:
     async def settled(self, row: int) -> None:
         """Return when every delivery of a notification has ended or waits for its time.
 
-        Other workers may have a part in it, so the database is asked now and then, and ever less
-        often: hundreds of callers may wait.
+        Other workers may have a part in it; what they write is asked for by one question for all
+        who wait. Raises StoppedError where the worker stops before that.
         """
-        pause = _WATCH_SECONDS
-        while self._has_in_hand(row) or not await self.patience.call(self._queue.is_settled, row):
-            await self._writer.next_written_of(row, pause)
-            pause = min(2 * pause, _LONGEST_WATCH_SECONDS)
+        await self._waiting.until_over(row)
 
-    def _has_in_hand(self, row: int) -> bool:
-        return any(one.shard.notification == row for one in self._broadcasts)
+    async def _unsettled(self, rows: Collection[int]) -> set[int]:
+        # What is in hand need not be asked for.
+        in_hand = {one.shard.notification for one in self._broadcasts}.intersection(rows)
+        left = [row for row in rows if row not in in_hand]
+        return in_hand | (await self.threads.run(self._queue.unsettled, left) if left else set())
 
     async def idle(self) -> None:
-        """Return once nothing is due and nothing is on its way: the rest waits for its time."""
+        """Return once nothing is due and nothing is on its way: the rest waits for its time.
+
+        Raises StoppedError where the worker stops before that.
+        """
         while self.lanes.in_flight or self._broadcasts or await self._is_due_soon():
             await self._writer.next_written(_WATCH_SECONDS)
 
@@ -232,6 +279,8 @@ class Worker:
         ``reading`` was begun with ``releases`` before their sessions were read; it stays the
         caller's to end.
         """
+        if self._is_stopping:
+            return
         for portion in portions:
             self._campaigns.keep(portion.campaign)
         self._departures.begin_items(portions, reading)
@@ -245,6 +294,12 @@ class Worker:
         """
         await self._sender.release(session_ids)
 
+    def _lose(self) -> None:
+        """Let go of all that was taken: the worker was taken for dead, and others have it."""
+        self._broadcasts.clear()
+        self._sender.lose()
+        self._book.lose()
+
     # Taking work
 
     async def _take_work(self) -> None:
@@ -253,17 +308,17 @@ class Worker:
                 took = await self._turn_of_work()
             except StorageError as error:
                 _log.warning("The database cannot be used now: %s", error)
-                await asyncio.sleep(STORAGE_PAUSE)
+                await asyncio.sleep(self.patience.pause)
             except Exception:  # noqa: BLE001 - one turn must not end the worker
                 _log.exception("A turn of work broke off; the next one follows")
-                await asyncio.sleep(STORAGE_PAUSE)
+                await asyncio.sleep(self.patience.pause)
             else:
                 if not took:
                     await self._rest()
                 await self._let_add_up()
 
     async def _turn_of_work(self) -> bool:
-        now = self._now()
+        now = self._clock()
         await self._heart.make_sure()
         await self._seek_probes()
         self._full = full = self.lanes.full()
@@ -272,12 +327,12 @@ class Worker:
         resting = {one.shard.notification for one in going if one not in ready}
         # With a shard in hand, only what is more urgent is taken as well.
         mine = max((one.shard.urgency for one in ready), default=0)
-        level, is_shard_due = await asyncio.to_thread(
+        level, is_shard_due = await self.threads.run(
             partial(self._queue.look, above=mine, apart_from=resting, full=full)
         )
         took = level >= mine and bool(level) and await self._take_due(level)
         if is_shard_due:
-            shard = await asyncio.to_thread(self._queue.claim_shard, self.id, mine, resting, full)
+            shard = await self.threads.run(self._queue.claim_shard, self.id, mine, resting, full)
             if shard is not None:
                 ready.append(Broadcast(shard))
                 self._broadcasts.append(ready[-1])
@@ -297,14 +352,15 @@ class Worker:
             if stop is None or (stop.probe_at == probe_at and at - sought_at < _SOON_SECONDS):
                 continue
             self._probes_sought[place] = (stop.probe_at, at)
-            await asyncio.to_thread(self.rulebook.hurry_one, place, self._now())
+            await self.threads.run(self.rulebook.hurry_one, place, self._now())
 
     async def _rest(self) -> None:
-        now = self._now()
+        now = self._clock()
         later = [one.ready_at - now for one in self._broadcasts if one.ready_at > now]
         wait = min([IDLE_SECONDS, *later])
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), wait)
+            async with asyncio.timeout(wait):
+                await self._wake.wait()
         self._wake.clear()
 
     async def _let_add_up(self) -> None:
@@ -314,7 +370,7 @@ class Worker:
     async def _take_due(self, level: int) -> bool:
         with self.releases.begin() as reading:
             most = self.lanes.most_due()
-            due = await asyncio.to_thread(self._queue.claim_due, self.id, level, most, self._full)
+            due = await self.threads.run(self._queue.claim_due, self.id, level, most, self._full)
             await self._begin_due(due, reading)
         return bool(due)
 
@@ -376,9 +432,16 @@ class Worker:
                 if place.is_service and noted.stop is None:
                     await self._let_go_on(place)
 
-    def _go_on(self, service: Place) -> None:
-        """Let go on what an outage held that is over, as others have seen."""
-        self._departures.begin(self._let_go_on(service))
+    def _note_closed(self, place: Place) -> None:
+        """Let go on what a circuit held that others have closed; webhooks have heard of it."""
+        at, environment = self._now(), place.environment
+        if not place.is_service:
+            closed = CircuitClosed(app=place.app, at=at, environment=environment, topic=place.topic)
+            self.hooks.emit(closed)
+            return
+        for app in self._routes.apps_of(place):
+            self.hooks.emit(ServiceUp(app=app, at=at, environment=environment))
+        self._departures.begin(self._let_go_on(place))
 
     async def _let_go_on(self, service: Place) -> None:
         apps = self._routes.apps_of(service)

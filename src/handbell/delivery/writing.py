@@ -9,9 +9,10 @@ from .batch import Batch
 from .events import Hooks
 from .in_flight import InFlight
 from .parcels import Broadcast
-from .patience import Patience
+from .patience import Patience, stopped
 from .settlement import Settlement
 from .store import Ledger
+from .waiting import Waiting
 from .webhooks import NAMES
 
 FLUSH_SECONDS: Final = 0.02
@@ -36,6 +37,7 @@ class Writer:
         in_flight: InFlight,
         hooks: Hooks,
         patience: Patience,
+        waiting: Waiting,
     ) -> None:
         self._book = book
         self._ledger = ledger
@@ -43,7 +45,8 @@ class Writer:
         self._hooks = hooks
         self._patience = patience
         self._written = asyncio.Event()
-        self._awaited: dict[int, set[asyncio.Future[None]]] = {}
+        self._waiting = waiting
+        self._is_closed = False
 
     async def gathered(self) -> None:
         """Return when something is to be written, and others had the time to come along."""
@@ -62,8 +65,7 @@ class Writer:
             await self._record(batch)
         self._in_flight.note_written(ended)
         self._written.set()
-        if self._awaited:
-            self._wake(batch)
+        self._tell(batch)
         for event in events:
             self._hooks.emit(event)
 
@@ -81,28 +83,31 @@ class Writer:
             except Exception:  # noqa: BLE001 - the same
                 _log.exception("This cannot be written, and is left out: %s", part)
 
+    def close(self) -> None:
+        """Write no more: whoever waits, or comes later, is told by StoppedError."""
+        self._is_closed = True
+        self._written.set()
+        self._waiting.close(stopped())
+
     async def next_written(self, seconds: float) -> None:
-        """Return when something was written, or after so many seconds."""
+        """Return when something was written, or after so many seconds.
+
+        Raises StoppedError once the worker has stopped.
+        """
+        if self._is_closed:
+            raise stopped()
         self._written.clear()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._written.wait(), seconds)
+            # Not wait_for, which in Python 3.11 may keep a cancel to itself.
+            async with asyncio.timeout(seconds):
+                await self._written.wait()
+        if self._is_closed:
+            raise stopped()
 
-    async def next_written_of(self, row: int, seconds: float) -> None:
-        """Do as :meth:`next_written` does, for what may have ended one notification."""
-        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._awaited.setdefault(row, set()).add(written)
-        try:
-            await asyncio.wait([written], timeout=seconds)
-        finally:
-            self._awaited[row].discard(written)
-            if not self._awaited[row]:
-                del self._awaited[row]
-
-    def _wake(self, batch: Batch) -> None:
-        rows = {row for row, *_ in batch.sent} | {one.notification_id for one in batch.endings}
+    def _tell(self, batch: Batch) -> None:
+        """Tell those who wait for a notification that this may have been the last of it."""
         if batch.finished_shards:  # whose they are is not said
-            rows.update(self._awaited)
-        for row in rows:
-            for written in self._awaited.get(row, ()):
-                if not written.done():
-                    written.set_result(None)
+            self._waiting.tell()
+            return
+        rows = {row for row, *_ in batch.sent} | {one.notification_id for one in batch.endings}
+        self._waiting.tell(rows)

@@ -93,6 +93,22 @@ class RetryLater:
 
 
 @dataclass(frozen=True, slots=True)
+class LostVerdict:
+    """The push service refused, and why did not arrive whole: no verdict on anybody.
+
+    ``reason`` is ``AnswerCut`` where the answer broke off, ``AnswerUnreadable`` where it is not one
+    of the push service (a proxy's page, say). The push was not taken and may be sent again; nothing
+    may be concluded about the token, the key or the app. ``status`` is the answer's, 300 to 499;
+    ``after`` as in :class:`RetryLater`.
+    """
+
+    status: int
+    reason: str = "AnswerCut"
+    detail: str = ""
+    after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Unknown:
     """The request went out and no answer came back: it may or may not have been taken."""
 
@@ -101,18 +117,11 @@ class Unknown:
 
 
 @dataclass(frozen=True, slots=True)
-class LostVerdict:
-    """It was not taken, and why is lost: the answer's head came (``status``), its body not whole.
-
-    Nothing may be concluded from it about a token, a key or an app. It may be sent again.
-    """
-
-    status: int
-    reason: str = "AnswerCut"
-    detail: str = ""
+class Withdrawn:
+    """It was taken back by :meth:`Gateway.withdraw`, and nothing of it was sent."""
 
 
-Outcome = Accepted | Refused | DeviceGone | RetryLater | Unknown | LostVerdict
+Outcome = Accepted | Refused | DeviceGone | RetryLater | LostVerdict | Unknown | Withdrawn
 Report = Callable[[Push, Outcome], None]
 """Called once for each push, in the event loop, as its end becomes known."""
 
@@ -126,6 +135,18 @@ class Gateway(Protocol):
         Returns when each was reported exactly once. Several calls may run at the same time; they
         share connections. Raises :class:`~handbell.errors.CredentialError` before anything is sent
         when the credential cannot be used; nothing that one push meets is raised.
+        """
+
+    def require(self, may_begin: Callable[[], bool]) -> None:
+        """Begin pushes only while ``may_begin`` says so; the others wait.
+
+        It is asked as pushes go on the wire, once for as many as are begun together.
+        """
+
+    def withdraw(self, is_meant: Callable[[Push], bool]) -> None:
+        """Take pushes back: what is not on the wire is reported as :class:`Withdrawn` at once.
+
+        What is on the wire is reported as it ends, and is not sent again by the gateway itself.
         """
 
     async def close(self) -> None:

@@ -18,6 +18,7 @@ from handbell.errors import GatewayError
 
 from .http2_connection import Connection
 from .http2_headers import Headers
+from .http2_pace import Pace
 from .http2_tls import tls_context
 from .http2_values import (
     MAX_BODY_BYTES,
@@ -50,8 +51,8 @@ T = TypeVar("T")
 _RESENDS: Final = 3
 _CONNECTION_TRIES: Final = 3
 _MOST_DRAINING: Final = 16  # a server may leave each connection and end nothing that is on it
-_REST_SECONDS: Final = 0.1
-_MAX_REST_SECONDS: Final = 15.0
+_WARY: Final = 0.5  # of the pace's levels: one ended young of late
+_TOO_OFTEN: Final = 2.5  # three did, less what they earned: what waits does not wait here
 
 
 class Pool(Generic[T]):
@@ -63,6 +64,12 @@ class Pool(Generic[T]):
 
     Without ``wants_headers`` an answer 200 has no headers, but for one a second on each connection:
     reading them would cost more than the rest of a push. All other answers have theirs.
+
+    Where connections end soon after they were opened, the next is opened after a pause that grows
+    (:class:`~.http2_pace.Pace`); what waits goes first to it, and is given back when it would wait
+    for long: as :class:`NotSent`, with the time at which it is worth another try.
+    ``may_begin`` is asked before each round of requests that goes on the wire; while it says no,
+    what is submitted waits. It may be set at any time.
 
     ``opened``, ``requests`` and ``resent`` count since the start: connections opened, requests put
     on the wire, and requests sent again because the server certainly had not processed them.
@@ -82,6 +89,7 @@ class Pool(Generic[T]):
         self.wants_headers = wants_headers
         self.limits = limits
         self.prepare = prepare
+        self.may_begin: Callable[[], bool] = lambda: True
         self.opened = 0
         self.requests = 0
         self.resent = 0
@@ -92,8 +100,7 @@ class Pool(Generic[T]):
         self._connections: list[Connection[T]] = []
         self._closing: list[Connection[T]] = []
         self._tries: dict[int, int] = {}
-        self._failures = 0
-        self._rests_until = 0.0
+        self._pace = Pace()
         self._cannot_connect: NotSent | None = None
         self._is_settling = False
         self._is_closed = False
@@ -111,6 +118,11 @@ class Pool(Generic[T]):
         """How many requests are on the wire now."""
         return sum(connection.in_flight for connection in self._connections)
 
+    @property
+    def is_wary(self) -> bool:
+        """Whether the last connections ended young, so that this one has to prove itself."""
+        return self._pace.level > _WARY
+
     def submit(self, items: Iterable[T]) -> None:
         """Send the items as soon as there is room; returns at once.
 
@@ -124,25 +136,58 @@ class Pool(Generic[T]):
         if not self._is_settling:
             self._settle()
 
+    def withdraw(self, is_meant: Callable[[T], bool]) -> tuple[list[T], list[T]]:
+        """Take items back; return those of which nothing is told, and those that are on the wire.
+
+        The latter are told as they end, and may be prepared once more before that.
+        """
+        waiting = [item for item in self._backlog if is_meant(item)]
+        if waiting:
+            kept = [item for item in self._backlog if not is_meant(item)]
+            self._backlog.clear()
+            self._backlog.extend(kept)
+            for item in waiting:
+                self.forget(item)
+            self._settle()
+        on_wire = [item for each in self._connections for item in each.on_wire if is_meant(item)]
+        return waiting, on_wire
+
     def renew(self) -> None:
         """Send what follows over a new connection; what is in flight finishes on the old one."""
         self.generation += 1
         for connection in self._connections:
             connection.is_draining = True
 
-    async def close(self) -> None:
-        """Finish what was submitted, each within its timeout, then close the connections."""
+    async def close(self, *, within: float | None = None) -> None:
+        """Finish what was submitted, each within its timeout, then close the connections.
+
+        After ``within`` seconds what was submitted is given up, and so is a polite farewell.
+        """
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         while self._backlog or self.in_flight:
             if self._became_idle is None or self._became_idle.done():
-                self._became_idle = asyncio.get_running_loop().create_future()
-            await asyncio.wait([self._became_idle])
+                self._became_idle = loop.create_future()
+            left = None if within is None else max(0.0, began + within - loop.time())
+            idle, _ = await asyncio.wait([self._became_idle], timeout=left)
+            if not idle:
+                break
         self._is_closed = True
+        self._give_up(NotSent("ConnectionClosed", "The connection pool was closed"))
         self.renew()
+        open_still = [*self._connections, *self._closing]
+        for connection in [each for each in self._connections if each.in_flight]:
+            connection.break_off()
         self._retire()
         if self._sweeper is not None:
             self._sweeper.cancel()
-        if self._closing:
-            await asyncio.wait([connection.closed for connection in self._closing])
+        if not open_still:
+            return
+        _, late = await asyncio.wait([each.closed for each in open_still], timeout=within)
+        if late:
+            for connection in open_still:
+                connection.break_off()
+            await asyncio.wait(late, timeout=within)
 
     # -- what connections tell -------------------------------------------------------------------
 
@@ -160,12 +205,14 @@ class Pool(Generic[T]):
         """Keep nothing about an item that is no longer wanted."""
         self._tries.pop(id(item), None)
 
-    def again(self, item: T) -> None:
-        """Send an item again that was certainly not processed, unless that happened too often."""
+    def again(self, item: T, why: NotSent) -> None:
+        """Send an item again that was certainly not processed, unless that happened too often.
+
+        Then it ends as ``why``, which tells the last time.
+        """
         tries = self._tries.get(id(item), 0)
         if tries >= _RESENDS:
-            detail = f"The server refused the stream {tries + 1} times; it may be overloaded"
-            self.end(item, NotSent("RefusedStream", detail))
+            self.end(item, why._replace(detail=f"{why.detail}, as {tries} times before"))
             return
         self._tries[id(item)] = tries + 1
         self.resent += 1
@@ -196,8 +243,9 @@ class Pool(Generic[T]):
     def _settle(self) -> None:
         self._is_settling = True
         try:
+            self._note_ends()
             self._retire()
-            while self._backlog and (connection := self._usable()) is not None:
+            while self._backlog and self.may_begin() and (connection := self._usable()) is not None:
                 while connection.take(self._backlog):
                     pass
         finally:
@@ -222,10 +270,10 @@ class Pool(Generic[T]):
         unanswered = [each for each in self._connections if each.answered_at is None]
         if len(unanswered) >= _CONNECTION_TRIES:
             return None  # it takes connections and says nothing: that is to be waited out
-        if asyncio.get_running_loop().time() >= self._rests_until:
+        if asyncio.get_running_loop().time() >= self._pace.until:
             return self._open()
-        if not usable and self._cannot_connect is not None:
-            self._give_up(self._cannot_connect)
+        if not usable:
+            self._give_back()
         return None
 
     def _open(self) -> Connection[T]:
@@ -234,28 +282,42 @@ class Pool(Generic[T]):
         self.opened += 1
         return connection
 
+    def _note_ends(self) -> None:
+        """Have connections that ended, whatever they had answered, make the next one wait."""
+        for connection in self._connections:
+            is_calm = connection.is_asked_for_calm
+            if connection.failure is not None and connection.noted is not is_calm:
+                connection.noted = is_calm
+                self._rest(connection, connection.failure)
+
     def _retire(self) -> None:
-        """Close what is drained; a connection that never answered makes the next one wait."""
+        """Close what is drained."""
         over = [each for each in self._connections if each.is_draining and not each.in_flight]
         for connection in over:
             self._connections.remove(connection)
             connection.close()
             self._closing = [each for each in self._closing if not each.closed.done()]
             self._closing.append(connection)
-            if connection.answered_at is not None:
-                self._failures = 0
-                self._cannot_connect = None
-            elif connection.failure is not None:
-                self._rest(connection.failure)
 
-    def _rest(self, failure: NotSent | Lost) -> None:
-        self._failures += 1
-        pause = min(_MAX_REST_SECONDS, _REST_SECONDS * 2 ** (self._failures - 1))
-        self._rests_until = asyncio.get_running_loop().time() + pause
-        if isinstance(failure, NotSent) or self._failures >= _CONNECTION_TRIES:
-            self._cannot_connect = _not_sent(failure)
-            if not any(not each.is_draining for each in self._connections):
-                self._give_up(self._cannot_connect)
+    def _rest(self, connection: Connection[T], failure: NotSent | Lost) -> None:
+        now = asyncio.get_running_loop().time()
+        self._pace.ended(
+            now,
+            lived=now - (connection.made_at or now),
+            answers=connection.answers,
+            is_calm=connection.is_asked_for_calm,
+        )
+        is_hopeless = isinstance(failure, NotSent) or self._pace.level > _TOO_OFTEN
+        has_answered = connection.answered_at is not None
+        self._cannot_connect = _not_sent(failure, has_answered) if is_hopeless else None
+        if not any(not each.is_draining for each in self._connections):
+            self._give_back()
+
+    def _give_back(self) -> None:
+        """End what waits for a connection that is not worth waiting for here."""
+        if self._cannot_connect is not None and self._backlog:
+            after = max(0.0, self._pace.until - asyncio.get_running_loop().time())
+            self._give_up(self._cannot_connect._replace(after=after))
 
     def _give_up(self, failure: NotSent) -> None:
         waiting = list(self._backlog)
@@ -285,9 +347,12 @@ class Pool(Generic[T]):
         self._settle()
 
 
-def _not_sent(failure: NotSent | Lost) -> NotSent:
+def _not_sent(failure: NotSent | Lost, has_answered: bool) -> NotSent:  # noqa: FBT001
     """Return what becomes of the requests that a connection's failure left waiting."""
     if isinstance(failure, NotSent):
         return failure
+    if has_answered:
+        what = "the push service ends each connection soon after it has opened"
+        return NotSent("ConnectionClosed", f"{what}; the last time {failure.detail}")
     reason = "Stalled" if failure.reason == "TimedOut" else "ConnectionClosed"
     return NotSent(reason, failure.detail)

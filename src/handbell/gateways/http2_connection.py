@@ -7,11 +7,11 @@ it to a socket of the event loop and to the pool.
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import takewhile
 from typing import Final, Generic, Protocol, TypeVar, cast
 
-from .http2_frames import NO_ERROR
+from .http2_frames import CALM, NO_ERROR, error_name
 from .http2_session import ProtocolFault, Session
 from .http2_tls import TlsUnusable, authority, connect
 from .http2_values import (
@@ -22,6 +22,7 @@ from .http2_values import (
     Lost,
     NotSent,
     Request,
+    in_words,
     why_not_connected,
 )
 
@@ -34,6 +35,8 @@ _PATIENCE_SECONDS: Final = 1.0
 _LISTEN_SECONDS: Final = 1.0
 _FAREWELL_PATIENCE: Final = 1.2  # a little longer than TLS may take to end by itself
 _BARE_OK: Final = Answer(_OK)
+_CALM: Final = error_name(CALM)
+_REFUSED: Final = NotSent("RefusedStream", "the server refused the stream; it may be overloaded")
 
 
 class Owner(Protocol[T]):
@@ -43,8 +46,13 @@ class Owner(Protocol[T]):
     limits: Limits
     wants_headers: bool
     prepare: Callable[[T], Request | None]
+    may_begin: Callable[[], bool]
     requests: int
     answered_at: float
+
+    @property
+    def is_wary(self) -> bool:
+        """Whether the last connections ended young."""
 
     def tls(self) -> ssl.SSLContext:
         """Return what makes TLS with the endpoint."""
@@ -55,8 +63,8 @@ class Owner(Protocol[T]):
     def end(self, item: T, end: End) -> None:
         """Report one item's end."""
 
-    def again(self, item: T) -> None:
-        """Send an item again that was certainly not processed."""
+    def again(self, item: T, why: NotSent) -> None:
+        """Send an item again that was certainly not processed, or end it as ``why``."""
 
     def forget(self, item: T) -> None:
         """Keep nothing about an item that is no longer wanted."""
@@ -65,15 +73,19 @@ class Owner(Protocol[T]):
 class Connection(asyncio.Protocol, Generic[T]):
     """One connection, which begins to open when it is made.
 
-    ``answered_at`` is when the last answer came, None before the first; ``failure`` why the
-    connection is of no use; ``is_draining`` says that nothing new is begun on it. ``closed`` is
-    done when nothing of it is left.
+    ``made_at`` is when it was open, None before; ``answered_at`` when the last answer came, None
+    before the first, and ``answers`` how many came; ``failure`` why the connection is of no use,
+    and ``noted`` the pool's note of it; ``is_draining`` says that nothing new is begun on it.
+    ``closed`` is done when nothing of it is left.
     """
 
     def __init__(self, pool: Owner[T], loop: asyncio.AbstractEventLoop) -> None:
         self.pool = pool
         self.loop = loop
+        self.made_at: float | None = None
         self.answered_at: float | None = None
+        self.answers = 0
+        self.noted: bool | None = None
         self.is_draining = False
         self.failure: NotSent | Lost | None = None
         self.closed: asyncio.Future[None] = loop.create_future()
@@ -99,6 +111,11 @@ class Connection(asyncio.Protocol, Generic[T]):
         return len(self._session.streams)
 
     @property
+    def on_wire(self) -> Collection[T]:
+        """The items of the requests that are on the wire now."""
+        return self._session.streams.values()
+
+    @property
     def window(self) -> int:
         """How many requests may be on the wire at the same time."""
         return min(self._session.max_streams, self.pool.limits.in_flight)
@@ -109,12 +126,20 @@ class Connection(asyncio.Protocol, Generic[T]):
         if self.is_draining or self._is_paused or self._asked_at or not self._session.is_greeted:
             return 0
         window = 1 if self._is_gated else self.window
+        if self.pool.is_wary:  # so that little is on the wire of one that dies young as well
+            window = min(window, 1 + self.answers)
         return max(0, min(window - self.in_flight, self._session.room))
 
     @property
     def is_stretched(self) -> bool:
         """Whether a second connection would help: this one carries all that it may."""
         return not self._is_gated and self.in_flight >= self.window
+
+    @property
+    def is_asked_for_calm(self) -> bool:
+        """Whether the server has left because too much was asked of it."""
+        farewell = self._session.farewell
+        return farewell is not None and farewell.error == _CALM
 
     # -- opening ---------------------------------------------------------------------------------
 
@@ -150,13 +175,13 @@ class Connection(asyncio.Protocol, Generic[T]):
         self._transport = cast("asyncio.Transport", transport)
         chosen = transport.get_extra_info("ssl_object").selected_alpn_protocol()
         if chosen != "h2":
-            error = ssl.SSLError(f"the server chose {chosen or 'no protocol'} instead of h2")
-            self.failure = why_not_connected(error)
+            what = f"the server chose {chosen}" if chosen else "the server chose no protocol"
+            self.failure = NotSent("NoSecureConnection", f"{what} by ALPN, and HTTP/2 is needed")
             self.is_draining = True
             self._transport.abort()
             return
         self._transport.set_write_buffer_limits(_BUFFER_BYTES)
-        self._heard_at = self.loop.time()
+        self.made_at = self._heard_at = self.loop.time()
         self._flush()
 
     # -- sending ---------------------------------------------------------------------------------
@@ -164,7 +189,7 @@ class Connection(asyncio.Protocol, Generic[T]):
     def take(self, backlog: deque[T]) -> bool:
         """Put a round of the backlog on the wire, as there is room; say whether any was."""
         room = min(self.room, _ROUND, len(backlog))
-        if not room:
+        if not room or not self.pool.may_begin():
             return False
         now = self.loop.time()
         if self._is_stale(now):
@@ -234,7 +259,7 @@ class Connection(asyncio.Protocol, Generic[T]):
         if self._abort is not None:
             self._abort.cancel()
         if self.failure is None:
-            why = "the server hung up" if exc is None else str(exc) or type(exc).__name__
+            why = "the server hung up" if exc is None else in_words(exc)
             self.failure = Lost("ConnectionLost", why)
         if not self.closed.done():
             self.closed.set_result(None)
@@ -246,6 +271,7 @@ class Connection(asyncio.Protocol, Generic[T]):
         unanswered = session.abandon() if self.closed.done() else ()
         if session.answered or session.ended:
             self.answered_at = self.pool.answered_at = self._heard_at
+            self.answers += len(session.answered) + len(session.ended)
             self._is_gated = False
         if session.answered:
             for item in session.answered:
@@ -254,7 +280,11 @@ class Connection(asyncio.Protocol, Generic[T]):
         while session.ended:
             end(*session.ended.pop())
         while session.refused:
-            self.pool.again(session.refused.pop())
+            self.pool.again(session.refused.pop(), _REFUSED)
+        while session.handed_back:
+            detail = f"{self._failure.detail}, and left before it had taken the push"
+            why = NotSent("GoneAway", detail)
+            self.pool.again(session.handed_back.pop(), why)
         for item in unanswered:
             end(item, Lost(self._failure.reason, self._failure.detail))
 
@@ -277,6 +307,10 @@ class Connection(asyncio.Protocol, Generic[T]):
             self._session.say_goodbye(error)
             self._flush()
             self._transport.abort()
+
+    def break_off(self) -> None:
+        """Close the connection at once; whether what is in flight was processed is not known."""
+        self._break_off(Lost("ConnectionLost", "the connection was closed from here"))
 
     # -- time ------------------------------------------------------------------------------------
 

@@ -127,9 +127,13 @@ def _length(text: bytes) -> bytes:
     return _LENGTHS[size] if size < _SHORT else bytes(encode_integer(size, 7))
 
 
-def header_reader() -> Decoder:
-    """Return a reader of blocks that refer to no table but the static one."""
-    decoder = Decoder()
+def header_reader(most_bytes: int) -> Decoder:
+    """Return a reader of blocks that refer to no table but the static one.
+
+    Reading one raises :class:`hpack.OversizedHeaderListError` as soon as its headers are longer
+    than ``most_bytes``, counted as RFC 9113, 6.5.2, does.
+    """
+    decoder = Decoder(most_bytes)
     decoder.header_table_size = 0
     decoder.max_allowed_table_size = 0
     return decoder

@@ -22,8 +22,8 @@ from .http2_values import Request
 
 T = TypeVar("T")
 
-MOST_BLOCK_BYTES: Final = 65536
-"""The longest header block of an answer that is read."""
+MOST_BLOCK_BYTES: Final = 8192
+"""The longest header block of an answer that is read; APNs answers with less than 300 bytes."""
 _FIRST_STREAMS: Final = 100  # until the other side says (RFC 9113 advises to allow no fewer)
 _LONGEST_FRAME: Final = 2**24 - 1
 _write_head: Final = wire.write_head

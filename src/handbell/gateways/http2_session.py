@@ -11,7 +11,7 @@ length is what ``content-length`` said, makes no difference to a push and is not
 
 import struct
 from collections.abc import Iterable
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, NoReturn, TypeVar
 
 from hpack import HPACKError, OversizedHeaderListError
 
@@ -38,11 +38,16 @@ __all__ = ["Farewell", "ProtocolFault", "Session"]
 T = TypeVar("T")
 
 _INTERIM: Final = 200  # a status below is an interim one
+_OK: Final = 200
 _STATUS_200: Final = 0x88  # entry 8 of HPACK's static table
+_FIRST_OF_200: Final = bytes([_STATUS_200])
 _WHOLE: Final = END_STREAM | END_HEADERS
 _MOST_TEXT: Final = 200
 _MOST_VAIN: Final = 10_000
 _PAID_BY_AN_END: Final = 100
+_HEAD_BYTES_READ_LIKE_A_FRAME: Final = 128
+_MOST_OPEN_BYTES: Final = 2 << 20  # what came of answers that have not ended, on one connection
+_PER_HEADER: Final = 32  # RFC 9113, 6.5.2
 
 _read_head: Final = struct.Struct(">IBI").unpack_from  # length and type in one, flags, stream
 _LEAST_HEADERS: Final = 1 << 8 | HEADERS
@@ -60,26 +65,31 @@ class Farewell(NamedTuple):
 class _Partial:
     """An answer of which the head has come."""
 
-    __slots__ = ("body", "pairs", "status")
+    __slots__ = ("body", "pairs", "size", "status")
 
     def __init__(self, status: int, pairs: tuple[tuple[bytes, bytes], ...]) -> None:
         self.status = status
         self.pairs = pairs
         self.body = b""
+        self.size = sum(len(name) + len(value) + _PER_HEADER for name, value in pairs)
 
 
 class Session(Sender[T]):
     """One connection's streams, windows and settings, seen from the client.
 
     What came of the items in ``streams`` since the last look is in ``answered`` (200 and nothing
-    else said), ``ended`` and ``refused`` (the server certainly did not process it).
+    else said), ``ended``, and, where the server certainly did not process them, ``refused`` (by
+    REFUSED_STREAM) and ``handed_back`` (by GOAWAY).
     ``is_listening`` has the next answer read in full. ``is_greeted`` says that the server has sent
     its settings, ``farewell`` what it said last about its leaving.
 
-    An answer counts from its head on: what ends its stream after that cannot undo it.
+    An answer 200 counts from its head on: what ends its stream after that cannot undo it. Any other
+    that broke off before its end says so (``Answer.is_whole``).
 
     Frames that lead to no end, such as PING and SETTINGS, cost work and want replies. After 10,000
-    of them the connection is given up; every end makes up for 100.
+    of them the connection is given up; every end makes up for 100, and headers count by their
+    length. It is given up as well for headers of more than 8 KiB, and where answers that have begun
+    and do not end hold more than 2 MiB.
     """
 
     def __init__(self, authority: str, *, is_listening: bool) -> None:
@@ -87,15 +97,17 @@ class Session(Sender[T]):
         self.answered: list[T] = []
         self.ended: list[tuple[T, End]] = []
         self.refused: list[T] = []
+        self.handed_back: list[T] = []
         self.is_listening = is_listening
         self.is_greeted = False
         self.farewell: Farewell | None = None
         self._keeps_listening = is_listening
-        self._reader = header_reader()
+        self._reader = header_reader(MOST_BLOCK_BYTES)
         self._rest = b""
         self._partial: dict[int, _Partial] = {}
         self._block: tuple[int, int, bytearray] | None = None
         self._unread = 0
+        self._open_bytes = 0
         self._vain = 0
 
     def cancel(self, numbers: Iterable[int]) -> list[T]:
@@ -152,7 +164,7 @@ class Session(Sender[T]):
 
     def _weigh(self) -> None:
         """Have what ended make up for frames that led nowhere; raise where they are too many."""
-        ends = len(self.answered) + len(self.ended) + len(self.refused)
+        ends = len(self.answered) + len(self.ended) + len(self.refused) + len(self.handed_back)
         self._vain = max(0, self._vain - _PAID_BY_AN_END * ends)
         if self._vain > _MOST_VAIN:
             raise ProtocolFault("it sends frames without end, and no answer", wire.CALM)
@@ -212,33 +224,33 @@ class Session(Sender[T]):
 
     def _begin_block(self, flags: int, number: int, payload: bytes) -> None:
         part = wire.unpadded(HEADERS, flags, payload)
-        if flags & END_HEADERS:
-            self._read_head(number, part, is_end=bool(flags & END_STREAM))
-        else:
-            self._block = (number, flags, bytearray(part))
+        self._block = (number, flags, bytearray())
+        self._add_to_block(part, is_last=bool(flags & END_HEADERS))
 
     def _continue_block(self, kind: int, flags: int, number: int, payload: bytes) -> None:
         if self._block is None or kind != CONTINUATION or number != self._block[0]:
             raise ProtocolFault("a header block was not finished, or never begun")
-        _, first_flags, block = self._block
-        block += payload
+        self._add_to_block(payload, is_last=bool(flags & END_HEADERS))
+
+    def _add_to_block(self, part: bytes, *, is_last: bool) -> None:
+        if self._block is None:
+            return
+        number, flags, block = self._block
+        block += part
         if len(block) > MOST_BLOCK_BYTES:
-            raise ProtocolFault("a header block is longer than allowed")
-        if flags & END_HEADERS:
+            self._refuse_head(number, bytes(block[:1]), is_end=bool(flags & END_STREAM))
+        if is_last:
             self._block = None
-            self._read_head(number, bytes(block), is_end=bool(first_flags & END_STREAM))
+            self._read_head(number, bytes(block), is_end=bool(flags & END_STREAM))
 
     def _read_head(self, number: int, block: bytes, *, is_end: bool) -> None:
         if number not in self.streams:
             return  # it was cancelled; nothing later refers to what its block says
+        self._vain += len(block) // _HEAD_BYTES_READ_LIKE_A_FRAME
         try:
             pairs = tuple(read_block(self._reader, block))
         except OversizedHeaderListError:
-            if number in self._partial:
-                self._answer(number, is_cut=True)
-            else:
-                self._spoil(number, "the answer's headers are longer than allowed", wire.CALM)
-            return
+            self._refuse_head(number, block[:1], is_end=is_end)
         except HPACKError as error:  # its text may hold the whole block
             what = f"a header block cannot be read: {error}"[:_MOST_TEXT]
             raise ProtocolFault(what, wire.COMPRESSION_ERROR) from None
@@ -250,9 +262,21 @@ class Session(Sender[T]):
             self._spoil(number, "the answer has no status")
         elif status >= _INTERIM:
             self.is_listening = self._keeps_listening
-            self._partial[number] = _Partial(status, pairs)
+            partial = self._partial[number] = _Partial(status, pairs)
+            self._open_bytes += partial.size
             if is_end:
                 self._answer(number)
+            elif self._open_bytes > _MOST_OPEN_BYTES:
+                raise ProtocolFault("it begins answers without end, and ends none", wire.CALM)
+
+    def _refuse_head(self, number: int, first: bytes, *, is_end: bool) -> NoReturn:
+        """Give up the connection for headers that are too long; what they certainly say counts."""
+        self._block = None
+        if number in self._partial:
+            self._end_answered(number, is_whole=is_end)  # trailers: the body before them is whole
+        elif number in self.streams and first == _FIRST_OF_200:
+            self.answered.append(self._take(number))
+        raise ProtocolFault("the answer's headers are longer than allowed", wire.CALM)
 
     def _read_trailers(self, number: int, *, is_end: bool) -> None:
         if is_end:
@@ -273,30 +297,35 @@ class Session(Sender[T]):
             self._spoil(number, "the answer has no status")
             return
         partial.body += data
+        partial.size += len(data)
+        self._open_bytes += len(data)
         self._vain -= bool(data)
-        if flags & END_STREAM:
-            self._answer(number)
-        elif len(partial.body) >= MAX_BODY_BYTES:
-            self._answer(number, is_cut=True)
+        is_ended, is_long = bool(flags & END_STREAM), len(partial.body) > MAX_BODY_BYTES
+        if is_ended or is_long:
+            self._answer(number, is_ended=is_ended, is_whole=not is_long)
+        elif self._open_bytes > _MOST_OPEN_BYTES:
+            raise ProtocolFault("it begins answers without end, and ends none", wire.CALM)
 
-    def _answer(self, number: int, *, is_cut: bool = False) -> None:
-        if is_cut or number in self._held:  # what is left of either body is not wanted any more
+    def _answer(self, number: int, *, is_ended: bool = True, is_whole: bool = True) -> None:
+        if not is_ended or number in self._held:  # what is left of either body is not wanted
             self._out.append(wire.reset(number, wire.CANCEL))
-        self._end_answered(number)
+        self._end_answered(number, is_whole=is_whole)
 
-    def _end_answered(self, number: int) -> None:
+    def _end_answered(self, number: int, *, is_whole: bool) -> None:
         partial = self._partial[number]
-        answer = Answer(partial.status, partial.body[:MAX_BODY_BYTES], partial.pairs)
+        body = partial.body[:MAX_BODY_BYTES]
+        is_whole = is_whole or partial.status == _OK
+        answer = Answer(partial.status, body, partial.pairs, is_whole)
         self.ended.append((self._take(number), answer))
 
     def _spoil(self, number: int, why: str, error: int = wire.PROTOCOL_ERROR) -> None:
         self._out.append(wire.reset(number, error))
-        self.ended.append((self._take(number), Lost("StreamReset", why)))
+        self.ended += [(item, Lost("StreamReset", why)) for item in self._give_up(number)]
 
     def _give_up(self, number: int) -> list[T]:
         """Return the item of a stream that has ended, unless its answer has begun."""
         if number in self._partial:
-            self._end_answered(number)
+            self._end_answered(number, is_whole=False)
             return []
         return [self._take(number)]
 
@@ -320,10 +349,11 @@ class Session(Sender[T]):
         if text or error or self.farewell is None:
             self.farewell = Farewell(wire.error_name(error), text.strip())
         for number in [each for each in self.streams if each > last]:
-            self.refused += self._give_up(number)
+            self.handed_back += self._give_up(number)
 
     def _take(self, number: int) -> T:
-        self._partial.pop(number, None)
+        if (partial := self._partial.pop(number, None)) is not None:
+            self._open_bytes -= partial.size
         self._held.pop(number, None)
         return self.streams.pop(number)
 

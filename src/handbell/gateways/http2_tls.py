@@ -17,6 +17,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
+from handbell._threads import resolve
 from handbell.errors import GatewayError
 
 from .http2_values import Endpoint, NotSent, trusted_certificates
@@ -105,7 +106,8 @@ async def connect(
     host = parts.hostname or ""
     port = parts.port or _HTTPS_PORT
     async with asyncio.timeout(seconds):
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        # Not in the loop's own pool, whose threads Python waits for when the program ends.
+        found = await resolve(host, port, type=socket.SOCK_STREAM)
         opened = await aiohappyeyeballs.start_connection(
             found, happy_eyeballs_delay=_EYEBALLS_SECONDS, interleave=1
         )

@@ -1,6 +1,8 @@
 """What is asked of HTTP/2 and what comes of it: values alone, without a connection."""
 
+import errno
 import os
+import re
 import socket
 import ssl
 from collections.abc import Sequence
@@ -69,11 +71,15 @@ class Request(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """The server's answer. ``pairs`` are its headers as they came; :meth:`headers` reads them."""
+    """The server's answer. ``pairs`` are its headers as they came; :meth:`headers` reads them.
+
+    ``is_whole`` is False where it broke off before its end: only the head is certain then.
+    """
 
     status: int
     body: bytes = b""
     pairs: Sequence[tuple[bytes, bytes]] = ()
+    is_whole: bool = True
 
     def headers(self) -> dict[str, str]:
         """Return the headers by lower-case name."""
@@ -81,10 +87,14 @@ class Answer(NamedTuple):
 
 
 class NotSent(NamedTuple):
-    """The request was certainly not processed, and may be sent again."""
+    """The request was certainly not processed, and may be sent again.
+
+    ``after`` is how many seconds this side waits before it opens another connection, where it does.
+    """
 
     reason: str
     detail: str = ""
+    after: float | None = None
 
 
 class Lost(NamedTuple):
@@ -116,12 +126,30 @@ def trusted_certificates() -> Path:
 def why_not_connected(error: Exception) -> NotSent:
     """Return the end of what waited for a connection that could not be made."""
     reason = next(reason for kind, reason in _REASON_OF if isinstance(error, kind))
-    what = "No connection was made in time" if isinstance(error, TimeoutError) else ""
-    # The system's words, without its number.
-    said = getattr(error, "strerror", None) or str(error)
-    return NotSent(reason, said or what or type(error).__name__)
+    is_silent = isinstance(error, TimeoutError) and not error.args
+    return NotSent(reason, "No connection was made in time" if is_silent else in_words(error))
 
 
+def in_words(error: Exception) -> str:
+    """Return what an error of the network says: the system's words, without numbers and tuples."""
+    said = next((each for each in error.args if isinstance(each, str)), "")
+    said = getattr(error, "strerror", None) or said
+    # What OpenSSL has not raised itself lacks the members that it fills.
+    if unverified := getattr(error, "verify_message", None):
+        return f"its certificate cannot be verified: {unverified}"
+    if isinstance(error, ssl.SSLError):
+        reason = getattr(error, "reason", None) or ""
+        said = reason.replace("_", " ").lower() or _PLACE_IN_C.sub("", said)
+    elif isinstance(error, OSError):
+        # Several addresses may have failed, each for a reason of its own.
+        numbers = [error.errno] if error.errno is not None else map(int, _NUMBER.findall(said))
+        known = [os.strerror(number) for number in numbers if number in errno.errorcode]
+        said = ", ".join(dict.fromkeys(known)) or said
+    return said or type(error).__name__
+
+
+_NUMBER: Final = re.compile(r"\[Errno (\d+)\]")
+_PLACE_IN_C: Final = re.compile(r" ?\(_ssl\.c:\d+\)")
 _REASON_OF: Final[tuple[tuple[type[Exception], str], ...]] = (
     (ssl.SSLCertVerificationError, "CertificateNotTrusted"),
     (ssl.SSLError, "NoSecureConnection"),

@@ -8,13 +8,13 @@ import asyncio
 import os
 import shutil
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from .apns.protocol import Reaction
-from .gateway import Accepted, Message, Outcome, Push, Refused, Report, Unknown
+from .gateway import Accepted, Message, Outcome, Push, Refused, Report, Unknown, Withdrawn
 
 UNAVAILABLE: Final = "SimulatorUnavailable"
 """The reason when this machine has no ``xcrun``."""
@@ -30,6 +30,7 @@ AT_ONCE: Final = 4
 PUSH_TYPES_TAKEN: Final = ("alert", "background")
 
 _DETAIL_CHARACTERS = 500
+_REST_SECONDS: Final = 0.1
 
 
 class SimulatorGateway:
@@ -46,6 +47,8 @@ class SimulatorGateway:
         self._timeout = timeout
         self._search_path = search_path
         self._slots = asyncio.Semaphore(AT_ONCE)
+        self._may_begin: Callable[[], bool] = lambda: True
+        self._waiting: dict[str, Push] = {}
 
     async def send(self, batch: Sequence[Push], report: Report) -> None:
         """Push each to its simulator and report each end; nothing that one push meets is raised."""
@@ -54,12 +57,26 @@ class SimulatorGateway:
             for push in batch:
                 tasks.create_task(self._send_one(xcrun, push, report))
 
+    def require(self, may_begin: Callable[[], bool]) -> None:
+        """Begin pushes only while ``may_begin`` says so; the others wait."""
+        self._may_begin = may_begin
+
+    def withdraw(self, is_meant: Callable[[Push], bool]) -> None:
+        """Take back what waits for its turn."""
+        for push in [push for push in self._waiting.values() if is_meant(push)]:
+            del self._waiting[push.apns_id]
+
     async def close(self) -> None:
         """Do nothing: each push is a process of its own, and ended with :meth:`send`."""
 
     async def _send_one(self, xcrun: str | None, push: Push, report: Report) -> None:
+        self._waiting[push.apns_id] = push
+        outcome: Outcome = Withdrawn()
         async with self._slots:
-            outcome = await self._outcome(xcrun, push)
+            while push.apns_id in self._waiting and not self._may_begin():  # noqa: ASYNC110
+                await asyncio.sleep(_REST_SECONDS)  # whoever gave the right does not say when
+            if self._waiting.pop(push.apns_id, None) is not None:
+                outcome = await self._outcome(xcrun, push)
         report(push, outcome)
 
     async def _outcome(self, xcrun: str | None, push: Push) -> Outcome:

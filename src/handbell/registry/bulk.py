@@ -1,27 +1,42 @@
 """Many registrations in one transaction: for imports, where a statement for each would be slow."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, bindparam, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
 
 from handbell.apps.app import App
+from handbell.errors import SessionLimitError
 from handbell.tables import sessions, users
 
-from .registration import (
+from .ownership import (
     CLAIMED,
     NEWEST_FIRST,
     PROVEN,
-    Registration,
     added_values,
     lock_app,
     moved_values,
     refreshed_values,
+    register,
+    silence_others,
 )
+from .registration import Registration
 
 _ROW: Final = "row_id"
 _AT_ONCE: Final = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admitted:
+    """What many registrations came to: the sessions that lost their token, and who had no room.
+
+    ``refused`` holds the errors by the place of the registration in what was given.
+    """
+
+    moved: tuple[int, ...] = ()
+    refused: Mapping[int, SessionLimitError] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -33,36 +48,75 @@ class _Group:
     added: list[dict[str, Any]] = field(default_factory=list)
 
 
+_Placed = tuple[int, Registration]
+
+
 def register_many(
-    connection: Connection, app: App, registrations: Iterable[Registration]
-) -> tuple[int, ...]:
-    """Write registrations as if one after the other; return the sessions they took from."""
+    connection: Connection, app: App, registrations: Iterable[Registration], *, most: int
+) -> Admitted:
+    """Write registrations as if one after the other; say what became of them.
+
+    ``most`` is how many sessions a person may have; those of the others are left out.
+    """
     lock_app(connection, app)
     moved: list[int] = []
+    refused: dict[int, SessionLimitError] = {}
     for group in _groups(registrations):
-        moved.extend(_register(connection, app, group))
-    return tuple(moved)
+        people, known = _users(connection, app, [one for _, one in group])
+        crowded = _crowded(connection, people, known, group, most)
+        roomy = [one for _, one in group if one.mail not in crowded]
+        moved.extend(_register(connection, app, people, known, roomy))
+        for place, one in group:
+            if one.mail in crowded:
+                try:
+                    moved.extend(register(connection, app, one, most=most)[1])
+                except SessionLimitError as error:
+                    refused[place] = error
+    return Admitted(moved=tuple(moved), refused=refused)
 
 
-def _groups(registrations: Iterable[Registration]) -> Iterator[list[Registration]]:
+def _groups(registrations: Iterable[Registration]) -> Iterator[list[_Placed]]:
     """Yield runs of registrations in which no token comes twice, so that they cannot meet."""
-    group: list[Registration] = []
+    group: list[_Placed] = []
     tokens: set[str] = set()
-    for one in registrations:
+    for place, one in enumerate(registrations):
         if one.token in tokens or len(group) >= _AT_ONCE:
             yield group
             group, tokens = [], set()
-        group.append(one)
+        group.append((place, one))
         tokens.add(one.token)
     if group:
         yield group
 
 
-def _register(connection: Connection, app: App, group: Sequence[Registration]) -> list[int]:
-    people, known_people = _users(connection, app, group)
+def _crowded(
+    connection: Connection,
+    people: Mapping[str, int],
+    known: list[int],
+    group: Sequence[_Placed],
+    most: int,
+) -> set[str]:
+    """Return who might come to more sessions than a person may have: they are looked at singly."""
+    held = (
+        select(sessions.c.user_id, func.count())
+        .where(sessions.c.user_id.in_(known), sessions.c.status != "closed")
+        .group_by(sessions.c.user_id)
+    )
+    counts = {row[0]: row[1] for row in connection.execute(held)} if known else {}
+    more = Counter(one.mail for _, one in group)
+    return {mail for mail, added in more.items() if counts.get(people[mail], 0) + added > most}
+
+
+def _register(
+    connection: Connection,
+    app: App,
+    people: Mapping[str, int],
+    known: list[int],
+    group: Sequence[Registration],
+) -> list[int]:
     tokens = [one.token for one in group]
     holders = _holders(connection, app, tokens)
-    formers = _formers(connection, known_people, tokens)
+    formers = _formers(connection, known, tokens)
     work = _Group()
     for one in group:
         user = people[one.mail]
@@ -77,6 +131,11 @@ def _register(connection: Connection, app: App, group: Sequence[Registration]) -
             work.added.append(added_values(app, user, one))
         else:
             work.refreshed.append({_ROW: former.id, **refreshed_values(former, one)})
+    silence_others(
+        connection,
+        app.row,
+        {one.token: people[one.mail] for one in group if one.status == "active"},
+    )
     _write(connection, work, group)
     return work.moved
 

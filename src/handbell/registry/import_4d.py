@@ -17,6 +17,7 @@ from handbell.apps.credentials import read_auth_key
 from handbell.apps.store import AppStore
 from handbell.errors import AppError, AppExistsError, CredentialError, RegistryError
 
+from .registration import Registration
 from .session import MAX_LABEL_LENGTH, Session, read_platform, read_token
 from .store import Registry
 
@@ -45,13 +46,15 @@ def import_folder(
     apps: AppStore,
     registry: Registry,
     *,
+    moved: list[int] | None = None,
     now: Callable[[], float] = time.time,
 ) -> Iterator[ImportStep]:
     """Import a MobileApps folder and yield what became of each file.
 
     It may be repeated: what is the same is unchanged, and what was registered here later is kept.
     A file that cannot be used is skipped with its reason, and the rest goes on. Nothing in the
-    folder is changed. Raises :class:`~handbell.errors.RegistryError` when it cannot be read.
+    folder is changed. The sessions that lost their token to another are added to ``moved``, to be
+    taken from the workers. Raises :class:`~handbell.errors.RegistryError` when it cannot be read.
     """
     root, folders = _app_folders(Path(path).expanduser().absolute())
     if not folders:
@@ -60,7 +63,7 @@ def import_folder(
             fix="Name the folder MobileApps, which lies beside the data file",
         )
     for folder in folders:
-        one = _Folder(root, folder, apps, registry, now)
+        one = _Folder(root, folder, apps, registry, [] if moved is None else moved, now)
         try:
             yield from one.steps()
         except OSError as error:
@@ -88,6 +91,7 @@ class _Folder:
     folder: Path
     apps: AppStore
     registry: Registry
+    moved: list[int]
     now: Callable[[], float]
 
     def steps(self) -> Iterator[ImportStep]:
@@ -107,9 +111,12 @@ class _Folder:
 
     def _add_app(self, app: App) -> tuple[App, Outcome]:
         try:
-            return self.apps.add(app.team_id, app.bundle_id, app.name), "imported"
+            return self._added(app), "imported"
         except AppExistsError:
             return self.apps.find(app.id), "unchanged"
+
+    def _added(self, app: App) -> App:
+        return self.apps.add(app.team_id, app.bundle_id, app.name, is_suggested=True)
 
     def _keys(self, app: App) -> Iterator[ImportStep]:
         known = {(one.key_id, one.fingerprint) for one in self.apps.credentials(app)}
@@ -148,17 +155,17 @@ class _Folder:
         if known is not None and known.registered_at >= found.at:
             return self.step(found.file, what, "unchanged", _kept(found, known))
         try:
-            self.registry.register(
-                app,
+            registration = Registration.read(
                 found.mail,
                 found.token,
-                platform=found.platform,
                 status=found.status,
+                at=found.at,
+                platform=found.platform,
                 locale=found.locale,
                 device=found.device,
                 external_id=_clean(found.file.name),
-                registered_at=found.at,
             )
+            self.moved.extend(self.registry.admit(app, registration).moved)
         except RegistryError as error:
             return self.step(found.file, what, "skipped", error.what)
         return self.step(found.file, what, "imported", found.note)

@@ -15,7 +15,8 @@ from handbell.apps.app import App
 from handbell.database import Database
 from handbell.tables import apps, proofs, sessions, users
 
-from .registration import Registered, Registration, prove
+from .ownership import prove
+from .registration import Registered, Registration
 from .secret import digest_of, new_secret
 from .session import Session
 from .store import Registry, read_session
@@ -147,7 +148,7 @@ class ProofStore:
             )
             if not connection.execute(used).rowcount:
                 return "used"
-            proven = prove(connection, row.session_id, now)
+            proven = prove(connection, row.session_id, now, most=self._registry.most_sessions)
             if proven is None:
                 return "late"
             return Registered(session=read_session(connection, proven[0]), moved=proven[1])

@@ -23,8 +23,15 @@ MOVED: Final = "moved"
 LOGGED_OUT: Final = "closed"
 """Why a session is closed whose device was logged out."""
 
+CROWDED_OUT: Final = "session-limit"
+"""Why a session is closed that nothing was ever accepted for, when its person had too many."""
+
 CLOSED_WORDS: Final[Mapping[str, str]] = MappingProxyType(
-    {MOVED: "the device has registered for somebody else since", LOGGED_OUT: "it was logged out"}
+    {
+        MOVED: "the device has registered for somebody else since",
+        LOGGED_OUT: "it was logged out",
+        CROWDED_OUT: "its person registered more devices than are allowed",
+    }
 )
 """What our own reasons for closing a session mean. Others are a push service's, or speak."""
 
@@ -77,6 +84,10 @@ class ActiveSession(NamedTuple):
     locale: str | None
 
 
+_OFFSET: Final = re.compile(r"(?:GMT|UTC|Z)?\s*(?:([+-])(\d{1,2})(?::?(\d{2}))?)?", re.IGNORECASE)
+_MOST_HOURS: Final = 14
+
+
 def read_token(text: str) -> str:
     """Return a device token in the one form in which it is compared: lower case.
 
@@ -103,14 +114,38 @@ def read_environment(text: str) -> str:
 
 def read_time_zone(name: str) -> str:
     """Return the name of an IANA time zone, or raise :class:`~handbell.errors.RegistryError`."""
-    known = _time_zones()
-    if name in known:
-        return name
-    near = nearest(name, known)
+    found = time_zone_of(name.strip())
+    if found is not None:
+        return found
+    near = nearest(name, known_time_zones())
     raise RegistryError(
         f"{name!r} is not a time zone",
         fix=f"Did you mean {near}?" if near else "Use an IANA name such as Europe/Paris",
     )
+
+
+def time_zone_of(text: str) -> str | None:
+    """Return the IANA name of a time zone as devices write them, or None where there is none.
+
+    Case does not matter, and an offset of whole hours (``GMT+0200``, ``+02:00``) is a zone of
+    ``Etc``, where the sign is the other way round.
+    """
+    known = known_time_zones()
+    if text in known:
+        return text
+    folded = text.casefold().replace(" ", "_")
+    alike = next((name for name in known if name.casefold() == folded), None)
+    if alike is not None:
+        return alike
+    found = _OFFSET.fullmatch(text)
+    if found is None or not text:
+        return None
+    hours, minutes = int(found[2] or 0), int(found[3] or 0)
+    if minutes or hours > _MOST_HOURS:
+        return None
+    sign = "-" if found[1] == "+" else "+"
+    name = f"Etc/GMT{sign}{hours}" if hours else "UTC"
+    return name if name in known else None
 
 
 def read_label(name: str, text: str | None) -> str | None:
@@ -128,7 +163,8 @@ def read_label(name: str, text: str | None) -> str | None:
 
 
 @cache
-def _time_zones() -> frozenset[str]:
+def known_time_zones() -> frozenset[str]:
+    """Return the names of all IANA time zones, also where the system has none of them."""
     return frozenset(available_timezones())
 
 

@@ -23,14 +23,11 @@ from handbell.fixes import Action, Fix
 from handbell.tables import sessions, users
 
 from .addressees import Addressee, Devices, read_addressees, read_devices
-from .bulk import register_many
-from .registration import (
+from .bulk import Admitted, register_many
+from .ownership import (
     CLAIMED,
     NEWEST_FIRST,
     PROVEN,
-    Description,
-    Registered,
-    Registration,
     claim,
     correct,
     is_repeat,
@@ -39,8 +36,12 @@ from .registration import (
     renew,
     repeat,
 )
+from .registration import Description, Registered, Registration
 from .session import ActiveSession, Environment, Platform, Session, read_environment, read_token
 from .user import User
+
+SESSIONS_PER_USER: Final = 50
+"""How many sessions a person may have in one app, unless an operator sets another number."""
 
 _CHUNK: Final = 1000
 
@@ -70,11 +71,19 @@ _OPEN: Final = sessions.c.status != "closed"
 class Registry:
     """The users and sessions of every app. ``now`` returns UNIX seconds.
 
-    Where a method takes a session it takes its id or the session itself. An app without a registry
-    entry has neither users nor sessions.
+    ``most_sessions`` is how many a person may have in one app. Where a method takes a session it
+    takes its id or the session itself. An app without a registry entry has neither users nor
+    sessions.
     """
 
-    def __init__(self, database: Database, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        most_sessions: int = SESSIONS_PER_USER,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.most_sessions = most_sessions
         self._database = database
         self._now = now
 
@@ -130,13 +139,16 @@ class Registry:
         with self._database.write() as connection:
             if first is not None:
                 first(connection)
-            row, moved = register(connection, app, registration)
+            row, moved = register(connection, app, registration, most=self.most_sessions)
             return Registered(session=read_session(connection, row), moved=moved)
 
-    def admit_many(self, app: App, registrations: Iterable[Registration]) -> tuple[int, ...]:
-        """Write many registrations in one transaction; return the sessions they took from."""
+    def admit_many(self, app: App, registrations: Iterable[Registration]) -> Admitted:
+        """Write many registrations in one transaction; say what they took, and which had no room.
+
+        Those are left out: their persons have as many sessions as they may.
+        """
         with self._database.write() as connection:
-            return register_many(connection, app, registrations)
+            return register_many(connection, app, registrations, most=self.most_sessions)
 
     def claim(
         self,
@@ -150,7 +162,7 @@ class Registry:
         ``then`` is called in the same transaction with the session's id.
         """
         with self._database.write() as connection:
-            row = claim(connection, app, registration)
+            row = claim(connection, app, registration, most=self.most_sessions)
             if then is not None:
                 then(connection, row)
             return read_session(connection, row)
@@ -160,8 +172,9 @@ class Registry:
     ) -> Registered | None:
         """Refresh the session that the secret of this digest speaks for; None when there is none.
 
-        Its proof holds for a new ``token`` of the device as well. A session that was closed because
-        its device was gone opens again.
+        Its proof holds for a new ``token`` of the device as well, unless that is another person's:
+        :class:`~handbell.errors.ProofRequiredError` is raised then. A session that was closed
+        because its device was gone opens again.
         """
         wanted = None if token is None else read_token(token)
         named = {"secret": digest, "app": app.row}
@@ -173,7 +186,7 @@ class Registry:
             at = self._milliseconds()
             if is_repeat(known, wanted):
                 return Registered(session=repeat(connection, known, about, at=at))
-            moved = renew(connection, known.id, about, token=wanted, at=at)
+            moved = renew(connection, known.id, about, token=wanted, at=at, most=self.most_sessions)
             return Registered(session=read_session(connection, known.id), moved=moved)
 
     def change(
@@ -206,7 +219,7 @@ class Registry:
         """
         row = session.id if isinstance(session, Session) else session
         with self._database.write() as connection:
-            proven = prove(connection, row, self._milliseconds())
+            proven = prove(connection, row, self._milliseconds(), most=self.most_sessions)
             if proven is None:
                 return None
             return Registered(session=read_session(connection, proven[0]), moved=proven[1])
@@ -214,18 +227,23 @@ class Registry:
     def close(self, session: Session | int, reason: str) -> bool:
         """Close a session: nothing is sent to it any more. Say whether it was open.
 
-        Its device's secret is void from then on.
+        Its device's secret is void from then on, also that of one which was closed before.
         """
         values = {"status": "closed", "reason": reason, "closed_at": self._milliseconds()}
-        return self._change(session, _OPEN, **values, secret_digest=None)
+        row = session.id if isinstance(session, Session) else session
+        with self._database.write() as connection:
+            mine = update(sessions).where(sessions.c.id == row)
+            connection.execute(mine.values(secret_digest=None))
+            return connection.execute(mine.where(_OPEN).values(values)).rowcount > 0
 
     def close_if_gone(self, session: Session | int, *, since: int | None, reason: str) -> bool:
         """Close a session whose device the push service says is gone since ``since``.
 
         Only if its last registration is earlier: a device that came back keeps its session. None,
-        where the service gives no instant, closes it. Instants are in UNIX milliseconds.
+        where the service gives no instant, closes it. One that was never proven stays pending: its
+        secret must not open it as if it had been. Instants are in UNIX milliseconds.
         """
-        earlier = _OPEN if since is None else _OPEN & (sessions.c.registered_at < since)
+        earlier = PROVEN if since is None else PROVEN & (sessions.c.registered_at < since)
         return self._change(
             session, earlier, status="closed", reason=reason, closed_at=self._milliseconds()
         )

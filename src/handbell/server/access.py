@@ -1,8 +1,8 @@
 """The guard in front of every route, and what it tells the handler."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
+from hmac import compare_digest
 from typing import Annotated, Final, cast
 
 from fastapi import Depends
@@ -15,18 +15,22 @@ from starlette.types import Scope as Connection
 from handbell.access.api_keys import ApiKey, Scope
 from handbell.apps.app import App
 from handbell.errors import (
+    AmbiguousAppError,
     AppForbiddenError,
     ForbiddenError,
-    HandbellError,
+    MediaTypeError,
     ServeError,
     UnauthorizedError,
+    UnknownAppError,
 )
 from handbell.fixes import Action, Fix
+from handbell.http_server.exchange import STREAM
+from handbell.http_server.networks import network_of
 
 from .context import Context
+from .hosts import Hosts
 from .limits import Limit
-from .proxies import PROXIED
-from .requests import header
+from .requests import STREAM_TYPES, header, headers_by_name, media_type
 from .routes import DEVICE, OPERATOR, PUBLIC, ROUTES, SESSION, SIGN_IN, Need
 
 __all__ = [
@@ -43,6 +47,7 @@ __all__ = [
     "Scope",
     "bearer",
     "caller_of",
+    "client_network",
     "client_of",
     "guarded",
     "needs_of",
@@ -52,9 +57,8 @@ __all__ = [
 
 WRONG_KEYS: Final = Limit(number=100, seconds=60)
 """How many requests with a wrong key one address may make."""
-STREAM_TYPE: Final = "application/x-ndjson"
-"""The media type of a body that is read line by line."""
 
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _SESSION_MARK: Final = "hbs_"
 _ASK: Final = "Send the header Authorization: Bearer hbk_... with a valid API key"
 
@@ -98,6 +102,11 @@ def client_of(connection: HTTPConnection) -> str:
     return "unknown" if connection.client is None else connection.client.host
 
 
+def client_network(connection: HTTPConnection) -> str:
+    """Return what the client's address counts as where something is limited."""
+    return network_of(client_of(connection))
+
+
 def caller_of(request: Request) -> Caller:
     """Return who makes a request, as the guard found out."""
     return cast("Caller", request.state.caller)
@@ -126,10 +135,14 @@ def guarded(route: Route, needs: dict[str, Need], context: Context) -> ASGIApp:
     inner = route.app
     names_app = "app" in route.param_convertors
     limit = context.settings.max_body_bytes
+    hosts = Hosts(context.settings, context.public_url)
 
     async def guard(scope: Connection, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send)
         need = needs["GET" if scope["method"] == "HEAD" else scope["method"]]
+        headers = headers_by_name(scope)
+        if not need.any_host:
+            hosts.check(headers.get(b"host"))
         if need.kind == "operator":
             from .console import require_operator  # noqa: PLC0415 - it imports this module
 
@@ -142,28 +155,39 @@ def guarded(route: Route, needs: dict[str, Need], context: Context) -> ASGIApp:
         found["caller"] = caller = await _caller(request, context, need)
         if names_app and need.kind in ("key", "device"):
             found["app"] = await _app(scope["path_params"]["app"], caller, context)
-        await inner(scope, bounded(scope, receive, limit, need), send)
+        if need.takes_streams and media_type(headers) in STREAM_TYPES:
+            _check_coding(headers)
+            if STREAM in scope.get("extensions", ()):
+                await send({"type": STREAM})
+            await inner(scope, receive, send)
+        else:
+            await inner(scope, bounded(headers, receive, limit), send)
 
     return guard
 
 
-def bounded(scope: Connection, receive: Receive, limit: int, need: Need) -> Receive:
-    """Return what receives a request's body, up to ``limit`` bytes.
+def bounded(headers: Mapping[bytes, bytes], receive: Receive, limit: int) -> Receive:
+    """Return what receives a request's body, up to ``limit`` bytes; a byte order mark is skipped.
 
-    Raises HTTPException 413, at once where the body's length is told and too large. A body of lines
-    is not bounded where the route takes streams.
+    Raises HTTPException 413, at once where the body's length is told and too large, and
+    MediaTypeError for a body that is compressed.
     """
-    if need.takes_streams and (header(scope, b"content-type") or "").startswith(STREAM_TYPE):
-        return receive
-    if int(header(scope, b"content-length") or 0) > limit:
+    length = int(headers.get(b"content-length", 0))
+    if length > limit:
         raise HTTPException(413)
-    if header(scope, b"transfer-encoding") is None:
+    if not length and b"transfer-encoding" not in headers:
         return receive
+    _check_coding(headers)
     size = 0
+    kind = media_type(headers)
+    is_begin = not kind or kind.endswith("json")
 
     async def receive_bounded() -> Message:
-        nonlocal size
+        nonlocal size, is_begin
         message = await receive()
+        if is_begin:
+            is_begin = False
+            message = await _without_mark(message, receive)
         size += len(message.get("body", b""))
         if size > limit:
             raise HTTPException(413)
@@ -172,10 +196,27 @@ def bounded(scope: Connection, receive: Receive, limit: int, need: Need) -> Rece
     return receive_bounded
 
 
+async def _without_mark(message: Message, receive: Receive) -> Message:
+    body = message.get("body", b"")
+    while len(body) < len(_BYTE_ORDER_MARK) and message.get("more_body", False):
+        message = await receive()
+        body += message.get("body", b"")
+    return {**message, "body": body.removeprefix(_BYTE_ORDER_MARK)}
+
+
+def _check_coding(headers: Mapping[bytes, bytes]) -> None:
+    coding = headers.get(b"content-encoding", b"").decode("latin-1").strip().lower()
+    if coding not in ("", "identity"):
+        raise MediaTypeError(
+            f"The body is encoded as {coding[:40]!r}, and is read as it is here",
+            fix="Send it without Content-Encoding, uncompressed",
+        )
+
+
 async def _caller(request: Request, context: Context, need: Need) -> Caller:
     if need.kind in ("public", "operator", "sign-in"):
         return ANYBODY
-    if need.kind == "metrics" and _is_trusted(request, context):
+    if need.kind == "metrics" and _may_measure(request, context):
         return ANYBODY
     token = bearer(request)
     if need.kind == "device" and (token is None or token.startswith(_SESSION_MARK)):
@@ -210,24 +251,27 @@ async def _key(request: Request, context: Context, token: str | None) -> ApiKey:
     key = keys.known(token) or await context.run(keys.check, token)
     if key is None:
         # Whoever guesses is slowed down; a valid key from the same address is not.
-        context.limiter.require("unauthorized", client_of(request), WRONG_KEYS)
+        context.limiter.require("unauthorized", client_network(request), WRONG_KEYS)
         raise UnauthorizedError("The API key is not known, or was revoked", fix=_ASK)
     return key
 
 
 async def _app(reference: str, caller: Caller, context: Context) -> App:
+    # Who serves one app names that app or none: what others are called by means nothing here.
+    app = context.known_app(reference, caller.app)
+    if app is not None:
+        return app
     try:
-        app = context.known_app(reference)
-        if app is None:
-            app = await context.run(context.find_app, reference)
-    except HandbellError:
+        return await context.run(context.find_app, reference, caller.app)
+    except (UnknownAppError, AmbiguousAppError):
         if caller.app is not None:
-            # What other apps there are is not this key's to know.
             raise _foreign(reference) from None
+        if not caller.scopes:
+            # What apps there are is not for anybody to know.
+            raise UnknownAppError(
+                f"There is no app {reference[:100]!r} here", fix="Name the app by its id"
+            ) from None
         raise
-    if caller.app is not None and caller.app != app.row:
-        raise _foreign(reference)
-    return app
 
 
 def _foreign(reference: str) -> AppForbiddenError:
@@ -236,15 +280,12 @@ def _foreign(reference: str) -> AppForbiddenError:
     )
 
 
-def _is_trusted(request: Request, context: Context) -> bool:
-    if context.settings.metrics_public:
-        return True
-    if PROXIED in request.scope:
-        return False
-    try:
-        return ip_address(client_of(request)).is_loopback
-    except ValueError:
-        return False
+def _may_measure(request: Request, context: Context) -> bool:
+    settings = context.settings
+    if settings.metrics_public or settings.metrics_key is None:
+        return settings.metrics_public
+    key = settings.metrics_key.get_secret_value()
+    return compare_digest((bearer(request) or "").encode(), key.encode())
 
 
 def needs_of(route: Route) -> dict[str, Need]:

@@ -65,22 +65,30 @@ class Context:
 
     apps: dict[str, tuple[float, App]] = field(default_factory=dict, repr=False)
 
-    def find_app(self, reference: str) -> App:
+    def find_app(self, reference: str, within: int | None = None) -> App:
         """Return an app as ``system.apps.find`` does; what an id means is kept for a second.
 
         To be called in a thread, unless :meth:`known_app` has it.
         """
-        app = self.system.apps.find(reference)
+        app = self.system.apps.find(reference, within=within)
         if reference == app.id:
             if len(self.apps) >= _MOST_APPS:
                 self.apps.clear()
             self.apps[reference] = (monotonic() + _APP_SECONDS, app)
         return app
 
-    def known_app(self, reference: str) -> App | None:
+    def known_app(self, reference: str, within: int | None = None) -> App | None:
         """Return the app if it was found a moment ago; never asks the database."""
         until, app = self.apps.get(reference, (0.0, None))
-        return app if monotonic() < until else None
+        if app is None or monotonic() >= until or within not in (None, app.row):
+            return None
+        return app
+
+    def remove_app(self, app: App) -> None:
+        """Remove an app, and what is kept of it and of its keys; to be called in a thread."""
+        self.system.apps.remove(app)
+        self.system.api_keys.forget()
+        self.apps.clear()
 
     async def read_certificate(self, content: bytes, *, password: str | None) -> Certificate:
         """Return the certificate that a stranger sent; see :mod:`handbell.apps.apart`."""

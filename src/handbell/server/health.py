@@ -1,16 +1,13 @@
 """Whether the server lives, whether it is ready, and how it does."""
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, Field
-from sqlalchemy import select
 from starlette.responses import Response
 
-from handbell.delivery.roster import LEASE_SECONDS
 from handbell.errors import HandbellError, UnavailableError
 from handbell.migrations import HEAD
-from handbell.tables import workers
 
 from .context import Context, context_of
 from .problems import responses
@@ -74,7 +71,7 @@ async def readyz(context: ContextDep) -> Ready:
     },
 )
 async def metrics(context: ContextDep) -> Response:
-    """Return what docs/metrics.md lists. Loopback needs no key, unless a proxy is in between."""
+    """Return what docs/metrics.md lists, to the metrics key or an API key that administers."""
     body = await context.run(lambda: context.metrics.render() + context.requests.render())
     return Response(body, media_type=_TEXT)
 
@@ -93,9 +90,8 @@ def check(context: Context) -> Ready:
         if not context.has_worker:
             return Ready(status="ready", schema_revision=HEAD, worker=None)
         worker = context.system.engine.worker.id
-        statement = select(workers.c.beat_at).where(workers.c.id == worker)
-        beat_at: Any = connection.execute(statement).scalar()
-    if beat_at is None or context.system.now() - beat_at / 1000 > LEASE_SECONDS:
+        lives = context.system.roster.lives(connection, worker)
+    if not lives:
         raise UnavailableError(
             "The worker of this process has not been able to say that it lives",
             fix="Look at the log: the database takes nothing, or the worker has ended",

@@ -69,6 +69,14 @@ class Limiter:
                 retry_after=wait,
             )
 
+    def give_back(self, purpose: str, who: str, amount: float = 1.0) -> None:
+        """Put back what was taken for nothing."""
+        with self._lock:
+            if (purpose, who) in self._buckets:
+                filled, level, limit = self._buckets[purpose, who]
+                level = min(limit.number, level + amount)
+                self._buckets[purpose, who] = (filled, level, limit)
+
     def forget(self, purpose: str, who: str) -> None:
         """Fill a bucket again, as after a sign-in that succeeded."""
         with self._lock:

@@ -22,9 +22,6 @@ _HOST: Final = re.compile(
 )
 _PREFIX: Final = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 
-PROXIED: Final = "handbell.proxied"
-"""Set in the scope of a request whose client cannot be known: a proxy that nobody trusts spoke."""
-
 
 class Proxies:
     """Reads the forwarded headers. ``trusted`` is the setting ``trusted_proxies``."""
@@ -60,8 +57,6 @@ class Proxies:
                 self._believe(scope, headers, said, b",".join(every))
                 told = _last(said.get(b"x-forwarded-prefix")).rstrip("/")
                 prefix = told if _PREFIX.fullmatch(told) else root_path
-            else:
-                scope[PROXIED] = True
             scope["headers"] = headers
         _set_root(scope, prefix)
 

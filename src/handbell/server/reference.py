@@ -23,6 +23,7 @@ from .context import Context, context_of
 from .pages import address_of
 from .problems import MEDIA_TYPE, Problem
 from .routes import ROUTES, Need
+from .schemas import tidy
 
 router = APIRouter(include_in_schema=False)
 
@@ -172,6 +173,7 @@ def _document(application: FastAPI) -> dict[str, Any]:
             if operation is not None:
                 _complete(operation, ROUTES[method, route.path], route.path)
                 _name_parameters(operation, route.param_convertors)
+    tidy(document)
     return document
 
 
@@ -351,18 +353,29 @@ def _followed(document: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any
     return found
 
 
+def _by_type(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a schema of several types as the choice that it is; empty for one of a single type."""
+    types = schema.get("type")
+    if not isinstance(types, list):
+        return []
+    whole = {name: value for name, value in schema.items() if name != "enum" or None not in value}
+    return [{"type": one} if one == "null" else {**whole, "type": one} for one in types]
+
+
 def words_of(document: dict[str, Any], schema: dict[str, Any]) -> str:
     """Return the type of a value in words: ``text``, ``list of Session``, ``number or null``."""
     if "$ref" in schema:
         return str(_followed(document, schema).get("title", schema["$ref"].rpartition("/")[2]))
-    choices = schema.get("anyOf") or schema.get("oneOf")
+    choices = schema.get("anyOf") or schema.get("oneOf") or _by_type(schema)
     if choices:
         return " or ".join(dict.fromkeys(words_of(document, one) for one in choices))
     if "const" in schema:
         return json.dumps(schema["const"])
     if "enum" in schema:
         return " | ".join(str(one) for one in schema["enum"])
-    kind = "instant" if schema.get("format") == "date-time" else schema.get("type", "any")
+    kind = schema.get("type", "any")
+    if schema.get("format") == "date-time" and kind == "string":
+        kind = "instant"
     if kind == "array":
         return f"list of {words_of(document, schema.get('items', {}))}"
     words = {"string": "text", "integer": "whole number", "boolean": "true or false"}

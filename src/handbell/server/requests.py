@@ -3,10 +3,26 @@
 Starlette's own ways to it look through all headers by name, and start a generator for each body.
 """
 
-from typing import cast
+from collections.abc import Mapping
+from typing import Final, cast
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
+
+STREAM_TYPE: Final = "application/x-ndjson"
+"""The media type of a body that is read line by line."""
+STREAM_TYPES: Final = frozenset({STREAM_TYPE, "application/ndjson", "application/jsonl"})
+"""How callers name a stream of lines."""
+
+
+def headers_by_name(scope: Scope) -> Mapping[bytes, bytes]:
+    """Return the headers by their names in lower case; of several, the first."""
+    return dict(reversed(scope["headers"]))
+
+
+def media_type(headers: Mapping[bytes, bytes]) -> str:
+    """Return what a Content-Type names, in lower case and without parameters."""
+    return headers.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
 
 
 def header(scope: Scope, name: bytes) -> str | None:

@@ -21,9 +21,13 @@ class Need:
 
     ``public``: anybody. ``key``: an API key with ``scope``; where the path names an app, the key
     must serve it, and ``any_app`` asks for a key that serves every app. ``device``: an API key with
-    ``scope``, where there is one, or a device; of which session, the handler checks. ``metrics``: a
-    trusted address, or an API key with ``scope``. ``operator``: somebody who has signed in to the
-    console; ``sign-in``: a page of the console that is reached without.
+    ``scope``, where there is one, or a device; of which session, the handler checks. ``metrics``:
+    the metrics key, or an API key with ``scope``; anybody, where the settings say so. ``operator``:
+    somebody who has signed in to the console; ``sign-in``: a page of the console that is reached
+    without.
+
+    ``any_host`` lets a request name whatever host it likes: what watches over the server asks it by
+    many names, and links look the host up themselves.
 
     A route that ``takes_streams`` reads the body line by line, so that a body of lines may be of
     any size there.
@@ -33,9 +37,11 @@ class Need:
     scope: Scope | None = None
     any_app: bool = False
     takes_streams: bool = False
+    any_host: bool = False
 
 
 PUBLIC: Final = Need(kind="public")
+ANY_HOST: Final = Need(kind="public", any_host=True)
 SEND: Final = Need(kind="key", scope="send")
 REGISTER: Final = Need(kind="key", scope="register")
 ADMINISTER: Final = Need(kind="key", scope="administer")
@@ -44,7 +50,7 @@ REGISTER_STREAM: Final = Need(kind="key", scope="register", takes_streams=True)
 EVERY_APP: Final = Need(kind="key", scope="administer", any_app=True)
 DEVICE: Final = Need(kind="device", scope="register")
 SESSION: Final = Need(kind="device")
-METRICS: Final = Need(kind="metrics", scope="administer")
+METRICS: Final = Need(kind="metrics", scope="administer", any_app=True)
 OPERATOR: Final = Need(kind="operator")
 SIGN_IN: Final = Need(kind="sign-in")
 
@@ -55,8 +61,8 @@ _PAGES: Final = "/console/apps/{app}"
 ROUTES: Final[Mapping[tuple[str, str], Need]] = MappingProxyType(
     {
         ("GET", "/"): PUBLIC,
-        ("GET", "/healthz"): PUBLIC,
-        ("GET", "/readyz"): PUBLIC,
+        ("GET", "/healthz"): ANY_HOST,
+        ("GET", "/readyz"): ANY_HOST,
         ("GET", "/metrics"): METRICS,
         ("GET", "/openapi.json"): PUBLIC,
         ("GET", "/docs"): PUBLIC,
@@ -107,9 +113,9 @@ ROUTES: Final[Mapping[tuple[str, str], Need]] = MappingProxyType(
         # Links: the page of a mailed link, and universal links.
         ("GET", "/prove/{secret}"): PUBLIC,
         ("POST", "/prove/{secret}"): PUBLIC,
-        ("GET", "/.well-known/apple-app-site-association"): PUBLIC,
-        ("GET", "/apple-app-site-association"): PUBLIC,
-        ("GET", "/mobileapp/{path:path}"): PUBLIC,
+        ("GET", "/.well-known/apple-app-site-association"): ANY_HOST,
+        ("GET", "/apple-app-site-association"): ANY_HOST,
+        ("GET", "/mobileapp/{path:path}"): ANY_HOST,
         # The console.
         ("GET", "/console/static/{name}"): SIGN_IN,
         ("GET", "/console/sign-in"): SIGN_IN,

@@ -1,6 +1,5 @@
 """A server in an event loop: bind, serve, stop within a bounded time."""
 
-import asyncio
 import contextlib
 import errno
 import gc
@@ -12,28 +11,25 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-import uvicorn
 from starlette.types import ASGIApp
 
-from handbell._uvicorn import EmbeddedServer
 from handbell.delivery.metrics import Metrics
-from handbell.errors import ServeError
+from handbell.errors import HandbellError, ServeError
+from handbell.http_server.bounds import Bounds
+from handbell.http_server.networks import is_loopback
+from handbell.http_server.server import HttpServer, serving_on
 from handbell.settings import Settings
 from handbell.system import System
 
 from .context import Context
 from .figures import engine_state
 from .limits import Limiter
+from .problems import MEDIA_TYPE, problem_of
 from .proxies import Proxies
-from .wire import Bounds, bounded_protocol, look_after
 
 GRACE_SECONDS: Final = 10
 """How long requests that run at the stop may take to end."""
-KEEP_ALIVE_SECONDS: Final = 30
-"""How long a connection may rest between two requests."""
 BACKLOG: Final = 2048
-
-_LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 def make_context(
@@ -179,7 +175,7 @@ async def serving(
     bounds: Bounds | None = None,
     is_exempt: Callable[[str], bool] | None = None,
     grace: float = GRACE_SECONDS,
-) -> AsyncIterator[None]:
+) -> AsyncIterator[HttpServer]:
     """Serve an application on a socket while the block runs.
 
     ``is_exempt`` says which addresses may open as many connections as they like; without it these
@@ -188,47 +184,23 @@ async def serving(
     At its end nothing new is accepted, and what runs has ``grace`` seconds to finish. Raises
     ServeError for a certificate that cannot be used.
     """
-    context = tls_context(settings)
-    bounds = bounds or Bounds()
-    config = uvicorn.Config(
+    async with serving_on(
+        bound,
         application,
-        http=bounded_protocol(bounds, is_exempt or _exemption(settings)),
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        backlog=BACKLOG,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=max(1, round(grace)),
-    )
-    if context is not None:
-        # uvicorn reads files itself; this one was read and checked above.
-        config.load()
-        config.ssl = context
-    server = EmbeddedServer(config)
-    running = asyncio.create_task(server.serve(sockets=[bound]))
-    looking = asyncio.create_task(look_after(server.server_state.connections, bounds))
-    try:
-        await server.has_started.wait()
-        yield
-    finally:
-        server.should_exit = True
-        await running
-        looking.cancel()
-        await _end(server)
+        grace=grace,
+        bounds=bounds,
+        tls=tls_context(settings),
+        is_exempt=is_exempt or _exemption(settings),
+        body_of=_body_of,
+    ) as server:
+        yield server
 
 
 def _exemption(settings: Settings) -> Callable[[str], bool]:
     proxies = Proxies(settings.trusted_proxies)
-    return lambda address: address in _LOOPBACK or proxies.trusts(address)
+    return lambda address: is_loopback(address) or proxies.trusts(address)
 
 
-async def _end(server: EmbeddedServer) -> None:
-    """Break off what had not finished within the grace."""
-    left = list(server.server_state.tasks)
-    for connection in list(server.server_state.connections):
-        connection.transport.abort()
-    if left:
-        await asyncio.wait(left, timeout=1)
+def _body_of(error: HandbellError) -> tuple[str, bytes]:
+    answer = problem_of(error)
+    return MEDIA_TYPE, bytes(answer.body)

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Mapping
 from typing import Final
 
 from starlette.requests import ClientDisconnect
@@ -10,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from handbell.errors import InternalError
 
 from .context import Context
+from .hosts import host_name, is_address, is_local
 from .problems import problem_of
 from .proxies import Proxies
 
@@ -24,8 +26,8 @@ SECURITY_HEADERS: Final = {
 }
 """What every answer carries, unless its handler has set the header to something else."""
 
-_TRANSPORT_SECURITY: Final = "max-age=31536000"
-_INTERNAL: Final = 500
+TRANSPORT_SECURITY: Final = {"Strict-Transport-Security": "max-age=31536000"}
+"""What answers carry over HTTPS: browsers use nothing else with this name for a year."""
 
 _log = logging.getLogger(__name__)
 _requests = logging.getLogger("handbell.server.requests")
@@ -39,19 +41,17 @@ class Shield:
         self._requests = context.requests
         self._proxies = Proxies(context.settings.trusted_proxies)
         self._root_path = context.root_path
-        headers = dict(SECURITY_HEADERS)
-        if context.settings.public_url.startswith("https:"):
-            headers["Strict-Transport-Security"] = _TRANSPORT_SECURITY
-        self._headers = [
-            (name.lower().encode("ascii"), value.encode("ascii")) for name, value in headers.items()
-        ]
+        self._is_public_https = context.settings.public_url.startswith("https:")
+        self._headers = _raw(SECURITY_HEADERS)
+        self._https_headers = _raw({**SECURITY_HEADERS, **TRANSPORT_SECURITY})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begun, status = time.perf_counter(), 0
+        begun, status, method = time.perf_counter(), 0, scope["method"]
+        own = self._headers
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -59,12 +59,17 @@ class Shield:
                 status = message["status"]
                 headers = list(message.get("headers", ()))
                 given = {name for name, _ in headers}
-                headers += [pair for pair in self._headers if pair[0] not in given]
+                headers += [pair for pair in own if pair[0] not in given]
                 message["headers"] = headers
             await send(message)
 
         try:
+            if method == "HEAD":
+                # What GET would say, of which the HTTP server leaves the body out.
+                scope["method"] = "GET"
             self._proxies.apply(scope, self._root_path)
+            if self._is_for_https(scope):
+                own = self._https_headers
             await self._app(scope, receive, send_with_headers)
         except ClientDisconnect:
             pass
@@ -78,11 +83,26 @@ class Shield:
             await problem_of(error)(scope, receive, send_with_headers)
         finally:
             seconds = time.perf_counter() - begun
-            self._requests.note(scope["method"], _route(scope), status, seconds)
+            self._requests.note(method, _route(scope), status, seconds)
             if _requests.isEnabledFor(logging.DEBUG):
-                _requests.debug(
-                    "%s %s %d %.1f ms", scope["method"], _route(scope), status, seconds * 1000
-                )
+                _requests.debug("%s %s %d %.1f ms", method, _route(scope), status, seconds * 1000)
+
+    def _is_for_https(self, scope: Scope) -> bool:
+        """Say whether the host of a request is to be asked by HTTPS alone.
+
+        A name that others know, that is: on this machine's own other servers would suffer.
+        """
+        if not self._is_public_https and scope["scheme"] != "https":
+            return False
+        host = next((value for name, value in scope["headers"] if name == b"host"), b"")
+        name = host_name(host)
+        return name is not None and not (is_local(name) or is_address(name))
+
+
+def _raw(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [
+        (name.lower().encode("ascii"), value.encode("ascii")) for name, value in headers.items()
+    ]
 
 
 def _route(scope: Scope) -> str:

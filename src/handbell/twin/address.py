@@ -7,7 +7,7 @@ import contextlib
 import json
 import os
 import socket
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -18,23 +18,35 @@ _CONNECT_SECONDS: Final = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
-    """The addresses of one running twin, the file with its authority, and its process id."""
+    """The addresses of one running twin, the file with its authority, and its process id.
+
+    ``page_token`` opens the page where it asks for one; only this user can read it from the file.
+    """
 
     production_url: str
     development_url: str
     page_url: str
     ca_file: str
     pid: int
+    page_token: str = field(default="", repr=False)
+
+    @property
+    def page_link(self) -> str:
+        """The link that opens the page, also where it asks for a token; paths may follow it."""
+        return f"{self.page_url}/~{self.page_token}" if self.page_token else self.page_url
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what the file holds, and what the page shows except for the process id."""
+        """Return what the file holds."""
         return asdict(self)
 
 
 def write_address(folder: Path, address: Address) -> None:
     """Write the file in one step: a reader sees the former address or this one, never a half."""
     passing = folder / f".{ADDRESS_FILE}.{os.getpid()}"
-    passing.write_text(json.dumps(address.to_dict(), indent=2) + "\n", encoding="utf-8")
+    passing.unlink(missing_ok=True)
+    made = os.open(passing, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    with os.fdopen(made, "w", encoding="utf-8") as file:
+        file.write(json.dumps(address.to_dict(), indent=2) + "\n")
     passing.replace(folder / ADDRESS_FILE)
 
 

@@ -70,7 +70,7 @@ def make_answer(
 
 
 def fault_answer(fault: Fault, apns_id: str | None, side: str, now: float) -> Answer:
-    """Return the answer that a fault of kind ``answer`` asks for; 410 gets a timestamp anyway."""
+    """Return the answer that a fault asks for; 410 gets a timestamp anyway."""
     status = fault.status or _OK
     timestamp = fault.timestamp
     if status == GONE and timestamp is None:

@@ -58,7 +58,10 @@ Handle = Callable[[Request, Connection], tuple[Exchange, Connection]]
 
 
 class ApnsServer:
-    """One side, ``production`` or ``development``, on a socket that is bound already."""
+    """One side, ``production`` or ``development``, on a socket that is bound already.
+
+    ``opened`` counts the connections since the start.
+    """
 
     def __init__(
         self,
@@ -69,6 +72,7 @@ class ApnsServer:
         idle_seconds: float = IDLE_SECONDS,
     ) -> None:
         self.side = side
+        self.opened = 0
         self.handle = handle
         self.idle_seconds = idle_seconds
         self._context = context
@@ -106,6 +110,7 @@ class ApnsServer:
 
     def add(self, connection: "_ConnectionProtocol") -> None:
         """Remember an open connection."""
+        self.opened += 1
         self._connections.add(connection)
         self._is_empty.clear()
 
@@ -327,6 +332,9 @@ class _ConnectionProtocol(asyncio.Protocol):
                 self._later(fault.seconds or 0.0, self._answer, number, answer)
             case "silence":
                 pass
+            case "cut-answer":
+                self._answer(number, answer, is_cut=True)
+                self._reset(number, ErrorCodes.INTERNAL_ERROR)
             case "reset":
                 self._reset(number, ErrorCodes.INTERNAL_ERROR)
             case "refuse-stream":
@@ -381,15 +389,19 @@ class _ConnectionProtocol(asyncio.Protocol):
             self._h2.reset_stream(number, code)
             self._close_when_done()
 
-    def _answer(self, number: int, answer: Answer | None) -> None:
+    def _answer(self, number: int, answer: Answer | None, *, is_cut: bool = False) -> None:
         stream = self._streams.get(number)
         if stream is None or answer is None:
             return
         headers = [(":status", str(answer.status)), *answer.headers]
         try:
-            self._h2.send_headers(number, headers, end_stream=not answer.body)
+            self._h2.send_headers(number, headers, end_stream=not (answer.body or is_cut))
         except ProtocolError:
             self._streams.pop(number, None)
+            return
+        if is_cut:
+            room = min(len(answer.body) // 2, self._h2.local_flow_control_window(number))
+            self._h2.send_data(number, answer.body[: max(0, room)])
             return
         stream.pending = answer.body
         self._send_body(number, stream)
@@ -398,7 +410,8 @@ class _ConnectionProtocol(asyncio.Protocol):
         """Send as much of the body as the client's windows allow; the rest follows later."""
         if stream.pending:
             room = self._h2.local_flow_control_window(number)
-            part = stream.pending[: min(room, self._h2.max_outbound_frame_size)]
+            # A client may make its window negative (RFC 9113, 6.9.2).
+            part = stream.pending[: max(0, min(room, self._h2.max_outbound_frame_size))]
             stream.pending = stream.pending[len(part) :]
             if part:
                 self._h2.send_data(number, part, end_stream=not stream.pending)

@@ -10,7 +10,7 @@ from handbell.gateways.apns.protocol import APNS_ID, APNS_ID_PATTERN, APNS_UNIQU
 
 from . import rules
 from .answers import GONE, Answer, Exchange, fault_answer, make_answer
-from .faults import Fault, FaultPlan
+from .faults import ANSWERING, Fault, FaultPlan
 from .history import History, Received, Tally
 from .hooks import call
 from .phone import Arrival, Card, Phone, Push, arrive
@@ -69,7 +69,7 @@ class Desk:
         """Return what a fault does instead of an answer by the rules."""
         answer = (
             fault_answer(fault, _given_id(request), connection.side, self._world.now())
-            if fault.kind == "answer"
+            if fault.kind in ANSWERING
             else None
         )
         self._record(

@@ -16,6 +16,7 @@ from handbell.gateways.apns.protocol import REASONS
 
 KINDS: Final = {
     "answer": "answers with a status and a reason",
+    "cut-answer": "begins an answer with a status and a reason, and ends the stream amid its body",
     "slow": "handles the push, and answers late",
     "silence": "never answers",
     "reset": "ends the stream with RST_STREAM INTERNAL_ERROR",
@@ -27,6 +28,7 @@ KINDS: Final = {
 """Every kind of fault, and what the twin then does."""
 
 _SIDES: Final = ("production", "development")
+ANSWERING: Final = ("answer", "cut-answer")
 _UNKNOWN_ENDS: Final = ("silence", "reset", "cut")
 _MAX_COUNT: Final = 1_000_000
 _MAX_SECONDS: Final = 3600.0
@@ -39,8 +41,8 @@ class Fault:
 
     ``left`` requests are still to be struck, of ``count``; ``after`` matching requests pass before
     the first is. ``token`` and ``side`` narrow it down. ``status``, ``reason``, ``timestamp``
-    (milliseconds) and ``retry_after`` (seconds) belong to ``answer``; ``reason`` also to
-    ``goaway``; ``seconds`` to ``slow``; ``limit`` to ``stream-limit``.
+    (milliseconds) and ``retry_after`` (seconds) belong to ``answer`` and ``cut-answer``; ``reason``
+    also to ``goaway``; ``seconds`` to ``slow``; ``limit`` to ``stream-limit``.
 
     ``graceful`` belongs to ``goaway``: the struck request and those begun before are answered;
     otherwise the struck one and all later ones are left unprocessed. ``delivers`` belongs to
@@ -101,10 +103,10 @@ class Fault:
         return fault._completed()
 
     def _completed(self) -> "Fault":
-        if self.kind == "answer" and self.status is None:
+        if self.kind in ANSWERING and self.status is None:
             if self.reason is None or self.reason not in REASONS:
                 raise TwinError(
-                    "A fault of kind 'answer' needs a status or a reason of Apple's table",
+                    f"A fault of kind {self.kind!r} needs a status or a reason of Apple's table",
                     fix='Add for example "reason": "Unregistered"',
                 )
             return replace(self, status=REASONS[self.reason].status)

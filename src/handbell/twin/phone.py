@@ -1,7 +1,8 @@
 """Virtual phones: what a device does with a push. Pure values; every change gives a new phone.
 
-A phone has one app and one token, which takes every push type of that app. A real device has
-further tokens (PushKit for ``voip``, one per Live Activity); the twin does not play those.
+A phone has one app and one token, of one kind: the app's own, which takes ``alert`` and
+``background``, or one that PushKit, ActivityKit and others give out for one push type. A real
+device has several of them; on the twin each is a phone.
 """
 
 import json
@@ -75,7 +76,8 @@ class Card:
 class Phone:
     """A virtual phone with one app on it: its token, its cards newest first, its badge.
 
-    ``app`` is the app id ``TEAM123456.com.sample.myapp``; ``side`` is where the token lives.
+    ``app`` is the app id ``TEAM123456.com.sample.myapp``; ``side`` is where the token lives, and
+    ``kind`` what it takes: ``alert`` (``background`` too), or the push type that it is for.
     ``stored`` is what APNs keeps for it while it is off: one notification at most, the newest.
     ``is_gone`` says that the push service answered that the app is not there any more.
     """
@@ -86,6 +88,7 @@ class Phone:
     app_name: str
     side: str
     token: str
+    kind: str = "alert"
     mail: str | None = None
     is_on: bool = True
     badge: int | None = None
@@ -137,6 +140,7 @@ class Phone:
             "app_name": self.app_name,
             "side": self.side,
             "token": self.token,
+            "kind": self.kind,
             "is_on": self.is_on,
             "is_gone": self.is_gone,
             "badge": self.badge,

@@ -92,6 +92,11 @@ class RunningTwin:
         return self._twin.page_url
 
     @property
+    def page_link(self) -> str:
+        """The link to the page that opens it also where it asks for a token."""
+        return self._twin.page_link
+
+    @property
     def ca_file(self) -> Path:
         """The PEM file of the authority that a client has to trust."""
         return self._twin.ca_file
@@ -115,6 +120,11 @@ class RunningTwin:
     def connections(self) -> int:
         """How many connections are open, on both sides."""
         return self.call(lambda twin: twin.connections)
+
+    @property
+    def opened(self) -> int:
+        """How many connections were opened since the start, on both sides."""
+        return self.call(lambda twin: twin.opened)
 
     @property
     def faults(self) -> list[Fault]:

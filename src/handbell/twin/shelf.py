@@ -89,5 +89,9 @@ class Shelf:
 
 def _device_of(phone: Phone) -> rules.Device:
     return rules.Device(
-        token=phone.token, side=phone.side, team_id=phone.team_id, bundle_id=phone.bundle_id
+        token=phone.token,
+        side=phone.side,
+        team_id=phone.team_id,
+        bundle_id=phone.bundle_id,
+        kind=phone.kind,
     )

@@ -13,6 +13,7 @@
 
 import asyncio
 import contextlib
+import hmac
 import logging
 import os
 import secrets
@@ -25,6 +26,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Self
 
+from handbell._threads import in_thread
 from handbell.errors import CredentialError, HandbellError, TwinError
 
 from . import rules
@@ -77,7 +79,7 @@ class Twin:
         self._folder = folder
         self._host = host
         self._ports = (production_port, development_port, page_port)
-        self._hooks = hooks or Hooks()
+        self._hooks = Hooks() if hooks is None else hooks
         self._now = now
         self._idle_seconds = idle_seconds
         self._keys: dict[tuple[str, str], Key] = {}
@@ -85,6 +87,7 @@ class Twin:
         self._shelf = Shelf()
         self._history = History()
         self._running: _Running | None = None
+        self._page_token = secrets.token_urlsafe(16)
         self.faults = FaultPlan(self._on_fault)
         self.links: dict[str, str] = {}
         self._desk = Desk(
@@ -99,7 +102,7 @@ class Twin:
 
     async def start(self) -> None:
         """Open the three ports and write the address file; returns when all of them answer."""
-        authority = await asyncio.to_thread(Authority.open, self._folder)
+        authority = await in_thread(Authority.open, self._folder)
         async with contextlib.AsyncExitStack() as undo:
             bound = [undo.enter_context(bind(self._host, port)) for port in self._ports]
             context = authority.server_context()
@@ -141,7 +144,14 @@ class Twin:
             page_url=f"http://{page}",
             ca_file=str(authority.ca_file),
             pid=os.getpid(),
+            page_token=self._page_token,
         )
+
+    def lets_in(self, token: str) -> bool:
+        """Return whether somebody who brings this token, or none, may use the page."""
+        if hmac.compare_digest(token.encode(), self._page_token.encode()):
+            return True
+        return call(self._hooks.guards_page) is False
 
     def _started(self) -> "_Running":
         if self._running is None:
@@ -167,6 +177,11 @@ class Twin:
     def page_url(self) -> str:
         """The page with the phones, ``http://127.0.0.1:PORT``."""
         return self.address.page_url
+
+    @property
+    def page_link(self) -> str:
+        """The link to the page that opens it also where it asks for a token."""
+        return self.address.page_link
 
     @property
     def ca_file(self) -> Path:
@@ -253,15 +268,22 @@ class Twin:
         is_on: bool = True,
         token: str | None = None,
         token_digits: int = _TOKEN_DIGITS,
+        kind: str = "alert",
     ) -> Phone:
         """Make a phone with an app on it and return it.
 
         Without ``app`` it gets the first one known. ``token`` is a random one of ``token_digits``
-        hex digits unless given; the token of an app that was removed may come back so. Raises
-        TwinError for a side, app or token that cannot be used, and the HandbellError by which the
-        ``on_phone`` hook says no.
+        hex digits unless given; the token of an app that was removed may come back so. ``kind`` is
+        the push type that the token is for where it is not the app's own one (``voip``, say).
+        Raises TwinError for a side, app, kind or token that cannot be used, and the HandbellError
+        by which the ``on_phone`` hook says no.
         """
         _check_side(side)
+        if kind not in rules.TOKEN_KINDS:
+            raise TwinError(
+                f"There is no token of the kind {kind!r}",
+                fix=f"Use one of {', '.join(rules.TOKEN_KINDS)}",
+            )
         app = app or next(iter(self._apps), DEFAULT_APP)
         if app not in self._apps:
             self.add_app(app, app.partition(".")[2])
@@ -273,6 +295,7 @@ class Twin:
             app_name=self._apps[app],
             side=side,
             token=self._shelf.free_token(token, token_digits),
+            kind=kind,
             is_on=is_on,
         )
         call(self._hooks.on_phone, phone, passes=(HandbellError,))
@@ -356,6 +379,11 @@ class Twin:
     def connections(self) -> int:
         """How many connections are open, on both sides."""
         return sum(side.connections for side in self._running.sides) if self._running else 0
+
+    @property
+    def opened(self) -> int:
+        """How many connections were opened since the start, on both sides."""
+        return sum(side.opened for side in self._running.sides) if self._running else 0
 
     def accepted_of(self, token: str) -> dict[str, int]:
         """Return how often each ``apns-id`` was accepted for the token."""

@@ -12,21 +12,26 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import (
+    FileResponse,
+    JSONResponse,
+    RedirectResponse,
+    Response,
+    StreamingResponse,
+)
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from handbell._text import nearest
-from handbell._uvicorn import EmbeddedServer
 from handbell.errors import HandbellError
 from handbell.gateways.apns.protocol import REASONS
+from handbell.http_server.server import HttpServer
 
 from .phone import Card, Phone
 
@@ -38,8 +43,14 @@ SHOWN_REQUESTS: Final = 200
 
 _MAX_BODY_BYTES: Final = 65_536
 _HEARTBEAT_SECONDS: Final = 15.0
+_GRACE_SECONDS: Final = 1.0
 _CHANGES: Final = frozenset({"POST", "PATCH", "PUT", "DELETE"})
 _PHONE_FIELDS: Final = ("name", "mail", "app", "side", "is_on", "appearance")
+_UNSHOWN: Final = ("pid", "page_token")
+_ASKS_FOR_LINK: Final = (
+    "An app asks for proof, so this page wants the token of its link: open the link that the twin "
+    "printed, or send it as Authorization: Bearer."
+)
 _PAGE_HEADERS: Final = {
     "content-security-policy": "default-src 'self'; img-src * data:",
     "x-content-type-options": "nosniff",
@@ -74,7 +85,7 @@ def page_application(twin: "Twin", *, port: int) -> Starlette:
             Route("/api/faults/{fault}", api.remove_fault, methods=["DELETE"]),
             Route("/api/keys", api.add_key, methods=["POST"]),
         ],
-        middleware=[Middleware(_Guard, port=port)],
+        middleware=[Middleware(_Guard, twin=twin, port=port)],
         exception_handlers={HTTPException: _refuse, HandbellError: _refuse},
     )
 
@@ -83,35 +94,33 @@ class PageServer:
     """Serves the page on a socket that is bound already, inside the running loop."""
 
     def __init__(self, twin: "Twin", bound: socket.socket) -> None:
-        config = uvicorn.Config(
-            page_application(twin, port=bound.getsockname()[1]),
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            ws="none",
-            timeout_graceful_shutdown=1,
-        )
-        self._server = EmbeddedServer(config)
+        self._application = page_application(twin, port=bound.getsockname()[1])
         self._bound = bound
-        self._task: asyncio.Task[None] | None = None
+        self._server: HttpServer | None = None
 
     async def start(self) -> None:
         """Return when the page answers."""
-        self._task = asyncio.create_task(self._server.serve(sockets=[self._bound]))
-        await self._server.has_started.wait()
+        self._server = HttpServer(self._application)
+        self._server.start(self._bound)
 
     async def stop(self) -> None:
         """Close the port and end every stream of events."""
-        self._server.should_exit = True
-        if self._task is not None:
-            await self._task
+        if self._server is not None:
+            await self._server.stop(_GRACE_SECONDS)
 
 
 class _Guard:
-    """Lets only this host's own pages in, and puts the security headers on every answer."""
+    """Lets only this host's own pages in, and puts the security headers on every answer.
 
-    def __init__(self, app: ASGIApp, *, port: int) -> None:
+    Where the twin asks for a token, only those who opened its link: other users of this machine
+    reach the port as well.
+    """
+
+    def __init__(self, app: ASGIApp, *, twin: "Twin", port: int) -> None:
         self._app = app
+        self._twin = twin
+        # Cookies belong to a host whatever the port, and several twins may run.
+        self._cookie = f"handbell_twin_{port}"
         self._hosts = {f"{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]")}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -132,7 +141,27 @@ class _Guard:
         is_foreign = origin is not None and urlsplit(origin).netloc.lower() not in self._hosts
         if scope["method"] in _CHANGES and is_foreign:
             return _error(403, "Another site's page may not change anything here.")
-        return None
+        return self._asked(scope)
+
+    def _asked(self, scope: Scope) -> Response | None:
+        request = Request(scope)
+        first, slash, rest = scope["path"].removeprefix("/").partition("/")
+        if first.startswith("~"):
+            token = first[1:]
+            # Whoever follows the link with a path, as a script does, needs no cookie.
+            scope["path"] = slash + rest or "/"
+        else:
+            scheme, _, brought = request.headers.get("authorization", "").partition(" ")
+            bearer = brought.strip() if scheme.lower() == "bearer" else ""
+            token = bearer or request.cookies.get(self._cookie, "")
+        if not self._twin.lets_in(token):
+            return _error(403, _ASKS_FOR_LINK)
+        if not first.startswith("~") or scope["path"] != "/" or scope["method"] != "GET":
+            return None
+        # Out of the address line, where it would be copied with the page's address.
+        answer = RedirectResponse("/", 303)
+        answer.set_cookie(self._cookie, token, httponly=True, samesite="strict")
+        return answer
 
 
 class _Api:
@@ -224,7 +253,7 @@ def state(twin: "Twin") -> dict[str, Any]:
     address = twin.address.to_dict()
     return {
         "links": dict(twin.links),
-        "address": {name: value for name, value in address.items() if name != "pid"},
+        "address": {name: value for name, value in address.items() if name not in _UNSHOWN},
         "apps": [{"id": app, "name": name} for app, name in twin.apps.items()],
         "phones": [phone.to_dict() for phone in twin.phones.values()],
         "requests": [request.to_dict() for request in twin.requests[:SHOWN_REQUESTS]],

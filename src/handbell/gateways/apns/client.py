@@ -1,36 +1,34 @@
 """The gateway to APNs: pushes in, outcomes out, over HTTP/2.
 
-:func:`judge` says what an answer means, by Apple's table alone. What concerns the connection is
-healed here, once for each push: an expired provider token, one renewed too often, a connection that
-Apple wants replaced. Everything else is reported and decided elsewhere.
+What an answer means is said in ``verdict.py``. What concerns the connection is healed here, once
+for each push: an expired provider token, one renewed too often, a connection that Apple wants
+replaced. Everything else is reported and decided elsewhere.
 
 Source: "Sending notification requests to APNs", "Handling notification responses from APNs"
 (https://developer.apple.com/documentation/usernotifications/).
 """
 
 import asyncio
-import json
 import math
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from email.utils import parsedate_to_datetime
 from functools import partial
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from handbell.apps.credentials import AuthKey, Certificate
+from handbell.clocks import seconds_since_boot
 from handbell.errors import GatewayError
 from handbell.gateways.gateway import (
     Accepted,
-    DeviceGone,
     Message,
     Outcome,
     Push,
-    Refused,
     Report,
     RetryLater,
     Unknown,
+    Withdrawn,
 )
 from handbell.gateways.http2 import (
     Answer,
@@ -50,120 +48,24 @@ from .protocol import (
     APNS_UNIQUE_ID,
     AUTHORIZATION,
     DEVICE_PATH,
-    REASONS,
     Reaction,
 )
 from .token import ProviderTokens
+from .verdict import instant, judge
 
-__all__ = ["ApnsGateway", "Endpoint", "judge"]
+__all__ = ["ApnsGateway", "Endpoint"]
 
 _OK: Final = 200
-_GONE: Final = 410
-_TOO_MANY: Final = 429
-_SERVER_ERROR: Final = 500
-_CLIENT_ERROR: Final = 400
-_CONFIGURATION_STATUSES: Final = frozenset({401, 403, 404, 407})
-_MAX_REASON_LENGTH: Final = 80
-_LATEST_STAMP: Final = 2**53  # milliseconds; what is beyond no database would take
-_MAX_RETRY_AFTER: Final = 24 * 3600.0
 _RENEWAL_PAUSE_SECONDS: Final = 5.0  # Apple takes quick opening and closing for an attack
 _SKEW_SAMPLE: Final = 1000
 _SKEW_TOLERANCE: Final = 60.0
 _CHANGING: Final = frozenset({APNS_EXPIRATION, APNS_COLLAPSE_ID})
 _IMPOSSIBLE_TOKEN: Final = "00" * 32
-_LATER: Final = frozenset(
-    {
-        Reaction.RENEW_TOKEN,
-        Reaction.RECONNECT,
-        Reaction.SLOW_DOWN_DEVICE,
-        Reaction.KEEP_FORMER_TOKEN,
-        Reaction.BACK_OFF,
-    }
-)
-
-
 # For each push: a named tuple's own constructor takes twice as long as the tuple's.
 _request: Final = cast("Callable[[_Written], Request]", partial(tuple.__new__, Request))
 _accepted: Final = cast("Callable[[_Taken], Accepted]", partial(tuple.__new__, Accepted))
 _Written = tuple[str, Headers, Headers, bytes]
 _Taken = tuple[str, str | None]
-
-
-def judge(status: int, body: bytes, headers: Mapping[str, str]) -> Outcome:
-    """Return what an answer of APNs means for the push. Never raises, whatever the answer.
-
-    ``headers`` have lower-case names. A reason that Apple's table does not know is judged by the
-    class of its status: 429 and 5xx may be sent again, everything else is refused.
-    """
-    if status == _OK:
-        return Accepted(headers.get(APNS_ID, ""), headers.get(APNS_UNIQUE_ID))
-    answer = _read(body)
-    reason = _reason(answer, status)
-    if status == _GONE:
-        return DeviceGone(reason, _timestamp(answer), status)
-    row = REASONS.get(reason)
-    if status >= _SERVER_ERROR:
-        reaction = row.reaction if row and row.status >= _SERVER_ERROR else Reaction.BACK_OFF
-    elif row is not None:
-        reaction = row.reaction
-    else:
-        reaction = _reaction_to(status)
-    if reaction in _LATER:
-        return RetryLater(reason, reaction, _retry_after(headers), status, _detail(reason))
-    if reaction is Reaction.CLOSE_SESSION:
-        return DeviceGone(reason, _timestamp(answer), status)
-    return Refused(reason, reaction, status, _detail(reason))
-
-
-def _read(body: bytes) -> dict[str, Any]:
-    try:
-        answer = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    return answer if isinstance(answer, dict) else {}
-
-
-def _reason(answer: Mapping[str, Any], status: int) -> str:
-    reason = answer.get("reason")
-    if isinstance(reason, str) and reason.isprintable() and 0 < len(reason) <= _MAX_REASON_LENGTH:
-        return reason
-    return f"HTTP {status}"
-
-
-def _timestamp(answer: Mapping[str, Any]) -> int | None:
-    stamp = answer.get("timestamp")
-    return stamp if type(stamp) is int and 0 <= stamp <= _LATEST_STAMP else None
-
-
-def _reaction_to(status: int) -> Reaction:
-    if status == _TOO_MANY:
-        return Reaction.BACK_OFF
-    if status < _CLIENT_ERROR or status in _CONFIGURATION_STATUSES:
-        return Reaction.FIX_CONFIGURATION
-    return Reaction.FIX_NOTIFICATION
-
-
-def _detail(reason: str) -> str:
-    row = REASONS.get(reason)
-    return row.meaning if row else "an answer that Apple does not document"
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return ``Retry-After`` in seconds; a date counts from the answer's own ``Date``."""
-    text = headers.get("retry-after", "")
-    if text.isascii() and text.isdigit():
-        return min(float(text[:9]), _MAX_RETRY_AFTER)
-    until, at = _instant(text), _instant(headers.get("date", ""))
-    if until is None or at is None:
-        return None
-    return min(max(0.0, until - at), _MAX_RETRY_AFTER)
-
-
-def _instant(text: str) -> float | None:
-    try:
-        return parsedate_to_datetime(text).timestamp()
-    except (ValueError, OverflowError, IndexError, TypeError):
-        return None
 
 
 class _Batch:
@@ -191,13 +93,14 @@ class _Batch:
 class _Job:
     """One push on its way, and the generation of connections it was last sent over."""
 
-    __slots__ = ("batch", "generation", "is_second", "push")
+    __slots__ = ("batch", "generation", "is_second", "is_withdrawn", "push")
 
     def __init__(self, push: Push, batch: _Batch) -> None:
         self.push = push
         self.batch = batch
         self.generation = 0
         self.is_second = False
+        self.is_withdrawn = False
 
 
 class _Side:
@@ -228,6 +131,9 @@ class _Side:
     def _prepare(self, job: _Job) -> Request | None:
         if job.batch.is_dropped:
             return None
+        if job.is_withdrawn:
+            job.batch.tell(job.push, Withdrawn())
+            return None
         push = job.push
         token = self._provider_token()
         job.generation = self.pool.generation
@@ -249,6 +155,14 @@ class _Side:
             return current
         return tokens.former() or current
 
+    def withdraw(self, is_meant: Callable[[Push], bool]) -> None:
+        """Report what is not on the wire as withdrawn, and send nothing of the rest once more."""
+        waiting, on_wire = self.pool.withdraw(lambda job: is_meant(job.push))
+        for job in on_wire:
+            job.is_withdrawn = True
+        for job in waiting:
+            job.batch.tell(job.push, Withdrawn())
+
     # -- in --------------------------------------------------------------------------------------
 
     def _finish(self, job: _Job, end: End) -> None:
@@ -262,14 +176,14 @@ class _Side:
             else:
                 self._not_taken(job, end)
         elif isinstance(end, NotSent):
-            outcome = RetryLater(end.reason, Reaction.RECONNECT, detail=end.detail)
+            outcome = RetryLater(end.reason, Reaction.RECONNECT, end.after, detail=end.detail)
             job.batch.tell(job.push, outcome)
         else:
             job.batch.tell(job.push, Unknown(end.reason, end.detail))
 
     def _not_taken(self, job: _Job, answer: Answer) -> None:
         headers = answer.headers()
-        outcome = judge(answer.status, answer.body, headers)
+        outcome = judge(answer.status, answer.body, headers, is_whole=answer.is_whole)
         reaction = getattr(outcome, "reaction", None)
         if not job.is_second and self._is_healed(job, reaction, headers):
             job.is_second = True
@@ -323,7 +237,8 @@ class ApnsGateway:
     """Apple's push service, reached with one credential; implements :class:`Gateway`.
 
     ``endpoints`` names where each environment lives; there is one pool of connections for each, so
-    that a connection is never shared between two teams or keys. ``now`` gives UNIX seconds.
+    that a connection is never shared between two teams or keys. ``now`` gives UNIX seconds,
+    ``seconds`` those of a clock that nobody sets.
 
     ``clock_skew`` is how many seconds this machine's clock is ahead of the service's (negative:
     behind), or None before the first answer; it is compared now and then, not with each answer.
@@ -341,15 +256,19 @@ class ApnsGateway:
         connect_timeout: float = 10.0,
         request_timeout: float = 30.0,
         now: Callable[[], float] = time.time,
+        seconds: Callable[[], float] = seconds_since_boot,
     ) -> None:
         self.clock_skew: float | None = None
         self.healed = 0
         self.fingerprint = credential.fingerprint
-        self.tokens = ProviderTokens(credential, now) if isinstance(credential, AuthKey) else None
+        self.tokens = (
+            ProviderTokens(credential, now, seconds) if isinstance(credential, AuthKey) else None
+        )
         self._certificate = credential.pem if isinstance(credential, Certificate) else None
         self._endpoints = dict(endpoints)
         self._sides: dict[str, _Side] = {}
         self._is_closed = False
+        self._may_begin: Callable[[], bool] = lambda: True
         self._now = now
         self._limits = Limits(
             connections=connections,
@@ -405,6 +324,17 @@ class ApnsGateway:
         """Return the address of the host of an environment."""
         return self._endpoints[environment].url
 
+    def require(self, may_begin: Callable[[], bool]) -> None:
+        """Put pushes on the wire only while ``may_begin`` says so; see :class:`Gateway`."""
+        self._may_begin = may_begin
+        for side in self._sides.values():
+            side.pool.may_begin = may_begin
+
+    def withdraw(self, is_meant: Callable[[Push], bool]) -> None:
+        """Take back what is not on the wire; see :class:`Gateway`."""
+        for side in self._sides.values():
+            side.withdraw(is_meant)
+
     async def probe(self, environment: str, message: Message) -> Outcome:
         """Return what the service says to a token that no device has; nobody is notified.
 
@@ -415,10 +345,14 @@ class ApnsGateway:
         await self.send([push], lambda _, outcome: outcomes.append(outcome))
         return outcomes[0]
 
-    async def close(self) -> None:
-        """Finish what was sent, each within its timeout, then close the connections."""
+    async def close(self, *, within: float | None = None) -> None:
+        """Finish what was sent, each within its timeout, then close the connections.
+
+        After ``within`` seconds they are broken off, and what was on the wire is unknown.
+        """
         self._is_closed = True
-        await asyncio.gather(*(side.pool.close() for side in self._sides.values()))
+        closing = (side.pool.close(within=within) for side in self._sides.values())
+        await asyncio.gather(*closing)
 
     def _side(self, environment: str) -> _Side:
         if self._is_closed:
@@ -437,19 +371,21 @@ class ApnsGateway:
             )
         if self._certificate is not None:
             endpoint = replace(endpoint, client_certificate=self._certificate)
-        return _Side(self, endpoint, self._limits, has_unique_ids=environment != "production")
+        side = _Side(self, endpoint, self._limits, has_unique_ids=environment != "production")
+        side.pool.may_begin = self._may_begin
+        return side
 
     # -- the clock -------------------------------------------------------------------------------
 
     def compare_clock(self, headers: Mapping[str, str]) -> None:
         """Note how far this machine's clock is from the ``Date`` of an answer."""
-        theirs = _instant(headers.get("date", ""))
+        theirs = instant(headers.get("date", ""))
         if theirs is not None:
             self.clock_skew = self._now() - theirs
 
     def follow_clock(self, headers: Mapping[str, str]) -> None:
         """Issue tokens by the service's clock where ours is so wrong that it calls them expired."""
         self.compare_clock(headers)
-        skew = self.clock_skew
-        if self.tokens is not None and skew is not None and abs(skew) > _SKEW_TOLERANCE:
-            self.tokens.lead = -skew
+        if self.tokens is not None:
+            skew = self.clock_skew or 0.0
+            self.tokens.follow(-skew if abs(skew) > _SKEW_TOLERANCE else 0.0)

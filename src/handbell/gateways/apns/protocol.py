@@ -56,7 +56,12 @@ APNS_ID_PATTERN: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12
 
 @dataclass(frozen=True, slots=True)
 class PushType:
-    """One value of ``apns-push-type`` and what it asks of the other headers."""
+    """One value of ``apns-push-type``, what it asks of the other headers, and whom it is for.
+
+    ``address_kind`` tells which of a device's tokens takes it: ``alert`` is the one that an app
+    gets by registering for remote notifications; PushKit, ActivityKit, WidgetKit, location pushes
+    and device management each give out tokens of their own.
+    """
 
     name: str
     topic_suffix: str = ""
@@ -64,6 +69,7 @@ class PushType:
     default_priority: int = 10
     max_payload_bytes: int = MAX_PAYLOAD_BYTES
     token_authentication_only: bool = False
+    address_kind: str = "alert"
 
 
 PUSH_TYPES: Final = MappingProxyType(
@@ -77,15 +83,24 @@ PUSH_TYPES: Final = MappingProxyType(
                 ".location-query",
                 priorities=(10, 5),
                 token_authentication_only=True,
+                address_kind="location",
             ),
-            PushType("voip", ".voip", max_payload_bytes=MAX_VOIP_PAYLOAD_BYTES),
-            PushType("complication", ".complication"),
-            PushType("fileprovider", ".pushkit.fileprovider"),
-            PushType("mdm"),
-            PushType("liveactivity", ".push-type.liveactivity", priorities=(10, 5)),
-            PushType("pushtotalk", ".voip-ptt"),
-            PushType("controls", ".push-type.controls"),
-            PushType("widgets", ".push-type.widgets"),
+            PushType(
+                "voip", ".voip", max_payload_bytes=MAX_VOIP_PAYLOAD_BYTES, address_kind="voip"
+            ),
+            PushType("complication", ".complication", address_kind="complication"),
+            PushType("fileprovider", ".pushkit.fileprovider", address_kind="fileprovider"),
+            PushType("mdm", address_kind="mdm"),
+            PushType(
+                "liveactivity",
+                ".push-type.liveactivity",
+                priorities=(10, 5),
+                token_authentication_only=True,
+                address_kind="liveactivity",
+            ),
+            PushType("pushtotalk", ".voip-ptt", address_kind="pushtotalk"),
+            PushType("controls", ".push-type.controls", address_kind="controls"),
+            PushType("widgets", ".push-type.widgets", address_kind="widgets"),
         )
     }
 )

@@ -8,6 +8,7 @@ Source: "Establishing a token-based connection to APNs"
 """
 
 import json
+import math
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from typing import Final
@@ -17,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from handbell.apps.credentials import AuthKey
+from handbell.clocks import seconds_since_boot
 
 from .protocol import PROVIDER_TOKEN_MAX_AGE_SECONDS
 
@@ -58,34 +60,48 @@ class ProviderTokens:
     behind Apple's still makes tokens that Apple takes. Around a change, two machines whose clocks
     differ use neighbouring tokens for as long as their clocks differ.
 
-    ``lead`` (seconds) is added to ``now``: what a server's answer taught about a wrong clock.
+    How old a token is goes by ``seconds``, which nobody sets: where the wall's clock is set, the
+    token that Apple knows is used to its end.
     """
 
-    def __init__(self, auth_key: AuthKey, now: Callable[[], float]) -> None:
-        self.lead = 0.0
+    def __init__(
+        self,
+        auth_key: AuthKey,
+        now: Callable[[], float],
+        seconds: Callable[[], float] = seconds_since_boot,
+    ) -> None:
+        self._lead = 0.0
         self._auth_key = auth_key
         self._now = now
+        self._seconds = seconds
         self._made: dict[int, str] = {}
         self._current = ""
-        self._since = self._until = 0
+        self._since = 0
+        self._zero = -math.inf  # when its age was none, by `seconds`
 
     def current(self) -> str:
         """Return the token to use now."""
-        if not self._since <= self._now() + self.lead < self._until:
-            self._since = self._slot()
-            self._until = self._since + GRID_SECONDS
+        if self._seconds() - self._zero >= GRID_SECONDS:
+            now = self._now() + self._lead
+            self._since = int(now // GRID_SECONDS) * GRID_SECONDS
+            self._zero = self._seconds() - (now - self._since)
             self._current = self._token(self._since)
         return self._current
 
     def former(self) -> str | None:
         """Return the token before the current one, or None when Apple would call it expired."""
-        issued_at = self._slot() - GRID_SECONDS
-        age = self._now() + self.lead - issued_at
+        self.current()
+        age = self._seconds() - self._zero + GRID_SECONDS
         is_valid = age < PROVIDER_TOKEN_MAX_AGE_SECONDS - _MARGIN_SECONDS
-        return self._token(issued_at) if is_valid else None
+        return self._token(self._since - GRID_SECONDS) if is_valid else None
 
-    def _slot(self) -> int:
-        return int((self._now() + self.lead) // GRID_SECONDS) * GRID_SECONDS
+    def follow(self, lead: float) -> None:
+        """Issue the next token at once, by a clock that is ``lead`` seconds ahead of ``now``.
+
+        That is what a server's answer teaches which calls the current one expired.
+        """
+        self._lead = lead
+        self._zero = -math.inf
 
     def _token(self, issued_at: int) -> str:
         token = self._made.get(issued_at)

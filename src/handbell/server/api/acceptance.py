@@ -9,7 +9,7 @@ from handbell.delivery.engine import LISTED_AT_MOST
 from handbell.delivery.gathering import MOST_AT_ONCE
 from handbell.delivery.intake import Entry
 from handbell.delivery.listing import DeliverySearch
-from handbell.errors import HandbellError
+from handbell.errors import HandbellError, StoppedError
 from handbell.server.context import Context
 from handbell.server.problems import members_of
 
@@ -41,12 +41,15 @@ def prefers_minimal(preferences: str | None) -> bool:
 async def outcome_of(
     context: Context, acceptance: Acceptance, seconds: int
 ) -> dict[str, Any] | None:
-    """Return what became of a send once all of it has ended or waits; None when it takes longer."""
+    """Return what became of a send once all of it has ended or waits.
+
+    None when it takes longer, and where this server stops before that.
+    """
     engine = context.system.engine
     try:
         async with asyncio.timeout(seconds):
             await engine.worker.settled(acceptance.row)
-    except TimeoutError:
+    except (TimeoutError, StoppedError):
         return None
     return await context.run(_outcome, context, acceptance.id, list(acceptance.warnings))
 

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from handbell.apps.app import App
 from handbell.delivery.circuit import Stop
 from handbell.delivery.rules import HELD_BY, NO_RULE, read_rules
-from handbell.errors import AppError, InvalidRequestError
+from handbell.errors import AppError, AppForbiddenError, InvalidRequestError
 from handbell.server.access import AppDep, CallerDep
 from handbell.server.calls import as_call
 from handbell.server.context import Context, context_of
@@ -200,6 +200,12 @@ async def change_app(
     given = body.model_dump(include=body.model_fields_set)
     if not given:
         raise InvalidRequestError("Nothing is to be changed", fix="Name a member, such as cap")
+    if "associated_domain" in given and caller.app is not None:
+        # A domain decides which app opens the links of all of them.
+        raise AppForbiddenError(
+            "A domain is given by who may administer every app",
+            fix="Use a key that serves every app, or: handbell app set --associated-domain",
+        )
     changed = await context.run(_change, context, app, given, caller.actor)
     context.apps.clear()
     return changed
@@ -216,11 +222,10 @@ async def remove_app(context: ContextDep, caller: CallerDep, app: AppDep) -> Res
     """Remove an app with its keys, users and sessions; what was sent stays in the ledger."""
 
     def write() -> None:
-        context.system.apps.remove(app)
+        context.remove_app(app)
         context.system.audit.note(caller.actor, "app.remove", app.id, app=app.id)
 
     await context.run(write)
-    context.apps.clear()
     return Response(status_code=204)
 
 
@@ -300,6 +305,8 @@ def _change(context: Context, app: App, given: dict[str, Any], actor: str) -> Ap
     identity = {name: given[name] or NO_RULE for name in _IDENTITY if name in given}
     # What can be refused comes before what is written.
     read_rules(rules)
+    if "name" in given and given["name"].strip():
+        system.apps.check_name(app, given["name"])
     if "name" in given and not given["name"].strip():
         raise AppError("The app's name is empty", fix="Name it, or leave the member out")
     if identity:

@@ -1,10 +1,13 @@
 """How a device is registered: by a key, by its own secret, by a token, or by a mailed link."""
 
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from starlette.requests import Request
 
+from handbell._mail import ordinary_mail
 from handbell.apps.app import App
 from handbell.errors import (
     InvalidRequestError,
@@ -17,7 +20,7 @@ from handbell.fixes import Action, Fix
 from handbell.registry.registration import Description, Registered, Registration, registered_mail
 from handbell.registry.secret import SESSION_MARK, digest_of, new_secret
 from handbell.registry.session import Session
-from handbell.server.access import Caller, client_of, session_secret
+from handbell.server.access import Caller, client_network, session_secret
 from handbell.server.context import Context, context_of
 from handbell.server.limits import Limit
 from handbell.server.links.smtp import mail_server
@@ -56,8 +59,8 @@ async def register(request: Request, app: App, caller: Caller, body: Registratio
     secret = session_secret(request)
     if secret is not None and body.mail is None and body.identity_token is None:
         renewed = await renew(request, app, secret, body.about(), body.device_token)
-        return Answer(status=200, body=_told(renewed.session, None))
-    context.limiter.require("registrations", client_of(request), PER_CLIENT)
+        return Answer(status=200, body=_told(renewed.session, None, body))
+    context.limiter.require("registrations", client_network(request), PER_CLIENT)
     identity = await context.run(context.system.identities.of, app)
     if identity.proof == "token" and body.identity_token is not None:
         return await _by_token(context, app, body)
@@ -125,10 +128,10 @@ async def _by_key(context: Context, app: App, body: RegistrationIn) -> Answer:
             "An API key needs no identity token", fix="Name mail and device_token"
         )
     secret = new_secret(SESSION_MARK)
-    registration = _read(context, body, body.mail, secret, status="active")
+    registration = await _read(context, body, body.mail, secret, status="active")
     registered = await context.run(context.system.registry.admit, app, registration)
     await release(context, registered)
-    return Answer(status=201, body=_told(registered.session, secret))
+    return Answer(status=201, body=_told(registered.session, secret, body))
 
 
 async def _by_token(context: Context, app: App, body: RegistrationIn) -> Answer:
@@ -139,7 +142,7 @@ async def _by_token(context: Context, app: App, body: RegistrationIn) -> Answer:
             "The identity token names another person than mail", fix="Leave mail out"
         )
     secret = new_secret(SESSION_MARK)
-    registration = _read(context, body, claims.mail, secret, status="active")
+    registration = await _read(context, body, claims.mail, secret, status="active")
     registered = await context.run(
         context.system.registry.admit,
         app,
@@ -147,7 +150,7 @@ async def _by_token(context: Context, app: App, body: RegistrationIn) -> Answer:
         first=lambda connection: identities.use(connection, app, claims),
     )
     await release(context, registered)
-    return Answer(status=201, body=_told(registered.session, secret))
+    return Answer(status=201, body=_told(registered.session, secret, body))
 
 
 async def _by_link(request: Request, app: App, body: RegistrationIn, known: str | None) -> Answer:
@@ -155,9 +158,9 @@ async def _by_link(request: Request, app: App, body: RegistrationIn, known: str 
     context = context_of(request)
     mail_server(context.settings)
     secret = new_secret(SESSION_MARK)
-    registration = _read(context, body, body.mail, secret, status="pending")
+    registration = await _read(context, body, body.mail, secret, status="pending")
     limiter = context.limiter
-    limiter.require("mails-by-client", client_of(request), MAILS_PER_CLIENT)
+    limiter.require("mails-by-client", client_network(request), MAILS_PER_CLIENT)
     limiter.require("mails", digest_of(f"{app.id} {registration.mail}"), MAILS_PER_ADDRESS)
     proofs = context.system.proofs
     if known is not None:
@@ -165,10 +168,12 @@ async def _by_link(request: Request, app: App, body: RegistrationIn, known: str 
             context.system.registry.session_by_secret, app, digest_of(known)
         )
         if session is not None and session.mail == registration.mail:
-            return await _once_more(request, app, body, known)
+            # What another person has proven is not had by a secret: that takes the link.
+            with suppress(ProofRequiredError):
+                return await _once_more(request, app, body, known)
     session = await context.run(proofs.ask, app, registration)
     context.link_asked.set()
-    return Answer(status=202, body=_told(session, secret))
+    return Answer(status=202, body=_told(session, secret, body))
 
 
 async def _once_more(request: Request, app: App, body: RegistrationIn, secret: str) -> Answer:
@@ -176,19 +181,20 @@ async def _once_more(request: Request, app: App, body: RegistrationIn, secret: s
     context = context_of(request)
     renewed = await renew(request, app, secret, body.about(), body.device_token)
     if renewed.session.status != "pending":
-        return Answer(status=200, body=_told(renewed.session, None))
+        return Answer(status=200, body=_told(renewed.session, None, body))
     await context.run(context.system.proofs.ask_again, app, digest_of(secret))
     context.link_asked.set()
-    return Answer(status=202, body=_told(renewed.session, None))
+    return Answer(status=202, body=_told(renewed.session, None, body))
 
 
-def _read(
+async def _read(
     context: Context, body: RegistrationIn, mail: str | None, secret: str, *, status: str
 ) -> Registration:
     if mail is None or body.device_token is None:
         missing = "mail" if mail is None else "device_token"
         raise InvalidRequestError(f"The member {missing} is missing", fix="Name it")
-    return Registration.read(
+    read = partial(
+        Registration.read,
         mail,
         body.device_token,
         status=status,
@@ -196,9 +202,11 @@ def _read(
         secret_digest=digest_of(secret),
         **body.about(),
     )
+    # An international address takes long to check, and may wait for others.
+    return read() if ordinary_mail(mail) is not None else await context.run(read)
 
 
-def _told(session: Session, secret: str | None) -> dict[str, Any]:
+def _told(session: Session, secret: str | None, said: RegistrationIn) -> dict[str, Any]:
     # Of a pending session only what whoever asked has said: else known people could be found out.
     is_proven = session.status != "pending"
     return {
@@ -206,6 +214,7 @@ def _told(session: Session, secret: str | None) -> dict[str, Any]:
         "status": session.status,
         "secret": secret,
         "session": session_out(session) if is_proven else None,
+        "warnings": said.ignored,
     }
 
 
@@ -224,7 +233,7 @@ def _not_proven(proof: str, app: App) -> RegistryError:
 
 
 def _void(request: Request) -> UnauthorizedError:
-    context_of(request).limiter.require("secrets", client_of(request), WRONG_SECRETS)
+    context_of(request).limiter.require("secrets", client_network(request), WRONG_SECRETS)
     return UnauthorizedError(
         "The session secret is not known, or its session is over", fix="Register the device again"
     )

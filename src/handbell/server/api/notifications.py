@@ -11,13 +11,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from handbell._mail import fold_mail
+from handbell._mail import fold_mail, is_costly
 from handbell.apps.app import App
 from handbell.delivery.intake import URGENCIES
 from handbell.delivery.listing import DeliverySearch, Search, Standing
 from handbell.delivery.reports import Overview
 from handbell.errors import HandbellError, InvalidRequestError, MediaTypeError
-from handbell.server.access import AppDep, CallerDep, app_of
+from handbell.server.access import AppDep, CallerDep, app_of, caller_of
 from handbell.server.context import Context, context_of
 from handbell.server.pages import (
     CursorQuery,
@@ -41,6 +41,7 @@ from .acceptance import (
 from .entries import EntryReader, check_members, plain_send, read_json, read_recipients
 from .line_sender import LineSender
 from .streaming import MEDIA_TYPES, StreamedAnswer
+from .tokens import told_to
 
 router = APIRouter(prefix="/v1/apps/{app}/notifications", tags=["notifications"])
 
@@ -141,7 +142,8 @@ async def send(request: Request) -> Response:
         stored = await _send_plain(context, app, value)
         if stored is not None:
             return _stored(request, app, *stored)
-    return await _send_one(request, context, reader, value, size=len(body), wait=wait)
+    is_quick = len(body) <= _READ_HERE and not _names_template(value) and not is_costly(body)
+    return await _send_one(request, context, reader, value, is_quick=is_quick, wait=wait)
 
 
 async def _serve_send(scope: Scope, receive: Receive, answer: Send) -> None:
@@ -178,10 +180,9 @@ async def _send_one(
     reader: EntryReader,
     value: object,
     *,
-    size: int,
+    is_quick: bool,
     wait: int | None,
 ) -> Response:
-    is_quick = size <= _READ_HERE and not _names_template(value)
     entry = reader.read(value) if is_quick else await context.run(reader.read, value)
     (accepted,) = await context.system.engine.accept_gathered([entry])
     if isinstance(accepted, HandbellError):
@@ -189,13 +190,18 @@ async def _send_one(
     if wait is not None:
         outcome = await outcome_of(context, accepted, wait)
         if outcome is not None:
-            return _answer(outcome, headers={"Preference-Applied": f"wait={wait}"})
+            return _outcome(request, outcome, wait)
     return _stored(request, reader.app, accepted.id, accepted.warnings)
 
 
 def _names_template(value: object) -> bool:
     content = value.get("notification") if isinstance(value, Mapping) else None
     return isinstance(content, Mapping) and "template" in content
+
+
+def _outcome(request: Request, outcome: dict[str, Any], wait: int) -> Response:
+    told = told_to(caller_of(request), outcome)
+    return _answer(told, headers={"Preference-Applied": f"wait={wait}"})
 
 
 def _answer(value: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -212,6 +218,7 @@ def _answer(value: Any, *, status: int = 200, headers: Mapping[str, str] | None 
 async def list_notifications(
     request: Request,
     app: AppDep,
+    caller: CallerDep,
     *,
     state: Annotated[
         Standing | None,
@@ -238,7 +245,7 @@ async def list_notifications(
         before=None if cursor is None else read_cursor(cursor, int)[0],
     )
     found = await context.run(context.system.reports.page, search, limit=limit + 1)
-    return _answer(_page(found, limit))
+    return _answer(told_to(caller, _page(found, limit)))
 
 
 def _page(found: list[Overview], limit: int) -> dict[str, Any]:
@@ -262,7 +269,7 @@ def _milliseconds(moment: datetime | None) -> int | None:
     responses=responses(400, 401, 403, 404, 413, 422),
     openapi_extra=models.body(models.PreviewRequest),
 )
-async def preview(request: Request, app: AppDep) -> Response:
+async def preview(request: Request, app: AppDep, caller: CallerDep) -> Response:
     """Return the request for each target with its payload's bytes; nothing is stored or sent.
 
     Of everybody, the first ones only.
@@ -270,11 +277,13 @@ async def preview(request: Request, app: AppDep) -> Response:
     context = context_of(request)
     value = await _object(request, ("notification", "recipients"))
 
-    def look() -> list[Any]:
+    def look() -> Any:
         content = context.system.read_notification(app, value["notification"])
-        return context.system.preview(app, content, read_recipients(value["recipients"]))
+        recipients = read_recipients(value["recipients"])
+        shown = plain.plain(context.system.preview(app, content, recipients))
+        return told_to(caller, shown, named=recipients.device_tokens)
 
-    return _answer(plain.plain(await context.run(look)))
+    return _answer(await context.run(look))
 
 
 @router.get(
@@ -284,7 +293,7 @@ async def preview(request: Request, app: AppDep) -> Response:
     response_model=models.NotificationAnswer,
     responses=responses(401, 403, 404),
 )
-async def read(request: Request, app: AppDep, id: NotificationId) -> Response:  # noqa: A002 - the path's name
+async def read(request: Request, app: AppDep, caller: CallerDep, id: NotificationId) -> Response:  # noqa: A002 - the path's name
     """Return what became of a notification, with every reason counted and explained."""
     context = context_of(request)
     engine = context.system.engine
@@ -293,7 +302,7 @@ async def read(request: Request, app: AppDep, id: NotificationId) -> Response:  
         context.system.ledger.find(app, id)
         return plain.funnel(context.system.reports.funnel(id), engine.response(id))
 
-    return _answer(await context.run(look))
+    return _answer(told_to(caller, await context.run(look)))
 
 
 @router.get(
@@ -306,6 +315,7 @@ async def read(request: Request, app: AppDep, id: NotificationId) -> Response:  
 async def list_deliveries(
     request: Request,
     app: AppDep,
+    caller: CallerDep,
     id: NotificationId,  # noqa: A002 - the path's name
     *,
     state: Annotated[models.State | None, Query()] = None,
@@ -329,7 +339,7 @@ async def list_deliveries(
         following = None if page.following is None else write_cursor(page.following)
         return {"data": [plain.delivery(one) for one in page.deliveries], "next": following}
 
-    return _answer(await context.run(look))
+    return _answer(told_to(caller, await context.run(look)))
 
 
 @router.post(
@@ -380,7 +390,7 @@ async def replace(
     if (wait := read_wait(prefer)) is not None:
         outcome = await outcome_of(context, accepted, wait)
         if outcome is not None:
-            return _answer(outcome, headers={"Preference-Applied": f"wait={wait}"})
+            return _outcome(request, outcome, wait)
     return _stored(request, app, accepted.id, accepted.warnings)
 
 

@@ -2,13 +2,17 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
+from handbell.registry.facts import FACTS, read_facts, unknown_member
 from handbell.registry.listing import ListedUser
 from handbell.registry.session import Environment, Platform, Session
 from handbell.server.pages import Instant, instant
 
 _TOKEN = "0f744707bebcf74f9b7c25d48e3358945f6aa01da5ddb387462c7eaf61bb78ad"  # noqa: S105 - an example
+
+_MOST_WARNINGS = 20
 
 SessionStatus = Literal["pending", "active", "quarantined", "closed"]
 Label = Annotated[str | None, Field(max_length=512)]
@@ -18,9 +22,13 @@ Token = Annotated[
 
 
 class AboutDevice(BaseModel):
-    """What a device says of itself; what it leaves out stays as it was."""
+    """What a device says of itself; what it leaves out stays as it was.
 
-    model_config = ConfigDict(extra="forbid")
+    Beside platform and environment, which say what the token is for, none of it refuses a
+    registration: what cannot be stored, or is not known, is left out with a warning.
+    """
+
+    model_config = ConfigDict(extra="ignore")
 
     platform: Platform | None = Field(default=None, description="Without it: ios, for a new one")
     environment: Environment | None = Field(
@@ -33,9 +41,23 @@ class AboutDevice(BaseModel):
     app_version: Label = Field(default=None, examples=["2.1"])
     os_version: Label = Field(default=None, examples=["18.2.0"])
 
+    ignored: SkipJsonSchema[tuple[str, ...]] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out(cls, given: Any) -> Any:
+        """Keep what can be stored, and note what cannot under ``ignored``."""
+        if not isinstance(given, dict):
+            return given
+        known = tuple(name for name in cls.model_fields if name != "ignored")
+        facts, warnings = read_facts(given)
+        warnings += [unknown_member(str(name), known) for name in given if name not in known]
+        others = {name: value for name, value in given.items() if name not in FACTS}
+        return {**others, **facts, "ignored": tuple(warnings[:_MOST_WARNINGS])}
+
     def about(self) -> dict[str, Any]:
         """Return what describes the device, as :class:`Description` reads it."""
-        return {name: getattr(self, name) for name in AboutDevice.model_fields}
+        return {name: getattr(self, name) for name in AboutDevice.model_fields if name != "ignored"}
 
 
 class RegistrationIn(AboutDevice):
@@ -46,7 +68,7 @@ class RegistrationIn(AboutDevice):
     """
 
     model_config = ConfigDict(
-        extra="forbid",
+        extra="ignore",
         json_schema_extra={
             "examples": [
                 {
@@ -76,7 +98,7 @@ class SessionChange(AboutDevice):
     """What is better known of a session; a member that is not given stays."""
 
     model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"locale": "de-CH", "app_version": "2.2"}]}
+        extra="ignore", json_schema_extra={"examples": [{"locale": "de-CH", "app_version": "2.2"}]}
     )
 
     device_token: Token | None = Field(default=None, description="The device's new token")
@@ -106,6 +128,12 @@ class SessionOut(BaseModel):
     closed_at: Instant | None
 
 
+class SessionChanged(SessionOut):
+    """A session after a change, and what of the change was left out."""
+
+    warnings: list[str] = Field(description="What was said and cannot be stored", examples=[[]])
+
+
 class RegistrationOut(BaseModel):
     """The answer to a registration.
 
@@ -120,6 +148,10 @@ class RegistrationOut(BaseModel):
         examples=["hbs_2Yd0cVn3mQ8rT5wZ1xKp7LbHs4GfJa9E"],
     )
     session: SessionOut | None = Field(description="The session, once it is proven")
+    warnings: list[str] = Field(
+        description="What the device said of itself and cannot be stored; it is left out",
+        examples=[[]],
+    )
 
 
 class UserOut(BaseModel):

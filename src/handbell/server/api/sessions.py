@@ -20,6 +20,7 @@ from .session_models import (
     RegistrationIn,
     RegistrationOut,
     SessionChange,
+    SessionChanged,
     SessionOut,
     SessionStatus,
     session_out,
@@ -116,7 +117,7 @@ async def get_session(
     "/{session}",
     operation_id="changeSession",
     summary="Change what is known of a session",
-    response_model=SessionOut,
+    response_model=SessionChanged,
     responses=responses(400, 401, 403, 404, 409, 413, 422, 429, 503),
 )
 async def change_session(
@@ -128,7 +129,7 @@ async def change_session(
         await devices.own_session(request, app, session)
         secret = session_secret(request) or ""
         renewed = await devices.renew(request, app, secret, body.about(), body.device_token)
-        return session_out(renewed.session)
+        return {**session_out(renewed.session), "warnings": body.ignored}
     changed = await context.run(
         context.system.registry.change,
         app,
@@ -137,7 +138,7 @@ async def change_session(
         token=body.device_token,
     )
     await devices.release(context, changed)
-    return session_out(changed.session)
+    return {**session_out(changed.session), "warnings": body.ignored}
 
 
 @router.delete(

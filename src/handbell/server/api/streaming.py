@@ -14,12 +14,12 @@ from starlette.types import Message, Receive, Scope, Send
 
 from handbell.errors import UnavailableError
 from handbell.server.problems import members_of
+from handbell.server.requests import STREAM_TYPE, STREAM_TYPES
 
 from .lines import Line, LineSplitter
 
-MEDIA_TYPE: Final = "application/x-ndjson"
-MEDIA_TYPES: Final = frozenset({MEDIA_TYPE, "application/ndjson", "application/jsonl"})
-"""How callers name a stream of lines."""
+MEDIA_TYPE: Final = STREAM_TYPE
+MEDIA_TYPES: Final = STREAM_TYPES
 
 LINES_AT_ONCE: Final = 1000
 """How many lines are answered together; few enough that others get their turn."""

@@ -189,14 +189,16 @@ def _write(context: Context, app: App, lines: Sequence[Line], tally: _Tally) -> 
     if not good:
         return ()
     try:
-        moved = context.system.registry.admit_many(app, [one for _, one in good])
+        admitted = context.system.registry.admit_many(app, [one for _, one in good])
     except HandbellError as error:
         # The whole batch is undone: the database is full, or the app is gone.
         for number, _ in good:
             tally.refuse(number, error)
         return ()
-    tally.imported += len(good)
-    return moved
+    for place, full in admitted.refused.items():
+        tally.refuse(good[place][0], full)
+    tally.imported += len(good) - len(admitted.refused)
+    return admitted.moved
 
 
 def _read(line: Line, now: int) -> Registration:

@@ -7,7 +7,7 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from handbell.server.access import AppDep
+from handbell.server.access import AppDep, CallerDep
 from handbell.server.calls import as_call
 from handbell.server.context import context_of
 from handbell.server.person_path import PERSON
@@ -15,6 +15,7 @@ from handbell.server.problems import responses
 
 from . import notification_models as models
 from . import plain
+from .tokens import told_to
 
 router = APIRouter(prefix="/v1/apps/{app}", tags=["users"])
 
@@ -29,6 +30,7 @@ router = APIRouter(prefix="/v1/apps/{app}", tags=["users"])
 async def why(
     request: Request,
     app: AppDep,
+    caller: CallerDep,
     mail: Annotated[str, Path(max_length=320, examples=["user1@example.com"])],
 ) -> Response:
     """Tell the story in plain words, with the facts behind it; a mail nobody has is one, too."""
@@ -39,4 +41,5 @@ async def why(
         text = "\n".join([story.answer, *story.details(as_call)])
         return {**plain.plain(story), "text": text}
 
-    return Response(to_json(await context.run(tell)), media_type="application/json")
+    told = told_to(caller, await context.run(tell))
+    return Response(to_json(told), media_type="application/json")

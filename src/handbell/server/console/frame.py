@@ -29,6 +29,7 @@ from .security import (
     remember_app,
     set_flash,
 )
+from .sign_in_pace import SignInPace
 from .static import Statics
 from .words import DELIVERY_WORDS, FILTERS, SESSION_WORDS
 
@@ -75,6 +76,12 @@ class Console:
     def slow(self) -> ThreadPoolExecutor:
         """Threads for what takes long on purpose."""
         return ThreadPoolExecutor(_SLOW_THREADS, thread_name_prefix="handbell-passwords")
+
+    @cached_property
+    def sign_in_pace(self) -> SignInPace:
+        """How fast somebody may try to sign in."""
+        system = self.context.system
+        return SignInPace(self.context.limiter, lambda: system.vault, system.now)
 
     @cached_property
     def statics(self) -> Statics:

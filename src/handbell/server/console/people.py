@@ -1,5 +1,6 @@
 """People: whom an app knows, found by the beginning of their mail address."""
 
+import math
 from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlencode
@@ -56,9 +57,9 @@ async def _counts(page: Page) -> Mapping[str, int]:
     Of a million they take some time to count.
     """
     kept = page.console.memory.setdefault(_MEMORY, {})
-    at, counts = kept.get(page.the_app.row, (0.0, {}))
-    now = page.system.now()
-    if not at <= now < at + _COUNT_SECONDS or sum(counts.values()) < AT_ONCE:
+    at, counts = kept.get(page.the_app.row, (-math.inf, {}))
+    now = page.system.clock()
+    if now >= at + _COUNT_SECONDS or sum(counts.values()) < AT_ONCE:
         counts = await page.run(page.system.directory.statuses, page.the_app)
         kept[page.the_app.row] = (now, counts)
     found: Mapping[str, int] = counts

@@ -65,7 +65,9 @@ async def add(page: Page) -> Response:
 async def add_sample(page: Page) -> Response:
     """Add the sample app with a key for the twin: enough for a first notification."""
     sample = App.read_id(SAMPLE_APP)
-    app = await page.run(page.system.apps.add, sample.team_id, sample.bundle_id, name=SAMPLE_NAME)
+    app = await page.run(
+        page.system.apps.add, sample.team_id, sample.bundle_id, SAMPLE_NAME, is_suggested=True
+    )
     page.app = app
     await page.note("app.add", app.id)
     await _add_twin_key(page, app)
@@ -147,7 +149,7 @@ async def ask_remove(page: Page) -> Response:
 async def remove(page: Page) -> Response:
     """Remove an app with all that belongs to it."""
     app = page.the_app
-    await page.run(page.system.apps.remove, app)
+    await page.run(page.console.context.remove_app, app)
     await page.note("app.remove", app.id)
     forget_check_up(page)
     return page.redirect(LIST, said=f"{app.name} is removed.")

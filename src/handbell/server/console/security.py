@@ -15,6 +15,7 @@ from starlette.responses import Response
 HOME: Final = "/console"
 FLASH_COOKIE: Final = "handbell-said"
 APP_COOKIE: Final = "handbell-app"
+KNOWN_COOKIE: Final = "handbell-known"
 
 _SAFE_NEXT: Final = re.compile(r"/console(?:[/?][!#-\[\]-~]*)?")
 _SECONDS_OF_FLASH: Final = 60
@@ -117,6 +118,24 @@ def forget_sign_in(response: Response, *, https: bool) -> None:
     """Take the sign-in from the browser."""
     name = cookie_name(https=https)
     response.delete_cookie(name, path="/", secure=https, httponly=True, samesite="lax")
+
+
+def known_cookie(*, https: bool) -> str:
+    """Return the name of the cookie by which a browser is known that signed in before."""
+    return f"__Host-{KNOWN_COOKIE}" if https else KNOWN_COOKIE
+
+
+def set_known(response: Response, browser_pass: str, *, days: int, https: bool) -> None:
+    """Let the browser be known at its next sign-in; signing out leaves that."""
+    response.set_cookie(
+        known_cookie(https=https),
+        browser_pass,
+        max_age=days * 24 * 3600,
+        path="/",
+        secure=https,
+        httponly=True,
+        samesite="lax",
+    )
 
 
 def set_flash(response: Response, flash: Flash, secret: str, *, https: bool) -> None:

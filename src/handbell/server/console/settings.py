@@ -7,13 +7,13 @@ from urllib.parse import quote
 from starlette.responses import Response
 
 from handbell._text import count
-from handbell.access.operators import INVITATION_HOURS
+from handbell.access.invitations import INVITATION_HOURS
 from handbell.errors import OperatorError
 
 from .forms import Faults
 from .frame import Page, Pages
 from .security import HOME, set_sign_in
-from .sign_in import ACCOUNT, PER_ACCOUNT
+from .sign_in_pace import PER_PAIR
 
 pages = Pages()
 
@@ -28,6 +28,7 @@ TABS: Final[Sequence[tuple[str, str, str]]] = (
 
 _OPERATORS: Final = "/console/settings"
 _ACCOUNT_PATH: Final = "/console/settings/account"
+_CHANGE: Final = "password-change"
 
 
 @pages.get(_OPERATORS)
@@ -104,7 +105,7 @@ async def account(page: Page) -> Response:
 async def change_password(page: Page) -> Response:
     """Change the password; every other sign-in ends."""
     operator, faults = page.operator, Faults()
-    page.console.context.limiter.require(ACCOUNT, operator.mail, PER_ACCOUNT)
+    page.console.context.limiter.require(_CHANGE, operator.mail, PER_PAIR)
     store, password = page.system.operators, page.form.raw("password")
     if await page.run_slowly(store.check, operator.mail, page.form.raw("current")) is None:
         faults.add("current", "This is not your password.")
@@ -117,7 +118,7 @@ async def change_password(page: Page) -> Response:
             faults = Faults.of(error, "password")
     if faults:
         return await _show_account(page, faults)
-    page.console.context.limiter.forget(ACCOUNT, operator.mail)
+    page.console.context.limiter.forget(_CHANGE, operator.mail)
     await page.note("operator.set", operator.mail, "password")
     hours = page.console.context.settings.sign_in_hours
     page.secret = await page.run(store.sign_in, operator, hours=hours)

@@ -10,20 +10,23 @@ from handbell._mail import fold_mail
 from handbell._text import count
 from handbell.access.operators import LONGEST_MAIL, Operator
 from handbell.errors import InvitationError, OperatorError
-from handbell.server.access import client_of
-from handbell.server.limits import Limit
+from handbell.server.access import client_network, client_of
 
 from .forms import Faults
 from .frame import Page, Pages
-from .security import HOME, forget_sign_in, form_token, protect, safe_next, set_sign_in
+from .security import (
+    HOME,
+    forget_sign_in,
+    form_token,
+    known_cookie,
+    protect,
+    safe_next,
+    set_known,
+    set_sign_in,
+)
+from .sign_in_pace import PASS_DAYS, PER_NETWORK
 
-PER_ADDRESS: Final = Limit(number=20, seconds=600)
-"""How often somebody may try to sign in from one address."""
-PER_ACCOUNT: Final = Limit(number=8, seconds=900)
-"""How often a sign-in to one account may be tried, from wherever."""
-
-_ADDRESS: Final = "sign-in-address"
-ACCOUNT: Final = "sign-in-account"
+_INVITATION: Final = "invitation"
 _MINUTE: Final = 60
 
 pages = Pages()
@@ -48,29 +51,35 @@ async def sign_in(page: Page) -> Response:
 
 @pages.post("/console/sign-in")
 async def check(page: Page) -> Response:
-    """Sign in: the account and the address each have only so many tries."""
+    """Sign in, at the pace that :mod:`~handbell.server.console.sign_in_pace` allows."""
     mail = page.form.text("mail")
-    address = client_of(page.request)
-    limiter = page.console.context.limiter
+    pace = page.console.sign_in_pace
+    network = client_network(page.request)
+    browser_pass = page.request.cookies.get(known_cookie(https=page.https), "")
     # By the form under which the account is looked up: another spelling is no further try.
     account = fold_mail(mail[:LONGEST_MAIL])
-    wait = limiter.take(_ADDRESS, address, PER_ADDRESS)
-    wait = wait or limiter.take(ACCOUNT, account, PER_ACCOUNT)
-    if wait:
-        return _too_many(page, mail, wait)
+    attempt = pace.begin(account, network, browser_pass)
+    if attempt.wait:
+        return _too_many(page, mail, attempt.wait)
     operators = page.system.operators
     operator = await page.run_slowly(operators.check, mail, page.form.raw("password"))
     if operator is None:
         # What is no address may be a password in the wrong field, so it is not written down.
         named = mail[:LONGEST_MAIL] if "@" in mail else "(no mail address)"
         await page.run(
-            page.system.audit.note, "console", "operator.sign-in-refused", named, detail=address
+            page.system.audit.note,
+            "console",
+            "operator.sign-in-refused",
+            named,
+            detail=client_of(page.request),
         )
         faults = Faults()
         faults.add("", "The mail address or the password is not right.")
         return _form_again(page, mail, faults, 422)
-    limiter.forget(ACCOUNT, account)
-    return await _begin(page, operator, safe_next(page.form.text("next")))
+    browser_pass = pace.succeed(attempt)
+    response = await _begin(page, operator, safe_next(page.form.text("next")))
+    set_known(response, browser_pass, days=PASS_DAYS, https=page.https)
+    return response
 
 
 @pages.post("/console/sign-out")
@@ -92,7 +101,8 @@ async def invitation(page: Page) -> Response:
 async def accept(page: Page) -> Response:
     """Make the operator whom the link invites, and sign them in."""
     secret = page.request.path_params["secret"]
-    page.console.context.limiter.require(_ADDRESS, client_of(page.request), PER_ADDRESS)
+    limiter = page.console.context.limiter
+    limiter.require(_INVITATION, client_network(page.request), PER_NETWORK)
     password = page.form.raw("password")
     mail = page.form.text("mail")
     if password != page.form.raw("again"):

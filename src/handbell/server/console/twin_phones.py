@@ -66,9 +66,9 @@ class TwinPhones:
 
     @property
     def page_url(self) -> str | None:
-        """Where the twin's own page is, on the machine that it runs on."""
+        """Where the twin's own page is, on the machine that it runs on; the link opens it."""
         address = read_address(self._folder)
-        return None if address is None else address.page_url
+        return None if address is None else address.page_link
 
     def phones(self, app_id: str) -> list[VirtualPhone]:
         """Return the phones of people with this app, the newest first."""
@@ -95,7 +95,8 @@ class TwinPhones:
         connection = HTTPConnection(where.hostname or "", where.port, timeout=SECONDS)
         try:
             body = None if said is None else json.dumps(said)
-            connection.request(method, path, body=body)
+            token = {"Authorization": f"Bearer {address.page_token}"}
+            connection.request(method, path, body=body, headers=token)
             answer = connection.getresponse()
             content = json.loads(answer.read(_MOST_BYTES) or b"null")
         except (OSError, HTTPException, ValueError) as error:

@@ -11,7 +11,8 @@ from email.policy import SMTP
 from email.utils import format_datetime, make_msgid
 from typing import Final
 
-from handbell.errors import HandbellError, StorageError
+from handbell._forever import forever
+from handbell._mail import mailbox
 from handbell.registry.proofs import VALID_SECONDS, Link
 from handbell.server.context import Context
 
@@ -47,28 +48,30 @@ async def mailing(context: Context) -> AsyncIterator[None]:
 
 async def _mail(context: Context, server: MailServer) -> None:
     proofs = context.system.proofs
-    while True:
-        wait = LONGEST_WAIT
-        try:
-            due = await context.run(proofs.next_due)
-            wait = LONGEST_WAIT if due is None else due - context.system.now()
-            if wait <= 0:
-                links = await context.run(proofs.take_due)
-                await asyncio.gather(*(_send(context, server, link) for link in links))
-                continue
-        except StorageError as error:
-            _log.warning("Links cannot be mailed now: %s", error)
-            wait = _FIRST_PAUSE
+
+    async def turn() -> float:
+        due = await context.run(proofs.next_due)
+        wait = LONGEST_WAIT if due is None else due - context.system.now()
+        if wait <= 0:
+            links = await context.run(proofs.take_due)
+            await asyncio.gather(*(_send(context, server, link) for link in links))
+            return 0.0
         with contextlib.suppress(TimeoutError):
             seconds = min(LONGEST_WAIT, max(_SHORTEST_WAIT, wait))
-            await asyncio.wait_for(context.link_asked.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await context.link_asked.wait()
         context.link_asked.clear()
+        return 0.0
+
+    await forever(turn, name="Mailing links", pause=_FIRST_PAUSE)
 
 
 async def _send(context: Context, server: MailServer, link: Link) -> None:
     proofs = context.system.proofs
     try:
-        await server.send(compose(link, server.sender, context.public_url, context.system.now()))
+        to = await context.run(mailbox, link.mail)
+        message = compose(link, server.sender, context.public_url, context.system.now())
+        await server.send(message, to=to)
     except Exception as error:  # noqa: BLE001 - whatever a mail server may answer
         if is_permanent(error):
             # An address that does not exist; whoever asked must not learn of it.
@@ -113,8 +116,8 @@ def compose(link: Link, sender: str, public_url: str, now: float) -> EmailMessag
         "minutes": VALID_SECONDS // 60,
     }
     message = EmailMessage(policy=SMTP)
-    message["From"] = Address(display_name=link.app.name, addr_spec=sender)
-    message["To"] = deliverable(link.mail)
+    message["From"] = _address(sender, link.app.name)
+    message["To"] = _address(mailbox(link.mail))
     message["Subject"] = f"Notifications of {link.app.name} on your device"
     message["Date"] = format_datetime(datetime.fromtimestamp(now, UTC))
     message["Message-ID"] = make_msgid(domain=sender.rpartition("@")[2])
@@ -125,15 +128,16 @@ def compose(link: Link, sender: str, public_url: str, now: float) -> EmailMessag
     return message
 
 
-def deliverable(mail: str) -> str:
-    """Return an address as a mail server takes it: the domain in ASCII. Raises ValueError."""
-    local, _, domain = mail.rpartition("@")
-    return f"{local}@{domain if domain.isascii() else domain.encode('idna').decode()}"
+def _address(mail: str, name: str = "") -> Address:
+    # Handed over in its parts: as a text it would be parsed, and might be read as another one.
+    username, _, domain = mail.rpartition("@")
+    return Address(display_name=name, username=username, domain=domain)
 
 
 async def _forget_old(context: Context) -> None:
-    while True:
-        with contextlib.suppress(HandbellError):
-            while await context.run(context.system.proofs.forget_old):
-                pass
-        await asyncio.sleep(_FORGET_SECONDS)
+    async def turn() -> float:
+        while await context.run(context.system.proofs.forget_old):
+            pass
+        return _FORGET_SECONDS
+
+    await forever(turn, name="Forgetting old links", pause=_FORGET_SECONDS)

@@ -7,8 +7,9 @@ from fastapi import APIRouter, Depends, Path
 from starlette.requests import Request
 from starlette.responses import Response
 
+from handbell.errors import SessionLimitError
 from handbell.registry.proofs import VALID_SECONDS, Refusal
-from handbell.server.access import client_of
+from handbell.server.access import client_network
 from handbell.server.context import Context, context_of
 from handbell.server.limits import Limit
 
@@ -76,7 +77,15 @@ async def prove(request: Request, context: ContextDep, secret: Secret) -> Respon
     if (limited := _limited(request, context)) is not None:
         return limited
     question = await context.run(context.system.proofs.look, secret)
-    proven = await context.run(context.system.proofs.prove, secret)
+    try:
+        proven = await context.run(context.system.proofs.prove, secret)
+    except SessionLimitError:
+        return page(
+            "refused.html",
+            409,
+            heading="You have too many devices",
+            text="Sign out on a device that you no longer use, then open this link again.",
+        )
     if isinstance(proven, str) or isinstance(question, str):
         return _refused(proven if isinstance(proven, str) else "late")
     if proven.moved:
@@ -90,7 +99,7 @@ def _refused(refusal: Refusal) -> Response:
 
 
 def _limited(request: Request, context: Context) -> Response | None:
-    wait = context.limiter.take("links", client_of(request), PER_CLIENT)
+    wait = context.limiter.take("links", client_network(request), PER_CLIENT)
     if wait <= 0:
         return None
     answer = page(

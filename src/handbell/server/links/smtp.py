@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
+from handbell._mail import mailbox, read_mail
 from handbell.errors import MailError, SettingsError
 from handbell.settings import Settings
 
@@ -49,15 +50,18 @@ class MailServer:
         return cls(
             host=parts.hostname or "",
             port=parts.port or _PORTS[parts.scheme],
-            sender=settings.mail_from,
+            sender=mailbox(read_mail(settings.mail_from)),
             security=_security(parts, options),
             user=None if parts.username is None else unquote(parts.username),
             password=None if parts.password is None else unquote(parts.password),
             ca_file=None if ca_file is None else Path(ca_file),
         )
 
-    async def send(self, message: EmailMessage) -> None:
-        """Hand in a mail. Raises aiosmtplib's errors, OSError or ValueError when it fails."""
+    async def send(self, message: EmailMessage, *, to: str) -> None:
+        """Hand in a mail for the mailbox ``to``, whatever its head says.
+
+        Raises aiosmtplib's errors, OSError or ValueError when it fails.
+        """
         import aiosmtplib  # noqa: PLC0415 - of the extra `server`, and only needed here
 
         how: dict[str, Any] = {"use_tls": self.security == "tls", "start_tls": False}
@@ -67,6 +71,8 @@ class MailServer:
             how["tls_context"] = ssl.create_default_context(cafile=self.ca_file)
         await aiosmtplib.send(
             message,
+            sender=self.sender,
+            recipients=[to],
             hostname=self.host,
             port=self.port,
             username=self.user,

@@ -5,6 +5,7 @@ import { showCount } from "./inspector.js";
 
 const KINDS = {
   answer: { name: "Answer with a reason", does: "Refuses the push as Apple does.", fields: ["reason", "status", "retry_after"] },
+  "cut-answer": { name: "Cut an answer", does: "Begins an answer, and resets the stream in the middle of its body.", fields: ["reason", "status", "retry_after"] },
   slow: { name: "Answer slowly", does: "Handles the push, and answers late.", fields: ["seconds"] },
   silence: { name: "Never answer", does: "Takes the request and stays silent.", fields: ["delivers"] },
   reset: { name: "Reset the stream", does: "Ends the stream with RST_STREAM INTERNAL_ERROR.", fields: ["delivers"] },
@@ -168,6 +169,7 @@ class FaultRow {
 
 function describe({ kind, status, reason, seconds, limit }) {
   if (kind === "answer") return [status, reason].filter(Boolean).join(" ");
+  if (kind === "cut-answer") return `Cut ${[status, reason].filter(Boolean).join(" ")}`;
   if (kind === "slow") return `Answer after ${seconds} s`;
   if (kind === "stream-limit") return `At most ${limit} streams`;
   if (kind === "goaway" && reason) return `Say GOAWAY, ${reason}`;

@@ -1,0 +1,28 @@
+"""Work that goes on for as long as a program does: one turn after the other, whatever happens."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Never
+
+from .errors import HandbellError
+
+_log = logging.getLogger(__name__)
+
+
+async def forever(turn: Callable[[], Awaitable[float]], *, name: str, pause: float) -> Never:
+    """Take turns until cancelled; each returns how many seconds later the next one follows.
+
+    A turn that fails is logged under ``name`` and does not end the work; the next one follows after
+    ``pause`` seconds.
+    """
+    while True:
+        try:
+            wait = await turn()
+        except HandbellError as error:
+            _log.warning("%s failed; continuing in %g s: %s", name, pause, error)
+            wait = pause
+        except Exception:  # noqa: BLE001 - one turn must not end the work
+            _log.exception("%s failed; continuing in %g s", name, pause)
+            wait = pause
+        await asyncio.sleep(wait)

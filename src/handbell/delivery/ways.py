@@ -1,0 +1,157 @@
+"""Which gateway serves whom, and for how long one is kept that nobody uses any more."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from handbell._threads import Threads
+from handbell.apps.app import App
+from handbell.errors import CredentialError, HandbellError, TwinError
+from handbell.gateways.gateway import Gateway
+
+from .campaign import Campaign
+from .circuit import Place
+from .delivery import GatewayName
+from .parcels import Item, Portion
+from .routes import Route, Routes
+
+WAY_SECONDS: Final = 5.0
+"""How long a gateway is used before it is asked anew which one it is."""
+
+UNUSED_SECONDS: Final = 15 * 60.0
+"""How long a gateway is kept that nothing is sent by: a connection that is up saves the next one a
+second, and Apple takes connections that come and go for an attack."""
+
+_log = logging.getLogger(__name__)
+
+DropGateway = Callable[[Gateway], Awaitable[None]]
+"""Closes a gateway that nothing is sent by any more, and forgets it."""
+
+
+class FindGateway(Protocol):
+    """Gives the way for an app to an environment, or raises the error that says why there is none.
+
+    ``key`` is the credential of a sender whose app is not in the registry, or None.
+    """
+
+    def __call__(self, app: App, key: Any, name: GatewayName, environment: str, /) -> Gateway:
+        """Return the gateway; the same one each time, so that connections are shared."""
+
+
+@dataclass(slots=True)
+class _Way:
+    """A gateway that is used, by when it is asked for anew, and when that is too late."""
+
+    gateway: Gateway
+    until: float
+
+
+class Ways:
+    """The gateways by which one worker sends; belongs to its event loop.
+
+    One that serves nobody any more (its key was removed, its twin was started anew, nothing was
+    sent by it for :data:`UNUSED_SECONDS`) is handed to ``drop``.
+    """
+
+    def __init__(
+        self,
+        find_gateway: FindGateway,
+        drop: DropGateway | None,
+        routes: Routes,
+        *,
+        threads: Threads,
+        clock: Callable[[], float],
+    ) -> None:
+        self._find_gateway = find_gateway
+        self._drop = drop
+        self._routes = routes
+        self._threads = threads
+        self._clock = clock
+        self._ways: dict[tuple[str, str, str, str | None], _Way] = {}
+        self._unused: set[Gateway] = set()
+        self._asking = 0
+        self._dropping: set[asyncio.Task[None]] = set()
+
+    async def find(self, campaign: Campaign, name: GatewayName, environment: str) -> Gateway:
+        """Return the gateway for a notification; raises what the search for it raises."""
+        app, key = campaign.lane.app, campaign.key
+        place = (app.id, name, environment, None if key is None else key.fingerprint)
+        way = self._ways.get(place)
+        if way is not None and self._clock() <= way.until:
+            return way.gateway
+        self._asking += 1
+        try:
+            gateway = await self._threads.run(self._find_gateway, app, key, name, environment)
+        except (CredentialError, TwinError):
+            self._leave(place)
+            raise
+        else:
+            self._leave(place)
+            self._ways[place] = _Way(gateway, self._clock() + WAY_SECONDS)
+            return gateway
+        finally:
+            self._asking -= 1
+            self._drop_unused()
+
+    async def route(self, campaign: Campaign, name: GatewayName, environment: str) -> Route | None:
+        """Return the way of a notification to an environment, None where there is none."""
+        try:
+            gateway = await self.find(campaign, name, environment)
+        except HandbellError:
+            return None
+        return self.route_of(campaign, name, environment, gateway)
+
+    def route_of(
+        self, campaign: Campaign, name: GatewayName, environment: str, gateway: Gateway
+    ) -> Route | None:
+        """Return the way that leads through a gateway; None where no circuit stands on it."""
+        if name != "apns":
+            return None
+        lane = campaign.lane
+        credential = getattr(gateway, "fingerprint", "")
+        route = self._routes.of(Place(lane.app.id, environment, credential, campaign.message.topic))
+        if route not in lane.routes:
+            lane.routes.append(route)
+        return route
+
+    async def routes_of(self, portion: Portion) -> dict[Route | None, list[Item]]:
+        """Return which deliveries of one notification go which way.
+
+        None is the way of those that go none: the gateway, or the lack of one, gives them an end.
+        """
+        campaign, items = portion
+        ways = {(item.gateway, item.environment) for item in items}
+        found: dict[Route | None, list[Item]] = {}
+        for name, environment in ways:
+            part = [one for one in items if (one.gateway, one.environment) == (name, environment)]
+            route = await self.route(campaign, name, environment)
+            found.setdefault(route, []).extend(part)
+        return found
+
+    def _leave(self, place: tuple[str, str, str, str | None]) -> None:
+        if (way := self._ways.pop(place, None)) is not None:
+            self._unused.add(way.gateway)
+
+    def _drop_unused(self) -> None:
+        now = self._clock()
+        late = [one for one, way in self._ways.items() if now > way.until + UNUSED_SECONDS]
+        for place in late:
+            self._leave(place)
+        if self._asking:
+            # Somebody is being given a gateway in this moment; it may be one of these.
+            return
+        unused, self._unused = self._unused, set()
+        used = {way.gateway for way in self._ways.values()}
+        for gateway in unused - used:
+            if self._drop is not None:
+                task = asyncio.create_task(self._close(gateway, self._drop))
+                self._dropping.add(task)
+                task.add_done_callback(self._dropping.discard)
+
+    async def _close(self, gateway: Gateway, drop: DropGateway) -> None:
+        try:
+            await drop(gateway)
+        except Exception:  # noqa: BLE001 - nothing is sent by it, and others are
+            _log.exception("Could not close a gateway that nobody uses any more")

@@ -1,0 +1,48 @@
+"""When the next connection to a host may be opened, by how the former ones ended: a pure account.
+
+No clock is read; instants are those of the event loop, in seconds.
+"""
+
+from typing import Final
+
+_SECONDS_THAT_COUNT: Final = 5.0
+_ANSWERS_THAT_COUNT: Final = 1000
+_MOST_LEVEL: Final = 9.0
+_PAUSE_SECONDS: Final = 0.1
+_MOST_PAUSE_SECONDS: Final = 15.0
+_CALM_SECONDS: Final = 1.0
+_MOST_CALM_SECONDS: Final = 60.0
+
+
+class Pace:
+    """How soon the next connection may be opened; see :meth:`ended`.
+
+    ``until`` is when it may be; ``level`` how many connections ended young, less what others earned
+    since: 0 where all is well, at most 9.
+    """
+
+    def __init__(self) -> None:
+        self.level = 0.0
+        self.until = 0.0
+
+    def ended(self, now: float, *, lived: float, answers: int, is_calm: bool) -> None:
+        """Note that the host ended a connection, or that it could not be opened or be used.
+
+        The pause is ::
+
+            level = max(0, level + 1 - lived / 5 - answers / 1000)    at most 9; 1 at least for calm
+            pause = 0.1 * 2 ** (level - 1)                            at most 15 seconds
+            pause = 1.0 * 2 ** (level - 1)                            at most 60, where it is calm
+
+        and none at level 0: a connection of 5 seconds, or of 1,000 answers, is followed by another
+        at once. ``is_calm`` says that the host asked for fewer (ENHANCE_YOUR_CALM).
+        """
+        earned = lived / _SECONDS_THAT_COUNT + answers / _ANSWERS_THAT_COUNT
+        self.level = min(_MOST_LEVEL, max(float(is_calm), self.level + 1 - earned))
+        if is_calm:
+            pause = min(_MOST_CALM_SECONDS, _CALM_SECONDS * 2 ** (self.level - 1))
+        elif self.level:
+            pause = min(_MOST_PAUSE_SECONDS, _PAUSE_SECONDS * 2 ** (self.level - 1))
+        else:
+            pause = 0.0
+        self.until = max(self.until, now + pause)

@@ -1,0 +1,69 @@
+"""Facts that a device tells of itself beside its token: none of them refuses a registration.
+
+A phone whose time zone nobody knows is still a phone, and its new token must not be lost for it.
+What cannot be stored is left out, which leaves what is known as it is, and told in a sentence.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from handbell._text import nearest
+from handbell.errors import RegistryError
+
+from .session import (
+    MAX_LABEL_LENGTH,
+    read_label,
+    time_zone_of,
+)
+
+LABELS: Final = ("locale", "device", "app_version", "os_version", "external_id")
+FACTS: Final = ("time_zone", *LABELS)
+"""What a device may tell of itself, by the names of the API, and works without."""
+
+_SHOWN: Final = 40
+
+
+def read_facts(given: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
+    """Return the facts that can be stored, and a sentence for each that cannot.
+
+    ``given`` may hold anything. Null and an empty text are not told of.
+    """
+    facts: dict[str, str] = {}
+    warnings: list[str] = []
+    for name in FACTS:
+        value = given.get(name)
+        if value is None or (isinstance(value, str) and not value.strip()):
+            continue
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            warnings.append(f"{name} is no text; it is left out.")
+            continue
+        try:
+            facts[name] = _READERS.get(name, _label)(name, str(value).strip(), warnings)
+        except RegistryError as error:
+            warnings.append(f"{error.what} It is left out.")
+    return facts, warnings
+
+
+def unknown_member(name: str, known: tuple[str, ...]) -> str:
+    """Return the sentence for a member that nobody knows."""
+    near = nearest(name[:_SHOWN], known)
+    hint = f" Did you mean {near}?" if near else ""
+    return f"The member {name[:_SHOWN]!r} is not known; it is left out.{hint}"
+
+
+def _time_zone(_name: str, text: str, _warnings: list[str]) -> str:
+    found = time_zone_of(text)
+    if found is None:
+        raise RegistryError(f"{text[:_SHOWN]!r} is not a time zone")
+    return found
+
+
+def _label(name: str, text: str, warnings: list[str]) -> str:
+    text = "".join("\ufffd" if "\ud800" <= letter <= "\udfff" else letter for letter in text)
+    if len(text) > MAX_LABEL_LENGTH:
+        warnings.append(f"{name} is cut to {MAX_LABEL_LENGTH} characters.")
+        text = text[:MAX_LABEL_LENGTH]
+    return read_label(name, text) or ""
+
+
+_READERS: Final = {"time_zone": _time_zone}

@@ -1,0 +1,427 @@
+"""How a token gets its owner: what a registration changes, within one transaction.
+
+The states of a session and every way between them are the table of
+docs/decisions/0016-proof-and-ownership.md. A token belongs to at most one session that is proven.
+Who only claims it has a pending session, which takes nothing from anybody; the token moves in the
+moment of the proof. Without a proof, by a secret alone, nobody takes it from another person.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from sqlalchemy import (
+    Connection,
+    Insert,
+    Row,
+    and_,
+    bindparam,
+    delete,
+    insert,
+    literal_column,
+    select,
+    union_all,
+    update,
+)
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+from handbell.apps.app import App
+from handbell.errors import ProofRequiredError, RegistryError, SessionLimitError
+from handbell.fixes import Action, Fix
+from handbell.tables import apps, proofs, sessions, users
+
+from .registration import DESCRIBED, Description, Registration
+from .session import CROWDED_OUT, MOVED, Session
+
+PROVEN: Final = sessions.c.status.in_([literal_column("'active'"), literal_column("'quarantined'")])
+"""The very words of the index that keeps one owner per token: only then is it used."""
+
+CLAIMED: Final = sessions.c.status == literal_column("'pending'")
+"""The very words of the index of those who only claim a token."""
+
+GONE: Final = and_(
+    sessions.c.status == literal_column("'closed'"), sessions.c.secret_digest.is_not(None)
+)
+"""The very words of the index of those that were closed and may open again by their secret."""
+
+NEWEST_FIRST: Final = (sessions.c.registered_at.desc(), sessions.c.id.desc())
+
+
+def register(
+    connection: Connection, app: App, new: Registration, *, most: int
+) -> tuple[int, tuple[int, ...]]:
+    """Write a registration; return the session's row and those whose token it took.
+
+    The same person's session is refreshed: what was proven stays proven, a quarantine ends, and a
+    closed one opens again. ``most`` is how many sessions a person may have.
+    """
+    lock_app(connection, app)
+    user = _user(connection, app, new)
+    holder = _holder(connection, app, new.token)
+    is_proof = new.status == "active"
+    is_own = holder is not None and holder.user_id == user
+    if is_proof and not is_own:
+        make_room(connection, user, most, at=new.at)
+    if is_proof:
+        silence_others(connection, app.row, {new.token: user})
+    if holder is not None and is_own:
+        return _refresh(connection, holder, new), ()
+    former = _former(connection, user, new.token)
+    if former is None and not is_proof:
+        make_room_to_claim(connection, user, most)
+    moved = _take_over(connection, holder, new.at) if is_proof else ()
+    if former is not None:
+        return _refresh(connection, former, new), moved
+    return _add(connection, app, user, new), moved
+
+
+def claim(connection: Connection, app: App, new: Registration, *, most: int) -> int:
+    """Add a pending session of its own, whatever else is known, and return its row.
+
+    Of more than ``most`` claims of a person the oldest goes; what is proven stays as it is.
+    """
+    lock_app(connection, app)
+    user = _user_alike(connection, app, new)
+    make_room_to_claim(connection, user, most)
+    return _add(connection, app, user, new)
+
+
+def prove(
+    connection: Connection, row: int, at: int, *, most: int
+) -> tuple[int, tuple[int, ...]] | None:
+    """Make a pending session active; return the session's row and those whose token it took.
+
+    Where the same person had a session with the token before, that one goes on in its place: what
+    is on its way to it stays theirs. None when the session is not pending any more.
+    """
+    pending = _in_turn(connection, row)
+    if pending is None or pending.status != "pending":
+        return None
+    silence_others(connection, pending.app_id, {pending.token: pending.user_id})
+    holder = connection.execute(_holding(pending.app_id, pending.token)).one_or_none()
+    is_own = holder is not None and holder.user_id == pending.user_id
+    former = holder if is_own else _former(connection, pending.user_id, pending.token, but=row)
+    if not is_own:
+        make_room(connection, pending.user_id, most, at=at)
+    moved = () if is_own else _take_over(connection, holder, at)
+    if former is not None:
+        return _carry_on(connection, former, pending), moved
+    values = {"status": "active", "reason": None, "registered_at": at}
+    connection.execute(update(sessions).where(sessions.c.id == row).values(values))
+    return row, moved
+
+
+def renew(
+    connection: Connection, row: int, about: Description, *, token: str | None, at: int, most: int
+) -> tuple[int, ...]:
+    """Refresh a session whose device spoke for it; return those whose token it took.
+
+    A device may get a new token, and stays this person's; so does one whose session was closed
+    because the push service called it gone, and which opens again. Those whose token it takes are
+    the same person's: what another person holds is not had by a secret. Raises
+    :class:`~handbell.errors.ProofRequiredError` then.
+    """
+    known = _in_turn(connection, row)
+    wanted = token or known.token
+    is_claim = known.status == "pending"
+    moved = () if is_claim else _make_way_for_own(connection, known, wanted, at)
+    if known.status == "closed":
+        make_room(connection, known.user_id, most, at=at)
+    # A token lives in one environment: what a push service accepted there is known better than by
+    # the device's guess.
+    is_settled = known.accepted_at is not None and wanted == known.token
+    values: dict[str, Any] = {
+        **about.said(),
+        "environment": known.environment if is_settled else about.environment or known.environment,
+        "token": wanted,
+        "status": "pending" if is_claim else "active",
+        "reason": None,
+        "closed_at": None,
+        "registered_at": max(at, known.registered_at),
+    }
+    connection.execute(update(sessions).where(sessions.c.id == row).values(values))
+    return moved
+
+
+def is_repeat(known: Session, token: str | None) -> bool:
+    """Return whether a device that speaks for its session changes nothing about who owns what."""
+    return known.status in ("active", "pending") and token in (None, known.token)
+
+
+def repeat(connection: Connection, known: Session, about: Description, *, at: int) -> Session:
+    """Refresh a session as :func:`renew` does, where :func:`is_repeat` says so; it costs less.
+
+    Each device does it at each start of its app.
+    """
+    is_settled = known.accepted_at is not None or about.environment is None
+    values: dict[str, Any] = {
+        **{name: getattr(known, name) for name in DESCRIBED},
+        **about.said(),
+        "environment": known.environment if is_settled else about.environment,
+        "reason": None,
+        "registered_at": max(at, known.registered_at),
+    }
+    written = {f"new_{name}": value for name, value in values.items()}
+    connection.execute(_REPEAT, {"row_id": known.id, **written})
+    return replace(known, **values)
+
+
+_REPEAT: Final = (
+    update(sessions)
+    .where(sessions.c.id == bindparam("row_id"))
+    .values(
+        {
+            name: bindparam(f"new_{name}")
+            for name in (*DESCRIBED, "environment", "reason", "registered_at")
+        }
+    )
+)
+
+
+def correct(
+    connection: Connection, row: int, about: Description, *, token: str | None, at: int
+) -> tuple[int, ...]:
+    """Write what is better known of a session; return those whose token it took.
+
+    Nothing of it says that the device is there, so its status and times stay. It is written by who
+    may register devices for anybody, which is a proof.
+    """
+    known = _in_turn(connection, row)
+    wanted = token or known.token
+    moved: tuple[int, ...] = ()
+    if known.status in ("active", "quarantined") and wanted != known.token:
+        silence_others(connection, known.app_id, {wanted: known.user_id})
+        holder = connection.execute(_holding(known.app_id, wanted)).one_or_none()
+        moved = _take_over(connection, holder, at)
+    values: dict[str, Any] = {
+        **about.said(),
+        "environment": about.environment or known.environment,
+        "token": wanted,
+    }
+    connection.execute(update(sessions).where(sessions.c.id == row).values(values))
+    return moved
+
+
+def _in_turn(connection: Connection, row: int) -> Any:
+    """Wait as :func:`lock_app` does, and return a session as it is then, or None."""
+    app_id = select(sessions.c.app_id).where(sessions.c.id == row).scalar_subquery()
+    connection.execute(select(apps.c.id).where(apps.c.id == app_id).with_for_update())
+    return connection.execute(select(sessions).where(sessions.c.id == row)).one_or_none()
+
+
+def _make_way_for_own(
+    connection: Connection, known: Row[Any], token: str, at: int
+) -> tuple[int, ...]:
+    holder = connection.execute(_holding(known.app_id, token)).one_or_none()
+    if holder is not None and holder.user_id != known.user_id:
+        raise ProofRequiredError(
+            "Somebody else has proven that this device is theirs",
+            fix="Register it anew, with a proof: an identity token, a mailed link, or an API key",
+        )
+    silence_others(connection, known.app_id, {token: known.user_id}, but_claims=True)
+    return () if holder is None or holder.id == known.id else _take_over(connection, holder, at)
+
+
+def silence_others(
+    connection: Connection,
+    app_id: int | None,
+    owners: Mapping[str, int],
+    *,
+    but_claims: bool = False,
+) -> None:
+    """Make void the secrets of sessions with these tokens that are not of the token's owner.
+
+    A secret outlives the session that a push service called gone, and a claim has one too. Once a
+    person has proven a token, nobody else's secret may open or change a session that has it.
+    ``but_claims`` leaves the claims theirs: a device that only changed its token proved nothing.
+    """
+    statuses = [GONE] if but_claims else [GONE, CLAIMED]
+    with_token = (
+        sessions.c.app_id == app_id,
+        sessions.c.token.in_(owners),
+        sessions.c.secret_digest.is_not(None),
+    )
+    told = (sessions.c.id, sessions.c.token, sessions.c.user_id)
+    # By one index each, which an OR would not use.
+    found = union_all(*(select(*told).where(*with_token, status) for status in statuses))
+    rows = [row.id for row in connection.execute(found) if row.user_id != owners[row.token]]
+    if rows:
+        void = update(sessions).where(sessions.c.id.in_(rows)).values(secret_digest=None)
+        connection.execute(void)
+
+
+def make_room(connection: Connection, user: int, most: int, *, at: int) -> None:
+    """See to it that a person may have one more session that is proven.
+
+    Beyond ``most`` those that no push service ever accepted anything for go, the longest silent
+    first. Raises :class:`~handbell.errors.SessionLimitError`, with nothing changed, where these are
+    not enough: what works is not thrown away.
+    """
+    statement = (
+        select(sessions.c.id, sessions.c.accepted_at)
+        .where(sessions.c.user_id == user, PROVEN)
+        .order_by(sessions.c.registered_at, sessions.c.id)
+    )
+    held = connection.execute(statement).all()
+    excess = len(held) - most + 1
+    if excess <= 0:
+        return
+    idle = [row.id for row in held if row.accepted_at is None][:excess]
+    if len(idle) < excess:
+        raise SessionLimitError(
+            f"This person has {len(held)} sessions already, and {most} are allowed",
+            fix="Close those that are no longer used, or raise HANDBELL_SESSIONS_PER_USER",
+        )
+    values = {"status": "closed", "reason": CROWDED_OUT, "closed_at": at, "secret_digest": None}
+    connection.execute(update(sessions).where(sessions.c.id.in_(idle)).values(values))
+
+
+def make_room_to_claim(connection: Connection, user: int, most: int) -> None:
+    """Forget a person's oldest claims where there are ``most`` already; nothing else is touched."""
+    statement = (
+        select(sessions.c.id)
+        .where(sessions.c.user_id == user, CLAIMED)
+        .order_by(sessions.c.registered_at.desc(), sessions.c.id.desc())
+        .offset(most - 1)
+    )
+    if rows := connection.scalars(statement).all():
+        connection.execute(delete(sessions).where(sessions.c.id.in_(rows)))
+
+
+def lock_app(connection: Connection, app: App) -> None:
+    """Wait until it is this transaction's turn to change who owns the app's tokens.
+
+    Raises RegistryError when the app is not in the registry.
+    """
+    # Where a database has several writers at once, registrations of an app take turns here.
+    statement = select(apps.c.id).where(apps.c.id == app.row).with_for_update()
+    if connection.scalar(statement) is None:
+        raise RegistryError(
+            f"The app {app.id} is not in the registry",
+            fix=Fix(Action.ADD_APP, "Add it", app=app.id),
+        )
+
+
+def _user(connection: Connection, app: App, new: Registration) -> int:
+    statement = select(users.c.id).where(users.c.app_id == app.row, users.c.mail == new.mail)
+    known = connection.scalar(statement)
+    if known is not None:
+        return int(known)
+    values = {"app_id": app.row, "mail": new.mail, "created_at": new.at}
+    return _inserted(connection, insert(users).values(values))
+
+
+def _user_alike(connection: Connection, app: App, new: Registration) -> int:
+    """Return the user as :func:`_user` does, by the same steps whether they are known or not."""
+    add = sqlite_insert if connection.dialect.name == "sqlite" else postgresql_insert
+    values = {"app_id": app.row, "mail": new.mail, "created_at": new.at}
+    connection.execute(add(users).values(values).on_conflict_do_nothing())
+    return _user(connection, app, new)
+
+
+def _holder(connection: Connection, app: App, token: str) -> Row[Any] | None:
+    return connection.execute(_holding(app.row, token)).one_or_none()
+
+
+def _holding(app_id: int | None, token: str) -> Any:
+    return select(sessions).where(sessions.c.app_id == app_id, sessions.c.token == token, PROVEN)
+
+
+def _take_over(connection: Connection, holder: Row[Any] | None, at: int) -> tuple[int, ...]:
+    if holder is None:
+        return ()
+    connection.execute(update(sessions).where(sessions.c.id == holder.id).values(moved_values(at)))
+    return (holder.id,)
+
+
+def moved_values(at: int) -> dict[str, Any]:
+    """Return the columns of a session whose token now is somebody else's."""
+    # Whoever has the former secret speaks for nobody any more.
+    return {"status": "closed", "reason": MOVED, "closed_at": at, "secret_digest": None}
+
+
+def _former(connection: Connection, user: int, token: str, *, but: int = 0) -> Row[Any] | None:
+    statement = (
+        select(sessions)
+        .where(sessions.c.user_id == user, sessions.c.token == token, sessions.c.id != but)
+        .order_by(CLAIMED, *NEWEST_FIRST)
+        .limit(1)
+    )
+    if but:
+        # Another claim has a proof of its own to wait for.
+        statement = statement.where(sessions.c.status != "pending")
+    return connection.execute(statement).one_or_none()
+
+
+def _refresh(connection: Connection, known: Row[Any], new: Registration) -> int:
+    values = refreshed_values(known, new)
+    connection.execute(update(sessions).where(sessions.c.id == known.id).values(values))
+    return int(known.id)
+
+
+def refreshed_values(known: Row[Any], new: Registration) -> dict[str, Any]:
+    """Return the columns of a session whose person registers the device again."""
+    # Only what was proven gets as far as active or quarantined; a closed one proves itself anew.
+    is_proven = known.status in ("active", "quarantined")
+    said = new.about.said()
+    # Who only claimed the device must not speak for it once somebody else has proven it.
+    keeps_secret = new.secret_digest is None and known.status != "pending"
+    return {
+        **{name: said.get(name, getattr(known, name)) for name in DESCRIBED},
+        "environment": new.about.environment or known.environment,
+        "status": "active" if is_proven else new.status,
+        "reason": None,
+        "closed_at": None,
+        "registered_at": max(new.at, known.registered_at),
+        "secret_digest": known.secret_digest if keeps_secret else new.secret_digest,
+    }
+
+
+def _carry_on(connection: Connection, former: Row[Any], pending: Row[Any]) -> int:
+    """Let a person's former session take the place of the one that was just proven."""
+    # The links that were mailed for it go on saying that they were used, or are too old.
+    connection.execute(
+        update(proofs).where(proofs.c.session_id == pending.id).values(session_id=former.id)
+    )
+    connection.execute(delete(sessions).where(sessions.c.id == pending.id))
+    said = {name: getattr(pending, name) for name in DESCRIBED}
+    values: dict[str, Any] = {
+        **{name: value for name, value in said.items() if value is not None},
+        # A token lives in one environment: what a push service accepted there is known for good.
+        "environment": former.environment if former.accepted_at else pending.environment,
+        "secret_digest": pending.secret_digest,
+        "claimed_as": pending.id,
+        "status": "active",
+        "reason": None,
+        "closed_at": None,
+        "registered_at": max(pending.registered_at, former.registered_at),
+    }
+    connection.execute(update(sessions).where(sessions.c.id == former.id).values(values))
+    return int(former.id)
+
+
+def _add(connection: Connection, app: App, user: int, new: Registration) -> int:
+    return _inserted(connection, insert(sessions).values(added_values(app, user, new)))
+
+
+def added_values(app: App, user: int, new: Registration) -> dict[str, Any]:
+    """Return the columns of a new session."""
+    return {
+        **dict.fromkeys(DESCRIBED),
+        "platform": "ios",
+        **new.about.said(),
+        "app_id": app.row,
+        "user_id": user,
+        "token": new.token,
+        "environment": new.about.environment or "production",
+        "status": new.status,
+        "secret_digest": new.secret_digest,
+        "created_at": new.at,
+        "registered_at": new.at,
+    }
+
+
+def _inserted(connection: Connection, statement: Insert) -> int:
+    key: Any = connection.execute(statement).inserted_primary_key
+    return int(key[0])

@@ -1,0 +1,103 @@
+"""The tools that other people's clients are built with: found, or skipped by a clear line."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+HERE: Final = Path(__file__).parent
+CACHE: Final = HERE.parents[2] / ".cache" / "clients"
+"""Where all that is fetched and built lands; nothing outside the project is changed."""
+
+_GO: Final = {
+    "GOMODCACHE": str(CACHE / "go" / "mod"),
+    "GOCACHE": str(CACHE / "go" / "build"),
+    "GOFLAGS": "-mod=readonly -modcacherw",
+}
+_FETCH_SECONDS: Final = 300
+
+
+def need(*commands: str) -> None:
+    """Skip the test, saying why, unless the commands are installed."""
+    for command in commands:
+        if shutil.which(command) is None:
+            pytest.skip(f"{command} is not installed")
+
+
+def run(
+    command: Sequence[str | Path],
+    *,
+    folder: Path = HERE,
+    env: Mapping[str, str] | None = None,
+    given: str = "",
+    seconds: float = 120,
+) -> subprocess.CompletedProcess[str]:
+    """Return what became of a command, which is stopped when it takes too long."""
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, **(env or {})},
+        input=given,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+
+
+def fetch(command: Sequence[str | Path], *, folder: Path, env: Mapping[str, str]) -> None:
+    """Fetch what others have published; skip the test, saying why, where it cannot be had."""
+    done = run(command, folder=folder, env=env, seconds=_FETCH_SECONDS)
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip() or "no reason given").splitlines()
+        pytest.skip(f"{command[0]} could not fetch it: {said[-1][:200]}")
+
+
+def build(command: Sequence[str | Path], *, folder: Path, env: Mapping[str, str]) -> None:
+    """Build a program of ours; one that does not build is a failure."""
+    done = run(command, folder=folder, env=env, seconds=_FETCH_SECONDS)
+    assert done.returncode == 0, done.stderr or done.stdout
+
+
+def go_program(name: str, package: str = ".") -> Path:
+    """Return the program that a folder here builds, or a package that its go.mod names."""
+    need("go")
+    folder, program = HERE / name, CACHE / "bin" / name
+    fetch(["go", "mod", "download"], folder=folder, env=_GO)
+    build(["go", "build", "-o", program, package], folder=folder, env=_GO)
+    return program
+
+
+def java_classes(name: str) -> str:
+    """Return the class path of a folder's Main, with what its pom.xml names."""
+    need("java", "javac", "mvn")
+    folder, made = HERE / name, CACHE / name
+    libraries = made / "lib"
+    made.mkdir(parents=True, exist_ok=True)
+    if not any(libraries.glob("*.jar")):
+        fetch(
+            [
+                *("mvn", "--quiet", "--batch-mode", f"-Dmaven.repo.local={CACHE / 'maven'}"),
+                *("dependency:copy-dependencies", f"-DoutputDirectory={libraries}"),
+            ],
+            folder=folder,
+            env={},
+        )
+    classes = f"{made}{os.pathsep}{libraries}/*"
+    build(["javac", "-d", made, "-cp", classes, "Main.java"], folder=folder, env={})
+    return classes
+
+
+def node_program(name: str) -> Path:
+    """Return the main.mjs of a folder, beside the modules that its lock file names."""
+    need("node", "npm")
+    made = CACHE / name
+    made.mkdir(parents=True, exist_ok=True)
+    for file in (HERE / name).iterdir():
+        shutil.copy(file, made)
+    fetch(["npm", "ci", "--no-audit", "--no-fund"], folder=made, env={})
+    return made / "main.mjs"
