@@ -14,6 +14,7 @@ from urllib.parse import quote, urlsplit
 from handbell._extras import install
 
 from ._answers import read_deliveries, read_error, read_response, read_session, read_story
+from ._variables import certificate_variable, check_variables, proxy_variable, wrong_exceptions
 from .delivery.delivery import Delivery
 from .delivery.response import Response
 from .delivery.why import Story
@@ -36,6 +37,7 @@ _PAUSES: Final = (0.2, 1.0, 3.0)
 _POLL_SECONDS: Final = 0.25
 _SLOWEST_POLL_SECONDS: Final = 5.0
 _PAGE: Final = 200
+_PROXY_AUTHENTICATION: Final = 407
 _AT_ONCE: Final = 400
 """How many sends go in one call of many."""
 
@@ -45,7 +47,8 @@ class RemoteApp:
 
     ``reference`` names the app as for PushNotification. ``pauses`` are the seconds before each
     further attempt at a call that did not arrive. Raises SettingsError for an address or a key that
-    cannot be one, and when httpx is not installed.
+    cannot be one, for a variable of proxies or certificates (``HTTPS_PROXY``, ``SSL_CERT_FILE``)
+    that cannot be followed, and when httpx is not installed.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class RemoteApp:
         self._httpx = _load_httpx()
         self._url = _read_address(url)
         self._headers = {"Authorization": f"Bearer {_read_key(api_key)}"}
+        check_variables()
         self._reference = reference
         self._pauses = pauses
         self._app: Mapping[str, Any] | None = None
@@ -212,18 +216,34 @@ class RemoteApp:
                 answer = await self._client().request(
                     method, f"{self._url}{path}", json=body, params=params, headers=headers
                 )
+            except httpx.ProxyError as error:
+                raise self._through_no_proxy(error) from None
             except httpx.TransportError as error:
                 did_not_go_out = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
                 if pause is None or not (is_repeatable or did_not_go_out):
-                    raise UnavailableError(
-                        f"The send server at {self._url} cannot be reached: "
-                        f"{str(error) or type(error).__name__}",
-                        fix="Check the address, and that handbell serve runs there",
-                    ) from None
+                    raise self._not_reached(error) from None
                 await asyncio.sleep(pause)
             else:
                 return self._read(answer)
         raise AssertionError("The last attempt returns or raises")
+
+    def _through_no_proxy(self, error: object) -> SettingsError:
+        name = proxy_variable(self._url)
+        return SettingsError(
+            f"The proxy that {name} names does not lead to {self._url}: {error}",
+            fix=f"Correct {name} (http://user:password@host:port), or name the host in NO_PROXY",
+        )
+
+    def _not_reached(self, error: Exception) -> UnavailableError:
+        said = str(error) or type(error).__name__
+        fix = "Check the address, and that handbell serve runs there"
+        if "CERTIFICATE_VERIFY_FAILED" in said and (name := certificate_variable()):
+            fix = f"Name the authority of its certificate in {name}, which says whom to trust"
+        elif name := proxy_variable(self._url):
+            fix = f"{fix}; it was asked through the proxy in {name}, unless NO_PROXY names the host"
+        return UnavailableError(
+            f"The send server at {self._url} cannot be reached: {said}", fix=fix
+        )
 
     def _read(self, answer: Any) -> Any:
         try:
@@ -234,6 +254,8 @@ class RemoteApp:
             return value
         if isinstance(value, Mapping) and "code" in value:
             raise read_error(value, retry_after=answer.headers.get("retry-after"))
+        if answer.status_code == _PROXY_AUTHENTICATION and proxy_variable(self._url):
+            raise self._through_no_proxy("407, it asks for a user and a password")
         raise UnavailableError(
             f"{self._url} answered {answer.status_code}, and not as a send server does",
             fix="Check the address, and what stands between",
@@ -245,7 +267,11 @@ class RemoteApp:
         loop = asyncio.get_running_loop()
         if loop not in self._clients:
             timeout = self._httpx.Timeout(_TIMEOUT_SECONDS, connect=_CONNECT_SECONDS)
-            self._clients[loop] = self._httpx.AsyncClient(headers=self._headers, timeout=timeout)
+            try:
+                made = self._httpx.AsyncClient(headers=self._headers, timeout=timeout)
+            except (self._httpx.InvalidURL, ValueError):
+                raise wrong_exceptions() from None
+            self._clients[loop] = made
         return self._clients[loop]
 
 

@@ -429,17 +429,26 @@ class System:
 
     def endpoint(self, environment: str) -> Endpoint:
         """Return where an environment is reached, and which authority vouches for it."""
-        settings = self.settings
-        if environment == "production":
-            return Endpoint(settings.apns_production_url or PRODUCTION_URL, settings.apns_ca_file)
-        if environment == "development":
-            return Endpoint(settings.apns_development_url or DEVELOPMENT_URL, settings.apns_ca_file)
+        if environment in self._apples:
+            return self._apples[environment]
         address = read_address(self.twin_folder)
         if address is None:
             raise TwinError(
                 "The twin is not running", fix="Start it in another terminal with: handbell twin"
             )
         return Endpoint(address.production_url, Path(address.ca_file))
+
+    @cached_property
+    def _apples(self) -> dict[str, Endpoint]:
+        settings, proxies = self.settings, self.settings.proxies
+        urls = {
+            "production": settings.apns_production_url or PRODUCTION_URL,
+            "development": settings.apns_development_url or DEVELOPMENT_URL,
+        }
+        return {
+            environment: Endpoint(url, settings.apns_ca_file, proxy=proxies.to(url))
+            for environment, url in urls.items()
+        }
 
     async def check_up(self, app: App) -> list[Finding]:
         """Return what is right and wrong about an app's configuration; see delivery.doctor."""

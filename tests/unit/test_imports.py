@@ -17,6 +17,7 @@ BASE = {
     "_forever",
     "_mail",
     "_paths",
+    "_proxy",
     "_text",
     "clocks",
     "_threads",

@@ -204,6 +204,10 @@ UNREACHED: Final = frozenset(
         "NoTrustedCertificates",
         "ClientCertificateUnusable",
         "NoSecureConnection",
+        "ProxyUnreachable",
+        "ProxyAuthentication",
+        "ProxyRefused",
+        "ProxyUnreadable",
     }
 )
 """No connection can be made, which is no fault of one push."""
@@ -326,6 +330,22 @@ OWN_REASONS: Final = {
     "NoSecureConnection": (
         "the other side does not speak TLS with HTTP/2",
         "check the address and the port",
+    ),
+    "ProxyUnreachable": (
+        "the proxy that leads to the push service could not be reached",
+        "check HANDBELL_PROXY, and that the proxy runs; hosts in HANDBELL_NO_PROXY go without it",
+    ),
+    "ProxyAuthentication": (
+        "the proxy that leads to the push service asks for a user and a password",
+        "set HANDBELL_PROXY to http://user:password@host:port, special characters by percent",
+    ),
+    "ProxyRefused": (
+        "the proxy does not let anybody through to the push service",
+        "have it allow CONNECT to that host and port, or name the host in HANDBELL_NO_PROXY",
+    ),
+    "ProxyUnreadable": (
+        "what HANDBELL_PROXY names does not answer as an HTTP proxy",
+        "check its address and port",
     ),
     "RequestUnusable": ("the request cannot be made", "look at it with: handbell send --dry-run"),
     "TwinNotRunning": (

@@ -13,13 +13,14 @@ from typing import Final, Generic, Protocol, TypeVar, cast
 
 from .http2_frames import CALM, NO_ERROR, error_name
 from .http2_session import ProtocolFault, Session
-from .http2_tls import TlsUnusable, authority, connect
+from .http2_tls import authority, connect
 from .http2_values import (
     Answer,
     End,
     Endpoint,
     Limits,
     Lost,
+    NoConnection,
     NotSent,
     Request,
     in_words,
@@ -157,7 +158,7 @@ class Connection(asyncio.Protocol, Generic[T]):
         """Tell the pool how opening ended, whoever ended it: what waits must hear of it."""
         if opening.cancelled():
             self.failure = NotSent("ConnectionClosed", "It was given up before it was open")
-        elif isinstance(error := opening.exception(), TlsUnusable):
+        elif isinstance(error := opening.exception(), NoConnection):
             self.failure = error.end
         elif isinstance(error, Exception):
             self.failure = why_not_connected(error)

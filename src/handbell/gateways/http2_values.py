@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from handbell._proxy import Proxy
 from handbell.errors import GatewayError
 
 from .http2_headers import Headers
@@ -31,13 +32,14 @@ class Endpoint:
     """One host to send to: ``url`` is ``https://host[:port]`` without a path.
 
     ``ca_file`` is trusted instead of the system's certificates (a private CA, the twin's).
-    ``client_certificate`` is PEM, certificate and key together. The environment's proxies are not
-    used.
+    ``client_certificate`` is PEM, certificate and key together. ``proxy`` is the HTTP proxy that
+    leads there, None for the direct way; those of the environment are not looked at.
     """
 
     url: str
     ca_file: Path | None = None
     client_certificate: bytes | None = None
+    proxy: Proxy | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +107,14 @@ class Lost(NamedTuple):
 
 
 End = Answer | NotSent | Lost
+
+
+class NoConnection(Exception):  # noqa: N818 - the pool's affair, it reaches no caller
+    """No connection can be made; ``end`` is what becomes of all that would be sent."""
+
+    def __init__(self, end: NotSent) -> None:
+        super().__init__(end.detail)
+        self.end = end
 
 
 def trusted_certificates() -> Path:
