@@ -108,6 +108,15 @@ class ApnsServer:
             connection.abort()
         await self._server.wait_closed()
 
+    async def leave(self) -> None:
+        """Cut every connection and free the port: who connects is refused from now on."""
+        if self._server is None:
+            return
+        self._server.close()
+        for connection in list(self._connections):
+            connection.abort()
+        await self._server.wait_closed()
+
     def add(self, connection: "_ConnectionProtocol") -> None:
         """Remember an open connection."""
         self.opened += 1
