@@ -23,7 +23,7 @@ FINISH_SECONDS: Final = 240.0
 OUTAGE_SECONDS: Final = 30.0
 """How long each outage lasts in a full run."""
 
-_OUTAGE_SHARE: Final = 0.1
+_OUTAGE_SHARE: Final = 0.08
 _SHORTEST_EPISODE: Final = 6.0
 _PACE: Final = (0.2, 1.0)
 _LEAP: Final = (16 * 60, 40 * 60)
@@ -108,9 +108,9 @@ class Chaos:
         self._switches.begin(by_command=by_command)
 
     def _end(self) -> None:
-        # Who switches goes by the clocks of now.
-        self._switches.end()
         self._kill_all()
+        # Who waits for the dead is answered soon; who switches then goes by the clocks of now.
+        self._switches.end()
         self._clock.move(self._rng.uniform(*_LEAP))
 
     def _order(self, name: str) -> None:
