@@ -144,7 +144,8 @@ async def test_a_system_that_closes_takes_no_later_one_with_it(
         await one.send(HELLO, MAIL)
     later = AsyncPushNotification(settings=settings)
     handbell_twin.add_fault("slow", seconds=0.5)
-    *_, response = await asyncio.gather(*(one.close() for one in former), later.send(HELLO, MAIL))
+    closing = [asyncio.create_task(one.close()) for one in former]
+    response, *_ = await asyncio.gather(later.send(HELLO, MAIL), *closing)
     assert response.success
     async with using(settings, later) as system:
         assert system.connections == 1
