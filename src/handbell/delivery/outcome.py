@@ -203,6 +203,7 @@ UNREACHED: Final = frozenset(
         "CertificateNotTrusted",
         "NoTrustedCertificates",
         "ClientCertificateUnusable",
+        "ClientCertificateRefused",
         "NoSecureConnection",
         "ProxyUnreachable",
         "ProxyAuthentication",
@@ -211,6 +212,12 @@ UNREACHED: Final = frozenset(
     }
 )
 """No connection can be made, which is no fault of one push."""
+
+TOKEN_REASONS: Final = frozenset({"BadDeviceToken", "DeviceTokenNotForTopic"})
+"""What is said of a device token, by a push service that takes the key."""
+
+CERTIFICATE_REASONS: Final = frozenset({"ClientCertificateUnusable", "ClientCertificateRefused"})
+"""No connection can be made with the app's certificate; with another credential it may be."""
 
 _SERVER_ERROR: Final = 500
 _OUR_OWN: Final = frozenset({"RequestUnusable", "Interrupted"})
@@ -326,6 +333,10 @@ OWN_REASONS: Final = {
     "ClientCertificateUnusable": (
         "the app's certificate cannot be used for a connection",
         "add it again with its key: handbell key add",
+    ),
+    "ClientCertificateRefused": (
+        "the push service ended the connection once it had seen the app's certificate",
+        "it may be revoked or expired; add a new one, or better a key: handbell key add",
     ),
     "NoSecureConnection": (
         "the other side does not speak TLS with HTTP/2",

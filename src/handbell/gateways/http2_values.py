@@ -133,11 +133,32 @@ def trusted_certificates() -> Path:
     )
 
 
-def why_not_connected(error: Exception) -> NotSent:
-    """Return the end of what waited for a connection that could not be made."""
+def certificate_refused(why: str) -> NotSent:
+    """Return the end of what waited for a host that hung up once it had seen our certificate."""
+    said = "it ended the connection before it said a word, perhaps since it refuses the certificate"
+    return NotSent("ClientCertificateRefused", f"{said}: {why}")
+
+
+def why_not_connected(error: Exception, *, has_certificate: bool = False) -> NotSent:
+    """Return the end of what waited for a connection that could not be made.
+
+    ``has_certificate`` says that this side had one to show: an alert may be about that.
+    """
+    if has_certificate and _is_hung_up(error):
+        return certificate_refused(in_words(error))
     reason = next(reason for kind, reason in _REASON_OF if isinstance(error, kind))
     is_silent = isinstance(error, TimeoutError) and not error.args
     return NotSent(reason, "No connection was made in time" if is_silent else in_words(error))
+
+
+def _is_hung_up(error: Exception) -> bool:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return False
+    if isinstance(error, ssl.SSLError):
+        said = (error.reason or str(error)).upper()
+        is_end = "ALERT" in said or isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError)
+        return is_end and not any(other in said for other in _NOT_ABOUT_CERTIFICATES)
+    return isinstance(error, ConnectionResetError | ConnectionAbortedError)
 
 
 def in_words(error: Exception) -> str:
@@ -158,6 +179,7 @@ def in_words(error: Exception) -> str:
     return said or type(error).__name__
 
 
+_NOT_ABOUT_CERTIFICATES: Final = ("PROTOCOL", "UNRECOGNIZED_NAME", "INTERNAL_ERROR")
 _NUMBER: Final = re.compile(r"\[Errno (\d+)\]")
 _PLACE_IN_C: Final = re.compile(r" ?\(_ssl\.c:\d+\)")
 _REASON_OF: Final[tuple[tuple[type[Exception], str], ...]] = (
