@@ -314,7 +314,10 @@ class Database:
         except sqlite3.Error as error:
             raise self._storage_error(error) from error
         except PoolTimeoutError as error:
-            raise StorageError(f"The database {self.name} failed: {error}") from error
+            raise StorageError(
+                f"The database {self.name} failed: {error}",
+                fix="Try again; if it lasts, let fewer threads of this program use it at once",
+            ) from error
         except SQLAlchemyError as error:
             raise self._misunderstood(error) from error
         finally:
