@@ -138,7 +138,9 @@ def test_a_key_is_told(twin: RunningTwin) -> None:
 def test_the_state_is_all_that_the_page_shows(twin: RunningTwin) -> None:
     """Addresses, apps, phones, requests, faults, keys and Apple's reasons."""
     state = ask(twin, "GET", "/api/state")[1]
-    assert list(state) == ["address", "apps", "phones", "requests", "faults", "keys", "reasons"]
+    assert sorted(state) == sorted(
+        ["address", "apps", "faults", "keys", "links", "phones", "reasons", "requests"]
+    )
     assert state["address"]["page_url"] == twin.page_url
     assert {"id": APP, "name": "My App"} in state["apps"]
     assert {

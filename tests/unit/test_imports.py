@@ -23,6 +23,7 @@ BASE = {
     "_threads",
     "_version",
     "errors",
+    "fixes",
     "tables",
     "database",
     "settings",

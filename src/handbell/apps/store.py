@@ -18,6 +18,7 @@ from handbell.errors import (
     MissingCredentialError,
     UnknownAppError,
 )
+from handbell.fixes import Action, Fix
 from handbell.tables import apps as apps_table
 from handbell.tables import circuits as circuits_table
 from handbell.tables import credentials as credentials_table
@@ -32,9 +33,10 @@ from .vault import Vault
 
 Credential = AuthKey | Certificate
 
-_ADD_APP: Final = (
-    "Start a twin, which brings one to try: handbell twin; or add your own: "
-    "handbell app add TEAM123456.com.sample.myapp"
+_ADD_APP: Final = Fix(
+    Action.ADD_APP,
+    "Start a twin, which brings one to try (handbell twin), or add your own",
+    app="TEAM123456.com.sample.myapp",
 )
 
 
@@ -316,7 +318,7 @@ class AppStore:
             return found
         raise MissingCredentialError(
             f"{app.id} has no key for {environment}",
-            fix=f"Add one: handbell key add AuthKey_XXXXXXXXXX.p8 --app {app.id}",
+            fix=Fix(Action.ADD_KEY, "Add one", app=app.id),
         )
 
     def _forget(self) -> None:
@@ -433,7 +435,7 @@ def _unknown(wanted: str, apps: Iterable[App]) -> UnknownAppError:
     near = nearest(wanted, known)
     return UnknownAppError(
         f"There is no app {wanted!r}",
-        fix=f"Did you mean {known[near]}?" if near else "See: handbell app list",
+        fix=f"Did you mean {known[near]}?" if near else Fix(Action.LIST_APPS, "See"),
     )
 
 

@@ -11,6 +11,7 @@ from handbell.apps.checkup import Finding
 from handbell.apps.store import StoredCredential
 from handbell.creation.notification import Notification
 from handbell.errors import HandbellError
+from handbell.fixes import Action, Fix, as_sentence
 from handbell.gateways.apns.client import ApnsGateway
 from handbell.gateways.apns.payload import compose
 from handbell.gateways.apns.protocol import DEVELOPMENT_URL, PRODUCTION_URL
@@ -31,7 +32,6 @@ CLOCK_LIMIT_SECONDS: Final = 1500
 """A provider token is up to 35 minutes old here and must not be over an hour old at Apple's."""
 
 _APPLES: Final = frozenset(map(authority, (PRODUCTION_URL, DEVELOPMENT_URL)))
-_THIS_COMMAND: Final = " with: handbell doctor"
 
 
 FindProbed = Callable[[str, str], ApnsGateway]
@@ -161,8 +161,14 @@ def _judge_failure(environment: str, host: str, outcome: Outcome, name: str) -> 
         check=environment,
         verdict="doubtful" if is_busy or is_cut else "wrong",
         sentence=sentence(f"{_capital(host)} {said}: {reason}, {words}"),
-        fix=sentence(_capital(fix.removesuffix(_THIS_COMMAND))),
+        fix=as_sentence(_beside_the_check_up(fix)),
     )
+
+
+def _beside_the_check_up(fix: str) -> str:
+    """Return what to do as whoever reads a check-up needs it: without the advice to make one."""
+    is_this = isinstance(fix, Fix) and fix.action is Action.CHECK_UP
+    return fix.lead if isinstance(fix, Fix) and is_this else fix
 
 
 def judge_clock(skew: float, *, host: str) -> Finding:

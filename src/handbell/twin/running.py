@@ -191,6 +191,10 @@ class RunningTwin:
         """Turn a phone on or off; see :meth:`Twin.switch`."""
         return self.call(lambda twin: twin.switch(phone, is_on))
 
+    def open_app(self, phone: Phone | str) -> Phone:
+        """Open the app; see :meth:`Twin.open_app`."""
+        return self.call(lambda twin: twin.open_app(phone))
+
     def open_card(self, phone: Phone | str, card_id: str) -> Phone:
         """Open a card; see :meth:`Twin.open_card`."""
         return self.call(lambda twin: twin.open_card(phone, card_id))

@@ -90,6 +90,7 @@ class Twin:
         self._running: _Running | None = None
         self._page_token = secrets.token_urlsafe(16)
         self.faults = FaultPlan(self._on_fault)
+        self.links: dict[str, str] = {}
         self._desk = Desk(
             self,
             self._shelf,
@@ -341,6 +342,22 @@ class Twin:
     def set_badge(self, phone: Phone | str, badge: int) -> Phone:
         """Set the number on the icon, as the app itself can, and return the phone; 0 clears."""
         return self._change(replace(self.phone(_id(phone)), badge=badge or None))
+
+    def open_app(self, phone: Phone | str) -> Phone:
+        """Open the app as the phone's owner would, and return the phone.
+
+        As a real app does at each start it registers itself, by the hook ``on_phone``; after it was
+        gone it does so with a new token. The badge is cleared. Raises HandbellError where the back
+        end says no; the phone stays as it was then.
+        """
+        former = self.phone(_id(phone))
+        opened = replace(former, badge=None, is_gone=False)
+        if former.is_gone:
+            opened = replace(opened, token=self._shelf.free_token(None, len(former.token)))
+        call(self._hooks.on_phone, opened, passes=(HandbellError,))
+        if former.is_gone:
+            self._shelf.add(opened)
+        return self._change(opened)
 
     def open_card(self, phone: Phone | str, card_id: str) -> Phone:
         """Open a card as the phone's owner would, report it once, and return the phone.
