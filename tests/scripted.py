@@ -16,6 +16,7 @@ from sqlalchemy.pool import Pool
 
 from handbell.apps.app import App
 from handbell.apps.credentials import AuthKey, Certificate
+from handbell.apps.samples import make_key
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.delivery.delivery import Delivery, GatewayName
@@ -35,7 +36,6 @@ from handbell.gateways.gateway import (
     RetryLater,
     Unknown,
 )
-from handbell.rehearsal import make_key
 from handbell.settings import Settings
 from handbell.system import System
 

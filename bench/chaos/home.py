@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from bench.sender import Task, make_system
 from handbell.apps.app import App
-from handbell.rehearsal import make_key
+from handbell.apps.samples import make_key
 from handbell.settings import DATABASE_FILE
 from handbell.system import System
 from handbell.twin.running import RunningTwin

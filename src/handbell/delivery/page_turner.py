@@ -216,7 +216,8 @@ class PageTurner:
             broadcast.ready_at = self._clock() + _WATCH_SECONDS
             return
         self._broadcasts.remove(broadcast)
-        self._book.rest_shard(broadcast.shard.id, route.resume_at(now))
+        until = broadcast.campaign.lane.look_again_at(route, now)
+        self._book.rest_shard(broadcast.shard.id, until)
 
 
 def _is_stopped(route: Route | None, campaign: Campaign, probe: Probe | None, now: float) -> bool:
