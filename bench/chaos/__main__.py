@@ -16,7 +16,7 @@ from . import __doc__ as what
 from .clock import Clock
 from .story import FULL_SECONDS, Chaos
 
-FULL_SESSIONS: Final = 20_000
+FULL_SESSIONS: Final = 10_000
 DOORS_SHARE: Final = 0.2
 """How long the front doors come and go beside that, as a share of the time of disturbance."""
 

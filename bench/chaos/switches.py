@@ -130,7 +130,9 @@ class Switches:
             }
             self._home.orders.append(order)
             self._sender.say(order=order)
-        self._home.twin.add_fault("slow", token=phone.token, count=_SENDS, seconds=0.2)
+        # Few at a time and answered late: the rest waits, handed over already, to go to a phone.
+        self._home.twin.add_fault("stream-limit", token=phone.token, limit=2)
+        self._home.twin.add_fault("slow", token=phone.token, count=_SENDS, seconds=0.1)
         self._is_over.wait(self._rng.uniform(0.0, 0.4))
         self._look(phone)
         return phone, mail
