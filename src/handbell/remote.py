@@ -13,7 +13,10 @@ from types import ModuleType
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
+from handbell._extras import install
+
 from ._answers import read_deliveries, read_error, read_response, read_session, read_story
+from ._variables import certificate_variable, check_variables, proxy_variable, wrong_exceptions
 from .delivery.delivery import Delivery
 from .delivery.response import Response
 from .delivery.why import Story
@@ -39,6 +42,7 @@ _PAUSES: Final = (0.2, 1.0, 3.0)
 _POLL_SECONDS: Final = 0.25
 _SLOWEST_POLL_SECONDS: Final = 5.0
 _PAGE: Final = 200
+_PROXY_AUTHENTICATION: Final = 407
 _AT_ONCE: Final = 400
 """How many sends go in one call of many."""
 
@@ -51,7 +55,8 @@ class RemoteApp:
 
     ``reference`` names the app as for PushNotification. ``pauses`` are the seconds before each
     further attempt at a call that did not arrive. Raises SettingsError for an address or a key that
-    cannot be one, and when httpx is not installed.
+    cannot be one, for a variable of proxies or certificates (``HTTPS_PROXY``, ``SSL_CERT_FILE``)
+    that cannot be followed, and when httpx is not installed.
     """
 
     def __init__(
@@ -65,6 +70,7 @@ class RemoteApp:
         self._httpx = _load_httpx()
         self._url = _read_address(url)
         self._headers = {"Authorization": f"Bearer {_read_key(api_key)}"}
+        check_variables()
         self._reference = reference
         self._pauses = pauses
         self._app: Mapping[str, Any] | None = None
@@ -245,6 +251,8 @@ class RemoteApp:
                     headers=headers,
                     timeout=httpx.Timeout(_TIMEOUT_SECONDS, connect=left),
                 )
+            except httpx.ProxyError as error:
+                raise self._through_no_proxy(error) from None
             except httpx.TransportError as error:
                 if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
                     left -= time.monotonic() - begun
@@ -252,16 +260,28 @@ class RemoteApp:
                 else:
                     is_final = not is_repeatable
                 if pause is None or is_final:
-                    raise self._unreachable(error) from None
+                    raise self._not_reached(error) from None
                 await asyncio.sleep(pause)
             else:
                 return self._read(answer)
         raise AssertionError("The last attempt returns or raises")
 
-    def _unreachable(self, error: Exception) -> UnavailableError:
+    def _through_no_proxy(self, error: object) -> SettingsError:
+        name = proxy_variable(self._url)
+        return SettingsError(
+            f"The proxy that {name} names does not lead to {self._url}: {error}",
+            fix=f"Correct {name} (http://user:password@host:port), or name the host in NO_PROXY",
+        )
+
+    def _not_reached(self, error: Exception) -> UnavailableError:
+        said = _why(error)
+        fix = "Check the address, and that handbell serve runs there"
+        if "CERTIFICATE_VERIFY_FAILED" in said and (name := certificate_variable()):
+            fix = f"Name the authority of its certificate in {name}, which says whom to trust"
+        elif name := proxy_variable(self._url):
+            fix = f"{fix}; it was asked through the proxy in {name}, unless NO_PROXY names the host"
         return UnavailableError(
-            f"The send server at {self._url} cannot be reached: {_why(error)}",
-            fix="Check the address, and that handbell serve runs there",
+            f"The send server at {self._url} cannot be reached: {said}", fix=fix
         )
 
     def _read(self, answer: Any) -> Any:
@@ -273,6 +293,8 @@ class RemoteApp:
             return value
         if isinstance(value, Mapping) and "code" in value:
             raise read_error(value, retry_after=answer.headers.get("retry-after"))
+        if answer.status_code == _PROXY_AUTHENTICATION and proxy_variable(self._url):
+            raise self._through_no_proxy("407, it asks for a user and a password")
         raise UnavailableError(
             f"{self._url} answered {answer.status_code}, and not as a send server does",
             fix="Check the address, and what stands between",
@@ -283,7 +305,10 @@ class RemoteApp:
             del self._clients[gone]
         loop = asyncio.get_running_loop()
         if loop not in self._clients:
-            client = self._httpx.AsyncClient(headers=self._headers)
+            try:
+                client = self._httpx.AsyncClient(headers=self._headers)
+            except (self._httpx.InvalidURL, ValueError):
+                raise wrong_exceptions() from None
             guard = _close_with_loop(client)
             self._clients[loop] = (client, guard)
             # From its first step on the event loop knows it.
@@ -388,6 +413,6 @@ def _load_httpx() -> ModuleType:
     except ModuleNotFoundError:
         raise SettingsError(
             "A send server is talked to through httpx, which is not installed",
-            fix="Run: pip install 'handbell[client]'",
+            fix=install("client"),
         ) from None
     return httpx

@@ -31,12 +31,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ._mail import read_mail
 from ._paths import is_surely_a_path
+from ._proxy import Proxies, read_exceptions
 from .errors import SettingsError
 
 PREFIX: Final = "HANDBELL_"
 DATABASE_FILE: Final = "handbell.db"
 CONFIG_FILE: Final = "handbell.toml"
-SECRETS: Final = frozenset({"database_url", "secret_key", "smtp_url"})
+SECRETS: Final = frozenset({"database_url", "proxy", "secret_key", "smtp_url"})
 """The settings that hold a password or a key."""
 _FERNET_KEY_BYTES: Final = 32
 _MAX_PORT: Final = 65_535
@@ -139,6 +140,16 @@ def _mail_address(text: str) -> str:
     return text.strip()
 
 
+def _proxy(secret: SecretStr) -> SecretStr:
+    Proxies.read(secret.get_secret_value(), "", os.environ)
+    return secret
+
+
+def _exceptions(text: str) -> str:
+    read_exceptions(text)
+    return text
+
+
 Url = Annotated[str, AfterValidator(_https)]
 Seconds = Annotated[float, Field(gt=0, le=300)]
 
@@ -196,6 +207,17 @@ class Settings(BaseSettings):
     ) = Field(
         default=None,
         description="PEM file of a certificate authority to trust for the APNs addresses above.",
+    )
+    proxy: Annotated[SecretStr, AfterValidator(_proxy)] | None = Field(
+        default=None,
+        description="HTTP proxy towards the push services: http://host:3128 or "
+        "http://user:password@host:3128; environment takes HTTPS_PROXY and NO_PROXY. The twin and "
+        "this machine are never asked through it.",
+    )
+    no_proxy: Annotated[str, AfterValidator(_exceptions)] = Field(
+        default="",
+        description="Hosts and networks that are asked without the proxy, separated by commas; a "
+        "name covers all below it.",
     )
     connect_timeout: Seconds = Field(
         default=10.0,
@@ -309,6 +331,12 @@ class Settings(BaseSettings):
     def secrets_file(self) -> Path | None:
         """The TOML file, where a password or a key stood in it."""
         return self._secrets_file
+
+    @property
+    def proxies(self) -> Proxies:
+        """Which proxy leads to which push service."""
+        setting = "" if self.proxy is None else self.proxy.get_secret_value()
+        return Proxies.read(setting, self.no_proxy, os.environ)
 
     @field_validator("home")
     @classmethod

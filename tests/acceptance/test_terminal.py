@@ -20,10 +20,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from handbell import cli
 from handbell._text import one_line
+from handbell.apps.samples import make_key
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.delivery.engine import Options
-from handbell.rehearsal import isolated_settings, make_key
+from handbell.rehearsal import isolated_settings
 from handbell.system import System
 
 COMMAND = Path(sys.executable).with_name("handbell")

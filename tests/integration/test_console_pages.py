@@ -12,8 +12,8 @@ from tests.console import MAIL, PASSWORD, Desk, Visitor, open_console, unhurried
 
 from handbell.apps.app import App
 from handbell.apps.credentials import AuthKey
+from handbell.apps.samples import make_key
 from handbell.delivery.circuit import Noted, Place, Stop
-from handbell.rehearsal import make_key
 from handbell.tables import metadata
 from handbell.twin.running import RunningTwin
 

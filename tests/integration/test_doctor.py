@@ -7,6 +7,7 @@ import pytest
 
 from handbell.apps.app import App
 from handbell.apps.checkup import Finding, check_credentials
+from handbell.apps.samples import make_key
 from handbell.apps.store import StoredCredential
 from handbell.delivery.doctor import judge_clock, judge_probe
 from handbell.gateways.apns.protocol import REASONS, Reaction
@@ -19,7 +20,6 @@ from handbell.gateways.gateway import (
     Unknown,
 )
 from handbell.gateways.http2_tls import authority
-from handbell.rehearsal import make_key
 
 if TYPE_CHECKING:
     from tests.conftest import Stage

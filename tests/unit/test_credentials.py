@@ -232,7 +232,7 @@ def test_a_missing_key_id_is_asked_for(tmp_path: Path, name: str) -> None:
     [
         (TEAM, "abc123defg", "not a key id"),
         (TEAM, "ABC123DEF", "not a key id"),
-        (TEAM, "ABC123DEFG\n", "not a key id"),
+        (TEAM, "ABC123\nDEFG", "not a key id"),
         ("team123456", KEY_ID, "not a team id"),
         ("", KEY_ID, "not a team id"),
     ],

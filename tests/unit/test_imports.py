@@ -13,14 +13,17 @@ import handbell
 ROOT = Path(handbell.__file__).parent
 BASE = {
     "_engines",
+    "_extras",
     "_forever",
     "_mail",
     "_paths",
+    "_proxy",
     "_text",
     "clocks",
     "_threads",
     "_version",
     "errors",
+    "fixes",
     "tables",
     "database",
     "settings",

@@ -188,6 +188,15 @@ def test_a_file_that_is_named_has_to_be_there(tmp_path: Path) -> None:
         ("smtp_url", "mail.example.com"),
         ("smtp_url", "http://mail.example.com"),
         ("smtp_url", "smtp://host:99999"),
+        ("proxy", "socks5://127.0.0.1:1080"),
+        ("proxy", "https://proxy.example.com:3128"),
+        ("proxy", "http://proxy.example.com"),
+        ("proxy", "http://proxy.example.com:0"),
+        ("proxy", "http://proxy.example.com:3128/path"),
+        ("proxy", "http://me:pass/word@proxy.example.com:3128"),
+        ("no_proxy", "https://push.example.com"),
+        ("no_proxy", "10.0.0.0/33"),
+        ("no_proxy", "push.example.com:99999"),
         ("mail_from", "nobody"),
         ("sign_in_hours", "0"),
     ],
@@ -226,7 +235,9 @@ def test_no_secret_is_shown() -> None:
         secret_key=KEY,
         database_url="postgresql://me:hunter2@db/handbell",
         smtp_url="smtp://me:hunter2@mail.example.com",
+        proxy="http://me:hunter2@proxy.example.com:3128",
     )
+    assert "hunter2" not in repr(settings.proxies)
     assert KEY not in repr(settings) + str(settings)
     assert "hunter2" not in repr(settings) + str(settings)
 

@@ -29,6 +29,9 @@ class App:
     row: int | None = None
 
     def __post_init__(self) -> None:
+        # As it is pasted from a page of Apple's: the blanks around it are nobody's.
+        object.__setattr__(self, "team_id", self.team_id.strip())
+        object.__setattr__(self, "bundle_id", self.bundle_id.strip())
         _check_team_id(self.team_id)
         _check_bundle_id(self.bundle_id)
         name = self.name.strip() or self.bundle_id.rpartition(".")[2]

@@ -94,6 +94,9 @@ class AuthKey:
     fingerprint: str = field(init=False)
 
     def __post_init__(self) -> None:
+        # As they are pasted from a page of Apple's.
+        object.__setattr__(self, "team_id", self.team_id.strip())
+        object.__setattr__(self, "key_id", self.key_id.strip())
         _check_ids(self.team_id, self.key_id)
         spki = _spki(self.private_key.public_key())
         object.__setattr__(self, "fingerprint", _fingerprint(spki))

@@ -90,7 +90,14 @@ class Engine:
     ) -> None:
         self.worker = worker
         self._ledger = ledger
-        self._intake = Intake(ledger, registry, find_gateway=find_gateway, seal=seal, now=now)
+        self._intake = Intake(
+            ledger,
+            registry,
+            rulebook=worker.rulebook,
+            find_gateway=find_gateway,
+            seal=seal,
+            now=now,
+        )
         self._seal = seal
         self._make_sender = make_sender
         self._pruner = pruner
@@ -328,6 +335,17 @@ class Engine:
     def plan(self, app: App, recipients: Recipients, *, is_development: bool = False) -> Plan:
         """Return whom a send would reach; of everybody, the first ones only."""
         return self._intake.plan(app, recipients, is_development=is_development)
+
+    def look_at_time(self, app: App, recipients: Recipients, options: Options) -> list[str]:
+        """Return what a sender should know of the time that a send names, and store nothing.
+
+        Raises NotificationError for a time in the past, as accepting it would.
+        """
+        if options.send_at is None:
+            return []
+        plan = self._intake.plan(app, recipients)
+        entry = Entry(app=app, notification=Notification(title=app.name), recipients=recipients)
+        return self._intake.look_at_time(entry, options.send_at, plan.targets, self._now())
 
     def _begin(self, stored: Sequence[Prepared], reading: Reading) -> None:
         """Tell of sends that were just stored, and send what the worker has room for."""

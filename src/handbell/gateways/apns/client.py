@@ -321,6 +321,10 @@ class ApnsGateway:
         if sending.error is not None:
             raise sending.error
 
+    def address_of(self, environment: str) -> str:
+        """Return the address of the host of an environment."""
+        return self._endpoints[environment].url
+
     def require(self, may_begin: Callable[[], bool]) -> None:
         """Put pushes on the wire only while ``may_begin`` says so; see :class:`Gateway`."""
         self._may_begin = may_begin
