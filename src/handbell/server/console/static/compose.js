@@ -166,6 +166,7 @@ async function send(event) {
   if (target.dataset.busy) return;
   target.dataset.busy = "1";
   submitter?.setAttribute("aria-busy", "true");
+  const sent = written();
   try {
     const answer = await fragment(submitter?.getAttribute("formaction") ?? target.action, {
       asks: true,
@@ -174,7 +175,7 @@ async function send(event) {
     });
     const next = answer.headers.get("X-Location");
     if (next) leave(next, draftKey);
-    else put(await answer.text(), draftKey);
+    else put(await answer.text(), draftKey, sent);
   } catch (error) {
     if (error.name !== "AbortError") announce("The server could not be reached. What you wrote is kept.");
   } finally {
@@ -194,8 +195,34 @@ function leave(next, draftKey) {
   else location.assign(next);
 }
 
-function put(html, draftKey) {
+/** Return what stands in the form now, by field; of what is chosen, whether it is. */
+function written() {
+  const fields = new Map();
+  for (const one of form?.elements ?? []) {
+    if (!one.name || one.type === "hidden" || one.tagName === "BUTTON") continue;
+    const isChoice = one.type === "checkbox" || one.type === "radio";
+    fields.set(isChoice ? `${one.name}=${one.value}` : one.name, { one, said: isChoice ? one.checked : one.value });
+  }
+  return fields;
+}
+
+/** Put into the form what was written while its answer was on the way; return whether there was any. */
+function carryOn(sent, late, active) {
+  const fresh = written();
+  const changed = [...late].filter(([name, { said }]) => fresh.has(name) && sent.has(name) && sent.get(name).said !== said);
+  for (const [name, { one, said }] of changed) {
+    const field = fresh.get(name).one;
+    if (typeof said === "boolean") field.checked = said;
+    else field.value = said;
+    if (one === active) field.focus({ preventScroll: true });
+  }
+  if (changed.length) form.dispatchEvent(new Event("input"));
+  return changed.length > 0;
+}
+
+function put(html, draftKey, sent = new Map()) {
   const page = parsed(html);
+  const [late, active] = [written(), document.activeElement];
   document.title = page.title;
   main.replaceChildren(...document.adoptNode(page.getElementById("main")).childNodes);
   main.dataset.draft = draftKey;
@@ -205,6 +232,7 @@ function put(html, draftKey) {
   begin();
   ready(main);
   document.dispatchEvent(new Event("handbell:shown"));
+  if (form && carryOn(sent, late, active)) return;
   (main.querySelector("[data-focus], [data-added]") ?? main).focus();
   scrollTo({ top: 0 });
 }
