@@ -12,8 +12,8 @@ from tests.console import MAIL, PASSWORD, Desk, Visitor, open_console, unhurried
 
 from handbell.apps.app import App
 from handbell.apps.credentials import AuthKey
+from handbell.apps.samples import make_key
 from handbell.delivery.circuit import Noted, Place, Stop
-from handbell.rehearsal import make_key
 from handbell.tables import metadata
 from handbell.twin.running import RunningTwin
 
@@ -123,8 +123,9 @@ def test_a_key_is_sealed_and_checked_at_once(stage: Stage, visitor: Visitor) -> 
     answer = visitor.post(f"{APP}/keys", files={"key_file": file_of(key)})
     words = told(answer.text)
     assert f"The key {key.key_id} is added and works." in words
-    assert "for production, accepts the key, the team and the bundle id." in words
-    assert "for development, accepts the key, the team and the bundle id." in words
+    assert f"as production host accepts the key {key.key_id}, the team" in words
+    assert f"as development host accepts the key {key.key_id}, the team" in words
+    assert "Apple's" not in words
     assert "clock is right" not in words
     assert key.fingerprint in answer.text
     assert key.private_key_pem().decode().splitlines()[1] not in answer.text
@@ -137,7 +138,7 @@ def test_a_key_that_apple_does_not_know_is_said_to_be_wrong(stage: Stage, visito
     answer = visitor.post(f"{APP}/keys", files={"key_file": file_of(key)})
     words = told(answer.text)
     assert "The check-up has something to say." in words
-    assert "refused the check-up: InvalidProviderToken" in words
+    assert f"refused the check-up with the key {key.key_id}: InvalidProviderToken" in words
     assert "handbell doctor" not in words
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +15,7 @@ from tests.scene import Scene, open_scene
 from handbell._threads import Threads
 from handbell.apps.app import App
 from handbell.apps.credentials import AuthKey, Certificate
+from handbell.apps.samples import make_key
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.database import Database
@@ -25,7 +26,6 @@ from handbell.delivery.heart import Heart
 from handbell.delivery.roster import LEASE_SECONDS, Roster
 from handbell.errors import ContradictionError, StorageError
 from handbell.gateways.gateway import Accepted, Gateway, Push, Report
-from handbell.rehearsal import make_key
 from handbell.settings import DATABASE_FILE
 from handbell.system import System
 
@@ -70,10 +70,16 @@ class Rigged(System):
     gateway: Gateway | None = None
 
     def find_gateway(
-        self, app: App, key: AuthKey | Certificate | None, name: GatewayName, environment: str
+        self,
+        app: App,
+        key: AuthKey | Certificate | None,
+        name: GatewayName,
+        environment: str,
+        *,
+        besides: Collection[str] = (),
     ) -> Gateway:
         """Return the other gateway, or else the way to the twin."""
-        return self.gateway or super().find_gateway(app, key, name, environment)
+        return self.gateway or super().find_gateway(app, key, name, environment, besides=besides)
 
 
 def rig(scene: Scene, gateway: Gateway) -> Rigged:

@@ -210,11 +210,11 @@ STORIES: Final[tuple[tuple[Callable[["Stage"], None], bool, tuple[str, ...]], ..
     (
         _busy,
         False,
-        ("answered 503 ServiceUnavailable", "attempt 1", "goes on by itself at", "tried until"),
+        ("answered 503 ServiceUnavailable", "attempt 1", "is due at", "tried until"),
     ),
-    (_quiet, False, ("quiet hours, ", " in UTC, hold it", "It goes on by itself at")),
+    (_quiet, False, ("quiet hours, ", " in UTC, hold it", "It is due at")),
     (_capped, False, ("The cap of 1/day was reached", "Raise the cap")),
-    (_scheduled, False, ("It waits for its time", "It goes on by itself at", "handbell worker")),
+    (_scheduled, False, ("It waits for its time", "It is due at", "handbell worker")),
     (_stored, False, ("stored and not sent yet", "No worker is running", "handbell worker")),
     (_ahead, False, ("their turn has not come", "No worker is running")),
     (_tomorrow, False, ("has not arrived yet", "It waits for its time, 2")),
@@ -232,7 +232,7 @@ STORIES: Final[tuple[tuple[Callable[["Stage"], None], bool, tuple[str, ...]], ..
             "Look at the phone",
         ),
     ),
-    (_unreadable, False, ("cannot be read", "That was attempt 1", "goes on by itself at")),
+    (_unreadable, False, ("cannot be read", "That was attempt 1", "is due at")),
     (_silent, True, ("it shows nothing, it wakes the app",)),
     (_opened, True, ("the phone showed it at", "and it was opened at")),
 )

@@ -13,9 +13,11 @@ import handbell
 ROOT = Path(handbell.__file__).parent
 BASE = {
     "_engines",
+    "_extras",
     "_forever",
     "_mail",
     "_paths",
+    "_proxy",
     "_text",
     "clocks",
     "_threads",

@@ -256,7 +256,8 @@ def _named_key_id(path: Path | None) -> str:
             return found[1]
     raise CredentialError(
         "The key id is missing: it is not in the name of the file",
-        fix="Keep the name AuthKey_XXXXXXXXXX.p8, or give the key id beside the file",
+        fix="Keep the name AuthKey_XXXXXXXXXX.p8, or give the key id beside the file: "
+        "--key-id on the command line, key_id in Python",
     )
 
 

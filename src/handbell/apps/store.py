@@ -1,7 +1,7 @@
 """Apps and their sealed credentials in the database."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -28,11 +28,16 @@ from handbell.tables import webhooks as webhooks_table
 from .app import App
 from .credentials import AuthKey, Certificate, pack, unpack
 from .names import check_ids, check_name, free_name
+from .samples import make_key, without_samples
 from .vault import Vault
 
 Credential = AuthKey | Certificate
 
-_ADD_APP: Final = Fix(Action.ADD_APP, "Add one", app="TEAM123456.com.sample.myapp")
+_ADD_APP: Final = Fix(
+    Action.ADD_APP,
+    "Start a twin, which brings one to try (handbell twin), or add your own",
+    app="TEAM123456.com.sample.myapp",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +64,9 @@ _MOST_OPENED: Final = 100
 
 # Within the class `list` is its method.
 _StoredCredentials = list[StoredCredential]
+_Apps = list[App]
+
+_Asked = tuple[int | None, str, frozenset[str]]
 
 
 class AppStore:
@@ -82,7 +90,7 @@ class AppStore:
         self._clock = clock
         self._opened: dict[bytes, Credential] = {}
         # By app and environment: until when it is the current one, by the clock.
-        self._current: dict[tuple[int | None, str], tuple[float, Credential]] = {}
+        self._current: dict[_Asked, tuple[float, Credential]] = {}
 
     def add(
         self, team_id: str, bundle_id: str, name: str | None = None, *, is_suggested: bool = False
@@ -90,7 +98,9 @@ class AppStore:
         """Add an app and return it.
 
         Without a name it gets the last part of its bundle id, and where that means another app a
-        number behind it; so does a name that ``is_suggested`` only. Raises
+        number behind it; so does a name that ``is_suggested`` only. A sample app that was made for
+        a twin gives up its name for it; adding the sample app itself makes it an app like others,
+        under the name that is given, and so it keeps its sessions. Raises
         :class:`~handbell.errors.AppError` for an id that cannot be Apple's,
         :class:`~handbell.errors.AppExistsError` when the app is there already, and
         :class:`~handbell.errors.NameTakenError` when the name, or the app's id, is what another app
@@ -101,6 +111,10 @@ class AppStore:
         )
         with self._database.write() as connection:
             others = _all_apps(connection)
+            samples = _samples(connection, others)
+            if app.id in (one.id for one in samples):
+                return self._adopt(connection, app, others, name=name)
+            others = [one for one in others if one not in samples]
             if app.id not in (one.id for one in others):
                 check_ids(app, others)
                 if name is None or is_suggested:
@@ -119,7 +133,24 @@ class AppStore:
                 raise AppExistsError(
                     f"The app {app.id} is already there", fix="Use it, or remove it first"
                 ) from None
+            for sample in samples:
+                given = free_name(sample, [*others, app])
+                statement = update(apps_table).where(apps_table.c.id == sample.row)
+                connection.execute(statement.values(name=given))
         return replace(app, row=_primary_key(added.inserted_primary_key))
+
+    def _adopt(self, connection: Connection, app: App, others: _Apps, *, name: str | None) -> App:
+        (sample,) = (one for one in others if one.id == app.id)
+        adopted = replace(app, row=sample.row, name=name or sample.name)
+        check_name(adopted, others)
+        table = credentials_table
+        key = make_key(app.team_id)
+        statement = update(apps_table).where(apps_table.c.id == sample.row)
+        connection.execute(statement.values(name=adopted.name, created_at=adopted.created_at))
+        connection.execute(delete(table).where(table.c.app_id == sample.row))
+        connection.execute(insert(table).values(self._sealed(adopted, key, "twin")))
+        self._forget()
+        return replace(adopted, is_enabled=sample.is_enabled)
 
     def list(self) -> list[App]:
         """Return every app, the oldest first."""
@@ -129,6 +160,7 @@ class AppStore:
     def find(self, reference: str | None = None, *, within: int | None = None) -> App:
         """Return the app that ``reference`` means; None means the only one there is.
 
+        A sample app that was made for a twin is meant only where no other app could be.
         ``within`` is the row of the only app that it may mean: others are not looked at. An exact
         id wins, then a unique name, then a unique bundle id; only then the same without regard to
         case. Raises :class:`~handbell.errors.AmbiguousAppError` with the candidates rather than
@@ -138,13 +170,19 @@ class AppStore:
         if not everything:
             raise UnknownAppError("There is no app yet", fix=_ADD_APP)
         if reference is None or not reference.strip():
-            return _single(everything, "No app is named, and there is more than one")
+            return self._single(everything, "No app is named, and there is more than one")
         wanted = reference.strip()
         for reading in _READINGS:
             folded = reading(wanted, everything)
             if folded:
-                return _single(folded, f"More than one app is meant by {wanted!r}")
+                return self._single(folded, f"More than one app is meant by {wanted!r}")
         raise _unknown(wanted, everything)
+
+    def _single(self, apps: _Apps, what: str) -> App:
+        if len(apps) > 1:
+            with self._database.read() as connection:
+                apps = without_samples(connection, apps) or apps
+        return _single(apps, what)
 
     def remove(self, app: App) -> None:
         """Remove an app with its credentials, users and sessions; its ledger stays."""
@@ -201,16 +239,7 @@ class AppStore:
         _check_fit(app, credential)
         if environment is None and isinstance(credential, Certificate):
             environment = credential.environments[0] if len(credential.environments) == 1 else None
-        values = {
-            "app_id": app.row,
-            "kind": "key" if isinstance(credential, AuthKey) else "certificate",
-            "key_id": credential.key_id,
-            "environment": environment,
-            "fingerprint": credential.fingerprint,
-            "sealed": self._vault.seal(pack(credential)),
-            "expires_at": getattr(credential, "expires_at", None),
-            "created_at": self._milliseconds(),
-        }
+        values = self._sealed(app, credential, environment)
         with self._database.write() as connection:
             connection.execute(delete(credentials_table).where(*_named(app, credential.key_id)))
             try:
@@ -225,6 +254,18 @@ class AppStore:
         self._forget()
         return stored
 
+    def _sealed(self, app: App, credential: Credential, environment: str | None) -> dict[str, Any]:
+        return {
+            "app_id": app.row,
+            "kind": "key" if isinstance(credential, AuthKey) else "certificate",
+            "key_id": credential.key_id,
+            "environment": environment,
+            "fingerprint": credential.fingerprint,
+            "sealed": self._vault.seal(pack(credential)),
+            "expires_at": getattr(credential, "expires_at", None),
+            "created_at": self._milliseconds(),
+        }
+
     def credentials(self, app: App) -> _StoredCredentials:
         """Return what may be told about the app's credentials, the newest first."""
         with self._database.read() as connection:
@@ -235,29 +276,45 @@ class AppStore:
         with self._database.write() as connection:
             removed = connection.execute(delete(credentials_table).where(*_named(app, key_id)))
             if not removed.rowcount:
-                raise MissingCredentialError(
-                    f"{app.id} has no key {key_id}", fix=Fix(Action.LIST_KEYS, "See", app=app.id)
-                )
+                raise _no_key(app, key_id)
         self._forget()
 
-    def credential_for(self, app: App, environment: str) -> Credential:
+    def credential(self, app: App, key_id: str) -> Credential:
+        """Return one of an app's credentials by its key id.
+
+        Raises :class:`~handbell.errors.MissingCredentialError` when the app has no such one.
+        """
+        with self._database.read() as connection:
+            rows = _credential_rows(connection, app)
+        for row in rows:
+            if row["key_id"] == key_id:
+                return self._unpacked(app, row)
+        raise _no_key(app, key_id)
+
+    def credential_for(
+        self, app: App, environment: str, *, besides: Collection[str] = ()
+    ) -> Credential:
         """Return what proves the app in an environment.
 
         One that is limited to the environment wins, then the newest that is not limited. The twin
-        takes any. Raises :class:`~handbell.errors.MissingCredentialError` with the fix.
+        takes any. Those whose fingerprints are in ``besides`` are passed over where there is
+        another. Raises :class:`~handbell.errors.MissingCredentialError` with the fix.
         """
         asked, current = self._clock(), self._current
-        until, known = current.get((app.row, environment), (0.0, None))
+        place = (app.row, environment, frozenset(besides))
+        until, known = current.get(place, (0.0, None))
         if known is not None and asked < until:
             return known
         with self._database.read() as connection:
             rows = _credential_rows(connection, app)
         limited = [row for row in rows if row["environment"] == environment]
         general = [row for row in rows if row["environment"] is None or environment == "twin"]
-        for row in (*limited, *general):
+        serving = [*limited, *general]
+        others = [row for row in serving if row["fingerprint"] not in place[-1]]
+        for row in others or serving:
             found = self._unpacked(app, row)
             # Where it was changed meanwhile, another mapping is in use now.
-            current[app.row, environment] = (asked + KNOWN_SECONDS, found)
+            current[place] = (asked + KNOWN_SECONDS, found)
             return found
         raise MissingCredentialError(
             f"{app.id} has no key for {environment}",
@@ -330,6 +387,11 @@ class AppStore:
         return int(self._now() * 1000)
 
 
+def _samples(connection: Connection, apps: list[App]) -> list[App]:
+    added = without_samples(connection, apps)
+    return [app for app in apps if app not in added]
+
+
 def _by_id(wanted: str, apps: Iterable[App]) -> list[App]:
     return [app for app in apps if app.id == wanted]
 
@@ -379,6 +441,10 @@ def _unknown(wanted: str, apps: Iterable[App]) -> UnknownAppError:
 
 def _gone(app: App) -> UnknownAppError:
     return UnknownAppError(f"The app {app.id} is not there (any more)", fix=_ADD_APP)
+
+
+def _no_key(app: App, key_id: str) -> MissingCredentialError:
+    return MissingCredentialError(f"{app.id} has no key {key_id}", fix="See: handbell key list")
 
 
 def _all_apps(connection: Connection) -> list[App]:

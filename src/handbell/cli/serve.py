@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from handbell._extras import install
 from handbell._threads import in_thread
 from handbell.errors import ServeError
 
@@ -105,7 +106,7 @@ def _creator() -> "Callable[[Context], FastAPI]":
     except ModuleNotFoundError as error:
         raise ServeError(
             f"The send server needs {error.name}, which is not installed",
-            fix="Install it with: pip install 'handbell[server]'",
+            fix=install("server"),
         ) from None
     return create_application
 

@@ -14,7 +14,7 @@ from time import time
 from typing import Any, Final, TypeVar
 
 from handbell._forever import forever
-from handbell._text import count, sentence
+from handbell._text import count, moment, sentence
 from handbell._threads import in_thread
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
@@ -510,7 +510,8 @@ def _tell(delivery: Delivery) -> str:
     if reason == "Scheduled":
         return what
     if delivery.due_at is not None:
-        what += " It is tried again by itself."
+        # Whether somebody is there to do it is told elsewhere.
+        what += f" The next attempt is due at {moment(delivery.due_at)}."
         # The sender has nothing to send again then.
         fix = "" if fix.startswith("send it again") else fix
     if not fix or fix.startswith("nothing"):

@@ -204,10 +204,21 @@ UNREACHED: Final = frozenset(
         "CertificateNotTrusted",
         "NoTrustedCertificates",
         "ClientCertificateUnusable",
+        "ClientCertificateRefused",
         "NoSecureConnection",
+        "ProxyUnreachable",
+        "ProxyAuthentication",
+        "ProxyRefused",
+        "ProxyUnreadable",
     }
 )
 """No connection can be made, which is no fault of one push."""
+
+TOKEN_REASONS: Final = frozenset({"BadDeviceToken", "DeviceTokenNotForTopic"})
+"""What is said of a device token, by a push service that takes the key."""
+
+CERTIFICATE_REASONS: Final = frozenset({"ClientCertificateUnusable", "ClientCertificateRefused"})
+"""No connection can be made with the app's certificate; with another credential it may be."""
 
 _SERVER_ERROR: Final = 500
 _OUR_OWN: Final = frozenset({"RequestUnusable", "Interrupted"})
@@ -324,9 +335,29 @@ OWN_REASONS: Final = {
         "the app's certificate cannot be used for a connection",
         Fix(Action.ADD_KEY, "add it again with its key"),
     ),
+    "ClientCertificateRefused": (
+        "the push service ended the connection once it had seen the app's certificate",
+        Fix(Action.ADD_KEY, "it may be revoked or expired; add a new one, or better a key"),
+    ),
     "NoSecureConnection": (
         "the other side does not speak TLS with HTTP/2",
         "check the address and the port",
+    ),
+    "ProxyUnreachable": (
+        "the proxy that leads to the push service could not be reached",
+        "check HANDBELL_PROXY, and that the proxy runs; hosts in HANDBELL_NO_PROXY go without it",
+    ),
+    "ProxyAuthentication": (
+        "the proxy that leads to the push service asks for a user and a password",
+        "set HANDBELL_PROXY to http://user:password@host:port, special characters by percent",
+    ),
+    "ProxyRefused": (
+        "the proxy does not let anybody through to the push service",
+        "have it allow CONNECT to that host and port, or name the host in HANDBELL_NO_PROXY",
+    ),
+    "ProxyUnreadable": (
+        "what HANDBELL_PROXY names does not answer as an HTTP proxy",
+        "check its address and port",
     ),
     "RequestUnusable": ("the request cannot be made", Fix(Action.PREVIEW, "look at it")),
     "TwinNotRunning": (

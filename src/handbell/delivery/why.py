@@ -325,7 +325,7 @@ class _Teller:
         return DeliveryStory(
             delivery=delivery,
             what=f"It waits: {sentence(words)}{attempts}",
-            next=f"It goes on by itself as soon as pushes are taken again.{until}",
+            next=f"It goes on as soon as pushes are taken again.{until}",
         )
 
     def _tell_ended(self, delivery: Delivery) -> DeliveryStory:
@@ -470,7 +470,7 @@ def _service(delivery: Delivery) -> str:
 
 
 def _goes_on(delivery: Delivery) -> str:
-    return "" if delivery.due_at is None else f"It goes on by itself at {moment(delivery.due_at)}."
+    return "" if delivery.due_at is None else f"It is due at {moment(delivery.due_at)}."
 
 
 def _until(campaign: Campaign | None, zone: str | None) -> str:

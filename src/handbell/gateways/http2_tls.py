@@ -17,10 +17,12 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
+from handbell._proxy import Proxy
 from handbell._threads import resolve
 from handbell.errors import GatewayError
 
-from .http2_values import Endpoint, NotSent, trusted_certificates
+from .http2_values import Endpoint, NoConnection, NotSent, in_words, trusted_certificates
+from .tunnel import open_tunnel, unreachable
 
 P = TypeVar("P", bound=asyncio.Protocol)
 
@@ -36,34 +38,26 @@ def authority(url: str) -> str:
     return f"{host}" if parts.port in (None, _HTTPS_PORT) else f"{host}:{parts.port}"
 
 
-class TlsUnusable(Exception):  # noqa: N818 - the pool's affair, it reaches no caller
-    """TLS cannot be prepared on this side; ``end`` is what becomes of all that would be sent."""
-
-    def __init__(self, end: NotSent) -> None:
-        super().__init__(end.detail)
-        self.end = end
-
-
 def tls_context(endpoint: Endpoint) -> ssl.SSLContext:
     """Return what makes TLS with the endpoint: 1.2 at least, HTTP/2 alone, its name checked.
 
-    Raises :class:`TlsUnusable` where certificates are missing or cannot be used.
+    Raises :class:`NoConnection` where certificates are missing or cannot be used.
     """
     try:
         trusted = endpoint.ca_file or trusted_certificates()
         context = ssl.create_default_context(cafile=str(trusted))
     except GatewayError as error:
-        raise TlsUnusable(NotSent("NoTrustedCertificates", f"{error.what}. {error.fix}")) from None
+        raise NoConnection(NotSent("NoTrustedCertificates", f"{error.what}. {error.fix}")) from None
     except OSError as error:  # ssl.SSLError is one
         why = f"{trusted} cannot be read as trusted certificates: {error}"
-        raise TlsUnusable(NotSent("NoTrustedCertificates", why)) from None
+        raise NoConnection(NotSent("NoTrustedCertificates", why)) from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["h2"])
     if endpoint.client_certificate is not None:
         try:
             _load_certificate(context, endpoint.client_certificate)
         except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
-            raise TlsUnusable(NotSent("ClientCertificateUnusable", str(error))) from None
+            raise NoConnection(NotSent("ClientCertificateUnusable", str(error))) from None
     return context
 
 
@@ -98,19 +92,21 @@ async def connect(
 ) -> P:
     """Return the protocol of a new connection, with TLS done; ``make`` makes it.
 
-    The host is looked up anew each time, as Apple asks. TLS may take ``farewell_seconds`` to end.
-    Raises OSError, :class:`ssl.SSLError` among them, and TimeoutError when ``seconds`` have passed.
+    The host is looked up anew each time, as Apple asks, by the proxy where one leads there. TLS may
+    take ``farewell_seconds`` to end. Raises OSError, :class:`ssl.SSLError` among them, TimeoutError
+    when ``seconds`` have passed, and :class:`~.http2_values.NoConnection` where the proxy is why.
     """
     loop = asyncio.get_running_loop()
+    until = loop.time() + seconds
     parts = urlsplit(endpoint.url)
     host = parts.hostname or ""
     port = parts.port or _HTTPS_PORT
-    async with asyncio.timeout(seconds):
-        # Not in the loop's own pool, whose threads Python waits for when the program ends.
-        found = await resolve(host, port, type=socket.SOCK_STREAM)
-        opened = await aiohappyeyeballs.start_connection(
-            found, happy_eyeballs_delay=_EYEBALLS_SECONDS, interleave=1
-        )
+    if endpoint.proxy is None:
+        async with asyncio.timeout_at(until):
+            opened = await _dial(host, port)
+    else:
+        opened = await _dial_through(endpoint.proxy, host, port, until)
+    async with asyncio.timeout_at(until):
         _keep_alive(opened)
         name = opened.getsockname()
         making = loop.create_task(
@@ -131,6 +127,32 @@ async def connect(
         finally:
             _disown(opened, name)
     return protocol
+
+
+async def _dial(host: str, port: int) -> socket.socket:
+    # Not in the loop's own pool, whose threads Python waits for when the program ends.
+    found = await resolve(host, port, type=socket.SOCK_STREAM)
+    return await aiohappyeyeballs.start_connection(
+        found, happy_eyeballs_delay=_EYEBALLS_SECONDS, interleave=1
+    )
+
+
+async def _dial_through(proxy: Proxy, host: str, port: int, until: float) -> socket.socket:
+    """Return a socket that a proxy has connected with the host; every failure is the proxy's."""
+    opened: socket.socket | None = None
+    try:
+        async with asyncio.timeout_at(until):
+            opened = await _dial(proxy.host, proxy.port)
+            await open_tunnel(opened, proxy, host, port)
+    except BaseException as error:
+        if opened is not None:
+            opened.close()
+        if isinstance(error, TimeoutError):
+            raise unreachable(proxy, "it did not open the way in time") from None
+        if isinstance(error, OSError):
+            raise unreachable(proxy, in_words(error)) from None
+        raise
+    return opened
 
 
 async def _break_off(making: asyncio.Task[Any], opened: socket.socket, name: object) -> None:

@@ -71,6 +71,15 @@ class RunningTwin:
 
         return asyncio.run_coroutine_threadsafe(in_loop(), self._loop).result()
 
+    @contextlib.contextmanager
+    def unreachable(self) -> Iterator[None]:
+        """Refuse every connection while the block runs; those that are open are cut."""
+        asyncio.run_coroutine_threadsafe(self._twin.go_away(), self._loop).result()
+        try:
+            yield
+        finally:
+            asyncio.run_coroutine_threadsafe(self._twin.come_back(), self._loop).result()
+
     @property
     def address(self) -> Address:
         """Where the twin can be reached."""

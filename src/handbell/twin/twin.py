@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Self
+from urllib.parse import urlsplit
 
 from handbell._threads import in_thread
 from handbell.errors import CredentialError, HandbellError, TwinError
@@ -127,6 +128,24 @@ class Twin:
         remove_address(self._folder, running.address)
         self._history.close()
         await asyncio.gather(*(side.stop() for side in running.sides), running.page.stop())
+
+    async def go_away(self) -> None:
+        """Cut every connection, and refuse every other until :meth:`come_back`.
+
+        The page with the phones stays.
+        """
+        await asyncio.gather(*(side.leave() for side in self._started().sides))
+
+    async def come_back(self) -> None:
+        """Accept connections again after :meth:`go_away`, on the ports of before.
+
+        Raises TwinError where somebody else has taken one of them meanwhile.
+        """
+        running = self._started()
+        for side, url in zip(
+            running.sides, (self.production_url, self.development_url), strict=True
+        ):
+            await side.start(bind(self._host, urlsplit(url).port or 0))
 
     async def __aenter__(self) -> Self:
         await self.start()
