@@ -83,6 +83,8 @@ def test_compose_says_that_nothing_goes_out(page: Page, stage: Stage, desk: Desk
     expect(page.locator("#held").get_by_role("button", name="Try again now")).to_be_visible()
     page.get_by_label("Title", exact=True).fill("It waits")
     page.get_by_label("Mail addresses").fill("test@4d.com")
+    expect(page.locator("#reaches")).to_contain_text("Reaches")
+    expect(page.locator("#held time").first).to_have_attribute("data-local", "")
     page.get_by_role("button", name="Send", exact=True).click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("It waits")
     expect(page.locator("#live .chip").first).to_have_text("Held up")

@@ -3,7 +3,7 @@
 // It is sent by this script, which puts the answer in the page's place: so that Back leads to the
 // form, and what was written outlives a sign-in that has ended.
 
-import { announce, fragment, parsed, ready } from "./console.js";
+import { announce, fragment, localTimes, parsed, ready } from "./console.js";
 import { forget, keep, kept } from "./drafts.js";
 
 const KEEP_MILLISECONDS = 200;
@@ -13,6 +13,7 @@ document.documentElement.classList.add("scripted");
 let form = null;
 let card = null;
 let latestSaid = null;
+let heldSaid = null;
 
 const text = (name) => form.elements[name]?.value?.trim() ?? "";
 
@@ -106,8 +107,10 @@ function tell(said) {
   list("left-out", said.left_out);
   faults(said.faults);
   const held = document.getElementById("held");
-  const fresh = parsed(said.held).body;
-  if (held.textContent.trim() !== fresh.textContent.trim()) held.replaceChildren(...document.adoptNode(fresh).childNodes);
+  if (heldSaid === said.held) return;
+  heldSaid = said.held;
+  held.replaceChildren(...document.adoptNode(parsed(said.held).body).childNodes);
+  localTimes(held);
 }
 
 // What the server is not asked about while somebody types: it stays until the form is sent again.
@@ -310,6 +313,7 @@ function begin() {
   form = document.getElementById("compose");
   card = document.getElementById("draft-card");
   latestSaid = null;
+  heldSaid = null;
   latest += 1;
   clearTimeout(timer);
   document.getElementById("confirm-send")?.addEventListener("submit", send);
