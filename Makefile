@@ -6,9 +6,10 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+DIST   ?= dist
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test test-clients test-swift demo bench chaos docs lock clean browser
+.PHONY: help setup check test test-clients test-swift demo dist bench chaos docs pictures lock clean browser
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,7 +31,7 @@ check: setup ## format, lint and types
 test: setup browser ## every test that needs no toolchain but Python's
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not clients"
 
-test-clients: setup test-swift ## other people's clients and toolchains (Go, Java, Node, curl, Swift)
+test-clients: setup test-swift ## other people's clients and toolchains, and an installed wheel (Go, Java, Node, curl, Swift)
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m clients
 
 test-swift: setup ## the tests of the Swift package, where Swift is or can be had
@@ -38,6 +39,9 @@ test-swift: setup ## the tests of the Swift package, where Swift is or can be ha
 
 demo: setup ## send a notification to a virtual phone and see it arrive
 	$(BIN)/handbell demo
+
+dist: setup ## build a wheel and an sdist into dist/
+	$(BIN)/python -m hatchling build -d $(DIST)
 
 bench: setup ## measure Handbell against its peers, side by side
 	$(BIN)/python -m bench
@@ -52,6 +56,9 @@ browser:
 	    apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
 	  else false; fi; } || echo "chromium could not be installed: the browser tests will be skipped"
 
+pictures: setup ## make docs/pictures anew: what the pages look like (needs chromium)
+	$(BIN)/python docs/make_pictures.py
+
 docs: setup ## write docs/cli.md from the command itself
 	$(BIN)/python docs/write_cli.py
 
@@ -60,4 +67,4 @@ lock: ## write constraints.txt anew (needs uv on PATH)
 	  --generate-hashes --no-emit-index-url --no-header --quiet --upgrade -o constraints.txt
 
 clean: ## remove what setup and the tools made
-	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) dist .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

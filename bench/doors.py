@@ -19,7 +19,7 @@ from typing import Final
 
 from handbell import PushNotification, Sessions
 from handbell.apps.app import App
-from handbell.rehearsal import make_key
+from handbell.apps.samples import make_key
 from handbell.settings import DATABASE_FILE, Settings
 from handbell.system import System
 from handbell.twin.running import RunningTwin

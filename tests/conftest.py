@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from handbell.apps.app import App
+from handbell.apps.samples import make_key
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.delivery.delivery import Delivery
 from handbell.delivery.response import Response
 from handbell.registry.session import Session
-from handbell.rehearsal import make_key
 from handbell.settings import Settings
 from handbell.system import System
 from handbell.twin.phone import Phone

@@ -5,7 +5,7 @@ import contextlib
 import shutil
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -16,6 +16,7 @@ from sqlalchemy.pool import Pool
 
 from handbell.apps.app import App
 from handbell.apps.credentials import AuthKey, Certificate
+from handbell.apps.samples import make_key
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.delivery.delivery import Delivery, GatewayName
@@ -35,7 +36,6 @@ from handbell.gateways.gateway import (
     RetryLater,
     Unknown,
 )
-from handbell.rehearsal import make_key
 from handbell.settings import Settings
 from handbell.system import System
 
@@ -141,6 +141,8 @@ class ScriptedSystem(System):
         key: AuthKey | Certificate | None,  # noqa: ARG002
         name: GatewayName,  # noqa: ARG002
         environment: str,  # noqa: ARG002
+        *,
+        besides: Collection[str] = (),  # noqa: ARG002
     ) -> Gateway:
         """Return the scripted gateway, or raise that there is no credential."""
         self.on_find()

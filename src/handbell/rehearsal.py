@@ -4,17 +4,15 @@ A virtual phone registers itself when it is made, and reports to the ledger what
 its owner opens. ``handbell twin``, ``handbell demo`` and the pytest fixtures all stand on this.
 """
 
-import secrets
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from cryptography.hazmat.primitives.asymmetric import ec
-
+from handbell._extras import install
 from handbell._reporter import Reporter
 from handbell.apps.app import App
-from handbell.apps.credentials import AuthKey
+from handbell.apps.samples import make_key
 from handbell.errors import HandbellError, TwinError
 from handbell.registry.registration import Registration
 from handbell.registry.session import Session
@@ -28,8 +26,6 @@ if TYPE_CHECKING:
 SAMPLE_APP: Final = "TEAM123456.com.sample.myapp"
 SAMPLE_NAME: Final = "My App"
 SAMPLE_MAIL: Final = "test@4d.com"
-
-_KEY_ID_DIGITS: Final = 9
 
 
 class Rehearsal:
@@ -64,6 +60,8 @@ class Rehearsal:
             made = self._system.apps.add(
                 sample.team_id, sample.bundle_id, SAMPLE_NAME, is_suggested=True
             )
+            key = make_key(made.team_id, is_of_sample=True)
+            self._system.apps.add_credential(made, key, environment="twin")
             apps = [made]
         for app in apps:
             if not self._system.apps.credentials(app):
@@ -131,7 +129,7 @@ def without_twin(error: ModuleNotFoundError) -> TwinError:
     """Return the error for whoever wants a twin where what it needs is not installed."""
     return TwinError(
         f"The twin needs {error.name}, which is not installed",
-        fix="Install it with: pip install 'handbell[twin]'",
+        fix=install("twin"),
     )
 
 
@@ -139,13 +137,4 @@ def isolated_settings(home: Path) -> Settings:
     """Return settings for a home of its own, whatever the environment says of another one."""
     return Settings.load(
         home=home, database_url=f"sqlite:///{home.absolute() / DATABASE_FILE}", app=SAMPLE_APP
-    )
-
-
-def make_key(team_id: str) -> AuthKey:
-    """Return a new key that Apple has never heard of; the twin takes it."""
-    alphabet = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
-    key_id = "T" + "".join(secrets.choice(alphabet) for _ in range(_KEY_ID_DIGITS))
-    return AuthKey(
-        team_id=team_id, key_id=key_id, private_key=ec.generate_private_key(ec.SECP256R1())
     )

@@ -8,6 +8,7 @@ import base64
 import binascii
 import os
 import re
+import ssl
 import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -52,6 +53,20 @@ def _https(url: str) -> str:
     if parts.scheme != "https" or not parts.hostname or parts.path.strip("/") or parts.query:
         raise ValueError("it must look like https://host or https://host:port")
     return url.rstrip("/")
+
+
+def check_authority(path: Path) -> Path:
+    """Return the path of a file of certificates that are to be trusted.
+
+    Raises ValueError, with words that fit behind the name of a setting, for what is none.
+    """
+    try:
+        ssl.create_default_context(cafile=path)
+    except ssl.SSLError:  # an OSError as well
+        raise ValueError(f"{path} holds no certificates in PEM form") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    return path
 
 
 def _existing_file(path: Path) -> Path:
@@ -166,7 +181,9 @@ class Settings(BaseSettings):
         default="",
         validate_default=True,
         repr=False,
-        description="SQLAlchemy URL of the database. Without it: handbell.db in the home folder.",
+        description="Address of an SQLite or PostgreSQL database, such as "
+        "sqlite:////srv/handbell.db or postgresql+psycopg://user:password@host/name. "
+        "Without it: handbell.db in the home folder.",
     )
     secret_key: Annotated[SecretStr, AfterValidator(_fernet_keys)] | None = Field(
         default=None,
@@ -185,7 +202,9 @@ class Settings(BaseSettings):
         default=None,
         description="Where development tokens are sent to. Without it: Apple's sandbox host.",
     )
-    apns_ca_file: Annotated[Path, AfterValidator(_existing_file)] | None = Field(
+    apns_ca_file: (
+        Annotated[Path, AfterValidator(_existing_file), AfterValidator(check_authority)] | None
+    ) = Field(
         default=None,
         description="PEM file of a certificate authority to trust for the APNs addresses above.",
     )

@@ -32,6 +32,7 @@ from handbell.delivery.erasure import Eraser
 from handbell.delivery.events import Hooks
 from handbell.delivery.lane import Lane
 from handbell.delivery.lanes import RULES_SECONDS
+from handbell.delivery.obstacles import Obstacle, obstacles
 from handbell.delivery.outbound import Outbound
 from handbell.delivery.preview import LanguagePreview, Preview, preview, preview_languages
 from handbell.delivery.pruning import Pruner
@@ -48,6 +49,7 @@ from handbell.delivery.webhooks import WebhookStore
 from handbell.delivery.why import Story, why
 from handbell.delivery.worker import Worker
 from handbell.errors import HandbellError, StorageError, TwinError
+from handbell.fixes import Action, Fix
 from handbell.gateways.apns.client import ApnsGateway, Endpoint
 from handbell.gateways.apns.protocol import DEVELOPMENT_URL, PRODUCTION_URL
 from handbell.gateways.gateway import Gateway
@@ -343,6 +345,16 @@ class System:
             now=self.now(),
         )
 
+    def obstacles(self, app: App) -> list[Obstacle]:
+        """Return what holds up everything that an app sends; see delivery.obstacles."""
+        return obstacles(
+            app,
+            self.rulebook.rules_of(app.id),
+            now=self.now(),
+            workers=self.roster.live_workers(),
+            has_key=bool(self.apps.credentials(app)),
+        )
+
     def set_rules(self, app: App, rules: Mapping[str, str]) -> None:
         """Set an app's rules by the texts of an operator; ``none`` removes one.
 
@@ -442,7 +454,8 @@ class System:
         address = read_address(self.twin_folder)
         if address is None:
             raise TwinError(
-                "The twin is not running", fix="Start it in another terminal with: handbell twin"
+                "The twin is not running",
+                fix=Fix(Action.START_TWIN, "Start it in another terminal"),
             )
         return Endpoint(address.production_url, Path(address.ca_file))
 

@@ -15,11 +15,11 @@ from tests.postbox import Mailbox, start_mailbox
 from tests.serving import Server, start_server
 
 from handbell.apps.app import App
+from handbell.apps.samples import make_key
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.delivery.engine import Options
 from handbell.delivery.ids import read_apns_id
-from handbell.rehearsal import make_key
 from handbell.settings import Settings
 from handbell.system import System
 from handbell.twin.phone import Phone

@@ -19,7 +19,7 @@ from tests.conftest import APP, Stage, open_stage
 from tests.console import MAIL, PASSWORD, Desk, open_console, unhurried
 
 from handbell.apps.credentials import AuthKey
-from handbell.rehearsal import make_key
+from handbell.apps.samples import make_key
 
 BASE: Final = f"/console/apps/{APP}"
 EMPTY: Final = "/console/apps/TEAM654321.com.sample.empty"
@@ -149,8 +149,8 @@ def test_an_app_is_published_by_dropping_its_key(stage: Stage, page: Page) -> No
     drop(page, f"AuthKey_{key.key_id}.p8", key.private_key_pem())
     expect(page.get_by_role("status").first).to_contain_text(f"{key.key_id} is added and works")
     section = page.locator("#check-up")
-    expect(section).to_contain_text("production host accepts the key")
-    expect(section).to_contain_text("development host accepts the key")
+    expect(section).to_contain_text("for production, accepts the key")
+    expect(section).to_contain_text("for development, accepts the key")
     page.get_by_role("button", name="Check again").click()
     expect(page.locator("#announcer")).to_have_text("The check-up is done: everything is right.")
     page.get_by_role("button", name="App:").or_(page.locator(".switcher summary")).first.click()

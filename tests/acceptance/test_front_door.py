@@ -22,6 +22,7 @@ from handbell import (
     Response,
     Sessions,
 )
+from handbell.apps.samples import make_key
 from handbell.errors import (
     AppError,
     CredentialError,
@@ -29,7 +30,7 @@ from handbell.errors import (
     SettingsError,
     UnknownAppError,
 )
-from handbell.rehearsal import isolated_settings, make_key
+from handbell.rehearsal import isolated_settings
 
 if TYPE_CHECKING:
     from handbell.testing import VirtualPhone

@@ -18,9 +18,9 @@ import pytest
 from tests.leaver import Leaver, Left
 
 from handbell.apps.app import App
+from handbell.apps.samples import make_key
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
-from handbell.rehearsal import make_key
 from handbell.settings import DATABASE_FILE, Settings
 from handbell.system import System
 from handbell.twin.running import RunningTwin, start_twin

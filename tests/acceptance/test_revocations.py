@@ -16,9 +16,9 @@ import pytest
 from sqlalchemy import select
 
 from handbell.apps.app import App
+from handbell.apps.samples import make_key
 from handbell.delivery.ids import read_apns_id
 from handbell.errors import DatabaseLockedError
-from handbell.rehearsal import make_key
 from handbell.settings import Settings
 from handbell.system import System
 from handbell.tables import workers

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from handbell.apps.credentials import AuthKey, read_certificate
+from handbell.apps.samples import make_key
 from handbell.creation.notification import Notification
 from handbell.errors import GatewayError
 from handbell.gateways.apns.client import ApnsGateway, Endpoint
@@ -27,7 +28,6 @@ from handbell.gateways.gateway import (
     Unknown,
     Withdrawn,
 )
-from handbell.rehearsal import make_key
 from handbell.twin.phone import Phone
 from handbell.twin.running import RunningTwin, start_twin
 

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 from sqlalchemy import insert, select, update
 
+from handbell.apps import samples
 from handbell.apps.app import App
 from handbell.apps.credentials import AuthKey, Certificate, read_certificate
 from handbell.apps.store import KNOWN_SECONDS, AppStore
@@ -398,3 +399,64 @@ def test_a_credential_put_in_place_of_another_is_noticed(
         connection.execute(update(credentials).values(sealed=sealed))
     with pytest.raises(CredentialError, match="not the one that was added"):
         store.credential_for(app, "production")
+
+
+@pytest.fixture
+def sample(store: AppStore) -> App:
+    """Make the app that a twin makes in an empty home."""
+    made = store.add(TEAM, "com.sample.myapp", "My App")
+    store.add_credential(made, samples.make_key(TEAM, is_of_sample=True), environment="twin")
+    return made
+
+
+OWN = {
+    "another team, the same bundle id": (OTHER_TEAM, "com.sample.myapp", None, "com.sample.myapp"),
+    "the same name": (OTHER_TEAM, "com.sample.other", "My App", "My App"),
+    "the same name in small letters": (OTHER_TEAM, "com.sample.other", "my app", "MY APP"),
+    "a name that is the bundle id": (OTHER_TEAM, "a.b", "com.sample.myapp", "com.sample.myapp"),
+    "nothing in common": (OTHER_TEAM, "com.sample.other", None, None),
+}
+
+
+@pytest.mark.parametrize("case", OWN)
+def test_a_twins_app_never_stands_in_the_way(case: str, store: AppStore, sample: App) -> None:
+    """Beside an app of one's own it is neither meant nor keeps a name; its id still means it."""
+    team, bundle, name, reference = OWN[case]
+    assert store.find() == store.find("my app") == sample
+    own = store.add(team, bundle, name)
+    assert store.find() == store.find(reference) == own
+    assert store.find(sample.id).row == sample.row
+    names = [app.name for app in store.list()]
+    assert len({one.casefold() for one in names}) == 2
+    store.remove(own)
+    assert store.find().row == sample.row
+
+
+@pytest.mark.parametrize("name", [None, "My App", "Mine"])
+def test_adding_the_twins_app_makes_it_ones_own(
+    name: str | None, store: AppStore, sample: App
+) -> None:
+    """It keeps its row and goes on with the twin; then it is there already, and counts."""
+    adopted = store.add(TEAM, "com.sample.myapp", name)
+    assert (adopted.row, adopted.name) == (sample.row, name or "My App")
+    assert store.list() == [adopted]
+    assert store.credential_for(adopted, "twin").key_id == store.credentials(adopted)[0].key_id
+    with pytest.raises(AppExistsError):
+        store.add(TEAM, "com.sample.myapp", name)
+    store.add(OTHER_TEAM, "com.sample.other")
+    with pytest.raises(AmbiguousAppError):
+        store.find()
+
+
+@pytest.mark.parametrize("kind", ["a key of Apple's", "a key for the twin"])
+def test_an_app_with_another_key_is_ones_own(kind: str, store: AppStore, sample: App) -> None:
+    """Whoever gives the sample app a key of their own has two apps from then on."""
+    key, environment = (
+        (make_key(), None) if kind == "a key of Apple's" else (samples.make_key(TEAM), "twin")
+    )
+    store.add_credential(sample, key, environment=environment)
+    store.add(OTHER_TEAM, "com.sample.other")
+    with pytest.raises(AmbiguousAppError):
+        store.find()
+    with pytest.raises(AppExistsError):
+        store.add(TEAM, "com.sample.myapp")

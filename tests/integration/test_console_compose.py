@@ -15,8 +15,9 @@ import pytest
 from tests.console import Desk, Visitor, open_console
 
 from handbell.apps.app import App
+from handbell.apps.samples import make_key
 from handbell.creation.template import Template
-from handbell.rehearsal import Rehearsal, make_key
+from handbell.rehearsal import Rehearsal
 from handbell.settings import Settings
 from handbell.system import System
 from handbell.twin.running import RunningTwin, start_twin

@@ -14,12 +14,12 @@ from sqlalchemy import func, insert, select
 from tests.conftest import Stage, open_system
 from tests.serving import Server, start_server
 
+from handbell.apps.samples import make_key
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.delivery.ids import apns_id
 from handbell.delivery.response import Response
 from handbell.registry.secret import digest_of
-from handbell.rehearsal import make_key
 from handbell.settings import Settings
 from handbell.system import System
 from handbell.tables import deliveries, notifications, sessions, webhook_calls, webhooks

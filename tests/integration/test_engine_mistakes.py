@@ -15,6 +15,7 @@ from tests.scene import Scene, open_scene
 from handbell._threads import Threads
 from handbell.apps.app import App
 from handbell.apps.credentials import AuthKey, Certificate
+from handbell.apps.samples import make_key
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.database import Database
@@ -25,7 +26,6 @@ from handbell.delivery.heart import Heart
 from handbell.delivery.roster import LEASE_SECONDS, Roster
 from handbell.errors import ContradictionError, StorageError
 from handbell.gateways.gateway import Accepted, Gateway, Push, Report
-from handbell.rehearsal import make_key
 from handbell.settings import DATABASE_FILE
 from handbell.system import System
 

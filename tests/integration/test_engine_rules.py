@@ -13,11 +13,11 @@ import pytest
 from tests.scene import Scene, open_scene
 
 from handbell.apps.app import App
+from handbell.apps.samples import make_key
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.delivery.engine import Acceptance
 from handbell.errors import NotificationError
-from handbell.rehearsal import make_key
 
 MAIL = "user0@example.com"
 EVERYBODY = {"everybody": True}

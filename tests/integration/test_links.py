@@ -17,12 +17,12 @@ from tests.serving import Server, start_server
 from tests.stored import stored_in
 
 from handbell.apps.app import App
+from handbell.apps.samples import make_key
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.delivery.response import Response
 from handbell.errors import AppError, MailError, SettingsError
 from handbell.registry.registration import Registration
-from handbell.rehearsal import make_key
 from handbell.server.links.smtp import MailServer, mail_server
 from handbell.settings import Settings
 from handbell.system import System

@@ -21,8 +21,8 @@ from tests.postbox import Mailbox, start_mailbox
 from tests.stored import stored_in
 
 from handbell.apps.app import App
+from handbell.apps.samples import make_key
 from handbell.delivery.logs import Logs
-from handbell.rehearsal import make_key
 from handbell.server.routes import ROUTES
 from handbell.settings import Settings
 from handbell.system import System

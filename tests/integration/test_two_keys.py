@@ -9,7 +9,7 @@ from tests.conftest import Stage
 from tests.scene import Scene, open_scene
 
 from handbell.apps.credentials import AuthKey
-from handbell.rehearsal import make_key
+from handbell.apps.samples import make_key
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import handbell
 ROOT = Path(handbell.__file__).parent
 BASE = {
     "_engines",
+    "_extras",
     "_forever",
     "_mail",
     "_paths",
@@ -22,6 +23,7 @@ BASE = {
     "_threads",
     "_version",
     "errors",
+    "fixes",
     "tables",
     "database",
     "settings",

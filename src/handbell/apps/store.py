@@ -18,6 +18,7 @@ from handbell.errors import (
     MissingCredentialError,
     UnknownAppError,
 )
+from handbell.fixes import Action, Fix
 from handbell.tables import apps as apps_table
 from handbell.tables import circuits as circuits_table
 from handbell.tables import credentials as credentials_table
@@ -27,11 +28,16 @@ from handbell.tables import webhooks as webhooks_table
 from .app import App
 from .credentials import AuthKey, Certificate, pack, unpack
 from .names import check_ids, check_name, free_name
+from .samples import make_key, without_samples
 from .vault import Vault
 
 Credential = AuthKey | Certificate
 
-_ADD_APP: Final = "Add one: handbell app add TEAM123456.com.sample.myapp"
+_ADD_APP: Final = Fix(
+    Action.ADD_APP,
+    "Start a twin, which brings one to try (handbell twin), or add your own",
+    app="TEAM123456.com.sample.myapp",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +64,7 @@ _MOST_OPENED: Final = 100
 
 # Within the class `list` is its method.
 _StoredCredentials = list[StoredCredential]
+_Apps = list[App]
 
 _Asked = tuple[int | None, str, frozenset[str]]
 
@@ -91,7 +98,9 @@ class AppStore:
         """Add an app and return it.
 
         Without a name it gets the last part of its bundle id, and where that means another app a
-        number behind it; so does a name that ``is_suggested`` only. Raises
+        number behind it; so does a name that ``is_suggested`` only. A sample app that was made for
+        a twin gives up its name for it; adding the sample app itself makes it an app like others,
+        under the name that is given, and so it keeps its sessions. Raises
         :class:`~handbell.errors.AppError` for an id that cannot be Apple's,
         :class:`~handbell.errors.AppExistsError` when the app is there already, and
         :class:`~handbell.errors.NameTakenError` when the name, or the app's id, is what another app
@@ -102,6 +111,10 @@ class AppStore:
         )
         with self._database.write() as connection:
             others = _all_apps(connection)
+            samples = _samples(connection, others)
+            if app.id in (one.id for one in samples):
+                return self._adopt(connection, app, others, name=name)
+            others = [one for one in others if one not in samples]
             if app.id not in (one.id for one in others):
                 check_ids(app, others)
                 if name is None or is_suggested:
@@ -120,7 +133,24 @@ class AppStore:
                 raise AppExistsError(
                     f"The app {app.id} is already there", fix="Use it, or remove it first"
                 ) from None
+            for sample in samples:
+                given = free_name(sample, [*others, app])
+                statement = update(apps_table).where(apps_table.c.id == sample.row)
+                connection.execute(statement.values(name=given))
         return replace(app, row=_primary_key(added.inserted_primary_key))
+
+    def _adopt(self, connection: Connection, app: App, others: _Apps, *, name: str | None) -> App:
+        (sample,) = (one for one in others if one.id == app.id)
+        adopted = replace(app, row=sample.row, name=name or sample.name)
+        check_name(adopted, others)
+        table = credentials_table
+        key = make_key(app.team_id)
+        statement = update(apps_table).where(apps_table.c.id == sample.row)
+        connection.execute(statement.values(name=adopted.name, created_at=adopted.created_at))
+        connection.execute(delete(table).where(table.c.app_id == sample.row))
+        connection.execute(insert(table).values(self._sealed(adopted, key, "twin")))
+        self._forget()
+        return replace(adopted, is_enabled=sample.is_enabled)
 
     def list(self) -> list[App]:
         """Return every app, the oldest first."""
@@ -130,6 +160,7 @@ class AppStore:
     def find(self, reference: str | None = None, *, within: int | None = None) -> App:
         """Return the app that ``reference`` means; None means the only one there is.
 
+        A sample app that was made for a twin is meant only where no other app could be.
         ``within`` is the row of the only app that it may mean: others are not looked at. An exact
         id wins, then a unique name, then a unique bundle id; only then the same without regard to
         case. Raises :class:`~handbell.errors.AmbiguousAppError` with the candidates rather than
@@ -139,13 +170,19 @@ class AppStore:
         if not everything:
             raise UnknownAppError("There is no app yet", fix=_ADD_APP)
         if reference is None or not reference.strip():
-            return _single(everything, "No app is named, and there is more than one")
+            return self._single(everything, "No app is named, and there is more than one")
         wanted = reference.strip()
         for reading in _READINGS:
             folded = reading(wanted, everything)
             if folded:
-                return _single(folded, f"More than one app is meant by {wanted!r}")
+                return self._single(folded, f"More than one app is meant by {wanted!r}")
         raise _unknown(wanted, everything)
+
+    def _single(self, apps: _Apps, what: str) -> App:
+        if len(apps) > 1:
+            with self._database.read() as connection:
+                apps = without_samples(connection, apps) or apps
+        return _single(apps, what)
 
     def remove(self, app: App) -> None:
         """Remove an app with its credentials, users and sessions; its ledger stays."""
@@ -202,16 +239,7 @@ class AppStore:
         _check_fit(app, credential)
         if environment is None and isinstance(credential, Certificate):
             environment = credential.environments[0] if len(credential.environments) == 1 else None
-        values = {
-            "app_id": app.row,
-            "kind": "key" if isinstance(credential, AuthKey) else "certificate",
-            "key_id": credential.key_id,
-            "environment": environment,
-            "fingerprint": credential.fingerprint,
-            "sealed": self._vault.seal(pack(credential)),
-            "expires_at": getattr(credential, "expires_at", None),
-            "created_at": self._milliseconds(),
-        }
+        values = self._sealed(app, credential, environment)
         with self._database.write() as connection:
             connection.execute(delete(credentials_table).where(*_named(app, credential.key_id)))
             try:
@@ -225,6 +253,18 @@ class AppStore:
             stored = _stored(_credential_row(connection, row))
         self._forget()
         return stored
+
+    def _sealed(self, app: App, credential: Credential, environment: str | None) -> dict[str, Any]:
+        return {
+            "app_id": app.row,
+            "kind": "key" if isinstance(credential, AuthKey) else "certificate",
+            "key_id": credential.key_id,
+            "environment": environment,
+            "fingerprint": credential.fingerprint,
+            "sealed": self._vault.seal(pack(credential)),
+            "expires_at": getattr(credential, "expires_at", None),
+            "created_at": self._milliseconds(),
+        }
 
     def credentials(self, app: App) -> _StoredCredentials:
         """Return what may be told about the app's credentials, the newest first."""
@@ -278,7 +318,7 @@ class AppStore:
             return found
         raise MissingCredentialError(
             f"{app.id} has no key for {environment}",
-            fix=f"Add one: handbell key add AuthKey_XXXXXXXXXX.p8 --app {app.id}",
+            fix=Fix(Action.ADD_KEY, "Add one", app=app.id),
         )
 
     def _forget(self) -> None:
@@ -347,6 +387,11 @@ class AppStore:
         return int(self._now() * 1000)
 
 
+def _samples(connection: Connection, apps: list[App]) -> list[App]:
+    added = without_samples(connection, apps)
+    return [app for app in apps if app not in added]
+
+
 def _by_id(wanted: str, apps: Iterable[App]) -> list[App]:
     return [app for app in apps if app.id == wanted]
 
@@ -390,7 +435,7 @@ def _unknown(wanted: str, apps: Iterable[App]) -> UnknownAppError:
     near = nearest(wanted, known)
     return UnknownAppError(
         f"There is no app {wanted!r}",
-        fix=f"Did you mean {known[near]}?" if near else "See: handbell app list",
+        fix=f"Did you mean {known[near]}?" if near else Fix(Action.LIST_APPS, "See"),
     )
 
 

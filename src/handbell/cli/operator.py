@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from handbell._extras import install
 from handbell.errors import OperatorError
 
 from .context import system
@@ -126,7 +127,7 @@ def _operators(parts: "System") -> "OperatorStore":
     except ModuleNotFoundError as error:
         raise OperatorError(
             f"Operators need {error.name}, which is not installed",
-            fix="Install it with: pip install 'handbell[server]'",
+            fix=install("server"),
         ) from None
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType, ModuleType
 from typing import Any, Final, NamedTuple, Self
 
+from handbell._extras import install
 from handbell._text import nearest
 from handbell.errors import NotificationError, TemplateError
 
@@ -224,7 +225,7 @@ def _rendering() -> ModuleType:
             raise
         raise TemplateError(
             "Templates need the package jinja2, which is not installed",
-            fix="Install it with: pip install 'handbell[server]'",
+            fix=install("server"),
         ) from None
     return rendering
 

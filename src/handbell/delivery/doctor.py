@@ -11,8 +11,10 @@ from handbell.apps.checkup import Finding
 from handbell.apps.store import StoredCredential
 from handbell.creation.notification import Notification
 from handbell.errors import HandbellError
+from handbell.fixes import Action, Fix, as_sentence
 from handbell.gateways.apns.client import ApnsGateway
 from handbell.gateways.apns.payload import compose
+from handbell.gateways.apns.protocol import DEVELOPMENT_URL, PRODUCTION_URL
 from handbell.gateways.gateway import (
     Accepted,
     DeviceGone,
@@ -21,6 +23,7 @@ from handbell.gateways.gateway import (
     Refused,
     RetryLater,
 )
+from handbell.gateways.http2_tls import authority
 
 from .outcome import TOKEN_REASONS, meaning
 
@@ -28,12 +31,7 @@ CLOCK_TOLERANCE_SECONDS: Final = 60
 CLOCK_LIMIT_SECONDS: Final = 1500
 """A provider token is up to 35 minutes old here and must not be over an hour old at Apple's."""
 
-_HOST_OF: Final = {
-    "production": "Apple's production host",
-    "development": "Apple's development host",
-    "twin": "the twin",
-}
-_THIS_COMMAND: Final = " with: handbell doctor"
+_APPLES: Final = frozenset(map(authority, (PRODUCTION_URL, DEVELOPMENT_URL)))
 
 
 FindProbed = Callable[[str, str], ApnsGateway]
@@ -99,18 +97,31 @@ async def _probe_one(
         outcome = await gateway.probe(environment, message)
     except HandbellError as error:
         return [Finding(check=environment, verdict="wrong", sentence=error.what, fix=error.fix)]
-    findings = [judge_probe(environment, outcome, name)]
+    host = gateway.host(environment)
+    findings = [judge_probe(environment, outcome, name, host=host)]
     if gateway.clock_skew is not None:
-        findings.append(judge_clock(gateway.clock_skew))
+        clock = judge_clock(gateway.clock_skew, host=host)
+        # A clock that was compared with a machine of one's own, or with itself, proves nothing.
+        if clock.verdict != "right" or host in _APPLES:
+            findings.append(clock)
     return findings
 
 
-def judge_probe(environment: str, outcome: Outcome, name: str = "") -> Finding:
+def _name(environment: str, host: str) -> str:
+    if environment == "twin":
+        return "the twin"
+    if host in _APPLES:
+        return f"Apple's {environment} host"
+    return f"{host} as {environment} host"
+
+
+def judge_probe(environment: str, outcome: Outcome, name: str = "", *, host: str) -> Finding:
     """Return what the answer to an impossible token says about the app's configuration.
 
-    ``name`` says which credential it was, where there are several.
+    ``name`` says which credential it was, where there are several; ``host`` is who was asked, and
+    is named where it is not Apple's.
     """
-    host, key = _HOST_OF[environment], name or "the key"
+    host, key = _name(environment, host), name or "the key"
     match outcome:
         case Refused() if outcome.reason in TOKEN_REASONS:
             return Finding(
@@ -150,20 +161,27 @@ def _judge_failure(environment: str, host: str, outcome: Outcome, name: str) -> 
         check=environment,
         verdict="doubtful" if is_busy or is_cut else "wrong",
         sentence=sentence(f"{_capital(host)} {said}: {reason}, {words}"),
-        fix=sentence(_capital(fix.removesuffix(_THIS_COMMAND))),
+        fix=as_sentence(_beside_the_check_up(fix)),
     )
 
 
-def judge_clock(skew: float) -> Finding:
-    """Return what the difference between this clock and the push service's means; in seconds."""
+def _beside_the_check_up(fix: str) -> str:
+    """Return what to do as whoever reads a check-up needs it: without the advice to make one."""
+    is_this = isinstance(fix, Fix) and fix.action is Action.CHECK_UP
+    return fix.lead if isinstance(fix, Fix) and is_this else fix
+
+
+def judge_clock(skew: float, *, host: str) -> Finding:
+    """Return what the difference between this clock and that of ``host`` means; in seconds."""
     seconds = abs(round(skew))
     way = "ahead of" if skew > 0 else "behind"
+    whose = "Apple" if host in _APPLES else host
     if seconds <= CLOCK_TOLERANCE_SECONDS:
         return Finding(check="clock", verdict="right", sentence="This machine's clock is right.")
     return Finding(
         check="clock",
         verdict="wrong" if seconds > CLOCK_LIMIT_SECONDS else "doubtful",
-        sentence=f"This machine's clock is {seconds} seconds {way} the push service's.",
+        sentence=f"This machine's clock is {seconds} seconds {way} that of {whose}.",
         fix="Set it by NTP: Apple refuses provider tokens that seem older than an hour.",
     )
 

@@ -216,7 +216,8 @@ class PageTurner:
             broadcast.ready_at = self._clock() + _WATCH_SECONDS
             return
         self._broadcasts.remove(broadcast)
-        until = broadcast.campaign.lane.look_again_at(route, now)
+        lane = broadcast.lane
+        until = route.resume_at(now) if lane is None else lane.look_again_at(route, now)
         self._book.rest_shard(broadcast.shard.id, until)
 
 

@@ -23,13 +23,14 @@ from handbell.errors import (
     UnauthorizedError,
     UnknownAppError,
 )
+from handbell.fixes import Action, Fix
 from handbell.http_server.exchange import STREAM
 from handbell.http_server.networks import network_of
 
 from .context import Context
 from .hosts import Hosts
 from .limits import Limit
-from .requests import STREAM_TYPES, header, headers_by_name, media_type
+from .requests import BYTES_TYPE, STREAM_TYPES, header, headers_by_name, media_type
 from .routes import DEVICE, OPERATOR, PUBLIC, ROUTES, SESSION, SIGN_IN, Need
 
 __all__ = [
@@ -154,7 +155,7 @@ def guarded(route: Route, needs: dict[str, Need], context: Context) -> ASGIApp:
         found["caller"] = caller = await _caller(request, context, need)
         if names_app and need.kind in ("key", "device"):
             found["app"] = await _app(scope["path_params"]["app"], caller, context)
-        if need.takes_streams and media_type(headers) in STREAM_TYPES:
+        if _is_stream(need, media_type(headers)):
             _check_coding(headers)
             if STREAM in scope.get("extensions", ()):
                 await send({"type": STREAM})
@@ -163,6 +164,12 @@ def guarded(route: Route, needs: dict[str, Need], context: Context) -> ASGIApp:
             await inner(scope, bounded(headers, receive, limit), send)
 
     return guard
+
+
+def _is_stream(need: Need, named: str) -> bool:
+    if need.takes_lines_alone and named == BYTES_TYPE:
+        return True
+    return need.takes_streams and named in STREAM_TYPES
 
 
 def bounded(headers: Mapping[bytes, bytes], receive: Receive, limit: int) -> Receive:
@@ -233,7 +240,7 @@ async def _caller(request: Request, context: Context, need: Need) -> Caller:
     if need.scope not in key.powers:
         raise ForbiddenError(
             f"The API key {key.prefix} has no scope {need.scope}",
-            fix=f"Use a key with the scope {need.scope}: handbell api-key add",
+            fix=Fix(Action.MAKE_API_KEY, f"Use one with the scope {need.scope}", about=need.scope),
         )
     if need.any_app and key.app_row is not None:
         raise AppForbiddenError(

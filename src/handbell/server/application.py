@@ -19,6 +19,7 @@ from .api import (
     api_keys,
     apps,
     credentials,
+    many,
     notifications,
     receipts,
     sessions,
@@ -35,6 +36,7 @@ from .shield import Shield
 from .short_way import ShortWay
 
 _MODULES: Final = (
+    many,
     notifications,
     health,
     reference,

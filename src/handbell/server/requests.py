@@ -13,6 +13,8 @@ STREAM_TYPE: Final = "application/x-ndjson"
 """The media type of a body that is read line by line."""
 STREAM_TYPES: Final = frozenset({STREAM_TYPE, "application/ndjson", "application/jsonl"})
 """How callers name a stream of lines."""
+BYTES_TYPE: Final = "application/octet-stream"
+"""What a generated client that knows no lines calls them, where nothing but lines is taken."""
 
 
 def headers_by_name(scope: Scope) -> Mapping[bytes, bytes]:

@@ -29,14 +29,15 @@ class Need:
     ``any_host`` lets a request name whatever host it likes: what watches over the server asks it by
     many names, and links look the host up themselves.
 
-    A route that ``takes_streams`` reads the body line by line, so that a body of lines may be of
-    any size there.
+    A route that ``takes_streams`` reads a body that is named as lines line by line, so that it may
+    be of any size there; one that ``takes_lines_alone`` reads bare bytes likewise.
     """
 
     kind: Kind
     scope: Scope | None = None
     any_app: bool = False
     takes_streams: bool = False
+    takes_lines_alone: bool = False
     any_host: bool = False
 
 
@@ -46,7 +47,10 @@ SEND: Final = Need(kind="key", scope="send")
 REGISTER: Final = Need(kind="key", scope="register")
 ADMINISTER: Final = Need(kind="key", scope="administer")
 SEND_STREAM: Final = Need(kind="key", scope="send", takes_streams=True)
-REGISTER_STREAM: Final = Need(kind="key", scope="register", takes_streams=True)
+SEND_LINES: Final = Need(kind="key", scope="send", takes_streams=True, takes_lines_alone=True)
+REGISTER_LINES: Final = Need(
+    kind="key", scope="register", takes_streams=True, takes_lines_alone=True
+)
 EVERY_APP: Final = Need(kind="key", scope="administer", any_app=True)
 DEVICE: Final = Need(kind="device", scope="register")
 SESSION: Final = Need(kind="device")
@@ -90,15 +94,18 @@ ROUTES: Final[Mapping[tuple[str, str], Need]] = MappingProxyType(
         ("GET", f"{_APP}/users/{PERSON}/why"): SEND,
         ("GET", f"{_APP}/sessions"): REGISTER,
         ("POST", f"{_APP}/sessions"): DEVICE,
-        ("POST", f"{_APP}/sessions/import"): REGISTER_STREAM,
+        ("POST", f"{_APP}/sessions/import"): REGISTER_LINES,
         ("GET", f"{_APP}/sessions/export"): REGISTER,
         ("GET", f"{_APP}/sessions/{{session}}"): DEVICE,
         ("PATCH", f"{_APP}/sessions/{{session}}"): DEVICE,
         ("DELETE", f"{_APP}/sessions/{{session}}"): DEVICE,
         ("POST", f"{_APP}/sessions/{{session}}/receipts"): SESSION,
+        ("POST", f"{_APP}/sessions/{{session}}/receipts/list"): SESSION,
         # Notifications.
         ("GET", _SENT): SEND,
         ("POST", _SENT): SEND_STREAM,
+        ("POST", f"{_SENT}/list"): SEND,
+        ("POST", f"{_SENT}/lines"): SEND_LINES,
         ("POST", f"{_SENT}/preview"): SEND,
         ("GET", f"{_SENT}/{{id}}"): SEND,
         ("GET", f"{_SENT}/{{id}}/deliveries"): SEND,

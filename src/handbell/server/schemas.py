@@ -19,7 +19,9 @@ def tidy(document: Schema) -> None:
 
     No member has a title or a null for its default. In what is sent a member that may be left out
     is never null; in what is answered ``"type": ["string", "null"]`` says that it may be. Bodies
-    and answers that are no reference to a named schema are named after their operation.
+    of members are named after their operation. That one may be a list as well is left out: lists
+    have operations of their own. So is that further members are refused: to some generators an
+    object that says so is a mapping.
     """
     schemas: dict[str, Schema] = document["components"]["schemas"]
     _name_bodies(document, schemas)
@@ -42,10 +44,17 @@ def _name_bodies(document: Schema, schemas: dict[str, Schema]) -> None:
         content = operation.get("requestBody", {}).get("content", {})
         for kind, body in content.items():
             schema = body.get("schema", {})
-            if kind.endswith("json") and "properties" in schema:
+            if _is_one_or_many(schema):
+                body["schema"] = schema["anyOf"][0]
+            elif kind.endswith("json") and "properties" in schema:
                 name = schema.get("title") or f"{_capital(operation['operationId'])}Body"
                 schemas[name] = schema
                 body["schema"] = {"$ref": _REF + name}
+
+
+def _is_one_or_many(schema: Schema) -> bool:
+    choices = schema.get("anyOf", ())
+    return len(choices) == 2 and "$ref" in choices[0] and choices[1].get("items") == choices[0]  # noqa: PLR2004 - the two
 
 
 def _capital(text: str) -> str:
@@ -86,6 +95,8 @@ def _walk(schema: Any, *, is_sent: bool) -> None:
     for name, member in schema.items():
         if name not in ("examples", "example", "default", "const", "enum"):
             _walk(member, is_sent=is_sent)
+    if schema.get("additionalProperties") is False:
+        del schema["additionalProperties"]
     for member in _members(schema):
         member.pop("title", None)
         if is_sent or member.get("default", ...) is None:

@@ -60,7 +60,7 @@ def fetch(command: Sequence[str | Path], *, folder: Path, env: Mapping[str, str]
 def build(command: Sequence[str | Path], *, folder: Path, env: Mapping[str, str]) -> None:
     """Build a program of ours; one that does not build is a failure."""
     done = run(command, folder=folder, env=env, seconds=_FETCH_SECONDS)
-    assert done.returncode == 0, done.stderr or done.stdout
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def go_program(name: str, package: str = ".") -> Path:

@@ -80,17 +80,6 @@ class CredentialIn(BaseModel):
     )
 
 
-class CredentialUpload(BaseModel):
-    """A key or certificate as a file."""
-
-    file: bytes = Field(description="AuthKey_XXX.p8, or a .p12 or .pem with certificate and key")
-    key_id: str | None = Field(
-        default=None, description="Where the name of the .p8 file does not say it"
-    )
-    password: str | None = Field(default=None, description="The .p12 file's")
-    environment: Literal["production", "development"] | None = None
-
-
 @router.get(
     "",
     operation_id="listCredentials",
@@ -116,7 +105,6 @@ async def list_credentials(context: ContextDep, app: AppDep) -> Page[CredentialO
             "required": True,
             "content": {
                 "application/json": {"schema": CredentialIn.model_json_schema()},
-                "multipart/form-data": {"schema": CredentialUpload.model_json_schema()},
             },
         }
     },
@@ -126,7 +114,9 @@ async def add_credential(
 ) -> CredentialAdded:
     """Seal and keep a key or certificate; one with the same key id is replaced.
 
-    It is never shown again.
+    It is never shown again. A file is taken as `multipart/form-data` as well: the part `file` is
+    AuthKey_XXX.p8, or a .p12 or .pem with certificate and key; `key_id` is needed where the name of
+    the .p8 does not say it; `password` and `environment` are as in JSON.
     """
     given = await _given(request)
     credential = await _read(context, app, given)

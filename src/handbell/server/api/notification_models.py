@@ -7,16 +7,17 @@ holds that they name the same members.
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 from pydantic.config import JsonDict
 from pydantic.json_schema import models_json_schema
 
+from handbell.creation.values import MAX_BADGE
 from handbell.server.problems import Problem
 
 from .session_models import SessionOut
 
 Instant = Annotated[
-    datetime | int | None, Field(description="ISO 8601 with an offset, or UNIX seconds")
+    datetime | None, Field(description="ISO 8601 with an offset; UNIX seconds are taken as well")
 ]
 Texts = Annotated[list[str] | None, Field(description="In the order of the text's place holders")]
 State = Literal["queued", "sending", "held", "sent", "failed", "expired", "cancelled"]
@@ -31,8 +32,12 @@ class CriticalSoundContent(BaseModel):
     """The sound of a critical alert."""
 
     name: str = "default"
-    critical: Literal[1] = 1
+    critical: Literal[1]
     volume: float | None = Field(default=None, ge=0, le=1)
+
+
+class Sound(RootModel[str | CriticalSoundContent]):
+    """The name of a sound, or that of a critical alert."""
 
 
 class NotificationContent(BaseModel):
@@ -55,8 +60,10 @@ class NotificationContent(BaseModel):
     subtitle_loc_args: Texts = None
     loc_key: str | None = None
     loc_args: Texts = None
-    badge: int | None = Field(default=None, ge=0, description="Number on the icon; 0 clears it")
-    sound: str | CriticalSoundContent | None = None
+    badge: int | None = Field(
+        default=None, ge=0, le=MAX_BADGE, description="Number on the icon; 0 clears it"
+    )
+    sound: Sound | None = None
     color: str | None = Field(default=None, examples=["#1e90ff"])
     thread_id: str | None = None
     category: str | None = None
@@ -99,10 +106,17 @@ class RecipientLists(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    mails: str | list[str] | None = None
-    device_tokens: str | list[str] | None = None
-    simulators: str | list[str] | None = None
+    mails: list[str] | None = None
+    device_tokens: list[str] | None = None
+    simulators: list[str] | None = None
     everybody: bool | None = None
+
+
+class Recipients(RootModel[str | list[str] | RecipientLists]):
+    """A mail address, a device token, a simulator, a list of these, or lists by kind.
+
+    "everybody": true stands for everybody. Within the lists a single text is taken as well.
+    """
 
 
 class SendRequest(BaseModel):
@@ -111,14 +125,11 @@ class SendRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [_EXAMPLE]})
 
     notification: NotificationContent
-    recipients: str | list[str] | RecipientLists = Field(
-        description="A mail address, a device token, a simulator, a list of these, lists by kind, "
-        "or everybody",
-    )
-    send_at: str | int | None = Field(
+    recipients: Recipients
+    send_at: str | None = Field(
         default=None,
         description="2026-12-24T18:00 for that time wherever each recipient is, "
-        "2026-12-24T18:00+01:00 for one moment; or UNIX seconds",
+        "2026-12-24T18:00+01:00 for one moment; UNIX seconds are taken as well",
     )
     urgency: Literal["urgent", "normal", "bulk"] | None = Field(
         default=None, description="Who goes first; normal, and bulk for everybody"
@@ -137,7 +148,7 @@ class PreviewRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [_EXAMPLE]})
 
     notification: NotificationContent
-    recipients: str | list[str] | RecipientLists
+    recipients: Recipients
 
 
 class ReplaceRequest(BaseModel):
@@ -151,17 +162,14 @@ class ReplaceRequest(BaseModel):
     notification: NotificationContent
 
 
-class Accepted(BaseModel):
-    """A send that is stored: nothing of it is lost from now on."""
+class SendAnswer(BaseModel):
+    """The answer to one of many sends: what a single one is answered with, or what is wrong."""
 
-    id: str = Field(description="The notification's id", examples=["0f3a5c7e9b1d2f4"])
-    warnings: list[str] = Field(description="Who will not be reached, and why")
-
-
-class Refused(BaseModel):
-    """One of many sends that was not accepted."""
-
-    error: Problem
+    id: str | None = Field(default=None, description="The notification's id, where it is accepted")
+    warnings: list[str] | None = Field(
+        default=None, description="Who will not be reached, and why, where it is accepted"
+    )
+    error: Problem | None = Field(default=None, description="Why it is not accepted")
 
 
 class DeliveryAnswer(BaseModel):
@@ -189,15 +197,22 @@ class DeliveryAnswer(BaseModel):
 
 
 class OutcomeAnswer(BaseModel):
-    """What became of a send. A person without a device is a warning, a failed push an error."""
+    """What became of a send. A person without a device is a warning, a failed push an error.
 
-    id: str
-    success: bool = Field(description="At least one device was reached, and nothing failed")
-    reached: int = Field(description="How many deliveries the push service accepted")
-    total: int = Field(description="How many deliveries there are")
-    warnings: list[str]
-    errors: list[str]
-    deliveries: list[DeliveryAnswer] = Field(description="The first 100")
+    Where it is stored and nothing is known yet (202), there are `id` and `warnings` alone.
+    """
+
+    id: str = Field(description="The notification's id", examples=["0f3a5c7e9b1d2f4"])
+    warnings: list[str] = Field(description="Who will not be reached, and why")
+    success: bool | None = Field(
+        default=None, description="At least one device was reached, and nothing failed"
+    )
+    reached: int | None = Field(
+        default=None, description="How many deliveries the push service accepted"
+    )
+    total: int | None = Field(default=None, description="How many deliveries there are")
+    errors: list[str] | None = Field(default=None, description="What failed, and what to do")
+    deliveries: list[DeliveryAnswer] | None = Field(default=None, description="The first 100")
 
 
 class NotificationOverview(BaseModel):
@@ -257,7 +272,7 @@ class PreviewAnswer(BaseModel):
     warning: str | None
     method: str
     url: str
-    headers: list[tuple[str, str]]
+    headers: list[list[str]]
     payload: str
     size: int = Field(description="Bytes of the payload")
     limit: int = Field(description="Bytes that Apple takes")
@@ -308,18 +323,16 @@ class StoryAnswer(BaseModel):
     notifications: list[NotificationTold] = Field(description="The last ones, the newest first")
 
 
-def body(model: type[BaseModel], *more: str, also_list: bool = False) -> dict[str, Any]:
-    """Return the description of a request's body; ``more`` are media types of streamed lines."""
+def body(model: type[BaseModel], *, is_list: bool = False) -> dict[str, Any]:
+    """Return the description of a request's body, a model or a list of them."""
     schema: dict[str, Any] = {"$ref": f"#/components/schemas/{model.__name__}"}
-    whole = {"anyOf": [schema, {"type": "array", "items": schema}]} if also_list else schema
-    content = {"application/json": {"schema": whole}}
-    content |= {name: {"schema": {"type": "string"}} for name in more}
-    return {"requestBody": {"required": True, "content": content}}
+    whole = {"type": "array", "items": schema} if is_list else schema
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": whole}}}}
 
 
 def components() -> dict[str, Any]:
     """Return the schemas that request bodies refer to, by name."""
-    models = (SendRequest, PreviewRequest, ReplaceRequest, Refused)
+    models = (SendRequest, PreviewRequest, ReplaceRequest)
     _, definitions = models_json_schema(
         [(model, "validation") for model in models], ref_template="#/components/schemas/{model}"
     )

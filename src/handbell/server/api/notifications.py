@@ -32,34 +32,24 @@ from handbell.server.requests import header, read_body
 
 from . import notification_models as models
 from . import plain
-from .acceptance import (
-    accept_list,
-    outcome_of,
-    prefers_minimal,
-    read_wait,
-)
+from .acceptance import outcome_of, read_wait
 from .entries import EntryReader, check_members, plain_send, read_json, read_recipients
-from .line_sender import LineSender
-from .streaming import MEDIA_TYPES, StreamedAnswer
+from .many import answer_lines, answer_list, described_header, reader_of
+from .streaming import MEDIA_TYPES
 from .tokens import told_to
 
 router = APIRouter(prefix="/v1/apps/{app}/notifications", tags=["notifications"])
 
 _JSON: Final = "application/json"
 _READ_HERE: Final = 16_384
-_LONGEST_KEY: Final = 255
 
 NotificationId = Annotated[
     str, Path(description="The id that sending answered with", examples=["0f3a5c7e9b1d2f4"])
 ]
-_PREFER: Final = (
-    "wait=5 answers with the outcome if it is there within that time (at most 30 s); "
-    "return=minimal leaves out a stream's answers to lines that were accepted"
-)
+_PREFER: Final = "wait=5 answers with the outcome if it is there within that time (at most 30 s)"
 Prefer = Annotated[str | None, Header(description=_PREFER)]
 _HEADERS: Final = {
-    "Idempotency-Key": "Makes a repeated call return the first one's answer, for at least 30 "
-    "days; of many sends, each gets it with its place behind",
+    "Idempotency-Key": "Makes a repeated call return the first one's answer, for at least 30 days",
     "Prefer": _PREFER,
 }
 When = Annotated[datetime | None, Query(description="ISO 8601 with an offset")]
@@ -68,67 +58,35 @@ When = Annotated[datetime | None, Query(description="ISO 8601 with an offset")]
 @router.post(
     "",
     operation_id="sendNotification",
-    summary="Send a notification, or many",
+    summary="Send a notification",
     status_code=202,
-    response_model=models.Accepted,
+    response_model=models.OutcomeAnswer,
     responses={
         200: {
-            "description": "The outcome, where the call preferred to wait; the answers to a list, "
-            "in its order; or to a stream, line by line",
-            "content": {
-                _JSON: {
-                    "schema": {
-                        "anyOf": [
-                            {"$ref": "#/components/schemas/OutcomeAnswer"},
-                            {
-                                "type": "array",
-                                "items": {
-                                    "anyOf": [
-                                        {"$ref": "#/components/schemas/Accepted"},
-                                        {"$ref": "#/components/schemas/Refused"},
-                                    ]
-                                },
-                            },
-                        ]
-                    }
-                },
-                "application/x-ndjson": {"schema": {"type": "string"}},
-            },
+            "description": "The outcome, where the call preferred to wait",
+            "model": models.OutcomeAnswer,
         },
         **responses(400, 401, 403, 404, 409, 413, 415, 422, 429, 502, 503),
     },
     openapi_extra={
-        **models.body(models.SendRequest, "application/x-ndjson", also_list=True),
-        "parameters": [
-            {"name": name, "in": "header", "description": about, "schema": {"type": "string"}}
-            for name, about in _HEADERS.items()
-        ],
+        **models.body(models.SendRequest),
+        "parameters": [described_header(name, about) for name, about in _HEADERS.items()],
     },
 )
 async def send(request: Request) -> Response:
-    """Store one send, a list of them, or a stream of lines with one each, and send them.
+    """Store a send, and send it. 202 says that it is stored: nothing of it is lost any more.
 
-    202 says that it is stored: nothing of it is lost any more. Of a list and of a stream, each
-    send has its own answer, and one that is refused is no matter to the others.
+    A list of sends and lines with one each are taken here as well, and answered as `/list` and
+    `/lines` do.
     """
     # Parameters that FastAPI reads would cost as much as everything else together.
     scope = request.scope
     context, app = context_of(request), app_of(request)
-    idempotency_key = header(scope, b"idempotency-key")
-    prefer = header(scope, b"prefer")
-    if idempotency_key is not None and not 1 <= len(idempotency_key) <= _LONGEST_KEY:
-        raise InvalidRequestError(
-            f"The header Idempotency-Key is empty or over {_LONGEST_KEY} characters",
-            fix="Use a UUID, say",
-        )
-    reader = EntryReader(app=app, key=idempotency_key, render=context.system.read_notification)
+    reader = reader_of(scope, context, app)
     named = header(scope, b"content-type")
     kind = _JSON if named is None else named.partition(";")[0].strip().lower()
     if kind in MEDIA_TYPES:
-        lines = LineSender(context=context, reader=reader, is_brief=prefers_minimal(prefer))
-        limit = context.settings.max_body_bytes
-        stopping = context.stopping
-        return StreamedAnswer(lines.step, lines.closing, limit=limit, stopping=stopping)
+        return answer_lines(request, context, reader)
     if kind != _JSON:
         raise MediaTypeError(
             f"The body is {kind[:80]!r}", fix="Send application/json or application/x-ndjson"
@@ -136,9 +94,9 @@ async def send(request: Request) -> Response:
     body = await read_body(request.receive)
     value = read_json(body)
     if isinstance(value, list):
-        return _answer(await accept_list(context, reader, value))
-    wait = read_wait(prefer)
-    if idempotency_key is None and wait is None:
+        return await answer_list(context, reader, value)
+    wait = read_wait(header(scope, b"prefer"))
+    if reader.key is None and wait is None:
         stored = await _send_plain(context, app, value)
         if stored is not None:
             return _stored(request, app, *stored)
@@ -369,7 +327,7 @@ async def cancel(request: Request, app: AppDep, caller: CallerDep, id: Notificat
     operation_id="replaceNotification",
     summary="Send new content to those who got it",
     status_code=202,
-    response_model=models.Accepted,
+    response_model=models.OutcomeAnswer,
     responses={
         200: {"description": "The outcome, where preferred", "model": models.OutcomeAnswer},
         **responses(400, 401, 403, 404, 413, 422, 503),

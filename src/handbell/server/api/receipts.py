@@ -52,32 +52,52 @@ class ReceiptsOut(BaseModel):
     noted: list[bool]
 
 
+_Receipts = Annotated[list[ReceiptIn], Field(min_length=1, max_length=MOST_RECEIPTS)]
+
+
 @router.post(
-    "/receipts",
+    "/receipts/list",
     operation_id="reportReceipts",
-    summary="Report what was displayed or opened",
+    summary="Report many that were displayed or opened",
     response_model=ReceiptsOut,
-    responses={
-        204: {"description": "Noted; the answer to a single report"},
-        **responses(400, 401, 403, 404, 409, 413, 422, 429, 503),
-    },
+    responses=responses(400, 401, 403, 404, 409, 413, 422, 429, 503),
 )
-async def report(
-    request: Request,
-    app: AppDep,
-    session: SessionPath,
-    body: ReceiptIn | Annotated[list[ReceiptIn], Field(min_length=1, max_length=MOST_RECEIPTS)],
+async def report_list(
+    request: Request, app: AppDep, session: SessionPath, body: _Receipts
 ) -> Response:
-    """Note a report, or a list of them; only the session that got a notification may report on it.
+    """Note reports, and say of each whether the session got that notification.
 
     A repeat changes nothing: the first report of an event counts. `opened` says `displayed` too.
     """
     context = context_of(request)
     own = await devices.own_session(request, app, session)
-    said = body if isinstance(body, list) else [body]
-    noted = await _note(context, app, own.id, [_read(one) for one in said])
+    return JSONResponse({"noted": await _note(context, app, own.id, [_read(one) for one in body])})
+
+
+@router.post(
+    "/receipts",
+    operation_id="reportReceipt",
+    summary="Report what was displayed or opened",
+    status_code=204,
+    responses=responses(400, 401, 403, 404, 409, 413, 422, 429, 503),
+    response_class=Response,
+)
+async def report(
+    request: Request,
+    app: AppDep,
+    session: SessionPath,
+    body: ReceiptIn | _Receipts,
+) -> Response:
+    """Note a report; only the session that got a notification may report on it.
+
+    A repeat changes nothing: the first report of an event counts. `opened` says `displayed` too.
+    A list of reports is taken here as well, and answered as `/list` does.
+    """
     if isinstance(body, list):
-        return JSONResponse({"noted": noted})
+        return await report_list(request, app, session, body)
+    context = context_of(request)
+    own = await devices.own_session(request, app, session)
+    noted = await _note(context, app, own.id, [_read(body)])
     if not noted[0]:
         raise NotFoundError(
             "This session has no such notification", fix="Report on what this device got"

@@ -6,20 +6,36 @@ either, and one that sends without a pause takes no more memory than a slow one.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from pydantic_core import to_json
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from handbell.errors import UnavailableError
+from handbell.errors import MediaTypeError, UnavailableError
 from handbell.server.problems import members_of
-from handbell.server.requests import STREAM_TYPE, STREAM_TYPES
+from handbell.server.requests import (
+    BYTES_TYPE,
+    STREAM_TYPE,
+    STREAM_TYPES,
+    headers_by_name,
+    media_type,
+)
 
 from .lines import Line, LineSplitter
 
 MEDIA_TYPE: Final = STREAM_TYPE
 MEDIA_TYPES: Final = STREAM_TYPES
+
+LINES: Final[dict[str, Any]] = {
+    "content": {
+        MEDIA_TYPE: {"schema": {"type": "string"}},
+        BYTES_TYPE: {"schema": {"type": "string", "format": "binary"}},
+    }
+}
+"""Lines as a description names them. Most generators know no lines: to them they are bytes."""
+LINES_BODY: Final[dict[str, Any]] = {"requestBody": {"required": True, **LINES}}
+"""A body of lines, likewise."""
 
 LINES_AT_ONCE: Final = 1000
 """How many lines are answered together; few enough that others get their turn."""
@@ -31,6 +47,27 @@ Step = Callable[[Sequence[Line]], Awaitable[Awaitable[bytes]]]
 
 The lines that follow are looked at while these are stored.
 """
+
+
+def type_of_lines(scope: Scope) -> str:
+    """Return the media type with which to answer a body that has to be lines.
+
+    Raises MediaTypeError for one that is named as something else.
+    """
+    named = media_type(headers_by_name(scope))
+    if named == BYTES_TYPE:
+        return BYTES_TYPE
+    if named in STREAM_TYPES:
+        return MEDIA_TYPE
+    raise MediaTypeError(
+        "The body is not a stream of lines", fix=f"Send it as Content-Type: {MEDIA_TYPE}"
+    )
+
+
+def type_wanted(scope: Scope) -> str:
+    """Return the media type for lines that are asked for: as bytes where only those are wanted."""
+    accepted = headers_by_name(scope).get(b"accept", b"").decode("latin-1").lower()
+    return BYTES_TYPE if accepted.partition(";")[0].strip() == BYTES_TYPE else MEDIA_TYPE
 
 
 class LineStream:
@@ -109,9 +146,15 @@ class StreamedAnswer(Response):
     """
 
     def __init__(
-        self, step: Step, closing: Callable[[], bytes], *, limit: int, stopping: asyncio.Event
+        self,
+        step: Step,
+        closing: Callable[[], bytes],
+        *,
+        limit: int,
+        stopping: asyncio.Event,
+        media_type: str = MEDIA_TYPE,
     ) -> None:
-        super().__init__(media_type=MEDIA_TYPE, headers={"X-Accel-Buffering": "no"})
+        super().__init__(media_type=media_type, headers={"X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._step = step
         self._closing = closing

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from handbell.apps.app import App
-from handbell.errors import HandbellError, MediaTypeError, RequestError
+from handbell.errors import HandbellError, RequestError
 from handbell.registry.listing import SessionFilter
 from handbell.registry.registration import Registration
 from handbell.server.access import AppDep, CallerDep
@@ -22,7 +22,7 @@ from handbell.server.problems import members_of, responses
 
 from .lines import Line
 from .session_models import RegistrationIn, SessionStatus, session_out
-from .streaming import MEDIA_TYPE, MEDIA_TYPES, StreamedAnswer
+from .streaming import LINES, LINES_BODY, StreamedAnswer, type_of_lines, type_wanted
 
 router = APIRouter(prefix="/v1/apps/{app}/sessions", tags=["sessions"])
 
@@ -34,7 +34,6 @@ So much fits into what the network holds: a client that reads after it has sent 
 
 _PAGE: Final = 1000
 _TOLD_LENGTH: Final = 200
-_LINES: Final = {"content": {MEDIA_TYPE: {"schema": {"type": "string"}}}}
 
 
 class ImportLine(RegistrationIn):
@@ -79,11 +78,9 @@ class _Tally:
     "/import",
     operation_id="importSessions",
     summary="Import sessions, one in each line",
-    openapi_extra={
-        "requestBody": {"required": True, "content": _LINES["content"]},
-    },
+    openapi_extra=LINES_BODY,
     responses={
-        200: {"description": "A line for each bad line, and at last how many there were", **_LINES},
+        200: {"description": "A line for each bad line, and at last how many there were", **LINES},
         **responses(401, 403, 404, 409, 415),
     },
     response_class=Response,
@@ -98,11 +95,7 @@ async def import_sessions(request: Request, app: AppDep, caller: CallerDep) -> R
     secrets when they register again.
     """  # noqa: D205 - it is shown as text of two lines
     context = context_of(request)
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind not in MEDIA_TYPES:
-        raise MediaTypeError(
-            "The body is not a stream of lines", fix=f"Send it as Content-Type: {MEDIA_TYPE}"
-        )
+    kind = type_of_lines(request.scope)
     tally = _Tally()
 
     async def step(lines: Sequence[Line]) -> Awaitable[bytes]:
@@ -115,7 +108,8 @@ async def import_sessions(request: Request, app: AppDep, caller: CallerDep) -> R
         context.system.audit.note, caller.actor, "session.import", "sessions", app=app.id
     )
     limit = context.settings.max_body_bytes
-    return StreamedAnswer(step, closing, limit=limit, stopping=context.stopping)
+    stopping = context.stopping
+    return StreamedAnswer(step, closing, limit=limit, stopping=stopping, media_type=kind)
 
 
 @router.get(
@@ -123,7 +117,7 @@ async def import_sessions(request: Request, app: AppDep, caller: CallerDep) -> R
     operation_id="exportSessions",
     summary="Export sessions, one in each line",
     responses={
-        200: {"description": "One session in each line", **_LINES},
+        200: {"description": "One session in each line", **LINES},
         **responses(401, 403, 404, 409, 422),
     },
     response_class=Response,
@@ -140,6 +134,7 @@ async def export_sessions(
 
     Device tokens are in it, since moving house needs them: keep it as safe as the database. The
     secrets of sessions are not; devices get new ones when they register at the new house.
+    `Accept: application/octet-stream` names the lines so.
     """
     context = context_of(request)
     await context.run(
@@ -148,7 +143,7 @@ async def export_sessions(
     statuses = [status] if status else ["active", "quarantined", "pending"]
     return StreamingResponse(
         _export(context, app, statuses),
-        media_type=MEDIA_TYPE,
+        media_type=type_wanted(request.scope),
         headers={"Content-Disposition": 'attachment; filename="sessions.ndjson"'},
     )
 

@@ -8,17 +8,21 @@ from starlette.responses import Response
 
 from handbell.apps.app import App
 from handbell.apps.checkup import Finding
+from handbell.apps.samples import make_key
 from handbell.apps.store import StoredCredential
 from handbell.delivery.rules import AppRules
 from handbell.delivery.timing import read_rate_limit
 from handbell.errors import AppError
-from handbell.rehearsal import SAMPLE_APP, SAMPLE_NAME, make_key
+from handbell.rehearsal import SAMPLE_APP, SAMPLE_NAME
 
 from .check_up import CheckUp, check_up, forget_check_up, last_check_up
 from .forms import Faults, Form
 from .frame import Page, Pages
 
 pages = Pages()
+
+_TOLD_HERE: Final = frozenset({"stopped", "outage", "no-worker"})
+"""What else holds up an app is said by the switch, and where its key would stand."""
 
 LIST: Final = "/console/apps"
 APP: Final = "/console/apps/{app}"
@@ -67,7 +71,7 @@ async def add_sample(page: Page) -> Response:
     )
     page.app = app
     await page.note("app.add", app.id)
-    await _add_twin_key(page, app)
+    await _add_twin_key(page, app, is_of_sample=True)
     return page.redirect(
         page.app_url("/people"), said=f"{app.name} is added, with a key for the virtual phone."
     )
@@ -175,6 +179,8 @@ def _read(page: Page) -> dict[str, Any]:
         "credentials": system.apps.credentials(app),
         "rules": rules,
         "rate": _rate(rules),
+        "outages": rules.outages(system.now()),
+        "held": [one for one in system.obstacles(app) if one.kind in _TOLD_HERE],
         "can_mail": system.can_mail,
         "identity": system.identities.of(app),
         "zones": time_zones(),
@@ -216,8 +222,8 @@ async def _list(page: Page, faults: Faults | None = None, form: Form | None = No
     )
 
 
-async def _add_twin_key(page: Page, app: App) -> None:
-    key = make_key(app.team_id)
+async def _add_twin_key(page: Page, app: App, *, is_of_sample: bool = False) -> None:
+    key = make_key(app.team_id, is_of_sample=is_of_sample)
     await page.run(page.system.apps.add_credential, app, key, environment="twin")
     await page.note("credential.add", key.key_id, "for the twin")
 
