@@ -6,8 +6,9 @@ import os
 import secrets
 import socket
 import ssl
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -73,11 +74,25 @@ def _load_certificate(context: ssl.SSLContext, pem: bytes) -> None:
         each.public_bytes(serialization.Encoding.PEM)
         for each in x509.load_pem_x509_certificates(pem)
     )
-    file, name = tempfile.mkstemp(prefix="handbell-")
-    try:
-        with os.fdopen(file, "wb") as opened:
-            opened.write(key + certificates)
+    with _nameless_file(key + certificates) as name:
         context.load_cert_chain(name, password=password)
+
+
+@contextlib.contextmanager
+def _nameless_file(content: bytes) -> Iterator[str]:
+    """Give a path to a file with this content: in memory where the system can, else on disk."""
+    if sys.platform == "linux":
+        # A container may have a root that is read-only, and no /tmp.
+        with open(os.memfd_create("handbell"), "wb") as file:  # noqa: PTH123 - a descriptor
+            file.write(content)
+            file.flush()
+            yield f"/proc/self/fd/{file.fileno()}"
+        return
+    handle, name = tempfile.mkstemp(prefix="handbell-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        yield name
     finally:
         Path(name).unlink(missing_ok=True)
 
