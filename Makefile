@@ -9,7 +9,7 @@ STAMP  := $(VENV)/.installed
 DIST   ?= dist
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test test-clients test-swift demo dist bench chaos docs lock clean browser
+.PHONY: help setup check test test-clients test-swift demo dist bench chaos docs pictures lock clean browser
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -55,6 +55,9 @@ browser:
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
 	    apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
 	  else false; fi; } || echo "chromium could not be installed: the browser tests will be skipped"
+
+pictures: setup ## make docs/pictures anew: what the pages look like (needs chromium)
+	$(BIN)/python docs/make_pictures.py
 
 docs: setup ## write docs/cli.md from the command itself
 	$(BIN)/python docs/write_cli.py

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from handbell.settings import PREFIX
 
-from . import machine, report
+from . import machine, plot, report
 from .measure import MOST_TOKENS, Bench
 from .report import Table
 from .rig import Rig, RigError
@@ -57,6 +57,10 @@ def main() -> int:
         report.document(tables, [*machine.facts(tools), ("command", _command(asked))], remarks)
     )
     console.print(f"Written to {asked.output}", markup=False)
+    try:
+        console.print(f"Drawn in {plot.write(asked.output)}", markup=False)
+    except ValueError as error:
+        console.print(f"Not drawn: {error}", markup=False)
     return 1 if failures else 0
 
 

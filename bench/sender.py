@@ -1,7 +1,9 @@
 """A process that sends: the real engine on a home, to be killed at any moment.
 
 Run as ``python -m bench.sender TASK``. It says on standard output, one JSON object a line, what was
-accepted and what came to its end; it ends in good order when its standard input does.
+accepted, what came to its end, and how much was on its way when it was taken for dead. A line on
+its standard input is a JSON object with an ``order``, or with the seconds by which the wall's clock
+is ``wrong`` from now on; when its standard input ends, it ends in good order.
 """
 
 import asyncio
@@ -9,28 +11,31 @@ import json
 import os
 import signal
 import sys
-import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from handbell.clocks import MachineClock, boot_id, seconds_since_boot
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.delivery.engine import Engine, Options
+from handbell.delivery.worker import Worker
 from handbell.errors import StorageError
 from handbell.settings import DATABASE_FILE, Settings
 from handbell.system import System
 
+from .chaos.clock import Clock
+
 _PAUSE_SECONDS = 0.1
+_LOOKS = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """What a sender is to do. Its clocks are ``ahead`` of the machine's, the wall's ``wrong`` too.
 
-    ``orders`` are mappings with ``content``, ``to`` and what
+    ``orders`` are mappings with ``content``, ``to``, an ``app`` if it is another, and what
     :class:`~handbell.delivery.engine.Options` reads. ``works`` starts the worker before anything is
     accepted, ``dies`` kills the process with SIGKILL once everything is.
     """
@@ -71,25 +76,42 @@ class Task:
 
 async def run(task: Task) -> None:
     """Do a task."""
-    ahead = task.ahead
-    system = System(
-        task.settings(),
-        now=lambda: time.time() + ahead + task.wrong,
-        clock=lambda: time.monotonic() + ahead,
-        machine=MachineClock(boot_id(), lambda: seconds_since_boot() + ahead),
-    )
+    clock = Clock(task.ahead, task.wrong)
+    system = make_system(task, clock)
     engine: Engine = await _persist(_engine_of, system)
     if task.works:
         await _persist(engine.start)
     _tell(ready=os.getpid())
+    watching = asyncio.create_task(_watch(engine.worker))
     waiting = [asyncio.create_task(_send(system, engine, task, order)) for order in task.orders]
     if task.dies or not task.works:
         await asyncio.gather(*waiting)
     if task.dies:
         os.kill(os.getpid(), signal.SIGKILL)
-    await asyncio.to_thread(sys.stdin.read)
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        said = json.loads(line)
+        clock.wrong = said.get("wrong", clock.wrong)
+        if "order" in said:
+            waiting.append(asyncio.create_task(_send(system, engine, task, said["order"])))
     await asyncio.gather(*waiting)
+    watching.cancel()
     await system.close()
+
+
+def make_system(task: Task, clock: Clock) -> System:
+    """Return a system on the home of a task that goes by a clock."""
+    return System(task.settings(), now=clock, clock=clock.steady, machine=clock.machine)
+
+
+async def _watch(worker: Worker) -> None:
+    """Say when the worker was taken for dead, and how much it had on its way shortly before."""
+    known, on_the_way = worker.id, deque([0], maxlen=_LOOKS)
+    while True:
+        await asyncio.sleep(_PAUSE_SECONDS)
+        if worker.id != known and known:
+            _tell(lost=max(on_the_way))
+        known = worker.id
+        on_the_way.append(worker.lanes.in_flight)
 
 
 async def _engine_of(system: System) -> Engine:
@@ -100,7 +122,7 @@ async def _send(system: System, engine: Engine, task: Task, order: Mapping[str, 
     given = dict(order)
     content = Notification.read(given.pop("content"))
     recipients = Recipients.read(given.pop("to"))
-    app = await _persist(asyncio.to_thread, system.apps.find, task.app)
+    app = await _persist(asyncio.to_thread, system.apps.find, given.pop("app", task.app))
     options = Options.read(**given)
     acceptance, _ = await _persist(engine.accept, app, content, recipients, options)
     _tell(accepted=acceptance.id, is_former=acceptance.is_former)

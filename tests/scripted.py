@@ -5,7 +5,7 @@ import contextlib
 import shutil
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -141,6 +141,8 @@ class ScriptedSystem(System):
         key: AuthKey | Certificate | None,  # noqa: ARG002
         name: GatewayName,  # noqa: ARG002
         environment: str,  # noqa: ARG002
+        *,
+        besides: Collection[str] = (),  # noqa: ARG002
     ) -> Gateway:
         """Return the scripted gateway, or raise that there is no credential."""
         self.on_find()

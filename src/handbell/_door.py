@@ -122,6 +122,10 @@ class Door:
             task.cancel()
         if left:
             await asyncio.wait(left, timeout=_WIND_UP_SECONDS)
+        # What is closed with its event loop, as the connections to a send server are.
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(_WIND_UP_SECONDS):
+                await self._loop.shutdown_asyncgens()
         self._ended.set()
         self._loop.stop()
 

@@ -1,5 +1,6 @@
 """Small helpers for the texts that people read."""
 
+import json
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -58,3 +59,44 @@ def local_time(milliseconds: float) -> str:
     """Return an instant (UNIX milliseconds) as date and time of this machine, to the second."""
     instant = datetime.fromtimestamp(milliseconds / 1000, UTC)
     return instant.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def zoned(milliseconds: float) -> str:
+    """Return an instant (UNIX milliseconds) as date and time to the minute, with the zone."""
+    day, clock, zone = moment(milliseconds).split(" ")
+    return f"{day} {clock[:5]} {zone}"
+
+
+_JSON_FAULTS: Final = (
+    ("Expecting value", "a value is missing"),
+    ("Expecting property name", "a name in double quotes is missing"),
+    ("Illegal trailing comma", "there is a comma too many"),
+    ("Expecting ',' delimiter", "a comma or a closing bracket is missing"),
+    ("Expecting ':' delimiter", "a colon is missing"),
+    ("Extra data", "something stands behind its end"),
+    ("Unterminated string", "a text has no closing quotation mark"),
+    ("Invalid control character", "a text holds a line end or another control character"),
+    ("Invalid \\", "a backslash stands where JSON knows none"),
+)
+
+
+def json_fault(text: str | bytes, error: Exception) -> str:
+    """Return in words what is wrong with a text that is not JSON, and where.
+
+    ``error`` is what a reader said of it, which is told where no words are known for it.
+    """
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as found:
+        words = next((said for begin, said in _JSON_FAULTS if found.msg.startswith(begin)), "")
+        if words:
+            if not text.strip():
+                return "it is empty"
+            return f"{words} in line {found.lineno}, column {found.colno}"
+    except UnicodeDecodeError:
+        return "it is not UTF-8"
+    except (ValueError, RecursionError):
+        return "it is nested too deeply, or holds a number that is too long"
+    return str(error)

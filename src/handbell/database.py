@@ -161,7 +161,11 @@ class Database:
         # Waiting threads are woken in turn here, where SQLite would let them poll for its lock.
         turn = self._shared.turn
         if not turn.acquire(timeout=self._wait):
-            raise self._locked()
+            raise DatabaseLockedError(
+                f"Other writes of this program have kept the database {self.name} busy for more "
+                f"than {self._wait:g} s",
+                fix="Try again; if it lasts, look for what writes much or long in this program",
+            )
         try:
             yield
         finally:
@@ -310,7 +314,10 @@ class Database:
         except sqlite3.Error as error:
             raise self._storage_error(error) from error
         except PoolTimeoutError as error:
-            raise StorageError(f"The database {self.name} failed: {error}") from error
+            raise StorageError(
+                f"The database {self.name} failed: {error}",
+                fix="Try again; if it lasts, let fewer threads of this program use it at once",
+            ) from error
         except SQLAlchemyError as error:
             raise self._misunderstood(error) from error
         finally:
@@ -439,7 +446,8 @@ def _understood(url: str) -> URL:
     if parsed is None or parsed.get_backend_name() not in ("sqlite", "postgresql"):
         raise SettingsError(
             "The database URL is not one that Handbell understands",
-            fix="Set HANDBELL_DATABASE_URL to sqlite:////path/to/handbell.db, or remove it",
+            fix="Set HANDBELL_DATABASE_URL to sqlite:////path/to/handbell.db or to "
+            "postgresql+psycopg://user:password@host/name, or remove it",
         )
     if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
         raise SettingsError(
@@ -455,7 +463,8 @@ def _check_driver(url: URL) -> None:
     except (NoSuchModuleError, ModuleNotFoundError) as error:
         raise SettingsError(
             f"The driver of the database URL is not installed: {error}",
-            fix="Install it, or name another in HANDBELL_DATABASE_URL",
+            fix="Install it, or name another in HANDBELL_DATABASE_URL: for PostgreSQL write "
+            "postgresql+psycopg:// and run: pip install 'psycopg[binary]'",
         ) from error
 
 

@@ -66,6 +66,7 @@ What became of one push is never an exception: see :mod:`handbell.gateways.gatew
 from typing import ClassVar
 
 from ._text import sentence
+from .fixes import as_sentence
 
 
 class HandbellError(Exception):
@@ -78,9 +79,9 @@ class HandbellError(Exception):
     status: ClassVar[int] = 500
 
     def __init__(self, what: str, *, fix: str = "") -> None:
-        super().__init__(" ".join(part for part in (sentence(what), sentence(fix)) if part))
         self.what = sentence(what)
-        self.fix = sentence(fix)
+        self.fix = as_sentence(fix)
+        super().__init__(" ".join(part for part in (self.what, self.fix) if part))
 
 
 class SettingsError(HandbellError):

@@ -557,7 +557,10 @@ def _read_explicit(system: "System", auth: Auth) -> "tuple[App, AuthKey]":
     from .apps.credentials import read_auth_key  # noqa: PLC0415 - heavy
 
     if auth.auth_key is None or auth.team_id is None or auth.bundle_id is None:
-        raise CredentialError("The auth object lacks its key, team id or bundle id")
+        raise CredentialError(
+            "The auth object lacks its key, team id or bundle id",
+            fix="Set auth_key, team_id and bundle_id",
+        )
     app = App(team_id=auth.team_id, bundle_id=auth.bundle_id)
     key = read_auth_key(auth.auth_key, team_id=auth.team_id, key_id=auth.key_id)
     auth.key_id = key.key_id

@@ -5,8 +5,10 @@ idempotency key, so that nobody is notified twice; whatever the server answers i
 """
 
 import asyncio
+import socket
+import time
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
@@ -14,6 +16,7 @@ from urllib.parse import quote, urlsplit
 from handbell._extras import install
 
 from ._answers import read_deliveries, read_error, read_response, read_session, read_story
+from ._variables import certificate_variable, check_variables, proxy_variable, wrong_exceptions
 from .delivery.delivery import Delivery
 from .delivery.response import Response
 from .delivery.why import Story
@@ -32,12 +35,19 @@ WAIT_SECONDS: Final = 30
 
 _TIMEOUT_SECONDS: Final = WAIT_SECONDS + 15.0
 _CONNECT_SECONDS: Final = 5.0
+"""How long all attempts of a call may take to reach the server, with the look-up of its name."""
+
+_UNKNOWN: Final = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
 _PAUSES: Final = (0.2, 1.0, 3.0)
 _POLL_SECONDS: Final = 0.25
 _SLOWEST_POLL_SECONDS: Final = 5.0
 _PAGE: Final = 200
+_PROXY_AUTHENTICATION: Final = 407
 _AT_ONCE: Final = 400
 """How many sends go in one call of many."""
+
+_ASKED_AT_ONCE: Final = 8
+"""How many outcomes are asked for at the same time."""
 
 
 class RemoteApp:
@@ -45,7 +55,8 @@ class RemoteApp:
 
     ``reference`` names the app as for PushNotification. ``pauses`` are the seconds before each
     further attempt at a call that did not arrive. Raises SettingsError for an address or a key that
-    cannot be one, and when httpx is not installed.
+    cannot be one, for a variable of proxies or certificates (``HTTPS_PROXY``, ``SSL_CERT_FILE``)
+    that cannot be followed, and when httpx is not installed.
     """
 
     def __init__(
@@ -59,10 +70,11 @@ class RemoteApp:
         self._httpx = _load_httpx()
         self._url = _read_address(url)
         self._headers = {"Authorization": f"Bearer {_read_key(api_key)}"}
+        check_variables()
         self._reference = reference
         self._pauses = pauses
         self._app: Mapping[str, Any] | None = None
-        self._clients: dict[asyncio.AbstractEventLoop, Any] = {}
+        self._clients: dict[asyncio.AbstractEventLoop, tuple[Any, AsyncGenerator[None]]] = {}
 
     async def find(self) -> Mapping[str, Any]:
         """Return the app as the server describes it, looked up once.
@@ -104,7 +116,7 @@ class RemoteApp:
             calls = [{"idempotency_key": uuid.uuid4().hex, **good[name]} for name in some]
             told = await self._call("POST", await self._path("notifications"), calls)
             answers |= dict(zip(some, told, strict=True))
-        return {name: await self._outcome_or_refusal(answers[name]) for name in entries}
+        return await self._outcomes({name: answers[name] for name in entries})
 
     async def cancel(self, notification_id: str) -> int:
         """Take back what is not sent yet, and return how many deliveries that caught."""
@@ -142,9 +154,28 @@ class RemoteApp:
 
     async def close(self) -> None:
         """Close the connections of the running event loop; they open again when needed."""
-        client = self._clients.pop(asyncio.get_running_loop(), None)
-        if client is not None:
-            await client.aclose()
+        _, guard = self._clients.pop(asyncio.get_running_loop(), (None, None))
+        if guard is not None:
+            await guard.aclose()
+
+    async def _outcomes(
+        self, answers: Mapping[str, Mapping[str, Any] | HandbellError]
+    ) -> dict[str, Response]:
+        """Return each one's outcome, some asked for at a time, in the order of the answers."""
+        found: dict[str, Response] = {}
+        left = iter(answers)
+
+        async def ask() -> None:
+            for name in left:
+                found[name] = await self._outcome_or_refusal(answers[name])
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(_ASKED_AT_ONCE, len(answers))):
+                    group.create_task(ask())
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        return {name: found[name] for name in answers}
 
     async def _outcome_or_refusal(self, answer: Mapping[str, Any] | HandbellError) -> Response:
         if not isinstance(answer, HandbellError) and "error" not in answer:
@@ -207,23 +238,51 @@ class RemoteApp:
         """
         httpx = self._httpx
         headers = {"Prefer": f"wait={WAIT_SECONDS}"} if wait else {}
+        left = _CONNECT_SECONDS
         for pause in (*self._pauses, None):
+            client = await self._client()
+            begun = time.monotonic()
             try:
-                answer = await self._client().request(
-                    method, f"{self._url}{path}", json=body, params=params, headers=headers
+                answer = await client.request(
+                    method,
+                    f"{self._url}{path}",
+                    json=body,
+                    params=params,
+                    headers=headers,
+                    timeout=httpx.Timeout(_TIMEOUT_SECONDS, connect=left),
                 )
+            except httpx.ProxyError as error:
+                raise self._through_no_proxy(error) from None
             except httpx.TransportError as error:
-                did_not_go_out = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
-                if pause is None or not (is_repeatable or did_not_go_out):
-                    raise UnavailableError(
-                        f"The send server at {self._url} cannot be reached: "
-                        f"{str(error) or type(error).__name__}",
-                        fix="Check the address, and that handbell serve runs there",
-                    ) from None
+                if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+                    left -= time.monotonic() - begun
+                    is_final = left <= 0 or _is_unknown(error)
+                else:
+                    is_final = not is_repeatable
+                if pause is None or is_final:
+                    raise self._not_reached(error) from None
                 await asyncio.sleep(pause)
             else:
                 return self._read(answer)
         raise AssertionError("The last attempt returns or raises")
+
+    def _through_no_proxy(self, error: object) -> SettingsError:
+        name = proxy_variable(self._url)
+        return SettingsError(
+            f"The proxy that {name} names does not lead to {self._url}: {error}",
+            fix=f"Correct {name} (http://user:password@host:port), or name the host in NO_PROXY",
+        )
+
+    def _not_reached(self, error: Exception) -> UnavailableError:
+        said = _why(error)
+        fix = "Check the address, and that handbell serve runs there"
+        if "CERTIFICATE_VERIFY_FAILED" in said and (name := certificate_variable()):
+            fix = f"Name the authority of its certificate in {name}, which says whom to trust"
+        elif name := proxy_variable(self._url):
+            fix = f"{fix}; it was asked through the proxy in {name}, unless NO_PROXY names the host"
+        return UnavailableError(
+            f"The send server at {self._url} cannot be reached: {said}", fix=fix
+        )
 
     def _read(self, answer: Any) -> Any:
         try:
@@ -234,19 +293,54 @@ class RemoteApp:
             return value
         if isinstance(value, Mapping) and "code" in value:
             raise read_error(value, retry_after=answer.headers.get("retry-after"))
+        if answer.status_code == _PROXY_AUTHENTICATION and proxy_variable(self._url):
+            raise self._through_no_proxy("407, it asks for a user and a password")
         raise UnavailableError(
             f"{self._url} answered {answer.status_code}, and not as a send server does",
             fix="Check the address, and what stands between",
         )
 
-    def _client(self) -> Any:
+    async def _client(self) -> Any:
         for gone in [loop for loop in self._clients if loop.is_closed()]:
             del self._clients[gone]
         loop = asyncio.get_running_loop()
         if loop not in self._clients:
-            timeout = self._httpx.Timeout(_TIMEOUT_SECONDS, connect=_CONNECT_SECONDS)
-            self._clients[loop] = self._httpx.AsyncClient(headers=self._headers, timeout=timeout)
-        return self._clients[loop]
+            try:
+                client = self._httpx.AsyncClient(headers=self._headers)
+            except (self._httpx.InvalidURL, ValueError):
+                raise wrong_exceptions() from None
+            guard = _close_with_loop(client)
+            self._clients[loop] = (client, guard)
+            # From its first step on the event loop knows it.
+            await anext(guard)
+        return self._clients[loop][0]
+
+
+async def _close_with_loop(client: Any) -> AsyncGenerator[None]:
+    """Close a client when its event loop ends its asynchronous generators, which are at the end."""
+    try:
+        yield
+    finally:
+        await client.aclose()
+
+
+def _is_unknown(error: BaseException) -> bool:
+    """Return whether an error says that there is no host of that name: asking again is no use."""
+    return any(isinstance(one, socket.gaierror) and one.errno in _UNKNOWN for one in _chain(error))
+
+
+def _why(error: BaseException) -> str:
+    if _is_unknown(error):
+        return "there is no host of that name"
+    if any(isinstance(one, socket.gaierror) for one in _chain(error)):
+        return "the host's name could not be looked up"
+    return str(error) or type(error).__name__
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _only(apps: list[Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ import base64
 import binascii
 import os
 import re
+import ssl
 import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -30,12 +31,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ._mail import read_mail
 from ._paths import is_surely_a_path
+from ._proxy import Proxies, read_exceptions
 from .errors import SettingsError
 
 PREFIX: Final = "HANDBELL_"
 DATABASE_FILE: Final = "handbell.db"
 CONFIG_FILE: Final = "handbell.toml"
-SECRETS: Final = frozenset({"database_url", "secret_key", "smtp_url"})
+SECRETS: Final = frozenset({"database_url", "proxy", "secret_key", "smtp_url"})
 """The settings that hold a password or a key."""
 _FERNET_KEY_BYTES: Final = 32
 _MAX_PORT: Final = 65_535
@@ -51,6 +53,20 @@ def _https(url: str) -> str:
     if parts.scheme != "https" or not parts.hostname or parts.path.strip("/") or parts.query:
         raise ValueError("it must look like https://host or https://host:port")
     return url.rstrip("/")
+
+
+def check_authority(path: Path) -> Path:
+    """Return the path of a file of certificates that are to be trusted.
+
+    Raises ValueError, with words that fit behind the name of a setting, for what is none.
+    """
+    try:
+        ssl.create_default_context(cafile=path)
+    except ssl.SSLError:  # an OSError as well
+        raise ValueError(f"{path} holds no certificates in PEM form") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    return path
 
 
 def _existing_file(path: Path) -> Path:
@@ -124,6 +140,16 @@ def _mail_address(text: str) -> str:
     return text.strip()
 
 
+def _proxy(secret: SecretStr) -> SecretStr:
+    Proxies.read(secret.get_secret_value(), "", os.environ)
+    return secret
+
+
+def _exceptions(text: str) -> str:
+    read_exceptions(text)
+    return text
+
+
 Url = Annotated[str, AfterValidator(_https)]
 Seconds = Annotated[float, Field(gt=0, le=300)]
 
@@ -155,7 +181,9 @@ class Settings(BaseSettings):
         default="",
         validate_default=True,
         repr=False,
-        description="SQLAlchemy URL of the database. Without it: handbell.db in the home folder.",
+        description="Address of an SQLite or PostgreSQL database, such as "
+        "sqlite:////srv/handbell.db or postgresql+psycopg://user:password@host/name. "
+        "Without it: handbell.db in the home folder.",
     )
     secret_key: Annotated[SecretStr, AfterValidator(_fernet_keys)] | None = Field(
         default=None,
@@ -174,9 +202,22 @@ class Settings(BaseSettings):
         default=None,
         description="Where development tokens are sent to. Without it: Apple's sandbox host.",
     )
-    apns_ca_file: Annotated[Path, AfterValidator(_existing_file)] | None = Field(
+    apns_ca_file: (
+        Annotated[Path, AfterValidator(_existing_file), AfterValidator(check_authority)] | None
+    ) = Field(
         default=None,
         description="PEM file of a certificate authority to trust for the APNs addresses above.",
+    )
+    proxy: Annotated[SecretStr, AfterValidator(_proxy)] | None = Field(
+        default=None,
+        description="HTTP proxy towards the push services: http://host:3128 or "
+        "http://user:password@host:3128; environment takes HTTPS_PROXY and NO_PROXY. The twin and "
+        "this machine are never asked through it.",
+    )
+    no_proxy: Annotated[str, AfterValidator(_exceptions)] = Field(
+        default="",
+        description="Hosts and networks that are asked without the proxy, separated by commas; a "
+        "name covers all below it.",
     )
     connect_timeout: Seconds = Field(
         default=10.0,
@@ -290,6 +331,12 @@ class Settings(BaseSettings):
     def secrets_file(self) -> Path | None:
         """The TOML file, where a password or a key stood in it."""
         return self._secrets_file
+
+    @property
+    def proxies(self) -> Proxies:
+        """Which proxy leads to which push service."""
+        setting = "" if self.proxy is None else self.proxy.get_secret_value()
+        return Proxies.read(setting, self.no_proxy, os.environ)
 
     @field_validator("home")
     @classmethod

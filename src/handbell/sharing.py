@@ -79,21 +79,23 @@ async def _find(settings: Settings) -> _Shared:
     _abandon_closed_loops()
     key = (asyncio.get_running_loop(), os.getpid(), settings)
     if key not in _shared:
-        guard = _close_with_loop(key)
-        _shared[key] = _Shared(key, System(settings), guard)
+        system = System(settings)
+        guard = _close_with_loop(key, system)
+        _shared[key] = _Shared(key, system, guard)
         # From its first step on the event loop knows it.
         await anext(guard)
     return _shared[key]
 
 
-async def _close_with_loop(key: _Key) -> AsyncGenerator[None]:
+async def _close_with_loop(key: _Key, system: System) -> AsyncGenerator[None]:
     """Close a system when its event loop ends its asynchronous generators, which are at the end."""
     try:
         yield
     finally:
-        shared = _shared.pop(key, None)
-        if shared is not None:
-            await shared.system.close(within=EXIT_SECONDS)
+        # Others may have opened the next one while this one was being closed.
+        if (shared := _shared.get(key)) is not None and shared.system is system:
+            del _shared[key]
+            await system.close(within=EXIT_SECONDS)
 
 
 async def _close_if_left(shared: _Shared, *, within: float | None = None) -> None:

@@ -32,6 +32,7 @@ from handbell.delivery.erasure import Eraser
 from handbell.delivery.events import Hooks
 from handbell.delivery.lane import Lane
 from handbell.delivery.lanes import RULES_SECONDS
+from handbell.delivery.obstacles import Obstacle, obstacles
 from handbell.delivery.outbound import Outbound
 from handbell.delivery.preview import LanguagePreview, Preview, preview, preview_languages
 from handbell.delivery.pruning import Pruner
@@ -48,6 +49,7 @@ from handbell.delivery.webhooks import WebhookStore
 from handbell.delivery.why import Story, why
 from handbell.delivery.worker import Worker
 from handbell.errors import HandbellError, StorageError, TwinError
+from handbell.fixes import Action, Fix
 from handbell.gateways.apns.client import ApnsGateway, Endpoint
 from handbell.gateways.apns.protocol import DEVELOPMENT_URL, PRODUCTION_URL
 from handbell.gateways.gateway import Gateway
@@ -249,15 +251,23 @@ class System:
         )
 
     def find_gateway(
-        self, app: App, key: Credential | None, name: GatewayName, environment: str
+        self,
+        app: App,
+        key: Credential | None,
+        name: GatewayName,
+        environment: str,
+        *,
+        besides: Collection[str] = (),
     ) -> Gateway:
         """Return the way for an app to an environment; ``key`` replaces the stored credentials.
 
-        Raises MissingCredentialError or TwinError when there is none.
+        Of those, the ones whose fingerprints are in ``besides`` come last. Raises
+        MissingCredentialError or TwinError when there is none.
         """
         if name == "simulator":
             return SimulatorGateway(bundle_id=app.bundle_id)
-        return self.apns(key or self.apps.credential_for(app, environment), environment)
+        credential = key or self.apps.credential_for(app, environment, besides=besides)
+        return self.apns(credential, environment)
 
     def preview(
         self, app: App, notification: Notification, recipients: Recipients
@@ -333,6 +343,16 @@ class System:
             rulebook=self.rulebook,
             roster=self.roster,
             now=self.now(),
+        )
+
+    def obstacles(self, app: App) -> list[Obstacle]:
+        """Return what holds up everything that an app sends; see delivery.obstacles."""
+        return obstacles(
+            app,
+            self.rulebook.rules_of(app.id),
+            now=self.now(),
+            workers=self.roster.live_workers(),
+            has_key=bool(self.apps.credentials(app)),
         )
 
     def set_rules(self, app: App, rules: Mapping[str, str]) -> None:
@@ -429,17 +449,27 @@ class System:
 
     def endpoint(self, environment: str) -> Endpoint:
         """Return where an environment is reached, and which authority vouches for it."""
-        settings = self.settings
-        if environment == "production":
-            return Endpoint(settings.apns_production_url or PRODUCTION_URL, settings.apns_ca_file)
-        if environment == "development":
-            return Endpoint(settings.apns_development_url or DEVELOPMENT_URL, settings.apns_ca_file)
+        if environment in self._apples:
+            return self._apples[environment]
         address = read_address(self.twin_folder)
         if address is None:
             raise TwinError(
-                "The twin is not running", fix="Start it in another terminal with: handbell twin"
+                "The twin is not running",
+                fix=Fix(Action.START_TWIN, "Start it in another terminal"),
             )
         return Endpoint(address.production_url, Path(address.ca_file))
+
+    @cached_property
+    def _apples(self) -> dict[str, Endpoint]:
+        settings, proxies = self.settings, self.settings.proxies
+        urls = {
+            "production": settings.apns_production_url or PRODUCTION_URL,
+            "development": settings.apns_development_url or DEVELOPMENT_URL,
+        }
+        return {
+            environment: Endpoint(url, settings.apns_ca_file, proxy=proxies.to(url))
+            for environment, url in urls.items()
+        }
 
     async def check_up(self, app: App) -> list[Finding]:
         """Return what is right and wrong about an app's configuration; see delivery.doctor."""
@@ -450,11 +480,11 @@ class System:
         usable = [one for one in stored if one.key_id not in unusable]
         if not usable:
             return findings
-        environments = [name for name in ENVIRONMENTS if _is_served(name, usable)]
+        serving = {name: _serving(name, usable) for name in ENVIRONMENTS}
         return findings + await probe(
             app,
-            environments,
-            lambda environment: self.apns(self.apps.credential_for(app, environment), environment),
+            {environment: found for environment, found in serving.items() if found},
+            lambda environment, key_id: self.apns(self.apps.credential(app, key_id), environment),
         )
 
     @property
@@ -511,6 +541,9 @@ class System:
             self.database.close()
 
 
-def _is_served(environment: str, stored: list[StoredCredential]) -> bool:
-    limits = {one.environment for one in stored}
-    return environment in limits or (None in limits and environment != "twin")
+def _serving(environment: str, stored: list[StoredCredential]) -> list[StoredCredential]:
+    return [
+        one
+        for one in stored
+        if one.environment == environment or (one.environment is None and environment != "twin")
+    ]

@@ -604,3 +604,29 @@ def test_what_the_command_line_changes_is_in_the_trail(ready: Shell, template: P
     assert [one.action for one in system.audit.list()[-began:]] == ["credential.add", "app.add"]
     assert "a-secret-of-its-own" not in repr(trail)
     system.database.close()
+
+
+WITHOUT_STRUCTLOG = """
+import sys
+sys.modules["structlog"] = None
+from handbell.cli import main
+sys.argv = ["handbell", "worker", "--until-idle"]
+main()
+"""
+
+
+def test_a_worker_without_the_extra_works_and_does_not_speak_of_it(
+    shell: Shell, template: Path
+) -> None:
+    """Its events go to ``logging`` then, so that nothing is missing."""
+    shutil.copytree(template / "home", shell.home)
+    run = subprocess.run(
+        [sys.executable, "-c", WITHOUT_STRUCTLOG],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+        env=shell.environment,
+    )
+    assert (run.returncode, "works on" in run.stdout) == (0, True)
+    assert run.stderr == ""

@@ -115,6 +115,8 @@ def _note_console(walk: Walk, said: ConsoleMessage) -> None:
 @pytest.fixture
 def walk(entered: Walk) -> Iterator[Walk]:
     """Give the signed-in window; an error or a breach of the security policy fails the test."""
+    entered.page.goto(f"{entered.url}/console/settings")
+    entered.page.evaluate("() => localStorage.clear()")
     entered.complaints.clear()
     entered.page.set_viewport_size({"width": 1360, "height": 900})
     entered.page.emulate_media(color_scheme="light", reduced_motion="reduce")

@@ -577,3 +577,19 @@ def test_the_page_finds_back_to_a_restarted_twin(browser: Browser, tmp_path: Pat
         expect(page.get_by_role("heading", name="Later")).to_be_visible()
         expect(page.get_by_role("heading", name="Former")).to_have_count(0)
         page.close()
+
+
+def test_opening_an_app_that_is_gone_registers_it_anew(stand: Stand, page: Page) -> None:
+    """After a 410 the phone shows that its app is gone; opened, it has a new token, which works."""
+    phone = stand.phone()
+    former = phone.token
+    stand.twin.add_fault("answer", reason="Unregistered", count=1)
+    assert stand.push(phone, {"aps": {"alert": "x"}}) == 410
+    handset = page.locator(f'[data-phone="{phone.id}"]').or_(page.locator(".phone")).first
+    expect(handset).to_contain_text("is gone")
+    handset.get_by_role("button", name="Open the app").first.click()
+    expect(handset.locator(".gone")).to_be_hidden()
+    (renewed,) = [one for one in stand.twin.phones.values() if one.id == phone.id]
+    assert renewed.token != former
+    stand.say(renewed, "Here again")
+    expect(handset).to_contain_text("Here again")

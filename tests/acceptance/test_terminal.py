@@ -5,6 +5,7 @@ import asyncio
 import base64
 import io
 import json
+import locale
 import os
 import pty
 import secrets
@@ -261,3 +262,32 @@ def test_files_of_secrets_that_others_may_open_are_told_at_the_start(
         assert (f"chmod 600 {file}" in run.stderr) == is_open
     assert password not in run.stderr + run.stdout
     assert base64.b64encode(password.encode()).decode() not in run.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("send", "test@4d.com", "--title", "Caf\udcc3\udca9"),
+        ("send", "test@4d.com", "--body=\udce9"),
+        ("app", "add", APP, "--name", "\udcc3\udc9c"),
+        ("send", "\udce9@4d.com", "--title", "x"),
+    ],
+)
+def test_an_argument_that_the_locale_could_not_read_names_the_locale(
+    here: Here, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    """Its bytes would be taken for half characters, and nobody would guess why."""
+    code, said = here(tmp_path, *arguments)
+    assert code == 2
+    assert "locale" in said
+    assert locale.getencoding() in said
+    assert "LC_ALL=C.UTF-8" in said
+
+
+def test_a_file_is_found_by_a_name_that_is_no_text(here: Here, tmp_path: Path) -> None:
+    """Its name may be any bytes."""
+    file = tmp_path / os.fsdecode(b"caf\xe9.json")
+    file.write_text("[]")
+    code, said = here(tmp_path, "send", "test@4d.com", "--file", str(file))
+    assert code == 2
+    assert "locale" not in said

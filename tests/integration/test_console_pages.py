@@ -123,9 +123,10 @@ def test_a_key_is_sealed_and_checked_at_once(stage: Stage, visitor: Visitor) -> 
     answer = visitor.post(f"{APP}/keys", files={"key_file": file_of(key)})
     words = told(answer.text)
     assert f"The key {key.key_id} is added and works." in words
-    assert "Apple's production host accepts the key, the team and the bundle id." in words
-    assert "Apple's development host accepts the key, the team and the bundle id." in words
-    assert "This machine's clock is right." in words
+    assert f"as production host accepts the key {key.key_id}, the team" in words
+    assert f"as development host accepts the key {key.key_id}, the team" in words
+    assert "Apple's" not in words
+    assert "clock is right" not in words
     assert key.fingerprint in answer.text
     assert key.private_key_pem().decode().splitlines()[1] not in answer.text
     assert key.key_id in {one.key_id for one in stage.system.apps.credentials(stage.app)}
@@ -137,7 +138,7 @@ def test_a_key_that_apple_does_not_know_is_said_to_be_wrong(stage: Stage, visito
     answer = visitor.post(f"{APP}/keys", files={"key_file": file_of(key)})
     words = told(answer.text)
     assert "The check-up has something to say." in words
-    assert "refused the check-up: InvalidProviderToken" in words
+    assert f"refused the check-up with the key {key.key_id}: InvalidProviderToken" in words
     assert "handbell doctor" not in words
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
@@ -70,10 +70,16 @@ class Rigged(System):
     gateway: Gateway | None = None
 
     def find_gateway(
-        self, app: App, key: AuthKey | Certificate | None, name: GatewayName, environment: str
+        self,
+        app: App,
+        key: AuthKey | Certificate | None,
+        name: GatewayName,
+        environment: str,
+        *,
+        besides: Collection[str] = (),
     ) -> Gateway:
         """Return the other gateway, or else the way to the twin."""
-        return self.gateway or super().find_gateway(app, key, name, environment)
+        return self.gateway or super().find_gateway(app, key, name, environment, besides=besides)
 
 
 def rig(scene: Scene, gateway: Gateway) -> Rigged:

@@ -399,6 +399,57 @@ def test_a_server_that_is_not_there_is_said_so() -> None:
         asyncio.run(remote.find())
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_host_that_is_unknown_is_not_asked_for_again(scheme: str) -> None:
+    """Its name leads nowhere, whatever the pauses between attempts are."""
+    remote = RemoteApp(f"{scheme}://nowhere.invalid", "hbk_x", pauses=(3600.0,))
+    with pytest.raises(UnavailableError, match=r"no host of that name|could not be looked up"):
+        asyncio.run(asyncio.wait_for(remote.find(), 20))
+
+
+WITHOUT_CLOSING = {
+    "PushNotification": """
+push = PushNotification(APP, url=URL, api_key=KEY)
+push.send({"title": "Hello"}, "nobody@example.com")
+""",
+    "dropped": """
+for _ in range(2):
+    PushNotification(APP, url=URL, api_key=KEY).send({"title": "Hello"}, "nobody@example.com")
+""",
+    "AsyncPushNotification": """
+async def main():
+    push = AsyncPushNotification(APP, url=URL, api_key=KEY)
+    await push.send({"title": "Hello"}, "nobody@example.com")
+asyncio.run(main())
+""",
+    "two loops": """
+push = AsyncPushNotification(APP, url=URL, api_key=KEY)
+for _ in range(2):
+    asyncio.run(push.send({"title": "Hello"}, "nobody@example.com"))
+""",
+    "Sessions": """
+print(Sessions(APP, url=URL, api_key=KEY).all_device_tokens())
+""",
+}
+
+
+@pytest.mark.parametrize("way", WITHOUT_CLOSING)
+def test_who_closes_nothing_reads_no_warning(server: Server, stage: Stage, way: str) -> None:
+    """A program that ends leaves no connection to a send server open."""
+    script = (
+        "import asyncio\nfrom handbell import AsyncPushNotification, PushNotification, Sessions\n"
+        f"APP, URL, KEY = {stage.app.id!r}, {server.url!r}, {server.key()!r}\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-W", "always::ResourceWarning", "-c", script + WITHOUT_CLOSING[way]],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+
+
 def test_every_error_comes_back_as_its_own_class() -> None:
     """What the server raises is what the client raises, member by member."""
     known: list[type[HandbellError]] = [HandbellError]

@@ -107,7 +107,7 @@ def test_it_is_not_ready_when_the_database_cannot_be_written(system: System) -> 
         thread.join()
         assert client.get("/readyz").status_code == 200
     assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
-    assert "has held the database" in answer.json()["detail"]
+    assert "writes of this program have kept the database" in answer.json()["detail"]
 
 
 def test_every_refusal_is_a_problem_with_a_documented_code(server: Server) -> None:

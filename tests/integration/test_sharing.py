@@ -133,6 +133,25 @@ async def test_a_call_that_runs_keeps_its_system(
     assert system.connections == 0
 
 
+@pytest.mark.parametrize("closed_first", [1, 2])
+@in_loop
+async def test_a_system_that_closes_takes_no_later_one_with_it(
+    settings: "Settings", handbell_twin: "RunningTwin", closed_first: int
+) -> None:
+    """Who opens a system while the former one is still being closed keeps it."""
+    former = [AsyncPushNotification(settings=settings) for _ in range(closed_first)]
+    for one in former:
+        await one.send(HELLO, MAIL)
+    later = AsyncPushNotification(settings=settings)
+    handbell_twin.add_fault("slow", seconds=0.5)
+    closing = [asyncio.create_task(one.close()) for one in former]
+    response, *_ = await asyncio.gather(later.send(HELLO, MAIL), *closing)
+    assert response is not None and response.success  # noqa: PT018 - for the types
+    async with using(settings, later) as system:
+        assert system.connections == 1
+    await later.close()
+
+
 def test_doors_are_closed_while_others_send(settings: "Settings") -> None:
     """Threads open, send and close at will beside one that asks: each send has its answer."""
     sessions = Sessions(settings=settings)

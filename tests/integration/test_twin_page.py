@@ -1,7 +1,9 @@
 """The page's server: its JSON API, its events, and whom it lets in."""
 
+import contextlib
 import http.client
 import json
+import socket
 import ssl
 import stat
 import time
@@ -136,7 +138,9 @@ def test_a_key_is_told(twin: RunningTwin) -> None:
 def test_the_state_is_all_that_the_page_shows(twin: RunningTwin) -> None:
     """Addresses, apps, phones, requests, faults, keys and Apple's reasons."""
     state = ask(twin, "GET", "/api/state")[1]
-    assert list(state) == ["address", "apps", "phones", "requests", "faults", "keys", "reasons"]
+    assert sorted(state) == sorted(
+        ["address", "apps", "faults", "keys", "links", "phones", "reasons", "requests"]
+    )
     assert state["address"]["page_url"] == twin.page_url
     assert {"id": APP, "name": "My App"} in state["apps"]
     assert {
@@ -251,6 +255,25 @@ def test_the_address_is_there_while_the_twin_runs(tmp_path: Path) -> None:
     assert not (tmp_path / "address.json").exists()
     with start_twin(tmp_path) as running:
         assert running.ca_file.read_bytes() == first
+
+
+def test_a_twin_that_is_away_refuses_connections_and_comes_back(tmp_path: Path) -> None:
+    """Both sides are cut and refuse for as long as it lasts, then answer on the ports of before."""
+    with start_twin(tmp_path) as running:
+        context = ssl.create_default_context(cafile=str(running.ca_file))
+        sides = [urlsplit(url) for url in (running.production_url, running.development_url)]
+        for side in sides:
+            where = (side.hostname or "", side.port or 0)
+            plain = socket.create_connection(where, timeout=5)
+            known = context.wrap_socket(plain, server_hostname=side.hostname)
+            with known, running.unreachable():
+                with pytest.raises(ConnectionRefusedError):
+                    socket.create_connection(where, timeout=5)
+                assert running.connections == 0
+                with contextlib.suppress(ConnectionResetError):
+                    assert known.recv(1) == b""
+            with socket.create_connection(where, timeout=5) as again:
+                context.wrap_socket(again, server_hostname=side.hostname).close()
 
 
 def test_a_listening_page_does_not_hold_up_the_stop(tmp_path: Path) -> None:

@@ -26,6 +26,9 @@ def test_an_id_can_be_read_back() -> None:
         ("team123456.com.sample.myapp", "not a team id"),
         ("TEAM12345.com.sample.myapp", "not a team id"),
         ("TEAM1234567.com.sample.myapp", "not a team id"),
+        ("com.sample.myapp", "team id is missing"),
+        (" io.example.some-App ", "team id is missing"),
+        ("de.beispiel", "team id is missing"),
         ("TEAM12345\n.com.sample", "not a team id"),
         ("TEAM123456.", "empty"),
         ("TEAM123456.com..myapp", "dot"),
@@ -41,6 +44,8 @@ def test_an_id_that_cannot_be_apples_says_what_is_wrong(text: str, why: str) -> 
     with pytest.raises(AppError, match=why) as caught:
         App.read_id(text)
     assert caught.value.fix
+    if "missing" in why:
+        assert f"TEAM123456.{text.strip()}" in caught.value.fix
 
 
 @pytest.mark.parametrize("name", ["two\nlines", "n" * 201])

@@ -1,6 +1,10 @@
 """The arithmetic behind the bench's tables; nothing here is timed."""
 
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
 import pytest
+from bench import plot
 from bench.figures import figure, percentile, ratio
 from bench.job import Job, Result
 from bench.report import Table, throughput
@@ -69,3 +73,34 @@ def test_a_job_survives_its_way_to_a_program() -> None:
     """What a program reads is what it was asked."""
     job = Job(url="https://127.0.0.1:1", ca_file="ca", key_file="key", tokens="t", count=3)
     assert Job.read(job.text()) == job
+
+
+def test_the_plot_shows_each_ratio_of_the_results() -> None:
+    """A bar's width is its ratio to the longest; what has no ratio has no bar."""
+    results = throughput(
+        [
+            figure("Handbell & engine", rounds(0.5)),
+            figure(GO, rounds(1.0)),
+            figure(AIOAPNS, rounds(4.0)),
+        ]
+    ).markdown()
+    bars = [
+        float(one.attrib["width"])
+        for one in ET.fromstring(plot.draw(results)).iter("{http://www.w3.org/2000/svg}rect")  # noqa: S314 - our own
+    ]
+    assert len(bars) == 3
+    assert [round(one / bars[0], 2) for one in bars] == [1, 0.5, 0.12]
+    assert "Handbell &amp; engine" in plot.draw(results)
+
+
+def test_results_without_a_ratio_are_not_drawn() -> None:
+    """Where Go's client was not measured there is nothing to compare with."""
+    for results in ("", throughput([figure(AIOAPNS, rounds(1.0))]).markdown()):
+        with pytest.raises(ValueError, match="in the results"):
+            plot.draw(results)
+
+
+def test_the_committed_plot_is_of_the_committed_results() -> None:
+    """Nobody reads one and sees the other."""
+    drawn = Path(plot.__file__).with_name("RESULTS.svg").read_text(encoding="utf-8")
+    assert drawn == plot.draw(plot.RESULTS.read_text(encoding="utf-8"))

@@ -16,7 +16,7 @@ from handbell.server.console.security import (
     safe_next,
     set_flash,
 )
-from handbell.server.console.words import for_page, span
+from handbell.server.console.words import span
 
 PUBLIC = "https://push.example.com/bells"
 
@@ -133,30 +133,6 @@ def test_further_images_are_the_only_thing_that_a_page_may_allow() -> None:
     assert "img-src 'self' data: https:;" in policy
     assert "default-src 'self';" in policy
     assert "unsafe" not in policy
-
-
-@pytest.mark.parametrize(
-    ("sentence", "said"),
-    [
-        ("Run: handbell twin", "Run: handbell twin"),
-        (
-            "Then, without waiting: handbell app resume TEAM123456.com.sample.myapp",
-            "Then try again now, under Publishing.",
-        ),
-        ("Switch it on with: handbell app set T.x --on.", "Switch it on under Publishing."),
-        (
-            "Check the key's scope with: handbell doctor.",
-            "Check the key's scope by the check-up under Publishing.",
-        ),
-        (
-            "Let the app register; by hand: handbell session add test@4d.com TOKEN.",
-            "Let the app register.",
-        ),
-    ],
-)
-def test_a_page_names_the_way_of_the_console(sentence: str, said: str) -> None:
-    """What the library tells users of the command line is told as it is done here."""
-    assert for_page(sentence) == said
 
 
 @pytest.mark.parametrize(

@@ -221,8 +221,9 @@ def test_a_path_that_cannot_be_read_says_why(tmp_path: Path) -> None:
 def test_a_missing_key_id_is_asked_for(tmp_path: Path, name: str) -> None:
     """A file whose name holds no key id is refused, until the id is given beside it."""
     (tmp_path / name).write_bytes(pkcs8(KEY))
-    with pytest.raises(CredentialError, match="key id is missing"):
+    with pytest.raises(CredentialError, match="key id is missing") as refused:
         read_auth_key(tmp_path / name, team_id=TEAM)
+    assert "--key-id" in refused.value.fix
     assert read_auth_key(tmp_path / name, team_id=TEAM, key_id=KEY_ID).key_id == KEY_ID
 
 
@@ -231,7 +232,7 @@ def test_a_missing_key_id_is_asked_for(tmp_path: Path, name: str) -> None:
     [
         (TEAM, "abc123defg", "not a key id"),
         (TEAM, "ABC123DEF", "not a key id"),
-        (TEAM, "ABC123DEFG\n", "not a key id"),
+        (TEAM, "ABC123\nDEFG", "not a key id"),
         ("team123456", KEY_ID, "not a team id"),
         ("", KEY_ID, "not a team id"),
     ],

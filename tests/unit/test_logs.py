@@ -1,5 +1,7 @@
+import dataclasses
 import io
 import json
+import logging
 
 import pytest
 
@@ -14,6 +16,7 @@ from handbell.delivery.events import (
     SessionClosed,
     name_of,
 )
+from handbell.delivery.log_lines import LOGGER, LoggedEvents
 from handbell.delivery.logs import Logs
 
 APP = "TEAM123456.com.sample.myapp"
@@ -30,6 +33,10 @@ FAILED = DeliveryFailed(
     reason="PayloadTooLarge",
     status=413,
     attempts=1,
+)
+
+HELD = DeliveryHeld(
+    app=APP, at=NOON, notification_id="a", number=1, reason="QuietHours", until=NOON, attempts=0
 )
 
 
@@ -115,11 +122,8 @@ def test_a_stream_is_told_by_its_number() -> None:
 
 def test_a_delivery_that_waits_is_told_for_debugging_only() -> None:
     """What may happen to a million deliveries at once is not written unless it is asked for."""
-    event = DeliveryHeld(
-        app=APP, at=NOON, notification_id="a", number=1, reason="QuietHours", until=NOON, attempts=0
-    )
-    assert written(event) == ""
-    assert json.loads(written(event, level="debug"))["until"] == "2023-11-14T22:13:20.250+00:00"
+    assert written(HELD) == ""
+    assert json.loads(written(HELD, level="debug"))["until"] == "2023-11-14T22:13:20.250+00:00"
 
 
 @pytest.mark.parametrize(
@@ -135,3 +139,34 @@ def test_a_delivery_that_waits_is_told_for_debugging_only() -> None:
 def test_an_event_has_one_name_outside(kind: type[Event], name: str) -> None:
     """Logs and webhooks call an event by the words of its class, with dots."""
     assert name_of(kind) == name
+
+
+def test_without_the_extra_an_event_is_one_line_of_logging(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It has the same level, name and fields, and a text stays on its line there, too."""
+    caplog.set_level(logging.INFO, LOGGER)
+    tell = LoggedEvents()
+    tell(FAILED)
+    tell(dataclasses.replace(FAILED, reason=f"a b=\n{TOKEN}"))
+    first, second = (record.getMessage() for record in caplog.records)
+    assert first == (
+        f"delivery.failed app={APP} notification_id=3f9c2a71b04e5d8 number=7 mail=test@4d.com "
+        "state=failed reason=PayloadTooLarge status=413 attempts=1"
+    )
+    assert "\n" not in second
+    assert TOKEN not in second
+    assert 'reason="a b=?' in second
+    assert {record.levelno for record in caplog.records} == {logging.WARNING}
+
+
+def test_without_the_extra_a_delivery_that_waits_is_told_for_debugging_only(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As in the structured logs."""
+    caplog.set_level(logging.INFO, LOGGER)
+    LoggedEvents()(HELD)
+    assert not caplog.records
+    caplog.set_level(logging.DEBUG, LOGGER)
+    LoggedEvents()(HELD)
+    assert len(caplog.records) == 1

@@ -109,6 +109,21 @@ def test_a_url_that_might_mean_another_place_is_refused(url: str) -> None:
         Target.read(url)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("http://127.0.0.1", "http://localhost:8000/hook", "http://[::1]/", "http://10.1.2.3/"),
+        *("https://127.0.0.1/", "https://localhost/", "https://[fd00::1]/", "http://a.localhost"),
+    ],
+)
+def test_a_place_of_ones_own_leads_to_the_setting(url: str) -> None:
+    """Whoever tries a webhook on this machine first reads what allows it."""
+    with pytest.raises(WebhookError) as refused:
+        Target.read(url)
+    assert "HANDBELL_WEBHOOK_ALLOW_PRIVATE=1" in refused.value.fix
+    assert Target.read(url, allow_private=True).host
+
+
 @given(st.text(max_size=60))
 def test_any_text_is_a_target_or_an_error(text: str) -> None:
     """No text does anything else than give a target or a WebhookError."""

@@ -88,7 +88,7 @@ def test_a_plain_recipient_is_whom_the_full_reading_finds(recipients: Any) -> No
         {"title": "Hello", "subtitle": "you", "body": "there", "url": "https://example.com/1"},
         {"thread_id": "orders", "category": "order", "title": "Hello", "badge": 0},
         {"title": "Hello", "user_info": {"order": 17, "paid": True, "sum": -1.5, "by": None}},
-        {"badge": 2**63 - 1, "body": "x" * 1400},
+        {"badge": 2**31 - 1, "body": "x" * 1400},
         {"title": "Hello", "sound": "default", "image_url": "https://example.com/1.png"},
     ],
 )

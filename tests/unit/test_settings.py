@@ -1,12 +1,16 @@
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 from cryptography.fernet import Fernet
 from pydantic.fields import FieldInfo
 
+from handbell.database import Database
 from handbell.errors import SettingsError
+from handbell.gateways.http2_values import trusted_certificates
+from handbell.server.links.smtp import MailServer
 from handbell.settings import Settings, secret_keys, variable
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "settings.md"
@@ -41,7 +45,7 @@ def test_every_field_is_read_from_its_variable(
 ) -> None:
     """A value from the environment arrives parsed, and an override wins over it."""
     authority = tmp_path / "ca.pem"
-    authority.touch()
+    shutil.copy(trusted_certificates(), authority)
     for name, value in {
         "HANDBELL_HOME": "~/push",
         "HANDBELL_SECRET_KEY": f"{KEY}, {KEY}",
@@ -184,6 +188,15 @@ def test_a_file_that_is_named_has_to_be_there(tmp_path: Path) -> None:
         ("smtp_url", "mail.example.com"),
         ("smtp_url", "http://mail.example.com"),
         ("smtp_url", "smtp://host:99999"),
+        ("proxy", "socks5://127.0.0.1:1080"),
+        ("proxy", "https://proxy.example.com:3128"),
+        ("proxy", "http://proxy.example.com"),
+        ("proxy", "http://proxy.example.com:0"),
+        ("proxy", "http://proxy.example.com:3128/path"),
+        ("proxy", "http://me:pass/word@proxy.example.com:3128"),
+        ("no_proxy", "https://push.example.com"),
+        ("no_proxy", "10.0.0.0/33"),
+        ("no_proxy", "push.example.com:99999"),
         ("mail_from", "nobody"),
         ("sign_in_hours", "0"),
     ],
@@ -222,7 +235,9 @@ def test_no_secret_is_shown() -> None:
         secret_key=KEY,
         database_url="postgresql://me:hunter2@db/handbell",
         smtp_url="smtp://me:hunter2@mail.example.com",
+        proxy="http://me:hunter2@proxy.example.com:3128",
     )
+    assert "hunter2" not in repr(settings.proxies)
     assert KEY not in repr(settings) + str(settings)
     assert "hunter2" not in repr(settings) + str(settings)
 
@@ -263,3 +278,33 @@ def test_what_was_given_by_hand_is_named_as_such(tmp_path: Path) -> None:
         Settings.load(home=tmp_path, listen="nonsense")
     assert "given as listen" in caught.value.what
     assert "HANDBELL_LISTEN" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "no certificate", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", KEY],
+    ids=["empty", "a text", "a broken one", "a key"],
+)
+def test_an_authority_that_is_none_names_its_setting(tmp_path: Path, content: str) -> None:
+    """Of the push service and of the mail server alike, and the file's text is not repeated."""
+    file = tmp_path / "ca.pem"
+    file.write_text(content)
+    with pytest.raises(SettingsError, match=r"apns_ca_file.*no certificates in PEM") as refused:
+        Settings.load(apns_ca_file=file)
+    mail = Settings.load(
+        smtp_url=f"smtps://mail.example.com?ca_file={file}", mail_from="push@example.com"
+    )
+    with pytest.raises(SettingsError, match=r"HANDBELL_SMTP_URL.*no certificates in PEM"):
+        MailServer.of(mail)
+    assert KEY not in str(refused.value)
+
+
+def test_the_database_is_told_in_words_of_operators() -> None:
+    """Its description and its refusal name the two databases that may be used."""
+    about = Settings.model_fields["database_url"].description or ""
+    with pytest.raises(SettingsError) as refused:
+        Database("mysql://somewhere/else")
+    for text in (about.lower(), refused.value.fix.lower()):
+        assert "sqlite" in text
+        assert "postgresql" in text
+        assert "sqlalchemy" not in text

@@ -10,6 +10,7 @@ import pytest
 
 from handbell._threads import Threads
 from handbell.apps.app import App
+from handbell.delivery.lane import Lane
 from handbell.delivery.routes import Routes
 from handbell.delivery.ways import UNUSED_SECONDS, WAY_SECONDS, Ways
 from handbell.errors import HandbellError, MissingCredentialError, StorageError, TwinError
@@ -37,7 +38,15 @@ class World:
             clock=lambda: self.now,
         )
 
-    def _find(self, app: App, key: object, name: str, environment: str) -> Named:  # noqa: ARG002
+    def _find(
+        self,
+        app: App,
+        key: object,  # noqa: ARG002
+        name: str,  # noqa: ARG002
+        environment: str,  # noqa: ARG002
+        *,
+        besides: object = (),  # noqa: ARG002
+    ) -> Named:
         found = self.serving[app.bundle_id]
         if isinstance(found, HandbellError):
             raise found
@@ -49,7 +58,8 @@ class World:
     async def ask(self, bundle_id: str) -> str | None:
         """Return by which gateway an app is served."""
         app = App(team_id="TEAM123456", bundle_id=bundle_id)
-        campaign = SimpleNamespace(lane=SimpleNamespace(app=app), key=None)
+        message = SimpleNamespace(topic=bundle_id)
+        campaign = SimpleNamespace(lane=Lane(app), key=None, message=message)
         try:
             found = await self.ways.find(cast("Any", campaign), "apns", "production")
         except HandbellError:

@@ -19,6 +19,7 @@ from handbell._text import nearest
 from handbell.apps.app import App
 from handbell.database import Database
 from handbell.errors import AccessError, UnknownAppError, UnknownKeyError
+from handbell.fixes import Action, Fix
 from handbell.tables import api_keys as keys_table
 from handbell.tables import apps as apps_table
 
@@ -111,7 +112,7 @@ class ApiKeyStore:
                 # Two prefixes are the same once in a million million keys.
                 raise UnknownAppError(
                     f"The app {app.id if app else ''} is not there (any more)",
-                    fix="See: handbell app list",
+                    fix=Fix(Action.LIST_APPS, "See"),
                 ) from None
         return self.find(prefix), secret
 
@@ -129,7 +130,7 @@ class ApiKeyStore:
             row = connection.execute(_selected(prefix)).mappings().one_or_none()
         if row is None:
             raise UnknownKeyError(
-                f"There is no API key {prefix!r}", fix="See: handbell api-key list"
+                f"There is no API key {prefix!r}", fix=Fix(Action.LIST_API_KEYS, "See")
             )
         return _api_key(row)
 

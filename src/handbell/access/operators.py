@@ -17,6 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from handbell._mail import fold_mail, read_mail
 from handbell.database import Database
 from handbell.errors import InvitationError, OperatorError
+from handbell.fixes import Action, Fix
 from handbell.tables import invitations, operators, sign_ins
 
 from .invitations import INVITATION_HOURS, Invitation, Purpose, read_invitation, resets_of, serves
@@ -389,12 +390,14 @@ def _exists(mail: str) -> OperatorError:
 
 
 def _unknown(mail: str) -> OperatorError:
-    return OperatorError(f"There is no operator {mail[:100]!r}", fix="See: handbell operator list")
+    return OperatorError(
+        f"There is no operator {mail[:100]!r}", fix=Fix(Action.LIST_OPERATORS, "See")
+    )
 
 
 def _used() -> InvitationError:
     return InvitationError(
         "This invitation was used already, was taken back, is older than "
         f"{INVITATION_HOURS} hours, or what it was for is done",
-        fix="Ask an operator for a new one, or run on the server: handbell operator add",
+        fix=Fix(Action.ADD_OPERATOR, "Ask an operator for a new one, or run on the server"),
     )

@@ -29,6 +29,9 @@ class App:
     row: int | None = None
 
     def __post_init__(self) -> None:
+        # As it is pasted from a page of Apple's: the blanks around it are nobody's.
+        object.__setattr__(self, "team_id", self.team_id.strip())
+        object.__setattr__(self, "bundle_id", self.bundle_id.strip())
         _check_team_id(self.team_id)
         _check_bundle_id(self.bundle_id)
         name = self.name.strip() or self.bundle_id.rpartition(".")[2]
@@ -51,6 +54,12 @@ class App:
         Raises :class:`~handbell.errors.AppError` that names the part which is wrong.
         """
         team_id, dot, bundle_id = text.strip().partition(".")
+        if not TEAM_ID.fullmatch(team_id.strip().upper()) and _is_bundle_id(text.strip()):
+            raise AppError(
+                f"The team id is missing before {text.strip()!r}",
+                fix=f"Write it with a dot before the bundle id: TEAM123456.{text.strip()}; it "
+                "stands at developer.apple.com/account under Membership details",
+            )
         if not dot:
             raise AppError(
                 f"{text!r} is not an app id",
@@ -74,6 +83,12 @@ def _check_bundle_id(bundle_id: str) -> None:
             f"{bundle_id!r} is not a bundle id: {_fault(bundle_id)}",
             fix="Write it as in Xcode, for example com.sample.myapp",
         )
+
+
+def _is_bundle_id(text: str) -> bool:
+    """Return whether a text is surely a bundle id without a team: it begins as domains do."""
+    first, dot, _ = text.partition(".")
+    return bool(dot and first.islower() and _BUNDLE_ID.fullmatch(text))
 
 
 def _fault(bundle_id: str) -> str:

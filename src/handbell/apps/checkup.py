@@ -7,6 +7,7 @@ from typing import Final, Literal
 
 from handbell._text import moment
 from handbell.errors import HandbellError
+from handbell.fixes import Action, Fix
 
 from .app import App
 from .credentials import AuthKey, Certificate
@@ -60,7 +61,7 @@ def check_credentials(
             check="key",
             verdict="wrong",
             sentence=f"{app.id} has no key.",
-            fix=f"Add the team's key with: handbell key add AuthKey_XXX.p8 --app {app.id}",
+            fix=Fix(Action.ADD_KEY, "Add the team's key", app=app.id, end="."),
         )
     for stored in credentials:
         yield _check_scope(stored, unusable.get(stored.key_id))

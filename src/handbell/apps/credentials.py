@@ -94,6 +94,9 @@ class AuthKey:
     fingerprint: str = field(init=False)
 
     def __post_init__(self) -> None:
+        # As they are pasted from a page of Apple's.
+        object.__setattr__(self, "team_id", self.team_id.strip())
+        object.__setattr__(self, "key_id", self.key_id.strip())
         _check_ids(self.team_id, self.key_id)
         spki = _spki(self.private_key.public_key())
         object.__setattr__(self, "fingerprint", _fingerprint(spki))
@@ -253,7 +256,8 @@ def _named_key_id(path: Path | None) -> str:
             return found[1]
     raise CredentialError(
         "The key id is missing: it is not in the name of the file",
-        fix="Keep the name AuthKey_XXXXXXXXXX.p8, or give the key id beside the file",
+        fix="Keep the name AuthKey_XXXXXXXXXX.p8, or give the key id beside the file: "
+        "--key-id on the command line, key_id in Python",
     )
 
 

@@ -1,7 +1,7 @@
 """Apps and their sealed credentials in the database."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from handbell.errors import (
     MissingCredentialError,
     UnknownAppError,
 )
+from handbell.fixes import Action, Fix
 from handbell.tables import apps as apps_table
 from handbell.tables import circuits as circuits_table
 from handbell.tables import credentials as credentials_table
@@ -32,9 +33,10 @@ from .vault import Vault
 
 Credential = AuthKey | Certificate
 
-_ADD_APP: Final = (
-    "Start a twin, which brings one to try: handbell twin; or add your own: "
-    "handbell app add TEAM123456.com.sample.myapp"
+_ADD_APP: Final = Fix(
+    Action.ADD_APP,
+    "Start a twin, which brings one to try (handbell twin), or add your own",
+    app="TEAM123456.com.sample.myapp",
 )
 
 
@@ -64,6 +66,8 @@ _MOST_OPENED: Final = 100
 _StoredCredentials = list[StoredCredential]
 _Apps = list[App]
 
+_Asked = tuple[int | None, str, frozenset[str]]
+
 
 class AppStore:
     """The apps that Handbell sends for. ``now`` returns UNIX seconds, ``clock`` never goes back.
@@ -86,7 +90,7 @@ class AppStore:
         self._clock = clock
         self._opened: dict[bytes, Credential] = {}
         # By app and environment: until when it is the current one, by the clock.
-        self._current: dict[tuple[int | None, str], tuple[float, Credential]] = {}
+        self._current: dict[_Asked, tuple[float, Credential]] = {}
 
     def add(
         self, team_id: str, bundle_id: str, name: str | None = None, *, is_suggested: bool = False
@@ -272,33 +276,49 @@ class AppStore:
         with self._database.write() as connection:
             removed = connection.execute(delete(credentials_table).where(*_named(app, key_id)))
             if not removed.rowcount:
-                raise MissingCredentialError(
-                    f"{app.id} has no key {key_id}", fix="See: handbell key list"
-                )
+                raise _no_key(app, key_id)
         self._forget()
 
-    def credential_for(self, app: App, environment: str) -> Credential:
+    def credential(self, app: App, key_id: str) -> Credential:
+        """Return one of an app's credentials by its key id.
+
+        Raises :class:`~handbell.errors.MissingCredentialError` when the app has no such one.
+        """
+        with self._database.read() as connection:
+            rows = _credential_rows(connection, app)
+        for row in rows:
+            if row["key_id"] == key_id:
+                return self._unpacked(app, row)
+        raise _no_key(app, key_id)
+
+    def credential_for(
+        self, app: App, environment: str, *, besides: Collection[str] = ()
+    ) -> Credential:
         """Return what proves the app in an environment.
 
         One that is limited to the environment wins, then the newest that is not limited. The twin
-        takes any. Raises :class:`~handbell.errors.MissingCredentialError` with the fix.
+        takes any. Those whose fingerprints are in ``besides`` are passed over where there is
+        another. Raises :class:`~handbell.errors.MissingCredentialError` with the fix.
         """
         asked, current = self._clock(), self._current
-        until, known = current.get((app.row, environment), (0.0, None))
+        place = (app.row, environment, frozenset(besides))
+        until, known = current.get(place, (0.0, None))
         if known is not None and asked < until:
             return known
         with self._database.read() as connection:
             rows = _credential_rows(connection, app)
         limited = [row for row in rows if row["environment"] == environment]
         general = [row for row in rows if row["environment"] is None or environment == "twin"]
-        for row in (*limited, *general):
+        serving = [*limited, *general]
+        others = [row for row in serving if row["fingerprint"] not in place[-1]]
+        for row in others or serving:
             found = self._unpacked(app, row)
             # Where it was changed meanwhile, another mapping is in use now.
-            current[app.row, environment] = (asked + KNOWN_SECONDS, found)
+            current[place] = (asked + KNOWN_SECONDS, found)
             return found
         raise MissingCredentialError(
             f"{app.id} has no key for {environment}",
-            fix=f"Add one: handbell key add AuthKey_XXXXXXXXXX.p8 --app {app.id}",
+            fix=Fix(Action.ADD_KEY, "Add one", app=app.id),
         )
 
     def _forget(self) -> None:
@@ -415,12 +435,16 @@ def _unknown(wanted: str, apps: Iterable[App]) -> UnknownAppError:
     near = nearest(wanted, known)
     return UnknownAppError(
         f"There is no app {wanted!r}",
-        fix=f"Did you mean {known[near]}?" if near else "See: handbell app list",
+        fix=f"Did you mean {known[near]}?" if near else Fix(Action.LIST_APPS, "See"),
     )
 
 
 def _gone(app: App) -> UnknownAppError:
     return UnknownAppError(f"The app {app.id} is not there (any more)", fix=_ADD_APP)
+
+
+def _no_key(app: App, key_id: str) -> MissingCredentialError:
+    return MissingCredentialError(f"{app.id} has no key {key_id}", fix="See: handbell key list")
 
 
 def _all_apps(connection: Connection) -> list[App]:

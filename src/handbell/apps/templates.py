@@ -14,6 +14,7 @@ from handbell.creation.notification import Notification
 from handbell.creation.template import Template, is_name
 from handbell.database import Database
 from handbell.errors import UnknownAppError, UnknownTemplateError
+from handbell.fixes import Action, Fix
 from handbell.tables import templates
 
 from .app import App
@@ -111,7 +112,7 @@ class TemplateStore:
         near = nearest(name[:80], known)
         return UnknownTemplateError(
             f"{app.id} has no template {name[:80]!r}",
-            fix=f"Did you mean `{near}`?" if near else "See: handbell template list",
+            fix=f"Did you mean `{near}`?" if near else Fix(Action.LIST_TEMPLATES, "See"),
         )
 
 
@@ -119,7 +120,7 @@ def _row(app: App) -> int:
     if app.row is None:
         raise UnknownAppError(
             f"{app.id} is not in the registry, so it has no templates",
-            fix=f"Add it with: handbell app add {app.id}",
+            fix=Fix(Action.ADD_APP, "Add it", app=app.id),
         )
     return app.row
 

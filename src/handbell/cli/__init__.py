@@ -3,8 +3,10 @@
 Exit codes: 0 done, 1 nobody was reached or a check failed, 2 wrong use or configuration.
 """
 
+import locale
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any, Final
 
 from handbell._text import sentence
@@ -22,6 +24,14 @@ def main() -> None:
     from .output import replace_what_cannot_be_written, write_error  # noqa: PLC0415 - as above
 
     replace_what_cannot_be_written()
+    if unreadable := _unreadable(sys.argv[1:]):
+        write_error(
+            USAGE_CODE,
+            f"{unreadable!a} has bytes that are no text in the locale of this terminal, whose "
+            f"encoding is {locale.getencoding()}.",
+            "Choose a locale with UTF-8, as in: LC_ALL=C.UTF-8 handbell …",
+        )
+        sys.exit(2)
     try:
         # Not standalone: there Typer would write its errors itself, each in a box.
         sys.exit(application(standalone_mode=False))
@@ -44,6 +54,19 @@ def main() -> None:
         if what:
             write_error(USAGE_CODE, what, fix)
         sys.exit(2)
+
+
+def _unreadable(arguments: Sequence[str]) -> str:
+    """Return the first argument that could not be decoded and names no file; else nothing.
+
+    A file's name may be any bytes, and is found by them.
+    """
+    for argument in arguments:
+        value = argument.partition("=")[2] if argument.startswith("--") else argument
+        is_text = not any("\udc80" <= character <= "\udcff" for character in argument)
+        if not is_text and not os.path.lexists(value):
+            return argument
+    return ""
 
 
 def _usage_of(error: Any) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import typer
 
+from handbell._text import json_fault
 from handbell.errors import NotificationError
 
 _NUMBER: Final = re.compile(r"[+-]?\d{1,18}")
@@ -49,7 +50,9 @@ def read_json(text: bytes, source: str) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise NotificationError(f"{source} is not UTF-8", fix="Save it as UTF-8") from None
     except (ValueError, RecursionError) as error:
-        raise NotificationError(f"{source} is not JSON: {error}", fix="Mend it there") from None
+        raise NotificationError(
+            f"{source} is not JSON: {json_fault(text, error)}", fix="Mend it there"
+        ) from None
     if not isinstance(content, dict):
         raise NotificationError(
             f"{source} holds no JSON object",
@@ -96,6 +99,6 @@ def _read_value(source: str, text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise NotificationError(
-            f"{source}:= is not JSON: {error}",
+            f"{source}:= is not JSON: {json_fault(text, error)}",
             fix='Write a number, true, false, null, "a text" in quotes, a list or an object',
         ) from None

@@ -138,8 +138,8 @@ def write_lines(lines: Iterable[str], mark: str, style: str) -> None:
 
 
 def local_time(milliseconds: int | None) -> str:
-    """Return an instant (UNIX milliseconds) as local date and time to the second."""
-    return "" if milliseconds is None else _text.local_time(milliseconds)
+    """Return an instant (UNIX milliseconds) as local date and time to the second, with the zone."""
+    return "" if milliseconds is None else _text.moment(milliseconds)
 
 
 def _several_lines(text: str) -> str:

@@ -137,10 +137,10 @@ def send(
     # A template is rendered where its app is known; all else is looked at before a file is opened.
     notification = written if read_use(written) else Notification.read(written)
     named = _read_recipients(recipients, to_all=to_all)
-    if dry_run:
-        _show(*_preview(app, notification, named), as_json=as_json)
-        return
     how: How = {"send_at": send_at, "urgency": urgency, "idempotency_key": idempotency_key}
+    if dry_run:
+        _show(*_preview(app, notification, named, how), as_json=as_json)
+        return
     response = _send(app, notification, named, how)
     waits = _waits(response, is_scheduled=send_at is not None, to_all=to_all)
     _tell(response, waits=waits, as_json=as_json)
@@ -176,10 +176,14 @@ async def _send_in_loop(
 
 
 def _preview(
-    app: str | None, written: Written, recipients: Recipients
+    app: str | None, written: Written, recipients: Recipients, how: "How"
 ) -> "tuple[list[Preview], list[LanguagePreview]]":
+    from handbell.delivery.engine import Options  # noqa: PLC0415 - heavy
+
     parts = context.system()
     found = parts.apps.find(app or parts.settings.app)
+    for warning in parts.engine.look_at_time(found, recipients, Options.read(**how)):
+        say(f"warning: {warning}", err=True)
     notification = parts.read_notification(found, written)
     languages = parts.preview_languages(found, notification) if notification.languages else []
     return parts.preview(found, notification, recipients), languages

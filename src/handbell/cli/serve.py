@@ -147,13 +147,16 @@ async def _run(
         await stack.enter_async_context(mailing(context))
         await stack.enter_async_context(serving(application, bound, settings=parts.settings))
         settle()
+        if twin is not None:
+            twin.links |= _links(context)
         host, port = bound.getsockname()[:2]
         listening = f"{f'[{host}]' if ':' in host else host}:{port}"
-        say(f"Listening     {listening}")
         warn_of_exposure(parts.settings)
         if parts.settings.tls_certificate is None and not is_loopback(host):
             _warn_of_plain_http(listening)
         await _announce(context, twin)
+        say(f"Listening     {listening}", "Ctrl-C stops it.")
+        sys.stdout.flush()
         await stop.wait()
         context.stopping.set()
         say("Stopping: what runs is finished first. Ctrl-C again stops at once.")
@@ -177,20 +180,30 @@ def _twin(parts: "System") -> Any:
 
 async def _announce(context: "Context", twin: "Twin | None") -> None:
     url = context.public_url
-    say(f"API           {url}/docs")
     if context.has_console:
-        say(f"Console       {url}/console")
+        await _announce_console(context, url)
+    say(f"API           {url}/docs")
     if twin is not None:
         say(f"Phones        {twin.page_link}")
     if not context.has_worker:
         say("Sending       by another process: handbell worker")
-    if context.has_console and not await context.run(context.system.operators.list):
-        secret = await context.run(context.system.operators.invite_first)
-        say("")
-        say("There is no operator yet. This link makes the first one, once, within 24 hours:")
-        say(f"{url}/console/invitation/{secret}")
-    say("Ctrl-C stops it.")
-    sys.stdout.flush()
+
+
+def _links(context: "Context") -> dict[str, str]:
+    """Return where the page of the virtual phones leads to."""
+    links = {"The API": f"{context.public_url}/docs"}
+    return {"Console": f"{context.public_url}/console", **links} if context.has_console else links
+
+
+async def _announce_console(context: "Context", url: str) -> None:
+    """Say first which address to open: the console, or the link that makes the first operator."""
+    if await context.run(context.system.operators.list):
+        say(f"Open          {url}/console")
+        return
+    secret = await context.run(context.system.operators.invite_first)
+    say(f"Open          {url}/console/invitation/{secret}")
+    say("              It makes the first operator, once, within 24 hours; after that:")
+    say(f"Console       {url}/console")
 
 
 def _set_up_logs(parts: "System", *, is_verbose: bool) -> None:

@@ -40,5 +40,5 @@ def why(
 
 def _tell(story: "Story") -> None:
     console.print(Text(one_line(story.answer), style="bold"))
-    for line in story.details:
+    for line in story.details():
         console.print(Text(one_line(line), style="" if line.startswith(" ") else "dim"))

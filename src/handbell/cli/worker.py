@@ -1,11 +1,10 @@
 """``handbell worker``: the engine alone, until it is told to stop."""
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-
-from handbell._extras import install
 
 from .context import system
 from .output import say, warn_of_exposure
@@ -39,9 +38,7 @@ def worker(
 
 async def _run(*, until_idle: bool, level: str) -> None:
     parts = system()
-    logs = _logs(level)
-    if logs is not None:
-        parts.hooks.add(logs)
+    parts.hooks.add(_logs(level))
     stop = stop_on_signal()
     ends: list[asyncio.Task[object]] = []
     try:
@@ -67,13 +64,13 @@ async def _work_off(parts: "System") -> None:
     await parts.engine.worker.idle()
 
 
-def _logs(level: str) -> "Hook | None":
+def _logs(level: str) -> "Hook":
     try:
         from handbell.delivery.logs import Logs  # noqa: PLC0415 - an extra
-    except ModuleNotFoundError as error:
-        say(
-            f"There will be no logs: {error.name} is not installed. {install('server')}",
-            err=True,
-        )
-        return None
+    except ModuleNotFoundError:
+        from handbell.delivery.log_lines import LOGGER, LoggedEvents  # noqa: PLC0415 - heavy
+
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+        logging.getLogger(LOGGER).setLevel(level.upper())
+        return LoggedEvents()
     return Logs(level=level)

@@ -53,7 +53,7 @@ _READERS: Final[Mapping[str, Reader]] = MappingProxyType(
         "title": values.title,
         "color": values.color,
         "sound": values.sound,
-        "badge": values.whole,
+        "badge": values.badge,
         "priority": values.whole,
         "relevance_score": values.number,
         "ttl": values.ttl,

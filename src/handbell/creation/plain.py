@@ -23,7 +23,7 @@ _KNOWN: Final = _TEXTS | {"badge", "user_info"}
 # `url` may stand in `user_info` as well, if it is the same.
 _NOT_PLAIN: Final = frozenset({"aps", "data", "url", RESERVED_MEMBER})
 _SCALARS: Final = frozenset({str, bool, type(None)})
-_BADGES: Final = range(2**63)
+_BADGES: Final = range(2**31)
 _INTEGERS: Final = range(-(2**63), 2**63)
 
 

@@ -19,6 +19,9 @@ MAX_DEPTH: Final = 64
 """How deep lists and mappings may be nested in ``user_info`` and its like."""
 MAX_VALUES: Final = 10_000
 """How many values ``user_info`` and its like may hold: more than any payload has bytes for."""
+MAX_BADGE: Final = 2**31 - 1
+"""What a number of 32 bits holds; a larger badge is a mistake, and no icon shows it."""
+
 MAX_TTL_SECONDS: Final = 10 * 365 * 24 * 3600
 
 # The last second of the year 9999; what is later was most likely given in milliseconds.
@@ -97,6 +100,14 @@ def whole(name: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise _wrong(name, value, "a whole number of 0 or more")
     return int(_plain_number(name, value))
+
+
+def badge(name: str, value: object) -> int:
+    """Read the number on an app's icon: whole, and small enough for every phone to take it."""
+    number = whole(name, value)
+    if number > MAX_BADGE:
+        raise _wrong(name, value, f"between 0 and {MAX_BADGE:,}")
+    return number
 
 
 def flag(name: str, value: object) -> bool:

@@ -1,16 +1,20 @@
 """Checks what can be checked before the first real send; every answer is one sentence and a fix."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from handbell._text import sentence
 from handbell.apps.app import App
 from handbell.apps.checkup import Finding
+from handbell.apps.store import StoredCredential
 from handbell.creation.notification import Notification
 from handbell.errors import HandbellError
+from handbell.fixes import Action, Fix, as_sentence
 from handbell.gateways.apns.client import ApnsGateway
 from handbell.gateways.apns.payload import compose
+from handbell.gateways.apns.protocol import DEVELOPMENT_URL, PRODUCTION_URL
 from handbell.gateways.gateway import (
     Accepted,
     DeviceGone,
@@ -19,67 +23,117 @@ from handbell.gateways.gateway import (
     Refused,
     RetryLater,
 )
+from handbell.gateways.http2_tls import authority
 
-from .outcome import meaning
+from .outcome import TOKEN_REASONS, meaning
 
 CLOCK_TOLERANCE_SECONDS: Final = 60
 CLOCK_LIMIT_SECONDS: Final = 1500
 """A provider token is up to 35 minutes old here and must not be over an hour old at Apple's."""
 
-_HOST_OF: Final = {
-    "production": "Apple's production host",
-    "development": "Apple's development host",
-    "twin": "the twin",
-}
-_THIS_COMMAND: Final = " with: handbell doctor"
-_TOKEN_REASONS: Final = frozenset({"BadDeviceToken", "DeviceTokenNotForTopic"})
+_APPLES: Final = frozenset(map(authority, (PRODUCTION_URL, DEVELOPMENT_URL)))
+
+
+FindProbed = Callable[[str, str], ApnsGateway]
+"""Gives the gateway to an environment with the credential of a key id."""
 
 
 async def probe(
-    app: App, environments: Sequence[str], find_gateway: Callable[[str], ApnsGateway]
+    app: App, serving: Mapping[str, Sequence[StoredCredential]], find_gateway: FindProbed
 ) -> list[Finding]:
-    """Send one push with an impossible token to each environment, and tell what the answers mean.
+    """Send one push with an impossible token to each environment, with each of its credentials.
 
-    Nothing is shown to anybody: no device has the token. What several hosts say alike is told once.
+    Tells what the answers mean; with several credentials, of which one it was. Nothing is shown to
+    anybody: no device has the token. What several hosts say alike is told once.
     """
     found = await asyncio.gather(
-        *(_probe_one(app, environment, find_gateway) for environment in environments)
+        *(
+            _probe_all(app, environment, stored, find_gateway)
+            for environment, stored in serving.items()
+        )
     )
     return list(dict.fromkeys(finding for findings in found for finding in findings))
 
 
+async def _probe_all(
+    app: App, environment: str, serving: Sequence[StoredCredential], find_gateway: FindProbed
+) -> list[Finding]:
+    if len(serving) == 1:
+        return await _probe_one(app, environment, serving[0].key_id, find_gateway)
+    found = await asyncio.gather(
+        *(
+            _probe_one(app, environment, one.key_id, find_gateway, f"the {one.kind} {one.key_id}")
+            for one in serving
+        )
+    )
+    works = any(one.verdict == "right" for each in found for one in each if one.check != "clock")
+    return [
+        _mended(finding, app, stored) if works and finding.check == environment else finding
+        for stored, findings in zip(serving, found, strict=True)
+        for finding in findings
+    ]
+
+
+def _mended(finding: Finding, app: App, stored: StoredCredential) -> Finding:
+    """Return what is to be done about a credential beside which another one works."""
+    if finding.verdict == "right":
+        return finding
+    return replace(
+        finding,
+        verdict="doubtful",
+        fix="What is sent goes by the one that is accepted. Remove this one: "
+        f"handbell key remove {stored.key_id} --app {app.id}",
+    )
+
+
 async def _probe_one(
-    app: App, environment: str, find_gateway: Callable[[str], ApnsGateway]
+    app: App, environment: str, key_id: str, find_gateway: FindProbed, name: str = ""
 ) -> list[Finding]:
     message = compose(
         Notification(title="Handbell's check-up", ttl=0), bundle_id=app.bundle_id, now=0
     )
     try:
-        gateway = find_gateway(environment)
+        gateway = find_gateway(environment, key_id)
         outcome = await gateway.probe(environment, message)
     except HandbellError as error:
         return [Finding(check=environment, verdict="wrong", sentence=error.what, fix=error.fix)]
-    findings = [judge_probe(environment, outcome)]
+    host = gateway.host(environment)
+    findings = [judge_probe(environment, outcome, name, host=host)]
     if gateway.clock_skew is not None:
-        findings.append(judge_clock(gateway.clock_skew))
+        clock = judge_clock(gateway.clock_skew, host=host)
+        # A clock that was compared with a machine of one's own, or with itself, proves nothing.
+        if clock.verdict != "right" or host in _APPLES:
+            findings.append(clock)
     return findings
 
 
-def judge_probe(environment: str, outcome: Outcome) -> Finding:
-    """Return what the answer to an impossible token says about the app's configuration."""
-    host = _HOST_OF[environment]
+def _name(environment: str, host: str) -> str:
+    if environment == "twin":
+        return "the twin"
+    if host in _APPLES:
+        return f"Apple's {environment} host"
+    return f"{host} as {environment} host"
+
+
+def judge_probe(environment: str, outcome: Outcome, name: str = "", *, host: str) -> Finding:
+    """Return what the answer to an impossible token says about the app's configuration.
+
+    ``name`` says which credential it was, where there are several; ``host`` is who was asked, and
+    is named where it is not Apple's.
+    """
+    host, key = _name(environment, host), name or "the key"
     match outcome:
-        case Refused() if outcome.reason in _TOKEN_REASONS:
+        case Refused() if outcome.reason in TOKEN_REASONS:
             return Finding(
                 check=environment,
                 verdict="right",
-                sentence=f"{_capital(host)} accepts the key, the team and the bundle id.",
+                sentence=f"{_capital(host)} accepts {key}, the team and the bundle id.",
             )
         case Refused() if outcome.reason.startswith("BadEnvironmentKey"):
             return Finding(
                 check=environment,
                 verdict="doubtful",
-                sentence=f"The key is not meant for {host}.",
+                sentence=f"{_capital(key)} is not meant for {host}.",
                 fix="That is right if the app has a key for each environment; else make one that "
                 "serves this one.",
             )
@@ -91,14 +145,15 @@ def judge_probe(environment: str, outcome: Outcome) -> Finding:
                 fix="Check which address the environment points to.",
             )
         case _:
-            return _judge_failure(environment, host, outcome)
+            return _judge_failure(environment, host, outcome, name)
 
 
-def _judge_failure(environment: str, host: str, outcome: Outcome) -> Finding:
+def _judge_failure(environment: str, host: str, outcome: Outcome, name: str) -> Finding:
     reason = getattr(outcome, "reason", "")
     words, fix = meaning(reason, getattr(outcome, "detail", ""))
     is_refused = isinstance(outcome, Refused)
     said = "refused the check-up" if is_refused else "could not be asked"
+    said += f" with {name}" if name else ""
     # Who answered that he is busy can be reached; nothing is proven against the configuration.
     is_busy = isinstance(outcome, RetryLater) and outcome.status > 0
     is_cut = isinstance(outcome, LostVerdict) and outcome.reason == "AnswerCut"
@@ -106,20 +161,27 @@ def _judge_failure(environment: str, host: str, outcome: Outcome) -> Finding:
         check=environment,
         verdict="doubtful" if is_busy or is_cut else "wrong",
         sentence=sentence(f"{_capital(host)} {said}: {reason}, {words}"),
-        fix=sentence(_capital(fix.removesuffix(_THIS_COMMAND))),
+        fix=as_sentence(_beside_the_check_up(fix)),
     )
 
 
-def judge_clock(skew: float) -> Finding:
-    """Return what the difference between this clock and the push service's means; in seconds."""
+def _beside_the_check_up(fix: str) -> str:
+    """Return what to do as whoever reads a check-up needs it: without the advice to make one."""
+    is_this = isinstance(fix, Fix) and fix.action is Action.CHECK_UP
+    return fix.lead if isinstance(fix, Fix) and is_this else fix
+
+
+def judge_clock(skew: float, *, host: str) -> Finding:
+    """Return what the difference between this clock and that of ``host`` means; in seconds."""
     seconds = abs(round(skew))
     way = "ahead of" if skew > 0 else "behind"
+    whose = "Apple" if host in _APPLES else host
     if seconds <= CLOCK_TOLERANCE_SECONDS:
         return Finding(check="clock", verdict="right", sentence="This machine's clock is right.")
     return Finding(
         check="clock",
         verdict="wrong" if seconds > CLOCK_LIMIT_SECONDS else "doubtful",
-        sentence=f"This machine's clock is {seconds} seconds {way} the push service's.",
+        sentence=f"This machine's clock is {seconds} seconds {way} that of {whose}.",
         fix="Set it by NTP: Apple refuses provider tokens that seem older than an hour.",
     )
 

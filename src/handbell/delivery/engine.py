@@ -14,7 +14,7 @@ from time import time
 from typing import Any, Final, TypeVar
 
 from handbell._forever import forever
-from handbell._text import count, sentence
+from handbell._text import count, moment, sentence
 from handbell._threads import in_thread
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
@@ -90,7 +90,14 @@ class Engine:
     ) -> None:
         self.worker = worker
         self._ledger = ledger
-        self._intake = Intake(ledger, registry, find_gateway=find_gateway, seal=seal, now=now)
+        self._intake = Intake(
+            ledger,
+            registry,
+            rulebook=worker.rulebook,
+            find_gateway=find_gateway,
+            seal=seal,
+            now=now,
+        )
         self._seal = seal
         self._make_sender = make_sender
         self._pruner = pruner
@@ -329,6 +336,17 @@ class Engine:
         """Return whom a send would reach; of everybody, the first ones only."""
         return self._intake.plan(app, recipients, is_development=is_development)
 
+    def look_at_time(self, app: App, recipients: Recipients, options: Options) -> list[str]:
+        """Return what a sender should know of the time that a send names, and store nothing.
+
+        Raises NotificationError for a time in the past, as accepting it would.
+        """
+        if options.send_at is None:
+            return []
+        plan = self._intake.plan(app, recipients)
+        entry = Entry(app=app, notification=Notification(title=app.name), recipients=recipients)
+        return self._intake.look_at_time(entry, options.send_at, plan.targets, self._now())
+
     def _begin(self, stored: Sequence[Prepared], reading: Reading) -> None:
         """Tell of sends that were just stored, and send what the worker has room for."""
         portions = []
@@ -492,7 +510,8 @@ def _tell(delivery: Delivery) -> str:
     if reason == "Scheduled":
         return what
     if delivery.due_at is not None:
-        what += " It is tried again by itself."
+        # Whether somebody is there to do it is told elsewhere.
+        what += f" The next attempt is due at {moment(delivery.due_at)}."
         # The sender has nothing to send again then.
         fix = "" if fix.startswith("send it again") else fix
     if not fix or fix.startswith("nothing"):

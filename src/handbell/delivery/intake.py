@@ -20,9 +20,11 @@ from .campaign import is_loud
 from .delivery import GatewayName, Target
 from .dispatch import Plan, nobody, resolve_many, some_targets
 from .due import BULK, NORMAL, URGENT
+from .listing import TEST_MARK
 from .plain import PlainBatch, can_be_plain, fingerprints
+from .rulebook import RuleBook
 from .store import Ledger
-from .timing import SendAt, due_at, read_send_at
+from .timing import LocalTime, SendAt, due_at, is_near, read_send_at, refuse_past
 from .ways import FindGateway
 
 URGENCIES: Final = {"urgent": URGENT, "normal": NORMAL, "bulk": BULK}
@@ -49,12 +51,14 @@ class Options:
     ``send_at`` is an instant or a local time in each recipient's zone; ``urgency`` is ``urgent``,
     ``normal`` or ``bulk`` and says who goes first (without it: normal for named recipients, bulk
     for everybody). An ``idempotency_key`` makes a repeated call return the first one's answer.
+    ``is_test`` marks it in the ledger as one that somebody sent to try it out.
     """
 
     send_at: SendAt | None = None
     urgency: str | None = None
     idempotency_key: str | None = None
     is_development: bool = False
+    is_test: bool = False
 
     @classmethod
     def read(
@@ -64,6 +68,7 @@ class Options:
         urgency: str | None = None,
         idempotency_key: str | None = None,
         is_development: bool = False,
+        is_test: bool = False,
     ) -> "Options":
         """Return the options as they were given. Raises NotificationError for what cannot be."""
         if urgency is not None and urgency not in URGENCIES:
@@ -80,6 +85,7 @@ class Options:
             urgency=urgency,
             idempotency_key=idempotency_key,
             is_development=is_development,
+            is_test=is_test,
         )
 
 
@@ -139,11 +145,13 @@ class Intake:
         ledger: Ledger,
         registry: Registry,
         *,
+        rulebook: RuleBook,
         find_gateway: FindGateway,
         seal: Callable[[Any], bytes],
         now: Callable[[], float] = time,
     ) -> None:
         self._ledger = ledger
+        self._rulebook = rulebook
         self._registry = registry
         self._find_gateway = find_gateway
         self._seal = seal
@@ -214,7 +222,10 @@ class Intake:
         return Order(
             app=entry.app,
             content=entry.notification,
-            recipients=entry.recipients.to_dict(),
+            recipients={
+                **entry.recipients.to_dict(),
+                **({TEST_MARK: True} if options.is_test else {}),
+            },
             created_at=at,
             urgency=URGENCIES[options.urgency or ("bulk" if everybody else "normal")],
             send_at=options.send_at,
@@ -244,9 +255,24 @@ class Intake:
                 one.warnings.extend(one.wordings.warnings)
                 if not is_loud(entry.notification, one.wordings.own.message):
                     one.order = replace(one.order, is_loud=False)
+            if send_at is not None:
+                one.warnings.extend(self.look_at_time(entry, send_at, one.targets or (), now))
             self._require_a_way(entry, one.targets or (), ways)
         except HandbellError as error:
             one.error = error
+
+    def look_at_time(
+        self, entry: Entry, send_at: SendAt, targets: Iterable[Target], now: float
+    ) -> list[str]:
+        """Return what to know of a time. Raises NotificationError for one in the past."""
+        if not isinstance(send_at, LocalTime):
+            return refuse_past(send_at, (), now)
+        zones: Iterable[str | None] = {target.time_zone for target in targets}
+        # Of everybody the targets are the first ones only, and a sample where the zone matters.
+        if entry.recipients.everybody and is_near(send_at, now):
+            zones = self._registry.time_zones(entry.app)
+        default = self._rulebook.rules_of(entry.app.id).time_zone
+        return refuse_past(send_at, zones, now, default)
 
     def _require_a_way(
         self,

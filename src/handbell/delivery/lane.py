@@ -8,7 +8,7 @@ from handbell.apps.app import App
 
 from .caps import Underway
 from .in_flight import Load
-from .routes import Route
+from .routes import SOON_SECONDS, Route
 from .rules import AppRules
 from .timing import Bucket, take
 
@@ -45,6 +45,23 @@ class Lane:
     def awaits_proof(self) -> bool:
         """Whether the first answers are still out: a wrong key is to cost few refusals."""
         return self.load.handed > 0 and not (self.is_proven or self.is_stopped)
+
+    def look_again_at(self, route: Route, now: float) -> float:
+        """Return when a push that was refused on a route is looked at again (UNIX seconds).
+
+        That is soon where another of the app's credentials may take its place.
+        """
+        if route.is_last or not route.is_refused:
+            return route.resume_at(now)
+        here = route.configuration.place
+        alike = (one.configuration.place for one in self.routes if one.is_refused)
+        refused = {
+            one.credential
+            for one in alike
+            if (one.environment, one.topic) == (here.environment, here.topic)
+        }
+        has_other = here.credential in self.rules.credentials and self.rules.credentials - refused
+        return now + SOON_SECONDS if has_other else route.resume_at(now)
 
     def take_rules(self, rules: AppRules, instant: float) -> None:
         """Take the rules as they stand in the database at an instant, by the steady clock."""

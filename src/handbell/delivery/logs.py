@@ -1,47 +1,13 @@
 """Structured logs, as a hook: one line for each event. Needs the extra ``server``."""
 
-import dataclasses
 import logging
-import re
 import sys
-from datetime import UTC, datetime
-from statistics import median
-from types import MappingProxyType
-from typing import Any, Final, TextIO
+from typing import TextIO
 
 import structlog
 
-from handbell._text import shortened
-
-from .events import (
-    CircuitOpened,
-    DeliveryFailed,
-    DeliveryHeld,
-    Event,
-    ProbeSent,
-    ServiceDown,
-    SessionQuarantined,
-    SessionsReleased,
-    name_of,
-)
-
-LEVELS: Final = MappingProxyType(
-    {
-        CircuitOpened: logging.ERROR,
-        ServiceDown: logging.ERROR,
-        DeliveryFailed: logging.WARNING,
-        SessionQuarantined: logging.WARNING,
-        DeliveryHeld: logging.DEBUG,
-        ProbeSent: logging.DEBUG,
-        SessionsReleased: logging.DEBUG,
-    }
-)
-"""The level of an event; all others are told at INFO."""
-
-_INSTANTS: Final = frozenset({"until", "probe_at"})
-# Longer than any id of ours, and no push service has shorter tokens.
-_TOKEN: Final = re.compile(r"[0-9A-Fa-f]{40,}")
-_UNPRINTABLE: Final = re.compile(r"[^\S ]|[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e]")
+from .events import Event, name_of
+from .log_lines import fields_of, level_of
 
 
 class Logs:
@@ -76,47 +42,13 @@ class Logs:
 
     def __call__(self, event: Event) -> None:
         """Write one event."""
-        kind = type(event)
-        level = LEVELS.get(kind, logging.INFO)
+        level = level_of(event)
         # A million deliveries may be held at once: what is not written costs next to nothing.
         if level >= self._lowest:
-            self._log.log(level, name_of(kind), **_fields(event))
+            self._log.log(level, name_of(type(event)), **fields_of(event))
 
 
 def _renderer(*, is_terminal: bool) -> structlog.typing.Processor:
     if is_terminal:
         return structlog.dev.ConsoleRenderer(sort_keys=False)
     return structlog.processors.JSONRenderer(ensure_ascii=False)
-
-
-def _fields(event: Event) -> dict[str, Any]:
-    fields: dict[str, Any] = {"timestamp": _iso(event.at), "app": event.app}
-    for field in dataclasses.fields(event):
-        value = getattr(event, field.name)
-        if field.name == "seconds":
-            fields |= _summary(value)
-        elif field.name == "notification_ids":
-            # A thousand ids in a line would tell nobody more than the ledger does.
-            fields["notifications"] = len(value)
-        elif field.name in _INSTANTS:
-            fields[field.name] = _iso(value)
-        elif field.name not in ("at", "app") and value is not None:
-            fields[field.name] = _harmless(value) if isinstance(value, str) else value
-    return fields
-
-
-def _summary(seconds: tuple[float, ...]) -> dict[str, float]:
-    return {
-        "pushes": len(seconds),
-        "median_seconds": round(median(seconds or (0.0,)), 4),
-        "longest_seconds": round(max(seconds, default=0.0), 4),
-    }
-
-
-def _harmless(text: str) -> str:
-    text = _TOKEN.sub(lambda found: shortened(found[0]), text)
-    return _UNPRINTABLE.sub("?", text)
-
-
-def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

@@ -117,7 +117,9 @@ class Target:
         parts = _split(url)
         schemes = ("https", "http") if allow_private else ("https",)
         if parts.scheme not in schemes or not parts.hostname:
-            raise _wrong(url, f"it does not begin with {' or '.join(schemes)}://host")
+            why = f"it does not begin with {' or '.join(schemes)}://host"
+            is_own = parts.scheme == "http" and _is_private(parts.hostname or "")
+            raise _wrong(url, why, fix=_ALLOW_HTTP if is_own else "")
         if parts.username is not None or parts.password is not None or parts.fragment:
             raise _wrong(url, "it holds a user, a password or a fragment")
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -167,6 +169,17 @@ def _host(url: str, host: str, *, allow_private: bool) -> str:
 
 
 _ALLOW: Final = "Name a public host, or set HANDBELL_WEBHOOK_ALLOW_PRIVATE=1 if it is your own"
+
+
+_ALLOW_HTTP: Final = (
+    "Write https://, or set HANDBELL_WEBHOOK_ALLOW_PRIVATE=1 for the process that sends: then "
+    "http:// and hosts of your own are called"
+)
+
+
+def _is_private(host: str) -> bool:
+    address = _address(host)
+    return bool(_LOCAL.fullmatch(host)) if address is None else not _is_public(address)
 
 
 def _wrong(url: str, why: str, *, fix: str = "") -> WebhookError:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final, Literal
 
+from handbell.fixes import Action, Fix
 from handbell.gateways.apns.protocol import REASONS, Reaction
 from handbell.gateways.gateway import (
     Accepted,
@@ -203,10 +204,21 @@ UNREACHED: Final = frozenset(
         "CertificateNotTrusted",
         "NoTrustedCertificates",
         "ClientCertificateUnusable",
+        "ClientCertificateRefused",
         "NoSecureConnection",
+        "ProxyUnreachable",
+        "ProxyAuthentication",
+        "ProxyRefused",
+        "ProxyUnreadable",
     }
 )
 """No connection can be made, which is no fault of one push."""
+
+TOKEN_REASONS: Final = frozenset({"BadDeviceToken", "DeviceTokenNotForTopic"})
+"""What is said of a device token, by a push service that takes the key."""
+
+CERTIFICATE_REASONS: Final = frozenset({"ClientCertificateUnusable", "ClientCertificateRefused"})
+"""No connection can be made with the app's certificate; with another credential it may be."""
 
 _SERVER_ERROR: Final = 500
 _OUR_OWN: Final = frozenset({"RequestUnusable", "Interrupted"})
@@ -251,27 +263,27 @@ _AGAIN = "nothing: it is sent again by itself, so that the phone shows it once"
 OWN_REASONS: Final = {
     "NoCredential": (
         "there is no key for this environment",
-        "add one with: handbell key add AuthKey_XXX.p8 --app APP",
+        Fix(Action.ADD_KEY, "add one"),
     ),
     "CircuitOpen": (
         "sending for this app was stopped, because its configuration was refused",
-        "run handbell doctor and mend what it names; sending goes on by itself",
+        Fix(Action.CHECK_UP, "mend what the check-up names; sending goes on by itself"),
     ),
     "ServiceDown": (
         "the push service takes nothing now",
         "nothing: one push at a time is tried, and all goes on by itself once it is taken",
     ),
-    "AppDisabled": ("the app is switched off", "switch it on with: handbell app set APP --on"),
+    "AppDisabled": ("the app is switched off", Fix(Action.SWITCH_ON, "switch it on")),
     "CannotBeRead": (
         "what was stored of the notification cannot be read",
         "check HANDBELL_SECRET_KEY; it is tried again each quarter of an hour for a day",
     ),
-    "Scheduled": ("it waits for its time", "nothing, or: handbell notification cancel ID"),
+    "Scheduled": ("it waits for its time", Fix(Action.CANCEL, "nothing, or take it back")),
     "QuietHours": ("it waits for the end of quiet hours", "nothing; urgent levels are not held"),
     "RateLimit": ("it waits its turn under the app's rate limit", "nothing: it goes on by itself"),
     "Capped": (
         "this person has got as many notifications as the app's cap allows",
-        "raise the cap with handbell app set, or send less often",
+        Fix(Action.SET_CAP, "raise the cap, or send less often"),
     ),
     "Cancelled": ("it was taken back before it was sent", "nothing"),
     "SessionClosed": (
@@ -321,20 +333,40 @@ OWN_REASONS: Final = {
     ),
     "ClientCertificateUnusable": (
         "the app's certificate cannot be used for a connection",
-        "add it again with its key: handbell key add",
+        Fix(Action.ADD_KEY, "add it again with its key"),
+    ),
+    "ClientCertificateRefused": (
+        "the push service ended the connection once it had seen the app's certificate",
+        Fix(Action.ADD_KEY, "it may be revoked or expired; add a new one, or better a key"),
     ),
     "NoSecureConnection": (
         "the other side does not speak TLS with HTTP/2",
         "check the address and the port",
     ),
-    "RequestUnusable": ("the request cannot be made", "look at it with: handbell send --dry-run"),
+    "ProxyUnreachable": (
+        "the proxy that leads to the push service could not be reached",
+        "check HANDBELL_PROXY, and that the proxy runs; hosts in HANDBELL_NO_PROXY go without it",
+    ),
+    "ProxyAuthentication": (
+        "the proxy that leads to the push service asks for a user and a password",
+        "set HANDBELL_PROXY to http://user:password@host:port, special characters by percent",
+    ),
+    "ProxyRefused": (
+        "the proxy does not let anybody through to the push service",
+        "have it allow CONNECT to that host and port, or name the host in HANDBELL_NO_PROXY",
+    ),
+    "ProxyUnreadable": (
+        "what HANDBELL_PROXY names does not answer as an HTTP proxy",
+        "check its address and port",
+    ),
+    "RequestUnusable": ("the request cannot be made", Fix(Action.PREVIEW, "look at it")),
     "TwinNotRunning": (
         "the session lives on the twin, and no twin is running",
-        "start it with: handbell twin",
+        Fix(Action.START_TWIN, "start it"),
     ),
     "SimulatorUnavailable": (
         "Xcode's Simulator is only to be had on a Mac with Xcode 11.4 or newer",
-        "run this on a Mac, or send to a virtual phone of: handbell twin",
+        Fix(Action.START_TWIN, "run this on a Mac, or send to a virtual phone of the twin"),
     ),
     "SimulatorUnsupported": (
         "Xcode's Simulator takes only ordinary notifications",
@@ -352,9 +384,11 @@ OWN_REASONS: Final = {
 """Reasons of our own, with their meaning and what to do; Apple's are in the protocol table."""
 
 _FIX_BY_REACTION: Final = {
-    Reaction.FIX_NOTIFICATION: "change the notification; handbell send --dry-run shows the request",
-    Reaction.FIX_CONFIGURATION: (
-        "check team id, key id, bundle id and the key's scope with: handbell doctor"
+    Reaction.FIX_NOTIFICATION: Fix(
+        Action.PREVIEW, "change the notification, and look at its request"
+    ),
+    Reaction.FIX_CONFIGURATION: Fix(
+        Action.CHECK_UP, "check team id, key id, bundle id and the key's scope"
     ),
     Reaction.TRY_OTHER_ENVIRONMENT: (
         "let the app register again, so that a fresh token and its environment are known"
@@ -368,7 +402,7 @@ _FIX_BY_REACTION: Final = {
     Reaction.BACK_OFF: "send it again in fifteen minutes or later",
 }
 
-_OTHER_KEY: Final = "add a key that serves this environment: handbell key add AuthKey_XXX.p8"
+_OTHER_KEY: Final = Fix(Action.ADD_KEY, "add a key that serves this environment")
 _FIX_BY_REASON: Final = {
     "BadEnvironmentKeyIdInToken": _OTHER_KEY,
     "BadEnvironmentKeyInToken": _OTHER_KEY,

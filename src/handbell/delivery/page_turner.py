@@ -216,7 +216,9 @@ class PageTurner:
             broadcast.ready_at = self._clock() + _WATCH_SECONDS
             return
         self._broadcasts.remove(broadcast)
-        self._book.rest_shard(broadcast.shard.id, route.resume_at(now))
+        lane = broadcast.lane
+        until = route.resume_at(now) if lane is None else lane.look_again_at(route, now)
+        self._book.rest_shard(broadcast.shard.id, until)
 
 
 def _is_stopped(route: Route | None, campaign: Campaign, probe: Probe | None, now: float) -> bool:

@@ -14,12 +14,13 @@ from handbell._text import count, shortened
 from handbell.apps.app import App
 from handbell.database import Database
 from handbell.errors import UnknownNotificationError
+from handbell.fixes import Action, Fix, with_app
 from handbell.tables import apps, circuits, deliveries, notifications, sessions, shards
 
 from .counting import Counted, Counting, count_deliveries
 from .delivery import Delivery
 from .due import BULK, LEVELS, NORMAL, URGENT
-from .listing import DeliveryPage, DeliverySearch, Search
+from .listing import TEST_MARK, DeliveryPage, DeliverySearch, Search
 from .outcome import meaning
 from .store import DELIVERIES
 from .tallies import HOUR, Bucket, read_buckets
@@ -37,6 +38,7 @@ class Overview:
     counts deliveries by state, in the order of :data:`STATES`; ``ahead`` is how many sessions a
     broadcast has not come to. ``is_running`` says whether something of it is due or on its way.
     ``displayed`` and ``opened`` are what phones reported. ``row`` is its place in the list.
+    ``is_test`` says that somebody tried it out, ``send_at`` is the later time that was asked for.
     """
 
     id: str
@@ -51,6 +53,8 @@ class Overview:
     displayed: int = 0
     opened: int = 0
     row: int = 0
+    is_test: bool = False
+    send_at: str | None = None
 
     @property
     def total(self) -> int:
@@ -175,14 +179,14 @@ class Reports:
             return Funnel(
                 overview=overview,
                 content=json.loads(row.content),
-                named=json.loads(row.recipients),
+                named=named_by(row.recipients),
                 urgency=_URGENCIES.get(row.urgency, str(row.urgency)),
                 send_at=row.send_at,
                 replaces=row.replaces,
                 displayed=overview.displayed,
                 opened=overview.opened,
                 next_due_at=_next_due_at(connection, row.id),
-                reasons=_reasons(counted, row.cancelled),
+                reasons=_reasons(row.app, counted, row.cancelled),
             )
 
     def progress(self, notification_id: str) -> Progress:
@@ -208,11 +212,12 @@ class Reports:
             counts[one.state] += one.number
         if row.cancelled:
             counts["cancelled"] += row.cancelled
+        named = json.loads(row.recipients)
         return Overview(
             id=row.public_id,
             app=row.app,
             title=describe(json.loads(row.content)),
-            recipients=describe_recipients(json.loads(row.recipients)),
+            recipients=describe_recipients(named),
             created_at=row.created_at,
             cancelled_at=row.cancelled_at,
             states=MappingProxyType({name: counts[name] for name in STATES if counts.get(name)}),
@@ -221,6 +226,8 @@ class Reports:
             displayed=sum(one.displayed for one in counted),
             opened=sum(one.opened for one in counted),
             row=row.id,
+            is_test=bool(named.get(TEST_MARK)),
+            send_at=row.send_at,
         )
 
     def trend(self, app: App | None, *, hours: int, buckets: int) -> list[Bucket]:
@@ -289,6 +296,12 @@ def describe(content: Mapping[str, Any]) -> str:
     return f"({content.get('push_type') or 'no text'})"
 
 
+def named_by(recipients: str) -> dict[str, Any]:
+    """Return whom a sender named, of what is stored of it."""
+    named: dict[str, Any] = json.loads(recipients)
+    return {kind: texts for kind, texts in named.items() if kind != TEST_MARK}
+
+
 def describe_recipients(named: Mapping[str, Any]) -> str:
     """Return in words whom a sender named."""
     if named.get("everybody"):
@@ -313,7 +326,7 @@ def _find(connection: Connection, notification_id: str) -> Row[Any]:
     if found is None:
         raise UnknownNotificationError(
             f"There is no notification {notification_id[:40]!r}",
-            fix="See: handbell notification list",
+            fix=Fix(Action.LIST_NOTIFICATIONS, "See"),
         )
     return found
 
@@ -377,7 +390,7 @@ def _left(connection: Connection, shard: Row[Any]) -> int:
     return max(0, (connection.scalar(listening) or 0) - (connection.scalar(done) or 0))
 
 
-def _reasons(counted: Iterable[Counted], uncome: int) -> tuple[ReasonCount, ...]:
+def _reasons(app: str, counted: Iterable[Counted], uncome: int) -> tuple[ReasonCount, ...]:
     """Return the reasons of what was not sent, the most frequent first."""
     numbers = {
         (one.state, one.reason or one.state.capitalize()): one.number
@@ -387,9 +400,11 @@ def _reasons(counted: Iterable[Counted], uncome: int) -> tuple[ReasonCount, ...]
     if uncome:
         numbers["cancelled", "Cancelled"] = numbers.get(("cancelled", "Cancelled"), 0) + uncome
     ordered = sorted(numbers.items(), key=lambda item: -item[1])
-    return tuple(_reason(state, reason, number) for (state, reason), number in ordered)
+    return tuple(_reason(app, state, reason, number) for (state, reason), number in ordered)
 
 
-def _reason(state: str, reason: str, number: int) -> ReasonCount:
+def _reason(app: str, state: str, reason: str, number: int) -> ReasonCount:
     words, fix = meaning(reason)
-    return ReasonCount(state=state, reason=reason, number=number, meaning=words, fix=fix)
+    return ReasonCount(
+        state=state, reason=reason, number=number, meaning=words, fix=with_app(fix, app)
+    )

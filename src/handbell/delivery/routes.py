@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from .circuit import Circuit, ConfigurationCircuit, Noted, Place, ServiceCircuit, Stop
+from .outcome import CERTIFICATE_REASONS, TOKEN_REASONS
 from .probe import Probe
 
 SOON_SECONDS: Final = 1.0
@@ -13,10 +14,14 @@ SOON_SECONDS: Final = 1.0
 
 @dataclass(slots=True, eq=False)
 class Route:
-    """Where the pushes of one topic of an app go, with one credential, and what may stop them."""
+    """Where the pushes of one topic of an app go, with one credential, and what may stop them.
+
+    ``is_last`` says that every other credential was found to be refused as well.
+    """
 
     configuration: ConfigurationCircuit
     service: ServiceCircuit
+    is_last: bool = False
 
     @property
     def app(self) -> str:
@@ -33,6 +38,14 @@ class Route:
     def stop(self) -> Stop | None:
         """Why nothing goes this way now, or None."""
         return self.configuration.stop or self.service.stop
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether it is stopped since its credential was refused, not the tokens or the service."""
+        stop, outage = self.configuration.stop, self.service.stop
+        if stop is not None and stop.reason not in TOKEN_REASONS:
+            return True
+        return outage is not None and outage.reason in CERTIFICATE_REASONS
 
     @property
     def is_probed(self) -> bool:

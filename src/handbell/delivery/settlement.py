@@ -207,7 +207,7 @@ class Settlement:
                 reason=decision.reason,
                 first_due=first_due,
                 expires_at=campaign.expires_at,
-                until=route.resume_at(now) + more,
+                until=campaign.lane.look_again_at(route, now) + more,
                 now=now,
             )
         if decision.state != "held":
@@ -293,7 +293,7 @@ class Settlement:
         """Hold deliveries while a circuit on their way is open, but not beyond their time."""
         now = self._now()
         if route.configuration.stop is not None:
-            reason, until = "CircuitOpen", route.resume_at(now)
+            reason, until = "CircuitOpen", campaign.lane.look_again_at(route, now)
         else:
             reason, until = SERVICE_DOWN, until_looked_at(now, self._rng)
         for item in items:

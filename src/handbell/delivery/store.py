@@ -11,7 +11,8 @@ from handbell.apps.app import App
 from handbell.creation.recipients import EVERYBODY
 from handbell.database import Database
 from handbell.errors import IdempotencyError, UnknownNotificationError
-from handbell.tables import deliveries, notifications, sessions, shards, users
+from handbell.fixes import Action, Fix
+from handbell.tables import deliveries, idempotency, notifications, sessions, shards, users
 
 from .accepting import Acceptance, Draft, Former, Order, read_former, store_drafts
 from .batch import Batch
@@ -152,6 +153,14 @@ class Ledger:
             )
         return waiting
 
+    def knows_key(self, app: App, key: str) -> bool:
+        """Return whether something was accepted under an idempotency key of the app."""
+        wanted = select(idempotency.c.key).where(
+            idempotency.c.app == app.id, idempotency.c.key == key
+        )
+        with self._database.read() as connection:
+            return connection.execute(wanted).first() is not None
+
     def find(self, app: App, notification_id: str) -> Row[Any]:
         """Return the row of an app's notification; raises RegistryError when there is none."""
         statement = select(notifications).where(
@@ -162,7 +171,7 @@ class Ledger:
         if found is None:
             raise UnknownNotificationError(
                 f"{app.id} has no notification {notification_id[:40]!r}",
-                fix="See: handbell notification list",
+                fix=Fix(Action.LIST_NOTIFICATIONS, "See"),
             )
         return found
 

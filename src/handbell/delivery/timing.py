@@ -8,6 +8,7 @@ Texts of an operator are read here, and each value's ``str`` is the text that re
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, tzinfo
 from functools import lru_cache
@@ -15,7 +16,7 @@ from math import ceil, floor, isfinite
 from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
 
-from handbell._text import nearest
+from handbell._text import count, moment, nearest
 from handbell.creation.values import instant, shown
 from handbell.errors import AppError, NotificationError
 
@@ -23,6 +24,8 @@ DEFAULT_ZONE: Final = "UTC"
 LONGEST_PERIOD_SECONDS: Final = 31 * 24 * 3600
 """How far back a cap may count."""
 FASTEST_PER_SECOND: Final = 1_000_000
+LATE_SECONDS: Final = 60
+"""A time is past when it is longer ago: what was meant as now may take that long to arrive."""
 
 # -- a time of the sender's ---------------------------------------------------------------------
 
@@ -58,7 +61,8 @@ def read_send_at(value: object) -> SendAt:
     UNIX seconds, a :class:`~datetime.datetime` with a zone and ISO 8601 text with an offset
     (``2026-12-24T18:00+01:00``) are an instant, kept in whole seconds. A datetime without a zone
     and ISO 8601 text without an offset (``2026-12-24T18:00``) are local. A time in the past is
-    read: it is due at once. Raises :class:`~handbell.errors.NotificationError` for anything else.
+    read; :func:`refuse_past` decides. Raises :class:`~handbell.errors.NotificationError` for
+    anything else.
     """
     if isinstance(value, Instant | LocalTime):
         return value
@@ -105,6 +109,50 @@ def due_at(send_at: SendAt, zone: str | None, default_zone: str = DEFAULT_ZONE) 
     if isinstance(send_at, Instant):
         return float(send_at.seconds)
     return _instant_of(send_at.wall, zone, default_zone)
+
+
+_NAMED_ZONES: Final = 3
+# No zone's clock is further behind or ahead.
+_FIRST_ZONE: Final = "Pacific/Kiritimati"
+_LAST_ZONE: Final = "Etc/GMT+12"
+
+
+def is_near(send_at: SendAt, now: float) -> bool:
+    """Return whether it depends on a recipient's zone whether that time is past."""
+    if isinstance(send_at, Instant):
+        return False
+    late = now - LATE_SECONDS
+    return due_at(send_at, _FIRST_ZONE) < late <= due_at(send_at, _LAST_ZONE)
+
+
+def refuse_past(
+    send_at: SendAt, zones: Iterable[str | None], now: float, default_zone: str = DEFAULT_ZONE
+) -> list[str]:
+    """Raise NotificationError for a time that is past, by more than :data:`LATE_SECONDS`.
+
+    A local time is past when it is in each of the ``zones`` of the recipients; where it is past in
+    some of them only, it falls due there at once, and the warning that is returned says so.
+    """
+    late = now - LATE_SECONDS
+    if isinstance(send_at, Instant):
+        if send_at.seconds < late:
+            raise _past(f"{moment(send_at.seconds * 1000)}, which is in the past")
+        return []
+    named = sorted({zone or default_zone for zone in zones} or {default_zone})
+    past = [zone for zone in named if due_at(send_at, zone, default_zone) < late]
+    if len(past) == len(named):
+        where = "wherever the recipients are" if len(named) > 1 else f"in {named[0]}"
+        raise _past(f"{str(send_at)[:16]}, which is in the past {where}")
+    if not past:
+        return []
+    more = len(past) - _NAMED_ZONES
+    told = ", ".join(past[:_NAMED_ZONES]) + (f" and {count(more, 'more zone')}" if more > 0 else "")
+    return [f"{str(send_at)[:16]} has passed in {told}: devices there get it at once."]
+
+
+def _past(when: str) -> NotificationError:
+    fix = "Name a time to come, or none to send it now"
+    return NotificationError(f"`send_at` is {when}", fix=fix)
 
 
 @lru_cache(maxsize=4096)

@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Protocol
 
 from handbell._threads import Threads
@@ -30,13 +31,26 @@ DropGateway = Callable[[Gateway], Awaitable[None]]
 """Closes a gateway that nothing is sent by any more, and forgets it."""
 
 
+_Place = tuple[str, str, str, str | None, frozenset[str]]
+
+
 class FindGateway(Protocol):
     """Gives the way for an app to an environment, or raises the error that says why there is none.
 
-    ``key`` is the credential of a sender whose app is not in the registry, or None.
+    ``key`` is the credential of a sender whose app is not in the registry, or None. Credentials
+    whose fingerprints are in ``besides`` are passed over where there is another.
     """
 
-    def __call__(self, app: App, key: Any, name: GatewayName, environment: str, /) -> Gateway:
+    def __call__(
+        self,
+        app: App,
+        key: Any,
+        name: GatewayName,
+        environment: str,
+        /,
+        *,
+        besides: Collection[str] = (),
+    ) -> Gateway:
         """Return the gateway; the same one each time, so that connections are shared."""
 
 
@@ -69,21 +83,40 @@ class Ways:
         self._routes = routes
         self._threads = threads
         self._clock = clock
-        self._ways: dict[tuple[str, str, str, str | None], _Way] = {}
+        self._ways: dict[_Place, _Way] = {}
         self._unused: set[Gateway] = set()
         self._asking = 0
         self._dropping: set[asyncio.Task[None]] = set()
 
     async def find(self, campaign: Campaign, name: GatewayName, environment: str) -> Gateway:
-        """Return the gateway for a notification; raises what the search for it raises."""
+        """Return the gateway for a notification; raises what the search for it raises.
+
+        Where its credential was refused, that of another one which serves the environment.
+        """
+        refused: frozenset[str] = frozenset()
+        while True:
+            gateway = await self._find(campaign, name, environment, refused)
+            route = self.route_of(campaign, name, environment, gateway)
+            if route is None or not route.is_refused:
+                return gateway
+            credential = route.configuration.place.credential
+            if credential in refused or campaign.key is not None:
+                route.is_last = True
+                return gateway
+            refused |= {credential}
+
+    async def _find(
+        self, campaign: Campaign, name: GatewayName, environment: str, refused: frozenset[str]
+    ) -> Gateway:
         app, key = campaign.lane.app, campaign.key
-        place = (app.id, name, environment, None if key is None else key.fingerprint)
+        place = (app.id, name, environment, None if key is None else key.fingerprint, refused)
         way = self._ways.get(place)
         if way is not None and self._clock() <= way.until:
             return way.gateway
         self._asking += 1
         try:
-            gateway = await self._threads.run(self._find_gateway, app, key, name, environment)
+            ask = partial(self._find_gateway, besides=refused) if refused else self._find_gateway
+            gateway = await self._threads.run(ask, app, key, name, environment)
         except (CredentialError, TwinError):
             self._leave(place)
             raise
@@ -130,7 +163,7 @@ class Ways:
             found.setdefault(route, []).extend(part)
         return found
 
-    def _leave(self, place: tuple[str, str, str, str | None]) -> None:
+    def _leave(self, place: _Place) -> None:
         if (way := self._ways.pop(place, None)) is not None:
             self._unused.add(way.gateway)
 

@@ -27,6 +27,7 @@ from handbell.apps.app import App
 from handbell.apps.vault import Vault
 from handbell.database import Database
 from handbell.errors import WebhookError
+from handbell.fixes import Action, Fix
 from handbell.tables import ADDRESSED
 from handbell.tables import apps as apps_table
 from handbell.tables import webhook_calls as calls_table
@@ -136,7 +137,7 @@ class WebhookStore:
             except IntegrityError:
                 raise WebhookError(
                     f"{app.id} has a webhook with this address",
-                    fix="Remove it first: handbell webhook list, then handbell webhook remove ID",
+                    fix=Fix(Action.LIST_WEBHOOKS, "Remove it first, by its number"),
                 ) from None
         key: Any = added.inserted_primary_key
         return self.find(int(key[0])), secret
@@ -353,4 +354,4 @@ def _webhook(row: RowMapping) -> Webhook:
 
 
 def _gone(webhook_id: int) -> WebhookError:
-    return WebhookError(f"There is no webhook {webhook_id}", fix="See: handbell webhook list")
+    return WebhookError(f"There is no webhook {webhook_id}", fix=Fix(Action.LIST_WEBHOOKS, "See"))

@@ -5,7 +5,7 @@ both the facts and the sentences. Nothing is sent and nothing is changed.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -13,15 +13,16 @@ from handbell._mail import fold_mail
 from handbell._text import count, moment, sentence, shortened
 from handbell.apps.app import App
 from handbell.errors import HandbellError
+from handbell.fixes import Action, Fix, as_sentence, with_app
 from handbell.gateways.apns.protocol import REASONS, Reaction
 from handbell.registry.session import CLOSED_WORDS, LOGGED_OUT, Session
 from handbell.registry.store import Registry
 
 from .campaign import Campaign
-from .circuit import Stop
 from .delivery import Delivery
 from .lane import Lane
-from .outcome import OWN_REASONS, UNREACHED, meaning
+from .obstacles import obstacles
+from .outcome import OWN_REASONS, meaning
 from .reports import describe, describe_recipients
 from .retry import SERVICE_DOWN, ceiling
 from .roster import Roster
@@ -99,19 +100,18 @@ class Story:
     notifications: tuple[NotificationStory, ...]
 
     def __str__(self) -> str:
-        return "\n".join([self.answer, *self.details])
+        return "\n".join([self.answer, *self.details()])
 
-    @property
-    def details(self) -> list[str]:
-        """Everything below the answer, line by line."""
-        lines = [*(f"  To do: {one}" for one in self.to_do)]
+    def details(self, worded: Callable[[str], str] = str) -> list[str]:
+        """Return everything below the answer, line by line; ``worded`` words what to do."""
+        lines = [*(f"  To do: {worded(one)}" for one in self.to_do)]
         if self.obstacles:
             lines += ["", "Sending", *(f"  {one}" for one in self.obstacles)]
         lines += ["", "Devices"]
         lines += [f"  {one.what}" for one in self.sessions] or ["  none"]
         for told in self.notifications:
             lines += ["", f"{told.label}, to {told.recipients} ({told.id})"]
-            lines += [f"  {' '.join(_parts(one))}" for one in told.deliveries]
+            lines += [f"  {' '.join(_parts(one, worded))}" for one in told.deliveries]
             lines += [f"  {told.note}"] if told.note else []
         return lines
 
@@ -146,8 +146,9 @@ def why(
     return teller.story(told, workers=roster.live_workers())
 
 
-def _parts(one: DeliveryStory) -> list[str]:
-    return [part for part in (f"{one.delivery.label}:", one.what, one.next, one.fix) if part]
+def _parts(one: DeliveryStory, worded: Callable[[str], str]) -> list[str]:
+    parts = (f"{one.delivery.label}:", one.what, one.next, worded(one.fix))
+    return [part for part in parts if part]
 
 
 class _Teller:
@@ -162,27 +163,22 @@ class _Teller:
         self.now = now
         self.zones = {session.id: session.time_zone for session in sessions}
         self.locales = {session.id: session.locale for session in sessions}
-        self.sessions = tuple(_tell_session(session) for session in sessions)
+        self.sessions = tuple(_tell_session(session, app.id) for session in sessions)
 
     # The whole
 
     def story(self, told: tuple[NotificationStory, ...], *, workers: int) -> Story:
-        blocked = self._obstacles()
-        if not workers and any(map(_waits, told)):
-            blocked.append(
-                (
-                    "No worker is running, so what waits does not go on.",
-                    "Start one with: handbell worker",
-                )
-            )
+        # Without something that waits nobody misses a worker.
+        working = workers or int(not any(map(_waits, told)))
+        blocked = obstacles(self.app, self.rules, now=self.now, workers=working)
         last = told[0] if told else None
         return Story(
             mail=self.mail,
             app=self.app.id,
             is_sent=last is not None and last.is_sent,
-            answer=" ".join([self._answer(last), *(what for what, _ in blocked)]),
-            to_do=self._to_do(last, [fix for _, fix in blocked]),
-            obstacles=tuple(what for what, _ in blocked),
+            answer=" ".join([self._answer(last), *(one.what for one in blocked)]),
+            to_do=self._to_do(last, [fix for one in blocked for fix in one.fixes]),
+            obstacles=tuple(one.what for one in blocked),
             sessions=self.sessions,
             notifications=told,
         )
@@ -223,32 +219,13 @@ class _Teller:
         if not self._is_reachable:
             fixes += [one.fix for one in self.sessions[:1]]
         if not self.sessions:
-            fixes.append(
-                "Let the app register its device token for this mail; by hand: "
-                f"handbell session add {self.mail} TOKEN"
-            )
+            lead = "Let the app register its device token for this mail, or do so by hand"
+            fixes.append(Fix(Action.ADD_SESSION, lead, app=self.app.id, about=self.mail, end="."))
         each = dict.fromkeys(fix for fix in fixes if fix)
         return tuple(fix for fix in each if not any(_says_more(other, fix) for other in each))
 
-    def _obstacles(self) -> list[tuple[str, str]]:
-        """Return what holds up everything for the app, each with its fix."""
-        found = [self._tell_stop(stop) for stop in self.rules.stops]
-        found += [_tell_outage(stop) for stop in self.rules.outages(self.now)]
-        if not self.rules.is_enabled:
-            on = f"handbell app set {self.app.id} --on"
-            found.append((f"{self.app.name} is switched off.", f"Switch it on with: {on}"))
-        return found
-
-    def _tell_stop(self, stop: Stop) -> tuple[str, str]:
-        words, fix = meaning(stop.reason)
-        where = "" if stop.environment in ("", "production") else f" in {stop.environment}"
-        what = (
-            f"Sending for {self.app.name} has been stopped{where} since {_at(stop.since)}: "
-            f"{stop.reason}, {sentence(words)} One push is tried at {_at(stop.probe_at)}; "
-            "if that works, all goes on."
-        )
-        mend = _fix(fix) or "Run handbell doctor and mend what it names."
-        return what, f"{mend} Then, without waiting: handbell app resume {self.app.id}"
+    def _fix(self, words: str) -> str:
+        return _fix(with_app(words, self.app.id))
 
     # One notification
 
@@ -332,13 +309,13 @@ class _Teller:
                 delivery=delivery,
                 what=sentence(_capital(words) if words.startswith("it ") else f"It waits: {words}"),
                 next=_goes_on(delivery),
-                fix=_fix(fix),
+                fix=self._fix(fix),
             )
         return DeliveryStory(
             delivery=delivery,
             what=f"{_answered(delivery, words)} That was attempt {delivery.attempts}.",
             next=f"{_goes_on(delivery)}{_until(campaign, zone)}",
-            fix=_fix(fix) if _is_to_mend(reason) else "",
+            fix=self._fix(fix) if _is_to_mend(reason) else "",
         )
 
     def _tell_down(self, delivery: Delivery, campaign: Campaign | None) -> DeliveryStory:
@@ -348,7 +325,7 @@ class _Teller:
         return DeliveryStory(
             delivery=delivery,
             what=f"It waits: {sentence(words)}{attempts}",
-            next=f"It goes on by itself as soon as pushes are taken again.{until}",
+            next=f"It goes on as soon as pushes are taken again.{until}",
         )
 
     def _tell_ended(self, delivery: Delivery) -> DeliveryStory:
@@ -362,19 +339,8 @@ class _Teller:
         at = "" if delivery.finished_at is None else f" It ended at {moment(delivery.finished_at)}"
         attempts = f" after {count(delivery.attempts, 'attempt')}" if delivery.attempts else ""
         return DeliveryStory(
-            delivery=delivery, what=f"{what}{why_no_more}{at}{attempts}.", fix=_fix(fix)
+            delivery=delivery, what=f"{what}{why_no_more}{at}{attempts}.", fix=self._fix(fix)
         )
-
-
-def _tell_outage(stop: Stop) -> tuple[str, str]:
-    words, fix = meaning(stop.reason)
-    service = "The twin" if stop.environment == "twin" else "Apple's push service"
-    what = (
-        f"{service} ({stop.environment}) has taken nothing since {_at(stop.since)}: "
-        f"{stop.reason}, {sentence(words)} One push is tried at {_at(stop.probe_at)}; "
-        "as soon as one is taken, all goes on."
-    )
-    return what, _fix(fix) if stop.reason in UNREACHED else ""
 
 
 def _waits(told: NotificationStory) -> bool:
@@ -393,7 +359,8 @@ def _dated(found: Sequence[Session], deliveries: Sequence[Delivery]) -> list[Ses
     return [replace(session, accepted_at=last[session.id] or None) for session in found]
 
 
-def _tell_session(session: Session) -> SessionStory:
+def _tell_session(session: Session, app: str) -> SessionStory:
+    fix: str
     label = f"{session.device or session.platform} ({shortened(session.token)})"
     match session.status:
         case "active":
@@ -406,14 +373,12 @@ def _tell_session(session: Session) -> SessionStory:
             return SessionStory(session=session, is_sent_to=True, what=what)
         case "pending":
             what = f"{label} is skipped: it is pending, until it is proven to be theirs."
-            fix = (
-                "Let them prove that the device is theirs; an operator who is sure runs: "
-                f"handbell session add {session.mail} TOKEN"
-            )
+            lead = "Let them prove that the device is theirs, or accept it if you are sure of it"
+            fix = Fix(Action.ADD_SESSION, lead, app=app, about=session.mail, end=".")
         case "quarantined":
             words, fix = meaning(session.reason or "")
             what = f"{label} is skipped: it is in quarantine, {session.reason}: {sentence(words)}"
-            fix = _fix(fix)
+            fix = _fix(with_app(fix, app))
         case _:
             what, fix = _tell_closed(session, label)
     return SessionStory(session=session, is_sent_to=False, what=what, fix=fix)
@@ -505,7 +470,7 @@ def _service(delivery: Delivery) -> str:
 
 
 def _goes_on(delivery: Delivery) -> str:
-    return "" if delivery.due_at is None else f"It goes on by itself at {moment(delivery.due_at)}."
+    return "" if delivery.due_at is None else f"It is due at {moment(delivery.due_at)}."
 
 
 def _until(campaign: Campaign | None, zone: str | None) -> str:
@@ -523,7 +488,7 @@ def _is_to_mend(reason: str) -> bool:
 
 def _fix(words: str) -> str:
     """Return what to do as a sentence; empty where there is nothing to do."""
-    return "" if words.startswith("nothing") else sentence(_capital(words))
+    return "" if words.startswith("nothing") else as_sentence(words)
 
 
 def _says_more(other: str, fix: str) -> bool:

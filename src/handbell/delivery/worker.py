@@ -102,7 +102,7 @@ class Worker:
             clock=clock,
         )
         self._queue = queue
-        self._rulebook = rulebook
+        self.rulebook = rulebook
         self._now = now
         self._clock = clock
         self._broadcasts: list[Broadcast] = []
@@ -197,7 +197,7 @@ class Worker:
         if self._is_stopping:
             raise stopped()
         await self._heart.begin()
-        self._routes.adopt(await self.threads.run(self._rulebook.outages), self._routes.known())
+        self._routes.adopt(await self.threads.run(self.rulebook.outages), self._routes.known())
         self._loops = [
             asyncio.create_task(self._take_work()),
             asyncio.create_task(self._write_down()),
@@ -352,7 +352,7 @@ class Worker:
             if stop is None or (stop.probe_at == probe_at and at - sought_at < _SOON_SECONDS):
                 continue
             self._probes_sought[place] = (stop.probe_at, at)
-            await self.threads.run(self._rulebook.hurry_one, place, self._now())
+            await self.threads.run(self.rulebook.hurry_one, place, self._now())
 
     async def _rest(self) -> None:
         now = self._clock()
@@ -415,7 +415,7 @@ class Worker:
     async def _persons_of(self, session_ids: Collection[int]) -> dict[int, tuple[int, bool]]:
         found: dict[int, tuple[int, bool]] = {}
         if session_ids:
-            found = await self.patience.call(self._rulebook.persons_of, session_ids)
+            found = await self.patience.call(self.rulebook.persons_of, session_ids)
         return found
 
     def _write_circuit(self, noted: Noted) -> None:
@@ -426,7 +426,7 @@ class Worker:
         """Write the circuits that have changed; of one that changed again only how it is now."""
         async with self._circuits_turn:
             for place, noted in list(self._routes.unwritten.items()):
-                await self.patience.call(self._rulebook.note, noted)
+                await self.patience.call(self.rulebook.note, noted)
                 if self._routes.unwritten.get(place) is noted:
                     del self._routes.unwritten[place]
                 if place.is_service and noted.stop is None:
@@ -445,5 +445,5 @@ class Worker:
 
     async def _let_go_on(self, service: Place) -> None:
         apps = self._routes.apps_of(service)
-        await self.patience.call(self._rulebook.hurry_after, service, apps, self._now())
+        await self.patience.call(self.rulebook.hurry_after, service, apps, self._now())
         self._wake.set()

@@ -13,15 +13,17 @@ from typing import Final, Generic, Protocol, TypeVar, cast
 
 from .http2_frames import CALM, NO_ERROR, error_name
 from .http2_session import ProtocolFault, Session
-from .http2_tls import TlsUnusable, authority, connect
+from .http2_tls import authority, connect
 from .http2_values import (
     Answer,
     End,
     Endpoint,
     Limits,
     Lost,
+    NoConnection,
     NotSent,
     Request,
+    certificate_refused,
     in_words,
     why_not_connected,
 )
@@ -157,10 +159,11 @@ class Connection(asyncio.Protocol, Generic[T]):
         """Tell the pool how opening ended, whoever ended it: what waits must hear of it."""
         if opening.cancelled():
             self.failure = NotSent("ConnectionClosed", "It was given up before it was open")
-        elif isinstance(error := opening.exception(), TlsUnusable):
+        elif isinstance(error := opening.exception(), NoConnection):
             self.failure = error.end
         elif isinstance(error, Exception):
-            self.failure = why_not_connected(error)
+            has_certificate = self.pool.endpoint.client_certificate is not None
+            self.failure = why_not_connected(error, has_certificate=has_certificate)
         if self.failure is not None:
             self.is_draining = True
             if self._transport is None and not self.closed.done():
@@ -260,7 +263,12 @@ class Connection(asyncio.Protocol, Generic[T]):
             self._abort.cancel()
         if self.failure is None:
             why = "the server hung up" if exc is None else in_words(exc)
-            self.failure = Lost("ConnectionLost", why)
+            is_before = not self._session.is_greeted and self.made_at is not None
+            if is_before and self.pool.endpoint.client_certificate is not None:
+                # In TLS 1.3 a certificate is judged after our side of the handshake is over.
+                self.failure = certificate_refused(why)
+            else:
+                self.failure = Lost("ConnectionLost", why)
         if not self.closed.done():
             self.closed.set_result(None)
         self.pool.settle(self)

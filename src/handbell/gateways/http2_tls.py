@@ -6,8 +6,9 @@ import os
 import secrets
 import socket
 import ssl
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -17,10 +18,12 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
+from handbell._proxy import Proxy
 from handbell._threads import resolve
 from handbell.errors import GatewayError
 
-from .http2_values import Endpoint, NotSent, trusted_certificates
+from .http2_values import Endpoint, NoConnection, NotSent, in_words, trusted_certificates
+from .tunnel import open_tunnel, unreachable
 
 P = TypeVar("P", bound=asyncio.Protocol)
 
@@ -36,34 +39,26 @@ def authority(url: str) -> str:
     return f"{host}" if parts.port in (None, _HTTPS_PORT) else f"{host}:{parts.port}"
 
 
-class TlsUnusable(Exception):  # noqa: N818 - the pool's affair, it reaches no caller
-    """TLS cannot be prepared on this side; ``end`` is what becomes of all that would be sent."""
-
-    def __init__(self, end: NotSent) -> None:
-        super().__init__(end.detail)
-        self.end = end
-
-
 def tls_context(endpoint: Endpoint) -> ssl.SSLContext:
     """Return what makes TLS with the endpoint: 1.2 at least, HTTP/2 alone, its name checked.
 
-    Raises :class:`TlsUnusable` where certificates are missing or cannot be used.
+    Raises :class:`NoConnection` where certificates are missing or cannot be used.
     """
     try:
         trusted = endpoint.ca_file or trusted_certificates()
         context = ssl.create_default_context(cafile=str(trusted))
     except GatewayError as error:
-        raise TlsUnusable(NotSent("NoTrustedCertificates", f"{error.what}. {error.fix}")) from None
+        raise NoConnection(NotSent("NoTrustedCertificates", f"{error.what}. {error.fix}")) from None
     except OSError as error:  # ssl.SSLError is one
         why = f"{trusted} cannot be read as trusted certificates: {error}"
-        raise TlsUnusable(NotSent("NoTrustedCertificates", why)) from None
+        raise NoConnection(NotSent("NoTrustedCertificates", why)) from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["h2"])
     if endpoint.client_certificate is not None:
         try:
             _load_certificate(context, endpoint.client_certificate)
         except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
-            raise TlsUnusable(NotSent("ClientCertificateUnusable", str(error))) from None
+            raise NoConnection(NotSent("ClientCertificateUnusable", str(error))) from None
     return context
 
 
@@ -79,11 +74,25 @@ def _load_certificate(context: ssl.SSLContext, pem: bytes) -> None:
         each.public_bytes(serialization.Encoding.PEM)
         for each in x509.load_pem_x509_certificates(pem)
     )
-    file, name = tempfile.mkstemp(prefix="handbell-")
-    try:
-        with os.fdopen(file, "wb") as opened:
-            opened.write(key + certificates)
+    with _nameless_file(key + certificates) as name:
         context.load_cert_chain(name, password=password)
+
+
+@contextlib.contextmanager
+def _nameless_file(content: bytes) -> Iterator[str]:
+    """Give a path to a file with this content: in memory where the system can, else on disk."""
+    if sys.platform == "linux":
+        # A container may have a root that is read-only, and no /tmp.
+        with open(os.memfd_create("handbell"), "wb") as file:  # noqa: PTH123 - a descriptor
+            file.write(content)
+            file.flush()
+            yield f"/proc/self/fd/{file.fileno()}"
+        return
+    handle, name = tempfile.mkstemp(prefix="handbell-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        yield name
     finally:
         Path(name).unlink(missing_ok=True)
 
@@ -98,19 +107,21 @@ async def connect(
 ) -> P:
     """Return the protocol of a new connection, with TLS done; ``make`` makes it.
 
-    The host is looked up anew each time, as Apple asks. TLS may take ``farewell_seconds`` to end.
-    Raises OSError, :class:`ssl.SSLError` among them, and TimeoutError when ``seconds`` have passed.
+    The host is looked up anew each time, as Apple asks, by the proxy where one leads there. TLS may
+    take ``farewell_seconds`` to end. Raises OSError, :class:`ssl.SSLError` among them, TimeoutError
+    when ``seconds`` have passed, and :class:`~.http2_values.NoConnection` where the proxy is why.
     """
     loop = asyncio.get_running_loop()
+    until = loop.time() + seconds
     parts = urlsplit(endpoint.url)
     host = parts.hostname or ""
     port = parts.port or _HTTPS_PORT
-    async with asyncio.timeout(seconds):
-        # Not in the loop's own pool, whose threads Python waits for when the program ends.
-        found = await resolve(host, port, type=socket.SOCK_STREAM)
-        opened = await aiohappyeyeballs.start_connection(
-            found, happy_eyeballs_delay=_EYEBALLS_SECONDS, interleave=1
-        )
+    if endpoint.proxy is None:
+        async with asyncio.timeout_at(until):
+            opened = await _dial(host, port)
+    else:
+        opened = await _dial_through(endpoint.proxy, host, port, until)
+    async with asyncio.timeout_at(until):
         _keep_alive(opened)
         name = opened.getsockname()
         making = loop.create_task(
@@ -131,6 +142,32 @@ async def connect(
         finally:
             _disown(opened, name)
     return protocol
+
+
+async def _dial(host: str, port: int) -> socket.socket:
+    # Not in the loop's own pool, whose threads Python waits for when the program ends.
+    found = await resolve(host, port, type=socket.SOCK_STREAM)
+    return await aiohappyeyeballs.start_connection(
+        found, happy_eyeballs_delay=_EYEBALLS_SECONDS, interleave=1
+    )
+
+
+async def _dial_through(proxy: Proxy, host: str, port: int, until: float) -> socket.socket:
+    """Return a socket that a proxy has connected with the host; every failure is the proxy's."""
+    opened: socket.socket | None = None
+    try:
+        async with asyncio.timeout_at(until):
+            opened = await _dial(proxy.host, proxy.port)
+            await open_tunnel(opened, proxy, host, port)
+    except BaseException as error:
+        if opened is not None:
+            opened.close()
+        if isinstance(error, TimeoutError):
+            raise unreachable(proxy, "it did not open the way in time") from None
+        if isinstance(error, OSError):
+            raise unreachable(proxy, in_words(error)) from None
+        raise
+    return opened
 
 
 async def _break_off(making: asyncio.Task[Any], opened: socket.socket, name: object) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from handbell._proxy import Proxy
 from handbell.errors import GatewayError
 
 from .http2_headers import Headers
@@ -31,13 +32,14 @@ class Endpoint:
     """One host to send to: ``url`` is ``https://host[:port]`` without a path.
 
     ``ca_file`` is trusted instead of the system's certificates (a private CA, the twin's).
-    ``client_certificate`` is PEM, certificate and key together. The environment's proxies are not
-    used.
+    ``client_certificate`` is PEM, certificate and key together. ``proxy`` is the HTTP proxy that
+    leads there, None for the direct way; those of the environment are not looked at.
     """
 
     url: str
     ca_file: Path | None = None
     client_certificate: bytes | None = None
+    proxy: Proxy | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +109,14 @@ class Lost(NamedTuple):
 End = Answer | NotSent | Lost
 
 
+class NoConnection(Exception):  # noqa: N818 - the pool's affair, it reaches no caller
+    """No connection can be made; ``end`` is what becomes of all that would be sent."""
+
+    def __init__(self, end: NotSent) -> None:
+        super().__init__(end.detail)
+        self.end = end
+
+
 def trusted_certificates() -> Path:
     """Return the file of certificates that the machine trusts; ``SSL_CERT_FILE`` comes first.
 
@@ -123,11 +133,32 @@ def trusted_certificates() -> Path:
     )
 
 
-def why_not_connected(error: Exception) -> NotSent:
-    """Return the end of what waited for a connection that could not be made."""
+def certificate_refused(why: str) -> NotSent:
+    """Return the end of what waited for a host that hung up once it had seen our certificate."""
+    said = "it ended the connection before it said a word, perhaps since it refuses the certificate"
+    return NotSent("ClientCertificateRefused", f"{said}: {why}")
+
+
+def why_not_connected(error: Exception, *, has_certificate: bool = False) -> NotSent:
+    """Return the end of what waited for a connection that could not be made.
+
+    ``has_certificate`` says that this side had one to show: an alert may be about that.
+    """
+    if has_certificate and _is_hung_up(error):
+        return certificate_refused(in_words(error))
     reason = next(reason for kind, reason in _REASON_OF if isinstance(error, kind))
     is_silent = isinstance(error, TimeoutError) and not error.args
     return NotSent(reason, "No connection was made in time" if is_silent else in_words(error))
+
+
+def _is_hung_up(error: Exception) -> bool:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return False
+    if isinstance(error, ssl.SSLError):
+        said = (error.reason or str(error)).upper()
+        is_end = "ALERT" in said or isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError)
+        return is_end and not any(other in said for other in _NOT_ABOUT_CERTIFICATES)
+    return isinstance(error, ConnectionResetError | ConnectionAbortedError)
 
 
 def in_words(error: Exception) -> str:
@@ -148,6 +179,7 @@ def in_words(error: Exception) -> str:
     return said or type(error).__name__
 
 
+_NOT_ABOUT_CERTIFICATES: Final = ("PROTOCOL", "UNRECOGNIZED_NAME", "INTERNAL_ERROR")
 _NUMBER: Final = re.compile(r"\[Errno (\d+)\]")
 _PLACE_IN_C: Final = re.compile(r" ?\(_ssl\.c:\d+\)")
 _REASON_OF: Final[tuple[tuple[type[Exception], str], ...]] = (

@@ -167,7 +167,9 @@ class HttpServer:
             return True
         is_full = len(self.connections) >= self._ceiling
         if is_full and not self._make_room():
-            busy = UnavailableError("The server has no room for a further connection")
+            busy = UnavailableError(
+                "The server has no room for a further connection", fix="Try again soon"
+            )
             self._turn_away(accepted, busy)
             return True
         connection = Connection(self, (address, peer[1]), network, is_exempt=is_exempt)

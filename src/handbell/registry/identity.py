@@ -20,6 +20,7 @@ from handbell.apps.checkup import Finding
 from handbell.apps.vault import Vault
 from handbell.database import Database
 from handbell.errors import AppError, IdentityError, RegistryError, UnknownAppError
+from handbell.fixes import Action, Fix
 from handbell.tables import apps, identity_tokens
 
 from .registration import registered_mail
@@ -160,7 +161,7 @@ class IdentityStore:
             if identity.proof == "token" and identity.algorithm is None:
                 raise AppError(
                     f"{app.id} has no identity key to check tokens with",
-                    fix="Name one as well: --proof token --identity-key FILE",
+                    fix=Fix(Action.SET_IDENTITY_KEY, "Give one as well", app=app.id),
                 )
         return identity
 
@@ -173,7 +174,8 @@ class IdentityStore:
         row = self._row(app)
         if row.identity_algorithm is None or row.sealed_identity_key is None:
             raise IdentityError(
-                f"{app.id} has no identity key", fix="handbell app set --identity-key FILE"
+                f"{app.id} has no identity key",
+                fix=Fix(Action.SET_IDENTITY_KEY, "Set one", app=app.id),
             )
         key = self._vault.unseal(row.sealed_identity_key)
         said = _decode(token, key, row.identity_algorithm, app)
@@ -388,4 +390,6 @@ def _read_store_url(text: str) -> str | None:
 
 
 def _gone(app: App) -> UnknownAppError:
-    return UnknownAppError(f"The app {app.id} is not there (any more)", fix="handbell app list")
+    return UnknownAppError(
+        f"The app {app.id} is not there (any more)", fix=Fix(Action.LIST_APPS, "See")
+    )

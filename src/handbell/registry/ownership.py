@@ -28,6 +28,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from handbell.apps.app import App
 from handbell.errors import ProofRequiredError, RegistryError, SessionLimitError
+from handbell.fixes import Action, Fix
 from handbell.tables import apps, proofs, sessions, users
 
 from .registration import DESCRIBED, Description, Registration
@@ -297,7 +298,8 @@ def lock_app(connection: Connection, app: App) -> None:
     statement = select(apps.c.id).where(apps.c.id == app.row).with_for_update()
     if connection.scalar(statement) is None:
         raise RegistryError(
-            f"The app {app.id} is not in the registry", fix=f"Run: handbell app add {app.id}"
+            f"The app {app.id} is not in the registry",
+            fix=Fix(Action.ADD_APP, "Add it", app=app.id),
         )
 
 

@@ -84,7 +84,9 @@ class ActiveSession(NamedTuple):
     locale: str | None
 
 
-_OFFSET: Final = re.compile(r"(?:GMT|UTC|Z)?\s*(?:([+-])(\d{1,2})(?::?(\d{2}))?)?", re.IGNORECASE)
+_OFFSET: Final = re.compile(
+    r"(?:GMT|UTC)\s*(?:([+-])(\d{1,2})(?::?(\d{2}))?)?|Z|([+-])(\d\d):?(\d\d)", re.IGNORECASE
+)
 _MOST_HOURS: Final = 14
 
 
@@ -140,10 +142,10 @@ def time_zone_of(text: str) -> str | None:
     found = _OFFSET.fullmatch(text)
     if found is None or not text:
         return None
-    hours, minutes = int(found[2] or 0), int(found[3] or 0)
+    hours, minutes = int(found[2] or found[5] or 0), int(found[3] or found[6] or 0)
     if minutes or hours > _MOST_HOURS:
         return None
-    sign = "-" if found[1] == "+" else "+"
+    sign = "-" if "+" in (found[1], found[4]) else "+"
     name = f"Etc/GMT{sign}{hours}" if hours else "UTC"
     return name if name in known else None
 

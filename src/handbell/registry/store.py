@@ -19,6 +19,7 @@ from handbell._mail import fold_mail
 from handbell.apps.app import App
 from handbell.database import Database
 from handbell.errors import RegistryError, UnknownSessionError
+from handbell.fixes import Action, Fix
 from handbell.tables import sessions, users
 
 from .addressees import Addressee, Devices, read_addressees, read_devices
@@ -397,6 +398,16 @@ class Registry:
         with self._database.read() as connection:
             return [ActiveSession._make(row) for row in connection.execute(page)]
 
+    def time_zones(self, app: App) -> set[str | None]:
+        """Return the time zones of an app's active sessions; None is one that is unknown."""
+        statement = (
+            select(sessions.c.time_zone)
+            .distinct()
+            .where(sessions.c.app_id == app.row, sessions.c.status == "active")
+        )
+        with self._database.read() as connection:
+            return set(connection.scalars(statement))
+
     def users(self, app: App) -> list[User]:
         """Return an app's users, sorted by mail."""
         statement = select(users).where(users.c.app_id == app.row).order_by(users.c.mail)
@@ -458,7 +469,7 @@ def _secret(app: App, digest: str) -> tuple[Any, Any]:
 
 def _unknown(session_id: int) -> UnknownSessionError:
     return UnknownSessionError(
-        f"There is no session {session_id}", fix="See: handbell session list"
+        f"There is no session {session_id}", fix=Fix(Action.LIST_SESSIONS, "See")
     )
 
 

@@ -23,6 +23,7 @@ from handbell.errors import (
     UnauthorizedError,
     UnknownAppError,
 )
+from handbell.fixes import Action, Fix
 from handbell.http_server.exchange import STREAM
 from handbell.http_server.networks import network_of
 
@@ -239,7 +240,7 @@ async def _caller(request: Request, context: Context, need: Need) -> Caller:
     if need.scope not in key.powers:
         raise ForbiddenError(
             f"The API key {key.prefix} has no scope {need.scope}",
-            fix=f"Use a key with the scope {need.scope}: handbell api-key add",
+            fix=Fix(Action.MAKE_API_KEY, f"Use one with the scope {need.scope}", about=need.scope),
         )
     if need.any_app and key.app_row is not None:
         raise AppForbiddenError(

@@ -16,6 +16,7 @@ from starlette.routing import Match, Route
 
 from handbell import errors
 from handbell.errors import HandbellError, RateLimitedError
+from handbell.server.calls import as_call
 
 MEDIA_TYPE: Final = "application/problem+json"
 TYPE_BASE: Final = "https://github.com/handbell/handbell/blob/main/docs/errors.md#"
@@ -82,7 +83,7 @@ def _members(
         "status": status,
         "detail": detail,
         "code": code,
-        "fix": fix,
+        "fix": as_call(fix),
         **more,
     }
 

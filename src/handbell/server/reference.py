@@ -98,11 +98,11 @@ class _Written:
 def _written(application: FastAPI) -> _Written:
     state = application.state
     if not hasattr(state, "reference"):
-        state.reference = _write(document_of(application), state.context.public_url)
+        state.reference = _write(document_of(application), state.context)
     return cast("_Written", state.reference)
 
 
-def _write(document: dict[str, Any], server: str) -> _Written:
+def _write(document: dict[str, Any], context: Context) -> _Written:
     style = (_FOLDER / "reference.css").read_text(encoding="utf-8")
     digest = base64.b64encode(sha256(style.encode()).digest()).decode()
     environment = Environment(
@@ -114,7 +114,14 @@ def _write(document: dict[str, Any], server: str) -> _Written:
     )
     environment.filters["code"] = _with_code
     page = environment.get_template("reference.html").render(
-        document=document, groups=list(_groups(document)), style=style, server=server
+        document=document,
+        groups=list(_groups(document)),
+        style=style,
+        server=context.public_url,
+        root=f"{context.public_url}/",
+        console=f"{context.public_url}/console",
+        openapi=f"{context.public_url}/openapi.json",
+        has_console=context.has_console,
     )
     return _Written(
         document=json.dumps(document, ensure_ascii=False).encode(),

@@ -14,7 +14,7 @@ from handbell.gateways.apns.protocol import APNS_ID, APNS_UNIQUE_ID
 from .faults import Fault
 
 _OK: Final = 200
-_GONE: Final = 410
+GONE: Final = 410
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def fault_answer(fault: Fault, apns_id: str | None, side: str, now: float) -> An
     """Return the answer that a fault asks for; 410 gets a timestamp anyway."""
     status = fault.status or _OK
     timestamp = fault.timestamp
-    if status == _GONE and timestamp is None:
+    if status == GONE and timestamp is None:
         timestamp = int(now * 1000)
     return make_answer(
         status,

@@ -60,7 +60,7 @@ Handle = Callable[[Request, Connection], tuple[Exchange, Connection]]
 class ApnsServer:
     """One side, ``production`` or ``development``, on a socket that is bound already.
 
-    ``opened`` counts the connections since the start.
+    ``opened`` counts the connections since the start; ``is_away`` says that none is wanted.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class ApnsServer:
         self._context = context
         self._server: asyncio.Server | None = None
         self._connections: set[_ConnectionProtocol] = set()
+        self.is_away = False
         self._is_empty = asyncio.Event()
         self._is_empty.set()
 
@@ -88,6 +89,7 @@ class ApnsServer:
 
     async def start(self, bound: socket.socket) -> None:
         """Accept connections from now on."""
+        self.is_away = False
         self._server = await asyncio.get_running_loop().create_server(
             lambda: _ConnectionProtocol(self),
             sock=bound,
@@ -104,6 +106,16 @@ class ApnsServer:
             connection.shut_down()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._is_empty.wait(), _CLOSING_SECONDS)
+        for connection in list(self._connections):
+            connection.abort()
+        await self._server.wait_closed()
+
+    async def leave(self) -> None:
+        """Cut every connection and free the port: who connects is refused from now on."""
+        if self._server is None:
+            return
+        self.is_away = True
+        self._server.close()
         for connection in list(self._connections):
             connection.abort()
         await self._server.wait_closed()
@@ -179,6 +191,9 @@ class _ConnectionProtocol(asyncio.Protocol):
         # uvloop's transports have the methods of asyncio.Transport and another base.
         transport = self._transport = cast("asyncio.Transport", transport)
         self._server.add(self)
+        if self._server.is_away:  # its handshake took until now
+            self.abort()
+            return
         session = transport.get_extra_info("ssl_object")
         der = session.getpeercert(binary_form=True)
         if der:

@@ -1,5 +1,6 @@
 """Where requests are answered: by the rules, or as a fault on demand has it."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
@@ -8,7 +9,7 @@ from uuid import uuid4
 from handbell.gateways.apns.protocol import APNS_ID, APNS_ID_PATTERN, APNS_UNIQUE_ID, REASONS
 
 from . import rules
-from .answers import Exchange, fault_answer, make_answer
+from .answers import GONE, Answer, Exchange, fault_answer, make_answer
 from .faults import ANSWERING, Fault, FaultPlan
 from .history import History, Received, Tally
 from .hooks import call
@@ -81,7 +82,16 @@ class Desk:
             what="fault",
             fault=fault.kind,
         )
+        if answer is not None and answer.status == GONE:
+            self._lose(request.device_token or "", answer)
         return Exchange(answer, fault)
+
+    def _lose(self, token: str, answer: Answer) -> None:
+        """Let the app be gone from the phone, as whoever was told 410 now believes."""
+        stamp = json.loads(answer.body).get("timestamp") if answer.body else None
+        phone = self._shelf.lose(token, int(stamp or self._world.now() * 1000))
+        if phone is not None:
+            self._history.publish("phone", phone)
 
     def _accept(
         self,

@@ -79,6 +79,7 @@ class Phone:
     ``app`` is the app id ``TEAM123456.com.sample.myapp``; ``side`` is where the token lives, and
     ``kind`` what it takes: ``alert`` (``background`` too), or the push type that it is for.
     ``stored`` is what APNs keeps for it while it is off: one notification at most, the newest.
+    ``is_gone`` says that the push service answered that the app is not there any more.
     """
 
     id: str
@@ -93,6 +94,7 @@ class Phone:
     badge: int | None = None
     cards: tuple[Card, ...] = ()
     stored: Push | None = None
+    is_gone: bool = False
 
     @property
     def team_id(self) -> str:
@@ -124,6 +126,10 @@ class Phone:
         """Return the phone without the card."""
         return replace(self, cards=tuple(card for card in self.cards if card.id != card_id))
 
+    def lose_app(self) -> "Phone":
+        """Return the phone without the app: with it go its notifications and its badge."""
+        return replace(self, is_gone=True, cards=(), badge=None, stored=None)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the phone as the page reads it; ``waiting`` counts what APNs keeps for it."""
         return {
@@ -136,6 +142,7 @@ class Phone:
             "token": self.token,
             "kind": self.kind,
             "is_on": self.is_on,
+            "is_gone": self.is_gone,
             "badge": self.badge,
             "cards": [card.to_dict() for card in self.cards],
             "waiting": int(self.stored is not None),

@@ -71,6 +71,15 @@ class RunningTwin:
 
         return asyncio.run_coroutine_threadsafe(in_loop(), self._loop).result()
 
+    @contextlib.contextmanager
+    def unreachable(self) -> Iterator[None]:
+        """Refuse every connection while the block runs; those that are open are cut."""
+        asyncio.run_coroutine_threadsafe(self._twin.go_away(), self._loop).result()
+        try:
+            yield
+        finally:
+            asyncio.run_coroutine_threadsafe(self._twin.come_back(), self._loop).result()
+
     @property
     def address(self) -> Address:
         """Where the twin can be reached."""
@@ -181,6 +190,10 @@ class RunningTwin:
     def switch(self, phone: Phone | str, is_on: bool) -> Phone:  # noqa: FBT001  as on the switch
         """Turn a phone on or off; see :meth:`Twin.switch`."""
         return self.call(lambda twin: twin.switch(phone, is_on))
+
+    def open_app(self, phone: Phone | str) -> Phone:
+        """Open the app; see :meth:`Twin.open_app`."""
+        return self.call(lambda twin: twin.open_app(phone))
 
     def open_card(self, phone: Phone | str, card_id: str) -> Phone:
         """Open a card; see :meth:`Twin.open_card`."""

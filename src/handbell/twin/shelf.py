@@ -64,11 +64,26 @@ class Shelf:
         """Put a phone as it is now in the place of what it was."""
         self._phones[phone.id] = phone
 
+    def lose(self, token: str, at: int) -> Phone | None:
+        """Let the app be gone from the phone of a token since ``at`` (UNIX milliseconds).
+
+        Returns the phone, or None where no phone has the token.
+        """
+        _, phone_id = self._devices.get(token, (None, ""))
+        phone = self._phones.get(phone_id)
+        if phone is None or phone.token != token or phone.is_gone:
+            return None
+        self._devices[token] = (replace(_device_of(phone), gone_at=at), phone_id)
+        self._phones[phone_id] = phone.lose_app()
+        return self._phones[phone_id]
+
     def remove(self, phone_id: str, at: int) -> Phone | None:
         """Remove a phone and return it; its token is gone since ``at`` (UNIX milliseconds)."""
         gone = self._phones.pop(phone_id, None)
         if gone is not None:
-            self._devices[gone.token] = (replace(_device_of(gone), gone_at=at), gone.id)
+            device, _ = self._devices[gone.token]
+            since = device.gone_at or at
+            self._devices[gone.token] = (replace(_device_of(gone), gone_at=since), gone.id)
         return gone
 
 

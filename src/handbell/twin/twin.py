@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Self
+from urllib.parse import urlsplit
 
 from handbell._threads import in_thread
 from handbell.errors import CredentialError, HandbellError, TwinError
@@ -89,6 +90,7 @@ class Twin:
         self._running: _Running | None = None
         self._page_token = secrets.token_urlsafe(16)
         self.faults = FaultPlan(self._on_fault)
+        self.links: dict[str, str] = {}
         self._desk = Desk(
             self,
             self._shelf,
@@ -126,6 +128,24 @@ class Twin:
         remove_address(self._folder, running.address)
         self._history.close()
         await asyncio.gather(*(side.stop() for side in running.sides), running.page.stop())
+
+    async def go_away(self) -> None:
+        """Cut every connection, and refuse every other until :meth:`come_back`.
+
+        The page with the phones stays.
+        """
+        await asyncio.gather(*(side.leave() for side in self._started().sides))
+
+    async def come_back(self) -> None:
+        """Accept connections again after :meth:`go_away`, on the ports of before.
+
+        Raises TwinError where somebody else has taken one of them meanwhile.
+        """
+        running = self._started()
+        for side, url in zip(
+            running.sides, (self.production_url, self.development_url), strict=True
+        ):
+            await side.start(bind(self._host, urlsplit(url).port or 0))
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -322,6 +342,22 @@ class Twin:
     def set_badge(self, phone: Phone | str, badge: int) -> Phone:
         """Set the number on the icon, as the app itself can, and return the phone; 0 clears."""
         return self._change(replace(self.phone(_id(phone)), badge=badge or None))
+
+    def open_app(self, phone: Phone | str) -> Phone:
+        """Open the app as the phone's owner would, and return the phone.
+
+        As a real app does at each start it registers itself, by the hook ``on_phone``; after it was
+        gone it does so with a new token. The badge is cleared. Raises HandbellError where the back
+        end says no; the phone stays as it was then.
+        """
+        former = self.phone(_id(phone))
+        opened = replace(former, badge=None, is_gone=False)
+        if former.is_gone:
+            opened = replace(opened, token=self._shelf.free_token(None, len(former.token)))
+        call(self._hooks.on_phone, opened, passes=(HandbellError,))
+        if former.is_gone:
+            self._shelf.add(opened)
+        return self._change(opened)
 
     def open_card(self, phone: Phone | str, card_id: str) -> Phone:
         """Open a card as the phone's owner would, report it once, and return the phone.

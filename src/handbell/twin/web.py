@@ -77,6 +77,7 @@ def page_application(twin: "Twin", *, port: int) -> Starlette:
             Route("/api/phones", api.make_phone, methods=["POST"]),
             Route("/api/phones/{phone}", api.change_phone, methods=["PATCH"]),
             Route("/api/phones/{phone}", api.remove_phone, methods=["DELETE"]),
+            Route("/api/phones/{phone}/open", api.open_app, methods=["POST"]),
             Route("/api/phones/{phone}/cards/{card:path}/open", api.open_card, methods=["POST"]),
             Route("/api/phones/{phone}/cards/{card:path}", api.dismiss_card, methods=["DELETE"]),
             Route("/api/faults", api.make_fault, methods=["POST"]),
@@ -202,6 +203,9 @@ class _Api:
         self._twin.remove_phone(self._phone(request))
         return Response(status_code=204)
 
+    async def open_app(self, request: Request) -> Response:
+        return _answer(self._twin.open_app(self._phone(request)).to_dict())
+
     async def open_card(self, request: Request) -> Response:
         phone, card = self._card(request)
         return _answer(self._twin.open_card(phone, card.id).to_dict())
@@ -248,6 +252,7 @@ def state(twin: "Twin") -> dict[str, Any]:
     """Return all that the page shows: addresses, apps, phones, requests newest first, faults."""
     address = twin.address.to_dict()
     return {
+        "links": dict(twin.links),
         "address": {name: value for name, value in address.items() if name not in _UNSHOWN},
         "apps": [{"id": app, "name": name} for app, name in twin.apps.items()],
         "phones": [phone.to_dict() for phone in twin.phones.values()],

@@ -40,6 +40,7 @@ from handbell.gateways.http2 import (
     Pool,
     Request,
 )
+from handbell.gateways.http2_tls import authority
 
 from .protocol import (
     APNS_COLLAPSE_ID,
@@ -320,6 +321,10 @@ class ApnsGateway:
         if sending.error is not None:
             raise sending.error
 
+    def address_of(self, environment: str) -> str:
+        """Return the address of the host of an environment."""
+        return self._endpoints[environment].url
+
     def require(self, may_begin: Callable[[], bool]) -> None:
         """Put pushes on the wire only while ``may_begin`` says so; see :class:`Gateway`."""
         self._may_begin = may_begin
@@ -330,6 +335,10 @@ class ApnsGateway:
         """Take back what is not on the wire; see :class:`Gateway`."""
         for side in self._sides.values():
             side.withdraw(is_meant)
+
+    def host(self, environment: str) -> str:
+        """Return the host of an environment that this gateway serves; a port that is not 443."""
+        return authority(self._endpoints[environment].url)
 
     async def probe(self, environment: str, message: Message) -> Outcome:
         """Return what the service says to a token that no device has; nobody is notified.

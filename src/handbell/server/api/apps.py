@@ -11,6 +11,7 @@ from handbell.delivery.circuit import Stop
 from handbell.delivery.rules import HELD_BY, NO_RULE, read_rules
 from handbell.errors import AppError, AppForbiddenError, InvalidRequestError
 from handbell.server.access import AppDep, CallerDep
+from handbell.server.calls import as_call
 from handbell.server.context import Context, context_of
 from handbell.server.limits import Limit
 from handbell.server.pages import (
@@ -251,7 +252,7 @@ async def check_up(context: ContextDep, app: AppDep) -> CheckUp:
                     "check": one.check,
                     "verdict": one.verdict,
                     "sentence": one.sentence,
-                    "fix": one.fix,
+                    "fix": as_call(one.fix),
                 }
                 for one in findings
             ],

@@ -16,6 +16,7 @@ from handbell.errors import (
     UnauthorizedError,
     UnknownSessionError,
 )
+from handbell.fixes import Action, Fix
 from handbell.registry.registration import Description, Registered, Registration, registered_mail
 from handbell.registry.secret import SESSION_MARK, digest_of, new_secret
 from handbell.registry.session import Session
@@ -219,8 +220,12 @@ def _told(session: Session, secret: str | None, said: RegistrationIn) -> dict[st
 
 def _not_proven(proof: str, app: App) -> RegistryError:
     fixes = {
-        "key": "Let the app's back end register it with an API key of the scope register; or set "
-        f"another proof: handbell app set {app.id} --proof link",
+        "key": Fix(
+            Action.SET_PROOF,
+            "Let the app's back end register it with an API key of the scope register, or set "
+            "another proof",
+            app=app.id,
+        ),
         "link": "Name mail and device_token: a link is mailed that proves it",
         "token": "Send an identity_token that the app's back end has signed for this person",
     }

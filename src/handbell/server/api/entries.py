@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from pydantic_core import from_json
 
-from handbell._text import nearest
+from handbell._text import json_fault, nearest
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
 from handbell.creation.plain import PlainSend, read_plain
@@ -42,7 +42,9 @@ def read_json(text: bytes, what: str = "The body") -> Any:
     try:
         return from_json(text, allow_inf_nan=False, cache_strings="keys")
     except ValueError as error:
-        raise RequestError(f"{what} is not JSON: {error}", fix="Send valid JSON in UTF-8") from None
+        raise RequestError(
+            f"{what} is not JSON: {json_fault(text, error)}", fix="Send valid JSON in UTF-8"
+        ) from None
 
 
 @dataclass(slots=True, kw_only=True)

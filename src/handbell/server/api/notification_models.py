@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel
 from pydantic.config import JsonDict
 from pydantic.json_schema import models_json_schema
 
+from handbell.creation.values import MAX_BADGE
 from handbell.server.problems import Problem
 
 from .session_models import SessionOut
@@ -59,7 +60,9 @@ class NotificationContent(BaseModel):
     subtitle_loc_args: Texts = None
     loc_key: str | None = None
     loc_args: Texts = None
-    badge: int | None = Field(default=None, ge=0, description="Number on the icon; 0 clears it")
+    badge: int | None = Field(
+        default=None, ge=0, le=MAX_BADGE, description="Number on the icon; 0 clears it"
+    )
     sound: Sound | None = None
     color: str | None = Field(default=None, examples=["#1e90ff"])
     thread_id: str | None = None

@@ -8,6 +8,7 @@ from handbell.delivery.delivery import Delivery
 from handbell.delivery.reports import Funnel, Overview
 from handbell.delivery.response import Response
 from handbell.registry.session import Session
+from handbell.server.calls import as_call
 from handbell.server.pages import instant
 
 from .session_models import session_out
@@ -32,7 +33,7 @@ def plain(value: Any) -> Any:
         return {str(name): plain(member) for name, member in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
-    return value
+    return as_call(value) if isinstance(value, str) else value
 
 
 def delivery(one: Delivery) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from handbell.server.access import AppDep, CallerDep
+from handbell.server.calls import as_call
 from handbell.server.context import context_of
 from handbell.server.person_path import PERSON
 from handbell.server.problems import responses
@@ -37,7 +38,8 @@ async def why(
 
     def tell() -> dict[str, Any]:
         story = context.system.why(app, mail)
-        return {**plain.plain(story), "text": str(story)}
+        text = "\n".join([story.answer, *story.details(as_call)])
+        return {**plain.plain(story), "text": text}
 
     told = told_to(caller, await context.run(tell))
     return Response(to_json(told), media_type="application/json")

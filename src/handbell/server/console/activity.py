@@ -1,13 +1,15 @@
 """*Activity*: what went out, over time, how the queue stands, and every notification."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from starlette.responses import Response
 
 from handbell.apps.app import App
-from handbell.delivery.circuit import Stop
 from handbell.delivery.listing import Search, Standing
+from handbell.delivery.obstacles import Obstacle
 from handbell.delivery.reports import Backlog, Overview
 from handbell.system import System
 
@@ -25,6 +27,7 @@ STANDINGS: Final = (
     ("failed", "With failures"),
     ("cancelled", "Taken back"),
 )
+KINDS: Final = (("", "Tests, too"), ("real", "No tests"), ("tests", "Tests alone"))
 _HURRY, _LEISURE = 2000, 10_000
 """After how many milliseconds an open page looks again."""
 _MEMORY: Final = "activity"
@@ -34,17 +37,14 @@ pages = Pages()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Situation:
-    """How sending stands now: what waits, who sends, and whether the app may send at all.
+    """How sending stands now: what waits, who sends, and what holds everything up.
 
-    ``outages`` are those of push services; ``stopped_elsewhere`` are the ids of other apps whose
-    sending was stopped.
+    ``stopped_elsewhere`` are the ids of other apps whose sending was stopped.
     """
 
     backlog: Backlog
     workers: int
-    stop: Stop | None
-    outages: tuple[Stop, ...]
-    is_enabled: bool
+    held: Sequence[Obstacle]
     stopped_elsewhere: tuple[str, ...]
 
 
@@ -54,9 +54,17 @@ async def overview(page: Page) -> Response:
     span = page.query("span") if page.query("span") in SPANS else "day"
     text, before = page.query("text")[:200], page.number("before")
     standing = _standing(page.query("standing"))
-    search = Search(app=page.the_app.id, text=text or None, standing=standing, before=before)
+    kind = page.query("kind") if page.query("kind") in ("tests", "real") else ""
+    search = Search(
+        app=page.the_app.id,
+        text=text or None,
+        standing=standing,
+        before=before,
+        is_test={"tests": True, "real": False}.get(kind),
+    )
     chart, situation, found = await page.run(_read, page, search, span)
     listed, following = found[:PAGE], found[PAGE - 1].row if len(found) > PAGE else None
+    is_filtered = bool(text or standing or before or kind)
     values: dict[str, Any] = {
         "chart": chart,
         "span": span,
@@ -66,8 +74,11 @@ async def overview(page: Page) -> Response:
         "text": text,
         "standing": standing or "",
         "standings": STANDINGS,
-        "standing_of": standing_of,
-        "is_filtered": bool(text or standing or before),
+        "standing_of": partial(standing_of, is_held=bool(situation.held)),
+        "kind": kind,
+        "is_empty": not (listed or is_filtered),
+        "is_filtered": is_filtered,
+        "kinds": KINDS,
     }
     is_busy = bool(situation.backlog.due) or any(one.is_running for one in listed)
     response = page.render("activity.html", every=_HURRY if is_busy else _LEISURE, **values)
@@ -96,24 +107,27 @@ def _read(page: Page, search: Search, span: str) -> tuple[Chart, Situation, list
 
 def situation_of(system: System, app: App) -> Situation:
     """Return how sending stands for an app."""
-    rules = system.rulebook.rules_of(app.id)
     return Situation(
         backlog=system.reports.backlog(),
         workers=system.roster.live_workers(),
-        stop=rules.stop,
-        outages=rules.outages(system.now()),
-        is_enabled=rules.is_enabled,
+        held=system.obstacles(app),
         stopped_elsewhere=tuple(one for one in system.reports.stopped_apps() if one != app.id),
     )
 
 
-def standing_of(one: Overview) -> tuple[str, str]:
-    """Return how a notification stands: the kind of its chip, and the word."""
+def standing_of(one: Overview, *, is_held: bool = False) -> tuple[str, str]:
+    """Return how a notification stands: the kind of its chip, and the word.
+
+    Green is for what was sent, and for that alone. With ``is_held`` something holds up the app.
+    """
     states = one.states
     waits = one.ahead + sum(states.get(name, 0) for name in ("queued", "sending", "held"))
     sent, lost = states.get("sent", 0), states.get("failed", 0) + states.get("expired", 0)
     taken_back = states.get("cancelled", 0)
+    is_planned = one.send_at is not None and not one.is_running
     words = (
+        (waits and is_planned, ("plan", "Planned")),
+        (waits and is_held, ("stuck", "Held up")),
         (waits and one.is_running, ("wait", "Going out")),
         (waits, ("wait", "Waits")),
         (sent and lost > sent, ("bad", "Mostly failed")),

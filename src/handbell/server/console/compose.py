@@ -16,7 +16,7 @@ from handbell.delivery.reports import describe, describe_recipients
 from handbell.errors import HandbellError, IdempotencyError
 
 from .composing import Counts, Look, look
-from .draft import Draft, read_recipients
+from .draft import Draft, add_fault, read_recipients
 from .forms import Faults
 from .frame import Page, Pages
 from .phones import Shelf, shelf
@@ -47,6 +47,8 @@ async def act(page: Page) -> Response:
             return await _send(page, draft, is_confirmed=False)
         case "test":
             return await _test(page, draft)
+        case "restore":
+            return await _restore(page, draft)
         case "language":
             seen = await _look(page, draft)
             return await _form(page, draft, seen, Faults(), more_languages=1)
@@ -55,6 +57,19 @@ async def act(page: Page) -> Response:
         case _:
             seen = await _look(page, draft)
             return await _form(page, draft, seen, seen.faults)
+
+
+async def _restore(page: Page, draft: Draft) -> Response:
+    """Show a draft that the browser kept; nothing where it was sent already."""
+    once = draft.get("once")
+    is_replaced = once in page.console.memory.get("replaced", {})
+    if once and (is_replaced or await page.run(_is_sent, page, draft)):
+        return protect(Response(status_code=204))
+    return await _form(page, draft, await _look(page, draft), Faults())
+
+
+def _is_sent(page: Page, draft: Draft) -> bool:
+    return page.system.ledger.knows_key(page.the_app, _key(draft))
 
 
 @pages.post("/console/apps/{app}/compose/send")
@@ -68,7 +83,10 @@ async def preview(page: Page) -> Response:
     """Return what a draft comes to, for the script that shows it while somebody types."""
     draft = Draft.read(page.form)
     seen = await _look(page, draft)
-    return protect(JSONResponse(seen.to_dict(draft)))
+    held = await page.run(page.system.obstacles, page.the_app)
+    parts = page.console.templates.get_template("held.html").module
+    shown = str(parts.held(page, held))  # type: ignore[attr-defined]
+    return protect(JSONResponse({**seen.to_dict(draft), "held": shown}))
 
 
 # What is begun with
@@ -119,14 +137,27 @@ async def _send(page: Page, draft: Draft, *, is_confirmed: bool) -> Response:
     except IdempotencyError:
         return await _sent_already(page, draft, seen)
     except HandbellError as error:
-        return await _form(page, draft, seen, Faults.of(error), status=422)
+        faults = Faults()
+        add_fault(faults, error)
+        return await _form(page, draft, seen, faults, status=422)
     if not accepted.is_former:
         await _note(page, accepted.id, seen.notification, seen.recipients)
-    told = " ".join(["Accepted.", *warnings[:_TOLD_AT_MOST]])
+    told, kind = await _accepted(page, is_later=options.send_at is not None)
+    told = " ".join([told, *warnings[:_TOLD_AT_MOST]])
     more = len(warnings) - _TOLD_AT_MOST
     if more > 0:
         told += f" And {count(more, 'more warning')}."
-    return page.redirect(page.app_url(f"/activity/{accepted.id}"), said=told)
+    return page.redirect(page.app_url(f"/activity/{accepted.id}"), said=told, kind=kind)
+
+
+async def _accepted(page: Page, *, is_later: bool = False) -> tuple[str, str]:
+    """Return what is said after a send, and its kind: nothing is sent yet, so it is never green."""
+    held = await page.run(page.system.obstacles, page.the_app)
+    if held:
+        return f"Accepted, and it waits: {held[0].headline.rstrip(':')}", "wait"
+    if is_later:
+        return "Accepted. It goes out at its time.", "plain"
+    return "Accepted.", "plain"
 
 
 def _ask(page: Page, draft: Draft, seen: Look, *, is_missing: bool) -> Response:
@@ -170,6 +201,7 @@ async def _test(page: Page, draft: Draft) -> Response:
         urgency="urgent",
         idempotency_key=_test_key(page.form.text("test_once")),
         is_development=draft.get("is_development") == "1",
+        is_test=True,
     )
     try:
         accepted, warnings = await page.system.engine.accept(
@@ -180,9 +212,14 @@ async def _test(page: Page, draft: Draft) -> Response:
         return await _form(page, draft, seen, faults, status=422, test_to=address)
     if not accepted.is_former:
         await _note(page, accepted.id, seen.notification, to, "a test ")
-    said = warnings[0] if warnings else f"The test is on its way to {address}."
+    held = await page.run(page.system.obstacles, page.the_app)
+    said = f"The test is on its way to {address}."
+    if held:
+        said = f"The test to {address} waits: {held[0].headline.rstrip(':')}"
+    if warnings:
+        said = warnings[0]
     response = await _form(
-        page, draft, seen, Faults(), test_to=address, said=said, is_reached=not warnings
+        page, draft, seen, Faults(), test_to=address, said=said, is_reached=not (warnings or held)
     )
     _remember_address(page, response, address)
     return response
@@ -210,7 +247,8 @@ async def _replace(page: Page, draft: Draft) -> Response:
     while len(sent_before) > REMEMBERED:
         del sent_before[next(iter(sent_before))]
     await page.note("notification.send", accepted.id, f"in place of {former}")
-    return page.redirect(page.app_url(f"/activity/{accepted.id}"), said="Accepted.")
+    told, kind = await _accepted(page)
+    return page.redirect(page.app_url(f"/activity/{accepted.id}"), said=told, kind=kind)
 
 
 async def _note(
@@ -255,6 +293,8 @@ async def _form(
         test_once=_fresh(),
         template_options=[("", "None"), *((name, name) for name in template_names)],
         variables=variables,
+        held=await page.run(page.system.obstacles, page.the_app),
+        draft_key=_draft_key(page),
         said=said,
         is_reached=is_reached,
         shelf=phones,
@@ -270,6 +310,16 @@ def _templates(page: Page, draft: Draft) -> tuple[list[str], tuple[str, ...]]:
 
 def _fresh() -> str:
     return uuid4().hex
+
+
+def _draft_key(page: Page) -> str:
+    """Return the name under which the browser keeps a draft: one for each operator, app and start.
+
+    ``keep`` goes on with the draft of the empty form, whoever the address names.
+    """
+    begun = "" if page.query("keep") else str(page.request.url.query)
+    whose = f"{page.operator.mail} {page.the_app.id} {begun}".encode()
+    return f"handbell-draft-{hashlib.sha256(whose).hexdigest()[:16]}"
 
 
 def _key(draft: Draft) -> str:

@@ -74,6 +74,7 @@ class Look:
                     "size": one.size,
                     "limit": one.limit,
                     "cuts": list(one.cuts),
+                    "shown": _texts(one.notification),
                 }
                 for one in self.wordings
             ],

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, Final, Self
 from zoneinfo import ZoneInfo
 
+from handbell._text import json_fault
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import EVERYBODY, Recipients
 from handbell.delivery.engine import Options
@@ -49,6 +50,12 @@ _NUMBERS: Final[Mapping[str, Callable[[str], float]]] = {
     "priority": int,
     "ttl": int,
     "relevance_score": float,
+}
+_LABELS: Final[Mapping[str, str]] = {
+    "badge": "Badge",
+    "priority": "Apple's priority",
+    "ttl": "Kept for",
+    "relevance_score": "Relevance",
 }
 _RARE: Final = (
     *_NUMBERS,
@@ -293,7 +300,11 @@ def _number(name: str, text: str, read: Callable[[str], float], faults: Faults) 
     try:
         return read(text)
     except ValueError:
-        faults.add(name, f"{text[:40]!r} is not a number.", "Write digits, or leave it empty.")
+        faults.add(
+            name,
+            f"{_LABELS[name]}: {text[:40]!r} is not a number.",
+            "Write digits, or leave it empty.",
+        )
         return None
 
 
@@ -301,7 +312,11 @@ def _json(text: str, faults: Faults) -> Any:
     try:
         said = json.loads(text)
     except (ValueError, RecursionError) as error:
-        faults.add("user_info", f"That is not JSON: {error}.", 'Write an object: {"order": 42}.')
+        faults.add(
+            "user_info",
+            f"That is not JSON: {json_fault(text, error)}.",
+            'Write an object: {"order": 42}.',
+        )
         return None
     if not isinstance(said, dict):
         faults.add("user_info", "That is not a JSON object.", 'Write one: {"order": 42}.')

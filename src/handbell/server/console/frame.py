@@ -14,6 +14,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from handbell.apps.app import App
 from handbell.system import System
+from handbell.twin.address import read_address
 
 from .forms import Faults, Form
 from .security import (
@@ -41,6 +42,9 @@ T = TypeVar("T")
 
 FRAGMENT_HEADER: Final = "x-fragment"
 """What the page's script sends where it wants a piece of a page, not the whole."""
+
+LOCATION_HEADER: Final = "x-location"
+"""Where the page's script has to go after a form that it sent."""
 
 _SLOW_THREADS: Final = 2
 
@@ -188,6 +192,15 @@ class Page:
         return self.url(f"{HOME}/static/{name}?v={self.console.statics.version(name)}")
 
     @property
+    def phones_url(self) -> str | None:
+        """Where the virtual phones are, for a browser on their machine: they are on loopback."""
+        host = self.request.url.hostname or ""
+        if host not in ("localhost", "::1") and not host.startswith("127."):
+            return None
+        address = read_address(self.system.twin_folder)
+        return None if address is None else address.page_url
+
+    @property
     def form_token(self) -> str:
         """What every form of this sign-in carries as ``token``; the macro ``token()`` writes it."""
         return form_token(self.secret) if self.secret else ""
@@ -255,11 +268,15 @@ class Page:
     def redirect(self, path: str, *, said: str = "", kind: str = "good") -> Response:
         """Go on to another page (``/console/…``, or what :meth:`app_url` returned).
 
-        ``said`` is a sentence that it shows once; ``kind`` is ``good`` or ``bad``.
+        ``said`` is a sentence that it shows once; ``kind`` is ``good``, ``bad``, ``wait`` or
+        ``plain``. A script is told where to go, and goes there itself.
         """
         root = str(self.request.scope.get("root_path", ""))
         target = path if path.startswith(f"{root}{HOME}") else self.url(path)
-        response = RedirectResponse(target, 303)
+        # A script that followed it would take what is said once from the page that is shown.
+        response: Response = RedirectResponse(target, 303)
+        if self.is_fragment:
+            response = Response(status_code=204, headers={LOCATION_HEADER: target})
         if said and self.secret:
             set_flash(response, (kind, said), self.secret, https=self.https)
         return protect(response)

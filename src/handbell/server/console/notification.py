@@ -1,6 +1,7 @@
 """One notification: live while it goes out, its funnel, its reasons, its deliveries."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -9,6 +10,7 @@ from starlette.responses import Response
 
 from handbell._text import count
 from handbell.creation.notification import Notification
+from handbell.delivery.delivery import Delivery
 from handbell.delivery.listing import DeliveryPage, DeliverySearch
 from handbell.delivery.reports import STATES, Funnel
 from handbell.delivery.timing import read_send_at
@@ -16,9 +18,12 @@ from handbell.delivery.timing import read_send_at
 from .activity import standing_of
 from .frame import Page, Pages
 from .phones import Shelf, shelf, unless_known
+from .twin_phones import TwinPhones
 from .watching import Watched
 
 PAGE: Final = 25
+MOST_NAMED: Final = 500
+"""How many recipients a page lists."""
 WATCHED_SECONDS: Final = 600
 """For so long after it was written a page that is open waits for what phones report."""
 _HURRY, _LEISURE = 1000, 1500
@@ -108,10 +113,14 @@ def _read(page: Page) -> dict[str, Any]:
         after=page.number("after"),
     )
     found = page.system.reports.deliveries(overview.id, search, limit=PAGE)
+    held = page.system.obstacles(page.the_app)
     return {
+        "held": held,
+        "named": [str(text) for kind in funnel.named.values() if _is_list(kind) for text in kind],
+        "most_named": MOST_NAMED,
         "funnel": funnel,
         "overview": overview,
-        "standing": standing_of(overview),
+        "standing": standing_of(overview, is_held=bool(held)),
         "steps": steps_of(funnel),
         "deliveries": found,
         "search": search,
@@ -171,14 +180,27 @@ def _following(page: Page, search: DeliverySearch, found: DeliveryPage) -> str |
     return f"{path}?{asked}#deliveries"
 
 
+def _is_list(value: object) -> bool:
+    return isinstance(value, list)
+
+
 def _shelf_of(page: Page, funnel: Funnel, found: DeliveryPage) -> Shelf:
-    """Return the virtual phone that this went to, or will, if there is one."""
-    tokens = {one.address for one in found.deliveries if one.environment == "twin"}
-    is_to_all = bool(funnel.named.get("everybody"))
-    if not (tokens or is_to_all):
-        return Shelf(is_running=False)
+    """Return the virtual phone on which this arrived, if there is one.
+
+    Where it failed or waits there is none: what else such a phone shows is not this.
+    """
+    nowhere = Shelf(is_running=False)
+    if not funnel.sent or TwinPhones(page.system.twin_folder).page_url is None:
+        return nowhere
     phones = shelf(page.system, page.the_app)
-    mine = next((phone for phone in phones.phones if phone.token in tokens), None)
-    # A broadcast has no deliveries yet when its page is opened first.
-    mine = mine or (phones.shown if is_to_all else None)
-    return Shelf(is_running=mine is not None, phones=phones.phones, shown=mine)
+    arrived = _tokens_of(found.deliveries)
+    mine = next((phone for phone in phones.phones if phone.token in arrived), None)
+    if mine is None and phones.shown is not None:
+        search = DeliverySearch(mail=phones.mail)
+        theirs = page.system.reports.deliveries(funnel.overview.id, search, limit=PAGE)
+        mine = phones.shown if phones.shown.token in _tokens_of(theirs.deliveries) else None
+    return nowhere if mine is None else Shelf(is_running=True, phones=phones.phones, shown=mine)
+
+
+def _tokens_of(deliveries: Iterable[Delivery]) -> set[str]:
+    return {one.address for one in deliveries if one.environment == "twin" and one.state == "sent"}

@@ -15,6 +15,7 @@ from handbell.system import System
 
 from .frame import Page, Pages
 from .twin_phones import TwinPhones, VirtualPhone
+from .ways import in_console
 
 pages = Pages()
 
@@ -68,10 +69,10 @@ async def make(page: Page) -> Response:
         (mail,) = Recipients(mails=(address,)).mails
         phone = await page.run(_make, page.system, page.the_app, mail)
     except (RecipientsError, TwinError) as error:
-        return page.redirect(_back(page), said=f"{error.what} {error.fix}", kind="bad")
+        return page.redirect(_back(page), said=f"{error.what} {in_console(error.fix)}", kind="bad")
     if phone.is_keyed:
         await page.note("credential.add", "a key for the twin alone")
-    back = f"{_back(page)}?{urlencode({'mail': phone.mail})}"
+    back = f"{_back(page)}?{urlencode({'mail': phone.mail, 'keep': 1})}"
     return page.redirect(back, said=f"{phone.mail} has a virtual phone. Send something to it.")
 
 

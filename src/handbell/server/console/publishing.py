@@ -21,6 +21,9 @@ from .frame import Page, Pages
 
 pages = Pages()
 
+_TOLD_HERE: Final = frozenset({"stopped", "outage", "no-worker"})
+"""What else holds up an app is said by the switch, and where its key would stand."""
+
 LIST: Final = "/console/apps"
 APP: Final = "/console/apps/{app}"
 
@@ -176,6 +179,8 @@ def _read(page: Page) -> dict[str, Any]:
         "credentials": system.apps.credentials(app),
         "rules": rules,
         "rate": _rate(rules),
+        "outages": rules.outages(system.now()),
+        "held": [one for one in system.obstacles(app) if one.kind in _TOLD_HERE],
         "can_mail": system.can_mail,
         "identity": system.identities.of(app),
         "zones": time_zones(),

@@ -4,7 +4,7 @@ import math
 from typing import Final
 from urllib.parse import quote
 
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from handbell._mail import fold_mail
 from handbell._text import count
@@ -14,7 +14,16 @@ from handbell.server.access import client_network, client_of
 
 from .forms import Faults
 from .frame import Page, Pages
-from .security import HOME, forget_sign_in, known_cookie, safe_next, set_known, set_sign_in
+from .security import (
+    HOME,
+    forget_sign_in,
+    form_token,
+    known_cookie,
+    protect,
+    safe_next,
+    set_known,
+    set_sign_in,
+)
 from .sign_in_pace import PASS_DAYS, PER_NETWORK
 
 _INVITATION: Final = "invitation"
@@ -25,7 +34,9 @@ pages = Pages()
 
 @pages.get("/console/sign-in")
 async def sign_in(page: Page) -> Response:
-    """Show the form, or go on when somebody is signed in."""
+    """Show the form, or go on when somebody is signed in; a script is told who is."""
+    if page.is_fragment:
+        return _who(page)
     if page.sign_in is not None:
         return page.redirect(safe_next(page.query("next")))
     is_first = not await page.run(page.system.operators.list)
@@ -112,6 +123,12 @@ async def accept(page: Page) -> Response:
     return await _begin(page, operator, HOME)
 
 
+def _who(page: Page) -> Response:
+    """Return who is signed in, for the page that keeps what is written over a sign-in's end."""
+    mail = None if page.sign_in is None else page.operator.mail
+    return protect(JSONResponse({"operator": mail, "token": page.form_token}))
+
+
 async def _begin(page: Page, operator: Operator, target: str) -> Response:
     """Return the redirection that carries a new sign-in; whichever was there before ends."""
     operators = page.system.operators
@@ -127,6 +144,8 @@ async def _begin(page: Page, operator: Operator, target: str) -> Response:
         detail=client_of(page.request),
     )
     response = page.redirect(target)
+    if page.is_fragment:
+        response = protect(JSONResponse({"operator": operator.mail, "token": form_token(secret)}))
     set_sign_in(response, secret, hours=hours, https=page.https)
     return response
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 from handbell.errors import TwinError
+from handbell.fixes import Action, Fix
 from handbell.twin.address import read_address
 
 SECONDS: Final = 2.0
@@ -89,7 +90,7 @@ class TwinPhones:
     def _ask(self, method: str, path: str, said: Mapping[str, Any] | None = None) -> Any:
         address = read_address(self._folder)
         if address is None:
-            raise TwinError("The twin is not running", fix="Start it with: handbell twin")
+            raise TwinError("The twin is not running", fix=Fix(Action.START_TWIN, "Start it"))
         where = urlsplit(address.page_url)
         connection = HTTPConnection(where.hostname or "", where.port, timeout=SECONDS)
         try:

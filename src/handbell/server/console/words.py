@@ -8,37 +8,17 @@ from typing import Any, Final
 
 from markupsafe import Markup, escape
 
-from handbell._text import count, local_time, moment, shortened
+from handbell._text import count, moment, shortened, zoned
 
+from .ways import in_console, remedy
+
+_FULL: Final = 999
 _MINUTE: Final = 60
 _HOUR: Final = 3600
 _DAY: Final = 86_400
 
 # As moment() writes it in a sentence.
 _MOMENT: Final = re.compile(r"(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d) (UTC|[+-]\d\d:\d\d)")
-
-# What the command line is told to run, and what is said here instead.
-_FOR_PAGES: Final = tuple(
-    (re.compile(pattern), said)
-    for pattern, said in (
-        (r" with: handbell doctor", " by the check-up under Publishing"),
-        (r"handbell send --dry-run shows the request", "the preview shows the request"),
-        (
-            r"Then, without waiting: handbell app resume \S+",
-            "Then try again now, under Publishing.",
-        ),
-        (r"Switch it on with: handbell app set \S+ --on\.?", "Switch it on under Publishing."),
-        (r"; by hand: handbell session add \S+ TOKEN", ""),
-        (r"; an operator who is sure runs: handbell session add \S+ TOKEN", ""),
-        (r"Start one with: handbell worker", "Start one on the server with: handbell worker"),
-        (r"Name one as well: --proof token --identity-key FILE", "Give one as well"),
-        (r"See: handbell \S+ list\b\.?", "Choose one of the list."),
-        (
-            r"Remove it first: handbell webhook list, then handbell webhook remove ID",
-            "Remove it first",
-        ),
-    )
-)
 
 SESSION_WORDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
     {
@@ -62,6 +42,20 @@ DELIVERY_WORDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
     }
 )
 """Each state of a delivery: the kind of its chip, and its name."""
+
+
+_PLANNED: Final = frozenset({"Scheduled", "QuietHours"})
+_STUCK: Final = frozenset({"CircuitOpen", "AppDisabled", "NoCredential", "ServiceDown"})
+
+
+def delivery_chip(state_and_reason: tuple[str, str | None]) -> tuple[str, str]:
+    """Return the kind and the word of a delivery's chip: what is planned, and what is stuck."""
+    state, reason = state_and_reason
+    if state == "held" and reason in _PLANNED:
+        return "plan", "Planned"
+    if state == "held" and reason in _STUCK:
+        return "stuck", "Held up"
+    return DELIVERY_WORDS.get(state, ("off", state))
 
 
 PLATFORM_WORDS: Final[Mapping[str, str]] = MappingProxyType(
@@ -88,7 +82,7 @@ def when(milliseconds: float | None, *, empty: str = "never") -> Markup | str:
         return empty
     instant = datetime.fromtimestamp(milliseconds / 1000, UTC)
     iso = instant.isoformat(timespec="seconds").replace("+00:00", "Z")
-    return Markup('<time datetime="{}">{}</time>').format(iso, local_time(milliseconds)[:16])
+    return Markup('<time datetime="{}">{}</time>').format(iso, zoned(milliseconds))
 
 
 def ago(milliseconds: float | None, now: float, *, empty: str = "never") -> Markup | str:
@@ -116,13 +110,6 @@ def span(seconds: float) -> str:
     return f"{told} ago" if seconds > 0 else f"in {told}"
 
 
-def for_page(text: str) -> str:
-    """Return a sentence of the library's with the way of the console in place of commands."""
-    for pattern, said in _FOR_PAGES:
-        text = pattern.sub(said, text)
-    return text
-
-
 def with_times(text: str) -> Markup:
     """Return a sentence with its instants as ``time`` elements, which are put into one's zone."""
     told = Markup('<time datetime="{}T{}{}">{}</time>')
@@ -134,6 +121,20 @@ def with_times(text: str) -> Markup:
         offset = "Z" if zone == "UTC" else zone
         found += told.format(day, clock, offset, f"{day} {clock} {zone}") + escape(after)
     return found
+
+
+def hue(app_id: str) -> int:
+    """Return the hue of an app's icon: the one that the virtual phones give it."""
+    found = 2166136261
+    for unit in memoryview(app_id.encode("utf-16-le")).cast("H"):
+        found = (found ^ unit) * 16777619 & 0xFFFFFFFF
+    return found % 360
+
+
+def badge(value: object) -> str:
+    """Return the number on an icon as an icon has room for it."""
+    text = str(value)
+    return f"{_FULL}+" if text.isascii() and text.isdigit() and int(text[:9]) > _FULL else text
 
 
 def number(value: float) -> str:
@@ -153,8 +154,12 @@ FILTERS: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
     {
         "when": when,
         "ago": ago,
-        "for_page": for_page,
+        "in_console": in_console,
+        "way": remedy,
         "with_times": with_times,
+        "delivery_chip": delivery_chip,
+        "badge": badge,
+        "hue": hue,
         "number": number,
         "percent": percent,
         "platform": platform,

@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from handbell._mail import mailbox, read_mail
 from handbell.errors import MailError, SettingsError
-from handbell.settings import Settings
+from handbell.settings import Settings, check_authority
 
 TIMEOUT_SECONDS: Final = 30.0
 """How long one step of the exchange may take."""
@@ -54,7 +54,7 @@ class MailServer:
             security=_security(parts, options),
             user=None if parts.username is None else unquote(parts.username),
             password=None if parts.password is None else unquote(parts.password),
-            ca_file=None if ca_file is None else Path(ca_file),
+            ca_file=None if ca_file is None else _authority(Path(ca_file).expanduser()),
         )
 
     async def send(self, message: EmailMessage, *, to: str) -> None:
@@ -91,6 +91,16 @@ def mail_server(settings: Settings) -> MailServer:
             fix="Set HANDBELL_SMTP_URL and HANDBELL_MAIL_FROM, or choose another proof",
         )
     return found
+
+
+def _authority(path: Path) -> Path:
+    try:
+        return check_authority(path)
+    except ValueError as error:
+        raise SettingsError(
+            f"The ca_file of HANDBELL_SMTP_URL cannot be used: {error}",
+            fix="Name a file with the mail server's authority in PEM form, or leave ca_file out",
+        ) from None
 
 
 def _security(parts: SplitResult, options: dict[str, list[str]]) -> str:

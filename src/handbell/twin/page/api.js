@@ -24,6 +24,7 @@ export const api = {
   state: () => call("GET", "/api/state"),
   addPhone: (wishes) => call("POST", "/api/phones", wishes),
   changePhone: (id, changes) => call("PATCH", phonePath(id), changes),
+  openApp: (id) => call("POST", `${phonePath(id)}/open`),
   removePhone: (id) => call("DELETE", phonePath(id)),
   openCard: (id, card) => call("POST", `${cardPath(id, card)}/open`),
   dismissCard: (id, card) => call("DELETE", cardPath(id, card)),

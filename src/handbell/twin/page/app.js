@@ -40,7 +40,7 @@ const phoneActions = {
   open: (phone, card) => attempt(api.openCard(phone.id, card.id)),
   dismiss: (phone, card) => attempt(api.dismissCard(phone.id, card.id)),
   switch: (phone, isOn) => attempt(api.changePhone(phone.id, { is_on: isOn })),
-  clearBadge: (phone) => phone.badge && attempt(api.changePhone(phone.id, { badge: 0 })),
+  openApp: (phone) => attempt(api.openApp(phone.id)),
   remove: async (phone) => (await askToRemove(phone)) && attempt(api.removePhone(phone.id)),
 };
 
@@ -58,14 +58,23 @@ function showPhones() {
 
 let isLoaded = false;
 
+/** The other pages of this server, where one runs beside the twin. */
+function showLinks(links) {
+  const safe = Object.entries(links).filter(([, address]) => /^https?:/.test(address));
+  byId("links").hidden = safe.length === 0;
+  byId("links").replaceChildren(...safe.map(([name, address]) => el("a", { href: address, text: name })));
+}
+
 function applyState(state) {
   isLoaded = true;
   store.replace(state);
+  showLinks(state.links ?? {});
 }
 
 function applyEvent(kind, data) {
   const former = kind === "phone" ? store.phones.get(data.id) : null;
   store.apply(kind, data);
+  if (former) tellGone(former, data);
   if (former) arrivals(former, data).forEach((card) => receive(data, card));
 }
 
@@ -73,6 +82,15 @@ function applyEvent(kind, data) {
 function arrivals(former, phone) {
   const known = new Map(former.cards.map((card) => [card.id, card.replaced]));
   return phone.cards.filter((card) => known.get(card.id) !== card.replaced);
+}
+
+/** A refused push may have told that the app is gone. */
+function tellGone(former, phone) {
+  if (phone.is_gone && !former.is_gone) {
+    write(byId("announcer"), `${phone.name}: ${phone.app_name} is gone. Open the app to register it again.`);
+  } else if (former.is_gone && !phone.is_gone) {
+    write(byId("announcer"), `${phone.name}: ${phone.app_name} is registered again, with a new token.`);
+  }
 }
 
 function receive(phone, card) {

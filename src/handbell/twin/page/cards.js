@@ -7,6 +7,9 @@ import { openUrl, safeUrl, urlLabel } from "./url.js";
 
 const SWIPE_AWAY_PIXELS = 90;
 const SWIPE_BEGINS_PIXELS = 8;
+const SCROLLED_PIXELS = 24;
+const BUTTONS = ".card-main, .card-close, .stack-button";
+const STEPS = { ArrowDown: 1, ArrowUp: -1, Home: -Infinity, End: Infinity };
 const LEVELS = {
   "time-sensitive": { text: "Time sensitive", icon: "clock" },
   critical: { text: "Critical", icon: "alarm" },
@@ -16,19 +19,47 @@ const LEVELS = {
 export class Shelf {
   #expanded = new Set();
   #phone = null;
+  #unseen = 0;
 
   constructor(actions) {
     this.actions = actions;
-    this.root = el("ul", { class: "shelf" });
+    this.list = el("ul", { class: "shelf-cards" });
+    this.arrived = el("button", { type: "button", class: "arrived", hidden: true });
+    this.root = el("div", { class: "shelf", role: "group" }, this.arrived, this.list);
+    this.arrived.addEventListener("click", () => this.#showNewest());
+    this.root.addEventListener("scroll", () => this.#noteSeen(), { passive: true });
+    walkWithArrows(this.list);
   }
 
   update(phone) {
+    const known = new Set(this.#phone?.cards.map((card) => `${card.id} ${card.replaced}`));
+    const fresh = phone.cards.filter((card) => !known.has(`${card.id} ${card.replaced}`)).length;
+    if (this.#phone && this.root.scrollTop > SCROLLED_PIXELS) this.#unseen += fresh;
     this.#phone = phone;
     this.root.setAttribute("aria-label", `Notifications on ${phone.name}`);
-    const places = placesOf(this.root);
+    const places = placesOf(this.list);
     const stacks = stacksOf(phone.cards);
-    follow(this.root, stacks, (stack) => stack.key, () => new Stack(this));
+    follow(this.list, stacks, (stack) => stack.key, () => new Stack(this));
+    this.#tellUnseen();
+    letOneBeReached(this.list);
     glide(places);
+  }
+
+  /** What has arrived above the part that is seen is told there, until somebody looks. */
+  #tellUnseen() {
+    this.arrived.hidden = !this.#unseen;
+    write(this.arrived, this.#unseen === 1 ? "1 new notification" : `${this.#unseen} new notifications`);
+  }
+
+  #noteSeen() {
+    if (!this.#unseen || this.root.scrollTop > SCROLLED_PIXELS) return;
+    this.#unseen = 0;
+    this.#tellUnseen();
+  }
+
+  #showNewest() {
+    this.root.scrollTo({ top: 0, behavior: isStill() ? "auto" : "smooth" });
+    this.list.querySelector(".card-main")?.focus({ preventScroll: true });
   }
 
   get phone() {
@@ -224,6 +255,31 @@ class CardView {
     const place = buttons.indexOf(this.close);
     (buttons[place + 1] ?? buttons[place - 1])?.focus({ preventScroll: true });
   }
+}
+
+const reachable = (list) => [...list.querySelectorAll(BUTTONS)].filter((button) => button.offsetParent !== null);
+
+/** Of all cards only one is met with Tab, which goes on behind them; arrows lead to the others. */
+function letOneBeReached(list, wanted = document.activeElement) {
+  const buttons = reachable(list);
+  const current = buttons.includes(wanted) ? wanted : buttons[0];
+  const card = current?.closest(".card, .stack-header");
+  for (const button of buttons) {
+    button.tabIndex = button === current || (card && button.closest(".card, .stack-header") === card) ? 0 : -1;
+  }
+}
+
+function walkWithArrows(list) {
+  list.addEventListener("focusin", (event) => letOneBeReached(list, event.target));
+  list.addEventListener("keydown", (event) => {
+    if (!(event.key in STEPS)) return;
+    const mains = reachable(list).filter((button) => !button.matches(".card-close"));
+    const here = mains.indexOf(event.target.closest(".card")?.querySelector(".card-main") ?? event.target);
+    const next = mains[Math.min(Math.max(here + STEPS[event.key], 0), mains.length - 1)];
+    if (!next || here < 0) return;
+    event.preventDefault();
+    next.focus();
+  });
 }
 
 /** Let a finger or the mouse push the card aside; `away` is called past the threshold. */

@@ -10,8 +10,8 @@ const RING_MILLISECONDS = 1600;
 const CROWDED = 3;
 
 /**
- * Draws one phone and tells `actions` what its owner does: open, dismiss, switch, clearBadge,
- * remove, each with the phone first.
+ * Draws one phone and tells `actions` what its owner does: open, dismiss, switch, openApp, remove,
+ * each with the phone first.
  */
 export class PhoneView {
   static #made = 0;
@@ -47,6 +47,16 @@ export class PhoneView {
   #device() {
     this.quiet = el("p", { class: "quiet", text: "No notifications" });
     this.waiting = el("span", { class: "chip waiting", hidden: true });
+    this.goneTitle = el("p", { class: "gone-title" });
+    this.again = el("button", { type: "button", class: "button primary", text: "Open the app" });
+    this.again.addEventListener("click", () => this.actions.openApp(this.phone));
+    this.gone = el(
+      "div",
+      { class: "gone", hidden: true },
+      this.goneTitle,
+      el("p", { text: "The push service has answered 410: the token is not valid any more. Opened, the app registers with a new one." }),
+      this.again,
+    );
     this.screen = el(
       "div",
       { class: `screen wallpaper-${this.wallpaper}` },
@@ -59,6 +69,7 @@ export class PhoneView {
       ),
       this.shelf.root,
       this.quiet,
+      this.gone,
       this.#dock(),
     );
     this.dark = el("div", { class: "dark", hidden: true }, icon("moon"), el("span", { text: "Off" }), this.waiting);
@@ -69,7 +80,7 @@ export class PhoneView {
   #dock() {
     this.badge = el("span", { class: "badge", hidden: true });
     this.app = el("button", { type: "button", class: "dock-app" }, appIcon(this.phone.app, this.phone.app_name, "dock-icon"), this.badge);
-    this.app.addEventListener("click", () => this.actions.clearBadge(this.phone));
+    this.app.addEventListener("click", () => this.actions.openApp(this.phone));
     const others = ["compass", "note", "aperture"].map((name) =>
       el("span", { class: "dock-other", "aria-hidden": "true" }, icon(name)));
     return el("div", { class: "dock" }, this.app, ...others);
@@ -100,6 +111,7 @@ export class PhoneView {
     this.bin.title = "Remove this phone";
     this.#showPower();
     this.#showBadge();
+    this.#showGone();
     if (former !== phone || !this.isDrawn) this.#showCards();
     this.isDrawn = true;
   }
@@ -107,7 +119,7 @@ export class PhoneView {
   #showCards() {
     const { cards } = this.phone;
     this.shelf.update(this.phone);
-    this.quiet.hidden = cards.length > 0;
+    this.quiet.hidden = cards.length > 0 || this.phone.is_gone;
     this.screen.toggleAttribute("data-crowded", cards.length > CROWDED);
   }
 
@@ -123,12 +135,21 @@ export class PhoneView {
     write(this.waiting, `${waiting} waiting`);
   }
 
+  #showGone() {
+    const { is_gone: isGone, app_name: name } = this.phone;
+    const hadFocus = this.gone.contains(document.activeElement);
+    this.gone.hidden = !isGone;
+    write(this.goneTitle, `${name} is gone`);
+    this.app.toggleAttribute("data-gone", isGone);
+    if (hadFocus && !isGone) this.app.focus({ preventScroll: true });
+  }
+
   #showBadge() {
     const { badge, app_name: name } = this.phone;
     this.badge.hidden = !badge;
     write(this.badge, badge > 999 ? "999+" : String(badge ?? ""));
     this.app.setAttribute("aria-label", badge ? `${name}, badge ${badge}: open the app` : `${name}: open the app`);
-    this.app.title = badge ? "Open the app: clears its badge" : name;
+    this.app.title = badge ? "Open the app: clears its badge" : "Open the app: it registers itself";
   }
 
   /** Swing the small bell on top of the screen for a moment. */

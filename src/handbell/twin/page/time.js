@@ -16,7 +16,7 @@ function ago(instant, now = Date.now()) {
 }
 
 /** A time of day with seconds, in the reader's own way of writing it. */
-export const timeOfDay = (instant) => new Date(instant).toLocaleTimeString();
+export const timeOfDay = (instant) => new Date(instant).toLocaleTimeString(undefined, { hour: "numeric", minute: "2-digit", second: "2-digit", timeZoneName: "short" });
 
 /** Hours and minutes without AM or PM, as a lock screen shows them. */
 function clockText(now = new Date()) {
@@ -36,7 +36,7 @@ function dateText(now = new Date()) {
 /** Mark `node` (a <time>) as a moment that `refreshAges` keeps up to date. */
 export function showAgo(node, instant) {
   node.dateTime = new Date(instant).toISOString();
-  node.title = new Date(instant).toLocaleString();
+  node.title = new Date(instant).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "long" });
   node.dataset.ago = String(instant);
   write(node, ago(instant));
 }

@@ -2,13 +2,16 @@
 
 const hour = new Intl.DateTimeFormat(undefined, { hour: "numeric" });
 
-for (const label of document.querySelectorAll('[data-axis="day"]')) {
-  label.textContent = hour.format(new Date(label.dateTime));
+function localHours() {
+  for (const label of document.querySelectorAll('[data-axis="day"]')) {
+    label.textContent = hour.format(new Date(label.dateTime));
+  }
+  for (const title of document.querySelectorAll("title[data-from]")) {
+    const { from, told } = title.dataset;
+    title.textContent = `${hour.format(new Date(from))}: ${told}`;
+  }
+  document.querySelector("[data-axis-zone]")?.remove();
 }
 
-for (const title of document.querySelectorAll("title[data-from]")) {
-  const { from, told } = title.dataset;
-  title.textContent = `${hour.format(new Date(from))}: ${told}`;
-}
-
-document.querySelector("[data-axis-zone]")?.remove();
+document.addEventListener("handbell:shown", localHours);
+localHours();

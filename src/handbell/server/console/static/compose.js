@@ -1,12 +1,21 @@
 // The form of Compose while somebody types: the phone at once, bytes and people from the server.
+//
+// It is sent by this script, which puts the answer in the page's place: so that Back leads to the
+// form, and what was written outlives a sign-in that has ended.
 
-import { announce, fragment } from "./console.js";
+import { announce, fragment, localTimes, parsed, ready } from "./console.js";
+import { forget, keep, kept } from "./drafts.js";
 
-const form = document.getElementById("compose");
-const card = document.getElementById("draft-card");
+const KEEP_MILLISECONDS = 200;
+const main = document.getElementById("main");
 document.documentElement.classList.add("scripted");
 
-const text = (name) => form.elements[name]?.value.trim() ?? "";
+let form = null;
+let card = null;
+let latestSaid = null;
+let heldSaid = null;
+
+const text = (name) => form.elements[name]?.value?.trim() ?? "";
 
 /** Whether a template makes the texts, which only the server can. */
 const isMade = () => text("template") !== "";
@@ -21,6 +30,24 @@ function show(selector, said, within = card) {
 
 const LEVELS = { "time-sensitive": "Time sensitive", critical: "Critical" };
 
+const chosenLanguage = () => document.getElementById("preview-language")?.value ?? "";
+
+function drawn() {
+  const language = latestSaid?.languages.find((one) => one.language === chosenLanguage());
+  if (chosenLanguage() && language) draw(language.shown);
+  else if (latestSaid && (isMade() || latestSaid.cuts.length)) draw(latestSaid.shown);
+  else if (!isMade()) draw();
+}
+
+/** Let the preview show each language that is written. */
+function offerLanguages(languages) {
+  const choice = document.getElementById("preview-language");
+  const names = ["", ...languages.map((one) => one.language)];
+  const chosen = names.includes(choice.value) ? choice.value : "";
+  choice.replaceChildren(...names.map((name) => new Option(name || "As written", name, false, name === chosen)));
+  document.getElementById("look-language").hidden = names.length < 2;
+}
+
 function draw(texts = { title: text("title"), subtitle: text("subtitle"), body: text("body") }) {
   show(".push-title", texts.title);
   show(".push-subtitle", texts.subtitle);
@@ -31,7 +58,7 @@ function draw(texts = { title: text("title"), subtitle: text("subtitle"), body: 
   show(".push-level", LEVELS[text("interruption_level")] ?? "");
   card.dataset.level = text("interruption_level") || "active";
   const badge = document.getElementById("draft-badge");
-  badge.textContent = text("badge");
+  badge.textContent = Number(text("badge")) > 999 ? "999+" : text("badge");
   badge.hidden = !Number(text("badge"));
 }
 
@@ -42,7 +69,6 @@ function picture() {
   if (isShown && image.getAttribute("src") !== address) image.src = address;
   image.hidden = !isShown;
 }
-card.querySelector(".push-image").addEventListener("error", (event) => { event.target.hidden = true; });
 
 // What the server says
 
@@ -70,7 +96,9 @@ function tell(said) {
     meter.value = said.size;
   }
   document.getElementById("payload").textContent = said.payload;
-  if (isMade() || said.cuts.length) draw(said.shown);
+  latestSaid = said;
+  offerLanguages(said.languages.slice(1));
+  drawn();
   list("cuts", said.cuts);
   list("sizes", said.languages.slice(1).map((one) => `${one.language}: ${number.format(one.size)} bytes`));
   const reaches = document.getElementById("reaches");
@@ -78,6 +106,11 @@ function tell(said) {
   if (reaches && reaches.textContent !== sentence) reaches.textContent = sentence;
   list("left-out", said.left_out);
   faults(said.faults);
+  const held = document.getElementById("held");
+  if (heldSaid === said.held) return;
+  heldSaid = said.held;
+  held.replaceChildren(...document.adoptNode(parsed(said.held).body).childNodes);
+  localTimes(held);
 }
 
 // What the server is not asked about while somebody types: it stays until the form is sent again.
@@ -126,23 +159,187 @@ async function ask() {
   }
 }
 
-let timer = 0;
-form.addEventListener("input", () => {
-  if (!isMade()) draw();
+// Sending, and what the answer shows
+
+async function send(event) {
+  event.preventDefault();
+  const { target, submitter } = event;
+  const draftKey = form?.dataset.draft ?? main.dataset.draft;
+  if (form) keep(form);
+  if (target.dataset.busy) return;
+  target.dataset.busy = "1";
+  submitter?.setAttribute("aria-busy", "true");
+  const sent = written();
+  try {
+    const answer = await fragment(submitter?.getAttribute("formaction") ?? target.action, {
+      asks: true,
+      method: "POST",
+      body: new FormData(target, submitter),
+    });
+    const next = answer.headers.get("X-Location");
+    if (next) leave(next, draftKey);
+    else put(await answer.text(), draftKey, sent);
+  } catch (error) {
+    if (error.name !== "AbortError") announce("The server could not be reached. What you wrote is kept.");
+  } finally {
+    delete target.dataset.busy;
+    submitter?.removeAttribute("aria-busy");
+  }
+}
+
+/** Go on to what became of it; Back leads from there to an empty form. */
+function leave(next, draftKey) {
+  forget(draftKey);
+  clearTimeout(keeping);
   clearTimeout(timer);
-  timer = setTimeout(() => { picture(); ask(); }, 300);
+  latest += 1;
+  form = null;
+  if (location.hash) location.replace(next);
+  else location.assign(next);
+}
+
+/** Return what stands in the form now, by field; of what is chosen, whether it is. */
+function written() {
+  const fields = new Map();
+  for (const one of form?.elements ?? []) {
+    if (!one.name || one.type === "hidden" || one.tagName === "BUTTON") continue;
+    const isChoice = one.type === "checkbox" || one.type === "radio";
+    fields.set(isChoice ? `${one.name}=${one.value}` : one.name, { one, said: isChoice ? one.checked : one.value });
+  }
+  return fields;
+}
+
+/** Put into the form what was written while its answer was on the way; return whether there was any. */
+function carryOn(sent, late, active) {
+  const fresh = written();
+  const changed = [...late].filter(([name, { said }]) => fresh.has(name) && sent.has(name) && sent.get(name).said !== said);
+  for (const [name, { one, said }] of changed) {
+    const field = fresh.get(name).one;
+    if (typeof said === "boolean") field.checked = said;
+    else field.value = said;
+    if (one === active) field.focus({ preventScroll: true });
+  }
+  if (changed.length) form.dispatchEvent(new Event("input"));
+  return changed.length > 0;
+}
+
+function put(html, draftKey, sent = new Map()) {
+  const page = parsed(html);
+  const [late, active] = [written(), document.activeElement];
+  document.title = page.title;
+  main.replaceChildren(...document.adoptNode(page.getElementById("main")).childNodes);
+  main.dataset.draft = draftKey;
+  const isQuestion = document.getElementById("confirm-send") !== null;
+  if (isQuestion && !location.hash) history.pushState(null, "", "#confirm");
+  else if (!isQuestion && location.hash) history.back();
+  begin();
+  ready(main);
+  document.dispatchEvent(new Event("handbell:shown"));
+  if (form && carryOn(sent, late, active)) return;
+  (main.querySelector("[data-focus], [data-added]") ?? main).focus();
+  scrollTo({ top: 0 });
+}
+
+// Back from the question leads to the form, which is kept.
+addEventListener("popstate", () => {
+  if (!location.hash && document.getElementById("confirm-send")) location.reload();
 });
 
-// Another template has other variables: the server knows them.
+// Drafts
 
-form.elements.template?.addEventListener("change", () => form.requestSubmit(form.querySelector('[value="edit"]')));
+let keeping = 0;
 
-// The browser's own zone, unless somebody wrote another one.
-
-const zone = form.elements.zone;
-if (zone && (!zone.value || zone.value === "UTC")) {
-  zone.value = Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC";
+function noteDraft() {
+  clearTimeout(keeping);
+  keeping = setTimeout(() => form && keep(form), KEEP_MILLISECONDS);
 }
-form.querySelector("[data-added]")?.focus();
-if (matchMedia("(prefers-color-scheme: dark)").matches) document.getElementById("tone-dark").click();
-picture();
+
+addEventListener("pagehide", () => {
+  if (form?.dataset.dirty) keep(form);
+});
+
+/** Put a draft that was kept in the place of the form, unless it was sent meanwhile. */
+async function restore() {
+  const saved = kept(form);
+  if (!saved) return;
+  const [draftKey, named] = [form.dataset.draft, text("recipients")];
+  const fields = new FormData();
+  for (const [name, value] of saved.fields) fields.append(name, value);
+  if (named && !fields.get("recipients")) fields.set("recipients", named);
+  fields.set("do", "restore");
+  try {
+    const answer = await fragment(form.action, { asks: true, method: "POST", body: fields });
+    if (answer.status !== 200) {
+      forget(draftKey);
+      return;
+    }
+    const html = await answer.text();
+    // Whoever began to write meanwhile is not interrupted.
+    if (form?.dataset.dirty) return;
+    put(html, draftKey);
+    form.dataset.dirty = "1";
+    tellRestored(saved.at, draftKey);
+  } catch {
+    // Kept as it is: the next look at the page brings it back.
+  }
+}
+
+function tellRestored(at, draftKey) {
+  const notice = document.createElement("div");
+  notice.className = "notice plain restored";
+  notice.setAttribute("role", "status");
+  const line = document.createElement("p");
+  const when = new Date(at).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+  line.textContent = `This is your draft of ${when}.`;
+  const anew = document.createElement("button");
+  anew.type = "button";
+  anew.className = "button small";
+  anew.textContent = "Begin anew";
+  anew.addEventListener("click", () => {
+    forget(draftKey);
+    form = null;
+    location.assign(location.pathname);
+  });
+  notice.append(line, anew);
+  form.prepend(notice);
+}
+
+// Life
+
+let timer = 0;
+
+/** Bring the form, or the question, that the page shows to life. */
+function begin() {
+  form = document.getElementById("compose");
+  card = document.getElementById("draft-card");
+  latestSaid = null;
+  heldSaid = null;
+  latest += 1;
+  clearTimeout(timer);
+  document.getElementById("confirm-send")?.addEventListener("submit", send);
+  if (!form) return;
+  form.addEventListener("submit", send);
+  form.addEventListener("input", () => {
+    form.dataset.dirty = "1";
+    if (!isMade() && !chosenLanguage()) draw();
+    noteDraft();
+    clearTimeout(timer);
+    timer = setTimeout(() => { picture(); ask(); }, 300);
+  });
+  card.querySelector(".push-image").addEventListener("error", (event) => { event.target.hidden = true; });
+  document.getElementById("preview-language")?.addEventListener("change", drawn);
+  // Another template has other variables: the server knows them.
+  form.elements.template?.addEventListener("change", () => form.requestSubmit(form.querySelector('[value="edit"]')));
+  // The browser's own zone, unless somebody wrote another one.
+  const zone = form.elements.zone;
+  if (zone && (!zone.value || zone.value === "UTC")) {
+    zone.value = Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC";
+  }
+  if (matchMedia("(prefers-color-scheme: dark)").matches) document.getElementById("tone-dark").click();
+  picture();
+  if (document.getElementById("look-language").hidden === false) ask();
+}
+
+begin();
+form?.querySelector("[data-added]")?.focus();
+if (form) restore();

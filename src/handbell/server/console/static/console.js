@@ -1,5 +1,7 @@
 // What every page can do better with a script. Without one, all of it works by whole pages.
 
+import { answered, signedIn, signInBeside } from "./presence.js";
+
 const announcer = document.getElementById("announcer");
 
 /** Say something in the live region. */
@@ -9,16 +11,33 @@ export function announce(text) {
   requestAnimationFrame(() => { announcer.textContent = text; });
 }
 
-/** Fetch a piece of a page. Signed out meanwhile, the whole page is loaded anew. */
-export async function fragment(url, options = {}) {
-  const answer = await fetch(url, {
+/**
+ * Fetch a piece of a page.
+ *
+ * Where the sign-in has ended the page says so. With `asks` the operator signs in beside it, and what
+ * was to be sent is sent then.
+ */
+export async function fragment(url, { asks = false, ...options } = {}) {
+  const send = () => fetch(url, {
     ...options,
     headers: { "X-Fragment": "1", ...options.headers },
     credentials: "same-origin",
   });
+  let answer;
+  try {
+    // The token of a form is that of its sign-in, which may be another one by now.
+    const token = asks ? (await signedIn()) ?? (await signInBeside()) : "";
+    if (token === null) throw new DOMException("signed out", "AbortError");
+    if (token && options.body instanceof FormData) options.body.set("token", token);
+    answer = await send();
+  } catch (error) {
+    if (error.name !== "AbortError") answered(false);
+    throw error;
+  }
+  answered(true);
   if (answer.status === 401) {
-    location.reload();
-    throw new Error("signed out");
+    await signedIn();
+    throw new DOMException("signed out", "AbortError");
   }
   return answer;
 }
@@ -30,8 +49,9 @@ export function parsed(text) {
 
 // Times, in the reader's own zone.
 
-const exact = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
-const short = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+const day = { year: "numeric", month: "short", day: "numeric", hour: "numeric", minute: "2-digit", timeZoneName: "short" };
+const exact = new Intl.DateTimeFormat(undefined, { ...day, second: "2-digit" });
+const short = new Intl.DateTimeFormat(undefined, day);
 
 /** Put the instants below an element into the reader's zone. */
 export function localTimes(root = document) {
@@ -76,7 +96,8 @@ async function ask(link) {
   dialog.querySelector("[data-close]")?.focus();
 }
 
-// A form with data-fragment="#id" replaces that element by the same one of the answer.
+// A form with data-fragment="#id" replaces that element by the same one of the answer: what stands
+// in other forms of the page stays.
 
 async function replace(form, submitter) {
   const target = document.querySelector(form.dataset.fragment);
@@ -84,10 +105,13 @@ async function replace(form, submitter) {
   button?.setAttribute("aria-busy", "true");
   target.setAttribute("aria-busy", "true");
   try {
-    const answer = await fragment(form.action, {
+    let answer = await fragment(form.action, {
+      asks: true,
       method: form.method,
       body: new FormData(form, submitter ?? undefined),
     });
+    const next = answer.headers.get("X-Location");
+    if (next) answer = await fragment(next);
     const page = parsed(await answer.text());
     const fresh = page.querySelector(form.dataset.fragment);
     if (!fresh) {
@@ -96,14 +120,33 @@ async function replace(form, submitter) {
     }
     const adopted = document.adoptNode(fresh);
     target.replaceWith(adopted);
+    alsoReplace(adopted, page);
+    const said = page.querySelector(".flash p, [data-focus].notice.bad")?.closest(".notice");
+    if (said) tellWithin(adopted, document.adoptNode(said));
     ready(adopted);
     if (adopted.dataset.said) announce(adopted.dataset.said);
-  } catch {
-    announce("The server could not be reached.");
+  } catch (error) {
+    if (error.name !== "AbortError") announce("The server could not be reached.");
   } finally {
     button?.removeAttribute("aria-busy");
     target.removeAttribute("aria-busy");
   }
+}
+
+/** Bring the elements up to date that `data-also` of a replaced one names. */
+function alsoReplace(fresh, page) {
+  for (const id of (fresh.dataset.also ?? "").split(" ")) {
+    const [there, here] = [id && page.getElementById(id), id && document.getElementById(id)];
+    if (there && here) here.replaceWith(document.adoptNode(there));
+  }
+}
+
+/** Say what a form came to at the place where it was sent. */
+function tellWithin(element, notice) {
+  for (const old of document.querySelectorAll(".main > .flash, .told-within")) old.remove();
+  notice.classList.add("told-within");
+  element.querySelector("h2")?.after(notice);
+  announce(notice.textContent.replace(/\s+/g, " ").trim());
 }
 
 document.addEventListener("click", (event) => {
@@ -139,18 +182,39 @@ document.addEventListener("keydown", (event) => {
 
 document.addEventListener("submit", (event) => {
   const form = event.target;
+  if (form.matches("[data-own], [data-plain]") || event.defaultPrevented) return;
   if (form.matches("[data-fragment]")) {
     event.preventDefault();
     replace(form, event.submitter);
     return;
   }
-  // A second click must not do it twice.
-  if (form.method === "post") {
-    if (form.dataset.sent) event.preventDefault();
-    form.dataset.sent = "1";
-    setTimeout(() => delete form.dataset.sent, 4000);
+  if (form.method !== "post" || !document.body.dataset.signIn) return;
+  if (form.dataset.sent) {
+    delete form.dataset.sent;
+    return;
   }
+  event.preventDefault();
+  sendOnce(form, event.submitter);
 });
+
+/** Send a form as a page once its sender is known to be signed in; a second click does not do it twice. */
+async function sendOnce(form, submitter) {
+  if (form.dataset.sending) return;
+  form.dataset.sending = "1";
+  setTimeout(() => delete form.dataset.sending, 4000);
+  try {
+    const token = (await signedIn()) ?? (await signInBeside());
+    if (token === null) {
+      delete form.dataset.sending;
+      return;
+    }
+    form.dataset.sent = "1";
+    form.requestSubmit(submitter);
+  } catch {
+    delete form.dataset.sending;
+    announce("The server could not be reached.");
+  }
+}
 
 /** Bring a new piece of a page to life. */
 export function ready(root = document) {

@@ -50,13 +50,18 @@ async function look(id) {
         if (other && there && here) put(here, there);
       }
       put(current, fresh);
+      document.dispatchEvent(new Event("handbell:shown"));
     }
   }
   const left = document.getElementById(id);
   return left?.dataset.live ? Number(left.dataset.every) || 1000 : null;
 }
 
+const followed = new Set();
+
 async function follow(id) {
+  if (followed.has(id)) return;
+  followed.add(id);
   let wait = Number(document.getElementById(id).dataset.every) || 1000;
   while (wait !== null) {
     await new Promise((resolve) => { setTimeout(resolve, wait); });
@@ -67,6 +72,12 @@ async function follow(id) {
       wait = 5000;
     }
   }
+  followed.delete(id);
 }
 
-for (const element of document.querySelectorAll("[data-live][id]")) follow(element.id);
+function followAll() {
+  for (const element of document.querySelectorAll("[data-live][id]")) follow(element.id);
+}
+
+document.addEventListener("handbell:shown", followAll);
+followAll();

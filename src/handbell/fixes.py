@@ -1,0 +1,137 @@
+"""What mends something, as a value: an action and the app, worded anew by each surface.
+
+The text of a :class:`Fix` is its wording for a terminal, with the command. The send server puts the
+call of the API in its place, and the console a button or a link: each has a table of its own that
+names every :class:`Action`.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum, unique
+from types import MappingProxyType
+from typing import Final, Self
+
+from ._text import sentence
+
+
+@unique
+class Action(StrEnum):
+    """What an operator can do about something."""
+
+    ADD_APP = "add-app"
+    ADD_KEY = "add-key"
+    ADD_OPERATOR = "add-operator"
+    ADD_SESSION = "add-session"
+    CANCEL = "cancel"
+    CHECK_UP = "check-up"
+    LIST_API_KEYS = "list-api-keys"
+    LIST_APPS = "list-apps"
+    LIST_KEYS = "list-keys"
+    LIST_NOTIFICATIONS = "list-notifications"
+    LIST_OPERATORS = "list-operators"
+    LIST_SESSIONS = "list-sessions"
+    LIST_TEMPLATES = "list-templates"
+    LIST_WEBHOOKS = "list-webhooks"
+    MAKE_API_KEY = "make-api-key"
+    PREVIEW = "preview"
+    RESUME = "resume"
+    SET_CAP = "set-cap"
+    SET_DOMAIN = "set-domain"
+    SET_IDENTITY_KEY = "set-identity-key"
+    SET_PROOF = "set-proof"
+    START_TWIN = "start-twin"
+    START_WORKER = "start-worker"
+    SWITCH_ON = "switch-on"
+
+
+COMMANDS: Final[Mapping[Action, str]] = MappingProxyType(
+    {
+        Action.ADD_APP: "handbell app add {app}",
+        Action.ADD_KEY: "handbell key add AuthKey_XXX.p8 --app {app}",
+        Action.ADD_OPERATOR: "handbell operator add",
+        Action.ADD_SESSION: "handbell session add {about} TOKEN",
+        Action.CANCEL: "handbell notification cancel {about}",
+        Action.CHECK_UP: "handbell doctor",
+        Action.LIST_API_KEYS: "handbell api-key list",
+        Action.LIST_APPS: "handbell app list",
+        Action.LIST_KEYS: "handbell key list",
+        Action.LIST_NOTIFICATIONS: "handbell notification list",
+        Action.LIST_OPERATORS: "handbell operator list",
+        Action.LIST_SESSIONS: "handbell session list",
+        Action.LIST_TEMPLATES: "handbell template list",
+        Action.LIST_WEBHOOKS: "handbell webhook list",
+        Action.MAKE_API_KEY: "handbell api-key add NAME --scope {about}",
+        Action.PREVIEW: "handbell send --dry-run",
+        Action.RESUME: "handbell app resume {app}",
+        Action.SET_CAP: "handbell app set {app} --cap 10/day",
+        Action.SET_DOMAIN: "handbell app set {app} --associated-domain links.example.com",
+        Action.SET_IDENTITY_KEY: "handbell app set {app} --identity-key FILE",
+        Action.SET_PROOF: "handbell app set {app} --proof link",
+        Action.START_TWIN: "handbell twin",
+        Action.START_WORKER: "handbell worker",
+        Action.SWITCH_ON: "handbell app set {app} --on",
+    }
+)
+"""How each action is written on a command line."""
+
+_UNNAMED: Final = {"app": "APP", "about": "ID"}
+
+
+class Fix(str):
+    """What to do, and the action that does it; as a text it is the wording for a terminal.
+
+    ``lead`` says in words what to do, and reads well alone. ``app`` is the id of the app that it is
+    done to, ``about`` what else the action names: a mail, an id. ``end`` is how the text ends.
+    """
+
+    __slots__ = ("about", "action", "app", "end", "lead")
+
+    def __new__(
+        cls, action: Action, lead: str, *, app: str = "", about: str = "", end: str = ""
+    ) -> Self:
+        """Return the fix; its text is the command's wording."""
+        made = super().__new__(cls, f"{lead}: {filled(COMMANDS[action], app, about)}{end}")
+        made.action, made.lead, made.app, made.about, made.end = action, lead, app, about, end
+        return made
+
+    action: Action
+    lead: str
+    app: str
+    about: str
+    end: str
+
+    def of(self, app: str) -> "Fix":
+        """Return the same for an app, by its id."""
+        return Fix(self.action, self.lead, app=app, about=self.about, end=self.end)
+
+    def worded(self, words: Mapping[Action, str]) -> str:
+        """Return the text with another surface's words in place of the command."""
+        said = filled(words[self.action], self.app, self.about)
+        return f"{self.lead}: {said}{self.end}" if said else f"{self.lead}{self.end}"
+
+    def __getnewargs_ex__(self) -> tuple[tuple[Action, str], dict[str, str]]:
+        """Return what makes it anew: for copies."""
+        return (self.action, self.lead), {"app": self.app, "about": self.about, "end": self.end}
+
+
+def filled(words: str, app: str, about: str) -> str:
+    """Return an action's words with the app and the name in their places."""
+    return words.format(app=app or _UNNAMED["app"], about=about or _UNNAMED["about"])
+
+
+def as_sentence(fix: str) -> str:
+    """Return a fix, of either kind, as a sentence."""
+    if isinstance(fix, Fix):
+        return Fix(fix.action, _opened(fix.lead), app=fix.app, about=fix.about, end=".")
+    return sentence(_opened(fix))
+
+
+def with_app(fix: str, app: str) -> str:
+    """Return a fix, of either kind, for an app."""
+    return fix.of(app) if isinstance(fix, Fix) else fix
+
+
+def _opened(text: str) -> str:
+    """Return a text with a capital first, unless it opens with a name: a path, a command."""
+    first = text.partition(" ")[0].rstrip(",.:;")
+    is_name = first == "handbell" or not first.replace("'", "").isalpha()
+    return text if is_name else text[:1].upper() + text[1:]

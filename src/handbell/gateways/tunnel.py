@@ -1,0 +1,75 @@
+"""A way through an HTTP proxy: CONNECT on a socket that leads to the proxy, before TLS begins.
+
+The proxy is told the push service's name and port and sees nothing of what follows: TLS is made
+with the push service itself, and its certificate checked as ever. RFC 9110, section 9.3.6.
+"""
+
+import asyncio
+import re
+import socket
+from typing import Final
+
+from handbell._proxy import Proxy
+
+from .http2_values import NoConnection, NotSent
+
+_MOST_HEAD_BYTES: Final = 16 * 1024
+_PIECE_BYTES: Final = 4096
+_HEAD_ENDS: Final = b"\r\n\r\n"
+_STATUS: Final = re.compile(rb"HTTP/1\.[01] ([1-9]\d\d)(?: ([^\r\n]{0,200}))?\r\n")
+_WANTS_PASSWORD: Final = frozenset({407, 401})  # tinyproxy answers 401 to a wrong password
+
+
+async def open_tunnel(opened: socket.socket, proxy: Proxy, host: str, port: int) -> None:
+    """Have a proxy connect the socket with a host.
+
+    Raises :class:`~.http2_values.NoConnection` with the proxy's words where it does not, and
+    OSError where the connection to it breaks.
+    """
+    loop = asyncio.get_running_loop()
+    target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
+    if proxy.authorization:
+        lines.append(f"Proxy-Authorization: {proxy.authorization}")
+    await loop.sock_sendall(opened, ("\r\n".join(lines) + "\r\n\r\n").encode())
+    head = b""
+    while _HEAD_ENDS not in head:
+        piece = await loop.sock_recv(opened, _PIECE_BYTES)
+        head += piece
+        if not piece or len(head) > _MOST_HEAD_BYTES:
+            raise _no_tunnel("ProxyUnreadable", proxy, _said_instead(head, is_over=not piece))
+    _judge(head, proxy, target)
+
+
+def _judge(head: bytes, proxy: Proxy, target: str) -> None:
+    """Raise unless the answer says that the tunnel is open."""
+    status = _STATUS.match(head)
+    if status is None:
+        raise _no_tunnel("ProxyUnreadable", proxy, "what it answered is not HTTP")
+    number = int(status[1])
+    if 200 <= number < 300:  # noqa: PLR2004
+        # The push service says nothing before we have begun TLS.
+        if not head.endswith(_HEAD_ENDS):
+            raise _no_tunnel("ProxyUnreadable", proxy, "it sent more than the answer to CONNECT")
+        return
+    words = (status[2] or b"").decode("latin-1")
+    said = f"{number} {''.join(each for each in words if each.isprintable())}".strip()
+    if number in _WANTS_PASSWORD:
+        taken = "did not take its user and password" if proxy.authorization else "asks for a user"
+        raise _no_tunnel("ProxyAuthentication", proxy, f"it {taken} ({said})")
+    raise _no_tunnel("ProxyRefused", proxy, f"it answered {said} to CONNECT {target}")
+
+
+def unreachable(proxy: Proxy, why: str) -> NoConnection:
+    """Return the error of a proxy that cannot be spoken to."""
+    return _no_tunnel("ProxyUnreachable", proxy, why)
+
+
+def _no_tunnel(reason: str, proxy: Proxy, why: str) -> NoConnection:
+    return NoConnection(NotSent(reason, f"the proxy {proxy.authority}: {why}"))
+
+
+def _said_instead(head: bytes, *, is_over: bool) -> str:
+    if not is_over:
+        return "the head of its answer has no end"
+    return "it broke off its answer" if head else "it closed the connection without an answer"

@@ -1,0 +1,108 @@
+"""How the console words what mends something: with the button that does it, or a link to where.
+
+What only the server's own machine can do is told with its command.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
+from urllib.parse import quote, urlencode
+
+from handbell.fixes import COMMANDS, Action, Fix, filled
+
+_APP: Final = "/console/apps/{app}"
+_CHOOSE: Final = "Choose one of the list"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """Where in the console something is done: the words of its link, and the path.
+
+    With ``sends`` it is a button that posts these fields. ``instead`` stands in place of what the
+    fix says; a way without a path is done on the server's machine, by its command.
+    """
+
+    label: str = ""
+    path: str = ""
+    sends: Mapping[str, str] | None = None
+    instead: str = ""
+
+
+_ON_THE_SERVER: Final = Way()
+
+WAYS: Final[Mapping[Action, Way]] = MappingProxyType(
+    {
+        Action.ADD_APP: Way(label="Apps", path="/console/apps"),
+        Action.ADD_KEY: Way(label="Add a key", path=f"{_APP}#keys"),
+        Action.ADD_OPERATOR: _ON_THE_SERVER,
+        Action.ADD_SESSION: Way(label="Their devices", path=f"{_APP}/person?{{mail}}#devices"),
+        Action.CANCEL: Way(label="Take it back", path=f"{_APP}/activity/{{about}}"),
+        Action.CHECK_UP: Way(label="Check-up", path=f"{_APP}#check-up"),
+        Action.LIST_API_KEYS: Way(
+            label="API keys", path="/console/settings/api-keys", instead=_CHOOSE
+        ),
+        Action.LIST_APPS: Way(label="Apps", path="/console/apps", instead=_CHOOSE),
+        Action.LIST_KEYS: Way(label="Keys", path=f"{_APP}#keys", instead=_CHOOSE),
+        Action.LIST_NOTIFICATIONS: Way(label="Activity", path=f"{_APP}/activity", instead=_CHOOSE),
+        Action.LIST_OPERATORS: Way(label="Operators", path="/console/settings", instead=_CHOOSE),
+        Action.LIST_SESSIONS: Way(label="People", path=f"{_APP}/people", instead=_CHOOSE),
+        Action.LIST_TEMPLATES: Way(label="Compose", path=f"{_APP}/compose", instead=_CHOOSE),
+        Action.LIST_WEBHOOKS: Way(
+            label="Webhooks", path="/console/settings/webhooks", instead="Remove one of the list"
+        ),
+        Action.MAKE_API_KEY: Way(label="API keys", path="/console/settings/api-keys"),
+        Action.PREVIEW: Way(label="Compose", path=f"{_APP}/compose"),
+        Action.RESUME: Way(label="Try again now", path=f"{_APP}/resume", sends={}),
+        Action.SET_CAP: Way(label="Rules", path=f"{_APP}#rules"),
+        Action.SET_DOMAIN: Way(label="Universal links", path=f"{_APP}#links"),
+        Action.SET_IDENTITY_KEY: Way(label="Identity key", path=f"{_APP}#identity"),
+        Action.SET_PROOF: Way(label="Proof of identity", path=f"{_APP}#identity"),
+        Action.START_TWIN: _ON_THE_SERVER,
+        Action.START_WORKER: _ON_THE_SERVER,
+        Action.SWITCH_ON: Way(label="Switch on", path=f"{_APP}/switch", sends={"to": "on"}),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remedy:
+    """What to do as a page shows it: words, then a command for the server, a link, or a button.
+
+    ``path`` is below the server's root, empty where there is nothing to follow.
+    """
+
+    text: str
+    command: str = ""
+    label: str = ""
+    path: str = ""
+    sends: Mapping[str, str] | None = field(default=None)
+
+
+def remedy(fix: str, app: str = "") -> Remedy:
+    """Return what to do on a page of an app; a fix that names an app leads to that one."""
+    if not isinstance(fix, Fix):
+        return Remedy(text=fix)
+    way, named = WAYS[fix.action], fix.app or app
+    if not way.path:
+        command = filled(COMMANDS[fix.action], named, fix.about)
+        return Remedy(text=f"{fix.lead}, on the server:", command=command)
+    text = f"{way.instead or fix.lead}{fix.end}"
+    if "{app}" in way.path and not named:
+        return Remedy(text=text)
+    mail = urlencode({"mail": fix.about})
+    path = way.path.format(app=quote(named), about=quote(fix.about), mail=mail)
+    return Remedy(text=text, label=way.label, path=path, sends=way.sends)
+
+
+def in_console(fix: str) -> str:
+    """Return what to do in words alone, for where there can be no link."""
+    if not isinstance(fix, Fix):
+        return fix
+    found = remedy(fix, "-")
+    where = found.command or f"under {found.label}"
+    joined = f"{found.text} {where}" if found.command else f"{found.text.rstrip('.')}, {where}"
+    return joined if fix.action not in _BUTTONS else f"{found.text.rstrip('.')}: {found.label}"
+
+
+_BUTTONS: Final = frozenset(action for action, way in WAYS.items() if way.sends is not None)

@@ -1,0 +1,83 @@
+"""An app with two credentials of which one is refused: it is named, and the other one is used."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.conftest import Stage
+from tests.scene import Scene, open_scene
+
+from handbell.apps.credentials import AuthKey
+from handbell.apps.samples import make_key
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    """Give a system with an app, its key, and a twin that knows the key."""
+    with open_scene(tmp_path) as scene:
+        yield scene
+
+
+def _add_unknown_key(scene: Scene, environment: str | None = None) -> AuthKey:
+    """Add a newer key that the push service does not know, as after a revocation."""
+    key = make_key(scene.app.team_id)
+    scene.system.apps.add_credential(scene.app, key, environment=environment)
+    return key
+
+
+@pytest.mark.parametrize("environment", [None, "production"])
+def test_what_is_sent_goes_by_the_key_that_is_accepted(
+    scene: Scene, environment: str | None
+) -> None:
+    """The newest key is refused: few pushes find that out, and all of them arrive by the other."""
+    phones = scene.add_phones(120)
+    _add_unknown_key(scene, environment)
+
+    async def scenario() -> None:
+        async with scene.running() as engine:
+            sent = await scene.accept(engine, [phone.mail for phone in phones])
+            await scene.until(engine, lambda: scene.states(sent) == {"held": 120})
+            scene.clock.move(5)
+            await scene.until(engine, lambda: scene.states(sent) == {"sent": 120})
+            assert len(scene.twin.requests) <= 120 + 50
+        # The next process knows by itself which one to use.
+        before = len(scene.twin.requests)
+        async with scene.running(scene.another()) as engine:
+            later = await scene.accept(engine, [phones[0].mail])
+            await scene.until(engine, lambda: scene.states(later) == {"sent": 1})
+        assert len(scene.twin.requests) == before + 1
+
+    asyncio.run(scenario())
+    assert scene.statuses() == {"active": 120}
+
+
+def test_the_check_up_names_the_key_that_is_refused(stage: Stage) -> None:
+    """Each key is probed; of two the refused one is named with how it is removed."""
+    (good,) = stage.system.apps.credentials(stage.app)
+    bad = make_key(stage.app.team_id)
+    stage.system.apps.add_credential(stage.app, bad)
+
+    async def run() -> dict[tuple[str, str], str]:
+        try:
+            found = await stage.system.check_up(stage.app)
+        finally:
+            await stage.system.close_gateways()
+        assert len([one for one in found if one.check == "clock"]) == 1
+        for one in found:
+            if bad.key_id in one.sentence and one.check in ("production", "development"):
+                assert "InvalidProviderToken" in one.sentence
+                assert f"handbell key remove {bad.key_id}" in one.fix
+        return {
+            (one.check, key): one.verdict
+            for one in found
+            for key in (good.key_id, bad.key_id)
+            if key in one.sentence and one.check != "key"
+        }
+
+    assert asyncio.run(run()) == {
+        ("production", good.key_id): "right",
+        ("production", bad.key_id): "doubtful",
+        ("development", good.key_id): "right",
+        ("development", bad.key_id): "doubtful",
+    }
