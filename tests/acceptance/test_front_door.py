@@ -41,7 +41,7 @@ MAIL = "test@4d.com"
 
 
 def _snippets() -> list[str]:
-    return re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    return re.findall(r"```python(?: \w+)?\n(.*?)```", README, re.DOTALL)
 
 
 def test_the_three_lines_of_the_readme_ring_the_phone(
