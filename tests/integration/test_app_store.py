@@ -356,7 +356,7 @@ def test_the_twin_takes_any_credential(store: AppStore, app: App) -> None:
     assert store.credential_for(app, "twin") == key
     with pytest.raises(MissingCredentialError, match="no key for production") as caught:
         store.credential_for(app, "production")
-    assert f"handbell key add AuthKey_XXXXXXXXXX.p8 --app {app.id}" in caught.value.fix
+    assert f"handbell key add AuthKey_XXX.p8 --app {app.id}" in caught.value.fix
 
 
 def test_a_key_is_found_by_its_team_and_id(store: AppStore, app: App) -> None:
