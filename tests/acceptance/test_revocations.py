@@ -119,7 +119,7 @@ def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
         alone = ("--no-worker", "--no-console")
         server, said = start(environment, "serve", "--listen", "127.0.0.1:0", *alone)
         worker, _ = start(environment, "worker")
-        url = f"http://{said.split()[1]}"
+        url = f"http://{said.partition('Listening')[2].split()[0]}"
         headers = {"Authorization": f"Bearer {key}"}
         with (
             closing(system.database),

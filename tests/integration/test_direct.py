@@ -148,7 +148,7 @@ def test_an_answer_that_never_comes_is_told_and_tried_again(stage: "Stage") -> N
     response = asyncio.run(stage.send(MAIL))
     delivery = stage.delivery(response)
     assert (response.success, response.errors) == (False, ())
-    assert "tried again" in response.warnings[0]
+    assert "The next attempt is due at" in response.warnings[0]
     assert delivery.state == "held"
     assert delivery.due_at is not None
 

@@ -63,7 +63,7 @@ def test_the_check_up_names_the_key_that_is_refused(stage: Stage) -> None:
             found = await stage.system.check_up(stage.app)
         finally:
             await stage.system.close_gateways()
-        assert len([one for one in found if one.check == "clock"]) == 1
+        assert not [one for one in found if one.check == "clock"]
         for one in found:
             if bad.key_id in one.sentence and one.check in ("production", "development"):
                 assert "InvalidProviderToken" in one.sentence

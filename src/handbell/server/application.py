@@ -36,8 +36,8 @@ from .shield import Shield
 from .short_way import ShortWay
 
 _MODULES: Final = (
-    many,
     notifications,
+    many,
     health,
     reference,
     apps,

@@ -6,7 +6,14 @@ from dataclasses import replace
 from typing import Final
 from uuid import uuid4
 
-from handbell.gateways.apns.protocol import APNS_ID, APNS_ID_PATTERN, APNS_UNIQUE_ID, REASONS
+from handbell.gateways.apns.protocol import (
+    APNS_ID,
+    APNS_ID_PATTERN,
+    APNS_PUSH_TYPE,
+    APNS_UNIQUE_ID,
+    PUSH_TYPES,
+    REASONS,
+)
 
 from . import rules
 from .answers import GONE, Answer, Exchange, fault_answer, make_answer
@@ -82,9 +89,15 @@ class Desk:
             what="fault",
             fault=fault.kind,
         )
-        if answer is not None and answer.status == GONE:
+        if answer is not None and answer.status == GONE and self._is_of_its_kind(request):
             self._lose(request.device_token or "", answer)
         return Exchange(answer, fault)
+
+    def _is_of_its_kind(self, request: rules.Request) -> bool:
+        """Return whether a push was for the kind of token that it went to."""
+        device = self._shelf.device(request.device_token or "")
+        push_type = PUSH_TYPES.get(request.header(APNS_PUSH_TYPE) or "")
+        return device is None or push_type is None or push_type.address_kind == device.kind
 
     def _lose(self, token: str, answer: Answer) -> None:
         """Let the app be gone from the phone, as whoever was told 410 now believes."""
