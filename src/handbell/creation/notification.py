@@ -271,6 +271,10 @@ class Notification:
         """Return whether one of the named fields is set; a badge of 0 is."""
         return not names.isdisjoint(self.__dict__)
 
+    def has_only(self, names: AbstractSet[str]) -> bool:
+        """Return whether none but the named fields are set."""
+        return self.__dict__.keys() <= names
+
     @property
     def has_alert(self) -> bool:
         """Whether there is a text to show."""

@@ -8,7 +8,7 @@ from handbell._text import count, shortened
 from handbell.apps.app import App
 from handbell.creation.recipients import Recipients
 from handbell.registry.addressees import Addressee
-from handbell.registry.session import CLOSED_WORDS, LOGGED_OUT, ActiveSession, Session
+from handbell.registry.session import CLOSED_WORDS, LOGGED_OUT, ActiveSession
 from handbell.registry.store import Registry
 
 from .delivery import Target
@@ -42,7 +42,7 @@ def resolve_many(
     mails = [mail for one in recipients for mail in one.mails]
     tokens = [token for one in recipients for token in one.device_tokens]
     by_mail = registry.addressees(app, mails) if mails else {}
-    by_token = registry.find_tokens(app, tokens) if tokens else {}
+    by_token = registry.holders(app, tokens) if tokens else {}
     plans = []
     for one in recipients:
         plan = Plan()
@@ -52,7 +52,8 @@ def resolve_many(
             Target(gateway="simulator", address=device, environment=environment)
             for device in one.simulators
         )
-        plan.targets = list({target.address: target for target in plan.targets}.values())
+        if len(plan.targets) > 1:
+            plan.targets = list({target.address: target for target in plan.targets}.values())
         plans.append(plan)
     return plans
 
@@ -104,7 +105,7 @@ def nobody(mail: str, sessions: list[Addressee]) -> str:
 
 
 def _add_tokens(
-    plan: Plan, tokens: Iterable[str], known: Mapping[str, Session], environment: str
+    plan: Plan, tokens: Iterable[str], known: Mapping[str, Addressee], environment: str
 ) -> None:
     for token in tokens:
         session = known.get(token)
@@ -118,9 +119,7 @@ def _add_tokens(
             )
 
 
-def _session_target(
-    session: Session | ActiveSession | Addressee, *, is_development: bool = False
-) -> Target:
+def _session_target(session: ActiveSession | Addressee, *, is_development: bool = False) -> Target:
     starts_in_development = (
         is_development and session.accepted_at is None and session.environment == "production"
     )

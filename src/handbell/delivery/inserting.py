@@ -14,62 +14,20 @@ from pydantic_core import to_json
 from sqlalchemy import Connection, Table, insert
 
 from handbell.database import Quick, driver_of
-from handbell.tables import deliveries, idempotency, notifications
+from handbell.tables import deliveries, notifications
 
 _LAST: Final = "SELECT coalesce(max(id), 0) FROM notifications"
 
-Rows = Sequence[Mapping[str, Any]]
 Columns = Mapping[str, Sequence[Any]]
-
-_NOTIFICATION: Final = (
-    "public_id",
-    "app",
-    "content",
-    "recipients",
-    "created_at",
-    "urgency",
-    "send_at",
-    "is_development",
-    "is_loud",
-    "sealed_key",
-    "replaces",
-)
-_DELIVERY: Final = (
-    "notification_id",
-    "number",
-    "gateway",
-    "address",
-    "environment",
-    "urgency",
-    "state",
-    "reason",
-    "worker_id",
-    "due_at",
-)
+"""What is to be inserted: each column with a value for every row."""
 
 
-def insert_notifications(connection: Connection, rows: Rows) -> list[int]:
-    """Insert notifications and return their ids, in their order."""
-    same, varying = _sorted_out(rows, _NOTIFICATION)
-    return insert_notification_columns(connection, varying, same, len(rows))
-
-
-def insert_deliveries(connection: Connection, rows: Rows) -> None:
-    """Insert deliveries."""
-    if rows:
-        same, varying = _sorted_out(rows, _DELIVERY)
-        insert_delivery_columns(connection, varying, same)
-
-
-def insert_notification_columns(
-    connection: Quick, varying: Columns, same: Mapping[str, Any], count: int
-) -> list[int]:
-    """Insert ``count`` notifications, column by column, and return their ids in their order.
-
-    ``same`` holds what is the same in every row.
-    """
+def insert_notifications(connection: Quick, columns: Columns) -> list[int]:
+    """Insert notifications, column by column, and return their ids in their order."""
+    count = len(columns["public_id"])
+    same, varying = _sorted_out(columns, "public_id")
     driver = driver_of(connection)
-    if driver is None or "sealed_key" in varying:
+    if driver is None or "sealed_key" in varying or same["sealed_key"] is not None:
         assert isinstance(connection, Connection)  # noqa: S101 - the driver alone seals nothing
         statement = insert(notifications).returning(
             notifications.c.id, sort_by_parameter_order=True
@@ -82,37 +40,30 @@ def insert_notification_columns(
     return ids
 
 
-def insert_delivery_columns(connection: Quick, varying: Columns, same: Mapping[str, Any]) -> None:
-    """Insert deliveries, column by column; ``same`` holds what is the same in every row.
-
-    At least their numbers vary.
-    """
+def insert_deliveries(connection: Quick, columns: Columns) -> None:
+    """Insert deliveries, column by column; there may be none."""
+    count = len(columns["number"])
+    if not count:
+        return
+    same, varying = _sorted_out(columns, "number")
     driver = driver_of(connection)
     if driver is not None:
         _insert(driver, deliveries, varying, same)
     else:
         assert isinstance(connection, Connection)  # noqa: S101 - it is no driver
-        rows = _rows(varying, same, len(next(iter(varying.values()))))
-        connection.execute(insert(deliveries), rows)
+        connection.execute(insert(deliveries), _rows(varying, same, count))
 
 
-def insert_keys(driver: sqlite3.Connection, varying: Columns, same: Mapping[str, Any]) -> None:
-    """Insert idempotency keys that nobody has, column by column."""
-    _insert(driver, idempotency, varying, same)
+def _sorted_out(columns: Columns, own: str) -> tuple[dict[str, Any], dict[str, Sequence[Any]]]:
+    """Return the columns that are the same in every row, and those that are not.
 
-
-def _sorted_out(
-    rows: Rows, names: Sequence[str]
-) -> tuple[dict[str, Any], dict[str, Sequence[Any]]]:
-    """Return the columns that are the same in every row, and those that are not."""
-    columns = {name: [row[name] for row in rows] for name in names}
+    The column ``own`` varies: a row has to have something of its own, or it would not be there.
+    """
     same = {
         name: column[0]
         for name, column in columns.items()
-        if column.count(column[0]) == len(column)
+        if name != own and column.count(column[0]) == len(column)
     }
-    # A row has to have something of its own, or it would not be there.
-    same.pop("number", None)
     return same, {name: column for name, column in columns.items() if name not in same}
 
 

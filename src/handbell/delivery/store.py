@@ -14,12 +14,19 @@ from handbell.errors import IdempotencyError, UnknownNotificationError
 from handbell.fixes import Action, Fix
 from handbell.tables import deliveries, idempotency, notifications, sessions, shards, users
 
-from .accepting import Acceptance, Draft, Former, Order, read_former, store_drafts
+from .accepting import (
+    Acceptance,
+    Draft,
+    Former,
+    Order,
+    needs_core,
+    read_former,
+    store_drafts,
+)
 from .batch import Batch
 from .delivery import Delivery, Target
 from .ids import read_apns_id
 from .phone_reports import PhoneReport, note_reports
-from .plain import PlainBatch, PlainStored, store_plain
 from .recording import write_batch
 from .shards import SHARDS, count_uncome
 
@@ -86,23 +93,15 @@ class Ledger:
         One whose idempotency key was used before gets the first one's answer, or the error that it
         was used for something else; the others are stored even so.
         """
-        with self._database.write() as connection:
+        way = self._database.write if needs_core(drafts) else self._database.quick_write
+        with way() as connection:
             return store_drafts(connection, drafts, now=self._milliseconds())
-
-    def accept_plain(self, *batches: PlainBatch) -> list[PlainStored | None]:
-        """Store plain sends in one transaction; once this returns, nothing of them is lost.
-
-        None, and nothing, is stored of a batch one of whose idempotency keys was used before.
-        """
-        with self._database.quick_write() as connection:
-            now = self._milliseconds()
-            return [store_plain(connection, batch, now=now) for batch in batches]
 
     def former(self, orders: Sequence[Order]) -> list[Former]:
         """Return for each order what its idempotency key says; nothing is stored."""
         if not any(order.idempotency_key for order in orders):
             return [None] * len(orders)
-        with self._database.read() as connection:
+        with self._database.quick_read() as connection:
             return read_former(connection, orders)
 
     def begin_cancel(self, app: App, notification_id: str) -> Cancelling:

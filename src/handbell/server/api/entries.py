@@ -6,10 +6,10 @@ from typing import Any, Final
 
 from pydantic_core import from_json
 
+from handbell._mail import is_costly
 from handbell._text import json_fault, nearest
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
-from handbell.creation.plain import PlainSend, read_plain
 from handbell.creation.recipients import EVERYBODY, Recipients
 from handbell.delivery.intake import LONGEST_KEY, Entry, Options
 from handbell.errors import BodyTooLargeError, InvalidRequestError, RequestError
@@ -25,7 +25,6 @@ MEMBERS: Final = (
     "is_development",
 )
 """What one send may say."""
-_PLAIN_MEMBERS: Final = 2
 
 _KINDS: Final[Mapping[str, tuple[type, str]]] = {
     "urgency": (str, "a text"),
@@ -58,9 +57,6 @@ class EntryReader:
     app: App
     key: str | None = None
     render: Render | None = None
-    _written: Any = None
-    _shown: str = ""
-    _notification: Notification | None = None
 
     def read(self, value: object, number: int | None = None) -> Entry:
         """Return the send that a value describes; ``number`` is its place among many.
@@ -96,21 +92,10 @@ class EntryReader:
         return self.read(read_json(line.text, "The line"), line.number)
 
     def notification(self, written: object) -> Notification:
-        """Return the notification that a caller wrote, of a template where it names one.
-
-        What equals the one read just before is not read again: many lines often say the same.
-        """
-        # Equal is not enough: 1, 1.0 and true are.
-        if self._notification is not None and (
-            written == self._written and repr(written) == self._shown
-        ):
-            return self._notification
+        """Return the notification that a caller wrote, of a template where it names one."""
         if self.render is not None and isinstance(written, Mapping) and "template" in written:
-            self._notification = self.render(self.app, written)
-        else:
-            self._notification = Notification.read(written)
-        self._written, self._shown = written, repr(written)
-        return self._notification
+            return self.render(self.app, written)
+        return Notification.read(written)
 
     def _options(self, value: Mapping[str, Any], number: int | None) -> Options:
         given = {name: value[name] for name in _KINDS if value.get(name) is not None}
@@ -139,28 +124,15 @@ class EntryReader:
         return self.key if own is None else own
 
 
-def plain_send(value: object, key: str | None = None) -> PlainSend | None:
-    """Return the send of a value that says no more than whom, what and its key, and is plain.
-
-    None for all others. ``key`` is the idempotency key of one that names none of its own.
-    """
-    if type(value) is not dict or len(value) - ("idempotency_key" in value) != _PLAIN_MEMBERS:
-        return None
-    own = value.get("idempotency_key")
-    key = key if own is None else own
-    if key is not None and not _is_plain_key(key):
-        return None
-    return read_plain(value.get("notification"), value.get("recipients"), key)
-
-
-def _is_plain_key(key: object) -> bool:
-    # SQLite ends a text at a zero where it reads it out of JSON.
-    return type(key) is str and 0 < len(key) <= LONGEST_KEY and "\0" not in key
-
-
 def read_recipients(written: object) -> Recipients:
     """Return whom a caller named; the text ``everybody`` stands for all active sessions."""
     return EVERYBODY if written == "everybody" else Recipients.read(written)
+
+
+def names_costly(send: object) -> bool:
+    """Say whether it may take long to read whom a send names."""
+    recipients = send.get("recipients") if isinstance(send, Mapping) else None
+    return is_costly(recipients if isinstance(recipients, str) else repr(recipients))
 
 
 def check_members(value: Mapping[Any, Any], known: Collection[str]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Header, Path, Query
@@ -11,8 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from handbell._mail import fold_mail, is_costly
+from handbell._mail import fold_mail
 from handbell.apps.app import App
+from handbell.delivery.engine import Unread
 from handbell.delivery.intake import URGENCIES
 from handbell.delivery.listing import DeliverySearch, Search, Standing
 from handbell.delivery.reports import Overview
@@ -33,7 +35,7 @@ from handbell.server.requests import header, read_body
 from . import notification_models as models
 from . import plain
 from .acceptance import outcome_of, read_wait
-from .entries import EntryReader, check_members, plain_send, read_json, read_recipients
+from .entries import check_members, names_costly, read_json, read_recipients
 from .many import answer_lines, answer_list, described_header, reader_of
 from .streaming import MEDIA_TYPES
 from .tokens import told_to
@@ -41,7 +43,7 @@ from .tokens import told_to
 router = APIRouter(prefix="/v1/apps/{app}/notifications", tags=["notifications"])
 
 _JSON: Final = "application/json"
-_READ_HERE: Final = 16_384
+_READ_TOGETHER: Final = 16_384
 
 NotificationId = Annotated[
     str, Path(description="The id that sending answered with", examples=["0f3a5c7e9b1d2f4"])
@@ -96,12 +98,18 @@ async def send(request: Request) -> Response:
     if isinstance(value, list):
         return await answer_list(context, reader, value)
     wait = read_wait(header(scope, b"prefer"))
-    if reader.key is None and wait is None:
-        stored = await _send_plain(context, app, value)
-        if stored is not None:
-            return _stored(request, app, *stored)
-    is_quick = len(body) <= _READ_HERE and not _names_template(value) and not is_costly(body)
-    return await _send_one(request, context, reader, value, is_quick=is_quick, wait=wait)
+    unread: Unread = partial(reader.read, value)
+    if len(body) > _READ_TOGETHER or names_costly(value):
+        # What takes long to read is no matter to those who call at the same time.
+        unread = await context.run(reader.read, value)
+    (accepted,) = await context.system.engine.accept_gathered([unread])
+    if isinstance(accepted, HandbellError):
+        raise accepted
+    if wait is not None:
+        outcome = await outcome_of(context, accepted, wait)
+        if outcome is not None:
+            return _outcome(request, outcome, wait)
+    return _stored(request, app, accepted.id, accepted.warnings)
 
 
 async def _serve_send(scope: Scope, receive: Receive, answer: Send) -> None:
@@ -113,48 +121,9 @@ async def _serve_send(scope: Scope, receive: Receive, answer: Send) -> None:
 next(route for route in router.routes if isinstance(route, APIRoute)).app = _serve_send
 
 
-async def _send_plain(
-    context: Context, app: App, value: object
-) -> tuple[str, Sequence[str]] | None:
-    """Store what is nothing but words to one person, where it does not go out at once."""
-    engine = context.system.engine
-    if engine.has_room(app) and not engine.is_rushed:
-        return None
-    send = plain_send(value)
-    if send is None or send.key is not None:
-        # A known key would send all that came with it the other way.
-        return None
-    return await engine.accept_plain_gathered(app, send)
-
-
 def _stored(request: Request, app: App, name: str, warnings: Sequence[str]) -> Response:
     where = address_of(request, f"/v1/apps/{app.id}/notifications/{name}")
     return _answer({"id": name, "warnings": warnings}, status=202, headers={"Location": where})
-
-
-async def _send_one(
-    request: Request,
-    context: Context,
-    reader: EntryReader,
-    value: object,
-    *,
-    is_quick: bool,
-    wait: int | None,
-) -> Response:
-    entry = reader.read(value) if is_quick else await context.run(reader.read, value)
-    (accepted,) = await context.system.engine.accept_gathered([entry])
-    if isinstance(accepted, HandbellError):
-        raise accepted
-    if wait is not None:
-        outcome = await outcome_of(context, accepted, wait)
-        if outcome is not None:
-            return _outcome(request, outcome, wait)
-    return _stored(request, reader.app, accepted.id, accepted.warnings)
-
-
-def _names_template(value: object) -> bool:
-    content = value.get("notification") if isinstance(value, Mapping) else None
-    return isinstance(content, Mapping) and "template" in content
 
 
 def _outcome(request: Request, outcome: dict[str, Any], wait: int) -> Response:
