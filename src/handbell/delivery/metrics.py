@@ -72,6 +72,7 @@ class Metrics:
         self._latency = _Latency()
         self._registry.register(self._latency)
         self._apps: set[str] = set()
+        self._sent_by_place: dict[tuple[str, str], Counter] = {}
         self._open: set[tuple[str, str | None, str | None]] = set()
         self._make_counters()
         if observe is not None:
@@ -95,11 +96,15 @@ class Metrics:
             self._revocations.observe(event.waited)
             return
         app = self._app(event.app)
+        if isinstance(event, PushesSent):
+            # Of these there are thousands a second.
+            place = app, _environment(event.environment)
+            if place not in self._sent_by_place:
+                self._sent_by_place[place] = self._sent.labels(*place)
+            self._sent_by_place[place].inc(len(event.seconds))
+            self._latency.add(place, event.seconds)
+            return
         match event:
-            case PushesSent():
-                environment = _environment(event.environment)
-                self._sent.labels(app, environment).inc(len(event.seconds))
-                self._latency.add((app, environment), event.seconds)
             case DeliveryFailed():
                 environment = _environment(event.environment)
                 labels = (app, environment, event.state, _reason(event.reason))
