@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
+from handbell.creation.plain import PlainSend, read_plain
 from sqlalchemy import event, select
 from tests.conftest import Stage
 from tests.serving import Server, start_server
 
-from handbell.creation.plain import PlainSend, read_plain
 from handbell.delivery.events import Event, NotificationsAccepted
 from handbell.errors import TwinError
-from handbell.tables import deliveries, notifications
+from handbell.storage.tables import deliveries, notifications
 
 HELLO = {"title": "Hello"}
 

@@ -19,29 +19,29 @@ from handbell._threads import in_thread
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
+from handbell.delivery.accept.prepare import Entry, Intake, Options, Prepared
+from handbell.delivery.accept.resolve import Plan
+from handbell.delivery.accept.store import Acceptance, Draft, Order
+from handbell.delivery.ledger.retention import Pruner
+from handbell.delivery.ledger.store import Ledger
+from handbell.delivery.policy.decision import meaning
+from handbell.delivery.queue.revocations import Revocations, Revoker
+from handbell.delivery.queue.waiting import Waiting
+from handbell.delivery.send.gateway_cache import FindGateway
+from handbell.delivery.send.worker import Worker
+from handbell.delivery.webhooks.sender import WebhookSender
+from handbell.delivery.work.composed import Composed, is_loud
+from handbell.delivery.work.push_batch import Portion
+from handbell.delivery.work.session_readings import Reading
 from handbell.errors import HandbellError, NotificationError
 from handbell.gateways.apns.wordings import compose_each
 from handbell.registry.store import Registry
+from handbell.storage.group_commit import Gathering
 
-from .accepting import Acceptance, Draft, Order
-from .campaign import Campaign, is_loud
 from .delivery import Delivery
-from .dispatch import Plan
 from .events import NotificationAccepted, NotificationsAccepted, SessionsReleased
-from .gathering import Gathering
 from .ids import NO_ID
-from .intake import Entry, Intake, Options, Prepared
-from .outcome import meaning
-from .parcels import Portion
-from .pruning import Pruner
-from .releases import Reading
 from .response import Response
-from .revocations import Revocations, Revoker
-from .store import Ledger
-from .waiting import Waiting
-from .ways import FindGateway
-from .webhook_sender import WebhookSender
-from .worker import Worker
 
 __all__ = ["Acceptance", "Engine", "Entry", "Options"]
 
@@ -93,7 +93,7 @@ class Engine:
         self._intake = Intake(
             ledger,
             registry,
-            rulebook=worker.rulebook,
+            rules_store=worker.rules_store,
             find_gateway=find_gateway,
             seal=seal,
             now=now,
@@ -132,7 +132,7 @@ class Engine:
         await forever(self._call_webhooks_if_any, name="Calling webhooks", pause=_WEBHOOK_SECONDS)
 
     async def _call_webhooks_if_any(self) -> float:
-        sender = await self.worker.patience.call(self._make_sender)
+        sender = await self.worker.storage_retry.call(self._make_sender)
         if sender is not None:
             await sender.run()
         return _WEBHOOK_SECONDS  # another process may add one
@@ -248,7 +248,7 @@ class Engine:
         room: dict[str, int] = {}
         if worker is not None:
             apps = {entry.app.id: entry.app for entry in entries}
-            room = {name: self.worker.lanes.room_of(app) for name, app in apps.items()}
+            room = {name: self.worker.app_states.room_of(app) for name, app in apps.items()}
         prepared = self._intake.prepare(entries, is_sent_now=lambda app: room.get(app.id, 0) > 0)
         fresh = [one for one in prepared if one.error is None and one.accepted is None]
         drafts = []
@@ -290,9 +290,11 @@ class Engine:
         for one in stored:
             if one.accepted is not None and one.accepted.taken and one.wordings is not None:
                 entry, acceptance = one.entry, one.accepted
-                lane = self.worker.lanes.of(entry.app)
-                campaign = Campaign.fresh(one.order, acceptance.row, one.wordings, lane, entry.key)
-                portions.append(Portion(campaign, acceptance.taken))
+                app_state = self.worker.app_states.of(entry.app)
+                composed = Composed.fresh(
+                    one.order, acceptance.row, one.wordings, app_state, entry.key
+                )
+                portions.append(Portion(composed, acceptance.taken))
         self.worker.hand_over(portions, reading)
         if len(portions) < len(stored):
             self.worker.wake()

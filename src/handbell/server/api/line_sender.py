@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from pydantic_core import to_json
 
-from handbell.delivery.intake import Entry
+from handbell.delivery.accept.prepare import Entry
 from handbell.errors import HandbellError
 from handbell.server.context import Context
 from handbell.server.problems import members_of

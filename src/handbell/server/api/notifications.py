@@ -14,13 +14,13 @@ from starlette.types import Receive, Scope, Send
 
 from handbell._mail import fold_mail
 from handbell.apps.app import App
+from handbell.delivery.accept.prepare import URGENCIES
 from handbell.delivery.engine import Unread
-from handbell.delivery.intake import URGENCIES
-from handbell.delivery.listing import DeliverySearch, Search, Standing
-from handbell.delivery.reports import Overview
+from handbell.delivery.ledger.listing import DeliverySearch, Search, Standing
+from handbell.delivery.ledger.reports import Overview
 from handbell.errors import HandbellError, InvalidRequestError, MediaTypeError
 from handbell.server.access import AppDep, CallerDep, app_of, caller_of
-from handbell.server.context import Context, context_of
+from handbell.server.context import context_of
 from handbell.server.pages import (
     CursorQuery,
     LimitQuery,

@@ -1,0 +1,442 @@
+"""How sends are stored: many in one transaction, each with its own outcome."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import Any, Final, NamedTuple
+
+from pydantic_core import to_json
+from sqlalchemy import Connection, func, insert, literal, select
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+
+from handbell.apps.app import App
+from handbell.creation.notification import Notification
+from handbell.delivery.delivery import Target
+from handbell.delivery.ids import new_notification_id
+from handbell.delivery.policy.schedule import Instant, SendAt
+from handbell.delivery.queue.due import NORMAL, Due
+from handbell.delivery.queue.shards import SHARD_SESSIONS
+from handbell.errors import IdempotencyError
+from handbell.storage.database import Quick, driver_of
+from handbell.storage.tables import (
+    ADDRESSED,
+    deliveries,
+    idempotency,
+    notifications,
+    sessions,
+    shards,
+)
+
+from .bulk_insert import Columns, insert_deliveries, insert_notifications
+
+_NAMED_AT_ONCE: Final = 1000
+_KEY_COLUMNS: Final = ("app", "key", "fingerprint", "notification_id", "created_at")
+_DELIVERY_COLUMNS: Final = (
+    "notification_id",
+    "number",
+    "gateway",
+    "address",
+    "environment",
+    "urgency",
+    "state",
+    "reason",
+    "worker_id",
+    "due_at",
+)
+_ENTER_KEY: Final = f"INSERT INTO idempotency ({', '.join(_KEY_COLUMNS)}) VALUES (?, ?, ?, ?, ?)"  # noqa: S608 - names of columns only
+_ASK_KEYS: Final = """
+    SELECT key, fingerprint, notification_id FROM idempotency WHERE app = ? AND key IN ({})
+"""
+_ASK_ROWS: Final = "SELECT public_id, id FROM notifications WHERE public_id IN ({})"
+
+_encode_sorted: Final = json.JSONEncoder(sort_keys=True).encode
+
+
+def fingerprint(
+    app_id: str,
+    content: Mapping[str, Any],
+    recipients: Mapping[str, Any],
+    *,
+    send_at: SendAt | None = None,
+    urgency: int = NORMAL,
+) -> str:
+    """Return what two sends with one idempotency key have to have in common."""
+    whole = [app_id, content, recipients, None if send_at is None else str(send_at), urgency]
+    return hashlib.sha256(_encode_sorted(whole).encode()).hexdigest()
+
+
+@dataclass(slots=True, kw_only=True)
+class Order:
+    """Everything that is needed to finish a send, whatever happens to the sender.
+
+    ``recipients`` is kept as it was named, for whoever asks later. ``sealed_key`` is the
+    credential of an app that is not in the registry. ``source`` is the row of the notification
+    whose recipients this one goes to. ``is_loud`` says that a cap counts it. ``created_at`` is in
+    UNIX milliseconds; None is when it is stored.
+    """
+
+    app: App
+    content: Notification
+    recipients: dict[str, Any]
+    public_id: str = field(default_factory=new_notification_id)
+    created_at: int | None = None
+    urgency: int = NORMAL
+    send_at: SendAt | None = None
+    is_development: bool = False
+    is_loud: bool = True
+    sealed_key: bytes | None = None
+    idempotency_key: str | None = None
+    source: int | None = None
+    replaces: str | None = None
+    _text: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The content as the ledger keeps it: JSON, made when it is first asked for."""
+        if self._text is None:
+            self._text = to_json(self.content.shared_dict()).decode()
+        return self._text
+
+    @property
+    def fingerprint(self) -> str:
+        """What two sends with one idempotency key have to have in common."""
+        return fingerprint(
+            self.app.id,
+            self.content.shared_dict(),
+            self.recipients,
+            send_at=self.send_at,
+            urgency=self.urgency,
+        )
+
+
+@dataclass(slots=True, kw_only=True)
+class Draft:
+    """A send that is to be stored.
+
+    ``targets`` is None for everybody, or for those who got the order's source. With a ``worker``
+    what is due at once is taken for it in the same step.
+    """
+
+    order: Order
+    targets: Sequence[Target] | None
+    worker: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acceptance:
+    """A stored send: its row, its public id, and the deliveries that were taken along at once.
+
+    ``is_former`` says that the idempotency key was known and nothing new was stored. ``warnings``
+    name who will not be reached.
+    """
+
+    row: int
+    id: str
+    taken: tuple[Due, ...] = ()
+    is_former: bool = False
+    warnings: tuple[str, ...] = ()
+
+    def warning(self, warnings: Iterable[str]) -> "Acceptance":
+        """Return it with these warnings."""
+        told = tuple(warnings)
+        return replace(self, warnings=told) if told else self
+
+
+_encode: Final = json.JSONEncoder(ensure_ascii=False).encode
+
+Former = Acceptance | IdempotencyError | None
+"""What an idempotency key says: the first answer, that it was another send's, or nothing."""
+
+Key = tuple[str, str]
+"""An idempotency key: the app's id, and what the sender named."""
+
+
+class _Known(NamedTuple):
+    """What is stored of an idempotency key."""
+
+    key: str
+    fingerprint: str
+    notification_id: str
+
+
+def read_former(connection: Quick, orders: Sequence[Order]) -> list[Former]:
+    """Return for each order what its idempotency key says."""
+    known = _read_keys(connection, orders)
+    named = {one.notification_id for one in known.values()}
+    rows = _rows_of(connection, sorted(named))
+    return [_former(order, known.get(_key(order)), rows) for order in orders]
+
+
+def _former(order: Order, known: _Known | None, rows: Mapping[str, int]) -> Former:
+    if known is None:
+        return None
+    if known.fingerprint != order.fingerprint or known.notification_id not in rows:
+        return IdempotencyError(
+            f"The idempotency key {order.idempotency_key!r} was used for another notification",
+            fix="Use a new key for each notification, and the same one only to repeat it",
+        )
+    public_id = known.notification_id
+    return Acceptance(row=rows[public_id], id=public_id, is_former=True)
+
+
+def needs_core(drafts: Iterable[Draft]) -> bool:
+    """Return whether storing these takes more than the driver of SQLite alone can do."""
+    return any(one.targets is None or one.order.sealed_key is not None for one in drafts)
+
+
+def store_drafts(
+    connection: Quick, drafts: Sequence[Draft], *, now: int
+) -> list[Acceptance | IdempotencyError]:
+    """Store sends within a transaction; of those with one idempotency key, the first one.
+
+    ``now`` is in UNIX milliseconds. Where :func:`needs_core` says so, the connection is
+    SQLAlchemy's.
+    """
+    are_fresh = _claim_keys(connection, [draft.order for draft in drafts], now)
+    if all(are_fresh):
+        return list(_insert(connection, drafts, now))
+    fresh = [draft for draft, is_fresh in zip(drafts, are_fresh, strict=True) if is_fresh]
+    stored = iter(_insert(connection, fresh, now) if fresh else ())
+    former = read_former(connection, [draft.order for draft in drafts])
+    outcomes: list[Acceptance | IdempotencyError] = []
+    for is_fresh, known in zip(are_fresh, former, strict=True):
+        mine = next(stored) if is_fresh else known
+        assert mine is not None  # noqa: S101 - a key that is not free is known
+        outcomes.append(mine)
+    return outcomes
+
+
+def _claim_keys(connection: Quick, orders: Sequence[Order], now: int) -> list[bool]:
+    """Enter the idempotency keys, and say of each order whether its key is its own, or none.
+
+    Where several processes write at once, the one that comes second waits here for the first.
+    """
+    keyed = {_key(order): order for order in reversed(orders) if order.idempotency_key is not None}
+    if not keyed:
+        return [True] * len(orders)
+    # In one order everywhere, so that two processes never wait for each other.
+    rows = [
+        (app, key, order.fingerprint, order.public_id, now)
+        for (app, key), order in sorted(keyed.items())
+    ]
+    free = _enter_keys(connection, rows)
+    return [order.idempotency_key is None or _take(free, _key(order)) for order in orders]
+
+
+def _enter_keys(connection: Quick, rows: Sequence[tuple[Any, ...]]) -> set[Key]:
+    """Enter what was free of these keys, and return it."""
+    driver = driver_of(connection)
+    if driver is not None:
+        # Nobody else writes meanwhile.
+        by_app: dict[str, list[str]] = {}
+        for app, key, *_ in rows:
+            by_app.setdefault(app, []).append(key)
+        known = {
+            (app, one.key) for app, keys in by_app.items() for one in _keys(connection, app, keys)
+        }
+        free = [row for row in rows if row[:2] not in known]
+        driver.executemany(_ENTER_KEY, free).close()
+        return {(app, key) for app, key, *_ in free}
+    assert isinstance(connection, Connection)  # noqa: S101 - it is no driver
+    statement = postgresql_insert(idempotency).on_conflict_do_nothing()
+    entered = connection.execute(
+        statement.returning(idempotency.c.app, idempotency.c.key),
+        [dict(zip(_KEY_COLUMNS, row, strict=True)) for row in rows],
+    )
+    return {(app, key) for app, key in entered}
+
+
+def _take(free: set[Key], key: Key) -> bool:
+    """Take a key for the first that asks for it."""
+    if key not in free:
+        return False
+    free.remove(key)
+    return True
+
+
+def _key(order: Order) -> Key:
+    return order.app.id, order.idempotency_key or ""
+
+
+def _read_keys(connection: Quick, orders: Sequence[Order]) -> dict[Key, _Known]:
+    by_app: dict[str, list[str]] = {}
+    for order in orders:
+        if order.idempotency_key is not None:
+            by_app.setdefault(order.app.id, []).append(order.idempotency_key)
+    return {
+        (app, known.key): known
+        for app, keys in by_app.items()
+        for known in _keys(connection, app, keys)
+    }
+
+
+def _keys(connection: Quick, app: str, keys: Sequence[str]) -> Iterator[_Known]:
+    table = idempotency.c
+    for chunk in _chunks(keys):
+        driver = driver_of(connection)
+        if driver is not None:
+            # As values of their own: out of JSON, SQLite ends a text at a zero.
+            asked = driver.execute(_ASK_KEYS.format(_marks(chunk)), (app, *chunk))
+            yield from map(_Known._make, asked.fetchall())
+        else:
+            assert isinstance(connection, Connection)  # noqa: S101 - it is no driver
+            statement = select(table.key, table.fingerprint, table.notification_id)
+            found = connection.execute(statement.where(table.app == app, table.key.in_(chunk)))
+            yield from map(_Known._make, found)
+
+
+def _rows_of(connection: Quick, public_ids: Sequence[str]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for chunk in _chunks(public_ids):
+        driver = driver_of(connection)
+        if driver is not None:
+            found |= driver.execute(_ASK_ROWS.format(_marks(chunk)), chunk).fetchall()
+        else:
+            assert isinstance(connection, Connection)  # noqa: S101 - it is no driver
+            statement = select(notifications.c.public_id, notifications.c.id)
+            asked = connection.execute(statement.where(notifications.c.public_id.in_(chunk)))
+            found |= {public_id: row for public_id, row in asked}
+    return found
+
+
+def _marks(values: Sequence[str]) -> str:
+    return ", ".join("?" * len(values))
+
+
+def _insert(connection: Quick, drafts: Sequence[Draft], now: int) -> Iterator[Acceptance]:
+    """Insert sends that are new, and yield what was stored, in their order."""
+    orders = [draft.order for draft in drafts]
+    rows = insert_notifications(connection, _notification_columns(orders, now))
+    insert_deliveries(connection, _delivery_columns(drafts, rows, now))
+    for draft, row in zip(drafts, rows, strict=True):
+        taken: tuple[Due, ...] = ()
+        if draft.targets is None:
+            assert isinstance(connection, Connection)  # noqa: S101 - needs_core() said so
+            _insert_shards(connection, draft.order, row, now)
+        elif _worker_of(draft) is not None:
+            taken = _due(row, draft.targets)
+        yield Acceptance(row=row, id=draft.order.public_id, taken=taken)
+
+
+def _notification_columns(orders: Sequence[Order], now: int) -> Columns:
+    return {
+        "public_id": [one.public_id for one in orders],
+        "app": [one.app.id for one in orders],
+        "content": [one.text for one in orders],
+        "recipients": [_encode(one.recipients) for one in orders],
+        "created_at": [now if one.created_at is None else one.created_at for one in orders],
+        "urgency": [one.urgency for one in orders],
+        "send_at": [None if one.send_at is None else str(one.send_at) for one in orders],
+        "is_development": [one.is_development for one in orders],
+        "is_loud": [one.is_loud for one in orders],
+        "sealed_key": [one.sealed_key for one in orders],
+        "replaces": [one.replaces for one in orders],
+    }
+
+
+def _worker_of(draft: Draft) -> int | None:
+    """Return who has taken a send; nobody takes what has a time of its own."""
+    return draft.worker if draft.order.send_at is None else None
+
+
+def _delivery_columns(drafts: Sequence[Draft], rows: Sequence[int], now: int) -> Columns:
+    columns: dict[str, list[Any]] = {name: [] for name in _DELIVERY_COLUMNS}
+    ids, numbers, gateways, addresses, environments, *others = columns.values()
+    for draft, row in zip(drafts, rows, strict=True):
+        if not draft.targets:
+            continue
+        for number, target in _numbered(draft.targets):
+            ids.append(row)
+            numbers.append(number)
+            gateways.append(target.gateway)
+            addresses.append(target.address if target.session_id is None else None)
+            environments.append(target.environment)
+        for column, value in zip(others, _delivery_state(draft, now), strict=True):
+            column += [value] * len(draft.targets)
+    return columns
+
+
+def _delivery_state(draft: Draft, now: int) -> tuple[int, str, str | None, int | None, int | None]:
+    """Return urgency, state, reason, worker and time of a send's deliveries."""
+    order, worker = draft.order, _worker_of(draft)
+    if worker is not None:
+        return order.urgency, "sending", None, worker, None
+    due_at = order.send_at.seconds * 1000 if isinstance(order.send_at, Instant) else now
+    state, reason = ("queued", None) if due_at <= now else ("held", "Scheduled")
+    return order.urgency, state, reason, None, max(due_at, now)
+
+
+def _insert_shards(connection: Connection, order: Order, row: int, now: int) -> None:
+    if order.source is not None:
+        _insert_addressed(connection, order, row, now)
+    first, last = connection.execute(
+        select(func.min(sessions.c.id), func.max(sessions.c.id)).where(
+            sessions.c.app_id == order.app.row, sessions.c.status == "active"
+        )
+    ).one()
+    if first is None:
+        return
+    due_at = order.send_at.seconds * 1000 if isinstance(order.send_at, Instant) else now
+    rows = [
+        {
+            "notification_id": row,
+            "source_id": order.source,
+            "urgency": order.urgency,
+            "position": start - 1,
+            "last": min(start + SHARD_SESSIONS - 1, last),
+            "due_at": max(due_at, now),
+        }
+        for start in range(first, last + 1, SHARD_SESSIONS)
+    ]
+    connection.execute(insert(shards), rows)
+
+
+def _insert_addressed(connection: Connection, order: Order, row: int, now: int) -> None:
+    """Insert deliveries to the addresses without a session that got the order's source."""
+    kept = ("number", "gateway", "address", "environment")
+    got = select(
+        literal(row),
+        literal("queued"),
+        literal(order.urgency),
+        literal(now),
+        *(deliveries.c[name] for name in kept),
+    ).where(
+        deliveries.c.notification_id == order.source,
+        deliveries.c.number >= ADDRESSED,
+        deliveries.c.state == "sent",
+    )
+    columns = ["notification_id", "state", "urgency", "due_at", *kept]
+    connection.execute(insert(deliveries).from_select(columns, got))
+
+
+def _due(row: int, targets: Sequence[Target]) -> tuple[Due, ...]:
+    return tuple(
+        Due(
+            notification=row,
+            number=number,
+            gateway=target.gateway,
+            token=target.address,
+            environment=target.environment,
+            attempts=0,
+            is_repeat=False,
+            mail=target.mail,
+            user_id=target.user_id,
+            time_zone=target.time_zone,
+            locale=target.locale,
+        )
+        for number, target in _numbered(targets)
+    )
+
+
+def _numbered(targets: Sequence[Target]) -> Iterator[tuple[int, Target]]:
+    """Yield the delivery number of each target: its session's id, or a count of addresses."""
+    addressed = count(ADDRESSED)
+    for target in targets:
+        yield next(addressed) if target.session_id is None else target.session_id, target
+
+
+def _chunks(names: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(names), _NAMED_AT_ONCE):
+        yield names[start : start + _NAMED_AT_ONCE]
