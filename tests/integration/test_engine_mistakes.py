@@ -211,7 +211,7 @@ def test_what_contradicts_the_database_is_told_apart_from_a_database_in_trouble(
         attempts=1,
     )
     with pytest.raises(ContradictionError, match="refused what was to be written"):
-        scene.system.ledger.record(Batch(endings=[gone]))
+        scene.system.recorder.record(Batch(endings=[gone]))
     with pytest.raises(ContradictionError), scene.system.database.write() as connection:
         connection.execute(text("INSERT INTO users (app_id, mail) VALUES (999, 'a@example.com')"))
     assert issubclass(ContradictionError, StorageError)

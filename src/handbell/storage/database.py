@@ -36,10 +36,10 @@ from handbell.errors import (
     StatementError,
     StorageError,
 )
-from handbell.storage.migrations.backup import back_up
 
 from .engines import SharedEngine, share_file, share_server
 from .migrations import HEAD, VERSION_TABLE
+from .migrations.backup import back_up
 from .tables import metadata
 
 WAIT_SECONDS: Final = 5.0

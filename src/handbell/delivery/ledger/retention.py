@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, Connection, delete, exists, select, tuple_
 
 from handbell._forever import forever
 from handbell._threads import in_thread
-from handbell.delivery.policy.decision import FINAL_STATES
+from handbell.delivery.delivery import FINAL_STATES
 from handbell.storage.database import Database
 from handbell.storage.tables import deliveries, idempotency, notifications, shards, tallies
 

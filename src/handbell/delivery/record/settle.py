@@ -7,6 +7,7 @@ from random import Random
 from typing import Final, NamedTuple
 
 from handbell.delivery.events import Event, Hooks, SessionClosed, SessionMoved, SessionQuarantined
+from handbell.delivery.ids import session_id
 from handbell.delivery.policy.circuit import Noted
 from handbell.delivery.policy.decision import Decision, Doubt, Tried
 from handbell.delivery.policy.retry import (
@@ -18,7 +19,6 @@ from handbell.delivery.policy.retry import (
     while_down,
     while_stopped,
 )
-from handbell.delivery.queue.due import session_id
 from handbell.delivery.work.composed import Composed
 from handbell.delivery.work.in_flight import Ended, InFlight, Ticket
 from handbell.delivery.work.push_batch import Broadcast, Item, Portion, PushBatch

@@ -42,8 +42,8 @@ class Sender:
     """Hands batches to the gateways; belongs to one worker and its event loop.
 
     Their ends go to ``book``. What ``releases`` says of a session counts until the last moment
-    before its push is handed over, and nothing goes on the wire unless the lease of the ``heartbeat``
-    holds then.
+    before its push is handed over, and nothing goes on the wire unless the lease of the
+    ``heartbeat`` holds then.
     """
 
     def __init__(

@@ -31,7 +31,9 @@ from handbell.delivery.queue.workers import Workers
 from handbell.delivery.record.flusher import Flusher
 from handbell.delivery.record.outcome_rows import unreadable_ending
 from handbell.delivery.record.settle import Settlement
+from handbell.delivery.record.write import Recorder
 from handbell.delivery.work.app_states import AppStates
+from handbell.delivery.work.gateway_finder import DropGateway, FindGateway
 from handbell.delivery.work.in_flight import InFlight
 from handbell.delivery.work.push_batch import Broadcast, Portion
 from handbell.delivery.work.routes import Routes
@@ -43,7 +45,7 @@ from .admission import DISABLED_SECONDS, Admission
 from .broadcaster import Broadcaster
 from .composed_cache import ComposedCache, LoadComposed
 from .dispatcher import Dispatcher
-from .gateway_cache import DropGateway, FindGateway, GatewayCache
+from .gateway_cache import GatewayCache
 from .sender import Sender
 from .stopping import ANSWER_SECONDS, Stopping
 
@@ -62,9 +64,9 @@ class Worker:
     """Sends what is due, for every app, until it is stopped.
 
     ``find_gateway``, ``drop_gateway`` and ``load`` come from the system. Run it with :meth:`start`
-    and :meth:`stop` in one event loop, once. ``in_flight`` is what is on its way, ``app_states`` say how
-    much that may be. ``answer_seconds`` is how long a stop waits for push services. Raises nothing:
-    what goes wrong is written, told to the hooks, or tried again.
+    and :meth:`stop` in one event loop, once. ``in_flight`` is what is on its way, ``app_states``
+    say how much that may be. ``answer_seconds`` is how long a stop waits for push services.
+    Raises nothing: what goes wrong is written, told to the hooks, or tried again.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Worker:
         queue: Queue,
         *,
         ledger: Ledger,
+        recorder: Recorder,
         known_workers: Workers,
         revocations: Revocations,
         jumps: ClockJumps,
@@ -127,7 +130,7 @@ class Worker:
         )
         self._flusher = Flusher(
             self._book,
-            ledger,
+            recorder,
             in_flight=self.in_flight,
             hooks=self.hooks,
             storage_retry=storage_retry,
@@ -215,9 +218,10 @@ class Worker:
         """Take no more work, finish what is on its way, give back the rest. Raises nothing.
 
         Answers are waited for as long as ``answer_seconds`` say, or ``within`` where that is less;
-        a database that takes nothing for as long as its ``storage_retry``. What could not be written by
-        then is sent again by the next start, under the same apns-ids and with a collapse id;
-        nothing is lost. Whoever waits for the worker, or comes later, is told by StoppedError.
+        a database that takes nothing for as long as its ``storage_retry``. What could not be
+        written by then is sent again by the next start, under the same apns-ids and with a
+        collapse id; nothing is lost. Whoever waits for the worker, or comes later, is told by
+        StoppedError.
         """
         self._is_stopping = True
         self._wake.set()
