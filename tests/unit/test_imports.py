@@ -206,7 +206,7 @@ def _module(name: str, files: Mapping[str, Path]) -> str | None:
     return name or None
 
 
-def _circles(graph: Mapping[str, set[str | None]]) -> Iterator[list[str]]:
+def _circles(graph: Mapping[str, Iterable[str | None]]) -> Iterator[list[str]]:
     """Yield the modules that reach themselves, with those that they reach each other by."""
     reached: dict[str, set[str]] = {}
     for start in graph:
