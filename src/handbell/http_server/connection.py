@@ -232,7 +232,7 @@ class Connection(asyncio.Protocol):
             self._refuse(cause.why)
         elif not self._is_deaf:
             if cause is not None:
-                _log.error("Could not take in a request", exc_info=cause)
+                _log.error("Could not read request", exc_info=cause)
             self._refuse(refusals.not_http(str(error)))
 
     def _scope(self, version: str, method: str) -> dict[str, Any]:

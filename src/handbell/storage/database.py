@@ -223,9 +223,7 @@ class Database:
                 back_up(source, target)
             except OSError as error:
                 raise storage_error(error, target) from error
-        _log.warning(
-            "The schema of %s is brought up to date; as it was it is kept in %s", self.name, target
-        )
+        _log.warning("Upgrading database schema: database=%s backup=%s", self.name, target)
 
     @contextmanager
     def _migrating(self) -> Iterator[Connection]:

@@ -278,7 +278,7 @@ class TwinState:
                 try:
                     self.add_key(team_id, key_id, pem)
                 except CredentialError as error:
-                    logger.warning("The key that the hook found cannot be used: %s", error)
+                    logger.warning("Could not use the key from the find_key hook: %s", error)
         return self._keys.get((team_id, key_id))
 
     def find_device(self, token: str) -> rules.Device | None:

@@ -80,7 +80,7 @@ class Pruner:
         await forever(self._turn, name="Pruning", pause=self.every)
 
     async def _turn(self) -> float:
-        _log.info("Pruned %d rows", await self.prune())
+        _log.info("Pruned old rows: rows=%d", await self.prune())
         return self.every
 
 

@@ -75,14 +75,14 @@ class Flusher:
         try:
             await self._storage_retry.call(self._recorder.record, batch)
         except Exception:  # noqa: BLE001 - one thing must not take the others with it
-            _log.exception("A batch of ends cannot be written as it is; its parts are, one by one")
+            _log.exception("Could not record outcome batch; retrying row by row")
         else:
             return
         for part in batch.parts():
             try:
                 await self._storage_retry.call(self._recorder.record, part)
             except Exception:  # noqa: BLE001 - the same
-                _log.exception("This cannot be written, and is left out: %s", part)
+                _log.exception("Could not record outcome; left out: %s", part)
 
     def close(self) -> None:
         """Write no more: whoever waits, or comes later, is told by StoppedError."""

@@ -297,7 +297,7 @@ class Judge:
         try:
             known = await persons([one for one in numbers if session_id(one) is not None])
         except Exception:  # noqa: BLE001 - nothing may be left without an end
-            _log.exception("Could not read whose refused tokens are; none of them is judged")
+            _log.exception("Could not read owners of refused tokens; none is judged")
             for one in verdicts:
                 self._bench.settle(_unjudged(one))
             return

@@ -158,7 +158,9 @@ class Settlement:
         except Exception:  # noqa: BLE001 - nothing may be left without an end
             push_batch, item = verdict.push_batch, verdict.item
             _log.exception(
-                "Could not settle delivery %d of %s", item.number, push_batch.composed.id
+                "Could not settle delivery: number=%d notification=%s",
+                item.number,
+                push_batch.composed.id,
             )
             self._leave(push_batch.ticket, push_batch.composed, item)
 

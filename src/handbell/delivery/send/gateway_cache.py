@@ -164,4 +164,4 @@ class GatewayCache:
         try:
             await drop(gateway)
         except Exception:  # noqa: BLE001 - nothing is sent by it, and others are
-            _log.exception("Could not close a gateway that nobody uses any more")
+            _log.exception("Could not close unused gateway")

@@ -241,7 +241,7 @@ class Worker:
         try:
             await self._heartbeat.end()
         except Exception:  # noqa: BLE001 - others take over what it held
-            _log.exception("Could not give back what the worker held")
+            _log.exception("Could not release work on stop")
 
     def wake(self) -> None:
         """Look for work now instead of at the next turn."""
@@ -317,10 +317,10 @@ class Worker:
             try:
                 took = await self._turn_of_work()
             except StorageError as error:
-                _log.warning("The database cannot be used now: %s", error)
+                _log.warning("Database unavailable: %s", error)
                 await asyncio.sleep(self.storage_retry.pause)
             except Exception:  # noqa: BLE001 - one turn must not end the worker
-                _log.exception("A turn of work broke off; the next one follows")
+                _log.exception("Worker iteration failed; continuing")
                 await asyncio.sleep(self.storage_retry.pause)
             else:
                 if not took:
@@ -395,7 +395,7 @@ class Worker:
             if isinstance(composed, Exception):
                 # The others have no part in it.
                 _log.error(
-                    "A stored notification cannot be read; its deliveries wait", exc_info=composed
+                    "Could not read stored notification; its deliveries wait", exc_info=composed
                 )
                 self._postpone(items, composed)
             elif composed is not None:
@@ -418,7 +418,7 @@ class Worker:
                 self._dispatcher.begin_astray()
                 await self._flusher.flush(self._broadcasts)
             except Exception:  # noqa: BLE001 - one batch must not end the writing
-                _log.exception("Writing down broke off; the next batch follows")
+                _log.exception("Flush of outcomes failed; continuing")
             if self._broadcasts or self._full:
                 self._wake.set()
 
