@@ -156,21 +156,7 @@ class Notification:
     shorten: bool = False
 
     def __post_init__(self) -> None:
-        self._take(self.__dict__)
-
-    def _take(self, written: Mapping[str, Any]) -> None:
-        """Keep what of the written fields is set, read and checked."""
-        given: dict[str, Any] = {"user_info": {}}
-        for name, value in written.items():
-            absent = _ABSENT[name]
-            if value is not absent and value is not None:
-                plain = _READERS[name](name, value)
-                if plain != absent:
-                    given[name] = plain
-        object.__setattr__(self, "__dict__", given)
-        _check(self)
-        for tag in given.get("languages", ()):
-            self.in_language(tag)
+        _take(self, self.__dict__)
 
     @classmethod
     def read(cls, value: object) -> Self:
@@ -189,7 +175,7 @@ class Notification:
             )
         # As the constructor does, but for the fields that were not written: thousands a second.
         made = cls.__new__(cls)
-        made._take(_by_field(value, SPELLINGS, "in the notification"))
+        _take(made, _by_field(value, SPELLINGS, "in the notification"))
         return made
 
     def given(self, names: Iterable[str]) -> dict[str, Any]:
@@ -360,6 +346,21 @@ _WRITTEN: Final = MappingProxyType(
     }
 )
 """The members of a payload that Handbell writes, and what who needs them is to use."""
+
+
+def _take(notification: Notification, written: Mapping[str, Any]) -> None:
+    """Keep what of the written fields is set, read and checked."""
+    given: dict[str, Any] = {"user_info": {}}
+    for name, value in written.items():
+        absent = _ABSENT[name]
+        if value is not absent and value is not None:
+            plain = _READERS[name](name, value)
+            if plain != absent:
+                given[name] = plain
+    object.__setattr__(notification, "__dict__", given)
+    _check(notification)
+    for tag in given.get("languages", ()):
+        notification.in_language(tag)
 
 
 _CHECKED: Final = frozenset({"expires_at", "silent", *_LOC_ARGS})

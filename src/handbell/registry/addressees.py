@@ -41,7 +41,7 @@ _COLUMNS: Final = (
     sessions.c.accepted_at,
 )
 _TOLD: Final = f"json_array({', '.join(map(str, _COLUMNS))}) AS told"
-_BY_MAIL: Final = f"""
+BY_MAIL: Final = f"""
     SELECT json_group_array(json(told)) FROM (
         SELECT {_TOLD}
         FROM json_each(?2) AS wanted
@@ -55,7 +55,7 @@ _HELD: Final = """
     CROSS JOIN sessions ON sessions.app_id = ?1 AND sessions.token = wanted.value AND {}
 """
 # Each half in the very words of its index.
-_BY_TOKEN: Final = f"""
+BY_TOKEN: Final = f"""
     SELECT json_group_array(json(told)) FROM (
         SELECT {_TOLD}
         FROM (
@@ -100,7 +100,7 @@ def _rows(
     driver = driver_of(connection)
     if driver is not None:
         # SQLite gives up the interpreter for each row that it steps to; as one text it does once.
-        statement = _BY_TOKEN if is_by_token else _BY_MAIL
+        statement = BY_TOKEN if is_by_token else BY_MAIL
         (told,) = driver.execute(statement, (app, json.dumps(list(wanted)))).fetchone()
         return from_json(told, cache_strings="all")
     assert isinstance(connection, Connection)  # noqa: S101 - it is no driver

@@ -26,6 +26,7 @@ from .addressees import Addressee, read_addressees, read_holders
 from .bulk import Admitted, register_many
 from .ownership import (
     NEWEST_FIRST,
+    PROVEN,
     claim,
     correct,
     is_repeat,

@@ -25,7 +25,8 @@ class Gathering(Generic[Entry, Outcome]):
     """Hands what several callers bring to ``store`` together, and each its own outcomes.
 
     ``store`` takes entries and returns as many outcomes, in their order; what it raises is raised
-    to all who are in that step. It belongs to one event loop and needs no closing.
+    to all who are in that step. ``pause`` is how long a step waits at most for callers who may come
+    back, in seconds. It belongs to one event loop and needs no closing.
     """
 
     def __init__(
@@ -33,9 +34,11 @@ class Gathering(Generic[Entry, Outcome]):
         store: Callable[[Sequence[Entry]], Awaitable[Sequence[Outcome]]],
         *,
         most: int = MOST_AT_ONCE,
+        pause: float = PAUSE_SECONDS,
     ) -> None:
         self._store = store
         self._most = most
+        self._pause = pause
         self._waiting: list[tuple[Sequence[Entry], asyncio.Future[Sequence[Outcome]]]] = []
         self._storing: asyncio.Task[None] | None = None
         self._expected = 1
@@ -68,7 +71,7 @@ class Gathering(Generic[Entry, Outcome]):
         if len(self._waiting) < self._expected:
             self._are_enough.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(PAUSE_SECONDS):
+                async with asyncio.timeout(self._pause):
                     await self._are_enough.wait()
 
     def _next(self) -> list[tuple[Sequence[Entry], "asyncio.Future[Sequence[Outcome]]"]]:

@@ -11,7 +11,6 @@ from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.delivery.delivery import GatewayName, Target
 from handbell.delivery.ledger.listing import TEST_MARK
-from handbell.delivery.ledger.store import Ledger
 from handbell.delivery.policy.rules_store import RulesStore
 from handbell.delivery.policy.schedule import (
     LocalTime,
@@ -21,14 +20,15 @@ from handbell.delivery.policy.schedule import (
     read_send_at,
     refuse_past,
 )
-from handbell.delivery.queue.due import BULK, NORMAL, URGENT
-from handbell.delivery.send.gateway_cache import FindGateway
+from handbell.delivery.urgency import BULK, NORMAL, URGENT
 from handbell.delivery.work.composed import is_loud
+from handbell.delivery.work.gateway_finder import FindGateway
 from handbell.errors import HandbellError, NotificationError
 from handbell.gateways.apns.wordings import Wordings, compose_each
 from handbell.registry.store import Registry
 
 from .resolve import Plan, resolve_many, some_targets
+from .send_store import SendStore
 from .store import Acceptance, Order
 
 URGENCIES: Final = {"urgent": URGENT, "normal": NORMAL, "bulk": BULK}
@@ -170,7 +170,7 @@ class Intake:
 
     def __init__(
         self,
-        ledger: Ledger,
+        sends: SendStore,
         registry: Registry,
         *,
         rules_store: RulesStore,
@@ -178,7 +178,7 @@ class Intake:
         seal: Callable[[Any], bytes],
         now: Callable[[], float] = time,
     ) -> None:
-        self._ledger = ledger
+        self._sends = sends
         self._rules_store = rules_store
         self._registry = registry
         self._find_gateway = find_gateway
@@ -206,7 +206,7 @@ class Intake:
             for entry, order, plan in zip(entries, orders, plans, strict=True)
         ]
         gateways: _Problems = {}
-        for one, former in zip(prepared, self._ledger.former(orders), strict=True):
+        for one, former in zip(prepared, self._sends.former(orders), strict=True):
             if isinstance(former, HandbellError):
                 one.error = former
             elif former is not None:

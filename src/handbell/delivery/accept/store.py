@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import count
+from itertools import count, repeat
 from typing import Any, Final, NamedTuple
 
 from pydantic_core import to_json
@@ -16,8 +16,9 @@ from handbell.creation.notification import Notification
 from handbell.delivery.delivery import Target
 from handbell.delivery.ids import new_notification_id
 from handbell.delivery.policy.schedule import Instant, SendAt
-from handbell.delivery.queue.due import NORMAL, Due
+from handbell.delivery.queue.due import Due
 from handbell.delivery.queue.shards import SHARD_SESSIONS
+from handbell.delivery.urgency import NORMAL
 from handbell.errors import IdempotencyError
 from handbell.storage.database import Quick, driver_of
 from handbell.storage.tables import (
@@ -196,9 +197,9 @@ def store_drafts(
     """
     are_fresh = _claim_keys(connection, [draft.order for draft in drafts], now)
     if all(are_fresh):
-        return list(_insert(connection, drafts, now))
+        return [*_insert(connection, drafts, now)]
     fresh = [draft for draft, is_fresh in zip(drafts, are_fresh, strict=True) if is_fresh]
-    stored = iter(_insert(connection, fresh, now) if fresh else ())
+    stored = iter(_insert(connection, fresh, now) if fresh else [])
     former = read_former(connection, [draft.order for draft in drafts])
     outcomes: list[Acceptance | IdempotencyError] = []
     for is_fresh, known in zip(are_fresh, former, strict=True):
@@ -297,7 +298,7 @@ def _rows_of(connection: Quick, public_ids: Sequence[str]) -> dict[str, int]:
             assert isinstance(connection, Connection)  # noqa: S101 - it is no driver
             statement = select(notifications.c.public_id, notifications.c.id)
             asked = connection.execute(statement.where(notifications.c.public_id.in_(chunk)))
-            found |= {public_id: row for public_id, row in asked}
+            found |= {row.public_id: row.id for row in asked}
     return found
 
 
@@ -305,11 +306,12 @@ def _marks(values: Sequence[str]) -> str:
     return ", ".join("?" * len(values))
 
 
-def _insert(connection: Quick, drafts: Sequence[Draft], now: int) -> Iterator[Acceptance]:
-    """Insert sends that are new, and yield what was stored, in their order."""
+def _insert(connection: Quick, drafts: Sequence[Draft], now: int) -> list[Acceptance]:
+    """Insert sends that are new, and return what was stored, in their order."""
     orders = [draft.order for draft in drafts]
     rows = insert_notifications(connection, _notification_columns(orders, now))
     insert_deliveries(connection, _delivery_columns(drafts, rows, now))
+    stored: list[Acceptance] = []
     for draft, row in zip(drafts, rows, strict=True):
         taken: tuple[Due, ...] = ()
         if draft.targets is None:
@@ -317,7 +319,8 @@ def _insert(connection: Quick, drafts: Sequence[Draft], now: int) -> Iterator[Ac
             _insert_shards(connection, draft.order, row, now)
         elif _worker_of(draft) is not None:
             taken = _due(row, draft.targets)
-        yield Acceptance(row=row, id=draft.order.public_id, taken=taken)
+        stored.append(Acceptance(row=row, id=draft.order.public_id, taken=taken))
+    return stored
 
 
 def _notification_columns(orders: Sequence[Order], now: int) -> Columns:
@@ -354,7 +357,7 @@ def _delivery_columns(drafts: Sequence[Draft], rows: Sequence[int], now: int) ->
             addresses.append(target.address if target.session_id is None else None)
             environments.append(target.environment)
         for column, value in zip(others, _delivery_state(draft, now), strict=True):
-            column += [value] * len(draft.targets)
+            column.extend(repeat(value, len(draft.targets)))
     return columns
 
 

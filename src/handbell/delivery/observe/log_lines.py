@@ -5,7 +5,6 @@ import json
 import logging
 import re
 from datetime import UTC, datetime
-from functools import cache
 from statistics import median
 from types import MappingProxyType
 from typing import Any, Final
@@ -42,6 +41,8 @@ _INSTANTS: Final = frozenset({"until", "probe_at"})
 _SHORTEST_TOKEN: Final = 40
 _TOKEN: Final = re.compile(rf"[0-9A-Fa-f]{{{_SHORTEST_TOKEN},}}")
 _UNPRINTABLE: Final = re.compile(r"[^\S ]|[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e]")
+
+_known_names: dict[type[Event], tuple[str, ...]] = {}
 
 LOGGER: Final = "handbell.events"
 """The logger of :class:`LoggedEvents`."""
@@ -95,11 +96,12 @@ def fields_of(event: Event) -> dict[str, Any]:
     return fields
 
 
-@cache
 def _names(kind: type[Event]) -> tuple[str, ...]:
     """Return what an event has beside its time and its app."""
-    names = (field.name for field in dataclasses.fields(kind))
-    return tuple(name for name in names if name not in ("at", "app"))
+    if kind not in _known_names:
+        names = (field.name for field in dataclasses.fields(kind))
+        _known_names[kind] = tuple(name for name in names if name not in ("at", "app"))
+    return _known_names[kind]
 
 
 def _summary(seconds: tuple[float, ...]) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """The work in the database: what is due, and who takes it.
 
-Work is taken under the name of a worker; see :mod:`~handbell.delivery.queue.workers` for what becomes of
-it when the worker dies, and :mod:`~handbell.delivery.queue.shards` for the parts of a broadcast.
+Work is taken under the name of a worker; see :mod:`~handbell.delivery.queue.workers` for what
+becomes of it when the worker dies, and :mod:`~handbell.delivery.queue.shards` for the parts of a
+broadcast.
 """
 
 import json
@@ -22,11 +23,12 @@ from sqlalchemy import (
     update,
 )
 
+from handbell.delivery.urgency import LEVELS
 from handbell.storage.chunks import chunks
 from handbell.storage.database import Database
 from handbell.storage.tables import ADDRESSED, deliveries, notifications, sessions, shards, users
 
-from .due import LEVELS, Due
+from .due import Due
 from .session_pages import Also, Listener, Shard, read_page
 from .shards import SHARDS
 
@@ -148,7 +150,10 @@ class Queue:
         also: Also = frozenset(),
         is_development: bool = False,
     ) -> list[Listener]:
-        """Return the next sessions of a shard; see :func:`~handbell.delivery.queue.session_pages.read_page`."""
+        """Return the next sessions of a shard.
+
+        See :func:`~handbell.delivery.queue.session_pages.read_page`.
+        """
         with self._database.read() as connection:
             return read_page(connection, shard, limit, also=also, is_development=is_development)
 

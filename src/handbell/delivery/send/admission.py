@@ -58,7 +58,7 @@ class Admission:
         self, ticket: Ticket, composed: Composed, items: Sequence[Item], error: Exception
     ) -> None:
         """Hold all of it, since the app's rules cannot be followed."""
-        _log.error("The rules of %s cannot be followed", composed.app_state.app.id, exc_info=error)
+        _log.error("Could not apply rules: app=%s", composed.app_state.app.id, exc_info=error)
         until = self._now() + DISABLED_SECONDS
         self._book.hold_all(ticket, composed, items, "Interrupted", until)
 

@@ -195,7 +195,7 @@ class Broadcaster:
         return known
 
     def _holds(self, broadcast: Broadcast) -> bool:
-        """Return whether a shard is still this worker's; it was given away if its heartbeat stopped."""
+        """Return whether a shard is still this worker's; a stopped heartbeat gives it away."""
         return any(one is broadcast for one in self._broadcasts)
 
     def _note_page(

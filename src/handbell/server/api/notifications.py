@@ -15,7 +15,6 @@ from starlette.types import Receive, Scope, Send
 from handbell._mail import fold_mail
 from handbell.apps.app import App
 from handbell.delivery.accept.prepare import URGENCIES
-from handbell.delivery.engine import Unread
 from handbell.delivery.ledger.listing import DeliverySearch, Search, Standing
 from handbell.delivery.ledger.reports import Overview
 from handbell.errors import HandbellError, InvalidRequestError, MediaTypeError
@@ -98,11 +97,10 @@ async def send(request: Request) -> Response:
     if isinstance(value, list):
         return await answer_list(context, reader, value)
     wait = read_wait(header(scope, b"prefer"))
-    unread: Unread = partial(reader.read, value)
-    if len(body) > _READ_TOGETHER or names_costly(value):
-        # What takes long to read is no matter to those who call at the same time.
-        unread = await context.run(reader.read, value)
-    (accepted,) = await context.system.engine.accept_gathered([unread])
+    takes_long = len(body) > _READ_TOGETHER or names_costly(value)
+    # What takes long to read is no matter to those who call at the same time.
+    send = await context.run(reader.read, value) if takes_long else partial(reader.read, value)
+    (accepted,) = await context.system.engine.accept_gathered([send])
     if isinstance(accepted, HandbellError):
         raise accepted
     if wait is not None:
