@@ -4,9 +4,10 @@ import math
 from dataclasses import dataclass, field
 from typing import Final
 
+from handbell._token_bucket import TokenBucket
 from handbell.apps.app import App
 from handbell.delivery.policy.app_rules import AppRules
-from handbell.delivery.policy.schedule import Bucket, take
+from handbell.delivery.policy.rate_limit import take
 
 from .cap_in_flight import CapInFlight
 from .load import Load
@@ -34,7 +35,7 @@ class AppState:
     load: Load = field(default_factory=Load)
     routes: list[Route] = field(default_factory=list)
     is_proven: bool = False
-    bucket: Bucket | None = None
+    bucket: TokenBucket | None = None
     cap_in_flight: CapInFlight = field(default_factory=CapInFlight)
 
     @property
@@ -68,7 +69,7 @@ class AppState:
         """Take the rules as they stand in the database at an instant, by the steady clock."""
         if rules.rate is None:
             self.bucket = None
-        elif self.bucket is None or self.bucket.limit != rules.rate:
+        elif self.bucket is None or self.rules.rate != rules.rate:
             self.bucket = rules.rate.full(instant)
         self.rules, self.read_at = rules, instant
 

@@ -6,8 +6,9 @@ from typing import Any
 
 from handbell.creation.notification import Notification
 from handbell.delivery.policy.app_rules import AppRules
+from handbell.delivery.policy.quiet_hours import disturbs
 from handbell.delivery.policy.retry import ceiling
-from handbell.delivery.policy.schedule import LocalTime, SendAt, disturbs, due_at, read_send_at
+from handbell.delivery.policy.schedule import LocalTime, SendAt, due_at, read_send_at
 from handbell.gateways.apns.wordings import Wordings, compose_each
 from handbell.gateways.gateway import Message
 
