@@ -1,5 +1,6 @@
 """Structured logs, as a hook: one line for each event. Needs the extra ``server``."""
 
+import asyncio
 import logging
 import sys
 from collections.abc import MutableMapping
@@ -38,6 +39,7 @@ class Logs:
     ) -> None:
         self._stream = stream = sys.stderr if stream is None else stream
         is_terminal = stream.isatty() if is_terminal is None else is_terminal
+        self._lines: list[str] = []
         self._lowest = logging.getLevelNamesMapping()[level.upper()]
         # Not structlog's logger around its renderers: there are thousands of lines a second.
         self._render = structlog.dev.ConsoleRenderer(sort_keys=False) if is_terminal else _as_json
@@ -48,8 +50,23 @@ class Logs:
         # A million deliveries may be held at once: what is not written costs next to nothing.
         if level >= self._lowest:
             named = {"event": name_of(type(event)), "level": _LEVELS[level]}
-            self._stream.write(self._render(None, "", {**fields_of(event), **named}) + "\n")
-            self._stream.flush()
+            self._lines.append(self._render(None, "", {**fields_of(event), **named}) + "\n")
+            if len(self._lines) == 1:
+                self._write_soon()
+
+    def _write_soon(self) -> None:
+        # What is told in one turn of an event loop is one write: each gives up the interpreter.
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._write()
+        else:
+            loop.call_soon(self._write)
+
+    def _write(self) -> None:
+        lines, self._lines = self._lines, []
+        self._stream.write("".join(lines))
+        self._stream.flush()
 
 
 def _as_json(_logger: object, _method: str, line: MutableMapping[str, Any]) -> str:

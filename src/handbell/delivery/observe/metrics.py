@@ -219,6 +219,9 @@ class Metrics:
         return Counter(f"handbell_{name}", about, labels, registry=self._registry)
 
 
+_COUNTED_AT_ONCE: Final = 1000
+
+
 class _Latency(Collector):
     """The histogram of how long pushes took.
 
@@ -230,16 +233,23 @@ class _Latency(Collector):
         self._lock = threading.Lock()
         self._counts: dict[tuple[str, str], list[int]] = {}
         self._sums: dict[tuple[str, str], float] = {}
+        self._uncounted: dict[tuple[str, str], list[float]] = {}
 
     def add(self, labels: tuple[str, str], seconds: tuple[float, ...]) -> None:
         """Count a batch under (app, environment)."""
-        ordered = sorted(seconds)
-        below = [bisect_right(ordered, bound) for bound in BUCKETS]
         with self._lock:
-            counts = self._counts.setdefault(labels, [0] * (len(BUCKETS) + 1))
-            for index, number in enumerate((*below, len(ordered))):
-                counts[index] += number
-            self._sums[labels] = self._sums.get(labels, 0.0) + sum(ordered)
+            uncounted = self._uncounted.setdefault(labels, [])
+            uncounted += seconds
+            if len(uncounted) >= _COUNTED_AT_ONCE:
+                self._count(labels)
+
+    def _count(self, labels: tuple[str, str]) -> None:
+        ordered = sorted(self._uncounted.pop(labels))
+        below = [bisect_right(ordered, bound) for bound in BUCKETS]
+        counts = self._counts.setdefault(labels, [0] * (len(BUCKETS) + 1))
+        for index, number in enumerate((*below, len(ordered))):
+            counts[index] += number
+        self._sums[labels] = self._sums.get(labels, 0.0) + sum(ordered)
 
     def collect(self) -> Iterator[Metric]:
         """Yield the histogram."""
@@ -249,6 +259,8 @@ class _Latency(Collector):
             labels=["app", "environment"],
         )
         with self._lock:
+            for labels in list(self._uncounted):
+                self._count(labels)
             for labels, counts in self._counts.items():
                 bounds = (*(str(bound) for bound in BUCKETS), "+Inf")
                 family.add_metric(
