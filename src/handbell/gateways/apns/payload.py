@@ -5,10 +5,11 @@ Sources: generating-a-remote-notification and sending-notification-requests-to-a
 Activities starting-and-updating-live-activities-with-activitykit-push-notifications.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
+
+from pydantic_core import to_json
 
 from handbell._text import count, nearest
 from handbell.creation.notification import RESERVED_MEMBER, Notification
@@ -125,7 +126,7 @@ def compose(
     parts = _payload(notification, kind, now)
     if notification_id:
         parts[RESERVED_MEMBER] = notification_id
-    payload = _encoded(parts)
+    payload = to_json(parts)
     if len(payload) > kind.max_payload_bytes:
         raise _too_large(notification, kind, len(payload))
     topic = bundle_id + kind.topic_suffix
@@ -407,13 +408,6 @@ def _renamed(notification: Notification, names: Mapping[str, str]) -> dict[str, 
     return {theirs: given[ours] for ours, theirs in names.items() if ours in given}
 
 
-_encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
-
-
-def _encoded(value: object) -> bytes:
-    return _encode(value).encode()
-
-
 def _too_large(notification: Notification, kind: PushType, size: int) -> PayloadTooLargeError:
     limit = kind.max_payload_bytes
     field, taken = _largest(notification)
@@ -430,7 +424,7 @@ def _largest(notification: Notification) -> tuple[str, int]:
     for name in ("user_info", "content_state", "attributes", "payload"):
         members = given.pop(name, {})
         given.update({f"{name}.{key}": value for key, value in members.items()})
-    sizes = {name: len(_encoded(value)) for name, value in given.items()}
+    sizes = {name: len(to_json(value)) for name, value in given.items()}
     return max(sizes.items(), key=lambda item: item[1])
 
 
