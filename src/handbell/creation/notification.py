@@ -168,7 +168,7 @@ class Notification:
         """
         if isinstance(value, cls):
             return value
-        if not isinstance(value, Mapping):
+        if type(value) is not dict and not isinstance(value, Mapping):
             raise NotificationError(
                 f"The notification is {values.shown(value)}",
                 fix='It must be a mapping, such as {"title": "Hello", "body": "How are you?"}',

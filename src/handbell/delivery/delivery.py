@@ -1,7 +1,7 @@
 """One notification to one session, with its state and reason."""
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from handbell._text import shortened
 from handbell.storage.tables import ADDRESSED
@@ -13,8 +13,7 @@ State = Literal["queued", "sending", "held", "sent", "failed", "expired", "cance
 FINAL_STATES: Final = frozenset({"sent", "failed", "expired", "cancelled"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
+class Target(NamedTuple):
     """Where one push is to go: a delivery that has not been stored yet.
 
     ``session_id`` and ``mail`` are None for a device token or simulator that no session holds.

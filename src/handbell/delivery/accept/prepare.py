@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from time import time
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
@@ -110,14 +110,13 @@ class Options:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(NamedTuple):
     """One send among many: what, to whom, how. ``key`` is an unregistered app's credential."""
 
     app: App
     notification: Notification
     recipients: Recipients
-    options: Options = field(default_factory=Options)
+    options: Options = Options()
     key: Any = None
 
 
@@ -159,6 +158,12 @@ def is_ordinary(order: Order) -> bool:
         and (collapse_id is None or _COLLAPSE_ID.fullmatch(collapse_id) is not None)
         and content.priority in _PRIORITIES
     )
+
+
+def _named(entry: Entry) -> dict[str, Any]:
+    """Return whom a send names, as the ledger keeps it."""
+    named = entry.recipients.to_dict()
+    return {**named, TEST_MARK: True} if entry.options.is_test else named
 
 
 _Problems = dict[tuple[Any, ...], HandbellError | None]
@@ -226,10 +231,7 @@ class Intake:
         return Order(
             app=entry.app,
             content=entry.notification,
-            recipients={
-                **entry.recipients.to_dict(),
-                **({TEST_MARK: True} if options.is_test else {}),
-            },
+            recipients=_named(entry),
             created_at=at,
             urgency=URGENCIES[options.urgency or ("bulk" if everybody else "normal")],
             send_at=options.send_at,

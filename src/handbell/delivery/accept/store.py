@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import count, repeat
 from typing import Any, Final, NamedTuple
 
@@ -34,18 +34,7 @@ from .bulk_insert import Columns, insert_deliveries, insert_notifications
 
 _NAMED_AT_ONCE: Final = 1000
 _KEY_COLUMNS: Final = ("app", "key", "fingerprint", "notification_id", "created_at")
-_DELIVERY_COLUMNS: Final = (
-    "notification_id",
-    "number",
-    "gateway",
-    "address",
-    "environment",
-    "urgency",
-    "state",
-    "reason",
-    "worker_id",
-    "due_at",
-)
+_STATE_COLUMNS: Final = ("urgency", "state", "reason", "worker_id", "due_at")
 _ENTER_KEY: Final = f"INSERT INTO idempotency ({', '.join(_KEY_COLUMNS)}) VALUES (?, ?, ?, ?, ?)"  # noqa: S608 - names of columns only
 _ASK_KEYS: Final = """
     SELECT key, fingerprint, notification_id FROM idempotency WHERE app = ? AND key IN ({})
@@ -125,8 +114,7 @@ class Draft:
     worker: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Acceptance:
+class Acceptance(NamedTuple):
     """A stored send: its row, its public id, and the deliveries that were taken along at once.
 
     ``is_former`` says that the idempotency key was known and nothing new was stored. ``warnings``
@@ -139,10 +127,9 @@ class Acceptance:
     is_former: bool = False
     warnings: tuple[str, ...] = ()
 
-    def warning(self, warnings: Iterable[str]) -> "Acceptance":
+    def warning(self, warnings: Sequence[str]) -> "Acceptance":
         """Return it with these warnings."""
-        told = tuple(warnings)
-        return replace(self, warnings=told) if told else self
+        return self._replace(warnings=tuple(warnings)) if warnings else self
 
 
 _encode: Final = json.JSONEncoder(ensure_ascii=False).encode
@@ -345,20 +332,25 @@ def _worker_of(draft: Draft) -> int | None:
 
 
 def _delivery_columns(drafts: Sequence[Draft], rows: Sequence[int], now: int) -> Columns:
-    columns: dict[str, list[Any]] = {name: [] for name in _DELIVERY_COLUMNS}
-    ids, numbers, gateways, addresses, environments, *others = columns.values()
+    ids: list[int] = []
+    numbers: list[int] = []
+    targets: list[Target] = []
+    states: list[tuple[object, ...]] = []
     for draft, row in zip(drafts, rows, strict=True):
-        if not draft.targets:
-            continue
-        for number, target in _numbered(draft.targets):
-            ids.append(row)
-            numbers.append(number)
-            gateways.append(target.gateway)
-            addresses.append(target.address if target.session_id is None else None)
-            environments.append(target.environment)
-        for column, value in zip(others, _delivery_state(draft, now), strict=True):
-            column.extend(repeat(value, len(draft.targets)))
-    return columns
+        mine = draft.targets or ()
+        targets += mine
+        numbers += _numbers(mine)
+        ids += [row] * len(mine)
+        states += [_delivery_state(draft, now)] * len(mine)
+    of_all = zip(*states, strict=True) if states else repeat(())
+    return {
+        "notification_id": ids,
+        "number": numbers,
+        "gateway": [one.gateway for one in targets],
+        "address": [one.address if one.session_id is None else None for one in targets],
+        "environment": [one.environment for one in targets],
+        **{name: list(column) for name, column in zip(_STATE_COLUMNS, of_all, strict=False)},
+    }
 
 
 def _delivery_state(draft: Draft, now: int) -> tuple[int, str, str | None, int | None, int | None]:
@@ -429,15 +421,16 @@ def _due(row: int, targets: Sequence[Target]) -> tuple[Due, ...]:
             time_zone=target.time_zone,
             locale=target.locale,
         )
-        for number, target in _numbered(targets)
+        for number, target in zip(_numbers(targets), targets, strict=True)
     )
 
 
-def _numbered(targets: Sequence[Target]) -> Iterator[tuple[int, Target]]:
-    """Yield the delivery number of each target: its session's id, or a count of addresses."""
+def _numbers(targets: Sequence[Target]) -> list[int]:
+    """Return the delivery number of each target: its session's id, or a count of addresses."""
     addressed = count(ADDRESSED)
-    for target in targets:
-        yield next(addressed) if target.session_id is None else target.session_id, target
+    return [
+        next(addressed) if target.session_id is None else target.session_id for target in targets
+    ]
 
 
 def _chunks(names: Sequence[str]) -> Iterator[Sequence[str]]:

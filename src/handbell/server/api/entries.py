@@ -26,6 +26,10 @@ MEMBERS: Final = (
 )
 """What one send may say."""
 
+_KNOWN: Final = frozenset(MEMBERS)
+_LEAST_MEMBERS: Final = 2
+_NO_OPTIONS: Final = Options()
+
 _KINDS: Final[Mapping[str, tuple[type, str]]] = {
     "urgency": (str, "a text"),
     "idempotency_key": (str, "a text"),
@@ -63,12 +67,13 @@ class EntryReader:
 
         Raises the HandbellError that says what is wrong with it.
         """
-        if not isinstance(value, Mapping):
+        if type(value) is not dict:
             raise InvalidRequestError(
                 "A send is no JSON object",
                 fix='Write {"notification": {"title": "Hello"}, "recipients": "user@example.com"}',
             )
-        check_members(value, MEMBERS)
+        if not value.keys() <= _KNOWN:
+            check_members(value, MEMBERS)
         for name in ("notification", "recipients"):
             if value.get(name) is None:
                 raise InvalidRequestError(
@@ -93,11 +98,13 @@ class EntryReader:
 
     def notification(self, written: object) -> Notification:
         """Return the notification that a caller wrote, of a template where it names one."""
-        if self.render is not None and isinstance(written, Mapping) and "template" in written:
+        if self.render is not None and type(written) is dict and "template" in written:
             return self.render(self.app, written)
         return Notification.read(written)
 
     def _options(self, value: Mapping[str, Any], number: int | None) -> Options:
+        if self.key is None and len(value) == _LEAST_MEMBERS:
+            return _NO_OPTIONS
         given = {name: value[name] for name in _KINDS if value.get(name) is not None}
         for name, member in given.items():
             kind, words = _KINDS[name]
