@@ -89,6 +89,9 @@ def _measure(
             lambda: report.latency(bench.latency(), bench.start()),
             lambda: [report.accepting(bench.accepting())],
         ]
+        if "wrk" in tools:
+            parts.append(lambda: [report.single_calls(bench.single_calls())])
+            parts.append(lambda: [report.lines(bench.lines())])
         if not asked.quick:
             parts.append(lambda: [report.memory(bench.memory())])
         for part in parts:
