@@ -275,7 +275,9 @@ class Connection(asyncio.Protocol):
         if self.transport is None or self.transport.is_closing():
             return
         if exchange.is_last or self.server.is_stopping:
-            if exchange.is_whole:
+            # Without a half-close, a client that knows the end by the connection's waits for it.
+            can_wait = self._waiting or self.transport.can_write_eof()
+            if exchange.is_whole and not can_wait:
                 self.transport.close()
             else:
                 self._linger()

@@ -18,6 +18,7 @@ from . import refusals
 from .bounds import Bounds
 from .connection import Connection
 from .exchange import Exchange
+from .lingering import Lingering
 from .networks import network_of
 
 _AT_ONCE: Final = 64
@@ -68,6 +69,7 @@ class HttpServer:
         self.now = self._loop.time
         self._bound: socket.socket | None = None
         self._looking: asyncio.Task[None] | None = None
+        self._turned_away = Lingering(self.bounds.linger_seconds)
         self._empty = asyncio.Event()
 
     def start(self, bound: socket.socket) -> None:
@@ -89,6 +91,7 @@ class HttpServer:
         await self._drained(grace)
         for connection in list(self.connections):
             connection.abort()
+        self._turned_away.close()
         await self._drained(_ABORT_SECONDS)
         for task in self._tasks:
             task.cancel()
@@ -205,10 +208,13 @@ class HttpServer:
             accepted.close()
 
     def _turn_away(self, accepted: socket.socket, error: HandbellError) -> None:
-        with accepted, contextlib.suppress(OSError):
-            if self._tls is None:
-                accepted.send(refusals.refusal(error, self.body_of))
-                accepted.shutdown(socket.SHUT_WR)
+        if self._tls is not None:
+            accepted.close()
+            return
+        with contextlib.suppress(OSError):
+            accepted.send(refusals.refusal(error, self.body_of))
+            accepted.shutdown(socket.SHUT_WR)
+        self._turned_away.add(accepted)
 
     def _make_room(self) -> bool:
         """End some connections that nobody misses much, and say whether there were any."""
