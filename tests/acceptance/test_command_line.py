@@ -16,6 +16,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from tests.preloaded import COMMAND, preloaded
 from tests.stored import stored_in
 
 from handbell.migrations import HEAD
@@ -24,7 +25,6 @@ from handbell.system import System
 
 APP = "TEAM123456.com.sample.myapp"
 KEY_FILE = "AuthKey_ABCDE12345.p8"
-COMMAND = Path(sys.executable).with_name("handbell")
 PLAIN = serialization.NoEncryption()
 
 
@@ -46,7 +46,7 @@ class Shell:
     def run(self, *arguments: str, stdin: str = "") -> Ended:
         """Run the command to its end."""
         run = subprocess.run(
-            [COMMAND, *arguments],
+            [preloaded(), *arguments],
             input=stdin,
             capture_output=True,
             text=True,

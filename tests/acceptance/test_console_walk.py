@@ -3,7 +3,6 @@
 import os
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,8 +12,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from playwright.sync_api import Browser, ConsoleMessage, Error, Page, expect
 from tests.browser import IN_A_BROWSER
+from tests.preloaded import COMMAND
 
-COMMAND = Path(sys.executable).with_name("handbell")
 PASSWORD = "a bell rings twice"
 SAMPLE = "TEAM123456.com.sample.myapp"
 MARKUP = """<img src=x onerror="document.title='owned'"><b>"""

@@ -1,4 +1,4 @@
-"""Sockets that were answered without a connection of the server's own, until their clients leave."""
+"""Sockets that were answered in passing, until their clients leave."""
 
 import asyncio
 import socket
