@@ -479,6 +479,7 @@ def test_a_client_that_sends_before_it_reads_reads_what_was_said_last(
     twin: RunningTwin,
     phone: Phone,
     client: Client,
+    *,
     fault: dict[str, bool] | None,
     then: bytes,
     status: int,

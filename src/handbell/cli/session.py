@@ -100,7 +100,7 @@ def list_sessions(
     )
 
 
-@commands.command("remove", hidden=True)
+@commands.command("remove", hidden=True, context_settings={"ignore_unknown_options": True})
 def remove(_words: Annotated[list[str] | None, typer.Argument(metavar="…")] = None) -> None:
     """Say what is to be used instead: a session is closed, so that `why` can tell of it."""
     raise RegistryError(
