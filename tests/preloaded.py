@@ -76,7 +76,7 @@ def _serve(listening: socket.socket) -> None:
     """Fork for each command that is asked for, until standard input ends."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
-        ready, _, _ = select.select([listening, 0], [], [])
+        ready, _, _ = select.select([listening.fileno(), 0], [], [])
         if 0 in ready:
             return
         asked, _ = listening.accept()

@@ -25,7 +25,7 @@ from handbell.apps.samples import make_key
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.delivery.engine import Options
-from handbell.rehearsal import isolated_settings
+from handbell.demo_environment import isolated_settings
 from handbell.system import System
 
 APP = "TEAM123456.com.sample.myapp"

@@ -212,7 +212,7 @@ def _read_key(path: Path) -> bytes:
 
 
 def _rules(parts: "System", app: "App") -> dict[str, object]:
-    rules = parts.rulebook.rules_of(app.id)
+    rules = parts.rules_store.rules_of(app.id)
     identity = parts.identities.of(app)
     values = {
         "quiet_hours": rules.quiet,
@@ -234,7 +234,7 @@ def _rules(parts: "System", app: "App") -> dict[str, object]:
 
 
 def _tell_rules(parts: "System", app: "App", *, as_json: bool) -> None:
-    from handbell.delivery.outcome import meaning  # noqa: PLC0415 - heavy
+    from handbell.delivery.policy.decision import meaning  # noqa: PLC0415 - heavy
 
     rules = _rules(parts, app)
     if as_json:
@@ -248,7 +248,7 @@ def _tell_rules(parts: "System", app: "App", *, as_json: bool) -> None:
         if rules[name]:
             say(f"  {label + ':':13}{rules[name]}")
     say("  sending:     on" if rules["is_enabled"] else "  sending:     off")
-    rules_now = parts.rulebook.rules_of(app.id)
+    rules_now = parts.rules_store.rules_of(app.id)
     stop = rules_now.stop
     if stop is not None:
         words, fix = meaning(stop.reason, stop.detail)
@@ -259,7 +259,7 @@ def _tell_rules(parts: "System", app: "App", *, as_json: bool) -> None:
         words, _ = meaning(outage.reason, outage.detail)
         at = moment(outage.since * 1000)
         say(f"  PUSH SERVICE DOWN ({outage.environment}) since {at}: {sentence(words)}")
-        if parts.roster.live_workers():
+        if parts.known_workers.live_workers():
             say("  Nothing is lost; all goes on by itself as soon as a push is taken.")
         else:
             say("  Nothing is lost; what is stored waits.", f"  {NO_WORKER}")

@@ -146,9 +146,9 @@ class _H2(H2Connection):
     has said GOAWAY, where RFC 9113, 6.8, has the streams that are begun come to their end.
     """
 
-    def receive_data(self, data: bytes) -> list[Event]:
-        """Return what the data say; a GOAWAY among them ends no stream."""
-        events = super().receive_data(data)
+    def events_of(self, data: bytes) -> list[Event]:
+        """Do as ``receive_data`` does; a GOAWAY among the data ends no stream."""
+        events = self.receive_data(data)
         if any(isinstance(event, ConnectionTerminated) for event in events):
             self.state_machine.state = ConnectionState.SERVER_OPEN
         return events
@@ -296,12 +296,12 @@ class _ConnectionProtocol(asyncio.Protocol):
                 return
             self._greet()
         try:
-            for event in self._h2.receive_data(data):
+            for event in self._h2.events_of(data):
                 self._on_event(event)
         except H2Error:
             self._break_off()
         except Exception:
-            logger.exception("A request broke the twin's connection; the twin goes on")
+            logger.exception("Twin connection failed on a request")
             self._break_off()
         self._flush()
 
