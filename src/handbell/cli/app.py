@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from handbell._text import count, moment, sentence
-from handbell.apps.key_source import read_source
 from handbell.errors import AppError, CredentialError
 
 from .api_key import ACTOR
@@ -205,6 +204,8 @@ def remove(
 
 
 def _read_key(path: Path) -> bytes:
+    from handbell.apps.key_source import read_source  # noqa: PLC0415 - heavy
+
     try:
         return read_source(path).data
     except CredentialError as error:
