@@ -557,7 +557,9 @@ def _schema() -> tuple[str, ...]:
     made: list[CreateTable | CreateIndex] = []
     for table in metadata.sorted_tables:
         made.append(CreateTable(table))
-        made += [CreateIndex(index) for index in sorted(table.indexes, key=lambda one: one.name)]
+        made += [
+            CreateIndex(index) for index in sorted(table.indexes, key=lambda one: str(one.name))
+        ]
     return (*(str(one.compile(dialect=dialect)) for one in made), _VERSION_SCHEMA)
 
 
