@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from .circuit import Circuit, ConfigurationCircuit, Noted, Place, ServiceCircuit, Stop
-from .outcome import CERTIFICATE_REASONS, TOKEN_REASONS
+from .outcome import TOKEN_REASONS
 from .probe import Probe
 
 SOON_SECONDS: Final = 1.0
@@ -42,10 +42,8 @@ class Route:
     @property
     def is_refused(self) -> bool:
         """Whether it is stopped since its credential was refused, not the tokens or the service."""
-        stop, outage = self.configuration.stop, self.service.stop
-        if stop is not None and stop.reason not in TOKEN_REASONS:
-            return True
-        return outage is not None and outage.reason in CERTIFICATE_REASONS
+        stop = self.configuration.stop
+        return stop is not None and stop.reason not in TOKEN_REASONS
 
     @property
     def is_probed(self) -> bool:

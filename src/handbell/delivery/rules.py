@@ -9,6 +9,7 @@ from handbell.gateways.apns.protocol import REASONS, Reaction
 from handbell.registry.session import read_time_zone
 
 from .circuit import LONGEST_ASKED_SECONDS, Noted, Stop
+from .outcome import CERTIFICATE_REASONS
 from .timing import (
     DEFAULT_ZONE,
     Cap,
@@ -33,6 +34,7 @@ HELD_BY: Final = {
 STOPPED_BY: Final = frozenset(
     {
         "CircuitOpen",
+        *CERTIFICATE_REASONS,
         *(
             reason.name
             for reason in REASONS.values()
