@@ -32,7 +32,7 @@ from handbell.delivery.erasure import Eraser
 from handbell.delivery.events import Hooks
 from handbell.delivery.lane import Lane
 from handbell.delivery.lanes import RULES_SECONDS
-from handbell.delivery.obstacles import Obstacle, obstacles
+from handbell.delivery.obstacles import Obstacle, cautions, obstacles
 from handbell.delivery.outbound import Outbound
 from handbell.delivery.preview import LanguagePreview, Preview, preview, preview_languages
 from handbell.delivery.pruning import Pruner
@@ -354,6 +354,10 @@ class System:
             workers=self.roster.live_workers(),
             has_key=bool(self.apps.credentials(app)),
         )
+
+    def cautions(self, app: App) -> list[Obstacle]:
+        """Return which of an app's keys are refused while others are used in their place."""
+        return cautions(app, self.rulebook.rules_of(app.id))
 
     def set_rules(self, app: App, rules: Mapping[str, str]) -> None:
         """Set an app's rules by the texts of an operator; ``none`` removes one.

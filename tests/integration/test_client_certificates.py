@@ -6,7 +6,7 @@ import sys
 import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hyperframe.frame import GoAwayFrame
@@ -65,7 +65,7 @@ class AtOnce(Server):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Leave."""
-        transport.close()  # type: ignore[attr-defined]  # the event loop's is a Transport
+        cast("asyncio.Transport", transport).close()
 
 
 class ResetsAtOnce(Server):
@@ -73,7 +73,7 @@ class ResetsAtOnce(Server):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Leave without a farewell."""
-        self.transport = transport  # type: ignore[assignment]  # as above
+        self.transport = cast("asyncio.Transport", transport)
         self.hang_up()
 
 
@@ -214,7 +214,7 @@ def test_a_certificate_that_was_taken_may_be_revoked(authority: Authority) -> No
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             """Greet once, and hang up ever after."""
             if self.connections:
-                transport.close()  # type: ignore[attr-defined]  # the event loop's is a Transport
+                cast("asyncio.Transport", transport).close()
             else:
                 super().connection_made(transport)
 
@@ -229,7 +229,7 @@ def test_a_certificate_that_was_taken_may_be_revoked(authority: Authority) -> No
             async with opened(endpoint) as ask:
                 assert isinstance((await ask(["/ok-1"]))[0], Answer)
                 ask.pool.renew()
-                told = []
+                told: list[str] = []
                 while REFUSED not in told:
                     (end,) = await ask([f"/ok-{len(told) + 2}"])
                     assert isinstance(end, NotSent), end
@@ -319,7 +319,9 @@ def test_beside_a_certificate_that_is_refused_a_key_is_used(
             to = Recipients.read(MAIL)
             sent = await system.engine.send(app, Notification.read({"title": "Hello"}), to)
             async with asyncio.timeout(15):
-                while [one.state for one in system.ledger.deliveries_of(sent.notification_id or "")] != ["sent"]:
+                while [
+                    one.state for one in system.ledger.deliveries_of(sent.notification_id or "")
+                ] != ["sent"]:
                     system.engine.worker.wake()
                     await asyncio.sleep(0.05)
             assert not [one for one in system.obstacles(app) if one.kind == "stopped"]

@@ -32,7 +32,7 @@ from .events import NotificationAccepted, SessionsReleased
 from .gathering import Gathering
 from .ids import NO_ID
 from .intake import Entry, Intake, Options, Prepared
-from .outcome import meaning
+from .outcome import CERTIFICATE_REASONS, meaning
 from .parcels import Portion
 from .plain import PlainBatch, PlainStored, event_of
 from .pruning import Pruner
@@ -61,7 +61,12 @@ _WEBHOOK_SECONDS: Final = 15.0
 _BENIGN: Final = frozenset({"SimulatorUnavailable", "Capped", "Scheduled", "QuietHours"})
 _CLOSING: Final = frozenset({"Unregistered", "ExpiredToken"})
 _SOON_OVER: Final = frozenset({"AnswerCut", "ServiceDown"})
-_TO_MEND: Final = frozenset({"CircuitOpen", "NoCredential", "TwinNotRunning", "AppDisabled"})
+_TO_MEND: Final = CERTIFICATE_REASONS | {
+    "CircuitOpen",
+    "NoCredential",
+    "TwinNotRunning",
+    "AppDisabled",
+}
 
 
 PlainOne = tuple[str, tuple[str, ...]]

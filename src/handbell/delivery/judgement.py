@@ -377,6 +377,7 @@ class Judge:
                 reason=stop.reason,
                 detail=stop.detail,
                 probe_at=stop.probe_at,
+                has_other=lane.has_other(route),
             )
         )
 

@@ -10,8 +10,9 @@ from handbell.fixes import Action, Fix, as_sentence, with_app
 from .circuit import Stop
 from .outcome import UNREACHED, meaning
 from .rules import AppRules
+from .standing import Key
 
-Kind = Literal["stopped", "outage", "disabled", "no-key", "no-worker"]
+Kind = Literal["stopped", "outage", "disabled", "no-key", "no-worker", "passed-over"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +46,26 @@ def obstacles(
     if not workers:
         found.append(_no_worker())
     return found
+
+
+def cautions(app: App, rules: AppRules) -> list[Obstacle]:
+    """Return what holds up nothing and is to be mended: keys that others are used in place of."""
+    return [_passed_over(app, *one) for one in rules.cautions]
+
+
+def _passed_over(app: App, key: Key, stop: Stop) -> Obstacle:
+    words, _ = meaning(stop.reason)
+    name = f"the {key.kind} {key.key_id}"
+    lead = f"What is sent goes by the other one. Remove {name}"
+    remove = Fix(Action.REMOVE_KEY, lead, app=app.id, about=key.key_id, end=".")
+    return Obstacle(
+        kind="passed-over",
+        headline=f"{name[:1].upper()}{name[1:]} is refused ({stop.environment}) "
+        f"since {_at(stop.since)}:",
+        more=sentence(f"{words} ({stop.reason})"),
+        fixes=(remove,),
+        since=stop.since,
+    )
 
 
 def _no_key(app: App) -> Obstacle:

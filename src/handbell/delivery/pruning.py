@@ -12,12 +12,20 @@ from collections.abc import Callable
 from time import time
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, delete, exists, select, tuple_
+from sqlalchemy import ColumnElement, Connection, and_, delete, exists, or_, select, tuple_
 
 from handbell._forever import forever
 from handbell._threads import in_thread
 from handbell.database import Database
-from handbell.tables import deliveries, idempotency, notifications, shards, tallies
+from handbell.tables import (
+    apps,
+    circuits,
+    deliveries,
+    idempotency,
+    notifications,
+    shards,
+    tallies,
+)
 
 from .outcome import FINAL_STATES
 
@@ -65,6 +73,7 @@ class Pruner:
             removed += _remove_deliveries(connection, is_old, before, limit - removed)
             removed += _remove_notifications(connection, is_old, limit - removed)
             removed += _remove_tallies(connection, before, limit - removed)
+            removed += _remove_circuits(connection, int((now - _DAY) * 1000), limit - removed)
         return removed
 
     async def prune(self) -> int:
@@ -125,6 +134,24 @@ def _remove_notifications(connection: Connection, is_old: ColumnElement[bool], l
         .limit(limit)
     )
     return connection.execute(delete(notifications).where(notifications.c.id.in_(old))).rowcount
+
+
+def _remove_circuits(connection: Connection, before: int, limit: int) -> int:
+    """Forget circuits of apps that are gone, and outages that nobody has probed for so long.
+
+    An app that never was registered brings its key with each notification, where it is sealed.
+    """
+    registered = select(apps.c.team_id + "." + apps.c.bundle_id)
+    unregistered = select(notifications.c.app).where(notifications.c.sealed_key.is_not(None))
+    is_gone = and_(
+        circuits.c.app != "",
+        circuits.c.app.not_in(registered),
+        circuits.c.app.not_in(unregistered),
+    )
+    is_left = and_(circuits.c.app == "", circuits.c.probe_at < before)
+    key = (circuits.c.app, circuits.c.environment, circuits.c.credential, circuits.c.topic)
+    old = select(*key).where(or_(is_gone, is_left)).limit(limit)
+    return connection.execute(delete(circuits).where(tuple_(*key).in_(old))).rowcount
 
 
 def _remove_tallies(connection: Connection, before: int, limit: int) -> int:

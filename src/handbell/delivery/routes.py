@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from .circuit import Circuit, ConfigurationCircuit, Noted, Place, ServiceCircuit, Stop
-from .outcome import TOKEN_REASONS
 from .probe import Probe
+from .standing import is_refused
 
 SOON_SECONDS: Final = 1.0
 """After how long a way is looked at again that is just being probed."""
@@ -42,8 +42,7 @@ class Route:
     @property
     def is_refused(self) -> bool:
         """Whether it is stopped since its credential was refused, not the tokens or the service."""
-        stop = self.configuration.stop
-        return stop is not None and stop.reason not in TOKEN_REASONS
+        return is_refused(self.configuration.stop)
 
     @property
     def is_probed(self) -> bool:

@@ -111,7 +111,7 @@ def situation_of(system: System, app: App) -> Situation:
         backlog=system.reports.backlog(),
         workers=system.roster.live_workers(),
         held=system.obstacles(app),
-        stopped_elsewhere=tuple(one for one in system.reports.stopped_apps() if one != app.id),
+        stopped_elsewhere=tuple(one for one in system.rulebook.stopped_apps() if one != app.id),
     )
 
 
