@@ -14,6 +14,7 @@ ROOT = Path(handbell.__file__).parent
 BASE = {
     "_engines",
     "_extras",
+    "_files",
     "_forever",
     "_mail",
     "_paths",

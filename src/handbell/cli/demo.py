@@ -15,7 +15,8 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.text import Text
 
-from handbell.errors import TwinError
+from handbell._files import refused
+from handbell.errors import StorageError, TwinError
 
 from .output import Json, console, console_on, write_json
 
@@ -65,7 +66,12 @@ def demo(
 
     Everything is made in a temporary home: a twin, an app, a key, and a phone of test@4d.com.
     """
-    with TemporaryDirectory(prefix="handbell-demo-") as folder:
+    try:
+        made = TemporaryDirectory(prefix="handbell-demo-")
+    except OSError as error:
+        _, why, fix = refused(error, elsewhere="name a folder that can be written in TMPDIR")
+        raise StorageError(f"No temporary folder can be made: {why}", fix=fix) from None
+    with made as folder:
         _demo(Path(folder), keep=keep, as_json=as_json)
 
 

@@ -74,6 +74,7 @@ async def beside(
     Raises TwinError where the extra is not installed or a twin runs on this home already, and
     RegistryError for a mail address that is none; nothing is made then.
     """
+    from handbell.database import private_folder  # noqa: PLC0415 - heavy
     from handbell.registry.registration import registered_mail  # noqa: PLC0415 - heavy
     from handbell.rehearsal import Rehearsal, without_twin  # noqa: PLC0415
 
@@ -83,7 +84,7 @@ async def beside(
     except ModuleNotFoundError as error:
         raise without_twin(error) from None
     owners = [registered_mail(mail) for mail in mails]
-    parts.settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    private_folder(parts.settings.home)
     running = read_address(parts.twin_folder)
     if running is not None:
         raise TwinError(
