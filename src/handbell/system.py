@@ -183,6 +183,14 @@ class System:
             now=self.now,
         )
 
+    @property
+    def outbound(self) -> Outbound:
+        """How webhooks are called."""
+        return Outbound(
+            allow_private=self.settings.webhook_allow_private,
+            proxies=self.settings.webhook_proxies,
+        )
+
     @cached_property
     def hooks(self) -> Hooks:
         """Who is told what happens."""
@@ -328,9 +336,8 @@ class System:
     def _make_sender(self) -> WebhookSender | None:
         if not self.webhooks.list():
             return None
-        outbound = Outbound(allow_private=self.settings.webhook_allow_private)
         return WebhookSender(
-            self.database, self.vault, outbound=outbound, now=self.now, clock=self.clock
+            self.database, self.vault, outbound=self.outbound, now=self.now, clock=self.clock
         )
 
     def why(self, app: App, mail: str) -> Story:

@@ -92,7 +92,8 @@ def _authority(place: Path) -> object:
 
 
 def _address(place: Path) -> object:
-    return write_address(place, ADDRESS)
+    write_address(place, ADDRESS)
+    return None
 
 
 def _twin(place: Path) -> object:
