@@ -19,9 +19,9 @@ from handbell.apps.app import App
 from handbell.apps.samples import make_key
 from handbell.apps.store import AppStore
 from handbell.apps.vault import Vault
-from handbell.database import Database, private_folder, storage_error
 from handbell.errors import DatabaseFullError, HandbellError, ReadOnlyError, StorageError, TwinError
 from handbell.settings import Settings
+from handbell.storage.database import Database, private_folder, storage_error
 from handbell.twin.address import Address, write_address
 from handbell.twin.certificates import Authority
 from handbell.twin.running import start_twin

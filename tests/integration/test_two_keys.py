@@ -10,8 +10,8 @@ from tests.scene import Scene, open_scene
 
 from handbell.apps.credentials import AuthKey
 from handbell.apps.samples import make_key
-from handbell.delivery.circuit import Stop
 from handbell.delivery.events import CircuitOpened, Event
+from handbell.delivery.policy.circuit import Stop
 
 
 @pytest.fixture
@@ -62,8 +62,8 @@ def test_what_is_sent_goes_by_the_key_that_is_accepted(
 def _look(scene: Scene, refused: AuthKey) -> None:
     """See that nothing says that sending was stopped, and that the key is named with its fix."""
     system, app = scene.system, scene.app
-    rules = system.rulebook.rules_of(app.id)
-    assert (rules.stops, system.rulebook.stopped_apps()) == ((), [])
+    rules = system.rules_store.rules_of(app.id)
+    assert (rules.stops, system.rules_store.stopped_apps()) == ((), [])
     assert [one.kind for one in system.obstacles(app)] == ["no-worker"]
     (caution,) = system.cautions(app)
     assert refused.key_id in caution.headline
@@ -87,7 +87,7 @@ def test_a_key_that_is_removed_takes_its_circuit_along(scene: Scene) -> None:
     assert scene.system.cautions(scene.app)
     scene.system.apps.remove_credential(scene.app, refused.key_id)
     assert not scene.system.cautions(scene.app)
-    assert not scene.system.rulebook.rules_of(scene.app.id).circuits
+    assert not scene.system.rules_store.rules_of(scene.app.id).circuits
 
 
 def test_with_both_keys_refused_the_app_is_stopped(scene: Scene) -> None:
@@ -105,13 +105,13 @@ def test_with_both_keys_refused_the_app_is_stopped(scene: Scene) -> None:
             assert scene.states(sent) == {"held": 1}
 
     asyncio.run(scenario())
-    assert scene.system.rulebook.stopped_apps() == [scene.app.id]
+    assert scene.system.rules_store.stopped_apps() == [scene.app.id]
     assert not scene.system.cautions(scene.app)
     assert next(iter(scene.system.obstacles(scene.app))).kind == "stopped"
 
 
 def _stops(scene: Scene) -> tuple[Stop, ...]:
-    return scene.system.rulebook.rules_of(scene.app.id).stops
+    return scene.system.rules_store.rules_of(scene.app.id).stops
 
 
 def _tick(scene: Scene) -> bool:

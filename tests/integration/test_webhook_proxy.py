@@ -19,7 +19,7 @@ from cryptography.x509.oid import NameOID
 from tests.proxy import ProxyServer, opens, proxying
 
 from handbell._proxy import Proxies
-from handbell.delivery.outbound import Answer, Outbound
+from handbell.delivery.webhooks.safe_http import Answer, Outbound
 from handbell.settings import Settings
 from handbell.system import System
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handbell.apps.serving import in_turn
-from handbell.delivery.circuit import Noted, Place, Stop
-from handbell.delivery.standing import Key, is_refused, standing
+from handbell.delivery.policy.circuit import Noted, Place, Stop
+from handbell.delivery.policy.standing import Key, is_refused, standing
 
 APP = "TEAM123456.com.sample.myapp"
 TOPIC = "com.sample.myapp"
