@@ -33,7 +33,7 @@ _WORDS: Final[dict[int, tuple[Kind, str, str]]] = {
         "it is not permitted, as where a file is immutable",
         f"{_RIGHT} (lsattr shows what is immutable)",
     ),
-    errno.ENOENT: ("other", "a folder on the way is missing", "Make it"),
+    errno.ENOENT: ("other", "it, or a folder on the way, is not there", "Make it"),
     errno.ENOTDIR: ("other", "something on the way is a file, not a folder", "Move that away"),
     errno.EISDIR: ("other", "it is a folder, not a file", "Move it away"),
     errno.EEXIST: ("other", "it is a file, not a folder", "Move it away"),

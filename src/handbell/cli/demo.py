@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from handbell.twin.phone import Card
     from handbell.twin.running import RunningTwin
 
+_AGAIN: Final = (
+    "Run it again; if it lasts, look whether this machine is very busy, and whether something "
+    "hinders connections to 127.0.0.1"
+)
+
 NOTIFICATION: Final = {
     "title": "This is title",
     "body": "Here is the content of this notification",
@@ -112,7 +117,7 @@ def _send(settings: "Settings", twin: "RunningTwin", phone: str, mail: str) -> S
     push.close()
     if not response.success:
         problems = " ".join((*response.errors, *response.warnings))
-        raise TwinError(f"The notification was not accepted: {problems}")
+        raise TwinError(f"The notification was not accepted: {problems}", fix=_AGAIN)
     (delivery,) = response.deliveries
     until = time.monotonic() + _WAIT_SECONDS
     while time.monotonic() < until:
@@ -122,7 +127,9 @@ def _send(settings: "Settings", twin: "RunningTwin", phone: str, mail: str) -> S
                 accepted_at = min(card.shown_at, _accepted_at(twin, delivery))
                 return Shown(delivery=delivery, card=card, accepted_at=accepted_at)
         time.sleep(0.01)
-    raise TwinError(f"The phone did not show the notification within {_WAIT_SECONDS} seconds")
+    raise TwinError(
+        f"The phone did not show the notification within {_WAIT_SECONDS} seconds", fix=_AGAIN
+    )
 
 
 def _accepted_at(twin: "RunningTwin", delivery: "Delivery") -> int:

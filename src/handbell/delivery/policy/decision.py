@@ -268,7 +268,10 @@ OWN_REASONS: Final = {
     ),
     "CircuitOpen": (
         "sending for this app was stopped, because its configuration was refused",
-        Fix(Action.CHECK_UP, "mend what the check-up names; sending goes on by itself"),
+        Fix(
+            Action.CHECK_UP,
+            "mend what the check-up names, and what waits goes out with the next try",
+        ),
     ),
     "ServiceDown": (
         "the push service takes nothing now",
