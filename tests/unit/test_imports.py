@@ -20,6 +20,7 @@ BASE = {
     "_proxy",
     "_text",
     "_threads",
+    "_token_bucket",
     "_version",
     "clocks",
     "errors",

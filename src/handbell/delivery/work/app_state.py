@@ -4,10 +4,11 @@ import math
 from dataclasses import dataclass, field
 from typing import Final
 
+from handbell._token_bucket import TokenBucket
 from handbell.apps.app import App
 from handbell.apps.serving import in_turn
 from handbell.delivery.policy.app_rules import AppRules
-from handbell.delivery.policy.rate_limit import TokenBucket, take
+from handbell.delivery.policy.rate_limit import take
 
 from .cap_in_flight import CapInFlight
 from .load import Load
@@ -76,7 +77,7 @@ class AppState:
         """Take the rules as they stand in the database at an instant, by the steady clock."""
         if rules.rate is None:
             self.bucket = None
-        elif self.bucket is None or self.bucket.limit != rules.rate:
+        elif self.bucket is None or self.rules.rate != rules.rate:
             self.bucket = rules.rate.full(instant)
         self.rules, self.read_at = rules, instant
 
