@@ -11,14 +11,14 @@ from typing import Any, cast
 import pytest
 from hyperframe.frame import GoAwayFrame
 from tests.conftest import APP
-from tests.http2_server import LOOPS, QUICK, Server, counting, opened, run, send, serve
+from tests.http2_server import LOOPS, Server, counting, opened, run, send, serve
 
 from handbell.apps.app import App
 from handbell.apps.credentials import read_certificate
 from handbell.apps.samples import make_key
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
-from handbell.gateways.http2 import Answer, Endpoint, Lost, NotSent
+from handbell.gateways.http2 import Answer, Endpoint, Limits, Lost, NotSent
 from handbell.settings import Settings
 from handbell.system import System
 from handbell.twin.certificates import Authority
@@ -26,6 +26,8 @@ from handbell.twin.certificates import Authority
 TOPICS = ["com.sample.myapp"]
 REFUSED = "ClientCertificateRefused"
 MAIL = "jane@example.com"
+PATIENT = Limits(in_flight=50, connect_timeout=8, request_timeout=8)
+"""What is told here comes by how a connection ends, and by no clock."""
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,7 @@ def test_a_certificate_needs_no_folder_that_can_be_written(
     async def story() -> None:
         async with serve(authority, counting()) as url:
             endpoint = Endpoint(url, authority.ca_file, client_certificate=pem)
-            (end,) = await send(endpoint, ["/ok-1"])
+            (end,) = await send(endpoint, ["/ok-1"], PATIENT)
         assert isinstance(end, Answer)
 
     run(story)
@@ -155,7 +157,7 @@ def test_a_host_that_hangs_up_may_refuse_the_certificate(
     async def story() -> None:
         async with serve(authority, protocol, change=change) as url:
             endpoint = Endpoint(url, authority.ca_file, client_certificate=pem)
-            ends = await send(endpoint, [f"/ok-{number}" for number in range(4)])
+            ends = await send(endpoint, [f"/ok-{number}" for number in range(4)], PATIENT)
         assert {end.reason for end in ends if isinstance(end, NotSent | Lost)} == {REFUSED}, ends
         assert len(ends) == 4
 
@@ -172,7 +174,7 @@ def test_without_a_certificate_a_hang_up_is_the_networks(
 
     async def story() -> None:
         async with serve(authority, protocol) as url:
-            ends = await send(Endpoint(url, authority.ca_file), ["/close-1"])
+            ends = await send(Endpoint(url, authority.ca_file), ["/close-1"], PATIENT)
         assert all(end.reason != REFUSED for end in ends if isinstance(end, NotSent | Lost))
 
     _run(story, loop)
@@ -193,7 +195,7 @@ def test_a_host_that_has_answered_does_not_refuse_the_certificate(
     async def story() -> None:
         async with serve(authority, Turns) as url:
             endpoint = Endpoint(url, authority.ca_file, client_certificate=pem)
-            async with opened(endpoint) as ask:
+            async with opened(endpoint, PATIENT) as ask:
                 assert isinstance((await ask(["/ok-1"]))[0], Answer)
                 ends = [*await ask([f"/{wish}-1"]), *await ask([f"/{wish}-2"])]
                 assert isinstance((await ask(["/ok-2"]))[0], Answer)
@@ -226,7 +228,7 @@ def test_a_certificate_that_was_taken_may_be_revoked(authority: Authority) -> No
     async def story() -> None:
         async with serve(authority, Revoked) as url:
             endpoint = Endpoint(url, authority.ca_file, client_certificate=pem)
-            async with opened(endpoint) as ask:
+            async with opened(endpoint, PATIENT) as ask:
                 assert isinstance((await ask(["/ok-1"]))[0], Answer)
                 ask.pool.renew()
                 told: list[str] = []
@@ -257,8 +259,8 @@ def test_a_hang_up_is_told_everywhere(
                     apns_production_url=url,
                     apns_development_url=url,
                     apns_ca_file=authority.ca_file,
-                    connect_timeout=QUICK.connect_timeout,
-                    request_timeout=QUICK.request_timeout,
+                    connect_timeout=PATIENT.connect_timeout,
+                    request_timeout=PATIENT.request_timeout,
                 )
             )
             await _look(system, file)
