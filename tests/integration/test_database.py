@@ -223,7 +223,7 @@ def definitions(path: Path) -> dict[str, list[str]]:
 def test_the_known_head_is_the_newest_migration() -> None:
     """The constant that spares loading Alembic is right."""
     config = Config()
-    folder = Path(handbell.__file__).parent / "migrations"
+    folder = Path(handbell.__file__).parent / "storage" / "migrations"
     config.set_main_option("script_location", str(folder))
     config.set_main_option("path_separator", "os")
     assert ScriptDirectory.from_config(config).get_heads() == [HEAD]
