@@ -266,7 +266,7 @@ def test_what_a_circuit_holds_back_is_tried_again(stage: Stage, visitor: Visitor
     stage.system.rulebook.note(Noted(place, None, stop))
     page = visitor.get(APP)
     assert "Sending for My App has been stopped" in told(page.text)
-    assert "Sending stopped" in visitor.get("/console/apps").text
+    assert "Sending is stopped" in visitor.get("/console/apps").text
     assert "goes on within seconds" in visitor.post(f"{APP}/resume").text
     assert stage.system.rulebook.rules_of(stage.app.id).stop is None
     assert "was not stopped" in visitor.post(f"{APP}/resume").text

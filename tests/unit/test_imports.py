@@ -15,6 +15,7 @@ BASE = {
     "_engines",
     "_extras",
     "_forever",
+    "_icon",
     "_mail",
     "_paths",
     "_proxy",

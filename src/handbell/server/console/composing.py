@@ -17,6 +17,7 @@ from handbell.system import System
 
 from .draft import Draft, field_of, read_notification, readable
 from .forms import Faults
+from .ways import in_console
 
 CONFIRMED_FROM: Final = 100
 """From so many devices on, a send to named people is confirmed like one to everybody."""
@@ -60,7 +61,7 @@ class Look:
         own = self.own
         return {
             "faults": {
-                name: f"{fault.what} {fault.fix}".strip()
+                name: f"{fault.what} {in_console(fault.fix)}".strip()
                 for name, fault in self.faults
                 if not (draft.is_empty or (name == "recipients" and not draft.get(name)))
             },

@@ -179,7 +179,6 @@ def _read(page: Page) -> dict[str, Any]:
         "credentials": system.apps.credentials(app),
         "rules": rules,
         "rate": _rate(rules),
-        "outages": rules.outages(system.now()),
         "held": [one for one in system.obstacles(app) if one.kind in _TOLD_HERE],
         "can_mail": system.can_mail,
         "identity": system.identities.of(app),
