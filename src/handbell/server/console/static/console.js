@@ -124,6 +124,15 @@ async function post(form, submitter, show) {
   }
 }
 
+/** Have what a page says at its top announced: what comes with the page is not by itself. */
+function sayFlash() {
+  const flash = document.querySelector(".flash p");
+  if (!flash) return;
+  const said = flash.textContent;
+  flash.textContent = "";
+  setTimeout(() => { flash.textContent = said; }, 50);
+}
+
 const isHere = (address) => {
   const there = new URL(address, location.href);
   return there.pathname === location.pathname && there.search === location.search;
@@ -157,7 +166,7 @@ function takePlace(page, form, hash) {
   (meant ?? main).focus({ preventScroll: true });
   if (place && !meant) place.scrollIntoView();
   else scrollTo({ top: 0 });
-  announce(main.querySelector(".flash p")?.textContent ?? "");
+  sayFlash();
 }
 
 /** Return what a page that is none of ours says, as a notice. */
@@ -276,11 +285,5 @@ export function ready(root = document) {
 }
 
 ready();
-// What stood on the page when it was loaded is not announced by itself.
-const flash = document.querySelector(".flash p");
-if (flash) {
-  const said = flash.textContent;
-  flash.textContent = "";
-  setTimeout(() => { flash.textContent = said; }, 50);
-}
+sayFlash();
 document.querySelector("[data-focus]")?.focus();
