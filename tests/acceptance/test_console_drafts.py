@@ -142,6 +142,14 @@ def test_what_is_written_as_an_answer_arrives_is_heard(page: Page) -> None:
     expect(page.locator(".notice.bad[role=alert]")).to_have_count(0)
     expect(mails).to_have_value("test@4d.com")
     page.unroute("**/compose")
+    page.route("**/preview", lambda route: route.abort())
+    page.get_by_label("Title", exact=True).fill("Written while the server was away")
+    expect(page.locator("#away")).to_contain_text("does not answer")
+    expect(page.locator("#away")).to_contain_text(re.compile(r"\b(UTC|GMT)"))
+    page.unroute("**/preview")
+    page.get_by_label("Title", exact=True).press("End")
+    page.keyboard.type("!")
+    expect(page.locator("#away")).to_be_hidden()
 
 
 def _waited_for(page: Page, held: list[Route]) -> list[Route]:

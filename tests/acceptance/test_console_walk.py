@@ -17,6 +17,7 @@ from tests.browser import IN_A_BROWSER
 COMMAND = Path(sys.executable).with_name("handbell")
 PASSWORD = "a bell rings twice"
 SAMPLE = "TEAM123456.com.sample.myapp"
+BISTRO = "TEAM123456.com.sample.bistro"
 MARKUP = """<img src=x onerror="document.title='owned'"><b>"""
 _FIRST_HOUR = """() => new Intl.DateTimeFormat(undefined, { hour: "numeric" })
     .format(new Date(document.querySelector(".table-box tbody tr:last-child time").dateTime))"""
@@ -155,10 +156,12 @@ def test_from_nothing_to_an_opened_card_of_an_own_app(walk: Walk) -> None:
     expect(page.locator("#draft-card .push-title")).to_have_text("Table 7 is ready")
     expect(page.locator("#reaches")).to_have_text("Reaches 1 person on 1 device.")
     expect(page.locator("#size-told")).to_contain_text("of 4,096 bytes")
+    following = _follow_activity(walk)
     walk.press("Send a test")
     expect(page.locator(".notice")).to_contain_text("on its way to user1@example.com")
     expect(page.locator(".virtual .push-title")).to_have_text("Table 7 is ready")
     walk.picture("compose-tested")
+    _expect_the_first(following)
     page.get_by_label("Everybody").check()
     walk.press("Send")
     expect(page.get_by_role("heading", level=1)).to_have_text("Send to everybody?")
@@ -180,6 +183,23 @@ def test_from_nothing_to_an_opened_card_of_an_own_app(walk: Walk) -> None:
     expect(page.locator(".legend")).to_contain_text("1 opened")
     expect(page.locator(".sent-list li").first).to_contain_text("1 of 1 sent · 1 opened")
     walk.picture("activity")
+
+
+def _follow_activity(walk: Walk) -> Page:
+    """Open Activity in another tab, where nothing was sent yet."""
+    other = walk.page.context.new_page()
+    other.goto(f"{walk.url}/console/apps/{BISTRO}/activity")
+    expect(other.locator("#beginning")).to_contain_text("Nothing was sent yet")
+    return other
+
+
+def _expect_the_first(other: Page) -> None:
+    """List, chart and filters have come without a reload, and nothing says the contrary."""
+    expect(other.locator(".sent-title .chip")).to_have_text("Test", timeout=15_000)
+    expect(other.locator(".legend")).to_contain_text("1 sent")
+    expect(other.locator("#beginning")).to_be_hidden()
+    expect(other.get_by_label("Test sends")).to_be_visible()
+    other.close()
 
 
 def test_the_sample_app_is_sent_to_by_keyboard_alone(walk: Walk) -> None:

@@ -69,6 +69,8 @@ def test_an_empty_page_says_what_to_do_next(console: Console) -> None:
     assert "Nothing was sent yet" in page
     assert "Write the first one" in page
     assert _bar(page) == ("0", "0", "0")
+    # The open page takes that away with the first notification that it hears of.
+    assert re.search(r'<div id="sent"[^>]* data-also="[^"]*\bbeginning\b', page)
     assert "Nothing fits that filter" in console.get("?text=lunch")
 
 

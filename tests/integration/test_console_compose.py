@@ -362,6 +362,19 @@ def test_a_virtual_phone_is_made_and_its_card_opened(console: Console) -> None:
     assert again.status_code == 304
     console.visitor.post(f"{console.home}/phones/open", {"phone": phone.id, "card": card.id})
     assert console.twin.phone(phone.id).cards[0].opened_at is not None
+    _its_own_page_shows_it_alone(console, phone.id, card.id)
+
+
+def _its_own_page_shows_it_alone(console: Console, phone_id: str, card_id: str) -> None:
+    """A notification's page shows the phone while its card is there, and then a drawing of it."""
+    console.post(title="The other one", recipients="test@4d.com")
+    (sent,) = [one for one in console.system.reports.newest(console.app) if one.title == "Hello"]
+    page = console.get(f"/activity/{sent.id}")
+    assert 'id="virtual-phone"' in page
+    console.twin.dismiss_card(phone_id, card_id)
+    page = console.get(f"/activity/{sent.id}")
+    assert 'id="virtual-phone"' not in page
+    assert '<p class="push-title">Hello</p>' in page
 
 
 def test_every_phone_s_report_of_a_broadcast_is_counted(console: Console) -> None:

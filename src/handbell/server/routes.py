@@ -133,6 +133,7 @@ ROUTES: Final[Mapping[tuple[str, str], Need]] = MappingProxyType(
         ("GET", "/console"): OPERATOR,
         ("GET", "/console/apps"): OPERATOR,
         ("POST", "/console/apps"): OPERATOR,
+        ("GET", "/console/apps/sample"): OPERATOR,
         ("POST", "/console/apps/sample"): OPERATOR,
         ("GET", "/console/apps/{app}"): OPERATOR,
         ("GET", "/console/apps/{app}/switch"): OPERATOR,

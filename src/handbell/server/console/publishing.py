@@ -62,6 +62,12 @@ async def add(page: Page) -> Response:
     return page.redirect(page.app_url(), said=f"{app.name} is added. Its key comes next.")
 
 
+@pages.get(f"{LIST}/sample")
+async def before_sample(page: Page) -> Response:
+    """Lead from the form's address, which reads like that of an app, to the page it stands on."""
+    return page.redirect(LIST)
+
+
 @pages.post(f"{LIST}/sample")
 async def add_sample(page: Page) -> Response:
     """Add the sample app with a key for the twin: enough for a first notification."""
