@@ -363,10 +363,16 @@ def test_a_virtual_phone_is_made_and_its_card_opened(console: Console) -> None:
     console.visitor.post(f"{console.home}/phones/open", {"phone": phone.id, "card": card.id})
     assert console.twin.phone(phone.id).cards[0].opened_at is not None
     _its_own_page_shows_it_alone(console, phone.id, card.id)
+    # The console leads to the page of the phones by the link that opens it, /docs by the console.
+    assert f'href="{console.twin.page_link}"' in console.get("/people")
+    docs = console.visitor.get("/docs").text
+    (path,) = re.findall(r'href="[^"]*(/console/phones)"', docs)
+    there = console.visitor.client.get(path)
+    assert there.headers["location"] == console.twin.page_link
 
 
 def _its_own_page_shows_it_alone(console: Console, phone_id: str, card_id: str) -> None:
-    """A notification's page shows the phone while its card is there, and then a drawing of it."""
+    """Read its page, with the phone while the card is there, then with a drawing of it."""
     console.post(title="The other one", recipients="test@4d.com")
     (sent,) = [one for one in console.system.reports.newest(console.app) if one.title == "Hello"]
     page = console.get(f"/activity/{sent.id}")

@@ -592,6 +592,11 @@ def test_what_a_page_brings_up_to_date_is_on_it(stage: Stage, desk: Desk, visito
             assert page.count(f'id="{one}"') == 1, (path, one)
 
 
+def test_without_a_twin_the_phones_are_said_to_be_elsewhere(visitor: Visitor) -> None:
+    """The way to them ends at a page that says where they are."""
+    assert "while a twin runs there" in told(visitor.get("/console/phones").text)
+
+
 def test_what_is_not_there_is_told_as_a_page(visitor: Visitor) -> None:
     """An unknown page, app or key is 404 with the navigation around it."""
     for path in ("/console/nowhere", "/console/apps/T.x", "/console/apps/TEAM123456.com.x/people"):

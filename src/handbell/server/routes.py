@@ -130,6 +130,7 @@ ROUTES: Final[Mapping[tuple[str, str], Need]] = MappingProxyType(
         ("GET", "/console/invitation/{secret}"): SIGN_IN,
         ("POST", "/console/invitation/{secret}"): SIGN_IN,
         ("POST", "/console/sign-out"): OPERATOR,
+        ("GET", "/console/phones"): OPERATOR,
         ("GET", "/console"): OPERATOR,
         ("GET", "/console/apps"): OPERATOR,
         ("POST", "/console/apps"): OPERATOR,
