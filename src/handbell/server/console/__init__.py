@@ -75,11 +75,9 @@ from . import (
     activity,
     api_keys,
     audit,
-    check_up,
     compose,
     keys,
     notification,
-    nowhere,
     people,
     person,
     phones,
@@ -89,6 +87,9 @@ from . import (
     sign_in,
     start,
     webhooks,
+)
+from . import (
+    not_found as nowhere,
 )
 from .frame import Console
 from .gate import endpoint, require_operator
@@ -103,7 +104,6 @@ MODULES: Final = (
     sign_in,
     publishing,
     keys,
-    check_up,
     rules,
     people,
     person,

@@ -1,0 +1,424 @@
+"""What is to be done about one end of one push: a pure decision, tested as a table.
+
+The gateway says what the push service answered; :func:`decide` says what that means for the
+delivery, for the session and for the app. No clock is read and nothing is written here.
+"""
+
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Final
+
+from handbell.delivery.delivery import State
+from handbell.fixes import Action, Fix
+from handbell.gateways.apns.protocol import REASONS, Reaction
+from handbell.gateways.gateway import (
+    Accepted,
+    DeviceGone,
+    LostVerdict,
+    Outcome,
+    Refused,
+    RetryLater,
+    Unknown,
+    Withdrawn,
+)
+
+OTHER_ENVIRONMENT: Final = {"production": "development", "development": "production"}
+"""Where else a token may live. The twin has no other side to ask."""
+
+
+class Doubt(Enum):
+    """Whose fault a failed delivery is, as far as one answer can tell."""
+
+    NOBODY = "nobody"
+    TOKEN = "token"  # noqa: S105 - a device token's fault, not a secret
+    CONFIGURATION = "configuration"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What follows from one outcome.
+
+    ``state`` is the delivery's next state: ``sent``, ``failed``, or ``held`` when it may be sent
+    again later (``after``: the wait the service asked for, in seconds, or None for our own).
+    ``environment`` names where to ask once more at once. The session is closed if it has not
+    registered since ``gone_since`` (UNIX milliseconds; ``closes`` without it closes for certain),
+    put in quarantine, or found to live elsewhere (``moves_to``). ``doubt`` feeds the circuit of the
+    app's configuration, in the environment ``doubted``. ``is_lost`` says that the answer broke off:
+    it was not taken, and nothing follows from it.
+    """
+
+    state: State
+    reason: str | None = None
+    status: int | None = None
+    detail: str = ""
+    unique_id: str | None = None
+    environment: str | None = None
+    after: float | None = None
+    reaction: Reaction | None = None
+    closes: bool = False
+    gone_since: int | None = None
+    quarantines: bool = False
+    moves_to: str | None = None
+    is_unknown: bool = False
+    is_lost: bool = False
+    doubt: Doubt = Doubt.NOBODY
+    doubted: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What was answered before, in the environment that the session was thought to live in.
+
+    ``reason`` is why the other environment was asked.
+    """
+
+    environment: str
+    reason: str
+
+
+def decide(
+    outcome: Outcome,
+    environment: str,
+    tried: Tried | None = None,
+    *,
+    is_of_its_kind: bool = True,
+) -> Decision:
+    """Return what follows from the end of a push to ``environment``.
+
+    ``tried`` is given when this was the second environment for the same delivery. A token is put in
+    quarantine only when both refused the token itself: a key that fits only one environment, or an
+    environment that could not be asked, proves nothing against it.
+
+    ``is_of_its_kind`` says that the push is of the kind that the session's token is for. What the
+    service says of a push of another kind (a VoIP push to a token for alerts) is told of that push,
+    and nothing follows from it for the session: it is not closed, moved or put in quarantine.
+    """
+    decision = _decide(outcome, environment, tried)
+    if is_of_its_kind:
+        return decision
+    doubt = Doubt.NOBODY if decision.doubt is Doubt.TOKEN else decision.doubt
+    return replace(
+        decision, closes=False, gone_since=None, quarantines=False, moves_to=None, doubt=doubt
+    )
+
+
+def _decide(outcome: Outcome, environment: str, tried: Tried | None) -> Decision:
+    match outcome:
+        case Accepted():
+            moved = environment if tried is not None else None
+            return Decision("sent", status=200, unique_id=outcome.unique_id, moves_to=moved)
+        case DeviceGone():
+            return _decide_gone(outcome)
+        case RetryLater() | LostVerdict() | Unknown():
+            return _decide_held(outcome)
+        case Withdrawn():
+            return Decision("cancelled", reason="SessionClosed")
+        case Refused():
+            return _decide_refused(outcome, environment, tried)
+
+
+def _decide_held(outcome: RetryLater | LostVerdict | Unknown) -> Decision:
+    match outcome:
+        case RetryLater():
+            return Decision(
+                "held",
+                reason=outcome.reason,
+                status=outcome.status or None,
+                detail=outcome.detail,
+                after=outcome.after,
+                reaction=outcome.reaction,
+            )
+        case LostVerdict():
+            return Decision(
+                "held",
+                reason=outcome.reason,
+                status=outcome.status,
+                detail=outcome.detail,
+                after=outcome.after,
+                is_lost=True,
+            )
+        case Unknown():
+            return Decision("held", reason=outcome.reason, detail=outcome.detail, is_unknown=True)
+
+
+def _decide_gone(outcome: DeviceGone) -> Decision:
+    row = REASONS.get(outcome.reason)
+    if row is None or row.reaction is not Reaction.CLOSE_SESSION:
+        # Not the push service's own words: somebody between here and there has answered.
+        return Decision("held", reason=outcome.reason, status=outcome.status, is_lost=True)
+    return Decision(
+        "failed",
+        reason=outcome.reason,
+        status=outcome.status,
+        closes=True,
+        gone_since=outcome.since,
+    )
+
+
+def _decide_refused(outcome: Refused, environment: str, tried: Tried | None) -> Decision:
+    failed = Decision("failed", reason=outcome.reason, status=outcome.status, detail=outcome.detail)
+    match outcome.reaction:
+        case Reaction.TRY_OTHER_ENVIRONMENT:
+            return _decide_misplaced(failed, environment, tried)
+        case Reaction.WRONG_APP:
+            return replace(failed, quarantines=True, doubt=Doubt.TOKEN, doubted=environment)
+        case Reaction.FIX_CONFIGURATION:
+            return replace(failed, doubt=Doubt.CONFIGURATION, doubted=environment)
+        case _:
+            return failed
+
+
+def _decide_misplaced(failed: Decision, environment: str, tried: Tried | None) -> Decision:
+    reason = failed.reason or ""
+    other = OTHER_ENVIRONMENT.get(environment)
+    if tried is None and other is not None:
+        return replace(failed, environment=other)
+    both_refused_token = reason == "BadDeviceToken" and (
+        tried is None or tried.reason == "BadDeviceToken"
+    )
+    if both_refused_token:
+        # What the session was thought to be speaks for its token.
+        doubted = environment if tried is None else tried.environment
+        return replace(failed, quarantines=True, doubt=Doubt.TOKEN, doubted=doubted)
+    # One side refused the key, so nothing is known against the token; the other side's is right.
+    if tried is not None and reason == "BadDeviceToken":
+        failed, environment = replace(failed, reason=tried.reason), tried.environment
+    return replace(failed, doubt=Doubt.CONFIGURATION, doubted=environment)
+
+
+class Sign(Enum):
+    """What the end of a push says of the push service itself."""
+
+    ANSWERED = "answered"
+    TROUBLE = "trouble"
+    UNREACHED = "unreached"
+    NOTHING = "nothing"
+
+
+UNREACHED: Final = frozenset(
+    {
+        "CannotConnect",
+        "HostNotFound",
+        "CertificateNotTrusted",
+        "NoTrustedCertificates",
+        "ClientCertificateUnusable",
+        "ClientCertificateRefused",
+        "NoSecureConnection",
+        "ProxyUnreachable",
+        "ProxyAuthentication",
+        "ProxyRefused",
+        "ProxyUnreadable",
+    }
+)
+"""No connection can be made, which is no fault of one push."""
+
+TOKEN_REASONS: Final = frozenset({"BadDeviceToken", "DeviceTokenNotForTopic"})
+"""What is said of a device token, by a push service that takes the key."""
+
+CERTIFICATE_REASONS: Final = frozenset({"ClientCertificateUnusable", "ClientCertificateRefused"})
+"""No connection can be made with the app's certificate; with another credential it may be."""
+
+_SERVER_ERROR: Final = 500
+_OUR_OWN: Final = frozenset({"RequestUnusable", "Interrupted"})
+
+
+def sign_of(outcome: Outcome) -> Sign:
+    """Return what the end of a push says of the push service: whether it takes any.
+
+    A server error, a lost connection, silence and what somebody else answers are trouble; a full
+    answer of its own that is none of these shows that it works, whatever it says of the push.
+    """
+    match outcome:
+        case Accepted():
+            return Sign.ANSWERED
+        case Refused() | DeviceGone():
+            return Sign.ANSWERED if outcome.reason in REASONS else Sign.NOTHING
+        case Unknown():
+            return Sign.TROUBLE
+        case Withdrawn():
+            return Sign.NOTHING
+        case LostVerdict():
+            is_foreign = outcome.reason == "AnswerUnreadable"
+            is_trouble = is_foreign or outcome.status >= _SERVER_ERROR
+            return Sign.TROUBLE if is_trouble else Sign.NOTHING
+        case RetryLater():
+            return _sign_of_later(outcome)
+
+
+def _sign_of_later(outcome: RetryLater) -> Sign:
+    if outcome.status >= _SERVER_ERROR:
+        return Sign.TROUBLE
+    if outcome.status:
+        return Sign.ANSWERED if outcome.reason in REASONS else Sign.NOTHING
+    if outcome.reason in UNREACHED:
+        return Sign.UNREACHED
+    return Sign.NOTHING if outcome.reason in _OUR_OWN else Sign.TROUBLE
+
+
+_REACH = "check the address, the network, and that this machine may open connections to that port"
+_AGAIN = "nothing: it is sent again by itself, so that the phone shows it once"
+
+OWN_REASONS: Final = {
+    "NoCredential": (
+        "there is no key for this environment",
+        Fix(Action.ADD_KEY, "add one"),
+    ),
+    "CircuitOpen": (
+        "sending for this app was stopped, because its configuration was refused",
+        Fix(Action.CHECK_UP, "mend what the check-up names; sending goes on by itself"),
+    ),
+    "ServiceDown": (
+        "the push service takes nothing now",
+        "nothing: one push at a time is tried, and all goes on by itself once it is taken",
+    ),
+    "AppDisabled": ("the app is switched off", Fix(Action.SWITCH_ON, "switch it on")),
+    "CannotBeRead": (
+        "what was stored of the notification cannot be read",
+        "check HANDBELL_SECRET_KEY; it is tried again each quarter of an hour for a day",
+    ),
+    "Scheduled": ("it waits for its time", Fix(Action.CANCEL, "nothing, or take it back")),
+    "QuietHours": ("it waits for the end of quiet hours", "nothing; urgent levels are not held"),
+    "RateLimit": ("it waits its turn under the app's rate limit", "nothing: it goes on by itself"),
+    "Capped": (
+        "this person has got as many notifications as the app's cap allows",
+        Fix(Action.SET_CAP, "raise the cap, or send less often"),
+    ),
+    "Cancelled": ("it was taken back before it was sent", "nothing"),
+    "SessionClosed": (
+        "its session was closed before it was sent",
+        "nothing: the device has logged out, or belongs to somebody else now",
+    ),
+    "SessionQuarantined": (
+        "its session was put in quarantine before it was sent",
+        "nothing to do: the session opens again when the app registers",
+    ),
+    "SessionPending": (
+        "its session has to be proven anew before anything is sent to it",
+        "nothing: the next one arrives once the device is proven to be that person's",
+    ),
+    "Expired": ("its time was over before it could be sent", "send it with a longer time to live"),
+    "Interrupted": ("sending was broken off before an answer came", _AGAIN),
+    "ConnectionLost": (
+        "the connection broke after it was sent, so it may or may not have arrived",
+        _AGAIN,
+    ),
+    "TimedOut": ("no answer came in time, so it may or may not have arrived", _AGAIN),
+    "StreamReset": ("the push service broke the request off, so it may have arrived", _AGAIN),
+    "AnswerCut": ("the push service refused it, and its reason got lost on the way", _AGAIN),
+    "AnswerUnreadable": (
+        "an answer came that is not the push service's; a proxy may have given it",
+        "check the address, and what stands between this machine and the push service",
+    ),
+    "GoneAway": ("the push service left the connection before it took the push", _AGAIN),
+    "RefusedStream": ("the push service did not take the request; nothing was processed", _AGAIN),
+    "Stalled": ("the push service has stopped answering", _AGAIN),
+    "ConnectionClosed": (
+        "the push service closes connections soon after they open; this push was not sent",
+        _AGAIN,
+    ),
+    "HostNotFound": (
+        "the push service's address cannot be found",
+        "check the address, and that this machine can resolve names",
+    ),
+    "CannotConnect": ("the push service could not be reached", _REACH),
+    "CertificateNotTrusted": (
+        "the push service's certificate is not trusted here",
+        "check this machine's clock, or name a PEM file of trusted certificates in SSL_CERT_FILE",
+    ),
+    "NoTrustedCertificates": (
+        "this machine has no file of trusted certificates",
+        "install the package ca-certificates, or name a PEM file in SSL_CERT_FILE",
+    ),
+    "ClientCertificateUnusable": (
+        "the app's certificate cannot be used for a connection",
+        Fix(Action.ADD_KEY, "add it again with its key"),
+    ),
+    "ClientCertificateRefused": (
+        "the push service ended the connection once it had seen the app's certificate",
+        Fix(Action.ADD_KEY, "it may be revoked or expired; add a new one, or better a key"),
+    ),
+    "NoSecureConnection": (
+        "the other side does not speak TLS with HTTP/2",
+        "check the address and the port",
+    ),
+    "ProxyUnreachable": (
+        "the proxy that leads to the push service could not be reached",
+        "check HANDBELL_PROXY, and that the proxy runs; hosts in HANDBELL_NO_PROXY go without it",
+    ),
+    "ProxyAuthentication": (
+        "the proxy that leads to the push service asks for a user and a password",
+        "set HANDBELL_PROXY to http://user:password@host:port, special characters by percent",
+    ),
+    "ProxyRefused": (
+        "the proxy does not let anybody through to the push service",
+        "have it allow CONNECT to that host and port, or name the host in HANDBELL_NO_PROXY",
+    ),
+    "ProxyUnreadable": (
+        "what HANDBELL_PROXY names does not answer as an HTTP proxy",
+        "check its address and port",
+    ),
+    "RequestUnusable": ("the request cannot be made", Fix(Action.PREVIEW, "look at it")),
+    "TwinNotRunning": (
+        "the session lives on the twin, and no twin is running",
+        Fix(Action.START_TWIN, "start it"),
+    ),
+    "SimulatorUnavailable": (
+        "Xcode's Simulator is only to be had on a Mac with Xcode 11.4 or newer",
+        Fix(Action.START_TWIN, "run this on a Mac, or send to a virtual phone of the twin"),
+    ),
+    "SimulatorUnsupported": (
+        "Xcode's Simulator takes only ordinary notifications",
+        "send this push type to a device",
+    ),
+    "SimulatorFailed": (
+        "Xcode's Simulator refused it",
+        "check that the simulator is booted and has the app",
+    ),
+    "SimulatorTimedOut": (
+        "Xcode's Simulator did not answer in time",
+        "check that the simulator is booted",
+    ),
+}
+"""Reasons of our own, with their meaning and what to do; Apple's are in the protocol table."""
+
+_FIX_BY_REACTION: Final = {
+    Reaction.FIX_NOTIFICATION: Fix(
+        Action.PREVIEW, "change the notification, and look at its request"
+    ),
+    Reaction.FIX_CONFIGURATION: Fix(
+        Action.CHECK_UP, "check team id, key id, bundle id and the key's scope"
+    ),
+    Reaction.TRY_OTHER_ENVIRONMENT: (
+        "let the app register again, so that a fresh token and its environment are known"
+    ),
+    Reaction.WRONG_APP: "check that the bundle id is the one of the app that made the token",
+    Reaction.CLOSE_SESSION: "nothing to do: the session opens again when the app registers",
+    Reaction.RENEW_TOKEN: "check this machine's clock",
+    Reaction.RECONNECT: "send it again",
+    Reaction.SLOW_DOWN_DEVICE: "send less often to this one device",
+    Reaction.KEEP_FORMER_TOKEN: "wait some minutes; no other program may mint tokens for this key",
+    Reaction.BACK_OFF: "send it again in fifteen minutes or later",
+}
+
+_OTHER_KEY: Final = Fix(Action.ADD_KEY, "add a key that serves this environment")
+_FIX_BY_REASON: Final = {
+    "BadEnvironmentKeyIdInToken": _OTHER_KEY,
+    "BadEnvironmentKeyInToken": _OTHER_KEY,
+}
+
+
+def meaning(reason: str, detail: str = "") -> tuple[str, str]:
+    """Return a reason in plain words and what to do about it; both are clauses without a full stop.
+
+    A reason that nobody documents is returned as it came.
+    """
+    if reason in REASONS:
+        row = REASONS[reason]
+        fix = _FIX_BY_REASON.get(reason) or _FIX_BY_REACTION[row.reaction]
+        return detail or row.meaning, fix
+    if reason in OWN_REASONS:
+        words, fix = OWN_REASONS[reason]
+        if reason == "ServiceDown" and detail:
+            return f"{words} ({detail})", fix
+        return detail or words, fix
+    return detail or "the push service gave no reason that it documents", ""
