@@ -345,8 +345,8 @@ def test_hooks_hear_and_may_fail(tmp_path: Path, caplog: pytest.LogCaptureFixtur
 def test_a_phone_names_its_app_as_the_back_end_does(stage: Stage, tmp_path: Path) -> None:
     """Also an app that was added, or renamed, while the twin ran."""
     with (
-        Rehearsal(stage.system) as rehearsal,
-        start_twin(tmp_path / "beside", hooks=rehearsal.hooks()) as running,
+        DemoEnvironment(stage.system) as environment,
+        start_twin(tmp_path / "beside", hooks=environment.hooks()) as running,
     ):
         late = stage.system.apps.add("TEAM123456", "com.sample.late", name="Bistro")
         assert running.add_phone(app=late.id).to_dict()["icon"]["letter"] == "B"
