@@ -7,7 +7,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from socketserver import BaseRequestHandler, TCPServer
+from threading import Thread
 from typing import Any
 from urllib.parse import urlencode
 
@@ -20,6 +23,7 @@ from handbell.creation.template import Template
 from handbell.demo_environment import DemoEnvironment
 from handbell.settings import Settings
 from handbell.system import System
+from handbell.twin.address import read_address, write_address
 from handbell.twin.running import RunningTwin, start_twin
 
 FORM = {"title": "Hello", "to": "people", "recipients": "test@4d.com", "when": "now"}
@@ -420,3 +424,22 @@ def test_the_console_needs_nothing_that_only_the_twin_needs() -> None:
     """Where the extra ``twin`` is not installed, the console is there all the same."""
     script = "import sys; sys.modules['h2'] = None; import handbell.server.console"
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_a_twin_that_does_not_answer_is_said_to_be_busy(console: Console) -> None:
+    """It runs, so nobody is told to start it; the page asks again by itself."""
+    folder = console.system.twin_folder
+    address = read_address(folder)
+    assert address is not None
+    with TCPServer(("127.0.0.1", 0), BaseRequestHandler) as mute:
+        Thread(target=mute.serve_forever, args=(0.05,)).start()
+        url = f"http://127.0.0.1:{mute.server_address[1]}"
+        write_address(folder, replace(address, page_url=url))
+        try:
+            page = console.get("/compose")
+        finally:
+            write_address(folder, address)
+            mute.shutdown()
+    assert "do not answer just now" in page
+    assert "handbell serve --twin" not in page
+    assert re.search(r'id="virtual-phone"[^>]* data-live="', page)

@@ -25,7 +25,7 @@ pages = Pages()
 class Shelf:
     """The virtual phones of an app, and the one that is shown.
 
-    ``is_running`` says whether a twin runs here; ``app`` is the app's row of the path.
+    ``is_running`` says whether a twin runs here; ``problem`` is why it cannot be asked just now.
     """
 
     is_running: bool
@@ -47,7 +47,7 @@ def shelf(system: System, app: App, *, wanted: str = "", mail: str = "") -> Shel
     try:
         phones = tuple(twin.phones(app.id))
     except TwinError as error:
-        return Shelf(is_running=False, problem=str(error))
+        return Shelf(is_running=True, problem=str(error))
     by_id = {phone.id: phone for phone in phones}
     of_mail = next((phone for phone in phones if mail and phone.mail == mail.casefold()), None)
     shown = by_id.get(wanted) or of_mail or next(iter(phones), None)
