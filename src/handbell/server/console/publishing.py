@@ -133,7 +133,8 @@ async def switch(page: Page) -> Response:
     app = await page.run(page.system.switch, page.the_app, is_on)
     word = "on" if is_on else "off"
     await page.note("app.set", app.id, f"push {word}")
-    return page.redirect(page.app_url(), said=f"Push is {word} for {app.name}.")
+    kind = "good" if is_on else "plain"
+    return page.redirect(page.app_url(), said=f"Push is {word} for {app.name}.", kind=kind)
 
 
 @pages.post(f"{APP}/resume")
