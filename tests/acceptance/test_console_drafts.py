@@ -142,6 +142,11 @@ def test_what_is_written_as_an_answer_arrives_is_heard(page: Page) -> None:
     expect(page.locator(".notice.bad[role=alert]")).to_have_count(0)
     expect(mails).to_have_value("test@4d.com")
     page.unroute("**/compose")
+    page.route("**/compose", _say_that_it_is_busy)
+    page.get_by_role("button", name="Send", exact=True).click()
+    expect(page.locator(".told-within")).to_have_text("The database is busy.")
+    expect(page.get_by_label("Title", exact=True)).to_have_value("Hello")
+    page.unroute("**/compose")
     page.route("**/preview", lambda route: route.abort())
     page.get_by_label("Title", exact=True).fill("Written while the server was away")
     expect(page.locator("#away")).to_contain_text("does not answer")
@@ -150,6 +155,10 @@ def test_what_is_written_as_an_answer_arrives_is_heard(page: Page) -> None:
     page.get_by_label("Title", exact=True).press("End")
     page.keyboard.type("!")
     expect(page.locator("#away")).to_be_hidden()
+
+
+def _say_that_it_is_busy(route: Route) -> None:
+    route.fulfill(status=503, body="The database is busy.\n", content_type="text/plain")
 
 
 def _waited_for(page: Page, held: list[Route]) -> list[Route]:

@@ -3,7 +3,7 @@
 // It is sent by this script, which puts the answer in the page's place: so that Back leads to the
 // form, and what was written outlives a sign-in that has ended.
 
-import { announce, fragment, localTimes, moment, parsed, ready } from "./console.js";
+import { announce, complain, fragment, localTimes, moment, parsed, ready } from "./console.js";
 import { adopt, drop, forget, isKnown, keep, kept, others } from "./drafts.js";
 import { carryOn, goOn, placeOf, written } from "./writing.js";
 
@@ -209,6 +209,10 @@ function leave(next, draftKey) {
 
 function put(html, draftKey, sent = new Map(), pressed = null) {
   const page = parsed(html);
+  if (!page.querySelector("#compose, #confirm-send")) {
+    complain(page);
+    return;
+  }
   const [late, place] = [written(form), placeOf(form, sent, pressed)];
   document.title = page.title;
   main.replaceChildren(...document.adoptNode(page.getElementById("main")).childNodes);

@@ -145,16 +145,16 @@ const sendWhole = (form, submitter) => post(form, submitter, async (answer, next
     return;
   }
   const shown = next ? await fragment(next) : answer;
-  takePlace(parsed(await shown.text()), form, next ? new URL(next, location.href).hash : "");
+  takePlace(parsed(await shown.text()), form, next ? new URL(next, location.href).hash : "", shown.ok);
 });
 
-function takePlace(page, form, hash) {
+function takePlace(page, form, hash, isGood) {
   const [main, fresh] = [document.getElementById("main"), page.getElementById("main")];
-  if (!fresh) {
-    tellWithin(main, problem(page));
+  document.querySelector("dialog[open]")?.close();
+  if (!fresh || (!isGood && !standsOn(fresh, form))) {
+    complain(page);
     return;
   }
-  document.querySelector("dialog[open]")?.close();
   document.title = page.title;
   document.querySelector(".side").replaceWith(document.adoptNode(page.querySelector(".side")));
   document.adoptNode(fresh);
@@ -169,14 +169,18 @@ function takePlace(page, form, hash) {
   sayFlash();
 }
 
-/** Return what a page that is none of ours says, as a notice. */
-function problem(page) {
-  const notice = document.createElement("div");
-  notice.className = "notice bad";
-  const line = document.createElement("p");
-  line.textContent = page.querySelector("[role=alert] p")?.textContent ?? page.body.textContent.trim();
-  notice.append(line);
-  return notice;
+const standsOn = (element, form) =>
+  [...element.querySelectorAll("form")].some((one) => one.getAttribute("action") === form.getAttribute("action"));
+
+/** Say above the page what an answer complains of; what was written stays as it is. */
+export function complain(page, element = document.getElementById("main")) {
+  const notice = page.querySelector(".notice.bad") ?? document.createElement("div");
+  if (!notice.textContent) {
+    notice.className = "notice bad";
+    notice.append(Object.assign(document.createElement("p"), { textContent: page.body.textContent.trim() }));
+  }
+  tellWithin(element, document.adoptNode(notice));
+  notice.scrollIntoView({ block: "nearest" });
 }
 
 /** Send a form with data-fragment="#id", which replaces that element by the same one of the answer. */
@@ -190,7 +194,7 @@ const replace = (form, submitter) => post(form, submitter, async (answer, next) 
     const said = page.querySelector(".flash p, .notice.bad[data-focus], .notice.bad[role=alert]")?.closest(".notice");
     const fresh = page.querySelector(selector);
     if (!fresh) {
-      tellWithin(target, said ? document.adoptNode(said) : problem(page));
+      complain(page, target);
       return;
     }
     const adopted = document.adoptNode(fresh);
