@@ -39,7 +39,7 @@ def page(browser: Browser, desk: Desk) -> Iterator[Page]:
     page.get_by_label("Mail address").fill(MAIL)
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Sign in").click()
-    expect(page.get_by_label("Title", exact=True)).to_be_editable()
+    expect(page.locator("html.scripted")).to_be_visible()
     yield page
     context.close()
 
@@ -112,7 +112,10 @@ def test_a_refused_draft_keeps_every_language(page: Page) -> None:
     page.get_by_role("button", name="Add a language").click()
     page.locator("#language-tag-0").fill("fr")
     page.locator("#language-title-0").fill("\u00c0 table")
-    page.get_by_role("button", name="Send", exact=True).click()
+    with page.expect_response("**/preview"):
+        page.get_by_role("button", name="Send", exact=True).click()
+        expect(page.locator("#recipients-fault")).to_be_visible()
+    expect(page.locator("#sizes")).to_contain_text("fr")
     expect(page.locator("#recipients-fault")).to_be_visible()
     page.reload()
     expect(page.locator("#language-title-0")).to_have_value("\u00c0 table")

@@ -240,6 +240,8 @@ def test_the_preview_tells_exact_bytes_and_people(console: Console) -> None:
     assert everybody["reaches"] == "Reaches 1 person on 1 device."
     empty = console.preview(title="", recipients="")
     assert empty["faults"] == {}
+    # Said once the form was sent, and then it stays until it is written.
+    assert "recipients" in empty["unsaid"]
     assert empty["reaches"] == ""
 
 

@@ -57,14 +57,23 @@ class Look:
         return is_everybody or devices >= CONFIRMED_FROM
 
     def to_dict(self, draft: Draft) -> dict[str, Any]:
-        """Return what the page's script shows; what is not written yet is no fault."""
+        """Return what the page's script shows.
+
+        What is not written yet is no fault: ``unsaid`` are the fields that are told only once the
+        form is sent, and whose fault stays then until they are written.
+        """
         own = self.own
+        faults = {
+            name: f"{fault.what} {in_console(fault.fix)}".strip() for name, fault in self.faults
+        }
+        unsaid = [
+            name
+            for name in faults
+            if draft.is_empty or (name == "recipients" and not draft.get(name))
+        ]
         return {
-            "faults": {
-                name: f"{fault.what} {in_console(fault.fix)}".strip()
-                for name, fault in self.faults
-                if not (draft.is_empty or (name == "recipients" and not draft.get(name)))
-            },
+            "faults": {name: said for name, said in faults.items() if name not in unsaid},
+            "unsaid": unsaid,
             "size": 0 if own is None else own.size,
             "limit": 0 if own is None else own.limit,
             "payload": "" if own is None else own.payload,

@@ -5,7 +5,7 @@
 
 import { announce, complain, fragment, localTimes, moment, parsed, ready } from "./console.js";
 import { adopt, drop, forget, isKnown, keep, kept, others } from "./drafts.js";
-import { carryOn, goOn, placeOf, written } from "./writing.js";
+import { carryOn, goOn, isWritten, placeOf, written } from "./writing.js";
 
 const KEEP_MILLISECONDS = 200;
 const main = document.getElementById("main");
@@ -106,7 +106,7 @@ function tell(said) {
   const sentence = said.reaches || (text("recipients") ? "Not everybody named is understood yet." : "Nobody is named yet.");
   if (reaches && reaches.textContent !== sentence) reaches.textContent = sentence;
   list("left-out", said.left_out);
-  faults(said.faults);
+  faults(said.faults, said.unsaid);
   const held = document.getElementById("held");
   if (heldSaid === said.held) return;
   heldSaid = said.held;
@@ -117,10 +117,10 @@ function tell(said) {
 // What the server is not asked about while somebody types: it stays until the form is sent again.
 const UNASKED = new Set(["test_to", "send_at", "zone", "to"]);
 
-function faults(found) {
+function faults(found, unsaid) {
   for (const old of form.querySelectorAll(".fault[id$=-fault]")) {
     const name = old.id.slice(0, -"-fault".length);
-    if (found[name] || UNASKED.has(name)) continue;
+    if (found[name] || UNASKED.has(name) || unsaid.includes(name)) continue;
     document.getElementById(name)?.removeAttribute("aria-invalid");
     old.remove();
     mended(name);
@@ -357,6 +357,10 @@ function begin() {
   if (document.getElementById("look-language").hidden === false) ask();
 }
 
+// Who is quicker than this script has begun all the same.
+if (document.getElementById("compose") && isWritten(document.getElementById("compose"))) {
+  document.getElementById("compose").dataset.dirty = "1";
+}
 begin();
 form?.querySelector("[data-added]")?.focus();
 if (form) restore();

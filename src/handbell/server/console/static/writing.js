@@ -63,6 +63,10 @@ function carry(one, form) {
   same.closest("details")?.setAttribute("open", "");
 }
 
+/** Whether somebody wrote into a form since it came. */
+export const isWritten = (form) => [...written(form).values()].some(({ one }) =>
+  isTouched(one, one.type === "checkbox" || one.type === "radio"));
+
 function isTouched(one, isChoice) {
   if (isChoice) return one.checked !== one.defaultChecked;
   if (one.type === "file") return one.files.length > 0;
