@@ -13,6 +13,7 @@ import handbell
 ROOT = Path(handbell.__file__).parent
 BASE = {
     "_extras",
+    "_files",
     "_forever",
     "_icon",
     "_mail",
