@@ -2,6 +2,7 @@
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -27,6 +28,20 @@ def one_line(text: str) -> str:
     there as they are written in Python: ``\x1b``, ``\n``, ``\u202e``.
     """
     return _COMMANDS.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+def trimmed(text: str) -> str:
+    """Return an id without what stands around it unseen, as a text copied from a page may bring."""
+    first, last = 0, len(text)
+    while first < last and _is_unseen(text[first]):
+        first += 1
+    while last > first and _is_unseen(text[last - 1]):
+        last -= 1
+    return text[first:last]
+
+
+def _is_unseen(letter: str) -> bool:
+    return letter.isspace() or unicodedata.category(letter) in ("Cc", "Cf")
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:

@@ -78,6 +78,7 @@ class DemoEnvironment:
             on_displayed=self._note_displayed,
             on_opened=self._note_opened,
             find_key=self._find_key,
+            name_of_app=self._name_of_app,
             guards_page=self._asks_for_proof,
         )
 
@@ -118,6 +119,9 @@ class DemoEnvironment:
 
     def _note_opened(self, _phone: "Phone", card: "Card") -> None:
         self._reporter.add(card.apns_id, "opened")
+
+    def _name_of_app(self, app_id: str) -> str | None:
+        return next((app.name for app in self._system.apps.list() if app.id == app_id), None)
 
     def _find_key(self, team_id: str, key_id: str) -> str | None:
         with suppress(HandbellError):

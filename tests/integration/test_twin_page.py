@@ -342,6 +342,18 @@ def test_hooks_hear_and_may_fail(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     assert "Twin hook failed" in caplog.text
 
 
+def test_a_phone_names_its_app_as_the_back_end_does(stage: Stage, tmp_path: Path) -> None:
+    """Also an app that was added, or renamed, while the twin ran."""
+    with (
+        DemoEnvironment(stage.system) as environment,
+        start_twin(tmp_path / "beside", hooks=environment.hooks()) as running,
+    ):
+        late = stage.system.apps.add("TEAM123456", "com.sample.late", name="Bistro")
+        assert running.add_phone(app=late.id).to_dict()["icon"]["letter"] == "B"
+        stage.system.apps.rename(late, "Trattoria")
+        assert running.add_phone(app=late.id).app_name == "Trattoria"
+
+
 def test_a_back_end_can_say_no_to_a_phone(tmp_path: Path) -> None:
     """Whom the hook does not take gets its error, also on the page, and there is no phone."""
 

@@ -15,6 +15,7 @@ BASE = {
     "_extras",
     "_files",
     "_forever",
+    "_icon",
     "_mail",
     "_paths",
     "_proxy",

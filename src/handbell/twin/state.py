@@ -156,8 +156,9 @@ class TwinState:
                 fix=f"Use one of {', '.join(rules.TOKEN_KINDS)}",
             )
         app = app or next(iter(self._apps), DEFAULT_APP)
-        if app not in self._apps:
-            self.add_app(app, app.partition(".")[2])
+        known = call(self._hooks.name_of_app, app)
+        if known or app not in self._apps:
+            self.add_app(app, str(known or app.partition(".")[2]))
         phone = Phone(
             id=secrets.token_hex(4),
             name=_short(name) or f"Phone {len(self.phones) + 1}",
