@@ -55,7 +55,7 @@ def count(number: int, singular: str, plural: str | None = None) -> str:
     return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
 
 
-def shortened(token: str) -> str:
+def short_token(token: str) -> str:
     """Return a device token as a reader can compare it: twelve digits and an ellipsis."""
     return token if len(token) <= _SHORT + 1 else token[:_SHORT] + "…"
 

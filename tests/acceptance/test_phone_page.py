@@ -24,7 +24,7 @@ from playwright.sync_api import (
 from tests.browser import IN_A_BROWSER
 
 from handbell.twin.faults import KINDS
-from handbell.twin.hooks import Hooks
+from handbell.twin.hooks import TwinHooks
 from handbell.twin.phone import Card, Phone
 from handbell.twin.running import RunningTwin, start_twin
 
@@ -107,7 +107,7 @@ def stand(tmp_path: Path, key_pem: str) -> Iterator[Stand]:
 
     claims = {"iss": TEAM, "iat": int(time.time())}
     token = jwt.encode(claims, key_pem, algorithm="ES256", headers={"kid": KEY_ID})
-    with start_twin(tmp_path, hooks=Hooks(on_opened=note)) as twin:
+    with start_twin(tmp_path, hooks=TwinHooks(on_opened=note)) as twin:
         twin.add_app(APP, "Orders")
         twin.add_key(TEAM, KEY_ID, key_pem)
         yield Stand(twin, token, opened)

@@ -40,11 +40,11 @@ class Owner(Protocol):
     def run(self, exchange: Exchange) -> None:
         """Have the application answer a request."""
 
-    def forget(self, connection: "Connection") -> None:
+    def forget(self, connection: "HttpConnection") -> None:
         """Count a connection no more: it is closed."""
 
 
-class Connection(asyncio.Protocol):
+class HttpConnection(asyncio.Protocol):
     """A connection of ``server``, from accept on; ``network`` is what its address counts as.
 
     ``arriving`` hands the socket over to the event loop, a TLS handshake included, and is None once

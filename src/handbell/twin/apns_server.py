@@ -32,10 +32,10 @@ from h2.exceptions import H2Error, ProtocolError
 from h2.settings import SettingCodes, Settings
 from hyperframe.frame import GoAwayFrame, PingFrame
 
-from .answers import Answer, Exchange
+from .answers import Exchange, TwinAnswer
 from .certificates import read_client_certificate
 from .faults import Fault
-from .rules import Connection, Request
+from .rules import ClientConnection, Request
 
 FIRST_STREAMS: Final = 1
 """Streams at a time until a valid provider token was posted (sending-notification-requests)."""
@@ -58,7 +58,7 @@ _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 logger = logging.getLogger(__name__)
 
 
-Handle = Callable[[Request, Connection], tuple[Exchange, Connection]]
+Handle = Callable[[Request, ClientConnection], tuple[Exchange, ClientConnection]]
 
 
 class ApnsServer:
@@ -189,7 +189,7 @@ class _ConnectionProtocol(asyncio.Protocol):
         self._h2 = _H2(H2Configuration(client_side=False, header_encoding=None))
         self._streams: dict[int, _Stream] = {}
         self._timers: set[asyncio.TimerHandle] = set()
-        self._memory = Connection(side=server.side)
+        self._memory = ClientConnection(side=server.side)
         self._limit = FIRST_STREAMS
         self._is_greeted = False
         self._is_widened = False
@@ -376,7 +376,7 @@ class _ConnectionProtocol(asyncio.Protocol):
 
     # Frames out
 
-    def _strike(self, number: int, answer: Answer | None, fault: Fault) -> None:
+    def _strike(self, number: int, answer: TwinAnswer | None, fault: Fault) -> None:
         match fault.kind:
             case "slow":
                 self._later(fault.seconds or 0.0, self._answer, number, answer)
@@ -400,7 +400,7 @@ class _ConnectionProtocol(asyncio.Protocol):
             case _:
                 self._answer(number, answer)
 
-    def _leave(self, number: int, answer: Answer | None, fault: Fault) -> None:
+    def _leave(self, number: int, answer: TwinAnswer | None, fault: Fault) -> None:
         """Say GOAWAY after this stream, or before it: then it and later ones are unprocessed."""
         self._go_away(fault.reason or "Shutdown", number if fault.graceful else number - 2)
         if fault.graceful:
@@ -439,7 +439,7 @@ class _ConnectionProtocol(asyncio.Protocol):
             self._h2.reset_stream(number, code)
             self._close_when_done()
 
-    def _answer(self, number: int, answer: Answer | None, *, is_cut: bool = False) -> None:
+    def _answer(self, number: int, answer: TwinAnswer | None, *, is_cut: bool = False) -> None:
         stream = self._streams.get(number)
         if stream is None or answer is None:
             return

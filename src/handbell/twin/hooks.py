@@ -14,7 +14,7 @@ def _nothing(*_what: object) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hooks:
+class TwinHooks:
     """What a program wants to hear; each is called in the twin's loop and should be quick.
 
     ``on_phone`` when a phone is made: the moment an app registers it with its back end. A

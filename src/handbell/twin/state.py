@@ -16,7 +16,7 @@ from .address import Address
 from .device_store import DeviceStore
 from .faults import Fault, FaultPlan
 from .history import History, Listener, Named, Received
-from .hooks import Hooks, call
+from .hooks import TwinHooks, call
 from .phone import Card, Phone, switch
 from .provider_token import Key, read_public_key
 from .request_handler import RequestHandler
@@ -38,8 +38,8 @@ class TwinState:
     It belongs to one event loop. ``now`` is the twin's clock in UNIX seconds.
     """
 
-    def __init__(self, *, hooks: Hooks | None, now: Callable[[], float]) -> None:
-        self._hooks = Hooks() if hooks is None else hooks
+    def __init__(self, *, hooks: TwinHooks | None, now: Callable[[], float]) -> None:
+        self._hooks = TwinHooks() if hooks is None else hooks
         self._now = now
         self._keys: dict[tuple[str, str], Key] = {}
         self._apps: dict[str, str] = {}

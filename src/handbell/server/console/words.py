@@ -9,7 +9,7 @@ from typing import Any, Final
 from markupsafe import Markup, escape
 
 from handbell._icon import AppIcon
-from handbell._text import count, moment, shortened, zoned
+from handbell._text import count, moment, short_token, zoned
 
 from .ways import in_console, remedy
 
@@ -157,7 +157,7 @@ FILTERS: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
         "percent": percent,
         "platform": platform,
         "count": count,
-        "short_token": shortened,
+        "short_token": short_token,
     }
 )
 """What templates can use behind a bar, such as ``{{ session.created_at | when }}``."""
