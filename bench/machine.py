@@ -89,7 +89,8 @@ def _version(tool: str) -> str:
     program, *rest = _VERSION_COMMANDS[tool]
     command = [shutil.which(program, path=_path()) or program, *rest]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return (done.stdout or done.stderr).strip().removeprefix("nginx version: ")
+    said = (done.stdout or done.stderr).strip().removeprefix("nginx version: ")
+    return said.partition("\n")[0]  # wrk goes on with how it is used
 
 
 def _go_version() -> str:

@@ -9,7 +9,7 @@ from statistics import median
 from types import MappingProxyType
 from typing import Any, Final
 
-from handbell._text import shortened
+from handbell._text import short_token
 from handbell.delivery.events import (
     CircuitOpened,
     DeliveryFailed,
@@ -120,7 +120,7 @@ def _median(seconds: tuple[float, ...]) -> float:
 def _harmless(text: str) -> str:
     if len(text) < _SHORTEST_TOKEN and text.isascii() and text.isprintable():
         return text
-    text = _TOKEN.sub(lambda found: shortened(found[0]), text)
+    text = _TOKEN.sub(lambda found: short_token(found[0]), text)
     return _UNPRINTABLE.sub("?", text)
 
 
