@@ -7,7 +7,6 @@ table anew; look at the difference line by line.
 
 import asyncio
 import json
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -182,4 +181,4 @@ def _write(sends: Sequence[Send]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(_write(read_table()))
+    _write(read_table())

@@ -13,7 +13,7 @@ from handbell.server.context import Context
 from handbell.server.problems import members_of
 from handbell.storage.group_commit import MOST_AT_ONCE
 
-from . import plain
+from . import representation
 from .entries import EntryReader
 
 LONGEST_WAIT_SECONDS: Final = 30
@@ -59,7 +59,7 @@ def _outcome(context: Context, notification_id: str, warnings: list[str]) -> dic
     page = context.system.reports.deliveries(
         notification_id, DeliverySearch(), limit=LISTED_AT_MOST
     )
-    return plain.outcome(response, list(page.deliveries))
+    return representation.outcome(response, list(page.deliveries))
 
 
 async def accept_list(

@@ -32,7 +32,7 @@ from handbell.server.problems import responses
 from handbell.server.requests import header, read_body
 
 from . import notification_models as models
-from . import plain
+from . import representation
 from .acceptance import outcome_of, read_wait
 from .entries import check_members, names_costly, read_json, read_recipients
 from .many import answer_lines, answer_list, described_header, reader_of
@@ -176,7 +176,7 @@ async def list_notifications(
 def _page(found: list[Overview], limit: int) -> dict[str, Any]:
     shown = found[:limit]
     following = write_cursor(shown[-1].row) if len(found) > limit else None
-    return {"data": [plain.overview(one) for one in shown], "next": following}
+    return {"data": [representation.overview(one) for one in shown], "next": following}
 
 
 def _milliseconds(moment: datetime | None) -> int | None:
@@ -205,7 +205,7 @@ async def preview(request: Request, app: AppDep, caller: CallerDep) -> Response:
     def look() -> Any:
         content = context.system.read_notification(app, value["notification"])
         recipients = read_recipients(value["recipients"])
-        shown = plain.plain(context.system.preview(app, content, recipients))
+        shown = representation.represent(context.system.preview(app, content, recipients))
         return told_to(caller, shown, named=recipients.device_tokens)
 
     return _answer(await context.run(look))
@@ -225,7 +225,7 @@ async def read(request: Request, app: AppDep, caller: CallerDep, id: Notificatio
 
     def look() -> dict[str, Any]:
         context.system.ledger.find(app, id)
-        return plain.funnel(context.system.reports.funnel(id), engine.response(id))
+        return representation.funnel(context.system.reports.funnel(id), engine.response(id))
 
     return _answer(told_to(caller, await context.run(look)))
 
@@ -262,7 +262,10 @@ async def list_deliveries(
         context.system.ledger.find(app, id)
         page = context.system.reports.deliveries(id, search, limit=limit)
         following = None if page.following is None else write_cursor(page.following)
-        return {"data": [plain.delivery(one) for one in page.deliveries], "next": following}
+        return {
+            "data": [representation.delivery(one) for one in page.deliveries],
+            "next": following,
+        }
 
     return _answer(told_to(caller, await context.run(look)))
 
