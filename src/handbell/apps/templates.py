@@ -1,8 +1,10 @@
 """The templates of every app, in the database."""
 
 import json
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -41,6 +43,19 @@ class TemplateStore:
     def __init__(self, database: Database, *, now: Callable[[], float] = time.time) -> None:
         self._database = database
         self._now = now
+        self._held = threading.local()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Look up each template once, of all that this thread renders while the block runs.
+
+        For sends that are read together: they get what was stored when the first of them was.
+        """
+        self._held.found = {}
+        try:
+            yield
+        finally:
+            del self._held.found
 
     def put(self, app: App, template: Template) -> tuple[StoredTemplate, bool]:
         """Store a template, in the place of the one of this name; say whether it is a new name.
@@ -105,10 +120,14 @@ class TemplateStore:
         beside: Mapping[str, Any] | None = None,
     ) -> Notification:
         """Return the notification that a template makes of these values; see Template.render."""
-        return self._find(app, name).render(variables, beside)
+        found: dict[tuple[int | None, str], Template] = getattr(self._held, "found", {})
+        template = found.get((app.row, name))
+        if template is None:
+            template = found[app.row, name] = self._find(app, name)
+        return template.render(variables, beside)
 
     def _find(self, app: App, name: str) -> Template:
-        """Return a template as :meth:`get` does: asked for by each of thousands of sends."""
+        """Return a template as :meth:`get` does, without what is stored beside it."""
         if not is_name(name):
             raise self._unknown(app, name)
         with self._database.quick_read() as connection:

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import json
 from collections.abc import Callable, Collection, Coroutine, Sequence
+from contextlib import AbstractContextManager
 from time import time
 from typing import Any, Final, TypeGuard, TypeVar
 
@@ -77,6 +78,7 @@ What it raises as HandbellError is the send's outcome.
 class Engine:
     """Accepts and sends, within one event loop. ``seal`` closes the key of an unregistered app.
 
+    Sends that came together are read within what ``reading`` gives.
     ``make_sender`` gives what calls the webhooks, or None where there are none. The ``pruner``
     works each hour while the engine runs.
     """
@@ -91,6 +93,7 @@ class Engine:
         revocations: Revocations,
         find_gateway: FindGateway,
         seal: Callable[[Any], bytes],
+        reading: Callable[[], AbstractContextManager[None]],
         make_sender: Callable[[], WebhookSender | None],
         pruner: Pruner | None = None,
         now: Callable[[], float] = time,
@@ -107,6 +110,7 @@ class Engine:
             now=now,
         )
         self._seal = seal
+        self._reading = reading
         self._make_sender = make_sender
         self._pruner = pruner
         self._aside: list[asyncio.Task[None]] = []
@@ -246,7 +250,8 @@ class Engine:
 
         What the worker has no room for waits for its turn.
         """
-        read = [_read(one) for one in unread]
+        with self._reading():
+            read = [_read(one) for one in unread]
         entries = [one for one in read if isinstance(one, Entry)]
         prepared = self._store(entries, worker) if entries else []
         following = iter(prepared)

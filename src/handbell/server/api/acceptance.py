@@ -66,9 +66,12 @@ async def accept_list(
     context: Context, reader: EntryReader, values: Sequence[object]
 ) -> list[dict[str, Any]]:
     """Accept the sends of a list and return the answer to each, in their order."""
-    entries = await context.run(
-        lambda: [_read(reader, value, number) for number, value in enumerate(values, start=1)]
-    )
+
+    def read() -> list[Entry | HandbellError]:
+        with context.system.templates.held():
+            return [_read(reader, value, number) for number, value in enumerate(values, start=1)]
+
+    entries = await context.run(read)
     return [_answer(outcome) for outcome in await accept_parts(context, entries)]
 
 

@@ -42,7 +42,8 @@ class LineSender:
         return to_json({"accepted": self.accepted, "refused": self.refused}) + b"\n"
 
     def _read_all(self, lines: Sequence[Line]) -> list[Read]:
-        return [self._read(line) for line in lines]
+        with self.context.system.templates.held():
+            return [self._read(line) for line in lines]
 
     def _read(self, line: Line) -> Read:
         try:
