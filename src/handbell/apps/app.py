@@ -7,6 +7,7 @@ from typing import Final, Self
 from handbell.errors import AppError
 
 TEAM_ID: Final = re.compile(r"[A-Z0-9]{10}")
+TEAM_ID_LENGTH: Final = 10
 _BUNDLE_ID: Final = re.compile(r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*")
 _MAX_BUNDLE_ID_LENGTH: Final = 155
 _MAX_NAME_LENGTH: Final = 200

@@ -6,6 +6,7 @@ from typing import Final
 from handbell.apps.app import App
 
 from .campaign import Campaign
+from .gathering import Gathering
 from .lane import Lane
 from .patience import Patience
 from .store import Ledger
@@ -32,6 +33,7 @@ class Campaigns:
         self._lane_of = lane_of
         self._patience = patience
         self._kept: dict[int, Campaign] = {}
+        self._finding = Gathering(self._find)
 
     def keep(self, campaign: Campaign) -> None:
         """Keep a campaign, in place of the one that was kept for longest where there are many."""
@@ -41,10 +43,14 @@ class Campaigns:
 
     async def find(self, row: int) -> Campaign | None:
         """Return the campaign of a notification, None when it is gone; raises why it is unread."""
-        campaign = (await self.find_many([row])).get(row)
+        (campaign,) = await self._finding.bring([row])
         if isinstance(campaign, Exception):
             raise campaign
         return campaign
+
+    async def _find(self, rows: Sequence[int]) -> list[Campaign | Exception | None]:
+        found = await self.find_many(list(dict.fromkeys(rows)))
+        return [found.get(row) for row in rows]
 
     async def find_many(self, rows: Sequence[int]) -> dict[int, Campaign | Exception]:
         """Return the campaigns of notifications; those that are gone are left out.

@@ -35,6 +35,7 @@ class Lane:
     is_proven: bool = False
     bucket: Bucket | None = None
     underway: Underway = field(default_factory=Underway)
+    reserved: int = 0
 
     @property
     def is_stopped(self) -> bool:

@@ -1,16 +1,19 @@
 """The ways out of all apps: how much of each is on its way, and by which rules."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from handbell.apps.app import App
 
 from .circuit import Place
+from .gathering import Gathering
 from .in_flight import InFlight
 from .lane import FIRST_BATCH, Lane
 from .patience import Patience
 from .routes import Routes
 from .rulebook import RuleBook
+from .rules import AppRules
 
 PAGE: Final = 2000
 """How many deliveries are taken from the database at a time."""
@@ -54,6 +57,8 @@ class Lanes:
         self._patience = patience
         self._clock = clock
         self._lanes: dict[str, Lane] = {}
+        self._reading = Gathering(self._read)
+        self._reserved = 0
 
     def of(self, app: App) -> Lane:
         """Return the lane of an app, made when first asked for, in whatever thread."""
@@ -68,11 +73,14 @@ class Lanes:
         """Let a lane go by its app's rules as they are now, or were some seconds ago."""
         if self._clock() - lane.read_at > RULES_SECONDS:
             before = self._routes.known(lane.routes)
-            rules = await self._patience.call(self._rulebook.rules_of, lane.app.id)
+            (rules,) = await self._reading.bring([lane.app.id])
             lane.take_rules(rules, self._clock())
             noted = (*rules.circuits, *rules.services)
             for place in self._routes.adopt(noted, before, lane.routes):
                 self._on_closed(place)
+
+    async def _read(self, app_ids: Sequence[str]) -> list[AppRules]:
+        return await self._patience.call(self._rulebook.rules_of_many, app_ids)
 
     @property
     def in_flight(self) -> int:
@@ -94,6 +102,17 @@ class Lanes:
         """Return the apps of which no more is taken now."""
         return [lane.app.id for lane in self.all() if lane.load.out and not self.page_of(lane)]
 
+    @contextmanager
+    def reserving(self, lane: Lane, number: int) -> Iterator[None]:
+        """Keep room for pushes of an app while they are read: other apps are read beside it."""
+        self._reserved += number
+        lane.reserved += number
+        try:
+            yield
+        finally:
+            self._reserved -= number
+            lane.reserved -= number
+
     def all(self) -> list[Lane]:
         """Return the lanes that there are now."""
         # A copy: campaigns are loaded in threads, which make the lanes of their apps.
@@ -108,6 +127,7 @@ class Lanes:
         return min(PAGE, max(FIRST_BATCH, (self.window - self.in_flight) // _PAGES))
 
     def _share(self, lane: Lane) -> int:
-        left_by_others = self.window - (self.in_flight - lane.load.out)
+        others = self.in_flight - lane.load.out + self._reserved - lane.reserved
+        left_by_others = self.window - others
         # However many apps wait for an answer, each can send its first batch.
         return max(_PAGES * FIRST_BATCH, left_by_others * 2 // 3)

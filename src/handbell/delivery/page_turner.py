@@ -3,21 +3,21 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Final
 
 from .admission import DISABLED_SECONDS
 from .campaign import Campaign
 from .campaigns import Campaigns
 from .departures import Departures
+from .gathering import Gathering
 from .in_flight import InFlight, Ticket
 from .lane import FIRST_BATCH
 from .lanes import Lanes
-from .pages import Listener
+from .pages import Listener, Shard
 from .parcels import Broadcast, Page
 from .patience import Patience
 from .probe import Probe
-from .queue import Queue
+from .queue import Asked, Queue
 from .ramps import Ramps
 from .releases import Releases
 from .routes import Route
@@ -71,9 +71,19 @@ class PageTurner:
         self._now = now
         self._clock = clock
         self._environments: dict[tuple[int, bool], tuple[str | None, float]] = {}
+        self._reading = Gathering(self._read)
 
-    async def take(self, broadcast: Broadcast) -> None:
-        """Hand out the next page of a broadcast, as far as it may go on now."""
+    async def take(self, ready: Sequence[Broadcast]) -> None:
+        """Hand out the next page of broadcasts of different apps, as far as each may go on now.
+
+        What the database is asked for one of them it is asked for all at once.
+        """
+        ends = await asyncio.gather(*map(self._take, ready), return_exceptions=True)
+        for end in ends:
+            if end is not None:
+                raise end
+
+    async def _take(self, broadcast: Broadcast) -> None:
         try:
             await self._hand_out(broadcast)
         except Exception:
@@ -109,14 +119,11 @@ class PageTurner:
         if not most:
             broadcast.ready_at = self._clock() + wait
             return
-        with self._releases.begin() as reading:
+        with self._releases.begin() as reading, self._lanes.reserving(campaign.lane, most):
             rules, former = campaign.lane.rules, broadcast.route
-            read = partial(
-                self._queue.page,
-                also=campaign.needs(rules),
-                is_development=campaign.is_development,
-            )
-            found = await self._patience.call(read, broadcast.shard, most)
+            also = campaign.needs(rules)
+            asked = Asked(broadcast.shard, most, also, campaign.is_development)
+            (found,) = await self._reading.bring([asked])
             listeners = found if probe is None else await self._up_to_known(found, former)
             route = broadcast.route = await self._main_route(broadcast, campaign, listeners)
             if not self._holds(broadcast):
@@ -129,8 +136,11 @@ class PageTurner:
             ticket = None
             if listeners:
                 ticket = self._departures.begin_page(campaign, listeners, rules, reading, probe)
-            is_last = len(found) < most and len(listeners) == len(found)
+            is_last = _is_end(found, most, broadcast.shard) and len(listeners) == len(found)
             self._note_page(broadcast, listeners, ticket, is_last=is_last)
+
+    async def _read(self, asked: Sequence[Asked]) -> list[list[Listener]]:
+        return await self._patience.call(self._queue.pages, asked)
 
     def _size_of_page(
         self, broadcast: Broadcast, campaign: Campaign, probe: Probe | None
@@ -219,6 +229,11 @@ class PageTurner:
         lane = broadcast.lane
         until = route.resume_at(now) if lane is None else lane.look_again_at(route, now)
         self._book.rest_shard(broadcast.shard.id, until)
+
+
+def _is_end(found: Sequence[Listener], most: int, shard: Shard) -> bool:
+    """Return whether a shard has no session behind these."""
+    return len(found) < most or found[-1].number >= shard.last
 
 
 def _is_stopped(route: Route | None, campaign: Campaign, probe: Probe | None, now: float) -> bool:

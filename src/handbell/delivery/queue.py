@@ -5,13 +5,14 @@ it when the worker dies, and :mod:`~handbell.delivery.shards` for the parts of a
 """
 
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from time import time
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Row,
     and_,
     case,
     exists,
@@ -28,7 +29,19 @@ from handbell.tables import ADDRESSED, deliveries, notifications, sessions, shar
 from .chunks import chunks
 from .due import LEVELS, Due
 from .pages import Also, Listener, Shard, read_page
-from .shards import SHARDS
+from .shards import SHARDS, SIZE, SMALL, read_shard
+
+MOST_SHARDS: Final = 200
+"""How many shards of different notifications are taken at a time at most."""
+
+
+class Asked(NamedTuple):
+    """Which sessions of a shard are wanted; see :func:`~handbell.delivery.pages.read_page`."""
+
+    shard: Shard
+    limit: int
+    also: Also
+    is_development: bool
 
 
 class Queue:
@@ -103,42 +116,44 @@ class Queue:
             )
             return [Due._make(row) for row in connection.execute(_DUE.where(taken))]
 
-    def claim_shard(
+    def claim_shards(
         self,
         worker: int,
         above: int = 0,
         apart_from: Collection[int] = (),
         full: Collection[str] = (),
-    ) -> Shard | None:
-        """Take the most urgent shard that is due, under the conditions of :meth:`look`."""
-        with self._database.write() as connection:
-            found = connection.execute(
-                SHARDS.where(
-                    shards.c.worker_id.is_(None),
-                    shards.c.due_at <= self._milliseconds(),
-                    shards.c.urgency > above,
-                    shards.c.notification_id.not_in(apart_from),
-                    *_not_of(full, shards.c.notification_id),
-                )
-                .order_by(shards.c.urgency.desc(), shards.c.id)
-                .limit(1)
-                .with_for_update(skip_locked=True, of=shards)
-            ).one_or_none()
-            if found is None:
-                return None
-            connection.execute(
-                update(shards).where(shards.c.id == found.id).values(worker_id=worker)
-            )
-        return Shard(
-            id=found.id,
-            notification=found.notification_id,
-            app_row=found.app_row,
-            source=found.source_id,
-            urgency=found.urgency,
-            position=found.position,
-            last=found.last,
-            is_resumed=found.is_resumed,
+    ) -> list[Shard]:
+        """Take the most urgent shards that are due, under the conditions of :meth:`look`.
+
+        That is one, or as many small ones as make up a page: at most one of each notification, so
+        that a large broadcast is spread over all workers.
+        """
+        free = (
+            shards.c.worker_id.is_(None),
+            shards.c.due_at <= self._milliseconds(),
+            shards.c.urgency > above,
+            shards.c.notification_id.not_in(apart_from),
+            *_not_of(full, shards.c.notification_id),
         )
+        with self._database.write() as connection:
+            firsts = (
+                select(func.min(shards.c.id))
+                .where(*free)
+                .group_by(shards.c.notification_id, shards.c.urgency)
+                .order_by(shards.c.urgency.desc(), func.min(shards.c.id))
+                .limit(MOST_SHARDS)
+            )
+            found = connection.execute(
+                SHARDS.add_columns(SIZE)
+                .where(shards.c.id.in_(firsts), shards.c.worker_id.is_(None))
+                .order_by(shards.c.urgency.desc(), shards.c.id)
+                .with_for_update(skip_locked=True, of=shards)
+            ).all()
+            taken = _first_page_of(found)
+            if taken:
+                mine = shards.c.id.in_([row.id for row in taken])
+                connection.execute(update(shards).where(mine).values(worker_id=worker))
+        return [read_shard(row) for row in taken]
 
     def page(
         self,
@@ -149,8 +164,22 @@ class Queue:
         is_development: bool = False,
     ) -> list[Listener]:
         """Return the next sessions of a shard; see :func:`~handbell.delivery.pages.read_page`."""
+        (found,) = self.pages([Asked(shard, limit, also, is_development)])
+        return found
+
+    def pages(self, asked: Iterable[Asked]) -> list[list[Listener]]:
+        """Return the next sessions of several shards, in their order."""
         with self._database.read() as connection:
-            return read_page(connection, shard, limit, also=also, is_development=is_development)
+            return [
+                read_page(
+                    connection,
+                    one.shard,
+                    one.limit,
+                    also=one.also,
+                    is_development=one.is_development,
+                )
+                for one in asked
+            ]
 
     def unsettled(self, rows: Collection[int]) -> set[int]:
         """Return of which notifications something is on its way or due, by one statement.
@@ -209,6 +238,18 @@ _DUE: Final = (
     .outerjoin(users, users.c.id == sessions.c.user_id)
     .order_by(deliveries.c.notification_id, deliveries.c.number)
 )
+
+
+def _first_page_of(found: Sequence[Row[Any]]) -> list[Row[Any]]:
+    """Return the first of these shards, and as many of its urgency as make up a page with it."""
+    taken: list[Row[Any]] = []
+    size = 0
+    for row in found:
+        if taken and (row.urgency != taken[0].urgency or size + row.size > SMALL):
+            break
+        taken.append(row)
+        size += row.size
+    return taken
 
 
 def _are(connection: Connection, keys: Sequence[tuple[int, int]]) -> ColumnElement[bool]:

@@ -1,10 +1,11 @@
 """The rules of apps in the database: what they are, what a cap counts, and who waits for them."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import (
     ColumnElement,
+    Connection,
     Select,
     Update,
     and_,
@@ -20,6 +21,7 @@ from sqlalchemy import (
     update,
 )
 
+from handbell.apps.store import is_any_of
 from handbell.database import Database
 from handbell.tables import (
     apps,
@@ -49,28 +51,42 @@ class RuleBook:
 
     def rules_of(self, app_id: str) -> AppRules:
         """Return the rules of an app; an app that is not in the registry has but its circuits."""
-        app = select(apps).where(apps.c.team_id + "." + apps.c.bundle_id == app_id)
-        keys = select(credentials.c.fingerprint)
-        known = select(circuits).where(circuits.c.app.in_((app_id, "")))
+        (rules,) = self.rules_of_many([app_id])
+        return rules
+
+    def rules_of_many(self, app_ids: Sequence[str]) -> list[AppRules]:
+        """Return the rules of apps, in their order, by as few statements as for one app."""
+        services: list[Noted] = []
+        circuits_of: dict[str, list[Noted]] = {}
+        rows: dict[str, Any] = {}
+        keys: dict[int, set[str]] = {}
         with self._database.read() as connection:
-            noted = [_noted(row) for row in connection.execute(known)]
-            found: dict[str, Any] = {
-                "circuits": tuple(one for one in noted if not one.place.is_service),
-                "services": tuple(one for one in noted if one.place.is_service),
-            }
-            row = connection.execute(app).one_or_none()
-            if row is None:
-                return AppRules(is_registered=False, **found)
-            mine = connection.scalars(keys.where(credentials.c.app_id == row.id))
-            return AppRules.read(row, **found, credentials=frozenset(mine))
+            services += [_noted(row) for row in connection.execute(_SERVICES)]
+            for named in chunks(list(set(app_ids))):
+                mine = select(circuits).where(circuits.c.app.in_(named))
+                for noted in map(_noted, connection.execute(mine)):
+                    circuits_of.setdefault(noted.place.app, []).append(noted)
+                there = connection.execute(select(apps).where(is_any_of(named))).all()
+                rows.update((f"{row.team_id}.{row.bundle_id}", row) for row in there)
+                held = select(credentials.c.app_id, credentials.c.fingerprint).where(
+                    credentials.c.app_id.in_([row.id for row in there])
+                )
+                for app_row, fingerprint in connection.execute(held):
+                    keys.setdefault(app_row, set()).add(fingerprint)
+        return [_rules(rows.get(one), circuits_of.get(one, ()), services, keys) for one in app_ids]
 
     def outages(self) -> list[Noted]:
         """Return the circuits of the push services that take nothing."""
         with self._database.read() as connection:
             return [_noted(row) for row in connection.execute(_SERVICES)]
 
-    def note(self, circuit: Noted) -> None:
-        """Note how a circuit stands; of a service that takes pushes nothing has to be known."""
+    def note(self, *noted: Noted) -> None:
+        """Note how circuits stand; of a service that takes pushes nothing has to be known."""
+        with self._database.write() as connection:
+            for circuit in noted:
+                self._note(connection, circuit)
+
+    def _note(self, connection: Connection, circuit: Noted) -> None:
         place, stop = circuit.place, circuit.stop
         values = {
             **place._asdict(),
@@ -82,10 +98,9 @@ class RuleBook:
             "probes": stop.probes if stop else 0,
         }
         mine = and_(*(circuits.c[name] == value for name, value in place._asdict().items()))
-        with self._database.write() as connection:
-            connection.execute(delete(circuits).where(mine))
-            if stop is not None or not place.is_service:
-                connection.execute(insert(circuits).values(values))
+        connection.execute(delete(circuits).where(mine))
+        if stop is not None or not place.is_service:
+            connection.execute(insert(circuits).values(values))
 
     def resume(self, app_id: str) -> bool:
         """Close an app's circuits by hand; say whether one was open."""
@@ -245,6 +260,15 @@ class RuleBook:
                 for user_id, row in connection.execute(statement, {"user_ids": chunk}):
                     found.setdefault(user_id, set()).add(row)
         return found
+
+
+def _rules(
+    row: Any, noted: Iterable[Noted], services: Iterable[Noted], keys: Mapping[int, set[str]]
+) -> AppRules:
+    found: dict[str, Any] = {"circuits": tuple(noted), "services": tuple(services)}
+    if row is None:
+        return AppRules(is_registered=False, **found)
+    return AppRules.read(row, **found, credentials=frozenset(keys.get(row.id, ())))
 
 
 _SERVICES: Final = select(circuits).where(circuits.c.app == "")

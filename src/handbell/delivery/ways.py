@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol
@@ -15,6 +15,7 @@ from handbell.gateways.gateway import Gateway
 from .campaign import Campaign
 from .circuit import Place
 from .delivery import GatewayName
+from .gathering import Gathering
 from .parcels import Item, Portion
 from .routes import Route, Routes
 
@@ -84,6 +85,7 @@ class Ways:
         self._threads = threads
         self._clock = clock
         self._ways: dict[_Place, _Way] = {}
+        self._finding = Gathering(self._ask_all)
         self._unused: set[Gateway] = set()
         self._asking = 0
         self._dropping: set[asyncio.Task[None]] = set()
@@ -115,18 +117,25 @@ class Ways:
             return way.gateway
         self._asking += 1
         try:
-            ask = partial(self._find_gateway, besides=refused) if refused else self._find_gateway
-            gateway = await self._threads.run(ask, app, key, name, environment)
+            besides = {"besides": refused} if refused else {}
+            ask = partial(self._find_gateway, app, key, name, environment, **besides)
+            (found,) = await self._finding.bring([ask])
+            if isinstance(found, Exception):
+                raise found
         except (CredentialError, TwinError):
             self._leave(place)
             raise
         else:
             self._leave(place)
-            self._ways[place] = _Way(gateway, self._clock() + WAY_SECONDS)
-            return gateway
+            self._ways[place] = _Way(found, self._clock() + WAY_SECONDS)
+            return found
         finally:
             self._asking -= 1
             self._drop_unused()
+
+    async def _ask_all(self, asks: Sequence[Callable[[], Gateway]]) -> list[Gateway | Exception]:
+        """Ask for gateways in one go, since each turn of a thread costs as much as an answer."""
+        return await self._threads.run(lambda: list(map(_answer, asks)))
 
     async def route(self, campaign: Campaign, name: GatewayName, environment: str) -> Route | None:
         """Return the way of a notification to an environment, None where there is none."""
@@ -168,13 +177,13 @@ class Ways:
             self._unused.add(way.gateway)
 
     def _drop_unused(self) -> None:
+        if self._asking:
+            # Somebody is being given a gateway in this moment; it may be one of these.
+            return
         now = self._clock()
         late = [one for one, way in self._ways.items() if now > way.until + UNUSED_SECONDS]
         for place in late:
             self._leave(place)
-        if self._asking:
-            # Somebody is being given a gateway in this moment; it may be one of these.
-            return
         unused, self._unused = self._unused, set()
         used = {way.gateway for way in self._ways.values()}
         for gateway in unused - used:
@@ -188,3 +197,10 @@ class Ways:
             await drop(gateway)
         except Exception:  # noqa: BLE001 - nothing is sent by it, and others are
             _log.exception("Could not close a gateway that nobody uses any more")
+
+
+def _answer(ask: Callable[[], Gateway]) -> Gateway | Exception:
+    try:
+        return ask()
+    except Exception as error:  # noqa: BLE001 - it is raised to whoever asked
+        return error
