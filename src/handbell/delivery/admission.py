@@ -1,13 +1,14 @@
 """What may go now: the app's switch, times, quiet hours and the cap, looked at before each send."""
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from .campaign import Campaign
 from .due import Due
 from .in_flight import Ticket
 from .parcels import Item, Portion
+from .parts import QUIET, SCHEDULED, Wait
 from .rulebook import RuleBook
 from .rules import AppRules
 from .sending import WITHOUT_SESSION
@@ -95,7 +96,8 @@ class Admission:
         ):
             return list(items)
         # All that may fail comes first: what has its row must not get another.
-        waits = [_wait_of(campaign, item, rules, now) for item in items]
+        by_zone = waits_of(campaign, {item.time_zone for item in items}, rules, now)
+        waits = [by_zone.get(item.time_zone) for item in items]
         ready = [item for item, wait in zip(items, waits, strict=True) if wait is None]
         capped: list[Item] = []
         if cap is not None:
@@ -143,13 +145,19 @@ def _is_allowed(
     return cap.allows(len(others))
 
 
-def _wait_of(
-    campaign: Campaign, item: Item, rules: AppRules, now: float
-) -> tuple[str, float] | None:
-    starts_at = campaign.starts_at(item.time_zone)
+def waits_of(
+    campaign: Campaign, zones: Iterable[str | None], rules: AppRules, now: float
+) -> dict[str | None, Wait]:
+    """Return what a notification waits for in time zones, of those where it has to wait."""
+    waits = {zone: _wait_of(campaign, zone, rules, now) for zone in zones}
+    return {zone: wait for zone, wait in waits.items() if wait is not None}
+
+
+def _wait_of(campaign: Campaign, zone: str | None, rules: AppRules, now: float) -> Wait | None:
+    starts_at = campaign.starts_at(zone)
     if starts_at > now:
-        return "Scheduled", starts_at
+        return Wait(SCHEDULED, starts_at)
     if rules.quiet is None or not campaign.is_loud:
         return None
-    until = held_until(rules.quiet, item.time_zone, now, rules.time_zone)
-    return None if until is None else ("QuietHours", until)
+    until = held_until(rules.quiet, zone, now, rules.time_zone)
+    return None if until is None else Wait(QUIET, until)

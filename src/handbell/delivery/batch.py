@@ -39,8 +39,8 @@ class Batch:
     ``sent`` holds, by notification row, environment and urgency, the numbers of first attempts that
     were accepted and of which nothing else is to be said; they are dated when they are written.
     Session changes are by session id. ``resting_shards`` are given back until an instant (UNIX
-    milliseconds). ``adopted`` are deliveries, by notification and number, that wait for the end of
-    an outage from now on, if they are held. ``told`` are the events of it that webhooks may be
+    milliseconds) for a reason. ``adopted`` are deliveries, by notification and number, that wait
+    for the end of an outage from now on, if they are held. ``told`` are the events of it that webhooks may be
     called for.
     """
 
@@ -52,7 +52,7 @@ class Batch:
     gone: dict[int, tuple[int | None, str]] = field(default_factory=dict)
     refused: dict[int, str] = field(default_factory=dict)
     positions: dict[int, int] = field(default_factory=dict)
-    resting_shards: dict[int, int] = field(default_factory=dict)
+    resting_shards: dict[int, tuple[int, str]] = field(default_factory=dict)
     finished_shards: list[int] = field(default_factory=list)
     told: list[Event] = field(default_factory=list)
 

@@ -12,7 +12,7 @@ from .accepting import Order
 from .lane import Lane
 from .retry import ceiling
 from .rules import AppRules
-from .timing import LocalTime, SendAt, disturbs, due_at, read_send_at
+from .timing import LAST_ZONE, LocalTime, SendAt, disturbs, due_at, read_send_at
 
 
 @dataclass(slots=True, kw_only=True)
@@ -109,7 +109,7 @@ class Campaign:
 
     def is_over(self, now: float) -> bool:
         """Return whether what was not attempted yet is given up, if it cannot go out now."""
-        starts = self.starts_at(None)
+        starts = self.starts_at(LAST_ZONE)
         return now >= ceiling(created_at=starts, expires_at=self.expires_at).at
 
     def needs(self, rules: AppRules) -> frozenset[str]:

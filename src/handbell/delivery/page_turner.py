@@ -5,7 +5,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from .admission import DISABLED_SECONDS
+from handbell.errors import HandbellError
+
+from .admission import DISABLED_SECONDS, waits_of
 from .campaign import Campaign
 from .campaigns import Campaigns
 from .departures import Departures
@@ -15,13 +17,16 @@ from .lane import FIRST_BATCH
 from .lanes import Lanes
 from .pages import Listener, Shard
 from .parcels import Broadcast, Page
+from .parts import parts_of
 from .patience import Patience
 from .probe import Probe
 from .queue import Asked, Queue
 from .ramps import Ramps
 from .releases import Releases
+from .retry import MENDED_BY_HAND, SERVICE_DOWN
 from .routes import Route
 from .rulebook import RuleBook
+from .sending import no_way_reason
 from .settlement import Settlement
 from .ways import Ways
 
@@ -35,7 +40,8 @@ _LOOKED_AT: Final = 20
 class PageTurner:
     """Hands out pages of the ``broadcasts`` in hand, one after the other; belongs to one worker.
 
-    A broadcast whose way is stopped rests: nothing is written for those that it has not come to.
+    ``worker`` gives its id. A broadcast that has to wait does so as a shard: nothing is written for
+    those that it has not come to.
     """
 
     def __init__(
@@ -53,6 +59,7 @@ class PageTurner:
         departures: Departures,
         book: Settlement,
         patience: Patience,
+        worker: Callable[[], int],
         now: Callable[[], float],
         clock: Callable[[], float],
     ) -> None:
@@ -68,6 +75,7 @@ class PageTurner:
         self._departures = departures
         self._book = book
         self._patience = patience
+        self._worker = worker
         self._now = now
         self._clock = clock
         self._environments: dict[tuple[int, bool], tuple[str | None, float]] = {}
@@ -101,10 +109,13 @@ class PageTurner:
         if lane.awaits_proof or not self._holds(broadcast):
             return
         route, now = broadcast.route, self._now()
+        if not lane.rules.is_enabled:
+            self._let_rest(broadcast, "AppDisabled", now + DISABLED_SECONDS)
+            return
         probe = None if route is None or route.stop is None else route.acquire(now)
         try:
-            if _is_stopped(route, campaign, probe, now):
-                self._let_rest(broadcast, route)
+            if route is not None and _is_stopped(route, campaign, probe, now):
+                self._rest_stopped(broadcast, route)
             else:
                 await self._read_page(broadcast, campaign, probe)
         finally:
@@ -124,14 +135,19 @@ class PageTurner:
             also = campaign.needs(rules)
             asked = Asked(broadcast.shard, most, also, campaign.is_development)
             (found,) = await self._reading.bring([asked])
+            if self._has_to_wait(found, campaign):
+                await self._divide(broadcast, campaign)
+                return
             listeners = found if probe is None else await self._up_to_known(found, former)
             route = broadcast.route = await self._main_route(broadcast, campaign, listeners)
             if not self._holds(broadcast):
                 return
             if route is not former:
                 probe = None  # it was for another way
-            if _is_stopped(route, campaign, probe, self._now()):
-                self._let_rest(broadcast, route)
+            if route is not None and _is_stopped(route, campaign, probe, self._now()):
+                self._rest_stopped(broadcast, route)
+                return
+            if route is None and await self._rests_without_way(broadcast, campaign, listeners):
                 return
             ticket = None
             if listeners:
@@ -217,18 +233,63 @@ class PageTurner:
         broadcast.pages.append(Page(shard.position, ticket))
         self._book.reported.set()
 
-    def _let_rest(self, broadcast: Broadcast, route: Route | None) -> None:
-        """Give a stopped app's shard back until it is tried again, once its pages have ended."""
+    def _has_to_wait(self, found: Sequence[Listener], campaign: Campaign) -> bool:
+        """Return whether somebody of a page has to wait for a time, and it is not over for all."""
         now = self._now()
-        if route is not None and route.is_due(now):
+        if campaign.is_expired(now):
+            return False
+        zones = {one.time_zone for one in found}
+        return bool(waits_of(campaign, zones, campaign.lane.rules, now))
+
+    async def _divide(self, broadcast: Broadcast, campaign: Campaign) -> None:
+        """Have what a shard has not come to wait as parts, each as long as its time zones do."""
+        shard, now = broadcast.shard, self._now()
+        zones = await self._patience.call(self._queue.zones_of, shard)
+        found = waits_of(campaign, [zone or None for zone in zones], campaign.lane.rules, now)
+        waits = {zone: found.get(zone or None) for zone in zones}
+        parts = parts_of(waits, now, within=shard.zones)
+        divide = self._queue.divide
+        if await self._patience.call(divide, self._worker(), shard, parts):
+            broadcast.is_read = True
+            self._book.reported.set()
+        else:
+            # It was given away; who has it divides it.
+            broadcast.ready_at = self._clock() + _WATCH_SECONDS
+
+    def _rest_stopped(self, broadcast: Broadcast, route: Route) -> None:
+        """Give a stopped app's shard back until it is tried again."""
+        now = self._now()
+        if route.is_due(now):
             return  # it is known now which way it goes: its next turn probes that
-        if broadcast.pages or route is None:
+        lane = broadcast.lane
+        until = route.resume_at(now) if lane is None else lane.look_again_at(route, now)
+        is_outage = route.configuration.stop is None
+        self._let_rest(broadcast, SERVICE_DOWN if is_outage else "CircuitOpen", until)
+
+    async def _rests_without_way(
+        self, broadcast: Broadcast, campaign: Campaign, listeners: Sequence[Listener]
+    ) -> bool:
+        """Give a shard back whose page has no way to go; say whether it rests."""
+        now = self._now()
+        if not listeners or campaign.is_over(now):
+            return False
+        for environment in {one.environment for one in listeners}:
+            try:
+                await self._ways.find(campaign, "apns", environment)
+            except HandbellError as error:
+                reason = no_way_reason(error)
+            else:
+                return False
+        self._let_rest(broadcast, reason, now + MENDED_BY_HAND.first)
+        return True
+
+    def _let_rest(self, broadcast: Broadcast, reason: str, until: float) -> None:
+        """Give a shard back until an instant (UNIX seconds), once its pages have ended."""
+        if broadcast.pages:
             broadcast.ready_at = self._clock() + _WATCH_SECONDS
             return
         self._broadcasts.remove(broadcast)
-        lane = broadcast.lane
-        until = route.resume_at(now) if lane is None else lane.look_again_at(route, now)
-        self._book.rest_shard(broadcast.shard.id, until)
+        self._book.rest_shard(broadcast.shard.id, until, reason)
 
 
 def _is_end(found: Sequence[Listener], most: int, shard: Shard) -> bool:
@@ -236,10 +297,9 @@ def _is_end(found: Sequence[Listener], most: int, shard: Shard) -> bool:
     return len(found) < most or found[-1].number >= shard.last
 
 
-def _is_stopped(route: Route | None, campaign: Campaign, probe: Probe | None, now: float) -> bool:
+def _is_stopped(route: Route, campaign: Campaign, probe: Probe | None, now: float) -> bool:
     """Return whether a broadcast is to rest; one that is over goes on, so that each has its end."""
-    is_open = route is not None and route.stop is not None and probe is None
-    return is_open and not campaign.is_over(now)
+    return route.stop is not None and probe is None and not campaign.is_over(now)
 
 
 def _wants_known(route: Route | None) -> bool:

@@ -13,10 +13,10 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Row,
-    and_,
     case,
     exists,
     func,
+    insert,
     or_,
     select,
     tuple_,
@@ -29,7 +29,8 @@ from handbell.tables import ADDRESSED, deliveries, notifications, sessions, shar
 from .chunks import chunks
 from .due import LEVELS, Due
 from .pages import Also, Listener, Shard, read_page
-from .shards import SHARDS, SIZE, SMALL, read_shard
+from .parts import Part
+from .shards import SHARDS, SIZE, SMALL, read_shard, read_zones_of
 
 MOST_SHARDS: Final = 200
 """How many shards of different notifications are taken at a time at most."""
@@ -78,14 +79,8 @@ class Queue:
                 ),
                 0,
             )
-            free = and_(
-                shards.c.worker_id.is_(None),
-                shards.c.due_at <= now,
-                shards.c.urgency > above,
-                shards.c.notification_id.not_in(apart_from),
-                *_not_of(full, shards.c.notification_id),
-            )
-            return level, bool(connection.scalar(select(exists().where(free))))
+            free = _free(now, above, apart_from, full)
+            return level, bool(connection.scalar(select(exists().where(*free))))
 
     def claim_due(
         self, worker: int, level: int, limit: int, full: Collection[str] = ()
@@ -128,13 +123,7 @@ class Queue:
         That is one, or as many small ones as make up a page: at most one of each notification, so
         that a large broadcast is spread over all workers.
         """
-        free = (
-            shards.c.worker_id.is_(None),
-            shards.c.due_at <= self._milliseconds(),
-            shards.c.urgency > above,
-            shards.c.notification_id.not_in(apart_from),
-            *_not_of(full, shards.c.notification_id),
-        )
+        free = _free(self._milliseconds(), above, apart_from, full)
         with self._database.write() as connection:
             firsts = (
                 select(func.min(shards.c.id))
@@ -154,6 +143,39 @@ class Queue:
                 mine = shards.c.id.in_([row.id for row in taken])
                 connection.execute(update(shards).where(mine).values(worker_id=worker))
         return [read_shard(row) for row in taken]
+
+    def zones_of(self, shard: Shard) -> list[str]:
+        """Return the time zones of the sessions that a shard has not come to."""
+        with self._database.read() as connection:
+            return read_zones_of(connection, shard)
+
+    def divide(self, worker: int, shard: Shard, parts: Sequence[Part]) -> bool:
+        """Let a shard end where it was handed out to, and parts of it take its place behind that.
+
+        False, and nothing is changed, where it is not the worker's any more.
+        """
+        mine = (shards.c.id == shard.id, shards.c.worker_id == worker)
+        rows = [
+            {
+                "notification_id": shard.notification,
+                "source_id": shard.source,
+                "urgency": shard.urgency,
+                "position": shard.position,
+                "last": shard.last,
+                "due_at": int(part.due_at * 1000),
+                "is_resumed": shard.is_resumed,
+                "reason": part.reason,
+                "zones": part.zones,
+                "is_split": shard.is_split or len(parts) > 1,
+            }
+            for part in parts
+        ]
+        with self._database.write() as connection:
+            ends = update(shards).where(*mine).values(last=shard.position)
+            if not connection.execute(ends).rowcount:
+                return False
+            connection.execute(insert(shards), rows)
+        return True
 
     def page(
         self,
@@ -250,6 +272,31 @@ def _first_page_of(found: Sequence[Row[Any]]) -> list[Row[Any]]:
         taken.append(row)
         size += row.size
     return taken
+
+
+def _free(
+    now: int, above: int, apart_from: Collection[int], full: Collection[str]
+) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions that a shard may be taken; see :meth:`Queue.look`.
+
+    Of those that span the same sessions one is taken at a time: the next one passes over whom the
+    former one sent something to, once that is written.
+    """
+    other = shards.alias()
+    is_taken = exists().where(
+        other.c.notification_id == shards.c.notification_id,
+        other.c.worker_id.is_not(None),
+        other.c.position < shards.c.last,
+        other.c.last > shards.c.position,
+    )
+    return (
+        shards.c.worker_id.is_(None),
+        shards.c.due_at <= now,
+        shards.c.urgency > above,
+        shards.c.notification_id.not_in(apart_from),
+        or_(shards.c.is_split.is_(False), ~is_taken),
+        *_not_of(full, shards.c.notification_id),
+    )
 
 
 def _are(connection: Connection, keys: Sequence[tuple[int, int]]) -> ColumnElement[bool]:

@@ -106,9 +106,9 @@ def write_batch(connection: Connection, batch: Batch, *, now: int) -> None:
     _change_sessions(connection, batch, now)
     for shard, position in batch.positions.items():
         connection.execute(_MOVE_SHARD, {"shard": shard, "to": position})
-    for shard, due_at in batch.resting_shards.items():
+    for shard, (due_at, reason) in batch.resting_shards.items():
         rest = update(shards).where(shards.c.id == shard)
-        connection.execute(rest.values(due_at=due_at, worker_id=None))
+        connection.execute(rest.values(due_at=due_at, reason=reason, worker_id=None))
     if batch.finished_shards:
         _count_cancelled(connection, batch.finished_shards)
         connection.execute(delete(shards).where(shards.c.id.in_(batch.finished_shards)))
@@ -191,7 +191,7 @@ def _count_cancelled(connection: Connection, finished: Sequence[int]) -> None:
     for shard in connection.execute(
         SHARDS.where(shards.c.id.in_(finished), notifications.c.cancelled_at.is_not(None))
     ).all():
-        caught = count_uncome(connection, shard)
+        caught = count_uncome(connection, [shard])
         statement = update(notifications).where(notifications.c.id == shard.notification_id)
         connection.execute(statement.values(cancelled=notifications.c.cancelled + caught))
 

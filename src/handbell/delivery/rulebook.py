@@ -36,6 +36,7 @@ from handbell.tables import (
 from .chunks import chunks
 from .circuit import Noted, Place, Stop
 from .due import LEVELS
+from .parts import TIMES_OF_DAY
 from .retry import SERVICE_DOWN
 from .rules import STOPPED_BY, AppRules
 
@@ -146,10 +147,12 @@ class RuleBook:
     def hurry(self, app_id: str, reasons: Collection[str], at: float) -> int:
         """Let what waits for one of these reasons fall due at ``at`` (UNIX seconds) at the latest.
 
-        Returns how many deliveries of the app that are. Thousands at a time are one transaction.
+        Returns how many deliveries of the app that are, and parts of broadcasts. Thousands at a
+        time are one transaction.
         """
         its = notifications.c.app == app_id
-        return self._hurry(and_(its, deliveries.c.reason.in_(reasons)), at)
+        changed = self._hurry(and_(its, deliveries.c.reason.in_(reasons)), at)
+        return changed + self._hurry_shards(app_id, shards.c.reason.in_(reasons), at)
 
     def hurry_after(self, service: Place, app_ids: Collection[str], at: float) -> int:
         """Let what an outage holds go on at ``at`` (UNIX seconds), the urgent first.
@@ -215,13 +218,15 @@ class RuleBook:
     def hurry_broadcasts(self, app_id: str, at: float) -> int:
         """Let an app's broadcasts that rest go on at ``at`` (UNIX seconds) at the latest.
 
-        Returns how many parts of them that are. What is for a later time stays.
+        Returns how many parts of them that are. What waits for its time stays.
         """
-        unscheduled = select(notifications.c.id).where(
-            notifications.c.app == app_id, notifications.c.send_at.is_(None)
-        )
+        reason = shards.c.reason
+        return self._hurry_shards(app_id, or_(reason.is_(None), reason.not_in(TIMES_OF_DAY)), at)
+
+    def _hurry_shards(self, app_id: str, which: ColumnElement[bool], at: float) -> int:
+        mine = select(notifications.c.id).where(notifications.c.app == app_id)
         resting = shards.c.worker_id.is_(None) & (shards.c.due_at > int(at * 1000))
-        statement = update(shards).where(resting, shards.c.notification_id.in_(unscheduled))
+        statement = update(shards).where(resting, which, shards.c.notification_id.in_(mine))
         with self._database.write() as connection:
             return connection.execute(statement.values(due_at=int(at * 1000))).rowcount
 

@@ -170,7 +170,7 @@ class Sender:
             )
 
     def _note_no_way(self, parcel: Parcel, error: HandbellError) -> None:
-        reason = "TwinNotRunning" if isinstance(error, TwinError) else "NoCredential"
+        reason = no_way_reason(error)
         for number, item in parcel.items.items():
             tried = parcel.tried.get(number)
             if tried is not None:
@@ -201,6 +201,11 @@ class Sender:
     def _withdraw(self, gateways: Collection[Gateway], numbers: Collection[int]) -> None:
         for gateway in gateways:
             gateway.withdraw(lambda push: push.key in numbers)
+
+
+def no_way_reason(error: HandbellError) -> str:
+    """Return why a delivery waits for which there is no gateway."""
+    return "TwinNotRunning" if isinstance(error, TwinError) else "NoCredential"
 
 
 class _Way(NamedTuple):

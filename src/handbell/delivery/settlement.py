@@ -92,9 +92,9 @@ class Settlement:
         self._batch.endings.append(ending)
         self.reported.set()
 
-    def rest_shard(self, shard: int, until: float) -> None:
+    def rest_shard(self, shard: int, until: float, reason: str) -> None:
         """Give a shard back, to go on at an instant (UNIX seconds)."""
-        self._batch.resting_shards[shard] = int(until * 1000)
+        self._batch.resting_shards[shard] = int(until * 1000), reason
         self.reported.set()
 
     def report(self, parcel: Parcel, push: Push, outcome: Outcome) -> None:

@@ -2,26 +2,37 @@
 
 import json
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from time import time
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Row, delete, exists, func, or_, select, update
+from sqlalchemy import Row, and_, delete, exists, func, or_, select, update
 
 from handbell.apps.app import App
 from handbell.creation.recipients import EVERYBODY
 from handbell.database import Database
 from handbell.errors import IdempotencyError, UnknownNotificationError
 from handbell.fixes import Action, Fix
-from handbell.tables import deliveries, idempotency, notifications, sessions, shards, users
+from handbell.tables import (
+    apps,
+    deliveries,
+    idempotency,
+    notifications,
+    sessions,
+    shards,
+    users,
+)
 
 from .accepting import Acceptance, Draft, Former, Order, read_former, store_drafts
 from .batch import Batch
 from .delivery import Delivery, Target
 from .ids import read_apns_id
+from .parts import NO_ZONE, local_waits, parts_of
 from .phone_reports import PhoneReport, note_reports
 from .plain import PlainBatch, PlainStored, store_plain
 from .recording import write_batch
-from .shards import SHARDS, count_uncome
+from .shards import SHARDS, count_uncome, shard_for
+from .timing import LocalTime
 
 __all__ = ["Acceptance", "Draft", "Ledger", "Order"]
 
@@ -61,6 +72,14 @@ class Cancelling(NamedTuple):
     former: int
 
 
+class Ahead(NamedTuple):
+    """When a broadcast comes to a session of a time zone (UNIX seconds), and what it waits for."""
+
+    zone: str | None
+    reason: str | None
+    due_at: float
+
+
 class Ledger:
     """Notifications and deliveries in the database. Every method is one transaction."""
 
@@ -86,8 +105,27 @@ class Ledger:
         One whose idempotency key was used before gets the first one's answer, or the error that it
         was used for something else; the others are stored even so.
         """
+        drafts = [self._divided(draft) for draft in drafts]
         with self._database.write() as connection:
             return store_drafts(connection, drafts, now=self._milliseconds())
+
+    def _divided(self, draft: Draft) -> Draft:
+        """Return a send to everybody at a local time with its parts; others as they are.
+
+        Who moves or registers before it is stored is of its last part.
+        """
+        order = draft.order
+        if draft.targets is not None or not isinstance(order.send_at, LocalTime):
+            return draft
+        mine = (sessions.c.app_id == order.app.row, sessions.c.status == "active")
+        zone = func.coalesce(sessions.c.time_zone, NO_ZONE)
+        with self._database.read() as connection:
+            zones = connection.scalars(select(zone).distinct().where(*mine)).all()
+            default = connection.scalar(select(apps.c.time_zone).where(apps.c.id == order.app.row))
+        now = self._now()
+        waits = local_waits(order.send_at, zones, default)
+        due = {zone: None if wait and wait.until <= now else wait for zone, wait in waits.items()}
+        return replace(draft, parts=parts_of(due, now))
 
     def accept_plain(self, *batches: PlainBatch) -> list[PlainStored | None]:
         """Store plain sends in one transaction; once this returns, nothing of them is lost.
@@ -131,11 +169,12 @@ class Ledger:
         """Cancel what nobody works on, and return how many deliveries of these had begun."""
         now = self._milliseconds()
         with self._database.write() as connection:
-            caught = 0
             mine = shards.c.notification_id == row
-            for shard in connection.execute(SHARDS.where(mine, shards.c.worker_id.is_(None))).all():
-                caught += count_uncome(connection, shard)
-                connection.execute(delete(shards).where(shards.c.id == shard.id))
+            found = connection.execute(SHARDS.where(mine)).all()
+            taken = [shard for shard in found if shard.worker_id is not None]
+            # What is of both is counted by those who have it in hand.
+            caught = count_uncome(connection, found) - count_uncome(connection, taken)
+            connection.execute(delete(shards).where(mine, shards.c.worker_id.is_(None)))
             waiting = connection.execute(
                 update(deliveries)
                 .where(
@@ -261,18 +300,34 @@ class Ledger:
             rows = connection.execute(query.order_by(deliveries.c.number)).mappings()
             return [Delivery(**one) for one in rows]
 
-    def is_ahead(self, session_ids: Sequence[int], row: int) -> bool:
-        """Return whether a broadcast has yet to come to one of these sessions."""
-        statement = select(
-            exists().where(
+    def ahead(self, session_ids: Sequence[int], row: int) -> Ahead | None:
+        """Return which of these sessions a broadcast comes to first, and what it waits for.
+
+        None where it comes to none of them any more.
+        """
+        statement = (
+            select(shards, sessions.c.id.label("session"), sessions.c.time_zone)
+            .join_from(
+                shards,
+                sessions,
+                and_(sessions.c.id > shards.c.position, sessions.c.id <= shards.c.last),
+            )
+            .where(
                 shards.c.notification_id == row,
                 sessions.c.id.in_(session_ids),
-                sessions.c.id > shards.c.position,
-                sessions.c.id <= shards.c.last,
+                sessions.c.status == "active",
             )
         )
+        spanning: dict[tuple[int, str | None], list[Row[Any]]] = {}
         with self._database.read() as connection:
-            return bool(connection.scalar(statement))
+            for one in connection.execute(statement):
+                spanning.setdefault((one.session, one.time_zone), []).append(one)
+        found = [
+            Ahead(zone, shard.reason, shard.due_at / 1000)
+            for (_, zone), its in spanning.items()
+            for shard in [shard_for(its, zone or NO_ZONE)]
+        ]
+        return min(found, key=lambda one: one.due_at, default=None)
 
     def counts(self, notification_id: str) -> dict[tuple[str, str | None], int]:
         """Return the number of deliveries of a notification by state and reason."""

@@ -114,7 +114,8 @@ def due_at(send_at: SendAt, zone: str | None, default_zone: str = DEFAULT_ZONE) 
 _NAMED_ZONES: Final = 3
 # No zone's clock is further behind or ahead.
 _FIRST_ZONE: Final = "Pacific/Kiritimati"
-_LAST_ZONE: Final = "Etc/GMT+12"
+LAST_ZONE: Final = "Etc/GMT+12"
+"""Where a local time comes last."""
 
 
 def is_near(send_at: SendAt, now: float) -> bool:
@@ -122,7 +123,7 @@ def is_near(send_at: SendAt, now: float) -> bool:
     if isinstance(send_at, Instant):
         return False
     late = now - LATE_SECONDS
-    return due_at(send_at, _FIRST_ZONE) < late <= due_at(send_at, _LAST_ZONE)
+    return due_at(send_at, _FIRST_ZONE) < late <= due_at(send_at, LAST_ZONE)
 
 
 def refuse_past(

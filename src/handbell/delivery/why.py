@@ -140,7 +140,7 @@ def why(
     sessions = _dated(found, [one for _, deliveries in rows for one in deliveries])
     teller = _Teller(app, mail, sessions, rulebook.rules_of(app.id), now)
     told = tuple(
-        teller.notification(row, deliveries, is_ahead=ledger.is_ahead(ids, row.id))
+        teller.notification(row, deliveries, is_ahead=ledger.ahead(ids, row.id) is not None)
         for row, deliveries in rows
     )
     return teller.story(told, workers=roster.live_workers())

@@ -165,6 +165,7 @@ class Worker:
             departures=self._departures,
             book=self._book,
             patience=patience,
+            worker=lambda: self.id,
             now=now,
             clock=clock,
         )
