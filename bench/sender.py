@@ -20,7 +20,7 @@ from typing import Any, Self
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.delivery.engine import Engine, Options
-from handbell.delivery.worker import Worker
+from handbell.delivery.send.worker import Worker
 from handbell.errors import StorageError
 from handbell.settings import DATABASE_FILE, Settings
 from handbell.system import System
@@ -111,7 +111,7 @@ async def _watch(worker: Worker) -> None:
         if worker.id != known and known:
             _tell(lost=max(on_the_way))
         known = worker.id
-        on_the_way.append(worker.lanes.in_flight)
+        on_the_way.append(worker.app_states.in_flight)
 
 
 async def _engine_of(system: System) -> Engine:

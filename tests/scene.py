@@ -20,8 +20,8 @@ from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.delivery.delivery import Delivery
 from handbell.delivery.engine import Engine, Options
+from handbell.delivery.ledger.store import Acceptance
 from handbell.delivery.response import Response
-from handbell.delivery.store import Acceptance
 from handbell.settings import DATABASE_FILE, Settings
 from handbell.system import System
 from handbell.twin.phone import Phone

@@ -21,8 +21,8 @@ from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.delivery.delivery import Delivery, GatewayName
 from handbell.delivery.engine import Engine, Options
-from handbell.delivery.lane import Lane
-from handbell.delivery.store import Acceptance
+from handbell.delivery.ledger.store import Acceptance
+from handbell.delivery.work.app_state import AppState
 from handbell.errors import MissingCredentialError
 from handbell.gateways.apns.protocol import Reaction
 from handbell.gateways.gateway import (
@@ -185,19 +185,19 @@ class Play:
         return self.system.engine
 
     @property
-    def lane(self) -> Lane:
+    def app_state(self) -> AppState:
         """What the worker knows of the app."""
-        return self.engine.worker.lanes.of(self.app)
+        return self.engine.worker.app_states.of(self.app)
 
     def faults(self, *, is_at_rest: bool = False) -> list[str]:
         """Return where the tickets' invariant does not hold."""
         worker = self.engine.worker
-        return worker.in_flight.faults(worker.lanes.all(), is_at_rest=is_at_rest)
+        return worker.in_flight.faults(worker.app_states.all(), is_at_rest=is_at_rest)
 
     async def start(self) -> None:
         """Begin to take work, without patience."""
-        patience = self.engine.worker.patience
-        patience.pause, patience.seconds = 0.01, 0.2
+        storage_retry = self.engine.worker.storage_retry
+        storage_retry.pause, storage_retry.seconds = 0.01, 0.2
         await self.engine.start()
 
     async def stop(self, *, within: float | None = None) -> None:

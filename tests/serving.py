@@ -11,7 +11,7 @@ import httpx
 import pytest
 from tests.conftest import Stage
 
-from handbell._door import new_loop
+from handbell._portal import new_loop
 from handbell.apps.app import App
 from handbell.http_server.bounds import Bounds
 from handbell.server.application import create_application

@@ -9,7 +9,7 @@ from typing import Final
 
 from bench.doors import integrity
 from handbell.delivery.ids import apns_id
-from handbell.delivery.lanes import WINDOW
+from handbell.delivery.work.app_states import WINDOW
 
 from .figures import Figures, told
 from .home import APP, Home

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
 
-from ._door import EXIT_SECONDS, door
+from ._portal import EXIT_SECONDS, portal
 from ._text import nearest
 from ._threads import in_thread
 from .creation.notification import Notification, Record
@@ -20,13 +20,14 @@ from .creation.template import read_use
 from .errors import AppError, CredentialError, RecipientsError, SettingsError
 
 if TYPE_CHECKING:
+    from handbell.delivery.ledger.why import Story
+    from handbell.remote.client import RemoteApp
+
     from .apps.app import App
     from .apps.credentials import AuthKey
     from .delivery.events import Hook
     from .delivery.response import Response
-    from .delivery.why import Story
     from .registry.session import Session
-    from .remote import RemoteApp
     from .settings import Settings
     from .system import System
 
@@ -166,7 +167,7 @@ class AsyncPushNotification:
         """
         if self._remote is not None:
             return await self._send_each_remotely(self._remote, notification, variables_of, how)
-        from ._each import read_template, send_each  # noqa: PLC0415 - heavy
+        from ._send_each import read_template, send_each  # noqa: PLC0415 - heavy
         from .delivery.engine import Options  # noqa: PLC0415
 
         use, idempotency_key = read_template(notification), how.get("idempotency_key")
@@ -213,7 +214,7 @@ class AsyncPushNotification:
         former one had no collapse id, and RegistryError when there is no such notification.
         """
         if self._remote is not None:
-            from ._asks import written  # noqa: PLC0415 - heavy
+            from handbell.remote.requests import written  # noqa: PLC0415 - heavy
 
             return await self._remote.replace(notification_id, written(notification))
         async with self._ready() as (system, app, key):
@@ -290,7 +291,7 @@ class AsyncPushNotification:
         self, notification: NotificationLike, recipients: Recipients, how: How
     ) -> "Response":
         if self._remote is not None:
-            from ._asks import written, written_how  # noqa: PLC0415 - heavy
+            from handbell.remote.requests import written, written_how  # noqa: PLC0415 - heavy
 
             entry = {
                 **written_how(how, is_development=self.auth.is_development),
@@ -312,8 +313,9 @@ class AsyncPushNotification:
         variables_of: Mapping[str, Mapping[str, Any]],
         how: How,
     ) -> "dict[str, Response]":
-        from ._asks import written_each, written_how  # noqa: PLC0415 - heavy
-        from ._each import read_template  # noqa: PLC0415 - heavy
+        from handbell.remote.requests import written_each, written_how  # noqa: PLC0415 - heavy
+
+        from ._send_each import read_template  # noqa: PLC0415 - heavy
 
         use = read_template(notification)
         common = written_how(how, is_development=self.auth.is_development)
@@ -372,7 +374,7 @@ class PushNotification:
             url=url,
             api_key=api_key,
         )
-        door().run(_prepared(self._push))
+        portal().run(_prepared(self._push))
 
     @property
     def auth(self) -> Auth:
@@ -395,11 +397,11 @@ class PushNotification:
         **how: Unpack[How],
     ) -> "Response":
         """Send a notification; see :meth:`AsyncPushNotification.send`."""
-        return door().run(self._push.send(notification, recipients, **how))
+        return portal().run(self._push.send(notification, recipients, **how))
 
     def send_all(self, notification: NotificationLike, **how: Unpack[How]) -> "Response":
         """Send to every active session; see :meth:`AsyncPushNotification.send_all`."""
-        return door().run(self._push.send_all(notification, **how))
+        return portal().run(self._push.send_all(notification, **how))
 
     def send_each(
         self,
@@ -408,7 +410,7 @@ class PushNotification:
         **how: Unpack[How],
     ) -> "dict[str, Response]":
         """Send a template, each with own variables; see :meth:`AsyncPushNotification.send_each`."""
-        return door().run(self._push.send_each(notification, variables_of, **how))
+        return portal().run(self._push.send_each(notification, variables_of, **how))
 
     def open(
         self,
@@ -418,26 +420,26 @@ class PushNotification:
         **how: Unpack[How],
     ) -> "Response":
         """Open a data class or a record in the app; see :meth:`AsyncPushNotification.open`."""
-        return door().run(self._push.open(target, notification, recipients, **how))
+        return portal().run(self._push.open(target, notification, recipients, **how))
 
     def cancel(self, notification_id: str) -> int:
         """Take back what is not sent yet; see :meth:`AsyncPushNotification.cancel`."""
-        return door().run(self._push.cancel(notification_id))
+        return portal().run(self._push.cancel(notification_id))
 
     def replace(self, notification_id: str, notification: NotificationLike) -> "Response":
         """Send new content to those who got it; see :meth:`AsyncPushNotification.replace`."""
-        return door().run(self._push.replace(notification_id, notification))
+        return portal().run(self._push.replace(notification_id, notification))
 
     def add_hook(self, hook: "Hook") -> None:
         """Hear of every event, in another thread; see :meth:`AsyncPushNotification.add_hook`."""
-        door().run(self._push.add_hook(hook))
+        portal().run(self._push.add_hook(hook))
 
     def close(self) -> None:
         """Finish what is in flight and close the connections; they open again when needed.
 
         Senders of this process that share them keep them open.
         """
-        door().run(self._push.close())
+        portal().run(self._push.close())
 
 
 class Sessions:
@@ -457,7 +459,7 @@ class Sessions:
     ) -> None:
         self._remote = _reach(url, api_key, app, is_alone=app is None)
         if self._remote is not None:
-            door().run(_asked(self._remote, self._remote.find()))
+            portal().run(_asked(self._remote, self._remote.find()))
             return
         from .system import System  # noqa: PLC0415 - heavy
 
@@ -468,20 +470,20 @@ class Sessions:
     def all_device_tokens(self) -> list[str]:
         """Return the device tokens of all active sessions, each once."""
         if self._remote is not None:
-            active = door().run(_asked(self._remote, self._remote.sessions(status="active")))
+            active = portal().run(_asked(self._remote, self._remote.sessions(status="active")))
             return sorted({session.token for session in active})
         return self._registry.device_tokens(self._app)
 
     def all_mail_addresses(self) -> list[str]:
         """Return the mail addresses of all users, sorted."""
         if self._remote is not None:
-            return door().run(_asked(self._remote, self._remote.mail_addresses()))
+            return portal().run(_asked(self._remote, self._remote.mail_addresses()))
         return self._registry.mail_addresses(self._app)
 
     def sessions_of(self, mail: str) -> "list[Session]":
         """Return a user's sessions, whatever their status; empty for a mail that is not known."""
         if self._remote is not None:
-            return door().run(_asked(self._remote, self._remote.sessions(mail=mail)))
+            return portal().run(_asked(self._remote, self._remote.sessions(mail=mail)))
         return self._registry.sessions_of(self._app, mail)
 
     def why(self, mail: str) -> "Story":
@@ -492,7 +494,7 @@ class Sessions:
         story, too.
         """
         if self._remote is not None:
-            return door().run(_asked(self._remote, self._remote.why(mail)))
+            return portal().run(_asked(self._remote, self._remote.why(mail)))
         return self._system.why(self._app, mail)
 
 
@@ -527,7 +529,7 @@ def _reach(
             "An auth object was given beside a send server, which has keys of its own",
             fix="Name the app by its id, or leave it out",
         )
-    from .remote import RemoteApp  # noqa: PLC0415 - heavy
+    from handbell.remote.client import RemoteApp  # noqa: PLC0415 - heavy
 
     return RemoteApp(url, api_key, reference)
 

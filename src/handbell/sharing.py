@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from weakref import WeakSet
 
-from ._door import EXIT_SECONDS, tell_nobody
+from ._portal import EXIT_SECONDS, tell_nobody
 from ._threads import Threads
 from .settings import Settings
 from .system import System

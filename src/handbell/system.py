@@ -22,32 +22,31 @@ from handbell.clocks import MachineClock
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.creation.template import Template, read_use
-from handbell.database import Database
-from handbell.delivery.campaign import Campaign
-from handbell.delivery.clock_jumps import ClockJumps
+from handbell.delivery.accept.preview import LanguagePreview, Preview, preview, preview_languages
 from handbell.delivery.delivery import GatewayName
 from handbell.delivery.doctor import probe
 from handbell.delivery.engine import Engine
-from handbell.delivery.erasure import Eraser
 from handbell.delivery.events import Hooks
-from handbell.delivery.lane import Lane
-from handbell.delivery.lanes import RULES_SECONDS
-from handbell.delivery.obstacles import Obstacle, obstacles
-from handbell.delivery.outbound import Outbound
-from handbell.delivery.preview import LanguagePreview, Preview, preview, preview_languages
-from handbell.delivery.pruning import Pruner
-from handbell.delivery.queue import Queue
-from handbell.delivery.receipts import ReceiptBook
-from handbell.delivery.reports import Reports
-from handbell.delivery.revocations import Revocations
-from handbell.delivery.roster import Roster
-from handbell.delivery.rulebook import RuleBook
-from handbell.delivery.rules import HELD_BY, STOPPED_BY, read_rules
-from handbell.delivery.store import Ledger
-from handbell.delivery.webhook_sender import WebhookSender
-from handbell.delivery.webhooks import WebhookStore
-from handbell.delivery.why import Story, why
-from handbell.delivery.worker import Worker
+from handbell.delivery.ledger.erasure import Eraser
+from handbell.delivery.ledger.obstacles import Obstacle, obstacles
+from handbell.delivery.ledger.receipts import ReceiptBook
+from handbell.delivery.ledger.reports import Reports
+from handbell.delivery.ledger.retention import Pruner
+from handbell.delivery.ledger.store import Ledger
+from handbell.delivery.ledger.why import Story, why
+from handbell.delivery.policy.app_rules import HELD_BY, STOPPED_BY, read_rules
+from handbell.delivery.policy.rules_store import RulesStore
+from handbell.delivery.queue.clock_jumps import ClockJumps
+from handbell.delivery.queue.revocations import Revocations
+from handbell.delivery.queue.sql_queue import Queue
+from handbell.delivery.queue.workers import Workers
+from handbell.delivery.send.worker import Worker
+from handbell.delivery.webhooks.safe_http import Outbound
+from handbell.delivery.webhooks.sender import WebhookSender
+from handbell.delivery.webhooks.store import WebhookStore
+from handbell.delivery.work.app_state import AppState
+from handbell.delivery.work.app_states import RULES_SECONDS
+from handbell.delivery.work.composed import Composed
 from handbell.errors import HandbellError, StorageError, TwinError
 from handbell.fixes import Action, Fix
 from handbell.gateways.apns.client import ApnsGateway, Endpoint
@@ -59,6 +58,7 @@ from handbell.registry.listing import Directory
 from handbell.registry.proofs import ProofStore
 from handbell.registry.store import Registry
 from handbell.settings import Settings
+from handbell.storage.database import Database
 from handbell.twin.address import read_address
 
 if TYPE_CHECKING:
@@ -194,19 +194,19 @@ class System:
         return Queue(self.database, now=self.now)
 
     @cached_property
-    def roster(self) -> Roster:
+    def known_workers(self) -> Workers:
         """Who works, of all processes."""
-        return Roster(self.database, now=self.now, machine=self.machine)
+        return Workers(self.database, now=self.now, machine=self.machine)
 
     @cached_property
     def revocations(self) -> Revocations:
         """What workers of all processes are to let go of."""
-        return Revocations(self.database, self.roster)
+        return Revocations(self.database, self.known_workers)
 
     @cached_property
-    def rulebook(self) -> RuleBook:
+    def rules_store(self) -> RulesStore:
         """The apps' rules, and who waits for them."""
-        return RuleBook(self.database)
+        return RulesStore(self.database)
 
     @cached_property
     def reports(self) -> Reports:
@@ -224,13 +224,13 @@ class System:
         worker = Worker(
             self.queue,
             ledger=self.ledger,
-            roster=self.roster,
+            known_workers=self.known_workers,
             revocations=self.revocations,
             jumps=ClockJumps(self.database, self.machine, now=self.now),
-            rulebook=self.rulebook,
+            rules_store=self.rules_store,
             find_gateway=self.find_gateway,
             drop_gateway=self.drop_gateway,
-            load=self._load_campaigns,
+            load=self._load_composed,
             hooks=self.hooks,
             answer_seconds=self.settings.connect_timeout
             + self.settings.request_timeout
@@ -340,8 +340,8 @@ class System:
             mail,
             registry=self.registry,
             ledger=self.ledger,
-            rulebook=self.rulebook,
-            roster=self.roster,
+            rules_store=self.rules_store,
+            known_workers=self.known_workers,
             now=self.now(),
         )
 
@@ -349,9 +349,9 @@ class System:
         """Return what holds up everything that an app sends; see delivery.obstacles."""
         return obstacles(
             app,
-            self.rulebook.rules_of(app.id),
+            self.rules_store.rules_of(app.id),
             now=self.now(),
-            workers=self.roster.live_workers(),
+            workers=self.known_workers.live_workers(),
             has_key=bool(self.apps.credentials(app)),
         )
 
@@ -380,14 +380,14 @@ class System:
 
         What waited because of it goes on within seconds.
         """
-        was_stopped = self.rulebook.resume(app.id)
+        was_stopped = self.rules_store.resume(app.id)
         self._look_again(app, STOPPED_BY)
-        self.rulebook.hurry_broadcasts(app.id, self._soon)
+        self.rules_store.hurry_broadcasts(app.id, self._soon)
         return was_stopped
 
     def _look_again(self, app: App, reasons: Collection[str]) -> None:
         if reasons:
-            self.rulebook.hurry(app.id, reasons, self._soon)
+            self.rules_store.hurry(app.id, reasons, self._soon)
 
     @property
     def _soon(self) -> float:
@@ -402,10 +402,10 @@ class System:
         named = App.read_id(app_id)
         return self.apps.by_ids([named.id]).get(named.id, named)
 
-    def _load_campaigns(
-        self, rows: Sequence[int], lane_of: Callable[[App], Lane]
-    ) -> dict[int, Campaign | Exception]:
-        loaded: dict[int, Campaign | Exception] = {}
+    def _load_composed(
+        self, rows: Sequence[int], app_state_of: Callable[[App], AppState]
+    ) -> dict[int, Composed | Exception]:
+        loaded: dict[int, Composed | Exception] = {}
         found = self.ledger.rows(rows)
         known = self.apps.by_ids({stored.app for stored in found})
         for stored in found:
@@ -413,7 +413,7 @@ class System:
                 app = known.get(stored.app) or App.read_id(stored.app)
                 sealed = stored.sealed_key
                 key = None if sealed is None else unpack(self.vault.unseal(sealed))
-                loaded[stored.id] = Campaign.read(stored, lane_of(app), key)
+                loaded[stored.id] = Composed.read(stored, app_state_of(app), key)
             except Exception as error:  # noqa: BLE001 - the others have no part in it
                 loaded[stored.id] = error
         return loaded
@@ -497,7 +497,7 @@ class System:
     def in_flight(self) -> int:
         """How many pushes this process has on the wire."""
         engine = self.__dict__.get("engine")
-        return 0 if engine is None else engine.worker.lanes.in_flight
+        return 0 if engine is None else engine.worker.app_states.in_flight
 
     def describe_host(self, environment: str) -> str:
         """Return the address of an environment, also while the twin is not running."""
@@ -537,7 +537,7 @@ class System:
         engine: Engine | None = self.__dict__.pop("engine", None)
         with suppress(StorageError):
             if engine is not None and engine.worker.id:
-                self.roster.retire(engine.worker.id)
+                self.known_workers.retire(engine.worker.id)
         if "database" in self.__dict__:
             self.database.close()
 

@@ -69,8 +69,9 @@ def handbell_home(tmp_path: Path) -> Path:
 @pytest.fixture
 def handbell_twin(handbell_home: Path) -> "Iterator[RunningTwin]":
     """Run a twin with the sample app; what is sent from ``handbell_home`` reaches it."""
-    from handbell.rehearsal import Rehearsal, isolated_settings, without_twin  # noqa: PLC0415
     from handbell.system import System  # noqa: PLC0415
+
+    from .demo_environment import DemoEnvironment, isolated_settings, without_twin  # noqa: PLC0415
 
     try:
         from handbell.twin.running import start_twin  # noqa: PLC0415 - an extra
@@ -78,9 +79,9 @@ def handbell_twin(handbell_home: Path) -> "Iterator[RunningTwin]":
         raise without_twin(error) from None
 
     system = System(isolated_settings(handbell_home))
-    with Rehearsal(system) as rehearsal:
-        apps = rehearsal.prepare()
-        with start_twin(system.twin_folder, hooks=rehearsal.hooks()) as twin:
+    with DemoEnvironment(system) as demo_environment:
+        apps = demo_environment.prepare()
+        with start_twin(system.twin_folder, hooks=demo_environment.hooks()) as twin:
             for app in apps:
                 twin.add_app(app.id, app.name)
             yield twin
@@ -101,7 +102,8 @@ def handbell_push(
 ) -> "Iterator[PushNotification]":
     """Give a PushNotification of the sample app that sends to the twin."""
     from handbell.push import PushNotification  # noqa: PLC0415 - heavy
-    from handbell.rehearsal import isolated_settings  # noqa: PLC0415
+
+    from .demo_environment import isolated_settings  # noqa: PLC0415
 
     push = PushNotification(settings=isolated_settings(handbell_home))
     yield push

@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from tests.stored import stored_in
 
-from handbell.migrations import HEAD
-from handbell.rehearsal import isolated_settings
+from handbell.demo_environment import isolated_settings
+from handbell.storage.migrations import HEAD
 from handbell.system import System
 
 APP = "TEAM123456.com.sample.myapp"

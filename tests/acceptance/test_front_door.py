@@ -23,6 +23,7 @@ from handbell import (
     Sessions,
 )
 from handbell.apps.samples import make_key
+from handbell.demo_environment import isolated_settings
 from handbell.errors import (
     AppError,
     CredentialError,
@@ -30,7 +31,6 @@ from handbell.errors import (
     SettingsError,
     UnknownAppError,
 )
-from handbell.rehearsal import isolated_settings
 
 if TYPE_CHECKING:
     from handbell.testing import VirtualPhone

@@ -346,7 +346,7 @@ def test_a_program_ends_soon_and_in_silence(place: Place, end: str) -> None:
     if end in HANDED_BACK and place.state in ("calm", "due"):
         assert place.taken == 0
     # What there was no time for is free even so, for whoever works next.
-    place.system.roster.reclaim()
+    place.system.known_workers.reclaim()
     assert place.taken == 0
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import EVERYBODY
-from handbell.rehearsal import isolated_settings
+from handbell.demo_environment import isolated_settings
 from handbell.system import System
 from handbell.testing import VirtualPhone
 

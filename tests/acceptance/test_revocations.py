@@ -20,8 +20,8 @@ from handbell.apps.samples import make_key
 from handbell.delivery.ids import read_apns_id
 from handbell.errors import DatabaseLockedError
 from handbell.settings import Settings
+from handbell.storage.tables import workers
 from handbell.system import System
-from handbell.tables import workers
 from handbell.twin.phone import Phone
 from handbell.twin.running import RunningTwin, start_twin
 

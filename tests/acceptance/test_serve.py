@@ -18,9 +18,9 @@ from pathlib import Path
 import httpx
 from sqlalchemy import select
 
-from handbell.rehearsal import isolated_settings
+from handbell.demo_environment import isolated_settings
+from handbell.storage.tables import deliveries, notifications
 from handbell.system import System
-from handbell.tables import deliveries, notifications
 from handbell.testing import VirtualPhone
 
 APP = "TEAM123456.com.sample.myapp"

@@ -24,7 +24,7 @@ from handbell.apps.samples import make_key
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.delivery.engine import Options
-from handbell.rehearsal import isolated_settings
+from handbell.demo_environment import isolated_settings
 from handbell.system import System
 
 COMMAND = Path(sys.executable).with_name("handbell")

@@ -15,8 +15,8 @@ from tests.serving import Server, start_server
 
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
-from handbell.delivery.gathering import Gathering
-from handbell.delivery.intake import Entry
+from handbell.delivery.accept.prepare import Entry
+from handbell.storage.group_commit import Gathering
 
 MAIL = "test@4d.com"
 LINE = {"notification": {"title": "Hello"}, "recipients": MAIL}

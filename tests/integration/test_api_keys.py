@@ -10,9 +10,9 @@ from tests.stored import stored_in
 
 from handbell.access.api_keys import CACHE_SECONDS, USED_SECONDS, ApiKeyStore
 from handbell.access.audit import AuditTrail
-from handbell.database import Database
 from handbell.errors import AccessError, UnknownAppError, UnknownKeyError
 from handbell.settings import Settings
+from handbell.storage.database import Database
 from handbell.system import System
 
 

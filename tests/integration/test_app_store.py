@@ -17,7 +17,6 @@ from handbell.apps.app import App
 from handbell.apps.credentials import AuthKey, Certificate, read_certificate
 from handbell.apps.store import KNOWN_SECONDS, AppStore
 from handbell.apps.vault import Vault
-from handbell.database import Database
 from handbell.errors import (
     AmbiguousAppError,
     AppError,
@@ -27,7 +26,8 @@ from handbell.errors import (
     NameTakenError,
     UnknownAppError,
 )
-from handbell.tables import apps, credentials, sessions, users
+from handbell.storage.database import Database
+from handbell.storage.tables import apps, credentials, sessions, users
 
 TEAM, OTHER_TEAM = "TEAM123456", "TEAM654321"
 NOW = 1_800_000_000.5

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from tests.scene import Scene, open_scene
 
-from handbell.delivery.circuit import Place, Stop
-from handbell.delivery.clock_jumps import JUMP_SECONDS, ClockJumps
-from handbell.delivery.lanes import RULES_SECONDS
-from handbell.delivery.routes import Routes
+from handbell.delivery.policy.circuit import Place, Stop
+from handbell.delivery.queue.clock_jumps import JUMP_SECONDS, ClockJumps
+from handbell.delivery.work.app_states import RULES_SECONDS
+from handbell.delivery.work.routes import Routes
 from handbell.settings import DATABASE_FILE
 
 HOUR = 3600.0

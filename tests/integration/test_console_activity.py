@@ -12,8 +12,8 @@ from tests.console import Visitor, open_console
 
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
-from handbell.delivery.circuit import Noted, Place, Stop
 from handbell.delivery.engine import Options
+from handbell.delivery.policy.circuit import Noted, Place, Stop
 
 
 class Console:
@@ -115,7 +115,7 @@ def test_what_stops_sending_is_said(console: Console) -> None:
     system, app = console.stage.system, console.stage.app
     stop = Stop(reason="InvalidProviderToken", detail="", since=time.time(), probe_at=time.time())
     place = Place(app.id, "production", "key", app.bundle_id)
-    system.rulebook.note(Noted(place, None, stop))
+    system.rules_store.note(Noted(place, None, stop))
     system.switch(app, is_enabled=False)
     page = console.get()
     assert "has been stopped since" in page
@@ -138,7 +138,7 @@ def test_an_outage_of_the_push_service_is_said(console: Console) -> None:
         probe_at=time.time(),
         environment="production",
     )
-    system.rulebook.note(Noted(Place("", "production", key.fingerprint), None, stop))
+    system.rules_store.note(Noted(Place("", "production", key.fingerprint), None, stop))
     page = console.get()
     assert "has taken nothing since" in page
     assert "HTTP 502" in page

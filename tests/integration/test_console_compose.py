@@ -17,7 +17,7 @@ from tests.console import Desk, Visitor, open_console
 from handbell.apps.app import App
 from handbell.apps.samples import make_key
 from handbell.creation.template import Template
-from handbell.rehearsal import Rehearsal
+from handbell.demo_environment import DemoEnvironment
 from handbell.settings import Settings
 from handbell.system import System
 from handbell.twin.running import RunningTwin, start_twin
@@ -76,10 +76,10 @@ def open_rehearsal(folder: Path) -> Iterator[tuple[System, RunningTwin, App]]:
     system = System(Settings.load(home=folder / "home", request_timeout=5))
     system.settings.home.mkdir(parents=True)
     with (
-        Rehearsal(system) as rehearsal,
-        start_twin(system.twin_folder, hooks=rehearsal.hooks()) as twin,
+        DemoEnvironment(system) as demo_environment,
+        start_twin(system.twin_folder, hooks=demo_environment.hooks()) as twin,
     ):
-        (app,) = rehearsal.prepare()
+        (app,) = demo_environment.prepare()
         twin.add_app(app.id, app.name)
         yield system, twin, app
     system.database.close()

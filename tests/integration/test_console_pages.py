@@ -13,8 +13,8 @@ from tests.console import MAIL, PASSWORD, Desk, Visitor, open_console, unhurried
 from handbell.apps.app import App
 from handbell.apps.credentials import AuthKey
 from handbell.apps.samples import make_key
-from handbell.delivery.circuit import Noted, Place, Stop
-from handbell.tables import metadata
+from handbell.delivery.policy.circuit import Noted, Place, Stop
+from handbell.storage.tables import metadata
 from handbell.twin.running import RunningTwin
 
 APP: Final = "/console/apps/TEAM123456.com.sample.myapp"
@@ -214,7 +214,7 @@ def test_rules_are_set_and_removed(stage: Stage, visitor: Visitor) -> None:
         "time_zone": "Europe/Paris",
     }
     assert "The rules are set." in visitor.post(f"{APP}/rules", rules).text
-    stands = stage.system.rulebook.rules_of(stage.app.id)
+    stands = stage.system.rules_store.rules_of(stage.app.id)
     assert (str(stands.quiet), str(stands.cap), str(stands.rate)) == (
         "22:00-07:00",
         "5/day",
@@ -228,7 +228,7 @@ def test_rules_are_set_and_removed(stage: Stage, visitor: Visitor) -> None:
     assert 'value="lots"' in wrong.text
     assert "Nothing was changed." in visitor.post(f"{APP}/rules", rules).text
     visitor.post(f"{APP}/rules", dict.fromkeys(rules, ""))
-    stands = stage.system.rulebook.rules_of(stage.app.id)
+    stands = stage.system.rules_store.rules_of(stage.app.id)
     assert (stands.quiet, stands.cap, stands.rate, stands.time_zone) == (None, None, None, "UTC")
 
 
@@ -263,12 +263,12 @@ def test_what_a_circuit_holds_back_is_tried_again(stage: Stage, visitor: Visitor
     now = stage.system.now()
     stop = Stop(reason="InvalidProviderToken", detail="", since=now, probe_at=now + 900)
     place = Place(stage.app.id, "production", "key", stage.app.bundle_id)
-    stage.system.rulebook.note(Noted(place, None, stop))
+    stage.system.rules_store.note(Noted(place, None, stop))
     page = visitor.get(APP)
     assert "Sending for My App has been stopped" in told(page.text)
     assert "Sending stopped" in visitor.get("/console/apps").text
     assert "goes on within seconds" in visitor.post(f"{APP}/resume").text
-    assert stage.system.rulebook.rules_of(stage.app.id).stop is None
+    assert stage.system.rules_store.rules_of(stage.app.id).stop is None
     assert "was not stopped" in visitor.post(f"{APP}/resume").text
 
 

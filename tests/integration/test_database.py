@@ -19,7 +19,6 @@ from sqlalchemy import create_engine, func, insert, select, text
 from tests.stored import stored_in
 
 import handbell
-from handbell.database import Database, driver_of
 from handbell.errors import (
     DatabaseFullError,
     DatabaseLockedError,
@@ -27,8 +26,9 @@ from handbell.errors import (
     SettingsError,
     StorageError,
 )
-from handbell.migrations import HEAD, VERSION_TABLE
-from handbell.tables import apps, metadata
+from handbell.storage.database import Database, driver_of
+from handbell.storage.migrations import HEAD, VERSION_TABLE
+from handbell.storage.tables import apps, metadata
 
 NOBODY = 65534
 
@@ -233,7 +233,7 @@ def test_opening_an_up_to_date_database_does_not_load_alembic(url: str) -> None:
     """The usual start reads one row and migrates nothing."""
     Database.open(url).close()
     code = (
-        "import sys; from handbell.database import Database; Database.open(sys.argv[1]).close(); "
+        "import sys; from handbell.storage.database import Database; Database.open(sys.argv[1]).close(); "
         "sys.exit('alembic' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code, url], check=False).returncode == 0

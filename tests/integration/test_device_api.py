@@ -21,8 +21,8 @@ from handbell.delivery.ids import apns_id
 from handbell.delivery.response import Response
 from handbell.registry.secret import digest_of
 from handbell.settings import Settings
+from handbell.storage.tables import deliveries, notifications, sessions, webhook_calls, webhooks
 from handbell.system import System
-from handbell.tables import deliveries, notifications, sessions, webhook_calls, webhooks
 from handbell.twin.running import RunningTwin
 
 MAIL, OTHER = "user1@example.com", "test@4d.com"

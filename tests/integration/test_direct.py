@@ -14,8 +14,8 @@ from bench.chaos import fill
 from handbell.apps.credentials import read_certificate
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
-from handbell.delivery.lanes import PAGE
-from handbell.delivery.webhooks import WebhookStore
+from handbell.delivery.webhooks.store import WebhookStore
+from handbell.delivery.work.app_states import PAGE
 from handbell.errors import MissingCredentialError, NotificationError, TwinError
 from handbell.registry.session import LOGGED_OUT
 from handbell.settings import DATABASE_FILE

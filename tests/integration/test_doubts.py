@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from handbell import PushNotification
-from handbell.rehearsal import isolated_settings
+from handbell.demo_environment import isolated_settings
 from handbell.system import System
 from handbell.testing import VirtualPhone
 

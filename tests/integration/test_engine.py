@@ -13,8 +13,8 @@ import pytest
 from sqlalchemy import insert
 from tests.scene import Scene, open_scene
 
-from handbell.delivery.roster import LEASE_SECONDS
-from handbell.tables import workers
+from handbell.delivery.queue.workers import LEASE_SECONDS
+from handbell.storage.tables import workers
 
 MAIL = "user0@example.com"
 QUARTER = 15 * 60
@@ -74,7 +74,7 @@ def test_nothing_stays_with_a_sender_whose_heart_stopped(scene: Scene) -> None:
     other = scene.another()
 
     async def scenario() -> None:
-        lost = await asyncio.to_thread(other.roster.enlist)
+        lost = await asyncio.to_thread(other.known_workers.enlist)
         acceptance = await scene.accept(scene.system.engine, MAIL)
         other.queue.claim_due(lost, 5, 10)
         assert scene.states(acceptance) == {"sending": 1}
@@ -96,9 +96,9 @@ def test_a_container_of_the_same_name_is_not_taken_for_dead(scene: Scene) -> Non
     beat = int(machine.seconds() * 1000)
     with scene.system.database.write() as connection:
         connection.execute(insert(workers).values(id=1, beat=beat, **there))
-    assert scene.system.roster.reclaim() == 0
+    assert scene.system.known_workers.reclaim() == 0
     scene.clock.move(LEASE_SECONDS + 1)
-    assert scene.system.roster.reclaim() == 1
+    assert scene.system.known_workers.reclaim() == 1
 
 
 def test_a_caller_that_gives_up_waiting_strands_nothing(scene: Scene) -> None:
@@ -144,7 +144,7 @@ def test_a_worker_taken_for_dead_hands_out_no_more_of_its_broadcast(scene: Scene
             acceptance = await scene.accept(engine, {"everybody": True})
             await scene.until(None, lambda: scene.twin.accepted > 60)
             scene.clock.move(LEASE_SECONDS + 1)
-            other.roster.reclaim()
+            other.known_workers.reclaim()
             async with scene.running(other) as second:
                 await scene.until(second, lambda: scene.states(acceptance)["sent"] == number, 40)
 

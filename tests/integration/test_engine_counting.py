@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from handbell.database import Database
-from handbell.delivery.counting import DELIVERIES_PER_SECOND, LARGE, Counted, Counting
+from handbell.delivery.ledger.counting import DELIVERIES_PER_SECOND, LARGE, Counted, Counting
+from handbell.storage.database import Database
 
 _FILL = """
 INSERT INTO deliveries (notification_id, number, gateway, environment, state)

@@ -18,15 +18,15 @@ from handbell.apps.credentials import AuthKey, Certificate
 from handbell.apps.samples import make_key
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
-from handbell.database import Database
-from handbell.delivery.batch import Batch, Ending
-from handbell.delivery.clock_jumps import ClockJumps
 from handbell.delivery.delivery import GatewayName
-from handbell.delivery.heart import Heart
-from handbell.delivery.roster import LEASE_SECONDS, Roster
+from handbell.delivery.queue.clock_jumps import ClockJumps
+from handbell.delivery.queue.heartbeat import Heartbeat
+from handbell.delivery.queue.workers import LEASE_SECONDS, Workers
+from handbell.delivery.record.outcome_batch import Batch, Ending
 from handbell.errors import ContradictionError, StorageError
 from handbell.gateways.gateway import Accepted, Gateway, Push, Report
 from handbell.settings import DATABASE_FILE
+from handbell.storage.database import Database
 from handbell.system import System
 
 EVERYBODY = {"everybody": True}
@@ -110,10 +110,10 @@ def test_a_gateway_that_breaks_off_leaves_no_push_without_an_end(scene: Scene, t
             async with asyncio.timeout(5):
                 response = await scene.send(engine, to)
             system.gateway = None
-            assert engine.worker.lanes.in_flight == 0
+            assert engine.worker.app_states.in_flight == 0
             for late in gateway.late:
                 late()
-            assert engine.worker.lanes.in_flight == 0
+            assert engine.worker.app_states.in_flight == 0
             held = [one for one in scene.deliveries(response) if one.state == "held"]
             assert [one.reason for one in held] == ["Interrupted"] * 3
             assert {one.detail for one in held} == {GATEWAY_MISTAKE}
@@ -139,7 +139,7 @@ def test_an_answer_that_nobody_understands_is_one_push_sent_again(scene: Scene) 
             async with asyncio.timeout(5):
                 response = await scene.send(engine, EVERYBODY)
             assert scene.states(response) == {"sent": 2, "held": 1}
-            assert engine.worker.lanes.in_flight == 0
+            assert engine.worker.app_states.in_flight == 0
 
     asyncio.run(scenario())
 
@@ -154,7 +154,7 @@ def test_rules_that_cannot_be_read_hold_what_needs_them(scene: Scene) -> None:
             async with asyncio.timeout(5):
                 response = await scene.send(engine, phone.mail)
             assert scene.states(response) == {"held": 1}
-            assert scene.twin.accepted == engine.worker.lanes.in_flight == 0
+            assert scene.twin.accepted == engine.worker.app_states.in_flight == 0
             run_script(scene, "UPDATE apps SET quiet_hours = NULL")
             scene.clock.move(16 * 60)
             await scene.until(engine, lambda: scene.states(response) == {"sent": 1})
@@ -188,7 +188,7 @@ def test_an_end_that_cannot_be_written_leaves_the_others_theirs(
             run_script(scene, "DROP TRIGGER odd")
             later = await scene.send(engine, phones[0].mail)
             assert later.success
-            assert engine.worker.lanes.in_flight == 0
+            assert engine.worker.app_states.in_flight == 0
 
     with caplog.at_level(logging.ERROR):
         asyncio.run(scenario())
@@ -224,7 +224,7 @@ def test_what_contradicts_the_database_is_told_apart_from_a_database_in_trouble(
     asyncio.run(scenario())
 
 
-class Stumbling(Roster):
+class Stumbling(Workers):
     """A roster that fails at the first beat, as no database does."""
 
     beats = 0
@@ -239,25 +239,25 @@ class Stumbling(Roster):
 
 def test_a_heart_that_stumbles_beats_on(scene: Scene) -> None:
     """A mistake in one beat does not end the beating, and so does not give the work to others."""
-    roster = Stumbling(scene.system.database, now=scene.clock)
-    jumps = ClockJumps(scene.system.database, roster.machine)
+    known_workers = Stumbling(scene.system.database, now=scene.clock)
+    jumps = ClockJumps(scene.system.database, known_workers.machine)
 
     async def scenario() -> None:
         threads = Threads(2, "test")
-        heart = Heart(
-            roster,
+        heartbeat = Heartbeat(
+            known_workers,
             threads=threads,
             jumps=jumps,
             on_loss=lambda: None,
             on_jump=lambda _: None,
             seconds=0.01,
         )
-        await heart.begin()
-        beating = asyncio.create_task(heart.run())
-        await scene.until(None, lambda: roster.beats >= 3)
+        await heartbeat.begin()
+        beating = asyncio.create_task(heartbeat.run())
+        await scene.until(None, lambda: known_workers.beats >= 3)
         assert not beating.done()
         beating.cancel()
-        await heart.end()
+        await heartbeat.end()
 
     asyncio.run(scenario())
 
@@ -279,8 +279,8 @@ def test_a_circuit_is_written_as_it_is_now_once_the_database_takes_it(
             await engine.accept(app, hello, Recipients.read("user@example.com"))
             with scene.system.database.write():
                 await scene.until(None, lambda: "cannot be used now" in caplog.text)
-                assert system.rulebook.rules_of(app.id).stop is None
-            await scene.until(engine, lambda: system.rulebook.rules_of(app.id).stop is not None)
+                assert system.rules_store.rules_of(app.id).stop is None
+            await scene.until(engine, lambda: system.rules_store.rules_of(app.id).stop is not None)
 
     asyncio.run(scenario())
 
@@ -300,9 +300,9 @@ def test_a_shard_that_was_given_to_others_is_not_handed_out_any_further(scene: S
                     return
                 moved.append(True)
                 scene.clock.move(LEASE_SECONDS + 1)
-                scene.another().roster.reclaim()
+                scene.another().known_workers.reclaim()
                 # The heart finds out before the page is back.
-                beating = engine.worker._heart._beat()  # noqa: SLF001 - four seconds are long
+                beating = engine.worker._heartbeat._beat()  # noqa: SLF001 - four seconds are long
                 asyncio.run_coroutine_threadsafe(beating, loop).result(5)
 
             read = scene.system.database._engine  # noqa: SLF001 - to notice a statement

@@ -10,7 +10,7 @@ from tests.scene import Scene, clocked, open_scene
 
 from handbell.delivery.delivery import Delivery
 from handbell.delivery.events import Event, SessionsReleased
-from handbell.delivery.roster import LEASE_SECONDS
+from handbell.delivery.queue.workers import LEASE_SECONDS
 from handbell.system import System
 
 MAIL = "user0@example.com"
@@ -216,12 +216,12 @@ def test_a_worker_that_was_taken_for_dead_begins_nothing_of_what_it_had(scene: S
             sends = [await scene.accept(engine, MAIL) for _ in range(40)]
             await scene.until(None, lambda: scene.twin.accepted > 4)
             scene.clock.move(LEASE_SECONDS + 1)
-            assert scene.another().roster.reclaim() == 1
+            assert scene.another().known_workers.reclaim() == 1
             await scene.until(
                 engine, lambda: all(scene.states(one) == {"sent": 1} for one in sends)
             )
             assert engine.worker.id != former
-            assert engine.worker.in_flight.faults(engine.worker.lanes.all()) == []
+            assert engine.worker.in_flight.faults(engine.worker.app_states.all()) == []
 
     asyncio.run(scenario())
     times = Counter(scene.accepted(phone).values())

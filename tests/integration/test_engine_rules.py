@@ -363,7 +363,7 @@ def test_a_cap_holds_for_what_was_accepted_at_the_same_moment(
             )
             capped = [one for send in accepted for one in scene.deliveries(send) if not one.sent_at]
             assert {one.reason for one in capped} == {"Capped"}
-            assert not engine.worker.lanes.of(scene.app).underway
+            assert not engine.worker.app_states.of(scene.app).cap_in_flight
 
     asyncio.run(scenario())
     assert [sum(scene.accepted(phone).values()) for phone in phones] == [1] * 60
@@ -486,7 +486,7 @@ def test_an_urgent_push_overtakes_a_broadcast(scene: Scene) -> None:
 
     async def scenario() -> None:
         async with scene.running() as engine:
-            engine.worker.lanes.window = 1500
+            engine.worker.app_states.window = 1500
             broadcast = await scene.accept(engine, EVERYBODY)
             await scene.until(None, lambda: scene.twin.accepted > 500)
             urgent = await scene.accept(scene.another().engine, last.mail, {"urgency": "urgent"})
@@ -508,16 +508,16 @@ def test_a_silent_app_delays_no_other(tmp_path: Path) -> None:
 
         async def scenario() -> None:
             async with scene.running() as engine:
-                engine.worker.lanes.window = 2400
+                engine.worker.app_states.window = 2400
                 broadcast = await scene.accept(engine, EVERYBODY)
                 await scene.until(None, lambda: scene.twin.accepted > 200)
                 silence = scene.twin.add_fault("silence", count=100_000, side="production")
-                await scene.until(None, lambda: engine.worker.lanes.in_flight > 1000)
+                await scene.until(None, lambda: engine.worker.app_states.in_flight > 1000)
                 began = asyncio.get_running_loop().time()
                 assert (await second.send(engine, MAIL)).success
                 assert (await second.send(engine, MAIL, {"urgency": "bulk"})).success
                 assert asyncio.get_running_loop().time() - began < 2.5
-                assert engine.worker.lanes.in_flight > 1000
+                assert engine.worker.app_states.in_flight > 1000
                 scene.twin.remove_fault(silence.id)
                 await engine.cancel(scene.app, broadcast.id)
 
@@ -548,12 +548,12 @@ def test_cancel_in_the_middle_of_a_broadcast_catches_the_rest(scene: Scene) -> N
 
     async def scenario() -> None:
         async with scene.running() as engine:
-            engine.worker.lanes.window = 1500
+            engine.worker.app_states.window = 1500
             acceptance = await scene.accept(engine, EVERYBODY)
             await scene.until(None, lambda: scene.twin.accepted > 300)
             caught = await engine.cancel(scene.app, acceptance.id)
             await engine.worker.settled(acceptance.row)
-            await scene.until(None, lambda: engine.worker.lanes.in_flight == 0)
+            await scene.until(None, lambda: engine.worker.app_states.in_flight == 0)
             reached = sum(bool(scene.accepted(phone)) for phone in phones)
             assert 0 < caught < number
             assert (reached, caught) == (scene.twin.accepted, number - reached)
@@ -693,12 +693,12 @@ def _allow(scene: Scene, key_id: str) -> None:
 
 
 def _stop(scene: Scene) -> str | None:
-    stop = scene.system.rulebook.rules_of(scene.app.id).stop
+    stop = scene.system.rules_store.rules_of(scene.app.id).stop
     return None if stop is None else stop.reason
 
 
 def _probe_at(scene: Scene) -> float:
-    stop = scene.system.rulebook.rules_of(scene.app.id).stop
+    stop = scene.system.rules_store.rules_of(scene.app.id).stop
     return 0.0 if stop is None else stop.probe_at
 
 

@@ -18,13 +18,12 @@ from tests.scene import Scene, clocked, open_scene
 
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
-from handbell.database import Database
-from handbell.delivery.batch import Batch
 from handbell.delivery.engine import Engine
-from handbell.delivery.lanes import WINDOW
-from handbell.delivery.roster import LEASE_SECONDS
-from handbell.delivery.shards import SHARD_SESSIONS
-from handbell.delivery.store import Ledger, Order
+from handbell.delivery.ledger.store import Ledger, Order
+from handbell.delivery.queue.shards import SHARD_SESSIONS
+from handbell.delivery.queue.workers import LEASE_SECONDS
+from handbell.delivery.record.outcome_batch import Batch
+from handbell.delivery.work.app_states import WINDOW
 from handbell.errors import (
     DatabaseFullError,
     DatabaseLockedError,
@@ -32,8 +31,9 @@ from handbell.errors import (
     ReadOnlyError,
 )
 from handbell.settings import DATABASE_FILE
+from handbell.storage.database import Database
+from handbell.storage.tables import metadata
 from handbell.system import System
-from handbell.tables import metadata
 
 MAIL = "user0@example.com"
 EVERYBODY = {"everybody": True}
@@ -316,7 +316,7 @@ def test_a_stop_does_not_wait_for_a_database_for_ever(scene: Scene) -> None:
         system = scene.another()
         engine = system.engine
         await engine.start()
-        engine.worker.patience.seconds = 0.5
+        engine.worker.storage_retry.seconds = 0.5
         acceptance = await scene.accept(engine, EVERYBODY)
         await scene.until(None, lambda: scene.twin.accepted > 20)
         switch.text = "query_only = 1"
@@ -397,7 +397,7 @@ def test_what_is_written_or_asked_at_once_may_be_of_any_size(scene: Scene) -> No
     """A batch that names more sessions than one statement may is written all the same."""
     numbers = range(300_000)
     scene.system.ledger.record(Batch(accepted_sessions=list(numbers)))
-    assert scene.system.rulebook.notifications_by_user(numbers, 0.0, 1) == {}
+    assert scene.system.rules_store.notifications_by_user(numbers, 0.0, 1) == {}
 
 
 class _Pragma:

@@ -21,12 +21,12 @@ from tests.serving import Server, start_server
 from handbell.apps.app import App
 from handbell.apps.store import AppStore
 from handbell.apps.vault import Vault
-from handbell.database import Database
 from handbell.errors import AppError, CredentialError, IdentityError
 from handbell.registry.identity import Identity, IdentityStore
 from handbell.settings import Settings
+from handbell.storage.database import Database
+from handbell.storage.tables import apps as apps_table
 from handbell.system import System
-from handbell.tables import apps as apps_table
 
 MAIL, OTHER = "user1@example.com", "test@4d.com"
 SECRET = "a secret of the back end, with 40 bytes."

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from handbell.apps.store import AppStore
 from handbell.apps.vault import Vault
-from handbell.database import Database
 from handbell.errors import RegistryError
 from handbell.registry.import_4d import ImportStep, import_folder
 from handbell.registry.session import Session
 from handbell.registry.store import Registry
+from handbell.storage.database import Database
 
 APP = "TEAM123456.com.sample.myapp"
 KEY_ID = "ABC123DEFG"

@@ -23,10 +23,10 @@ from hypothesis.stateful import (
 from sqlalchemy import select
 from tests.scripted import EVERYBODY, OUTCOMES, Call, Failing, Play, make_home, open_play
 
-from handbell.delivery.outcome import FINAL_STATES
-from handbell.delivery.store import Acceptance  # noqa: TC001 - rules read their types
+from handbell.delivery.ledger.store import Acceptance  # noqa: TC001 - rules read their types
+from handbell.delivery.policy.decision import FINAL_STATES
 from handbell.errors import HandbellError
-from handbell.tables import deliveries
+from handbell.storage.tables import deliveries
 
 PEOPLE = 8
 SOME = st.integers(1, 6)
@@ -209,7 +209,7 @@ class OnItsWay(RuleBasedStateMachine):
     def _stop(self) -> None:
         self.over += self.play.gateway.calls
         self.loop.run_until_complete(self.play.stop(within=0.02))
-        assert not any(route.is_probed for route in self.play.lane.routes)
+        assert not any(route.is_probed for route in self.play.app_state.routes)
 
     @invariant()
     def adds_up(self) -> None:

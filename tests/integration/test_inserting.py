@@ -11,8 +11,7 @@ from sqlalchemy import select
 from handbell.apps.app import App
 from handbell.apps.store import AppStore
 from handbell.apps.vault import Vault
-from handbell.database import Database
-from handbell.delivery.inserting import (
+from handbell.delivery.accept.bulk_insert import (
     insert_deliveries,
     insert_delivery_columns,
     insert_notification_columns,
@@ -20,7 +19,8 @@ from handbell.delivery.inserting import (
 )
 from handbell.registry.store import Registry
 from handbell.settings import Settings
-from handbell.tables import deliveries, notifications
+from handbell.storage.database import Database
+from handbell.storage.tables import deliveries, notifications
 
 TITLES = ["Hello", 'quote " and \\', "Grüße, 你好 👋🏽", "line\nbreak \u2028 \x00 nul"]
 

@@ -11,7 +11,7 @@ from tests.scene import Scene, open_scene
 
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import EVERYBODY, Recipients
-from handbell.delivery.pages import Shard
+from handbell.delivery.queue.session_pages import Shard
 from handbell.errors import PayloadTooLargeError
 from handbell.twin.phone import Phone
 
@@ -83,13 +83,13 @@ def test_another_process_sends_the_same_languages(scene: Scene, to: Any) -> None
 def test_what_a_dead_worker_held_is_repeated_in_its_language(scene: Scene) -> None:
     """A delivery that comes back is sent again in the language of its session."""
     phones = _phones(scene)
-    queue, roster = scene.system.queue, scene.system.roster
+    queue, known_workers = scene.system.queue, scene.system.known_workers
 
     async def scenario() -> None:
         accepted = await scene.accept(scene.system.engine, list(LOCALES), languages=LANGUAGES)
-        gone = roster.enlist()
+        gone = known_workers.enlist()
         assert len(queue.claim_due(gone, 5, 10)) == len(phones)
-        roster.retire(gone)
+        known_workers.retire(gone)
         async with scene.running(scene.another()) as engine:
             await engine.worker.settled(accepted.row)
 

@@ -11,12 +11,12 @@ from sqlalchemy import insert, select
 
 from handbell._threads import Threads
 from handbell.clocks import MachineClock, boot_id, seconds_since_boot
-from handbell.database import Database
-from handbell.delivery.clock_jumps import ClockJumps
-from handbell.delivery.heart import Heart
-from handbell.delivery.roster import LEASE_SECONDS, Roster
+from handbell.delivery.queue.clock_jumps import ClockJumps
+from handbell.delivery.queue.heartbeat import Heartbeat
+from handbell.delivery.queue.workers import LEASE_SECONDS, Workers
 from handbell.errors import DatabaseLockedError
-from handbell.tables import workers
+from handbell.storage.database import Database
+from handbell.storage.tables import workers
 
 HOUR = 3600.0
 
@@ -53,14 +53,14 @@ def test_a_clock_that_is_set_kills_nobody_and_keeps_nobody_alive(
     database: Database, clock: Clock, jump: float
 ) -> None:
     """However the wall's clock is set, a lease lasts as long as it lasts."""
-    roster = Roster(database, now=clock, machine=clock.machine)
+    known_workers = Workers(database, now=clock, machine=clock.machine)
     enter(database, boot=clock.machine.boot, beat=clock.machine.seconds())
     clock.set(jump)
-    assert roster.reclaim() == 0
+    assert known_workers.reclaim() == 0
     clock.move(LEASE_SECONDS - 1)
-    assert roster.reclaim() == 0
+    assert known_workers.reclaim() == 0
     clock.move(2)
-    assert roster.reclaim() == 1
+    assert known_workers.reclaim() == 1
     assert listed(database) == []
 
 
@@ -70,14 +70,14 @@ def test_a_lease_of_another_start_of_the_machine_is_over(
 ) -> None:
     """What lived before the machine was started anew does not live, whatever its clock said."""
     enter(database, boot="another", beat=clock.machine.seconds() + beat)
-    assert Roster(database, machine=clock.machine).reclaim() == 1
+    assert Workers(database, machine=clock.machine).reclaim() == 1
 
 
 def test_where_a_start_has_no_name_a_lease_that_lies_ahead_is_over(database: Database) -> None:
     """A machine that ran for a day and was started anew counts from nought."""
     clock = MachineClock("a host's name", lambda: 60.0)
     enter(database, boot=clock.boot, beat=24 * HOUR)
-    assert Roster(database, machine=clock).reclaim() == 1
+    assert Workers(database, machine=clock).reclaim() == 1
 
 
 def test_the_clock_of_the_machine_goes_on_and_names_its_start() -> None:
@@ -92,20 +92,20 @@ def test_the_clock_of_the_machine_goes_on_and_names_its_start() -> None:
 
 def test_a_worker_whose_event_loop_is_closed_is_dead(database: Database) -> None:
     """Its process lives and runs the next loop: the former worker's row goes at once."""
-    roster = Roster(database)
+    known_workers = Workers(database)
     ids: list[int] = []
 
     async def work() -> None:
-        ids.append(roster.enlist(loop=asyncio.get_running_loop()))
-        assert roster.reclaim() == min(1, len(ids) - 1)
+        ids.append(known_workers.enlist(loop=asyncio.get_running_loop()))
+        assert known_workers.reclaim() == min(1, len(ids) - 1)
 
     for _ in range(5):
         asyncio.run(work())
     assert listed(database) == ids[-1:]
-    assert roster.live_workers() == 0
+    assert known_workers.live_workers() == 0
 
 
-class Failing(Roster):
+class Failing(Workers):
     """A roster whose database fails at the first look for the dead."""
 
     fails = True
@@ -118,13 +118,15 @@ class Failing(Roster):
         return super().reclaim()
 
 
-def make_heart(roster: Roster, database: Database, lost: list[bool] | None = None) -> Heart:
+def make_heart(
+    known_workers: Workers, database: Database, lost: list[bool] | None = None
+) -> Heartbeat:
     """Return a heart that beats only when it is told to."""
     told = [] if lost is None else lost
-    jumps = ClockJumps(database, roster.machine)
+    jumps = ClockJumps(database, known_workers.machine)
     threads = Threads(4, "test")
-    return Heart(
-        roster,
+    return Heartbeat(
+        known_workers,
         threads=threads,
         jumps=jumps,
         on_loss=lambda: told.append(True),
@@ -135,20 +137,20 @@ def make_heart(roster: Roster, database: Database, lost: list[bool] | None = Non
 
 def test_a_worker_that_was_struck_off_enlists_once(database: Database, clock: Clock) -> None:
     """However many find out at the same time, it has one name afterwards, and one row."""
-    roster, lost = Roster(database, machine=clock.machine), list[bool]()
+    known_workers, lost = Workers(database, machine=clock.machine), list[bool]()
 
     async def story() -> None:
-        heart = make_heart(roster, database, lost)
-        await heart.begin()
-        former = heart.worker
+        heartbeat = make_heart(known_workers, database, lost)
+        await heartbeat.begin()
+        former = heartbeat.worker
         clock.move(LEASE_SECONDS + 1)
-        assert not heart.lease.holds()
-        assert Roster(database, machine=clock.machine).reclaim() == 1
-        await asyncio.gather(*(heart.make_sure() for _ in range(8)))
-        assert heart.worker != former
-        assert listed(database) == [heart.worker]
-        assert heart.lease.holds()
-        await heart.end()
+        assert not heartbeat.lease.holds()
+        assert Workers(database, machine=clock.machine).reclaim() == 1
+        await asyncio.gather(*(heartbeat.make_sure() for _ in range(8)))
+        assert heartbeat.worker != former
+        assert listed(database) == [heartbeat.worker]
+        assert heartbeat.lease.holds()
+        await heartbeat.end()
 
     asyncio.run(story())
     assert lost
@@ -159,11 +161,11 @@ def test_a_start_that_failed_halfway_and_is_repeated_enlists_once(database: Data
     """What was entered before the database failed is the same worker at the next try."""
 
     async def story() -> None:
-        heart = make_heart(Failing(database), database)
+        heartbeat = make_heart(Failing(database), database)
         with pytest.raises(DatabaseLockedError):
-            await heart.begin()
-        await heart.begin()
-        assert listed(database) == [heart.worker]
+            await heartbeat.begin()
+        await heartbeat.begin()
+        assert listed(database) == [heartbeat.worker]
 
     asyncio.run(story())
 
@@ -175,15 +177,15 @@ def test_the_right_to_send_lasts_as_long_as_the_lease(
     """It ends before others may take the worker for dead, and the next beat renews it."""
 
     async def story() -> None:
-        heart = make_heart(Roster(database, now=clock, machine=clock.machine), database)
-        assert not heart.lease.holds()
-        await heart.begin()
+        heartbeat = make_heart(Workers(database, now=clock, machine=clock.machine), database)
+        assert not heartbeat.lease.holds()
+        await heartbeat.begin()
         clock.set(jump)
-        assert heart.lease.holds()
+        assert heartbeat.lease.holds()
         clock.move(LEASE_SECONDS)
-        assert not heart.lease.holds()
+        assert not heartbeat.lease.holds()
         async with asyncio.timeout(5):
-            await asyncio.gather(*(heart.hold_lease() for _ in range(8)))
-        assert heart.lease.holds()
+            await asyncio.gather(*(heartbeat.hold_lease() for _ in range(8)))
+        assert heartbeat.lease.holds()
 
     asyncio.run(story())

@@ -25,8 +25,8 @@ from handbell.errors import AppError, MailError, SettingsError
 from handbell.registry.registration import Registration
 from handbell.server.links.smtp import MailServer, mail_server
 from handbell.settings import Settings
+from handbell.storage.tables import metadata
 from handbell.system import System
-from handbell.tables import metadata
 from handbell.twin.certificates import Authority
 from handbell.twin.phone import Phone
 from handbell.twin.running import RunningTwin, start_twin

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.scene import Scene, open_scene
 
-from handbell.delivery.listing import DeliverySearch, Search, Standing
+from handbell.delivery.ledger.listing import DeliverySearch, Search, Standing
 
 
 @pytest.fixture

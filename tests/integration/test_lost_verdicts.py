@@ -80,7 +80,7 @@ def test_a_refusal_that_broke_off_costs_nothing_but_seconds(scene: Scene, status
             assert not response.errors
             held = scene.deliveries(response)
             assert {(one.reason, one.status) for one in held} == {("AnswerCut", status)}
-            rules = scene.system.rulebook.rules_of(scene.app.id)
+            rules = scene.system.rules_store.rules_of(scene.app.id)
             assert (rules.stops, rules.outages(scene.clock())) == ((), ())
             scene.clock.move(7)
             await scene.until(engine, lambda: scene.states(response) == {"sent": 30})

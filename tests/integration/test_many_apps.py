@@ -14,7 +14,7 @@ from handbell.apps.samples import make_key
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.delivery.engine import Entry, Options
-from handbell.delivery.store import Acceptance
+from handbell.delivery.ledger.store import Acceptance
 
 APPS = 40
 DEVICES = 3
@@ -105,7 +105,7 @@ def test_a_large_broadcast_is_left_to_other_workers(play: Play) -> None:
         await accept(play, apps[:1], EVERYBODY)
 
     asyncio.run(scenario())
-    worker = play.system.roster.enlist()
+    worker = play.system.known_workers.enlist()
     with play.system.database.write() as connection:
         connection.exec_driver_sql(
             "INSERT INTO shards (notification_id, urgency, position, last, due_at) "

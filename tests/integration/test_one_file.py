@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert, text
 
-from handbell._engines import refuse_ours
 from handbell.apps.credentials import read_auth_key
-from handbell.database import Database
+from handbell.demo_environment import isolated_settings
 from handbell.errors import CredentialError, StorageError
-from handbell.rehearsal import isolated_settings
+from handbell.storage.database import Database
+from handbell.storage.engines import refuse_ours
+from handbell.storage.tables import apps
 from handbell.system import System
-from handbell.tables import apps
 
 COUNT = "SELECT count(*) FROM apps"
 

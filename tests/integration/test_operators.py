@@ -11,9 +11,9 @@ from sqlalchemy import select
 
 from handbell.access.operators import OperatorStore
 from handbell.access.passwords import Passwords
-from handbell.database import Database
 from handbell.errors import InvitationError, OperatorError
-from handbell.tables import invitations, operators, sign_ins
+from handbell.storage.database import Database
+from handbell.storage.tables import invitations, operators, sign_ins
 
 MAIL, PASSWORD = "op@example.com", "a bell rings twice"
 QUICK = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)

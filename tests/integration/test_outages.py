@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 import pytest
 from tests.scene import Scene, open_scene
 
-from handbell.delivery.circuit import Stop
 from handbell.delivery.events import Event, ProbeSent, ServiceDown, ServiceUp
-from handbell.delivery.retry import SERVICE_DOWN
+from handbell.delivery.policy.circuit import Stop
+from handbell.delivery.policy.retry import SERVICE_DOWN
 from handbell.system import System
 
 EVERYBODY = {"everybody": True}
@@ -82,7 +82,7 @@ async def gated(scene: Scene) -> AsyncIterator[tuple[System, Gate]]:
 
 
 def _outage(scene: Scene) -> Stop | None:
-    stops = scene.system.rulebook.rules_of(scene.app.id).outages(scene.clock())
+    stops = scene.system.rules_store.rules_of(scene.app.id).outages(scene.clock())
     return next(iter(stops), None)
 
 

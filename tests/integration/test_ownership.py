@@ -25,12 +25,12 @@ from hypothesis.stateful import (
 from sqlalchemy import insert, select
 
 from handbell.apps.app import App
-from handbell.database import Database
 from handbell.errors import ProofRequiredError, RegistryError, SessionLimitError
 from handbell.registry.proofs import ProofStore
 from handbell.registry.registration import Description, Registration
 from handbell.registry.store import Registry
-from handbell.tables import apps, sessions, users
+from handbell.storage.database import Database
+from handbell.storage.tables import apps, sessions, users
 
 PEOPLE = st.sampled_from(["ada@example.com", "bob@example.com", "eve@example.com"])
 TOKENS = st.sampled_from(["a1" * 16, "b2" * 16, "c3" * 16])

@@ -7,8 +7,8 @@ from contextlib import closing
 
 from tests.conftest import Stage
 
-from handbell._reporter import Reporter
-from handbell.delivery.phone_reports import PhoneReport
+from handbell._device_reports import DeviceReports
+from handbell.delivery.ledger.device_reports import DeviceReport
 
 MAIL = "test@4d.com"
 
@@ -21,16 +21,16 @@ def test_many_reports_are_written_at_once_and_each_counts_once(stage: Stage) -> 
     both = [asyncio.run(stage.send(everybody)).deliveries for _ in range(2)]
     (a, b), (c, _) = both
     said = [
-        PhoneReport(a.apns_id, "displayed", 5_000),
-        PhoneReport(a.apns_id, "opened", 6_000),
-        PhoneReport(a.apns_id, "displayed", 7_000),
-        PhoneReport(c.apns_id, "opened", 8_000),
-        PhoneReport("00000000-0000-4000-8000-000000000000", "opened", 9_000),
-        PhoneReport("", "opened", 9_000),
+        DeviceReport(a.apns_id, "displayed", 5_000),
+        DeviceReport(a.apns_id, "opened", 6_000),
+        DeviceReport(a.apns_id, "displayed", 7_000),
+        DeviceReport(c.apns_id, "opened", 8_000),
+        DeviceReport("00000000-0000-4000-8000-000000000000", "opened", 9_000),
+        DeviceReport("", "opened", 9_000),
     ]
     ledger = stage.system.ledger
     assert ledger.note_reports(said) == {a.apns_id, c.apns_id}
-    assert ledger.note_reports([*said, PhoneReport(b.apns_id, "displayed", 1)])
+    assert ledger.note_reports([*said, DeviceReport(b.apns_id, "displayed", 1)])
     assert ledger.note_reports([]) == set()
     first, second = (ledger.deliveries_of(one[0].notification_id) for one in both)
     assert [(one.displayed_at, one.opened_at) for one in (*first, *second)] == [
@@ -48,7 +48,7 @@ def test_thousands_of_reports_are_written_within_two_seconds(stage: Stage) -> No
     """A stop waits for them, so each must not cost a transaction of its own."""
     stage.add_phone(MAIL)
     (delivery,) = asyncio.run(stage.send(MAIL)).deliveries
-    reporter = Reporter(stage.system)
+    reporter = DeviceReports(stage.system)
     for _ in range(2000):
         reporter.add(delivery.apns_id, "displayed")
     begun = time.monotonic()
@@ -67,7 +67,7 @@ def test_a_report_that_comes_before_its_delivery_waits_for_it(stage: Stage) -> N
     with closing(sqlite3.connect(home, isolation_level=None)) as database:
         own = (early.number,)
         database.execute("UPDATE deliveries SET number = -1 WHERE number = ?", own)
-        reporter = Reporter(stage.system)
+        reporter = DeviceReports(stage.system)
         reporter.add(early.apns_id, "opened")
         reporter.add("00000000-0000-4000-8000-000000000000", "opened")
         reporter.add(other.apns_id, "opened")

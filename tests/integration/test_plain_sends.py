@@ -16,14 +16,14 @@ from tests.serving import Server, start_server
 from handbell.creation.notification import Notification
 from handbell.creation.plain import PlainSend, read_plain
 from handbell.creation.recipients import Recipients
-from handbell.database import Database
+from handbell.delivery.accept.plain import PlainStored
 from handbell.delivery.engine import Acceptance, Entry
 from handbell.delivery.events import Event, NotificationAccepted, NotificationsAccepted
-from handbell.delivery.lane import FIRST_BATCH
-from handbell.delivery.plain import PlainStored
+from handbell.delivery.work.app_state import FIRST_BATCH
 from handbell.errors import DatabaseLockedError, TwinError
+from handbell.storage.database import Database
+from handbell.storage.tables import deliveries, notifications
 from handbell.system import System
-from handbell.tables import deliveries, notifications
 
 NOON = 1_790_000_000.0
 FEW = ["one@example.com", "two@example.com", "nobody@example.com", "one@example.com"]
@@ -367,7 +367,7 @@ def test_where_nothing_can_be_stored_each_line_is_refused(stage: Stage) -> None:
 def test_what_was_stored_so_is_sent(stage: Stage, plain_steps: list[int]) -> None:
     """While the worker has no room plain sends wait in the ledger, and then each phone gets its."""
     stage.add_phone("one@example.com")
-    stage.system.engine.worker.lanes.window = 0
+    stage.system.engine.worker.app_states.window = 0
     stage.twin.add_fault("slow", seconds=0.5, count=LEAST_ROOM)
     lines = [_line("one@example.com", title=f"Order {number}") for number in range(100)]
     with start_server(stage.system, has_console=False) as server:

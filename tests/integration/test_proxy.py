@@ -9,7 +9,7 @@ from tests.http2_server import LOOPS, QUICK, counting, opened, paths, run, send,
 from tests.proxy import proxying
 
 from handbell._proxy import Proxy
-from handbell.delivery.outcome import UNREACHED, Sign, meaning, sign_of
+from handbell.delivery.policy.decision import UNREACHED, Sign, meaning, sign_of
 from handbell.gateways.apns.protocol import Reaction
 from handbell.gateways.gateway import RetryLater
 from handbell.gateways.http2 import Answer, Endpoint, NotSent

@@ -11,14 +11,14 @@ from sqlalchemy import func, insert, select
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import EVERYBODY, Recipients
-from handbell.database import Database
 from handbell.delivery.delivery import Target
-from handbell.delivery.pruning import Pruner
-from handbell.delivery.queue import Queue
-from handbell.delivery.roster import Roster
-from handbell.delivery.store import Acceptance, Ledger, Order
+from handbell.delivery.ledger.retention import Pruner
+from handbell.delivery.ledger.store import Acceptance, Ledger, Order
+from handbell.delivery.queue.sql_queue import Queue
+from handbell.delivery.queue.workers import Workers
 from handbell.registry.store import Registry
-from handbell.tables import apps, deliveries, idempotency, notifications
+from handbell.storage.database import Database
+from handbell.storage.tables import apps, deliveries, idempotency, notifications
 
 DAY = 24 * 3600
 
@@ -32,7 +32,7 @@ class Book:
         self.app = self._add_app()
         self.ledger = Ledger(database, now=self.now)
         self.queue = Queue(database, now=self.now)
-        self.roster = Roster(database, now=self.now)
+        self.known_workers = Workers(database, now=self.now)
         self.registry = Registry(database, now=self.now)
 
     def now(self) -> float:
@@ -110,14 +110,14 @@ def test_what_is_not_old_stays(book: Book) -> None:
 def test_what_has_not_ended_is_never_touched(book: Book) -> None:
     """A delivery that waits keeps its notification, however old; ended ones beside it go."""
     acceptance = book.accept(3)
-    worker = book.roster.enlist()
+    worker = book.known_workers.enlist()
     taken = book.queue.claim_due(worker, 5, 1)
     assert len(taken) == 1
     book.end(acceptance)
     book.at += 1000 * DAY
     asyncio.run(book.pruner().prune())
     assert book.left() == (1, 1, 0)
-    book.roster.retire(worker)
+    book.known_workers.retire(worker)
     asyncio.run(book.pruner().prune())
     assert book.left() == (1, 1, 0)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from handbell.database import Database, Quick, driver_of
 from handbell.errors import DatabaseFullError, DatabaseLockedError, ReadOnlyError, StorageError
+from handbell.storage.database import Database, Quick, driver_of
 
 _ADD = "INSERT INTO apps (team_id, bundle_id, name, created_at) VALUES ('T', ?, 'App', 0)"
 _COUNT = "SELECT count(*) FROM apps"

@@ -11,8 +11,8 @@ from tests.scene import Scene, open_scene
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
-from handbell.delivery.circuit import SEVERAL_PERSONS, Stop
 from handbell.delivery.engine import Engine
+from handbell.delivery.policy.circuit import SEVERAL_PERSONS, Stop
 
 ALWAYS = 1_000_000
 MALLORY = "mallory@example.com"
@@ -27,7 +27,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
 
 
 def _stops(scene: Scene) -> tuple[Stop, ...]:
-    return scene.system.rulebook.rules_of(scene.app.id).stops
+    return scene.system.rules_store.rules_of(scene.app.id).stops
 
 
 def _invent(scene: Scene, number: int = 100, *, side: str = "production") -> None:

@@ -16,12 +16,12 @@ from sqlalchemy import Engine, delete, event, func, select
 from handbell.apps.app import App
 from handbell.apps.store import AppStore
 from handbell.apps.vault import Vault
-from handbell.database import Database
 from handbell.errors import ProofRequiredError, RegistryError, UnknownSessionError
 from handbell.registry.registration import Description, Registered, Registration
 from handbell.registry.session import Session
 from handbell.registry.store import Registry
-from handbell.tables import sessions
+from handbell.storage.database import Database
+from handbell.storage.tables import sessions
 
 OWNER, OTHER = "owner@4d.com", "other@4d.com"
 TOKEN = "ab" * 32

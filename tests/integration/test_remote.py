@@ -18,11 +18,10 @@ from tests.conftest import Stage
 from tests.serving import Server, server
 
 from handbell import AsyncPushNotification, PushNotification, Sessions, errors
-from handbell._answers import read_error, read_story
 from handbell.creation.template import Template
 from handbell.delivery.delivery import Delivery
+from handbell.delivery.ledger.why import Story
 from handbell.delivery.response import Response
-from handbell.delivery.why import Story
 from handbell.errors import (
     AppForbiddenError,
     HandbellError,
@@ -40,7 +39,8 @@ from handbell.errors import (
     UnknownNotificationError,
     UnknownTemplateError,
 )
-from handbell.remote import RemoteApp
+from handbell.remote.answers import read_error, read_story
+from handbell.remote.client import RemoteApp
 from handbell.server.api.plain import plain
 from handbell.server.calls import as_call
 from handbell.server.problems import members_of

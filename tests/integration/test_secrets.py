@@ -22,7 +22,7 @@ from tests.stored import stored_in
 
 from handbell.apps.app import App
 from handbell.apps.samples import make_key
-from handbell.delivery.logs import Logs
+from handbell.delivery.observe.logs import Logs
 from handbell.server.routes import ROUTES
 from handbell.settings import Settings
 from handbell.system import System

@@ -16,14 +16,14 @@ from openapi_spec_validator import validate
 from tests.serving import Server, administrator, server
 
 from handbell import errors
-from handbell.delivery.roster import LEASE_SECONDS
+from handbell.delivery.queue.workers import LEASE_SECONDS
 from handbell.errors import ServeError
-from handbell.migrations import HEAD
 from handbell.server.access import unrouted
 from handbell.server.application import create_application
 from handbell.server.routes import ROUTES
 from handbell.server.running import bind, make_context, settle, tls_context, url_of
 from handbell.settings import Settings
+from handbell.storage.migrations import HEAD
 from handbell.system import System
 from handbell.twin.certificates import Authority
 
@@ -77,7 +77,7 @@ def test_it_lives_and_is_ready(server: Server) -> None:
 def test_it_is_not_ready_when_its_worker_has_died(server: Server) -> None:
     """Without the worker's heartbeat the answer is 503 with the reason, and it still lives."""
     engine = server.system.engine
-    server.system.roster.retire(engine.worker.id)
+    server.system.known_workers.retire(engine.worker.id)
     with server.client() as client:
         answer = client.get("/readyz")
         assert client.get("/healthz").status_code == 200

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from handbell import AsyncPushNotification, PushNotification, Sessions
-from handbell._door import Door
+from handbell._portal import Portal
 from handbell._threads import Threads
+from handbell.demo_environment import isolated_settings
 from handbell.errors import DeadlockError, HandbellError, StorageError
-from handbell.rehearsal import isolated_settings
 from handbell.sharing import using
 from handbell.system import System
 
@@ -65,7 +65,7 @@ for _ in range(5):
 def _workers(settings: "Settings") -> int:
     system = System(settings)
     try:
-        return system.roster.live_workers()
+        return system.known_workers.live_workers()
     finally:
         system.database.close()
 
@@ -173,14 +173,17 @@ def test_doors_are_closed_while_others_send(settings: "Settings") -> None:
 async def test_a_start_that_failed_is_tried_again(settings: "Settings") -> None:
     """Whatever a start meets is raised, the next one works, and closing raises nothing."""
     system = System(settings)
-    enlist, mistakes = system.roster.enlist, [StorageError("full"), OSError("odd"), MemoryError()]
+    enlist, mistakes = (
+        system.known_workers.enlist,
+        [StorageError("full"), OSError("odd"), MemoryError()],
+    )
 
     def fail(*arguments: Any) -> int:
         if mistakes:
             raise mistakes.pop()
         return enlist(*arguments)
 
-    system.roster.enlist = fail  # type: ignore[method-assign, assignment]
+    system.known_workers.enlist = fail  # type: ignore[method-assign, assignment]
     for expected in (MemoryError, OSError, StorageError):
         with pytest.raises(expected):
             await system.engine.start()
@@ -197,7 +200,7 @@ async def test_a_system_whose_start_failed_closes(settings: "Settings") -> None:
     def fail(*_: Any) -> int:
         raise OSError("odd")
 
-    system.roster.enlist = fail  # type: ignore[method-assign, assignment]
+    system.known_workers.enlist = fail  # type: ignore[method-assign, assignment]
     with pytest.raises(OSError, match="odd"):
         await system.engine.start()
     await system.check_up(app)
@@ -232,7 +235,7 @@ def test_a_call_within_the_door_is_refused(settings: "Settings") -> None:
 
 def test_a_door_outlives_what_exits_in_it() -> None:
     """``sys.exit`` in the door's thread is the caller's; others and later calls are answered."""
-    door = Door()
+    portal = Portal()
 
     async def end() -> None:
         raise SystemExit(4)
@@ -242,14 +245,14 @@ def test_a_door_outlives_what_exits_in_it() -> None:
         return 42
 
     with ThreadPoolExecutor(1) as pool:
-        other = pool.submit(door.run, answer())
+        other = pool.submit(portal.run, answer())
         with pytest.raises(SystemExit):
-            door.run(end())
+            portal.run(end())
         assert other.result() == 42
-    assert door.run(answer()) == 42
-    door.shut()
+    assert portal.run(answer()) == 42
+    portal.shut()
     with pytest.raises(HandbellError, match="program ends"):
-        door.run(answer())
+        portal.run(answer())
 
 
 @in_loop

@@ -13,7 +13,7 @@ from tests.serving import Server, start_server
 from handbell.creation.plain import PlainSend, read_plain
 from handbell.delivery.events import Event, NotificationsAccepted
 from handbell.errors import TwinError
-from handbell.tables import deliveries, notifications
+from handbell.storage.tables import deliveries, notifications
 
 HELLO = {"title": "Hello"}
 

@@ -9,7 +9,7 @@ from tests.scripted import EVERYBODY, OUTCOMES, Failing, Play, open_play
 
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
-from handbell.delivery.worker import Worker
+from handbell.delivery.send.worker import Worker
 from handbell.errors import StoppedError
 
 MAIL = "user0@example.com"
@@ -87,7 +87,7 @@ def test_a_stop_after_its_loops_were_cancelled_writes_what_ended(play: Play) -> 
         acceptance = await play.accept(EVERYBODY)
         await play.until(lambda: play.gateway.calls)
         for task in asyncio.all_tasks() - {asyncio.current_task()}:
-            if "Worker._" in repr(task.get_coro()) or "Heart" in repr(task.get_coro()):
+            if "Worker._" in repr(task.get_coro()) or "Heartbeat" in repr(task.get_coro()):
                 task.cancel()
         await asyncio.sleep(0.01)
         play.gateway.calls[0].answer(8, None)
@@ -106,7 +106,7 @@ async def _idle(worker: Worker) -> None:
 
 
 async def _read_rules(worker: Worker) -> None:
-    await worker.patience.call(worker.lanes.all)
+    await worker.storage_retry.call(worker.app_states.all)
     await worker.settled(1)
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from tests.scene import Scene, open_scene
 
-from handbell.delivery.batch import Batch, Ending
+from handbell.delivery.record.hourly_counts import HOUR, Bucket
+from handbell.delivery.record.outcome_batch import Batch, Ending
 from handbell.delivery.response import Response
-from handbell.delivery.tallies import HOUR, Bucket
 
 
 @pytest.fixture

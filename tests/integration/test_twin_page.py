@@ -20,9 +20,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import update
 from tests.conftest import Stage
 
+from handbell.demo_environment import DemoEnvironment
 from handbell.errors import RegistryError, TwinError
-from handbell.rehearsal import Rehearsal
-from handbell.tables import apps
+from handbell.storage.tables import apps
 from handbell.twin.address import read_address
 from handbell.twin.hooks import Hooks
 from handbell.twin.phone import Card, Phone
@@ -413,8 +413,8 @@ def test_phones_beside_a_server_are_made_by_who_has_the_link(
     with stage.system.database.write() as connection:
         connection.execute(update(apps).values(proof=proof))
     with (
-        Rehearsal(stage.system) as rehearsal,
-        start_twin(tmp_path / "beside", hooks=rehearsal.hooks()) as running,
+        DemoEnvironment(stage.system) as demo_environment,
+        start_twin(tmp_path / "beside", hooks=demo_environment.hooks()) as running,
         httpx.Client(base_url=running.page_url, trust_env=False) as anybody,
     ):
         body = {"mail": "victim@example.com", "app": stage.app.id}

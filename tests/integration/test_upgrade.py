@@ -23,12 +23,12 @@ from tests.version_01 import (
 from handbell.access.operators import OperatorStore
 from handbell.apps.store import AppStore
 from handbell.apps.vault import Vault
-from handbell.database import Database
 from handbell.errors import StorageError
-from handbell.migrations import HEAD, VERSION_TABLE
 from handbell.registry.secret import digest_of
 from handbell.registry.store import Registry
-from handbell.tables import deliveries, metadata, notifications, shards
+from handbell.storage.database import Database
+from handbell.storage.migrations import HEAD, VERSION_TABLE
+from handbell.storage.tables import deliveries, metadata, notifications, shards
 
 MIDDLE = "To everybody"
 

@@ -10,7 +10,7 @@ from tests.serving import Server, server
 
 from handbell import PushNotification
 from handbell.errors import SettingsError, UnavailableError
-from handbell.remote import RemoteApp
+from handbell.remote.client import RemoteApp
 from handbell.twin.certificates import Authority
 
 __all__ = ["server"]

@@ -20,23 +20,18 @@ from tests.stored import stored_in
 from handbell.apps.app import App
 from handbell.apps.store import AppStore
 from handbell.apps.vault import Vault
-from handbell.database import Database
 from handbell.delivery.events import (
     CircuitOpened,
     DeliveryFailed,
     Event,
     SessionClosed,
 )
-from handbell.delivery.outbound import MOST_ANSWER_BYTES, Answer, Outbound
-from handbell.delivery.webhook_sender import KEPT_SECONDS, LEASE_SECONDS, WebhookSender
-from handbell.delivery.webhooks import (
-    Webhook,
-    WebhookStore,
-    signature,
-    store_calls,
-)
+from handbell.delivery.webhooks.safe_http import MOST_ANSWER_BYTES, Answer, Outbound
+from handbell.delivery.webhooks.sender import KEPT_SECONDS, LEASE_SECONDS, WebhookSender
+from handbell.delivery.webhooks.store import Webhook, WebhookStore, signature, store_calls
 from handbell.errors import WebhookError
-from handbell.tables import deliveries, webhook_calls
+from handbell.storage.database import Database
+from handbell.storage.tables import deliveries, webhook_calls
 from handbell.twin.certificates import Authority
 
 NOON = 1_700_000_000.0

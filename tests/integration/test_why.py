@@ -13,13 +13,13 @@ from handbell import PushNotification, Sessions
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import EVERYBODY, Recipients
 from handbell.delivery.engine import Options
-from handbell.tables import notifications
+from handbell.storage.tables import notifications
 
 if TYPE_CHECKING:
     from tests.conftest import Stage
 
+    from handbell.delivery.ledger.why import Story
     from handbell.delivery.response import Response
-    from handbell.delivery.why import Story
 
 MAIL: Final = "test@4d.com"
 
@@ -409,16 +409,16 @@ def test_removed_quiet_hours_let_go_what_they_held(stage: "Stage") -> None:
     assert _held(stage) == before
     stage.system.set_rules(stage.app, {"quiet_hours": "none"})
     assert _held(stage) < time.time() + 10
-    assert stage.system.rulebook.rules_of(stage.app.id).quiet is None
+    assert stage.system.rules_store.rules_of(stage.app.id).quiet is None
 
 
 def test_resume_closes_the_circuit_and_lets_go_what_waited(stage: "Stage") -> None:
     """After the operator mended it nothing waits for the next try."""
     _stopped(stage)
-    assert stage.system.rulebook.rules_of(stage.app.id).stop is not None
+    assert stage.system.rules_store.rules_of(stage.app.id).stop is not None
     assert stage.system.resume(stage.app)
     assert not stage.system.resume(stage.app)
-    assert stage.system.rulebook.rules_of(stage.app.id).stop is None
+    assert stage.system.rules_store.rules_of(stage.app.id).stop is None
     assert _held(stage) < time.time() + 10
 
 

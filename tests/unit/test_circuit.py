@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handbell.delivery.circuit import (
+from handbell.delivery.policy.circuit import (
     FEWEST_TOKENS,
     FIRST_SENT,
     LONGEST_ASKED_SECONDS,

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handbell.creation.notification import Notification
-from handbell.delivery.audience import Audience
-from handbell.delivery.reports import Overview
-from handbell.delivery.tallies import HOUR, Bucket
+from handbell.delivery.accept.audience import Audience
+from handbell.delivery.ledger.reports import Overview
+from handbell.delivery.record.hourly_counts import HOUR, Bucket
 from handbell.errors import NotificationError
 from handbell.server.console.activity import standing_of
 from handbell.server.console.chart import HEIGHT, draw, nice

@@ -9,7 +9,7 @@ import pytest
 
 import handbell
 from handbell import errors
-from handbell.delivery.outcome import OWN_REASONS, meaning
+from handbell.delivery.policy.decision import OWN_REASONS, meaning
 from handbell.gateways.apns.protocol import REASONS
 
 ROOT = Path(__file__).parents[2]

@@ -11,11 +11,11 @@ from sqlalchemy.exc import InvalidRequestError
 
 from handbell._forever import forever
 from handbell._threads import Threads
-from handbell.database import Database
-from handbell.delivery.patience import Patience
-from handbell.delivery.pruning import Pruner
+from handbell.delivery.ledger.retention import Pruner
 from handbell.errors import ContradictionError, HandbellError, StatementError, StorageError
-from handbell.tables import users
+from handbell.storage.database import Database
+from handbell.storage.storage_retry import StorageRetry
+from handbell.storage.tables import users
 
 POOL = Threads(1, "test")
 
@@ -110,7 +110,7 @@ def test_what_the_database_does_not_understand_is_not_repeated(
         return MISTAKES[mistake](database)
 
     with pytest.raises(StatementError):
-        asyncio.run(Patience(POOL, pause=0).call(ask))
+        asyncio.run(StorageRetry(POOL, pause=0).call(ask))
     assert calls == 1
     database.close()
 
@@ -128,7 +128,7 @@ def test_what_may_pass_is_repeated(error: type[StorageError], calls: int) -> Non
         return asked
 
     try:
-        assert asyncio.run(Patience(POOL, pause=0).call(ask)) == 3
+        assert asyncio.run(StorageRetry(POOL, pause=0).call(ask)) == 3
     except ContradictionError:
         assert error is ContradictionError
     assert asked == calls

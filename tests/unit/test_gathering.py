@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from handbell.delivery.gathering import Gathering
 from handbell.errors import StorageError
+from handbell.storage.group_commit import Gathering
 
 
 class Shelf:
@@ -14,13 +14,13 @@ class Shelf:
 
     def __init__(self) -> None:
         self.steps: list[list[int]] = []
-        self.door = asyncio.Event()
-        self.door.set()
+        self.portal = asyncio.Event()
+        self.portal.set()
 
     async def store(self, entries: Sequence[int]) -> list[int]:
         """Keep numbers and return their doubles; a 13 breaks the whole step."""
         self.steps.append(list(entries))
-        await self.door.wait()
+        await self.portal.wait()
         if 13 in entries:
             raise StorageError("The disk is gone")
         return [2 * entry for entry in entries]
@@ -44,12 +44,12 @@ def test_whoever_comes_while_a_step_runs_joins_the_next() -> None:
         shelf = Shelf()
         gathering = Gathering(shelf.store)
         assert list(await gathering.bring([1])) == [2]
-        shelf.door.clear()
+        shelf.portal.clear()
         first = asyncio.create_task(gathering.bring([2]))
         await _let_others_run()
         others = asyncio.create_task(_bring_all(gathering, [[3], [4, 5], []]))
         await asyncio.sleep(0)
-        shelf.door.set()
+        shelf.portal.set()
         assert list(await first) == [4]
         assert await others == [[6], [8, 10], []]
         assert shelf.steps == [[1], [2], [3, 4, 5]]
@@ -95,14 +95,14 @@ def test_a_caller_that_gave_up_before_its_turn_is_left_out() -> None:
 
     async def run() -> None:
         shelf = Shelf()
-        shelf.door.clear()
+        shelf.portal.clear()
         gathering = Gathering(shelf.store)
         first = asyncio.create_task(gathering.bring([1]))
         await _let_others_run()
         second, third = (asyncio.create_task(gathering.bring([n])) for n in (2, 3))
         await asyncio.sleep(0)
         second.cancel()
-        shelf.door.set()
+        shelf.portal.set()
         assert list(await first) == [2]
         assert list(await third) == [6]
         assert shelf.steps == [[1], [3]]

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from handbell._threads import Threads
 from handbell.apps.app import App
-from handbell.delivery.in_flight import InFlight, Ticket
-from handbell.delivery.lane import Lane
-from handbell.delivery.lanes import Lanes
-from handbell.delivery.patience import Patience
-from handbell.delivery.probe import Probe
-from handbell.delivery.releases import Releases
-from handbell.delivery.routes import Routes
+from handbell.delivery.policy.probe import Probe
+from handbell.delivery.work.app_state import AppState
+from handbell.delivery.work.app_states import AppStates
+from handbell.delivery.work.in_flight import InFlight, Ticket
+from handbell.delivery.work.routes import Routes
+from handbell.delivery.work.session_readings import Releases
+from handbell.storage.storage_retry import StorageRetry
 
 APP = App(team_id="TEAM123456", bundle_id="com.sample.myapp")
 SOME = st.sets(st.integers(0, 9))
@@ -33,9 +33,14 @@ class Circuit:
         self.back += bool(probe)
 
 
-def _ticket(numbers: set[int]) -> tuple[InFlight, Lane, Releases, Ticket]:
-    flight, lane, releases = InFlight(), Lane(APP), Releases()
-    return flight, lane, releases, flight.acquire(lane, [(ROW, numbers)], releases.begin())
+def _ticket(numbers: set[int]) -> tuple[InFlight, AppState, Releases, Ticket]:
+    flight, app_state, releases = InFlight(), AppState(APP), Releases()
+    return (
+        flight,
+        app_state,
+        releases,
+        flight.acquire(app_state, [(ROW, numbers)], releases.begin()),
+    )
 
 
 @given(SOME, st.lists(st.tuples(st.sampled_from(["hand", "end", "write", "cap"]), SOME)))
@@ -43,7 +48,7 @@ def test_whatever_is_said_of_deliveries_the_counts_add_up(
     numbers: set[int], said: list[tuple[str, set[int]]]
 ) -> None:
     """Handed, ended and written count once, in this order, and only for what was taken."""
-    flight, lane, _, ticket = _ticket(numbers)
+    flight, app_state, _, ticket = _ticket(numbers)
     left = set(numbers)
     for what, which in said:
         if what == "hand":
@@ -57,11 +62,11 @@ def test_whatever_is_said_of_deliveries_the_counts_add_up(
                 ticket.let_through(ROW, one, user_id=one)
         else:
             flight.note_written(flight.cut())
-        assert flight.faults([lane]) == []
+        assert flight.faults([app_state]) == []
         assert flight.load.out == len(left)
     ticket.end(ROW, numbers)
     flight.note_written(flight.cut())
-    assert (len(flight), flight.load.all, len(lane.underway)) == (0, 0, 0)
+    assert (len(flight), flight.load.all, len(app_state.cap_in_flight)) == (0, 0, 0)
 
 
 @given(SOME, SOME, SOME)
@@ -69,7 +74,7 @@ def test_a_ticket_that_is_finished_leaves_nothing_behind(
     numbers: set[int], handed: set[int], ended: set[int]
 ) -> None:
     """Counts, reading, cap and probe are given back in whatever state it is, once."""
-    flight, lane, releases, ticket = _ticket(numbers)
+    flight, app_state, releases, ticket = _ticket(numbers)
     for one in numbers:
         ticket.let_through(ROW, one, user_id=1)
     ticket.hand(ROW, handed)
@@ -79,8 +84,8 @@ def test_a_ticket_that_is_finished_leaves_nothing_behind(
     ticket.finish()
     flight.note_written(cut)
     assert ticket.end(ROW, numbers) == frozenset()
-    assert flight.faults([lane], is_at_rest=True) == []
-    assert (len(flight), lane.load.all, len(lane.underway)) == (0, 0, 0)
+    assert flight.faults([app_state], is_at_rest=True) == []
+    assert (len(flight), app_state.load.all, len(app_state.cap_in_flight)) == (0, 0, 0)
     releases.add([1])
     assert len(releases) == 0
 
@@ -118,23 +123,25 @@ def test_a_probe_for_what_is_not_there_comes_back_at_once() -> None:
 @pytest.mark.parametrize("spoil", ["waiting", "handed", "ended"])
 def test_a_count_that_is_wrong_is_found(spoil: str) -> None:
     """The check counts anew: it fails where somebody else changes a count."""
-    flight, lane, _, _ = _ticket({1, 2})
-    setattr(lane.load, spoil, getattr(lane.load, spoil) + 1)
-    assert flight.faults([lane])
+    flight, app_state, _, _ = _ticket({1, 2})
+    setattr(app_state.load, spoil, getattr(app_state.load, spoil) + 1)
+    assert flight.faults([app_state])
 
 
 def test_what_makes_lanes_in_another_thread_disturbs_nobody() -> None:
     """Campaigns are loaded in threads, which ask for their apps' lanes: the list is a copy."""
-    lanes = Lanes(
+    app_states = AppStates(
         cast("Any", None),
         InFlight(),
         Routes(float),
-        patience=Patience(Threads(1, "test")),
+        storage_retry=StorageRetry(Threads(1, "test")),
         on_closed=lambda _: None,
         clock=float,
     )
     for _ in range(3):
         for number in range(3):
-            lanes.of(App(team_id="TEAM123456", bundle_id=f"com.sample.app{number}"))
-        for _lane in lanes.all():
-            lanes.of(App(team_id="TEAM123456", bundle_id=f"com.sample.other{len(lanes.all())}"))
+            app_states.of(App(team_id="TEAM123456", bundle_id=f"com.sample.app{number}"))
+        for _app_state in app_states.all():
+            app_states.of(
+                App(team_id="TEAM123456", bundle_id=f"com.sample.other{len(app_states.all())}")
+            )

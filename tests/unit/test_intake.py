@@ -7,8 +7,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from handbell.creation.notification import Notification
-from handbell.delivery.campaign import is_loud
-from handbell.delivery.intake import is_ordinary
+from handbell.delivery.accept.prepare import is_ordinary
+from handbell.delivery.work.composed import is_loud
 from handbell.errors import NotificationError
 from handbell.gateways.apns.wordings import compose_each
 

@@ -16,8 +16,8 @@ from handbell.delivery.events import (
     SessionClosed,
     name_of,
 )
-from handbell.delivery.log_lines import LOGGER, LoggedEvents
-from handbell.delivery.logs import Logs
+from handbell.delivery.observe.log_lines import LOGGER, LoggedEvents
+from handbell.delivery.observe.logs import Logs
 
 APP = "TEAM123456.com.sample.myapp"
 TOKEN = "ab12" * 16

@@ -23,7 +23,7 @@ from handbell.delivery.events import (
     SessionQuarantined,
     VerdictLost,
 )
-from handbell.delivery.metrics import BUCKETS, MOST_APPS, EngineState, Metrics
+from handbell.delivery.observe.metrics import BUCKETS, MOST_APPS, EngineState, Metrics
 from handbell.errors import DatabaseLockedError
 
 PAGE = (Path(__file__).parents[2] / "docs/metrics.md").read_text(encoding="utf-8")

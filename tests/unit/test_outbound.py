@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handbell.delivery.outbound import Outbound, Target, is_public, resolve
+from handbell.delivery.webhooks.safe_http import Outbound, Target, is_public, resolve
 from handbell.errors import WebhookError
 
 NEVER = threading.Event()

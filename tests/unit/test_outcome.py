@@ -2,15 +2,7 @@
 
 import pytest
 
-from handbell.delivery.outcome import (
-    Decision,
-    Doubt,
-    Sign,
-    Tried,
-    decide,
-    meaning,
-    sign_of,
-)
+from handbell.delivery.policy.decision import Decision, Doubt, Sign, Tried, decide, meaning, sign_of
 from handbell.gateways.apns.protocol import REASONS, Reaction
 from handbell.gateways.gateway import (
     Accepted,

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from handbell.delivery.timing import LATE_SECONDS, is_near, read_send_at, refuse_past
+from handbell.delivery.policy.schedule import LATE_SECONDS, is_near, read_send_at, refuse_past
 from handbell.errors import NotificationError
 
 NOW = datetime(2026, 6, 15, 12, 0, tzinfo=UTC)

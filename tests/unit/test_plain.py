@@ -11,7 +11,7 @@ from pydantic_core import to_json
 from handbell.creation.notification import Notification
 from handbell.creation.plain import MOST_BYTES, read_plain
 from handbell.creation.recipients import Recipients
-from handbell.delivery.intake import is_ordinary
+from handbell.delivery.accept.prepare import is_ordinary
 
 MAIL = "user1@example.com"
 HELLO = {"title": "Hello"}

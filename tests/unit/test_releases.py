@@ -1,6 +1,6 @@
 """What is remembered of sessions that were taken back while deliveries to them were in hand."""
 
-from handbell.delivery.releases import Releases
+from handbell.delivery.work.session_readings import Releases
 
 
 def test_what_was_read_before_a_release_is_stale() -> None:

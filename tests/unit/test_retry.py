@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handbell.delivery.outcome import Decision, decide
-from handbell.delivery.retry import (
+from handbell.delivery.policy.decision import Decision, decide
+from handbell.delivery.policy.retry import (
     DEFAULT_LIFETIME_SECONDS,
     JITTER,
     LONGEST_LIFETIME_SECONDS,

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-from handbell.delivery.circuit import Noted, Place, Stop
-from handbell.delivery.probe import Probe
-from handbell.delivery.routes import Route, Routes
+from handbell.delivery.policy.circuit import Noted, Place, Stop
+from handbell.delivery.policy.probe import Probe
+from handbell.delivery.work.routes import Route, Routes
 
 NOW = 1_800_000_000.0
 PLACE = Place("TEAM123456.com.sample.myapp", "production", "key", "com.sample.myapp")

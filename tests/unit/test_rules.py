@@ -2,7 +2,7 @@
 
 import pytest
 
-from handbell.delivery.rules import HELD_BY, read_rules
+from handbell.delivery.policy.app_rules import HELD_BY, read_rules
 from handbell.errors import AppError
 
 

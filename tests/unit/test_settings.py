@@ -7,11 +7,11 @@ import pytest
 from cryptography.fernet import Fernet
 from pydantic.fields import FieldInfo
 
-from handbell.database import Database
 from handbell.errors import SettingsError
 from handbell.gateways.http2_values import trusted_certificates
 from handbell.server.links.smtp import MailServer
 from handbell.settings import Settings, secret_keys, variable
+from handbell.storage.database import Database
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "settings.md"
 KEY = Fernet.generate_key().decode()

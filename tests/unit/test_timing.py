@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handbell.delivery.timing import (
+from handbell.delivery.policy.schedule import (
     FASTEST_PER_SECOND,
     LONGEST_PERIOD_SECONDS,
     Bucket,

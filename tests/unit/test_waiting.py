@@ -5,7 +5,7 @@ from collections.abc import Collection
 
 import pytest
 
-from handbell.delivery.waiting import Waiting
+from handbell.delivery.queue.waiting import Waiting
 from handbell.errors import DatabaseLockedError, StorageError
 
 MANY = 1000

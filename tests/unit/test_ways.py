@@ -10,9 +10,9 @@ import pytest
 
 from handbell._threads import Threads
 from handbell.apps.app import App
-from handbell.delivery.lane import Lane
-from handbell.delivery.routes import Routes
-from handbell.delivery.ways import UNUSED_SECONDS, WAY_SECONDS, Ways
+from handbell.delivery.send.gateway_cache import UNUSED_SECONDS, WAY_SECONDS, GatewayCache
+from handbell.delivery.work.app_state import AppState
+from handbell.delivery.work.routes import Routes
 from handbell.errors import HandbellError, MissingCredentialError, StorageError, TwinError
 
 
@@ -30,7 +30,7 @@ class World:
         self.now = 1000.0
         self.dropped: list[str] = []
         self.serving: dict[str, Named | HandbellError] = {}
-        self.ways = Ways(
+        self.gateways = GatewayCache(
             cast("Any", self._find),
             cast("Any", self._drop),
             Routes(lambda: self.now),
@@ -59,9 +59,9 @@ class World:
         """Return by which gateway an app is served."""
         app = App(team_id="TEAM123456", bundle_id=bundle_id)
         message = SimpleNamespace(topic=bundle_id)
-        campaign = SimpleNamespace(lane=Lane(app), key=None, message=message)
+        composed = SimpleNamespace(app_state=AppState(app), key=None, message=message)
         try:
-            found = await self.ways.find(cast("Any", campaign), "apns", "production")
+            found = await self.gateways.find(cast("Any", composed), "apns", "production")
         except HandbellError:
             return None
         finally:

@@ -15,14 +15,14 @@ from handbell.delivery.events import (
     DeliveryFailed,
     SessionClosed,
 )
-from handbell.delivery.webhook_sender import (
+from handbell.delivery.webhooks.sender import (
     FIRST_RETRY_SECONDS,
     LIFETIME_SECONDS,
     LONGEST_RETRY_SECONDS,
     next_attempt,
 )
-from handbell.delivery.webhooks import NAMES, call_body, message_id, signature
-from handbell.tables import ADDRESSED
+from handbell.delivery.webhooks.store import NAMES, call_body, message_id, signature
+from handbell.storage.tables import ADDRESSED
 
 PAGE = (Path(__file__).parents[2] / "docs/webhooks.md").read_text(encoding="utf-8")
 APP = "TEAM123456.com.sample.myapp"

@@ -17,11 +17,11 @@ from sqlalchemy.exc import IntegrityError
 
 from handbell._text import nearest
 from handbell.apps.app import App
-from handbell.database import Database
 from handbell.errors import AccessError, UnknownAppError, UnknownKeyError
 from handbell.fixes import Action, Fix
-from handbell.tables import api_keys as keys_table
-from handbell.tables import apps as apps_table
+from handbell.storage.database import Database
+from handbell.storage.tables import api_keys as keys_table
+from handbell.storage.tables import apps as apps_table
 
 Scope = Literal["send", "register", "administer"]
 SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)

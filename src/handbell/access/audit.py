@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import RowMapping, insert, select
 
-from handbell.database import Database
-from handbell.tables import audit as audit_table
+from handbell.storage.database import Database
+from handbell.storage.tables import audit as audit_table
 
 MOST_ENTRIES = 1000
 """How many entries one call returns at most."""

@@ -5,7 +5,7 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import Delete, delete, exists, or_
 
-from handbell.tables import invitations, operators
+from handbell.storage.tables import invitations, operators
 
 Purpose = Literal["first", "join", "reset"]
 

@@ -15,10 +15,10 @@ from sqlalchemy import Connection, Select, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from handbell._mail import fold_mail, read_mail
-from handbell.database import Database
 from handbell.errors import InvitationError, OperatorError
 from handbell.fixes import Action, Fix
-from handbell.tables import invitations, operators, sign_ins
+from handbell.storage.database import Database
+from handbell.storage.tables import invitations, operators, sign_ins
 
 from .invitations import INVITATION_HOURS, Invitation, Purpose, read_invitation, resets_of, serves
 from .passwords import Passwords, check_password

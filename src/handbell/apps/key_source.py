@@ -10,9 +10,9 @@ import re
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from handbell._engines import refuse_ours
 from handbell._paths import is_surely_a_path
 from handbell.errors import CredentialError
+from handbell.storage.engines import refuse_ours
 
 MAX_FILE_BYTES: Final = 64 * 1024
 DOWNLOAD: Final = (

@@ -10,7 +10,7 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import Connection, select
 
-from handbell.tables import credentials
+from handbell.storage.tables import credentials
 
 from .app import App
 from .credentials import AuthKey

@@ -21,7 +21,6 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 
 from handbell._text import nearest
-from handbell.database import Database
 from handbell.errors import (
     AmbiguousAppError,
     AppExistsError,
@@ -31,11 +30,12 @@ from handbell.errors import (
     UnknownAppError,
 )
 from handbell.fixes import Action, Fix
-from handbell.tables import apps as apps_table
-from handbell.tables import circuits as circuits_table
-from handbell.tables import credentials as credentials_table
-from handbell.tables import notifications as notifications_table
-from handbell.tables import webhooks as webhooks_table
+from handbell.storage.database import Database
+from handbell.storage.tables import apps as apps_table
+from handbell.storage.tables import circuits as circuits_table
+from handbell.storage.tables import credentials as credentials_table
+from handbell.storage.tables import notifications as notifications_table
+from handbell.storage.tables import webhooks as webhooks_table
 
 from .app import TEAM_ID_LENGTH, App
 from .credentials import AuthKey, Certificate, pack, unpack

@@ -12,10 +12,10 @@ from sqlalchemy import Row, delete, insert, select, update
 from handbell._text import nearest
 from handbell.creation.notification import Notification
 from handbell.creation.template import Template, is_name
-from handbell.database import Database
 from handbell.errors import UnknownAppError, UnknownTemplateError
 from handbell.fixes import Action, Fix
-from handbell.tables import templates
+from handbell.storage.database import Database
+from handbell.storage.tables import templates
 
 from .app import App
 

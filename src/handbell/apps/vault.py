@@ -9,9 +9,9 @@ from typing import Final, Self
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
-from handbell.database import private_folder, storage_error
 from handbell.errors import CredentialError, SettingsError, StorageError
 from handbell.settings import Settings, secret_keys
+from handbell.storage.database import private_folder, storage_error
 
 KEY_FILE: Final = "secret.key"
 _OTHERS: Final = 0o077

@@ -211,7 +211,7 @@ def _read_key(path: Path) -> bytes:
 
 
 def _rules(parts: "System", app: "App") -> dict[str, object]:
-    rules = parts.rulebook.rules_of(app.id)
+    rules = parts.rules_store.rules_of(app.id)
     identity = parts.identities.of(app)
     values = {
         "quiet_hours": rules.quiet,
@@ -233,7 +233,7 @@ def _rules(parts: "System", app: "App") -> dict[str, object]:
 
 
 def _tell_rules(parts: "System", app: "App", *, as_json: bool) -> None:
-    from handbell.delivery.outcome import meaning  # noqa: PLC0415 - heavy
+    from handbell.delivery.policy.decision import meaning  # noqa: PLC0415 - heavy
 
     rules = _rules(parts, app)
     if as_json:
@@ -247,7 +247,7 @@ def _tell_rules(parts: "System", app: "App", *, as_json: bool) -> None:
         if rules[name]:
             say(f"  {label + ':':13}{rules[name]}")
     say("  sending:     on" if rules["is_enabled"] else "  sending:     off")
-    rules_now = parts.rulebook.rules_of(app.id)
+    rules_now = parts.rules_store.rules_of(app.id)
     stop = rules_now.stop
     if stop is not None:
         words, fix = meaning(stop.reason, stop.detail)

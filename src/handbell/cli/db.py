@@ -24,7 +24,7 @@ def upgrade(*, as_json: Json = False) -> None:
     is left to this command. There is no way back: an SQLite file is copied before it is changed,
     beside it; back up a server's database first.
     """
-    from handbell.database import Database  # noqa: PLC0415 - heavy
+    from handbell.storage.database import Database  # noqa: PLC0415 - heavy
 
     with closing(Database.open(context.settings().database_url, migrate=True)) as database:
         revision = database.revision()

@@ -70,9 +70,9 @@ def demo(
 
 
 def _demo(home: Path, *, keep: bool, as_json: bool) -> None:
-    from handbell.rehearsal import (  # noqa: PLC0415 - heavy
+    from handbell.demo_environment import (  # noqa: PLC0415 - heavy
         SAMPLE_MAIL,
-        Rehearsal,
+        DemoEnvironment,
         isolated_settings,
         without_twin,
     )
@@ -85,9 +85,9 @@ def _demo(home: Path, *, keep: bool, as_json: bool) -> None:
 
     settings = isolated_settings(home)
     parts = System(settings)
-    with Rehearsal(parts) as rehearsal:
-        app = rehearsal.prepare()[0]
-        with start_twin(parts.twin_folder, hooks=rehearsal.hooks()) as twin:
+    with DemoEnvironment(parts) as demo_environment:
+        app = demo_environment.prepare()[0]
+        with start_twin(parts.twin_folder, hooks=demo_environment.hooks()) as twin:
             twin.add_app(app.id, app.name)
             phone = twin.add_phone("Test phone", mail=SAMPLE_MAIL, app=app.id)
             shown = _send(settings, twin, phone.id, SAMPLE_MAIL)

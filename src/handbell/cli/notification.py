@@ -14,7 +14,7 @@ from .output import Json, local_time, say, write_json, write_table
 from .progress import NO_WORKER, watch
 
 if TYPE_CHECKING:
-    from handbell.delivery.reports import Funnel, Overview, ReasonCount
+    from handbell.delivery.ledger.reports import Funnel, Overview, ReasonCount
 
 commands = typer.Typer(help="What was sent, and what became of it.", no_args_is_help=True)
 
@@ -64,7 +64,7 @@ def show(
     reports = parts.reports
 
     def has_worker() -> bool:
-        return parts.roster.live_workers() > 0
+        return parts.known_workers.live_workers() > 0
 
     if follow:
         asyncio.run(watch(reports, notification_id, has_worker=has_worker))

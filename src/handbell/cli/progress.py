@@ -12,7 +12,7 @@ from handbell._threads import in_thread
 from .output import console
 
 if TYPE_CHECKING:
-    from handbell.delivery.reports import Reports
+    from handbell.delivery.ledger.reports import Reports
 
 NO_WORKER: Final = (
     "No worker is running, so what waits does not go on. Start one with: handbell worker."

@@ -21,7 +21,7 @@ from .progress import NO_WORKER, watch
 from .template import write_languages
 
 if TYPE_CHECKING:
-    from handbell.delivery.preview import LanguagePreview, Preview
+    from handbell.delivery.accept.preview import LanguagePreview, Preview
     from handbell.delivery.response import Response
     from handbell.push import How
 
@@ -149,9 +149,9 @@ def send(
 
 
 def _send(app: str | None, notification: Written, recipients: Recipients, how: "How") -> "Response":
-    from handbell._door import door  # noqa: PLC0415 - starts a thread
+    from handbell._portal import portal  # noqa: PLC0415 - starts a thread
 
-    return door().run(_send_in_loop(app, notification, recipients, how))
+    return portal().run(_send_in_loop(app, notification, recipients, how))
 
 
 async def _send_in_loop(
@@ -231,12 +231,12 @@ def _waits(response: "Response", *, is_scheduled: bool, to_all: bool) -> str:
 
 def _is_stranded(response: "Response") -> bool:
     """Return whether something is still to be sent, and no other process is there to do it."""
-    from handbell.delivery.outcome import FINAL_STATES  # noqa: PLC0415 - heavy
+    from handbell.delivery.policy.decision import FINAL_STATES  # noqa: PLC0415 - heavy
 
     parts = context.system()
     counts = parts.ledger.counts(response.notification_id or "")
     is_moving = not counts or any(state not in FINAL_STATES for state, _ in counts)
-    return is_moving and not parts.roster.live_workers(elsewhere=True)
+    return is_moving and not parts.known_workers.live_workers(elsewhere=True)
 
 
 def _tell(response: "Response", *, waits: str, as_json: bool) -> None:

@@ -78,7 +78,7 @@ def serve(
     wins over; docs/settings.md lists them all. The first start prints a link that makes the first
     operator. SIGTERM or Ctrl-C ends it: what runs is finished, the rest stays for the next start.
     """
-    from handbell._door import new_loop  # noqa: PLC0415 - heavy
+    from handbell._portal import new_loop  # noqa: PLC0415 - heavy
 
     parts = system(
         listen=listen if port is None else _with_port(listen, port, config),
@@ -207,7 +207,7 @@ async def _announce_console(context: "Context", url: str) -> None:
 
 
 def _set_up_logs(parts: "System", *, is_verbose: bool) -> None:
-    from handbell.delivery.logs import Logs  # noqa: PLC0415 - an extra
+    from handbell.delivery.observe.logs import Logs  # noqa: PLC0415 - an extra
 
     parts.hooks.add(Logs(level="debug" if is_verbose else "info"))
     logging.basicConfig(

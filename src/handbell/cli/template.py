@@ -24,7 +24,7 @@ from .output import (
 
 if TYPE_CHECKING:
     from handbell.apps.templates import StoredTemplate
-    from handbell.delivery.preview import LanguagePreview
+    from handbell.delivery.accept.preview import LanguagePreview
 
 commands = typer.Typer(
     help="Notifications written once, with variables and in several languages.",

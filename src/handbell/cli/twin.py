@@ -17,7 +17,7 @@ from .signals import stop_on_signal
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from handbell.rehearsal import Rehearsal
+    from handbell.demo_environment import DemoEnvironment
     from handbell.system import System
     from handbell.twin.twin import Twin
 
@@ -74,8 +74,8 @@ async def beside(
     Raises TwinError where the extra is not installed or a twin runs on this home already, and
     RegistryError for a mail address that is none; nothing is made then.
     """
+    from handbell.demo_environment import DemoEnvironment, without_twin  # noqa: PLC0415
     from handbell.registry.registration import registered_mail  # noqa: PLC0415 - heavy
-    from handbell.rehearsal import Rehearsal, without_twin  # noqa: PLC0415
 
     try:
         from handbell.twin.address import read_address  # noqa: PLC0415
@@ -91,17 +91,17 @@ async def beside(
             fix="Use it, stop it, or name another --home",
         )
     page, production, development = ports
-    with Rehearsal(parts) as rehearsal:
+    with DemoEnvironment(parts) as demo_environment:
         serving = Twin(
             parts.twin_folder,
             page_port=page,
             production_port=production,
             development_port=development,
-            hooks=rehearsal.hooks(),
+            hooks=demo_environment.hooks(),
         )
         _add_keys(serving, keys, team)
         async with serving:
-            _populate(serving, rehearsal, owners)
+            _populate(serving, demo_environment, owners)
             yield serving
 
 
@@ -115,13 +115,13 @@ def _add_keys(serving: "Twin", keys: Sequence[Path], team: str | None) -> None:
         serving.add_key(key.team_id, key.key_id, key.public_key_pem)
 
 
-def _populate(serving: "Twin", rehearsal: "Rehearsal", mails: Sequence[str]) -> None:
-    from handbell.rehearsal import SAMPLE_MAIL  # noqa: PLC0415 - heavy
+def _populate(serving: "Twin", demo_environment: "DemoEnvironment", mails: Sequence[str]) -> None:
+    from handbell.demo_environment import SAMPLE_MAIL  # noqa: PLC0415 - heavy
 
-    apps = rehearsal.prepare()
+    apps = demo_environment.prepare()
     for app in apps:
         serving.add_app(app.id, app.name)
-        for known in rehearsal.known_sessions(app):
+        for known in demo_environment.known_sessions(app):
             # A phone with an owner registers itself; one that waits for a proof is nobody's yet.
             owner = known.mail if known.status == "active" else None
             serving.add_phone(known.device, mail=owner, app=app.id, token=known.token)

@@ -12,7 +12,7 @@ from .given import number_of
 from .output import AppOption, Json, local_time, say, write_json, write_table
 
 if TYPE_CHECKING:
-    from handbell.delivery.webhooks import Standing, WebhookStore
+    from handbell.delivery.webhooks.store import Standing, WebhookStore
     from handbell.system import System
 
 commands = typer.Typer(
@@ -100,8 +100,8 @@ def remove(webhook_id: WebhookId) -> None:
 @commands.command("test")
 def call_once(webhook_id: WebhookId, *, as_json: Json = False) -> None:
     """Call a webhook once with the event `test`, and say what it answered."""
-    from handbell.delivery.outbound import Outbound  # noqa: PLC0415 - heavy
-    from handbell.delivery.webhook_sender import WebhookSender  # noqa: PLC0415
+    from handbell.delivery.webhooks.safe_http import Outbound  # noqa: PLC0415 - heavy
+    from handbell.delivery.webhooks.sender import WebhookSender  # noqa: PLC0415
 
     parts = system()
     webhook = _store(parts).find(webhook_id)
@@ -139,7 +139,7 @@ def disable(webhook_id: WebhookId) -> None:
 
 
 def _store(parts: "System") -> "WebhookStore":
-    from handbell.delivery.webhooks import WebhookStore  # noqa: PLC0415 - heavy
+    from handbell.delivery.webhooks.store import WebhookStore  # noqa: PLC0415 - heavy
 
     return WebhookStore(
         parts.database,

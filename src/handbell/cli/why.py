@@ -12,7 +12,7 @@ from .context import system
 from .output import AppOption, Json, console, write_json
 
 if TYPE_CHECKING:
-    from handbell.delivery.why import Story
+    from handbell.delivery.ledger.why import Story
 
 
 def why(

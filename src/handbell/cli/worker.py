@@ -30,7 +30,7 @@ def worker(
     on its way is finished, the rest stays for the next worker. A second one ends it at once, and
     nothing is lost then either.
     """
-    from handbell._door import new_loop  # noqa: PLC0415 - heavy
+    from handbell._portal import new_loop  # noqa: PLC0415 - heavy
 
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(_run(until_idle=until_idle, level="debug" if verbose else "info"))
@@ -66,9 +66,12 @@ async def _work_off(parts: "System") -> None:
 
 def _logs(level: str) -> "Hook":
     try:
-        from handbell.delivery.logs import Logs  # noqa: PLC0415 - an extra
+        from handbell.delivery.observe.logs import Logs  # noqa: PLC0415 - an extra
     except ModuleNotFoundError:
-        from handbell.delivery.log_lines import LOGGER, LoggedEvents  # noqa: PLC0415 - heavy
+        from handbell.delivery.observe.log_lines import (  # noqa: PLC0415 - heavy
+            LOGGER,
+            LoggedEvents,
+        )
 
         logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
         logging.getLogger(LOGGER).setLevel(level.upper())

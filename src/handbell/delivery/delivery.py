@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from handbell._text import shortened
-from handbell.tables import ADDRESSED
+from handbell.delivery.policy.decision import FINAL_STATES, State
+from handbell.storage.tables import ADDRESSED
 
 from .ids import apns_id
-from .outcome import FINAL_STATES, State
 
 GatewayName = Literal["apns", "simulator"]
 

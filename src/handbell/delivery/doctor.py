@@ -10,6 +10,7 @@ from handbell.apps.app import App
 from handbell.apps.checkup import Finding
 from handbell.apps.store import StoredCredential
 from handbell.creation.notification import Notification
+from handbell.delivery.policy.decision import TOKEN_REASONS, meaning
 from handbell.errors import HandbellError
 from handbell.fixes import Action, Fix, as_sentence
 from handbell.gateways.apns.client import ApnsGateway
@@ -24,8 +25,6 @@ from handbell.gateways.gateway import (
     RetryLater,
 )
 from handbell.gateways.http2_tls import authority
-
-from .outcome import TOKEN_REASONS, meaning
 
 CLOCK_TOLERANCE_SECONDS: Final = 60
 CLOCK_LIMIT_SECONDS: Final = 1500

@@ -20,30 +20,30 @@ from handbell.apps.app import App
 from handbell.creation.notification import Notification
 from handbell.creation.plain import PlainSend
 from handbell.creation.recipients import Recipients
+from handbell.delivery.accept.plain import PlainBatch, PlainStored, event_of
+from handbell.delivery.accept.prepare import Entry, Intake, Options, Prepared
+from handbell.delivery.accept.resolve import Plan
+from handbell.delivery.accept.store import Acceptance, Draft, Order
+from handbell.delivery.ledger.retention import Pruner
+from handbell.delivery.ledger.store import Ledger
+from handbell.delivery.policy.decision import meaning
+from handbell.delivery.queue.revocations import Revocations, Revoker
+from handbell.delivery.queue.waiting import Waiting
+from handbell.delivery.send.gateway_cache import FindGateway
+from handbell.delivery.send.worker import Worker
+from handbell.delivery.webhooks.sender import WebhookSender
+from handbell.delivery.work.composed import Composed, is_loud
+from handbell.delivery.work.push_batch import Portion
+from handbell.delivery.work.session_readings import Reading
 from handbell.errors import HandbellError, NotificationError
 from handbell.gateways.apns.wordings import compose_each
 from handbell.registry.store import Registry
+from handbell.storage.group_commit import Gathering
 
-from .accepting import Acceptance, Draft, Order
-from .campaign import Campaign, is_loud
 from .delivery import Delivery
-from .dispatch import Plan
 from .events import NotificationAccepted, SessionsReleased
-from .gathering import Gathering
 from .ids import NO_ID
-from .intake import Entry, Intake, Options, Prepared
-from .outcome import meaning
-from .parcels import Portion
-from .plain import PlainBatch, PlainStored, event_of
-from .pruning import Pruner
-from .releases import Reading
 from .response import Response
-from .revocations import Revocations, Revoker
-from .store import Ledger
-from .waiting import Waiting
-from .ways import FindGateway
-from .webhook_sender import WebhookSender
-from .worker import Worker
 
 __all__ = ["Acceptance", "Engine", "Entry", "Options"]
 
@@ -93,7 +93,7 @@ class Engine:
         self._intake = Intake(
             ledger,
             registry,
-            rulebook=worker.rulebook,
+            rules_store=worker.rules_store,
             find_gateway=find_gateway,
             seal=seal,
             now=now,
@@ -133,7 +133,7 @@ class Engine:
         await forever(self._call_webhooks_if_any, name="Calling webhooks", pause=_WEBHOOK_SECONDS)
 
     async def _call_webhooks_if_any(self) -> float:
-        sender = await self.worker.patience.call(self._make_sender)
+        sender = await self.worker.storage_retry.call(self._make_sender)
         if sender is not None:
             await sender.run()
         return _WEBHOOK_SECONDS  # another process may add one
@@ -226,7 +226,7 @@ class Engine:
 
     def has_room(self, app: App) -> bool:
         """Return whether something of what an app sends now would go out at once."""
-        return self._starting is not None and self.worker.lanes.room_of(app) > 0
+        return self._starting is not None and self.worker.app_states.room_of(app) > 0
 
     @property
     def is_rushed(self) -> bool:
@@ -299,7 +299,7 @@ class Engine:
         if self._starting is not None:
             worker = self.worker.id or None
             apps = {id(entry.app): entry.app for entry in entries}.values()
-            room = {app.id: self.worker.lanes.room_of(app) for app in apps}
+            room = {app.id: self.worker.app_states.room_of(app) for app in apps}
         with self.worker.releases.begin() as reading:
             # In one step: a thread that has to be woken twice waits twice for the interpreter.
             prepared = await in_thread(self._prepare_and_store, entries, worker, room)
@@ -354,9 +354,11 @@ class Engine:
             self._tell_accepted(one)
             if one.accepted is not None and one.accepted.taken and one.wordings is not None:
                 entry, acceptance = one.entry, one.accepted
-                lane = self.worker.lanes.of(entry.app)
-                campaign = Campaign.fresh(one.order, acceptance.row, one.wordings, lane, entry.key)
-                portions.append(Portion(campaign, acceptance.taken))
+                app_state = self.worker.app_states.of(entry.app)
+                composed = Composed.fresh(
+                    one.order, acceptance.row, one.wordings, app_state, entry.key
+                )
+                portions.append(Portion(composed, acceptance.taken))
         self.worker.hand_over(portions, reading)
         if len(portions) < len(stored):
             self.worker.wake()

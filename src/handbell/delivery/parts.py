@@ -7,7 +7,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final, NamedTuple
 
-from .timing import DEFAULT_ZONE, LocalTime, due_at
+from handbell.delivery.policy.schedule import DEFAULT_ZONE, LocalTime, due_at
 
 NO_ZONE: Final = ""
 """Stands for sessions that name no time zone."""

@@ -102,7 +102,7 @@ class Connection(asyncio.Protocol, Generic[T]):
         self._asked_at: float | None = None
         self._listened_at = 0.0
         self._begun: deque[tuple[float, int]] = deque()  # when a round was begun, its last stream
-        self._patience = min(_PATIENCE_SECONDS, pool.limits.request_timeout / 4)
+        self._storage_retry = min(_PATIENCE_SECONDS, pool.limits.request_timeout / 4)
         self._abort: asyncio.TimerHandle | None = None
         self._opening = loop.create_task(self._open())
         self._opening.add_done_callback(self._opened)
@@ -340,7 +340,7 @@ class Connection(asyncio.Protocol, Generic[T]):
         if self._transport is not None and not self._session.is_greeted:
             self._await_greeting(now)
         elif self._asked_at is not None:
-            if now - self._asked_at > (timeout / 3 if self.in_flight else self._patience):
+            if now - self._asked_at > (timeout / 3 if self.in_flight else self._storage_retry):
                 self._break_off(Lost("ConnectionLost", "the server did not answer a PING"))
                 return
         elif self.in_flight and now - self._heard_at > timeout / 3:
@@ -355,7 +355,7 @@ class Connection(asyncio.Protocol, Generic[T]):
 
     def _look_after_the_oldest(self, now: float, timeout: float) -> None:
         first = self._oldest()
-        if self._is_gated and now - first > self._patience:
+        if self._is_gated and now - first > self._storage_retry:
             # It may be silent for long, and must not hold up the others; not even where APNs
             # allows one stream until it has answered.
             self._is_gated = False
@@ -392,5 +392,5 @@ class Connection(asyncio.Protocol, Generic[T]):
                 self._session.say_goodbye()
                 self._flush()
                 self._transport.close()
-            patience = _FAREWELL_PATIENCE * self.pool.limits.farewell_timeout
-            self._abort = self.loop.call_later(patience, self._transport.abort)
+            storage_retry = _FAREWELL_PATIENCE * self.pool.limits.farewell_timeout
+            self._abort = self.loop.call_later(storage_retry, self._transport.abort)

@@ -7,8 +7,8 @@ from typing import Any, Final, NamedTuple
 from pydantic_core import from_json
 from sqlalchemy import Connection, select
 
-from handbell.database import Quick, driver_of
-from handbell.tables import sessions, users
+from handbell.storage.database import Quick, driver_of
+from handbell.storage.tables import sessions, users
 
 
 class Addressee(NamedTuple):

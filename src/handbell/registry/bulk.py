@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
 
 from handbell.apps.app import App
 from handbell.errors import SessionLimitError
-from handbell.tables import sessions, users
+from handbell.storage.tables import sessions, users
 
 from .ownership import (
     CLAIMED,

@@ -18,10 +18,10 @@ from sqlalchemy.exc import IntegrityError
 from handbell.apps.app import App
 from handbell.apps.checkup import Finding
 from handbell.apps.vault import Vault
-from handbell.database import Database
 from handbell.errors import AppError, IdentityError, RegistryError, UnknownAppError
 from handbell.fixes import Action, Fix
-from handbell.tables import apps, identity_tokens
+from handbell.storage.database import Database
+from handbell.storage.tables import apps, identity_tokens
 
 from .registration import registered_mail
 from .secret import digest_of

@@ -8,8 +8,8 @@ from sqlalchemy import Connection, Select, func, select
 
 from handbell._mail import fold_mail
 from handbell.apps.app import App
-from handbell.database import Database
-from handbell.tables import sessions, users
+from handbell.storage.database import Database
+from handbell.storage.tables import sessions, users
 
 from .session import Session, Status
 from .store import SESSIONS, read_sessions

@@ -29,7 +29,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from handbell.apps.app import App
 from handbell.errors import ProofRequiredError, RegistryError, SessionLimitError
 from handbell.fixes import Action, Fix
-from handbell.tables import apps, proofs, sessions, users
+from handbell.storage.tables import apps, proofs, sessions, users
 
 from .registration import DESCRIBED, Description, Registration
 from .session import CROWDED_OUT, MOVED, Session

@@ -12,8 +12,8 @@ from typing import Any, Final, Literal
 from sqlalchemy import Connection, delete, exists, insert, select, update
 
 from handbell.apps.app import App
-from handbell.database import Database
-from handbell.tables import apps, proofs, sessions, users
+from handbell.storage.database import Database
+from handbell.storage.tables import apps, proofs, sessions, users
 
 from .ownership import prove
 from .registration import Registered, Registration

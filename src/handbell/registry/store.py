@@ -17,10 +17,10 @@ from sqlalchemy import (
 
 from handbell._mail import fold_mail
 from handbell.apps.app import App
-from handbell.database import Database
 from handbell.errors import RegistryError, UnknownSessionError
 from handbell.fixes import Action, Fix
-from handbell.tables import sessions, users
+from handbell.storage.database import Database
+from handbell.storage.tables import sessions, users
 
 from .addressees import Addressee, Devices, read_addressees, read_devices
 from .bulk import Admitted, register_many

@@ -10,10 +10,10 @@ from typing import Final, ParamSpec, TypeVar, cast
 
 from starlette.requests import HTTPConnection
 
-from handbell.apps.apart import read_certificate_apart
 from handbell.apps.app import App
 from handbell.apps.credentials import Certificate
-from handbell.delivery.metrics import Metrics
+from handbell.apps.isolated_parser import read_certificate_apart
+from handbell.delivery.observe.metrics import Metrics
 from handbell.settings import Settings
 from handbell.system import System
 
@@ -91,7 +91,7 @@ class Context:
         self.apps.clear()
 
     async def read_certificate(self, content: bytes, *, password: str | None) -> Certificate:
-        """Return the certificate that a stranger sent; see :mod:`handbell.apps.apart`."""
+        """Return the certificate that a stranger sent; see :mod:`handbell.apps.isolated_parser`."""
         async with self.readers:
             return await read_certificate_apart(content, password=password)
 

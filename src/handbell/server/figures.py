@@ -5,9 +5,9 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from sqlalchemy import func, select
 
-from handbell.delivery.metrics import EngineState
+from handbell.delivery.observe.metrics import EngineState
+from handbell.storage.tables import deliveries, shards
 from handbell.system import System
-from handbell.tables import deliveries, shards
 
 BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0)
 """Upper bounds of the histogram of requests, in seconds."""

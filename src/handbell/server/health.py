@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from handbell.errors import HandbellError, UnavailableError
-from handbell.migrations import HEAD
+from handbell.storage.migrations import HEAD
 
 from .context import Context, context_of
 from .problems import responses
@@ -90,7 +90,7 @@ def check(context: Context) -> Ready:
         if not context.has_worker:
             return Ready(status="ready", schema_revision=HEAD, worker=None)
         worker = context.system.engine.worker.id
-        lives = context.system.roster.lives(connection, worker)
+        lives = context.system.known_workers.lives(connection, worker)
     if not lives:
         raise UnavailableError(
             "The worker of this process has not been able to say that it lives",

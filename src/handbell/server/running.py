@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp
 
-from handbell.delivery.metrics import Metrics
+from handbell.delivery.observe.metrics import Metrics
 from handbell.errors import HandbellError, ServeError
 from handbell.http_server.bounds import Bounds
 from handbell.http_server.networks import is_loopback

@@ -34,14 +34,14 @@ from . import rules
 from .address import Address, remove_address, write_address
 from .apns_server import IDLE_SECONDS, ApnsServer
 from .certificates import Authority
-from .desk import Desk
+from .device_store import DeviceStore
 from .faults import Fault, FaultPlan
 from .history import History, Listener, Named, Received
 from .hooks import Hooks, call
 from .phone import Card, Phone, switch
 from .ports import bind, check_host
 from .provider_token import Key, read_public_key
-from .shelf import Shelf
+from .request_handler import RequestHandler
 from .web import PageServer
 
 DEFAULT_APP: Final = "HANDBELL00.com.example.app"
@@ -85,15 +85,15 @@ class Twin:
         self._idle_seconds = idle_seconds
         self._keys: dict[tuple[str, str], Key] = {}
         self._apps: dict[str, str] = {}
-        self._shelf = Shelf()
+        self._device_store = DeviceStore()
         self._history = History()
         self._running: _Running | None = None
         self._page_token = secrets.token_urlsafe(16)
         self.faults = FaultPlan(self._on_fault)
         self.links: dict[str, str] = {}
-        self._desk = Desk(
+        self._handler = RequestHandler(
             self,
-            self._shelf,
+            self._device_store,
             faults=self.faults,
             history=self._history,
             on_displayed=self._hooks.on_displayed,
@@ -108,7 +108,7 @@ class Twin:
             bound = [undo.enter_context(bind(self._host, port)) for port in self._ports]
             context = authority.server_context()
             sides = [
-                ApnsServer(side, self._desk.handle, context, idle_seconds=self._idle_seconds)
+                ApnsServer(side, self._handler.handle, context, idle_seconds=self._idle_seconds)
                 for side in _SIDES
             ]
             page = PageServer(self, bound[2])
@@ -271,11 +271,11 @@ class Twin:
     @property
     def phones(self) -> Mapping[str, Phone]:
         """The phones as they are now, by id, in the order they were made."""
-        return self._shelf.phones
+        return self._device_store.phones
 
     def phone(self, phone_id: str) -> Phone:
         """Return the phone as it is now; raises TwinError when there is none of that id."""
-        return self._shelf.get(phone_id)
+        return self._device_store.get(phone_id)
 
     def add_phone(
         self,
@@ -313,18 +313,18 @@ class Twin:
             app=app,
             app_name=self._apps[app],
             side=side,
-            token=self._shelf.free_token(token, token_digits),
+            token=self._device_store.free_token(token, token_digits),
             kind=kind,
             is_on=is_on,
         )
         call(self._hooks.on_phone, phone, passes=(HandbellError,))
-        self._shelf.add(phone)
+        self._device_store.add(phone)
         self._history.publish("phone", phone)
         return phone
 
     def remove_phone(self, phone: Phone | str) -> None:
         """Uninstall the app: its token answers 410 ``Unregistered`` from now on."""
-        gone = self._shelf.remove(_id(phone), int(self._now() * 1000))
+        gone = self._device_store.remove(_id(phone), int(self._now() * 1000))
         if gone is None:
             return
         self._history.publish("phone-removed", Named(gone.id))
@@ -336,7 +336,7 @@ class Twin:
         arrival = switch(former, is_on=is_on, now=self._now())
         self._change(arrival.phone if arrival else replace(former, is_on=is_on))
         if arrival and former.stored:
-            self._desk.show(arrival, former.stored)
+            self._handler.show(arrival, former.stored)
         return self.phone(former.id)
 
     def set_badge(self, phone: Phone | str, badge: int) -> Phone:
@@ -353,10 +353,10 @@ class Twin:
         former = self.phone(_id(phone))
         opened = replace(former, badge=None, is_gone=False)
         if former.is_gone:
-            opened = replace(opened, token=self._shelf.free_token(None, len(former.token)))
+            opened = replace(opened, token=self._device_store.free_token(None, len(former.token)))
         call(self._hooks.on_phone, opened, passes=(HandbellError,))
         if former.is_gone:
-            self._shelf.add(opened)
+            self._device_store.add(opened)
         return self._change(opened)
 
     def open_card(self, phone: Phone | str, card_id: str) -> Phone:
@@ -378,7 +378,7 @@ class Twin:
         return self._change(former.dismiss_card(card_id))
 
     def _change(self, phone: Phone) -> Phone:
-        self._shelf.put(phone)
+        self._device_store.put(phone)
         self._history.publish("phone", phone)
         return phone
 
@@ -392,7 +392,7 @@ class Twin:
     @property
     def accepted(self) -> int:
         """How many pushes were accepted since the start."""
-        return self._desk.total
+        return self._handler.total
 
     @property
     def connections(self) -> int:
@@ -406,14 +406,14 @@ class Twin:
 
     def accepted_of(self, token: str) -> dict[str, int]:
         """Return how often each ``apns-id`` was accepted for the token."""
-        return self._desk.accepted.of(token)
+        return self._handler.accepted.of(token)
 
     def shown(self, token: str) -> dict[str, int]:
         """Return how often the push of each ``apns-id`` appeared on the phone of the token.
 
         Appearing in place of an older one with the same collapse id counts too.
         """
-        return self._desk.shown.of(token)
+        return self._handler.shown.of(token)
 
     def listen(self) -> AbstractContextManager[Listener]:
         """Hear of every change while the block runs."""
@@ -441,7 +441,7 @@ class Twin:
 
     def find_device(self, token: str) -> rules.Device | None:
         """Return what is known of a device token."""
-        return self._shelf.device(token)
+        return self._device_store.device(token)
 
     def owns_topic(self, team_id: str, bundle_id: str) -> bool:
         """Return whether the team may push to the app; one the twin does not know is anybody's."""

@@ -19,8 +19,8 @@ from tests.edge import Client, request
 from tests.serving import Server, start_server
 
 from handbell.settings import Settings
+from handbell.storage.tables import notifications
 from handbell.system import System
-from handbell.tables import notifications
 from handbell.twin.certificates import Authority
 
 pytestmark = pytest.mark.clients

@@ -4,14 +4,14 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
-from handbell.delivery.accepting import Acceptance
+from handbell.delivery.accept.prepare import Entry
+from handbell.delivery.accept.store import Acceptance
 from handbell.delivery.engine import LISTED_AT_MOST
-from handbell.delivery.gathering import MOST_AT_ONCE
-from handbell.delivery.intake import Entry
-from handbell.delivery.listing import DeliverySearch
+from handbell.delivery.ledger.listing import DeliverySearch
 from handbell.errors import HandbellError, StoppedError
 from handbell.server.context import Context
 from handbell.server.problems import members_of
+from handbell.storage.group_commit import MOST_AT_ONCE
 
 from . import plain
 from .entries import EntryReader

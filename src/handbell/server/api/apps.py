@@ -7,8 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 
 from handbell.apps.app import App
-from handbell.delivery.circuit import Stop
-from handbell.delivery.rules import HELD_BY, NO_RULE, read_rules
+from handbell.delivery.policy.app_rules import HELD_BY, NO_RULE, read_rules
+from handbell.delivery.policy.circuit import Stop
 from handbell.errors import AppError, AppForbiddenError, InvalidRequestError
 from handbell.server.access import AppDep, CallerDep
 from handbell.server.calls import as_call
@@ -262,7 +262,7 @@ async def check_up(context: ContextDep, app: AppDep) -> CheckUp:
 
 def describe(context: Context, app: App) -> AppOut:
     """Return what is told of an app. Reads the database: to be called in a thread."""
-    rules = context.system.rulebook.rules_of(app.id)
+    rules = context.system.rules_store.rules_of(app.id)
     identity = context.system.identities.of(app)
     stop = rules.stop
     return AppOut.model_validate(

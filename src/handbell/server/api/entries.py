@@ -11,7 +11,7 @@ from handbell.apps.app import App
 from handbell.creation.notification import Notification
 from handbell.creation.plain import PlainSend, read_plain
 from handbell.creation.recipients import EVERYBODY, Recipients
-from handbell.delivery.intake import LONGEST_KEY, Entry, Options
+from handbell.delivery.accept.prepare import LONGEST_KEY, Entry, Options
 from handbell.errors import BodyTooLargeError, InvalidRequestError, RequestError
 
 from .lines import Line

@@ -9,7 +9,7 @@ from typing import TypeVar
 from pydantic_core import from_json, to_json
 
 from handbell.creation.plain import PlainSend
-from handbell.delivery.intake import Entry
+from handbell.delivery.accept.prepare import Entry
 from handbell.errors import HandbellError
 from handbell.server.context import Context
 from handbell.server.problems import members_of

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from handbell.apps.app import App
-from handbell.delivery.intake import LONGEST_KEY
+from handbell.delivery.accept.prepare import LONGEST_KEY
 from handbell.errors import InvalidRequestError
 from handbell.server.access import app_of
 from handbell.server.context import Context, context_of

@@ -13,9 +13,9 @@ from starlette.types import Receive, Scope, Send
 
 from handbell._mail import fold_mail, is_costly
 from handbell.apps.app import App
-from handbell.delivery.intake import URGENCIES
-from handbell.delivery.listing import DeliverySearch, Search, Standing
-from handbell.delivery.reports import Overview
+from handbell.delivery.accept.prepare import URGENCIES
+from handbell.delivery.ledger.listing import DeliverySearch, Search, Standing
+from handbell.delivery.ledger.reports import Overview
 from handbell.errors import HandbellError, InvalidRequestError, MediaTypeError
 from handbell.server.access import AppDep, CallerDep, app_of, caller_of
 from handbell.server.context import Context, context_of

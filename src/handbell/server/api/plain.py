@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from handbell.delivery.delivery import Delivery
-from handbell.delivery.reports import Funnel, Overview
+from handbell.delivery.ledger.reports import Funnel, Overview
 from handbell.delivery.response import Response
 from handbell.registry.session import Session
 from handbell.server.calls import as_call

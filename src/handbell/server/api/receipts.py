@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from handbell.apps.app import App
-from handbell.delivery.receipts import Receipt
+from handbell.delivery.ledger.receipts import Receipt
 from handbell.errors import NotFoundError
 from handbell.server.access import AppDep
 from handbell.server.context import Context, context_of

@@ -8,7 +8,7 @@ from pydantic.config import JsonDict
 
 from handbell.apps.templates import StoredTemplate
 from handbell.creation.template import Template
-from handbell.delivery.preview import LanguagePreview
+from handbell.delivery.accept.preview import LanguagePreview
 from handbell.server.access import AppDep, CallerDep
 from handbell.server.context import Context, context_of
 from handbell.server.pages import (

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from handbell.apps.app import App
-from handbell.delivery.webhooks import Standing, Webhook
+from handbell.delivery.webhooks.store import Standing, Webhook
 from handbell.errors import NotFoundError
 from handbell.server.access import AppDep, CallerDep
 from handbell.server.context import Context, context_of

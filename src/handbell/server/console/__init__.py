@@ -79,7 +79,6 @@ from . import (
     compose,
     keys,
     notification,
-    nowhere,
     people,
     person,
     phones,
@@ -89,6 +88,9 @@ from . import (
     sign_in,
     start,
     webhooks,
+)
+from . import (
+    not_found as nowhere,
 )
 from .frame import Console
 from .gate import endpoint, require_operator

@@ -8,9 +8,9 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from handbell.apps.app import App
-from handbell.delivery.listing import Search, Standing
-from handbell.delivery.obstacles import Obstacle
-from handbell.delivery.reports import Backlog, Overview
+from handbell.delivery.ledger.listing import Search, Standing
+from handbell.delivery.ledger.obstacles import Obstacle
+from handbell.delivery.ledger.reports import Backlog, Overview
 from handbell.system import System
 
 from .chart import Chart, draw
@@ -109,7 +109,7 @@ def situation_of(system: System, app: App) -> Situation:
     """Return how sending stands for an app."""
     return Situation(
         backlog=system.reports.backlog(),
-        workers=system.roster.live_workers(),
+        workers=system.known_workers.live_workers(),
         held=system.obstacles(app),
         stopped_elsewhere=tuple(one for one in system.reports.stopped_apps() if one != app.id),
     )

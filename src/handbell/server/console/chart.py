@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from handbell._text import count
-from handbell.delivery.tallies import Bucket
+from handbell.delivery.record.hourly_counts import Bucket
 
 HEIGHT: Final = 100.0
 """The chart is so high, and as wide as it has bars."""

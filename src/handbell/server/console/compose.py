@@ -12,7 +12,7 @@ from handbell._text import count
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.delivery.engine import Options
-from handbell.delivery.reports import describe, describe_recipients
+from handbell.delivery.ledger.reports import describe, describe_recipients
 from handbell.errors import HandbellError, IdempotencyError
 
 from .composing import Counts, Look, look
@@ -94,7 +94,7 @@ async def preview(page: Page) -> Response:
 
 async def _begun(page: Page) -> Draft:
     former = page.query("replaces") or page.query("again")
-    zone = (await page.run(page.system.rulebook.rules_of, page.the_app.id)).time_zone
+    zone = (await page.run(page.system.rules_store.rules_of, page.the_app.id)).time_zone
     if not former:
         to = "everybody" if page.query("to") == "everybody" else "people"
         named = "\n".join(page.request.query_params.getlist("mail")[:100])

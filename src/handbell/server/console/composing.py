@@ -10,8 +10,8 @@ from handbell._text import count
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
-from handbell.delivery.audience import Audience, audience_of, count_everybody
-from handbell.delivery.preview import LanguagePreview
+from handbell.delivery.accept.audience import Audience, audience_of, count_everybody
+from handbell.delivery.accept.preview import LanguagePreview
 from handbell.errors import NotificationError
 from handbell.system import System
 

@@ -11,9 +11,9 @@ from starlette.responses import Response
 from handbell._text import count
 from handbell.creation.notification import Notification
 from handbell.delivery.delivery import Delivery
-from handbell.delivery.listing import DeliveryPage, DeliverySearch
-from handbell.delivery.reports import STATES, Funnel
-from handbell.delivery.timing import read_send_at
+from handbell.delivery.ledger.listing import DeliveryPage, DeliverySearch
+from handbell.delivery.ledger.reports import STATES, Funnel
+from handbell.delivery.policy.schedule import read_send_at
 
 from .activity import standing_of
 from .frame import Page, Pages

@@ -9,8 +9,8 @@ from starlette.responses import Response
 from handbell.apps.app import App
 from handbell.apps.samples import make_key
 from handbell.creation.recipients import Recipients
+from handbell.demo_environment import SAMPLE_MAIL
 from handbell.errors import HandbellError, RecipientsError, TwinError
-from handbell.rehearsal import SAMPLE_MAIL
 from handbell.system import System
 
 from .frame import Page, Pages

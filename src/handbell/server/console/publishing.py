@@ -10,10 +10,10 @@ from handbell.apps.app import App
 from handbell.apps.checkup import Finding
 from handbell.apps.samples import make_key
 from handbell.apps.store import StoredCredential
-from handbell.delivery.rules import AppRules
-from handbell.delivery.timing import read_rate_limit
+from handbell.delivery.policy.app_rules import AppRules
+from handbell.delivery.policy.schedule import read_rate_limit
+from handbell.demo_environment import SAMPLE_APP, SAMPLE_NAME
 from handbell.errors import AppError
-from handbell.rehearsal import SAMPLE_APP, SAMPLE_NAME
 
 from .check_up import CheckUp, check_up, forget_check_up, last_check_up
 from .forms import Faults, Form
@@ -173,7 +173,7 @@ async def show_app(page: Page, faults: Faults | None = None, form: Form | None =
 
 def _read(page: Page) -> dict[str, Any]:
     system, app = page.system, page.the_app
-    rules = system.rulebook.rules_of(app.id)
+    rules = system.rules_store.rules_of(app.id)
     return {
         "app": app,
         "credentials": system.apps.credentials(app),
@@ -208,7 +208,7 @@ async def _list(page: Page, faults: Faults | None = None, form: Form | None = No
             Card(
                 app=app,
                 credentials=page.system.apps.credentials(app),
-                rules=page.system.rulebook.rules_of(app.id),
+                rules=page.system.rules_store.rules_of(app.id),
             )
             for app in page.system.apps.list()
         ]

@@ -4,8 +4,8 @@ from typing import Final
 
 from starlette.responses import Response
 
-from handbell.delivery.rules import NO_RULE, AppRules, read_rules
-from handbell.delivery.timing import DEFAULT_ZONE
+from handbell.delivery.policy.app_rules import NO_RULE, AppRules, read_rules
+from handbell.delivery.policy.schedule import DEFAULT_ZONE
 from handbell.errors import AppError
 
 from .forms import Faults, Form
@@ -24,7 +24,7 @@ _PROOFS: Final = {
 @pages.post("/console/apps/{app}/rules")
 async def set_rules(page: Page) -> Response:
     """Set the rules that differ from those that are: all of them, or none where one is wrong."""
-    before = await page.run(page.system.rulebook.rules_of, page.the_app.id)
+    before = await page.run(page.system.rules_store.rules_of, page.the_app.id)
     stands, changed, faults = _stored(before), dict[str, str](), Faults()
     for name, text in _wanted(page.form).items():
         try:

@@ -5,7 +5,7 @@ from typing import Final
 from starlette.responses import Response
 
 from handbell.apps.app import App
-from handbell.delivery.webhooks import NAMES, Webhook
+from handbell.delivery.webhooks.store import NAMES, Webhook
 from handbell.errors import WebhookError
 
 from .forms import Faults

@@ -1,0 +1,103 @@
+"""Writes what virtual phones say into the ledger, in a thread of its own, many at a time."""
+
+import logging
+import threading
+from collections import deque
+from time import monotonic
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from handbell.delivery.ledger.device_reports import DeviceReport
+from handbell.delivery.ledger.receipts import Event
+
+from .errors import StorageError
+
+if TYPE_CHECKING:
+    from .system import System
+
+_WAITS: Final = (0.05, 0.1, 0.2, 0.4, 0.8)
+"""How long a report waits for its delivery to be written, in seconds."""
+_AT_ONCE: Final = 500
+
+_log = logging.getLogger(__name__)
+
+
+class _Early(NamedTuple):
+    """A report that came before the ledger says that anything was sent; ``due`` is monotonic."""
+
+    due: float
+    report: DeviceReport
+    tries: int
+
+
+class DeviceReports:
+    """Takes reports at once, so that the twin never waits for a disk, and writes them soon."""
+
+    def __init__(self, system: "System") -> None:
+        self._system = system
+        self._new: deque[DeviceReport] = deque()
+        self._early: list[_Early] = []
+        self._changed = threading.Condition()
+        self._is_closed = False
+        self._thread: threading.Thread | None = None
+
+    def add(self, apns_id: str, event: Event) -> None:
+        """Note that something happened on a phone just now."""
+        report = DeviceReport(apns_id, event, int(self._system.now() * 1000))
+        with self._changed:
+            self._new.append(report)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="handbell-reports")
+                self._thread.start()
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Return when every report is written, or waited in vain for its delivery."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while due := self._next():
+            written = self._write(due)
+            missing = [one for one in due if one.report.apns_id not in written]
+            self._early += [
+                _Early(monotonic() + _WAITS[one.tries], one.report, one.tries + 1)
+                for one in missing
+                if one.tries < len(_WAITS) and self._may_follow(one.report)
+            ]
+
+    def _next(self) -> list[_Early]:
+        """Return what to write now, as soon as there is something; nothing at the end."""
+        with self._changed:
+            while True:
+                now = monotonic()
+                ready = [one for one in self._early if one.due <= now]
+                due = ready[:_AT_ONCE]
+                while self._new and len(due) < _AT_ONCE:
+                    due.append(_Early(now, self._new.popleft(), 0))
+                if due:
+                    later = [one for one in self._early if one.due > now]
+                    self._early = ready[_AT_ONCE:] + later
+                    return due
+                if self._is_closed and not self._early:
+                    return []
+                first = min((one.due for one in self._early), default=None)
+                self._changed.wait(None if first is None else first - now)
+
+    def _write(self, due: list[_Early]) -> set[str]:
+        try:
+            return self._system.ledger.note_reports([one.report for one in due])
+        except StorageError as error:
+            _log.warning("What phones say cannot be written now: %s", error)
+            return set()
+        except Exception:  # noqa: BLE001 - what they say next is written
+            _log.exception("Could not write what phones say")
+            return set()
+
+    def _may_follow(self, report: DeviceReport) -> bool:
+        try:
+            return self._system.ledger.knows(report.apns_id)
+        except Exception:  # noqa: BLE001 - it is asked again
+            return True

@@ -1,0 +1,334 @@
+"""What is looked at before a send is stored: whether it can be sent, and to whom."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from time import time
+from typing import Any, Final
+
+from pydantic_core import to_json
+
+from handbell.apps.app import App
+from handbell.creation.notification import Notification
+from handbell.creation.plain import PlainSend
+from handbell.creation.recipients import Recipients
+from handbell.delivery.delivery import GatewayName, Target
+from handbell.delivery.ledger.listing import TEST_MARK
+from handbell.delivery.ledger.store import Ledger
+from handbell.delivery.policy.rules_store import RulesStore
+from handbell.delivery.policy.schedule import (
+    LocalTime,
+    SendAt,
+    due_at,
+    is_near,
+    read_send_at,
+    refuse_past,
+)
+from handbell.delivery.queue.due import BULK, NORMAL, URGENT
+from handbell.delivery.send.gateway_cache import FindGateway
+from handbell.delivery.work.composed import is_loud
+from handbell.errors import HandbellError, NotificationError
+from handbell.gateways.apns.wordings import Wordings, compose_each
+from handbell.registry.store import Registry
+
+from .plain import PlainBatch, can_be_plain, fingerprints
+from .resolve import Plan, nobody, resolve_many, some_targets
+from .store import Acceptance, Order
+
+URGENCIES: Final = {"urgent": URGENT, "normal": NORMAL, "bulk": BULK}
+LONGEST_KEY: Final = 255
+"""How long an idempotency key may be, in characters."""
+
+_TEXTS: Final = frozenset({"title", "subtitle", "body"})
+_ORDINARY: Final = _TEXTS | {
+    "badge",
+    "sound",
+    "url",
+    "image_url",
+    "thread_id",
+    "category",
+    "user_info",
+}
+_ORDINARY_BYTES: Final = 1500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How to send, beside what and to whom.
+
+    ``send_at`` is an instant or a local time in each recipient's zone; ``urgency`` is ``urgent``,
+    ``normal`` or ``bulk`` and says who goes first (without it: normal for named recipients, bulk
+    for everybody). An ``idempotency_key`` makes a repeated call return the first one's answer.
+    ``is_test`` marks it in the ledger as one that somebody sent to try it out.
+    """
+
+    send_at: SendAt | None = None
+    urgency: str | None = None
+    idempotency_key: str | None = None
+    is_development: bool = False
+    is_test: bool = False
+
+    @classmethod
+    def read(
+        cls,
+        *,
+        send_at: object = None,
+        urgency: str | None = None,
+        idempotency_key: str | None = None,
+        is_development: bool = False,
+        is_test: bool = False,
+    ) -> "Options":
+        """Return the options as they were given. Raises NotificationError for what cannot be."""
+        if urgency is not None and urgency not in URGENCIES:
+            raise NotificationError(
+                f"The urgency is {urgency!r}", fix=f"Use one of {', '.join(URGENCIES)}"
+            )
+        if idempotency_key is not None and not 1 <= len(idempotency_key) <= LONGEST_KEY:
+            raise NotificationError(
+                f"The idempotency key is empty or over {LONGEST_KEY} characters",
+                fix="Use a UUID, say",
+            )
+        return cls(
+            send_at=None if send_at is None else read_send_at(send_at),
+            urgency=urgency,
+            idempotency_key=idempotency_key,
+            is_development=is_development,
+            is_test=is_test,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One send among many: what, to whom, how. ``key`` is an unregistered app's credential."""
+
+    app: App
+    notification: Notification
+    recipients: Recipients
+    options: Options = field(default_factory=Options)
+    key: Any = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Prepared:
+    """An entry that was looked at: ready to be stored, answered before, or impossible.
+
+    ``accepted`` is its own answer once it is stored, or that of the send which had its idempotency
+    key first. ``targets`` is None for everybody.
+    """
+
+    entry: Entry
+    order: Order
+    targets: list[Target] | None
+    warnings: list[str]
+    wordings: Wordings | None = None
+    accepted: Acceptance | None = None
+    error: HandbellError | None = None
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether it was stored just now, and not refused or answered before."""
+        return self.error is None and self.accepted is not None and not self.accepted.is_former
+
+
+def is_ordinary(notification: Notification) -> bool:
+    """Return whether a notification is an alert that fits whatever the app is, without a doubt.
+
+    Such a one can be composed without an error, makes a sound where an app's cap counts it, and
+    needs no warning; a test holds it to that. Others may be as good.
+    """
+    given = notification.to_dict()
+    if not given.keys() <= _ORDINARY or given.keys().isdisjoint(_TEXTS):
+        return False
+    if not isinstance(given.get("sound", ""), str):
+        return False
+    # A URL is written twice, and what is around the texts takes less than the rest.
+    return len(to_json(given)) <= _ORDINARY_BYTES
+
+
+class Intake:
+    """Looks at sends; reads, and writes nothing. Every method may block."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        registry: Registry,
+        *,
+        rules_store: RulesStore,
+        find_gateway: FindGateway,
+        seal: Callable[[Any], bytes],
+        now: Callable[[], float] = time,
+    ) -> None:
+        self._ledger = ledger
+        self._rules_store = rules_store
+        self._registry = registry
+        self._find_gateway = find_gateway
+        self._seal = seal
+        self._now = now
+
+    def prepare(self, entries: Sequence[Entry], *, composes: bool = True) -> list[Prepared]:
+        """Look at sends. What is wrong with one is its ``error``, and no matter to the others.
+
+        A known idempotency key is answered before anything else is looked at. Without ``composes``,
+        where nothing is sent at once, what is certain to fit is not composed for the look alone.
+        """
+        at = int(self._now() * 1000)
+        orders = [self._order(entry, at) for entry in entries]
+        plans = self._plans(
+            [(one.app, one.recipients, one.options.is_development) for one in entries]
+        )
+        prepared = [
+            Prepared(entry=entry, order=order, targets=plan.targets, warnings=plan.warnings)
+            for entry, order, plan in zip(entries, orders, plans, strict=True)
+        ]
+        gateways: dict[tuple[Any, ...], HandbellError | None] = {}
+        for one, former in zip(prepared, self._ledger.former(orders), strict=True):
+            if isinstance(former, HandbellError):
+                one.error = former
+            elif former is not None:
+                one.accepted = former
+            else:
+                self._check(one, at / 1000, gateways, composes=composes)
+            if one.entry.recipients.everybody:
+                if not one.targets:
+                    one.warnings.append(
+                        f"Nobody has a device: {one.entry.app.id} has no active session."
+                    )
+                one.targets = None
+        return prepared
+
+    def prepare_plain(self, app: App, sends: Sequence[PlainSend]) -> PlainBatch | None:
+        """Look at plain sends that nobody waits to send at once.
+
+        Returns None where one of them may have no way to go, and where only some have idempotency
+        keys or share one: they are to be looked at one by one.
+        """
+        if not can_be_plain(sends):
+            return None
+        devices = self._registry.devices(app, [send.mail for send in sends])
+        for environment in set(devices.environments):
+            if self._problem_of(app, None, "apns", environment) is not None:
+                return None
+        warnings = {}
+        if devices.without:
+            warnings = {
+                place: nobody(send.mail, devices.without[send.mail])
+                for place, send in enumerate(sends)
+                if send.mail in devices.without
+            }
+        return PlainBatch(
+            app=app,
+            sends=sends,
+            devices=devices,
+            warnings=warnings,
+            created_at=int(self._now() * 1000),
+            keys=[send.key for send in sends if send.key is not None],
+            fingerprints=fingerprints(app, sends) if sends and sends[0].key is not None else (),
+        )
+
+    def _order(self, entry: Entry, at: int) -> Order:
+        options, everybody = entry.options, entry.recipients.everybody
+        return Order(
+            app=entry.app,
+            content=entry.notification,
+            recipients={
+                **entry.recipients.to_dict(),
+                **({TEST_MARK: True} if options.is_test else {}),
+            },
+            created_at=at,
+            urgency=URGENCIES[options.urgency or ("bulk" if everybody else "normal")],
+            send_at=options.send_at,
+            is_development=options.is_development,
+            sealed_key=None if entry.key is None else self._seal(entry.key),
+            idempotency_key=options.idempotency_key,
+        )
+
+    def _check(
+        self,
+        one: Prepared,
+        now: float,
+        gateways: dict[tuple[Any, ...], HandbellError | None],
+        *,
+        composes: bool,
+    ) -> None:
+        entry, send_at = one.entry, one.entry.options.send_at
+        starts = now if send_at is None else max(now, due_at(send_at, None))
+        try:
+            if composes or not is_ordinary(entry.notification):
+                one.wordings = compose_each(
+                    entry.notification,
+                    bundle_id=entry.app.bundle_id,
+                    now=starts,
+                    notification_id=one.order.public_id,
+                )
+                one.warnings.extend(one.wordings.warnings)
+                if not is_loud(entry.notification, one.wordings.own.message):
+                    one.order = replace(one.order, is_loud=False)
+            if send_at is not None:
+                one.warnings.extend(self.look_at_time(entry, send_at, one.targets or (), now))
+            self._require_a_way(entry, one.targets or (), gateways)
+        except HandbellError as error:
+            one.error = error
+
+    def look_at_time(
+        self, entry: Entry, send_at: SendAt, targets: Iterable[Target], now: float
+    ) -> list[str]:
+        """Return what to know of a time. Raises NotificationError for one in the past."""
+        if not isinstance(send_at, LocalTime):
+            return refuse_past(send_at, (), now)
+        zones: Iterable[str | None] = {target.time_zone for target in targets}
+        # Of everybody the targets are the first ones only, and a sample where the zone matters.
+        if entry.recipients.everybody and is_near(send_at, now):
+            zones = self._registry.time_zones(entry.app)
+        default = self._rules_store.rules_of(entry.app.id).time_zone
+        return refuse_past(send_at, zones, now, default)
+
+    def _require_a_way(
+        self,
+        entry: Entry,
+        targets: Iterable[Target],
+        gateways: dict[tuple[Any, ...], HandbellError | None],
+    ) -> None:
+        problem: HandbellError | None = None
+        for name, environment in {(target.gateway, target.environment) for target in targets}:
+            fingerprint = None if entry.key is None else entry.key.fingerprint
+            way = (entry.app.id, fingerprint, name, environment)
+            if way not in gateways:
+                gateways[way] = self._problem_of(entry.app, entry.key, name, environment)
+            problem = gateways[way]
+            if problem is None:
+                return
+        if problem is not None:
+            raise problem
+
+    def _problem_of(
+        self, app: App, key: Any, name: GatewayName, environment: str
+    ) -> HandbellError | None:
+        try:
+            self._find_gateway(app, key, name, environment)
+        except HandbellError as error:
+            return error
+        return None
+
+    def plan(self, app: App, recipients: Recipients, *, is_development: bool = False) -> Plan:
+        """Return whom a send would reach; of everybody, the first ones only."""
+        (plan,) = self._plans([(app, recipients, is_development)])
+        return plan
+
+    def _plans(self, wanted: Sequence[tuple[App, Recipients, bool]]) -> list[Plan]:
+        plans: dict[int, Plan] = {}
+        named: dict[tuple[str, bool], list[int]] = {}
+        for place, (app, recipients, is_development) in enumerate(wanted):
+            if recipients.everybody:
+                targets = some_targets(app, self._registry, is_development=is_development)
+                plans[place] = Plan(targets)
+            else:
+                named.setdefault((app.id, is_development), []).append(place)
+        for (_, is_development), places in named.items():
+            found = resolve_many(
+                wanted[places[0]][0],
+                [wanted[place][1] for place in places],
+                self._registry,
+                environment="development" if is_development else "production",
+                is_development=is_development,
+            )
+            plans.update(zip(places, found, strict=True))
+        return [plans[place] for place in range(len(wanted))]

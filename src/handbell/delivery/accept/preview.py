@@ -1,0 +1,157 @@
+"""The exact request that a send would make, for whoever wants to look first."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from handbell._text import shortened
+from handbell.apps.app import App
+from handbell.creation.notification import Notification
+from handbell.delivery.delivery import Target
+from handbell.delivery.ids import NO_ID
+from handbell.errors import NotificationError, PayloadTooLargeError
+from handbell.gateways.apns.protocol import APNS_ID, AUTHORIZATION, DEVICE_PATH, PUSH_TYPES
+from handbell.gateways.apns.wordings import Wording, compose_each
+
+from .resolve import Plan
+
+_LATER: Final = "(made when it is stored)"
+
+Headers = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """The request that a send would make for one target, or the warning why there is none.
+
+    ``headers`` are those of the request, but for the secret in ``authorization`` and for the
+    ``apns-id``, which a delivery gets when it is stored. ``language`` is None for the
+    notification's own text; ``size`` and ``limit`` are in bytes.
+    """
+
+    recipient: str
+    warning: str | None = None
+    method: str = "POST"
+    url: str = ""
+    headers: Headers = ()
+    payload: str = ""
+    size: int = 0
+    limit: int = 0
+    language: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LanguagePreview:
+    """What somebody who speaks a language would be sent; None is the notification's own text.
+
+    ``notification`` holds its fields as they are sent, ``size`` and ``limit`` are in bytes, and
+    ``cuts`` says what had to be cut. ``problem`` is empty, or why it cannot be sent so; then there
+    is no payload, and ``size`` is 0 unless size is what is wrong.
+    """
+
+    language: str | None
+    notification: dict[str, Any]
+    payload: str = ""
+    size: int = 0
+    limit: int = 0
+    cuts: tuple[str, ...] = ()
+    problem: str = ""
+
+
+def preview_languages(app: App, notification: Notification, *, now: float) -> list[LanguagePreview]:
+    """Return what each language of a notification comes to, its own text first.
+
+    What is wrong with one language is its ``problem``, and no matter to the others. Nothing is
+    stored or sent.
+    """
+    return [
+        _in_language(app, tag, notification, now) for tag in (None, *(notification.languages or ()))
+    ]
+
+
+def _in_language(
+    app: App, tag: str | None, notification: Notification, now: float
+) -> LanguagePreview:
+    told = notification.in_language(tag)
+    try:
+        wordings = compose_each(told, bundle_id=app.bundle_id, now=now, notification_id=NO_ID)
+    except NotificationError as error:
+        sizes = error if isinstance(error, PayloadTooLargeError) else None
+        return LanguagePreview(
+            language=tag,
+            notification=told.to_dict(),
+            size=0 if sizes is None else sizes.size,
+            limit=0 if sizes is None else sizes.limit,
+            problem=str(error),
+        )
+    message = wordings.own.message
+    return LanguagePreview(
+        language=tag,
+        notification=wordings.own.notification.to_dict(),
+        payload=message.payload.decode(),
+        size=len(message.payload),
+        limit=PUSH_TYPES[message.push_type].max_payload_bytes,
+        cuts=tuple(wordings.warnings),
+    )
+
+
+def preview(
+    app: App,
+    notification: Notification,
+    plan: Plan,
+    *,
+    describe_host: Callable[[str], str],
+    has_token: Callable[[str], bool],
+    now: float,
+) -> list[Preview]:
+    """Return the exact request per target, and a preview with a warning for whoever has none.
+
+    ``describe_host`` gives the address of an environment, ``has_token`` says whether the app proves
+    itself by a provider token there, and not by a certificate. Raises NotificationError when the
+    notification cannot be sent. Nothing is stored or sent.
+    """
+    wordings = compose_each(notification, bundle_id=app.bundle_id, now=now, notification_id=NO_ID)
+    warnings = [*plan.warnings, *wordings.warnings]
+    environments = {target.environment for target in plan.targets if target.gateway == "apns"}
+    hidden = ((AUTHORIZATION, "bearer (hidden)"),)
+    proofs = {name: hidden if has_token(name) else () for name in environments}
+    return [
+        *(Preview(recipient="", warning=warning) for warning in warnings),
+        *(
+            _preview(app, target, wordings.wording_for(target.locale), describe_host, proofs)
+            for target in plan.targets
+        ),
+    ]
+
+
+def _preview(
+    app: App,
+    target: Target,
+    wording: Wording,
+    describe_host: Callable[[str], str],
+    proofs: Mapping[str, Headers],
+) -> Preview:
+    message = wording.message
+    label = f"{target.mail} ({shortened(target.address)})" if target.mail else target.address
+    text, size = message.payload.decode(), len(message.payload)
+    limit = PUSH_TYPES[message.push_type].max_payload_bytes
+    if target.gateway == "simulator":
+        command = f"xcrun simctl push {target.address} {app.bundle_id} -"
+        return Preview(
+            recipient=label,
+            method="run",
+            url=command,
+            payload=text,
+            size=size,
+            limit=limit,
+            language=wording.language,
+        )
+    return Preview(
+        recipient=label,
+        url=f"{describe_host(target.environment)}{DEVICE_PATH}{target.address}",
+        headers=(*proofs[target.environment], (APNS_ID, _LATER), *message.headers),
+        payload=text,
+        size=size,
+        limit=limit,
+        language=wording.language,
+    )

@@ -1,0 +1,135 @@
+"""From recipients to targets: one per active session, and a warning for whoever has none."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from handbell._text import count, shortened
+from handbell.apps.app import App
+from handbell.creation.recipients import Recipients
+from handbell.delivery.delivery import Target
+from handbell.registry.addressees import Addressee
+from handbell.registry.session import CLOSED_WORDS, LOGGED_OUT, ActiveSession, Session
+from handbell.registry.store import Registry
+
+SAMPLE: Final = 50
+"""How many of everybody are looked at before a broadcast is accepted."""
+
+
+@dataclass(slots=True)
+class Plan:
+    """Whom one send would reach, and who is left out with the reason."""
+
+    targets: list[Target] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def resolve_many(
+    app: App,
+    recipients: Sequence[Recipients],
+    registry: Registry,
+    *,
+    environment: str,
+    is_development: bool = False,
+) -> list[Plan]:
+    """Return for each send the targets of its named recipients, each device once.
+
+    A pending session is never a target. ``environment`` is assumed for device tokens that no
+    session holds; ``is_development`` makes a session that was never reached start there. However
+    many sends there are, the registry is asked once for mails and once for tokens.
+    """
+    mails = [mail for one in recipients for mail in one.mails]
+    tokens = [token for one in recipients for token in one.device_tokens]
+    by_mail = registry.addressees(app, mails) if mails else {}
+    by_token = registry.find_tokens(app, tokens) if tokens else {}
+    plans = []
+    for one in recipients:
+        plan = Plan()
+        _add_mails(plan, one.mails, by_mail, is_development=is_development)
+        _add_tokens(plan, one.device_tokens, by_token, environment)
+        plan.targets.extend(
+            Target(gateway="simulator", address=device, environment=environment)
+            for device in one.simulators
+        )
+        plan.targets = list({target.address: target for target in plan.targets}.values())
+        plans.append(plan)
+    return plans
+
+
+def some_targets(app: App, registry: Registry, *, is_development: bool = False) -> list[Target]:
+    """Return the targets of an app's first active sessions, as a sample of everybody."""
+    sample = registry.page_of_active(app, limit=SAMPLE)
+    return [_session_target(session, is_development=is_development) for session in sample]
+
+
+def _add_mails(
+    plan: Plan,
+    mails: Iterable[str],
+    found: Mapping[str, list[Addressee]],
+    *,
+    is_development: bool,
+) -> None:
+    for mail in mails:
+        sessions = found.get(mail, [])
+        active = [session for session in sessions if session.status == "active"]
+        if not active:
+            plan.warnings.append(nobody(mail, sessions))
+        plan.targets.extend(
+            _session_target(session, is_development=is_development) for session in active
+        )
+
+
+def nobody(mail: str, sessions: list[Addressee]) -> str:
+    """Return the warning that a mail is not reached; none of its sessions is active."""
+    if not sessions:
+        return f"{mail} has no device: no session of this app was ever registered for this mail."
+    by_status: dict[str, list[Addressee]] = {}
+    for session in sessions:
+        by_status.setdefault(session.status, []).append(session)
+    if pending := by_status.get("pending"):
+        return (
+            f"{mail} was not reached: {count(len(pending), 'session')} still pending, "
+            "waiting for the proof that the device is theirs."
+        )
+    if quarantined := by_status.get("quarantined"):
+        return (
+            f"{mail} was not reached: {count(len(quarantined), 'session')} in quarantine "
+            f"({quarantined[0].reason}) until the app registers again."
+        )
+    closed = by_status["closed"][0]
+    reason = closed.reason or LOGGED_OUT
+    why = CLOSED_WORDS.get(reason, reason)
+    return f"{mail} was not reached: their last session is closed ({why})."
+
+
+def _add_tokens(
+    plan: Plan, tokens: Iterable[str], known: Mapping[str, Session], environment: str
+) -> None:
+    for token in tokens:
+        session = known.get(token)
+        if session is None:
+            plan.targets.append(Target(gateway="apns", address=token, environment=environment))
+        elif session.status == "active":
+            plan.targets.append(_session_target(session))
+        else:
+            plan.warnings.append(
+                f"Nothing was sent to {shortened(token)}: its session is {session.status}."
+            )
+
+
+def _session_target(
+    session: Session | ActiveSession | Addressee, *, is_development: bool = False
+) -> Target:
+    starts_in_development = (
+        is_development and session.accepted_at is None and session.environment == "production"
+    )
+    return Target(
+        gateway="apns",
+        address=session.token,
+        environment="development" if starts_in_development else session.environment,
+        session_id=session.id,
+        mail=session.mail,
+        user_id=None if isinstance(session, ActiveSession) else session.user_id,
+        time_zone=session.time_zone,
+        locale=session.locale,
+    )

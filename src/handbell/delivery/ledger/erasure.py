@@ -1,0 +1,136 @@
+"""Forgets a person: their sessions, and what the ledger says of them by name."""
+
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Connection, delete, or_, select, update
+
+from handbell._mail import fold_mail
+from handbell.apps.app import App
+from handbell.errors import UnknownUserError
+from handbell.storage.database import Database
+from handbell.storage.tables import (
+    ADDRESSED,
+    deliveries,
+    notifications,
+    sessions,
+    users,
+    webhook_calls,
+    webhooks,
+)
+
+NOBODY: Final = "removed@removed.invalid"
+"""What stands in the ledger for somebody who was removed."""
+
+_NO_CONTENT: Final = json.dumps({"title": "Removed"})
+_NO_ADDRESS: Final = "removed"
+_AT_ONCE: Final = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Erased:
+    """What was removed: the person's row, and the sessions they had; release those."""
+
+    user: int
+    sessions: tuple[int, ...]
+
+
+class Eraser:
+    """Removes people for good."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def erase(self, app: App, mail: str) -> Erased:
+        """Remove a user of an app with every session, and their name from the ledger.
+
+        Deliveries stay, without anything that says whose they were. Where a notification was for
+        this person alone its content goes too. Raises
+        :class:`~handbell.errors.UnknownUserError` when there is no such user.
+        """
+        folded = fold_mail(mail)
+        with self._database.read() as connection:
+            tokens = self._tokens(connection, app, folded)
+            named = self._naming(connection, app, [folded, *tokens])
+        with self._database.write() as connection:
+            erased = self._remove(connection, app, folded)
+        # In small steps: a long one would let every sender wait.
+        for start in range(0, len(named), _AT_ONCE):
+            with self._database.write() as connection:
+                for row in named[start : start + _AT_ONCE]:
+                    _anonymise(connection, row, {folded, *tokens})
+        with self._database.write() as connection:
+            connection.execute(delete(webhook_calls).where(*_calls_about(app, folded)))
+        return erased
+
+    def _tokens(self, connection: Connection, app: App, mail: str) -> list[str]:
+        statement = (
+            select(sessions.c.token)
+            .distinct()
+            .join_from(sessions, users, users.c.id == sessions.c.user_id)
+            .where(users.c.app_id == app.row, users.c.mail == mail)
+        )
+        return list(connection.scalars(statement))
+
+    def _naming(self, connection: Connection, app: App, names: list[str]) -> list[int]:
+        is_named = or_(*(_says(notifications.c.recipients, name) for name in names))
+        statement = select(notifications.c.id).where(notifications.c.app == app.id, is_named)
+        return list(connection.scalars(statement))
+
+    def _remove(self, connection: Connection, app: App, mail: str) -> Erased:
+        mine = (users.c.app_id == app.row, users.c.mail == mail)
+        user = connection.scalar(select(users.c.id).where(*mine))
+        if user is None:
+            raise UnknownUserError(
+                f"{app.id} has no user {mail[:100]!r}", fix="Look at the list of its users"
+            )
+        of_user = select(sessions.c.id).where(sessions.c.user_id == user)
+        held = tuple(connection.scalars(of_user))
+        connection.execute(delete(sessions).where(sessions.c.user_id == user))
+        connection.execute(delete(users).where(users.c.id == user))
+        return Erased(user=int(user), sessions=held)
+
+
+def _says(column: ColumnElement[str], name: str) -> ColumnElement[bool]:
+    return column.contains(json.dumps(name, ensure_ascii=False), autoescape=True)
+
+
+def _anonymise(connection: Connection, row: int, names: set[str]) -> None:
+    found = connection.execute(
+        select(notifications.c.recipients).where(notifications.c.id == row)
+    ).one_or_none()
+    if found is None:
+        return
+    recipients = json.loads(found.recipients)
+    kept = {kind: _without(named, names) for kind, named in recipients.items()}
+    is_for_others = any(
+        one not in {NOBODY, _NO_ADDRESS}
+        for named in kept.values()
+        if isinstance(named, list)
+        for one in named
+    )
+    values: dict[str, Any] = {"recipients": json.dumps(kept, ensure_ascii=False)}
+    if not is_for_others:
+        values["content"] = _NO_CONTENT
+    connection.execute(update(notifications).where(notifications.c.id == row).values(values))
+    connection.execute(
+        update(deliveries)
+        .where(
+            deliveries.c.notification_id == row,
+            deliveries.c.number >= ADDRESSED,
+            deliveries.c.address.in_(names),
+        )
+        .values(address=_NO_ADDRESS)
+    )
+
+
+def _without(named: Any, names: set[str]) -> Any:
+    if not isinstance(named, list):
+        return named
+    return [(NOBODY if "@" in one else _NO_ADDRESS) if one in names else one for one in named]
+
+
+def _calls_about(app: App, mail: str) -> tuple[Any, ...]:
+    of_app = select(webhooks.c.id).where(webhooks.c.app_id == app.row)
+    return (webhook_calls.c.webhook_id.in_(of_app), _says(webhook_calls.c.body, mail))

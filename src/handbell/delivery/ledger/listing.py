@@ -1,0 +1,124 @@
+"""Lists of notifications and of their deliveries: filters, and pages that end."""
+
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from sqlalchemy import ColumnElement, Select, exists, func, or_, select, union
+
+from handbell.delivery.delivery import Delivery
+from handbell.storage.tables import apps, deliveries, notifications, sessions, shards, users
+
+SEARCHED_AMONG: Final = 100_000
+"""Among how many of the last notifications a text is looked for."""
+
+TEST_MARK: Final = "is_test"
+"""The member of a notification's recipients that says that somebody tried it out."""
+
+Standing = Literal["open", "failed", "cancelled"]
+"""What is not done with, what has a failed or expired delivery, what was taken back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """Which notifications to list, the newest first; what is None is not asked for.
+
+    ``text`` is looked for in content and recipients, whatever the case of its letters. Instants are
+    UNIX milliseconds, ``until`` is the first that is too late. ``before`` is the row after which
+    the page begins.
+    """
+
+    app: str | None = None
+    text: str | None = None
+    standing: Standing | None = None
+    urgency: int | None = None
+    since: int | None = None
+    until: int | None = None
+    before: int | None = None
+    is_test: bool | None = None
+
+    def statement(self, limit: int) -> Select[Any]:
+        """Return the statement of one page."""
+        table = notifications.c
+        asked = (
+            None if self.app is None else table.app == self.app,
+            None if self.text is None else _says(self.text),
+            None if self.standing is None else _stands(self.standing),
+            None if self.urgency is None else table.urgency == self.urgency,
+            None if self.since is None else table.created_at >= self.since,
+            None if self.until is None else table.created_at < self.until,
+            None if self.before is None else table.id < self.before,
+            None if self.is_test is None else _is_test() if self.is_test else ~_is_test(),
+        )
+        conditions = [condition for condition in asked if condition is not None]
+        newest_first = select(notifications).where(*conditions).order_by(table.id.desc())
+        return newest_first.limit(limit)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliverySearch:
+    """Which deliveries of a notification to list, in their order; None is not asked for.
+
+    ``after`` is the number after which the page begins.
+    """
+
+    state: str | None = None
+    reason: str | None = None
+    mail: str | None = None
+    after: int | None = None
+
+    def conditions(self, row: int) -> list[ColumnElement[bool]]:
+        """Return what a row of ``deliveries`` has to fulfil to be listed."""
+        wanted: list[ColumnElement[bool]] = [deliveries.c.notification_id == row]
+        if self.state is not None:
+            wanted.append(deliveries.c.state == self.state)
+        if self.reason is not None:
+            wanted.append(deliveries.c.reason == self.reason)
+        if self.mail is not None:
+            held = (
+                select(sessions.c.id)
+                .join_from(users, sessions, sessions.c.user_id == users.c.id)
+                # Named by app, so that the index of an app's mails serves.
+                .where(users.c.app_id.in_(select(apps.c.id)), users.c.mail == self.mail)
+            )
+            wanted.append(deliveries.c.number.in_(held))
+        if self.after is not None:
+            wanted.append(deliveries.c.number > self.after)
+        return wanted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryPage:
+    """Some deliveries of a notification, and the number after which the next page begins."""
+
+    deliveries: tuple[Delivery, ...]
+    following: int | None
+
+
+def _is_test() -> ColumnElement[bool]:
+    # As it is written behind what the sender named; no address holds a quotation mark.
+    return notifications.c.recipients.endswith(f'"{TEST_MARK}": true}}', autoescape=True)
+
+
+def _says(text: str) -> ColumnElement[bool]:
+    newest = select(func.max(notifications.c.id)).scalar_subquery()
+    return (notifications.c.id > newest - SEARCHED_AMONG) & or_(
+        notifications.c.content.icontains(text, autoescape=True),
+        notifications.c.recipients.icontains(text, autoescape=True),
+    )
+
+
+def _stands(standing: Standing) -> ColumnElement[bool]:
+    if standing == "cancelled":
+        return notifications.c.cancelled_at.is_not(None)
+    if standing == "failed":
+        return exists().where(
+            deliveries.c.notification_id == notifications.c.id,
+            deliveries.c.state.in_(("failed", "expired")),
+        )
+    # Asked from the few that are open, each found by an index of its own.
+    unfinished = union(
+        select(shards.c.notification_id),
+        select(deliveries.c.notification_id).where(deliveries.c.due_at.is_not(None)),
+        select(deliveries.c.notification_id).where(deliveries.c.worker_id.is_not(None)),
+    )
+    return notifications.c.id.in_(unfinished)

@@ -1,0 +1,385 @@
+"""What became of notifications, counted: for lists, for the funnel of one, for its progress."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from time import time
+from types import MappingProxyType
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row, exists, func, select
+
+from handbell._text import count, shortened
+from handbell.apps.app import App
+from handbell.delivery.delivery import Delivery
+from handbell.delivery.policy.decision import meaning
+from handbell.delivery.queue.due import BULK, LEVELS, NORMAL, URGENT
+from handbell.delivery.queue.shards import SHARDS, count_ahead, count_waits
+from handbell.delivery.record.hourly_counts import HOUR, Bucket, read_buckets
+from handbell.errors import UnknownNotificationError
+from handbell.fixes import Action, Fix, with_app
+from handbell.storage.database import Database
+from handbell.storage.tables import circuits, deliveries, notifications, shards
+
+from .counting import Counted, Counting, count_deliveries
+from .listing import TEST_MARK, DeliveryPage, DeliverySearch, Search
+from .store import DELIVERIES
+
+STATES: Final = ("queued", "sending", "held", "sent", "failed", "expired", "cancelled")
+_URGENCIES: Final = MappingProxyType({URGENT: "urgent", NORMAL: "normal", BULK: "bulk"})
+_TITLE_LENGTH: Final = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overview:
+    """One notification and how its deliveries stand. Instants are UNIX milliseconds.
+
+    ``title`` is the first thing it says, ``recipients`` whom the sender named, in words. ``states``
+    counts deliveries by state, in the order of :data:`STATES`; ``ahead`` is how many sessions a
+    broadcast has not come to. ``is_running`` says whether something of it is due or on its way.
+    ``displayed`` and ``opened`` are what phones reported. ``row`` is its place in the list.
+    ``is_test`` says that somebody tried it out, ``send_at`` is the later time that was asked for.
+    """
+
+    id: str
+    app: str
+    title: str
+    recipients: str
+    created_at: int
+    cancelled_at: int | None
+    states: Mapping[str, int]
+    ahead: int
+    is_running: bool
+    displayed: int = 0
+    opened: int = 0
+    row: int = 0
+    is_test: bool = False
+    send_at: str | None = None
+
+    @property
+    def total(self) -> int:
+        """How many deliveries were accepted with it."""
+        return sum(self.states.values()) + self.ahead
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReasonCount:
+    """So many deliveries are in one state for one reason: in words, with what to do about it."""
+
+    state: str
+    reason: str
+    number: int
+    meaning: str
+    fix: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Funnel:
+    """What became of one notification: accepted, sent, displayed, opened, and why not.
+
+    ``sent`` were accepted by the push service; ``displayed`` and ``opened`` are what phones
+    reported, which only those with Handbell's client code do. ``next_due_at`` is when the next of
+    what waits goes on (UNIX milliseconds). ``content`` and ``named`` are as the sender gave
+    them.
+    """
+
+    overview: Overview
+    content: Mapping[str, Any]
+    named: Mapping[str, Any]
+    urgency: str
+    send_at: str | None
+    replaces: str | None
+    displayed: int
+    opened: int
+    next_due_at: int | None
+    reasons: tuple[ReasonCount, ...]
+
+    @property
+    def accepted(self) -> int:
+        """How many deliveries were accepted with it."""
+        return self.overview.total
+
+    @property
+    def sent(self) -> int:
+        """How many the push service accepted."""
+        return self.overview.states.get("sent", 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a notification is: ``settled`` of ``total`` have ended or wait for their time."""
+
+    settled: int
+    total: int
+    is_running: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backlog:
+    """What waits in the queue, of all apps: what is due, and what is for later.
+
+    ``oldest_due_at`` is since when the first of it is due, ``next_at`` when the next of the others
+    falls due (UNIX milliseconds). ``broadcasts`` are parts of broadcasts that nobody works on yet.
+    """
+
+    due: int
+    later: int
+    broadcasts: int
+    oldest_due_at: int | None
+    next_at: int | None
+
+
+class Reports:
+    """Counts over the ledger. Every method reads one state of the database."""
+
+    def __init__(self, database: Database, *, now: Callable[[], float] = time) -> None:
+        self._database = database
+        self._now = now
+        self._counting = Counting()
+
+    def newest(self, app: App | None = None, *, limit: int = 20) -> list[Overview]:
+        """Return the newest notifications, of all apps unless one is named.
+
+        What a list says of large ones may be some seconds old, see
+        :class:`~handbell.delivery.ledger.counting.Counting`.
+        """
+        statement = select(notifications).order_by(notifications.c.id.desc()).limit(limit)
+        if app is not None:
+            statement = statement.where(notifications.c.app == app.id)
+        with self._database.read() as connection:
+            rows = connection.execute(statement).all()
+            return [self._overview(connection, row, self._counting.count) for row in rows]
+
+    def page(self, search: Search, *, limit: int) -> list[Overview]:
+        """Return the newest notifications that a search asks for; go on before the last's row."""
+        with self._database.read() as connection:
+            rows = connection.execute(search.statement(limit)).all()
+            return [self._overview(connection, row, self._counting.count) for row in rows]
+
+    def deliveries(
+        self, notification_id: str, search: DeliverySearch, *, limit: int
+    ) -> DeliveryPage:
+        """Return some deliveries of a notification. Raises RegistryError when there is none."""
+        with self._database.read() as connection:
+            row = _find(connection, notification_id)
+            wanted = DELIVERIES.where(*search.conditions(row.id)).order_by(deliveries.c.number)
+            found = [
+                Delivery(**one) for one in connection.execute(wanted.limit(limit + 1)).mappings()
+            ]
+        more = len(found) > limit
+        page = tuple(found[:limit])
+        return DeliveryPage(deliveries=page, following=page[-1].number if more else None)
+
+    def funnel(self, notification_id: str) -> Funnel:
+        """Return what became of a notification. Raises RegistryError when there is none."""
+        with self._database.read() as connection:
+            row = _find(connection, notification_id)
+            counted = count_deliveries(connection, row.id)
+            overview = self._overview(connection, row, lambda *_: counted)
+            waits = count_waits(connection, _shards_of(connection, row.id))
+            return Funnel(
+                overview=overview,
+                content=json.loads(row.content),
+                named=named_by(row.recipients),
+                urgency=_URGENCIES.get(row.urgency, str(row.urgency)),
+                send_at=row.send_at,
+                replaces=row.replaces,
+                displayed=overview.displayed,
+                opened=overview.opened,
+                next_due_at=_next_due_at(connection, row.id),
+                reasons=_reasons(row.app, counted, row.cancelled, waits),
+            )
+
+    def progress(self, notification_id: str) -> Progress:
+        """Return how far a notification is. Raises RegistryError when there is none."""
+        with self._database.read() as connection:
+            overview = self._overview(connection, _find(connection, notification_id))
+        left = overview.ahead + sum(overview.states.get(name, 0) for name in ("queued", "sending"))
+        return Progress(
+            settled=overview.total - left, total=overview.total, is_running=overview.is_running
+        )
+
+    def _overview(
+        self,
+        connection: Connection,
+        row: Row[Any],
+        count_ended: Callable[[Connection, int], list[Counted]] = count_deliveries,
+    ) -> Overview:
+        is_running = _is_running(connection, row.id, int(self._now() * 1000))
+        # While it runs, what is ahead and what is counted have to belong together.
+        counted = (count_deliveries if is_running else count_ended)(connection, row.id)
+        counts: Counter[str] = Counter()
+        for one in counted:
+            counts[one.state] += one.number
+        if row.cancelled:
+            counts["cancelled"] += row.cancelled
+        named = json.loads(row.recipients)
+        return Overview(
+            id=row.public_id,
+            app=row.app,
+            title=describe(json.loads(row.content)),
+            recipients=describe_recipients(named),
+            created_at=row.created_at,
+            cancelled_at=row.cancelled_at,
+            states=MappingProxyType({name: counts[name] for name in STATES if counts.get(name)}),
+            ahead=count_ahead(connection, _shards_of(connection, row.id)),
+            is_running=is_running,
+            displayed=sum(one.displayed for one in counted),
+            opened=sum(one.opened for one in counted),
+            row=row.id,
+            is_test=bool(named.get(TEST_MARK)),
+            send_at=row.send_at,
+        )
+
+    def trend(self, app: App | None, *, hours: int, buckets: int) -> list[Bucket]:
+        """Return what went out in the last so many ``buckets`` of ``hours`` hours each.
+
+        Of all apps unless one is named; the oldest first, the last one still running. Buckets begin
+        at whole hours, and days at midnight (UTC).
+        """
+        width = hours * HOUR
+        until = (int(self._now() * 1000) // width + 1) * width
+        since = until - buckets * width
+        named = None if app is None else app.id
+        with self._database.read() as connection:
+            return read_buckets(connection, named, since=since, until=until, hours=hours)
+
+    def backlog(self) -> Backlog:
+        """Return what waits in the queue, counted by the index of what is due."""
+        now = int(self._now() * 1000)
+        at, shard_at = deliveries.c.due_at, shards.c.due_at
+        waiting = (at.is_not(None), deliveries.c.urgency.in_(LEVELS))
+        with self._database.read() as connection:
+            due, oldest = connection.execute(
+                select(func.count(), func.min(at)).where(*waiting, at <= now)
+            ).one()
+            later, following = connection.execute(
+                select(func.count(), func.min(at)).where(*waiting, at > now)
+            ).one()
+            resting = shards.c.worker_id.is_(None)
+            broadcasts = connection.scalar(select(func.count()).where(resting, shard_at <= now))
+            next_shard = connection.scalar(
+                select(func.min(shard_at)).where(resting, shard_at > now)
+            )
+        return Backlog(
+            due=due,
+            later=later,
+            broadcasts=broadcasts or 0,
+            oldest_due_at=oldest,
+            next_at=min((one for one in (following, next_shard) if one is not None), default=None),
+        )
+
+    def stopped_apps(self) -> list[str]:
+        """Return the ids of the apps of which a circuit is open."""
+        statement = (
+            select(circuits.c.app)
+            .distinct()
+            .where(circuits.c.reason.is_not(None), circuits.c.app != "")
+            .order_by(circuits.c.app)
+        )
+        with self._database.read() as connection:
+            return list(connection.scalars(statement))
+
+    def app_id_of(self, notification_id: str) -> str:
+        """Return the id of the app it was sent to. Raises RegistryError when there is none."""
+        with self._database.read() as connection:
+            return str(_find(connection, notification_id).app)
+
+
+def describe(content: Mapping[str, Any]) -> str:
+    """Return the first thing that a notification's content says, shortened."""
+    for name in ("title", "body", "title_loc_key", "loc_key"):
+        if text := content.get(name):
+            line = " ".join(str(text).split())
+            return line if len(line) <= _TITLE_LENGTH else line[: _TITLE_LENGTH - 1] + "…"
+    if content.get("silent"):
+        return "(silent)"
+    return f"({content.get('push_type') or 'no text'})"
+
+
+def named_by(recipients: str) -> dict[str, Any]:
+    """Return whom a sender named, of what is stored of it."""
+    named: dict[str, Any] = json.loads(recipients)
+    return {kind: texts for kind, texts in named.items() if kind != TEST_MARK}
+
+
+def describe_recipients(named: Mapping[str, Any]) -> str:
+    """Return in words whom a sender named."""
+    if named.get("everybody"):
+        return "everybody"
+    if former := named.get("replaces"):
+        return f"who got {former}"
+    texts = [
+        shortened(str(text)) if kind == "device_tokens" else str(text)
+        for kind, listed in named.items()
+        if isinstance(listed, list)
+        for text in listed
+    ]
+    if not texts:
+        return "nobody"
+    more = f" and {count(len(texts) - 1, 'other')}" if len(texts) > 1 else ""
+    return f"{texts[0]}{more}"
+
+
+def _find(connection: Connection, notification_id: str) -> Row[Any]:
+    statement = select(notifications).where(notifications.c.public_id == notification_id)
+    found = connection.execute(statement).one_or_none()
+    if found is None:
+        raise UnknownNotificationError(
+            f"There is no notification {notification_id[:40]!r}",
+            fix=Fix(Action.LIST_NOTIFICATIONS, "See"),
+        )
+    return found
+
+
+def _is_running(connection: Connection, row: int, now: int) -> bool:
+    shard, delivery = shards.c.notification_id == row, deliveries.c.notification_id == row
+    moving = (
+        shard & (shards.c.worker_id.is_not(None) | (shards.c.due_at <= now)),
+        delivery & deliveries.c.worker_id.is_not(None),
+        delivery & (deliveries.c.due_at <= now),
+    )
+    return any(connection.scalar(select(exists().where(each))) for each in moving)
+
+
+def _next_due_at(connection: Connection, row: int) -> int | None:
+    tables = (shards, deliveries)
+    found = (
+        connection.scalar(select(func.min(table.c.due_at)).where(table.c.notification_id == row))
+        for table in tables
+    )
+    return min((moment for moment in found if moment is not None), default=None)
+
+
+def _shards_of(connection: Connection, row: int) -> list[Row[Any]]:
+    """Return what a broadcast has not come to."""
+    return list(connection.execute(SHARDS.where(shards.c.notification_id == row)))
+
+
+def _reasons(
+    app: str, counted: Iterable[Counted], uncome: int, waits: Mapping[str | None, int]
+) -> tuple[ReasonCount, ...]:
+    """Return the reasons of what was not sent, the most frequent first.
+
+    ``waits`` is how many wait in shards, by the reason.
+    """
+    numbers = {
+        (one.state, one.reason or one.state.capitalize()): one.number
+        for one in counted
+        if one.state not in ("sent", "queued", "sending")
+    }
+    if uncome:
+        numbers["cancelled", "Cancelled"] = numbers.get(("cancelled", "Cancelled"), 0) + uncome
+    for reason, number in waits.items():
+        if reason is not None:
+            numbers["held", reason] = numbers.get(("held", reason), 0) + number
+    ordered = sorted(numbers.items(), key=lambda item: -item[1])
+    return tuple(_reason(app, state, reason, number) for (state, reason), number in ordered)
+
+
+def _reason(app: str, state: str, reason: str, number: int) -> ReasonCount:
+    words, fix = meaning(reason)
+    return ReasonCount(
+        state=state, reason=reason, number=number, meaning=words, fix=with_app(fix, app)
+    )

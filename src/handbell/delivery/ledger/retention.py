@@ -1,0 +1,132 @@
+"""What is kept for how long: the ledger forgets in small steps, so that nobody has to wait for it.
+
+A delivery is forgotten once it ended so long ago, a notification once it is that old and nothing of
+it is left. What has not ended is never touched, however old. An idempotency key is kept as long as
+its notification, and at least :data:`KEYS_DAYS`; for so long its notification is kept too, because
+the answer to a repeated call is read from it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from time import time
+from typing import Final
+
+from sqlalchemy import ColumnElement, Connection, delete, exists, select, tuple_
+
+from handbell._forever import forever
+from handbell._threads import in_thread
+from handbell.delivery.policy.decision import FINAL_STATES
+from handbell.storage.database import Database
+from handbell.storage.tables import deliveries, idempotency, notifications, shards, tallies
+
+KEYS_DAYS: Final = 30
+"""For how long, at least, a repeated call returns the first answer."""
+FIRST_AFTER_SECONDS: Final = 300
+EVERY_SECONDS: Final = 3600
+STEP_ROWS: Final = 500
+"""How many rows one transaction removes at most."""
+_PAUSE_SECONDS: Final = 0.05
+_DAY: Final = 24 * 3600
+
+_log = logging.getLogger(__name__)
+
+
+class Pruner:
+    """Forgets what ended more than ``keep_days`` ago. ``now`` gives UNIX seconds.
+
+    Several may work on one database at the same time. The first turn of :meth:`run` comes
+    ``first_after`` seconds after its start, the others ``every`` so many.
+    """
+
+    first_after: float = FIRST_AFTER_SECONDS
+    every: float = EVERY_SECONDS
+
+    def __init__(
+        self, database: Database, *, keep_days: float, now: Callable[[], float] = time
+    ) -> None:
+        self._database = database
+        self._keep_seconds = keep_days * _DAY
+        self._now = now
+
+    def step(self, limit: int = STEP_ROWS) -> int:
+        """Remove up to so many rows in one transaction, and return how many; 0 when all is done."""
+        now = self._now()
+        before = int((now - self._keep_seconds) * 1000)
+        keys_before = min(before, int((now - KEYS_DAYS * _DAY) * 1000))
+        is_old: ColumnElement[bool] = notifications.c.created_at < before
+        if keys_before < before:
+            keyed = select(idempotency.c.notification_id)
+            is_old &= notifications.c.public_id.not_in(keyed)
+        with self._database.write() as connection:
+            # Keys go first: one whose notification is gone could neither be answered nor be used.
+            removed = _remove_keys(connection, keys_before, limit)
+            removed += _remove_deliveries(connection, is_old, before, limit - removed)
+            removed += _remove_notifications(connection, is_old, limit - removed)
+            removed += _remove_tallies(connection, before, limit - removed)
+        return removed
+
+    async def prune(self) -> int:
+        """Remove all there is to remove, with pauses, and return how many rows that were."""
+        removed = 0
+        while done := await in_thread(self.step):
+            removed += done
+            await asyncio.sleep(_PAUSE_SECONDS)
+        return removed
+
+    async def run(self) -> None:
+        """Prune after some minutes, which short-lived processes do not see, and then each hour."""
+        await asyncio.sleep(self.first_after)
+        await forever(self._turn, name="Pruning", pause=self.every)
+
+    async def _turn(self) -> float:
+        _log.info("Pruned %d rows", await self.prune())
+        return self.every
+
+
+def _remove_keys(connection: Connection, before: int, limit: int) -> int:
+    old = (
+        select(idempotency.c.app, idempotency.c.key)
+        .where(idempotency.c.created_at < before)
+        .order_by(idempotency.c.created_at)
+        .limit(limit)
+    )
+    key = tuple_(idempotency.c.app, idempotency.c.key)
+    return connection.execute(delete(idempotency).where(key.in_(old))).rowcount
+
+
+def _remove_deliveries(
+    connection: Connection, is_old: ColumnElement[bool], before: int, limit: int
+) -> int:
+    old = (
+        select(deliveries.c.notification_id, deliveries.c.number)
+        .join_from(notifications, deliveries)
+        .where(
+            is_old,
+            ~exists().where(shards.c.notification_id == notifications.c.id),
+            deliveries.c.finished_at < before,
+            deliveries.c.state.in_(FINAL_STATES),
+        )
+        .limit(limit)
+    )
+    key = tuple_(deliveries.c.notification_id, deliveries.c.number)
+    return connection.execute(delete(deliveries).where(key.in_(old))).rowcount
+
+
+def _remove_notifications(connection: Connection, is_old: ColumnElement[bool], limit: int) -> int:
+    old = (
+        select(notifications.c.id)
+        .where(
+            is_old,
+            ~exists().where(deliveries.c.notification_id == notifications.c.id),
+            ~exists().where(shards.c.notification_id == notifications.c.id),
+        )
+        .limit(limit)
+    )
+    return connection.execute(delete(notifications).where(notifications.c.id.in_(old))).rowcount
+
+
+def _remove_tallies(connection: Connection, before: int, limit: int) -> int:
+    old = select(tallies.c.app, tallies.c.hour).where(tallies.c.hour < before).limit(limit)
+    key = tuple_(tallies.c.app, tallies.c.hour)
+    return connection.execute(delete(tallies).where(key.in_(old))).rowcount

@@ -1,0 +1,376 @@
+"""The ledger: what was accepted, and what became of each delivery."""
+
+import json
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from time import time
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import Row, and_, delete, exists, func, or_, select, update
+
+from handbell.apps.app import App
+from handbell.creation.recipients import EVERYBODY
+from handbell.delivery.accept.plain import PlainBatch, PlainStored, store_plain
+from handbell.delivery.accept.store import (
+    Acceptance,
+    Draft,
+    Former,
+    Order,
+    read_former,
+    store_drafts,
+)
+from handbell.delivery.delivery import Delivery, Target
+from handbell.delivery.ids import read_apns_id
+from handbell.delivery.parts import NO_ZONE, local_waits, parts_of
+from handbell.delivery.policy.schedule import LocalTime
+from handbell.delivery.queue.shards import SHARDS, count_uncome, shard_for
+from handbell.delivery.record.outcome_batch import Batch
+from handbell.delivery.record.write import write_batch
+from handbell.errors import IdempotencyError, UnknownNotificationError
+from handbell.fixes import Action, Fix
+from handbell.storage.database import Database
+from handbell.storage.tables import (
+    apps,
+    deliveries,
+    idempotency,
+    notifications,
+    sessions,
+    shards,
+    users,
+)
+
+from .device_reports import DeviceReport, note_reports
+
+__all__ = ["Acceptance", "Draft", "Ledger", "Order"]
+
+NAMED_AMONG: Final = 10_000
+"""Among how many of the last sends a person is looked for by name."""
+_EVERYBODY: Final = json.dumps(EVERYBODY.to_dict())
+
+
+DELIVERIES: Final = (
+    select(
+        *(
+            column
+            for column in deliveries.columns
+            if column.name
+            not in {"notification_id", "address", "urgency", "worker_id", "is_repeat", "begun_at"}
+        ),
+        func.coalesce(deliveries.c.address, sessions.c.token).label("address"),
+        users.c.mail,
+        notifications.c.public_id.label("notification_id"),
+        notifications.c.created_at,
+    )
+    .join_from(deliveries, notifications)
+    .outerjoin(sessions, sessions.c.id == deliveries.c.number)
+    .outerjoin(users, users.c.id == sessions.c.user_id)
+)
+"""Deliveries as :class:`Delivery` has them."""
+
+
+class Cancelling(NamedTuple):
+    """A cancel that has begun: the notification's row, what had begun and waited, what was before.
+
+    ``former`` is how many earlier cancels had caught that nothing was begun of.
+    """
+
+    row: int
+    waiting: int
+    former: int
+
+
+class Ahead(NamedTuple):
+    """When a broadcast comes to a session of a time zone (UNIX seconds), and what it waits for."""
+
+    zone: str | None
+    reason: str | None
+    due_at: float
+
+
+class Ledger:
+    """Notifications and deliveries in the database. Every method is one transaction."""
+
+    def __init__(self, database: Database, *, now: Callable[[], float] = time) -> None:
+        self._database = database
+        self._now = now
+
+    def accept(
+        self, order: Order, targets: Sequence[Target] | None, *, worker: int | None = None
+    ) -> Acceptance:
+        """Store one send, as :meth:`accept_many` does.
+
+        Raises IdempotencyError when the key was used for something else.
+        """
+        (accepted,) = self.accept_many([Draft(order=order, targets=targets, worker=worker)])
+        if isinstance(accepted, IdempotencyError):
+            raise accepted
+        return accepted
+
+    def accept_many(self, drafts: Sequence[Draft]) -> list[Acceptance | IdempotencyError]:
+        """Store sends in one transaction; once this returns, nothing of them is lost.
+
+        One whose idempotency key was used before gets the first one's answer, or the error that it
+        was used for something else; the others are stored even so.
+        """
+        drafts = [self._divided(draft) for draft in drafts]
+        with self._database.write() as connection:
+            return store_drafts(connection, drafts, now=self._milliseconds())
+
+    def _divided(self, draft: Draft) -> Draft:
+        """Return a send to everybody at a local time with its parts; others as they are.
+
+        Who moves or registers before it is stored is of its last part.
+        """
+        order = draft.order
+        if draft.targets is not None or not isinstance(order.send_at, LocalTime):
+            return draft
+        mine = (sessions.c.app_id == order.app.row, sessions.c.status == "active")
+        zone = func.coalesce(sessions.c.time_zone, NO_ZONE)
+        with self._database.read() as connection:
+            zones = connection.scalars(select(zone).distinct().where(*mine)).all()
+            default = connection.scalar(select(apps.c.time_zone).where(apps.c.id == order.app.row))
+        now = self._now()
+        waits = local_waits(order.send_at, zones, default)
+        due = {zone: None if wait and wait.until <= now else wait for zone, wait in waits.items()}
+        return replace(draft, parts=parts_of(due, now))
+
+    def accept_plain(self, *batches: PlainBatch) -> list[PlainStored | None]:
+        """Store plain sends in one transaction; once this returns, nothing of them is lost.
+
+        None, and nothing, is stored of a batch one of whose idempotency keys was used before.
+        """
+        with self._database.quick_write() as connection:
+            now = self._milliseconds()
+            return [store_plain(connection, batch, now=now) for batch in batches]
+
+    def former(self, orders: Sequence[Order]) -> list[Former]:
+        """Return for each order what its idempotency key says; nothing is stored."""
+        if not any(order.idempotency_key for order in orders):
+            return [None] * len(orders)
+        with self._database.read() as connection:
+            return read_former(connection, orders)
+
+    def begin_cancel(self, app: App, notification_id: str) -> Cancelling:
+        """Cancel what nobody works on; who works on the rest finds out and lets go of it.
+
+        How many deliveries that caught is known once nothing is in hand; :meth:`Engine.cancel
+        <handbell.delivery.engine.Engine.cancel>` waits for that.
+
+        Raises RegistryError when the app has no such notification.
+        """
+        row = self.find(app, notification_id)
+        return Cancelling(row.id, self._cancel(row.id), int(row.cancelled))
+
+    def caught(self, cancelling: Cancelling) -> int:
+        """Return how many deliveries a cancel has caught so far."""
+        now = int(self.row(cancelling.row).cancelled)
+        return cancelling.waiting + now - cancelling.former
+
+    def in_hand(self, rows: Collection[int]) -> set[int]:
+        """Return about which broadcasts of these notifications somebody is, or is yet to be."""
+        statement = select(shards.c.notification_id).distinct()
+        with self._database.read() as connection:
+            return set(connection.scalars(statement.where(shards.c.notification_id.in_(rows))))
+
+    def _cancel(self, row: int) -> int:
+        """Cancel what nobody works on, and return how many deliveries of these had begun."""
+        now = self._milliseconds()
+        with self._database.write() as connection:
+            mine = shards.c.notification_id == row
+            found = connection.execute(SHARDS.where(mine)).all()
+            taken = [shard for shard in found if shard.worker_id is not None]
+            # What is of both is counted by those who have it in hand.
+            caught = count_uncome(connection, found) - count_uncome(connection, taken)
+            connection.execute(delete(shards).where(mine, shards.c.worker_id.is_(None)))
+            waiting = connection.execute(
+                update(deliveries)
+                .where(
+                    deliveries.c.notification_id == row, deliveries.c.state.in_(("queued", "held"))
+                )
+                .values(state="cancelled", reason="Cancelled", due_at=None, finished_at=now)
+            ).rowcount
+            connection.execute(
+                update(notifications)
+                .where(notifications.c.id == row)
+                .values(
+                    cancelled_at=func.coalesce(notifications.c.cancelled_at, now),
+                    cancelled=notifications.c.cancelled + caught,
+                )
+            )
+        return waiting
+
+    def knows_key(self, app: App, key: str) -> bool:
+        """Return whether something was accepted under an idempotency key of the app."""
+        wanted = select(idempotency.c.key).where(
+            idempotency.c.app == app.id, idempotency.c.key == key
+        )
+        with self._database.read() as connection:
+            return connection.execute(wanted).first() is not None
+
+    def find(self, app: App, notification_id: str) -> Row[Any]:
+        """Return the row of an app's notification; raises RegistryError when there is none."""
+        statement = select(notifications).where(
+            notifications.c.public_id == notification_id, notifications.c.app == app.id
+        )
+        with self._database.read() as connection:
+            found = connection.execute(statement).one_or_none()
+        if found is None:
+            raise UnknownNotificationError(
+                f"{app.id} has no notification {notification_id[:40]!r}",
+                fix=Fix(Action.LIST_NOTIFICATIONS, "See"),
+            )
+        return found
+
+    def row(self, row: int) -> Row[Any]:
+        """Return a notification's row of the table."""
+        statement = select(notifications).where(notifications.c.id == row)
+        with self._database.read() as connection:
+            return connection.execute(statement).one()
+
+    def rows(self, rows: Collection[int]) -> list[Row[Any]]:
+        """Return rows of the table of notifications; those that are gone are left out."""
+        statement = select(notifications).where(notifications.c.id.in_(rows))
+        with self._database.read() as connection:
+            return list(connection.execute(statement))
+
+    def not_cancelled(self, rows: Collection[int]) -> set[int]:
+        """Return which of these notifications are there and were not cancelled."""
+        statement = select(notifications.c.id).where(
+            notifications.c.id.in_(rows), notifications.c.cancelled_at.is_(None)
+        )
+        with self._database.read() as connection:
+            return set(connection.scalars(statement))
+
+    def record(self, batch: Batch) -> None:
+        """Write what became of deliveries, all of it or nothing."""
+        with self._database.write() as connection:
+            write_batch(connection, batch, now=self._milliseconds())
+
+    def deliveries_of(self, notification_id: str) -> list[Delivery]:
+        """Return every delivery of a notification: sessions first, then bare addresses."""
+        query = DELIVERIES.where(notifications.c.public_id == notification_id)
+        with self._database.read() as connection:
+            rows = connection.execute(query.order_by(deliveries.c.number)).mappings()
+            return [Delivery(**row) for row in rows]
+
+    def unsent(self, notification_id: str, limit: int) -> list[Delivery]:
+        """Return the first deliveries of a notification that were not accepted, ended or held."""
+        query = DELIVERIES.where(
+            notifications.c.public_id == notification_id, deliveries.c.state != "sent"
+        )
+        with self._database.read() as connection:
+            rows = connection.execute(query.order_by(deliveries.c.number).limit(limit)).mappings()
+            return [Delivery(**row) for row in rows]
+
+    def concerning(
+        self, app: App, mail: str, session_ids: Sequence[int], limit: int
+    ) -> list[Row[Any]]:
+        """Return the newest notifications that went to these sessions, or named their person.
+
+        Sends to everybody are among them. Of those without a delivery to the sessions, only the
+        last :data:`NAMED_AMONG` sends are looked at.
+        """
+        told = (
+            select(notifications.c.id)
+            .distinct()
+            .join_from(deliveries, notifications)
+            .where(deliveries.c.number.in_(session_ids), notifications.c.app == app.id)
+        )
+        name = json.dumps(mail, ensure_ascii=False)
+        newest = select(func.max(notifications.c.id)).scalar_subquery()
+        named = select(notifications.c.id).where(
+            notifications.c.app == app.id,
+            notifications.c.id > newest - NAMED_AMONG,
+            or_(
+                notifications.c.recipients == _EVERYBODY,
+                notifications.c.recipients.contains(name, autoescape=True),
+            ),
+        )
+        with self._database.read() as connection:
+            found = {
+                row
+                for statement in (told, named)
+                for row in connection.scalars(
+                    statement.order_by(notifications.c.id.desc()).limit(limit)
+                )
+            }
+            newest_rows = sorted(found, reverse=True)[:limit]
+            statement = select(notifications).where(notifications.c.id.in_(newest_rows))
+            return list(connection.execute(statement.order_by(notifications.c.id.desc())))
+
+    def deliveries_to(self, session_ids: Sequence[int], row: int) -> list[Delivery]:
+        """Return a notification's deliveries to these sessions."""
+        query = DELIVERIES.where(
+            deliveries.c.notification_id == row, deliveries.c.number.in_(session_ids)
+        )
+        with self._database.read() as connection:
+            rows = connection.execute(query.order_by(deliveries.c.number)).mappings()
+            return [Delivery(**one) for one in rows]
+
+    def ahead(self, session_ids: Sequence[int], row: int) -> Ahead | None:
+        """Return which of these sessions a broadcast comes to first, and what it waits for.
+
+        None where it comes to none of them any more.
+        """
+        statement = (
+            select(shards, sessions.c.id.label("session"), sessions.c.time_zone)
+            .join_from(
+                shards,
+                sessions,
+                and_(sessions.c.id > shards.c.position, sessions.c.id <= shards.c.last),
+            )
+            .where(
+                shards.c.notification_id == row,
+                sessions.c.id.in_(session_ids),
+                sessions.c.status == "active",
+            )
+        )
+        spanning: dict[tuple[int, str | None], list[Row[Any]]] = {}
+        with self._database.read() as connection:
+            for one in connection.execute(statement):
+                spanning.setdefault((one.session, one.time_zone), []).append(one)
+        found = [
+            Ahead(zone, shard.reason, shard.due_at / 1000)
+            for (_, zone), its in spanning.items()
+            for shard in [shard_for(its, zone or NO_ZONE)]
+        ]
+        return min(found, key=lambda one: one.due_at, default=None)
+
+    def counts(self, notification_id: str) -> dict[tuple[str, str | None], int]:
+        """Return the number of deliveries of a notification by state and reason."""
+        query = (
+            select(deliveries.c.state, deliveries.c.reason, func.count())
+            .join_from(deliveries, notifications)
+            .where(notifications.c.public_id == notification_id)
+            .group_by(deliveries.c.state, deliveries.c.reason)
+        )
+        with self._database.read() as connection:
+            return {(state, reason): n for state, reason, n in connection.execute(query)}
+
+    def note_displayed(self, apns_id: str) -> bool:
+        """Note that the phone shows it. Returns False when the apns-id is not one of ours."""
+        return bool(self.note_reports([DeviceReport(apns_id, "displayed", self._milliseconds())]))
+
+    def note_opened(self, apns_id: str) -> bool:
+        """Note that the person opened it. Returns False when the apns-id is not one of ours."""
+        return bool(self.note_reports([DeviceReport(apns_id, "opened", self._milliseconds())]))
+
+    def note_reports(self, reports: Sequence[DeviceReport]) -> set[str]:
+        """Note what phones say, and return the apns-ids that are ones of ours."""
+        with self._database.write() as connection:
+            return note_reports(connection, reports)
+
+    def knows(self, apns_id: str) -> bool:
+        """Return whether an apns-id is of a notification that is here.
+
+        Its delivery may not be written yet: the ends of a broadcast are written in batches.
+        """
+        named = read_apns_id(apns_id)
+        if named is None:
+            return False
+        statement = select(exists().where(notifications.c.public_id == named[0]))
+        with self._database.read() as connection:
+            return bool(connection.scalar(statement))
+
+    def _milliseconds(self) -> int:
+        return int(self._now() * 1000)

@@ -1,0 +1,510 @@
+"""Why somebody saw a notification, or did not: the whole story in plain words.
+
+:func:`why` reads what the registry and the ledger know about one person; the values it returns hold
+both the facts and the sentences. Nothing is sent and nothing is changed.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from handbell._mail import fold_mail
+from handbell._text import count, moment, sentence, shortened
+from handbell.apps.app import App
+from handbell.delivery.delivery import Delivery
+from handbell.delivery.policy.app_rules import AppRules
+from handbell.delivery.policy.decision import OWN_REASONS, meaning
+from handbell.delivery.policy.retry import SERVICE_DOWN, ceiling
+from handbell.delivery.policy.rules_store import RulesStore
+from handbell.delivery.queue.workers import Workers
+from handbell.delivery.work.app_state import AppState
+from handbell.delivery.work.composed import Composed
+from handbell.errors import HandbellError
+from handbell.fixes import Action, Fix, as_sentence, with_app
+from handbell.gateways.apns.protocol import REASONS, Reaction
+from handbell.registry.session import CLOSED_WORDS, LOGGED_OUT, Session
+from handbell.registry.store import Registry
+
+from .obstacles import obstacles
+from .reports import describe, describe_recipients
+from .store import Ledger
+
+NOTIFICATIONS: Final = 5
+"""How many of the last notifications are told."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionStory:
+    """One device of the person: whether it is sent to, why not, and what to do."""
+
+    session: Session
+    is_sent_to: bool
+    what: str
+    fix: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryStory:
+    """What became of one notification on one device, what happens next, and what to do."""
+
+    delivery: Delivery
+    what: str
+    next: str = ""
+    fix: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotificationStory:
+    """What became of one notification for the person. ``created_at`` is in UNIX milliseconds.
+
+    ``note`` tells what no delivery does: that there was no device, or (``is_ahead``) that its turn
+    has not come.
+    """
+
+    id: str
+    title: str
+    recipients: str
+    created_at: int
+    deliveries: tuple[DeliveryStory, ...] = ()
+    is_ahead: bool = False
+    note: str = ""
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether the push service accepted it for at least one device."""
+        return any(one.delivery.state == "sent" for one in self.deliveries)
+
+    @property
+    def label(self) -> str:
+        """The notification as a reader recognises it: what it says and when it was written."""
+        return f"{self.title!r} of {moment(self.created_at)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Story:
+    """The answer, and what it rests on. ``str`` of it is the whole text.
+
+    ``is_sent`` is whether the last notification was accepted by the push service for at least one
+    device. ``obstacles`` are what holds up everything for the app, ``to_do`` what mends it, the
+    most pressing first. Sessions and notifications come newest first.
+    """
+
+    mail: str
+    app: str
+    is_sent: bool
+    answer: str
+    to_do: tuple[str, ...]
+    obstacles: tuple[str, ...]
+    sessions: tuple[SessionStory, ...]
+    notifications: tuple[NotificationStory, ...]
+
+    def __str__(self) -> str:
+        return "\n".join([self.answer, *self.details()])
+
+    def details(self, worded: Callable[[str], str] = str) -> list[str]:
+        """Return everything below the answer, line by line; ``worded`` words what to do."""
+        lines = [*(f"  To do: {worded(one)}" for one in self.to_do)]
+        if self.obstacles:
+            lines += ["", "Sending", *(f"  {one}" for one in self.obstacles)]
+        lines += ["", "Devices"]
+        lines += [f"  {one.what}" for one in self.sessions] or ["  none"]
+        for told in self.notifications:
+            lines += ["", f"{told.label}, to {told.recipients} ({told.id})"]
+            lines += [f"  {' '.join(_parts(one, worded))}" for one in told.deliveries]
+            lines += [f"  {told.note}"] if told.note else []
+        return lines
+
+
+def why(
+    app: App,
+    mail: str,
+    *,
+    registry: Registry,
+    ledger: Ledger,
+    rules_store: RulesStore,
+    known_workers: Workers,
+    now: float,
+    limit: int = NOTIFICATIONS,
+) -> Story:
+    """Return what became of the last notifications that concerned a person, and what happens next.
+
+    ``limit`` is how many are told, ``now`` is in UNIX seconds.
+    """
+    mail = fold_mail(mail)
+    found = registry.sessions_of(app, mail)
+    ids = [session.id for session in found]
+    rows = [
+        (row, ledger.deliveries_to(ids, row.id)) for row in ledger.concerning(app, mail, ids, limit)
+    ]
+    sessions = _dated(found, [one for _, deliveries in rows for one in deliveries])
+    teller = _Teller(app, mail, sessions, rules_store.rules_of(app.id), now)
+    told = tuple(
+        teller.notification(row, deliveries, is_ahead=ledger.ahead(ids, row.id) is not None)
+        for row, deliveries in rows
+    )
+    return teller.story(told, workers=known_workers.live_workers())
+
+
+def _parts(one: DeliveryStory, worded: Callable[[str], str]) -> list[str]:
+    parts = (f"{one.delivery.label}:", one.what, one.next, worded(one.fix))
+    return [part for part in parts if part]
+
+
+class _Teller:
+    """Puts the facts about one person into words."""
+
+    def __init__(
+        self, app: App, mail: str, sessions: Sequence[Session], rules: AppRules, now: float
+    ) -> None:
+        self.app = app
+        self.mail = mail
+        self.rules = rules
+        self.now = now
+        self.zones = {session.id: session.time_zone for session in sessions}
+        self.locales = {session.id: session.locale for session in sessions}
+        self.sessions = tuple(_tell_session(session, app.id) for session in sessions)
+
+    # The whole
+
+    def story(self, told: tuple[NotificationStory, ...], *, workers: int) -> Story:
+        # Without something that waits nobody misses a worker.
+        working = workers or int(not any(map(_waits, told)))
+        blocked = obstacles(self.app, self.rules, now=self.now, workers=working)
+        last = told[0] if told else None
+        return Story(
+            mail=self.mail,
+            app=self.app.id,
+            is_sent=last is not None and last.is_sent,
+            answer=" ".join([self._answer(last), *(one.what for one in blocked)]),
+            to_do=self._to_do(last, [fix for one in blocked for fix in one.fixes]),
+            obstacles=tuple(one.what for one in blocked),
+            sessions=self.sessions,
+            notifications=told,
+        )
+
+    def _answer(self, last: NotificationStory | None) -> str:
+        reach = self._reach()
+        if last is None:
+            return f"Nothing was sent to {self.mail} lately. {reach}"
+        head = f"The last notification, {last.label},"
+        if last.is_sent:
+            sent = [one for one in last.deliveries if one.delivery.state == "sent"]
+            lead = next((one for one in sent if one.delivery.displayed_at), sent[0])
+            where = f"{len(sent):,} of {count(len(last.deliveries), 'device')}"
+            answer = f"{head} was sent to {where}. {lead.what}"
+            return answer if self._is_reachable else f"{answer} {reach}"
+        if not last.deliveries:
+            verb = "has not arrived yet" if last.is_ahead else f"was not sent to {self.mail}"
+            return f"{head} {verb}. {last.note}"
+        lead = last.deliveries[0]
+        verb = "has not arrived yet" if not lead.delivery.is_final else "was not sent"
+        return " ".join(part for part in (f"{head} {verb}.", lead.what, lead.next) if part)
+
+    @property
+    def _is_reachable(self) -> bool:
+        return any(one.is_sent_to for one in self.sessions)
+
+    def _reach(self) -> str:
+        number = sum(one.is_sent_to for one in self.sessions)
+        if number:
+            return f"{count(number, 'device')} can be reached."
+        if not self.sessions:
+            return f"{self.mail} has no device: no session of {self.app.name} was ever registered."
+        return f"No device can be reached now. {self.sessions[0].what}"
+
+    def _to_do(self, last: NotificationStory | None, fixes: list[str]) -> tuple[str, ...]:
+        if last is not None:
+            fixes += [one.fix for one in last.deliveries]
+        if not self._is_reachable:
+            fixes += [one.fix for one in self.sessions[:1]]
+        if not self.sessions:
+            lead = "Let the app register its device token for this mail, or do so by hand"
+            fixes.append(Fix(Action.ADD_SESSION, lead, app=self.app.id, about=self.mail, end="."))
+        each = dict.fromkeys(fix for fix in fixes if fix)
+        return tuple(fix for fix in each if not any(_says_more(other, fix) for other in each))
+
+    def _fix(self, words: str) -> str:
+        return _fix(with_app(words, self.app.id))
+
+    # One notification
+
+    def notification(
+        self, row: Any, deliveries: Sequence[Delivery], *, is_ahead: bool
+    ) -> NotificationStory:
+        named = json.loads(row.recipients)
+        content = json.loads(row.content)
+        composed = self._composed(row)
+        return NotificationStory(
+            id=row.public_id,
+            title=describe(content),
+            recipients=describe_recipients(named),
+            created_at=row.created_at,
+            deliveries=tuple(self._delivery(one, composed, content) for one in deliveries),
+            is_ahead=is_ahead,
+            note="" if deliveries else self._note(row, composed, is_ahead=is_ahead),
+        )
+
+    def _composed(self, row: Any) -> Composed | None:
+        try:
+            return Composed.read(row, AppState(self.app, self.rules))
+        except HandbellError:
+            # What cannot be read is not sent, and its delivery says so.
+            return None
+
+    def _note(self, row: Any, composed: Composed | None, *, is_ahead: bool) -> str:
+        """Return why no delivery was made for the person."""
+        if row.cancelled_at is not None:
+            return f"It was taken back at {moment(row.cancelled_at)}, before their turn came."
+        if is_ahead:
+            zone = next(iter(self.zones.values()), None)
+            starts = self.now if composed is None else composed.starts_at(zone)
+            soon = "It goes to many, and their turn has not come yet."
+            return soon if starts <= self.now else f"It waits for its time, {_at(starts)}."
+        earliest = min((one.session.created_at for one in self.sessions), default=None)
+        if earliest is None:
+            return f"{self.mail} has no device: no session was ever registered for this mail."
+        if earliest > row.created_at:
+            return f"They had no device then; the first was registered at {moment(earliest)}."
+        now = "" if self._is_reachable else f" {self.sessions[0].what}"
+        return f"They had no active device then.{now}"
+
+    def _delivery(
+        self, delivery: Delivery, composed: Composed | None, content: dict[str, Any]
+    ) -> DeliveryStory:
+        match delivery.state:
+            case "sent":
+                return _tell_sent(delivery, composed, content, self._language(delivery, composed))
+            case "held":
+                return self._tell_held(delivery, composed)
+            case "queued" | "sending":
+                return _tell_moving(delivery)
+            case _:
+                return self._tell_ended(delivery)
+
+    def _language(self, delivery: Delivery, composed: Composed | None) -> str:
+        """Return in which language it was sent; empty for a notification that has but one."""
+        if composed is None or composed.languages is None:
+            return ""
+        locale = self.locales.get(delivery.number)
+        language = composed.languages.wording_for(locale).language
+        if language is not None:
+            return f", in the language {language}"
+        because = f"none of its languages is that of {locale}" if locale else "no locale is known"
+        return f", in its own text ({because})"
+
+    def _tell_held(self, delivery: Delivery, composed: Composed | None) -> DeliveryStory:
+        reason = delivery.reason or ""
+        if reason == SERVICE_DOWN:
+            return self._tell_down(delivery, composed)
+        words, fix = meaning(reason)
+        if delivery.detail and delivery.detail != words:
+            words = f"{words}: {delivery.detail}"
+        zone = self.zones.get(delivery.number)
+        if reason == "QuietHours" and self.rules.quiet is not None:
+            where = zone or self.rules.time_zone
+            words = f"quiet hours, {self.rules.quiet} in {where}, hold it"
+        if not delivery.attempts:
+            return DeliveryStory(
+                delivery=delivery,
+                what=sentence(_capital(words) if words.startswith("it ") else f"It waits: {words}"),
+                next=_goes_on(delivery),
+                fix=self._fix(fix),
+            )
+        return DeliveryStory(
+            delivery=delivery,
+            what=f"{_answered(delivery, words)} That was attempt {delivery.attempts}.",
+            next=f"{_goes_on(delivery)}{_until(composed, zone)}",
+            fix=self._fix(fix) if _is_to_mend(reason) else "",
+        )
+
+    def _tell_down(self, delivery: Delivery, composed: Composed | None) -> DeliveryStory:
+        words, _ = meaning(SERVICE_DOWN, delivery.detail or "")
+        attempts = f" That was attempt {delivery.attempts}." if delivery.attempts else ""
+        until = _until(composed, self.zones.get(delivery.number))
+        return DeliveryStory(
+            delivery=delivery,
+            what=f"It waits: {sentence(words)}{attempts}",
+            next=f"It goes on as soon as pushes are taken again.{until}",
+        )
+
+    def _tell_ended(self, delivery: Delivery) -> DeliveryStory:
+        reason = delivery.reason or delivery.state.capitalize()
+        words, fix = meaning(reason)
+        if reason == "Capped" and self.rules.cap is not None:
+            words = f"the cap of {self.rules.cap} was reached, so it was left out"
+        is_told = delivery.detail in (None, "", words)
+        why_no_more = "" if is_told else f" {sentence(_capital(delivery.detail))}"
+        what = _answered(delivery, words) if delivery.attempts else sentence(_capital(words))
+        at = "" if delivery.finished_at is None else f" It ended at {moment(delivery.finished_at)}"
+        attempts = f" after {count(delivery.attempts, 'attempt')}" if delivery.attempts else ""
+        return DeliveryStory(
+            delivery=delivery, what=f"{what}{why_no_more}{at}{attempts}.", fix=self._fix(fix)
+        )
+
+
+def _waits(told: NotificationStory) -> bool:
+    return told.is_ahead or any(not one.delivery.is_final for one in told.deliveries)
+
+
+# A device
+
+
+def _dated(found: Sequence[Session], deliveries: Sequence[Delivery]) -> list[Session]:
+    """Return the sessions with the last acceptance that is known: broadcasts do not note theirs."""
+    last = {session.id: session.accepted_at or 0 for session in found}
+    for one in deliveries:
+        if one.session_id in last:
+            last[one.session_id] = max(last[one.session_id], one.sent_at or 0)
+    return [replace(session, accepted_at=last[session.id] or None) for session in found]
+
+
+def _tell_session(session: Session, app: str) -> SessionStory:
+    fix: str
+    label = f"{session.device or session.platform} ({shortened(session.token)})"
+    match session.status:
+        case "active":
+            last = (
+                "nothing was accepted for it yet"
+                if session.accepted_at is None
+                else f"last accepted at {moment(session.accepted_at)}"
+            )
+            what = f"{label} is sent to, in {session.environment}; {last}."
+            return SessionStory(session=session, is_sent_to=True, what=what)
+        case "pending":
+            what = f"{label} is skipped: it is pending, until it is proven to be theirs."
+            lead = "Let them prove that the device is theirs, or accept it if you are sure of it"
+            fix = Fix(Action.ADD_SESSION, lead, app=app, about=session.mail, end=".")
+        case "quarantined":
+            words, fix = meaning(session.reason or "")
+            what = f"{label} is skipped: it is in quarantine, {session.reason}: {sentence(words)}"
+            fix = _fix(with_app(fix, app))
+        case _:
+            what, fix = _tell_closed(session, label)
+    return SessionStory(session=session, is_sent_to=False, what=what, fix=fix)
+
+
+def _tell_closed(session: Session, label: str) -> tuple[str, str]:
+    reason = session.reason or LOGGED_OUT
+    words = CLOSED_WORDS.get(reason)
+    if words is None:
+        words = f"{reason}, {meaning(reason)[0]}" if reason in REASONS else reason
+    at = "" if session.closed_at is None else f" at {moment(session.closed_at)}"
+    what = f"{label} is skipped: it was closed{at}; {sentence(words)}"
+    return what, "Let the app register again: they open it, and sign in."
+
+
+# A delivery
+
+
+def _tell_sent(
+    delivery: Delivery, composed: Composed | None, content: dict[str, Any], language: str
+) -> DeliveryStory:
+    at = moment(delivery.sent_at or delivery.created_at)
+    what = f"{_service(delivery)} accepted it at {at}{language}"
+    if delivery.attempts > 1:
+        what += f", at attempt {delivery.attempts}"
+    if delivery.displayed_at is not None:
+        what += f"; the phone showed it at {moment(delivery.displayed_at)}"
+        if delivery.opened_at is not None:
+            what += f", and it was opened at {moment(delivery.opened_at)}"
+        return DeliveryStory(delivery=delivery, what=f"{what}.")
+    if composed is not None and composed.message.push_type == "background":
+        what += "; it shows nothing, it wakes the app."
+        return DeliveryStory(delivery=delivery, what=what)
+    return DeliveryStory(
+        delivery=delivery,
+        what=f"{what}. That is not yet shown, and no phone has reported it.",
+        next=_afterwards(delivery, composed, content),
+        fix="Look at the phone: is it on and online, may the app notify (Settings, Notifications), "
+        "and is no Focus on? Only apps with Handbell's client code report what they show.",
+    )
+
+
+def _afterwards(delivery: Delivery, composed: Composed | None, content: dict[str, Any]) -> str:
+    """Return what may still keep a phone from showing what was accepted."""
+    told = []
+    expires_at = None if composed is None else composed.expires_at
+    if expires_at == 0:
+        told.append("It was for now or never: a phone that is off does not get it later.")
+    elif expires_at:
+        told.append(f"For a phone that is off it is kept until {_at(expires_at)}.")
+    if content.get("interruption_level") == "passive":
+        told.append("It is passive: it lies in the list without a sound.")
+    if delivery.unique_id:
+        told.append(f"Apple's delivery log knows it as {delivery.unique_id}.")
+    return " ".join(told)
+
+
+def _tell_moving(delivery: Delivery) -> DeliveryStory:
+    if delivery.state == "sending":
+        return DeliveryStory(
+            delivery=delivery,
+            what="It is on its way.",
+            next="If its worker is killed meanwhile, another one sends it.",
+        )
+    if delivery.due_at is not None and delivery.reason is None and not delivery.attempts:
+        return DeliveryStory(
+            delivery=delivery,
+            what="It is stored and not sent yet.",
+            next=f"It is due at {moment(delivery.due_at)}.",
+        )
+    return DeliveryStory(
+        delivery=delivery,
+        what="Its worker ended while it was on its way.",
+        next="The next worker sends it again, so that the phone shows it once.",
+    )
+
+
+def _answered(delivery: Delivery, words: str) -> str:
+    reason = delivery.reason or ""
+    if delivery.status is None:
+        return sentence(_capital(words))
+    return sentence(f"{_service(delivery)} answered {delivery.status} {reason}: {words}")
+
+
+def _service(delivery: Delivery) -> str:
+    if delivery.gateway == "simulator":
+        return "Xcode's Simulator"
+    return "The twin" if delivery.environment == "twin" else "Apple"
+
+
+def _goes_on(delivery: Delivery) -> str:
+    return "" if delivery.due_at is None else f"It is due at {moment(delivery.due_at)}."
+
+
+def _until(composed: Composed | None, zone: str | None) -> str:
+    if composed is None:
+        return ""
+    end = ceiling(created_at=composed.starts_at(zone), expires_at=composed.expires_at)
+    return f" It is tried until {_at(end.at)}."
+
+
+def _is_to_mend(reason: str) -> bool:
+    return reason in OWN_REASONS or (
+        reason in REASONS and REASONS[reason].reaction in _MENDED_BY_HAND
+    )
+
+
+def _fix(words: str) -> str:
+    """Return what to do as a sentence; empty where there is nothing to do."""
+    return "" if words.startswith("nothing") else as_sentence(words)
+
+
+def _says_more(other: str, fix: str) -> bool:
+    """Return whether another advice begins with this one and goes on."""
+    return other != fix and other.startswith(fix)
+
+
+def _capital(words: str | None) -> str:
+    words = words or ""
+    return words[:1].upper() + words[1:]
+
+
+def _at(seconds: float) -> str:
+    return moment(seconds * 1000)
+
+
+_MENDED_BY_HAND: Final = frozenset(
+    {Reaction.FIX_CONFIGURATION, Reaction.TRY_OTHER_ENVIRONMENT, Reaction.WRONG_APP}
+)

@@ -1,0 +1,110 @@
+"""What a log says of an event: its level, and its fields without contents, keys and tokens."""
+
+import dataclasses
+import json
+import logging
+import re
+from datetime import UTC, datetime
+from statistics import median
+from types import MappingProxyType
+from typing import Any, Final
+
+from handbell._text import shortened
+from handbell.delivery.events import (
+    CircuitOpened,
+    DeliveryFailed,
+    DeliveryHeld,
+    Event,
+    ProbeSent,
+    ServiceDown,
+    SessionQuarantined,
+    SessionsReleased,
+    name_of,
+)
+
+LEVELS: Final = MappingProxyType(
+    {
+        CircuitOpened: logging.ERROR,
+        ServiceDown: logging.ERROR,
+        DeliveryFailed: logging.WARNING,
+        SessionQuarantined: logging.WARNING,
+        DeliveryHeld: logging.DEBUG,
+        ProbeSent: logging.DEBUG,
+        SessionsReleased: logging.DEBUG,
+    }
+)
+"""The level of an event; all others are told at INFO."""
+
+_PLAIN: Final = re.compile(r"[^\s\"=]+")
+_INSTANTS: Final = frozenset({"until", "probe_at"})
+# Longer than any id of ours, and no push service has shorter tokens.
+_TOKEN: Final = re.compile(r"[0-9A-Fa-f]{40,}")
+_UNPRINTABLE: Final = re.compile(r"[^\S ]|[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e]")
+
+LOGGER: Final = "handbell.events"
+"""The logger of :class:`LoggedEvents`."""
+
+
+class LoggedEvents:
+    """Tells each event to ``logging``, as one line with key=value: a hook for the engine.
+
+    It needs nothing beside Python; with the extra ``server`` there are structured logs as well.
+    The logger is :data:`LOGGER`, whose level, handlers and format are the program's affair.
+    """
+
+    def __init__(self) -> None:
+        self._logger = logging.getLogger(LOGGER)
+
+    def __call__(self, event: Event) -> None:
+        """Tell one event."""
+        level = level_of(event)
+        if self._logger.isEnabledFor(level):
+            fields = fields_of(event)
+            # A handler writes the time itself.
+            del fields["timestamp"]
+            told = " ".join(f"{name}={_value(value)}" for name, value in fields.items())
+            self._logger.log(level, "%s %s", name_of(type(event)), told)
+
+
+def level_of(event: Event) -> int:
+    """Return the level of ``logging`` at which an event is told."""
+    return LEVELS.get(type(event), logging.INFO)
+
+
+def _value(value: Any) -> str:
+    is_plain = isinstance(value, str) and _PLAIN.fullmatch(value)
+    return value if is_plain else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def fields_of(event: Event) -> dict[str, Any]:
+    """Return what is told of an event, with its time as ISO 8601 and its app first."""
+    fields: dict[str, Any] = {"timestamp": _iso(event.at), "app": event.app}
+    for field in dataclasses.fields(event):
+        value = getattr(event, field.name)
+        if field.name == "seconds":
+            fields |= _summary(value)
+        elif field.name == "notification_ids":
+            # A thousand ids in a line would tell nobody more than the ledger does.
+            fields["notifications"] = len(value)
+        elif field.name in _INSTANTS:
+            fields[field.name] = _iso(value)
+        elif field.name not in ("at", "app") and value is not None:
+            fields[field.name] = _harmless(value) if isinstance(value, str) else value
+    return fields
+
+
+def _summary(seconds: tuple[float, ...]) -> dict[str, float]:
+    return {
+        "pushes": len(seconds),
+        "median_seconds": round(median(seconds or (0.0,)), 4),
+        "longest_seconds": round(max(seconds, default=0.0), 4),
+    }
+
+
+def _harmless(text: str) -> str:
+    text = _TOKEN.sub(lambda found: shortened(found[0]), text)
+    return _UNPRINTABLE.sub("?", text)
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

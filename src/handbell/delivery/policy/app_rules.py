@@ -1,0 +1,130 @@
+"""What an operator lays down for an app's deliveries, and whether its circuit is open."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+from handbell.errors import AppError, RegistryError
+from handbell.gateways.apns.protocol import REASONS, Reaction
+from handbell.registry.session import read_time_zone
+
+from .circuit import LONGEST_ASKED_SECONDS, Noted, Stop
+from .schedule import (
+    DEFAULT_ZONE,
+    Cap,
+    QuietHours,
+    RateLimit,
+    read_cap,
+    read_quiet_hours,
+    read_rate_limit,
+)
+
+NO_RULE: Final = "none"
+"""What is written to remove a rule."""
+
+HELD_BY: Final = {
+    "quiet_hours": frozenset({"QuietHours"}),
+    "cap": frozenset[str](),
+    "rate_limit": frozenset({"RateLimit"}),
+    "time_zone": frozenset({"QuietHours", "Scheduled"}),
+}
+"""Each rule, and why deliveries wait that are to be looked at again when it changes."""
+
+STOPPED_BY: Final = frozenset(
+    {
+        "CircuitOpen",
+        *(
+            reason.name
+            for reason in REASONS.values()
+            if reason.reaction
+            in (Reaction.FIX_CONFIGURATION, Reaction.TRY_OTHER_ENVIRONMENT, Reaction.WRONG_APP)
+        ),
+    }
+)
+"""Why deliveries wait while a circuit is open."""
+
+
+def _read_zone(text: str) -> str:
+    try:
+        return read_time_zone(text)
+    except RegistryError as error:
+        raise AppError(error.what, fix=error.fix) from None
+
+
+def _read_rate(text: str) -> RateLimit:
+    # A number alone counts per second, as it does where a program gives one.
+    return read_rate_limit(f"{text}/s" if text.strip().isdecimal() else text)
+
+
+_READERS: Final = {
+    "quiet_hours": read_quiet_hours,
+    "cap": read_cap,
+    "rate_limit": _read_rate,
+    "time_zone": _read_zone,
+}
+
+
+def read_rules(given: Mapping[str, str]) -> dict[str, str | None]:
+    """Return an operator's texts as they are stored, by the names of :data:`HELD_BY`.
+
+    ``none`` removes a rule. Raises :class:`~handbell.errors.AppError` for what cannot be.
+    """
+    return {
+        name: None if text.strip().lower() == NO_RULE else str(_READERS[name](text))
+        for name, text in given.items()
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppRules:
+    """The rules of one app: quiet hours, a cap per person, a rate; and how its circuits stand.
+
+    An app that is not registered has no rules. ``circuits`` are the app's own, ``services`` those
+    of all push services that take nothing; ``credentials`` are the fingerprints of the app's keys.
+    """
+
+    is_registered: bool = True
+    is_enabled: bool = True
+    quiet: QuietHours | None = None
+    cap: Cap | None = None
+    rate: RateLimit | None = None
+    time_zone: str = DEFAULT_ZONE
+    circuits: tuple[Noted, ...] = ()
+    services: tuple[Noted, ...] = ()
+    credentials: frozenset[str] = frozenset()
+
+    @property
+    def stops(self) -> tuple[Stop, ...]:
+        """Why pushes of the app are stopped for its configuration, the longest stopped first."""
+        found = [one.stop for one in self.circuits if one.stop is not None]
+        return tuple(sorted(found, key=lambda one: one.since))
+
+    @property
+    def stop(self) -> Stop | None:
+        """The first of the :attr:`stops`, or None."""
+        return next(iter(self.stops), None)
+
+    def outages(self, now: float) -> tuple[Stop, ...]:
+        """Return why push services take nothing of what the app sends, as known at ``now``.
+
+        What nobody has tried again for long is not known.
+        """
+        return tuple(
+            one.stop
+            for one in self.services
+            if one.stop is not None
+            and one.place.credential in self.credentials
+            and now - one.stop.probe_at <= LONGEST_ASKED_SECONDS
+        )
+
+    @classmethod
+    def read(cls, row: Any, **circuits: Any) -> Self:
+        """Return the rules that a row of the table ``apps`` holds, with how its circuits stand."""
+        return cls(
+            is_enabled=row.is_enabled,
+            quiet=None if row.quiet_hours is None else read_quiet_hours(row.quiet_hours),
+            cap=None if row.cap is None else read_cap(row.cap),
+            rate=None if row.rate_limit is None else read_rate_limit(row.rate_limit),
+            time_zone=row.time_zone or DEFAULT_ZONE,
+            **circuits,
+        )

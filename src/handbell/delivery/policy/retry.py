@@ -1,0 +1,274 @@
+"""When a push is sent again, and when no more: a pure decision, tested as a table.
+
+:func:`~handbell.delivery.policy.decision.decide` says that a delivery is held; :func:`next_attempt` says
+until when. No clock is read: ``now`` and the source of chance are passed in. All instants are in
+UNIX seconds, all delays in seconds. docs/decisions/0007-when-a-push-is-sent-again.md has the why.
+"""
+
+from dataclasses import dataclass, replace
+from random import Random
+from types import MappingProxyType
+from typing import Final, Literal, NamedTuple
+
+from handbell._text import count
+from handbell.gateways.apns.protocol import (
+    PROVIDER_TOKEN_MIN_REFRESH_SECONDS,
+    REASONS,
+    RETRY_SERVER_ERROR_SECONDS,
+    STORED_AT_MOST_SECONDS,
+    Reaction,
+)
+
+from .decision import Decision
+
+JITTER: Final = 0.25
+"""How much chance adds to a delay, as a share of it, so that many do not come back at once."""
+MOST_ATTEMPTS: Final = 200
+"""How often one delivery is attempted in all."""
+DEFAULT_LIFETIME_SECONDS: Final = 24 * 3600
+"""How long a notification that names no expiry is tried."""
+LONGEST_LIFETIME_SECONDS: Final = STORED_AT_MOST_SECONDS
+"""How long a notification is tried at most, however late it expires."""
+NOW_OR_NEVER_SECONDS: Final = 30
+"""How long a notification that expires at once (``expires_at`` 0) is tried."""
+
+SERVICE_DOWN: Final = "ServiceDown"
+"""Why a delivery waits that an outage of the push service holds."""
+
+_SERVER_ERROR: Final = 500
+_MINUTE: Final = 60
+_HOUR: Final = 3600
+_STEPS_AT_MOST: Final = 32
+
+
+class Row(NamedTuple):
+    """One row of the table: ``first * factor ** (attempts - 1)``, at most ``longest``; seconds."""
+
+    first: int
+    factor: int
+    longest: int
+
+    def delay(self, steps: int) -> float:
+        """Return the delay after so many delays before it, without chance."""
+        # A power of a large number of steps is not worth computing, and does not fit a float.
+        steps = min(max(steps, 0), _STEPS_AT_MOST)
+        return float(min(self.longest, self.first * int(self.factor**steps)))
+
+
+ROWS: Final = MappingProxyType(
+    {
+        Reaction.RECONNECT: Row(1, 4, 15 * _MINUTE),
+        Reaction.RENEW_TOKEN: Row(5, 4, _HOUR),
+        Reaction.SLOW_DOWN_DEVICE: Row(30, 2, _HOUR),
+        Reaction.KEEP_FORMER_TOKEN: Row(2 * _MINUTE, 2, PROVIDER_TOKEN_MIN_REFRESH_SECONDS),
+        Reaction.BACK_OFF: Row(RETRY_SERVER_ERROR_SECONDS, 2, 4 * _HOUR),
+    }
+)
+"""The delays after an answer, by what the answer asks for."""
+
+SHUTDOWN: Final = Row(15, 60, _HOUR)
+"""One server goes away: soon again, over a new connection, and from then on as any other 5xx."""
+NOT_REACHED: Final = Row(2, 2, 15 * _MINUTE)
+"""No answer, and certainly not taken: no connection, a refused stream, GOAWAY."""
+NO_ANSWER: Final = Row(5, 3, 15 * _MINUTE)
+"""No answer, and perhaps taken: the connection broke, or the time was over."""
+NO_REASON: Final = Row(5, 3, 15 * _MINUTE)
+"""A server error without a reason of the push service's: a proxy's, mostly, and soon over."""
+NO_VERDICT: Final = Row(5, 3, 15 * _MINUTE)
+"""Not taken, and why is lost, as the answer broke off."""
+SERVICE_PROBE: Final = Row(1, 2, 30)
+"""How long one waits for the next probe of a service that takes nothing."""
+OUTAGE_SECONDS: Final = 5 * _MINUTE
+"""After how long what an outage holds is looked at again, if nothing else lets it go on."""
+MENDED_BY_HAND: Final = Row(_MINUTE, 2, 15 * _MINUTE)
+"""It waits until somebody mends the configuration or starts the twin."""
+
+_BY_REASON: Final = MappingProxyType(
+    {
+        "Shutdown": SHUTDOWN,
+        "CircuitOpen": MENDED_BY_HAND,
+        "NoCredential": MENDED_BY_HAND,
+        "TwinNotRunning": MENDED_BY_HAND,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SendAgain:
+    """It is sent again at ``at`` (UNIX seconds), under the same apns-id.
+
+    ``needs_collapse_id`` says that the end was unknown: from now on each repeat of this delivery
+    carries a collapse id, so that the phone shows it once, also when a later answer was clear.
+    """
+
+    at: float
+    reason: str | None = None
+    needs_collapse_id: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """It is not sent again: the delivery's final state, the last reason, and why no more.
+
+    ``state`` is ``expired`` when the notification's own expiry left no time, else ``failed``.
+    ``detail`` is a clause without a full stop.
+    """
+
+    state: Literal["failed", "expired"]
+    reason: str | None
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """When trying ends (UNIX seconds), in which state, and why, as a clause without a full stop."""
+
+    at: float
+    state: Literal["failed", "expired"]
+    detail: str
+
+
+def ceiling(*, created_at: float, expires_at: float | None) -> Ceiling:
+    """Return until when a delivery may be attempted.
+
+    That is its expiry, but at most :data:`LONGEST_LIFETIME_SECONDS` after ``created_at``;
+    :data:`DEFAULT_LIFETIME_SECONDS` after it without an expiry; :data:`NOW_OR_NEVER_SECONDS` after
+    it when ``expires_at`` is 0. ``created_at`` is when the delivery could first be sent: a
+    notification for a later time lives from that time on.
+    """
+    if expires_at is None:
+        return _lifetime(created_at, DEFAULT_LIFETIME_SECONDS)
+    if not expires_at:
+        at = created_at + NOW_OR_NEVER_SECONDS
+        return Ceiling(at, "expired", "it was to arrive at once or not at all")
+    if expires_at > created_at + LONGEST_LIFETIME_SECONDS:
+        return _lifetime(created_at, LONGEST_LIFETIME_SECONDS)
+    return Ceiling(expires_at, "expired", "it expires before it could be sent again")
+
+
+def _lifetime(created_at: float, seconds: int) -> Ceiling:
+    hours = count(seconds // _HOUR, "hour")
+    return Ceiling(created_at + seconds, "failed", f"no notification is tried for over {hours}")
+
+
+def next_attempt(
+    decision: Decision,
+    *,
+    attempts: int,
+    created_at: float,
+    expires_at: float | None,
+    now: float,
+    rng: Random,
+) -> SendAgain | GiveUp:
+    """Return when a held delivery is sent again, or that it is given up, and why.
+
+    ``attempts`` is how many were made, the one just ended included; ``expires_at`` as for
+    :func:`ceiling`, which counts from ``created_at``: the end of the first attempt, moved on by
+    each time that a rule or an open circuit held it since. The delay is ::
+
+        base  = min(longest, first * factor ** (attempts - 1))      the row's, see row_of
+        delay = max(base, decision.after or 0) + JITTER * base * rng.random()
+
+    and so in the interval [base, 1.25 * base): 15 to 18.75 minutes after the first
+    ``ServiceUnavailable``, 2 to 2.5 seconds where no connection came about. It is never shorter
+    than what the service asked for. Chance never moves an attempt past the ceiling, and one that
+    would fall there without it is given up at once. So is a delivery after :data:`MOST_ATTEMPTS`,
+    and one that may have been taken when it was to arrive at once or not at all.
+
+    Raises ValueError when the decision is not ``held``.
+    """
+    if decision.state != "held":
+        raise ValueError(f"A delivery that is {decision.state} is not sent again")
+    if attempts >= MOST_ATTEMPTS:
+        return GiveUp("failed", decision.reason, f"it was tried {attempts} times")
+    if decision.is_unknown and expires_at == 0:
+        return GiveUp("failed", decision.reason, "it was to be sent only once")
+    base = base_delay(decision, attempts=attempts)
+    earliest = now + max(base, decision.after or 0)
+    end = ceiling(created_at=created_at, expires_at=expires_at)
+    if earliest >= end.at:
+        return GiveUp(end.state, decision.reason, end.detail)
+    spread = min(JITTER * base, end.at - earliest)
+    return SendAgain(earliest + spread * rng.random(), decision.reason, decision.is_unknown)
+
+
+def while_stopped(
+    *, reason: str | None, first_due: float, expires_at: int | None, until: float, now: float
+) -> SendAgain | GiveUp:
+    """Return until when a delivery waits for an open circuit, or that it is given up.
+
+    It waits until ``until``, but not beyond the :func:`ceiling` that counts from ``first_due``:
+    when it could first have gone out. Nothing was attempted meanwhile, so this has no part in how
+    long it is retried later.
+    """
+    end = ceiling(created_at=first_due, expires_at=expires_at)
+    if now >= end.at:
+        return GiveUp(end.state, reason, end.detail)
+    return SendAgain(min(until, end.at), reason)
+
+
+def base_delay(decision: Decision, *, attempts: int) -> float:
+    """Return the delay after so many attempts without chance and without ``Retry-After``."""
+    return row_of(decision).delay(attempts - 1)
+
+
+def row_of(decision: Decision) -> Row:
+    """Return the row of the table that a held delivery falls under."""
+    if decision.is_unknown:
+        return NO_ANSWER
+    reason = decision.reason or ""
+    if reason in _BY_REASON:
+        return _BY_REASON[reason]
+    if decision.is_lost:
+        return NO_VERDICT
+    if decision.status is not None and decision.status >= _SERVER_ERROR and reason not in REASONS:
+        return NO_REASON
+    if decision.reaction is None or (decision.status is None and reason not in REASONS):
+        return NOT_REACHED
+    return ROWS.get(decision.reaction, ROWS[Reaction.BACK_OFF])
+
+
+def while_down(
+    decision: Decision,
+    *,
+    attempts: int,
+    first_due: float,
+    expires_at: int | None,
+    now: float,
+    rng: Random,
+) -> SendAgain | GiveUp:
+    """Return until when a delivery waits that met an outage of the push service, or that it ends.
+
+    The end of the outage lets it go on at once; without that it is looked at again after
+    :data:`OUTAGE_SECONDS` and a quarter of that by chance. The bounds are those of
+    :func:`next_attempt`, with the :func:`ceiling` that counts from ``first_due``.
+    """
+    if attempts >= MOST_ATTEMPTS:
+        return GiveUp("failed", decision.reason, f"it was tried {attempts} times")
+    if decision.is_unknown and expires_at == 0:
+        return GiveUp("failed", decision.reason, "it was to be sent only once")
+    again = while_stopped(
+        reason=SERVICE_DOWN,
+        first_due=first_due,
+        expires_at=expires_at,
+        until=until_looked_at(now, rng),
+        now=now,
+    )
+    if isinstance(again, GiveUp):
+        return replace(again, reason=decision.reason)
+    return replace(again, needs_collapse_id=decision.is_unknown)
+
+
+def until_looked_at(now: float, rng: Random) -> float:
+    """Return when what an outage holds is looked at again, if its end does not let it go on."""
+    return now + OUTAGE_SECONDS * (1 + JITTER * rng.random())
+
+
+def probe_at(row: Row, *, probes: int, now: float, rng: Random) -> float:
+    """Return when one push is let through an open circuit, to see whether it may be closed.
+
+    ``probes`` is how many were made since it opened; ``row`` is :data:`MENDED_BY_HAND` (60 to 75
+    seconds at first, then twice as long each time, up to 15 to 18.75 minutes) or
+    :data:`SERVICE_PROBE` (1 to 1.25 seconds, up to 30 to 37.5).
+    """
+    return now + row.delay(probes) * (1 + JITTER * rng.random())

@@ -1,0 +1,317 @@
+"""The rules of apps in the database: what they are, what a cap counts, and who waits for them."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    Update,
+    and_,
+    bindparam,
+    case,
+    delete,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    tuple_,
+    update,
+)
+
+from handbell.apps.store import is_any_of
+from handbell.delivery.parts import TIMES_OF_DAY
+from handbell.delivery.queue.due import LEVELS
+from handbell.storage.chunks import chunks
+from handbell.storage.database import Database
+from handbell.storage.tables import (
+    apps,
+    circuits,
+    credentials,
+    deliveries,
+    notifications,
+    sessions,
+    shards,
+)
+
+from .app_rules import STOPPED_BY, AppRules
+from .circuit import Noted, Place, Stop
+from .retry import SERVICE_DOWN
+
+_HURRIED_AT_ONCE: Final = 5000
+_LOOKED_AT: Final = 20_000
+
+
+class RulesStore:
+    """The rules of every app in one database, as the workers go by them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def rules_of(self, app_id: str) -> AppRules:
+        """Return the rules of an app; an app that is not in the registry has but its circuits."""
+        (rules,) = self.rules_of_many([app_id])
+        return rules
+
+    def rules_of_many(self, app_ids: Sequence[str]) -> list[AppRules]:
+        """Return the rules of apps, in their order, by as few statements as for one app."""
+        services: list[Noted] = []
+        circuits_of: dict[str, list[Noted]] = {}
+        rows: dict[str, Any] = {}
+        keys: dict[int, set[str]] = {}
+        with self._database.read() as connection:
+            services += [_noted(row) for row in connection.execute(_SERVICES)]
+            for named in chunks(list(set(app_ids))):
+                mine = select(circuits).where(circuits.c.app.in_(named))
+                for noted in map(_noted, connection.execute(mine)):
+                    circuits_of.setdefault(noted.place.app, []).append(noted)
+                there = connection.execute(select(apps).where(is_any_of(named))).all()
+                rows.update((f"{row.team_id}.{row.bundle_id}", row) for row in there)
+                held = select(credentials.c.app_id, credentials.c.fingerprint).where(
+                    credentials.c.app_id.in_([row.id for row in there])
+                )
+                for app_row, fingerprint in connection.execute(held):
+                    keys.setdefault(app_row, set()).add(fingerprint)
+        return [_rules(rows.get(one), circuits_of.get(one, ()), services, keys) for one in app_ids]
+
+    def outages(self) -> list[Noted]:
+        """Return the circuits of the push services that take nothing."""
+        with self._database.read() as connection:
+            return [_noted(row) for row in connection.execute(_SERVICES)]
+
+    def note(self, *noted: Noted) -> None:
+        """Note how circuits stand; of a service that takes pushes nothing has to be known."""
+        with self._database.write() as connection:
+            for circuit in noted:
+                self._note(connection, circuit)
+
+    def _note(self, connection: Connection, circuit: Noted) -> None:
+        place, stop = circuit.place, circuit.stop
+        values = {
+            **place._asdict(),
+            "accepted_at": _milliseconds(circuit.accepted_at),
+            "reason": stop and stop.reason,
+            "detail": stop and stop.detail,
+            "stopped_at": stop and _milliseconds(stop.since),
+            "probe_at": stop and _milliseconds(stop.probe_at),
+            "probes": stop.probes if stop else 0,
+        }
+        mine = and_(*(circuits.c[name] == value for name, value in place._asdict().items()))
+        connection.execute(delete(circuits).where(mine))
+        if stop is not None or not place.is_service:
+            connection.execute(insert(circuits).values(values))
+
+    def resume(self, app_id: str) -> bool:
+        """Close an app's circuits by hand; say whether one was open."""
+        statement = update(circuits).where(circuits.c.app == app_id, circuits.c.reason.is_not(None))
+        closed = dict.fromkeys(("reason", "detail", "stopped_at", "probe_at"))
+        with self._database.write() as connection:
+            return bool(connection.execute(statement.values({**closed, "probes": 0})).rowcount)
+
+    def persons_of(self, session_ids: Collection[int]) -> dict[int, tuple[int, bool]]:
+        """Return for each session its user, and whether a push to it was ever accepted."""
+        was_sent = exists().where(
+            deliveries.c.number == sessions.c.id, deliveries.c.state == "sent"
+        )
+        columns = (sessions.c.id, sessions.c.user_id, sessions.c.accepted_at.is_not(None), was_sent)
+        found: dict[int, tuple[int, bool]] = {}
+        with self._database.read() as connection:
+            for chunk in chunks(list(set(session_ids))):
+                statement = select(*columns).where(sessions.c.id.in_(chunk))
+                for session, user, is_noted, is_sent in connection.execute(statement):
+                    found[session] = (user, bool(is_noted or is_sent))
+        return found
+
+    def persons_by_environment(
+        self,
+        app_row: int,
+        is_development: bool,  # noqa: FBT001 - called by position
+    ) -> dict[str, int]:
+        """Return how many persons of an app live where, by its newest sessions.
+
+        ``is_development`` counts sessions that were never reached as living there.
+        """
+        mine = select(sessions).where(sessions.c.app_id == app_row, sessions.c.status == "active")
+        newest = mine.order_by(sessions.c.id.desc()).limit(_LOOKED_AT).subquery()
+        environment: Any = newest.c.environment
+        if is_development:
+            is_new = newest.c.accepted_at.is_(None) & (environment == "production")
+            environment = case((is_new, "development"), else_=environment)
+        statement = select(environment, func.count(newest.c.user_id.distinct()))
+        with self._database.read() as connection:
+            found = connection.execute(statement.group_by(environment))
+            return {str(name): int(number) for name, number in found}
+
+    def hurry(self, app_id: str, reasons: Collection[str], at: float) -> int:
+        """Let what waits for one of these reasons fall due at ``at`` (UNIX seconds) at the latest.
+
+        Returns how many deliveries of the app that are, and parts of broadcasts. Thousands at a
+        time are one transaction.
+        """
+        its = notifications.c.app == app_id
+        changed = self._hurry(and_(its, deliveries.c.reason.in_(reasons)), at)
+        return changed + self._hurry_shards(app_id, shards.c.reason.in_(reasons), at)
+
+    def hurry_after(self, service: Place, app_ids: Collection[str], at: float) -> int:
+        """Let what an outage holds go on at ``at`` (UNIX seconds), the urgent first.
+
+        That is what was to be sent through the service, for these apps and those whose key it is.
+        Returns how many deliveries that are. Broadcasts that rest go on as well.
+        """
+        full_id = apps.c.team_id + "." + apps.c.bundle_id
+        with self._database.read() as connection:
+            registered = connection.scalars(
+                select(full_id)
+                .join_from(apps, credentials)
+                .where(credentials.c.fingerprint == service.credential)
+            )
+            concerned = {*app_ids, *registered}
+        changed = self._hurry(
+            and_(
+                notifications.c.app.in_(concerned),
+                deliveries.c.reason == SERVICE_DOWN,
+                deliveries.c.environment == service.environment,
+            ),
+            at,
+        )
+        for app_id in concerned:
+            self.hurry_broadcasts(app_id, at)
+        return changed
+
+    def hurry_one(self, place: Place, at: float) -> bool:
+        """Let one delivery that an open circuit holds fall due, to probe it; say if there was any.
+
+        It is the most urgent; of these one to a session of which something was accepted before;
+        and of these the one that was tried least.
+        """
+        held = deliveries.c.reason == SERVICE_DOWN
+        if not place.is_service:
+            held = and_(deliveries.c.reason.in_(STOPPED_BY), notifications.c.app == place.app)
+        known = select(sessions.c.accepted_at).where(sessions.c.id == deliveries.c.number)
+        for level in LEVELS:
+            first = (
+                _waiting(level, at)
+                .where(held, deliveries.c.environment == place.environment)
+                .order_by(
+                    known.scalar_subquery().is_(None), deliveries.c.attempts, deliveries.c.due_at
+                )
+                .limit(1)
+            )
+            with self._database.write() as connection:
+                if connection.execute(_bring_forward(first, at)).rowcount:
+                    return True
+        return False
+
+    def _hurry(self, which: ColumnElement[bool], at: float) -> int:
+        total = 0
+        for level in LEVELS:
+            statement = _bring_forward(_waiting(level, at).where(which).limit(_HURRIED_AT_ONCE), at)
+            changed = _HURRIED_AT_ONCE
+            while changed == _HURRIED_AT_ONCE:
+                with self._database.write() as connection:
+                    changed = connection.execute(statement).rowcount
+                total += changed
+        return total
+
+    def hurry_broadcasts(self, app_id: str, at: float) -> int:
+        """Let an app's broadcasts that rest go on at ``at`` (UNIX seconds) at the latest.
+
+        Returns how many parts of them that are. What waits for its time stays.
+        """
+        reason = shards.c.reason
+        return self._hurry_shards(app_id, or_(reason.is_(None), reason.not_in(TIMES_OF_DAY)), at)
+
+    def _hurry_shards(self, app_id: str, which: ColumnElement[bool], at: float) -> int:
+        mine = select(notifications.c.id).where(notifications.c.app == app_id)
+        resting = shards.c.worker_id.is_(None) & (shards.c.due_at > int(at * 1000))
+        statement = update(shards).where(resting, which, shards.c.notification_id.in_(mine))
+        with self._database.write() as connection:
+            return connection.execute(statement.values(due_at=int(at * 1000))).rowcount
+
+    def notifications_by_user(
+        self, user_ids: Iterable[int], since: float, apart_from: int
+    ) -> dict[int, set[int]]:
+        """Return which other notifications each user was sent since then (UNIX seconds).
+
+        Only what a cap counts, see :func:`~handbell.delivery.policy.schedule.disturbs`. One that is about to
+        be sent counts as well, for those that came after it.
+        """
+        statement = (
+            select(sessions.c.user_id, deliveries.c.notification_id)
+            .distinct()
+            .join_from(sessions, deliveries, deliveries.c.number == sessions.c.id)
+            .join(notifications, notifications.c.id == deliveries.c.notification_id)
+            .where(
+                sessions.c.user_id.in_(bindparam("user_ids", expanding=True)),
+                notifications.c.is_loud,
+                deliveries.c.notification_id != apart_from,
+                or_(
+                    deliveries.c.sent_at > int(since * 1000),
+                    and_(
+                        deliveries.c.notification_id < apart_from,
+                        or_(
+                            deliveries.c.state == "sending",
+                            and_(deliveries.c.state == "held", deliveries.c.attempts > 0),
+                        ),
+                    ),
+                ),
+            )
+        )
+        found: dict[int, set[int]] = {}
+        with self._database.read() as connection:
+            for chunk in chunks(list(set(user_ids))):
+                for user_id, row in connection.execute(statement, {"user_ids": chunk}):
+                    found.setdefault(user_id, set()).add(row)
+        return found
+
+
+def _rules(
+    row: Any, noted: Iterable[Noted], services: Iterable[Noted], keys: Mapping[int, set[str]]
+) -> AppRules:
+    found: dict[str, Any] = {"circuits": tuple(noted), "services": tuple(services)}
+    if row is None:
+        return AppRules(is_registered=False, **found)
+    return AppRules.read(row, **found, credentials=frozenset(keys.get(row.id, ())))
+
+
+_SERVICES: Final = select(circuits).where(circuits.c.app == "")
+
+
+def _waiting(level: int, at: float) -> Select[Any]:
+    """Return the keys of the deliveries of a level that are held for longer than until ``at``."""
+    return (
+        select(deliveries.c.notification_id, deliveries.c.number)
+        .join_from(deliveries, notifications)
+        .where(
+            deliveries.c.urgency == level,
+            deliveries.c.due_at > int(at * 1000),
+            deliveries.c.state == "held",
+        )
+    )
+
+
+def _bring_forward(keys: Select[Any], at: float) -> Update:
+    key = tuple_(deliveries.c.notification_id, deliveries.c.number)
+    return update(deliveries).where(key.in_(keys)).values(due_at=int(at * 1000))
+
+
+def _milliseconds(seconds: float | None) -> int | None:
+    return None if seconds is None else int(seconds * 1000)
+
+
+def _noted(row: Any) -> Noted:
+    stop = None
+    if row.reason is not None:
+        stop = Stop(
+            reason=row.reason,
+            detail=row.detail or "",
+            since=row.stopped_at / 1000,
+            probe_at=row.probe_at / 1000,
+            probes=row.probes,
+            environment=row.environment,
+            topic=row.topic,
+        )
+    place = Place(row.app, row.environment, row.credential, row.topic)
+    return Noted(place, None if row.accepted_at is None else row.accepted_at / 1000, stop)

@@ -1,0 +1,42 @@
+"""A delivery that is due, and whose turn it is."""
+
+from typing import Final, NamedTuple
+
+from handbell.delivery.delivery import GatewayName
+from handbell.storage.tables import ADDRESSED
+
+URGENT: Final = 9
+NORMAL: Final = 5
+BULK: Final = 1
+LEVELS: Final = (URGENT, NORMAL, BULK)
+"""Whose turn it is: work of a higher level goes before all work of a lower one."""
+
+
+class Due(NamedTuple):
+    """One delivery that is due, as a worker needs it.
+
+    ``status`` is the session's, ``closed`` for one that is gone; None where no session holds the
+    address, or where it was just seen to be active. ``locale`` chooses the language. ``begun_at``
+    is from when its retries count, in UNIX milliseconds; None before its first attempt.
+    ``was_accepted`` says that a push to the session was accepted before.
+    """
+
+    notification: int
+    number: int
+    gateway: GatewayName
+    token: str
+    environment: str
+    attempts: int
+    is_repeat: bool
+    mail: str | None
+    user_id: int | None
+    time_zone: str | None
+    status: str | None = None
+    locale: str | None = None
+    begun_at: int | None = None
+    was_accepted: bool = False
+
+
+def session_id(number: int) -> int | None:
+    """Return the session that a delivery number names, or None for a bare address."""
+    return number if number < ADDRESSED else None

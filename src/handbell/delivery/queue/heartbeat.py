@@ -1,0 +1,146 @@
+"""The heartbeat of a worker: by it the other processes know that the worker lives."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from handbell._threads import Threads
+from handbell.errors import StorageError
+from handbell.storage.storage_retry import STORAGE_PAUSE
+
+from .clock_jumps import ClockJumps
+from .workers import LEASE_SECONDS, Workers, new_worker
+
+BEAT_SECONDS: Final = 4.0
+
+_log = logging.getLogger(__name__)
+
+
+class Lease:
+    """The right to send, until an instant by the machine's clock; it begins as none.
+
+    It ends before anybody takes the worker for dead. So what is begun only while it :meth:`holds`
+    cannot follow an answer that was given because the worker was dead.
+    """
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._until = 0.0
+
+    @property
+    def left(self) -> float:
+        """How many seconds it still holds; below zero when it has run out."""
+        return self._until - self._seconds()
+
+    def holds(self) -> bool:
+        """Return whether pushes may be begun now."""
+        return self._seconds() < self._until
+
+    def renew(self, since: float) -> None:
+        """Let it hold for :data:`LEASE_SECONDS` from an instant before the beat was written."""
+        self._until = since + LEASE_SECONDS
+
+
+class Heartbeat:
+    """Keeps one worker in the table ``workers``, under the id ``worker``; 0 before it has begun.
+
+    ``on_loss`` is called where the worker was taken for dead: others have what it had taken.
+    ``on_jump`` is told by how many seconds the wall's clock was set. Beats are ``seconds`` apart;
+    each renews the ``lease``.
+    """
+
+    def __init__(
+        self,
+        known_workers: Workers,
+        *,
+        threads: Threads,
+        jumps: ClockJumps,
+        on_loss: Callable[[], None],
+        on_jump: Callable[[float], None],
+        seconds: float = BEAT_SECONDS,
+    ) -> None:
+        self.worker = 0
+        self.lease = Lease(known_workers.machine.seconds)
+        self._workers = known_workers
+        self._threads = threads
+        self._jumps = jumps
+        self._on_loss = on_loss
+        self._on_jump = on_jump
+        self._pause = seconds
+        self._turn = asyncio.Lock()
+        # Known before it is entered, so that an entry whose end was not seen is the same one.
+        self._entered = new_worker()
+
+    async def begin(self) -> None:
+        """Enter the worker, and give back what dead ones held. Raises StorageError."""
+        async with self._turn:
+            await self._enter(self._workers.machine.seconds())
+        await self._threads.run(self._workers.reclaim)
+        with contextlib.suppress(StorageError):  # it is looked again at the next beat
+            await self._follow_clock()
+
+    async def end(self) -> None:
+        """Give back what the worker still holds; where the database takes nothing, others do."""
+        with contextlib.suppress(StorageError):
+            await self._threads.run(self._workers.retire, self._entered)
+
+    async def run(self) -> None:
+        """Beat, and look for workers whose heartbeat has stopped, until it is cancelled.
+
+        By the way it is looked whether the wall's clock was set.
+        """
+        while True:
+            await asyncio.sleep(self._pause)
+            try:
+                await self._beat()
+                await self._threads.run(self._workers.reclaim)
+                await self._follow_clock()
+            except StorageError as error:
+                _log.warning("The worker cannot say that it lives: %s", error)
+            except Exception:  # noqa: BLE001 - others would take a worker for dead that lives
+                _log.exception("Worker heartbeat failed; the next one follows")
+
+    async def _follow_clock(self) -> None:
+        if jump := await self._threads.run(self._jumps.follow):
+            _log.warning(
+                "The clock was set by %+.1f s; what waits for an interval moves along", jump
+            )
+            self._on_jump(jump)
+
+    async def make_sure(self) -> None:
+        """Beat where the last beat is long ago, before more work is taken. Raises StorageError."""
+        if self.lease.left < LEASE_SECONDS / 2:
+            await self._beat()
+
+    async def hold_lease(self) -> None:
+        """Return when the lease holds, beating for it where it has run out."""
+        while not self.lease.holds():
+            try:
+                await self._beat(unless=self.lease.holds)
+            except StorageError as error:
+                _log.warning("Worker heartbeat failed; nothing is sent meanwhile: %s", error)
+                await asyncio.sleep(STORAGE_PAUSE)
+
+    async def _beat(self, unless: Callable[[], bool] = lambda: False) -> None:
+        """Say that the worker lives; of what was given to others no more is handed out."""
+        async with self._turn:
+            if unless():
+                return
+            since = self._workers.machine.seconds()
+            if await self._threads.run(self._workers.beat, self.worker):
+                self.lease.renew(since)
+                return
+            self._on_loss()
+            if self._entered == self.worker:
+                self._entered = new_worker()
+            await self._enter(since)
+            # Of what was taken under the former name meanwhile nobody would know.
+            self._on_loss()
+
+    async def _enter(self, since: float) -> None:
+        loop = asyncio.get_running_loop()
+        await self._threads.run(self._workers.enlist, self._entered, loop)
+        self.worker = self._entered
+        self.lease.renew(since)

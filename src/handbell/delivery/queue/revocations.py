@@ -1,0 +1,197 @@
+"""What workers of other processes are to let go of: nothing of a former user comes afterwards.
+
+Whoever takes a session from somebody writes one row for each worker that is listed. A worker that
+lets go deletes its row; one that is dead is struck off, and its rows go with it. A worker sends
+under a lease that ends before anybody takes it for dead, so with the last row nothing is on its
+way any more, whatever became of the worker.
+"""
+
+import asyncio
+import json
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Final, NamedTuple
+
+from sqlalchemy import delete, insert, select
+
+from handbell._threads import Threads
+from handbell.storage.chunks import chunks
+from handbell.storage.database import Database
+from handbell.storage.group_commit import Gathering
+from handbell.storage.storage_retry import StorageRetry
+from handbell.storage.tables import revocations, workers
+
+from .waiting import Waiting
+from .workers import Workers
+
+LOOK_SECONDS: Final = 0.05
+"""How often it is looked whether workers have let go, and whether a busy worker is to."""
+
+IDLE_LOOK_SECONDS: Final = 0.2
+"""How often a worker looks that has nothing on its way."""
+
+_ID_BITS: Final = 53
+
+_log = logging.getLogger(__name__)
+
+
+class Revocation(NamedTuple):
+    """Sessions that one worker is to let go of."""
+
+    id: int
+    sessions: list[int]
+
+
+class Revocations:
+    """The revocations in one database. Every method is one transaction."""
+
+    def __init__(self, database: Database, known_workers: Workers) -> None:
+        self._database = database
+        self._workers = known_workers
+
+    def add(self, session_ids: Collection[int], apart_from: Collection[int] = ()) -> list[int]:
+        """Tell every worker to let go of sessions, and return what there is to wait for.
+
+        Call it once the change of the sessions is committed: what a worker reads from then on goes
+        by that. The workers ``apart_from`` are not told.
+        """
+        listed = select(workers.c.id).where(workers.c.id.not_in(apart_from))
+        with self._database.read() as connection:
+            if not session_ids or connection.scalar(listed) is None:
+                return []
+        named = json.dumps(sorted(session_ids))
+        with self._database.write() as connection:
+            rows = [
+                # Not the next number: one that was deleted must not name another.
+                {"id": secrets.randbits(_ID_BITS), "worker_id": worker, "sessions": named}
+                for worker in connection.scalars(listed)
+            ]
+            if rows:
+                connection.execute(insert(revocations), rows)
+        return [row["id"] for row in rows]
+
+    def outstanding(self, ids: Collection[int]) -> set[int]:
+        """Return which of these are not done yet, by one statement; the dead hold up nobody."""
+        with self._database.read() as connection:
+            has_dead = self._workers.has_dead(connection)
+        if has_dead:
+            self._workers.reclaim()
+        with self._database.read() as connection:
+            return {
+                row
+                for chunk in chunks(list(ids))
+                for row in connection.scalars(
+                    select(revocations.c.id).where(revocations.c.id.in_(chunk))
+                )
+            }
+
+    def of(self, worker: int) -> list[Revocation]:
+        """Return what a worker is to let go of."""
+        statement = select(revocations.c.id, revocations.c.sessions).where(
+            revocations.c.worker_id == worker
+        )
+        with self._database.read() as connection:
+            return [
+                Revocation(id_, json.loads(named)) for id_, named in connection.execute(statement)
+            ]
+
+    def confirm(self, ids: Collection[int]) -> None:
+        """Note that a worker has let go: nothing is on its way to these sessions any more."""
+        with self._database.write() as connection:
+            connection.execute(delete(revocations).where(revocations.c.id.in_(ids)))
+
+    def wait(self, session_ids: Collection[int]) -> None:
+        """Tell every worker to let go of sessions, and return when each has; for commands."""
+        left: Collection[int] = self.add(session_ids)
+        while left := self.outstanding(left):
+            time.sleep(LOOK_SECONDS)
+
+
+class Revoker:
+    """Takes sessions from the workers of other processes; belongs to one event loop.
+
+    Those who ask at the same time share a transaction, and those who wait a question.
+    """
+
+    def __init__(self, store: Revocations, threads: Threads, own: Callable[[], int]) -> None:
+        self._store = store
+        self._threads = threads
+        self._own = own
+        self._gathering = Gathering(self._add)
+        self._waiting = Waiting(
+            lambda ids: threads.run(store.outstanding, ids), seconds=LOOK_SECONDS
+        )
+
+    async def revoke(self, session_ids: Collection[int]) -> None:
+        """Return when no other worker has anything on its way to these sessions.
+
+        Raises StorageError where the workers cannot be told.
+        """
+        told = await self._gathering.bring(list(session_ids))
+        for revocation in set().union(*told):
+            await self._waiting.until_over(revocation)
+
+    def close(self, error: Exception) -> None:
+        """Wait no more; whoever does gets the error."""
+        self._waiting.close(error)
+
+    async def _add(self, session_ids: Sequence[int]) -> list[list[int]]:
+        named = set(session_ids)
+        told = await self._threads.run(self._store.add, named, [self._own()])
+        return [told] * len(session_ids)
+
+
+class Obedience:
+    """Lets one worker let go of what others revoke; belongs to its event loop.
+
+    ``worker`` tells its id, ``release`` returns when nothing is on its way to some sessions, and
+    ``is_busy`` says whether anything is at all.
+    """
+
+    def __init__(
+        self,
+        store: Revocations,
+        *,
+        storage_retry: StorageRetry,
+        worker: Callable[[], int],
+        release: Callable[[Collection[int]], Awaitable[None]],
+        is_busy: Callable[[], bool],
+    ) -> None:
+        self._store = store
+        self._storage_retry = storage_retry
+        self._worker = worker
+        self._release = release
+        self._is_busy = is_busy
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+
+    async def run(self) -> None:
+        """Look for revocations, and obey them, until it is cancelled."""
+        try:
+            while True:
+                await asyncio.sleep(LOOK_SECONDS if self._is_busy() else IDLE_LOOK_SECONDS)
+                await self._look()
+        finally:
+            for task in self._tasks.values():
+                task.cancel()
+
+    async def _look(self) -> None:
+        try:
+            found = await self._storage_retry.call(self._store.of, self._worker())
+        except Exception:  # noqa: BLE001 - others wait for the answer to the next one
+            _log.exception("Looking for revocations broke off; it is looked again")
+            return
+        for revocation in found:
+            if revocation.id not in self._tasks:
+                task = asyncio.create_task(self._obey(revocation))
+                self._tasks[revocation.id] = task
+
+    async def _obey(self, revocation: Revocation) -> None:
+        try:
+            await self._release(revocation.sessions)
+            await self._storage_retry.call(self._store.confirm, [revocation.id])
+        except Exception:  # noqa: BLE001 - it is tried again
+            _log.exception("A revocation could not be obeyed; it is tried again")
+        finally:
+            del self._tasks[revocation.id]

@@ -1,0 +1,319 @@
+"""The work in the database: what is due, and who takes it.
+
+Work is taken under the name of a worker; see :mod:`~handbell.delivery.queue.workers` for what becomes of
+it when the worker dies, and :mod:`~handbell.delivery.queue.shards` for the parts of a broadcast.
+"""
+
+import json
+from collections.abc import Callable, Collection, Iterable, Sequence
+from time import time
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    case,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    tuple_,
+    update,
+)
+
+from handbell.delivery.parts import Part
+from handbell.storage.chunks import chunks
+from handbell.storage.database import Database
+from handbell.storage.tables import ADDRESSED, deliveries, notifications, sessions, shards, users
+
+from .due import LEVELS, Due
+from .session_pages import Also, Listener, Shard, read_page
+from .shards import SHARDS, SIZE, SMALL, read_shard, read_zones_of
+
+MOST_SHARDS: Final = 200
+"""How many shards of different notifications are taken at a time at most."""
+
+
+class Asked(NamedTuple):
+    """Which sessions of a shard are wanted; see :func:`~handbell.delivery.queue.session_pages.read_page`."""
+
+    shard: Shard
+    limit: int
+    also: Also
+    is_development: bool
+
+
+class Queue:
+    """The work in one database. Every method is one transaction; ``now`` gives UNIX seconds."""
+
+    def __init__(self, database: Database, *, now: Callable[[], float] = time) -> None:
+        self._database = database
+        self._now = now
+
+    def look(
+        self, *, above: int = 0, apart_from: Collection[int] = (), full: Collection[str] = ()
+    ) -> tuple[int, bool]:
+        """Return the highest level at which deliveries are due, 0 for none, and if a shard is.
+
+        Of shards only those more urgent than ``above`` count, and not those of the notifications
+        ``apart_from``. What belongs to the apps ``full`` does not count. Nothing is locked or
+        taken.
+        """
+        now = self._milliseconds()
+        with self._database.read() as connection:
+            level = next(
+                (
+                    level
+                    for level in LEVELS
+                    if connection.scalar(
+                        select(
+                            exists().where(
+                                deliveries.c.urgency == level,
+                                deliveries.c.due_at <= now,
+                                *_not_of(full, deliveries.c.notification_id),
+                            )
+                        )
+                    )
+                ),
+                0,
+            )
+            free = _free(now, above, apart_from, full)
+            return level, bool(connection.scalar(select(exists().where(*free))))
+
+    def claim_due(
+        self, worker: int, level: int, limit: int, full: Collection[str] = ()
+    ) -> list[Due]:
+        """Take up to ``limit`` deliveries of a level that are due, the longest due first.
+
+        Those of the apps ``full`` stay.
+        """
+        with self._database.write() as connection:
+            keys = connection.execute(
+                select(deliveries.c.notification_id, deliveries.c.number)
+                .where(
+                    deliveries.c.urgency == level,
+                    deliveries.c.due_at <= self._milliseconds(),
+                    *_not_of(full, deliveries.c.notification_id),
+                )
+                .order_by(deliveries.c.due_at)
+                .limit(limit)
+                .with_for_update(skip_locked=True)
+            ).all()
+            if not keys:
+                return []
+            taken = _are(connection, [tuple(key) for key in keys])
+            connection.execute(
+                update(deliveries)
+                .where(taken)
+                .values(state="sending", worker_id=worker, due_at=None)
+            )
+            return [Due._make(row) for row in connection.execute(_DUE.where(taken))]
+
+    def claim_shards(
+        self,
+        worker: int,
+        above: int = 0,
+        apart_from: Collection[int] = (),
+        full: Collection[str] = (),
+    ) -> list[Shard]:
+        """Take the most urgent shards that are due, under the conditions of :meth:`look`.
+
+        That is one, or as many small ones as make up a page: at most one of each notification, so
+        that a large broadcast is spread over all workers.
+        """
+        free = _free(self._milliseconds(), above, apart_from, full)
+        with self._database.write() as connection:
+            firsts = (
+                select(func.min(shards.c.id))
+                .where(*free)
+                .group_by(shards.c.notification_id, shards.c.urgency)
+                .order_by(shards.c.urgency.desc(), func.min(shards.c.id))
+                .limit(MOST_SHARDS)
+            )
+            found = connection.execute(
+                SHARDS.add_columns(SIZE)
+                .where(shards.c.id.in_(firsts), shards.c.worker_id.is_(None))
+                .order_by(shards.c.urgency.desc(), shards.c.id)
+                .with_for_update(skip_locked=True, of=shards)
+            ).all()
+            taken = _first_page_of(found)
+            if taken:
+                mine = shards.c.id.in_([row.id for row in taken])
+                connection.execute(update(shards).where(mine).values(worker_id=worker))
+        return [read_shard(row) for row in taken]
+
+    def zones_of(self, shard: Shard) -> list[str]:
+        """Return the time zones of the sessions that a shard has not come to."""
+        with self._database.read() as connection:
+            return read_zones_of(connection, shard)
+
+    def divide(self, worker: int, shard: Shard, parts: Sequence[Part]) -> bool:
+        """Let a shard end where it was handed out to, and parts of it take its place behind that.
+
+        False, and nothing is changed, where it is not the worker's any more.
+        """
+        mine = (shards.c.id == shard.id, shards.c.worker_id == worker)
+        rows = [
+            {
+                "notification_id": shard.notification,
+                "source_id": shard.source,
+                "urgency": shard.urgency,
+                "position": shard.position,
+                "last": shard.last,
+                "due_at": int(part.due_at * 1000),
+                "is_resumed": shard.is_resumed,
+                "reason": part.reason,
+                "zones": part.zones,
+                "is_split": shard.is_split or len(parts) > 1,
+            }
+            for part in parts
+        ]
+        with self._database.write() as connection:
+            ends = update(shards).where(*mine).values(last=shard.position)
+            if not connection.execute(ends).rowcount:
+                return False
+            connection.execute(insert(shards), rows)
+        return True
+
+    def page(
+        self,
+        shard: Shard,
+        limit: int,
+        *,
+        also: Also = frozenset(),
+        is_development: bool = False,
+    ) -> list[Listener]:
+        """Return the next sessions of a shard; see :func:`~handbell.delivery.queue.session_pages.read_page`."""
+        (found,) = self.pages([Asked(shard, limit, also, is_development)])
+        return found
+
+    def pages(self, asked: Iterable[Asked]) -> list[list[Listener]]:
+        """Return the next sessions of several shards, in their order."""
+        with self._database.read() as connection:
+            return [
+                read_page(
+                    connection,
+                    one.shard,
+                    one.limit,
+                    also=one.also,
+                    is_development=one.is_development,
+                )
+                for one in asked
+            ]
+
+    def unsettled(self, rows: Collection[int]) -> set[int]:
+        """Return of which notifications something is on its way or due, by one statement.
+
+        Of the others everybody was come to: each delivery has ended, or waits for its time.
+        """
+        now = self._milliseconds()
+        mine = deliveries.c.notification_id == notifications.c.id
+        is_busy = or_(
+            exists().where(shards.c.notification_id == notifications.c.id, shards.c.due_at <= now),
+            exists().where(mine, deliveries.c.worker_id.is_not(None)),
+            exists().where(mine, deliveries.c.due_at <= now, deliveries.c.state == "queued"),
+        )
+        with self._database.read() as connection:
+            return {
+                row
+                for chunk in chunks(list(rows))
+                for row in connection.scalars(
+                    select(notifications.c.id).where(notifications.c.id.in_(chunk), is_busy)
+                )
+            }
+
+    def depth(self) -> tuple[int, float | None]:
+        """Return how many deliveries wait, and when the first falls due (UNIX seconds)."""
+        with self._database.read() as connection:
+            waiting = connection.scalar(
+                select(func.count()).where(deliveries.c.due_at.is_not(None))
+            )
+            oldest = connection.scalar(
+                select(func.min(deliveries.c.due_at)).where(deliveries.c.due_at.is_not(None))
+            )
+        return waiting or 0, None if oldest is None else oldest / 1000
+
+    def _milliseconds(self) -> int:
+        return int(self._now() * 1000)
+
+
+_DUE: Final = (
+    select(
+        deliveries.c.notification_id,
+        deliveries.c.number,
+        deliveries.c.gateway,
+        func.coalesce(deliveries.c.address, sessions.c.token),
+        deliveries.c.environment,
+        deliveries.c.attempts,
+        deliveries.c.is_repeat,
+        users.c.mail,
+        sessions.c.user_id,
+        sessions.c.time_zone,
+        case((deliveries.c.number < ADDRESSED, func.coalesce(sessions.c.status, "closed"))),
+        sessions.c.locale,
+        deliveries.c.begun_at,
+        sessions.c.accepted_at.is_not(None),
+    )
+    .join_from(deliveries, sessions, sessions.c.id == deliveries.c.number, isouter=True)
+    .outerjoin(users, users.c.id == sessions.c.user_id)
+    .order_by(deliveries.c.notification_id, deliveries.c.number)
+)
+
+
+def _first_page_of(found: Sequence[Row[Any]]) -> list[Row[Any]]:
+    """Return the first of these shards, and as many of its urgency as make up a page with it."""
+    taken: list[Row[Any]] = []
+    size = 0
+    for row in found:
+        if taken and (row.urgency != taken[0].urgency or size + row.size > SMALL):
+            break
+        taken.append(row)
+        size += row.size
+    return taken
+
+
+def _free(
+    now: int, above: int, apart_from: Collection[int], full: Collection[str]
+) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions that a shard may be taken; see :meth:`Queue.look`.
+
+    Of those that span the same sessions one is taken at a time: the next one passes over whom the
+    former one sent something to, once that is written.
+    """
+    other = shards.alias()
+    is_taken = exists().where(
+        other.c.notification_id == shards.c.notification_id,
+        other.c.worker_id.is_not(None),
+        other.c.position < shards.c.last,
+        other.c.last > shards.c.position,
+    )
+    return (
+        shards.c.worker_id.is_(None),
+        shards.c.due_at <= now,
+        shards.c.urgency > above,
+        shards.c.notification_id.not_in(apart_from),
+        or_(shards.c.is_split.is_(False), ~is_taken),
+        *_not_of(full, shards.c.notification_id),
+    )
+
+
+def _are(connection: Connection, keys: Sequence[tuple[int, int]]) -> ColumnElement[bool]:
+    """Return the condition that a delivery is one of these, by notification and number."""
+    key = tuple_(deliveries.c.notification_id, deliveries.c.number)
+    if connection.dialect.name != "sqlite":
+        return key.in_(keys)
+    # One value instead of thousands, which would each be bound by the interpreter.
+    each = func.json_each(json.dumps(keys)).table_valued("value")
+    return key.in_(
+        select(func.json_extract(each.c.value, "$[0]"), func.json_extract(each.c.value, "$[1]"))
+    )
+
+
+def _not_of(app_ids: Collection[str], notification: Any) -> list[Any]:
+    """Return the condition that a notification is of none of these apps; none for no apps."""
+    if not app_ids:
+        return []
+    its = notifications.alias()
+    return [~exists().where(its.c.id == notification, its.c.app.in_(app_ids))]

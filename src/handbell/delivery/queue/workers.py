@@ -1,0 +1,195 @@
+"""Who works: the workers of all processes, and what comes back from those that died.
+
+Work is taken under the name of a worker, whose heartbeat is in the table ``workers``. When it stops,
+what the worker had taken comes back: a delivery that may have been sent already goes out again
+under the same apns-id and with a collapse id, so that the phone shows it once.
+"""
+
+import contextlib
+import os
+import secrets
+import socket
+from asyncio import AbstractEventLoop
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from time import time
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import Connection, Row, delete, extract, func, insert, select, update
+
+from handbell.clocks import MachineClock
+from handbell.storage.database import Database
+from handbell.storage.tables import deliveries, shards, workers
+
+LEASE_SECONDS: Final = 15.0
+"""A worker whose heartbeat is so old is dead, and what it had taken comes back."""
+
+_WORKER_ID_BITS: Final = 53
+_NAMESPACE: Final = Path("/proc/self/ns/pid")
+
+# The event loop of each worker of this process. One whose loop is closed never beats again, though
+# its process lives.
+_loops: Final[dict[int, AbstractEventLoop | None]] = {}
+
+
+class _Instant(NamedTuple):
+    """Which start of which machine, and how many milliseconds after it."""
+
+    boot: str
+    at: int
+
+
+class Workers:
+    """The workers on one database. Every method is one transaction.
+
+    Leases go by ``machine``, or by the clock of the database server where there is one. ``now``
+    gives UNIX seconds: what comes back is due at once.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        now: Callable[[], float] = time,
+        machine: MachineClock | None = None,
+    ) -> None:
+        self.machine = machine or MachineClock.here()
+        self._database = database
+        self._now = now
+        self._host = _place()
+
+    def enlist(self, worker: int | None = None, loop: AbstractEventLoop | None = None) -> int:
+        """Enter a worker of this process and return its id; one that is there already stays.
+
+        It lives no longer than the ``loop`` in which it works.
+        """
+        worker = new_worker() if worker is None else worker
+        for gone in [one for one, its in list(_loops.items()) if _is_over(its)]:
+            _loops.pop(gone, None)
+        _loops[worker] = loop
+        with self._database.write() as connection:
+            there = connection.scalar(select(workers.c.id).where(workers.c.id == worker))
+            if there is None:
+                boot, at = self._instant(connection)
+                values = {"id": worker, "host": self._host, "pid": os.getpid()}
+                connection.execute(insert(workers).values(**values, boot=boot, beat=at))
+        return worker
+
+    def beat(self, worker: int) -> bool:
+        """Say that the worker lives. False when it was taken for dead and its work given back."""
+        statement = update(workers).where(workers.c.id == worker)
+        with self._database.write() as connection:
+            boot, at = self._instant(connection)
+            return bool(connection.execute(statement.values(boot=boot, beat=at)).rowcount)
+
+    def retire(self, worker: int) -> None:
+        """Give back what the worker still holds, and strike it off."""
+        _loops.pop(worker, None)
+        with self._database.write() as connection:
+            self._give_back(connection, [worker])
+
+    def reclaim(self) -> int:
+        """Give back what dead workers held and return how many workers that were."""
+        with self._database.read() as connection:
+            if not self._dead(connection):
+                return 0
+        with self._database.write() as connection:
+            dead = self._dead(connection)
+            self._give_back(connection, dead)
+        return len(dead)
+
+    def _dead(self, connection: Connection) -> list[int]:
+        """Return the workers that are dead, and those that hold work and are not even listed."""
+        dead = {row.id for row, is_dead in self._judged(connection) if is_dead}
+        known = select(workers.c.id)
+        strays = select(deliveries.c.worker_id).where(
+            deliveries.c.worker_id.is_not(None), deliveries.c.worker_id.not_in(known)
+        )
+        more = select(shards.c.worker_id).where(
+            shards.c.worker_id.is_not(None), shards.c.worker_id.not_in(known)
+        )
+        return [*dead, *connection.scalars(strays.union(more))]
+
+    def lives(self, connection: Connection, worker: int) -> bool:
+        """Return whether a worker is listed and not dead."""
+        return any(row.id == worker and not is_dead for row, is_dead in self._judged(connection))
+
+    def has_dead(self, connection: Connection) -> bool:
+        """Return whether a worker that is listed is dead."""
+        return any(is_dead for _, is_dead in self._judged(connection))
+
+    def live_workers(self, *, elsewhere: bool = False) -> int:
+        """Return how many workers take work now, of all processes or of all but this one."""
+        with self._database.read() as connection:
+            return sum(
+                not is_dead and not (elsewhere and self._is_mine(row))
+                for row, is_dead in self._judged(connection)
+            )
+
+    def _judged(self, connection: Connection) -> list[tuple[Row[Any], bool]]:
+        """Return the rows of all workers, and whether each is dead."""
+        rows = connection.execute(select(workers)).all()
+        now = self._instant(connection) if rows else None
+        return [(row, now is not None and self._is_dead(row, now)) for row in rows]
+
+    def _is_mine(self, row: Row[Any]) -> bool:
+        return bool(row.host == self._host and row.pid == os.getpid())
+
+    def _is_dead(self, row: Row[Any], now: _Instant) -> bool:
+        # What lies ahead was written before a start that has no name of its own.
+        if row.boot != now.boot or abs(now.at - row.beat) > LEASE_SECONDS * 1000:
+            return True
+        if self._is_mine(row):
+            return row.id not in _loops or _is_over(_loops[row.id])
+        return row.host == self._host and not _is_running(row.pid)
+
+    def _instant(self, connection: Connection) -> _Instant:
+        if connection.dialect.name == "sqlite":
+            return _Instant(self.machine.boot, int(self.machine.seconds() * 1000))
+        # Machines whose clocks differ may work on one server; its own is the same for all of them.
+        seconds = connection.execute(select(extract("epoch", func.now()))).scalar_one()
+        return _Instant("", int(seconds * 1000))
+
+    def _give_back(self, connection: Connection, dead: Sequence[int]) -> None:
+        connection.execute(
+            update(deliveries)
+            .where(deliveries.c.worker_id.in_(dead))
+            .values(state="queued", worker_id=None, is_repeat=True, due_at=int(self._now() * 1000))
+        )
+        connection.execute(
+            update(shards)
+            .where(shards.c.worker_id.in_(dead))
+            .values(worker_id=None, is_resumed=True)
+        )
+        connection.execute(delete(workers).where(workers.c.id.in_(dead)))
+
+
+def new_worker() -> int:
+    """Return the id of a worker that is to be entered.
+
+    Not the next number: one that was taken for dead must not find another under its id.
+    """
+    return secrets.randbits(_WORKER_ID_BITS)
+
+
+def _is_over(loop: AbstractEventLoop | None) -> bool:
+    return loop is not None and loop.is_closed()
+
+
+def _place() -> str:
+    """Return where numbers of processes mean the same: this host, or the container on it."""
+    host = socket.gethostname()
+    with contextlib.suppress(OSError):
+        # Containers may share the host's name and have processes of their own.
+        return f"{host} {_NAMESPACE.readlink()}"
+    return host
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

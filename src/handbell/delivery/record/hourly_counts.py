@@ -1,0 +1,141 @@
+"""How much went out hour by hour: one small row per app and hour, kept beside the ledger.
+
+A chart over a month must not count millions of deliveries each time it is looked at. So whoever
+writes an end of a delivery adds it to its hour in the same transaction: what the ledger says and
+what is counted here are true together or not at all.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Connection, func, select
+from sqlalchemy.dialects.postgresql import insert
+
+from handbell.storage.tables import notifications, tallies
+
+from .outcome_batch import Batch
+
+HOUR: Final = 3_600_000
+"""An hour in milliseconds, as instants in the database are."""
+
+COUNTED: Final = ("sent", "failed", "displayed", "opened")
+"""What is counted: ``failed`` are the failed and the expired; each in the hour it happened."""
+
+_COUNTED_AS: Final = {"sent": "sent", "failed": "failed", "expired": "failed"}
+_NAMED_AT_ONCE: Final = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bucket:
+    """How much happened from ``start`` (UNIX milliseconds) on, for ``hours`` hours."""
+
+    start: int
+    hours: int
+    sent: int = 0
+    failed: int = 0
+    displayed: int = 0
+    opened: int = 0
+
+
+def add_batch(connection: Connection, batch: Batch, at: int) -> None:
+    """Count what a batch of ends is about to say, in the hour of ``at`` (UNIX milliseconds)."""
+    by_row: dict[int, Counter[str]] = {}
+    for (row, _, _), sent in batch.sent.items():
+        by_row.setdefault(row, Counter())["sent"] += len(sent)
+    for ending in batch.endings:
+        if name := _COUNTED_AS.get(ending.state):
+            by_row.setdefault(ending.notification_id, Counter())[name] += 1
+    if by_row:
+        _add_rows(connection, by_row, at)
+
+
+def add_report(connection: Connection, row: int, name: str, at: int) -> None:
+    """Count one ``displayed`` or ``opened`` of a notification's row."""
+    _add_rows(connection, {row: Counter({name: 1})}, at)
+
+
+def add_reports(connection: Connection, counted: dict[int, Counter[str]], at: int) -> None:
+    """Count many ``displayed`` or ``opened`` by the rows of their notifications."""
+    _add_rows(connection, counted, at)
+
+
+def read_buckets(
+    connection: Connection, app: str | None, *, since: int, until: int, hours: int
+) -> list[Bucket]:
+    """Return the buckets of ``hours`` hours each that lie between two instants, empty ones too.
+
+    ``app`` is an app id, or None for all of them. ``since`` is the start of the first bucket.
+    """
+    width = hours * HOUR
+    place = (tallies.c.hour - since) // width
+    statement = (
+        select(place.label("place"), *(func.sum(tallies.c[name]).label(name) for name in COUNTED))
+        .where(tallies.c.hour >= since, tallies.c.hour < until)
+        .group_by(place)
+    )
+    if app is not None:
+        statement = statement.where(tallies.c.app == app)
+    found = {row.place: row for row in connection.execute(statement)}
+    return [
+        _bucket(since + number * width, hours, found.get(number))
+        for number in range(-((since - until) // width))
+    ]
+
+
+def _bucket(start: int, hours: int, row: Any) -> Bucket:
+    counts = {} if row is None else {name: int(getattr(row, name)) for name in COUNTED}
+    return Bucket(start=start, hours=hours, **counts)
+
+
+def _add_rows(connection: Connection, by_row: Mapping[int, Counter[str]], at: int) -> None:
+    hour = at // HOUR * HOUR
+    if connection.dialect.name == "sqlite":
+        # One statement for any number of notifications: it is on the way of every send.
+        counts = [[row, *(one[name] for name in COUNTED)] for row, one in by_row.items()]
+        connection.exec_driver_sql(_ADD_ALL, (hour, json.dumps(counts)))
+        return
+    by_app: dict[str, Counter[str]] = {}
+    for row, app in _apps_of(connection, by_row):
+        by_app.setdefault(app, Counter()).update(by_row[row])
+    rows = [
+        # In one order everywhere, so that two writers never wait for each other.
+        {"app": app, "hour": hour, **{name: counts[name] for name in COUNTED}}
+        for app, counts in sorted(by_app.items())
+    ]
+    if rows:
+        connection.execute(_upsert(), rows)
+
+
+def _apps_of(connection: Connection, rows: Iterable[int]) -> list[Sequence[Any]]:
+    wanted = list(rows)
+    return [
+        found
+        for start in range(0, len(wanted), _NAMED_AT_ONCE)
+        for found in connection.execute(
+            select(notifications.c.id, notifications.c.app).where(
+                notifications.c.id.in_(wanted[start : start + _NAMED_AT_ONCE])
+            )
+        )
+    ]
+
+
+def _upsert() -> Any:
+    statement: Any = insert(tallies)
+    summed = {name: tallies.c[name] + statement.excluded[name] for name in COUNTED}
+    return statement.on_conflict_do_update(index_elements=["app", "hour"], set_=summed)
+
+
+_SUMS: Final = ", ".join(
+    f"sum(json_extract(value, '$[{place}]'))" for place in range(1, len(COUNTED) + 1)
+)
+_ADD_ALL: Final = f"""
+    INSERT INTO tallies (app, hour, {", ".join(COUNTED)})
+    SELECT app, ?1, {_SUMS}
+    FROM json_each(?2) JOIN notifications ON notifications.id = json_extract(value, '$[0]')
+    WHERE true GROUP BY app
+    ON CONFLICT (app, hour) DO UPDATE SET
+    {", ".join(f"{name} = {name} + excluded.{name}" for name in COUNTED)}
+"""  # noqa: S608 - names of columns only

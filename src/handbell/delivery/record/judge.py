@@ -1,0 +1,451 @@
+"""What the answers of push services mean: for each push, for its session, and for the circuits.
+
+Most answers are judged as they come. Two are not, until better news can be waited for no longer: a
+refused token, which a wrong configuration could explain, and trouble of the service, which may be
+an outage or one push's own.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from dataclasses import replace
+from random import Random
+from typing import Final, NamedTuple, Protocol
+
+from handbell.delivery.events import (
+    CircuitClosed,
+    CircuitOpened,
+    Event,
+    ProbeSent,
+    ServiceDown,
+    ServiceUp,
+    VerdictLost,
+)
+from handbell.delivery.policy.circuit import (
+    DOUBT_SECONDS,
+    Circuit,
+    Noted,
+    Place,
+    Refusal,
+    ServiceCircuit,
+    Trouble,
+)
+from handbell.delivery.policy.decision import Decision, Doubt, Sign, Tried, decide, sign_of
+from handbell.delivery.queue.due import session_id
+from handbell.delivery.work.app_state import AppState
+from handbell.delivery.work.push_batch import Item, PushBatch
+from handbell.delivery.work.routes import Route, Routes
+from handbell.gateways.gateway import Outcome
+
+_TOKEN_DOUBT_SECONDS: Final = 1.0
+_MOST_RECENT: Final = 1000
+
+_log = logging.getLogger(__name__)
+
+Persons = Callable[[Collection[int]], Awaitable[dict[int, tuple[int, bool]]]]
+"""Gives for each session its user, and whether a push to it was ever accepted."""
+
+
+class Verdict(NamedTuple):
+    """What is known of a push in the end. ``is_outage`` says that nothing is taken of others."""
+
+    push_batch: PushBatch
+    item: Item
+    decision: Decision
+    tried: Tried | None = None
+    is_outage: bool = False
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """The delivery, by notification and number."""
+        return self.push_batch.composed.row, self.item.number
+
+
+class _Doubted(NamedTuple):
+    """A push of which nobody can say yet what its end means; ``since`` is by the loop's clock."""
+
+    verdict: Verdict
+    trouble: Trouble | None
+    since: float
+
+    @property
+    def app_state(self) -> AppState:
+        return self.verdict.push_batch.composed.app_state
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether a circuit has opened meanwhile, so that nothing is to be waited for."""
+        route = _way_of(self.verdict)
+        circuit: Circuit = route.configuration if self.trouble is None else route.service
+        return circuit.stop is not None
+
+    def is_old(self, now: float) -> bool:
+        return now - self.since > (_TOKEN_DOUBT_SECONDS if self.trouble is None else DOUBT_SECONDS)
+
+
+class Bench(Protocol):
+    """Who carries out what is judged."""
+
+    def settle(self, verdict: Verdict) -> None:
+        """Write what became of a push."""
+
+    def ask_elsewhere(self, verdict: Verdict) -> None:
+        """Ask the other environment, as the decision says."""
+
+    def tell(self, event: Event) -> None:
+        """Tell of something once what it rests on is written."""
+
+    def adopt(self, keys: Iterable[tuple[int, int]]) -> None:
+        """Have an outage hold what was held before it was known for one."""
+
+
+class Judge:
+    """Judges the answers of one worker; belongs to its event loop.
+
+    ``write`` is told how a circuit stands from now on, and writes it.
+    """
+
+    def __init__(
+        self,
+        bench: Bench,
+        routes: Routes,
+        *,
+        write: Callable[[Noted], None],
+        now: Callable[[], float],
+        rng: Random,
+    ) -> None:
+        self._bench = bench
+        self._routes = routes
+        self._write = write
+        self._now = now
+        self._rng = rng
+        self._doubted: list[_Doubted] = []
+        self._recent: dict[Place, list[tuple[int, int]]] = {}
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether there is something that cannot be judged yet."""
+        return bool(self._doubted)
+
+    # As the answers come
+
+    def hear(self, push_batch: PushBatch, item: Item, outcome: Outcome) -> None:
+        """Judge one end of one push, now or later."""
+        tried = push_batch.tried.get(item.number)
+        decision = decide(
+            outcome,
+            push_batch.environment,
+            tried,
+            is_of_its_kind=push_batch.composed.is_of_its_kind,
+        )
+        verdict = Verdict(push_batch, item, decision, tried)
+        if decision.is_lost:
+            self._tell_lost(verdict)
+        if push_batch.route is None:
+            self._carry_out(verdict)
+            return
+        is_probe = push_batch.ticket.is_probe(push_batch.composed.row, item.number)
+        opened = push_batch.route.open
+        trouble = self._hear_of_service(verdict, push_batch.route, outcome, is_probe=is_probe)
+        is_doubted = self._hear_of_configuration(verdict, push_batch.route, is_probe=is_probe)
+        if is_probe:
+            self._tell_probed(push_batch.route, opened)
+        if trouble is not None and push_batch.route.service.stop is not None:
+            self._carry_out(verdict._replace(is_outage=True))
+        elif trouble is not None or is_doubted:
+            since = asyncio.get_running_loop().time()
+            self._doubted.append(_Doubted(verdict, trouble, since))
+        else:
+            self._carry_out(verdict)
+
+    def break_off(self, push_batch: PushBatch, item: Item) -> None:
+        """Note that nothing will be heard of a push: if it was a probe, the next one is later."""
+        if push_batch.route is not None and push_batch.ticket.is_probe(
+            push_batch.composed.row, item.number
+        ):
+            for circuit in push_batch.route.open:
+                self._put_off(circuit)
+
+    def accept(
+        self,
+        route: Route,
+        app_state: AppState,
+        count: int,
+        heard_at: float,
+        *,
+        is_probe: bool = False,
+    ) -> None:
+        """Note that pushes were accepted."""
+        app_state.is_proven = True
+        opened = route.open if is_probe else ()
+        if route.service.note_taken(count, self._now()):
+            self._end_outage(route.service)
+        if self._recent and route.service.is_well:
+            self._recent.pop(route.service.place, None)
+        noted = route.configuration.note_accepted(heard_at)
+        if noted.is_first or noted.has_closed:
+            self._write_configuration(route)
+        if noted.has_closed:
+            self._bench.tell(
+                CircuitClosed(
+                    app=route.app,
+                    at=self._now(),
+                    environment=route.configuration.place.environment,
+                    topic=route.configuration.place.topic,
+                )
+            )
+        self._tell_probed(route, opened)
+
+    def _carry_out(self, verdict: Verdict) -> None:
+        if verdict.decision.environment is not None:
+            self._bench.ask_elsewhere(verdict)
+        else:
+            self._bench.settle(verdict)
+
+    def _hear_of_service(
+        self, verdict: Verdict, route: Route, outcome: Outcome, *, is_probe: bool
+    ) -> Trouble | None:
+        service, decision = route.service, verdict.decision
+        match sign_of(outcome):
+            case Sign.ANSWERED:
+                # What is accepted is counted with what else follows from it.
+                if decision.state != "sent" and service.note_taken(1, self._now()):
+                    self._end_outage(service)
+                return None
+            case Sign.NOTHING:
+                if is_probe:
+                    self._put_off(service)
+                return None
+            case sign:
+                trouble = Trouble(
+                    verdict.item.token,
+                    decision.reason or "",
+                    decision.detail,
+                    is_certain=sign is Sign.UNREACHED,
+                    after=decision.after or 0.0,
+                )
+        service.note_trouble(trouble, self._now())
+        self._judge_service(service, trouble, is_heard_out=False, is_probe=is_probe)
+        return trouble
+
+    def _hear_of_configuration(self, verdict: Verdict, route: Route, *, is_probe: bool) -> bool:
+        """Note what an answer says of the configuration; say whether its token is in doubt."""
+        decision = verdict.decision
+        if decision.state == "sent":
+            self.accept(
+                route, verdict.push_batch.composed.app_state, 1, asyncio.get_running_loop().time()
+            )
+            return False
+        if decision.doubt is Doubt.CONFIGURATION:
+            concerned = _way_of(verdict)
+            is_concerned = is_probe and concerned is route
+            if concerned.configuration.refuse(
+                decision.reason or "",
+                decision.detail,
+                self._now(),
+                self._rng,
+                is_probe=is_concerned,
+            ):
+                self._tell_stopped(concerned, verdict.push_batch.composed.app_state)
+            is_probe = is_probe and not is_concerned
+        if is_probe:
+            self._put_off(route.configuration)
+        is_stopped = _way_of(verdict).configuration.stop is not None
+        return decision.doubt is Doubt.TOKEN and not is_stopped
+
+    # Once nothing better is to be waited for
+
+    async def judge_doubted(self, persons: Persons) -> None:
+        """Judge what is in doubt and has waited long enough."""
+        ripe = self._take_ripe()
+        tokens = [one.verdict for one in ripe if one.trouble is None]
+        for one in ripe:
+            if one.trouble is not None:
+                self._judge_service(_service_of(one), one.trouble, is_heard_out=True)
+        for one in ripe:
+            if one.trouble is not None:
+                self._settle_trouble(one)
+        if tokens:
+            await self._judge_tokens(tokens, persons)
+
+    def _take_ripe(self) -> list[_Doubted]:
+        if not self._doubted:
+            return []
+        now = asyncio.get_running_loop().time()
+        waiting: dict[str, int] = {}
+        for one in self._doubted:
+            waiting[one.app_state.app.id] = waiting.get(one.app_state.app.id, 0) + 1
+        ripe: list[_Doubted] = []
+        rest: list[_Doubted] = []
+        for one in self._doubted:
+            is_idle = one.app_state.load.handed <= waiting[one.app_state.app.id]
+            (ripe if is_idle or one.is_old(now) or one.is_decided else rest).append(one)
+        self._doubted = rest
+        return ripe
+
+    def _settle_trouble(self, doubted: _Doubted) -> None:
+        service = _service_of(doubted)
+        if service.stop is None:
+            recent = self._recent.setdefault(service.place, [])
+            if len(recent) < _MOST_RECENT:
+                recent.append(doubted.verdict.key)
+        self._bench.settle(doubted.verdict._replace(is_outage=service.stop is not None))
+
+    async def _judge_tokens(self, verdicts: Sequence[Verdict], persons: Persons) -> None:
+        numbers = {one.item.number for one in verdicts}
+        known: dict[int, tuple[int, bool]] = {}
+        try:
+            known = await persons([one for one in numbers if session_id(one) is not None])
+        except Exception:  # noqa: BLE001 - nothing may be left without an end
+            _log.exception("Could not read whose refused tokens are; none of them is judged")
+            for one in verdicts:
+                self._bench.settle(_unjudged(one))
+            return
+        by_route: dict[Route, list[Verdict]] = {}
+        for one in verdicts:
+            by_route.setdefault(_way_of(one), []).append(one)
+        for route, members in by_route.items():
+            self._judge_route(route, members, known)
+
+    def _judge_route(
+        self, route: Route, verdicts: Sequence[Verdict], known: dict[int, tuple[int, bool]]
+    ) -> None:
+        circuit = route.configuration
+        was_open = circuit.stop is not None
+        refusals = [_refusal(one, known) for one in verdicts]
+        guilty = circuit.judge(refusals, self._now(), self._rng)
+        if circuit.stop is not None and not was_open:
+            self._tell_stopped(route, verdicts[0].push_batch.composed.app_state)
+        for one, is_guilty in zip(verdicts, guilty, strict=True):
+            self._bench.settle(one if is_guilty else _unjudged(one))
+
+    def _judge_service(
+        self,
+        service: ServiceCircuit,
+        trouble: Trouble,
+        *,
+        is_heard_out: bool,
+        is_probe: bool = False,
+    ) -> None:
+        was_open = service.stop is not None
+        is_changed = service.judge(
+            trouble, self._now(), self._rng, is_heard_out=is_heard_out, is_probe=is_probe
+        )
+        stop = service.stop
+        if not is_changed or stop is None:
+            return
+        self._write(Noted(service.place, None, stop))
+        if was_open:
+            return
+        self._bench.adopt(self._recent.pop(service.place, ()))
+        _log.warning(
+            "Push service takes nothing: environment=%s reason=%s", stop.environment, stop.reason
+        )
+        for app in self._routes.apps_of(service.place):
+            self._bench.tell(
+                ServiceDown(
+                    app=app,
+                    at=self._now(),
+                    environment=stop.environment,
+                    reason=stop.reason,
+                    detail=stop.detail,
+                    probe_at=stop.probe_at,
+                )
+            )
+
+    def _end_outage(self, service: ServiceCircuit) -> None:
+        self._write(Noted(service.place))
+        for app in self._routes.apps_of(service.place):
+            self._bench.tell(
+                ServiceUp(app=app, at=self._now(), environment=service.place.environment)
+            )
+
+    def _put_off(self, circuit: Circuit) -> None:
+        if circuit.put_off(self._now(), self._rng):
+            self._write(Noted(circuit.place, self._accepted_at(circuit), circuit.stop))
+
+    def _accepted_at(self, circuit: Circuit) -> float | None:
+        return self._now() if getattr(circuit, "is_established", False) else None
+
+    def _write_configuration(self, route: Route) -> None:
+        circuit = route.configuration
+        self._write(Noted(circuit.place, self._accepted_at(circuit), circuit.stop))
+
+    def _tell_stopped(self, route: Route, app_state: AppState) -> None:
+        stop = route.configuration.stop
+        if stop is None:
+            return
+        app_state.is_proven = False
+        self._write_configuration(route)
+        self._bench.tell(
+            CircuitOpened(
+                app=route.app,
+                at=self._now(),
+                environment=stop.environment,
+                topic=stop.topic,
+                reason=stop.reason,
+                detail=stop.detail,
+                probe_at=stop.probe_at,
+            )
+        )
+
+    def _tell_probed(self, route: Route, opened: Sequence[Circuit]) -> None:
+        for circuit in opened:
+            self._bench.tell(
+                ProbeSent(
+                    app=route.app,
+                    at=self._now(),
+                    environment=circuit.place.environment,
+                    circuit="service" if circuit.place.is_service else "configuration",
+                    is_passed=circuit.stop is None,
+                )
+            )
+
+    def _tell_lost(self, verdict: Verdict) -> None:
+        self._bench.tell(
+            VerdictLost(
+                app=verdict.push_batch.composed.app_state.app.id,
+                at=self._now(),
+                notification_id=verdict.push_batch.composed.id,
+                number=verdict.item.number,
+                environment=verdict.push_batch.environment,
+                status=verdict.decision.status or 0,
+            )
+        )
+
+
+def _service_of(doubted: _Doubted) -> ServiceCircuit:
+    return _way_of(doubted.verdict).service
+
+
+def doubted_route(verdict: Verdict) -> Route | None:
+    """Return the way that a doubt is about, which may be that which was asked first."""
+    push_batch = verdict.push_batch
+    first = push_batch.asked_first
+    if first is not None and first.environment == verdict.decision.doubted:
+        return first.route
+    return push_batch.route
+
+
+def _way_of(verdict: Verdict) -> Route:
+    """Return the way that a doubt is about; what goes no known way is in no doubt."""
+    if (route := doubted_route(verdict)) is None:
+        raise ValueError(f"{verdict.key} went no known way")
+    return route
+
+
+def _refusal(verdict: Verdict, known: dict[int, tuple[int, bool]]) -> Refusal:
+    decision = verdict.decision
+    person, was_accepted = known.get(verdict.item.number, (None, False))
+    push_batch = verdict.push_batch
+    return Refusal(
+        person=person,
+        reason=decision.reason or "",
+        was_accepted=was_accepted,
+        sent_at=(push_batch.asked_first or push_batch).started,
+        detail=decision.detail,
+    )
+
+
+def _unjudged(verdict: Verdict) -> Verdict:
+    return verdict._replace(decision=replace(verdict.decision, quarantines=False))

@@ -1,0 +1,70 @@
+"""What became of deliveries, gathered until it is written: values only."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from handbell.delivery.events import Event
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """What a delivery's row is to say from now on. Instants are UNIX milliseconds.
+
+    ``gateway``, ``environment`` and ``urgency`` are for a row that is not there yet.
+    """
+
+    notification_id: int
+    number: int
+    gateway: str
+    environment: str
+    urgency: int
+    state: str
+    attempts: int
+    reason: str | None = None
+    detail: str | None = None
+    status: int | None = None
+    unique_id: str | None = None
+    due_at: int | None = None
+    is_repeat: bool = False
+    sent_at: int | None = None
+    finished_at: int | None = None
+    begun_at: int | None = None
+
+
+@dataclass(slots=True)
+class Batch:
+    """What is written in one transaction.
+
+    ``sent`` holds, by notification row, environment and urgency, the numbers of first attempts that
+    were accepted and of which nothing else is to be said; they are dated when they are written.
+    Session changes are by session id. ``resting_shards`` are given back until an instant (UNIX
+    milliseconds) for a reason. ``adopted`` are deliveries, by notification and number, that wait
+    for the end of an outage from now on, if they are held. ``told`` are the events of it that webhooks may be
+    called for.
+    """
+
+    sent: dict[tuple[int, str, int], list[int]] = field(default_factory=dict)
+    endings: list[Ending] = field(default_factory=list)
+    adopted: list[tuple[int, int]] = field(default_factory=list)
+    accepted_sessions: list[int] = field(default_factory=list)
+    moved: dict[int, str] = field(default_factory=dict)
+    gone: dict[int, tuple[int | None, str]] = field(default_factory=dict)
+    refused: dict[int, str] = field(default_factory=dict)
+    positions: dict[int, int] = field(default_factory=dict)
+    resting_shards: dict[int, tuple[int, str]] = field(default_factory=dict)
+    finished_shards: list[int] = field(default_factory=list)
+    told: list[Event] = field(default_factory=list)
+
+    def parts(self) -> Iterator["Batch"]:
+        """Yield batches of one change each, in the order in which they are written."""
+        for name in Batch.__dataclass_fields__:
+            changes: Any = getattr(self, name)
+            is_mapping = isinstance(changes, dict)
+            for change in list(changes.items()) if is_mapping else changes:
+                part = Batch()
+                setattr(part, name, dict([change]) if is_mapping else [change])
+                yield part
+
+    def __bool__(self) -> bool:
+        return any(getattr(self, name) for name in Batch.__dataclass_fields__)

@@ -1,0 +1,116 @@
+"""From an ending to the row and the event that tell of it."""
+
+from typing import Any, Final
+
+from handbell.delivery.events import DeliveryFailed, DeliveryHeld, Event, PushesSent
+from handbell.delivery.queue.due import NORMAL, Due
+from handbell.delivery.work.composed import Composed
+from handbell.delivery.work.push_batch import Item, PushBatch
+from handbell.errors import HandbellError
+
+from .outcome_batch import Ending
+
+_UNREADABLE_TIMES: Final = 24 * 4
+
+
+def ending_of(
+    composed: Composed,
+    item: Item,
+    state: str,
+    environment: str,
+    now: float,
+    *,
+    due_at: float | None = None,
+    attempts: int | None = None,
+    begun_at: int | None = None,
+    **what: Any,
+) -> Ending:
+    """Return what the row of a delivery is to say; ``due_at`` and ``now`` are UNIX seconds."""
+    at = int(now * 1000)
+    return Ending(
+        notification_id=composed.row,
+        number=item.number,
+        gateway=item.gateway,
+        environment=environment,
+        urgency=composed.urgency,
+        state=state,
+        attempts=item.attempts if attempts is None else attempts,
+        due_at=None if due_at is None else int(due_at * 1000),
+        sent_at=at if state == "sent" else None,
+        finished_at=None if state == "held" else at,
+        begun_at=(begun_at or item.begun_at) if state == "held" else None,
+        **what,
+    )
+
+
+def unreadable_ending(item: Due, error: Exception, now: float, until: float) -> Ending:
+    """Return what the row of a delivery is to say whose notification cannot be read.
+
+    It is held until an instant (UNIX seconds), again and again for a day where that is a quarter of
+    an hour later: a wrong secret key may be the cause, and mended.
+    """
+    is_over = item.attempts >= _UNREADABLE_TIMES
+    return Ending(
+        notification_id=item.notification,
+        number=item.number,
+        gateway=item.gateway,
+        environment=item.environment,
+        urgency=NORMAL,
+        state="failed" if is_over else "held",
+        attempts=item.attempts + 1,
+        reason="CannotBeRead",
+        detail=error.what if isinstance(error, HandbellError) else type(error).__name__,
+        due_at=None if is_over else int(until * 1000),
+        is_repeat=item.is_repeat,
+        finished_at=int(now * 1000) if is_over else None,
+        begun_at=item.begun_at,
+    )
+
+
+def sent_event(push_batch: PushBatch, number: int, now: float) -> Event:
+    """Return the event of a batch's pushes that were accepted together."""
+    took = push_batch.heard_at - push_batch.started
+    return PushesSent(
+        app=push_batch.composed.app_state.app.id,
+        at=now,
+        notification_id=push_batch.composed.id,
+        environment=push_batch.environment,
+        seconds=(took,) * number,
+    )
+
+
+def event_of(composed: Composed, item: Item, ending: Ending, now: float, took: float) -> Event:
+    """Return the event that tells of an ending; ``took`` is in seconds from the hand-over."""
+    app, notification_id, number = composed.app_state.app.id, composed.id, item.number
+    reason, attempts = ending.reason or "", ending.attempts
+    if ending.due_at is not None:
+        return DeliveryHeld(
+            app=app,
+            at=now,
+            notification_id=notification_id,
+            number=number,
+            reason=reason,
+            until=ending.due_at / 1000,
+            attempts=attempts,
+            environment=ending.environment,
+        )
+    if ending.state == "sent":
+        return PushesSent(
+            app=app,
+            at=now,
+            notification_id=notification_id,
+            environment=ending.environment,
+            seconds=(took,),
+        )
+    return DeliveryFailed(
+        app=app,
+        at=now,
+        notification_id=notification_id,
+        number=number,
+        mail=item.mail,
+        state=ending.state,
+        reason=reason,
+        status=ending.status,
+        attempts=attempts,
+        environment=ending.environment,
+    )

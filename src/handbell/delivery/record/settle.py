@@ -1,0 +1,426 @@
+"""From reports to rows: what came back is judged, gathered, and cut into batches to be written."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from random import Random
+from typing import Final, NamedTuple
+
+from handbell.delivery.events import Event, Hooks, SessionClosed, SessionMoved, SessionQuarantined
+from handbell.delivery.policy.circuit import Noted
+from handbell.delivery.policy.decision import Decision, Doubt, Tried
+from handbell.delivery.policy.retry import (
+    SERVICE_DOWN,
+    GiveUp,
+    SendAgain,
+    next_attempt,
+    until_looked_at,
+    while_down,
+    while_stopped,
+)
+from handbell.delivery.queue.due import session_id
+from handbell.delivery.work.composed import Composed
+from handbell.delivery.work.in_flight import Ended, InFlight, Ticket
+from handbell.delivery.work.push_batch import Broadcast, Item, Portion, PushBatch
+from handbell.delivery.work.routes import Route, Routes
+from handbell.gateways.gateway import Accepted, Outcome, Push, Withdrawn
+
+from .judge import Judge, Persons, Verdict, doubted_route
+from .outcome_batch import Batch, Ending
+from .outcome_rows import ending_of, event_of, sent_event
+
+DEAD_TOKEN_SECONDS: Final = 15 * 60
+"""How much longer a refused token waits while its app's circuit is open."""
+
+_UNTOLD: Final = frozenset({"sent", "held"})
+
+_log = logging.getLogger(__name__)
+
+
+class Cut(NamedTuple):
+    """What is written in one transaction, what is told afterwards, and whose ends these are."""
+
+    batch: Batch
+    events: list[Event]
+    ended: list[Ended]
+
+
+class Astray(NamedTuple):
+    """A push that the other environment is to be asked about."""
+
+    push_batch: PushBatch
+    item: Item
+    tried: Tried
+    environment: str
+
+
+class Settlement:
+    """Gathers the ends of pushes until they are written; belongs to one worker and its event loop.
+
+    ``reported`` is set when there is something to do, ``astray`` are the pushes to be sent to the
+    other environment. ``write`` is told when a circuit opens or closes, and writes it.
+    """
+
+    def __init__(
+        self,
+        in_flight: InFlight,
+        routes: Routes,
+        *,
+        hooks: Hooks,
+        now: Callable[[], float],
+        rng: Random,
+        write: Callable[[Noted], None],
+    ) -> None:
+        self.reported = asyncio.Event()
+        self.astray: list[Astray] = []
+        self._hooks = hooks
+        self._now = now
+        self._rng = rng
+        self._judge = Judge(self, routes, write=write, now=now, rng=rng)
+        self._in_flight = in_flight
+        self._batch = Batch()
+        self._events: list[Event] = []
+        self._sent_batches: list[PushBatch] = []
+
+    @property
+    def unwritten(self) -> int:
+        """How many pushes have ended and are not written down yet."""
+        return self._in_flight.load.ended + sum(len(one.sent) for one in self._sent_batches)
+
+    def write_ending(self, ending: Ending) -> None:
+        """Write an ending that belongs to no notification."""
+        self._batch.endings.append(ending)
+        self.reported.set()
+
+    def rest_shard(self, shard: int, until: float, reason: str) -> None:
+        """Give a shard back, to go on at an instant (UNIX seconds)."""
+        self._batch.resting_shards[shard] = int(until * 1000), reason
+        self.reported.set()
+
+    def report(self, push_batch: PushBatch, push: Push, outcome: Outcome) -> None:
+        """Take one end of one push, as a gateway reports it."""
+        if (
+            outcome.__class__ is Accepted
+            and push_batch.is_plain
+            and (push_batch.ticket.is_page or outcome.unique_id is None)
+        ):
+            # The hot path, for each push of a broadcast: nothing is called that can be counted.
+            if not push_batch.sent:
+                push_batch.heard_at = asyncio.get_running_loop().time()
+                self._sent_batches.append(push_batch)
+                self.reported.set()
+            push_batch.sent.append(push.key)
+            return
+        if push_batch.is_over_for(push.key):
+            return
+        item = push_batch.items[push.key]
+        try:
+            if isinstance(outcome, Withdrawn):
+                self.take_back(push_batch, item)
+            else:
+                self._judge.hear(push_batch, item, outcome)
+                self.reported.set()
+        except Exception as error:  # noqa: BLE001 - nothing may be left without an end
+            _log.exception("Could not classify a push service's answer: %r", outcome)
+            self.interrupt(push_batch, [item], error)
+        push_batch.note_end(push.key)
+
+    def interrupt(self, push_batch: PushBatch, items: Sequence[Item], error: Exception) -> None:
+        """Settle pushes that may have arrived, and of which nothing further will be heard."""
+        detail = f"a mistake of Handbell's or of a gateway's: {type(error).__name__}"
+        decision = Decision("held", reason="Interrupted", detail=detail, is_unknown=True)
+        for item in items:
+            self._judge.break_off(push_batch, item)
+            self.settle(Verdict(push_batch, item, decision, push_batch.tried.get(item.number)))
+
+    def ask_elsewhere(self, verdict: Verdict) -> None:
+        """Have the other environment asked about a push, as the decision says."""
+        push_batch, item, decision, *_ = verdict
+        if decision.environment is not None:
+            aside = Tried(push_batch.environment, decision.reason or "")
+            self.astray.append(Astray(push_batch, item, aside, decision.environment))
+            self.reported.set()
+
+    def tell(self, event: Event) -> None:
+        """Tell of something once what it rests on is written."""
+        self._events.append(event)
+        self.reported.set()
+
+    def adopt(self, keys: Iterable[tuple[int, int]]) -> None:
+        """Have an outage hold what was held before it was known for one."""
+        self._batch.adopted += keys
+        self.reported.set()
+
+    def settle(self, verdict: Verdict) -> None:
+        """Turn a verdict into what the rows are to say."""
+        try:
+            self._settle(verdict)
+        except Exception:  # noqa: BLE001 - nothing may be left without an end
+            push_batch, item = verdict.push_batch, verdict.item
+            _log.exception(
+                "Could not settle delivery %d of %s", item.number, push_batch.composed.id
+            )
+            self._leave(push_batch.ticket, push_batch.composed, item)
+
+    def _settle(self, verdict: Verdict) -> None:
+        push_batch, item, decision, tried, is_outage = verdict
+        composed, now = push_batch.composed, self._now()
+        attempts = item.attempts + 1 + (tried is not None)
+        is_repeat = item.is_repeat or decision.is_unknown
+        state, reason, detail, due_at = decision.state, decision.reason, decision.detail, None
+        begun_at = int(now * 1000) if item.begun_at is None else item.begun_at
+        match self._again(verdict, attempts, begun_at / 1000):
+            case SendAgain() as again:
+                state, due_at = "held", again.at
+                is_repeat = is_repeat or again.needs_collapse_id
+                if is_outage:
+                    reason, detail = SERVICE_DOWN, ": ".join(filter(None, (reason, detail)))
+            case GiveUp() as ended:
+                state, detail = ended.state, ended.detail
+        ending = ending_of(
+            composed,
+            item,
+            state,
+            # What goes on later begins where the session is thought to live.
+            item.environment if state == "held" else push_batch.environment,
+            now,
+            attempts=attempts,
+            reason=reason,
+            detail=detail or None,
+            status=decision.status,
+            unique_id=decision.unique_id,
+            due_at=due_at,
+            is_repeat=is_repeat,
+            begun_at=begun_at,
+        )
+        took = asyncio.get_running_loop().time() - push_batch.started
+        if self._add(push_batch.ticket, composed, item, ending, took):
+            self._change_session(composed, item, decision)
+
+    def _again(self, verdict: Verdict, attempts: int, begun_at: float) -> SendAgain | GiveUp | None:
+        """Return when a push is sent again that was not taken; None where it has its end."""
+        push_batch, item, decision, _, is_outage = verdict
+        composed, now, route = push_batch.composed, self._now(), doubted_route(verdict)
+        first_due = composed.starts_at(item.time_zone)
+        if route is not None and route.configuration.stop and decision.doubt is not Doubt.NOBODY:
+            # A dead token must not be every probe: others go first.
+            more = DEAD_TOKEN_SECONDS if decision.doubt is Doubt.TOKEN else 0
+            return while_stopped(
+                reason=decision.reason,
+                first_due=first_due,
+                expires_at=composed.expires_at,
+                until=composed.app_state.look_again_at(route, now) + more,
+                now=now,
+            )
+        if decision.state != "held":
+            return None
+        if is_outage:
+            return while_down(
+                decision,
+                attempts=attempts,
+                first_due=first_due,
+                expires_at=composed.expires_at,
+                now=now,
+                rng=self._rng,
+            )
+        return next_attempt(
+            decision,
+            attempts=attempts,
+            created_at=max(first_due, begun_at),
+            expires_at=composed.expires_at,
+            now=now,
+            rng=self._rng,
+        )
+
+    def _change_session(self, composed: Composed, item: Item, decision: Decision) -> None:
+        session, batch = session_id(item.number), self._batch
+        if session is None:
+            return
+        app, at = composed.app_state.app.id, self._now()
+        mail, reason = item.mail, decision.reason or ""
+        if decision.state == "sent" and composed.is_of_its_kind:
+            batch.accepted_sessions.append(session)
+        if decision.moves_to is not None:
+            batch.moved[session] = decision.moves_to
+            self._events.append(
+                SessionMoved(app=app, at=at, session_id=session, environment=decision.moves_to)
+            )
+        if decision.closes:
+            batch.gone[session] = (decision.gone_since, reason)
+            self._events.append(
+                SessionClosed(app=app, at=at, session_id=session, mail=mail, reason=reason)
+            )
+        if decision.quarantines:
+            batch.refused[session] = reason
+            self._events.append(
+                SessionQuarantined(app=app, at=at, session_id=session, mail=mail, reason=reason)
+            )
+
+    def hold_all(
+        self,
+        ticket: Ticket,
+        composed: Composed,
+        items: Sequence[Item],
+        reason: str,
+        until: float,
+    ) -> None:
+        """Hold deliveries until an instant (UNIX seconds)."""
+        for item in items:
+            self.hold(ticket, composed, item, reason, until)
+
+    def hold(
+        self, ticket: Ticket, composed: Composed, item: Item, reason: str, until: float
+    ) -> None:
+        """Hold a delivery until an instant (UNIX seconds); no attempt is made meanwhile."""
+        now = self._now()
+        begun_at = item.begun_at
+        if begun_at is not None:
+            # The wait is not the retries' own time.
+            begun_at += int(max(0.0, until - now) * 1000)
+        ending = ending_of(
+            composed,
+            item,
+            "held",
+            item.environment,
+            now,
+            reason=reason,
+            due_at=until,
+            begun_at=begun_at,
+        )
+        self._add(ticket, composed, item, ending)
+
+    def hold_stopped(
+        self, ticket: Ticket, composed: Composed, items: Iterable[Item], route: Route
+    ) -> None:
+        """Hold deliveries while a circuit on their way is open, but not beyond their time."""
+        now = self._now()
+        if route.configuration.stop is not None:
+            reason, until = "CircuitOpen", composed.app_state.look_again_at(route, now)
+        else:
+            reason, until = SERVICE_DOWN, until_looked_at(now, self._rng)
+        for item in items:
+            again = while_stopped(
+                reason=reason,
+                first_due=composed.starts_at(item.time_zone),
+                expires_at=composed.expires_at,
+                until=until,
+                now=now,
+            )
+            if isinstance(again, SendAgain):
+                self.hold(ticket, composed, item, reason, again.at)
+            else:
+                self.end(ticket, composed, item, again.state, reason, detail=again.detail)
+
+    def hold_in_turn(self, ticket: Ticket, portions: Sequence[Portion], start: float) -> None:
+        """Hold each until the app's rate has come to it, so that few are looked at in vain."""
+        until = start
+        for composed, items in portions:
+            rate = composed.app_state.rules.rate
+            for item in items:
+                self.hold(ticket, composed, item, "RateLimit", until)
+                until += 0.0 if rate is None else 1 / rate.per_second
+
+    def end(
+        self,
+        ticket: Ticket,
+        composed: Composed,
+        item: Item,
+        state: str,
+        reason: str,
+        *,
+        detail: str | None = None,
+    ) -> None:
+        """End a delivery that is not sent at all."""
+        ending = ending_of(
+            composed, item, state, item.environment, self._now(), reason=reason, detail=detail
+        )
+        self._add(ticket, composed, item, ending)
+
+    def _add(
+        self,
+        ticket: Ticket,
+        composed: Composed,
+        item: Item,
+        ending: Ending,
+        took: float = 0.0,
+    ) -> bool:
+        """Keep what a delivery's row is to say; False where it had ended before."""
+        if not ticket.end(composed.row, (item.number,)):
+            return False
+        if ending.state == "held" and ticket.reading.is_lost:
+            # When it is sent again is for those to say who have it now.
+            self.reported.set()
+            return True
+        self._batch.endings.append(ending)
+        self.reported.set()
+        # Of what failed webhooks are told, whether or not anybody else listens.
+        if self._hooks or ending.state not in _UNTOLD:
+            self._events.append(event_of(composed, item, ending, self._now(), took))
+        return True
+
+    def take_back(self, push_batch: PushBatch, item: Item) -> None:
+        """End a delivery that was taken back before it was sent."""
+        if push_batch.ticket.reading.is_lost:
+            self._leave(push_batch.ticket, push_batch.composed, item)
+        else:
+            self.end(push_batch.ticket, push_batch.composed, item, "cancelled", "SessionClosed")
+
+    def lose(self) -> None:
+        """Let go of what waits: the worker was taken for dead, and others have it by now."""
+        self._batch.resting_shards.clear()
+        self._in_flight.leave_waiting()
+        self.reported.set()
+
+    def _leave(self, ticket: Ticket, composed: Composed, item: Item) -> None:
+        """Leave a delivery as its row is: others have it, or it comes back at the stop."""
+        ticket.end(composed.row, (item.number,))
+        self.reported.set()
+
+    async def judge_doubted(self, persons: Persons) -> None:
+        """Settle what was in doubt, once the answers speak for one side or no more are awaited."""
+        await self._judge.judge_doubted(persons)
+        if self._judge.is_waiting:
+            # What came with them counts once it is cut, and nothing more may be heard.
+            self.reported.set()
+
+    def cut(self, broadcasts: list[Broadcast]) -> Cut:
+        """Return what is to be written now, and begin anew."""
+        batch, self._batch = self._batch, Batch()
+        events, self._events = self._events, []
+        push_batches, self._sent_batches = self._sent_batches, []
+        for push_batch in push_batches:
+            self._cut_sent(push_batch, batch, events)
+        _finish_pages(broadcasts, batch)
+        return Cut(batch, events, self._in_flight.cut())
+
+    def _cut_sent(self, push_batch: PushBatch, batch: Batch, events: list[Event]) -> None:
+        composed = push_batch.composed
+        numbers = push_batch.cut()
+        is_probe = any(push_batch.ticket.is_probe(composed.row, one) for one in numbers[:1])
+        sent = push_batch.ticket.end(composed.row, numbers)
+        if not push_batch.ticket.is_page and composed.is_of_its_kind:
+            batch.accepted_sessions += [one for one in sent if session_id(one) is not None]
+        key = (composed.row, push_batch.environment, composed.urgency)
+        batch.sent.setdefault(key, []).extend(sent)
+        if push_batch.route is not None and sent:
+            self._judge.accept(
+                push_batch.route,
+                composed.app_state,
+                len(sent),
+                push_batch.heard_at,
+                is_probe=is_probe,
+            )
+        if self._hooks:
+            events.append(sent_event(push_batch, len(sent), self._now()))
+
+
+def _finish_pages(broadcasts: list[Broadcast], batch: Batch) -> None:
+    """Note how far each shard is written: all of its oldest pages that have ended."""
+    for broadcast in list(broadcasts):
+        shard, pages = broadcast.shard, broadcast.pages
+        while pages and pages[0].has_ended:
+            batch.positions[shard.id] = pages.popleft().end
+        if broadcast.is_read and not pages:
+            batch.positions.pop(shard.id, None)
+            batch.finished_shards.append(shard.id)
+            broadcasts.remove(broadcast)

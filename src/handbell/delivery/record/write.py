@@ -1,0 +1,200 @@
+"""How the ends of deliveries are written: a batch of them in one transaction."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import BigInteger, Connection, bindparam, delete, func, update
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+from handbell.delivery.policy.retry import SERVICE_DOWN
+from handbell.delivery.queue.shards import SHARDS, count_uncome
+from handbell.delivery.webhooks.store import store_calls
+from handbell.storage.chunks import chunks
+from handbell.storage.tables import deliveries, notifications, sessions, shards
+
+from .hourly_counts import add_batch
+from .outcome_batch import Batch, Ending
+
+Sent = Mapping[tuple[int, str, int], Sequence[int]]
+"""See :class:`~handbell.delivery.record.outcome_batch.Batch`."""
+
+_ENDING_FIELDS: Final = tuple(Ending.__dataclass_fields__)
+_KEY_FIELDS: Final = frozenset({"notification_id", "number", "gateway", "environment", "urgency"})
+_SENT_COLUMNS: Final = (
+    "notification_id",
+    "number",
+    "gateway",
+    "environment",
+    "state",
+    "status",
+    "attempts",
+    "urgency",
+    "sent_at",
+    "finished_at",
+)
+_NEVER: Final = 2**63 - 1
+
+_INSERT: Final = f"""
+    INSERT INTO deliveries ({", ".join(_SENT_COLUMNS)}, is_repeat)
+    SELECT {{row}}, {{number}}, 'apns', ?1, 'sent', 200, 1, ?2, ?3, ?3, false
+    FROM json_each(?4) WHERE true
+    ON CONFLICT (notification_id, number) DO UPDATE SET
+        environment = excluded.environment, state = 'sent', status = 200, reason = NULL,
+        detail = NULL,
+        attempts = attempts + 1, due_at = NULL, worker_id = NULL,
+        sent_at = excluded.sent_at, finished_at = excluded.finished_at
+"""  # noqa: S608 - names of columns only
+_INSERT_SENT: Final = _INSERT.format(row="?5", number="value")
+_INSERT_SENT_SINGLY: Final = _INSERT.format(
+    row="json_extract(value, '$[0]')", number="json_extract(value, '$[1]')"
+)
+_FEW: Final = 20
+"""Of so many pushes a notification's are written with those of others, by one statement."""
+_ACCEPTED: Final = """
+    UPDATE sessions SET accepted_at = ?1 WHERE id IN (SELECT value FROM json_each(?2))
+"""
+
+_SESSION: Final = sessions.c.id == bindparam("session")
+_MOVE: Final = update(sessions).where(_SESSION).values(environment=bindparam("to"))
+_CLOSE: Final = (
+    update(sessions)
+    .where(
+        _SESSION,
+        # A claim that was never proven must not open by its secret as if it had been.
+        sessions.c.status.in_(["active", "quarantined"]),
+        # Without an instant of the service's nothing says that the device registered after it.
+        sessions.c.registered_at < func.coalesce(bindparam("since", type_=BigInteger), _NEVER),
+    )
+    .values(status="closed", reason=bindparam("why"), closed_at=bindparam("at"))
+)
+_QUARANTINE: Final = (
+    update(sessions)
+    .where(_SESSION, sessions.c.status == "active")
+    .values(status="quarantined", reason=bindparam("why"))
+)
+_ADOPT: Final = (
+    update(deliveries)
+    .where(
+        deliveries.c.notification_id == bindparam("row"),
+        deliveries.c.number == bindparam("one"),
+        deliveries.c.state == "held",
+    )
+    .values(
+        reason=SERVICE_DOWN,
+        detail=deliveries.c.reason + ": " + func.coalesce(deliveries.c.detail, ""),
+    )
+)
+_MOVE_SHARD: Final = (
+    update(shards).where(shards.c.id == bindparam("shard")).values(position=bindparam("to"))
+)
+
+
+def write_batch(connection: Connection, batch: Batch, *, now: int) -> None:
+    """Write a batch; what it says of first attempts is dated ``now`` (UNIX milliseconds)."""
+    if _is_sqlite(connection):
+        _insert_sent(connection, batch.sent, now)
+    elif batch.sent:
+        _upsert(connection, [_sent(*one, now) for one in _singly(batch.sent)])
+    if batch.endings:
+        _upsert(connection, batch.endings)
+    if batch.adopted:
+        keys = [{"row": row, "one": number} for row, number in batch.adopted]
+        connection.execute(_ADOPT, keys)
+    add_batch(connection, batch, now)
+    _change_sessions(connection, batch, now)
+    for shard, position in batch.positions.items():
+        connection.execute(_MOVE_SHARD, {"shard": shard, "to": position})
+    for shard, (due_at, reason) in batch.resting_shards.items():
+        rest = update(shards).where(shards.c.id == shard)
+        connection.execute(rest.values(due_at=due_at, reason=reason, worker_id=None))
+    if batch.finished_shards:
+        _count_cancelled(connection, batch.finished_shards)
+        connection.execute(delete(shards).where(shards.c.id.in_(batch.finished_shards)))
+    if batch.told:
+        store_calls(connection, batch.told, now=now / 1000)
+
+
+def _insert_sent(connection: Connection, sent: Sent, now: int) -> None:
+    # One statement steps without the interpreter; thousands would take turns with the loop.
+    singles: dict[tuple[str, int], list[tuple[int, int]]] = {}
+    for (row, environment, urgency), numbers in sent.items():
+        if len(numbers) > _FEW:
+            values = (environment, urgency, now, json.dumps(numbers), row)
+            connection.exec_driver_sql(_INSERT_SENT, values)
+        else:
+            pairs = singles.setdefault((environment, urgency), [])
+            pairs += [(row, number) for number in numbers]
+    for (environment, urgency), pairs in singles.items():
+        single = (environment, urgency, now, json.dumps(pairs))
+        connection.exec_driver_sql(_INSERT_SENT_SINGLY, single)
+
+
+def _singly(sent: Sent) -> Iterator[tuple[int, str, int, int]]:
+    for (row, environment, urgency), numbers in sent.items():
+        for number in numbers:
+            yield row, environment, urgency, number
+
+
+def _sent(row: int, environment: str, urgency: int, number: int, now: int) -> Ending:
+    return Ending(
+        notification_id=row,
+        number=number,
+        gateway="apns",
+        environment=environment,
+        urgency=urgency,
+        state="sent",
+        attempts=1,
+        status=200,
+        sent_at=now,
+        finished_at=now,
+    )
+
+
+def _upsert(connection: Connection, endings: Sequence[Ending]) -> None:
+    rows = [{name: getattr(ending, name) for name in _ENDING_FIELDS} for ending in endings]
+    add = sqlite_insert if _is_sqlite(connection) else postgresql_insert
+    statement: Any = add(deliveries)
+    changed = {name: statement.excluded[name] for name in _ENDING_FIELDS if name not in _KEY_FIELDS}
+    changed["environment"] = statement.excluded.environment
+    changed["worker_id"] = None
+    connection.execute(
+        statement.on_conflict_do_update(index_elements=["notification_id", "number"], set_=changed),
+        rows,
+    )
+
+
+def _change_sessions(connection: Connection, batch: Batch, now: int) -> None:
+    _note_accepted(connection, batch.accepted_sessions, now)
+    moved = [{"session": one, "to": to} for one, to in batch.moved.items()]
+    gone = [
+        {"session": one, "since": since, "why": why, "at": now}
+        for one, (since, why) in batch.gone.items()
+    ]
+    refused = [{"session": one, "why": why} for one, why in batch.refused.items()]
+    for statement, rows in ((_MOVE, moved), (_CLOSE, gone), (_QUARANTINE, refused)):
+        if rows:
+            connection.execute(statement, rows)
+
+
+def _note_accepted(connection: Connection, numbers: Sequence[int], now: int) -> None:
+    if numbers and _is_sqlite(connection):
+        connection.exec_driver_sql(_ACCEPTED, (now, json.dumps(numbers)))
+        return
+    for chunk in chunks(numbers):
+        connection.execute(update(sessions).where(sessions.c.id.in_(chunk)).values(accepted_at=now))
+
+
+def _count_cancelled(connection: Connection, finished: Sequence[int]) -> None:
+    """Count whom cancelled broadcasts did not come to, now that nothing of it is on its way."""
+    for shard in connection.execute(
+        SHARDS.where(shards.c.id.in_(finished), notifications.c.cancelled_at.is_not(None))
+    ).all():
+        caught = count_uncome(connection, [shard])
+        statement = update(notifications).where(notifications.c.id == shard.notification_id)
+        connection.execute(statement.values(cancelled=notifications.c.cancelled + caught))
+
+
+def _is_sqlite(connection: Connection) -> bool:
+    return connection.dialect.name == "sqlite"

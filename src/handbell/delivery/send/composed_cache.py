@@ -1,0 +1,72 @@
+"""The composed notifications that a worker sends: loaded when they are needed, and kept for a while."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from handbell.apps.app import App
+from handbell.delivery.ledger.store import Ledger
+from handbell.delivery.work.app_state import AppState
+from handbell.delivery.work.composed import Composed
+from handbell.storage.group_commit import Gathering
+from handbell.storage.storage_retry import StorageRetry
+
+LoadComposed = Callable[
+    [Sequence[int], Callable[[App], AppState]], Mapping[int, Composed | Exception]
+]
+"""Gives the composed notifications' rows; those that are gone are left out. In a thread."""
+
+_KEPT: Final = 500
+
+
+class ComposedCache:
+    """The composed notifications by their row; belongs to one worker."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        load: LoadComposed,
+        *,
+        app_state_of: Callable[[App], AppState],
+        storage_retry: StorageRetry,
+    ) -> None:
+        self._ledger = ledger
+        self._load = load
+        self._lane_of = app_state_of
+        self._storage_retry = storage_retry
+        self._kept: dict[int, Composed] = {}
+        self._finding = Gathering(self._find)
+
+    def keep(self, composed: Composed) -> None:
+        """Keep a notification, in place of the one that was kept for longest where there are many."""
+        if len(self._kept) >= _KEPT:
+            self._kept.pop(next(iter(self._kept)))
+        self._kept[composed.row] = composed
+
+    async def find(self, row: int) -> Composed | None:
+        """Return a composed notification, None when it is gone; raises why it is unread."""
+        (composed,) = await self._finding.bring([row])
+        if isinstance(composed, Exception):
+            raise composed
+        return composed
+
+    async def _find(self, rows: Sequence[int]) -> list[Composed | Exception | None]:
+        found = await self.find_many(list(dict.fromkeys(rows)))
+        return [found.get(row) for row in rows]
+
+    async def find_many(self, rows: Sequence[int]) -> dict[int, Composed | Exception]:
+        """Return the composed notifications; those that are gone are left out.
+
+        However many there are, the database is asked once for those that are known and once for
+        the others. One that cannot be read is the reason why.
+        """
+        known = {row: self._kept[row] for row in rows if row in self._kept}
+        if known:
+            live = await self._storage_retry.call(self._ledger.not_cancelled, list(known))
+            for row, composed in known.items():
+                composed.is_cancelled = row not in live
+        rest = [row for row in rows if row not in known]
+        loaded = await self._storage_retry.call(self._load, rest, self._lane_of) if rest else {}
+        for each in loaded.values():
+            if isinstance(each, Composed):
+                self.keep(each)
+        return {**known, **loaded}

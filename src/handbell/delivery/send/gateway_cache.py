@@ -1,0 +1,207 @@
+"""Which gateway serves whom, and for how long one is kept that nobody uses any more."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, Protocol
+
+from handbell._threads import Threads
+from handbell.apps.app import App
+from handbell.delivery.delivery import GatewayName
+from handbell.delivery.policy.circuit import Place
+from handbell.delivery.work.composed import Composed
+from handbell.delivery.work.push_batch import Item, Portion
+from handbell.delivery.work.routes import Route, Routes
+from handbell.errors import CredentialError, HandbellError, TwinError
+from handbell.gateways.gateway import Gateway
+from handbell.storage.group_commit import Gathering
+
+WAY_SECONDS: Final = 5.0
+"""How long a gateway is used before it is asked anew which one it is."""
+
+UNUSED_SECONDS: Final = 15 * 60.0
+"""How long a gateway is kept that nothing is sent by: a connection that is up saves the next one a
+second, and Apple takes connections that come and go for an attack."""
+
+_log = logging.getLogger(__name__)
+
+DropGateway = Callable[[Gateway], Awaitable[None]]
+"""Closes a gateway that nothing is sent by any more, and forgets it."""
+
+
+_Place = tuple[str, str, str, str | None, frozenset[str]]
+
+
+class FindGateway(Protocol):
+    """Gives the way for an app to an environment, or raises the error that says why there is none.
+
+    ``key`` is the credential of a sender whose app is not in the registry, or None. Credentials
+    whose fingerprints are in ``besides`` are passed over where there is another.
+    """
+
+    def __call__(
+        self,
+        app: App,
+        key: Any,
+        name: GatewayName,
+        environment: str,
+        /,
+        *,
+        besides: Collection[str] = (),
+    ) -> Gateway:
+        """Return the gateway; the same one each time, so that connections are shared."""
+
+
+@dataclass(slots=True)
+class _Way:
+    """A gateway that is used, by when it is asked for anew, and when that is too late."""
+
+    gateway: Gateway
+    until: float
+
+
+class GatewayCache:
+    """The gateways by which one worker sends; belongs to its event loop.
+
+    One that serves nobody any more (its key was removed, its twin was started anew, nothing was
+    sent by it for :data:`UNUSED_SECONDS`) is handed to ``drop``.
+    """
+
+    def __init__(
+        self,
+        find_gateway: FindGateway,
+        drop: DropGateway | None,
+        routes: Routes,
+        *,
+        threads: Threads,
+        clock: Callable[[], float],
+    ) -> None:
+        self._find_gateway = find_gateway
+        self._drop = drop
+        self._routes = routes
+        self._threads = threads
+        self._clock = clock
+        self._gateways: dict[_Place, _Way] = {}
+        self._finding = Gathering(self._ask_all)
+        self._unused: set[Gateway] = set()
+        self._asking = 0
+        self._dropping: set[asyncio.Task[None]] = set()
+
+    async def find(self, composed: Composed, name: GatewayName, environment: str) -> Gateway:
+        """Return the gateway for a notification; raises what the search for it raises.
+
+        Where its credential was refused, that of another one which serves the environment.
+        """
+        refused: frozenset[str] = frozenset()
+        while True:
+            gateway = await self._find(composed, name, environment, refused)
+            route = self.route_of(composed, name, environment, gateway)
+            if route is None or not route.is_refused:
+                return gateway
+            credential = route.configuration.place.credential
+            if credential in refused or composed.key is not None:
+                route.is_last = True
+                return gateway
+            refused |= {credential}
+
+    async def _find(
+        self, composed: Composed, name: GatewayName, environment: str, refused: frozenset[str]
+    ) -> Gateway:
+        app, key = composed.app_state.app, composed.key
+        place = (app.id, name, environment, None if key is None else key.fingerprint, refused)
+        way = self._gateways.get(place)
+        if way is not None and self._clock() <= way.until:
+            return way.gateway
+        self._asking += 1
+        try:
+            besides = {"besides": refused} if refused else {}
+            ask = partial(self._find_gateway, app, key, name, environment, **besides)
+            (found,) = await self._finding.bring([ask])
+            if isinstance(found, Exception):
+                raise found
+        except (CredentialError, TwinError):
+            self._leave(place)
+            raise
+        else:
+            self._leave(place)
+            self._gateways[place] = _Way(found, self._clock() + WAY_SECONDS)
+            return found
+        finally:
+            self._asking -= 1
+            self._drop_unused()
+
+    async def _ask_all(self, asks: Sequence[Callable[[], Gateway]]) -> list[Gateway | Exception]:
+        """Ask for gateways in one go, since each turn of a thread costs as much as an answer."""
+        return await self._threads.run(lambda: list(map(_answer, asks)))
+
+    async def route(self, composed: Composed, name: GatewayName, environment: str) -> Route | None:
+        """Return the way of a notification to an environment, None where there is none."""
+        try:
+            gateway = await self.find(composed, name, environment)
+        except HandbellError:
+            return None
+        return self.route_of(composed, name, environment, gateway)
+
+    def route_of(
+        self, composed: Composed, name: GatewayName, environment: str, gateway: Gateway
+    ) -> Route | None:
+        """Return the way that leads through a gateway; None where no circuit stands on it."""
+        if name != "apns":
+            return None
+        app_state = composed.app_state
+        credential = getattr(gateway, "fingerprint", "")
+        route = self._routes.of(
+            Place(app_state.app.id, environment, credential, composed.message.topic)
+        )
+        if route not in app_state.routes:
+            app_state.routes.append(route)
+        return route
+
+    async def routes_of(self, portion: Portion) -> dict[Route | None, list[Item]]:
+        """Return which deliveries of one notification go which way.
+
+        None is the way of those that go none: the gateway, or the lack of one, gives them an end.
+        """
+        composed, items = portion
+        gateways = {(item.gateway, item.environment) for item in items}
+        found: dict[Route | None, list[Item]] = {}
+        for name, environment in gateways:
+            part = [one for one in items if (one.gateway, one.environment) == (name, environment)]
+            route = await self.route(composed, name, environment)
+            found.setdefault(route, []).extend(part)
+        return found
+
+    def _leave(self, place: _Place) -> None:
+        if (way := self._gateways.pop(place, None)) is not None:
+            self._unused.add(way.gateway)
+
+    def _drop_unused(self) -> None:
+        if self._asking:
+            # Somebody is being given a gateway in this moment; it may be one of these.
+            return
+        now = self._clock()
+        late = [one for one, way in self._gateways.items() if now > way.until + UNUSED_SECONDS]
+        for place in late:
+            self._leave(place)
+        unused, self._unused = self._unused, set()
+        used = {way.gateway for way in self._gateways.values()}
+        for gateway in unused - used:
+            if self._drop is not None:
+                task = asyncio.create_task(self._close(gateway, self._drop))
+                self._dropping.add(task)
+                task.add_done_callback(self._dropping.discard)
+
+    async def _close(self, gateway: Gateway, drop: DropGateway) -> None:
+        try:
+            await drop(gateway)
+        except Exception:  # noqa: BLE001 - nothing is sent by it, and others are
+            _log.exception("Could not close a gateway that nobody uses any more")
+
+
+def _answer(ask: Callable[[], Gateway]) -> Gateway | Exception:
+    try:
+        return ask()
+    except Exception as error:  # noqa: BLE001 - it is raised to whoever asked
+        return error

@@ -1,0 +1,116 @@
+"""How a worker stops: within a bounded time, whatever push services and the database do."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from handbell.delivery.record.flusher import FLUSH_SECONDS, Flusher
+from handbell.delivery.record.settle import Settlement
+from handbell.delivery.work.in_flight import InFlight
+from handbell.storage.storage_retry import StorageRetry
+
+from .dispatcher import Dispatcher
+
+ANSWER_SECONDS: Final = 60.0
+"""How long a stop waits for the answers of push services, unless it is told otherwise."""
+
+_CANCEL_SECONDS: Final = 2.0
+
+_log = logging.getLogger(__name__)
+
+
+class Stopping:
+    """Finishes what a worker has on its way, as far as that comes to an end by itself."""
+
+    def __init__(
+        self,
+        book: Settlement,
+        *,
+        dispatcher: Dispatcher,
+        in_flight: InFlight,
+        storage_retry: StorageRetry,
+        flusher: Flusher,
+    ) -> None:
+        self._book = book
+        self._dispatcher = dispatcher
+        self._in_flight = in_flight
+        self._storage_retry = storage_retry
+        self._flusher = flusher
+
+    async def finish(
+        self,
+        taking: "asyncio.Task[None]",
+        others: Iterable["asyncio.Task[None]"],
+        *,
+        answer_seconds: float,
+        within: float | None,
+    ) -> bool:
+        """Wait for what is on its way, then let go of it; return whether all that ended is written.
+
+        ``taking`` ends by itself, ``others`` are cancelled at the end. Answers are waited for so
+        many seconds, ``within`` where that is less, and a database that takes nothing for as long
+        as patience with it lasts. Whoever waits for the worker is told by StoppedError.
+        """
+        began = asyncio.get_running_loop().time()
+        most = answer_seconds if within is None else min(within, answer_seconds)
+
+        def tell(level: int, what: str, number: int) -> None:
+            # Who leaves in a hurry, as a program that ends, wants it handed back and hears nothing.
+            _log.log(level if within is None else logging.DEBUG, what, number)
+
+        def is_finished() -> bool:
+            return taking.done() and not (self._dispatcher.tasks or self._in_flight.load.all)
+
+        try:
+            if not await self._come_to_be(is_finished, began, began + most):
+                tell(
+                    logging.WARNING, "Stopping with %d pushes unanswered", self._in_flight.load.out
+                )
+            await end_tasks(self._dispatcher.tasks)
+            # What was answered is written down, or it would be sent a second time.
+            most += self._storage_retry.seconds if within is None else _CANCEL_SECONDS
+            is_written = await self._come_to_be(
+                lambda: not self._book.unwritten, began, began + most
+            )
+        finally:
+            await end_tasks([taking, *others])
+            unwritten = self._book.unwritten
+            self._in_flight.finish()
+            self.tell()
+        if not is_written:
+            tell(
+                logging.ERROR,
+                "Database unavailable; stopped with %d outcomes unrecorded, the next start sends "
+                "these again",
+                unwritten,
+            )
+        return is_written
+
+    def tell(self) -> None:
+        """Tell whoever waits for the worker, or comes later, that it has stopped."""
+        self._storage_retry.end()
+        self._flusher.close()
+
+    async def _come_to_be(self, is_so: Callable[[], bool], began: float, until: float) -> bool:
+        """Return whether something came to be so while a stop that ``began`` may wait for it."""
+        loop = asyncio.get_running_loop()
+        while not is_so():
+            if loop.time() >= until or self._storage_retry.is_over(began):
+                return False
+            self._book.reported.set()
+            await self._flusher.next_written(FLUSH_SECONDS)
+        return True
+
+
+async def end_tasks(tasks: Iterable["asyncio.Task[None]"]) -> None:
+    """Cancel tasks and return when they have ended; but not long after that for one that stays."""
+    left = {task for task in tasks if not task.done()}
+    deadline = asyncio.get_running_loop().time() + _CANCEL_SECONDS
+    while left and asyncio.get_running_loop().time() < deadline:
+        # More than once: what is awaited in there may keep a cancel to itself.
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=_CANCEL_SECONDS / 8)
+    for task in left:
+        _log.error("Task does not end although it was cancelled: %r", task)

@@ -1,0 +1,467 @@
+"""The worker: takes what is due, sends it, and writes down what became of it.
+
+One loop takes work and hands it to the gateways; reports come back as they come, thousands a
+second; another loop writes them in batches. What bounds memory is the number of pushes that were
+handed out and are not written down yet, never the size of a broadcast. A push that is slow, dead or
+refused holds one place of that window and nothing else.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from random import Random
+from time import monotonic, time
+from typing import Final
+
+from handbell._threads import Threads
+from handbell.delivery.events import CircuitClosed, Hooks, ServiceUp
+from handbell.delivery.ledger.store import Ledger
+from handbell.delivery.policy.circuit import Noted, Place
+from handbell.delivery.policy.ramp_up import Ramps
+from handbell.delivery.policy.rules_store import RulesStore
+from handbell.delivery.queue.clock_jumps import ClockJumps
+from handbell.delivery.queue.due import Due
+from handbell.delivery.queue.heartbeat import Heartbeat
+from handbell.delivery.queue.revocations import Obedience, Revocations
+from handbell.delivery.queue.sql_queue import Queue
+from handbell.delivery.queue.waiting import Waiting
+from handbell.delivery.queue.workers import Workers
+from handbell.delivery.record.flusher import Flusher
+from handbell.delivery.record.outcome_rows import unreadable_ending
+from handbell.delivery.record.settle import Settlement
+from handbell.delivery.work.app_states import AppStates
+from handbell.delivery.work.in_flight import InFlight
+from handbell.delivery.work.push_batch import Broadcast, Portion
+from handbell.delivery.work.routes import Routes
+from handbell.delivery.work.session_readings import Reading, Releases
+from handbell.errors import StorageError
+from handbell.storage.storage_retry import StorageRetry, stopped
+
+from .admission import DISABLED_SECONDS, Admission
+from .broadcaster import Broadcaster
+from .composed_cache import ComposedCache, LoadComposed
+from .dispatcher import Dispatcher
+from .gateway_cache import DropGateway, FindGateway, GatewayCache
+from .sender import Sender
+from .stopping import ANSWER_SECONDS, Stopping
+
+IDLE_SECONDS: Final = 1.0
+THREADS: Final = 8
+"""In how many threads a worker uses the database at most; nobody else waits for these."""
+
+_WATCH_SECONDS: Final = 0.25
+_SOON_SECONDS: Final = 2.0
+_LOT_SECONDS: Final = 0.1
+
+_log = logging.getLogger(__name__)
+
+
+class Worker:
+    """Sends what is due, for every app, until it is stopped.
+
+    ``find_gateway``, ``drop_gateway`` and ``load`` come from the system. Run it with :meth:`start`
+    and :meth:`stop` in one event loop, once. ``in_flight`` is what is on its way, ``app_states`` say how
+    much that may be. ``answer_seconds`` is how long a stop waits for push services. Raises nothing:
+    what goes wrong is written, told to the hooks, or tried again.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        *,
+        ledger: Ledger,
+        known_workers: Workers,
+        revocations: Revocations,
+        jumps: ClockJumps,
+        rules_store: RulesStore,
+        find_gateway: FindGateway,
+        drop_gateway: DropGateway | None = None,
+        load: LoadComposed,
+        hooks: Hooks | None = None,
+        answer_seconds: float = ANSWER_SECONDS,
+        now: Callable[[], float] = time,
+        clock: Callable[[], float] = monotonic,
+        rng: Random | None = None,
+    ) -> None:
+        # One that is empty is false, and may be added to later.
+        self.hooks = Hooks() if hooks is None else hooks
+        self.threads = threads = Threads(THREADS, "handbell-worker")
+        self.storage_retry = storage_retry = StorageRetry(threads)
+        self.releases = Releases()
+        self.in_flight = InFlight()
+        self._routes = Routes(now)
+        self._ramps = Ramps(clock)
+        self.app_states = AppStates(
+            rules_store,
+            self.in_flight,
+            self._routes,
+            storage_retry=storage_retry,
+            on_closed=self._note_closed,
+            clock=clock,
+        )
+        self._queue = queue
+        self.rules_store = rules_store
+        self._now = now
+        self._clock = clock
+        self._broadcasts: list[Broadcast] = []
+        self._heartbeat = Heartbeat(
+            known_workers,
+            threads=threads,
+            jumps=jumps,
+            on_loss=self._lose,
+            on_jump=self.app_states.move,
+        )
+        self._waiting = Waiting(self._unsettled, seconds=_WATCH_SECONDS)
+        self._composed_cache = ComposedCache(
+            ledger, load, app_state_of=self.app_states.of, storage_retry=storage_retry
+        )
+        self._book = Settlement(
+            self.in_flight,
+            self._routes,
+            hooks=self.hooks,
+            now=now,
+            rng=rng or Random(),  # noqa: S311 - jitter
+            write=self._write_circuit,
+        )
+        self._flusher = Flusher(
+            self._book,
+            ledger,
+            in_flight=self.in_flight,
+            hooks=self.hooks,
+            storage_retry=storage_retry,
+            waiting=self._waiting,
+        )
+        gateways = GatewayCache(
+            find_gateway, drop_gateway, self._routes, threads=threads, clock=clock
+        )
+        self._sender = Sender(
+            self._book, self.releases, heartbeat=self._heartbeat, gateways=gateways
+        )
+        self._obedience = Obedience(
+            revocations,
+            storage_retry=storage_retry,
+            worker=lambda: self.id,
+            release=self._sender.release,
+            is_busy=lambda: len(self.in_flight) > 0,
+        )
+        self._dispatcher = Dispatcher(
+            self._book,
+            Admission(self._book, rules_store, read=storage_retry.call, now=now),
+            self._sender,
+            app_states=self.app_states,
+            flusher=self._flusher,
+            in_flight=self.in_flight,
+            ramps=self._ramps,
+            gateways=gateways,
+            now=now,
+            clock=clock,
+        )
+        self._pages = Broadcaster(
+            self._broadcasts,
+            queue,
+            composed_cache=self._composed_cache,
+            rules_store=rules_store,
+            app_states=self.app_states,
+            in_flight=self.in_flight,
+            releases=self.releases,
+            ramps=self._ramps,
+            gateways=gateways,
+            dispatcher=self._dispatcher,
+            book=self._book,
+            storage_retry=storage_retry,
+            worker=lambda: self.id,
+            now=now,
+            clock=clock,
+        )
+        self._stopping = Stopping(
+            self._book,
+            dispatcher=self._dispatcher,
+            in_flight=self.in_flight,
+            storage_retry=storage_retry,
+            flusher=self._flusher,
+        )
+        self._wake = asyncio.Event()
+        self._loops: list[asyncio.Task[None]] = []
+        self._full: list[str] = []
+        self._circuits_turn = asyncio.Lock()
+        self._seek_at = 0.0
+        self._probes_sought: dict[Place, tuple[float, float]] = {}
+        self.answer_seconds = answer_seconds
+        self._is_stopping = False
+        self._lots_until = 0.0
+
+    @property
+    def id(self) -> int:
+        """Under which id it takes work; 0 before its start."""
+        return self._heartbeat.worker
+
+    # Life
+
+    async def start(self) -> None:
+        """Enter the worker and begin to take work. Raises StoppedError where it was stopped."""
+        if self._is_stopping:
+            raise stopped()
+        await self._heartbeat.begin()
+        self._routes.adopt(await self.threads.run(self.rules_store.outages), self._routes.known())
+        self._loops = [
+            asyncio.create_task(self._take_work()),
+            asyncio.create_task(self._write_down()),
+            asyncio.create_task(self._heartbeat.run()),
+            asyncio.create_task(self._obedience.run()),
+        ]
+
+    async def stop(self, *, within: float | None = None) -> None:
+        """Take no more work, finish what is on its way, give back the rest. Raises nothing.
+
+        Answers are waited for as long as ``answer_seconds`` say, or ``within`` where that is less;
+        a database that takes nothing for as long as its ``storage_retry``. What could not be written by
+        then is sent again by the next start, under the same apns-ids and with a collapse id;
+        nothing is lost. Whoever waits for the worker, or comes later, is told by StoppedError.
+        """
+        self._is_stopping = True
+        self._wake.set()
+        loops, self._loops = self._loops, []
+        if not loops:
+            self._stopping.tell()
+            return
+        taking, writing, *others = loops
+        if writing.done():
+            # Whoever ends an event loop cancels what runs in it before it asks for a stop.
+            writing = asyncio.create_task(self._write_down())
+        is_written = await self._stopping.finish(
+            taking, [writing, *others], answer_seconds=self.answer_seconds, within=within
+        )
+        if not is_written:
+            return
+        try:
+            await self._heartbeat.end()
+        except Exception:  # noqa: BLE001 - others take over what it held
+            _log.exception("Could not give back what the worker held")
+
+    def wake(self) -> None:
+        """Look for work now instead of at the next turn."""
+        self._wake.set()
+
+    def take_in_lots(self) -> None:
+        """Take what is due a moment later, and more of it at once, for as long as this is called.
+
+        A broadcast that is on its way is not held up by it.
+        """
+        self._lots_until = asyncio.get_running_loop().time() + 2 * _LOT_SECONDS
+
+    async def settled(self, row: int) -> None:
+        """Return when every delivery of a notification has ended or waits for its time.
+
+        Other workers may have a part in it; what they write is asked for by one question for all
+        who wait. Raises StoppedError where the worker stops before that.
+        """
+        await self._waiting.until_over(row)
+
+    async def _unsettled(self, rows: Collection[int]) -> set[int]:
+        # What is in hand need not be asked for.
+        in_hand = {one.shard.notification for one in self._broadcasts}.intersection(rows)
+        left = [row for row in rows if row not in in_hand]
+        return in_hand | (await self.threads.run(self._queue.unsettled, left) if left else set())
+
+    async def idle(self) -> None:
+        """Return once nothing is due and nothing is on its way: the rest waits for its time.
+
+        Raises StoppedError where the worker stops before that.
+        """
+        while self.app_states.in_flight or self._broadcasts or await self._is_due_soon():
+            await self._flusher.next_written(_WATCH_SECONDS)
+
+    async def _is_due_soon(self) -> bool:
+        if any(await self.storage_retry.call(self._queue.look)):
+            return True
+        # What a rate limit holds falls due again within a moment.
+        _, due_at = await self.storage_retry.call(self._queue.depth)
+        return due_at is not None and due_at <= self._now() + _SOON_SECONDS
+
+    def hand_over(self, portions: Sequence[Portion], reading: Reading) -> None:
+        """Send deliveries that were stored under this worker's name, without reading them back.
+
+        ``reading`` was begun with ``releases`` before their sessions were read; it stays the
+        caller's to end.
+        """
+        if self._is_stopping:
+            return
+        for portion in portions:
+            self._composed_cache.keep(portion.composed)
+        self._dispatcher.begin_items(portions, reading)
+
+    async def release(self, session_ids: Collection[int]) -> None:
+        """Send nothing more to sessions that were closed or given to others.
+
+        What this process has in hand for them ends as cancelled. Returns when nothing of it is on
+        its way any more: once the push service has answered what it was handed already. Call it
+        after the change was committed; what is read from then on goes by that.
+        """
+        await self._sender.release(session_ids)
+
+    def _lose(self) -> None:
+        """Let go of all that was taken: the worker was taken for dead, and others have it."""
+        self._broadcasts.clear()
+        self._sender.lose()
+        self._book.lose()
+
+    # Taking work
+
+    async def _take_work(self) -> None:
+        while not self._is_stopping:
+            try:
+                took = await self._turn_of_work()
+            except StorageError as error:
+                _log.warning("The database cannot be used now: %s", error)
+                await asyncio.sleep(self.storage_retry.pause)
+            except Exception:  # noqa: BLE001 - one turn must not end the worker
+                _log.exception("A turn of work broke off; the next one follows")
+                await asyncio.sleep(self.storage_retry.pause)
+            else:
+                if not took:
+                    await self._rest()
+                await self._let_add_up()
+
+    async def _turn_of_work(self) -> bool:
+        now = self._clock()
+        await self._heartbeat.make_sure()
+        await self._seek_probes()
+        self._full = full = self.app_states.full()
+        going = [one for one in self._broadcasts if not one.is_read]
+        ready = [one for one in going if one.is_ready(now) and not one.is_of(full)]
+        resting = {one.shard.notification for one in going if one not in ready}
+        # With a shard in hand, only what is more urgent is taken as well.
+        mine = max((one.shard.urgency for one in ready), default=0)
+        level, is_shard_due = await self.threads.run(
+            partial(self._queue.look, above=mine, apart_from=resting, full=full)
+        )
+        took = level >= mine and bool(level) and await self._take_due(level)
+        if is_shard_due:
+            claim = partial(self._queue.claim_shards, self.id, mine, resting, full)
+            claimed = [Broadcast(shard) for shard in await self.threads.run(claim)]
+            self._broadcasts += claimed
+            ready += claimed
+        await self._pages.take(_next_of_each_app(ready))
+        return took or bool(ready)
+
+    async def _seek_probes(self) -> None:
+        """Have one delivery fall due for each open circuit that is to be probed."""
+        at = asyncio.get_running_loop().time()
+        if at < self._seek_at:
+            return
+        self._seek_at = at + _WATCH_SECONDS
+        for circuit in self._routes.due():
+            place, stop = circuit.place, circuit.stop
+            probe_at, sought_at = self._probes_sought.get(place, (0.0, 0.0))
+            if stop is None or (stop.probe_at == probe_at and at - sought_at < _SOON_SECONDS):
+                continue
+            self._probes_sought[place] = (stop.probe_at, at)
+            await self.threads.run(self.rules_store.hurry_one, place, self._now())
+
+    async def _rest(self) -> None:
+        now = self._clock()
+        later = [one.ready_at - now for one in self._broadcasts if one.ready_at > now]
+        wait = min([IDLE_SECONDS, *later])
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait):
+                await self._wake.wait()
+        self._wake.clear()
+
+    async def _let_add_up(self) -> None:
+        if not self._broadcasts and asyncio.get_running_loop().time() < self._lots_until:
+            await asyncio.sleep(_LOT_SECONDS)
+
+    async def _take_due(self, level: int) -> bool:
+        with self.releases.begin() as reading:
+            most = self.app_states.most_due()
+            due = await self.threads.run(self._queue.claim_due, self.id, level, most, self._full)
+            await self._begin_due(due, reading)
+        return bool(due)
+
+    async def _begin_due(self, due: Sequence[Due], reading: Reading) -> None:
+        by_notification: dict[int, list[Due]] = {}
+        for one in due:
+            by_notification.setdefault(one.notification, []).append(one)
+        composed_cache = await self._composed_cache.find_many(list(by_notification))
+        portions: list[Portion] = []
+        for row, items in by_notification.items():
+            composed = composed_cache.get(row)
+            if isinstance(composed, Exception):
+                # The others have no part in it.
+                _log.error(
+                    "A stored notification cannot be read; its deliveries wait", exc_info=composed
+                )
+                self._postpone(items, composed)
+            elif composed is not None:
+                portions.append(Portion(composed, items))
+        self._dispatcher.begin_items(portions, reading)
+
+    def _postpone(self, items: Sequence[Due], error: Exception) -> None:
+        now = self._now()
+        for item in items:
+            ending = unreadable_ending(item, error, now, now + DISABLED_SECONDS)
+            self._book.write_ending(ending)
+
+    # Writing down
+
+    async def _write_down(self) -> None:
+        while True:
+            await self._flusher.gathered()
+            try:
+                await self._book.judge_doubted(self._persons_of)
+                self._dispatcher.begin_astray()
+                await self._flusher.flush(self._broadcasts)
+            except Exception:  # noqa: BLE001 - one batch must not end the writing
+                _log.exception("Writing down broke off; the next batch follows")
+            if self._broadcasts or self._full:
+                self._wake.set()
+
+    async def _persons_of(self, session_ids: Collection[int]) -> dict[int, tuple[int, bool]]:
+        found: dict[int, tuple[int, bool]] = {}
+        if session_ids:
+            found = await self.storage_retry.call(self.rules_store.persons_of, session_ids)
+        return found
+
+    def _write_circuit(self, noted: Noted) -> None:
+        self._routes.unwritten[noted.place] = noted
+        self._dispatcher.begin(self._write_circuits())
+
+    async def _write_circuits(self) -> None:
+        """Write the circuits that have changed; of one that changed again only how it is now."""
+        async with self._circuits_turn:
+            if not (changed := list(self._routes.unwritten.items())):
+                return
+            await self.storage_retry.call(self.rules_store.note, *(noted for _, noted in changed))
+            for place, noted in changed:
+                if self._routes.unwritten.get(place) is noted:
+                    del self._routes.unwritten[place]
+                if place.is_service and noted.stop is None:
+                    await self._let_go_on(place)
+
+    def _note_closed(self, place: Place) -> None:
+        """Let go on what a circuit held that others have closed; webhooks have heard of it."""
+        at, environment = self._now(), place.environment
+        if not place.is_service:
+            closed = CircuitClosed(app=place.app, at=at, environment=environment, topic=place.topic)
+            self.hooks.emit(closed)
+            return
+        for app in self._routes.apps_of(place):
+            self.hooks.emit(ServiceUp(app=app, at=at, environment=environment))
+        self._dispatcher.begin(self._let_go_on(place))
+
+    async def _let_go_on(self, service: Place) -> None:
+        apps = self._routes.apps_of(service)
+        await self.storage_retry.call(self.rules_store.hurry_after, service, apps, self._now())
+        self._wake.set()
+
+
+def _next_of_each_app(ready: Sequence[Broadcast]) -> list[Broadcast]:
+    """Return the most urgent broadcasts, of each app one: how much may go depends on the others."""
+    most = max((one.shard.urgency for one in ready), default=0)
+    of_app: dict[int, Broadcast] = {}
+    for one in ready:
+        if one.shard.urgency == most:
+            of_app.setdefault(one.shard.app_row, one)
+    return list(of_app.values())

@@ -1,0 +1,83 @@
+"""One app's way out: its rules, its rate, and how much of it is on its way."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Final
+
+from handbell.apps.app import App
+from handbell.delivery.policy.app_rules import AppRules
+from handbell.delivery.policy.schedule import Bucket, take
+
+from .cap_in_flight import CapInFlight
+from .in_flight import Load
+from .routes import SOON_SECONDS, Route
+
+FIRST_BATCH: Final = 50
+"""How many are sent before the first answers are looked at, so that a wrong key stops early."""
+
+
+@dataclass(slots=True)
+class AppState:
+    """What a worker knows of one app while it sends for it; ``load`` is what it has on its way.
+
+    ``cap_in_flight`` is what counts under the app's cap and is not written down yet; both follow from
+    the tickets (:mod:`~handbell.delivery.work.in_flight`). ``routes`` are the ways that its pushes went.
+    ``is_proven`` says that something was accepted since a circuit of the app's opened last.
+    ``read_at``, when the rules were read, and the bucket of the rate go by a clock that nobody
+    sets.
+    """
+
+    app: App
+    rules: AppRules = field(default_factory=AppRules)
+    read_at: float = -math.inf
+    load: Load = field(default_factory=Load)
+    routes: list[Route] = field(default_factory=list)
+    is_proven: bool = False
+    bucket: Bucket | None = None
+    cap_in_flight: CapInFlight = field(default_factory=CapInFlight)
+    reserved: int = 0
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether a circuit is open on one of its ways."""
+        return any(route.stop is not None for route in self.routes)
+
+    @property
+    def awaits_proof(self) -> bool:
+        """Whether the first answers are still out: a wrong key is to cost few refusals."""
+        return self.load.handed > 0 and not (self.is_proven or self.is_stopped)
+
+    def look_again_at(self, route: Route, now: float) -> float:
+        """Return when a push that was refused on a route is looked at again (UNIX seconds).
+
+        That is soon where another of the app's credentials may take its place.
+        """
+        if route.is_last or not route.is_refused:
+            return route.resume_at(now)
+        here = route.configuration.place
+        alike = (one.configuration.place for one in self.routes if one.is_refused)
+        refused = {
+            one.credential
+            for one in alike
+            if (one.environment, one.topic) == (here.environment, here.topic)
+        }
+        has_other = here.credential in self.rules.credentials and self.rules.credentials - refused
+        return now + SOON_SECONDS if has_other else route.resume_at(now)
+
+    def take_rules(self, rules: AppRules, instant: float) -> None:
+        """Take the rules as they stand in the database at an instant, by the steady clock."""
+        if rules.rate is None:
+            self.bucket = None
+        elif self.bucket is None or self.bucket.limit != rules.rate:
+            self.bucket = rules.rate.full(instant)
+        self.rules, self.read_at = rules, instant
+
+    def grant(self, wanted: int, instant: float) -> tuple[int, float]:
+        """Return how many of so many pushes may go, and the wait for more in seconds.
+
+        The ``instant`` is by the steady clock.
+        """
+        if self.bucket is None:
+            return wanted, 0.0
+        granted, self.bucket, wait = take(self.bucket, wanted, instant)
+        return granted, wait

@@ -1,0 +1,137 @@
+"""The ways out of all apps: how much of each is on its way, and by which rules."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+from handbell.apps.app import App
+from handbell.delivery.policy.app_rules import AppRules
+from handbell.delivery.policy.circuit import Place
+from handbell.delivery.policy.rules_store import RulesStore
+from handbell.storage.group_commit import Gathering
+from handbell.storage.storage_retry import StorageRetry
+
+from .app_state import FIRST_BATCH, AppState
+from .in_flight import InFlight
+from .routes import Routes
+
+PAGE: Final = 2000
+"""How many deliveries are taken from the database at a time."""
+
+WINDOW: Final = 9000
+"""How many pushes may be on their way, or not written down yet, at once.
+
+One app may have two thirds of what the others leave, so there is always room for the next: however
+many apps get no answer, another one goes on.
+"""
+
+RULES_SECONDS: Final = 5.0
+"""For how long an app's rules are not read again."""
+
+_PAGES: Final = 3
+
+
+class AppStates:
+    """What is known of each app, and the window that they share; belongs to one worker.
+
+    ``window`` is how many pushes may be in flight at once; it may be changed at any time.
+    ``on_closed`` is told of a circuit that was closed by others, or by hand. ``clock`` never goes
+    back.
+    """
+
+    def __init__(
+        self,
+        rules_store: RulesStore,
+        in_flight: InFlight,
+        routes: Routes,
+        *,
+        storage_retry: StorageRetry,
+        on_closed: Callable[[Place], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self.window = WINDOW
+        self._routes = routes
+        self._on_closed = on_closed
+        self._in_flight = in_flight
+        self._rules_store = rules_store
+        self._storage_retry = storage_retry
+        self._clock = clock
+        self._app_states: dict[str, AppState] = {}
+        self._reading = Gathering(self._read)
+        self._reserved = 0
+
+    def of(self, app: App) -> AppState:
+        """Return the state of an app, made when first asked for, in whatever thread."""
+        app_state = self._app_states.setdefault(app.id, AppState(app))
+        former = app_state.app.row
+        if None not in (former, app.row) and former != app.row:
+            # The app was removed and added anew: its keys and its circuits are others.
+            app_state = self._app_states[app.id] = AppState(app)
+        return app_state
+
+    async def read_rules(self, app_state: AppState) -> None:
+        """Let an app go by its rules as they are now, or were some seconds ago."""
+        if self._clock() - app_state.read_at > RULES_SECONDS:
+            before = self._routes.known(app_state.routes)
+            (rules,) = await self._reading.bring([app_state.app.id])
+            app_state.take_rules(rules, self._clock())
+            noted = (*rules.circuits, *rules.services)
+            for place in self._routes.adopt(noted, before, app_state.routes):
+                self._on_closed(place)
+
+    async def _read(self, app_ids: Sequence[str]) -> list[AppRules]:
+        return await self._storage_retry.call(self._rules_store.rules_of_many, app_ids)
+
+    @property
+    def in_flight(self) -> int:
+        """How many pushes are on their way, or not written down yet."""
+        return self._in_flight.load.all
+
+    def room_of(self, app: App) -> int:
+        """Return how many more pushes of an app may be on their way, or not written down yet."""
+        app_state = self.of(app)
+        return self._share(app_state) - app_state.load.out
+
+    def page_of(self, app_state: AppState) -> int:
+        """Return how many pushes of an app are handed out at a time; 0 while it has no room."""
+        share = self._share(app_state)
+        size = min(PAGE, share // _PAGES)
+        return size if app_state.load.out + size <= share else 0
+
+    def full(self) -> list[str]:
+        """Return the apps of which no more is taken now."""
+        return [
+            app_state.app.id
+            for app_state in self.all()
+            if app_state.load.out and not self.page_of(app_state)
+        ]
+
+    @contextmanager
+    def reserving(self, app_state: AppState, number: int) -> Iterator[None]:
+        """Keep room for pushes of an app while they are read: other apps are read beside it."""
+        self._reserved += number
+        app_state.reserved += number
+        try:
+            yield
+        finally:
+            self._reserved -= number
+            app_state.reserved -= number
+
+    def all(self) -> list[AppState]:
+        """Return the apps' states that there are now."""
+        # A copy: composed notifications are loaded in threads, which make the states of their apps.
+        return list(self._app_states.values())
+
+    def move(self, jump: float) -> None:
+        """Let probes of open circuits come when they would have: the wall's clock was set."""
+        self._routes.move(jump)
+
+    def most_due(self) -> int:
+        """Return how many single deliveries, of whatever apps, are taken at a time."""
+        return min(PAGE, max(FIRST_BATCH, (self.window - self.in_flight) // _PAGES))
+
+    def _share(self, app_state: AppState) -> int:
+        others = self.in_flight - app_state.load.out + self._reserved - app_state.reserved
+        left_by_others = self.window - others
+        # However many apps wait for an answer, each can send its first batch.
+        return max(_PAGES * FIRST_BATCH, left_by_others * 2 // 3)

@@ -1,0 +1,46 @@
+"""Who is about to be sent something that counts under an app's cap, while no row says so yet."""
+
+import asyncio
+from collections.abc import Iterable, KeysView
+
+
+class CapInFlight:
+    """The deliveries of one app that were let through its cap and are not written down yet.
+
+    A delivery is named by its notification's row and its number. With ``turn`` held from before the
+    database is asked until what is let through was added here, the two together miss nothing that
+    this process sends: what was added before is here, or was written before the question. Belongs
+    to one event loop.
+    """
+
+    def __init__(self) -> None:
+        self.turn = asyncio.Lock()
+        self._users: dict[tuple[int, int], int] = {}
+        self._by_user: dict[int, set[tuple[int, int]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._users)
+
+    def add(self, row: int, number: int, user_id: int) -> None:
+        """Note that a delivery to a user was let through."""
+        self._users[row, number] = user_id
+        self._by_user.setdefault(user_id, set()).add((row, number))
+
+    def remove(self, row: int, numbers: Iterable[int]) -> None:
+        """Note that deliveries of a notification are written; those not added are no matter."""
+        for number in numbers:
+            user_id = self._users.pop((row, number), None)
+            if user_id is None:
+                continue
+            left = self._by_user[user_id]
+            left.discard((row, number))
+            if not left:
+                del self._by_user[user_id]
+
+    def keys(self) -> KeysView[tuple[int, int]]:
+        """Return the deliveries, by notification and number."""
+        return self._users.keys()
+
+    def rows_of(self, user_id: int) -> set[int]:
+        """Return the notifications that are about to reach a user."""
+        return {row for row, _ in self._by_user.get(user_id, ())}

@@ -1,0 +1,173 @@
+"""The ways out of one worker: for each the circuits that stand open or closed on it."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from handbell.delivery.policy.circuit import (
+    Circuit,
+    ConfigurationCircuit,
+    Noted,
+    Place,
+    ServiceCircuit,
+    Stop,
+)
+from handbell.delivery.policy.decision import CERTIFICATE_REASONS, TOKEN_REASONS
+from handbell.delivery.policy.probe import Probe
+
+SOON_SECONDS: Final = 1.0
+"""After how long a way is looked at again that is just being probed."""
+
+
+@dataclass(slots=True, eq=False)
+class Route:
+    """Where the pushes of one topic of an app go, with one credential, and what may stop them.
+
+    ``is_last`` says that every other credential was found to be refused as well.
+    """
+
+    configuration: ConfigurationCircuit
+    service: ServiceCircuit
+    is_last: bool = False
+
+    @property
+    def app(self) -> str:
+        """The id of the app."""
+        return self.configuration.place.app
+
+    @property
+    def open(self) -> list[Circuit]:
+        """The circuits on it that are open."""
+        both: tuple[Circuit, ...] = (self.configuration, self.service)
+        return [one for one in both if one.stop is not None]
+
+    @property
+    def stop(self) -> Stop | None:
+        """Why nothing goes this way now, or None."""
+        return self.configuration.stop or self.service.stop
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether it is stopped since its credential was refused, not the tokens or the service."""
+        stop, outage = self.configuration.stop, self.service.stop
+        if stop is not None and stop.reason not in TOKEN_REASONS:
+            return True
+        return outage is not None and outage.reason in CERTIFICATE_REASONS
+
+    @property
+    def is_probed(self) -> bool:
+        """Whether a push was let through an open circuit, and its end is not known yet."""
+        return any(one.probe is not None for one in self.open)
+
+    def is_due(self, now: float) -> bool:
+        """Return whether one push may probe it now."""
+        return bool(self.open) and all(one.may_probe(now) for one in self.open)
+
+    def acquire(self, now: float) -> Probe | None:
+        """Return the permission to send one push through all circuits that are open.
+
+        None where none is open, one need not be probed yet, or is being probed. It is given back
+        by :meth:`~handbell.delivery.policy.probe.Probe.release`.
+        """
+        if not self.is_due(now):
+            return None
+        probe = Probe(self)
+        for one in self.open:
+            one.probe = probe
+        return probe
+
+    def take_back(self, probe: Probe) -> None:
+        """Let the next one probe who asks; see :class:`~handbell.delivery.policy.probe.Circuit`."""
+        # One that a circuit outlived may be another's permission by now.
+        for one in (self.configuration, self.service):
+            if one.probe is probe:
+                one.probe = None
+
+    def resume_at(self, now: float) -> float:
+        """Return when it is to be looked at again, while it is stopped (UNIX seconds)."""
+        return now + max(SOON_SECONDS, *(one.wait(now) for one in self.open), 0.0)
+
+
+Known = Mapping[Place, Stop | None]
+"""How circuits stood before the database was asked about them."""
+
+
+class Routes:
+    """All routes of one worker, and what the database says of their circuits.
+
+    ``unwritten`` is what the database does not say yet. Belongs to one event loop.
+    """
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self.unwritten: dict[Place, Noted] = {}
+        self._now = now
+        self._routes: dict[Place, Route] = {}
+        self._services: dict[Place, ServiceCircuit] = {}
+        self._noted: dict[Place, Noted] = {}
+
+    def of(self, place: Place) -> Route:
+        """Return the route of an app to an environment, made when first asked for."""
+        route = self._routes.get(place)
+        if route is None:
+            route = Route(ConfigurationCircuit(place), self._service(place.service))
+            self._routes[place] = route
+            self._adopt(route.configuration, self._noted.pop(place, Noted(place)))
+        return route
+
+    def _service(self, place: Place) -> ServiceCircuit:
+        return self._services.setdefault(place, ServiceCircuit(place))
+
+    def apps_of(self, service: Place) -> list[str]:
+        """Return the ids of the apps that were seen to use a service."""
+        return sorted({one.app for one in self._routes.values() if one.service.place == service})
+
+    def due(self) -> list[Circuit]:
+        """Return the open circuits that are to be probed now."""
+        now = self._now()
+        return [one for one in self._all() if one.may_probe(now)]
+
+    def move(self, jump: float) -> None:
+        """Move what the circuits wait for by as many seconds as the wall's clock was set."""
+        for circuit in self._all():
+            circuit.move(jump)
+
+    def _all(self) -> list[Circuit]:
+        configurations = [one.configuration for one in self._routes.values()]
+        return [*configurations, *self._services.values()]
+
+    # What other processes have noted
+
+    def known(self, routes: Iterable[Route] = ()) -> Known:
+        """Return how circuits stand: all services', and those of an app's routes.
+
+        To be asked for before the database is read.
+        """
+        circuits = [*(one.configuration for one in routes), *self._services.values()]
+        return {one.place: one.stop for one in circuits}
+
+    def adopt(
+        self, noted: Iterable[Noted], before: Known, routes: Iterable[Route] = ()
+    ) -> list[Place]:
+        """Take over what the database says of the circuits of an app's routes and of all services.
+
+        What has changed since ``before``, or is not written yet, is known better here. Returns
+        which of them others have closed.
+        """
+        found = {one.place: one for one in noted}
+        self._noted.update(found)
+        for place in found:
+            if place.is_service:
+                self._service(place)
+        circuits = [*(one.configuration for one in routes), *self._services.values()]
+        return [one.place for one in circuits if self._adopt_one(one, found, before)]
+
+    def _adopt_one(self, circuit: Circuit, found: Mapping[Place, Noted], before: Known) -> bool:
+        place = circuit.place
+        if place in self.unwritten or before.get(place) is not circuit.stop:
+            return False
+        return self._adopt(circuit, found.get(place, Noted(place)))
+
+    def _adopt(self, circuit: Circuit, noted: Noted) -> bool:
+        if isinstance(circuit, ConfigurationCircuit) and noted.accepted_at is not None:
+            circuit.is_established = True
+        return circuit.adopt(noted.stop, self._now())

@@ -1,0 +1,141 @@
+"""A twin and a Handbell home wired together, as an app with a back end would be.
+
+A virtual phone registers itself when it is made, and reports to the ledger what it shows and what
+its owner opens. ``handbell twin``, ``handbell demo`` and the pytest fixtures all stand on this.
+"""
+
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+from handbell.apps.app import App
+from handbell.apps.samples import make_key
+from handbell.registry.registration import Registration
+from handbell.registry.session import Session
+
+from ._device_reports import DeviceReports
+from ._extras import install
+from .errors import HandbellError, TwinError
+from .settings import DATABASE_FILE, Settings
+from .system import System
+
+if TYPE_CHECKING:
+    from handbell.twin.hooks import Hooks
+    from handbell.twin.phone import Card, Phone
+
+SAMPLE_APP: Final = "TEAM123456.com.sample.myapp"
+SAMPLE_NAME: Final = "My App"
+SAMPLE_MAIL: Final = "test@4d.com"
+
+
+class DemoEnvironment:
+    """What a system has to have, and to hear, so that a twin can play Apple for it.
+
+    Use it as a context around the twin: at the end, reports on their way are still written.
+    """
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+        self._reporter = DeviceReports(system)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._reporter.close()
+
+    def prepare(self) -> list[App]:
+        """Return the apps to rehearse with, each with a key; a sample app is made where none is.
+
+        A key made here is limited to the twin and never used with Apple.
+        """
+        apps = self._system.apps.list()
+        if not apps:
+            sample = App.read_id(SAMPLE_APP)
+            made = self._system.apps.add(
+                sample.team_id, sample.bundle_id, SAMPLE_NAME, is_suggested=True
+            )
+            key = make_key(made.team_id, is_of_sample=True)
+            self._system.apps.add_credential(made, key, environment="twin")
+            apps = [made]
+        for app in apps:
+            if not self._system.apps.credentials(app):
+                self._system.apps.add_credential(app, make_key(app.team_id), environment="twin")
+        return apps
+
+    def hooks(self) -> "Hooks":
+        """Return what the twin has to call."""
+        from handbell.twin.hooks import Hooks  # noqa: PLC0415 - an extra
+
+        return Hooks(
+            on_phone=self._register,
+            on_displayed=self._note_displayed,
+            on_opened=self._note_opened,
+            find_key=self._find_key,
+            guards_page=self._asks_for_proof,
+        )
+
+    def _asks_for_proof(self) -> bool:
+        # A phone of this page is active at once, for whomever it is made.
+        return any(one.proof != "key" for one in self._system.identities.all().values())
+
+    def known_sessions(self, app: App) -> list[Session]:
+        """Return the sessions of former twins' phones, which the next twin can bring back.
+
+        There is one for each device: that of its owner, before one that waits for a proof.
+        """
+        found = [one for one in self._system.registry.sessions(app) if one.environment == "twin"]
+        by_token: dict[str, Session] = {}
+        for status in ("active", "pending"):
+            for session in found:
+                if session.status == status:
+                    by_token.setdefault(session.token, session)
+        return list(by_token.values())
+
+    def _register(self, phone: "Phone") -> None:
+        # The environment `twin` is the production side; the other is for clients of their own.
+        if phone.mail is None or phone.side != "production":
+            return
+        registration = Registration.read(
+            phone.mail,
+            phone.token,
+            at=int(self._system.now() * 1000),
+            environment="twin",
+            device=phone.name,
+        )
+        app = self._system.apps.find(phone.app)
+        # Nobody waits for an answer here; the workers are told even so.
+        self._system.revocations.add(self._system.registry.admit(app, registration).moved)
+
+    def _note_displayed(self, _phone: "Phone", card: "Card") -> None:
+        self._reporter.add(card.apns_id, "displayed")
+
+    def _note_opened(self, _phone: "Phone", card: "Card") -> None:
+        self._reporter.add(card.apns_id, "opened")
+
+    def _find_key(self, team_id: str, key_id: str) -> str | None:
+        with suppress(HandbellError):
+            key = self._system.apps.auth_key(team_id, key_id)
+            return None if key is None else key.public_key_pem
+        return None
+
+
+def without_twin(error: ModuleNotFoundError) -> TwinError:
+    """Return the error for whoever wants a twin where what it needs is not installed."""
+    return TwinError(
+        f"The twin needs {error.name}, which is not installed",
+        fix=install("twin"),
+    )
+
+
+def isolated_settings(home: Path) -> Settings:
+    """Return settings for a home of its own, whatever the environment says of another one."""
+    return Settings.load(
+        home=home, database_url=f"sqlite:///{home.absolute() / DATABASE_FILE}", app=SAMPLE_APP
+    )

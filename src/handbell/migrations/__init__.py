@@ -1,9 +1,0 @@
-"""The schema's history, applied by :meth:`handbell.database.Database.migrate`."""
-
-from typing import Final
-
-HEAD: Final = "0005"
-"""The newest revision, known without loading Alembic. Revisions count up, four digits each."""
-
-VERSION_TABLE: Final = "handbell_version"
-"""Where a database keeps its revision. Not Alembic's default name, which other software uses."""

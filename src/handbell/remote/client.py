@@ -1,0 +1,423 @@
+"""The same front door to a send server elsewhere: what :mod:`handbell.push` does, over HTTP.
+
+Needs the extra ``client`` (httpx). A call whose connection fails is made again, under an
+idempotency key, so that nobody is notified twice; whatever the server answers is final.
+"""
+
+import asyncio
+import socket
+import time
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from types import ModuleType
+from typing import Any, Final
+from urllib.parse import quote, urlsplit
+
+from handbell._extras import install
+from handbell._variables import (
+    certificate_variable,
+    check_variables,
+    proxy_variable,
+    wrong_exceptions,
+)
+from handbell.delivery.delivery import Delivery
+from handbell.delivery.ledger.why import Story
+from handbell.delivery.response import Response
+from handbell.errors import (
+    AmbiguousAppError,
+    HandbellError,
+    SettingsError,
+    UnavailableError,
+    UnknownAppError,
+    UnknownNotificationError,
+)
+from handbell.registry.session import Session
+
+from .answers import read_deliveries, read_error, read_response, read_session, read_story
+
+WAIT_SECONDS: Final = 30
+"""How long the server is asked to wait for an outcome; beyond that the client asks again."""
+
+_TIMEOUT_SECONDS: Final = WAIT_SECONDS + 15.0
+_CONNECT_SECONDS: Final = 5.0
+"""How long all attempts of a call may take to reach the server, with the look-up of its name."""
+
+_UNKNOWN: Final = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
+_PAUSES: Final = (0.2, 1.0, 3.0)
+_POLL_SECONDS: Final = 0.25
+_SLOWEST_POLL_SECONDS: Final = 5.0
+_PAGE: Final = 200
+_PROXY_AUTHENTICATION: Final = 407
+_AT_ONCE: Final = 400
+"""How many sends go in one call of many."""
+
+_ASKED_AT_ONCE: Final = 8
+"""How many outcomes are asked for at the same time."""
+
+
+class RemoteApp:
+    """One app on a send server. Its connections belong to the event loop that uses them.
+
+    ``reference`` names the app as for PushNotification. ``pauses`` are the seconds before each
+    further attempt at a call that did not arrive. Raises SettingsError for an address or a key that
+    cannot be one, for a variable of proxies or certificates (``HTTPS_PROXY``, ``SSL_CERT_FILE``)
+    that cannot be followed, and when httpx is not installed.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        api_key: str | None,
+        reference: str | None = None,
+        *,
+        pauses: Sequence[float] = _PAUSES,
+    ) -> None:
+        self._httpx = _load_httpx()
+        self._url = _read_address(url)
+        self._headers = {"Authorization": f"Bearer {_read_key(api_key)}"}
+        check_variables()
+        self._reference = reference
+        self._pauses = pauses
+        self._app: Mapping[str, Any] | None = None
+        self._clients: dict[asyncio.AbstractEventLoop, tuple[Any, AsyncGenerator[None]]] = {}
+
+    async def find(self) -> Mapping[str, Any]:
+        """Return the app as the server describes it, looked up once.
+
+        Raises UnknownAppError or AmbiguousAppError when it cannot be told.
+        """
+        if self._app is None:
+            if self._reference and _fits_path(self._reference):
+                self._app = await self._call("GET", f"/v1/apps/{quote(self._reference, safe='')}")
+            elif self._reference:
+                self._app = _named([one async for one in self._pages("/v1/apps")], self._reference)
+            else:
+                self._app = _only([one async for one in self._pages("/v1/apps")])
+        return self._app
+
+    async def send(self, entry: Mapping[str, Any]) -> Response:
+        """Send, and return when every delivery has ended or waits; ``entry`` is the call's body."""
+        body = {"idempotency_key": uuid.uuid4().hex, **entry}
+        return await self._outcome(
+            await self._call("POST", await self._path("notifications"), body, wait=True)
+        )
+
+    async def send_each(
+        self, template: str, entries: Mapping[str, Mapping[str, Any] | HandbellError]
+    ) -> dict[str, Response]:
+        """Send one entry for each name, and return each one's answer; an error is its own.
+
+        Raises UnknownTemplateError.
+        """
+        if _fits_path(template):
+            await self._call("GET", await self._path("templates", template))
+        good = {name: one for name, one in entries.items() if not isinstance(one, HandbellError)}
+        answers: dict[str, Mapping[str, Any] | HandbellError] = {
+            name: one for name, one in entries.items() if isinstance(one, HandbellError)
+        }
+        names = list(good)
+        for start in range(0, len(names), _AT_ONCE):
+            some = names[start : start + _AT_ONCE]
+            calls = [{"idempotency_key": uuid.uuid4().hex, **good[name]} for name in some]
+            told = await self._call("POST", await self._path("notifications"), calls)
+            answers |= dict(zip(some, told, strict=True))
+        return await self._outcomes({name: answers[name] for name in entries})
+
+    async def cancel(self, notification_id: str) -> int:
+        """Take back what is not sent yet, and return how many deliveries that caught."""
+        path = await self._notification(notification_id, "cancel")
+        return int((await self._call("POST", path))["cancelled"])
+
+    async def replace(self, notification_id: str, notification: Mapping[str, Any]) -> Response:
+        """Send new content to those who got a notification, and wait as :meth:`send` does."""
+        path = await self._notification(notification_id, "replace")
+        body = {"notification": notification}
+        # Without a key it must not be made twice: only what did not go out is tried again.
+        return await self._outcome(
+            await self._call("POST", path, body, wait=True, is_repeatable=False)
+        )
+
+    async def deliveries(self, notification_id: str) -> list[Delivery]:
+        """Return every delivery of a notification."""
+        path = await self._path("notifications", notification_id, "deliveries")
+        return read_deliveries([one async for one in self._pages(path)])
+
+    async def sessions(self, **filters: str) -> list[Session]:
+        """Return the app's sessions that the filters fit, the newest registration first."""
+        path = await self._path("sessions")
+        found = [read_session(one) async for one in self._pages(path, filters)]
+        return sorted(found, key=lambda one: (-one.registered_at, -one.id))
+
+    async def mail_addresses(self) -> list[str]:
+        """Return the mail addresses of all users, sorted."""
+        path = await self._path("users")
+        return sorted([one["mail"] async for one in self._pages(path)])
+
+    async def why(self, mail: str) -> Story:
+        """Return why a person saw the last notifications, or did not."""
+        return read_story(await self._call("GET", await self._path("users", mail, "why")))
+
+    async def close(self) -> None:
+        """Close the connections of the running event loop; they open again when needed."""
+        _, guard = self._clients.pop(asyncio.get_running_loop(), (None, None))
+        if guard is not None:
+            await guard.aclose()
+
+    async def _outcomes(
+        self, answers: Mapping[str, Mapping[str, Any] | HandbellError]
+    ) -> dict[str, Response]:
+        """Return each one's outcome, some asked for at a time, in the order of the answers."""
+        found: dict[str, Response] = {}
+        left = iter(answers)
+
+        async def ask() -> None:
+            for name in left:
+                found[name] = await self._outcome_or_refusal(answers[name])
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(_ASKED_AT_ONCE, len(answers))):
+                    group.create_task(ask())
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        return {name: found[name] for name in answers}
+
+    async def _outcome_or_refusal(self, answer: Mapping[str, Any] | HandbellError) -> Response:
+        if not isinstance(answer, HandbellError) and "error" not in answer:
+            return await self._outcome(answer)
+        error = answer if isinstance(answer, HandbellError) else read_error(answer["error"])
+        return Response(success=False, errors=(str(error),))
+
+    async def _outcome(self, answer: Mapping[str, Any]) -> Response:
+        """Return the outcome that was answered, or the one that comes of what was accepted."""
+        load = self.deliveries
+        if "success" in answer:
+            return read_response(answer, load)
+        path = await self._path("notifications", answer["id"])
+        pause = _POLL_SECONDS
+        while (told := await self._call("GET", path))["is_running"]:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _SLOWEST_POLL_SECONDS)
+        warnings = [*answer["warnings"], *told["warnings"]]
+        return read_response({**told, "warnings": warnings}, load)
+
+    async def _notification(self, notification_id: str, *parts: str) -> str:
+        # What is no id would lead to another address, whose answer speaks of something else.
+        if not notification_id.isalnum():
+            app = (await self.find())["id"]
+            raise UnknownNotificationError(
+                f"{app} has no notification {notification_id!r}",
+                fix="See: handbell notification list",
+            )
+        return await self._path("notifications", notification_id, *parts)
+
+    async def _path(self, *parts: str) -> str:
+        app = (await self.find())["id"]
+        return "/".join(["/v1/apps", *(quote(part, safe="") for part in (app, *parts))])
+
+    async def _pages(
+        self, path: str, filters: Mapping[str, str] | None = None
+    ) -> AsyncIterator[Mapping[str, Any]]:
+        asked: dict[str, Any] = {**(filters or {}), "limit": _PAGE}
+        while True:
+            page = await self._call("GET", path, params=asked)
+            for one in page["data"]:
+                yield one
+            if page["next"] is None:
+                return
+            asked["cursor"] = page["next"]
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | Sequence[Any] | None = None,
+        *,
+        params: Mapping[str, Any] | None = None,
+        wait: bool = False,
+        is_repeatable: bool = True,
+    ) -> Any:
+        """Return what the server answers. Raises the error that it answers with.
+
+        UnavailableError where it cannot be reached.
+        """
+        httpx = self._httpx
+        headers = {"Prefer": f"wait={WAIT_SECONDS}"} if wait else {}
+        left = _CONNECT_SECONDS
+        for pause in (*self._pauses, None):
+            client = await self._client()
+            begun = time.monotonic()
+            try:
+                answer = await client.request(
+                    method,
+                    f"{self._url}{path}",
+                    json=body,
+                    params=params,
+                    headers=headers,
+                    timeout=httpx.Timeout(_TIMEOUT_SECONDS, connect=left),
+                )
+            except httpx.ProxyError as error:
+                raise self._through_no_proxy(error) from None
+            except httpx.TransportError as error:
+                if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+                    left -= time.monotonic() - begun
+                    is_final = left <= 0 or _is_unknown(error)
+                else:
+                    is_final = not is_repeatable
+                if pause is None or is_final:
+                    raise self._not_reached(error) from None
+                await asyncio.sleep(pause)
+            else:
+                return self._read(answer)
+        raise AssertionError("The last attempt returns or raises")
+
+    def _through_no_proxy(self, error: object) -> SettingsError:
+        name = proxy_variable(self._url)
+        return SettingsError(
+            f"The proxy that {name} names does not lead to {self._url}: {error}",
+            fix=f"Correct {name} (http://user:password@host:port), or name the host in NO_PROXY",
+        )
+
+    def _not_reached(self, error: Exception) -> UnavailableError:
+        said = _why(error)
+        fix = "Check the address, and that handbell serve runs there"
+        if "CERTIFICATE_VERIFY_FAILED" in said and (name := certificate_variable()):
+            fix = f"Name the authority of its certificate in {name}, which says whom to trust"
+        elif name := proxy_variable(self._url):
+            fix = f"{fix}; it was asked through the proxy in {name}, unless NO_PROXY names the host"
+        return UnavailableError(
+            f"The send server at {self._url} cannot be reached: {said}", fix=fix
+        )
+
+    def _read(self, answer: Any) -> Any:
+        try:
+            value = answer.json()
+        except ValueError:
+            value = None
+        if answer.is_success and value is not None:
+            return value
+        if isinstance(value, Mapping) and "code" in value:
+            raise read_error(value, retry_after=answer.headers.get("retry-after"))
+        if answer.status_code == _PROXY_AUTHENTICATION and proxy_variable(self._url):
+            raise self._through_no_proxy("407, it asks for a user and a password")
+        raise UnavailableError(
+            f"{self._url} answered {answer.status_code}, and not as a send server does",
+            fix="Check the address, and what stands between",
+        )
+
+    async def _client(self) -> Any:
+        for gone in [loop for loop in self._clients if loop.is_closed()]:
+            del self._clients[gone]
+        loop = asyncio.get_running_loop()
+        if loop not in self._clients:
+            try:
+                client = self._httpx.AsyncClient(headers=self._headers)
+            except (self._httpx.InvalidURL, ValueError):
+                raise wrong_exceptions() from None
+            guard = _close_with_loop(client)
+            self._clients[loop] = (client, guard)
+            # From its first step on the event loop knows it.
+            await anext(guard)
+        return self._clients[loop][0]
+
+
+async def _close_with_loop(client: Any) -> AsyncGenerator[None]:
+    """Close a client when its event loop ends its asynchronous generators, which are at the end."""
+    try:
+        yield
+    finally:
+        await client.aclose()
+
+
+def _is_unknown(error: BaseException) -> bool:
+    """Return whether an error says that there is no host of that name: asking again is no use."""
+    return any(isinstance(one, socket.gaierror) and one.errno in _UNKNOWN for one in _chain(error))
+
+
+def _why(error: BaseException) -> str:
+    if _is_unknown(error):
+        return "there is no host of that name"
+    if any(isinstance(one, socket.gaierror) for one in _chain(error)):
+        return "the host's name could not be looked up"
+    return str(error) or type(error).__name__
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _only(apps: list[Mapping[str, Any]]) -> Mapping[str, Any]:
+    if not apps:
+        raise UnknownAppError("The server has no app that the API key serves", fix="Add one there")
+    if len(apps) > 1:
+        names = tuple(str(one["id"]) for one in apps)
+        raise AmbiguousAppError(
+            "No app is named, and there is more than one",
+            fix=f"Name one of: {', '.join(names)}",
+            candidates=names,
+        )
+    return apps[0]
+
+
+def _named(apps: list[Mapping[str, Any]], name: str) -> Mapping[str, Any]:
+    found = [one for one in apps if one["name"] == name]
+    if not found:
+        raise UnknownAppError(f"There is no app {name!r}", fix="See: handbell app list")
+    return _only(found)
+
+
+def _fits_path(name: str) -> bool:
+    """Say whether a name can be a part of an address: a slash is read as a border there."""
+    return "/" not in name and name not in (".", "..")
+
+
+def _read_address(url: str) -> str:
+    try:
+        parts = urlsplit(url.strip())
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname)
+        # Reading the port raises for one that cannot be.
+        is_address = is_address and parts.port != 0 and not any(map(str.isspace, parts.netloc))
+    except (AttributeError, ValueError):
+        is_address = False
+    if not is_address:
+        raise SettingsError(
+            f"{_without_password(url)!r} is not the address of a send server",
+            fix="Give it as https://push.example.com",
+        )
+    return url.strip().rstrip("/")
+
+
+def _without_password(url: object) -> str:
+    text = str(url)
+    return f"…@{text.rpartition('@')[2]}" if "@" in text else text
+
+
+def _read_key(api_key: str | None) -> str:
+    """Return an API key without the line's end that a file or a variable adds to it.
+
+    Raises SettingsError, which does not show it, for what no header can carry.
+    """
+    key = (api_key or "").strip()
+    if not key:
+        raise SettingsError(
+            "A send server needs an API key", fix="Make one with: handbell api-key add"
+        )
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise SettingsError(
+            "The API key has characters that no API key has",
+            fix="Copy it again: hbk_ and what follows, letters, digits and _ only",
+        )
+    return key
+
+
+def _load_httpx() -> ModuleType:
+    try:
+        import httpx  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError:
+        raise SettingsError(
+            "A send server is talked to through httpx, which is not installed",
+            fix=install("client"),
+        ) from None
+    return httpx

@@ -1,0 +1,553 @@
+"""The one database: open it, read it, write it, bring its schema up to date.
+
+SQLite is the default and needs no server; docs/decisions/0002-sqlite-first.md says what it is set
+to and why. Statements of the stores are SQLAlchemy Core without anything that only SQLite knows.
+"""
+
+import errno
+import logging
+import sqlite3
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Final, Self
+
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    NoSuchModuleError,
+    SQLAlchemyError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from handbell.errors import (
+    ContradictionError,
+    DatabaseFullError,
+    DatabaseLockedError,
+    ReadOnlyError,
+    SettingsError,
+    StatementError,
+    StorageError,
+)
+from handbell.storage.migrations.backup import back_up
+
+from .engines import SharedEngine, share_file, share_server
+from .migrations import HEAD, VERSION_TABLE
+from .tables import metadata
+
+WAIT_SECONDS: Final = 5.0
+"""How long a write waits for its turn before :class:`DatabaseLockedError`."""
+
+Quick = Connection | sqlite3.Connection
+"""What the quick ways yield: see :func:`driver_of`."""
+
+_log = logging.getLogger(__name__)
+
+_WRITES: Final = "handbell_writes"
+_MIGRATION_LOCK: Final = 0x68616E6462656C6C
+
+
+class Database:
+    """One database, shared by threads; several processes may use the same one.
+
+    ``url`` is an SQLAlchemy URL. Nothing is opened before the first use: :meth:`open` is the way
+    to a database that is ready. ``wait`` is in seconds. Whatever goes wrong inside :meth:`read`
+    and :meth:`write` comes out as a :class:`~handbell.errors.StorageError`.
+    """
+
+    def __init__(self, url: str, *, wait: float = WAIT_SECONDS) -> None:
+        self._url = _understood(url)
+        self._wait = wait
+        _check_driver(self._url)
+
+    @cached_property
+    def _shared(self) -> SharedEngine:
+        """The engine that all of this process uses for the database, as one more user of it."""
+        shared = _share(self._url, self._wait)
+        shared.join()
+        self._part = weakref.finalize(self, shared.part)
+        # At exit the operating system closes them faster.
+        self._part.atexit = False
+        return shared
+
+    @property
+    def _engine(self) -> Engine:
+        return self._shared.engine
+
+    def __repr__(self) -> str:
+        return f"Database({self.name!r})"
+
+    @property
+    def name(self) -> str:
+        """The URL without its password, for messages."""
+        return self._url.render_as_string(hide_password=True)
+
+    @property
+    def path(self) -> Path | None:
+        """The file of an SQLite database, else None."""
+        return _file(self._url)
+
+    @classmethod
+    def open(cls, url: str, *, migrate: bool | None = None, wait: float = WAIT_SECONDS) -> Self:
+        """Return a database whose schema is the newest, made on the spot when it is not there.
+
+        ``migrate`` allows to bring an older schema up to date; None allows it for SQLite only,
+        since a shared server is upgraded once, by ``handbell db upgrade``. Raises
+        :class:`StorageError` when the schema is newer than this Handbell, is older and may not be
+        migrated, or is not Handbell's.
+        """
+        database = cls(url, wait=wait)
+        try:
+            database._prepare(allowed=database.path is not None if migrate is None else migrate)
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Yield a connection that sees one state of the database throughout."""
+        with self._in_use(), self._engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """Yield a connection whose work is committed at the end, all of it or nothing.
+
+        Writers take turns, so do not open one inside another, and keep it short. When it returns
+        the work survives a crash of the process and of the machine.
+        """
+        if self.path is None:
+            with self._in_use(), self._engine.begin() as connection:
+                yield connection
+            return
+        with self._turn(), self._in_use(), self._engine.connect() as connection:
+            connection.execution_options(**{_WRITES: True})
+            with connection.begin():
+                yield connection
+
+    @contextmanager
+    def quick_read(self) -> Iterator[Quick]:
+        """Do as :meth:`read` does; of SQLite, yield the driver's own connection.
+
+        For what runs for each of thousands of sends a second: setting up SQLAlchemy's takes longer
+        than asking.
+        """
+        if self.path is None:
+            with self.read() as connection:
+                yield connection
+            return
+        with self._in_use(), self._driver("BEGIN") as driver:
+            yield driver
+
+    @contextmanager
+    def quick_write(self) -> Iterator[Quick]:
+        """Do as :meth:`write` does; of SQLite, yield the driver's own connection."""
+        if self.path is None:
+            with self.write() as connection:
+                yield connection
+            return
+        with self._turn(), self._in_use(), self._driver("BEGIN IMMEDIATE") as driver:
+            yield driver
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        # Waiting threads are woken in turn here, where SQLite would let them poll for its lock.
+        turn = self._shared.turn
+        if not turn.acquire(timeout=self._wait):
+            raise DatabaseLockedError(
+                f"Other writes of this program have kept the database {self.name} busy for more "
+                f"than {self._wait:g} s",
+                fix="Try again; if it lasts, look for what writes much or long in this program",
+            )
+        try:
+            yield
+        finally:
+            turn.release()
+
+    @contextmanager
+    def _driver(self, begin: str) -> Iterator[sqlite3.Connection]:
+        pooled = self._engine.raw_connection()
+        try:
+            driver = pooled.driver_connection
+            assert isinstance(driver, sqlite3.Connection)  # noqa: S101 - the dialect is SQLite's
+            driver.execute(begin).close()
+            # The pool rolls back what is not committed when it takes the connection back.
+            yield driver
+            driver.execute("COMMIT").close()
+        finally:
+            pooled.close()
+
+    def revision(self) -> str | None:
+        """Return the revision of the schema, or None when there is none yet."""
+        with self.read() as connection:
+            return _revision(connection)
+
+    def migrate(self) -> bool:
+        """Bring the schema up to date and say whether anything was to do.
+
+        Safe when several processes start at once: one migrates, the others wait and find it done.
+        An SQLite database that is filled is copied first, to :meth:`backup_path`.
+        """
+        with self._migrating() as connection:
+            if connection.dialect.name == "postgresql":
+                lock = text("SELECT pg_advisory_xact_lock(:lock)")
+                connection.execute(lock, {"lock": _MIGRATION_LOCK})
+            before = self._checked_revision(connection)
+            if before != HEAD:
+                backup = None if before is None else self.backup_path(before)
+                if backup is not None:
+                    self._back_up(backup)
+                _upgrade(connection)
+        return before != HEAD
+
+    def backup_path(self, revision: str) -> Path | None:
+        """Return where an SQLite database of a revision is copied before it is migrated."""
+        path = self.path
+        return None if path is None else path.with_name(f"{path.name}.{revision}.backup")
+
+    def _back_up(self, target: Path) -> None:
+        # Over a connection of its own, which sees what was committed: the migration has the turn
+        # to write, and has written nothing yet.
+        with self._engine.connect() as connection:
+            source = driver_of(connection)
+            assert source is not None  # noqa: S101 - only SQLite's are copied
+            try:
+                back_up(source, target)
+            except OSError as error:
+                raise storage_error(error, target) from error
+        _log.warning(
+            "The schema of %s is brought up to date; as it was it is kept in %s", self.name, target
+        )
+
+    @contextmanager
+    def _migrating(self) -> Iterator[Connection]:
+        """Do as :meth:`write` does, with references not acted on until all is written."""
+        if self.path is None:
+            with self.write() as connection:
+                yield connection
+            return
+        with self._turn(), self._in_use(), self._engine.connect() as connection:
+            connection.execution_options(**{_WRITES: True})
+            # A table that is made anew is dropped first, and must take nothing with it.
+            _act_on_references(connection, is_on=False)
+            try:
+                with connection.begin():
+                    yield connection
+                    _check_references(connection)
+            finally:
+                _act_on_references(connection, is_on=True)
+
+    def close(self) -> None:
+        """Close every connection, also those of other threads, unless others use the same database.
+
+        Those that are in use are closed when they are given back. Whoever still asks gets a
+        connection for that once. A database that is no longer referred to closes by itself.
+        """
+        if "_shared" in self.__dict__:
+            self._part()
+
+    def _prepare(self, *, allowed: bool) -> None:
+        if self.path is not None and not _is_uri(self._url):
+            self._use_wal()
+        with self.read() as connection:
+            revision = self._checked_revision(connection)
+        if revision == HEAD:
+            return
+        if not allowed:
+            raise StorageError(
+                f"The schema of {self.name} is at {revision or 'nothing'}, but {HEAD} is needed",
+                fix="Run: handbell db upgrade",
+            )
+        self.migrate()
+
+    def _checked_revision(self, connection: Connection) -> str | None:
+        revision = _revision(connection)
+        if revision is None:
+            if set(metadata.tables) & set(inspect(connection).get_table_names()):
+                raise StorageError(
+                    f"{self.name} holds tables that are not Handbell's",
+                    fix="Point HANDBELL_DATABASE_URL to a database of Handbell's own",
+                )
+        elif revision > HEAD:
+            raise StorageError(
+                f"{self.name} was written by a newer Handbell: its schema is {revision}, and this "
+                f"one knows {HEAD}",
+                fix="Upgrade Handbell here, or use another database",
+            )
+        return revision
+
+    def _use_wal(self) -> None:
+        # SQLite refuses at once, without its busy time-out, while another process switches too.
+        deadline = time.monotonic() + self._wait
+        while True:
+            try:
+                with self._in_use(), self._engine.connect() as connection:
+                    raw = connection.connection.driver_connection
+                    if raw is not None:
+                        raw.execute("PRAGMA journal_mode = WAL").close()
+                    return
+            except DatabaseLockedError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        # Explains what goes wrong, and comes before the connection: it ends after it.
+        shared = self._shared
+        use = shared.enter()
+        try:
+            yield
+        except (IntegrityError, DataError) as error:
+            raise self._contradiction(error.orig) from error
+        except DBAPIError as error:
+            raise self._storage_error(error.orig) from error
+        except sqlite3.IntegrityError as error:
+            raise self._contradiction(error) from error
+        except sqlite3.Error as error:
+            raise self._storage_error(error) from error
+        except PoolTimeoutError as error:
+            raise StorageError(
+                f"The database {self.name} failed: {error}",
+                fix="Try again; if it lasts, let fewer threads of this program use it at once",
+            ) from error
+        except SQLAlchemyError as error:
+            raise self._misunderstood(error) from error
+        finally:
+            shared.leave(use)
+
+    def _storage_error(self, error: BaseException | None) -> StorageError:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in _MISUNDERSTOOD or _is_misunderstood(error):
+            return self._misunderstood(error)
+        return self._failure(error, code)
+
+    def _failure(self, error: BaseException | None, code: int) -> StorageError:
+        match code:
+            case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+                return self._locked()
+            case sqlite3.SQLITE_FULL:
+                return DatabaseFullError(
+                    f"There is no space left for the database {self.name}",
+                    fix="Free space on its disk; nothing that was accepted is lost",
+                )
+            case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
+                return ReadOnlyError(
+                    f"The database {self.name} cannot be written",
+                    fix="Give this user the right to write the file and its folder",
+                )
+            case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT:
+                return StorageError(
+                    f"{self.name} is damaged or not an SQLite database",
+                    fix="Restore it from a backup, or move it away to begin anew",
+                )
+            case sqlite3.SQLITE_CANTOPEN:
+                return StorageError(
+                    f"The database {self.name} cannot be opened",
+                    fix="Check that its folder is there, that it is a file, and who may read it",
+                )
+        return StorageError(
+            f"The database {self.name} failed: {error}",
+            fix="Check HANDBELL_DATABASE_URL, and that the disk works and has space left",
+        )
+
+    def _misunderstood(self, error: BaseException | None) -> StorageError:
+        return StatementError(
+            f"The database {self.name} does not know what it is asked for: {error}",
+            fix="Check that only one version of Handbell uses it, and report this if it is so",
+        )
+
+    def _contradiction(self, error: BaseException | None) -> StorageError:
+        return ContradictionError(
+            f"The database {self.name} refused what was to be written: {error}",
+            fix="Nothing was changed; look at what else writes to this database",
+        )
+
+    def _locked(self) -> DatabaseLockedError:
+        return DatabaseLockedError(
+            f"Another process has held the database {self.name} for more than {self._wait:g} s",
+            fix="Try again; if it lasts, find out who keeps the file open, a backup for example",
+        )
+
+
+_MISUNDERSTOOD: Final = frozenset(
+    {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_MISUSE, sqlite3.SQLITE_RANGE}
+)
+_MAY_NOT: Final = "42501"
+"""PostgreSQL's state for a right that is missing, which somebody may give."""
+
+
+def _is_misunderstood(error: BaseException | None) -> bool:
+    """Return whether a driver's error says that the statement is wrong, not the database.
+
+    Every driver has these classes, by PEP 249.
+    """
+    names = {kind.__name__ for kind in type(error).__mro__}
+    is_wrong = bool(names & {"ProgrammingError", "NotSupportedError"})
+    return is_wrong and getattr(error, "sqlstate", None) != _MAY_NOT
+
+
+def driver_of(connection: Quick) -> sqlite3.Connection | None:
+    """Return SQLite's own connection behind one that a method of :class:`Database` yielded.
+
+    It is part of the same transaction, and what it raises is explained all the same. A statement
+    that runs for each of thousands of sends a second takes a tenth of the time so. None for other
+    databases.
+    """
+    if isinstance(connection, sqlite3.Connection):
+        return connection
+    if connection.dialect.name != "sqlite":
+        return None
+    raw = connection.connection.driver_connection
+    return raw if isinstance(raw, sqlite3.Connection) else None
+
+
+def private_folder(path: Path) -> Path:
+    """Return the folder, made with mode 700 when it is missing.
+
+    Raises :class:`ReadOnlyError` where it may not be made, :class:`StorageError` otherwise.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(error, path) from error
+    return path
+
+
+def storage_error(error: OSError, path: Path) -> StorageError:
+    """Return what the operating system's refusal to write ``path`` means to the operator."""
+    why = error.strerror or type(error).__name__
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return ReadOnlyError(
+            f"{path} cannot be written: {why}",
+            fix="Give this user the right to write there, or set HANDBELL_HOME to another folder",
+        )
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DatabaseFullError(f"{path} cannot be written: {why}", fix="Free space on its disk")
+    return StorageError(
+        f"{path} cannot be used: {why}",
+        fix="Name a folder that can be used in HANDBELL_HOME, or in HANDBELL_DATABASE_URL if that "
+        "is set",
+    )
+
+
+def _understood(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        parsed = None
+    if parsed is None or parsed.get_backend_name() not in ("sqlite", "postgresql"):
+        raise SettingsError(
+            "The database URL is not one that Handbell understands",
+            fix="Set HANDBELL_DATABASE_URL to sqlite:////path/to/handbell.db or to "
+            "postgresql+psycopg://user:password@host/name, or remove it",
+        )
+    if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
+        raise SettingsError(
+            "A database in memory is gone with its connection",
+            fix="Set HANDBELL_DATABASE_URL to a file: sqlite:////path/to/handbell.db",
+        )
+    return parsed
+
+
+def _check_driver(url: URL) -> None:
+    try:
+        url.get_dialect().import_dbapi()
+    except (NoSuchModuleError, ModuleNotFoundError) as error:
+        raise SettingsError(
+            f"The driver of the database URL is not installed: {error}",
+            fix="Install it, or name another in HANDBELL_DATABASE_URL: for PostgreSQL write "
+            "postgresql+psycopg:// and run: pip install 'psycopg[binary]'",
+        ) from error
+
+
+def _share(url: URL, wait: float) -> SharedEngine:
+    path = _file(url)
+    if path is None:
+        return share_server(url, partial(create_engine, hide_parameters=True))
+    is_uri = _is_uri(url)
+    if not is_uri:
+        path = path.resolve()
+        private_folder(path.parent)
+    try:
+        return share_file(
+            path, url, partial(_make_engine, wait=wait), is_named=not is_uri, wait=wait
+        )
+    except OSError as error:
+        raise storage_error(error, path) from error
+
+
+def _make_engine(url: URL, *, wait: float) -> Engine:
+    # As many connections as threads ask at once; all of this process share them.
+    engine = create_engine(
+        url, connect_args={"timeout": wait}, hide_parameters=True, max_overflow=-1
+    )
+    event.listen(engine, "connect", _set_up)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _set_up(connection: sqlite3.Connection, _record: object) -> None:
+    # Else the driver begins transactions by itself, and too late for a write lock.
+    connection.isolation_level = None
+    # The log is copied into the database each 32 MB instead of each 4: what is written thousands of
+    # times a second touches most pages of an index, and would be copied at every commit.
+    for pragma in ("foreign_keys = ON", "synchronous = FULL", "wal_autocheckpoint = 8000"):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin(connection: Connection) -> None:
+    writes = connection.get_execution_options().get(_WRITES, False)
+    driver = driver_of(connection)
+    if driver is not None:
+        driver.execute("BEGIN IMMEDIATE" if writes else "BEGIN").close()
+
+
+def _file(url: URL) -> Path | None:
+    if url.get_backend_name() != "sqlite" or url.database is None:
+        return None
+    return Path(url.database.removeprefix("file:"))
+
+
+def _is_uri(url: URL) -> bool:
+    return bool(url.database and url.database.startswith("file:"))
+
+
+def _act_on_references(connection: Connection, *, is_on: bool) -> None:
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)  # noqa: S101 - it is asked for SQLite only
+    driver.execute(f"PRAGMA foreign_keys = {'ON' if is_on else 'OFF'}").close()
+
+
+def _check_references(connection: Connection) -> None:
+    if broken := connection.exec_driver_sql("PRAGMA foreign_key_check").all():
+        raise StorageError(
+            f"The migration would leave {len(broken)} rows that refer to nothing",
+            fix="Nothing was changed; report it with the version that you come from",
+        )
+
+
+def _revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return None
+    found: Any = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608
+    return None if found is None else str(found)
+
+
+def _upgrade(connection: Connection) -> None:
+    from alembic import command  # noqa: PLC0415 - slow to load, and hardly ever needed
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

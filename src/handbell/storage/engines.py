@@ -1,0 +1,252 @@
+"""One engine for each database of this process, whoever opens it and by whatever name.
+
+SQLite's locks belong to the process and the file: whoever closes any descriptor of the file drops
+them all, and what a fork inherits of them holds nothing. So nobody but SQLite opens a database
+file that is there, its users share one engine, and before a fork all connections are closed; parent
+and child open their own afterwards. See docs/decisions/0015-the-database-file-has-one-owner.md.
+"""
+
+import contextlib
+import errno
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Engine
+from sqlalchemy.engine import URL
+
+from handbell.errors import StorageError
+
+FORK_SECONDS: Final = 5.0
+"""How long a fork waits for what other threads are at in a database."""
+
+Identity = tuple[object, ...]
+"""What tells one database from another."""
+
+
+class SharedEngine:
+    """The engine of one database. ``turn`` is for writers, where the database takes one at a time.
+
+    ``path`` is the file under the name by which it was found first, None for a database server.
+    Each use is between :meth:`enter` and :meth:`leave`. Connections are kept open as long as there
+    are users; who still asks without being one gets a connection for that once.
+    """
+
+    def __init__(self, engine: Engine, identity: Identity, path: str | None) -> None:
+        self.engine = engine
+        self.turn = threading.Lock()
+        self._identity = identity
+        self._path = path
+        self._users = 0
+        self._gate = threading.Condition()
+        self._inside: dict[int, int] = {}
+        self._is_forking = False
+        self._was_torn = False
+
+    def join(self) -> None:
+        """Count one more user."""
+        with self._gate:
+            self._users += 1
+
+    def part(self) -> None:
+        """Count one less; after the last one nothing stays open."""
+        with self._gate:
+            self._users -= 1
+            is_left = self._users > 0
+        if not is_left:
+            self.engine.pool.dispose()
+
+    def enter(self) -> int:
+        """Begin to use connections; return what :meth:`leave` wants.
+
+        Raises StorageError where the file is no longer the one that was opened, or the process was
+        forked while it was in use.
+        """
+        me = threading.get_ident()
+        with self._gate:
+            while self._is_forking and me not in self._inside:
+                self._gate.wait()
+            if self._was_torn:
+                raise StorageError(
+                    f"This process was forked while its parent worked in {self._path or 'it'}, "
+                    "so it cannot use this database",
+                    fix="Fork while nothing is sent, or start processes by spawn or forkserver",
+                )
+            self._inside[me] = self._inside.get(me, 0) + 1
+        try:
+            self.check()
+        except BaseException:
+            self.leave(me)
+            raise
+        return me
+
+    def leave(self, thread: int) -> None:
+        """End a use, once its connections were given back."""
+        with self._gate:
+            uses = self._inside.pop(thread, 0)
+            if uses > 1:
+                self._inside[thread] = uses - 1
+            elif self._is_forking:
+                self._gate.notify_all()
+            is_left = self._users > 0
+        if not is_left:
+            # Or another thread's last close() could just miss the connection.
+            self.engine.pool.dispose()
+
+    @property
+    def is_of_use(self) -> bool:
+        """Whether it has users, or its file is still where it was."""
+        return self._users > 0 or self._is_in_place
+
+    @property
+    def _is_in_place(self) -> bool:
+        return self._path is None or _number_of(self._path) == self._identity[1]
+
+    def check(self) -> None:
+        """Raise StorageError where another file, or none, has taken the place of the one in use.
+
+        What is written to a file without a name is lost.
+        """
+        if not self._is_in_place:
+            raise StorageError(
+                f"The database {self._path} was moved, removed or replaced while it is in use",
+                fix="Put it back; or stop all processes of Handbell, and start them again",
+            )
+
+    def is_made_of(self, number: tuple[int, int] | None, name: str) -> bool:
+        """Whether a file is the database or one of SQLite's beside it."""
+        if self._path is None:
+            return False
+        return number == self._identity[1] or name in (f"{self._path}-wal", f"{self._path}-shm")
+
+    # A fork
+
+    def rest(self, deadline: float) -> None:
+        """Let nobody in and close every connection; returns even so at the deadline.
+
+        The threads' own lock stays held until :meth:`go_on` or :meth:`begin_anew`.
+        """
+        me = threading.get_ident()
+        self._gate.acquire()
+        self._is_forking = True
+        while any(thread != me for thread in self._inside) and time.monotonic() < deadline:
+            self._gate.wait(max(0.0, deadline - time.monotonic()))
+        self.engine.pool.dispose()
+
+    def go_on(self) -> None:
+        """Go on in the process that was forked."""
+        self._is_forking = False
+        self._gate.notify_all()
+        self._gate.release()
+
+    def begin_anew(self) -> None:
+        """Go on in the new process, in which none of the other threads is."""
+        self._was_torn = self._was_torn or bool(self._inside)
+        # Whoever forks from C calls this alone. SQLite has to forget what it inherited; a socket to
+        # a server is the parent's as well, and to close it would end the parent's session.
+        is_file = self.engine.dialect.name == "sqlite"
+        self.engine.dispose(close=is_file and not self._inside)
+        self._inside = {}
+        self._is_forking = False
+        self._gate = threading.Condition()
+        self.turn = threading.Lock()
+
+
+# Garbage may be collected anywhere, and its end takes the lock again.
+_lock = threading.RLock()
+_shared: Final["weakref.WeakValueDictionary[Identity, SharedEngine]"] = (
+    weakref.WeakValueDictionary()
+)
+_resting: Final[list[SharedEngine]] = []
+
+
+def share_file(
+    path: Path, url: URL, make: Callable[[URL], Engine], *, is_named: bool = True, **unlike: Any
+) -> SharedEngine:
+    """Return the engine of a file, made when this process has none.
+
+    ``path`` is without links: SQLite names its journals after what they point to. Not
+    ``is_named``: SQLite alone knows which file a URI means. Uses that differ in ``unlike`` share no
+    engine. A new file is private; raises OSError where it cannot be made.
+    """
+    with _lock:
+        if not is_named:
+            return _known(("uri", str(url), *unlike.values()), url, make, None)
+        name = str(path)
+        number = _number_of(name) or _make(name)
+        identity = ("file", number, url.drivername, str(url.query), *unlike.values())
+        return _known(identity, url.set(database=name), make, name)
+
+
+def share_server(url: URL, make: Callable[[URL], Engine], **unlike: Any) -> SharedEngine:
+    """Return the engine of a database server, made when this process has none."""
+    with _lock:
+        return _known(("server", url, *unlike.values()), url, make, None)
+
+
+def _known(
+    identity: Identity, url: URL, make: Callable[[URL], Engine], path: str | None
+) -> SharedEngine:
+    shared = _shared.get(identity)
+    if shared is None or not shared.is_of_use:
+        shared = _shared[identity] = SharedEngine(make(url), identity, path)
+    return shared
+
+
+def refuse_ours(path: Path) -> None:
+    """Raise OSError for a file of a database that this process uses: SQLite alone may open it."""
+    number, name = _number_of(str(path)), os.path.realpath(path)
+    with _lock:
+        if any(shared.is_made_of(number, name) for shared in _shared.values()):
+            raise OSError(errno.EBUSY, "it is a database that is in use here", str(path))
+
+
+def _number_of(path: str) -> tuple[int, int] | None:
+    """Return device and inode of a file, None where there is none."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - at each use; a Path takes twice the time
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _make(path: str) -> tuple[int, int] | None:
+    # SQLite gives its journal files the mode of the database: mails and tokens are in both. Nobody
+    # has the new file open yet when it is closed: this process comes past the lock above.
+    with contextlib.suppress(FileExistsError):  # another process was faster
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDONLY, 0o600))
+    return _number_of(path)
+
+
+def _before_fork() -> None:
+    _lock.acquire()
+    deadline = time.monotonic() + FORK_SECONDS
+    for shared in list(_shared.values()):
+        shared.rest(deadline)
+        _resting.append(shared)
+
+
+def _after_fork_in_parent() -> None:
+    for shared in _resting:
+        shared.go_on()
+    _resting.clear()
+    _lock.release()
+
+
+def _after_fork_in_child() -> None:
+    global _lock  # noqa: PLW0603 - the parent's may be held by a thread that is not here
+    _lock = threading.RLock()
+    for shared in list(_shared.values()):
+        shared.begin_anew()
+    _resting.clear()
+
+
+os.register_at_fork(
+    before=_before_fork,
+    after_in_parent=_after_fork_in_parent,
+    after_in_child=_after_fork_in_child,
+)

@@ -1,0 +1,76 @@
+"""Patience with the database: what it does not take now is tried again until it does."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from handbell._threads import Threads
+from handbell.errors import ContradictionError, StatementError, StoppedError, StorageError
+
+STOP_SECONDS: Final = 10.0
+"""How long a stop waits for a database that takes nothing."""
+
+STORAGE_PAUSE: Final = 0.5
+"""After how long a database that took nothing is tried again, in seconds."""
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class StorageRetry:
+    """Calls the stores for one worker, in its ``threads``.
+
+    ``seconds`` is how long a stop waits for the database, ``pause`` after how many seconds it is
+    tried again.
+    """
+
+    def __init__(
+        self, threads: Threads, seconds: float = STOP_SECONDS, pause: float = STORAGE_PAUSE
+    ) -> None:
+        self.seconds = seconds
+        self.pause = pause
+        self._threads = threads
+        self._failing: dict[object, float] = {}
+        self._is_over = False
+
+    async def call(self, what: Callable[..., T], *arguments: Any) -> T:
+        """Call something of the stores in a thread, again and again until the database takes it.
+
+        What it will never take is raised, as is every mistake of the stores' own; and StoppedError
+        where the database takes nothing once the worker has stopped.
+        """
+        call = object()
+        try:
+            while True:
+                try:
+                    return await self._threads.run(what, *arguments)
+                except (ContradictionError, StatementError):
+                    raise
+                except StorageError as error:
+                    if self._is_over:
+                        raise stopped() from error
+                    self._failing.setdefault(call, asyncio.get_running_loop().time())
+                    _log.warning("The database cannot be used now: %s", error)
+                    await asyncio.sleep(self.pause)
+        finally:
+            self._failing.pop(call, None)
+
+    def end(self) -> None:
+        """Try nothing again from now on: the worker has stopped."""
+        self._is_over = True
+
+    def is_over(self, began: float) -> bool:
+        """Return whether a call has waited in vain since a stop ``began``, by the loop's clock."""
+        since = min(self._failing.values(), default=None)
+        now = asyncio.get_running_loop().time()
+        return since is not None and now - max(began, since) > self.seconds
+
+
+def stopped() -> StoppedError:
+    """Return what whoever waits for a worker that has stopped is told."""
+    return StoppedError(
+        "Sending was stopped here before all of it was done",
+        fix="Nothing is lost: the next start of a sender or a worker sends the rest",
+    )
