@@ -18,9 +18,9 @@ from handbell.apps.app import App
 from handbell.apps.samples import make_key
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
+from handbell.delivery.accept.store import Acceptance
 from handbell.delivery.delivery import Delivery
 from handbell.delivery.engine import Engine, Options
-from handbell.delivery.ledger.store import Acceptance
 from handbell.delivery.response import Response
 from handbell.settings import DATABASE_FILE, Settings
 from handbell.system import System

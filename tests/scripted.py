@@ -19,9 +19,9 @@ from handbell.apps.credentials import AuthKey, Certificate
 from handbell.apps.samples import make_key
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
+from handbell.delivery.accept.store import Acceptance
 from handbell.delivery.delivery import Delivery, GatewayName
 from handbell.delivery.engine import Engine, Options
-from handbell.delivery.ledger.store import Acceptance
 from handbell.delivery.work.app_state import AppState
 from handbell.errors import MissingCredentialError
 from handbell.gateways.apns.protocol import Reaction

@@ -90,10 +90,10 @@ class DeviceReports:
         try:
             return self._system.ledger.note_reports([one.report for one in due])
         except StorageError as error:
-            _log.warning("What phones say cannot be written now: %s", error)
+            _log.warning("Could not record device reports now; retrying: %s", error)
             return set()
         except Exception:  # noqa: BLE001 - what they say next is written
-            _log.exception("Could not write what phones say")
+            _log.exception("Could not record device reports")
             return set()
 
     def _may_follow(self, report: DeviceReport) -> bool:

@@ -8,7 +8,7 @@ import os
 import select
 import sys
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import CancelledError
 from types import BuiltinFunctionType
 from typing import Any, Final, NoReturn, TypeVar
@@ -113,10 +113,9 @@ class Portal:
         self._ending = self._loop.create_task(self._end())
 
     async def _end(self) -> None:
-        from .sharing import close_all  # noqa: PLC0415 - loaded only by those who sent
-
-        with contextlib.suppress(Exception):
-            await close_all(within=EXIT_SECONDS)
+        for close in _closing:
+            with contextlib.suppress(Exception):
+                await close()
         left = asyncio.all_tasks() - {asyncio.current_task()}
         for task in left:
             task.cancel()
@@ -157,6 +156,8 @@ def _too_late() -> StoppedError:
 
 _lock = threading.Lock()
 _opened: Final[list[Portal]] = []
+_closing: Final[list[Callable[[], Awaitable[None]]]] = []
+_silencing: Final[list[Callable[[], None]]] = []
 _left_behind: Final[list[Portal]] = []
 _is_over = False
 
@@ -177,6 +178,12 @@ def portal() -> Portal:
         return _opened[-1]
 
 
+def at_end(close: Callable[[], Awaitable[None]], silence: Callable[[], None]) -> None:
+    """Have ``close`` awaited in a portal's loop before that ends, ``silence`` called at exit."""
+    _closing.append(close)
+    _silencing.append(silence)
+
+
 def _is_at_exit() -> bool:
     """Return whether this is a callback of atexit: the main thread goes on after its end."""
     main = threading.main_thread()
@@ -189,9 +196,8 @@ def _shut_at_exit() -> None:
     _is_over = True
     for opened in _opened:
         opened.shut()
-    sharing = sys.modules.get(f"{__package__}.sharing")
-    if sharing is not None:
-        sharing.silence()
+    for silence in _silencing:
+        silence()
 
 
 def _shut_with_worker() -> None:

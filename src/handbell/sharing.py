@@ -10,10 +10,11 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 from weakref import WeakSet
 
-from ._portal import EXIT_SECONDS, tell_nobody
+from ._portal import EXIT_SECONDS, at_end, tell_nobody
 from ._threads import Threads
 from .settings import Settings
 from .system import System
@@ -131,3 +132,6 @@ def silence() -> None:
     for loop, pid, _ in list(_shared):
         if pid == os.getpid() and not loop.is_running():
             loop.set_exception_handler(tell_nobody)
+
+
+at_end(partial(close_all, within=EXIT_SECONDS), silence)

@@ -23,6 +23,7 @@ from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.creation.template import Template, read_use
 from handbell.delivery.accept.preview import LanguagePreview, Preview, preview, preview_languages
+from handbell.delivery.accept.send_store import SendStore
 from handbell.delivery.delivery import GatewayName
 from handbell.delivery.doctor import probe
 from handbell.delivery.engine import Engine
@@ -40,6 +41,7 @@ from handbell.delivery.queue.clock_jumps import ClockJumps
 from handbell.delivery.queue.revocations import Revocations
 from handbell.delivery.queue.sql_queue import Queue
 from handbell.delivery.queue.workers import Workers
+from handbell.delivery.record.write import Recorder
 from handbell.delivery.send.worker import Worker
 from handbell.delivery.webhooks.safe_http import Outbound
 from handbell.delivery.webhooks.sender import WebhookSender
@@ -174,6 +176,16 @@ class System:
         return Ledger(self.database, now=self.now)
 
     @cached_property
+    def sends(self) -> SendStore:
+        """What stores sends."""
+        return SendStore(self.database, now=self.now)
+
+    @cached_property
+    def recorder(self) -> Recorder:
+        """What writes the outcomes of deliveries."""
+        return Recorder(self.database, now=self.now)
+
+    @cached_property
     def webhooks(self) -> WebhookStore:
         """Addresses of the apps' own back ends that are told of events."""
         return WebhookStore(
@@ -224,6 +236,7 @@ class System:
         worker = Worker(
             self.queue,
             ledger=self.ledger,
+            recorder=self.recorder,
             known_workers=self.known_workers,
             revocations=self.revocations,
             jumps=ClockJumps(self.database, self.machine, now=self.now),
@@ -239,6 +252,7 @@ class System:
             clock=self.clock,
         )
         return Engine(
+            sends=self.sends,
             ledger=self.ledger,
             registry=self.registry,
             worker=worker,

@@ -233,7 +233,8 @@ def test_opening_an_up_to_date_database_does_not_load_alembic(url: str) -> None:
     """The usual start reads one row and migrates nothing."""
     Database.open(url).close()
     code = (
-        "import sys; from handbell.storage.database import Database; Database.open(sys.argv[1]).close(); "
+        "import sys; from handbell.storage.database import Database; "
+        "Database.open(sys.argv[1]).close(); "
         "sys.exit('alembic' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code, url], check=False).returncode == 0

@@ -192,7 +192,7 @@ def test_an_end_that_cannot_be_written_leaves_the_others_theirs(
 
     with caplog.at_level(logging.ERROR):
         asyncio.run(scenario())
-    assert "This cannot be written, and is left out" in caplog.text
+    assert "Could not record outcome; left out" in caplog.text
     assert f"number={odd}" in caplog.text
 
 
@@ -211,7 +211,7 @@ def test_what_contradicts_the_database_is_told_apart_from_a_database_in_trouble(
         attempts=1,
     )
     with pytest.raises(ContradictionError, match="refused what was to be written"):
-        scene.system.ledger.record(Batch(endings=[gone]))
+        scene.system.recorder.record(Batch(endings=[gone]))
     with pytest.raises(ContradictionError), scene.system.database.write() as connection:
         connection.execute(text("INSERT INTO users (app_id, mail) VALUES (999, 'a@example.com')"))
     assert issubclass(ContradictionError, StorageError)
@@ -278,7 +278,7 @@ def test_a_circuit_is_written_as_it_is_now_once_the_database_takes_it(
             hello = Notification.read({"title": "Hello"})
             await engine.accept(app, hello, Recipients.read("user@example.com"))
             with scene.system.database.write():
-                await scene.until(None, lambda: "cannot be used now" in caplog.text)
+                await scene.until(None, lambda: "Database unavailable" in caplog.text)
                 assert system.rules_store.rules_of(app.id).stop is None
             await scene.until(engine, lambda: system.rules_store.rules_of(app.id).stop is not None)
 

@@ -18,8 +18,9 @@ from tests.scene import Scene, clocked, open_scene
 
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
+from handbell.delivery.accept.send_store import SendStore
+from handbell.delivery.accept.store import Order
 from handbell.delivery.engine import Engine
-from handbell.delivery.ledger.store import Ledger, Order
 from handbell.delivery.queue.shards import SHARD_SESSIONS
 from handbell.delivery.queue.workers import LEASE_SECONDS
 from handbell.delivery.record.outcome_batch import Batch
@@ -100,7 +101,7 @@ def test_one_key_at_once_from_many_threads_is_one_notification(scene: Scene) -> 
 
     def accept(database: Database) -> str:
         together.wait(10)
-        return Ledger(database).accept(order, targets).id
+        return SendStore(database).accept(order, targets).id
 
     with ThreadPoolExecutor(8) as pool:
         ids = set(pool.map(accept, databases))
@@ -396,7 +397,7 @@ def test_a_notification_that_is_gone_does_not_stop_the_writing(scene: Scene) -> 
 def test_what_is_written_or_asked_at_once_may_be_of_any_size(scene: Scene) -> None:
     """A batch that names more sessions than one statement may is written all the same."""
     numbers = range(300_000)
-    scene.system.ledger.record(Batch(accepted_sessions=list(numbers)))
+    scene.system.recorder.record(Batch(accepted_sessions=list(numbers)))
     assert scene.system.rules_store.notifications_by_user(numbers, 0.0, 1) == {}
 
 

@@ -23,8 +23,8 @@ from hypothesis.stateful import (
 from sqlalchemy import select
 from tests.scripted import EVERYBODY, OUTCOMES, Call, Failing, Play, make_home, open_play
 
-from handbell.delivery.ledger.store import Acceptance  # noqa: TC001 - rules read their types
-from handbell.delivery.policy.decision import FINAL_STATES
+from handbell.delivery.accept.store import Acceptance  # noqa: TC001 - rules read their types
+from handbell.delivery.delivery import FINAL_STATES
 from handbell.errors import HandbellError
 from handbell.storage.tables import deliveries
 

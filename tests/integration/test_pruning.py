@@ -11,9 +11,11 @@ from sqlalchemy import func, insert, select
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import EVERYBODY, Recipients
+from handbell.delivery.accept.send_store import SendStore
+from handbell.delivery.accept.store import Acceptance, Order
 from handbell.delivery.delivery import Target
 from handbell.delivery.ledger.retention import Pruner
-from handbell.delivery.ledger.store import Acceptance, Ledger, Order
+from handbell.delivery.ledger.store import Ledger
 from handbell.delivery.queue.sql_queue import Queue
 from handbell.delivery.queue.workers import Workers
 from handbell.registry.store import Registry
@@ -31,6 +33,7 @@ class Book:
         self.at = time.time()
         self.app = self._add_app()
         self.ledger = Ledger(database, now=self.now)
+        self.sends = SendStore(database, now=self.now)
         self.queue = Queue(database, now=self.now)
         self.known_workers = Workers(database, now=self.now)
         self.registry = Registry(database, now=self.now)
@@ -55,7 +58,7 @@ class Book:
             recipients=Recipients.read([target.address for target in targets]).to_dict(),
             idempotency_key=key,
         )
-        return self.ledger.accept(order, targets)
+        return self.sends.accept(order, targets)
 
     def end(self, acceptance: Acceptance) -> None:
         """Let every delivery of a notification end now."""
@@ -126,7 +129,7 @@ def test_a_broadcast_that_is_not_finished_is_never_touched(book: Book) -> None:
     """Sessions that a broadcast has not come to keep all of it."""
     book.registry.register(book.app, "test@4d.com", "ab" * 32)
     order = Order(app=book.app, content=Notification(title="Hello"), recipients=EVERYBODY.to_dict())
-    book.ledger.accept(order, None)
+    book.sends.accept(order, None)
     book.at += 1000 * DAY
     assert asyncio.run(book.pruner().prune()) == 0
     assert book.left() == (1, 0, 0)

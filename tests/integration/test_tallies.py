@@ -90,7 +90,7 @@ def test_a_batch_that_is_not_written_is_not_counted(scene: Scene) -> None:
         attempts=1,
     )
     with pytest.raises(Exception, match="FOREIGN KEY"):
-        scene.system.ledger.record(Batch(endings=[ending]))
+        scene.system.recorder.record(Batch(endings=[ending]))
     assert _total(scene.system.reports.trend(None, hours=1, buckets=24)) == (0, 0, 0, 0)
 
 

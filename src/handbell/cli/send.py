@@ -231,7 +231,7 @@ def _waits(response: "Response", *, is_scheduled: bool, to_all: bool) -> str:
 
 def _is_stranded(response: "Response") -> bool:
     """Return whether something is still to be sent, and no other process is there to do it."""
-    from handbell.delivery.policy.decision import FINAL_STATES  # noqa: PLC0415 - heavy
+    from handbell.delivery.delivery import FINAL_STATES  # noqa: PLC0415 - heavy
 
     parts = context.system()
     counts = parts.ledger.counts(response.notification_id or "")

@@ -1,15 +1,16 @@
 """One notification to one session, with its state and reason."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from handbell._text import shortened
-from handbell.delivery.policy.decision import FINAL_STATES, State
 from handbell.storage.tables import ADDRESSED
 
 from .ids import apns_id
 
 GatewayName = Literal["apns", "simulator"]
+State = Literal["queued", "sending", "held", "sent", "failed", "expired", "cancelled"]
+FINAL_STATES: Final = frozenset({"sent", "failed", "expired", "cancelled"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

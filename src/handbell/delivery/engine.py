@@ -23,16 +23,17 @@ from handbell.creation.recipients import Recipients
 from handbell.delivery.accept.plain import PlainBatch, PlainStored, event_of
 from handbell.delivery.accept.prepare import Entry, Intake, Options, Prepared
 from handbell.delivery.accept.resolve import Plan
+from handbell.delivery.accept.send_store import SendStore
 from handbell.delivery.accept.store import Acceptance, Draft, Order
 from handbell.delivery.ledger.retention import Pruner
 from handbell.delivery.ledger.store import Ledger
 from handbell.delivery.policy.decision import meaning
 from handbell.delivery.queue.revocations import Revocations, Revoker
 from handbell.delivery.queue.waiting import Waiting
-from handbell.delivery.send.gateway_cache import FindGateway
 from handbell.delivery.send.worker import Worker
 from handbell.delivery.webhooks.sender import WebhookSender
 from handbell.delivery.work.composed import Composed, is_loud
+from handbell.delivery.work.gateway_finder import FindGateway
 from handbell.delivery.work.push_batch import Portion
 from handbell.delivery.work.session_readings import Reading
 from handbell.errors import HandbellError, NotificationError
@@ -78,6 +79,7 @@ class Engine:
     def __init__(
         self,
         *,
+        sends: SendStore,
         ledger: Ledger,
         registry: Registry,
         worker: Worker,
@@ -89,9 +91,10 @@ class Engine:
         now: Callable[[], float] = time,
     ) -> None:
         self.worker = worker
+        self._sends = sends
         self._ledger = ledger
         self._intake = Intake(
-            ledger,
+            sends,
             registry,
             rules_store=worker.rules_store,
             find_gateway=find_gateway,
@@ -291,7 +294,7 @@ class Engine:
     ) -> tuple[list[PlainBatch | None], list[PlainStored | None]]:
         batches = [self._intake.prepare_plain(app, sends) for app, sends in groups]
         good = [batch for batch in batches if batch is not None]
-        stored = iter(self._ledger.accept_plain(*good) if good else ())
+        stored = iter(self._sends.accept_plain(*good) if good else ())
         return batches, [None if batch is None else next(stored) for batch in batches]
 
     async def _accept(self, entries: Sequence[Entry]) -> list[Acceptance | HandbellError]:
@@ -324,7 +327,7 @@ class Engine:
             drafts.append(
                 Draft(order=one.order, targets=one.targets, worker=worker if is_taken else None)
             )
-        stored = self._ledger.accept_many(drafts) if drafts else []
+        stored = self._sends.accept_many(drafts) if drafts else []
         for one, outcome in zip(fresh, stored, strict=True):
             if isinstance(outcome, HandbellError):
                 one.error = outcome
@@ -355,8 +358,18 @@ class Engine:
             if one.accepted is not None and one.accepted.taken and one.wordings is not None:
                 entry, acceptance = one.entry, one.accepted
                 app_state = self.worker.app_states.of(entry.app)
+                order = one.order
                 composed = Composed.fresh(
-                    one.order, acceptance.row, one.wordings, app_state, entry.key
+                    order.content,
+                    one.wordings,
+                    app_state,
+                    row=acceptance.row,
+                    public_id=order.public_id,
+                    urgency=order.urgency,
+                    created_at=order.created_at,
+                    send_at=order.send_at,
+                    is_development=order.is_development,
+                    key=entry.key,
                 )
                 portions.append(Portion(composed, acceptance.taken))
         self.worker.hand_over(portions, reading)
@@ -454,7 +467,7 @@ class Engine:
             source=former.id,
             replaces=notification_id,
         )
-        acceptance = await in_thread(self._ledger.accept, order, None)
+        acceptance = await in_thread(self._sends.accept, order, None)
         self.worker.wake()
         return acceptance.warning(wordings.warnings)
 

@@ -193,4 +193,4 @@ class Hooks:
             try:
                 hook(event)
             except (Exception, SystemExit):  # noqa: BLE001 - whatever it is, sending goes on
-                _log.exception("A hook failed on %s; sending goes on", type(event).__name__)
+                _log.exception("Event hook failed: event=%s", type(event).__name__)

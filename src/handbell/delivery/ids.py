@@ -12,6 +12,8 @@ import secrets
 from collections.abc import Callable
 from typing import Final
 
+from handbell.storage.tables import ADDRESSED
+
 _NOTIFICATION_ID: Final = re.compile(r"[0-9a-f]{15}")
 _APNS_ID: Final = re.compile(
     r"([0-9a-f]{8})-([0-9a-f]{4})-8([0-9a-f]{3})-8([0-9a-f]{3})-([0-9a-f]{12})"
@@ -80,3 +82,8 @@ def read_apns_id(text: str) -> tuple[str, int] | None:
         return None
     first, second, third, high, low = found.groups()
     return first + second + third, int(high + low, 16)
+
+
+def session_id(number: int) -> int | None:
+    """Return the session that a delivery number names, or None for a bare address."""
+    return number if number < ADDRESSED else None

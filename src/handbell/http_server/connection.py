@@ -8,24 +8,40 @@ nothing.
 import asyncio
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, cast
+from collections.abc import Callable
+from typing import Any, Final, Protocol, cast
 
 import httptools
 
 from handbell.errors import HandbellError, RequestError
 
 from . import refusals
+from .bounds import Bounds
 from .exchange import EXTENSIONS, Exchange
 from .head import Head, HeadRefusedError
-
-if TYPE_CHECKING:
-    from .server import HttpServer
 
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 _OVERHEAD: Final = 17
 """A chunk of one byte takes six on the wire, and some clients write chunks so small."""
 
 _log = logging.getLogger(__name__)
+
+
+class Owner(Protocol):
+    """What a connection needs of the server that accepted it."""
+
+    bounds: Bounds
+    body_of: refusals.Body
+    scheme: str
+    is_stopping: bool
+    date_line: bytes
+    now: Callable[[], float]
+
+    def run(self, exchange: Exchange) -> None:
+        """Have the application answer a request."""
+
+    def forget(self, connection: "Connection") -> None:
+        """Count a connection no more: it is closed."""
 
 
 class Connection(asyncio.Protocol):
@@ -36,7 +52,7 @@ class Connection(asyncio.Protocol):
     """
 
     def __init__(
-        self, server: "HttpServer", client: tuple[str, int], network: str, *, is_exempt: bool
+        self, server: Owner, client: tuple[str, int], network: str, *, is_exempt: bool
     ) -> None:
         self.server = server
         self.network = network
@@ -216,7 +232,7 @@ class Connection(asyncio.Protocol):
             self._refuse(cause.why)
         elif not self._is_deaf:
             if cause is not None:
-                _log.error("Could not take in a request", exc_info=cause)
+                _log.error("Could not read request", exc_info=cause)
             self._refuse(refusals.not_http(str(error)))
 
     def _scope(self, version: str, method: str) -> dict[str, Any]:

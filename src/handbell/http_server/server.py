@@ -136,7 +136,7 @@ class HttpServer:
                 continue
             except OSError as error:
                 # No descriptors or no memory: whoever waits is served when some came back.
-                _log.warning("Cannot accept connections: %s", error.strerror)
+                _log.warning("Could not accept connections: %s", error.strerror)
                 self._make_room()
                 self._rest()
                 return
@@ -199,7 +199,7 @@ class HttpServer:
         error = None if arriving.cancelled() else arriving.exception()
         # A handshake that fails, or takes too long, is the client's matter.
         if error is not None and not isinstance(error, OSError):
-            _log.error("Could not take in a connection", exc_info=error)
+            _log.error("Could not accept connection", exc_info=error)
         if connection.transport is None:
             self.forget(connection)
             accepted.close()
@@ -237,7 +237,7 @@ class HttpServer:
                 try:
                     connection.look(now)
                 except Exception:  # noqa: BLE001 - the other connections are looked at too
-                    _log.exception("Could not look after a connection")
+                    _log.exception("Connection timeout check failed")
                     connection.abort()
 
     def _set_date(self) -> None:

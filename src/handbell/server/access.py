@@ -1,6 +1,6 @@
 """The guard in front of every route, and what it tells the handler."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from hmac import compare_digest
 from typing import Annotated, Final, cast
@@ -126,12 +126,20 @@ async def _app_dependency(request: Request) -> App:
     return app_of(request)
 
 
+RequireOperator = Callable[[Request], Awaitable[ASGIApp | None]]
+"""Asks who is signed in at the console; the answer is for those who are not."""
+
 CallerDep = Annotated[Caller, Depends(_caller_dependency)]
 AppDep = Annotated[App, Depends(_app_dependency)]
 
 
-def guarded(route: Route, needs: dict[str, Need], context: Context) -> ASGIApp:
-    """Return the route's application behind a guard; ``needs`` are those of its methods."""
+def guarded(
+    route: Route, needs: dict[str, Need], context: Context, *, require_operator: RequireOperator
+) -> ASGIApp:
+    """Return the route's application behind a guard; ``needs`` are those of its methods.
+
+    ``require_operator`` notes who is signed in, or gives the answer for who is not.
+    """
     inner = route.app
     names_app = "app" in route.param_convertors
     limit = context.settings.max_body_bytes
@@ -144,8 +152,6 @@ def guarded(route: Route, needs: dict[str, Need], context: Context) -> ASGIApp:
         if not need.any_host:
             hosts.check(headers.get(b"host"))
         if need.kind == "operator":
-            from .console import require_operator  # noqa: PLC0415 - it imports this module
-
             answer = await require_operator(request)
             if answer is not None:
                 await answer(scope, receive, send)

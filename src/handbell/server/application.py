@@ -7,6 +7,7 @@ from typing import Any, Final
 from fastapi import FastAPI
 from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.requests import Request
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -14,7 +15,7 @@ from handbell._version import __version__
 from handbell.errors import ServeError
 
 from . import health, problems, reference
-from .access import guarded, needs_of, unrouted
+from .access import RequireOperator, guarded, needs_of, unrouted
 from .api import (
     api_keys,
     apps,
@@ -100,17 +101,18 @@ def create_application(context: Context) -> FastAPI:
     )
     problems.add_handlers(application)
     routes: list[BaseRoute] = [route for module in _MODULES for route in module.router.routes]
+    require_operator: RequireOperator = _refuse_operators
     if context.has_console:
-        routes += _console_routes(context)
+        from .console import console_routes, require_operator  # noqa: PLC0415 - not all show it
+
+        routes += console_routes(context)
     _check_table(routes, has_console=context.has_console)
-    application.router.routes.extend(_guarded(routes, context))
+    application.router.routes.extend(_guarded(routes, context, require_operator))
     return application
 
 
-def _console_routes(context: Context) -> list[BaseRoute]:
-    from .console import console_routes  # noqa: PLC0415 - not everybody shows it
-
-    return console_routes(context)
+async def _refuse_operators(_request: Request) -> ASGIApp | None:
+    raise ServeError("Operators sign in where the console is")
 
 
 def _check_table(routes: list[BaseRoute], *, has_console: bool) -> None:
@@ -126,7 +128,9 @@ def _check_table(routes: list[BaseRoute], *, has_console: bool) -> None:
         )
 
 
-def _guarded(routes: Iterable[BaseRoute], context: Context) -> Iterator[BaseRoute]:
+def _guarded(
+    routes: Iterable[BaseRoute], context: Context, require_operator: RequireOperator
+) -> Iterator[BaseRoute]:
     for route in routes:
         if isinstance(route, Mount):
             # Static files of the console; everything else stands in the table.
@@ -138,5 +142,5 @@ def _guarded(routes: Iterable[BaseRoute], context: Context) -> Iterator[BaseRout
             raise ServeError(f"{type(route).__name__} escapes the table of needs")
         # A copy, so that another application of this process guards its own.
         one = copy.copy(route)
-        one.app = guarded(route, needs_of(route), context)
+        one.app = guarded(route, needs_of(route), context, require_operator=require_operator)
         yield one

@@ -74,7 +74,7 @@ class Shield:
         except ClientDisconnect:
             pass
         except Exception:
-            _log.exception("The server made a mistake in %s %s", scope["method"], _route(scope))
+            _log.exception("Internal server error: %s %s", scope["method"], _route(scope))
             if status:
                 raise
             error = InternalError(

@@ -36,10 +36,10 @@ from handbell.errors import (
     StatementError,
     StorageError,
 )
-from handbell.storage.migrations.backup import back_up
 
 from .engines import SharedEngine, share_file, share_server
 from .migrations import HEAD, VERSION_TABLE
+from .migrations.backup import back_up
 from .tables import metadata
 
 WAIT_SECONDS: Final = 5.0
@@ -223,9 +223,7 @@ class Database:
                 back_up(source, target)
             except OSError as error:
                 raise storage_error(error, target) from error
-        _log.warning(
-            "The schema of %s is brought up to date; as it was it is kept in %s", self.name, target
-        )
+        _log.warning("Upgrading database schema: database=%s backup=%s", self.name, target)
 
     @contextmanager
     def _migrating(self) -> Iterator[Connection]:

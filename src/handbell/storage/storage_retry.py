@@ -52,7 +52,7 @@ class StorageRetry:
                     if self._is_over:
                         raise stopped() from error
                     self._failing.setdefault(call, asyncio.get_running_loop().time())
-                    _log.warning("The database cannot be used now: %s", error)
+                    _log.warning("Database unavailable: %s", error)
                     await asyncio.sleep(self.pause)
         finally:
             self._failing.pop(call, None)

@@ -283,7 +283,7 @@ class _ConnectionProtocol(asyncio.Protocol):
         except H2Error:
             self._close()
         except Exception:
-            logger.exception("A request broke the twin's connection; the twin goes on")
+            logger.exception("Twin connection failed on a request")
             self._close()
         self._flush()
 

@@ -46,5 +46,5 @@ def call(
     except passes:
         raise
     except Exception:
-        logger.exception("A hook of the twin failed; the twin goes on")
+        logger.exception("Twin hook failed")
         return None

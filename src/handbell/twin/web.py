@@ -9,7 +9,7 @@ import importlib.resources
 import json
 import socket
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
@@ -34,9 +34,7 @@ from handbell.gateways.apns.protocol import REASONS
 from handbell.http_server.server import HttpServer
 
 from .phone import Card, Phone
-
-if TYPE_CHECKING:
-    from .twin import Twin
+from .state import TwinState
 
 SHOWN_REQUESTS: Final = 200
 """How many of the newest requests the page gets at once."""
@@ -59,7 +57,7 @@ _PAGE_HEADERS: Final = {
 }
 
 
-def page_application(twin: "Twin", *, port: int) -> Starlette:
+def page_application(twin: TwinState, *, port: int) -> Starlette:
     """Return the ASGI application of the page for this twin, to be served on this port."""
     page = importlib.resources.files("handbell.twin") / "page"
     api = _Api(twin)
@@ -93,7 +91,7 @@ def page_application(twin: "Twin", *, port: int) -> Starlette:
 class PageServer:
     """Serves the page on a socket that is bound already, inside the running loop."""
 
-    def __init__(self, twin: "Twin", bound: socket.socket) -> None:
+    def __init__(self, twin: TwinState, bound: socket.socket) -> None:
         self._application = page_application(twin, port=bound.getsockname()[1])
         self._bound = bound
         self._server: HttpServer | None = None
@@ -116,7 +114,7 @@ class _Guard:
     reach the port as well.
     """
 
-    def __init__(self, app: ASGIApp, *, twin: "Twin", port: int) -> None:
+    def __init__(self, app: ASGIApp, *, twin: TwinState, port: int) -> None:
         self._app = app
         self._twin = twin
         # Cookies belong to a host whatever the port, and several twins may run.
@@ -167,7 +165,7 @@ class _Guard:
 class _Api:
     """The handlers: each reads the request, asks the twin, and answers with what changed."""
 
-    def __init__(self, twin: "Twin") -> None:
+    def __init__(self, twin: TwinState) -> None:
         self._twin = twin
 
     async def state(self, _request: Request) -> Response:
@@ -248,7 +246,7 @@ class _Api:
         return phone, card
 
 
-def state(twin: "Twin") -> dict[str, Any]:
+def state(twin: TwinState) -> dict[str, Any]:
     """Return all that the page shows: addresses, apps, phones, requests newest first, faults."""
     address = twin.address.to_dict()
     return {
@@ -266,7 +264,7 @@ def state(twin: "Twin") -> dict[str, Any]:
     }
 
 
-async def _events(twin: "Twin") -> AsyncIterator[str]:
+async def _events(twin: TwinState) -> AsyncIterator[str]:
     with twin.listen() as listener:
         yield "retry: 1000\n\n"
         while not listener.is_closed:

@@ -10,7 +10,7 @@ from handbell.apps.app import App
 from handbell.creation.plain import PlainSend
 from handbell.delivery.events import NotificationsAccepted
 from handbell.delivery.ids import new_notification_id
-from handbell.delivery.queue.due import NORMAL
+from handbell.delivery.urgency import NORMAL
 from handbell.registry.addressees import Devices
 from handbell.storage.database import Quick, driver_of
 

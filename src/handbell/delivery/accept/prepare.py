@@ -13,7 +13,6 @@ from handbell.creation.plain import PlainSend
 from handbell.creation.recipients import Recipients
 from handbell.delivery.delivery import GatewayName, Target
 from handbell.delivery.ledger.listing import TEST_MARK
-from handbell.delivery.ledger.store import Ledger
 from handbell.delivery.policy.rules_store import RulesStore
 from handbell.delivery.policy.schedule import (
     LocalTime,
@@ -23,15 +22,16 @@ from handbell.delivery.policy.schedule import (
     read_send_at,
     refuse_past,
 )
-from handbell.delivery.queue.due import BULK, NORMAL, URGENT
-from handbell.delivery.send.gateway_cache import FindGateway
+from handbell.delivery.urgency import BULK, NORMAL, URGENT
 from handbell.delivery.work.composed import is_loud
+from handbell.delivery.work.gateway_finder import FindGateway
 from handbell.errors import HandbellError, NotificationError
 from handbell.gateways.apns.wordings import Wordings, compose_each
 from handbell.registry.store import Registry
 
 from .plain import PlainBatch, can_be_plain, fingerprints
 from .resolve import Plan, nobody, resolve_many, some_targets
+from .send_store import SendStore
 from .store import Acceptance, Order
 
 URGENCIES: Final = {"urgent": URGENT, "normal": NORMAL, "bulk": BULK}
@@ -149,7 +149,7 @@ class Intake:
 
     def __init__(
         self,
-        ledger: Ledger,
+        sends: SendStore,
         registry: Registry,
         *,
         rules_store: RulesStore,
@@ -157,7 +157,7 @@ class Intake:
         seal: Callable[[Any], bytes],
         now: Callable[[], float] = time,
     ) -> None:
-        self._ledger = ledger
+        self._sends = sends
         self._rules_store = rules_store
         self._registry = registry
         self._find_gateway = find_gateway
@@ -180,7 +180,7 @@ class Intake:
             for entry, order, plan in zip(entries, orders, plans, strict=True)
         ]
         gateways: dict[tuple[Any, ...], HandbellError | None] = {}
-        for one, former in zip(prepared, self._ledger.former(orders), strict=True):
+        for one, former in zip(prepared, self._sends.former(orders), strict=True):
             if isinstance(former, HandbellError):
                 one.error = former
             elif former is not None:

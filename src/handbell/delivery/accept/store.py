@@ -16,10 +16,11 @@ from handbell.apps.app import App
 from handbell.creation.notification import Notification
 from handbell.delivery.delivery import Target
 from handbell.delivery.ids import new_notification_id
-from handbell.delivery.parts import SCHEDULED, Part
+from handbell.delivery.policy.parts import SCHEDULED, Part
 from handbell.delivery.policy.schedule import Instant, SendAt
-from handbell.delivery.queue.due import NORMAL, Due
+from handbell.delivery.queue.due import Due
 from handbell.delivery.queue.shards import SHARD_SESSIONS
+from handbell.delivery.urgency import NORMAL
 from handbell.errors import IdempotencyError
 from handbell.storage.tables import (
     ADDRESSED,

@@ -14,9 +14,9 @@ from handbell._text import count, shortened
 from handbell.apps.app import App
 from handbell.delivery.delivery import Delivery
 from handbell.delivery.policy.decision import meaning
-from handbell.delivery.queue.due import BULK, LEVELS, NORMAL, URGENT
 from handbell.delivery.queue.shards import SHARDS, count_ahead, count_waits
 from handbell.delivery.record.hourly_counts import HOUR, Bucket, read_buckets
+from handbell.delivery.urgency import BULK, LEVELS, NORMAL, URGENT
 from handbell.errors import UnknownNotificationError
 from handbell.fixes import Action, Fix, with_app
 from handbell.storage.database import Database

@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, Connection, delete, exists, select, tuple_
 
 from handbell._forever import forever
 from handbell._threads import in_thread
-from handbell.delivery.policy.decision import FINAL_STATES
+from handbell.delivery.delivery import FINAL_STATES
 from handbell.storage.database import Database
 from handbell.storage.tables import deliveries, idempotency, notifications, shards, tallies
 
@@ -80,7 +80,7 @@ class Pruner:
         await forever(self._turn, name="Pruning", pause=self.every)
 
     async def _turn(self) -> float:
-        _log.info("Pruned %d rows", await self.prune())
+        _log.info("Pruned old rows: rows=%d", await self.prune())
         return self.every
 
 

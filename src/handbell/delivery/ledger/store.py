@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 from time import time
 from typing import Any, Final, NamedTuple
 
@@ -10,38 +9,16 @@ from sqlalchemy import Row, and_, delete, exists, func, or_, select, update
 
 from handbell.apps.app import App
 from handbell.creation.recipients import EVERYBODY
-from handbell.delivery.accept.plain import PlainBatch, PlainStored, store_plain
-from handbell.delivery.accept.store import (
-    Acceptance,
-    Draft,
-    Former,
-    Order,
-    read_former,
-    store_drafts,
-)
-from handbell.delivery.delivery import Delivery, Target
+from handbell.delivery.delivery import Delivery
 from handbell.delivery.ids import read_apns_id
-from handbell.delivery.parts import NO_ZONE, local_waits, parts_of
-from handbell.delivery.policy.schedule import LocalTime
+from handbell.delivery.policy.parts import NO_ZONE
 from handbell.delivery.queue.shards import SHARDS, count_uncome, shard_for
-from handbell.delivery.record.outcome_batch import Batch
-from handbell.delivery.record.write import write_batch
-from handbell.errors import IdempotencyError, UnknownNotificationError
+from handbell.errors import UnknownNotificationError
 from handbell.fixes import Action, Fix
 from handbell.storage.database import Database
-from handbell.storage.tables import (
-    apps,
-    deliveries,
-    idempotency,
-    notifications,
-    sessions,
-    shards,
-    users,
-)
+from handbell.storage.tables import deliveries, notifications, sessions, shards, users
 
 from .device_reports import DeviceReport, note_reports
-
-__all__ = ["Acceptance", "Draft", "Ledger", "Order"]
 
 NAMED_AMONG: Final = 10_000
 """Among how many of the last sends a person is looked for by name."""
@@ -94,62 +71,6 @@ class Ledger:
         self._database = database
         self._now = now
 
-    def accept(
-        self, order: Order, targets: Sequence[Target] | None, *, worker: int | None = None
-    ) -> Acceptance:
-        """Store one send, as :meth:`accept_many` does.
-
-        Raises IdempotencyError when the key was used for something else.
-        """
-        (accepted,) = self.accept_many([Draft(order=order, targets=targets, worker=worker)])
-        if isinstance(accepted, IdempotencyError):
-            raise accepted
-        return accepted
-
-    def accept_many(self, drafts: Sequence[Draft]) -> list[Acceptance | IdempotencyError]:
-        """Store sends in one transaction; once this returns, nothing of them is lost.
-
-        One whose idempotency key was used before gets the first one's answer, or the error that it
-        was used for something else; the others are stored even so.
-        """
-        drafts = [self._divided(draft) for draft in drafts]
-        with self._database.write() as connection:
-            return store_drafts(connection, drafts, now=self._milliseconds())
-
-    def _divided(self, draft: Draft) -> Draft:
-        """Return a send to everybody at a local time with its parts; others as they are.
-
-        Who moves or registers before it is stored is of its last part.
-        """
-        order = draft.order
-        if draft.targets is not None or not isinstance(order.send_at, LocalTime):
-            return draft
-        mine = (sessions.c.app_id == order.app.row, sessions.c.status == "active")
-        zone = func.coalesce(sessions.c.time_zone, NO_ZONE)
-        with self._database.read() as connection:
-            zones = connection.scalars(select(zone).distinct().where(*mine)).all()
-            default = connection.scalar(select(apps.c.time_zone).where(apps.c.id == order.app.row))
-        now = self._now()
-        waits = local_waits(order.send_at, zones, default)
-        due = {zone: None if wait and wait.until <= now else wait for zone, wait in waits.items()}
-        return replace(draft, parts=parts_of(due, now))
-
-    def accept_plain(self, *batches: PlainBatch) -> list[PlainStored | None]:
-        """Store plain sends in one transaction; once this returns, nothing of them is lost.
-
-        None, and nothing, is stored of a batch one of whose idempotency keys was used before.
-        """
-        with self._database.quick_write() as connection:
-            now = self._milliseconds()
-            return [store_plain(connection, batch, now=now) for batch in batches]
-
-    def former(self, orders: Sequence[Order]) -> list[Former]:
-        """Return for each order what its idempotency key says; nothing is stored."""
-        if not any(order.idempotency_key for order in orders):
-            return [None] * len(orders)
-        with self._database.read() as connection:
-            return read_former(connection, orders)
-
     def begin_cancel(self, app: App, notification_id: str) -> Cancelling:
         """Cancel what nobody works on; who works on the rest finds out and lets go of it.
 
@@ -199,14 +120,6 @@ class Ledger:
             )
         return waiting
 
-    def knows_key(self, app: App, key: str) -> bool:
-        """Return whether something was accepted under an idempotency key of the app."""
-        wanted = select(idempotency.c.key).where(
-            idempotency.c.app == app.id, idempotency.c.key == key
-        )
-        with self._database.read() as connection:
-            return connection.execute(wanted).first() is not None
-
     def find(self, app: App, notification_id: str) -> Row[Any]:
         """Return the row of an app's notification; raises RegistryError when there is none."""
         statement = select(notifications).where(
@@ -240,11 +153,6 @@ class Ledger:
         )
         with self._database.read() as connection:
             return set(connection.scalars(statement))
-
-    def record(self, batch: Batch) -> None:
-        """Write what became of deliveries, all of it or nothing."""
-        with self._database.write() as connection:
-            write_batch(connection, batch, now=self._milliseconds())
 
     def deliveries_of(self, notification_id: str) -> list[Delivery]:
         """Return every delivery of a notification: sessions first, then bare addresses."""

@@ -6,8 +6,9 @@ delivery, for the session and for the app. No clock is read and nothing is writt
 
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Final, Literal
+from typing import Final
 
+from handbell.delivery.delivery import State
 from handbell.fixes import Action, Fix
 from handbell.gateways.apns.protocol import REASONS, Reaction
 from handbell.gateways.gateway import (
@@ -20,9 +21,6 @@ from handbell.gateways.gateway import (
     Unknown,
     Withdrawn,
 )
-
-State = Literal["queued", "sending", "held", "sent", "failed", "expired", "cancelled"]
-FINAL_STATES: Final = frozenset({"sent", "failed", "expired", "cancelled"})
 
 OTHER_ENVIRONMENT: Final = {"production": "development", "development": "production"}
 """Where else a token may live. The twin has no other side to ask."""

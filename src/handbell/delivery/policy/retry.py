@@ -1,8 +1,9 @@
 """When a push is sent again, and when no more: a pure decision, tested as a table.
 
-:func:`~handbell.delivery.policy.decision.decide` says that a delivery is held; :func:`next_attempt` says
-until when. No clock is read: ``now`` and the source of chance are passed in. All instants are in
-UNIX seconds, all delays in seconds. docs/decisions/0007-when-a-push-is-sent-again.md has the why.
+:func:`~handbell.delivery.policy.decision.decide` says that a delivery is held; :func:`next_attempt`
+says until when. No clock is read: ``now`` and the source of chance are passed in. All instants are
+in UNIX seconds, all delays in seconds. The why is in
+docs/decisions/0007-when-a-push-is-sent-again.md.
 """
 
 from dataclasses import dataclass, replace

@@ -22,8 +22,7 @@ from sqlalchemy import (
 )
 
 from handbell.apps.store import is_any_of
-from handbell.delivery.parts import TIMES_OF_DAY
-from handbell.delivery.queue.due import LEVELS
+from handbell.delivery.urgency import LEVELS
 from handbell.storage.chunks import chunks
 from handbell.storage.database import Database
 from handbell.storage.tables import (
@@ -38,6 +37,7 @@ from handbell.storage.tables import (
 
 from .app_rules import STOPPED_BY, AppRules
 from .circuit import Noted, Place, Stop
+from .parts import TIMES_OF_DAY
 from .retry import SERVICE_DOWN
 
 _HURRIED_AT_ONCE: Final = 5000
@@ -235,8 +235,8 @@ class RulesStore:
     ) -> dict[int, set[int]]:
         """Return which other notifications each user was sent since then (UNIX seconds).
 
-        Only what a cap counts, see :func:`~handbell.delivery.policy.schedule.disturbs`. One that is about to
-        be sent counts as well, for those that came after it.
+        Only what a cap counts, see :func:`~handbell.delivery.policy.schedule.disturbs`. One that is
+        about to be sent counts as well, for those that came after it.
         """
         statement = (
             select(sessions.c.user_id, deliveries.c.notification_id)

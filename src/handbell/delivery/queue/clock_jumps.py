@@ -12,7 +12,7 @@ from typing import Any, Final
 from sqlalchemy import Column, Connection, delete, insert, or_, select, update
 
 from handbell.clocks import MachineClock
-from handbell.delivery.parts import TIMES_OF_DAY
+from handbell.delivery.policy.parts import TIMES_OF_DAY
 from handbell.storage.database import Database
 from handbell.storage.tables import circuits, deliveries, proofs, shards, wall_clock, webhook_calls
 

@@ -1,15 +1,8 @@
-"""A delivery that is due, and whose turn it is."""
+"""A delivery that is due."""
 
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from handbell.delivery.delivery import GatewayName
-from handbell.storage.tables import ADDRESSED
-
-URGENT: Final = 9
-NORMAL: Final = 5
-BULK: Final = 1
-LEVELS: Final = (URGENT, NORMAL, BULK)
-"""Whose turn it is: work of a higher level goes before all work of a lower one."""
 
 
 class Due(NamedTuple):
@@ -35,8 +28,3 @@ class Due(NamedTuple):
     locale: str | None = None
     begun_at: int | None = None
     was_accepted: bool = False
-
-
-def session_id(number: int) -> int | None:
-    """Return the session that a delivery number names, or None for a bare address."""
-    return number if number < ADDRESSED else None

@@ -98,15 +98,13 @@ class Heartbeat:
                 await self._threads.run(self._workers.reclaim)
                 await self._follow_clock()
             except StorageError as error:
-                _log.warning("The worker cannot say that it lives: %s", error)
+                _log.warning("Worker heartbeat failed: %s", error)
             except Exception:  # noqa: BLE001 - others would take a worker for dead that lives
-                _log.exception("Worker heartbeat failed; the next one follows")
+                _log.exception("Worker heartbeat failed; retrying")
 
     async def _follow_clock(self) -> None:
         if jump := await self._threads.run(self._jumps.follow):
-            _log.warning(
-                "The clock was set by %+.1f s; what waits for an interval moves along", jump
-            )
+            _log.warning("System clock changed by %+.1f s; waiting intervals adjusted", jump)
             self._on_jump(jump)
 
     async def make_sure(self) -> None:
@@ -120,7 +118,7 @@ class Heartbeat:
             try:
                 await self._beat(unless=self.lease.holds)
             except StorageError as error:
-                _log.warning("Worker heartbeat failed; nothing is sent meanwhile: %s", error)
+                _log.warning("Worker heartbeat failed; sending paused: %s", error)
                 await asyncio.sleep(STORAGE_PAUSE)
 
     async def _beat(self, unless: Callable[[], bool] = lambda: False) -> None:

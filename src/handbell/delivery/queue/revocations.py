@@ -180,7 +180,7 @@ class Obedience:
         try:
             found = await self._storage_retry.call(self._store.of, self._worker())
         except Exception:  # noqa: BLE001 - others wait for the answer to the next one
-            _log.exception("Looking for revocations broke off; it is looked again")
+            _log.exception("Revocation check failed; retrying")
             return
         for revocation in found:
             if revocation.id not in self._tasks:
@@ -192,6 +192,6 @@ class Obedience:
             await self._release(revocation.sessions)
             await self._storage_retry.call(self._store.confirm, [revocation.id])
         except Exception:  # noqa: BLE001 - it is tried again
-            _log.exception("A revocation could not be obeyed; it is tried again")
+            _log.exception("Could not apply revocation; retrying")
         finally:
             del self._tasks[revocation.id]

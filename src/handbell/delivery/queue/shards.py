@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import ColumnElement, Connection, Row, Select, exists, func, select
 
 from handbell.apps.store import is_app_of
-from handbell.delivery.parts import NO_ZONE, read_zones, write_zones
+from handbell.delivery.policy.parts import NO_ZONE, read_zones, write_zones
 from handbell.storage.tables import apps, deliveries, notifications, sessions, shards
 
 from .session_pages import Shard, got, is_in_zones, zone_values

@@ -1,7 +1,8 @@
 """The work in the database: what is due, and who takes it.
 
-Work is taken under the name of a worker; see :mod:`~handbell.delivery.queue.workers` for what becomes of
-it when the worker dies, and :mod:`~handbell.delivery.queue.shards` for the parts of a broadcast.
+Work is taken under the name of a worker; see :mod:`~handbell.delivery.queue.workers` for what
+becomes of it when the worker dies, and :mod:`~handbell.delivery.queue.shards` for the parts of a
+broadcast.
 """
 
 import json
@@ -23,12 +24,13 @@ from sqlalchemy import (
     update,
 )
 
-from handbell.delivery.parts import Part
+from handbell.delivery.policy.parts import Part
+from handbell.delivery.urgency import LEVELS
 from handbell.storage.chunks import chunks
 from handbell.storage.database import Database
 from handbell.storage.tables import ADDRESSED, deliveries, notifications, sessions, shards, users
 
-from .due import LEVELS, Due
+from .due import Due
 from .session_pages import Also, Listener, Shard, read_page
 from .shards import SHARDS, SIZE, SMALL, read_shard, read_zones_of
 
@@ -37,7 +39,7 @@ MOST_SHARDS: Final = 200
 
 
 class Asked(NamedTuple):
-    """Which sessions of a shard are wanted; see :func:`~handbell.delivery.queue.session_pages.read_page`."""
+    """Which sessions of a shard are wanted."""
 
     shard: Shard
     limit: int
@@ -185,7 +187,10 @@ class Queue:
         also: Also = frozenset(),
         is_development: bool = False,
     ) -> list[Listener]:
-        """Return the next sessions of a shard; see :func:`~handbell.delivery.queue.session_pages.read_page`."""
+        """Return the next sessions of a shard.
+
+        See :func:`~handbell.delivery.queue.session_pages.read_page`.
+        """
         (found,) = self.pages([Asked(shard, limit, also, is_development)])
         return found
 

@@ -122,7 +122,7 @@ class Waiting:
         try:
             not_over = set(await self._ask(asked))
         except StorageError as error:
-            _log.warning("The database cannot be used now: %s", error)
+            _log.warning("Database unavailable: %s", error)
             await asyncio.sleep(STORAGE_PAUSE)
             self.tell(asked)
             return

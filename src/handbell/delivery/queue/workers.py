@@ -1,8 +1,8 @@
 """Who works: the workers of all processes, and what comes back from those that died.
 
-Work is taken under the name of a worker, whose heartbeat is in the table ``workers``. When it stops,
-what the worker had taken comes back: a delivery that may have been sent already goes out again
-under the same apns-id and with a collapse id, so that the phone shows it once.
+Work is taken under the name of a worker, whose heartbeat is in the table ``workers``. When it
+stops, what the worker had taken comes back: a delivery that may have been sent already goes out
+again under the same apns-id and with a collapse id, so that the phone shows it once.
 """
 
 import contextlib

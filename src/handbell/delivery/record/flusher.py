@@ -6,7 +6,6 @@ import logging
 from typing import Final
 
 from handbell.delivery.events import Hooks
-from handbell.delivery.ledger.store import Ledger
 from handbell.delivery.queue.waiting import Waiting
 from handbell.delivery.webhooks.store import NAMES
 from handbell.delivery.work.in_flight import InFlight
@@ -15,6 +14,7 @@ from handbell.storage.storage_retry import StorageRetry, stopped
 
 from .outcome_batch import Batch
 from .settle import Settlement
+from .write import Recorder
 
 FLUSH_SECONDS: Final = 0.02
 """How long an end that came back waits for others, to be written with them."""
@@ -33,7 +33,7 @@ class Flusher:
     def __init__(
         self,
         book: Settlement,
-        ledger: Ledger,
+        recorder: Recorder,
         *,
         in_flight: InFlight,
         hooks: Hooks,
@@ -41,7 +41,7 @@ class Flusher:
         waiting: Waiting,
     ) -> None:
         self._book = book
-        self._ledger = ledger
+        self._recorder = recorder
         self._in_flight = in_flight
         self._hooks = hooks
         self._storage_retry = storage_retry
@@ -73,16 +73,16 @@ class Flusher:
     async def _record(self, batch: Batch) -> None:
         """Write a batch; where something in it cannot be written, everything else of it."""
         try:
-            await self._storage_retry.call(self._ledger.record, batch)
+            await self._storage_retry.call(self._recorder.record, batch)
         except Exception:  # noqa: BLE001 - one thing must not take the others with it
-            _log.exception("A batch of ends cannot be written as it is; its parts are, one by one")
+            _log.exception("Could not record outcome batch; retrying row by row")
         else:
             return
         for part in batch.parts():
             try:
-                await self._storage_retry.call(self._ledger.record, part)
+                await self._storage_retry.call(self._recorder.record, part)
             except Exception:  # noqa: BLE001 - the same
-                _log.exception("This cannot be written, and is left out: %s", part)
+                _log.exception("Could not record outcome; left out: %s", part)
 
     def close(self) -> None:
         """Write no more: whoever waits, or comes later, is told by StoppedError."""

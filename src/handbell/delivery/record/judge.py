@@ -21,6 +21,7 @@ from handbell.delivery.events import (
     ServiceUp,
     VerdictLost,
 )
+from handbell.delivery.ids import session_id
 from handbell.delivery.policy.circuit import (
     DOUBT_SECONDS,
     Circuit,
@@ -31,7 +32,6 @@ from handbell.delivery.policy.circuit import (
     Trouble,
 )
 from handbell.delivery.policy.decision import Decision, Doubt, Sign, Tried, decide, sign_of
-from handbell.delivery.queue.due import session_id
 from handbell.delivery.work.app_state import AppState
 from handbell.delivery.work.push_batch import Item, PushBatch
 from handbell.delivery.work.routes import Route, Routes
@@ -297,7 +297,7 @@ class Judge:
         try:
             known = await persons([one for one in numbers if session_id(one) is not None])
         except Exception:  # noqa: BLE001 - nothing may be left without an end
-            _log.exception("Could not read whose refused tokens are; none of them is judged")
+            _log.exception("Could not read owners of refused tokens; none is judged")
             for one in verdicts:
                 self._bench.settle(_unjudged(one))
             return

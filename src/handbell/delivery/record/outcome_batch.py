@@ -40,8 +40,8 @@ class Batch:
     were accepted and of which nothing else is to be said; they are dated when they are written.
     Session changes are by session id. ``resting_shards`` are given back until an instant (UNIX
     milliseconds) for a reason. ``adopted`` are deliveries, by notification and number, that wait
-    for the end of an outage from now on, if they are held. ``told`` are the events of it that webhooks may be
-    called for.
+    for the end of an outage from now on, if they are held. ``told`` are the events of it that
+    webhooks may be called for.
     """
 
     sent: dict[tuple[int, str, int], list[int]] = field(default_factory=dict)

@@ -3,7 +3,8 @@
 from typing import Any, Final
 
 from handbell.delivery.events import DeliveryFailed, DeliveryHeld, Event, PushesSent
-from handbell.delivery.queue.due import NORMAL, Due
+from handbell.delivery.queue.due import Due
+from handbell.delivery.urgency import NORMAL
 from handbell.delivery.work.composed import Composed
 from handbell.delivery.work.push_batch import Item, PushBatch
 from handbell.errors import HandbellError

@@ -7,6 +7,7 @@ from random import Random
 from typing import Final, NamedTuple
 
 from handbell.delivery.events import Event, Hooks, SessionClosed, SessionMoved, SessionQuarantined
+from handbell.delivery.ids import session_id
 from handbell.delivery.policy.circuit import Noted
 from handbell.delivery.policy.decision import Decision, Doubt, Tried
 from handbell.delivery.policy.retry import (
@@ -18,7 +19,6 @@ from handbell.delivery.policy.retry import (
     while_down,
     while_stopped,
 )
-from handbell.delivery.queue.due import session_id
 from handbell.delivery.work.composed import Composed
 from handbell.delivery.work.in_flight import Ended, InFlight, Ticket
 from handbell.delivery.work.push_batch import Broadcast, Item, Portion, PushBatch
@@ -158,7 +158,9 @@ class Settlement:
         except Exception:  # noqa: BLE001 - nothing may be left without an end
             push_batch, item = verdict.push_batch, verdict.item
             _log.exception(
-                "Could not settle delivery %d of %s", item.number, push_batch.composed.id
+                "Could not settle delivery: number=%d notification=%s",
+                item.number,
+                push_batch.composed.id,
             )
             self._leave(push_batch.ticket, push_batch.composed, item)
 

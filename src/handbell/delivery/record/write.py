@@ -1,7 +1,8 @@
 """How the ends of deliveries are written: a batch of them in one transaction."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from time import time
 from typing import Any, Final
 
 from sqlalchemy import BigInteger, Connection, bindparam, delete, func, update
@@ -12,6 +13,7 @@ from handbell.delivery.policy.retry import SERVICE_DOWN
 from handbell.delivery.queue.shards import SHARDS, count_uncome
 from handbell.delivery.webhooks.store import store_calls
 from handbell.storage.chunks import chunks
+from handbell.storage.database import Database
 from handbell.storage.tables import deliveries, notifications, sessions, shards
 
 from .hourly_counts import add_batch
@@ -89,6 +91,19 @@ _ADOPT: Final = (
 _MOVE_SHARD: Final = (
     update(shards).where(shards.c.id == bindparam("shard")).values(position=bindparam("to"))
 )
+
+
+class Recorder:
+    """Writes what became of deliveries. ``now`` gives UNIX seconds."""
+
+    def __init__(self, database: Database, *, now: Callable[[], float] = time) -> None:
+        self._database = database
+        self._now = now
+
+    def record(self, batch: Batch) -> None:
+        """Write what became of deliveries, all of it or nothing."""
+        with self._database.write() as connection:
+            write_batch(connection, batch, now=int(self._now() * 1000))
 
 
 def write_batch(connection: Connection, batch: Batch, *, now: int) -> None:

@@ -4,8 +4,8 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
-from handbell.delivery.parts import QUIET, SCHEDULED, Wait
 from handbell.delivery.policy.app_rules import AppRules
+from handbell.delivery.policy.parts import QUIET, SCHEDULED, Wait
 from handbell.delivery.policy.rules_store import RulesStore
 from handbell.delivery.policy.schedule import Cap, held_until
 from handbell.delivery.queue.due import Due
@@ -59,7 +59,7 @@ class Admission:
         self, ticket: Ticket, composed: Composed, items: Sequence[Item], error: Exception
     ) -> None:
         """Hold all of it, since the app's rules cannot be followed."""
-        _log.error("The rules of %s cannot be followed", composed.app_state.app.id, exc_info=error)
+        _log.error("Could not apply rules: app=%s", composed.app_state.app.id, exc_info=error)
         until = self._now() + DISABLED_SECONDS
         self._book.hold_all(ticket, composed, items, "Interrupted", until)
 

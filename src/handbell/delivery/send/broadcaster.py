@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from handbell.delivery.parts import parts_of
+from handbell.delivery.policy.parts import parts_of
 from handbell.delivery.policy.probe import Probe
 from handbell.delivery.policy.ramp_up import Ramps
 from handbell.delivery.policy.retry import MENDED_BY_HAND, SERVICE_DOWN
@@ -223,7 +223,7 @@ class Broadcaster:
         return known
 
     def _holds(self, broadcast: Broadcast) -> bool:
-        """Return whether a shard is still this worker's; it was given away if its heartbeat stopped."""
+        """Return whether a shard is still this worker's; a stopped heartbeat gives it away."""
         return any(one is broadcast for one in self._broadcasts)
 
     def _note_page(

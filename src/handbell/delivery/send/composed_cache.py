@@ -1,4 +1,4 @@
-"""The composed notifications that a worker sends: loaded when they are needed, and kept for a while."""
+"""What a worker sends, composed: loaded when it is needed, and kept for a while."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
@@ -37,7 +37,7 @@ class ComposedCache:
         self._finding = Gathering(self._find)
 
     def keep(self, composed: Composed) -> None:
-        """Keep a notification, in place of the one that was kept for longest where there are many."""
+        """Keep a notification, in place of the one kept for longest where there are many."""
         if len(self._kept) >= _KEPT:
             self._kept.pop(next(iter(self._kept)))
         self._kept[composed.row] = composed

@@ -72,7 +72,7 @@ class Dispatcher:
     def _end(self, task: asyncio.Task[None]) -> None:
         self.tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            _log.error("A send broke off", exc_info=task.exception())
+            _log.error("Send task failed", exc_info=task.exception())
 
     def begin_items(self, portions: Sequence[Portion], reading: Reading) -> None:
         """Begin to send single deliveries; ``reading`` is shared until they are answered."""

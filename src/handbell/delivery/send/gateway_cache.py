@@ -2,16 +2,16 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Final
 
 from handbell._threads import Threads
-from handbell.apps.app import App
 from handbell.delivery.delivery import GatewayName
 from handbell.delivery.policy.circuit import Place
 from handbell.delivery.work.composed import Composed
+from handbell.delivery.work.gateway_finder import DropGateway, FindGateway
 from handbell.delivery.work.push_batch import Item, Portion
 from handbell.delivery.work.routes import Route, Routes
 from handbell.errors import CredentialError, HandbellError, TwinError
@@ -27,31 +27,7 @@ second, and Apple takes connections that come and go for an attack."""
 
 _log = logging.getLogger(__name__)
 
-DropGateway = Callable[[Gateway], Awaitable[None]]
-"""Closes a gateway that nothing is sent by any more, and forgets it."""
-
-
 _Place = tuple[str, str, str, str | None, frozenset[str]]
-
-
-class FindGateway(Protocol):
-    """Gives the way for an app to an environment, or raises the error that says why there is none.
-
-    ``key`` is the credential of a sender whose app is not in the registry, or None. Credentials
-    whose fingerprints are in ``besides`` are passed over where there is another.
-    """
-
-    def __call__(
-        self,
-        app: App,
-        key: Any,
-        name: GatewayName,
-        environment: str,
-        /,
-        *,
-        besides: Collection[str] = (),
-    ) -> Gateway:
-        """Return the gateway; the same one each time, so that connections are shared."""
 
 
 @dataclass(slots=True)
@@ -197,7 +173,7 @@ class GatewayCache:
         try:
             await drop(gateway)
         except Exception:  # noqa: BLE001 - nothing is sent by it, and others are
-            _log.exception("Could not close a gateway that nobody uses any more")
+            _log.exception("Could not close unused gateway")
 
 
 def _answer(ask: Callable[[], Gateway]) -> Gateway | Exception:

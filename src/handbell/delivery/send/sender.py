@@ -42,8 +42,8 @@ class Sender:
     """Hands batches to the gateways; belongs to one worker and its event loop.
 
     Their ends go to ``book``. What ``releases`` says of a session counts until the last moment
-    before its push is handed over, and nothing goes on the wire unless the lease of the ``heartbeat``
-    holds then.
+    before its push is handed over, and nothing goes on the wire unless the lease of the
+    ``heartbeat`` holds then.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Sender:
             for push_batch in push_batches:
                 self._note_no_way(push_batch, error)
         except Exception as error:  # noqa: BLE001 - nothing may be left without an end
-            _log.exception("A gateway failed; what it left without an answer is sent again")
+            _log.exception("Gateway failed; unanswered pushes will be sent again")
             for push_batch in push_batches:
                 self._book.interrupt(push_batch, push_batch.give_up(), error)
         finally:
@@ -124,7 +124,7 @@ class Sender:
         """Settle what a gateway says it is done with and has not reported, as it must not."""
         for push_batch in push_batches:
             if left := push_batch.give_up():
-                _log.error("A gateway left %d pushes without an answer", len(left))
+                _log.error("Gateway left pushes unanswered: pushes=%d", len(left))
                 self._book.interrupt(push_batch, left, RuntimeError("no answer"))
 
     def _take_back(self, push_batch: PushBatch) -> None:

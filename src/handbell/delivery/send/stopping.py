@@ -113,4 +113,4 @@ async def end_tasks(tasks: Iterable["asyncio.Task[None]"]) -> None:
             task.cancel()
         _, left = await asyncio.wait(left, timeout=_CANCEL_SECONDS / 8)
     for task in left:
-        _log.error("Task does not end although it was cancelled: %r", task)
+        _log.error("Task did not stop after cancel: %r", task)

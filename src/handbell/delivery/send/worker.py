@@ -31,7 +31,9 @@ from handbell.delivery.queue.workers import Workers
 from handbell.delivery.record.flusher import Flusher
 from handbell.delivery.record.outcome_rows import unreadable_ending
 from handbell.delivery.record.settle import Settlement
+from handbell.delivery.record.write import Recorder
 from handbell.delivery.work.app_states import AppStates
+from handbell.delivery.work.gateway_finder import DropGateway, FindGateway
 from handbell.delivery.work.in_flight import InFlight
 from handbell.delivery.work.push_batch import Broadcast, Portion
 from handbell.delivery.work.routes import Routes
@@ -43,7 +45,7 @@ from .admission import DISABLED_SECONDS, Admission
 from .broadcaster import Broadcaster
 from .composed_cache import ComposedCache, LoadComposed
 from .dispatcher import Dispatcher
-from .gateway_cache import DropGateway, FindGateway, GatewayCache
+from .gateway_cache import GatewayCache
 from .sender import Sender
 from .stopping import ANSWER_SECONDS, Stopping
 
@@ -62,9 +64,9 @@ class Worker:
     """Sends what is due, for every app, until it is stopped.
 
     ``find_gateway``, ``drop_gateway`` and ``load`` come from the system. Run it with :meth:`start`
-    and :meth:`stop` in one event loop, once. ``in_flight`` is what is on its way, ``app_states`` say how
-    much that may be. ``answer_seconds`` is how long a stop waits for push services. Raises nothing:
-    what goes wrong is written, told to the hooks, or tried again.
+    and :meth:`stop` in one event loop, once. ``in_flight`` is what is on its way, ``app_states``
+    say how much that may be. ``answer_seconds`` is how long a stop waits for push services.
+    Raises nothing: what goes wrong is written, told to the hooks, or tried again.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Worker:
         queue: Queue,
         *,
         ledger: Ledger,
+        recorder: Recorder,
         known_workers: Workers,
         revocations: Revocations,
         jumps: ClockJumps,
@@ -127,7 +130,7 @@ class Worker:
         )
         self._flusher = Flusher(
             self._book,
-            ledger,
+            recorder,
             in_flight=self.in_flight,
             hooks=self.hooks,
             storage_retry=storage_retry,
@@ -216,9 +219,10 @@ class Worker:
         """Take no more work, finish what is on its way, give back the rest. Raises nothing.
 
         Answers are waited for as long as ``answer_seconds`` say, or ``within`` where that is less;
-        a database that takes nothing for as long as its ``storage_retry``. What could not be written by
-        then is sent again by the next start, under the same apns-ids and with a collapse id;
-        nothing is lost. Whoever waits for the worker, or comes later, is told by StoppedError.
+        a database that takes nothing for as long as its ``storage_retry``. What could not be
+        written by then is sent again by the next start, under the same apns-ids and with a
+        collapse id; nothing is lost. Whoever waits for the worker, or comes later, is told by
+        StoppedError.
         """
         self._is_stopping = True
         self._wake.set()
@@ -238,7 +242,7 @@ class Worker:
         try:
             await self._heartbeat.end()
         except Exception:  # noqa: BLE001 - others take over what it held
-            _log.exception("Could not give back what the worker held")
+            _log.exception("Could not release work on stop")
 
     def wake(self) -> None:
         """Look for work now instead of at the next turn."""
@@ -314,10 +318,10 @@ class Worker:
             try:
                 took = await self._turn_of_work()
             except StorageError as error:
-                _log.warning("The database cannot be used now: %s", error)
+                _log.warning("Database unavailable: %s", error)
                 await asyncio.sleep(self.storage_retry.pause)
             except Exception:  # noqa: BLE001 - one turn must not end the worker
-                _log.exception("A turn of work broke off; the next one follows")
+                _log.exception("Worker iteration failed; continuing")
                 await asyncio.sleep(self.storage_retry.pause)
             else:
                 if not took:
@@ -391,7 +395,7 @@ class Worker:
             if isinstance(composed, Exception):
                 # The others have no part in it.
                 _log.error(
-                    "A stored notification cannot be read; its deliveries wait", exc_info=composed
+                    "Could not read stored notification; its deliveries wait", exc_info=composed
                 )
                 self._postpone(items, composed)
             elif composed is not None:
@@ -414,7 +418,7 @@ class Worker:
                 self._dispatcher.begin_astray()
                 await self._flusher.flush(self._broadcasts)
             except Exception:  # noqa: BLE001 - one batch must not end the writing
-                _log.exception("Writing down broke off; the next batch follows")
+                _log.exception("Flush of outcomes failed; continuing")
             if self._broadcasts or self._full:
                 self._wake.set()
 

@@ -168,7 +168,7 @@ class WebhookSender:
         try:
             await in_thread(self._give_back)
         except Exception as error:  # noqa: BLE001 - the lease ends by itself
-            _log.warning("Calls of webhooks were not given back: %s", error)
+            _log.warning("Could not release webhook calls: %s", error)
 
     async def _turn(self) -> float:
         if not await self._start_due():
@@ -194,10 +194,10 @@ class WebhookSender:
         except StorageError as error:
             # Its lease ends, and it is made again under the same id.
             _log.warning(
-                "The end of a call of webhook %d was not stored: %s", call.webhook_id, error
+                "Could not record webhook call: webhook=%d error=%s", call.webhook_id, error
             )
         except Exception:  # noqa: BLE001 - the others go on
-            _log.exception("A call of webhook %d failed; it is made again", call.webhook_id)
+            _log.exception("Webhook call failed; retrying: webhook=%d", call.webhook_id)
         finally:
             del self._running[call.webhook_id]
 
@@ -258,7 +258,7 @@ class WebhookSender:
         try:
             answer = self._post(call)
         except Exception as error:  # noqa: BLE001 - it counts as an attempt, as any other
-            _log.exception("A call of webhook %d could not be made", call.webhook_id)
+            _log.exception("Could not make webhook call: webhook=%d", call.webhook_id)
             answer = Answer(None, f"a mistake of Handbell's: {type(error).__name__}")
         now = self._now()
         if answer.is_success:
@@ -292,7 +292,9 @@ class WebhookSender:
             retry_after=answer.retry_after,
         )
         if again is None:
-            _log.error("A call of webhook %d was given up: %s", call.webhook_id, answer.reason)
+            _log.error(
+                "Webhook call given up: webhook=%d reason=%s", call.webhook_id, answer.reason
+            )
         state = "failed" if again is None else "queued"
         self._write(call, answer, state=state, due_at=again)
 

@@ -119,8 +119,9 @@ class WebhookStore:
         """Add a webhook and return it with its secret, which is sealed and not told again.
 
         Without ``events`` it is called for all. Raises :class:`~handbell.errors.WebhookError` for
-        an address that may not be called (see :class:`~handbell.delivery.webhooks.safe_http.Target`), for an
-        unknown event, and for an address that the app has already.
+        an address that may not be called
+        (see :class:`~handbell.delivery.webhooks.safe_http.Target`), for an unknown
+        event, and for an address that the app has already.
         """
         Target.read(url, allow_private=self._allow_private)
         secret = SECRET_PREFIX + base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()

@@ -9,7 +9,7 @@ from handbell.delivery.policy.app_rules import AppRules
 from handbell.delivery.policy.schedule import Bucket, take
 
 from .cap_in_flight import CapInFlight
-from .in_flight import Load
+from .load import Load
 from .routes import SOON_SECONDS, Route
 
 FIRST_BATCH: Final = 50
@@ -20,8 +20,9 @@ FIRST_BATCH: Final = 50
 class AppState:
     """What a worker knows of one app while it sends for it; ``load`` is what it has on its way.
 
-    ``cap_in_flight`` is what counts under the app's cap and is not written down yet; both follow from
-    the tickets (:mod:`~handbell.delivery.work.in_flight`). ``routes`` are the ways that its pushes went.
+    ``cap_in_flight`` is what counts under the app's cap and is not written down yet; both follow
+    from the tickets (:mod:`~handbell.delivery.work.in_flight`). ``routes`` are the ways that its
+    pushes went.
     ``is_proven`` says that something was accepted since a circuit of the app's opened last.
     ``read_at``, when the rules were read, and the bucket of the rate go by a clock that nobody
     sets.

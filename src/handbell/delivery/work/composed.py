@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from handbell.creation.notification import Notification
-from handbell.delivery.accept.store import Order
 from handbell.delivery.policy.app_rules import AppRules
 from handbell.delivery.policy.retry import ceiling
 from handbell.delivery.policy.schedule import (
@@ -78,24 +77,35 @@ class Composed:
 
     @classmethod
     def fresh(
-        cls, order: Order, row: int, wordings: Wordings, app_state: AppState, key: Any = None
+        cls,
+        content: Notification,
+        wordings: Wordings,
+        app_state: AppState,
+        *,
+        row: int,
+        public_id: str,
+        urgency: int,
+        created_at: int | None,
+        send_at: SendAt | None,
+        is_development: bool,
+        key: Any = None,
     ) -> "Composed":
-        """Return the notification of an order that was just stored, without reading it back.
+        """Return the notification of what was just stored, without reading it back.
 
         ``wordings`` are what :meth:`read` would compose from its row.
         """
         message = wordings.own.message
         return cls(
             row=row,
-            id=order.public_id,
+            id=public_id,
             app_state=app_state,
             message=message,
-            urgency=order.urgency,
-            created_at=(order.created_at or 0) / 1000,
+            urgency=urgency,
+            created_at=(created_at or 0) / 1000,
             expires_at=message.expires_at,
-            send_at=order.send_at,
-            is_development=order.is_development,
-            is_loud=is_loud(order.content, message),
+            send_at=send_at,
+            is_development=is_development,
+            is_loud=is_loud(content, message),
             languages=wordings if wordings.by_language else None,
             key=key,
         )

@@ -27,39 +27,18 @@ the state that it would leave, and nothing changes. :meth:`InFlight.faults` chec
 
 from collections.abc import Collection, Iterable, Iterator
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from handbell.delivery.policy.probe import Probe
 
+from .app_state import AppState
+from .load import Load
 from .session_readings import Reading
-
-if TYPE_CHECKING:
-    from .app_state import AppState
 
 Members = Iterable[tuple[int, Collection[int]]]
 """Deliveries: for each notification's row the numbers of those of it."""
 
 _NONE: Final[frozenset[int]] = frozenset()
-
-
-@dataclass(slots=True)
-class Load:
-    """How many deliveries are in which state; changed by tickets alone."""
-
-    waiting: int = 0
-    handed: int = 0
-    ended: int = 0
-
-    @property
-    def out(self) -> int:
-        """How many have no end yet."""
-        return self.waiting + self.handed
-
-    @property
-    def all(self) -> int:
-        """How many are on their way, or not written down yet."""
-        return self.waiting + self.handed + self.ended
 
 
 class Ended(NamedTuple):
@@ -91,7 +70,7 @@ class Ticket:
     )
 
     def __init__(
-        self, flight: "InFlight", app_state: "AppState", reading: Reading, *, is_page: bool
+        self, flight: "InFlight", app_state: AppState, reading: Reading, *, is_page: bool
     ) -> None:
         self.app_state = app_state
         self.reading = reading
@@ -252,7 +231,7 @@ class InFlight:
         return len(self._open)
 
     def acquire(
-        self, app_state: "AppState", members: Members, reading: Reading, *, is_page: bool = False
+        self, app_state: AppState, members: Members, reading: Reading, *, is_page: bool = False
     ) -> Ticket:
         """Return a ticket for deliveries that were taken; ``reading`` is the ticket's from now on.
 
@@ -291,7 +270,7 @@ class InFlight:
         self._ended.clear()
 
     def count(
-        self, app_state: "AppState", *, waiting: int = 0, handed: int = 0, ended: int = 0
+        self, app_state: AppState, *, waiting: int = 0, handed: int = 0, ended: int = 0
     ) -> None:
         """Count a change of one ticket, for its app and for all; for tickets alone."""
         for load in (self.load, app_state.load):
@@ -309,11 +288,11 @@ class InFlight:
         """Know a ticket no more that has no delivery left; for tickets alone."""
         self._open.pop(ticket, None)
 
-    def faults(self, app_states: Iterable["AppState"], *, is_at_rest: bool = False) -> list[str]:
+    def faults(self, app_states: Iterable[AppState], *, is_at_rest: bool = False) -> list[str]:
         """Return where the invariant does not hold, counting all of it anew; empty if it does.
 
-        ``app_states`` are all of the worker's. ``is_at_rest`` says that nothing is being read for which
-        somebody could have the permission to probe, and no ticket yet.
+        ``app_states`` are all of the worker's. ``is_at_rest`` says that nothing is being read for
+        which somebody could have the permission to probe, and no ticket yet.
         """
         found = [fault for ticket in self._open for fault in ticket.faults()]
         totals = {app_state.app.id: Load() for app_state in app_states}
@@ -335,13 +314,13 @@ class InFlight:
         return found
 
 
-def _faults_of_lane(app_state: "AppState", tickets: list[Ticket]) -> Iterator[str]:
+def _faults_of_lane(app_state: AppState, tickets: list[Ticket]) -> Iterator[str]:
     capped = {one for ticket in tickets for one in ticket.capped}
     if app_state.cap_in_flight.keys() != capped:
         yield f"{app_state.app.id} has others under its cap than its tickets"
 
 
-def _faults_of_probes(app_state: "AppState", held: set[Probe | None]) -> Iterator[str]:
+def _faults_of_probes(app_state: AppState, held: set[Probe | None]) -> Iterator[str]:
     # A service's circuit is common to several apps, and any of them may probe it.
     for circuit in (circuit for route in app_state.routes for circuit in route.open):
         if circuit.probe not in held | {None}:

@@ -2,13 +2,9 @@
 
 from dataclasses import dataclass
 
-from starlette.responses import Response
-
 from handbell.apps.checkup import Finding
 
-from .frame import Page, Pages
-
-pages = Pages()
+from .frame import Page
 
 _MEMORY = "check_ups"
 
@@ -38,14 +34,3 @@ def last_check_up(page: Page) -> CheckUp | None:
 def forget_check_up(page: Page) -> None:
     """Forget what the last check-up found: it is not true any more."""
     page.console.memory.get(_MEMORY, {}).pop(page.the_app.id, None)
-
-
-@pages.post("/console/apps/{app}/check-up")
-async def check(page: Page) -> Response:
-    """Run a check-up, and show the app's page with what it found."""
-    from .publishing import show_app  # noqa: PLC0415 - it imports this module
-
-    await check_up(page)
-    if page.is_fragment:
-        return await show_app(page)
-    return page.redirect(page.app_url("#check-up"))

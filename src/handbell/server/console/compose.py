@@ -69,7 +69,7 @@ async def _restore(page: Page, draft: Draft) -> Response:
 
 
 def _is_sent(page: Page, draft: Draft) -> bool:
-    return page.system.ledger.knows_key(page.the_app, _key(draft))
+    return page.system.sends.knows_key(page.the_app, _key(draft))
 
 
 @pages.post("/console/apps/{app}/compose/send")

@@ -72,7 +72,7 @@ def endpoint(console: Console, listed: Listed) -> Callable[[Request], Awaitable[
             # The browser went on to another page: nobody is there to read this.
             return protect(Response(status_code=400))
         except Exception:  # noqa: BLE001 - a person reads the answer, the log the traceback
-            _log.exception("A page of the console failed: %s %s", listed.method, listed.path)
+            _log.exception("Console page failed: %s %s", listed.method, listed.path)
             return page.problem(
                 500, "This page failed, and that is our mistake", "The server's log says more"
             )

@@ -83,6 +83,15 @@ async def show(page: Page) -> Response:
     return await show_app(page)
 
 
+@pages.post(f"{APP}/check-up")
+async def check(page: Page) -> Response:
+    """Run a check-up, and show the app's page with what it found."""
+    await check_up(page)
+    if page.is_fragment:
+        return await show_app(page)
+    return page.redirect(page.app_url("#check-up"))
+
+
 @pages.post(f"{APP}/keys/twin")
 async def add_twin_key(page: Page) -> Response:
     """Make a key that only the twin takes."""

@@ -75,13 +75,13 @@ async def _send(context: Context, server: MailServer, link: Link) -> None:
     except Exception as error:  # noqa: BLE001 - whatever a mail server may answer
         if is_permanent(error):
             # An address that does not exist; whoever asked must not learn of it.
-            _log.info("A link of %s could not be mailed for good: %s", link.app.id, _tell(error))
+            _log.info("Proof mail given up: app=%s error=%s", link.app.id, _tell(error))
             await context.run(proofs.mailed, link)
             return
         age = context.system.now() - link.asked_at / 1000
         pause = min(_LONGEST_PAUSE, max(_FIRST_PAUSE, age))
         _log.warning(
-            "A link of %s could not be mailed, and is tried again in %.0f s: %s",
+            "Proof mail failed: app=%s retry_in=%.0fs error=%s",
             link.app.id,
             pause,
             _tell(error),

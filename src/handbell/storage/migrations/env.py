@@ -2,9 +2,8 @@
 
 from alembic import context
 
+from handbell.storage.migrations import VERSION_TABLE
 from handbell.storage.tables import metadata
-
-from . import VERSION_TABLE
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -1,0 +1,9 @@
+"""Whose turn it is: three levels of urgency."""
+
+from typing import Final
+
+URGENT: Final = 9
+NORMAL: Final = 5
+BULK: Final = 1
+LEVELS: Final = (URGENT, NORMAL, BULK)
+"""Work of a higher level goes before all work of a lower one."""
