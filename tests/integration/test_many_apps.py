@@ -13,8 +13,8 @@ from handbell.apps.app import App
 from handbell.apps.samples import make_key
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
+from handbell.delivery.accept.store import Acceptance
 from handbell.delivery.engine import Entry, Options
-from handbell.delivery.ledger.store import Acceptance
 
 APPS = 40
 DEVICES = 3

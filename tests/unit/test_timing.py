@@ -8,25 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handbell.delivery.policy.schedule import (
+from handbell.delivery.policy.cap import LONGEST_PERIOD_SECONDS, Cap, read_cap
+from handbell.delivery.policy.quiet_hours import QuietHours, disturbs, held_until, read_quiet_hours
+from handbell.delivery.policy.rate_limit import (
     FASTEST_PER_SECOND,
-    LONGEST_PERIOD_SECONDS,
-    Bucket,
-    Cap,
-    Instant,
-    LocalTime,
-    QuietHours,
     RateLimit,
-    SendAt,
-    disturbs,
-    due_at,
-    held_until,
-    read_cap,
-    read_quiet_hours,
+    TokenBucket,
     read_rate_limit,
-    read_send_at,
     take,
 )
+from handbell.delivery.policy.schedule import Instant, LocalTime, SendAt, due_at, read_send_at
 from handbell.errors import AppError, NotificationError
 
 PARIS, NEW_YORK, LORD_HOWE = "Europe/Paris", "America/New_York", "Australia/Lord_Howe"
@@ -458,7 +449,7 @@ def test_other_rate_limits_are_refused(value: object, text: str) -> None:
         read_rate_limit(value)
 
 
-def _taken(bucket: Bucket, wanted: int, now: float) -> tuple[int, Bucket, float]:
+def _taken(bucket: TokenBucket, wanted: int, now: float) -> tuple[int, TokenBucket, float]:
     granted, left, wait = take(bucket, wanted, now)
     return granted, left, round(wait, 4)
 
@@ -506,7 +497,7 @@ def test_no_more_is_granted_than_burst_and_rate_allow(
 @given(limits, st.integers(1, 10**7), st.floats(0, 1))
 def test_a_wait_is_long_enough(limit: RateLimit, wanted: int, share: float) -> None:
     """Whoever waits as long as told gets the rest, or as much as the bucket holds."""
-    bucket = Bucket(limit, limit.burst * share, NOW)
+    bucket = TokenBucket(limit, limit.burst * share, NOW)
     granted, bucket, wait = take(bucket, wanted, NOW)
     if granted < wanted:
         rest = wanted - granted

@@ -8,16 +8,11 @@ from handbell.errors import AppError, RegistryError
 from handbell.gateways.apns.protocol import REASONS, Reaction
 from handbell.registry.session import read_time_zone
 
+from .cap import Cap, read_cap
 from .circuit import LONGEST_ASKED_SECONDS, Noted, Stop
-from .schedule import (
-    DEFAULT_ZONE,
-    Cap,
-    QuietHours,
-    RateLimit,
-    read_cap,
-    read_quiet_hours,
-    read_rate_limit,
-)
+from .quiet_hours import QuietHours, read_quiet_hours
+from .rate_limit import RateLimit, read_rate_limit
+from .zones import DEFAULT_ZONE
 
 NO_RULE: Final = "none"
 """What is written to remove a rule."""

@@ -7,7 +7,8 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final, NamedTuple
 
-from handbell.delivery.policy.schedule import DEFAULT_ZONE, LocalTime, due_at
+from .schedule import LocalTime, due_at
+from .zones import DEFAULT_ZONE
 
 NO_ZONE: Final = ""
 """Stands for sessions that name no time zone."""

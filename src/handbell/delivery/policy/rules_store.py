@@ -235,8 +235,8 @@ class RulesStore:
     ) -> dict[int, set[int]]:
         """Return which other notifications each user was sent since then (UNIX seconds).
 
-        Only what a cap counts, see :func:`~handbell.delivery.policy.schedule.disturbs`. One that is
-        about to be sent counts as well, for those that came after it.
+        Only what a cap counts, see :func:`~handbell.delivery.policy.quiet_hours.disturbs`. One that
+        is about to be sent counts as well, for those that came after it.
         """
         statement = (
             select(sessions.c.user_id, deliveries.c.notification_id)

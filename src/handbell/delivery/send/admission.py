@@ -5,9 +5,10 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from typing import Any, Final, Protocol
 
 from handbell.delivery.policy.app_rules import AppRules
+from handbell.delivery.policy.cap import Cap
 from handbell.delivery.policy.parts import QUIET, SCHEDULED, Wait
+from handbell.delivery.policy.quiet_hours import held_until
 from handbell.delivery.policy.rules_store import RulesStore
-from handbell.delivery.policy.schedule import Cap, held_until
 from handbell.delivery.queue.due import Due
 from handbell.delivery.record.settle import Settlement
 from handbell.delivery.work.composed import Composed

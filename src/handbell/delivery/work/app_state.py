@@ -6,7 +6,7 @@ from typing import Final
 
 from handbell.apps.app import App
 from handbell.delivery.policy.app_rules import AppRules
-from handbell.delivery.policy.schedule import Bucket, take
+from handbell.delivery.policy.rate_limit import TokenBucket, take
 
 from .cap_in_flight import CapInFlight
 from .load import Load
@@ -34,7 +34,7 @@ class AppState:
     load: Load = field(default_factory=Load)
     routes: list[Route] = field(default_factory=list)
     is_proven: bool = False
-    bucket: Bucket | None = None
+    bucket: TokenBucket | None = None
     cap_in_flight: CapInFlight = field(default_factory=CapInFlight)
     reserved: int = 0
 

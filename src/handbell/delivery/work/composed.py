@@ -6,12 +6,12 @@ from typing import Any
 
 from handbell.creation.notification import Notification
 from handbell.delivery.policy.app_rules import AppRules
+from handbell.delivery.policy.quiet_hours import disturbs
 from handbell.delivery.policy.retry import ceiling
 from handbell.delivery.policy.schedule import (
     LAST_ZONE,
     LocalTime,
     SendAt,
-    disturbs,
     due_at,
     read_send_at,
 )

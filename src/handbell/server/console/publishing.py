@@ -11,7 +11,7 @@ from handbell.apps.checkup import Finding
 from handbell.apps.samples import make_key
 from handbell.apps.store import StoredCredential
 from handbell.delivery.policy.app_rules import AppRules
-from handbell.delivery.policy.schedule import read_rate_limit
+from handbell.delivery.policy.rate_limit import read_rate_limit
 from handbell.demo_environment import SAMPLE_APP, SAMPLE_NAME
 from handbell.errors import AppError
 

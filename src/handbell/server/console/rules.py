@@ -5,7 +5,7 @@ from typing import Final
 from starlette.responses import Response
 
 from handbell.delivery.policy.app_rules import NO_RULE, AppRules, read_rules
-from handbell.delivery.policy.schedule import DEFAULT_ZONE
+from handbell.delivery.policy.zones import DEFAULT_ZONE
 from handbell.errors import AppError
 
 from .forms import Faults, Form

@@ -14,8 +14,10 @@ _SESSIONS = "ix_sessions_app_id_status"
 def upgrade() -> None:
     op.add_column("shards", sa.Column("reason", sa.Text(), nullable=True))
     op.add_column("shards", sa.Column("zones", sa.Text(), nullable=True))
-    is_split = sa.Column("is_split", sa.Boolean(), server_default=sa.text("false"), nullable=False)
-    op.add_column("shards", is_split)
+    is_false = sa.text("false")
+    op.add_column(
+        "shards", sa.Column("is_split", sa.Boolean(), server_default=is_false, nullable=False)
+    )
     op.execute(
         "UPDATE shards SET reason = 'Scheduled' WHERE worker_id IS NULL AND notification_id IN "
         "(SELECT id FROM notifications WHERE send_at IS NOT NULL)"

@@ -1,0 +1,101 @@
+"""A rate limit: how fast an app may send, as a token bucket. Pure."""
+
+from dataclasses import dataclass
+from math import ceil, isfinite
+from typing import Final, NamedTuple
+
+from handbell.creation.values import shown
+from handbell.errors import AppError
+
+from .periods import read_share
+
+FASTEST_PER_SECOND: Final = 1_000_000
+_TICK: Final = 1e-6  # more than the rounding of an instant, so that a wait is never too short
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """At most ``per_second`` pushes a second on average, and ``burst`` at once.
+
+    Raises :class:`~handbell.errors.AppError` for a rate that is not above 0, or over
+    :data:`FASTEST_PER_SECOND`, and for a burst below 1.
+    """
+
+    per_second: float
+    burst: int = 1
+
+    def __post_init__(self) -> None:
+        if not (isfinite(self.per_second) and 0 < self.per_second <= FASTEST_PER_SECOND):
+            raise AppError(
+                f"A rate limit is {self.per_second:g} per second",
+                fix=f"Use more than 0 and at most {FASTEST_PER_SECOND:,} per second",
+            )
+        if self.burst < 1:
+            raise AppError(f"A rate limit has a burst of {self.burst}", fix="Use 1 or more")
+
+    def __str__(self) -> str:
+        rate = repr(float(self.per_second)).removesuffix(".0")
+        return f"{rate}/second burst {self.burst}"
+
+    def full(self, now: float) -> "TokenBucket":
+        """Return a bucket from which nothing was taken yet."""
+        return TokenBucket(self, float(self.burst), now)
+
+
+def read_rate_limit(value: object) -> RateLimit:
+    """Read ``200`` (per second), ``200/s``, ``6000 per minute``, ``200/s burst 500``.
+
+    The burst is one second's worth unless it is given, and at least 1. Raises
+    :class:`~handbell.errors.AppError` for anything else.
+    """
+    if isinstance(value, RateLimit):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return RateLimit(value, _burst(value))
+    number, seconds, burst = read_share("A rate limit", value, "200/s or 6000/minute")
+    if not seconds:
+        raise AppError(f"A rate limit is {shown(value)}", fix="Use a period of a second or more")
+    rate = number / seconds
+    return RateLimit(rate, _burst(rate) if burst is None else burst)
+
+
+def _burst(per_second: float) -> int:
+    return ceil(per_second) if 1 < per_second <= FASTEST_PER_SECOND else 1
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBucket:
+    """How much of a rate limit was there at the instant ``at``; small enough to be stored."""
+
+    limit: RateLimit
+    tokens: float
+    at: float
+
+
+class Taken(NamedTuple):
+    """How many pushes may go now, the bucket that is left, and the wait in seconds for the rest.
+
+    ``wait_seconds`` is 0 when all were granted. After that time the rest can be had, or as much of
+    it as the bucket holds; to come sooner for less is fine.
+    """
+
+    granted: int
+    bucket: TokenBucket
+    wait_seconds: float
+
+
+def take(bucket: TokenBucket, wanted: int, now: float) -> Taken:
+    """Take up to ``wanted`` pushes from the bucket at the instant ``now``.
+
+    Over any span of time no more is granted than the burst and the rate times the span. A clock
+    that was set back adds nothing, and the bucket goes on from there.
+    """
+    limit = bucket.limit
+    gained = max(0.0, now - bucket.at) * limit.per_second
+    tokens = min(float(limit.burst), bucket.tokens + gained)
+    granted = min(max(wanted, 0), int(tokens))
+    left = TokenBucket(limit, tokens - granted, now)
+    rest = min(wanted - granted, limit.burst)
+    if rest <= 0:
+        return Taken(granted, left, 0.0)
+    return Taken(granted, left, (rest - left.tokens) / limit.per_second + _TICK)
