@@ -57,7 +57,7 @@ async def accept(play: Play, apps: list[App], to: object) -> list[Acceptance]:
     return [one for one in accepted if isinstance(one, Acceptance)]
 
 
-@pytest.mark.parametrize(("to", "number", "most"), [(EVERYBODY, DEVICES, 5), (MAIL, 1, 2)])
+@pytest.mark.parametrize(("to", "number", "most"), [(EVERYBODY, DEVICES, 8), (MAIL, 1, 3)])
 def test_what_is_asked_for_one_app_is_asked_for_all(
     play: Play, to: object, number: int, most: int
 ) -> None:

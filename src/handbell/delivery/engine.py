@@ -26,7 +26,7 @@ from handbell.delivery.accept.resolve import Plan
 from handbell.delivery.accept.send_store import SendStore
 from handbell.delivery.accept.store import Acceptance, Draft, Order
 from handbell.delivery.ledger.retention import Pruner
-from handbell.delivery.ledger.store import Ledger
+from handbell.delivery.ledger.store import Ledger, ShardWait
 from handbell.delivery.policy.decision import meaning
 from handbell.delivery.queue.revocations import Revocations, Revoker
 from handbell.delivery.queue.waiting import Waiting
@@ -481,6 +481,8 @@ class Engine:
         told = list(warnings or [])
         for delivery in unsent:
             (told if _is_warning(delivery) else errors).append(_tell(delivery))
+        for wait in self._ledger.waits(notification_id):
+            (errors if wait.reason in _TO_MEND else told).append(_tell_wait(wait))
         if (left := total - reached - len(unsent)) > 0:
             more = errors or told
             more.append(
@@ -532,3 +534,11 @@ def _tell(delivery: Delivery) -> str:
     if not fix or fix.startswith("nothing"):
         return what
     return f"{what} {sentence(fix[:1].upper() + fix[1:])}"
+
+
+def _tell_wait(wait: ShardWait) -> str:
+    words, fix = meaning(wait.reason)
+    verb = "waits" if wait.number == 1 else "wait"
+    what = sentence(f"{count(wait.number, 'device')} {verb}: {wait.reason}: {words}")
+    what += f" It goes on at {moment(wait.due_at)}."
+    return f"{what} {sentence(fix[:1].upper() + fix[1:])}" if wait.reason in _TO_MEND else what

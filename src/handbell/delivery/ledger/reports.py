@@ -177,7 +177,8 @@ class Reports:
             row = _find(connection, notification_id)
             counted = count_deliveries(connection, row.id)
             overview = self._overview(connection, row, lambda *_: counted)
-            waits = count_waits(connection, _shards_of(connection, row.id))
+            now = int(self._now() * 1000)
+            waits = count_waits(connection, _shards_of(connection, row.id), now)
             return Funnel(
                 overview=overview,
                 content=json.loads(row.content),
@@ -358,7 +359,7 @@ def _shards_of(connection: Connection, row: int) -> list[Row[Any]]:
 
 
 def _reasons(
-    app: str, counted: Iterable[Counted], uncome: int, waits: Mapping[str | None, int]
+    app: str, counted: Iterable[Counted], uncome: int, waits: Mapping[str, int]
 ) -> tuple[ReasonCount, ...]:
     """Return the reasons of what was not sent, the most frequent first.
 
@@ -372,8 +373,7 @@ def _reasons(
     if uncome:
         numbers["cancelled", "Cancelled"] = numbers.get(("cancelled", "Cancelled"), 0) + uncome
     for reason, number in waits.items():
-        if reason is not None:
-            numbers["held", reason] = numbers.get(("held", reason), 0) + number
+        numbers["held", reason] = numbers.get(("held", reason), 0) + number
     ordered = sorted(numbers.items(), key=lambda item: -item[1])
     return tuple(_reason(app, state, reason, number) for (state, reason), number in ordered)
 

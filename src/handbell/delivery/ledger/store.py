@@ -12,7 +12,7 @@ from handbell.creation.recipients import EVERYBODY
 from handbell.delivery.delivery import Delivery
 from handbell.delivery.ids import read_apns_id
 from handbell.delivery.policy.parts import NO_ZONE
-from handbell.delivery.queue.shards import SHARDS, count_uncome, shard_for
+from handbell.delivery.queue.shards import SHARDS, count_uncome, count_waits, shard_for
 from handbell.errors import UnknownNotificationError
 from handbell.fixes import Action, Fix
 from handbell.storage.database import Database
@@ -62,6 +62,14 @@ class Ahead(NamedTuple):
     zone: str | None
     reason: str | None
     due_at: float
+
+
+class ShardWait(NamedTuple):
+    """So many sessions wait for a reason, the first of them until ``due_at`` (UNIX ms)."""
+
+    reason: str
+    number: int
+    due_at: int
 
 
 class Ledger:
@@ -243,6 +251,21 @@ class Ledger:
             for shard in [shard_for(its, zone or NO_ZONE)]
         ]
         return min(found, key=lambda one: one.due_at, default=None)
+
+    def waits(self, notification_id: str) -> list[ShardWait]:
+        """Return what a broadcast waits for that has yet to come to sessions; most of them first.
+
+        Nothing is said of what is being sent.
+        """
+        mine = notifications.c.public_id == notification_id
+        now = self._milliseconds()
+        with self._database.read() as connection:
+            found = connection.execute(SHARDS.where(mine)).all()
+            counted = count_waits(connection, found, now)
+        at = {
+            reason: min(one.due_at for one in found if one.reason == reason) for reason in counted
+        }
+        return [ShardWait(*each, at[each[0]]) for each in counted.most_common() if each[1]]
 
     def counts(self, notification_id: str) -> dict[tuple[str, str | None], int]:
         """Return the number of deliveries of a notification by state and reason."""

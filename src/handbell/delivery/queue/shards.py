@@ -6,7 +6,7 @@ waits costs nothing (docs/decisions/0023-waits-by-shard.md).
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
@@ -97,18 +97,30 @@ def count_uncome(connection: Connection, found: Sequence[Row[Any]]) -> int:
     return sum(_scalar(connection, one, func.count()) for one in _segments(found))
 
 
-def count_waits(connection: Connection, found: Sequence[Row[Any]]) -> Counter[str | None]:
-    """Return how many sessions wait in these shards of one notification, by the reason."""
-    counted: Counter[str | None] = Counter()
+def count_waits(connection: Connection, found: Sequence[Row[Any]], now: int) -> Counter[str]:
+    """Return how many sessions wait in these shards of one notification, by the reason.
+
+    Those whose turn has come by ``now`` (UNIX milliseconds) do not.
+    """
+    counted: Counter[str] = Counter()
+    if all(one.due_at <= now for one in found):
+        return counted
     for segment in _segments(found):
-        first, *others = segment.spanning
-        if not others:
-            counted[first.reason] += _count_quickly(connection, segment)
-            continue
-        statement = _uncome(connection, segment, _ZONE, func.count()).group_by(_ZONE)
-        for zone, number in connection.execute(statement, _values(connection, segment)):
-            counted[shard_for(segment.spanning, zone).reason] += number
+        for shard, number in _shares(connection, segment):
+            if shard.reason is not None and shard.due_at > now:
+                counted[shard.reason] += number
     return counted
+
+
+def _shares(connection: Connection, segment: _Segment) -> Iterator[tuple[Row[Any], int]]:
+    """Yield the shards of a segment, and how many sessions each comes to first."""
+    first, *others = segment.spanning
+    if not others:
+        yield first, _count_quickly(connection, segment)
+        return
+    statement = _uncome(connection, segment, _ZONE, func.count()).group_by(_ZONE)
+    for zone, number in connection.execute(statement, _values(connection, segment)):
+        yield shard_for(segment.spanning, zone), number
 
 
 def shard_for(spanning: Sequence[Row[Any]], zone: str) -> Row[Any]:

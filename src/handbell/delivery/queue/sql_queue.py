@@ -143,7 +143,8 @@ class Queue:
             taken = _first_page_of(found)
             if taken:
                 mine = shards.c.id.in_([row.id for row in taken])
-                connection.execute(update(shards).where(mine).values(worker_id=worker))
+                values = {"worker_id": worker, "reason": None}
+                connection.execute(update(shards).where(mine).values(values))
         return [read_shard(row) for row in taken]
 
     def zones_of(self, shard: Shard) -> list[str]:

@@ -12,6 +12,7 @@ from handbell.delivery.policy.circuit import Noted
 from handbell.delivery.policy.decision import Decision, Doubt, Tried
 from handbell.delivery.policy.retry import (
     SERVICE_DOWN,
+    WAYLESS,
     GiveUp,
     SendAgain,
     next_attempt,
@@ -225,10 +226,12 @@ class Settlement:
                 now=now,
                 rng=self._rng,
             )
+        # What waited for a way as a shard was not tried before: its time is that of the shard.
+        is_waiting = push_batch.ticket.is_page and decision.reason in WAYLESS
         return next_attempt(
             decision,
             attempts=attempts,
-            created_at=max(first_due, begun_at),
+            created_at=first_due if is_waiting else max(first_due, begun_at),
             expires_at=composed.expires_at,
             now=now,
             rng=self._rng,

@@ -156,8 +156,8 @@ def waits_of(
 
 
 def _wait_of(composed: Composed, zone: str | None, rules: AppRules, now: float) -> Wait | None:
-    starts_at = composed.starts_at(zone)
-    if starts_at > now:
+    # What is for no later time is due, also where the clock was set back since.
+    if composed.send_at is not None and (starts_at := composed.starts_at(zone)) > now:
         return Wait(SCHEDULED, starts_at)
     if rules.quiet is None or not composed.is_loud:
         return None
