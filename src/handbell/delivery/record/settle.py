@@ -269,30 +269,35 @@ class Settlement:
         reason: str,
         until: float,
     ) -> None:
-        """Hold deliveries until an instant (UNIX seconds)."""
-        for item in items:
-            self.hold(ticket, composed, item, reason, until)
+        """Hold deliveries until an instant (UNIX seconds); no attempt is made meanwhile."""
+        now = self._now()
+        ended = set(ticket.end(composed.row, [item.number for item in items]))
+        # The wait is not the retries' own time.
+        more = int(max(0.0, until - now) * 1000)
+        held = [
+            (
+                item,
+                ending_of(
+                    composed,
+                    item,
+                    "held",
+                    item.environment,
+                    now,
+                    reason=reason,
+                    due_at=until,
+                    begun_at=None if item.begun_at is None else item.begun_at + more,
+                ),
+            )
+            for item in items
+            if item.number in ended
+        ]
+        self._keep(ticket, composed, held, 0.0)
 
     def hold(
         self, ticket: Ticket, composed: Composed, item: Item, reason: str, until: float
     ) -> None:
-        """Hold a delivery until an instant (UNIX seconds); no attempt is made meanwhile."""
-        now = self._now()
-        begun_at = item.begun_at
-        if begun_at is not None:
-            # The wait is not the retries' own time.
-            begun_at += int(max(0.0, until - now) * 1000)
-        ending = ending_of(
-            composed,
-            item,
-            "held",
-            item.environment,
-            now,
-            reason=reason,
-            due_at=until,
-            begun_at=begun_at,
-        )
-        self._add(ticket, composed, item, ending)
+        """Hold a delivery as :meth:`hold_all` does."""
+        self.hold_all(ticket, composed, [item], reason, until)
 
     def hold_stopped(
         self, ticket: Ticket, composed: Composed, items: Iterable[Item], route: Route
@@ -352,16 +357,28 @@ class Settlement:
         """Keep what a delivery's row is to say; False where it had ended before."""
         if not ticket.end(composed.row, (item.number,)):
             return False
-        if ending.state == "held" and ticket.reading.is_lost:
-            # When it is sent again is for those to say who have it now.
-            self.reported.set()
-            return True
-        self._batch.endings.append(ending)
-        self.reported.set()
-        # Of what failed webhooks are told, whether or not anybody else listens.
-        if self._hooks or ending.state not in _UNTOLD:
-            self._events.append(event_of(composed, item, ending, self._now(), took))
+        self._keep(ticket, composed, [(item, ending)], took)
         return True
+
+    def _keep(
+        self,
+        ticket: Ticket,
+        composed: Composed,
+        ended: Sequence[tuple[Item, Ending]],
+        took: float,
+    ) -> None:
+        """Keep what rows are to say; when what is held is sent again say those who have it."""
+        self.reported.set()
+        is_lost = ticket.reading.is_lost
+        kept = [one for one in ended if not (is_lost and one[1].state == "held")]
+        self._batch.endings += [ending for _, ending in kept]
+        now, is_heard = self._now(), bool(self._hooks)
+        self._events += [
+            event_of(composed, item, ending, now, took)
+            for item, ending in kept
+            # Of what failed webhooks are told, whether or not anybody else listens.
+            if is_heard or ending.state not in _UNTOLD
+        ]
 
     def take_back(self, push_batch: PushBatch, item: Item) -> None:
         """End a delivery that was taken back before it was sent."""

@@ -104,9 +104,9 @@ class Admission:
         capped: list[Item] = []
         if cap is not None:
             ready, capped = await self._cap(ticket, composed, ready, cap)
-        for item, wait in zip(items, waits, strict=True):
-            if wait is not None:
-                self._book.hold(ticket, composed, item, *wait)
+        for wait in dict.fromkeys(by_zone.values()):
+            held = [item for item, its in zip(items, waits, strict=True) if its == wait]
+            self._book.hold_all(ticket, composed, held, *wait)
         for item in capped:
             self._book.end(ticket, composed, item, "cancelled", "Capped")
         return ready
