@@ -114,7 +114,8 @@ def test_what_stops_sending_is_said(console: Console) -> None:
     """An open circuit and an app that is switched off stand on top, with the way to mend it."""
     system, app = console.stage.system, console.stage.app
     stop = Stop(reason="InvalidProviderToken", detail="", since=time.time(), probe_at=time.time())
-    place = Place(app.id, "production", "key", app.bundle_id)
+    (key,) = system.apps.credentials(app)
+    place = Place(app.id, "production", key.fingerprint, app.bundle_id)
     system.rules_store.note(Noted(place, None, stop))
     system.switch(app, is_enabled=False)
     page = console.get()

@@ -262,7 +262,8 @@ def test_what_a_circuit_holds_back_is_tried_again(stage: Stage, visitor: Visitor
     """The page says that sending has stopped and why; one button lets it go on."""
     now = stage.system.now()
     stop = Stop(reason="InvalidProviderToken", detail="", since=now, probe_at=now + 900)
-    place = Place(stage.app.id, "production", "key", stage.app.bundle_id)
+    (key,) = stage.system.apps.credentials(stage.app)
+    place = Place(stage.app.id, "production", key.fingerprint, stage.app.bundle_id)
     stage.system.rules_store.note(Noted(place, None, stop))
     page = visitor.get(APP)
     assert "Sending for My App has been stopped" in told(page.text)
@@ -270,6 +271,29 @@ def test_what_a_circuit_holds_back_is_tried_again(stage: Stage, visitor: Visitor
     assert "goes on within seconds" in visitor.post(f"{APP}/resume").text
     assert stage.system.rules_store.rules_of(stage.app.id).stop is None
     assert "was not stopped" in visitor.post(f"{APP}/resume").text
+
+
+def test_a_refused_key_beside_another_one_is_a_caution(stage: Stage, visitor: Visitor) -> None:
+    """Push is on, nothing has been stopped, and the key is named with what to do about it."""
+    now = stage.system.now()
+    (key,) = stage.system.apps.credentials(stage.app)
+    stage.system.apps.add_credential(stage.app, make_key(stage.app.team_id))
+    stop = Stop(
+        reason="InvalidProviderToken",
+        detail="",
+        since=now,
+        probe_at=now + 900,
+        environment="production",
+    )
+    place = Place(stage.app.id, "production", key.fingerprint, stage.app.bundle_id)
+    stage.system.rules_store.note(Noted(place, None, stop))
+    page = told(visitor.get(APP).text)
+    assert "Push is on" in page
+    assert "has been stopped" not in page
+    assert f"The key {key.key_id} is refused (production)" in page
+    assert "Remove the key" in page
+    assert "Sending stopped" not in visitor.get("/console/apps").text
+    assert "has been stopped" not in visitor.get(f"{APP}/compose").text
 
 
 def test_the_sample_app_needs_no_apple_account(stage: Stage, visitor: Visitor) -> None:

@@ -162,8 +162,8 @@ def test_threads_take_turns(url: str) -> None:
 
 STARTER = """
 import sys
-from handbell.database import Database
-from handbell.tables import apps
+from handbell.storage.database import Database
+from handbell.storage.tables import apps
 database = Database.open(sys.argv[1])
 with database.write() as connection:
     connection.execute(apps.insert().values(

@@ -13,12 +13,14 @@ import handbell
 ROOT = Path(handbell.__file__).parent
 BASE = {
     "_extras",
+    "_files",
     "_forever",
     "_mail",
     "_paths",
     "_proxy",
     "_text",
     "_threads",
+    "_token_bucket",
     "_version",
     "clocks",
     "errors",

@@ -81,7 +81,7 @@ def test_no_caller_gets_more_than_the_limit(steps: list[tuple[float, float]]) ->
         clock.time += pause
         if limiter.take("mail", "a", THREE, amount=amount) == 0:
             granted += amount
-        assert granted <= THREE.number + (clock.time - 1000) * THREE.rate + 1e-6
+        assert granted <= THREE.number + (clock.time - 1000) * THREE.number / THREE.seconds + 1e-6
 
 
 def test_memory_is_bounded_and_the_fullest_buckets_go_first() -> None:

@@ -1,5 +1,6 @@
 """Times of the sender's, quiet hours, caps and rates, over years and changes of the clocks."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -8,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from handbell._token_bucket import TokenBucket
 from handbell.delivery.policy.cap import LONGEST_PERIOD_SECONDS, Cap, read_cap
 from handbell.delivery.policy.quiet_hours import QuietHours, disturbs, held_until, read_quiet_hours
 from handbell.delivery.policy.rate_limit import (
     FASTEST_PER_SECOND,
     RateLimit,
-    TokenBucket,
     read_rate_limit,
     take,
 )
@@ -497,7 +498,7 @@ def test_no_more_is_granted_than_burst_and_rate_allow(
 @given(limits, st.integers(1, 10**7), st.floats(0, 1))
 def test_a_wait_is_long_enough(limit: RateLimit, wanted: int, share: float) -> None:
     """Whoever waits as long as told gets the rest, or as much as the bucket holds."""
-    bucket = TokenBucket(limit, limit.burst * share, NOW)
+    bucket = replace(limit.full(NOW), tokens=limit.burst * share)
     granted, bucket, wait = take(bucket, wanted, NOW)
     if granted < wanted:
         rest = wanted - granted

@@ -224,6 +224,10 @@ def _rules(parts: "System", app: "App") -> dict[str, object]:
         **texts,
         "is_enabled": rules.is_enabled,
         "stopped": rules.stop,
+        "refused_keys": [
+            {"key_id": key.key_id, "environment": stop.environment, "reason": stop.reason}
+            for key, stop in rules.cautions
+        ],
         "outages": list(rules.outages(parts.now())),
         "proof": identity.proof,
         "identity_algorithm": identity.algorithm,
@@ -254,6 +258,8 @@ def _tell_rules(parts: "System", app: "App", *, as_json: bool) -> None:
         say(f"  STOPPED since {moment(stop.since * 1000)}: {stop.reason}: {sentence(words)}")
         say(f"  {sentence(fix)} The next try is at {moment(stop.probe_at * 1000)}, or at")
         say(f"  once after: handbell app resume {app.id}")
+    for caution in parts.cautions(app):
+        say(f"  {caution.what}", f"  {' '.join(caution.fixes)}")
     for outage in rules_now.outages(parts.now()):
         words, _ = meaning(outage.reason, outage.detail)
         at = moment(outage.since * 1000)

@@ -4,7 +4,6 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from itertools import islice
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -52,7 +51,7 @@ def _join(value: Any, by: Any = ", ") -> str:
 def _length(value: Any) -> int:
     if isinstance(value, list | tuple | Mapping):
         return len(value)
-    return sum(1 for _ in clusters(plain_text(value)))
+    return len(clusters(plain_text(value)))
 
 
 def _first(value: Any) -> Any:
@@ -66,7 +65,7 @@ def _last(value: Any) -> Any:
 def _cut(value: Any, length: int) -> str:
     """Return as many characters as people see them, with an ellipsis where there were more."""
     text = plain_text(value)
-    kept = "".join(islice(clusters(text), max(whole_number(length), 1)))
+    kept = "".join(clusters(text)[: max(whole_number(length), 1)])
     return text if kept == text else kept.rstrip() + ELLIPSIS
 
 

@@ -27,7 +27,7 @@ from handbell.delivery.accept.send_store import SendStore
 from handbell.delivery.accept.store import Acceptance, Draft, Order
 from handbell.delivery.ledger.retention import Pruner
 from handbell.delivery.ledger.store import Ledger, ShardWait
-from handbell.delivery.policy.decision import meaning
+from handbell.delivery.policy.decision import CERTIFICATE_REASONS, meaning
 from handbell.delivery.queue.revocations import Revocations, Revoker
 from handbell.delivery.queue.waiting import Waiting
 from handbell.delivery.send.worker import Worker
@@ -62,7 +62,12 @@ _WEBHOOK_SECONDS: Final = 15.0
 _BENIGN: Final = frozenset({"SimulatorUnavailable", "Capped", "Scheduled", "QuietHours"})
 _CLOSING: Final = frozenset({"Unregistered", "ExpiredToken"})
 _SOON_OVER: Final = frozenset({"AnswerCut", "ServiceDown"})
-_TO_MEND: Final = frozenset({"CircuitOpen", "NoCredential", "TwinNotRunning", "AppDisabled"})
+_TO_MEND: Final = CERTIFICATE_REASONS | {
+    "CircuitOpen",
+    "NoCredential",
+    "TwinNotRunning",
+    "AppDisabled",
+}
 
 
 PlainOne = tuple[str, tuple[str, ...]]

@@ -16,7 +16,7 @@ from typing import Final, Generic, TypeVar
 
 from handbell.errors import GatewayError
 
-from .http2_connection import Connection
+from .http2_connection import ENDS_THAT_TELL, Connection
 from .http2_headers import Headers
 from .http2_pace import Pace
 from .http2_tls import tls_context
@@ -73,7 +73,9 @@ class Pool(Generic[T]):
 
     ``opened``, ``requests`` and ``resent`` count since the start: connections opened, requests put
     on the wire, and requests sent again because the server certainly had not processed them.
-    ``generation`` counts the calls of :meth:`renew`.
+    ``generation`` counts the calls of :meth:`renew`; ``silent_ends`` the connections in a row that
+    the host ended without an answer: :data:`~.http2_connection.ENDS_THAT_TELL` of them, and before
+    the first answer one, may mean that it refuses the certificate.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class Pool(Generic[T]):
         self.resent = 0
         self.generation = 0
         self.answered_at = 0.0
+        self.silent_ends = ENDS_THAT_TELL  # a host that never answered has earned no trust
         self._finish = finish
         self._backlog: deque[T] = deque()
         self._connections: list[Connection[T]] = []

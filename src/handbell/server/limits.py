@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from handbell._token_bucket import TokenBucket
 from handbell.errors import RateLimitedError
 
 MOST_BUCKETS: Final = 100_000
@@ -19,10 +20,10 @@ class Limit:
     number: float
     seconds: float
 
-    @property
-    def rate(self) -> float:
-        """How many come back each second."""
-        return self.number / self.seconds
+    def full(self, now: float) -> TokenBucket:
+        """Return a bucket from which nothing was taken yet."""
+        rate = self.number / self.seconds
+        return TokenBucket(size=self.number, rate=rate, tokens=self.number, at=now)
 
 
 class Limiter:
@@ -38,8 +39,7 @@ class Limiter:
         self._now = now
         self._most = most
         self._lock = threading.Lock()
-        # When the bucket was last filled, how much was in it then, and its limit.
-        self._buckets: dict[tuple[str, str], tuple[float, float, Limit]] = {}
+        self._buckets: dict[tuple[str, str], TokenBucket] = {}
 
     @property
     def size(self) -> int:
@@ -50,11 +50,11 @@ class Limiter:
         """Take from a bucket and return 0; or take nothing and return the seconds to wait."""
         now = self._now()
         with self._lock:
-            filled, level, _ = self._buckets.get((purpose, who), (now, limit.number, limit))
-            level = min(limit.number, level + max(0.0, now - filled) * limit.rate)
-            if level < amount:
-                return (amount - level) / limit.rate
-            self._buckets[purpose, who] = (now, level - amount, limit)
+            bucket = self._buckets.get((purpose, who)) or limit.full(now)
+            bucket = bucket.filled(now)
+            if (wait := bucket.wait_for(amount)) > 0:
+                return wait
+            self._buckets[purpose, who] = bucket.without(amount)
             if len(self._buckets) > self._most:
                 self._forget(now)
         return 0.0
@@ -64,7 +64,7 @@ class Limiter:
         wait = self.take(purpose, who, limit, amount)
         if wait > 0:
             raise RateLimitedError(
-                "There were too many requests in a short time",
+                "Rate limit exceeded",
                 fix=f"Wait {max(1, round(wait))} s, then try again",
                 retry_after=wait,
             )
@@ -73,9 +73,8 @@ class Limiter:
         """Put back what was taken for nothing."""
         with self._lock:
             if (purpose, who) in self._buckets:
-                filled, level, limit = self._buckets[purpose, who]
-                level = min(limit.number, level + amount)
-                self._buckets[purpose, who] = (filled, level, limit)
+                bucket = self._buckets[purpose, who]
+                self._buckets[purpose, who] = bucket.without(-amount)
 
     def forget(self, purpose: str, who: str) -> None:
         """Fill a bucket again, as after a sign-in that succeeded."""
@@ -84,8 +83,8 @@ class Limiter:
 
     def _forget(self, now: float) -> None:
         def room(key: tuple[str, str]) -> float:
-            filled, level, limit = self._buckets[key]
-            return limit.number - min(limit.number, level + (now - filled) * limit.rate)
+            bucket = self._buckets[key]
+            return bucket.size - bucket.filled(now).tokens
 
         for key in sorted(self._buckets, key=room)[: self._most // 2]:
             del self._buckets[key]

@@ -20,7 +20,7 @@ from handbell.delivery.urgency import BULK, LEVELS, NORMAL, URGENT
 from handbell.errors import UnknownNotificationError
 from handbell.fixes import Action, Fix, with_app
 from handbell.storage.database import Database
-from handbell.storage.tables import circuits, deliveries, notifications, shards
+from handbell.storage.tables import deliveries, notifications, shards
 
 from .counting import Counted, Counting, count_deliveries
 from .listing import TEST_MARK, DeliveryPage, DeliverySearch, Search
@@ -270,17 +270,6 @@ class Reports:
             oldest_due_at=oldest,
             next_at=min((one for one in (following, next_shard) if one is not None), default=None),
         )
-
-    def stopped_apps(self) -> list[str]:
-        """Return the ids of the apps of which a circuit is open."""
-        statement = (
-            select(circuits.c.app)
-            .distinct()
-            .where(circuits.c.reason.is_not(None), circuits.c.app != "")
-            .order_by(circuits.c.app)
-        )
-        with self._database.read() as connection:
-            return list(connection.scalars(statement))
 
     def app_id_of(self, notification_id: str) -> str:
         """Return the id of the app it was sent to. Raises RegistryError when there is none."""

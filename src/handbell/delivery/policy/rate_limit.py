@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from math import ceil, isfinite
 from typing import Final, NamedTuple
 
+from handbell._token_bucket import TokenBucket
 from handbell.creation.values import shown
 from handbell.errors import AppError
 
@@ -37,9 +38,10 @@ class RateLimit:
         rate = repr(float(self.per_second)).removesuffix(".0")
         return f"{rate}/second burst {self.burst}"
 
-    def full(self, now: float) -> "TokenBucket":
+    def full(self, now: float) -> TokenBucket:
         """Return a bucket from which nothing was taken yet."""
-        return TokenBucket(self, float(self.burst), now)
+        size = float(self.burst)
+        return TokenBucket(size=size, rate=self.per_second, tokens=size, at=now)
 
 
 def read_rate_limit(value: object) -> RateLimit:
@@ -63,15 +65,6 @@ def _burst(per_second: float) -> int:
     return ceil(per_second) if 1 < per_second <= FASTEST_PER_SECOND else 1
 
 
-@dataclass(frozen=True, slots=True)
-class TokenBucket:
-    """How much of a rate limit was there at the instant ``at``; small enough to be stored."""
-
-    limit: RateLimit
-    tokens: float
-    at: float
-
-
 class Taken(NamedTuple):
     """How many pushes may go now, the bucket that is left, and the wait in seconds for the rest.
 
@@ -90,12 +83,10 @@ def take(bucket: TokenBucket, wanted: int, now: float) -> Taken:
     Over any span of time no more is granted than the burst and the rate times the span. A clock
     that was set back adds nothing, and the bucket goes on from there.
     """
-    limit = bucket.limit
-    gained = max(0.0, now - bucket.at) * limit.per_second
-    tokens = min(float(limit.burst), bucket.tokens + gained)
-    granted = min(max(wanted, 0), int(tokens))
-    left = TokenBucket(limit, tokens - granted, now)
-    rest = min(wanted - granted, limit.burst)
+    filled = bucket.filled(now)
+    granted = min(max(wanted, 0), int(filled.tokens))
+    left = filled.without(granted)
+    rest = min(wanted - granted, int(bucket.size))
     if rest <= 0:
         return Taken(granted, left, 0.0)
-    return Taken(granted, left, (rest - left.tokens) / limit.per_second + _TICK)
+    return Taken(granted, left, left.wait_for(rest) + _TICK)

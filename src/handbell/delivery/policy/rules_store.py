@@ -21,7 +21,7 @@ from sqlalchemy import (
     update,
 )
 
-from handbell.apps.store import is_any_of
+from handbell.apps.store import is_any_of, is_app_of
 from handbell.delivery.urgency import LEVELS
 from handbell.storage.chunks import chunks
 from handbell.storage.database import Database
@@ -39,6 +39,7 @@ from .app_rules import STOPPED_BY, AppRules
 from .circuit import Noted, Place, Stop
 from .parts import TIMES_OF_DAY
 from .retry import SERVICE_DOWN
+from .standing import Key, standing
 
 _HURRIED_AT_ONCE: Final = 5000
 _LOOKED_AT: Final = 20_000
@@ -60,7 +61,7 @@ class RulesStore:
         services: list[Noted] = []
         circuits_of: dict[str, list[Noted]] = {}
         rows: dict[str, Any] = {}
-        keys: dict[int, set[str]] = {}
+        keys: dict[int, tuple[Key, ...]] = {}
         with self._database.read() as connection:
             services += [_noted(row) for row in connection.execute(_SERVICES)]
             for named in chunks(list(set(app_ids))):
@@ -69,12 +70,25 @@ class RulesStore:
                     circuits_of.setdefault(noted.place.app, []).append(noted)
                 there = connection.execute(select(apps).where(is_any_of(named))).all()
                 rows.update((f"{row.team_id}.{row.bundle_id}", row) for row in there)
-                held = select(credentials.c.app_id, credentials.c.fingerprint).where(
-                    credentials.c.app_id.in_([row.id for row in there])
-                )
-                for app_row, fingerprint in connection.execute(held):
-                    keys.setdefault(app_row, set()).add(fingerprint)
+                keys |= _keys(connection, [row.id for row in there])
         return [_rules(rows.get(one), circuits_of.get(one, ()), services, keys) for one in app_ids]
+
+    def stopped_apps(self) -> list[str]:
+        """Return the ids of the registered apps of which nothing is sent in some place."""
+        full_id = (apps.c.team_id + "." + apps.c.bundle_id).label("full_id")
+        registered = select(full_id, apps.c.id, circuits).join_from(
+            apps, circuits, is_app_of(circuits.c.app)
+        )
+        open_by_app: dict[tuple[str, int], list[Noted]] = {}
+        with self._database.read() as connection:
+            for row in connection.execute(registered.where(circuits.c.reason.is_not(None))):
+                open_by_app.setdefault((row.full_id, row.id), []).append(_noted(row))
+            keys = _keys(connection, [row for _, row in open_by_app])
+        return sorted(
+            app_id
+            for (app_id, row), noted in open_by_app.items()
+            if standing(noted, keys.get(row, ()), is_registered=True).stops
+        )
 
     def outages(self) -> list[Noted]:
         """Return the circuits of the push services that take nothing."""
@@ -268,12 +282,26 @@ class RulesStore:
 
 
 def _rules(
-    row: Any, noted: Iterable[Noted], services: Iterable[Noted], keys: Mapping[int, set[str]]
+    row: Any,
+    noted: Iterable[Noted],
+    services: Iterable[Noted],
+    keys: Mapping[int, tuple[Key, ...]],
 ) -> AppRules:
     found: dict[str, Any] = {"circuits": tuple(noted), "services": tuple(services)}
     if row is None:
         return AppRules(is_registered=False, **found)
-    return AppRules.read(row, **found, credentials=frozenset(keys.get(row.id, ())))
+    return AppRules.read(row, **found, keys=keys.get(row.id, ()))
+
+
+def _keys(connection: Connection, app_rows: Sequence[int]) -> dict[int, tuple[Key, ...]]:
+    """Return the credentials of apps, the newest first."""
+    columns = [credentials.c[name] for name in Key._fields]
+    statement = select(credentials.c.app_id, *columns).order_by(credentials.c.id.desc())
+    found: dict[int, tuple[Key, ...]] = {}
+    for chunk in chunks(app_rows):
+        for app, *key in connection.execute(statement.where(credentials.c.app_id.in_(chunk))):
+            found[app] = (*found.get(app, ()), Key(*key))
+    return found
 
 
 _SERVICES: Final = select(circuits).where(circuits.c.app == "")

@@ -319,6 +319,7 @@ class StoryAnswer(BaseModel):
     text: str = Field(description="The whole story")
     to_do: list[str] = Field(description="What mends it, the most pressing first")
     obstacles: list[str] = Field(description="What holds up everything for the app")
+    cautions: list[str] = Field(description="Keys that are refused while another one is used")
     sessions: list[SessionTold] = Field(description="The newest first")
     notifications: list[NotificationTold] = Field(description="The last ones, the newest first")
 

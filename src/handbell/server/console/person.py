@@ -156,17 +156,20 @@ async def _do(page: Page, name: str, session: Session) -> bool:
     return True
 
 
+_FROM_PAGE: Final = "Go back to the person's page, load it again, and use its buttons"
+
+
 def _act(page: Page) -> _Act:
     act = _ACTS.get(page.request.path_params["act"])
     if act is None:
-        raise UnknownSessionError("That cannot be done to a session")
+        raise UnknownSessionError("That cannot be done to a session", fix=_FROM_PAGE)
     return act
 
 
 async def _session(page: Page) -> Session:
     text = page.request.path_params["session"]
     if not text.isascii() or not text.isdigit() or len(text) > len(str(1 << 62)):
-        raise UnknownSessionError(f"There is no session {text[:40]!r}")
+        raise UnknownSessionError(f"There is no session {text[:40]!r}", fix=_FROM_PAGE)
     return await page.run(page.system.registry.session_of_app, page.the_app, int(text))
 
 

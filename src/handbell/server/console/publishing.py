@@ -189,7 +189,10 @@ def _read(page: Page) -> dict[str, Any]:
         "rules": rules,
         "rate": _rate(rules),
         "outages": rules.outages(system.now()),
-        "held": [one for one in system.obstacles(app) if one.kind in _TOLD_HERE],
+        "held": [
+            *(one for one in system.obstacles(app) if one.kind in _TOLD_HERE),
+            *system.cautions(app),
+        ],
         "can_mail": system.can_mail,
         "identity": system.identities.of(app),
         "zones": time_zones(),
