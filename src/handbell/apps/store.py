@@ -73,7 +73,7 @@ class StoredCredential:
 KNOWN_SECONDS: Final = 1.0
 """For how long a credential that was looked up is taken for the current one."""
 
-_MOST_OPENED: Final = 100
+_MOST_OPENED: Final = 5000
 _NAMED_AT_ONCE: Final = 500
 
 # Within the class `list` is its method.
