@@ -478,7 +478,9 @@ def _gone(app: App) -> UnknownAppError:
 
 
 def _no_key(app: App, key_id: str) -> MissingCredentialError:
-    return MissingCredentialError(f"{app.id} has no key {key_id}", fix="See: handbell key list")
+    return MissingCredentialError(
+        f"{app.id} has no key {key_id}", fix=Fix(Action.LIST_KEYS, "See", app=app.id)
+    )
 
 
 def is_any_of(ids: Collection[str]) -> ColumnElement[bool]:

@@ -37,7 +37,15 @@ from .ownership import (
     repeat,
 )
 from .registration import Description, Registered, Registration
-from .session import ActiveSession, Environment, Platform, Session, read_environment, read_token
+from .session import (
+    ActiveSession,
+    Environment,
+    Place,
+    Platform,
+    Session,
+    read_environment,
+    read_token,
+)
 from .user import User
 
 SESSIONS_PER_USER: Final = 50
@@ -397,6 +405,22 @@ class Registry:
         )
         with self._database.read() as connection:
             return [ActiveSession._make(row) for row in connection.execute(page)]
+
+    def places_of_active(self, app: App, *, limit: int) -> list[Place]:
+        """Return where an app's first active sessions are, each place once."""
+        first = (
+            select(
+                sessions.c.environment,
+                sessions.c.accepted_at.is_not(None).label("was_reached"),
+                sessions.c.time_zone,
+            )
+            .where(sessions.c.app_id == app.row, sessions.c.status == "active")
+            .order_by(sessions.c.id)
+            .limit(limit)
+            .subquery()
+        )
+        with self._database.read() as connection:
+            return [Place._make(row) for row in connection.execute(select(first).distinct())]
 
     def time_zones(self, app: App) -> set[str | None]:
         """Return the time zones of an app's active sessions; None is one that is unknown."""

@@ -10,12 +10,12 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row, exists, func, select
 
-from handbell._text import count, shortened
+from handbell._text import count, short_token
 from handbell.apps.app import App
 from handbell.delivery.delivery import Delivery
 from handbell.delivery.policy.decision import meaning
 from handbell.delivery.queue.shards import SHARDS, count_ahead, count_waits
-from handbell.delivery.record.hourly_counts import HOUR, Bucket, read_buckets
+from handbell.delivery.record.hourly_counts import HOUR, HourCount, read_buckets
 from handbell.delivery.urgency import BULK, LEVELS, NORMAL, URGENT
 from handbell.errors import UnknownNotificationError
 from handbell.fixes import Action, Fix, with_app
@@ -233,7 +233,7 @@ class Reports:
             send_at=row.send_at,
         )
 
-    def trend(self, app: App | None, *, hours: int, buckets: int) -> list[Bucket]:
+    def trend(self, app: App | None, *, hours: int, buckets: int) -> list[HourCount]:
         """Return what went out in the last so many ``buckets`` of ``hours`` hours each.
 
         Of all apps unless one is named; the oldest first, the last one still running. Buckets begin
@@ -301,7 +301,7 @@ def describe_recipients(named: Mapping[str, Any]) -> str:
     if former := named.get("replaces"):
         return f"who got {former}"
     texts = [
-        shortened(str(text)) if kind == "device_tokens" else str(text)
+        short_token(str(text)) if kind == "device_tokens" else str(text)
         for kind, listed in named.items()
         if isinstance(listed, list)
         for text in listed

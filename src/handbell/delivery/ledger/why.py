@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from handbell._mail import fold_mail
-from handbell._text import count, moment, sentence, shortened
+from handbell._text import count, moment, sentence, short_token
 from handbell.apps.app import App
 from handbell.delivery.delivery import Delivery
 from handbell.delivery.policy.app_rules import AppRules
@@ -383,7 +383,7 @@ def _dated(found: Sequence[Session], deliveries: Sequence[Delivery]) -> list[Ses
 
 def _tell_session(session: Session, app: str) -> SessionStory:
     fix: str
-    label = f"{session.device or session.platform} ({shortened(session.token)})"
+    label = f"{session.device or session.platform} ({short_token(session.token)})"
     match session.status:
         case "active":
             last = (
