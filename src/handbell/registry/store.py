@@ -76,6 +76,20 @@ _SPEAKING: Final = SESSIONS.where(
 _OPEN: Final = sessions.c.status != "closed"
 
 
+_FIRST: Final = (
+    select(
+        sessions.c.environment,
+        sessions.c.accepted_at.is_not(None).label("was_reached"),
+        sessions.c.time_zone,
+    )
+    .where(sessions.c.app_id == bindparam("app"), sessions.c.status == "active")
+    .order_by(sessions.c.id)
+    .limit(bindparam("most"))
+    .subquery()
+)
+_PLACES: Final = select(_FIRST).distinct()
+
+
 class Registry:
     """The users and sessions of every app. ``now`` returns UNIX seconds.
 
@@ -408,19 +422,9 @@ class Registry:
 
     def places_of_active(self, app: App, *, limit: int) -> list[Place]:
         """Return where an app's first active sessions are, each place once."""
-        first = (
-            select(
-                sessions.c.environment,
-                sessions.c.accepted_at.is_not(None).label("was_reached"),
-                sessions.c.time_zone,
-            )
-            .where(sessions.c.app_id == app.row, sessions.c.status == "active")
-            .order_by(sessions.c.id)
-            .limit(limit)
-            .subquery()
-        )
+        asked = {"app": app.row, "most": limit}
         with self._database.read() as connection:
-            return [Place._make(row) for row in connection.execute(select(first).distinct())]
+            return [Place._make(row) for row in connection.execute(_PLACES, asked)]
 
     def time_zones(self, app: App) -> set[str | None]:
         """Return the time zones of an app's active sessions; None is one that is unknown."""

@@ -8,7 +8,7 @@ from itertools import count
 from typing import Any, Final
 
 from pydantic_core import to_json
-from sqlalchemy import Connection, Row, func, insert, literal, select
+from sqlalchemy import Connection, Row, bindparam, func, insert, literal, select
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -35,6 +35,9 @@ from .bulk_insert import insert_deliveries, insert_notifications
 
 _NAMED_AT_ONCE: Final = 1000
 _MOST_SPANS: Final = 8
+_BOUNDS: Final = select(func.min(sessions.c.id), func.max(sessions.c.id)).where(
+    sessions.c.app_id == bindparam("app"), sessions.c.status == "active"
+)
 
 
 _encode_sorted: Final = json.JSONEncoder(sort_keys=True).encode
@@ -276,11 +279,7 @@ def _insert_shards(connection: Connection, draft: Draft, row: int, now: int) -> 
     order = draft.order
     if order.source is not None:
         _insert_addressed(connection, order, row, now)
-    first, last = connection.execute(
-        select(func.min(sessions.c.id), func.max(sessions.c.id)).where(
-            sessions.c.app_id == order.app.row, sessions.c.status == "active"
-        )
-    ).one()
+    first, last = connection.execute(_BOUNDS, {"app": order.app.row}).one()
     if first is None:
         return
     due_at = order.send_at.seconds if isinstance(order.send_at, Instant) else 0
