@@ -155,7 +155,8 @@ class Queue:
     def divide(self, worker: int, shard: Shard, parts: Sequence[Part]) -> bool:
         """Let a shard end where it was handed out to, and parts of it take its place behind that.
 
-        False, and nothing is changed, where it is not the worker's any more.
+        False, and nothing is changed, where it is not the worker's any more. Once more for the same
+        position changes nothing.
         """
         mine = (shards.c.id == shard.id, shards.c.worker_id == worker)
         rows = [
@@ -174,11 +175,11 @@ class Queue:
             for part in parts
         ]
         with self._database.write() as connection:
-            ends = update(shards).where(*mine).values(last=shard.position)
-            if not connection.execute(ends).rowcount:
-                return False
-            connection.execute(insert(shards), rows)
-        return True
+            ends = update(shards).where(*mine, shards.c.last > shard.position)
+            if connection.execute(ends.values(last=shard.position)).rowcount:
+                connection.execute(insert(shards), rows)
+                return True
+            return bool(connection.scalar(select(exists().where(*mine))))
 
     def page(
         self,
