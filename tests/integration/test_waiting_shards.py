@@ -20,7 +20,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import event, func, select
-from tests.scripted import EVERYBODY, Failing, Play, ScriptedGateway, make_home, open_play
+from tests.scripted import (
+    EVERYBODY,
+    Failing,
+    Play,
+    ScriptedGateway,
+    clocked_system,
+    make_home,
+    open_play,
+)
 
 from handbell.delivery.policy.quiet_hours import held_until, read_quiet_hours
 from handbell.delivery.policy.schedule import LocalTime, due_at
@@ -399,6 +407,31 @@ def test_what_never_finds_a_way_is_given_up(stage: Stage) -> None:
 
     asyncio.run(scenario())
     assert stage.count(shards) == 0
+
+
+def test_two_workers_share_the_parts_and_repeat_nothing(stage: Stage) -> None:
+    """Late, with all zones due at once and people on the move, each gets one push of either."""
+    wall = stage.in_morning()
+    for number in range(150):
+        stage.register(f"p{number}", ZONES[number % 3])
+    second = clocked_system(stage.play)
+
+    async def scenario() -> None:
+        await stage.play.accept(EVERYBODY, local(wall))
+        stage.play.clock.move(3 * DAY)
+        await asyncio.gather(stage.play.start(), second.engine.start())
+        for number in range(0, 150, 5):
+            await asyncio.to_thread(stage.register, f"p{number}", ZONES[(number + 1) % 3])
+        await asyncio.wait_for(second.engine.worker.idle(), 20)
+        await stage.at_rest()
+        await second.close_gateways()
+        await stage.play.stop()
+
+    try:
+        asyncio.run(scenario())
+        assert stage.pushed() == dict.fromkeys(stage.sessions, 1)
+    finally:
+        second.database.close()
 
 
 # Whatever happens in between

@@ -265,7 +265,7 @@ class Ledger:
         at = {
             reason: min(one.due_at for one in found if one.reason == reason) for reason in counted
         }
-        return [ShardWait(*each, at[each[0]]) for each in counted.most_common() if each[1]]
+        return [ShardWait(*each, at[each[0]]) for each in counted.most_common()]
 
     def counts(self, notification_id: str) -> dict[tuple[str, str | None], int]:
         """Return the number of deliveries of a notification by state and reason."""

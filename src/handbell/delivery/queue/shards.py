@@ -103,24 +103,29 @@ def count_waits(connection: Connection, found: Sequence[Row[Any]], now: int) -> 
     Those whose turn has come by ``now`` (UNIX milliseconds) do not.
     """
     counted: Counter[str] = Counter()
-    if all(one.due_at <= now for one in found):
-        return counted
     for segment in _segments(found):
-        for shard, number in _shares(connection, segment):
-            if shard.reason is not None and shard.due_at > now:
-                counted[shard.reason] += number
-    return counted
+        reasons = {_reason(one, now) for one in segment.spanning}
+        if len(reasons) == 1:
+            (reason,) = reasons
+            shares = [] if reason is None else [(reason, _count_quickly(connection, segment))]
+        else:
+            shares = [*_shares(connection, segment, now)]
+        for reason, number in shares:
+            counted[reason] += number
+    return +counted
 
 
-def _shares(connection: Connection, segment: _Segment) -> Iterator[tuple[Row[Any], int]]:
-    """Yield the shards of a segment, and how many sessions each comes to first."""
-    first, *others = segment.spanning
-    if not others:
-        yield first, _count_quickly(connection, segment)
-        return
+def _shares(connection: Connection, segment: _Segment, now: int) -> Iterator[tuple[str, int]]:
+    """Yield what sessions of a segment wait for, and how many of each time zone do."""
     statement = _uncome(connection, segment, _ZONE, func.count()).group_by(_ZONE)
     for zone, number in connection.execute(statement, _values(connection, segment)):
-        yield shard_for(segment.spanning, zone), number
+        reason = _reason(shard_for(segment.spanning, zone), now)
+        if reason is not None:
+            yield reason, number
+
+
+def _reason(shard: Row[Any], now: int) -> str | None:
+    return shard.reason if shard.due_at > now else None
 
 
 def shard_for(spanning: Sequence[Row[Any]], zone: str) -> Row[Any]:
