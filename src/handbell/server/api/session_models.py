@@ -109,7 +109,8 @@ class SessionOut(BaseModel):
 
     id: int = Field(examples=[7])
     mail: str | None = Field(examples=["test@4d.com"])
-    device_token: str = Field(examples=[_TOKEN])
+    address: str = Field(description="Where the device is reached", examples=[_TOKEN])
+    device_token: str = Field(description="The same", examples=[_TOKEN])
     platform: str = Field(examples=["ios"])
     environment: Environment
     status: SessionStatus
@@ -175,6 +176,7 @@ def session_out(session: Session) -> dict[str, Any]:
     return {
         "id": session.id,
         "mail": session.mail,
+        "address": session.address,
         "device_token": session.token,
         "platform": session.platform,
         "environment": session.environment,
