@@ -16,6 +16,7 @@ from .creation.notification import Notification, Record
 from .creation.recipients import EVERYBODY, Recipients
 from .creation.template import read_use
 from .errors import CredentialError, RecipientsError, SettingsError
+from .sessions import AsyncSessions, Sessions
 
 if TYPE_CHECKING:
     from .apps.app import App
@@ -25,6 +26,18 @@ if TYPE_CHECKING:
     from .delivery.urgency import Urgency
     from .settings import Settings
     from .system import System
+
+__all__ = [
+    "AsyncPushNotification",
+    "AsyncSessions",
+    "Auth",
+    "How",
+    "NotificationLike",
+    "PushNotification",
+    "RecipientsLike",
+    "Sessions",
+    "TargetLike",
+]
 
 NotificationLike = Notification | Mapping[str, Any]
 RecipientsLike = Recipients | str | Sequence[str] | Mapping[str, Any]

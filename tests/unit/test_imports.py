@@ -22,6 +22,7 @@ BASE = {
     "_token_bucket",
     "_version",
     "clocks",
+    "diagnostic",
     "errors",
     "fixes",
     "settings",

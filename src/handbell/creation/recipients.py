@@ -98,10 +98,10 @@ class Recipients:
     def read(cls, value: object) -> Self:
         """Return the recipients that were named.
 
-        Takes one text, a list, tuple or set of texts, a mapping ``mails`` / ``device_tokens`` /
-        ``simulators`` (or ``addresses``, ``deviceTokens``) of a text or a list each, or recipients read before. Of
-        a text without a kind, an even run of hex digits is a device token, ``booted`` or a UDID a
-        simulator, and a valid mail address a mail. Raises
+        Takes one text, a list, tuple or set of texts, a mapping ``mails`` / ``addresses`` /
+        ``simulators`` (or ``device_tokens``, ``deviceTokens``) of a text or a list each, or
+        recipients read before. Of a text without a kind, an even run of hex digits is a device
+        token, ``booted`` or a UDID a simulator, and a valid mail address a mail. Raises
         :class:`~handbell.errors.RecipientsError` that says which item is wrong, and why.
         """
         if isinstance(value, cls):

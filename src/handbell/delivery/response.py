@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Self
 
 from handbell.diagnostic import Diagnostic
@@ -10,8 +9,6 @@ from handbell.errors import DeliveryError
 
 from .deliveries import Deliveries, Source
 from .delivery import State
-
-_NONE: Mapping[State, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +35,7 @@ class Response:
     notification_id: str | None = None
     reached: int = 0
     total: int = 0
-    states: Mapping[State, int] = _NONE
+    states: Mapping[State, int] = field(default_factory=dict, hash=False)
     is_running: bool = False
     _source: Source | None = field(default=None, repr=False, compare=False)
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from datetime import datetime
-from types import MappingProxyType
 from typing import Any, Protocol
 
 from handbell._portal import portal
@@ -88,7 +87,7 @@ def read_response(
         notification_id=answer["id"],
         reached=answer.get("reached", 0),
         total=answer.get("total", 0),
-        states=MappingProxyType(dict(answer.get("states", {}))),
+        states=dict(answer.get("states", {})),
         is_running=answer.get("is_running", False),
         _source=_Asked(store, answer["id"]),
     )

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from types import MappingProxyType
 from typing import Final
 
 from handbell._text import count, moment, sentence
@@ -52,7 +51,7 @@ def answer(
         notification_id=notification_id,
         reached=counts["sent"],
         total=counts.total(),
-        states=MappingProxyType({state: counts[state] for state in STATES if counts[state]}),
+        states={state: counts[state] for state in STATES if counts[state]},
         is_running=is_running,
         _source=Ledgered(
             lambda: sum(ledger.counts(notification_id).values()),
