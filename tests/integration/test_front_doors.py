@@ -69,31 +69,30 @@ def test_what_is_enqueued_for_later_waits_and_does_not_run(front: Front, stage: 
     assert [told.reason for told in response.warnings] == ["Scheduled"]
 
 
-@pytest.mark.parametrize("call", ["send", "send_all", "open", "replace", "wait", "send_each"])
-def test_a_timeout_loses_nothing(front: Front, stage: Stage, call: str) -> None:
-    """When it is over the answer says that sending goes on; and it does, to its end."""
+def test_a_timeout_loses_nothing(front: Front, stage: Stage) -> None:
+    """When it is over the answer says that sending goes on; and it does, whatever the call was."""
     stage.add_phone(MAIL)
     push = front(PushNotification)
     first = push.send({**HELLO, "collapse_id": "c"}, MAIL)
     template = {"name": "welcome", "notification": {"title": "Hello {{ name }}"}}
     stage.system.templates.put(stage.app, Template.read(template))
-    stage.twin.add_fault("slow", seconds=1.0)
-    calls: dict[str, Any] = {
-        "send": lambda: push.send(HELLO, MAIL, timeout=0.05),
-        "send_all": lambda: push.send_all(HELLO, timeout=0.05),
-        "open": lambda: push.open("Employee", HELLO, MAIL, timeout=0.05),
-        "replace": lambda: push.replace(first.notification_id, HELLO, timeout=0.05),
-        "wait": lambda: push.wait(push.enqueue(HELLO, MAIL).notification_id, timeout=0.05),
-        "send_each": lambda: push.send_each("welcome", {MAIL: {"name": "A"}}, timeout=0.05)[MAIL],
-    }
-    response = calls[call]()
-    assert response.is_running
-    assert not response.success
-    assert response.errors == ()
-    (warning,) = response.warnings
-    assert warning.reason == "StillRunning"
-    assert "goes on" in warning
-    assert push.wait(response.notification_id).success
+    stage.twin.add_fault("slow", seconds=1.5, count=100)
+    given_up = [
+        push.send(HELLO, MAIL, timeout=0.05),
+        push.send_all(HELLO, timeout=0.05),
+        push.open("Employee", HELLO, MAIL, timeout=0.05),
+        push.replace(first.notification_id, HELLO, timeout=0.05),
+        push.wait(push.enqueue(HELLO, MAIL).notification_id, timeout=0.05),
+        push.send_each("welcome", {MAIL: {"name": "A"}}, timeout=0.05)[MAIL],
+    ]
+    for response in given_up:
+        assert (response.is_running, response.success, response.errors) == (True, False, ())
+        (warning,) = response.warnings
+        assert (warning.reason, warning.recipient) == ("StillRunning", None)
+        assert response.notification_id in warning
+    for response in given_up:
+        ended = push.wait(response.notification_id)
+        assert (ended.success, ended.is_running, ended.warnings) == (True, False, ())
 
 
 @pytest.mark.parametrize("wrong", [-1, float("nan"), "5", True])
@@ -102,9 +101,17 @@ def test_a_timeout_that_is_none_is_refused_before_anything_is_stored(
 ) -> None:
     """It is seconds from 0 on; with anything else nothing is accepted."""
     push = front(PushNotification)
-    for call in (push.send_all, lambda one, timeout: push.send(one, MAIL, timeout=timeout)):
+    calls = (
+        lambda: push.send(HELLO, MAIL, timeout=wrong),
+        lambda: push.send_all(HELLO, timeout=wrong),
+        lambda: push.send_each("welcome", {MAIL: {}}, timeout=wrong),
+        lambda: push.open("Employee", HELLO, MAIL, timeout=wrong),
+        lambda: push.replace("0" * 15, HELLO, timeout=wrong),
+        lambda: push.wait("0" * 15, timeout=wrong),
+    )
+    for call in calls:
         with pytest.raises(SettingsError, match="timeout"):
-            call(HELLO, timeout=wrong)
+            call()
     assert stage.system.reports.newest() == []
 
 
@@ -166,6 +173,15 @@ def test_deliveries_are_read_page_by_page(front: Front, stage: Stage) -> None:
     assert (found[0].address, found[-1].address) == (tokens[0], tokens[-1])
     page = stage.system.ledger.deliveries_after(response.notification_id, -1, 40)
     assert [one.address for one in page] == tokens[:40]
+
+
+def test_deliveries_can_be_read_after_the_sender_is_closed(front: Front, stage: Stage) -> None:
+    """A response outlives the ``with`` in which it was given."""
+    stage.add_phone(MAIL)
+    with front(PushNotification) as push:
+        response = push.send(HELLO, MAIL)
+    (delivery,) = response.deliveries
+    assert (len(response.deliveries), delivery.state) == (1, "sent")
 
 
 def test_deliveries_are_read_without_holding_up_the_loop(front: Front, stage: Stage) -> None:
