@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 import struct
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -126,11 +127,19 @@ class Server(asyncio.Protocol):
 
 @asynccontextmanager
 async def serve(
-    authority: Authority, protocol: Callable[[], asyncio.Protocol], *, alpn: str = "h2"
+    authority: Authority,
+    protocol: Callable[[], asyncio.Protocol],
+    *,
+    alpn: str = "h2",
+    change: Callable[[ssl.SSLContext], None] = lambda _: None,
 ) -> AsyncIterator[str]:
-    """Run a TLS server on a free port; give its address, and wait in the end for who is leaving."""
+    """Run a TLS server on a free port; give its address, and wait in the end for who is leaving.
+
+    ``change`` makes of its TLS what a test wants.
+    """
     context = authority.server_context()
     context.set_alpn_protocols([alpn])
+    change(context)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(protocol, "127.0.0.1", 0, ssl=context)
     # Before 3.12 only who waits before the end learns of it.

@@ -81,7 +81,10 @@ class AppClient:
         from .sharing import using  # noqa: PLC0415 - heavy
 
         if self._settings is None:
-            raise SettingsError("A send server does the work")
+            raise SettingsError(
+                "A send server does the sending",
+                fix="Ask it over its API, or leave out the server's address to send from here",
+            )
         async with using(self._settings, self) as system:
             if self._found is None:
                 self._found = await in_thread(self._look_up, system)

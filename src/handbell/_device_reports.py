@@ -7,7 +7,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from handbell.delivery.ledger.device_reports import DeviceReport
-from handbell.delivery.ledger.receipts import Event
+from handbell.delivery.ledger.receipts import ReceiptKind
 
 from .errors import StorageError
 
@@ -40,7 +40,7 @@ class DeviceReports:
         self._is_closed = False
         self._thread: threading.Thread | None = None
 
-    def add(self, apns_id: str, event: Event) -> None:
+    def add(self, apns_id: str, event: ReceiptKind) -> None:
         """Note that something happened on a phone just now."""
         report = DeviceReport(apns_id, event, int(self._system.now() * 1000))
         with self._changed:

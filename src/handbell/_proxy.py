@@ -135,6 +135,10 @@ class Proxies:
         return None if any(one.covers(host, port) for one in self._exceptions) else self.proxy
 
 
+DIRECT: Final = Proxies()
+"""No proxy for anything."""
+
+
 def read_exceptions(text: str) -> tuple[_Exception, ...]:
     """Return the hosts that a list names; raises ValueError for what is no host."""
     return tuple(_Exception.read(each) for each in _listed(text))

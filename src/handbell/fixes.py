@@ -33,6 +33,7 @@ class Action(StrEnum):
     LIST_WEBHOOKS = "list-webhooks"
     MAKE_API_KEY = "make-api-key"
     PREVIEW = "preview"
+    REMOVE_KEY = "remove-key"
     RESUME = "resume"
     SET_CAP = "set-cap"
     SET_DOMAIN = "set-domain"
@@ -61,6 +62,7 @@ COMMANDS: Final[Mapping[Action, str]] = MappingProxyType(
         Action.LIST_WEBHOOKS: "handbell webhook list",
         Action.MAKE_API_KEY: "handbell api-key add NAME --scope {about}",
         Action.PREVIEW: "handbell send --dry-run",
+        Action.REMOVE_KEY: "handbell key remove {about} --app {app}",
         Action.RESUME: "handbell app resume {app}",
         Action.SET_CAP: "handbell app set {app} --cap 10/day",
         Action.SET_DOMAIN: "handbell app set {app} --associated-domain links.example.com",

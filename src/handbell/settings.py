@@ -37,7 +37,7 @@ from .errors import SettingsError
 PREFIX: Final = "HANDBELL_"
 DATABASE_FILE: Final = "handbell.db"
 CONFIG_FILE: Final = "handbell.toml"
-SECRETS: Final = frozenset({"database_url", "proxy", "secret_key", "smtp_url"})
+SECRETS: Final = frozenset({"database_url", "proxy", "secret_key", "smtp_url", "webhook_proxy"})
 """The settings that hold a password or a key."""
 _FERNET_KEY_BYTES: Final = 32
 _MAX_PORT: Final = 65_535
@@ -252,6 +252,12 @@ class Settings(BaseSettings):
         description="Whether webhooks may call addresses that are not public, and loopback over "
         "plain HTTP: 1 or 0.",
     )
+    webhook_proxy: Annotated[SecretStr, AfterValidator(_proxy)] | None = Field(
+        default=None,
+        description="HTTP proxy by which webhooks are called, written like HANDBELL_PROXY; hosts "
+        "in HANDBELL_NO_PROXY are called without it. The proxy resolves their names then, so that "
+        "only it can keep them out of your network.",
+    )
 
     listen: Annotated[str, AfterValidator(_host_and_port)] = Field(
         default="127.0.0.1:8710",
@@ -335,7 +341,15 @@ class Settings(BaseSettings):
     @property
     def proxies(self) -> Proxies:
         """Which proxy leads to which push service."""
-        setting = "" if self.proxy is None else self.proxy.get_secret_value()
+        return self._proxies(self.proxy)
+
+    @property
+    def webhook_proxies(self) -> Proxies:
+        """Which proxy leads to which webhook."""
+        return self._proxies(self.webhook_proxy)
+
+    def _proxies(self, proxy: SecretStr | None) -> Proxies:
+        setting = "" if proxy is None else proxy.get_secret_value()
         return Proxies.read(setting, self.no_proxy, os.environ)
 
     @field_validator("home")

@@ -29,7 +29,7 @@ from handbell.delivery.doctor import probe
 from handbell.delivery.engine import Engine
 from handbell.delivery.events import Hooks
 from handbell.delivery.ledger.erasure import Eraser
-from handbell.delivery.ledger.obstacles import Obstacle, obstacles
+from handbell.delivery.ledger.obstacles import Obstacle, cautions, obstacles
 from handbell.delivery.ledger.receipts import ReceiptBook
 from handbell.delivery.ledger.reports import Reports
 from handbell.delivery.ledger.retention import Pruner
@@ -195,6 +195,14 @@ class System:
             now=self.now,
         )
 
+    @property
+    def outbound(self) -> Outbound:
+        """How webhooks are called."""
+        return Outbound(
+            allow_private=self.settings.webhook_allow_private,
+            proxies=self.settings.webhook_proxies,
+        )
+
     @cached_property
     def hooks(self) -> Hooks:
         """Who is told what happens."""
@@ -342,9 +350,8 @@ class System:
     def _make_sender(self) -> WebhookSender | None:
         if not self.webhooks.list():
             return None
-        outbound = Outbound(allow_private=self.settings.webhook_allow_private)
         return WebhookSender(
-            self.database, self.vault, outbound=outbound, now=self.now, clock=self.clock
+            self.database, self.vault, outbound=self.outbound, now=self.now, clock=self.clock
         )
 
     def why(self, app: App, mail: str) -> Story:
@@ -368,6 +375,10 @@ class System:
             workers=self.known_workers.live_workers(),
             has_key=bool(self.apps.credentials(app)),
         )
+
+    def cautions(self, app: App) -> list[Obstacle]:
+        """Return which of an app's keys are refused while others are used in their place."""
+        return cautions(app, self.rules_store.rules_of(app.id))
 
     def set_rules(self, app: App, rules: Mapping[str, str]) -> None:
         """Set an app's rules by the texts of an operator; ``none`` removes one.

@@ -10,6 +10,7 @@ from tests.conftest import APP, Stage
 from tests.serving import Server, administrator, server
 
 from handbell.apps.samples import make_key
+from handbell.delivery.policy.circuit import Noted, Place, Stop
 
 __all__ = ["administrator", "server"]
 
@@ -42,6 +43,33 @@ def test_an_app_is_added_changed_and_removed(server: Server, administrator: http
     assert administrator.get(url).status_code == 404
     assert actions(server) == ["app.add", "app.set", "app.set", "app.remove"]
     assert all(entry.actor.startswith("key hbk_") for entry in server.system.audit.list())
+
+
+def test_a_refused_key_beside_another_one_is_told_with_the_app(
+    stage: Stage, administrator: httpx.Client
+) -> None:
+    """It has not stopped the app; once the other one is removed, it has."""
+    (key,) = stage.system.apps.credentials(stage.app)
+    other = stage.system.apps.add_credential(stage.app, make_key(stage.app.team_id))
+    stop = Stop(
+        reason="InvalidProviderToken",
+        detail="",
+        since=1.8e9,
+        probe_at=1.8e9,
+        environment="production",
+    )
+    place = Place(stage.app.id, "production", key.fingerprint, stage.app.bundle_id)
+    stage.system.rules_store.note(Noted(place, None, stop))
+    told = administrator.get(f"/v1/apps/{APP}").json()
+    assert told["stopped"] is None
+    (refused,) = told["refused_keys"]
+    assert (refused["key_id"], refused["environment"]) == (key.key_id, "production")
+    story = administrator.get(f"/v1/apps/{APP}/users/jane@example.com/why").json()
+    assert key.key_id in story["cautions"][0]
+    assert f"DELETE /v1/apps/{APP}/credentials/{key.key_id}" in " ".join(story["to_do"])
+    assert administrator.delete(f"{KEY_URL}/{other.key_id}").status_code == 204
+    told = administrator.get(f"/v1/apps/{APP}").json()
+    assert (told["stopped"]["reason"], told["refused_keys"]) == ("InvalidProviderToken", [])
 
 
 def test_lists_come_in_pages(administrator: httpx.Client) -> None:

@@ -310,6 +310,7 @@ def test_a_key_that_cannot_be_used_is_skipped(folder: Folder) -> None:
     assert "key id is missing" in steps[f"{APP}/mykey.p8"].reason
     reason = "AuthKey_XYZ1234567.p8 is not a PEM text, as a .p8 file is."
     assert steps[f"{APP}/AuthKey_XYZ1234567.p8"].reason == reason
+    assert "developer.apple.com" in steps[f"{APP}/AuthKey_XYZ1234567.p8"].fix
     assert "is a Finder alias" in steps[f"{APP}/AuthKey_ALIAS12345.p8"].reason
     assert steps[f"{APP}/AuthKey_{KEY_ID}.p8"].outcome == "imported"
 

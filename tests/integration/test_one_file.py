@@ -146,8 +146,8 @@ def test_nothing_in_this_process_drops_its_locks(path: Path, use: Callable[[Path
 
 BUSY = """
 import sys
-from handbell.database import Database
-from handbell.tables import apps
+from handbell.storage.database import Database
+from handbell.storage.tables import apps
 url, me, times = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 kept = Database.open(url)
 for number in range(times):
@@ -255,8 +255,8 @@ def test_a_file_that_was_taken_away_takes_nothing(
 
 FORK = """
 import os, sys, threading
-from handbell.database import Database
-from handbell.tables import apps
+from handbell.storage.database import Database
+from handbell.storage.tables import apps
 from sqlalchemy import text
 def add(number):
     with database.write() as connection:
@@ -298,7 +298,7 @@ def test_a_forked_child_holds_locks_of_its_own(path: Path, kind: str) -> None:
 
 TORN = """
 import os, sys
-from handbell.database import Database
+from handbell.storage.database import Database
 from handbell.errors import StorageError
 database = Database.open(sys.argv[1])
 with database.write():

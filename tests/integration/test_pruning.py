@@ -20,7 +20,7 @@ from handbell.delivery.queue.sql_queue import Queue
 from handbell.delivery.queue.workers import Workers
 from handbell.registry.store import Registry
 from handbell.storage.database import Database
-from handbell.storage.tables import apps, deliveries, idempotency, notifications
+from handbell.storage.tables import apps, circuits, deliveries, idempotency, notifications
 
 DAY = 24 * 3600
 
@@ -175,3 +175,42 @@ def test_keys_live_as_long_as_their_notifications(book: Book) -> None:
         _, _, keys = book.left()
         assert keys == 0
     assert book.left() == (0, 0, 0)
+
+
+def test_circuits_of_apps_that_are_gone_are_forgotten(book: Book) -> None:
+    """So are outages that nobody has probed for a day; what still counts stays."""
+    now = int(book.now() * 1000)
+    sender = "TEAM123456.com.sample.sender"
+    places = {
+        "gone": ("TEAM123456.com.sample.gone", "production", now),
+        "removed": ("TEAM123456.com.sample.removed", "development", None),
+        "kept": (book.app.id, "production", now),
+        "sender": (sender, "production", now),
+        "outage": ("", "production", now),
+        "former outage": ("", "development", now - 2 * DAY * 1000),
+    }
+    with book.database.write() as connection:
+        for credential, (app, environment, probe_at) in places.items():
+            connection.execute(
+                insert(circuits).values(
+                    app=app,
+                    environment=environment,
+                    credential=credential,
+                    topic="",
+                    reason="BadTopic" if probe_at else None,
+                    stopped_at=probe_at,
+                    probe_at=probe_at,
+                )
+            )
+    target = Target(gateway="apns", address="a1" * 32, environment="production")
+    order = Order(
+        app=App.read_id(sender),
+        content=Notification(title="Hello"),
+        recipients=Recipients.read([target.address]).to_dict(),
+        sealed_key=b"sealed",
+    )
+    book.sends.accept(order, [target])
+    asyncio.run(book.pruner().prune())
+    with book.database.read() as connection:
+        left = set(connection.scalars(select(circuits.c.credential)))
+    assert left == {"kept", "sender", "outage"}

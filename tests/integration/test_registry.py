@@ -620,7 +620,7 @@ def test_threads_never_make_two_owners(registry: Registry, app: App, database: D
 RACER = """
 import json, sys
 from handbell.apps.app import App
-from handbell.database import Database
+from handbell.storage.database import Database
 from handbell.registry.store import Registry
 url, row, number = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 app = App(team_id="TEAM123456", bundle_id="com.sample.shop", row=row)

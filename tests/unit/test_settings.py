@@ -194,6 +194,8 @@ def test_a_file_that_is_named_has_to_be_there(tmp_path: Path) -> None:
         ("proxy", "http://proxy.example.com:0"),
         ("proxy", "http://proxy.example.com:3128/path"),
         ("proxy", "http://me:pass/word@proxy.example.com:3128"),
+        ("webhook_proxy", "socks5://127.0.0.1:1080"),
+        ("webhook_proxy", "proxy.example.com"),
         ("no_proxy", "https://push.example.com"),
         ("no_proxy", "10.0.0.0/33"),
         ("no_proxy", "push.example.com:99999"),

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from sqlalchemy import Column, Connection, RowMapping, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
@@ -29,6 +29,7 @@ from .app import App
 from .credentials import AuthKey, Certificate, pack, unpack
 from .names import check_ids, check_name, free_name
 from .samples import make_key, without_samples
+from .serving import in_turn
 from .vault import Vault
 
 Credential = AuthKey | Certificate
@@ -274,9 +275,14 @@ class AppStore:
     def remove_credential(self, app: App, key_id: str) -> None:
         """Remove a credential by its key id (a certificate's is its fingerprint)."""
         with self._database.write() as connection:
+            fingerprint = connection.scalar(
+                select(credentials_table.c.fingerprint).where(*_named(app, key_id))
+            )
             removed = connection.execute(delete(credentials_table).where(*_named(app, key_id)))
             if not removed.rowcount:
                 raise _no_key(app, key_id)
+            its = (circuits_table.c.app == app.id, circuits_table.c.credential == fingerprint)
+            connection.execute(delete(circuits_table).where(*its))
         self._forget()
 
     def credential(self, app: App, key_id: str) -> Credential:
@@ -307,9 +313,7 @@ class AppStore:
             return known
         with self._database.read() as connection:
             rows = _credential_rows(connection, app)
-        limited = [row for row in rows if row["environment"] == environment]
-        general = [row for row in rows if row["environment"] is None or environment == "twin"]
-        serving = [*limited, *general]
+        serving = in_turn(environment, rows, lambda row: cast("str | None", row["environment"]))
         others = [row for row in serving if row["fingerprint"] not in place[-1]]
         for row in others or serving:
             found = self._unpacked(app, row)
@@ -444,7 +448,9 @@ def _gone(app: App) -> UnknownAppError:
 
 
 def _no_key(app: App, key_id: str) -> MissingCredentialError:
-    return MissingCredentialError(f"{app.id} has no key {key_id}", fix="See: handbell key list")
+    return MissingCredentialError(
+        f"{app.id} has no key {key_id}", fix=Fix(Action.LIST_KEYS, "See", app=app.id)
+    )
 
 
 def _all_apps(connection: Connection) -> list[App]:

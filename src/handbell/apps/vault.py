@@ -96,7 +96,8 @@ def _make(path: Path) -> None:
             path.hardlink_to(draft)
         _flush_folder(path.parent)
     finally:
-        Path(draft).unlink()
+        with suppress(OSError):  # what hindered it is told, and not what follows from that
+            Path(draft).unlink()
 
 
 def _flush_folder(path: Path) -> None:

@@ -3,17 +3,23 @@
 Exit codes: 0 done, 1 nobody was reached or a check failed, 2 wrong use or configuration.
 """
 
+import errno
 import locale
 import os
 import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
+from handbell._files import refused
 from handbell._text import sentence
-from handbell.errors import HandbellError
+from handbell.errors import HandbellError, StorageError
 
 USAGE_CODE: Final = "usage"
 """The code of an error in how a command was written, as ``--json`` tells it."""
+_OF_OUTPUT: Final = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF, errno.EROFS}
+)
+"""What the operating system says of an output that takes nothing; such an error names no file."""
 
 
 def main() -> None:
@@ -34,26 +40,51 @@ def main() -> None:
         sys.exit(2)
     try:
         # Not standalone: there Typer would write its errors itself, each in a box.
-        sys.exit(application(standalone_mode=False))
+        code = application(standalone_mode=False)
+        sys.stdout.flush()  # what cannot be written is told here, not by Python as it ends
+        sys.exit(code)
     except HandbellError as error:
         write_error(error.code, error.what, error.fix)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
-        # The reader of our pipe has gone, as `head` does; Python must not complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of our pipe has gone, as `head` does.
+        _give_up_output()
         sys.exit(1)
     except Abort:
         sys.exit(1)
     except Exception as error:
-        # Typer brings a copy of Click's exceptions and does not name their root.
-        if not hasattr(error, "format_message"):
+        if not _is_told(error):
             raise
+        sys.exit(2)
+
+
+def _is_told(error: Exception) -> bool:
+    """Tell what was wrong where it was the command's words, a file or the standard output."""
+    from .output import say, write_error  # noqa: PLC0415 - as above
+
+    # Typer brings a copy of Click's exceptions and does not name their root.
+    if hasattr(error, "format_message"):
         what, fix = _usage_of(error)
         if what:
             write_error(USAGE_CODE, what, fix)
-        sys.exit(2)
+        return True
+    if not isinstance(error, OSError) or (error.filename is None and error.errno not in _OF_OUTPUT):
+        return False
+    if error.filename is not None:
+        _, why, fix = refused(error)
+        write_error(StorageError.code, f"{error.filename} cannot be used: {why}", fix)
+        return True
+    _give_up_output()
+    _, why, fix = refused(error, elsewhere="write to another place")
+    say(f"handbell: The output cannot be written: {why}", f"          {fix}", err=True)
+    return True
+
+
+def _give_up_output() -> None:
+    """Have Python write what is left to nowhere: it must not complain at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _unreadable(arguments: Sequence[str]) -> str:
@@ -69,10 +100,25 @@ def _unreadable(arguments: Sequence[str]) -> str:
     return ""
 
 
+def _command_of(arguments: Sequence[str]) -> str:
+    """Return the command that arguments begin with, as it is typed; options come behind it."""
+    from typer.main import get_command  # noqa: PLC0415 - so that an import costs nothing
+
+    from .application import application  # noqa: PLC0415 - as above
+
+    named, commands = ["handbell"], getattr(get_command(application), "commands", {})
+    for argument in arguments:
+        if argument not in commands:
+            break
+        named.append(argument)
+        commands = getattr(commands[argument], "commands", {})
+    return " ".join(named)
+
+
 def _usage_of(error: Any) -> tuple[str, str]:
     """Return what was wrong with the words of a command, and where to look; empty after help."""
     context = getattr(error, "ctx", None)
-    command = "handbell" if context is None else context.command_path
+    command = _command_of(sys.argv[1:]) if context is None else context.command_path
     # It is raised once the help has been written.
     is_help = type(error).__name__ == "NoArgsIsHelpError"
     what = "" if is_help else sentence(error.format_message())

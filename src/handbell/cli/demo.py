@@ -15,7 +15,8 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.text import Text
 
-from handbell.errors import TwinError
+from handbell._files import refused
+from handbell.errors import StorageError, TwinError
 
 from .output import Json, console, console_on, write_json
 
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
     from handbell.settings import Settings
     from handbell.twin.phone import Card
     from handbell.twin.running import RunningTwin
+
+_AGAIN: Final = (
+    "Run it again; if it lasts, look whether this machine is very busy, and whether something "
+    "hinders connections to 127.0.0.1"
+)
 
 NOTIFICATION: Final = {
     "title": "This is title",
@@ -65,7 +71,12 @@ def demo(
 
     Everything is made in a temporary home: a twin, an app, a key, and a phone of test@4d.com.
     """
-    with TemporaryDirectory(prefix="handbell-demo-") as folder:
+    try:
+        made = TemporaryDirectory(prefix="handbell-demo-")
+    except OSError as error:
+        _, why, fix = refused(error, elsewhere="name a folder that can be written in TMPDIR")
+        raise StorageError(f"No temporary folder can be made: {why}", fix=fix) from None
+    with made as folder:
         _demo(Path(folder), keep=keep, as_json=as_json)
 
 
@@ -106,7 +117,7 @@ def _send(settings: "Settings", twin: "RunningTwin", phone: str, mail: str) -> S
     push.close()
     if not response.success:
         problems = " ".join((*response.errors, *response.warnings))
-        raise TwinError(f"The notification was not accepted: {problems}")
+        raise TwinError(f"The notification was not accepted: {problems}", fix=_AGAIN)
     (delivery,) = response.deliveries
     until = time.monotonic() + _WAIT_SECONDS
     while time.monotonic() < until:
@@ -116,7 +127,9 @@ def _send(settings: "Settings", twin: "RunningTwin", phone: str, mail: str) -> S
                 accepted_at = min(card.shown_at, _accepted_at(twin, delivery))
                 return Shown(delivery=delivery, card=card, accepted_at=accepted_at)
         time.sleep(0.01)
-    raise TwinError(f"The phone did not show the notification within {_WAIT_SECONDS} seconds")
+    raise TwinError(
+        f"The phone did not show the notification within {_WAIT_SECONDS} seconds", fix=_AGAIN
+    )
 
 
 def _accepted_at(twin: "RunningTwin", delivery: "Delivery") -> int:

@@ -34,7 +34,7 @@ def import_4d(
     else:
         for step in steps:
             reason = f": {step.reason}" if step.reason else ""
-            say(f"{step.outcome:9} {step.file}  {step.what}{reason}")
+            say(f"{step.outcome:9} {step.file}  {step.what}{reason}{step.fix and f' {step.fix}'}")
         say(told)
     if counted["skipped"]:
         raise typer.Exit(1)

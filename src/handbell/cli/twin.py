@@ -76,6 +76,7 @@ async def beside(
     """
     from handbell.demo_environment import DemoEnvironment, without_twin  # noqa: PLC0415
     from handbell.registry.registration import registered_mail  # noqa: PLC0415 - heavy
+    from handbell.storage.database import private_folder  # noqa: PLC0415 - heavy
 
     try:
         from handbell.twin.address import read_address  # noqa: PLC0415
@@ -83,7 +84,7 @@ async def beside(
     except ModuleNotFoundError as error:
         raise without_twin(error) from None
     owners = [registered_mail(mail) for mail in mails]
-    parts.settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    private_folder(parts.settings.home)
     running = read_address(parts.twin_folder)
     if running is not None:
         raise TwinError(

@@ -100,13 +100,11 @@ def remove(webhook_id: WebhookId) -> None:
 @commands.command("test")
 def call_once(webhook_id: WebhookId, *, as_json: Json = False) -> None:
     """Call a webhook once with the event `test`, and say what it answered."""
-    from handbell.delivery.webhooks.safe_http import Outbound  # noqa: PLC0415 - heavy
-    from handbell.delivery.webhooks.sender import WebhookSender  # noqa: PLC0415
+    from handbell.delivery.webhooks.sender import WebhookSender  # noqa: PLC0415 - heavy
 
     parts = system()
     webhook = _store(parts).find(webhook_id)
-    outbound = Outbound(allow_private=parts.settings.webhook_allow_private)
-    sender = WebhookSender(parts.database, parts.vault, outbound=outbound, now=parts.now)
+    sender = WebhookSender(parts.database, parts.vault, outbound=parts.outbound, now=parts.now)
     answer = sender.send_test(webhook)
     if as_json:
         write_json({"taken": answer.is_success, "status": answer.status, "reason": answer.reason})

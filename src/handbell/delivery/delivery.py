@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-from handbell._text import shortened
+from handbell._text import short_token
 from handbell.registry.session import Environment
 from handbell.storage.tables import ADDRESSED
 
@@ -88,4 +88,6 @@ class Delivery:
     @property
     def label(self) -> str:
         """Whom it concerns, in a sentence: the mail, and the beginning of the token."""
-        return f"{self.mail} ({shortened(self.address)})" if self.mail else shortened(self.address)
+        return (
+            f"{self.mail} ({short_token(self.address)})" if self.mail else short_token(self.address)
+        )

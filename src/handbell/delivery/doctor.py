@@ -80,8 +80,13 @@ def _mended(finding: Finding, app: App, stored: StoredCredential) -> Finding:
     return replace(
         finding,
         verdict="doubtful",
-        fix="What is sent goes by the one that is accepted. Remove this one: "
-        f"handbell key remove {stored.key_id} --app {app.id}",
+        fix=Fix(
+            Action.REMOVE_KEY,
+            "What is sent goes by the one that is accepted. Remove this one",
+            app=app.id,
+            about=stored.key_id,
+            end=".",
+        ),
     )
 
 

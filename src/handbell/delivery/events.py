@@ -110,13 +110,17 @@ class SessionsReleased(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CircuitOpened(Event):
-    """Sending for the app to an environment has stopped; it is tried again at ``probe_at``."""
+    """Sending for the app to an environment has stopped; it is tried again at ``probe_at``.
+
+    Where ``has_other``, only one of its credentials is refused: another one is used from now on.
+    """
 
     reason: str
     detail: str
     probe_at: float
     environment: str | None = None
     topic: str | None = None
+    has_other: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """One connection to the host: how much is on it, what every end means, and when it is over.
 
-HTTP/2 itself is spoken by the :class:`~handbell.gateways.http2_session.Session`; this class joins
-it to a socket of the event loop and to the pool.
+HTTP/2 itself is spoken by the :class:`~handbell.gateways.http2_session.Http2Session`; this class
+joins it to a socket of the event loop and to the pool.
 """
 
 import asyncio
@@ -12,10 +12,9 @@ from itertools import takewhile
 from typing import Final, Generic, Protocol, TypeVar, cast
 
 from .http2_frames import CALM, NO_ERROR, error_name
-from .http2_session import ProtocolFault, Session
+from .http2_session import Http2Session, ProtocolFault
 from .http2_tls import authority, connect
 from .http2_values import (
-    Answer,
     End,
     Endpoint,
     Limits,
@@ -23,8 +22,11 @@ from .http2_values import (
     NoConnection,
     NotSent,
     Request,
+    StreamAnswer,
     certificate_refused,
     in_words,
+    is_hung_up,
+    says_certificate,
     why_not_connected,
 )
 
@@ -36,9 +38,14 @@ _BUFFER_BYTES: Final = 256 * 1024  # what waits for the network; above it nothin
 _PATIENCE_SECONDS: Final = 1.0
 _LISTEN_SECONDS: Final = 1.0
 _FAREWELL_PATIENCE: Final = 1.2  # a little longer than TLS may take to end by itself
-_BARE_OK: Final = Answer(_OK)
+_BARE_OK: Final = StreamAnswer(_OK)
 _CALM: Final = error_name(CALM)
+_CLOSED_HERE: Final = Lost("ConnectionLost", "the connection was closed from here")
 _REFUSED: Final = NotSent("RefusedStream", "the server refused the stream; it may be overloaded")
+
+
+ENDS_THAT_TELL: Final = 5
+"""So many silent ends in a row outweigh that the host has answered with this certificate before."""
 
 
 class Owner(Protocol[T]):
@@ -51,6 +58,7 @@ class Owner(Protocol[T]):
     may_begin: Callable[[], bool]
     requests: int
     answered_at: float
+    silent_ends: int
 
     @property
     def is_wary(self) -> bool:
@@ -59,7 +67,7 @@ class Owner(Protocol[T]):
     def tls(self) -> ssl.SSLContext:
         """Return what makes TLS with the endpoint."""
 
-    def settle(self, connection: "Connection[T]") -> None:
+    def settle(self, connection: "Http2Connection[T]") -> None:
         """Report what ended on a connection, and send more."""
 
     def end(self, item: T, end: End) -> None:
@@ -72,7 +80,7 @@ class Owner(Protocol[T]):
         """Keep nothing about an item that is no longer wanted."""
 
 
-class Connection(asyncio.Protocol, Generic[T]):
+class Http2Connection(asyncio.Protocol, Generic[T]):
     """One connection, which begins to open when it is made.
 
     ``made_at`` is when it was open, None before; ``answered_at`` when the last answer came, None
@@ -91,13 +99,14 @@ class Connection(asyncio.Protocol, Generic[T]):
         self.is_draining = False
         self.failure: NotSent | Lost | None = None
         self.closed: asyncio.Future[None] = loop.create_future()
-        self._session: Session[T] = Session(
+        self._session: Http2Session[T] = Http2Session(
             authority(pool.endpoint.url), is_listening=pool.wants_headers
         )
         self._transport: asyncio.Transport | None = None
         self._is_paused = False
         self._is_gated = True
         self._is_broken = False
+        self._is_disowned = False
         self._heard_at = loop.time()
         self._asked_at: float | None = None
         self._listened_at = 0.0
@@ -162,8 +171,7 @@ class Connection(asyncio.Protocol, Generic[T]):
         elif isinstance(error := opening.exception(), NoConnection):
             self.failure = error.end
         elif isinstance(error, Exception):
-            has_certificate = self.pool.endpoint.client_certificate is not None
-            self.failure = why_not_connected(error, has_certificate=has_certificate)
+            self.failure = self._refusal(error) or why_not_connected(error)
         if self.failure is not None:
             self.is_draining = True
             if self._transport is None and not self.closed.done():
@@ -254,24 +262,34 @@ class Connection(asyncio.Protocol, Generic[T]):
 
     def eof_received(self) -> None:
         """Begin nothing more: what would be written now goes nowhere."""
-        self.is_draining = True
+        self._note_end(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End what was on the wire: whether it was processed is not known."""
-        self.is_draining = True
+        self._note_end(exc)
         if self._abort is not None:
             self._abort.cancel()
-        if self.failure is None:
-            why = "the server hung up" if exc is None else in_words(exc)
-            is_before = not self._session.is_greeted and self.made_at is not None
-            if is_before and self.pool.endpoint.client_certificate is not None:
-                # In TLS 1.3 a certificate is judged after our side of the handshake is over.
-                self.failure = certificate_refused(why)
-            else:
-                self.failure = Lost("ConnectionLost", why)
         if not self.closed.done():
             self.closed.set_result(None)
         self.pool.settle(self)
+
+    def _note_end(self, error: Exception | None) -> None:
+        """Note why the connection is of no use any more, unless that is known."""
+        self.is_draining = True
+        if self.failure is None:
+            self._is_disowned = says_certificate(error)
+            # In TLS 1.3 a certificate is judged after our side of the handshake is over.
+            why = "the server hung up" if error is None else in_words(error)
+            self.failure = self._refusal(error) or Lost("ConnectionLost", why)
+
+    def _refusal(self, error: Exception | None, said: str = "") -> NotSent | None:
+        """Return what is to be told where this end is, or may be, about our certificate."""
+        if self.pool.endpoint.client_certificate is None:
+            return None
+        if not said and is_hung_up(error):
+            self.pool.silent_ends += not self.answers
+        is_heard = self.answers > 0 or self.pool.silent_ends < ENDS_THAT_TELL
+        return certificate_refused(error, is_heard=is_heard, said=said)
 
     def drain(self) -> None:
         """Report every request that has ended."""
@@ -279,6 +297,7 @@ class Connection(asyncio.Protocol, Generic[T]):
         unanswered = session.abandon() if self.closed.done() else ()
         if session.answered or session.ended:
             self.answered_at = self.pool.answered_at = self._heard_at
+            self.pool.silent_ends = 0
             self.answers += len(session.answered) + len(session.ended)
             self._is_gated = False
         if session.answered:
@@ -294,7 +313,9 @@ class Connection(asyncio.Protocol, Generic[T]):
             why = NotSent("GoneAway", detail)
             self.pool.again(session.handed_back.pop(), why)
         for item in unanswered:
-            end(item, Lost(self._failure.reason, self._failure.detail))
+            failure = self._failure
+            is_taken = self._is_disowned and isinstance(failure, NotSent)
+            end(item, failure if is_taken else Lost(failure.reason, failure.detail))
 
     @property
     def _failure(self) -> NotSent | Lost:
@@ -305,8 +326,9 @@ class Connection(asyncio.Protocol, Generic[T]):
         self.is_draining = True
         farewell = self._session.farewell
         if farewell is not None:
-            said = f": {farewell.text}" if farewell.text else ""
-            self.failure = Lost("ConnectionLost", f"the server said {farewell.error}{said}")
+            said = f"{farewell.error}: {farewell.text}" if farewell.text else farewell.error
+            refusal = self._refusal(None, said)
+            self.failure = refusal or Lost("ConnectionLost", f"the server said {said}")
 
     def _break_off(self, failure: NotSent | Lost, error: int = NO_ERROR) -> None:
         self.failure = failure
@@ -318,7 +340,7 @@ class Connection(asyncio.Protocol, Generic[T]):
 
     def break_off(self) -> None:
         """Close the connection at once; whether what is in flight was processed is not known."""
-        self._break_off(Lost("ConnectionLost", "the connection was closed from here"))
+        self._break_off(_CLOSED_HERE)
 
     # -- time ------------------------------------------------------------------------------------
 
@@ -388,6 +410,7 @@ class Connection(asyncio.Protocol, Generic[T]):
         if self._transport is None:
             self._opening.cancel()
         elif not self.closed.done():
+            self.failure = self.failure or _CLOSED_HERE
             if not self._transport.is_closing():
                 self._session.say_goodbye()
                 self._flush()

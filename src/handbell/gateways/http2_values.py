@@ -72,7 +72,7 @@ class Request(NamedTuple):
     body: bytes
 
 
-class Answer(NamedTuple):
+class StreamAnswer(NamedTuple):
     """The server's answer. ``pairs`` are its headers as they came; :meth:`headers` reads them.
 
     ``is_whole`` is False where it broke off before its end: only the head is certain then.
@@ -106,7 +106,7 @@ class Lost(NamedTuple):
     detail: str = ""
 
 
-End = Answer | NotSent | Lost
+End = StreamAnswer | NotSent | Lost
 
 
 class NoConnection(Exception):  # noqa: N818 - the pool's affair, it reaches no caller
@@ -133,32 +133,50 @@ def trusted_certificates() -> Path:
     )
 
 
-def certificate_refused(why: str) -> NotSent:
-    """Return the end of what waited for a host that hung up once it had seen our certificate."""
-    said = "it ended the connection before it said a word, perhaps since it refuses the certificate"
-    return NotSent("ClientCertificateRefused", f"{said}: {why}")
+def certificate_refused(
+    error: Exception | None, *, is_heard: bool, said: str = ""
+) -> NotSent | None:
+    """Return the end that a refusal of our certificate is, None where it is not to be supposed.
 
-
-def why_not_connected(error: Exception, *, has_certificate: bool = False) -> NotSent:
-    """Return the end of what waited for a connection that could not be made.
-
-    ``has_certificate`` says that this side had one to show: an alert may be about that.
+    ``error`` is what ended the connection, None where the host just left; ``said`` what the host
+    said as it left. An alert about a certificate says it for certain. An end without a word says it
+    only of a host that has not answered with this certificate: ``is_heard`` is False then.
     """
-    if has_certificate and _is_hung_up(error):
-        return certificate_refused(in_words(error))
+    if says_certificate(error) or _CERTIFICATE in said.upper():
+        why = said or in_words(error or ConnectionError())
+        return NotSent(_REFUSED, f"it refused the app's certificate: {why}")
+    if is_heard or said or not is_hung_up(error):
+        return None
+    why = "the server hung up" if error is None else in_words(error)
+    return NotSent(_REFUSED, f"{_WITHOUT_A_WORD}: {why}")
+
+
+def says_certificate(error: Exception | None) -> bool:
+    """Return whether the host has said by an alert that it does not take our certificate."""
+    if not isinstance(error, ssl.SSLError) or isinstance(error, ssl.SSLCertVerificationError):
+        return False
+    said = (error.reason or str(error)).upper()
+    return "ALERT" in said and any(word in said for word in _ABOUT_CERTIFICATES)
+
+
+def why_not_connected(error: Exception) -> NotSent:
+    """Return the end of what waited for a connection that could not be made."""
     reason = next(reason for kind, reason in _REASON_OF if isinstance(error, kind))
     is_silent = isinstance(error, TimeoutError) and not error.args
     return NotSent(reason, "No connection was made in time" if is_silent else in_words(error))
 
 
-def _is_hung_up(error: Exception) -> bool:
+def is_hung_up(error: Exception | None) -> bool:
+    """Return whether the host ended the connection, for all that ``error`` says; None says so."""
+    if error is None:
+        return True
     if isinstance(error, ssl.SSLCertVerificationError):
         return False
     if isinstance(error, ssl.SSLError):
         said = (error.reason or str(error)).upper()
         is_end = "ALERT" in said or isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError)
         return is_end and not any(other in said for other in _NOT_ABOUT_CERTIFICATES)
-    return isinstance(error, ConnectionResetError | ConnectionAbortedError)
+    return isinstance(error, ConnectionResetError | ConnectionAbortedError | BrokenPipeError)
 
 
 def in_words(error: Exception) -> str:
@@ -179,7 +197,20 @@ def in_words(error: Exception) -> str:
     return said or type(error).__name__
 
 
-_NOT_ABOUT_CERTIFICATES: Final = ("PROTOCOL", "UNRECOGNIZED_NAME", "INTERNAL_ERROR")
+_REFUSED: Final = "ClientCertificateRefused"
+_WITHOUT_A_WORD: Final = (
+    "it ended the connection before it had answered anything, perhaps because it refuses the app's "
+    "certificate"
+)
+_CERTIFICATE: Final = "CERTIFICATE"
+_ABOUT_CERTIFICATES: Final = (_CERTIFICATE, "UNKNOWN_CA", "ACCESS_DENIED", "HANDSHAKE_FAILURE")
+_NOT_ABOUT_CERTIFICATES: Final = (
+    "PROTOCOL",
+    "UNRECOGNIZED_NAME",
+    "INTERNAL_ERROR",
+    "RECORD",
+    "DECODE",
+)
 _NUMBER: Final = re.compile(r"\[Errno (\d+)\]")
 _PLACE_IN_C: Final = re.compile(r" ?\(_ssl\.c:\d+\)")
 _REASON_OF: Final[tuple[tuple[type[Exception], str], ...]] = (

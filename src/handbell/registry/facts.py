@@ -54,7 +54,9 @@ def unknown_member(name: str, known: tuple[str, ...]) -> str:
 def _time_zone(_name: str, text: str, _warnings: list[str]) -> str:
     found = time_zone_of(text)
     if found is None:
-        raise RegistryError(f"{text[:_SHOWN]!r} is not a time zone")
+        raise RegistryError(
+            f"{text[:_SHOWN]!r} is not a time zone", fix="Name it as IANA does: Europe/Paris"
+        )
     return found
 
 

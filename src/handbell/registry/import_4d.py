@@ -15,7 +15,13 @@ from handbell._mail import fold_mail
 from handbell.apps.app import App
 from handbell.apps.credentials import read_auth_key
 from handbell.apps.store import AppStore
-from handbell.errors import AppError, AppExistsError, CredentialError, RegistryError
+from handbell.errors import (
+    AppError,
+    AppExistsError,
+    CredentialError,
+    HandbellError,
+    RegistryError,
+)
 
 from .registration import Registration
 from .session import MAX_LABEL_LENGTH, Session, read_platform, read_token
@@ -32,13 +38,15 @@ _STATUS: Final = {"accepted": "active", "pending": "pending"}
 class ImportStep:
     """What became of one file: ``file`` is relative to the folder, ``what`` says what it holds.
 
-    ``reason`` says why a file was skipped, or what is worth knowing of one that was not.
+    ``reason`` says why a file was skipped, or what is worth knowing of one that was not; ``fix``
+    what to do about one that was skipped.
     """
 
     file: str
     what: str
     outcome: Outcome
     reason: str = ""
+    fix: str = ""
 
 
 def import_folder(
@@ -67,7 +75,7 @@ def import_folder(
         try:
             yield from one.steps()
         except OSError as error:
-            yield one.step(folder, "app", "skipped", f"It cannot be read: {error.strerror}")
+            yield one.skip(folder, "app", _unreadable(folder.name, error))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +106,12 @@ class _Folder:
         try:
             app = _named_app(self.folder)
         except (AppError, RegistryError) as error:
-            yield self.step(self.folder, "app", "skipped", error.what)
+            yield self.skip(self.folder, "app", error)
             return
         try:
             app = replace(app, name=_app_name(self.folder) or app.name)
         except (AppError, RegistryError) as error:
-            yield self.step(self.folder / MANIFEST, "manifest", "skipped", error.what)
+            yield self.skip(self.folder / MANIFEST, "manifest", error)
         app, outcome = self._add_app(app)
         yield self.step(self.folder, f"app {app.id}", outcome)
         yield from self._keys(app)
@@ -127,8 +135,7 @@ class _Folder:
                 if is_new:
                     self.apps.add_credential(app, key)
             except CredentialError as error:
-                reason = error.what.replace(str(file), file.name)
-                yield self.step(file, "key", "skipped", reason)
+                yield self.skip(file, "key", error)
             else:
                 yield self.step(file, f"key {key.key_id}", "imported" if is_new else "unchanged")
 
@@ -138,7 +145,7 @@ class _Folder:
             try:
                 found.append(_read_session(file, latest=int(self.now() * 1000)))
             except RegistryError as error:
-                yield self.step(file, "session", "skipped", error.what)
+                yield self.skip(file, "session", error)
         # The newest last: of several files with one token, it says whose the device is.
         found.sort(key=lambda one: (one.at, one.file.name))
         newest = {one.token: one for one in found}
@@ -167,12 +174,27 @@ class _Folder:
             )
             self.moved.extend(self.registry.admit(app, registration).moved)
         except RegistryError as error:
-            return self.step(found.file, what, "skipped", error.what)
+            return self.skip(found.file, what, error)
         return self.step(found.file, what, "imported", found.note)
 
     def step(self, file: Path, what: str, outcome: Outcome, reason: str = "") -> ImportStep:
         relative = _clean(str(file.relative_to(self.root)))
         return ImportStep(file=relative, what=_clean(what), outcome=outcome, reason=_clean(reason))
+
+    def skip(self, file: Path, what: str, error: HandbellError) -> ImportStep:
+        # The column beside it names the file.
+        reason = error.what.replace(str(file), file.name)
+        return replace(self.step(file, what, "skipped", reason), fix=_clean(error.fix))
+
+
+_FROM_BACKUP: Final = "Bring the original's file back from a backup, and import again"
+
+
+def _unreadable(name: str, error: OSError) -> RegistryError:
+    return RegistryError(
+        f"{name} cannot be read: {error.strerror or type(error).__name__}",
+        fix="Give this user the right to read it where that is missing, and import again",
+    )
 
 
 def _app_folders(root: Path) -> tuple[Path, list[Path]]:
@@ -195,7 +217,10 @@ def _named_app(folder: Path) -> App:
         manifest = _read_object(folder / MANIFEST)
     team_id = _text(_object(manifest, "team"), "id")
     if not team_id:
-        raise RegistryError("Neither the folder's name nor its manifest has a team id")
+        raise RegistryError(
+            "Neither the folder's name nor its manifest has a team id",
+            fix="Name the folder TEAMID.BUNDLEID, as the original does, and import again",
+        )
     return App(team_id=team_id, bundle_id=folder.name)
 
 
@@ -216,12 +241,21 @@ def _read_session(file: Path, *, latest: int) -> _Found:
     device = _object(content, "device")
     mail, token = _text(content, "email"), _text(device, "token")
     if mail is None:
-        raise RegistryError("It names no mail address")
+        raise RegistryError(
+            "It names no mail address",
+            fix="Let the app sign in again, or add the session by hand: handbell session add",
+        )
     if token is None:
-        raise RegistryError("It has no device token: the app never asked for push")
+        raise RegistryError(
+            "It has no device token: the app never asked for push",
+            fix="Nothing to do: it is registered once the app asks",
+        )
     system = (_text(device, "os") or "ios").lower()
     if system == "android":
-        raise RegistryError("It is an Android device, which Handbell does not reach yet")
+        raise RegistryError(
+            "It is an Android device, which Handbell does not reach yet",
+            fix="Nothing to do: leave the original system running for those devices",
+        )
     status = _text(content, "status")
     return _Found(
         file=file,
@@ -254,22 +288,22 @@ def _read_object(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(_read_text(file))
     except (ValueError, RecursionError):
-        raise RegistryError(f"{file.name} is not JSON") from None
+        raise RegistryError(f"{file.name} is not JSON", fix=_FROM_BACKUP) from None
     except OSError as error:
-        raise RegistryError(f"{file.name} cannot be read: {error.strerror}") from None
+        raise _unreadable(file.name, error) from None
     if not isinstance(content, dict):
-        raise RegistryError(f"{file.name} does not hold a JSON object")
+        raise RegistryError(f"{file.name} does not hold a JSON object", fix=_FROM_BACKUP)
     return content
 
 
 def _read_text(file: Path) -> str:
     # Opening a pipe would wait for its writer.
     if file.exists() and not file.is_file():
-        raise RegistryError(f"{file.name} is not a file")
+        raise RegistryError(f"{file.name} is not a file", fix=_FROM_BACKUP)
     with file.open("rb") as opened:
         data = opened.read(MAX_FILE_BYTES + 1)
     if len(data) > MAX_FILE_BYTES:
-        raise RegistryError(f"{file.name} is far too large")
+        raise RegistryError(f"{file.name} is far too large", fix=_FROM_BACKUP)
     return data.decode("utf-8-sig")
 
 

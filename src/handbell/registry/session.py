@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Final, Literal, NamedTuple, get_args
 from zoneinfo import available_timezones
 
-from handbell._text import nearest, shortened
+from handbell._text import nearest, short_token
 from handbell.errors import RegistryError
 
 Status = Literal["pending", "active", "quarantined", "closed"]
@@ -118,7 +118,7 @@ def read_token(text: str) -> str:
     token = text.strip().lower()
     if not _TOKEN.fullmatch(token):
         raise RegistryError(
-            f"{shortened(text)!r} is not a device token",
+            f"{short_token(text)!r} is not a device token",
             fix="Send the token's bytes as hex digits: an even number of them, 8 to 512",
         )
     return token

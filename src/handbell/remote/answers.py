@@ -134,6 +134,7 @@ def read_story(answer: Mapping[str, Any]) -> Story:
         answer=answer["answer"],
         to_do=tuple(answer["to_do"]),
         obstacles=tuple(answer["obstacles"]),
+        cautions=tuple(answer.get("cautions", ())),
         sessions=tuple(
             SessionStory(**{**one, "session": read_session(one["session"])})
             for one in answer["sessions"]

@@ -34,6 +34,7 @@ CALLS: Final[Mapping[Action, str]] = MappingProxyType(
         Action.LIST_WEBHOOKS: f"GET {_APP}/webhooks",
         Action.MAKE_API_KEY: "POST /v1/api-keys",
         Action.PREVIEW: f"POST {_APP}/notifications/preview",
+        Action.REMOVE_KEY: f"DELETE {_APP}/credentials/{{about}}",
         Action.SET_CAP: f"PATCH {_APP} with cap",
         Action.SET_DOMAIN: f"PATCH {_APP} with associated_domain",
         Action.SET_IDENTITY_KEY: f"PATCH {_APP} with identity_key",

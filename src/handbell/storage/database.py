@@ -4,18 +4,18 @@ SQLite is the default and needs no server; docs/decisions/0002-sqlite-first.md s
 to and why. Statements of the stores are SQLAlchemy Core without anything that only SQLite knows.
 """
 
-import errno
 import logging
 import sqlite3
 import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, Final, Self
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import (
     ArgumentError,
@@ -26,7 +26,9 @@ from sqlalchemy.exc import (
     SQLAlchemyError,
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.schema import CreateIndex, CreateTable
 
+from handbell._files import refused, why_not_writable
 from handbell.errors import (
     ContradictionError,
     DatabaseFullError,
@@ -51,6 +53,12 @@ Quick = Connection | sqlite3.Connection
 _log = logging.getLogger(__name__)
 
 _WRITES: Final = "handbell_writes"
+_VERSION_SCHEMA: Final = f"""
+CREATE TABLE {VERSION_TABLE} (
+    version_num VARCHAR(32) NOT NULL,
+    CONSTRAINT {VERSION_TABLE}_pkc PRIMARY KEY (version_num)
+)
+"""
 _MIGRATION_LOCK: Final = 0x68616E6462656C6C
 
 
@@ -205,7 +213,10 @@ class Database:
                 backup = None if before is None else self.backup_path(before)
                 if backup is not None:
                     self._back_up(backup)
-                _upgrade(connection)
+                if before is None and connection.dialect.name == "sqlite":
+                    _make(connection)
+                else:
+                    _upgrade(connection)
         return before != HEAD
 
     def backup_path(self, revision: str) -> Path | None:
@@ -329,33 +340,22 @@ class Database:
         return self._failure(error, code)
 
     def _failure(self, error: BaseException | None, code: int) -> StorageError:
-        match code:
-            case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-                return self._locked()
-            case sqlite3.SQLITE_FULL:
-                return DatabaseFullError(
-                    f"There is no space left for the database {self.name}",
-                    fix="Free space on its disk; nothing that was accepted is lost",
-                )
-            case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
-                return ReadOnlyError(
-                    f"The database {self.name} cannot be written",
-                    fix="Give this user the right to write the file and its folder",
-                )
-            case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT:
-                return StorageError(
-                    f"{self.name} is damaged or not an SQLite database",
-                    fix="Restore it from a backup, or move it away to begin anew",
-                )
-            case sqlite3.SQLITE_CANTOPEN:
-                return StorageError(
-                    f"The database {self.name} cannot be opened",
-                    fix="Check that its folder is there, that it is a file, and who may read it",
-                )
+        if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+            return self._locked()
+        if code in _UNWRITABLE and (refusal := self._refused()) is not None:
+            return refusal
+        for codes, kind, what, fix in _FAILURES:
+            if code in codes:
+                return kind(what.format(name=self.name, error=error), fix=fix)
         return StorageError(
             f"The database {self.name} failed: {error}",
             fix="Check HANDBELL_DATABASE_URL, and that the disk works and has space left",
         )
+
+    def _refused(self) -> StorageError | None:
+        """Return why the file cannot be written, where SQLite says no more than that it cannot."""
+        error = None if self.path is None else why_not_writable(self.path)
+        return None if error is None or self.path is None else storage_error(error, self.path)
 
     def _misunderstood(self, error: BaseException | None) -> StorageError:
         return StatementError(
@@ -376,6 +376,46 @@ class Database:
         )
 
 
+_UNWRITABLE: Final = frozenset(
+    {
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_IOERR,
+    }
+)
+_FAILURES: Final[tuple[tuple[set[int], type[StorageError], str, str], ...]] = (
+    (
+        {sqlite3.SQLITE_FULL},
+        DatabaseFullError,
+        "There is no space left for the database {name}",
+        "Free space on its disk; nothing that was accepted is lost",
+    ),
+    (
+        {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM},
+        ReadOnlyError,
+        "The database {name} cannot be written",
+        "Give this user the right to write the file and its folder",
+    ),
+    (
+        {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT},
+        StorageError,
+        "{name} is damaged or not an SQLite database",
+        "Restore it from a backup, or move it away to begin anew",
+    ),
+    (
+        {sqlite3.SQLITE_CANTOPEN},
+        StorageError,
+        "The database {name} cannot be opened",
+        "Check that its folder is there, that it is a file, and who may read it",
+    ),
+    (
+        {sqlite3.SQLITE_IOERR},
+        StorageError,
+        "The disk of the database {name} refused to read or to write: {error}",
+        "Check that the disk works, and that space and this user's quota are left",
+    ),
+)
 _MISUNDERSTOOD: Final = frozenset(
     {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_MISUSE, sqlite3.SQLITE_RANGE}
 )
@@ -411,7 +451,8 @@ def driver_of(connection: Quick) -> sqlite3.Connection | None:
 def private_folder(path: Path) -> Path:
     """Return the folder, made with mode 700 when it is missing.
 
-    Raises :class:`ReadOnlyError` where it may not be made, :class:`StorageError` otherwise.
+    Raises :class:`ReadOnlyError` where it may not be made, :class:`DatabaseFullError` where there
+    is no space for it, :class:`StorageError` otherwise.
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -421,20 +462,18 @@ def private_folder(path: Path) -> Path:
 
 
 def storage_error(error: OSError, path: Path) -> StorageError:
-    """Return what the operating system's refusal to write ``path`` means to the operator."""
-    why = error.strerror or type(error).__name__
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return ReadOnlyError(
-            f"{path} cannot be written: {why}",
-            fix="Give this user the right to write there, or set HANDBELL_HOME to another folder",
-        )
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DatabaseFullError(f"{path} cannot be written: {why}", fix="Free space on its disk")
-    return StorageError(
-        f"{path} cannot be used: {why}",
-        fix="Name a folder that can be used in HANDBELL_HOME, or in HANDBELL_DATABASE_URL if that "
-        "is set",
-    )
+    """Return what the operating system's refusal of ``path`` means to the operator."""
+    kind, why, fix = refused(error, elsewhere=_ELSEWHERE)
+    if kind == "read-only":
+        return ReadOnlyError(f"{path} cannot be written: {why}", fix=fix)
+    if kind == "full":
+        return DatabaseFullError(f"{path} cannot be written: {why}", fix=fix)
+    return StorageError(f"{path} cannot be used: {why}", fix=fix)
+
+
+_ELSEWHERE: Final = (
+    "name another folder in HANDBELL_HOME (or HANDBELL_DATABASE_URL, where that is set)"
+)
 
 
 def _understood(url: str) -> URL:
@@ -538,6 +577,25 @@ def _revision(connection: Connection) -> str | None:
         return None
     found: Any = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608
     return None if found is None else str(found)
+
+
+@cache
+def _schema() -> tuple[str, ...]:
+    dialect = sqlite.dialect()
+    made: list[CreateTable | CreateIndex] = []
+    for table in metadata.sorted_tables:
+        made.append(CreateTable(table))
+        made += [
+            CreateIndex(index) for index in sorted(table.indexes, key=lambda one: str(one.name))
+        ]
+    return (*(str(one.compile(dialect=dialect)) for one in made), _VERSION_SCHEMA)
+
+
+def _make(connection: Connection) -> None:
+    """Make in an empty database at once what the migrations would make one after the other."""
+    for statement in _schema():
+        connection.exec_driver_sql(statement)
+    connection.execute(text(f"INSERT INTO {VERSION_TABLE} VALUES (:head)"), {"head": HEAD})  # noqa: S608
 
 
 def _upgrade(connection: Connection) -> None:

@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from handbell._files import refused
+from handbell.errors import TwinError
+
 ADDRESS_FILE: Final = "address.json"
 _CONNECT_SECONDS: Final = 0.5
 
@@ -41,19 +44,35 @@ class Address:
 
 
 def write_address(folder: Path, address: Address) -> None:
-    """Write the file in one step: a reader sees the former address or this one, never a half."""
+    """Write the file in one step: a reader sees the former address or this one, never a half.
+
+    Raises TwinError where the folder cannot be written.
+    """
     passing = folder / f".{ADDRESS_FILE}.{os.getpid()}"
-    passing.unlink(missing_ok=True)
-    made = os.open(passing, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    with os.fdopen(made, "w", encoding="utf-8") as file:
-        file.write(json.dumps(address.to_dict(), indent=2) + "\n")
-    passing.replace(folder / ADDRESS_FILE)
+    try:
+        passing.unlink(missing_ok=True)
+        made = os.open(passing, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        with os.fdopen(made, "w", encoding="utf-8") as file:
+            file.write(json.dumps(address.to_dict(), indent=2) + "\n")
+        passing.replace(folder / ADDRESS_FILE)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            passing.unlink(missing_ok=True)
+        raise cannot_use(folder, error) from None
+
+
+def cannot_use(folder: Path, error: OSError) -> TwinError:
+    """Return what the operating system's refusal of the twin's folder means to its user."""
+    _, why, fix = refused(error, elsewhere="name another folder: --home, or HANDBELL_HOME")
+    return TwinError(f"The twin's folder {folder} cannot be used: {why}", fix=fix)
 
 
 def remove_address(folder: Path, address: Address) -> None:
     """Remove the file, unless another twin has written its own address since."""
     if _read(folder) == address:
-        (folder / ADDRESS_FILE).unlink(missing_ok=True)
+        # One that cannot be removed names a port on which nobody listens, and counts as none.
+        with contextlib.suppress(OSError):
+            (folder / ADDRESS_FILE).unlink(missing_ok=True)
 
 
 def read_address(folder: Path) -> Address | None:

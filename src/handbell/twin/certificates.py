@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
-from handbell.errors import TwinError
+from .address import cannot_use
 
 CA_FILE: Final = "ca.pem"
 CA_KEY_FILE: Final = "ca.key"
@@ -74,10 +74,7 @@ class Authority:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             return _load(folder) or _make(folder)
         except OSError as error:
-            raise TwinError(
-                f"The twin's folder {folder} cannot be used: {error.strerror or error}",
-                fix="Check its permissions, or name another folder",
-            ) from None
+            raise cannot_use(folder, error) from None
 
     @property
     def ca_file(self) -> Path:
@@ -88,12 +85,17 @@ class Authority:
         """Return the server's TLS: 1.2 or later, ALPN ``h2``, a client certificate if there is one.
 
         Apple serves TLS 1.2 or later and HTTP/2 alone (sending-notification-requests-to-apns). A
-        client certificate of another authority ends the handshake.
+        client certificate of another authority ends the handshake. Raises TwinError where the
+        folder cannot be written.
         """
+        try:
+            file = self._server_file()
+        except OSError as error:
+            raise cannot_use(self.folder, error) from None
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["h2"])
-        context.load_cert_chain(self._server_file())
+        context.load_cert_chain(file)
         context.load_verify_locations(self.ca_file)
         context.verify_mode = ssl.CERT_OPTIONAL
         return context
@@ -330,6 +332,10 @@ def _write(path: Path, content: bytes, *, mode: int) -> None:
     """Write the file in one step, never readable to others in between."""
     passing = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(passing, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-    passing.replace(path)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        passing.replace(path)
+    except OSError:
+        passing.unlink(missing_ok=True)
+        raise

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from handbell._text import count, shortened
+from handbell._text import count, short_token
 from handbell.apps.app import App
 from handbell.creation.recipients import Recipients
 from handbell.delivery.delivery import Target
@@ -122,7 +122,7 @@ def _add_tokens(
         else:
             plan.warnings.append(
                 Diagnostic(
-                    f"Nothing was sent to {shortened(token)}: its session is {session.status}.",
+                    f"Nothing was sent to {short_token(token)}: its session is {session.status}.",
                     recipient=token,
                     reason=f"Session{session.status.capitalize()}",
                 )

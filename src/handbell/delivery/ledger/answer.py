@@ -7,7 +7,7 @@ from typing import Final
 from handbell._text import count, moment, sentence
 from handbell.delivery.deliveries import Ledgered
 from handbell.delivery.delivery import STATES, Delivery, State
-from handbell.delivery.policy.decision import meaning
+from handbell.delivery.policy.decision import CERTIFICATE_REASONS, meaning
 from handbell.delivery.response import Response
 from handbell.diagnostic import Diagnostic
 from handbell.errors import HandbellError
@@ -20,7 +20,12 @@ LISTED_AT_MOST: Final = 100
 _BENIGN: Final = frozenset({"SimulatorUnavailable", "Capped", "Scheduled", "QuietHours"})
 _CLOSING: Final = frozenset({"Unregistered", "ExpiredToken"})
 _SOON_OVER: Final = frozenset({"AnswerCut", "ServiceDown"})
-_TO_MEND: Final = frozenset({"CircuitOpen", "NoCredential", "TwinNotRunning", "AppDisabled"})
+_TO_MEND: Final = CERTIFICATE_REASONS | {
+    "CircuitOpen",
+    "NoCredential",
+    "TwinNotRunning",
+    "AppDisabled",
+}
 
 
 def answer(

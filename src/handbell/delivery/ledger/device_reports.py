@@ -11,14 +11,14 @@ from handbell.delivery.record.hourly_counts import add_reports
 from handbell.storage.chunks import chunks
 from handbell.storage.tables import deliveries, notifications
 
-from .receipts import MEANT, Event
+from .receipts import MEANT, ReceiptKind
 
 
 class DeviceReport(NamedTuple):
     """One thing that happened on a phone, ``at`` an instant in UNIX milliseconds."""
 
     apns_id: str
-    event: Event
+    event: ReceiptKind
     at: int
 
 

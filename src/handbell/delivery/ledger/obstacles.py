@@ -8,9 +8,10 @@ from handbell.apps.app import App
 from handbell.delivery.policy.app_rules import AppRules
 from handbell.delivery.policy.circuit import Stop
 from handbell.delivery.policy.decision import UNREACHED, meaning
+from handbell.delivery.policy.standing import Key
 from handbell.fixes import Action, Fix, as_sentence, with_app
 
-Kind = Literal["stopped", "outage", "disabled", "no-key", "no-worker"]
+Kind = Literal["stopped", "outage", "disabled", "no-key", "no-worker", "passed-over"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +45,26 @@ def obstacles(
     if not workers:
         found.append(_no_worker())
     return found
+
+
+def cautions(app: App, rules: AppRules) -> list[Obstacle]:
+    """Return what holds up nothing and is to be mended: keys that others are used in place of."""
+    return [_passed_over(app, *one) for one in rules.cautions]
+
+
+def _passed_over(app: App, key: Key, stop: Stop) -> Obstacle:
+    words, _ = meaning(stop.reason)
+    name = f"the {key.kind} {key.key_id}"
+    lead = f"What is sent goes by the other one. Remove {name}"
+    remove = Fix(Action.REMOVE_KEY, lead, app=app.id, about=key.key_id, end=".")
+    return Obstacle(
+        kind="passed-over",
+        headline=f"{name[:1].upper()}{name[1:]} is refused ({stop.environment}) "
+        f"since {_at(stop.since)}:",
+        more=sentence(f"{words} ({stop.reason})"),
+        fixes=(remove,),
+        since=stop.since,
+    )
 
 
 def _no_key(app: App) -> Obstacle:

@@ -14,9 +14,9 @@ from handbell.errors import RegistryError
 from handbell.storage.database import Database
 from handbell.storage.tables import deliveries, notifications
 
-Event = Literal["displayed", "opened"]
+ReceiptKind = Literal["displayed", "opened"]
 
-MEANT: Final[dict[str, tuple[Event, ...]]] = {
+MEANT: Final[dict[str, tuple[ReceiptKind, ...]]] = {
     "displayed": ("displayed",),
     "opened": ("displayed", "opened"),
 }
@@ -32,14 +32,14 @@ class Receipt:
 
     notification_id: str
     number: int | None
-    event: Event
+    event: ReceiptKind
     at: int | None = None
 
     @classmethod
     def read(
         cls,
         *,
-        event: Event,
+        event: ReceiptKind,
         apns_id: str | None = None,
         notification_id: str | None = None,
         at: int | None = None,

@@ -10,16 +10,16 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row, and_, exists, func, select
 
-from handbell._text import count, shortened
+from handbell._text import count, short_token
 from handbell.apps.app import App
 from handbell.delivery.delivery import Delivery
 from handbell.delivery.policy.decision import meaning
-from handbell.delivery.record.hourly_counts import HOUR, Bucket, read_buckets
+from handbell.delivery.record.hourly_counts import HOUR, HourCount, read_buckets
 from handbell.delivery.urgency import BULK, LEVELS, NORMAL, URGENT
 from handbell.errors import UnknownNotificationError
 from handbell.fixes import Action, Fix, with_app
 from handbell.storage.database import Database
-from handbell.storage.tables import apps, circuits, deliveries, notifications, sessions, shards
+from handbell.storage.tables import apps, deliveries, notifications, sessions, shards
 
 from .counting import Counted, Counting, count_deliveries
 from .listing import TEST_MARK, DeliveryPage, DeliverySearch, Search
@@ -230,7 +230,7 @@ class Reports:
             send_at=row.send_at,
         )
 
-    def trend(self, app: App | None, *, hours: int, buckets: int) -> list[Bucket]:
+    def trend(self, app: App | None, *, hours: int, buckets: int) -> list[HourCount]:
         """Return what went out in the last so many ``buckets`` of ``hours`` hours each.
 
         Of all apps unless one is named; the oldest first, the last one still running. Buckets begin
@@ -268,17 +268,6 @@ class Reports:
             next_at=min((one for one in (following, next_shard) if one is not None), default=None),
         )
 
-    def stopped_apps(self) -> list[str]:
-        """Return the ids of the apps of which a circuit is open."""
-        statement = (
-            select(circuits.c.app)
-            .distinct()
-            .where(circuits.c.reason.is_not(None), circuits.c.app != "")
-            .order_by(circuits.c.app)
-        )
-        with self._database.read() as connection:
-            return list(connection.scalars(statement))
-
     def app_id_of(self, notification_id: str) -> str:
         """Return the id of the app it was sent to. Raises UnknownNotificationError."""
         with self._database.read() as connection:
@@ -309,7 +298,7 @@ def describe_recipients(named: Mapping[str, Any]) -> str:
     if former := named.get("replaces"):
         return f"who got {former}"
     texts = [
-        shortened(str(text)) if kind == "device_tokens" else str(text)
+        short_token(str(text)) if kind == "device_tokens" else str(text)
         for kind, listed in named.items()
         if isinstance(listed, list)
         for text in listed

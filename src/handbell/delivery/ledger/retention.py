@@ -12,13 +12,21 @@ from collections.abc import Callable
 from time import time
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, delete, exists, select, tuple_
+from sqlalchemy import ColumnElement, Connection, and_, delete, exists, or_, select, tuple_
 
 from handbell._forever import forever
 from handbell._threads import in_thread
 from handbell.delivery.delivery import FINAL_STATES
 from handbell.storage.database import Database
-from handbell.storage.tables import deliveries, idempotency, notifications, shards, tallies
+from handbell.storage.tables import (
+    apps,
+    circuits,
+    deliveries,
+    idempotency,
+    notifications,
+    shards,
+    tallies,
+)
 
 KEYS_DAYS: Final = 30
 """For how long, at least, a repeated call returns the first answer."""
@@ -64,6 +72,7 @@ class Pruner:
             removed += _remove_deliveries(connection, is_old, before, limit - removed)
             removed += _remove_notifications(connection, is_old, limit - removed)
             removed += _remove_tallies(connection, before, limit - removed)
+            removed += _remove_circuits(connection, int((now - _DAY) * 1000), limit - removed)
         return removed
 
     async def prune(self) -> int:
@@ -124,6 +133,24 @@ def _remove_notifications(connection: Connection, is_old: ColumnElement[bool], l
         .limit(limit)
     )
     return connection.execute(delete(notifications).where(notifications.c.id.in_(old))).rowcount
+
+
+def _remove_circuits(connection: Connection, before: int, limit: int) -> int:
+    """Forget circuits of apps that are gone, and outages that nobody has probed for so long.
+
+    An app that never was registered brings its key with each notification, where it is sealed.
+    """
+    registered = select(apps.c.team_id + "." + apps.c.bundle_id)
+    unregistered = select(notifications.c.app).where(notifications.c.sealed_key.is_not(None))
+    is_gone = and_(
+        circuits.c.app != "",
+        circuits.c.app.not_in(registered),
+        circuits.c.app.not_in(unregistered),
+    )
+    is_left = and_(circuits.c.app == "", circuits.c.probe_at < before)
+    key = (circuits.c.app, circuits.c.environment, circuits.c.credential, circuits.c.topic)
+    old = select(*key).where(or_(is_gone, is_left)).limit(limit)
+    return connection.execute(delete(circuits).where(tuple_(*key).in_(old))).rowcount
 
 
 def _remove_tallies(connection: Connection, before: int, limit: int) -> int:

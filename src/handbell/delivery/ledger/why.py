@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from handbell._mail import fold_mail
-from handbell._text import count, moment, sentence, shortened
+from handbell._text import count, moment, sentence, short_token
 from handbell.apps.app import App
 from handbell.delivery.delivery import Delivery
 from handbell.delivery.policy.app_rules import AppRules
@@ -26,7 +26,7 @@ from handbell.gateways.apns.protocol import REASONS, Reaction
 from handbell.registry.session import CLOSED_WORDS, LOGGED_OUT, Session
 from handbell.registry.store import Registry
 
-from .obstacles import obstacles
+from .obstacles import cautions, obstacles
 from .reports import describe, describe_recipients
 from .store import Ledger
 
@@ -87,7 +87,8 @@ class Story:
 
     ``is_sent`` is whether the last notification was accepted by the push service for at least one
     device. ``obstacles`` are what holds up everything for the app, ``to_do`` what mends it, the
-    most pressing first. Sessions and notifications come newest first.
+    most pressing first; ``cautions`` are keys of it that are refused while another one is used.
+    Sessions and notifications come newest first.
     """
 
     mail: str
@@ -96,6 +97,7 @@ class Story:
     answer: str
     to_do: tuple[str, ...]
     obstacles: tuple[str, ...]
+    cautions: tuple[str, ...]
     sessions: tuple[SessionStory, ...]
     notifications: tuple[NotificationStory, ...]
 
@@ -105,8 +107,8 @@ class Story:
     def details(self, worded: Callable[[str], str] = str) -> list[str]:
         """Return everything below the answer, line by line; ``worded`` words what to do."""
         lines = [*(f"  To do: {worded(one)}" for one in self.to_do)]
-        if self.obstacles:
-            lines += ["", "Sending", *(f"  {one}" for one in self.obstacles)]
+        if held := [*self.obstacles, *self.cautions]:
+            lines += ["", "Sending", *(f"  {one}" for one in held)]
         lines += ["", "Devices"]
         lines += [f"  {one.what}" for one in self.sessions] or ["  none"]
         for told in self.notifications:
@@ -171,14 +173,17 @@ class _Teller:
         # Without something that waits nobody misses a worker.
         working = workers or int(not any(map(_waits, told)))
         blocked = obstacles(self.app, self.rules, now=self.now, workers=working)
+        warned = cautions(self.app, self.rules)
         last = told[0] if told else None
         return Story(
             mail=self.mail,
             app=self.app.id,
             is_sent=last is not None and last.is_sent,
             answer=" ".join([self._answer(last), *(one.what for one in blocked)]),
-            to_do=self._to_do(last, [fix for one in blocked for fix in one.fixes]),
+            to_do=self._to_do(last, [fix for one in blocked for fix in one.fixes])
+            + tuple(fix for one in warned for fix in one.fixes),
             obstacles=tuple(one.what for one in blocked),
+            cautions=tuple(one.what for one in warned),
             sessions=self.sessions,
             notifications=told,
         )
@@ -361,7 +366,7 @@ def _dated(found: Sequence[Session], deliveries: Sequence[Delivery]) -> list[Ses
 
 def _tell_session(session: Session, app: str) -> SessionStory:
     fix: str
-    label = f"{session.device or session.platform} ({shortened(session.token)})"
+    label = f"{session.device or session.platform} ({short_token(session.token)})"
     match session.status:
         case "active":
             last = (

@@ -129,8 +129,9 @@ class Metrics:
     def _count_circuits(self, app: str, event: Event) -> None:
         match event:
             case CircuitOpened():
-                self._open.add((event.app, event.environment, event.topic))
-                self._circuit.labels(app).set(1)
+                if not event.has_other:
+                    self._open.add((event.app, event.environment, event.topic))
+                    self._circuit.labels(app).set(1)
                 self._stops.labels(app, _reason(event.reason)).inc()
             case CircuitClosed():
                 self._open.discard((event.app, event.environment, event.topic))

@@ -10,8 +10,10 @@ from handbell.registry.session import read_time_zone
 
 from .cap import Cap, read_cap
 from .circuit import LONGEST_ASKED_SECONDS, Noted, Stop
+from .decision import CERTIFICATE_REASONS
 from .quiet_hours import QuietHours, read_quiet_hours
 from .rate_limit import RateLimit, read_rate_limit
+from .standing import Caution, Key, Standing, standing
 from .zones import DEFAULT_ZONE
 
 NO_RULE: Final = "none"
@@ -28,6 +30,7 @@ HELD_BY: Final = {
 STOPPED_BY: Final = frozenset(
     {
         "CircuitOpen",
+        *CERTIFICATE_REASONS,
         *(
             reason.name
             for reason in REASONS.values()
@@ -75,7 +78,7 @@ class AppRules:
     """The rules of one app: quiet hours, a cap per person, a rate; and how its circuits stand.
 
     An app that is not registered has no rules. ``circuits`` are the app's own, ``services`` those
-    of all push services that take nothing; ``credentials`` are the fingerprints of the app's keys.
+    of all push services that take nothing; ``keys`` are the app's credentials, the newest first.
     """
 
     is_registered: bool = True
@@ -86,13 +89,22 @@ class AppRules:
     time_zone: str = DEFAULT_ZONE
     circuits: tuple[Noted, ...] = ()
     services: tuple[Noted, ...] = ()
-    credentials: frozenset[str] = frozenset()
+    keys: tuple[Key, ...] = ()
+
+    @property
+    def standing(self) -> Standing:
+        """Whether the app is stopped, and which of its credentials are passed over."""
+        return standing(self.circuits, self.keys, is_registered=self.is_registered)
 
     @property
     def stops(self) -> tuple[Stop, ...]:
         """Why pushes of the app are stopped for its configuration, the longest stopped first."""
-        found = [one.stop for one in self.circuits if one.stop is not None]
-        return tuple(sorted(found, key=lambda one: one.since))
+        return self.standing.stops
+
+    @property
+    def cautions(self) -> tuple[Caution, ...]:
+        """Which of its credentials are refused while another one is used."""
+        return self.standing.cautions
 
     @property
     def stop(self) -> Stop | None:
@@ -104,11 +116,12 @@ class AppRules:
 
         What nobody has tried again for long is not known.
         """
+        mine = {key.fingerprint for key in self.keys}
         return tuple(
             one.stop
             for one in self.services
             if one.stop is not None
-            and one.place.credential in self.credentials
+            and one.place.credential in mine
             and now - one.stop.probe_at <= LONGEST_ASKED_SECONDS
         )
 

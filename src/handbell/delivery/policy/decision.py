@@ -110,7 +110,10 @@ def _decide(outcome: Outcome, environment: str, tried: Tried | None) -> Decision
         case DeviceGone():
             return _decide_gone(outcome)
         case RetryLater() | LostVerdict() | Unknown():
-            return _decide_held(outcome)
+            held = _decide_held(outcome)
+            if outcome.reason in CERTIFICATE_REASONS:
+                return replace(held, doubt=Doubt.CONFIGURATION, doubted=environment)
+            return held
         case Withdrawn():
             return Decision("cancelled", reason="SessionClosed")
         case Refused():
@@ -201,8 +204,6 @@ UNREACHED: Final = frozenset(
         "HostNotFound",
         "CertificateNotTrusted",
         "NoTrustedCertificates",
-        "ClientCertificateUnusable",
-        "ClientCertificateRefused",
         "NoSecureConnection",
         "ProxyUnreachable",
         "ProxyAuthentication",
@@ -216,7 +217,7 @@ TOKEN_REASONS: Final = frozenset({"BadDeviceToken", "DeviceTokenNotForTopic"})
 """What is said of a device token, by a push service that takes the key."""
 
 CERTIFICATE_REASONS: Final = frozenset({"ClientCertificateUnusable", "ClientCertificateRefused"})
-"""No connection can be made with the app's certificate; with another credential it may be."""
+"""No connection can be made with the app's certificate: its configuration is at fault."""
 
 _SERVER_ERROR: Final = 500
 _OUR_OWN: Final = frozenset({"RequestUnusable", "Interrupted"})
@@ -233,19 +234,21 @@ def sign_of(outcome: Outcome) -> Sign:
             return Sign.ANSWERED
         case Refused() | DeviceGone():
             return Sign.ANSWERED if outcome.reason in REASONS else Sign.NOTHING
-        case Unknown():
-            return Sign.TROUBLE
         case Withdrawn():
             return Sign.NOTHING
         case LostVerdict():
             is_foreign = outcome.reason == "AnswerUnreadable"
             is_trouble = is_foreign or outcome.status >= _SERVER_ERROR
             return Sign.TROUBLE if is_trouble else Sign.NOTHING
-        case RetryLater():
+        case RetryLater() | Unknown():
             return _sign_of_later(outcome)
 
 
-def _sign_of_later(outcome: RetryLater) -> Sign:
+def _sign_of_later(outcome: RetryLater | Unknown) -> Sign:
+    if outcome.reason in CERTIFICATE_REASONS:
+        return Sign.NOTHING
+    if isinstance(outcome, Unknown):
+        return Sign.TROUBLE
     if outcome.status >= _SERVER_ERROR:
         return Sign.TROUBLE
     if outcome.status:
@@ -265,7 +268,10 @@ OWN_REASONS: Final = {
     ),
     "CircuitOpen": (
         "sending for this app was stopped, because its configuration was refused",
-        Fix(Action.CHECK_UP, "mend what the check-up names; sending goes on by itself"),
+        Fix(
+            Action.CHECK_UP,
+            "mend what the check-up names, and what waits goes out with the next try",
+        ),
     ),
     "ServiceDown": (
         "the push service takes nothing now",
@@ -334,7 +340,7 @@ OWN_REASONS: Final = {
         Fix(Action.ADD_KEY, "add it again with its key"),
     ),
     "ClientCertificateRefused": (
-        "the push service ended the connection once it had seen the app's certificate",
+        "the push service ended the connection; perhaps it refuses the app's certificate",
         Fix(Action.ADD_KEY, "it may be revoked or expired; add a new one, or better a key"),
     ),
     "NoSecureConnection": (

@@ -183,7 +183,7 @@ def next_attempt(
     if attempts >= MOST_ATTEMPTS:
         return GiveUp("failed", decision.reason, f"it was tried {attempts} times")
     if decision.is_unknown and expires_at == 0:
-        return GiveUp("failed", decision.reason, "it was to be sent only once")
+        return _only_once(decision)
     base = base_delay(decision, attempts=attempts)
     earliest = now + max(base, decision.after or 0)
     end = ceiling(created_at=created_at, expires_at=expires_at)
@@ -206,6 +206,28 @@ def while_stopped(
     if now >= end.at:
         return GiveUp(end.state, reason, end.detail)
     return SendAgain(min(until, end.at), reason)
+
+
+def while_refused(
+    decision: Decision, *, first_due: float, expires_at: int | None, until: float, now: float
+) -> SendAgain | GiveUp:
+    """Return until when a delivery waits that met the refusal of its app, or that it is given up.
+
+    The bounds are those of :func:`while_stopped`; what may have been taken, and was to arrive at
+    once or not at all, is given up.
+    """
+    if decision.is_unknown and expires_at == 0:
+        return _only_once(decision)
+    again = while_stopped(
+        reason=decision.reason, first_due=first_due, expires_at=expires_at, until=until, now=now
+    )
+    if isinstance(again, GiveUp):
+        return again
+    return replace(again, needs_collapse_id=decision.is_unknown)
+
+
+def _only_once(decision: Decision) -> GiveUp:
+    return GiveUp("failed", decision.reason, "it was to be sent only once")
 
 
 def base_delay(decision: Decision, *, attempts: int) -> float:
@@ -247,7 +269,7 @@ def while_down(
     if attempts >= MOST_ATTEMPTS:
         return GiveUp("failed", decision.reason, f"it was tried {attempts} times")
     if decision.is_unknown and expires_at == 0:
-        return GiveUp("failed", decision.reason, "it was to be sent only once")
+        return _only_once(decision)
     again = while_stopped(
         reason=SERVICE_DOWN,
         first_due=first_due,

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from sqlalchemy import (
     ColumnElement,
+    Connection,
     Select,
     Update,
     and_,
@@ -36,6 +37,7 @@ from handbell.storage.tables import (
 from .app_rules import STOPPED_BY, AppRules
 from .circuit import Noted, Place, Stop
 from .retry import SERVICE_DOWN
+from .standing import Key, standing
 
 _HURRIED_AT_ONCE: Final = 5000
 _LOOKED_AT: Final = 20_000
@@ -50,7 +52,6 @@ class RulesStore:
     def rules_of(self, app_id: str) -> AppRules:
         """Return the rules of an app; an app that is not in the registry has but its circuits."""
         app = select(apps).where(apps.c.team_id + "." + apps.c.bundle_id == app_id)
-        keys = select(credentials.c.fingerprint)
         known = select(circuits).where(circuits.c.app.in_((app_id, "")))
         with self._database.read() as connection:
             noted = [_noted(row) for row in connection.execute(known)]
@@ -61,8 +62,24 @@ class RulesStore:
             row = connection.execute(app).one_or_none()
             if row is None:
                 return AppRules(is_registered=False, **found)
-            mine = connection.scalars(keys.where(credentials.c.app_id == row.id))
-            return AppRules.read(row, **found, credentials=frozenset(mine))
+            return AppRules.read(row, **found, keys=_keys(connection, row.id))
+
+    def stopped_apps(self) -> list[str]:
+        """Return the ids of the registered apps of which nothing is sent in some place."""
+        full_id = (apps.c.team_id + "." + apps.c.bundle_id).label("full_id")
+        registered = select(full_id, apps.c.id, circuits).join_from(
+            apps, circuits, circuits.c.app == apps.c.team_id + "." + apps.c.bundle_id
+        )
+        open_by_app: dict[tuple[str, int], list[Noted]] = {}
+        with self._database.read() as connection:
+            for row in connection.execute(registered.where(circuits.c.reason.is_not(None))):
+                open_by_app.setdefault((row.full_id, row.id), []).append(_noted(row))
+            keys = {row: _keys(connection, row) for _, row in open_by_app}
+        return sorted(
+            app_id
+            for (app_id, row), noted in open_by_app.items()
+            if standing(noted, keys[row], is_registered=True).stops
+        )
 
     def outages(self) -> list[Noted]:
         """Return the circuits of the push services that take nothing."""
@@ -245,6 +262,15 @@ class RulesStore:
                 for user_id, row in connection.execute(statement, {"user_ids": chunk}):
                     found.setdefault(user_id, set()).add(row)
         return found
+
+
+def _keys(connection: Connection, app: int) -> tuple[Key, ...]:
+    """Return an app's credentials, the newest first."""
+    columns = [credentials.c[name] for name in Key._fields]
+    statement = select(*columns).where(credentials.c.app_id == app)
+    return tuple(
+        Key(*row) for row in connection.execute(statement.order_by(credentials.c.id.desc()))
+    )
 
 
 _SERVICES: Final = select(circuits).where(circuits.c.app == "")

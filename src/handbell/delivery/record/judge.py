@@ -386,6 +386,7 @@ class Judge:
                 reason=stop.reason,
                 detail=stop.detail,
                 probe_at=stop.probe_at,
+                has_other=app_state.has_other(route),
             )
         )
 

@@ -17,6 +17,7 @@ from handbell.delivery.policy.retry import (
     next_attempt,
     until_looked_at,
     while_down,
+    while_refused,
     while_stopped,
 )
 from handbell.delivery.work.composed import Composed
@@ -207,8 +208,8 @@ class Settlement:
         if route is not None and route.configuration.stop and decision.doubt is not Doubt.NOBODY:
             # A dead token must not be every probe: others go first.
             more = DEAD_TOKEN_SECONDS if decision.doubt is Doubt.TOKEN else 0
-            return while_stopped(
-                reason=decision.reason,
+            return while_refused(
+                decision,
                 first_due=first_due,
                 expires_at=composed.expires_at,
                 until=composed.app_state.look_again_at(route, now) + more,

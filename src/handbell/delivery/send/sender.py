@@ -38,7 +38,7 @@ WITHOUT_SESSION: Final[Mapping[str | None, str]] = MappingProxyType(
 """Why a delivery ends whose session does not take anything any more, by the session's status."""
 
 
-class Sender:
+class PushSender:
     """Hands batches to the gateways; belongs to one worker and its event loop.
 
     Their ends go to ``book``. What ``releases`` says of a session counts until the last moment

@@ -46,7 +46,7 @@ from .broadcaster import Broadcaster
 from .composed_cache import ComposedCache, LoadComposed
 from .dispatcher import Dispatcher
 from .gateway_cache import GatewayCache
-from .sender import Sender
+from .sender import PushSender
 from .stopping import ANSWER_SECONDS, Stopping
 
 IDLE_SECONDS: Final = 1.0
@@ -139,7 +139,7 @@ class Worker:
         gateways = GatewayCache(
             find_gateway, drop_gateway, self._routes, threads=threads, clock=clock
         )
-        self._sender = Sender(
+        self._sender = PushSender(
             self._book, self.releases, heartbeat=self._heartbeat, gateways=gateways
         )
         self._obedience = Obedience(

@@ -5,6 +5,9 @@ each of its addresses has to be public, and libcurl is given those and nothing e
 is compared once more, so that a name which answers differently a moment later gains nothing. No
 redirect is followed, no proxy of the environment is used, certificates are checked, and an answer
 is read no further than :data:`MOST_ANSWER_BYTES`.
+
+Where an operator names a proxy for it, the proxy resolves the host, and which addresses it reaches
+is the proxy's to decide. What the URL itself says is checked as before, and so is the certificate.
 """
 
 import re
@@ -20,6 +23,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import pycurl
 
+from handbell._proxy import DIRECT, Proxies, Proxy
 from handbell._version import __version__
 from handbell.errors import HandbellError, WebhookError
 from handbell.gateways.http2 import trusted_certificates
@@ -219,10 +223,12 @@ class Outbound:
     """How requests to foreign addresses are made.
 
     ``allow_private`` lifts the check of addresses, and lets ``http`` through to loopback.
-    ``ca_file`` is trusted instead of the machine's certificates. Times are in seconds.
+    ``ca_file`` is trusted instead of the machine's certificates. ``proxies`` says which hosts are
+    asked through a proxy, which then resolves their names. Times are in seconds.
     """
 
     allow_private: bool = False
+    proxies: Proxies = DIRECT
     resolve: Resolve = resolve
     ca_file: Path | None = None
     connect_seconds: float = CONNECT_SECONDS
@@ -240,14 +246,19 @@ class Outbound:
         sockets: list[socket.socket] = []
         try:
             target = Target.read(url, allow_private=self.allow_private)
-            addresses = self.addresses(target)
-            self._prepare(easy, target, addresses)
-            opener = partial(_open_checked, addresses, sockets)
-            easy.setopt(pycurl.OPENSOCKETFUNCTION, opener)
+            self._prepare(easy, target)
+            proxy = self.proxies.to(target.url)
+            if proxy is None:
+                addresses = self.addresses(target)
+                easy.setopt(pycurl.RESOLVE, _told(target, addresses))
+                opener = partial(_open_checked, addresses, sockets)
+                easy.setopt(pycurl.OPENSOCKETFUNCTION, opener)
+            else:
+                _lead_through(easy, target, proxy)
             easy.setopt(pycurl.POSTFIELDS, body)
             easy.setopt(pycurl.HTTPHEADER, [f"{name}: {text}" for name, text in headers.items()])
             easy.setopt(pycurl.XFERINFOFUNCTION, lambda *_progress: stop.is_set())
-            return _perform(easy)
+            return _perform(easy, proxy)
         except HandbellError as error:
             return Answer(None, error.what[:MOST_REASON_CHARACTERS])
         finally:
@@ -266,7 +277,7 @@ class Outbound:
             why = f"{target.host} is {refused[0]}, which is not public"
             raise _wrong(target.url, why, fix=_ALLOW)
         if target.scheme == "http" and not all(one.is_loopback for one in found):
-            raise _wrong(target.url, "plain http is for loopback only", fix="Use https")
+            raise _in_the_clear(target)
         return found
 
     def _resolved(self, target: Target) -> frozenset[Address]:
@@ -278,14 +289,14 @@ class Outbound:
             raise _wrong(target.url, f"{target.host} has no address", fix="Check the host's name")
         return found
 
-    def _prepare(self, easy: pycurl.Curl, target: Target, addresses: frozenset[Address]) -> None:
+    def _prepare(self, easy: pycurl.Curl, target: Target) -> None:
         for option, value in (
             (pycurl.URL, target.url),
-            (pycurl.RESOLVE, _told(target, addresses)),
             (pycurl.PROTOCOLS, pycurl.PROTO_HTTPS | pycurl.PROTO_HTTP),
             (pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_2TLS),
             (pycurl.FOLLOWLOCATION, 0),
             (pycurl.PROXY, ""),
+            (pycurl.NOPROXY, ""),
             (pycurl.CAINFO, str(self.ca_file or trusted_certificates())),
             (pycurl.SSL_VERIFYPEER, 1),
             (pycurl.SSL_VERIFYHOST, 2),
@@ -297,6 +308,22 @@ class Outbound:
             (pycurl.WRITEFUNCTION, _Reader().take),
         ):
             easy.setopt(option, value)
+
+
+def _in_the_clear(target: Target) -> WebhookError:
+    return _wrong(target.url, "plain http is for loopback only", fix="Use https")
+
+
+def _lead_through(easy: pycurl.Curl, target: Target, proxy: Proxy) -> None:
+    """Have libcurl ask a proxy for a tunnel to the target; nothing else goes through it."""
+    if target.scheme == "http":
+        raise _in_the_clear(target)
+    easy.setopt(pycurl.PROXY, f"http://{proxy.authority}")
+    easy.setopt(pycurl.HTTPPROXYTUNNEL, 1)
+    # The receiver's headers are none of the proxy's, and the credentials none of the receiver's.
+    easy.setopt(pycurl.HEADEROPT, pycurl.HEADER_SEPARATE)
+    own = [f"Proxy-Authorization: {proxy.authorization}"] if proxy.authorization else []
+    easy.setopt(pycurl.PROXYHEADER, own)
 
 
 def _told(target: Target, addresses: frozenset[Address]) -> list[str]:
@@ -331,7 +358,7 @@ def _open_checked(
     return opened
 
 
-def _perform(easy: pycurl.Curl) -> Answer:
+def _perform(easy: pycurl.Curl, proxy: Proxy | None) -> Answer:
     try:
         easy.perform()
         reason = ""
@@ -341,4 +368,6 @@ def _perform(easy: pycurl.Curl) -> Answer:
     # The receiver has answered once its status is here, whatever became of the rest.
     if status >= 200:  # noqa: PLR2004
         return Answer(status, f"answered {status}", int(easy.getinfo(pycurl.RETRY_AFTER)) or None)
+    if proxy is not None:
+        reason = f"through the proxy {proxy.authority}: {reason}"
     return Answer(None, reason[:MOST_REASON_CHARACTERS])

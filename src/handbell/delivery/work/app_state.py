@@ -6,6 +6,7 @@ from typing import Final
 
 from handbell._token_bucket import TokenBucket
 from handbell.apps.app import App
+from handbell.apps.serving import in_turn
 from handbell.delivery.policy.app_rules import AppRules
 from handbell.delivery.policy.rate_limit import take
 
@@ -53,8 +54,12 @@ class AppState:
 
         That is soon where another of the app's credentials may take its place.
         """
+        return now + SOON_SECONDS if self.has_other(route) else route.resume_at(now)
+
+    def has_other(self, route: Route) -> bool:
+        """Return whether another of the app's credentials takes the place of a refused one."""
         if route.is_last or not route.is_refused:
-            return route.resume_at(now)
+            return False
         here = route.configuration.place
         alike = (one.configuration.place for one in self.routes if one.is_refused)
         refused = {
@@ -62,8 +67,11 @@ class AppState:
             for one in alike
             if (one.environment, one.topic) == (here.environment, here.topic)
         }
-        has_other = here.credential in self.rules.credentials and self.rules.credentials - refused
-        return now + SOON_SECONDS if has_other else route.resume_at(now)
+        serving = {
+            key.fingerprint
+            for key in in_turn(here.environment, self.rules.keys, lambda key: key.environment)
+        }
+        return here.credential in serving and bool(serving - refused)
 
     def take_rules(self, rules: AppRules, instant: float) -> None:
         """Take the rules as they stand in the database at an instant, by the steady clock."""

@@ -12,8 +12,8 @@ from handbell.delivery.policy.circuit import (
     ServiceCircuit,
     Stop,
 )
-from handbell.delivery.policy.decision import CERTIFICATE_REASONS, TOKEN_REASONS
 from handbell.delivery.policy.probe import Probe
+from handbell.delivery.policy.standing import is_refused
 
 SOON_SECONDS: Final = 1.0
 """After how long a way is looked at again that is just being probed."""
@@ -49,10 +49,7 @@ class Route:
     @property
     def is_refused(self) -> bool:
         """Whether it is stopped since its credential was refused, not the tokens or the service."""
-        stop, outage = self.configuration.stop, self.service.stop
-        if stop is not None and stop.reason not in TOKEN_REASONS:
-            return True
-        return outage is not None and outage.reason in CERTIFICATE_REASONS
+        return is_refused(self.configuration.stop)
 
     @property
     def is_probed(self) -> bool:

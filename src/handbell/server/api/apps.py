@@ -18,7 +18,7 @@ from handbell.server.pages import (
     CursorQuery,
     Instant,
     LimitQuery,
-    Page,
+    ResultPage,
     address_of,
     instant,
     page,
@@ -53,6 +53,16 @@ class Outage(Stopped):
     environment: str = Field(examples=["production"])
 
 
+class RefusedKey(BaseModel):
+    """A key or certificate that is refused; what is sent goes by another one."""
+
+    key_id: str
+    kind: Literal["key", "certificate"]
+    environment: str
+    reason: str = Field(examples=["InvalidProviderToken"])
+    since: Instant
+
+
 class AppOut(BaseModel):
     """An app, with the rules for its deliveries and how its devices prove whose they are."""
 
@@ -66,6 +76,9 @@ class AppOut(BaseModel):
     rate_limit: str | None = Field(examples=["200/s"])
     time_zone: str | None = Field(examples=["Europe/Paris"])
     stopped: Stopped | None = Field(description="Set while Apple refuses the configuration")
+    refused_keys: list[RefusedKey] = Field(
+        description="Keys and certificates that are refused while another one is used"
+    )
     outages: list[Outage] = Field(description="Push services that take nothing now")
     proof: Literal["key", "link", "token"] = Field(
         description="How a device proves whose it is: the back end's API key, a mailed link, or a "
@@ -137,7 +150,7 @@ class CheckUp(BaseModel):
 )
 async def list_apps(
     context: ContextDep, caller: CallerDep, limit: LimitQuery = 50, cursor: CursorQuery = None
-) -> Page[AppOut]:
+) -> ResultPage[AppOut]:
     """Return the apps, the oldest first."""
     after = 0 if cursor is None else read_cursor(cursor, int)[0]
 
@@ -150,7 +163,7 @@ async def list_apps(
         shown = page(apps[: limit + 1], limit, lambda app: write_cursor(app.row))
         return {**shown, "data": [describe(context, app) for app in shown["data"]]}
 
-    return Page[AppOut].model_validate(await context.run(read))
+    return ResultPage[AppOut].model_validate(await context.run(read))
 
 
 @router.post(
@@ -277,6 +290,16 @@ def describe(context: Context, app: App) -> AppOut:
             "rate_limit": _text(rules.rate),
             "time_zone": rules.time_zone,
             "stopped": stop and _stopped(stop),
+            "refused_keys": [
+                {
+                    "key_id": key.key_id,
+                    "kind": key.kind,
+                    "environment": stop.environment,
+                    "reason": stop.reason,
+                    "since": instant(stop.since * 1000),
+                }
+                for key, stop in rules.cautions
+            ],
             "outages": [
                 {**_stopped(one), "environment": one.environment}
                 for one in rules.outages(context.system.now())

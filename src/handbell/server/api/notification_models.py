@@ -222,7 +222,9 @@ class OutcomeAnswer(BaseModel):
     id: str = Field(description="The notification's id", examples=["0f3a5c7e9b1d2f4"])
     warnings: list[str] = Field(description="Who will not be reached, and why")
     success: bool | None = Field(
-        default=None, description="At least one device was reached, and nothing failed"
+        default=None,
+        description="At least one device was reached, and nothing failed; false while all of it "
+        "waits for its time or a rule, which is no error either",
     )
     reached: int | None = Field(
         default=None, description="How many deliveries the push service accepted"
@@ -267,7 +269,10 @@ class ReasonAnswer(BaseModel):
 class NotificationAnswer(NotificationOverview):
     """A notification with its funnel: accepted, sent, displayed, opened, and why not."""
 
-    success: bool = Field(description="At least one device was reached, and nothing failed")
+    success: bool = Field(
+        description="At least one device was reached, and nothing failed; false while all of it "
+        "waits for its time or a rule, which is no error either"
+    )
     reached: int = Field(description="How many deliveries the push service accepted")
     total: int = Field(description="How many deliveries there are")
     warnings: list[str]
@@ -344,6 +349,7 @@ class StoryAnswer(BaseModel):
     text: str = Field(description="The whole story")
     to_do: list[str] = Field(description="What mends it, the most pressing first")
     obstacles: list[str] = Field(description="What holds up everything for the app")
+    cautions: list[str] = Field(description="Keys that are refused while another one is used")
     sessions: list[SessionTold] = Field(description="The newest first")
     notifications: list[NotificationTold] = Field(description="The last ones, the newest first")
 

@@ -17,7 +17,14 @@ from handbell.registry.session import (
 )
 from handbell.server.access import AppDep, CallerDep, session_secret
 from handbell.server.context import context_of
-from handbell.server.pages import CursorQuery, LimitQuery, Page, page, read_cursor, write_cursor
+from handbell.server.pages import (
+    CursorQuery,
+    LimitQuery,
+    ResultPage,
+    page,
+    read_cursor,
+    write_cursor,
+)
 from handbell.server.problems import responses
 
 from . import devices
@@ -74,7 +81,7 @@ async def register(
     "",
     operation_id="listSessions",
     summary="List sessions, the last made first",
-    response_model=Page[SessionOut],
+    response_model=ResultPage[SessionOut],
     responses=responses(400, 401, 403, 404, 409, 422),
 )
 async def list_sessions(

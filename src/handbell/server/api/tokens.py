@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from handbell._text import shortened
+from handbell._text import short_token
 from handbell.server.access import Caller
 
 _DEVICE_PATH: Final = re.compile(r"(?<=/3/device/)[0-9a-f]+")
@@ -61,4 +61,4 @@ class _Shortening:
         return self._short(found[0])
 
     def _short(self, token: str) -> str:
-        return token if token in self.kept else shortened(token)
+        return token if token in self.kept else short_token(token)

@@ -111,7 +111,7 @@ def situation_of(system: System, app: App) -> Situation:
         backlog=system.reports.backlog(),
         workers=system.known_workers.live_workers(),
         held=system.obstacles(app),
-        stopped_elsewhere=tuple(one for one in system.reports.stopped_apps() if one != app.id),
+        stopped_elsewhere=tuple(one for one in system.rules_store.stopped_apps() if one != app.id),
     )
 
 

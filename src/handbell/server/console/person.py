@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 
 from starlette.responses import Response
 
-from handbell._text import shortened
+from handbell._text import short_token
 from handbell.errors import UnknownSessionError
 from handbell.registry.session import Session
 
@@ -156,22 +156,25 @@ async def _do(page: Page, name: str, session: Session) -> bool:
     return True
 
 
+_FROM_PAGE: Final = "Go back to the person's page, load it again, and use its buttons"
+
+
 def _act(page: Page) -> _Act:
     act = _ACTS.get(page.request.path_params["act"])
     if act is None:
-        raise UnknownSessionError("That cannot be done to a session")
+        raise UnknownSessionError("That cannot be done to a session", fix=_FROM_PAGE)
     return act
 
 
 async def _session(page: Page) -> Session:
     text = page.request.path_params["session"]
     if not text.isascii() or not text.isdigit() or len(text) > len(str(1 << 62)):
-        raise UnknownSessionError(f"There is no session {text[:40]!r}")
+        raise UnknownSessionError(f"There is no session {text[:40]!r}", fix=_FROM_PAGE)
     return await page.run(page.system.registry.session_of_app, page.the_app, int(text))
 
 
 def _words(session: Session) -> dict[str, str]:
     return {
-        "device": session.device or f"{platform(session.platform)} {shortened(session.token)}",
+        "device": session.device or f"{platform(session.platform)} {short_token(session.token)}",
         "mail": session.mail,
     }

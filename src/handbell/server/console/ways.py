@@ -53,6 +53,7 @@ WAYS: Final[Mapping[Action, Way]] = MappingProxyType(
         ),
         Action.MAKE_API_KEY: Way(label="API keys", path="/console/settings/api-keys"),
         Action.PREVIEW: Way(label="Compose", path=f"{_APP}/compose"),
+        Action.REMOVE_KEY: Way(label="Keys", path=f"{_APP}#keys"),
         Action.RESUME: Way(label="Try again now", path=f"{_APP}/resume", sends={}),
         Action.SET_CAP: Way(label="Rules", path=f"{_APP}#rules"),
         Action.SET_DOMAIN: Way(label="Universal links", path=f"{_APP}#links"),

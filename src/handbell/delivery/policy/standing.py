@@ -1,0 +1,74 @@
+"""Whether sending for an app is stopped: the one answer, for every surface that tells it.
+
+A worker passes over a credential that was refused while another one serves the same environment
+(:meth:`~handbell.delivery.send.gateway_cache.GatewayCache.find`). So an open circuit stops the app
+only where it is on the credential that is used; else it is a caution about the one that is not.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from handbell.apps.serving import in_turn
+
+from .circuit import Noted, Stop
+from .decision import TOKEN_REASONS
+
+
+class Key(NamedTuple):
+    """What is known of a stored credential: ``environment`` is the only one it serves, or None."""
+
+    fingerprint: str
+    key_id: str
+    kind: str
+    environment: str | None = None
+
+
+class Caution(NamedTuple):
+    """A credential that was refused, beside one that is used in its place."""
+
+    key: Key
+    stop: Stop
+
+
+class Standing(NamedTuple):
+    """Why nothing is sent, the longest stopped first; and what is passed over."""
+
+    stops: tuple[Stop, ...] = ()
+    cautions: tuple[Caution, ...] = ()
+
+
+def is_refused(stop: Stop | None) -> bool:
+    """Return whether a credential was refused, and not tokens: another one may be taken."""
+    return stop is not None and stop.reason not in TOKEN_REASONS
+
+
+def standing(circuits: Iterable[Noted], keys: Sequence[Key], *, is_registered: bool) -> Standing:
+    """Return how an app stands by its circuits and its stored credentials, the newest first.
+
+    An app that is not registered brings its own credential to each send: all its circuits count.
+    Those of a credential that the app no longer has say nothing.
+    """
+    found = list(circuits)
+    if not is_registered:
+        return Standing(_sorted(one.stop for one in found if one.stop is not None))
+    open_by_place: dict[tuple[str, str], dict[str, Stop]] = {}
+    for one in found:
+        if one.stop is not None:
+            place = (one.place.environment, one.place.topic)
+            open_by_place.setdefault(place, {})[one.place.credential] = one.stop
+    stops: list[Stop] = []
+    cautions: list[Caution] = []
+    for (environment, _), by_key in open_by_place.items():
+        serving = in_turn(environment, keys, lambda key: key.environment)
+        used = next((one for one in serving if not is_refused(by_key.get(one.fingerprint))), None)
+        known = [(one, by_key[one.fingerprint]) for one in serving if one.fingerprint in by_key]
+        if used is None:
+            stops += [stop for _, stop in known]
+            continue
+        stops += [stop for key, stop in known if key is used]
+        cautions += [Caution(key, stop) for key, stop in known if is_refused(stop)]
+    return Standing(_sorted(stops), tuple(sorted(cautions, key=lambda one: one.stop.since)))
+
+
+def _sorted(stops: Iterable[Stop]) -> tuple[Stop, ...]:
+    return tuple(sorted(stops, key=lambda one: one.since))
