@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +101,7 @@ def test_a_timeout_that_is_none_is_refused_before_anything_is_stored(
 ) -> None:
     """It is seconds from 0 on; with anything else nothing is accepted."""
     push = front(PushNotification)
-    calls: tuple[Callable[[], Any], ...] = (
+    calls: tuple[Any, ...] = (
         lambda: push.send(HELLO, MAIL, timeout=wrong),
         lambda: push.send_all(HELLO, timeout=wrong),
         lambda: push.send_each("welcome", {MAIL: {}}, timeout=wrong),

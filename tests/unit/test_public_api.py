@@ -1,6 +1,7 @@
 """The public names: what is promised is a list, and a change of it is a decision."""
 
 import dataclasses
+import difflib
 import importlib
 import inspect
 import re
@@ -76,7 +77,9 @@ def _written(value: object) -> str:
 
 def test_the_public_names_are_those_of_the_list() -> None:
     """``tests/public_api.txt`` holds every name with its signature. Whoever changes it means it."""
-    assert list(_lines()) == LIST.read_text(encoding="utf-8").splitlines()
+    listed = LIST.read_text(encoding="utf-8").splitlines()
+    changes = [line for line in difflib.ndiff(listed, list(_lines())) if line[0] in "+-"]
+    assert changes == [], "\n".join(["Change tests/public_api.txt if it is meant:", *changes])
 
 
 @pytest.mark.parametrize(("plain", "awaited"), TWINS, ids=lambda kind: kind.__name__)
