@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
-from ._portal import EXIT_SECONDS, portal
+from ._portal import EXIT_SECONDS, ask, run
 from ._threads import in_thread
 from .errors import SettingsError
 
@@ -99,11 +99,14 @@ C = TypeVar("C", bound=AppClient)
 
 
 class BlockingClient(Generic[C]):
-    """A client for ordinary callers: what it is asked runs in the thread of the portal."""
+    """A client for ordinary callers: what it is asked runs in the thread of the portal.
 
-    def __init__(self, client: C) -> None:
+    One that ``only_asks`` to be made may be made in that thread, too.
+    """
+
+    def __init__(self, client: C, *, only_asks: bool = False) -> None:
         self._client = client
-        portal().run(_prepared(client))
+        (ask if only_asks else run)(_prepared(client))
 
     def __init_subclass__(cls) -> None:
         for name, method in vars(cls).items():
@@ -119,17 +122,21 @@ class BlockingClient(Generic[C]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        portal().run(self._client.__aexit__(kind, error, trace))
+        run(self._client.__aexit__(kind, error, trace))
 
 
 def blocking(
-    method: Callable[Concatenate[C, P], Coroutine[Any, Any, T]],
+    method: Callable[Concatenate[C, P], Coroutine[Any, Any, T]], *, only_asks: bool = False
 ) -> Callable[Concatenate[BlockingClient[C], P], T]:
-    """Return the method of a synchronous client that an asynchronous one is, awaited."""
+    """Return the method of a synchronous client that an asynchronous one is, awaited.
+
+    One that ``only_asks`` needs no worker and may be called by a hook.
+    """
+    wait_for = ask if only_asks else run
 
     @wraps(method)
     def call(self: BlockingClient[C], /, *arguments: P.args, **named: P.kwargs) -> T:
-        return portal().run(method(self._client, *arguments, **named))
+        return wait_for(method(self._client, *arguments, **named))
 
     return call
 

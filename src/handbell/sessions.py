@@ -138,7 +138,9 @@ class Sessions(BlockingClient[AsyncSessions]):
     """Who can be reached in an app. The same as :class:`AsyncSessions`, for ordinary callers.
 
     Raises UnknownAppError or AmbiguousAppError at once when the app cannot be told. ``with`` closes
-    the connections at its end; without it they are closed when the process ends.
+    the connections at its end; without it they are closed when the process ends. A hook may ask;
+    :meth:`register` and :meth:`close` wait for the thread that calls hooks, and raise DeadlockError
+    there.
     """
 
     def __init__(
@@ -150,15 +152,18 @@ class Sessions(BlockingClient[AsyncSessions]):
         url: str | None = None,
         api_key: str | None = None,
     ) -> None:
-        super().__init__(AsyncSessions(app, home=home, settings=settings, url=url, api_key=api_key))
+        super().__init__(
+            AsyncSessions(app, home=home, settings=settings, url=url, api_key=api_key),
+            only_asks=True,
+        )
 
     register = blocking(AsyncSessions.register)
     close = blocking(AsyncSessions.close)
-    all_addresses = blocking(AsyncSessions.all_addresses)
-    all_device_tokens = blocking(AsyncSessions.all_device_tokens)
-    all_mail_addresses = blocking(AsyncSessions.all_mail_addresses)
-    sessions_of = blocking(AsyncSessions.sessions_of)
-    why = blocking(AsyncSessions.why)
+    all_addresses = blocking(AsyncSessions.all_addresses, only_asks=True)
+    all_device_tokens = blocking(AsyncSessions.all_device_tokens, only_asks=True)
+    all_mail_addresses = blocking(AsyncSessions.all_mail_addresses, only_asks=True)
+    sessions_of = blocking(AsyncSessions.sessions_of, only_asks=True)
+    why = blocking(AsyncSessions.why, only_asks=True)
 
 
 def _close(system: "System", app: Any, session_id: int) -> None:
