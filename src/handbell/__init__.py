@@ -15,12 +15,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from . import _moved
+from ._extras import install
 from ._version import __version__
 from .auth import Auth
 from .creation.notification import Notification, Record
 from .creation.recipients import Recipients
 from .diagnostic import Diagnostic
-from .errors import HandbellError
+from .errors import HandbellError, SettingsError
 from .push import AsyncPushNotification, PushNotification
 from .sessions import AsyncSessions, Sessions
 
@@ -48,8 +49,8 @@ if TYPE_CHECKING:
         VerdictLost,
     )
     from .delivery.ledger.why import Story
-    from .delivery.observe.logs import Logs
-    from .delivery.observe.metrics import Metrics
+    from .delivery.observe.logs import Logs as Logs
+    from .delivery.observe.metrics import Metrics as Metrics
     from .delivery.response import Response
     from .delivery.urgency import Urgency
     from .registry.session import Environment, Platform, RegisteredSession, Session
@@ -72,8 +73,6 @@ __all__ = [
     "Event",
     "HandbellError",
     "Hook",
-    "Logs",
-    "Metrics",
     "Notification",
     "NotificationAccepted",
     "NotificationsAccepted",
@@ -113,8 +112,6 @@ _LOADED_LATER: Final = {
     "Environment": "registry.session",
     "Event": _EVENTS,
     "Hook": _EVENTS,
-    "Logs": "delivery.observe.logs",
-    "Metrics": "delivery.observe.metrics",
     "NotificationAccepted": _EVENTS,
     "NotificationsAccepted": _EVENTS,
     "Platform": "registry.session",
@@ -135,24 +132,31 @@ _LOADED_LATER: Final = {
     "Urgency": "delivery.urgency",
     "VerdictLost": _EVENTS,
 }
-"""Where the names are that come with the engine: import stays light. Some have another name there.
+"""Where the names are that come with the engine: import stays light."""
 
-``Logs`` and ``Metrics`` need the extra ``server``.
-"""
+_OF_THE_SERVER: Final = {"Logs": "delivery.observe.logs", "Metrics": "delivery.observe.metrics"}
+"""What is public and needs the extra ``server``: ``import *`` works without it."""
 
 _moved.install()
 
 
 def __getattr__(name: str) -> Any:
     """Return a name that is loaded when somebody asks for it."""
-    if name not in _LOADED_LATER:
+    place = _LOADED_LATER.get(name) or _OF_THE_SERVER.get(name)
+    if place is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, _, there = _LOADED_LATER[name].partition(":")
-    value = getattr(import_module(f"{__name__}.{module}"), there or name)
+    module, _, there = place.partition(":")
+    try:
+        value = getattr(import_module(f"{__name__}.{module}"), there or name)
+    except ModuleNotFoundError as error:
+        if name not in _OF_THE_SERVER:
+            raise
+        fix = install("server")
+        raise SettingsError(f"{name} needs {error.name}, which is not there", fix=fix) from None
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
     """Return every name, also of what is not loaded yet: for those who look what there is."""
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_OF_THE_SERVER})

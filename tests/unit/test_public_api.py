@@ -36,6 +36,8 @@ MAIL = "test@4d.com"
 LIST = Path(__file__).parents[1] / "public_api.txt"
 ERRORS = (Path(__file__).parents[2] / "docs/errors.md").read_text(encoding="utf-8")
 TWINS = [(PushNotification, AsyncPushNotification), (Sessions, AsyncSessions)]
+WITH_AN_EXTRA = ["Logs", "Metrics"]
+"""Public, and no part of ``import *``."""
 ONLY_AWAITED = {"prepare"}
 """The synchronous clients have looked the app up when they are made."""
 
@@ -45,7 +47,7 @@ def _public(kind: type) -> dict[str, Any]:
 
 
 def _lines() -> Iterator[str]:
-    for name in handbell.__all__:
+    for name in [*handbell.__all__, *WITH_AN_EXTRA]:
         value = getattr(handbell, name)
         if inspect.isclass(value):
             yield from _lines_of(name, value)
@@ -131,6 +133,25 @@ def test_a_public_name_can_be_had_in_a_fresh_process() -> None:
         [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=True
     )
     assert run.stdout.split() == ["0"]
+
+
+def test_without_an_extra_all_names_can_be_imported_and_the_others_name_it() -> None:
+    """``import *`` works where the extra ``server`` is missing; what needs it says so."""
+    script = (
+        "import sys\n"
+        "sys.modules.update(prometheus_client=None, structlog=None, httpx=None, fastapi=None)\n"
+        "from handbell import *\n"
+        "import handbell\n"
+        "for name in ('Logs', 'Metrics'):\n"
+        "    try:\n"
+        "        getattr(handbell, name)\n"
+        "    except HandbellError as error:\n"
+        "        print(error.code, '[server]' in error.fix)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.splitlines() == ["settings-invalid True"] * 2
 
 
 @pytest.mark.parametrize(("former", "now"), MOVED.items())
