@@ -442,4 +442,4 @@ def _read_explicit(system: "System", auth: Auth) -> "tuple[App, AuthKey]":
     key = read_auth_key(auth.auth_key, team_id=auth.team_id, key_id=auth.key_id)
     auth.key_id = key.key_id
     # Sessions of an app that the registry knows are found even so.
-    return next((known for known in system.apps.list() if known.id == app.id), app), key
+    return system.apps.by_ids([app.id]).get(app.id, app), key

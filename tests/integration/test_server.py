@@ -149,7 +149,7 @@ def test_a_mistake_of_ours_is_told_without_a_traceback(
     """An error that nobody foresaw is 500 with a code; the log has the rest, and no address."""
     with quiet(system) as server:
         key = server.key()
-        system.__dict__["rulebook"] = None
+        system.__dict__["rules_store"] = None
         system.apps.add("TEAM123456", "com.sample.myapp")
         with server.client(key) as client:
             answer = client.get("/v1/apps/TEAM123456.com.sample.myapp")

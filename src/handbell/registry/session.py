@@ -91,6 +91,14 @@ class RegisteredSession(Session):
     warnings: tuple[str, ...] = ()
 
 
+class Place(NamedTuple):
+    """Where sessions are: their environment, whether a push was accepted there, their time zone."""
+
+    environment: str
+    was_reached: bool
+    time_zone: str | None
+
+
 class ActiveSession(NamedTuple):
     """What a broadcast needs of an active session, and no more: there may be millions."""
 

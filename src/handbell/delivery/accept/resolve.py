@@ -10,7 +10,7 @@ from handbell.creation.recipients import Recipients
 from handbell.delivery.delivery import Target
 from handbell.diagnostic import Diagnostic
 from handbell.registry.addressees import Addressee
-from handbell.registry.session import CLOSED_WORDS, LOGGED_OUT, ActiveSession, Session
+from handbell.registry.session import CLOSED_WORDS, LOGGED_OUT, ActiveSession, Place, Session
 from handbell.registry.store import Registry
 
 SAMPLE: Final = 50
@@ -61,6 +61,24 @@ def some_targets(app: App, registry: Registry, *, is_development: bool = False) 
     """Return the targets of an app's first active sessions, as a sample of everybody."""
     sample = registry.page_of_active(app, limit=SAMPLE)
     return [_session_target(session, is_development=is_development) for session in sample]
+
+
+def some_places(app: App, registry: Registry, *, is_development: bool = False) -> list[Target]:
+    """Return a target for each place of those of :func:`some_targets`, which name no device."""
+    return [
+        Target(
+            gateway="apns",
+            address="",
+            environment=_environment(place, is_development=is_development),
+            time_zone=place.time_zone,
+        )
+        for place in registry.places_of_active(app, limit=SAMPLE)
+    ]
+
+
+def _environment(place: Place, *, is_development: bool) -> str:
+    is_new = not place.was_reached and place.environment == "production"
+    return "development" if is_development and is_new else place.environment
 
 
 def _add_mails(

@@ -12,7 +12,7 @@ from handbell.delivery.response import Response
 from handbell.diagnostic import Diagnostic
 from handbell.errors import HandbellError
 
-from .store import UNSENT, Ledger
+from .store import UNSENT, Ledger, ShardWait
 
 LISTED_AT_MOST: Final = 100
 """How many deliveries a response names; beyond that they are counted."""
@@ -47,6 +47,8 @@ def answer(
     told = [Diagnostic.read(warning) for warning in warnings]
     for delivery in unsent:
         (told if _is_warning(delivery) else errors).append(_tell(delivery))
+    for wait in ledger.waits(notification_id):
+        (errors if wait.reason in _TO_MEND else told).append(_tell_wait(wait))
     if (left := sum(counts[state] for state in UNSENT) - len(unsent)) > 0:
         (errors or told).append(_not_listed(notification_id, left))
     return Response(
@@ -116,3 +118,12 @@ def _tell(delivery: Delivery) -> Diagnostic:
         reason=reason,
         fix=to_do,
     )
+
+
+def _tell_wait(wait: ShardWait) -> Diagnostic:
+    words, fix = meaning(wait.reason)
+    verb = "waits" if wait.number == 1 else "wait"
+    what = sentence(f"{count(wait.number, 'device')} {verb}: {wait.reason}: {words}")
+    what += f" It goes on at {moment(wait.due_at)}."
+    to_do = sentence(fix[:1].upper() + fix[1:]) if wait.reason in _TO_MEND else ""
+    return Diagnostic(f"{what} {to_do}" if to_do else what, reason=wait.reason, fix=to_do)
