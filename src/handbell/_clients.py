@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import wraps
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
 from ._portal import EXIT_SECONDS, ask, run
@@ -57,12 +56,7 @@ class AppClient:
         await self.prepare()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         # Whoever is interrupted, or fails, does not want to wait for what is on its way.
         await self._leave(within=None if kind is None else EXIT_SECONDS)
 
@@ -116,13 +110,8 @@ class BlockingClient(Generic[C]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        run(self._client.__aexit__(kind, error, trace))
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        run(self._client.__aexit__(kind))
 
 
 def blocking(
@@ -145,7 +134,7 @@ async def _prepared(client: AppClient) -> None:
     try:
         await client.prepare()
     except BaseException:
-        await client.__aexit__(None, None, None)
+        await client.__aexit__(None)
         raise
 
 

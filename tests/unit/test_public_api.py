@@ -7,7 +7,7 @@ import inspect
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, assert_type, get_args
 
@@ -29,8 +29,16 @@ from handbell import (
     errors,
 )
 from handbell._moved import MOVED
+from handbell.creation.notification import InterruptionLevel, LiveActivityEvent, PushType
+from handbell.delivery.accept.prepare import URGENCIES
 from handbell.delivery.deliveries import PAGE, Ledgered
+from handbell.delivery.ledger.reports import STATES
 from handbell.diagnostic import NOTES
+from handbell.gateways.apns.payload import LIVE_ACTIVITY_EVENTS
+from handbell.gateways.apns.protocol import INTERRUPTION_LEVELS, PUSH_TYPES
+from handbell.registry.listing import STATUSES
+from handbell.registry.session import PLATFORMS
+from handbell.system import ENVIRONMENTS
 
 MAIL = "test@4d.com"
 LIST = Path(__file__).parents[1] / "public_api.txt"
@@ -214,6 +222,24 @@ def test_a_diagnostic_is_a_text() -> None:
     plain = Diagnostic.read("It failed.")
     assert plain.parts() == {"recipient": None, "reason": "", "fix": ""}
     assert Diagnostic.read(told) is told
+
+
+@pytest.mark.parametrize(
+    ("told", "known"),
+    [
+        (PushType, PUSH_TYPES.keys() - {"mdm"}),  # which Handbell does not send
+        (InterruptionLevel, INTERRUPTION_LEVELS),
+        (LiveActivityEvent, LIVE_ACTIVITY_EVENTS),
+        (handbell.Urgency, URGENCIES),
+        (handbell.DeliveryState, STATES),
+        (handbell.Environment, ENVIRONMENTS),
+        (handbell.Platform, PLATFORMS),
+        (handbell.SessionStatus, STATUSES),
+    ],
+)
+def test_a_literal_names_what_is_known(told: Any, known: Collection[str]) -> None:
+    """What a type checker lets pass is what the code takes, and nothing is missing."""
+    assert set(get_args(told)) == set(known)
 
 
 if TYPE_CHECKING:
