@@ -1,31 +1,21 @@
-"""Many rows in one step of the database.
+"""Many notifications and deliveries in one step of the database."""
 
-SQLite gives up the interpreter for each row that is handed to it, and whoever computes beside keeps
-it for milliseconds. As one JSON text a batch is one step, during which others go on. What all rows
-have in common is handed over once: most of what SQLite does for a row is to read its values.
-"""
-
-import sqlite3
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Mapping
 from typing import Any, Final
 
-from pydantic_core import to_json
-from sqlalchemy import Connection, Table, insert
+from sqlalchemy import Connection, insert
 
+from handbell.storage.bulk import Columns, insert_columns, sort_out
 from handbell.storage.database import Quick, driver_of
 from handbell.storage.tables import deliveries, notifications
 
 _LAST: Final = "SELECT coalesce(max(id), 0) FROM notifications"
 
-Columns = Mapping[str, Sequence[Any]]
-"""What is to be inserted: each column with a value for every row."""
-
 
 def insert_notifications(connection: Quick, columns: Columns) -> list[int]:
     """Insert notifications, column by column, and return their ids in their order."""
     count = len(columns["public_id"])
-    same, varying = _sorted_out(columns, "public_id")
+    same, varying = sort_out(columns, "public_id")
     driver = driver_of(connection)
     if driver is None or "sealed_key" in varying or same["sealed_key"] is not None:
         assert isinstance(connection, Connection)  # noqa: S101 - the driver alone seals nothing
@@ -36,7 +26,7 @@ def insert_notifications(connection: Quick, columns: Columns) -> list[int]:
     # Nobody else writes now, so what SQLite would choose can be chosen here.
     (first,) = driver.execute(_LAST).fetchone()
     ids = list(range(first + 1, first + 1 + count))
-    _insert(driver, notifications, {"id": ids, **varying}, same)
+    insert_columns(driver, notifications, {"id": ids, **varying}, same)
     return ids
 
 
@@ -45,26 +35,13 @@ def insert_deliveries(connection: Quick, columns: Columns) -> None:
     count = len(columns["number"])
     if not count:
         return
-    same, varying = _sorted_out(columns, "number")
+    same, varying = sort_out(columns, "number")
     driver = driver_of(connection)
     if driver is not None:
-        _insert(driver, deliveries, varying, same)
+        insert_columns(driver, deliveries, varying, same)
     else:
         assert isinstance(connection, Connection)  # noqa: S101 - it is no driver
         connection.execute(insert(deliveries), _rows(varying, same, count))
-
-
-def _sorted_out(columns: Columns, own: str) -> tuple[dict[str, Any], dict[str, Sequence[Any]]]:
-    """Return the columns that are the same in every row, and those that are not.
-
-    The column ``own`` varies: a row has to have something of its own, or it would not be there.
-    """
-    same = {
-        name: column[0]
-        for name, column in columns.items()
-        if name != own and column.count(column[0]) == len(column)
-    }
-    return same, {name: column for name, column in columns.items() if name not in same}
 
 
 def _rows(varying: Columns, same: Mapping[str, Any], count: int) -> list[dict[str, Any]]:
@@ -72,21 +49,3 @@ def _rows(varying: Columns, same: Mapping[str, Any], count: int) -> list[dict[st
         {**same, **{name: column[place] for name, column in varying.items()}}
         for place in range(count)
     ]
-
-
-def _insert(
-    driver: sqlite3.Connection, table: Table, varying: Columns, same: Mapping[str, Any]
-) -> None:
-    text = to_json(list(zip(*varying.values(), strict=True))).decode()
-    statement = _statement(table.name, tuple(varying), tuple(same))
-    driver.execute(statement, (text, *same.values())).close()
-
-
-@lru_cache(maxsize=64)
-def _statement(table: str, varying: tuple[str, ...], same: tuple[str, ...]) -> str:
-    members = [f"json_extract(value, '$[{place}]')" for place in range(len(varying))]
-    members += [f"?{place}" for place in range(2, 2 + len(same))]
-    return (
-        f"INSERT INTO {table} ({', '.join((*varying, *same))}) "  # noqa: S608 - names of columns only
-        f"SELECT {', '.join(members)} FROM json_each(?1)"
-    )

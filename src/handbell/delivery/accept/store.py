@@ -8,18 +8,20 @@ from itertools import count, repeat
 from typing import Any, Final, NamedTuple
 
 from pydantic_core import to_json
-from sqlalchemy import Connection, func, insert, literal, select
+from sqlalchemy import Connection, bindparam, func, insert, literal, select
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
 from handbell.delivery.delivery import Target
 from handbell.delivery.ids import new_notification_id
+from handbell.delivery.policy.parts import SCHEDULED, Part
 from handbell.delivery.policy.schedule import Instant, SendAt
 from handbell.delivery.queue.due import Due
 from handbell.delivery.queue.shards import SHARD_SESSIONS
 from handbell.delivery.urgency import NORMAL
 from handbell.errors import IdempotencyError
+from handbell.storage.bulk import Columns
 from handbell.storage.database import Quick, driver_of
 from handbell.storage.tables import (
     ADDRESSED,
@@ -30,7 +32,7 @@ from handbell.storage.tables import (
     shards,
 )
 
-from .bulk_insert import Columns, insert_deliveries, insert_notifications
+from .bulk_insert import insert_deliveries, insert_notifications
 
 _NAMED_AT_ONCE: Final = 1000
 _KEY_COLUMNS: Final = ("app", "key", "fingerprint", "notification_id", "created_at")
@@ -40,6 +42,11 @@ _ASK_KEYS: Final = """
     SELECT key, fingerprint, notification_id FROM idempotency WHERE app = ? AND key IN ({})
 """
 _ASK_ROWS: Final = "SELECT public_id, id FROM notifications WHERE public_id IN ({})"
+_MOST_SPANS: Final = 8
+_BOUNDS: Final = select(func.min(sessions.c.id), func.max(sessions.c.id)).where(
+    sessions.c.app_id == bindparam("app"), sessions.c.status == "active"
+)
+
 
 _encode_sorted: Final = json.JSONEncoder(sort_keys=True).encode
 
@@ -106,12 +113,14 @@ class Draft:
     """A send that is to be stored.
 
     ``targets`` is None for everybody, or for those who got the order's source. With a ``worker``
-    what is due at once is taken for it in the same step.
+    what is due at once is taken for it in the same step. ``parts`` are those of everybody by time
+    zone, where they do not fall due together.
     """
 
     order: Order
     targets: Sequence[Target] | None
     worker: int | None = None
+    parts: Sequence[Part] = ()
 
 
 class Acceptance(NamedTuple):
@@ -303,7 +312,7 @@ def _insert(connection: Quick, drafts: Sequence[Draft], now: int) -> list[Accept
         taken: tuple[Due, ...] = ()
         if draft.targets is None:
             assert isinstance(connection, Connection)  # noqa: S101 - needs_core() said so
-            _insert_shards(connection, draft.order, row, now)
+            _insert_shards(connection, draft, row, now)
         elif _worker_of(draft) is not None:
             taken = _due(row, draft.targets)
         stored.append(Acceptance(row=row, id=draft.order.public_id, taken=taken))
@@ -363,27 +372,30 @@ def _delivery_state(draft: Draft, now: int) -> tuple[int, str, str | None, int |
     return order.urgency, state, reason, None, max(due_at, now)
 
 
-def _insert_shards(connection: Connection, order: Order, row: int, now: int) -> None:
+def _insert_shards(connection: Connection, draft: Draft, row: int, now: int) -> None:
+    order = draft.order
     if order.source is not None:
         _insert_addressed(connection, order, row, now)
-    first, last = connection.execute(
-        select(func.min(sessions.c.id), func.max(sessions.c.id)).where(
-            sessions.c.app_id == order.app.row, sessions.c.status == "active"
-        )
-    ).one()
+    first, last = connection.execute(_BOUNDS, {"app": order.app.row}).one()
     if first is None:
         return
-    due_at = order.send_at.seconds * 1000 if isinstance(order.send_at, Instant) else now
+    due_at = order.send_at.seconds if isinstance(order.send_at, Instant) else 0
+    parts = draft.parts or [Part(due_at, SCHEDULED if due_at * 1000 > now else None, None)]
+    span = SHARD_SESSIONS * min(len(parts), _MOST_SPANS)
     rows = [
         {
             "notification_id": row,
             "source_id": order.source,
             "urgency": order.urgency,
             "position": start - 1,
-            "last": min(start + SHARD_SESSIONS - 1, last),
-            "due_at": max(due_at, now),
+            "last": min(start + span - 1, last),
+            "due_at": max(int(part.due_at * 1000), now),
+            "reason": part.reason,
+            "zones": part.zones,
+            "is_split": len(parts) > 1,
         }
-        for start in range(first, last + 1, SHARD_SESSIONS)
+        for part in parts
+        for start in range(first, last + 1, span)
     ]
     connection.execute(insert(shards), rows)
 

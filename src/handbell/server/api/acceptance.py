@@ -108,4 +108,4 @@ async def _accept(context: Context, entries: Sequence[Entry | HandbellError]) ->
 def _answer(outcome: Outcome) -> dict[str, Any]:
     if isinstance(outcome, HandbellError):
         return {"error": members_of(outcome)}
-    return {"id": outcome.id, "warnings": outcome.warnings}
+    return {"id": outcome.id, **representation.told("warning", outcome.warnings)}

@@ -121,7 +121,8 @@ next(route for route in router.routes if isinstance(route, APIRoute)).app = _ser
 
 def _stored(request: Request, app: App, name: str, warnings: Sequence[str]) -> Response:
     where = address_of(request, f"/v1/apps/{app.id}/notifications/{name}")
-    return _answer({"id": name, "warnings": warnings}, status=202, headers={"Location": where})
+    said = {"id": name, **representation.told("warning", warnings)}
+    return _answer(said, status=202, headers={"Location": where})
 
 
 def _outcome(request: Request, outcome: dict[str, Any], wait: int) -> Response:
