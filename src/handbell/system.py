@@ -420,7 +420,7 @@ class System:
         return self.now() + RULES_SECONDS + 1
 
     def app_of(self, notification_id: str) -> App:
-        """Return the app of a notification. Raises RegistryError when there is no such one."""
+        """Return the app of a notification. Raises UnknownNotificationError."""
         return self._app(self.reports.app_id_of(notification_id))
 
     def _app(self, app_id: str) -> App:

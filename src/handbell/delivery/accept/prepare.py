@@ -25,6 +25,7 @@ from handbell.delivery.policy.schedule import (
 from handbell.delivery.urgency import BULK, NORMAL, URGENT
 from handbell.delivery.work.composed import is_loud
 from handbell.delivery.work.gateway_finder import FindGateway
+from handbell.diagnostic import Diagnostic
 from handbell.errors import HandbellError, NotificationError
 from handbell.gateways.apns.wordings import Wordings, compose_each
 from handbell.registry.store import Registry
@@ -191,7 +192,10 @@ class Intake:
             if one.entry.recipients.everybody:
                 if not one.targets:
                     one.warnings.append(
-                        f"Nobody has a device: {one.entry.app.id} has no active session."
+                        Diagnostic(
+                            f"Nobody has a device: {one.entry.app.id} has no active session.",
+                            reason="NoDevice",
+                        )
                     )
                 one.targets = None
         return prepared

@@ -160,7 +160,7 @@ class Reports:
     def deliveries(
         self, notification_id: str, search: DeliverySearch, *, limit: int
     ) -> DeliveryPage:
-        """Return some deliveries of a notification. Raises RegistryError when there is none."""
+        """Return some deliveries of a notification. Raises UnknownNotificationError."""
         with self._database.read() as connection:
             row = _find(connection, notification_id)
             wanted = DELIVERIES.where(*search.conditions(row.id)).order_by(deliveries.c.number)
@@ -172,7 +172,7 @@ class Reports:
         return DeliveryPage(deliveries=page, following=page[-1].number if more else None)
 
     def funnel(self, notification_id: str) -> Funnel:
-        """Return what became of a notification. Raises RegistryError when there is none."""
+        """Return what became of a notification. Raises UnknownNotificationError."""
         with self._database.read() as connection:
             row = _find(connection, notification_id)
             counted = count_deliveries(connection, row.id)
@@ -193,7 +193,7 @@ class Reports:
             )
 
     def progress(self, notification_id: str) -> Progress:
-        """Return how far a notification is. Raises RegistryError when there is none."""
+        """Return how far a notification is. Raises UnknownNotificationError."""
         with self._database.read() as connection:
             overview = self._overview(connection, _find(connection, notification_id))
         left = overview.ahead + sum(overview.states.get(name, 0) for name in ("queued", "sending"))
@@ -272,7 +272,7 @@ class Reports:
         )
 
     def app_id_of(self, notification_id: str) -> str:
-        """Return the id of the app it was sent to. Raises RegistryError when there is none."""
+        """Return the id of the app it was sent to. Raises UnknownNotificationError."""
         with self._database.read() as connection:
             return str(_find(connection, notification_id).app)
 

@@ -9,7 +9,7 @@ from sqlalchemy import Row, and_, delete, exists, func, or_, select, update
 
 from handbell.apps.app import App
 from handbell.creation.recipients import EVERYBODY
-from handbell.delivery.delivery import Delivery
+from handbell.delivery.delivery import Delivery, State
 from handbell.delivery.ids import read_apns_id
 from handbell.delivery.policy.parts import NO_ZONE
 from handbell.delivery.queue.shards import SHARDS, count_uncome, count_waits, shard_for
@@ -22,6 +22,9 @@ from .device_reports import DeviceReport, note_reports
 
 NAMED_AMONG: Final = 10_000
 """Among how many of the last sends a person is looked for by name."""
+UNSENT: Final = ("held", "failed", "expired", "cancelled")
+"""The states of what ended without being accepted, or waits: what a response tells one by one."""
+
 _EVERYBODY: Final = json.dumps(EVERYBODY.to_dict())
 
 
@@ -85,7 +88,7 @@ class Ledger:
         How many deliveries that caught is known once nothing is in hand; :meth:`Engine.cancel
         <handbell.delivery.engine.Engine.cancel>` waits for that.
 
-        Raises RegistryError when the app has no such notification.
+        Raises UnknownNotificationError when the app has no such notification.
         """
         row = self.find(app, notification_id)
         return Cancelling(row.id, self._cancel(row.id), int(row.cancelled))
@@ -129,7 +132,7 @@ class Ledger:
         return waiting
 
     def find(self, app: App, notification_id: str) -> Row[Any]:
-        """Return the row of an app's notification; raises RegistryError when there is none."""
+        """Return the row of an app's notification, or raise UnknownNotificationError."""
         statement = select(notifications).where(
             notifications.c.public_id == notification_id, notifications.c.app == app.id
         )
@@ -169,10 +172,19 @@ class Ledger:
             rows = connection.execute(query.order_by(deliveries.c.number)).mappings()
             return [Delivery(**row) for row in rows]
 
-    def unsent(self, notification_id: str, limit: int) -> list[Delivery]:
-        """Return the first deliveries of a notification that were not accepted, ended or held."""
+    def deliveries_after(self, notification_id: str, number: int, limit: int) -> list[Delivery]:
+        """Return the next deliveries of a notification behind a number, in their order."""
         query = DELIVERIES.where(
-            notifications.c.public_id == notification_id, deliveries.c.state != "sent"
+            notifications.c.public_id == notification_id, deliveries.c.number > number
+        )
+        with self._database.read() as connection:
+            rows = connection.execute(query.order_by(deliveries.c.number).limit(limit)).mappings()
+            return [Delivery(**row) for row in rows]
+
+    def unsent(self, notification_id: str, limit: int) -> list[Delivery]:
+        """Return the first deliveries of a notification that ended unaccepted, or are held."""
+        query = DELIVERIES.where(
+            notifications.c.public_id == notification_id, deliveries.c.state.in_(UNSENT)
         )
         with self._database.read() as connection:
             rows = connection.execute(query.order_by(deliveries.c.number).limit(limit)).mappings()
@@ -267,7 +279,7 @@ class Ledger:
         }
         return [ShardWait(*each, at[each[0]]) for each in counted.most_common()]
 
-    def counts(self, notification_id: str) -> dict[tuple[str, str | None], int]:
+    def counts(self, notification_id: str) -> dict[tuple[State, str | None], int]:
         """Return the number of deliveries of a notification by state and reason."""
         query = (
             select(deliveries.c.state, deliveries.c.reason, func.count())
