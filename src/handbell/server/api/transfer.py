@@ -59,7 +59,7 @@ class _Tally:
     imported: int = 0
     refused: int = 0
     warned: int = 0
-    told: list[bytes] = field(default_factory=list)
+    told: list[tuple[int, bytes]] = field(default_factory=list)
 
     def refuse(self, number: int, error: HandbellError) -> None:
         """Count a bad line, and keep what is to be told of it."""
@@ -67,7 +67,7 @@ class _Tally:
         if self.refused <= MOST_REPORTED:
             problem = members_of(error)
             problem["detail"] = problem["detail"][:_TOLD_LENGTH]
-            self.told.append(to_json({"line": number, "error": problem}) + b"\n")
+            self.told.append((number, to_json({"line": number, "error": problem}) + b"\n"))
 
     def warn(self, number: int, warnings: Sequence[str]) -> None:
         """Keep what is to be told of a line that was imported without some of what it says."""
@@ -76,12 +76,12 @@ class _Tally:
         self.warned += 1
         if self.warned <= MOST_REPORTED:
             told = [warning[:_TOLD_LENGTH] for warning in warnings[:_MOST_WARNINGS]]
-            self.told.append(to_json({"line": number, "warnings": told}) + b"\n")
+            self.told.append((number, to_json({"line": number, "warnings": told}) + b"\n"))
 
     def take_told(self) -> bytes:
-        """Return what is to be told now."""
-        told, self.told = b"".join(self.told), []
-        return told
+        """Return what is to be told now, in the order of the lines."""
+        told, self.told = sorted(self.told), []
+        return b"".join(text for _, text in told)
 
     def closing(self) -> bytes:
         """Return the last line of the report: how many were imported and refused."""
