@@ -180,7 +180,10 @@ class DeliveryAnswer(BaseModel):
     session_id: int | None = Field(description="Null for an address that no session holds")
     mail: str | None
     gateway: Literal["apns", "simulator"]
-    device_token: str = Field(description="Shortened for a key without the scope register")
+    device_token: str = Field(
+        description="Shortened for a key without the scope register; empty once the device was "
+        "removed with its person"
+    )
     environment: Literal["production", "development", "twin"]
     state: State
     reason: str | None = Field(description="Why it is so; docs/errors.md explains each")
