@@ -1,6 +1,5 @@
 """``handbell session``: which device belongs to whom."""
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -78,7 +77,7 @@ def add(
     named = f"session {session.id}"
     parts.audit.note(ACTOR, "session.add", named, app=found.id, detail=session.status)
     if as_json:
-        write_json({**asdict(session), "warnings": warnings})
+        write_json({**_plain(session), "warnings": warnings})
     else:
         write_lines(warnings, "warning: ", "yellow")
         where = f"{session.mail} on {short_token(session.token)}"
@@ -126,7 +125,7 @@ def show(session_id: SessionId, *, as_json: Json = False) -> None:
     """Show one session whole."""
     session = system().registry.session(session_id)
     if as_json:
-        write_json(session)
+        write_json(_plain(session))
         return
     for name in session.__dataclass_fields__:
         value = getattr(session, name)
@@ -150,7 +149,8 @@ def close(session_id: SessionId) -> None:
 
 
 def _plain(session: "Session") -> dict[str, object]:
-    return {name: getattr(session, name) for name in session.__dataclass_fields__}
+    fields = {name: getattr(session, name) for name in session.__dataclass_fields__}
+    return {**fields, "address": session.address}
 
 
 def _row(session: "Session") -> list[object]:
