@@ -100,10 +100,7 @@ def test_a_single_call_is_answered_with_where_it_is(server: Server, stage: Stage
         for mail, warnings in (("one@example.com", 0), ("nobody@example.com", 1)):
             answer = client.post(path, json={"notification": HELLO, "recipients": mail})
             told = answer.json()
-            assert (answer.status_code, list(told)) == (
-                202,
-                ["id", "warnings", *["warning_details"] * warnings],
-            )
+            assert (answer.status_code, list(told)[:2]) == (202, ["id", "warnings"])
             assert len(told["warnings"]) == warnings
             assert answer.headers["location"] == f"{path}/{told['id']}"
             assert client.get(answer.headers["location"]).json()["id"] == told["id"]

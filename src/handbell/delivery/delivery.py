@@ -42,7 +42,8 @@ class Delivery:
     where something has not happened. ``created_at`` is the notification's, ``sent_at`` is when the
     push service accepted it, which is not yet shown; ``displayed_at`` and ``opened_at`` are what
     the phone reported; ``due_at`` is when a held one goes on. ``status`` is the HTTP status of the
-    last answer, ``unique_id`` Apple's key for its delivery log.
+    last answer, ``unique_id`` Apple's key for its delivery log. ``address`` is empty once the
+    device was removed with its person.
     """
 
     number: int
@@ -87,6 +88,5 @@ class Delivery:
     @property
     def label(self) -> str:
         """Whom it concerns, in a sentence: the mail, and the beginning of the token."""
-        return (
-            f"{self.mail} ({short_token(self.address)})" if self.mail else short_token(self.address)
-        )
+        device = short_token(self.address) or "a device that was removed"
+        return f"{self.mail} ({device})" if self.mail else device

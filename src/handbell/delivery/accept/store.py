@@ -308,14 +308,18 @@ def _insert(connection: Quick, drafts: Sequence[Draft], now: int) -> list[Accept
     rows = insert_notifications(connection, _notification_columns(orders, now))
     insert_deliveries(connection, _delivery_columns(drafts, rows, now))
     stored: list[Acceptance] = []
+    spans: list[dict[str, Any]] = []
     for draft, row in zip(drafts, rows, strict=True):
         taken: tuple[Due, ...] = ()
         if draft.targets is None:
             assert isinstance(connection, Connection)  # noqa: S101 - needs_core() said so
-            _insert_shards(connection, draft, row, now)
+            spans += _shard_rows(connection, draft, row, now)
         elif _worker_of(draft) is not None:
             taken = _due(row, draft.targets)
         stored.append(Acceptance(row=row, id=draft.order.public_id, taken=taken))
+    if spans:
+        assert isinstance(connection, Connection)  # noqa: S101 - needs_core() said so
+        connection.execute(insert(shards), spans)
     return stored
 
 
@@ -372,17 +376,18 @@ def _delivery_state(draft: Draft, now: int) -> tuple[int, str, str | None, int |
     return order.urgency, state, reason, None, max(due_at, now)
 
 
-def _insert_shards(connection: Connection, draft: Draft, row: int, now: int) -> None:
+def _shard_rows(connection: Connection, draft: Draft, row: int, now: int) -> list[dict[str, Any]]:
+    """Return the shards of a send to everybody; what has no session becomes rows at once."""
     order = draft.order
     if order.source is not None:
         _insert_addressed(connection, order, row, now)
     first, last = connection.execute(_BOUNDS, {"app": order.app.row}).one()
     if first is None:
-        return
+        return []
     due_at = order.send_at.seconds if isinstance(order.send_at, Instant) else 0
     parts = draft.parts or [Part(due_at, SCHEDULED if due_at * 1000 > now else None, None)]
     span = SHARD_SESSIONS * min(len(parts), _MOST_SPANS)
-    rows = [
+    return [
         {
             "notification_id": row,
             "source_id": order.source,
@@ -397,7 +402,6 @@ def _insert_shards(connection: Connection, draft: Draft, row: int, now: int) -> 
         for part in parts
         for start in range(first, last + 1, span)
     ]
-    connection.execute(insert(shards), rows)
 
 
 def _insert_addressed(connection: Connection, order: Order, row: int, now: int) -> None:
