@@ -18,6 +18,7 @@ BASE = {
     "_mail",
     "_paths",
     "_proxy",
+    "_retry_after",
     "_text",
     "_threads",
     "_token_bucket",
@@ -83,7 +84,6 @@ FLOW: dict[str, set[str]] = {
 HEAVY = {
     "sqlalchemy",
     "alembic",
-    "pycurl",
     "hpack",
     "hyperframe",
     "aiohappyeyeballs",
@@ -94,6 +94,7 @@ HEAVY = {
     "cryptography",
     "fastapi",
     "httpx",
+    "httpcore",
     "jinja2",
     "argon2",
 }
@@ -234,6 +235,16 @@ def test_importing_handbell_loads_no_engine() -> None:
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert HEAVY & set(run.stdout.split()) == set()
     assert "handbell" in run.stdout.split()
+
+
+def test_the_engine_loads_no_http_client() -> None:
+    """What calls webhooks and send servers is loaded with the first call, not with the engine."""
+    script = (
+        "import sys, handbell.system, handbell.delivery.engine, handbell.delivery.webhooks.sender;"
+        "print(*{name.partition('.')[0] for name in sys.modules})"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert {"httpx", "httpcore"} & set(run.stdout.split()) == set()
 
 
 def test_the_public_names_are_one_sorted_list() -> None:

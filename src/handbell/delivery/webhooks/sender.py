@@ -24,7 +24,8 @@ from handbell.storage.database import Database
 from handbell.storage.tables import webhook_calls as calls_table
 from handbell.storage.tables import webhooks as webhooks_table
 
-from .safe_http import Answer, Outbound
+from .call_target import CallAnswer
+from .safe_http import Outbound
 from .store import Webhook, iso, message_id, signature
 
 _log = logging.getLogger(__name__)
@@ -131,7 +132,7 @@ class WebhookSender:
             await asyncio.gather(*self._running.values())
         return made
 
-    def send_test(self, webhook: Webhook) -> Answer:
+    def send_test(self, webhook: Webhook) -> CallAnswer:
         """Call a webhook at once with the event ``test``, and return what came of it.
 
         It is made once and not kept. Blocks until it is answered.
@@ -259,7 +260,7 @@ class WebhookSender:
             answer = self._post(call)
         except Exception as error:  # noqa: BLE001 - it counts as an attempt, as any other
             _log.exception("Could not make webhook call: webhook=%d", call.webhook_id)
-            answer = Answer(None, f"a mistake of Handbell's: {type(error).__name__}")
+            answer = CallAnswer(None, f"a mistake of Handbell's: {type(error).__name__}")
         now = self._now()
         if answer.is_success:
             self._write(call, answer, state="sent", due_at=None)
@@ -268,11 +269,11 @@ class WebhookSender:
         else:
             self._put_off(call, answer, now)
 
-    def _post(self, call: _Call) -> Answer:
+    def _post(self, call: _Call) -> CallAnswer:
         try:
             secret = self._vault.unseal(call.sealed_secret).decode()
         except HandbellError as error:
-            return Answer(None, error.what)
+            return CallAnswer(None, error.what)
         body = call.body.encode()
         timestamp = int(self._now())
         headers = {
@@ -283,7 +284,7 @@ class WebhookSender:
         }
         return self._outbound.post(call.url, body, headers, stop=self._stop)
 
-    def _put_off(self, call: _Call, answer: Answer, now: float) -> None:
+    def _put_off(self, call: _Call, answer: CallAnswer, now: float) -> None:
         again = next_attempt(
             call.attempts,
             created_at=call.created_at / 1000,
@@ -298,7 +299,7 @@ class WebhookSender:
         state = "failed" if again is None else "queued"
         self._write(call, answer, state=state, due_at=again)
 
-    def _write(self, call: _Call, answer: Answer, *, state: str, due_at: float | None) -> None:
+    def _write(self, call: _Call, answer: CallAnswer, *, state: str, due_at: float | None) -> None:
         """Store what came of a call, and let the others of its webhook wait after a failure."""
         now = self._milliseconds()
         values = {

@@ -44,7 +44,7 @@ from handbell.storage.tables import apps as apps_table
 from handbell.storage.tables import webhook_calls as calls_table
 from handbell.storage.tables import webhooks as webhooks_table
 
-from .safe_http import Target
+from .call_target import CallTarget
 
 NAMES: Final[Mapping[type[Event], str]] = MappingProxyType(
     {
@@ -120,10 +120,10 @@ class WebhookStore:
 
         Without ``events`` it is called for all. Raises :class:`~handbell.errors.WebhookError` for
         an address that may not be called
-        (see :class:`~handbell.delivery.webhooks.safe_http.Target`), for an unknown
+        (see :class:`~handbell.delivery.webhooks.call_target.CallTarget`), for an unknown
         event, and for an address that the app has already.
         """
-        Target.read(url, allow_private=self._allow_private)
+        CallTarget.read(url, allow_private=self._allow_private)
         secret = SECRET_PREFIX + base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()
         values = {
             "app_id": app.row,
