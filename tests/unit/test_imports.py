@@ -17,6 +17,7 @@ BASE = {
     "_forever",
     "_mail",
     "_paths",
+    "_back_off",
     "_proxy",
     "_retry_after",
     "_text",

@@ -16,6 +16,7 @@ from uuid import uuid4
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, func, select, update
 
+from handbell._back_off import BackOff
 from handbell._forever import forever
 from handbell._threads import Threads, in_thread
 from handbell.apps.vault import Vault
@@ -32,9 +33,9 @@ _log = logging.getLogger(__name__)
 
 FIRST_RETRY_SECONDS: Final = 60
 LONGEST_RETRY_SECONDS: Final = 6 * 3600
+RETRIES: Final = BackOff(FIRST_RETRY_SECONDS, 2, LONGEST_RETRY_SECONDS)
 LIFETIME_SECONDS: Final = 3 * 24 * 3600
 """How long a call is tried; after that it has failed."""
-JITTER: Final = 0.25
 LEASE_SECONDS: Final = 120
 """After this long another sender makes a call whose sender was not heard of again."""
 KEPT_SECONDS: Final = 7 * 24 * 3600
@@ -43,7 +44,6 @@ KEPT_SECONDS: Final = 7 * 24 * 3600
 _STOP_SECONDS: Final = 5.0
 _PRUNE_EVERY_SECONDS: Final = 3600
 _PRUNED_AT_ONCE: Final = 1000
-_STEPS_AT_MOST: Final = 16
 
 
 def next_attempt(
@@ -60,10 +60,8 @@ def next_attempt(
     six hours, plus up to a quarter by chance, and not less than what the receiver asked for (at
     most six hours). Nothing is tried later than three days after ``created_at``.
     """
-    steps = min(max(attempts - 1, 0), _STEPS_AT_MOST)
-    delay = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0**steps)
     asked = min(retry_after or 0, LONGEST_RETRY_SECONDS)
-    at = now + max(delay, asked) + JITTER * delay * rng.random()
+    at = now + RETRIES.spread(max(attempts - 1, 0), rng, asked=asked)
     return at if at <= created_at + LIFETIME_SECONDS else None
 
 

@@ -67,6 +67,11 @@ async def _mail(context: Context, server: MailServer) -> None:
 
 
 async def _send(context: Context, server: MailServer, link: Link) -> None:
+    """Send one mail, or put it off.
+
+    It waits as long again as it has waited already. Attempts are not counted: a link lives for
+    minutes, and what was asked for anew starts afresh.
+    """
     proofs = context.system.proofs
     try:
         to = await context.run(mailbox, link.mail)
