@@ -1,6 +1,6 @@
 """One template to many people, each with variables of their own."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from handbell.creation.notification import Notification
@@ -11,6 +11,7 @@ from handbell.delivery.engine import Entry, Options
 from handbell.delivery.response import Response
 from handbell.remote.requests import wrong_variables
 
+from ._chunks import chunks
 from ._threads import in_thread
 from .errors import HandbellError, TemplateError
 
@@ -67,7 +68,7 @@ async def send_each(
 
     answers: dict[str, Response] = {}
     await system.engine.start()
-    for names in _parts(list(variables_of)):
+    for names in chunks(variables_of, _AT_ONCE):
         answers |= await _send(system, await in_thread(read, names))
     return answers
 
@@ -108,8 +109,3 @@ async def _answer(system: "System", outcome: Acceptance | HandbellError) -> Resp
         return Response(success=False, errors=(str(outcome),))
     await system.engine.worker.settled(outcome.row)
     return await in_thread(system.engine.response, outcome.id, list(outcome.warnings))
-
-
-def _parts(names: list[str]) -> Iterator[list[str]]:
-    for start in range(0, len(names), _AT_ONCE):
-        yield names[start : start + _AT_ONCE]

@@ -18,6 +18,7 @@ BASE = {
     "_mail",
     "_paths",
     "_back_off",
+    "_chunks",
     "_proxy",
     "_retry_after",
     "_text",

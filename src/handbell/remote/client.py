@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
+from handbell._chunks import chunks
 from handbell._variables import (
     certificate_variable,
     check_variables,
@@ -114,9 +115,7 @@ class RemoteApp:
         answers: dict[str, Mapping[str, Any] | HandbellError] = {
             name: one for name, one in entries.items() if isinstance(one, HandbellError)
         }
-        names = list(good)
-        for start in range(0, len(names), _AT_ONCE):
-            some = names[start : start + _AT_ONCE]
+        for some in chunks(good, _AT_ONCE):
             calls = [{"idempotency_key": uuid.uuid4().hex, **good[name]} for name in some]
             told = await self._call("POST", await self._path("notifications"), calls)
             answers |= dict(zip(some, told, strict=True))

@@ -6,9 +6,9 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, bindparam, select, update
 
+from handbell._chunks import chunks
 from handbell.delivery.ids import read_apns_id
 from handbell.delivery.record.hourly_counts import add_reports
-from handbell.storage.chunks import chunks
 from handbell.storage.tables import deliveries, notifications
 
 from .receipts import MEANT, Event

@@ -21,8 +21,8 @@ from sqlalchemy import (
     update,
 )
 
+from handbell._chunks import chunks
 from handbell.delivery.urgency import LEVELS
-from handbell.storage.chunks import chunks
 from handbell.storage.database import Database
 from handbell.storage.tables import (
     apps,

@@ -14,6 +14,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, func, select
 from sqlalchemy.dialects.postgresql import insert
 
+from handbell._chunks import chunks
 from handbell.storage.tables import notifications, tallies
 
 from .outcome_batch import Batch
@@ -25,7 +26,6 @@ COUNTED: Final = ("sent", "failed", "displayed", "opened")
 """What is counted: ``failed`` are the failed and the expired; each in the hour it happened."""
 
 _COUNTED_AS: Final = {"sent": "sent", "failed": "failed", "expired": "failed"}
-_NAMED_AT_ONCE: Final = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,14 +110,11 @@ def _add_rows(connection: Connection, by_row: Mapping[int, Counter[str]], at: in
 
 
 def _apps_of(connection: Connection, rows: Iterable[int]) -> list[Sequence[Any]]:
-    wanted = list(rows)
     return [
         found
-        for start in range(0, len(wanted), _NAMED_AT_ONCE)
+        for some in chunks(rows)
         for found in connection.execute(
-            select(notifications.c.id, notifications.c.app).where(
-                notifications.c.id.in_(wanted[start : start + _NAMED_AT_ONCE])
-            )
+            select(notifications.c.id, notifications.c.app).where(notifications.c.id.in_(some))
         )
     ]
 

@@ -9,10 +9,10 @@ from sqlalchemy import BigInteger, Connection, bindparam, delete, func, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
+from handbell._chunks import chunks
 from handbell.delivery.policy.retry import SERVICE_DOWN
 from handbell.delivery.queue.shards import SHARDS, count_uncome
 from handbell.delivery.webhooks.store import store_calls
-from handbell.storage.chunks import chunks
 from handbell.storage.database import Database
 from handbell.storage.tables import deliveries, notifications, sessions, shards
 

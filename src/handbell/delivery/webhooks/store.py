@@ -22,6 +22,7 @@ from uuid import uuid4
 from sqlalchemy import Connection, RowMapping, Select, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from handbell._chunks import chunks
 from handbell._text import nearest
 from handbell.apps.app import App
 from handbell.apps.vault import Vault
@@ -272,12 +273,12 @@ def store_calls(
             {
                 "webhook_id": webhook.id,
                 "message_id": message_id(),
-                "body": call_body(webhook.app, wanted[start : start + MOST_EVENTS], now=now),
+                "body": call_body(webhook.app, some, now=now),
                 "state": "queued",
                 "due_at": at + int(gather_seconds * 1000),
                 "created_at": at,
             }
-            for start in range(added, len(wanted), MOST_EVENTS)
+            for some in chunks(wanted[added:], MOST_EVENTS)
         )
     if rows:
         connection.execute(insert(calls_table), rows)
