@@ -52,14 +52,16 @@ def add_batch(connection: Connection, batch: Batch, at: int) -> None:
         _add_rows(connection, by_row, at)
 
 
-def add_report(connection: Connection, row: int, name: str, at: int) -> None:
-    """Count one ``displayed`` or ``opened`` of a notification's row."""
-    _add_rows(connection, {row: Counter({name: 1})}, at)
+def add_reports(connection: Connection, reports: Iterable[tuple[int, str, int]]) -> None:
+    """Count ``displayed`` and ``opened``, each in its hour.
 
-
-def add_reports(connection: Connection, counted: dict[int, Counter[str]], at: int) -> None:
-    """Count many ``displayed`` or ``opened`` by the rows of their notifications."""
-    _add_rows(connection, counted, at)
+    A report is the row of its notification, its name, and when it was (UNIX milliseconds).
+    """
+    by_hour: dict[int, dict[int, Counter[str]]] = {}
+    for row, name, at in reports:
+        by_hour.setdefault(at // HOUR, {}).setdefault(row, Counter())[name] += 1
+    for hour, by_row in sorted(by_hour.items()):
+        _add_rows(connection, by_row, hour * HOUR)
 
 
 def read_buckets(
