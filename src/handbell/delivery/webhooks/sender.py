@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, func, select, update
+from sqlalchemy import Connection, and_, delete, func, select, update
 
 from handbell._back_off import BackOff
 from handbell._forever import forever
@@ -22,6 +22,7 @@ from handbell._threads import Threads, in_thread
 from handbell.apps.vault import Vault
 from handbell.errors import HandbellError, StorageError
 from handbell.storage.database import Database
+from handbell.storage.leases import Leases
 from handbell.storage.tables import webhook_calls as calls_table
 from handbell.storage.tables import webhooks as webhooks_table
 
@@ -38,6 +39,7 @@ LIFETIME_SECONDS: Final = 3 * 24 * 3600
 """How long a call is tried; after that it has failed."""
 LEASE_SECONDS: Final = 120
 """After this long another sender makes a call whose sender was not heard of again."""
+LEASES: Final = Leases(calls_table, "due_at", "lease", seconds=LEASE_SECONDS)
 KEPT_SECONDS: Final = 7 * 24 * 3600
 """How long a call that is over is kept."""
 
@@ -219,7 +221,7 @@ class WebhookSender:
         due = (
             select(func.min(calls_table.c.id))
             .join_from(calls_table, webhooks_table)
-            .where(_is_due(now), webhooks_table.c.is_enabled)
+            .where(LEASES.is_due(now), webhooks_table.c.is_enabled)
             .where(calls_table.c.webhook_id.not_in(list(busy)))
             .group_by(calls_table.c.webhook_id)
             .limit(room)
@@ -233,18 +235,8 @@ class WebhookSender:
 
     def _lease_calls(self, connection: Connection, ids: list[int], now: int) -> list[_Call]:
         # Another sender may have been faster since they were read.
-        take = (
-            update(calls_table)
-            .where(calls_table.c.id.in_(ids), _is_due(now))
-            .values(
-                state="sending",
-                lease=self._lease,
-                due_at=now + LEASE_SECONDS * 1000,
-                attempts=calls_table.c.attempts + 1,
-            )
-            .returning(calls_table.c.id)
-        )
-        taken = list(connection.execute(take).scalars())
+        more = {"state": "sending", "attempts": calls_table.c.attempts + 1}
+        taken = LEASES.take(connection, ids, self._lease, now, **more)
         columns = [calls_table.c[name] for name in _Call.__slots__ if name in calls_table.c]
         statement = (
             select(*columns, webhooks_table.c.url, webhooks_table.c.sealed_secret)
@@ -303,23 +295,22 @@ class WebhookSender:
         values = {
             "state": state,
             "lease": None,
-            "due_at": None if due_at is None else int(due_at * 1000),
             "finished_at": now if due_at is None else None,
             "last_status": answer.status,
             "last_reason": answer.reason,
         }
-        ours = and_(calls_table.c.id == call.id, calls_table.c.lease == self._lease)
+        due = None if due_at is None else int(due_at * 1000)
         with self._database.write() as connection:
-            connection.execute(update(calls_table).where(ours).values(values))
+            LEASES.settle(connection, call.id, self._lease, due, **values)
             if state != "sent" and not self._stop.is_set():
                 _hold_others(connection, call, now + FIRST_RETRY_SECONDS * 1000)
 
     def _give_back(self) -> None:
         """Let everything that this sender still holds be due at once."""
-        values = {"state": "queued", "lease": None, "due_at": self._milliseconds()}
         with self._database.write() as connection:
-            held = calls_table.c.lease == self._lease
-            connection.execute(update(calls_table).where(held).values(values))
+            LEASES.give_back(
+                connection, self._lease, self._milliseconds(), state="queued", lease=None
+            )
 
     def _prune(self) -> None:
         now, at = self._now(), self._clock()
@@ -336,10 +327,6 @@ class WebhookSender:
 
     def _milliseconds(self) -> int:
         return int(self._now() * 1000)
-
-
-def _is_due(now: int) -> ColumnElement[bool]:
-    return calls_table.c.due_at <= now
 
 
 def _hold_others(connection: Connection, call: _Call, until: int) -> None:

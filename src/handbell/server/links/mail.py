@@ -13,7 +13,7 @@ from typing import Final
 
 from handbell._forever import forever
 from handbell._mail import mailbox
-from handbell.registry.proofs import VALID_SECONDS, Link
+from handbell.registry.proofs import LEASE_SECONDS, VALID_SECONDS, Link
 from handbell.server.context import Context
 
 from .smtp import MailServer
@@ -26,6 +26,8 @@ _SHORTEST_WAIT: Final = 0.05
 _FIRST_PAUSE: Final = 2.0
 _LONGEST_PAUSE: Final = 120.0
 _FORGET_SECONDS: Final = 3600.0
+_ATTEMPT_SECONDS: Final = LEASE_SECONDS - 15.0
+"""However slowly a mail server answers: then the lease is about to end."""
 _PERMANENT: Final = range(500, 600)
 
 _log = logging.getLogger(__name__)
@@ -76,7 +78,12 @@ async def _send(context: Context, server: MailServer, link: Link) -> None:
     try:
         to = await context.run(mailbox, link.mail)
         message = compose(link, server.sender, context.public_url, context.system.now())
-        await server.send(message, to=to)
+        async with asyncio.timeout(_ATTEMPT_SECONDS):
+            await server.send(message, to=to)
+    except asyncio.CancelledError:
+        # Nobody knows what became of it; whoever mails next need not wait for the lease to end.
+        await context.run(proofs.postpone, link, 0)
+        raise
     except Exception as error:  # noqa: BLE001 - whatever a mail server may answer
         if is_permanent(error):
             # An address that does not exist; whoever asked must not learn of it.
