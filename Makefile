@@ -29,6 +29,7 @@ check: setup ## format, lint and types
 	$(BIN)/mypy
 
 test: setup browser ## every test that needs no toolchain but Python's
+	@$(BIN)/python -m compileall -q src tests # hundreds of processes import them
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not clients"
 
 test-clients: setup test-swift ## other people's clients and toolchains, and an installed wheel (Go, Java, Node, curl, Swift)

@@ -9,8 +9,8 @@ from h2.settings import SettingCodes, Settings
 from hpack import Encoder
 from hyperframe.frame import ContinuationFrame, DataFrame, Frame, HeadersFrame
 
-from handbell.gateways.http2_session import Session
-from handbell.gateways.http2_values import Answer, End, Request
+from handbell.gateways.http2_session import Http2Session
+from handbell.gateways.http2_values import End, Request, StreamAnswer
 
 LAST = 2**31 - 1
 
@@ -19,7 +19,9 @@ class Wire:
     """A session, and h2 as the server that hears all of it."""
 
     def __init__(self, *, is_listening: bool = False, **settings: int) -> None:
-        self.session: Session[int] = Session("api.push.apple.com", is_listening=is_listening)
+        self.session: Http2Session[int] = Http2Session(
+            "api.push.apple.com", is_listening=is_listening
+        )
         self.server = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
         given = {SettingCodes.MAX_CONCURRENT_STREAMS: 1000}
         self.server.local_settings = Settings(client=False, initial_values=given)
@@ -100,10 +102,10 @@ BAD = block(*PAIRS_BAD)
 
 def answer(
     status: int, body: bytes, pairs: tuple[tuple[str, str], ...], *, is_whole: bool = True
-) -> Answer:
+) -> StreamAnswer:
     """Return the answer that these headers and this body make."""
     encoded = tuple((name.encode(), value.encode()) for name, value in pairs)
-    return Answer(status, body, encoded, is_whole)
+    return StreamAnswer(status, body, encoded, is_whole)
 
 
 def flags(**given: bool) -> list[str]:

@@ -6,7 +6,7 @@ from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from handbell.delivery.ledger.receipts import Event, Receipt
+from handbell.delivery.ledger.receipts import Receipt, ReceiptKind
 
 from .errors import StorageError
 
@@ -39,7 +39,7 @@ class DeviceReports:
         self._is_closed = False
         self._thread: threading.Thread | None = None
 
-    def add(self, apns_id: str, event: Event) -> None:
+    def add(self, apns_id: str, event: ReceiptKind) -> None:
         """Note that something happened on a phone just now."""
         at = int(self._system.now() * 1000)
         report = Receipt.read(event=event, apns_id=apns_id, at=at)

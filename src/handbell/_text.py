@@ -2,6 +2,7 @@
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -29,6 +30,20 @@ def one_line(text: str) -> str:
     return _COMMANDS.sub(lambda found: repr(found[0])[1:-1], text)
 
 
+def trimmed(text: str) -> str:
+    """Return an id without what stands around it unseen, as a text copied from a page may bring."""
+    first, last = 0, len(text)
+    while first < last and _is_unseen(text[first]):
+        first += 1
+    while last > first and _is_unseen(text[last - 1]):
+        last -= 1
+    return text[first:last]
+
+
+def _is_unseen(letter: str) -> bool:
+    return letter.isspace() or unicodedata.category(letter) in ("Cc", "Cf")
+
+
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """Return the known word that was most likely meant, or None when nothing is near."""
     found = get_close_matches(word, list(known), n=1, cutoff=0.6)
@@ -40,7 +55,7 @@ def count(number: int, singular: str, plural: str | None = None) -> str:
     return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
 
 
-def shortened(token: str) -> str:
+def short_token(token: str) -> str:
     """Return a device token as a reader can compare it: twelve digits and an ellipsis."""
     return token if len(token) <= _SHORT + 1 else token[:_SHORT] + "…"
 

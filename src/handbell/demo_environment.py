@@ -21,7 +21,7 @@ from .settings import DATABASE_FILE, Settings
 from .system import System
 
 if TYPE_CHECKING:
-    from handbell.twin.hooks import Hooks
+    from handbell.twin.hooks import TwinHooks
     from handbell.twin.phone import Card, Phone
 
 SAMPLE_APP: Final = "TEAM123456.com.sample.myapp"
@@ -69,15 +69,16 @@ class DemoEnvironment:
                 self._system.apps.add_credential(app, make_key(app.team_id), environment="twin")
         return apps
 
-    def hooks(self) -> "Hooks":
+    def hooks(self) -> "TwinHooks":
         """Return what the twin has to call."""
-        from handbell.twin.hooks import Hooks  # noqa: PLC0415 - an extra
+        from handbell.twin.hooks import TwinHooks  # noqa: PLC0415 - an extra
 
-        return Hooks(
+        return TwinHooks(
             on_phone=self._register,
             on_displayed=self._note_displayed,
             on_opened=self._note_opened,
             find_key=self._find_key,
+            name_of_app=self._name_of_app,
             guards_page=self._asks_for_proof,
         )
 
@@ -118,6 +119,9 @@ class DemoEnvironment:
 
     def _note_opened(self, _phone: "Phone", card: "Card") -> None:
         self._reporter.add(card.apns_id, "opened")
+
+    def _name_of_app(self, app_id: str) -> str | None:
+        return next((app.name for app in self._system.apps.list() if app.id == app_id), None)
 
     def _find_key(self, team_id: str, key_id: str) -> str | None:
         with suppress(HandbellError):

@@ -420,19 +420,20 @@ class System:
         return self.now() + RULES_SECONDS + 1
 
     def app_of(self, notification_id: str) -> App:
-        """Return the app of a notification. Raises RegistryError when there is no such one."""
+        """Return the app of a notification. Raises UnknownNotificationError."""
         return self._app(self.reports.app_id_of(notification_id))
 
     def _app(self, app_id: str) -> App:
         named = App.read_id(app_id)
-        return next((known for known in self.apps.list() if known.id == named.id), named)
+        return self.apps.by_ids([named.id]).get(named.id, named)
 
     def _load_composed(
         self, rows: Sequence[int], app_state_of: Callable[[App], AppState]
     ) -> dict[int, Composed | Exception]:
-        known = {app.id: app for app in self.apps.list()}
         loaded: dict[int, Composed | Exception] = {}
-        for stored in self.ledger.rows(rows):
+        found = self.ledger.rows(rows)
+        known = self.apps.by_ids({stored.app for stored in found})
+        for stored in found:
             try:
                 app = known.get(stored.app) or App.read_id(stored.app)
                 sealed = stored.sealed_key

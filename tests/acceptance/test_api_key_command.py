@@ -3,20 +3,19 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
+
+from tests.preloaded import preloaded
 
 from handbell.settings import Settings
 from handbell.system import System
-
-COMMAND = Path(sys.executable).with_name("handbell")
 
 
 def run(home: Path, *arguments: str, code: int = 0) -> str:
     """Run the command to its end, which must be this exit code, and return what it said."""
     kept = {name: value for name, value in os.environ.items() if name[:9] != "HANDBELL_"}
     ended = subprocess.run(
-        [COMMAND, "--home", str(home), "api-key", *arguments],
+        [preloaded(), "--home", str(home), "api-key", *arguments],
         capture_output=True,
         text=True,
         timeout=50,

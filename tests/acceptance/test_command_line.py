@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from tests.preloaded import COMMAND, preloaded
 from tests.stored import stored_in
 
 from handbell.demo_environment import isolated_settings
@@ -24,7 +25,6 @@ from handbell.system import System
 
 APP = "TEAM123456.com.sample.myapp"
 KEY_FILE = "AuthKey_ABCDE12345.p8"
-COMMAND = Path(sys.executable).with_name("handbell")
 PLAIN = serialization.NoEncryption()
 
 
@@ -42,11 +42,12 @@ class Shell:
     """Runs ``handbell`` on a home of its own."""
 
     home: Path
+    extra: dict[str, str] = field(default_factory=dict)
 
     def run(self, *arguments: str, stdin: str = "") -> Ended:
         """Run the command to its end."""
         run = subprocess.run(
-            [COMMAND, *arguments],
+            [preloaded(), *arguments],
             input=stdin,
             capture_output=True,
             text=True,
@@ -61,7 +62,7 @@ class Shell:
     def environment(self) -> dict[str, str]:
         """The environment of a command, free of this machine's settings."""
         kept = {name: value for name, value in os.environ.items() if name[:9] != "HANDBELL_"}
-        return {**kept, "HANDBELL_HOME": str(self.home)}
+        return {**kept, "HANDBELL_HOME": str(self.home), **self.extra}
 
 
 @pytest.fixture
@@ -443,11 +444,31 @@ def test_lists_are_of_every_app_unless_one_is_named(shell: Shell, listed: str) -
         assert {line.rpartition(".")[2] for line in lines} == apps
 
 
-def test_a_session_is_closed_rather_than_removed(shell: Shell) -> None:
-    """Who looks for `session remove` is told of `close`."""
-    ended = shell.run("session", "remove", "1")
+@pytest.mark.parametrize("words", [(), ("1",), ("1", "--json"), ("--app", "myapp", "1", "-y")])
+def test_a_session_is_closed_rather_than_removed(shell: Shell, words: tuple[str, ...]) -> None:
+    """Who looks for `session remove` is told of `close`, whatever is written behind it."""
+    ended = shell.run("session", "remove", *words)
     assert ended.code == 2
-    assert "handbell session close" in ended.err
+    assert "handbell session close" in ended.out + ended.err
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("send", "--title"), "send"),
+        (("session", "list", "--app"), "session list"),
+        (("session", "list", "--nothing"), "session list"),
+        (("--home",), ""),
+        (("webhook", "nothing"), "webhook"),
+    ],
+)
+def test_wrong_words_name_the_help_of_their_command(
+    shell: Shell, words: tuple[str, ...], named: str
+) -> None:
+    """Where to look is the help of the command that was begun."""
+    ended = shell.run(*words)
+    assert ended.code == 2
+    assert ended.err.endswith(f"See: {' '.join(['handbell', *named.split()])} --help\n")
 
 
 @pytest.mark.parametrize(
@@ -504,6 +525,46 @@ def test_what_an_operators_rule_holds_is_done(ready: Shell) -> None:
     assert ended.code == 0
     shown = ready.run("notification", "show", ended.out.partition("Id: ")[2].split()[0]).out
     assert "No worker is running" in shown
+
+
+def test_nothing_goes_on_by_itself_where_no_worker_runs(ready: Shell) -> None:
+    """While the push service is down, whatever is asked says that nobody works, and not else."""
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    away = replace(
+        ready,
+        extra={
+            f"HANDBELL_APNS_{side}_URL": f"https://127.0.0.1:{port}"
+            for side in ("PRODUCTION", "DEVELOPMENT")
+        },
+    )
+    away.run("session", "add", "ada@4d.com", "ab" * 32)
+    one = away.run("send", "ada@4d.com", "--title", "x")
+    everybody = away.run("send", "--all", "--title", "x")
+    assert "It is stored and waits to go out" in everybody.out
+    number = one.out.partition("Id: ")[2].split()[0]
+    for ended in (
+        one,
+        everybody,
+        away.run("app", "show", APP),
+        away.run("notification", "show", number),
+        away.run("notification", "show", number, "--follow"),
+        away.run("why", "ada@4d.com"),
+    ):
+        assert "No worker is running" in ended.out
+        assert "by itself" not in ended.out
+
+
+@pytest.mark.parametrize("shell_name", ["bash", "zsh"])
+def test_a_shell_completes_commands(shell: Shell, shell_name: str) -> None:
+    """What a shell asks for, with the script of ``--show-completion``, is told."""
+    asked = {
+        "_HANDBELL_COMPLETE": f"complete_{shell_name}",
+        "COMP_WORDS": "handbell session c",
+        "COMP_CWORD": "2",
+        "_TYPER_COMPLETE_ARGS": "handbell session c",
+    }
+    assert "close" in replace(shell, extra=asked).run().out
 
 
 def test_variables_may_be_json(ready: Shell) -> None:

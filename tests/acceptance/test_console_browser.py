@@ -138,7 +138,10 @@ def known_key(stage: Stage, team_id: str) -> AuthKey:
 
 
 def test_an_app_is_published_by_dropping_its_key(stage: Stage, page: Page) -> None:
-    """Add the app, drop the .p8, and read that both sides of Apple's take it."""
+    """Add the app, drop the .p8, and read that both sides of Apple's take it.
+
+    What is written in other forms meanwhile stays, and the address stays one that can be reloaded.
+    """
     page.goto("/console/apps")
     page.get_by_label("Team id").fill("TEAM777777")
     page.get_by_label("Bundle id").fill("com.sample.walk")
@@ -146,8 +149,28 @@ def test_an_app_is_published_by_dropping_its_key(stage: Stage, page: Page) -> No
     page.get_by_role("button", name="Add the app").click()
     expect(page.get_by_role("status").first).to_contain_text("Walk is added")
     key = known_key(stage, "TEAM777777")
+    address = page.url
+    page.get_by_label("Cap per person").fill("7/day")
+    page.locator("#identity summary").click()
+    page.locator("#identity_key").fill("a shared secret of 32 bytes or more")
+    drop(page, f"AuthKey_{key.key_id}.p8", b"no key at all")
+    expect(page.locator("#key_file-fault")).to_contain_text("not a PEM text")
+    expect(page.locator(".notice.bad")).to_be_focused()
+    assert page.url == address
     drop(page, f"AuthKey_{key.key_id}.p8", key.private_key_pem())
     expect(page.get_by_role("status").first).to_contain_text(f"{key.key_id} is added and works")
+    _expect_what_was_written(page)
+    page.get_by_role("link", name="Switch off push for Walk").click()
+    page.get_by_role("button", name="Switch push off").click()
+    expect(page.locator("#switch")).to_contain_text("Push is off")
+    expect(page.locator(".switcher summary")).to_contain_text("switched off")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    page.get_by_role("button", name="Switch on").first.click()
+    expect(page.locator("#switch")).to_contain_text("Push is on")
+    _expect_what_was_written(page)
+    assert page.url.partition("#")[0] == address
+    page.reload()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Walk")
     section = page.locator("#check-up")
     expect(section).to_contain_text("as production host accepts the key")
     expect(section).to_contain_text("as development host accepts the key")
@@ -156,6 +179,11 @@ def test_an_app_is_published_by_dropping_its_key(stage: Stage, page: Page) -> No
     page.get_by_role("button", name="App:").or_(page.locator(".switcher summary")).first.click()
     page.get_by_role("link", name="My App").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("My App")
+
+
+def _expect_what_was_written(page: Page) -> None:
+    expect(page.get_by_label("Cap per person")).to_have_value("7/day")
+    expect(page.locator("#identity_key")).to_have_value("a shared secret of 32 bytes or more")
 
 
 def test_a_renamed_key_asks_for_its_key_id(stage: Stage, page: Page) -> None:

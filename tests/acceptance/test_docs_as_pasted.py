@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Final, Self
 
 import pytest
+from tests.preloaded import COMMAND, preloaded
 
 ROOT: Final = Path(__file__).parents[2]
 BIN: Final = Path(sys.executable).parent
@@ -43,6 +44,11 @@ LEFT_OUT: Final = {
     ("docs/tutorial.md", "phone", "TOKEN=..."),
     ("docs/tutorial.md", "4d", "handbell import-4d MobileApps/"),
     ("docs/api.md", "deployed", "from handbell import PushNotification"),
+    (
+        "docs/python.md",
+        "deployed",
+        'push = PushNotification(url="https://push.example.com", api_key="hbk_…")',
+    ),
     ("docs/iphone.md", "clone", "pip install '.[server]'"),
     ("docs/iphone.md", "deployed", "handbell serve --listen 0.0.0.0:443 --public-url https://push.example.com"),
     ("docs/iphone.md", "apple", 'handbell app add TEAM123456.com.sample.myapp --name "My App"'),
@@ -204,7 +210,7 @@ class Reader:
         if name == "twin":
             command += " --port 0 --production-port 0 --development-port 0"
         process = self.running[name] = subprocess.Popen(
-            command.split(),
+            [COMMAND, *command.split()[1:]],
             cwd=self.folder,
             env=self.env,
             stdout=subprocess.PIPE,
@@ -242,7 +248,7 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
         **kept,
         "HANDBELL_HOME": str(tmp_path / "home"),
         "HANDBELL_LISTEN": "127.0.0.1:0",
-        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "PATH": f"{preloaded().parent}:{BIN}:{os.environ['PATH']}",
     }
     with Reader(folder, env) as reading:
         yield reading

@@ -5,12 +5,12 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.preloaded import COMMAND, preloaded
 
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import EVERYBODY
@@ -19,7 +19,6 @@ from handbell.system import System
 from handbell.testing import VirtualPhone
 
 APP = "TEAM123456.com.sample.myapp"
-COMMAND = Path(sys.executable).with_name("handbell")
 MAIL = "test@4d.com"
 
 
@@ -39,7 +38,7 @@ class Shell:
     def run(self, *arguments: str, code: int = 0) -> str:
         """Run the command to its end, which must be this exit code, and return what it said."""
         ended = subprocess.run(
-            [COMMAND, *arguments],
+            [preloaded(), *arguments],
             capture_output=True,
             text=True,
             timeout=50,
@@ -203,7 +202,7 @@ def test_wrong_use_names_the_way_out(
     system.apps.add("TEAM123456", "com.sample.myapp")
     system.database.close()
     ended = subprocess.run(
-        [COMMAND, "--home", str(handbell_home), *arguments],
+        [preloaded(), "--home", str(handbell_home), *arguments],
         capture_output=True,
         text=True,
         timeout=50,

@@ -3,17 +3,16 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from tests.preloaded import preloaded
 
 from handbell.cli.operator import address_of
 from handbell.errors import InvitationError
 from handbell.settings import Settings
 from handbell.system import System
 
-COMMAND = Path(sys.executable).with_name("handbell")
 MAIL, PASSWORD = "op@example.com", "a bell rings twice"
 
 
@@ -23,7 +22,7 @@ def test_operators_from_their_addition_to_their_removal(tmp_path: Path) -> None:
 
     def run(*arguments: str, code: int = 0, given: str = "") -> str:
         ended = subprocess.run(
-            [COMMAND, "operator", *arguments],
+            [preloaded(), "operator", *arguments],
             input=given,
             capture_output=True,
             text=True,

@@ -23,13 +23,21 @@ from playwright.sync_api import (
 from tests.browser import IN_A_BROWSER
 
 from handbell.twin.faults import KINDS
-from handbell.twin.hooks import Hooks
+from handbell.twin.hooks import TwinHooks
 from handbell.twin.phone import Card, Phone
 from handbell.twin.running import RunningTwin, start_twin
 
 TEAM, KEY_ID, APP = "TEAM123456", "KEY1234567", "TEAM123456.com.sample.orders"
 
 pytestmark = list(IN_A_BROWSER)
+
+
+LINKS = """() => {
+    const links = document.getElementById("links");
+    links.hidden = false;
+    links.innerHTML = '<a href="/">Console</a><a href="/">The API</a>';
+}"""
+"""Shows the way to a server's other pages, as beside ``handbell serve``."""
 
 
 @dataclass
@@ -90,7 +98,7 @@ def stand(tmp_path: Path, key_pem: str) -> Iterator[Stand]:
 
     claims = {"iss": TEAM, "iat": int(time.time())}
     token = jwt.encode(claims, key_pem, algorithm="ES256", headers={"kid": KEY_ID})
-    with start_twin(tmp_path, hooks=Hooks(on_opened=note)) as twin:
+    with start_twin(tmp_path, hooks=TwinHooks(on_opened=note)) as twin:
         twin.add_app(APP, "Orders")
         twin.add_key(TEAM, KEY_ID, key_pem)
         yield Stand(twin, token, opened)
@@ -302,6 +310,50 @@ def test_focus_moves_on_when_a_card_is_dismissed(page: Page, stand: Stand) -> No
     page.get_by_role("button", name="Dismiss Second").press("Enter")
     expect(cards_of(page, phone)).to_have_count(2)
     expect(page.get_by_role("button", name="Dismiss First")).to_be_focused()
+
+
+def test_the_cards_are_one_stop_for_the_keyboard(page: Page, stand: Stand) -> None:
+    """The skip link comes first; Tab passes the cards in one stop, arrows walk among them."""
+    phone = stand.phone()
+    for title in ("First", "Second", "Third"):
+        stand.say(phone, title)
+    expect(cards_of(page, phone)).to_have_count(3)
+    page.keyboard.press("Tab")
+    skip = page.get_by_role("link", name="Skip the phones")
+    expect(skip).to_be_focused()
+    expect(skip).to_be_in_viewport()
+    newest = cards_of(page, phone).first.locator(".card-main")
+    newest.focus()
+    page.keyboard.press("ArrowDown")
+    second = cards_of(page, phone).nth(1)
+    expect(second.locator(".card-main")).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(second.locator(".card-close")).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(phone_of(page, phone).locator(".dock-app")).to_be_focused()
+    skip.press("Enter")
+    expect(page.locator("#inspector")).to_be_focused()
+
+
+def test_what_arrives_above_the_part_that_is_seen_is_told(page: Page, stand: Stand) -> None:
+    """A shelf that is scrolled says how many are new, aloud and in sight; a press shows them."""
+    phone = stand.phone()
+    for number in range(9):
+        stand.say(phone, f"Number {number}", "A body that takes some room on the shelf.")
+    expect(cards_of(page, phone)).to_have_count(9)
+    shelf = phone_of(page, phone).locator(".shelf")
+    shelf.evaluate("(one) => { one.scrollTop = one.scrollHeight; }")
+    stand.say(phone, "Number 9")
+    told = phone_of(page, phone).locator(".arrived")
+    expect(told).to_have_text("1 new notification")
+    expect(told).to_be_in_viewport()
+    expect(page.locator("[aria-live=polite]")).to_have_text("First phone, Orders: Number 9")
+    stand.say(phone, "Number 10")
+    expect(told).to_have_text("2 new notifications")
+    told.click()
+    expect(cards_of(page, phone).first.locator(".card-main")).to_be_focused()
+    expect(cards_of(page, phone).first).to_be_in_viewport()
+    expect(told).to_be_hidden()
 
 
 def test_a_card_is_dismissed(page: Page, stand: Stand) -> None:
@@ -548,9 +600,13 @@ def test_a_narrow_screen_needs_no_sideways_scrolling(page: Page, stand: Stand) -
     """On the width of a phone the page itself stays within the screen."""
     stand.say(stand.phone(), "A rather long title that has to wrap somewhere on the card")
     stand.phone("Second phone")
-    page.set_viewport_size({"width": 360, "height": 740})
     expect(page.locator(".card")).to_be_visible()
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    page.evaluate(LINKS)
+    for width in (390, 360, 320):
+        page.set_viewport_size({"width": width, "height": 740})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        bar = page.locator(".topbar").evaluate("(one) => [one.scrollWidth, one.clientWidth]")
+        assert bar[0] <= bar[1], width
 
 
 def test_the_page_finds_back_to_a_restarted_twin(browser: Browser, tmp_path: Path) -> None:
@@ -578,6 +634,7 @@ def test_opening_an_app_that_is_gone_registers_it_anew(stand: Stand, page: Page)
     assert stand.push(phone, {"aps": {"alert": "x"}}) == 410
     handset = page.locator(f'[data-phone="{phone.id}"]').or_(page.locator(".phone")).first
     expect(handset).to_contain_text("is gone")
+    expect(page.locator("[aria-live=polite]")).to_contain_text("Orders is gone")
     handset.get_by_role("button", name="Open the app").first.click()
     expect(handset.locator(".gone")).to_be_hidden()
     (renewed,) = [one for one in stand.twin.phones.values() if one.id == phone.id]

@@ -3,13 +3,13 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
+
+from tests.preloaded import preloaded
 
 from handbell.settings import Settings
 from handbell.system import System
 
-COMMAND = Path(sys.executable).with_name("handbell")
 SECRET = "a secret of the back end, with 40 bytes."
 
 
@@ -24,7 +24,7 @@ def test_how_devices_prove_themselves_is_set_and_shown(tmp_path: Path) -> None:
 
     def run(*arguments: str, code: int = 0) -> str:
         ended = subprocess.run(
-            [COMMAND, "app", *arguments],
+            [preloaded(), "app", *arguments],
             capture_output=True,
             text=True,
             timeout=50,

@@ -3,17 +3,16 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
 
 import httpx
 import pytest
 from sqlalchemy import select
+from tests.preloaded import COMMAND, preloaded
 
 from handbell.apps.app import App
 from handbell.apps.samples import make_key
@@ -25,7 +24,6 @@ from handbell.system import System
 from handbell.twin.phone import Phone
 from handbell.twin.running import RunningTwin, start_twin
 
-COMMAND = Path(sys.executable).with_name("handbell")
 FORMER, NEXT = "former@example.com", "next@example.com"
 SLOW_SECONDS = 0.3
 BACKLOG = 60
@@ -44,7 +42,7 @@ class Stand:
 
     def run(self, *arguments: str) -> None:
         """Run a command to its end."""
-        subprocess.run([COMMAND, *arguments], env=self.environment, check=True, timeout=60)
+        subprocess.run([preloaded(), *arguments], env=self.environment, check=True, timeout=60)
 
     def listed(self) -> list[int]:
         """Return the workers that are entered."""

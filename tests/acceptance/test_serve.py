@@ -8,7 +8,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import httpx
 from sqlalchemy import select
+from tests.preloaded import COMMAND
 
 from handbell.demo_environment import isolated_settings
 from handbell.storage.tables import deliveries, notifications
@@ -24,7 +24,6 @@ from handbell.system import System
 from handbell.testing import VirtualPhone
 
 APP = "TEAM123456.com.sample.myapp"
-COMMAND = Path(sys.executable).with_name("handbell")
 MAIL = "test@4d.com"
 
 

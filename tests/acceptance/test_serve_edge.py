@@ -7,16 +7,15 @@ import signal
 import socket
 import ssl
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+from tests.preloaded import COMMAND
 
 from handbell.twin.certificates import Authority
 
-COMMAND = Path(sys.executable).with_name("handbell")
 FILES = 160
 
 

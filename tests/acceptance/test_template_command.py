@@ -3,15 +3,14 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.preloaded import preloaded
 
 from handbell.testing import VirtualPhone
 
-COMMAND = Path(sys.executable).with_name("handbell")
 MAIL = "test@4d.com"
 WELCOME = """
 [notification]
@@ -32,7 +31,7 @@ def run(handbell_home: Path) -> Run:
 
     def run(*arguments: str, code: int = 0) -> str:
         ended = subprocess.run(
-            [COMMAND, *arguments],
+            [preloaded(), *arguments],
             capture_output=True,
             text=True,
             timeout=50,

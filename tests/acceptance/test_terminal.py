@@ -17,6 +17,7 @@ from typing import Protocol
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from tests.preloaded import COMMAND, preloaded
 
 from handbell import cli
 from handbell._text import one_line
@@ -27,7 +28,6 @@ from handbell.delivery.engine import Options
 from handbell.demo_environment import isolated_settings
 from handbell.system import System
 
-COMMAND = Path(sys.executable).with_name("handbell")
 APP = "TEAM123456.com.sample.myapp"
 ESCAPES = "\x1b]0;owned\x07\x1b[2J\x9b31m"
 FORGED = "\nerror: all is lost\r\u2028\u202egnp.exe\u2066\x00\x7f\u0085x"
@@ -86,7 +86,7 @@ def _on_terminal(home: Path, *arguments: str) -> str:
     ours, theirs = pty.openpty()
     environment = {**os.environ, "HANDBELL_HOME": str(home), "TERM": "xterm-256color"}
     with subprocess.Popen(
-        [COMMAND, *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+        [preloaded(), *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
     ) as process:
         os.close(theirs)
         written = b""
@@ -160,7 +160,7 @@ def test_json_tells_a_text_as_it_is(home: Path) -> None:
     """Programs get what was written; JSON's own escapes make it harmless."""
     environment = {**os.environ, "HANDBELL_HOME": str(home)}
     run = subprocess.run(
-        [COMMAND, "session", "list", "--json"],
+        [preloaded(), "session", "list", "--json"],
         capture_output=True,
         text=True,
         timeout=50,
@@ -250,7 +250,7 @@ def test_files_of_secrets_that_others_may_open_are_told_at_the_start(
     database.chmod(mode)
     config.chmod(mode)
     run = subprocess.run(
-        [COMMAND, "worker", "--until-idle"],
+        [preloaded(), "worker", "--until-idle"],
         capture_output=True,
         text=True,
         timeout=50,

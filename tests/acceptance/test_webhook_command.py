@@ -3,15 +3,14 @@
 import json
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from tests.preloaded import preloaded
 
-COMMAND = Path(sys.executable).with_name("handbell")
 APP = "TEAM123456.com.sample.myapp"
 
 
@@ -43,7 +42,7 @@ def test_a_webhook_from_its_addition_to_its_removal(tmp_path: Path, address: str
 
     def run(*arguments: str, code: int = 0, extra: dict[str, str] = private) -> str:
         ended = subprocess.run(
-            [COMMAND, *arguments],
+            [preloaded(), *arguments],
             capture_output=True,
             text=True,
             timeout=50,

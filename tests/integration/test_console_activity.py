@@ -70,6 +70,8 @@ def test_an_empty_page_says_what_to_do_next(console: Console) -> None:
     assert "Nothing was sent yet" in page
     assert "Write the first one" in page
     assert _bar(page) == ("0", "0", "0")
+    # The open page takes that away with the first notification that it hears of.
+    assert re.search(r'<div id="sent"[^>]* data-also="[^"]*\bbeginning\b', page)
     assert "Nothing fits that filter" in console.get("?text=lunch")
 
 
@@ -119,6 +121,7 @@ def test_what_stops_sending_is_said(console: Console) -> None:
     place = Place(app.id, "production", key.fingerprint, app.bundle_id)
     system.rules_store.note(Noted(place, None, stop))
     system.switch(app, is_enabled=False)
+    assert not _says_on(console.visitor, app.id)
     page = console.get()
     assert "has been stopped since" in page
     assert "InvalidProviderToken" in page
@@ -141,6 +144,7 @@ def test_an_outage_of_the_push_service_is_said(console: Console) -> None:
         environment="production",
     )
     system.rules_store.note(Noted(Place("", "production", key.fingerprint), None, stop))
+    assert not _says_on(console.visitor, app.id)
     page = console.get()
     assert "has taken nothing since" in page
     assert "HTTP 502" in page
@@ -160,9 +164,34 @@ def test_a_server_without_a_worker_says_that_nobody_sends(stage: Stage) -> None:
         answer = visitor.post(f"/console/apps/{stage.app.id}/compose", said)
         assert "Accepted" in answer.text
         page = visitor.get(f"/console/apps/{stage.app.id}/activity").text
+        assert not _says_on(visitor, stage.app.id, on_list=True)
     assert "No worker is running" in page
     assert "handbell worker" in page
     assert re.search(r"<dt>Due now</dt><dd>1", page)
+
+
+def _says_on(visitor: Visitor, app: str, *, on_list: bool = False) -> bool:
+    """Return whether Publishing, or the list of the apps, says that push is on.
+
+    That no worker runs is said of no single app (``on_list``).
+    """
+    pages = [visitor.get(f"/console/apps/{app}").text]
+    pages += [] if on_list else [visitor.get("/console/apps").text]
+    return any("Push is on" in page for page in pages)
+
+
+def test_what_is_held_up_names_no_time_at_which_it_goes(console: Console) -> None:
+    """Until somebody switches the app on it does not go; what is planned has its time."""
+    system, app = console.stage.system, console.stage.app
+    console.stage.add_phone("user1@example.com")
+    planned = console.send("user1@example.com", send_at="2099-01-01T10:00Z", wait=False)
+    assert "the next at" in console.get(f"/{planned}")
+    system.switch(app, is_enabled=False)
+    stuck = console.send("user1@example.com")
+    page = console.get(f"/{stuck}")
+    assert "Held up" in page
+    assert "the next at" not in page
+    assert "The next at" not in console.get()
 
 
 def test_a_notification_has_its_funnel_reasons_and_deliveries(console: Console) -> None:

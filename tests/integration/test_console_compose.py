@@ -7,7 +7,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from socketserver import BaseRequestHandler, TCPServer
+from threading import Thread
 from typing import Any
 from urllib.parse import urlencode
 
@@ -20,6 +23,7 @@ from handbell.creation.template import Template
 from handbell.demo_environment import DemoEnvironment
 from handbell.settings import Settings
 from handbell.system import System
+from handbell.twin.address import read_address, write_address
 from handbell.twin.running import RunningTwin, start_twin
 
 FORM = {"title": "Hello", "to": "people", "recipients": "test@4d.com", "when": "now"}
@@ -182,14 +186,21 @@ def test_a_post_straight_to_the_confirmed_address_still_needs_the_tick(console: 
         ({"recipients": ""}, "recipients", "Nobody is named"),
         ({"recipients": "nobody@example.com"}, "recipients", "Nobody is reached"),
         ({"recipients": "test@4d.com\nfoo"}, "recipients", "'foo': it is neither a mail"),
-        ({"badge": "many"}, "badge", "is not a number"),
-        ({"user_info": "{"}, "user_info", "not JSON"),
+        ({"badge": "many"}, "badge", "Badge: 'many' is not a number"),
+        ({"badge": "99999999999"}, "badge", '"Badge" is the number 99999999999'),
+        ({"badge": "1_000"}, "badge", "Badge: '1_000' is not a number"),
+        ({"ttl": "soon"}, "ttl", "Kept for: 'soon' is not a number"),
+        ({"relevance_score": "nan"}, "relevance_score", '"Relevance" is the number nan'),
+        ({"user_info": "{"}, "user_info", "For the app: that is not JSON: a name in double quotes"),
+        ({"user_info": '{"a": [1e999]}'}, "user_info", 'a[0] in "For the app"'),
         ({"user_info": '{"aps": 1}'}, "user_info", "Handbell writes itself"),
-        ({"when": "at", "send_at": ""}, "send_at", "No time is named"),
+        ({"when": "at", "send_at": ""}, "send_at", "No day and time is chosen"),
         ({"when": "at", "send_at": "2030-01-01T10:00", "zone": "Nowhere"}, "zone", "time zone"),
         ({"when": "local", "send_at": "soon"}, "send_at", "Write 2026"),
-        ({"silent": "1"}, "silent", "beside title"),
-        ({"body": "x" * 5000}, "body", "the 4,096 that Apple takes. Shorten body"),
+        ({"when": "local", "send_at": "soon"}, "send_at", '"Day and time" is the text'),
+        ({"when": "at", "send_at": "soon"}, "send_at", "Day and time: 'soon' is none"),
+        ({"silent": "1"}, "silent", 'beside "Title"'),
+        ({"body": "x" * 5000}, "body", 'that Apple takes. Shorten "Text"'),
         ({"language-tag-0": "??", "language-title-0": "x"}, "language-tag-0", "language tag"),
         ({"template": "none"}, "template", "template"),
     ],
@@ -229,6 +240,8 @@ def test_the_preview_tells_exact_bytes_and_people(console: Console) -> None:
     assert everybody["reaches"] == "Reaches 1 person on 1 device."
     empty = console.preview(title="", recipients="")
     assert empty["faults"] == {}
+    # Said once the form was sent, and then it stays until it is written.
+    assert "recipients" in empty["unsaid"]
     assert empty["reaches"] == ""
 
 
@@ -355,6 +368,25 @@ def test_a_virtual_phone_is_made_and_its_card_opened(console: Console) -> None:
     assert again.status_code == 304
     console.visitor.post(f"{console.home}/phones/open", {"phone": phone.id, "card": card.id})
     assert console.twin.phone(phone.id).cards[0].opened_at is not None
+    _its_own_page_shows_it_alone(console, phone.id, card.id)
+    # The console leads to the page of the phones by the link that opens it, /docs by the console.
+    assert f'href="{console.twin.page_link}"' in console.get("/people")
+    docs = console.visitor.get("/docs").text
+    (path,) = re.findall(r'href="[^"]*(/console/phones)"', docs)
+    there = console.visitor.client.get(path)
+    assert there.headers["location"] == console.twin.page_link
+
+
+def _its_own_page_shows_it_alone(console: Console, phone_id: str, card_id: str) -> None:
+    """Read its page, with the phone while the card is there, then with a drawing of it."""
+    console.post(title="The other one", recipients="test@4d.com")
+    (sent,) = [one for one in console.system.reports.newest(console.app) if one.title == "Hello"]
+    page = console.get(f"/activity/{sent.id}")
+    assert 'id="virtual-phone"' in page
+    console.twin.dismiss_card(phone_id, card_id)
+    page = console.get(f"/activity/{sent.id}")
+    assert 'id="virtual-phone"' not in page
+    assert '<p class="push-title">Hello</p>' in page
 
 
 def test_every_phone_s_report_of_a_broadcast_is_counted(console: Console) -> None:
@@ -394,3 +426,22 @@ def test_the_console_needs_nothing_that_only_the_twin_needs() -> None:
     """Where the extra ``twin`` is not installed, the console is there all the same."""
     script = "import sys; sys.modules['h2'] = None; import handbell.server.console"
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_a_twin_that_does_not_answer_is_said_to_be_busy(console: Console) -> None:
+    """It runs, so nobody is told to start it; the page asks again by itself."""
+    folder = console.system.twin_folder
+    address = read_address(folder)
+    assert address is not None
+    with TCPServer(("127.0.0.1", 0), BaseRequestHandler) as mute:
+        Thread(target=mute.serve_forever, args=(0.05,)).start()
+        url = f"http://127.0.0.1:{mute.server_address[1]}"
+        write_address(folder, replace(address, page_url=url))
+        try:
+            page = console.get("/compose")
+        finally:
+            write_address(folder, address)
+            mute.shutdown()
+    assert "do not answer just now" in page
+    assert "handbell serve --twin" not in page
+    assert re.search(r'id="virtual-phone"[^>]* data-live="', page)

@@ -14,6 +14,7 @@ from handbell.apps.app import App
 from handbell.apps.credentials import AuthKey
 from handbell.apps.samples import make_key
 from handbell.delivery.policy.circuit import Noted, Place, Stop
+from handbell.server.routes import ROUTES
 from handbell.storage.tables import metadata
 from handbell.twin.running import RunningTwin
 
@@ -267,7 +268,7 @@ def test_what_a_circuit_holds_back_is_tried_again(stage: Stage, visitor: Visitor
     stage.system.rules_store.note(Noted(place, None, stop))
     page = visitor.get(APP)
     assert "Sending for My App has been stopped" in told(page.text)
-    assert "Sending stopped" in visitor.get("/console/apps").text
+    assert "Sending is stopped" in visitor.get("/console/apps").text
     assert "goes on within seconds" in visitor.post(f"{APP}/resume").text
     assert stage.system.rules_store.rules_of(stage.app.id).stop is None
     assert "was not stopped" in visitor.post(f"{APP}/resume").text
@@ -288,11 +289,11 @@ def test_a_refused_key_beside_another_one_is_a_caution(stage: Stage, visitor: Vi
     place = Place(stage.app.id, "production", key.fingerprint, stage.app.bundle_id)
     stage.system.rules_store.note(Noted(place, None, stop))
     page = told(visitor.get(APP).text)
-    assert "Push is on" in page
+    assert "Sending is stopped" not in page
     assert "has been stopped" not in page
     assert f"The key {key.key_id} is refused (production)" in page
     assert "Remove the key" in page
-    assert "Sending stopped" not in visitor.get("/console/apps").text
+    assert "Push is on" in told(visitor.get("/console/apps").text)
     assert "has been stopped" not in visitor.get(f"{APP}/compose").text
 
 
@@ -587,6 +588,37 @@ def test_a_form_beyond_all_measure_is_refused(visitor: Visitor) -> None:
         files={"name": (None, "x" * 300_000), "token": (None, visitor.token)},
     )
     assert long.status_code in (400, 413)
+
+
+@pytest.mark.parametrize(
+    "path", sorted({path for method, path in ROUTES if method == "POST" and "/console" in path})
+)
+def test_the_address_of_a_form_leads_back_to_a_page(visitor: Visitor, path: str) -> None:
+    """A browser that is left at the address of a form that was refused can load it again."""
+    named = path.replace("{app}", APP.rpartition("/")[2])
+    answer = visitor.client.get(re.sub(r"{[a-z_]+}", "1", named), follow_redirects=True)
+    assert answer.status_code in (200, 404, 410, 422)
+    assert answer.status_code == 200 or "{" in path.replace("{app}", "") or ("GET", path) in ROUTES
+    assert 'aria-label="Console"' in answer.text or "/invitation/" in path
+
+
+def test_what_a_page_brings_up_to_date_is_on_it(stage: Stage, desk: Desk, visitor: Visitor) -> None:
+    """Every element that another one takes along stands on the same page, once."""
+    stage.add_phone("test@4d.com")
+    paths = [APP, f"{APP}/activity", f"{APP}/compose"]
+    desk.send(stage.app, "test@4d.com", title="Hello")
+    sent = stage.system.reports.newest(stage.app)[0].id
+    for path in [*paths, f"{APP}/activity/{sent}"]:
+        page = visitor.get(path).text
+        named = {one for found in re.findall(r'data-also="([^"]*)"', page) for one in found.split()}
+        named |= {one[1:] for one in re.findall(r'data-fragment="([^"]*)"', page)}
+        for one in named:
+            assert page.count(f'id="{one}"') == 1, (path, one)
+
+
+def test_without_a_twin_the_phones_are_said_to_be_elsewhere(visitor: Visitor) -> None:
+    """The way to them ends at a page that says where they are."""
+    assert "while a twin runs there" in told(visitor.get("/console/phones").text)
 
 
 def test_what_is_not_there_is_told_as_a_page(visitor: Visitor) -> None:

@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -18,7 +19,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, func, insert, select, text
 from tests.stored import stored_in
 
-import handbell
+import handbell.storage
 from handbell.errors import (
     DatabaseFullError,
     DatabaseLockedError,
@@ -200,33 +201,49 @@ def test_what_was_committed_survives_a_crash(url: str) -> None:
 
 
 def test_the_migrations_make_the_schema(tmp_path: Path, database: Database) -> None:
-    """Alembic finds no difference, and SQLite's own text of every object is the same."""
-    with database.read() as connection:
+    """Alembic finds no difference, SQLite's own text of every object is the same, and each row.
+
+    A new database is made at once, so the migrations are run here one after the other.
+    """
+    file = tmp_path / "migrated.db"
+    engine = create_engine(f"sqlite:///{file}")
+    with engine.begin() as connection:
+        config = migrations()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
         context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
         assert compare_metadata(context, metadata) == []
-    direct = create_engine(f"sqlite:///{tmp_path}/direct.db")
-    metadata.create_all(direct)
-    direct.dispose()
-    migrated = definitions(database.path or tmp_path)
-    assert {kind for kind in migrated if kind.startswith(VERSION_TABLE)} == {VERSION_TABLE}
-    del migrated[VERSION_TABLE]
-    assert migrated == definitions(tmp_path / "direct.db")
+    engine.dispose()
+    assert database.path is not None
+    assert definitions(database.path) == definitions(file)
+    with (
+        closing(sqlite3.connect(database.path)) as made,
+        closing(sqlite3.connect(file)) as migrated,
+    ):
+        for table in (VERSION_TABLE, *metadata.tables):
+            rows = f"SELECT * FROM {table}"  # noqa: S608 - a name of ours
+            assert made.execute(rows).fetchall() == migrated.execute(rows).fetchall()
+
+
+def migrations() -> Config:
+    """Return Alembic's settings for the migrations."""
+    config = Config()
+    folder = Path(handbell.storage.__file__).parent / "migrations"
+    config.set_main_option("script_location", str(folder))
+    config.set_main_option("path_separator", "os")
+    return config
 
 
 def definitions(path: Path) -> dict[str, list[str]]:
     """Return each object's definition as its lines, in an order that does not matter."""
     with closing(sqlite3.connect(path)) as connection:
         rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL")
-        return {name: sorted(line.strip(" ,") for line in sql.splitlines()) for name, sql in rows}
+        return {name: sorted(line.strip(" ,\t") for line in sql.splitlines()) for name, sql in rows}
 
 
 def test_the_known_head_is_the_newest_migration() -> None:
     """The constant that spares loading Alembic is right."""
-    config = Config()
-    folder = Path(handbell.__file__).parent / "migrations"
-    config.set_main_option("script_location", str(folder))
-    config.set_main_option("path_separator", "os")
-    assert ScriptDirectory.from_config(config).get_heads() == [HEAD]
+    assert ScriptDirectory.from_config(migrations()).get_heads() == [HEAD]
 
 
 def test_opening_an_up_to_date_database_does_not_load_alembic(url: str) -> None:

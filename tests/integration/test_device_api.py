@@ -398,6 +398,32 @@ def test_a_device_reports_what_it_got(desk: Desk) -> None:
     assert delivery.opened_at == delivery.displayed_at == delivery.sent_at
 
 
+@pytest.mark.parametrize("path", ["/current/receipts/list", "/{id}/receipts/list"])
+def test_many_receipts_are_told_one_by_one(desk: Desk, path: str) -> None:
+    """A list is answered in its order; a bad one takes none of the others with it."""
+    phone = desk.stage.twin.add_phone(mail=MAIL, app=desk.stage.app.id)
+    session, other = desk.register(phone.token), desk.register(ANOTHER, OTHER)
+    first, second = desk.send(), desk.send()
+    reports = [
+        {"notification_id": first.notification_id, "event": "displayed"},
+        {"notification_id": "0" * 15, "event": "opened"},
+        {"apns_id": "no id", "event": "opened"},
+        {"apns_id": apns_id(second.notification_id or "", session["id"]), "event": "opened"},
+        {"notification_id": first.notification_id, "event": "displayed"},
+    ]
+    address = path.format(id=session["id"])
+    answer = desk.device(session["secret"], "POST", address, json=reports)
+    assert (answer.status_code, answer.json()) == (200, {"noted": [True, False, False, True, True]})
+    assert desk.stage.delivery(first).displayed_at is not None
+    assert desk.stage.delivery(first).opened_at is None
+    assert desk.stage.delivery(second).opened_at is not None
+    for bad in ([], reports[0], [*reports, {"event": "opened"}], reports[:1] * 101, "text", None):
+        assert desk.device(session["secret"], "POST", address, json=bad).status_code == 422
+    theirs = desk.device(other["secret"], "POST", "/current/receipts/list", json=reports)
+    assert theirs.json() == {"noted": [False] * len(reports)}
+    assert desk.client.post(f"{desk.path}/sessions{address}", json=reports).status_code == 401
+
+
 def test_a_receipt_is_taken_from_whom_it_concerns_only(desk: Desk) -> None:
     """Another's notification, a foreign id and one of another app are answered alike."""
     phone = desk.stage.twin.add_phone(mail=MAIL, app=desk.stage.app.id)

@@ -20,7 +20,16 @@ from h2.settings import SettingCodes
 from hyperframe.frame import GoAwayFrame
 from tests.http2_server import LOOPS, QUICK, Counted, Server, opened, paths, run, send, serve
 
-from handbell.gateways.http2 import Answer, End, Endpoint, Limits, Lost, NotSent, Pool, Request
+from handbell.gateways.http2 import (
+    End,
+    Endpoint,
+    Limits,
+    Lost,
+    NotSent,
+    Pool,
+    Request,
+    StreamAnswer,
+)
 from handbell.gateways.http2_tls import connect
 from handbell.twin.certificates import Authority
 
@@ -84,7 +93,7 @@ def tell(authority: Authority, server: Callable[[], asyncio.Protocol], story: St
 def reasons(ends: list[End]) -> Counter[str]:
     """Count the ends by kind, and by reason where there is one."""
     return Counter(
-        "Answer" if isinstance(end, Answer) else f"{type(end).__name__} {end.reason}"
+        "StreamAnswer" if isinstance(end, StreamAnswer) else f"{type(end).__name__} {end.reason}"
         for end in ends
     )
 
@@ -105,7 +114,7 @@ def test_a_connection_is_asked_before_it_is_used_after_a_rest(authority: Authori
             assert server.pings == 0
             await asyncio.sleep(0.05)
             ends += await ask(paths(20, "later"))
-        assert reasons(ends) == {"Answer": 21}
+        assert reasons(ends) == {"StreamAnswer": 21}
 
     tell(authority, server, story)
     assert server.pings == 1
@@ -122,7 +131,7 @@ def test_a_connection_that_died_while_at_rest_costs_no_request(authority: Author
             await ask(["/deaf-1"])
             return await ask(paths(20, "later"))
 
-    assert reasons(tell(authority, server, story)) == {"Answer": 20}
+    assert reasons(tell(authority, server, story)) == {"StreamAnswer": 20}
     assert server.asked == Counter(["/ok-1", *paths(20, "later")])
 
 
@@ -166,7 +175,7 @@ def test_a_first_stream_that_stays_silent_does_not_hold_up_the_others(
     silent, *others = tell(authority, server, story)
     assert isinstance(silent, Lost)
     assert silent.reason == "TimedOut"
-    assert reasons(others) == {"Answer": 30}
+    assert reasons(others) == {"StreamAnswer": 30}
     assert set(server.asked.values()) == {1}
 
 
@@ -184,7 +193,7 @@ def test_a_limit_that_is_lowered_and_never_raised(authority: Authority, wish: st
 
     ends = tell(authority, server, story)
     stalled = {} if wish == "one" else {"NotSent Stalled": 20}
-    assert reasons(ends) == {"Answer": 23 - sum(stalled.values()), **stalled}
+    assert reasons(ends) == {"StreamAnswer": 23 - sum(stalled.values()), **stalled}
     assert server.connections == (1 if wish == "one" else 2)
 
 
@@ -267,7 +276,7 @@ def test_opening_may_be_given_up_at_any_moment(
                         await asyncio.sleep(0)
                     ask.pool.renew()
                     ends = [*await ask([f"/second-{moment}"]), *await first]
-                    assert reasons(ends) == {"Answer": 2}
+                    assert reasons(ends) == {"StreamAnswer": 2}
             await asyncio.sleep(0.05)
             assert server.present == 0
         gc.collect()
@@ -371,7 +380,7 @@ def test_closing_does_not_wait_for_a_peer_that_never_ends_tls(
             loop = asyncio.get_running_loop()
             hurried = replace(QUICK, farewell_timeout=0.1)
             async with opened(Endpoint(url, authority.ca_file), hurried) as ask:
-                assert reasons(await ask(["/ok-1"])) == {"Answer": 1}
+                assert reasons(await ask(["/ok-1"])) == {"StreamAnswer": 1}
                 began = loop.time()
             assert loop.time() - began < 0.4
             server.stones[0].abort()
@@ -406,7 +415,7 @@ def test_close_may_be_called_twice_at_once_and_waits_for_what_comes_in_between(
             await asyncio.sleep(0)
             impatient.cancel()
             await both
-        assert reasons(ends) == {"Answer": 60}
+        assert reasons(ends) == {"StreamAnswer": 60}
         assert pool.connected == 0
 
     tell(authority, moody(), story)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import resource
+import select
 import socket
 import ssl
 import subprocess
@@ -332,6 +333,41 @@ def test_a_stop_lets_what_runs_finish(patient: Side) -> None:
         assert (answer[0], answer[1]["connection"]) == (200, "close")
         assert running.is_closed()
     assert [one["path"] for one in patient.server.asked.requests] == ["/", "/wait"]
+
+
+def test_the_last_answer_is_read_by_who_still_sends(patient: Side) -> None:
+    """What a client sends behind its request takes no answer from it at the stop."""
+    with patient.connect() as running:
+        behind = request("Content-Length: 999999", path="/never", method="POST", body="x" * 100_000)
+        running.send(request(path="/wait") + behind)
+        until(lambda: _is_waiting(patient.server), "it does not run")
+        patient.server.stop()
+        until(lambda: patient.server.server.is_stopping, "it does not stop")
+        patient.server.call(patient.server.asked.release.set)
+        _send_on(running)
+        answer = running.answer()
+        assert answer is not None
+        assert answer[0] == 200
+
+
+def test_who_is_turned_away_while_sending_reads_why() -> None:
+    """429 reaches a client that has sent its request, and sends on, before it reads."""
+    with edge(bounds=PATIENT) as server, contextlib.ExitStack() as stack:
+        for _ in range(PATIENT.share_of(40)):
+            stack.enter_context(server.connect())
+        for _ in range(20):
+            late = stack.enter_context(server.connect())
+            late.send(request("Content-Length: 999999", method="POST"))
+            _send_on(late)
+            answer = late.answer()
+            assert answer is not None
+            assert answer[0] == 429
+
+
+def _send_on(client: Client) -> None:
+    select.select([client.socket], [], [], 5)
+    for _ in range(3):
+        client.socket.sendall(b"x" * 1000)
 
 
 def test_a_stop_is_bounded(patient: Side) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from tests.conftest import Stage
 
 from handbell._device_reports import DeviceReports
-from handbell.delivery.ledger.receipts import Event, Receipt
+from handbell.delivery.ledger.receipts import Receipt, ReceiptKind
 from handbell.delivery.record.hourly_counts import HOUR
 
 MAIL = "test@4d.com"
@@ -119,7 +119,7 @@ def test_a_report_that_comes_before_its_delivery_waits_for_it(stage: Stage) -> N
     assert len(_opened(stage, other.notification_id)) == 2
 
 
-def _receipt(event: Event, apns_id: str, at: int) -> Receipt:
+def _receipt(event: ReceiptKind, apns_id: str, at: int) -> Receipt:
     return Receipt.read(event=event, apns_id=apns_id, at=at)
 
 

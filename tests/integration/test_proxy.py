@@ -12,7 +12,7 @@ from handbell._proxy import Proxy
 from handbell.delivery.policy.decision import UNREACHED, Sign, meaning, sign_of
 from handbell.gateways.apns.protocol import Reaction
 from handbell.gateways.gateway import RetryLater
-from handbell.gateways.http2 import Answer, Endpoint, NotSent
+from handbell.gateways.http2 import Endpoint, NotSent, StreamAnswer
 from handbell.twin.certificates import Authority
 
 PASSWORD = "hunter2 ü"
@@ -37,7 +37,7 @@ def test_pushes_go_through_the_proxy(
             named = url.replace("127.0.0.1", "localhost")
             endpoint = Endpoint(named, authority.ca_file, proxy=proxy.proxy(USER))
             ends = await send(endpoint, paths(200))
-            assert {type(end) for end in ends} == {Answer}
+            assert {type(end) for end in ends} == {StreamAnswer}
             (head,) = proxy.heads
             first, host, credentials, *_ = head.split("\r\n")
             authority_of = named.removeprefix("https://")

@@ -8,7 +8,7 @@ import pytest
 from tests.reported import report
 from tests.scene import Scene, open_scene
 
-from handbell.delivery.record.hourly_counts import HOUR, Bucket
+from handbell.delivery.record.hourly_counts import HOUR, HourCount
 from handbell.delivery.record.outcome_batch import Batch, Ending
 from handbell.delivery.response import Response
 
@@ -28,7 +28,7 @@ def _send(scene: Scene, to: object) -> Response:
     return asyncio.run(send())
 
 
-def _total(buckets: list[Bucket]) -> tuple[int, int, int, int]:
+def _total(buckets: list[HourCount]) -> tuple[int, int, int, int]:
     return (
         sum(one.sent for one in buckets),
         sum(one.failed for one in buckets),

@@ -56,6 +56,35 @@ def line(number: int, **more: Any) -> bytes:
     return json.dumps(said).encode() + b"\n"
 
 
+@pytest.mark.parametrize(
+    ("accept", "named"),
+    [
+        (None, "application/x-ndjson"),
+        ("*/*", "application/x-ndjson"),
+        ("application/json", "application/x-ndjson"),
+        ("application/octet-stream", "application/octet-stream"),
+        ("Application/Octet-Stream; q=0.9", "application/octet-stream"),
+        ("application/octet-stream, */*", "application/x-ndjson"),
+        ("application/octet-stream, */*;q=0.8", "application/octet-stream"),
+        ("application/x-ndjson;q=0.5, application/octet-stream", "application/octet-stream"),
+        ("application/x-ndjson, application/octet-stream;q=0.5", "application/x-ndjson"),
+        ("application/octet-stream;q=nothing, text/*", "application/octet-stream"),
+        ("application/octet-stream;q=0", "application/x-ndjson"),
+        (",;,", "application/x-ndjson"),
+    ],
+)
+def test_an_export_is_named_as_its_client_can_take_it(
+    office: Office, accept: str | None, named: str
+) -> None:
+    """As bytes for a client that prefers them, the same lines in any case."""
+    office.bring(line(1) + line(2))
+    headers = {"Accept": accept} if accept is not None else {}
+    answer = office.client.get(f"{office.path}/export", headers=headers)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == named
+    assert [json.loads(each)["mail"][:2] for each in answer.text.splitlines()] == ["u2", "u1"]
+
+
 def test_moving_house_keeps_what_is_known(office: Office) -> None:
     """What one app exports another imports: the same people, tokens, states and times."""
     registry, app = office.system.registry, office.app

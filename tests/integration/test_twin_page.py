@@ -23,7 +23,7 @@ from handbell.demo_environment import DemoEnvironment
 from handbell.errors import RegistryError, TwinError
 from handbell.storage.tables import apps
 from handbell.twin.address import read_address
-from handbell.twin.hooks import Hooks
+from handbell.twin.hooks import TwinHooks
 from handbell.twin.phone import Card, Phone
 from handbell.twin.running import RunningTwin, start_twin
 from handbell.twin.twin import Twin
@@ -319,7 +319,7 @@ def test_hooks_hear_and_may_fail(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     def fail(phone: Phone) -> None:
         raise ValueError(phone.name)
 
-    hooks = Hooks(
+    hooks = TwinHooks(
         on_phone=lambda phone: heard.append(("phone", phone.name)),
         on_displayed=lambda phone, card: heard.append(("shown", f"{phone.name} {card.body}")),
         on_opened=lambda phone, card: heard.append(("opened", f"{phone.name} {card.id}")),
@@ -340,13 +340,25 @@ def test_hooks_hear_and_may_fail(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     assert "Twin hook failed" in caplog.text
 
 
+def test_a_phone_names_its_app_as_the_back_end_does(stage: Stage, tmp_path: Path) -> None:
+    """Also an app that was added, or renamed, while the twin ran."""
+    with (
+        DemoEnvironment(stage.system) as environment,
+        start_twin(tmp_path / "beside", hooks=environment.hooks()) as running,
+    ):
+        late = stage.system.apps.add("TEAM123456", "com.sample.late", name="Bistro")
+        assert running.add_phone(app=late.id).to_dict()["icon"]["letter"] == "B"
+        stage.system.apps.rename(late, "Trattoria")
+        assert running.add_phone(app=late.id).app_name == "Trattoria"
+
+
 def test_a_back_end_can_say_no_to_a_phone(tmp_path: Path) -> None:
     """Whom the hook does not take gets its error, also on the page, and there is no phone."""
 
     def refuse(phone: Phone) -> None:
         raise RegistryError(f"{phone.mail} is nobody", fix="Ask somebody else")
 
-    with start_twin(tmp_path, hooks=Hooks(on_phone=refuse)) as running:
+    with start_twin(tmp_path, hooks=TwinHooks(on_phone=refuse)) as running:
         with pytest.raises(RegistryError, match="nobody"):
             running.add_phone("My phone", mail="a@@b")
         status, answer = ask(running, "POST", "/api/phones", {"mail": "a@@b"})
@@ -363,7 +375,7 @@ def test_a_guarded_page_wants_the_token_of_its_link(
     tmp_path: Path, guards: Callable[[], bool]
 ) -> None:
     """Whoever has not opened the link, as other users of the machine, sees and changes nothing."""
-    with start_twin(tmp_path, hooks=Hooks(guards_page=guards)) as running:
+    with start_twin(tmp_path, hooks=TwinHooks(guards_page=guards)) as running:
         base, token = running.page_url, running.address.page_token
         file = tmp_path / "address.json"
         assert stat.S_IMODE(file.stat().st_mode) == 0o600

@@ -453,6 +453,52 @@ def test_a_graceful_goaway_finishes_what_was_begun(
     assert len(twin.phone(phone.id).cards) == 3
 
 
+def test_a_clients_goaway_ends_nothing_that_it_waits_for(
+    twin: RunningTwin, phone: Phone, client: Client
+) -> None:
+    """A client that says GOAWAY gets the answers of the streams it has begun, then the end."""
+    client.push(phone.token)
+    twin.add_fault("slow", seconds=0.1)
+    slow, last = (client.begin(phone.token) for _ in range(2))
+    client.socket.sendall(GoAwayFrame().serialize())
+    client.wait_closed()
+    assert [client.replies[number].status for number in (slow, last)] == [200, 200]
+
+
+@pytest.mark.parametrize(
+    ("fault", "then", "status"),
+    [
+        ({"graceful": True}, b"", 200),
+        ({"graceful": False}, b"", 0),
+        (None, b"\x00\x00\x05\x06\x00\x00\x00\x00\x00short", 200),
+        (None, b"\x00\x00\x01\x00\x01\x00\x00\x00\x02x", 200),
+    ],
+    ids=["answered", "refused", "short PING", "DATA on no stream"],
+)
+def test_a_client_that_sends_before_it_reads_reads_what_was_said_last(
+    twin: RunningTwin,
+    phone: Phone,
+    client: Client,
+    *,
+    fault: dict[str, bool] | None,
+    then: bytes,
+    status: int,
+) -> None:
+    """However the connection ends, the answer and GOAWAY are not lost to a reset."""
+    if fault is not None:
+        twin.add_fault("goaway", **fault)
+    number = client.begin(phone.token)
+    before = len(twin.requests)
+    client.socket.sendall(then)
+    # Each frame is a packet of its own, and the twin has had it before the next one is sent.
+    for _ in range(20):
+        client.socket.sendall(_frame(8, 0, 0, b"\x00\x00\x00\x01"))
+        assert len(twin.requests) >= before
+    client.wait_closed()
+    assert client.goaway is not None
+    assert client.replies[number].status == status
+
+
 def test_a_goaway_in_the_middle_of_a_batch(twin: RunningTwin, phone: Phone, client: Client) -> None:
     """Those before it are answered; it and the later ones are unprocessed, safe to send again."""
     client.push(phone.token)
@@ -664,6 +710,20 @@ def test_a_twin_that_stops_says_shutdown(tmp_path: Path) -> None:
         connected.wait_closed()
         assert connected.goaway is not None
         assert json.loads(connected.goaway.additional_data) == {"reason": "Shutdown"}
+
+
+def test_a_twin_that_stops_answers_what_is_begun(tmp_path: Path) -> None:
+    """A push that is not answered yet when the twin stops is answered behind GOAWAY."""
+    with start_twin(tmp_path) as short:
+        short.add_key(TEAM, KEY_ID, PUBLIC)
+        short.add_fault("slow", seconds=0.1)
+        connected = Client(short.production_url, short.ca_file)
+        number = connected.begin(short.add_phone("My phone", app=APP).token)
+        connected.wait(lambda: short.requests)
+    with connected:
+        connected.wait_closed()
+        assert connected.goaway is not None
+        assert connected.replies[number].status == 200
 
 
 def test_the_clock_is_the_callers(tmp_path: Path) -> None:

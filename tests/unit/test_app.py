@@ -18,6 +18,14 @@ def test_an_id_can_be_read_back() -> None:
     assert app.row is None
 
 
+@pytest.mark.parametrize("unseen", [" ", "\t", "\n", "\u00a0", "\ufeff", "\u200b", "\u2060 "])
+def test_what_is_pasted_around_an_id_is_nobody_s(unseen: str) -> None:
+    """Blanks and what is not seen at all, as pages and documents bring them along."""
+    app = App(team_id=f"{unseen}TEAM123456{unseen}", bundle_id=f"{unseen}com.sample.myapp{unseen}")
+    assert app.id == "TEAM123456.com.sample.myapp"
+    assert App.read_id(f"{unseen}{app.id}{unseen}") == app
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [

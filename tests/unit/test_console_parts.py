@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from handbell.creation.notification import Notification
 from handbell.delivery.accept.audience import Audience
 from handbell.delivery.ledger.reports import Overview
-from handbell.delivery.record.hourly_counts import HOUR, Bucket
+from handbell.delivery.record.hourly_counts import HOUR, HourCount
 from handbell.errors import NotificationError
 from handbell.server.console.activity import standing_of
 from handbell.server.console.chart import HEIGHT, draw, nice
@@ -39,7 +39,7 @@ def test_a_scale_ends_at_a_round_number_that_is_enough(number: int) -> None:
 def test_bars_fit_and_what_is_there_is_seen(counts: list[tuple[int, int, int]]) -> None:
     """No bar is higher than the chart but for what makes small ones visible; none is lost."""
     buckets = [
-        Bucket(start=START + place * HOUR, hours=1, sent=sent, failed=failed, opened=opened)
+        HourCount(start=START + place * HOUR, hours=1, sent=sent, failed=failed, opened=opened)
         for place, (sent, failed, opened) in enumerate(counts)
     ]
     chart = draw(buckets)
@@ -53,7 +53,7 @@ def test_bars_fit_and_what_is_there_is_seen(counts: list[tuple[int, int, int]]) 
 
 def test_the_axis_names_some_bars_and_the_last() -> None:
     """Of 24 hours every fourth is named, of 30 days every fifth."""
-    hours = draw([Bucket(start=START + place * HOUR, hours=1) for place in range(24)])
+    hours = draw([HourCount(start=START + place * HOUR, hours=1) for place in range(24)])
     assert [bar.label for bar in hours.bars if bar.label] == [
         "03:00",
         "07:00",
@@ -62,7 +62,7 @@ def test_the_axis_names_some_bars_and_the_last() -> None:
         "19:00",
         "23:00",
     ]
-    days = draw([Bucket(start=START + place * 24 * HOUR, hours=24) for place in range(30)])
+    days = draw([HourCount(start=START + place * 24 * HOUR, hours=24) for place in range(30)])
     assert [bar.label for bar in days.bars if bar.label][-1] == "23 Dec"
     assert days.is_empty
 

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from handbell.creation.graphemes import ELLIPSIS, clusters, json_bytes, shortened
+from handbell.creation.graphemes import ELLIPSIS, clusters, json_bytes, truncated
 
 FAMILY = "\U0001f469\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466"
 THUMB = "\U0001f44d\U0001f3fd"
@@ -84,7 +84,7 @@ def test_where_characters_end(text: str, expected: list[str]) -> None:
 )
 def test_where_a_text_is_cut(text: str, limit: int, expected: str) -> None:
     """As much as fits is kept, bytes as in a payload; the first character is kept in any case."""
-    assert shortened(text, limit) == expected
+    assert truncated(text, limit) == expected
 
 
 TEXTS = st.lists(st.sampled_from(WHOLE) | st.characters(exclude_categories=["Cs"])).map("".join)
@@ -101,7 +101,7 @@ def test_nothing_is_lost_between_characters(text: str) -> None:
 @example(FAMILY + ELLIPSIS, 0)
 def test_a_cut_never_splits_and_never_exceeds(text: str, limit: int) -> None:
     """What is left is a beginning of whole characters, within the limit but for the first."""
-    cut = shortened(text, limit)
+    cut = truncated(text, limit)
     if json_bytes(text) <= limit:
         assert cut == text
         return

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.wire import BAD, LAST, OK, Wire, data, head
 
-from handbell.gateways.http2_session import ProtocolFault, Session
+from handbell.gateways.http2_session import Http2Session, ProtocolFault
 from handbell.gateways.http2_values import Request
 
 PROTOCOL, FLOW, SIZE, COMPRESSION, CALM = 1, 3, 6, 9, 11
@@ -112,7 +112,7 @@ FAULTS = {
 }
 
 
-def receive(session: Session[int], pieces: list[bytes]) -> None:
+def receive(session: Http2Session[int], pieces: list[bytes]) -> None:
     """Let a session read what comes in pieces."""
     for piece in pieces:
         session.receive(piece)
@@ -149,7 +149,7 @@ def test_a_fault_ends_the_connection(said: bytes, error: int, *, is_whole: bool)
 )
 def test_a_server_that_does_not_begin_with_its_settings_is_refused(first: bytes) -> None:
     """Before its settings nothing counts, not even an answer."""
-    session: Session[int] = Session("api.push.apple.com", is_listening=False)
+    session: Http2Session[int] = Http2Session("api.push.apple.com", is_listening=False)
     session.open(1, Request("/3/device/1", (), (), b"{}"))
     with pytest.raises(ProtocolFault):
         session.receive(first)
@@ -208,7 +208,7 @@ def test_any_bytes_are_read_or_end_the_connection(said: list[bytes], cuts: list[
 @given(st.binary(max_size=60))
 def test_whatever_a_stranger_says_first_is_refused_or_waited_for(said: bytes) -> None:
     """A peer that is no HTTP/2 server is found out by its first frame."""
-    session: Session[int] = Session("api.push.apple.com", is_listening=False)
+    session: Http2Session[int] = Http2Session("api.push.apple.com", is_listening=False)
     try:
         session.receive(said)
     except ProtocolFault:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.wire import BAD, LAST, OK, PAIRS_BAD, PAIRS_OK, Wire, answer, data, head
 
-from handbell.gateways.http2_values import MAX_BODY_BYTES, Answer, Lost, Request
+from handbell.gateways.http2_values import MAX_BODY_BYTES, Lost, Request, StreamAnswer
 
 CANCEL = 8
 BODIES = [b"", b"x", b"x" * 4096, b"y" * 16384, b"y" * 16385, b"z" * 40000, b"z" * 65535]
@@ -111,7 +111,7 @@ def test_long_bodies_of_many_answers_do_not_stop_the_server() -> None:
         wire.server.send_headers(number, [(":status", "400")])
         wire.server.send_data(number, b"x" * 4000, pad_length=200, end_stream=True)
     wire.exchange()
-    assert {len(end.body) for end in wire.ends.values() if isinstance(end, Answer)} == {4000}
+    assert {len(end.body) for end in wire.ends.values() if isinstance(end, StreamAnswer)} == {4000}
     assert len(wire.ends) == 60
 
 
@@ -125,7 +125,7 @@ def test_an_answer_that_is_far_too_long_is_cut_off() -> None:
         wire.server.send_data(number, b"x" * 5000)
     wire.exchange()
     end = wire.ends[number]
-    assert isinstance(end, Answer)
+    assert isinstance(end, StreamAnswer)
     assert (len(end.body), end.is_whole) == (MAX_BODY_BYTES, False)
     assert wire.resets == {number: CANCEL}
 
@@ -162,7 +162,7 @@ def test_an_answer_before_its_request_is_whole_ends_it() -> None:
     wire.exchange()
     wire.session.receive(head(number, OK, is_end=True))
     wire.exchange()
-    assert isinstance(wire.ends[number], Answer)
+    assert isinstance(wire.ends[number], StreamAnswer)
     assert wire.resets == {number: CANCEL}
     assert wire.session.room == 1000
 

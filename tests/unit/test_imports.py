@@ -15,6 +15,7 @@ BASE = {
     "_extras",
     "_files",
     "_forever",
+    "_icon",
     "_mail",
     "_paths",
     "_back_off",
@@ -26,6 +27,7 @@ BASE = {
     "_token_bucket",
     "_version",
     "clocks",
+    "diagnostic",
     "errors",
     "fixes",
     "settings",
@@ -231,9 +233,11 @@ def _circles(graph: Mapping[str, Iterable[str | None]]) -> Iterator[list[str]]:
             yield circle
 
 
-def test_importing_handbell_loads_no_engine() -> None:
-    """``import handbell`` loads no server, no twin and no database engine."""
-    script = "import sys, handbell; print(*{name.partition('.')[0] for name in sys.modules})"
+@pytest.mark.parametrize("module", ["handbell", "handbell.cli.application"])
+def test_what_is_loaded_each_time_loads_no_engine(module: str) -> None:
+    """The library, and a command's help and completion, load no server, twin or database engine."""
+    names = "{name.partition('.')[0] for name in sys.modules}"
+    script = f"import sys, {module}; print(*{names})"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert HEAVY & set(run.stdout.split()) == set()
     assert "handbell" in run.stdout.split()

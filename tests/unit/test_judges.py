@@ -30,8 +30,9 @@ TESTS = """
 
 @pytest.fixture(autouse=True)
 def _is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a run of its own import the plugin."""
+    """Let a run of its own import the plugin, and none of all those that are installed."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
 
 
 @pytest.mark.parametrize("processes", [0, 2])
@@ -39,7 +40,7 @@ def test_a_run_lists_its_judges(pytester: pytest.Pytester, processes: int) -> No
     """Who ran is counted, who was skipped is told with the reason, and others are left out."""
     pytester.makepyfile(TESTS)
     told = pytester.runpytest_subprocess(
-        "-p", "tests.judges", "-n", str(processes), "-p", "no:cacheprovider"
+        "-p", "tests.judges", "-p", "xdist", "-n", str(processes), "-p", "no:cacheprovider"
     )
     told.stdout.fnmatch_lines(
         [

@@ -16,7 +16,7 @@ from handbell.gateways.apns.protocol import PUSH_TYPES, REASONS, PushType
 from handbell.twin.certificates import ClientCertificate
 from handbell.twin.phone import Push
 from handbell.twin.provider_token import Key, describe_authorization
-from handbell.twin.rules import TOKEN_KINDS, Connection, Device, Refused, Request, judge
+from handbell.twin.rules import TOKEN_KINDS, ClientConnection, Device, Refused, Request, judge
 
 NOW = 1_800_000_000
 TEAM, KEY_ID, BUNDLE = "TEAM123456", "KEY1234567", "com.sample.myapp"
@@ -25,7 +25,7 @@ PATH = f"/3/device/{TOKEN}"
 KEYS = {
     name: ec.generate_private_key(ec.SECP256R1()) for name in (KEY_ID, "KEYDEVELOP", "KEYTOPICS1")
 }
-FRESH = Connection(side="production")
+FRESH = ClientConnection(side="production")
 
 
 @dataclass
@@ -113,7 +113,7 @@ def request(
     return Request(method, path, kept, body, len(body))
 
 
-def reason(asked: Request, world: World, connection: Connection = FRESH) -> str | None:
+def reason(asked: Request, world: World, connection: ClientConnection = FRESH) -> str | None:
     """Return the reason of the refusal, None when accepted."""
     outcome, _ = judge(asked, connection, world)
     return outcome.reason if isinstance(outcome, Refused) else None
@@ -345,7 +345,7 @@ def test_another_algorithm_is_not_taken(world: World) -> None:
     assert reason(request(authorization=f"bearer {unsigned}"), world) == "InvalidProviderToken"
 
 
-def bound(world: World, authorization: str | None = None) -> Connection:
+def bound(world: World, authorization: str | None = None) -> ClientConnection:
     """Return the connection after a first push."""
     outcome, connection = judge(request(authorization=authorization or bearer()), FRESH, world)
     assert isinstance(outcome, Push)

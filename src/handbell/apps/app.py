@@ -4,9 +4,11 @@ import re
 from dataclasses import dataclass
 from typing import Final, Self
 
+from handbell._text import trimmed
 from handbell.errors import AppError
 
 TEAM_ID: Final = re.compile(r"[A-Z0-9]{10}")
+TEAM_ID_LENGTH: Final = 10
 _BUNDLE_ID: Final = re.compile(r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*")
 _MAX_BUNDLE_ID_LENGTH: Final = 155
 _MAX_NAME_LENGTH: Final = 200
@@ -30,8 +32,8 @@ class App:
 
     def __post_init__(self) -> None:
         # As it is pasted from a page of Apple's: the blanks around it are nobody's.
-        object.__setattr__(self, "team_id", self.team_id.strip())
-        object.__setattr__(self, "bundle_id", self.bundle_id.strip())
+        object.__setattr__(self, "team_id", trimmed(self.team_id))
+        object.__setattr__(self, "bundle_id", trimmed(self.bundle_id))
         _check_team_id(self.team_id)
         _check_bundle_id(self.bundle_id)
         name = self.name.strip() or self.bundle_id.rpartition(".")[2]
@@ -53,11 +55,12 @@ class App:
 
         Raises :class:`~handbell.errors.AppError` that names the part which is wrong.
         """
-        team_id, dot, bundle_id = text.strip().partition(".")
-        if not TEAM_ID.fullmatch(team_id.strip().upper()) and _is_bundle_id(text.strip()):
+        text = trimmed(text)
+        team_id, dot, bundle_id = text.partition(".")
+        if not TEAM_ID.fullmatch(trimmed(team_id).upper()) and _is_bundle_id(text):
             raise AppError(
-                f"The team id is missing before {text.strip()!r}",
-                fix=f"Write it with a dot before the bundle id: TEAM123456.{text.strip()}; it "
+                f"The team id is missing before {text!r}",
+                fix=f"Write it with a dot before the bundle id: TEAM123456.{text}; it "
                 "stands at developer.apple.com/account under Membership details",
             )
         if not dot:

@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 
+from handbell._text import trimmed
 from handbell.errors import CredentialError
 
 from .app import TEAM_ID
@@ -95,8 +96,8 @@ class AuthKey:
 
     def __post_init__(self) -> None:
         # As they are pasted from a page of Apple's.
-        object.__setattr__(self, "team_id", self.team_id.strip())
-        object.__setattr__(self, "key_id", self.key_id.strip())
+        object.__setattr__(self, "team_id", trimmed(self.team_id))
+        object.__setattr__(self, "key_id", trimmed(self.key_id))
         _check_ids(self.team_id, self.key_id)
         spki = _spki(self.private_key.public_key())
         object.__setattr__(self, "fingerprint", _fingerprint(spki))

@@ -100,10 +100,25 @@ def _unreadable(arguments: Sequence[str]) -> str:
     return ""
 
 
+def _command_of(arguments: Sequence[str]) -> str:
+    """Return the command that arguments begin with, as it is typed; options come behind it."""
+    from typer.main import get_command  # noqa: PLC0415 - so that an import costs nothing
+
+    from .application import application  # noqa: PLC0415 - as above
+
+    named, commands = ["handbell"], getattr(get_command(application), "commands", {})
+    for argument in arguments:
+        if argument not in commands:
+            break
+        named.append(argument)
+        commands = getattr(commands[argument], "commands", {})
+    return " ".join(named)
+
+
 def _usage_of(error: Any) -> tuple[str, str]:
     """Return what was wrong with the words of a command, and where to look; empty after help."""
     context = getattr(error, "ctx", None)
-    command = "handbell" if context is None else context.command_path
+    command = _command_of(sys.argv[1:]) if context is None else context.command_path
     # It is raised once the help has been written.
     is_help = type(error).__name__ == "NoArgsIsHelpError"
     what = "" if is_help else sentence(error.format_message())

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from handbell._text import count, moment, sentence
-from handbell.apps.key_source import read_source
 from handbell.errors import AppError, CredentialError
 
 from .api_key import ACTOR
 from .context import system
 from .output import Json, local_time, say, write_json, write_table
+from .progress import NO_WORKER
 
 if TYPE_CHECKING:
     from handbell.apps.app import App
@@ -204,6 +204,8 @@ def remove(
 
 
 def _read_key(path: Path) -> bytes:
+    from handbell.apps.key_source import read_source  # noqa: PLC0415 - heavy
+
     try:
         return read_source(path).data
     except CredentialError as error:
@@ -264,7 +266,10 @@ def _tell_rules(parts: "System", app: "App", *, as_json: bool) -> None:
         words, _ = meaning(outage.reason, outage.detail)
         at = moment(outage.since * 1000)
         say(f"  PUSH SERVICE DOWN ({outage.environment}) since {at}: {sentence(words)}")
-        say("  Nothing is lost; all goes on by itself as soon as a push is taken.")
+        if parts.known_workers.live_workers():
+            say("  Nothing is lost; all goes on by itself as soon as a push is taken.")
+        else:
+            say("  Nothing is lost; what is stored waits.", f"  {NO_WORKER}")
 
 
 def _describe(app: "App") -> dict[str, object]:

@@ -229,13 +229,15 @@ def _waits(response: "Response", *, is_scheduled: bool, to_all: bool) -> str:
     return _RULES[next(reason for reason in _RULES if reason in reasons)]
 
 
+def _is_reached(response: "Response") -> bool:
+    return 0 < response.total <= response.reached
+
+
 def _is_stranded(response: "Response") -> bool:
     """Return whether something is still to be sent, and no other process is there to do it."""
-    from handbell.delivery.delivery import FINAL_STATES  # noqa: PLC0415 - heavy
-
     parts = context.system()
-    counts = parts.ledger.counts(response.notification_id or "")
-    is_moving = not counts or any(state not in FINAL_STATES for state, _ in counts)
+    funnel = parts.reports.funnel(response.notification_id or "")
+    is_moving = funnel.overview.is_running or funnel.next_due_at is not None
     return is_moving and not parts.known_workers.live_workers(elsewhere=True)
 
 
@@ -248,17 +250,20 @@ def _tell(response: "Response", *, waits: str, as_json: bool) -> None:
                 "warnings": response.warnings,
                 "errors": response.errors,
                 "deliveries": [
-                    {**_as_dict(delivery), "apns_id": delivery.apns_id}
+                    {**_as_dict(delivery), "id": delivery.id, "apns_id": delivery.apns_id}
                     for delivery in response.deliveries
                 ],
             }
         )
         return
+    is_stranded = _is_stranded(response) if waits or not _is_reached(response) else False
+    if is_stranded and not response.total:
+        waits = waits or "It is stored and waits to go out"
     reached = f"for {count(response.reached, 'device')} of {response.total:,}"
     say(f"{waits or f'Accepted {reached}'}. Id: {response.notification_id}")
     write_lines(response.warnings, "warning: ", "yellow")
     write_lines(response.errors, "error: ", "red")
-    if (waits or response.total > response.reached) and _is_stranded(response):
+    if is_stranded:
         write_lines([NO_WORKER], "warning: ", "yellow")
 
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from handbell._text import shortened
+from handbell._text import short_token
 from handbell.errors import RegistryError
 
 from .api_key import ACTOR
@@ -68,9 +68,9 @@ def add(
     named = f"session {session.id}"
     parts.audit.note(ACTOR, "session.add", named, app=found.id, detail=session.status)
     if as_json:
-        write_json(session)
+        write_json(_plain(session))
     else:
-        where = f"{session.mail} on {shortened(session.token)}"
+        where = f"{session.mail} on {short_token(session.token)}"
         say(f"Session {session.id}: {where} is {session.status}.")
 
 
@@ -100,7 +100,7 @@ def list_sessions(
     )
 
 
-@commands.command("remove", hidden=True)
+@commands.command("remove", hidden=True, context_settings={"ignore_unknown_options": True})
 def remove(_words: Annotated[list[str] | None, typer.Argument(metavar="…")] = None) -> None:
     """Say what is to be used instead: a session is closed, so that `why` can tell of it."""
     raise RegistryError(
@@ -115,7 +115,7 @@ def show(session_id: SessionId, *, as_json: Json = False) -> None:
     """Show one session whole."""
     session = system().registry.session(session_id)
     if as_json:
-        write_json(session)
+        write_json(_plain(session))
         return
     for name in session.__dataclass_fields__:
         value = getattr(session, name)
@@ -139,7 +139,8 @@ def close(session_id: SessionId) -> None:
 
 
 def _plain(session: "Session") -> dict[str, object]:
-    return {name: getattr(session, name) for name in session.__dataclass_fields__}
+    fields = {name: getattr(session, name) for name in session.__dataclass_fields__}
+    return {**fields, "address": session.address}
 
 
 def _row(session: "Session") -> list[object]:
@@ -148,7 +149,7 @@ def _row(session: "Session") -> list[object]:
         session.mail,
         f"{session.status} ({session.reason})" if session.reason else session.status,
         session.environment,
-        shortened(session.token),
+        short_token(session.token),
         session.device,
         local_time(session.registered_at),
     ]

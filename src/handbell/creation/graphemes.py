@@ -24,7 +24,7 @@ def json_bytes(text: str) -> int:
     return len(json.dumps(text, ensure_ascii=False).encode()) - 2
 
 
-def shortened(text: str, limit: int) -> str:
+def truncated(text: str, limit: int) -> str:
     """Return the text, or as much of its beginning as fits into ``limit`` bytes with an ellipsis.
 
     Bytes are those of a payload. The first character is kept whatever the limit.

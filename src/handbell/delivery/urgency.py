@@ -1,6 +1,9 @@
 """Whose turn it is: three levels of urgency."""
 
-from typing import Final
+from typing import Final, Literal
+
+Urgency = Literal["urgent", "normal", "bulk"]
+"""Who goes first, as a sender says it."""
 
 URGENT: Final = 9
 NORMAL: Final = 5

@@ -16,25 +16,24 @@ from typing import Final, Generic, TypeVar
 
 from handbell.errors import GatewayError
 
-from .http2_connection import ENDS_THAT_TELL, Connection
+from .http2_connection import ENDS_THAT_TELL, Http2Connection
 from .http2_headers import Headers
 from .http2_pace import Pace
 from .http2_tls import tls_context
 from .http2_values import (
     MAX_BODY_BYTES,
-    Answer,
     End,
     Endpoint,
     Limits,
     Lost,
     NotSent,
     Request,
+    StreamAnswer,
     trusted_certificates,
 )
 
 __all__ = [
     "MAX_BODY_BYTES",
-    "Answer",
     "End",
     "Endpoint",
     "Headers",
@@ -43,6 +42,7 @@ __all__ = [
     "NotSent",
     "Pool",
     "Request",
+    "StreamAnswer",
     "trusted_certificates",
 ]
 
@@ -100,8 +100,8 @@ class Pool(Generic[T]):
         self.silent_ends = ENDS_THAT_TELL  # a host that never answered has earned no trust
         self._finish = finish
         self._backlog: deque[T] = deque()
-        self._connections: list[Connection[T]] = []
-        self._closing: list[Connection[T]] = []
+        self._connections: list[Http2Connection[T]] = []
+        self._closing: list[Http2Connection[T]] = []
         self._tries: dict[int, int] = {}
         self._pace = Pace()
         self._cannot_connect: NotSent | None = None
@@ -227,7 +227,7 @@ class Pool(Generic[T]):
             self._tls = tls_context(self.endpoint)
         return self._tls
 
-    def settle(self, connection: Connection[T]) -> None:
+    def settle(self, connection: Http2Connection[T]) -> None:
         """Report what ended on a connection, and send more."""
         if self._is_settling:
             return
@@ -259,7 +259,7 @@ class Pool(Generic[T]):
         if not is_idle and self._sweeper is None:
             self._sweep_later()
 
-    def _usable(self) -> Connection[T] | None:
+    def _usable(self) -> Http2Connection[T] | None:
         """Return a connection with room, opening one where that is due, or None for now."""
         usable = [each for each in self._connections if not each.is_draining]
         for connection in usable:
@@ -279,8 +279,8 @@ class Pool(Generic[T]):
             self._give_back()
         return None
 
-    def _open(self) -> Connection[T]:
-        connection = Connection(self, asyncio.get_running_loop())
+    def _open(self) -> Http2Connection[T]:
+        connection = Http2Connection(self, asyncio.get_running_loop())
         self._connections.append(connection)
         self.opened += 1
         return connection
@@ -302,7 +302,7 @@ class Pool(Generic[T]):
             self._closing = [each for each in self._closing if not each.closed.done()]
             self._closing.append(connection)
 
-    def _rest(self, connection: Connection[T], failure: NotSent | Lost) -> None:
+    def _rest(self, connection: Http2Connection[T], failure: NotSent | Lost) -> None:
         now = asyncio.get_running_loop().time()
         self._pace.ended(
             now,

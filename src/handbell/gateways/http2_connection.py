@@ -1,7 +1,7 @@
 """One connection to the host: how much is on it, what every end means, and when it is over.
 
-HTTP/2 itself is spoken by the :class:`~handbell.gateways.http2_session.Session`; this class joins
-it to a socket of the event loop and to the pool.
+HTTP/2 itself is spoken by the :class:`~handbell.gateways.http2_session.Http2Session`; this class
+joins it to a socket of the event loop and to the pool.
 """
 
 import asyncio
@@ -12,10 +12,9 @@ from itertools import takewhile
 from typing import Final, Generic, Protocol, TypeVar, cast
 
 from .http2_frames import CALM, NO_ERROR, error_name
-from .http2_session import ProtocolFault, Session
+from .http2_session import Http2Session, ProtocolFault
 from .http2_tls import authority, connect
 from .http2_values import (
-    Answer,
     End,
     Endpoint,
     Limits,
@@ -23,6 +22,7 @@ from .http2_values import (
     NoConnection,
     NotSent,
     Request,
+    StreamAnswer,
     certificate_refused,
     in_words,
     is_hung_up,
@@ -38,7 +38,7 @@ _BUFFER_BYTES: Final = 256 * 1024  # what waits for the network; above it nothin
 _PATIENCE_SECONDS: Final = 1.0
 _LISTEN_SECONDS: Final = 1.0
 _FAREWELL_PATIENCE: Final = 1.2  # a little longer than TLS may take to end by itself
-_BARE_OK: Final = Answer(_OK)
+_BARE_OK: Final = StreamAnswer(_OK)
 _CALM: Final = error_name(CALM)
 _CLOSED_HERE: Final = Lost("ConnectionLost", "the connection was closed from here")
 _REFUSED: Final = NotSent("RefusedStream", "the server refused the stream; it may be overloaded")
@@ -67,7 +67,7 @@ class Owner(Protocol[T]):
     def tls(self) -> ssl.SSLContext:
         """Return what makes TLS with the endpoint."""
 
-    def settle(self, connection: "Connection[T]") -> None:
+    def settle(self, connection: "Http2Connection[T]") -> None:
         """Report what ended on a connection, and send more."""
 
     def end(self, item: T, end: End) -> None:
@@ -80,7 +80,7 @@ class Owner(Protocol[T]):
         """Keep nothing about an item that is no longer wanted."""
 
 
-class Connection(asyncio.Protocol, Generic[T]):
+class Http2Connection(asyncio.Protocol, Generic[T]):
     """One connection, which begins to open when it is made.
 
     ``made_at`` is when it was open, None before; ``answered_at`` when the last answer came, None
@@ -99,7 +99,7 @@ class Connection(asyncio.Protocol, Generic[T]):
         self.is_draining = False
         self.failure: NotSent | Lost | None = None
         self.closed: asyncio.Future[None] = loop.create_future()
-        self._session: Session[T] = Session(
+        self._session: Http2Session[T] = Http2Session(
             authority(pool.endpoint.url), is_listening=pool.wants_headers
         )
         self._transport: asyncio.Transport | None = None

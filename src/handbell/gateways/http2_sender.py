@@ -29,7 +29,7 @@ _LONGEST_FRAME: Final = 2**24 - 1
 _write_head: Final = wire.write_head
 
 
-class Sender(Generic[T]):
+class Http2Sender(Generic[T]):
     """The requests of one connection, as far as they are on the wire.
 
     ``streams`` holds their items by stream, the oldest first; ``max_streams`` is how many of them

@@ -1,9 +1,9 @@
 """HTTP/2 (RFC 9113) as a sender of small requests speaks it: bytes in, ends out, without a socket.
 
 This is the half of the protocol that a gateway needs: POST requests whose body is at hand, answers
-that are short. Requests are written by the :class:`~handbell.gateways.http2_sender.Sender`; what
-comes back is read here. An answer 200 without a body is known by its first byte, as reading all of
-it would cost more than the push.
+that are short. Requests are written by the :class:`~handbell.gateways.http2_sender.Http2Sender`;
+what comes back is read here. An answer 200 without a body is known by its first byte, as reading
+all of it would cost more than the push.
 
 An answer is judged by its status and its frames. Whether its headers are in the right order, or its
 length is what ``content-length`` said, makes no difference to a push and is not looked at.
@@ -30,10 +30,10 @@ from .http2_frames import (
     ProtocolFault,
 )
 from .http2_headers import header_reader, read_block
-from .http2_sender import MOST_BLOCK_BYTES, Sender
-from .http2_values import MAX_BODY_BYTES, Answer, End, Lost
+from .http2_sender import MOST_BLOCK_BYTES, Http2Sender
+from .http2_values import MAX_BODY_BYTES, End, Lost, StreamAnswer
 
-__all__ = ["Farewell", "ProtocolFault", "Session"]
+__all__ = ["Farewell", "Http2Session", "ProtocolFault"]
 
 T = TypeVar("T")
 
@@ -74,7 +74,7 @@ class _Partial:
         self.size = sum(len(name) + len(value) + _PER_HEADER for name, value in pairs)
 
 
-class Session(Sender[T]):
+class Http2Session(Http2Sender[T]):
     """One connection's streams, windows and settings, seen from the client.
 
     What came of the items in ``streams`` since the last look is in ``answered`` (200 and nothing
@@ -315,7 +315,7 @@ class Session(Sender[T]):
         partial = self._partial[number]
         body = partial.body[:MAX_BODY_BYTES]
         is_whole = is_whole or partial.status == _OK
-        answer = Answer(partial.status, body, partial.pairs, is_whole)
+        answer = StreamAnswer(partial.status, body, partial.pairs, is_whole)
         self.ended.append((self._take(number), answer))
 
     def _spoil(self, number: int, why: str, error: int = wire.PROTOCOL_ERROR) -> None:

@@ -72,7 +72,7 @@ class Request(NamedTuple):
     body: bytes
 
 
-class Answer(NamedTuple):
+class StreamAnswer(NamedTuple):
     """The server's answer. ``pairs`` are its headers as they came; :meth:`headers` reads them.
 
     ``is_whole`` is False where it broke off before its end: only the head is certain then.
@@ -106,7 +106,7 @@ class Lost(NamedTuple):
     detail: str = ""
 
 
-End = Answer | NotSent | Lost
+End = StreamAnswer | NotSent | Lost
 
 
 class NoConnection(Exception):  # noqa: N818 - the pool's affair, it reaches no caller

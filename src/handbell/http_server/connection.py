@@ -40,11 +40,11 @@ class Owner(Protocol):
     def run(self, exchange: Exchange) -> None:
         """Have the application answer a request."""
 
-    def forget(self, connection: "Connection") -> None:
+    def forget(self, connection: "HttpConnection") -> None:
         """Count a connection no more: it is closed."""
 
 
-class Connection(asyncio.Protocol):
+class HttpConnection(asyncio.Protocol):
     """A connection of ``server``, from accept on; ``network`` is what its address counts as.
 
     ``arriving`` hands the socket over to the event loop, a TLS handshake included, and is None once
@@ -291,7 +291,9 @@ class Connection(asyncio.Protocol):
         if self.transport is None or self.transport.is_closing():
             return
         if exchange.is_last or self.server.is_stopping:
-            if exchange.is_whole:
+            # Without a half-close, a client that knows the end by the connection's waits for it.
+            can_wait = self._waiting or self.transport.can_write_eof()
+            if exchange.is_whole and not can_wait:
                 self.transport.close()
             else:
                 self._linger()

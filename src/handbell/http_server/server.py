@@ -16,8 +16,9 @@ from handbell.errors import HandbellError, UnavailableError
 
 from . import refusals
 from .bounds import Bounds
-from .connection import Connection
+from .connection import HttpConnection
 from .exchange import Exchange
+from .lingering import Lingering
 from .networks import network_of
 
 _AT_ONCE: Final = 64
@@ -55,7 +56,7 @@ class HttpServer:
         self.scheme = "http" if tls is None else "https"
         self.is_stopping = False
         self.date_line = b""
-        self.connections: set[Connection] = set()
+        self.connections: set[HttpConnection] = set()
         """Those that count: from accept on, until they are closed."""
         self._application = application
         self._tls = tls
@@ -68,6 +69,7 @@ class HttpServer:
         self.now = self._loop.time
         self._bound: socket.socket | None = None
         self._looking: asyncio.Task[None] | None = None
+        self._turned_away = Lingering(self.bounds.linger_seconds)
         self._empty = asyncio.Event()
 
     def start(self, bound: socket.socket) -> None:
@@ -89,6 +91,7 @@ class HttpServer:
         await self._drained(grace)
         for connection in list(self.connections):
             connection.abort()
+        self._turned_away.close()
         await self._drained(_ABORT_SECONDS)
         for task in self._tasks:
             task.cancel()
@@ -111,7 +114,7 @@ class HttpServer:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: HttpConnection) -> None:
         """Count a connection no more; again is no matter."""
         if connection not in self.connections:
             return
@@ -172,7 +175,7 @@ class HttpServer:
             )
             self._turn_away(accepted, busy)
             return True
-        connection = Connection(self, (address, peer[1]), network, is_exempt=is_exempt)
+        connection = HttpConnection(self, (address, peer[1]), network, is_exempt=is_exempt)
         self.connections.add(connection)
         self._by_network[network] += 1
         arriving = self._loop.create_task(self._hand_over(accepted, connection))
@@ -181,7 +184,7 @@ class HttpServer:
         connection.arriving = arriving
         return not is_full
 
-    async def _hand_over(self, accepted: socket.socket, connection: Connection) -> None:
+    async def _hand_over(self, accepted: socket.socket, connection: HttpConnection) -> None:
         seconds = None if self._tls is None else self.bounds.head_seconds
         closing = None if self._tls is None else self.bounds.linger_seconds
         await self._loop.connect_accepted_socket(
@@ -193,7 +196,7 @@ class HttpServer:
         )
 
     def _arrived(
-        self, accepted: socket.socket, connection: Connection, arriving: asyncio.Task[None]
+        self, accepted: socket.socket, connection: HttpConnection, arriving: asyncio.Task[None]
     ) -> None:
         connection.arriving = None
         error = None if arriving.cancelled() else arriving.exception()
@@ -205,10 +208,13 @@ class HttpServer:
             accepted.close()
 
     def _turn_away(self, accepted: socket.socket, error: HandbellError) -> None:
-        with accepted, contextlib.suppress(OSError):
-            if self._tls is None:
-                accepted.send(refusals.refusal(error, self.body_of))
-                accepted.shutdown(socket.SHUT_WR)
+        if self._tls is not None:
+            accepted.close()
+            return
+        with contextlib.suppress(OSError):
+            accepted.send(refusals.refusal(error, self.body_of))
+            accepted.shutdown(socket.SHUT_WR)
+        self._turned_away.add(accepted)
 
     def _make_room(self) -> bool:
         """End some connections that nobody misses much, and say whether there were any."""
@@ -223,7 +229,7 @@ class HttpServer:
             connection.abort()
         return bool(chosen)
 
-    def _weight(self, connection: Connection) -> int:
+    def _weight(self, connection: HttpConnection) -> int:
         return 0 if connection.is_exempt else self._by_network[connection.network]
 
     # Looking after them
@@ -237,7 +243,7 @@ class HttpServer:
                 try:
                     connection.look(now)
                 except Exception:  # noqa: BLE001 - the other connections are looked at too
-                    _log.exception("Connection timeout check failed")
+                    _log.exception("HttpConnection timeout check failed")
                     connection.abort()
 
     def _set_date(self) -> None:

@@ -65,17 +65,20 @@ def engine_state(system: System) -> EngineState:
         func.count().filter(due > now),
         func.min(due),
     ).where(due.is_not(None))
-    broadcasts = select(func.count(), func.min(shards.c.due_at)).where(
-        shards.c.due_at <= now, shards.c.worker_id.is_(None)
-    )
+    shard_due = shards.c.due_at
+    broadcasts = select(
+        func.count().filter(shard_due <= now),
+        func.count().filter(shard_due > now),
+        func.min(shard_due),
+    ).where(shards.c.worker_id.is_(None))
     with system.database.read() as connection:
         ready, held, oldest = connection.execute(counted).one()
-        open_shards, oldest_shard = connection.execute(broadcasts).one()
+        open_shards, waiting_shards, oldest_shard = connection.execute(broadcasts).one()
     begun = [at for at in (oldest, oldest_shard) if at is not None and at <= now]
     return EngineState(
         depth=ready + open_shards,
         oldest_age_seconds=(now - min(begun)) / 1000 if begun else 0.0,
         in_flight=system.in_flight,
         connections=system.connections,
-        held=held,
+        held=held + waiting_shards,
     )

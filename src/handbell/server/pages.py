@@ -38,7 +38,7 @@ Instant = Annotated[
 """An instant as :func:`instant` writes it."""
 
 
-class Page(BaseModel, Generic[T]):
+class ResultPage(BaseModel, Generic[T]):
     """One page of a list; ``next`` is the cursor of the following one, or null at the end."""
 
     data: list[T]

@@ -18,7 +18,7 @@ GONE: Final = 410
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class TwinAnswer:
     """An HTTP answer: status, headers but ``:status``, body."""
 
     status: int
@@ -34,7 +34,7 @@ class Answer:
 class Exchange:
     """What to do about a request: the answer, if there is one, and the fault that strikes it."""
 
-    answer: Answer | None
+    answer: TwinAnswer | None
     fault: Fault | None = None
 
 
@@ -47,7 +47,7 @@ def make_answer(
     reason: str | None = None,
     timestamp: int | None = None,
     retry_after: int | None = None,
-) -> Answer:
+) -> TwinAnswer:
     """Return an answer as APNs gives it.
 
     ``apns-id`` is echoed or made; ``apns-unique-id`` comes on the development side, for what was
@@ -64,12 +64,12 @@ def make_answer(
     if timestamp is not None:
         said["timestamp"] = timestamp
     if not said:
-        return Answer(status, tuple(headers))
+        return TwinAnswer(status, tuple(headers))
     headers.append(("content-type", "application/json"))
-    return Answer(status, tuple(headers), json.dumps(said, separators=(",", ":")).encode())
+    return TwinAnswer(status, tuple(headers), json.dumps(said, separators=(",", ":")).encode())
 
 
-def fault_answer(fault: Fault, apns_id: str | None, side: str, now: float) -> Answer:
+def fault_answer(fault: Fault, apns_id: str | None, side: str, now: float) -> TwinAnswer:
     """Return the answer that a fault asks for; 410 gets a timestamp anyway."""
     status = fault.status or _OK
     timestamp = fault.timestamp

@@ -15,12 +15,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, cast
 
 from h2.config import H2Configuration
-from h2.connection import H2Connection
+from h2.connection import ConnectionState, H2Connection
 from h2.errors import ErrorCodes
 from h2.events import (
     ConnectionTerminated,
     DataReceived,
     Event,
+    PingAckReceived,
     RemoteSettingsChanged,
     RequestReceived,
     StreamEnded,
@@ -29,12 +30,12 @@ from h2.events import (
 )
 from h2.exceptions import H2Error, ProtocolError
 from h2.settings import SettingCodes, Settings
-from hyperframe.frame import GoAwayFrame
+from hyperframe.frame import GoAwayFrame, PingFrame
 
-from .answers import Answer, Exchange
+from .answers import Exchange, TwinAnswer
 from .certificates import read_client_certificate
 from .faults import Fault
-from .rules import Connection, Request
+from .rules import ClientConnection, Request
 
 FIRST_STREAMS: Final = 1
 """Streams at a time until a valid provider token was posted (sending-notification-requests)."""
@@ -46,7 +47,10 @@ IDLE_SECONDS: Final = 3600.0
 _KEPT_BODY_BYTES: Final = 16_384
 _MAX_BODY_BYTES: Final = 1_048_576
 _HANDSHAKE_SECONDS: Final = 10.0
-_CLOSING_SECONDS: Final = 0.3
+_CLOSING_SECONDS: Final = 1.0
+"""So long a client may take to read what came before the end."""
+_LAST_PING: Final = b"lastread"
+_LAST_PING_ACK: Final = PingFrame(opaque_data=_LAST_PING, flags=["ACK"]).serialize()
 _WINDOW_BYTES: Final = 1_048_576
 _ALPN: Final = "h2"
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -54,7 +58,7 @@ _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 logger = logging.getLogger(__name__)
 
 
-Handle = Callable[[Request, Connection], tuple[Exchange, Connection]]
+Handle = Callable[[Request, ClientConnection], tuple[Exchange, ClientConnection]]
 
 
 class ApnsServer:
@@ -95,10 +99,11 @@ class ApnsServer:
             sock=bound,
             ssl=self._context,
             ssl_handshake_timeout=_HANDSHAKE_SECONDS,
+            ssl_shutdown_timeout=_CLOSING_SECONDS,
         )
 
     async def stop(self) -> None:
-        """Say GOAWAY on every connection, give the last bytes a moment, and close."""
+        """Say GOAWAY on every connection, let what is begun be answered for a moment, and close."""
         if self._server is None:
             return
         self._server.close()
@@ -134,11 +139,19 @@ class ApnsServer:
 
 
 class _H2(H2Connection):
-    """An ``H2Connection`` that leaves the stream limit to us.
+    """An ``H2Connection`` that leaves the stream limit to us, and answers after a GOAWAY.
 
     It ends the connection for one stream too many, where RFC 9113, 5.1.2, allows to refuse that
-    stream alone, which is what Apple's servers were seen to do.
+    stream alone, which is what Apple's servers were seen to do. And it sends nothing once a client
+    has said GOAWAY, where RFC 9113, 6.8, has the streams that are begun come to their end.
     """
+
+    def events_of(self, data: bytes) -> list[Event]:
+        """Do as ``receive_data`` does; a GOAWAY among the data ends no stream."""
+        events = self.receive_data(data)
+        if any(isinstance(event, ConnectionTerminated) for event in events):
+            self.state_machine.state = ConnectionState.SERVER_OPEN
+        return events
 
     @property
     def open_inbound_streams(self) -> int:
@@ -176,11 +189,12 @@ class _ConnectionProtocol(asyncio.Protocol):
         self._h2 = _H2(H2Configuration(client_side=False, header_encoding=None))
         self._streams: dict[int, _Stream] = {}
         self._timers: set[asyncio.TimerHandle] = set()
-        self._memory = Connection(side=server.side)
+        self._memory = ClientConnection(side=server.side)
         self._limit = FIRST_STREAMS
         self._is_greeted = False
         self._is_widened = False
         self._is_flushing = False
+        self._is_closing = self._is_deaf = False
         self._last_stream: int | None = None
         self._heard_at = self._loop.time()
         self._transport: asyncio.Transport | None = None
@@ -239,9 +253,9 @@ class _ConnectionProtocol(asyncio.Protocol):
 
     def shut_down(self) -> None:
         """Say that the server is going down, and close once what is begun is answered."""
-        if self._transport is not None and not self._transport.is_closing():
+        if self._last_stream is None:
             self._go_away("Shutdown", self._h2.highest_inbound_stream_id)
-            self._transport.close()
+        self._close_when_done()
 
     def abort(self) -> None:
         """Cut the TCP connection."""
@@ -264,33 +278,49 @@ class _ConnectionProtocol(asyncio.Protocol):
         left = self._heard_at + self._server.idle_seconds - self._loop.time()
         if left > 0:
             self._later(left, self._watch_idle)
-        elif self._transport is not None:
+        elif not self._is_closing:
             self._go_away("IdleTimeout", self._h2.highest_inbound_stream_id)
-            self._transport.close()
+            self._close()
 
     # Frames in
 
     def data_received(self, data: bytes) -> None:
         self._heard_at = self._loop.time()
+        if self._is_deaf:
+            if _LAST_PING_ACK in data and self._transport is not None:
+                self._transport.close()
+            return
         if not self._is_greeted:
             if not _PREFACE.startswith(data[: len(_PREFACE)]):
                 self.abort()
                 return
             self._greet()
         try:
-            for event in self._h2.receive_data(data):
+            for event in self._h2.events_of(data):
                 self._on_event(event)
         except H2Error:
-            self._close()
+            self._break_off()
         except Exception:
             logger.exception("Twin connection failed on a request")
-            self._close()
+            self._break_off()
         self._flush()
 
+    def _break_off(self) -> None:
+        """Close, and understand nothing more until then."""
+        self._is_deaf = True
+        self._close()
+
     def _close(self) -> None:
+        """Close when the client has read what was written, which its answer to a PING tells.
+
+        Whoever closes while the client still sends makes the system send a reset, at which the
+        client's system throws away what its program has not read yet: an answer, or GOAWAY.
+        """
         self._flush()
-        if self._transport is not None:
-            self._transport.close()
+        if not self._is_closing and self._transport is not None:
+            self._is_closing = True
+            self._transport.write(PingFrame(opaque_data=_LAST_PING).serialize())
+            self._later(_CLOSING_SECONDS, self._transport.close)
 
     def _on_event(self, event: Event) -> None:
         match event:
@@ -305,7 +335,12 @@ class _ConnectionProtocol(asyncio.Protocol):
             case WindowUpdated() | RemoteSettingsChanged():
                 self._send_pending()
             case ConnectionTerminated():
-                self._close()
+                if self._last_stream is None:
+                    self._last_stream = self._h2.highest_inbound_stream_id
+                self._close_when_done()
+            case PingAckReceived(ping_data=data) if self._is_closing and data == _LAST_PING:
+                if self._transport is not None:
+                    self._transport.close()
 
     def _on_request(self, event: RequestReceived) -> None:
         number = event.stream_id
@@ -341,7 +376,7 @@ class _ConnectionProtocol(asyncio.Protocol):
 
     # Frames out
 
-    def _strike(self, number: int, answer: Answer | None, fault: Fault) -> None:
+    def _strike(self, number: int, answer: TwinAnswer | None, fault: Fault) -> None:
         match fault.kind:
             case "slow":
                 self._later(fault.seconds or 0.0, self._answer, number, answer)
@@ -365,7 +400,7 @@ class _ConnectionProtocol(asyncio.Protocol):
             case _:
                 self._answer(number, answer)
 
-    def _leave(self, number: int, answer: Answer | None, fault: Fault) -> None:
+    def _leave(self, number: int, answer: TwinAnswer | None, fault: Fault) -> None:
         """Say GOAWAY after this stream, or before it: then it and later ones are unprocessed."""
         self._go_away(fault.reason or "Shutdown", number if fault.graceful else number - 2)
         if fault.graceful:
@@ -404,7 +439,7 @@ class _ConnectionProtocol(asyncio.Protocol):
             self._h2.reset_stream(number, code)
             self._close_when_done()
 
-    def _answer(self, number: int, answer: Answer | None, *, is_cut: bool = False) -> None:
+    def _answer(self, number: int, answer: TwinAnswer | None, *, is_cut: bool = False) -> None:
         stream = self._streams.get(number)
         if stream is None or answer is None:
             return

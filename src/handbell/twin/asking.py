@@ -52,7 +52,7 @@ class World(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Connection:
+class ClientConnection:
     """What APNs remembers of one connection: who it belongs to, and the provider token in use.
 
     ``issued_at`` is the token's ``iat``, ``updated_at`` when it last replaced another one.

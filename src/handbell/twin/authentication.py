@@ -12,14 +12,14 @@ from handbell.gateways.apns.protocol import (
     PROVIDER_TOKEN_MIN_REFRESH_SECONDS,
 )
 
-from .asking import Connection, ExpiredError, RefusalError, Request, World
+from .asking import ClientConnection, ExpiredError, RefusalError, Request, World
 from .certificates import ClientCertificate
 from .provider_token import BadTokenError, Claims, Key
 
 
 def authenticate(
-    request: Request, connection: Connection, world: World
-) -> tuple[Connection, Key | None]:
+    request: Request, connection: ClientConnection, world: World
+) -> tuple[ClientConnection, Key | None]:
     """Return the connection bound to who has proved himself, and the key he used.
 
     On a connection with a client certificate ``authorization`` is ignored
@@ -62,7 +62,7 @@ def _bearer(request: Request) -> str:
     return token.strip()
 
 
-def _provider_token(token: str, connection: Connection, world: World) -> Connection:
+def _provider_token(token: str, connection: ClientConnection, world: World) -> ClientConnection:
     """Return the connection with another provider token, if it is valid and may be changed.
 
     ES256 with ``kid``, ``iss`` and ``iat``, at most an hour away; one connection belongs to one
@@ -94,7 +94,7 @@ def _provider_token(token: str, connection: Connection, world: World) -> Connect
     return _renewed(token, said, connection, world.now())
 
 
-def _binding(said: Claims, connection: Connection) -> None:
+def _binding(said: Claims, connection: ClientConnection) -> None:
     if connection.team_id not in (None, said.team_id):
         raise RefusalError(
             "InvalidProviderToken",
@@ -107,7 +107,9 @@ def _binding(said: Claims, connection: Connection) -> None:
         )
 
 
-def _renewed(token: str, said: Claims, connection: Connection, now: float) -> Connection:
+def _renewed(
+    token: str, said: Claims, connection: ClientConnection, now: float
+) -> ClientConnection:
     """Return the connection with the new token, unless it is renewed too often.
 
     Not more than once in 20 minutes (establishing-a-token-based-connection-to-apns), counted per

@@ -98,18 +98,18 @@ class Named:
 
 
 What = Phone | Received | Fault | Named
-Event = tuple[str, What]
+Change = tuple[str, What]
 
 
 class Listener:
     """Hears of every change from now on; one that falls far behind is closed: start anew."""
 
     def __init__(self) -> None:
-        self._events: deque[Event] = deque()
+        self._events: deque[Change] = deque()
         self._ready = asyncio.Event()
         self.is_closed = False
 
-    def put(self, event: Event) -> None:
+    def put(self, event: Change) -> None:
         """Add an event; called by the twin."""
         if len(self._events) >= _MAX_MISSED_EVENTS:
             self.close()
@@ -122,7 +122,7 @@ class Listener:
         self.is_closed = True
         self._ready.set()
 
-    async def next(self) -> Event | None:
+    async def next(self) -> Change | None:
         """Return the next event, or None when the listener was closed."""
         while not self._events and not self.is_closed:
             self._ready.clear()

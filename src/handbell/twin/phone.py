@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
+from handbell._icon import AppIcon
 from handbell.gateways.apns.protocol import INTERRUPTION_LEVELS, STORED_AT_MOST_SECONDS
 
 MAX_CARDS: Final = 100
@@ -138,6 +139,7 @@ class Phone:
             "mail": self.mail,
             "app": self.app,
             "app_name": self.app_name,
+            "icon": AppIcon.of(self.app, self.app_name).to_dict(),
             "side": self.side,
             "token": self.token,
             "kind": self.kind,

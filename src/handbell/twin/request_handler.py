@@ -16,7 +16,7 @@ from handbell.gateways.apns.protocol import (
 )
 
 from . import rules
-from .answers import GONE, Answer, Exchange, fault_answer, make_answer
+from .answers import GONE, Exchange, TwinAnswer, fault_answer, make_answer
 from .device_store import DeviceStore
 from .faults import ANSWERING, Fault, FaultPlan
 from .history import History, Received, Tally
@@ -51,8 +51,8 @@ class RequestHandler:
         self._on_displayed = on_displayed
 
     def handle(
-        self, request: rules.Request, connection: rules.Connection
-    ) -> tuple[Exchange, rules.Connection]:
+        self, request: rules.Request, connection: rules.ClientConnection
+    ) -> tuple[Exchange, rules.ClientConnection]:
         """Return what a request gets, and what is known of its connection from now on."""
         fault = self._faults.take(connection.side, request.device_token)
         if fault is not None and not fault.is_processed:
@@ -71,7 +71,7 @@ class RequestHandler:
             call(self._on_displayed, arrival.phone, arrival.card)
 
     def _strike(
-        self, request: rules.Request, connection: rules.Connection, fault: Fault
+        self, request: rules.Request, connection: rules.ClientConnection, fault: Fault
     ) -> Exchange:
         """Return what a fault does instead of an answer by the rules."""
         answer = (
@@ -99,7 +99,7 @@ class RequestHandler:
         push_type = PUSH_TYPES.get(request.header(APNS_PUSH_TYPE) or "")
         return device is None or push_type is None or push_type.address_kind == device.kind
 
-    def _lose(self, token: str, answer: Answer) -> None:
+    def _lose(self, token: str, answer: TwinAnswer) -> None:
         """Let the app be gone from the phone, as whoever was told 410 now believes."""
         stamp = json.loads(answer.body).get("timestamp") if answer.body else None
         phone = self._device_store.lose(token, int(stamp or self._world.now() * 1000))
@@ -109,7 +109,7 @@ class RequestHandler:
     def _accept(
         self,
         request: rules.Request,
-        connection: rules.Connection,
+        connection: rules.ClientConnection,
         push: Push,
         fault: Fault | None,
     ) -> Exchange:
@@ -138,7 +138,7 @@ class RequestHandler:
     def _refuse(
         self,
         request: rules.Request,
-        connection: rules.Connection,
+        connection: rules.ClientConnection,
         refused: rules.Refused,
         fault: Fault | None,
     ) -> Exchange:
@@ -166,7 +166,7 @@ class RequestHandler:
     def _record(
         self,
         request: rules.Request,
-        connection: rules.Connection,
+        connection: rules.ClientConnection,
         *,
         status: int | None,
         verdict: str,

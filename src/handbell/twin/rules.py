@@ -30,7 +30,7 @@ from handbell.gateways.apns.protocol import (
 
 from .asking import (
     TOKEN_KINDS,
-    Connection,
+    ClientConnection,
     Device,
     ExpiredError,
     RefusalError,
@@ -42,16 +42,16 @@ from .authentication import authenticate
 from .phone import Push
 from .provider_token import Key
 
-__all__ = ["TOKEN_KINDS", "Connection", "Device", "Refused", "Request", "World", "judge"]
+__all__ = ["TOKEN_KINDS", "ClientConnection", "Device", "Refused", "Request", "World", "judge"]
 
 _HEX: Final = re.compile(r"(?:[0-9a-fA-F]{2}){4,256}")
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,255}")
 _DIGITS: Final = re.compile(r"[0-9]{1,15}")
 
-Judgement = tuple[Push | Refused, Connection]
+Judgement = tuple[Push | Refused, ClientConnection]
 
 
-def judge(request: Request, connection: Connection, world: World) -> Judgement:
+def judge(request: Request, connection: ClientConnection, world: World) -> Judgement:
     """Return the push, or why it is refused, and what the connection remembers afterwards."""
     try:
         token = _path(request)
@@ -100,7 +100,7 @@ def _duplicates(request: Request) -> None:
 
 
 def _push(
-    request: Request, token: str, connection: Connection, key: Key | None, world: World
+    request: Request, token: str, connection: ClientConnection, key: Key | None, world: World
 ) -> Push:
     push_type = _push_type(request)
     expires_at, collapse_id = _expiration(request), _collapse_id(request)
@@ -169,7 +169,7 @@ def _priority(request: Request, push_type: PushType | None) -> int:
     return int(value or DEFAULT_PRIORITY)
 
 
-def _topic(request: Request, connection: Connection, push_type: PushType | None) -> str:
+def _topic(request: Request, connection: ClientConnection, push_type: PushType | None) -> str:
     """Return ``apns-topic``, with the suffix that the push type asks for.
 
     It may be absent with a certificate of a single topic, which is then the default. That a topic
@@ -198,7 +198,7 @@ def _bundle_ids(topic: str, push_type: PushType | None) -> set[str]:
 def _allowance(
     topic: str,
     push_type: PushType | None,
-    connection: Connection,
+    connection: ClientConnection,
     key: Key | None,
     world: World,
 ) -> None:
@@ -243,7 +243,7 @@ def _payload(request: Request, topic: str, push_type: PushType | None) -> None:
 # The device token
 
 
-def _device(push: Push, connection: Connection, world: World) -> None:
+def _device(push: Push, connection: ClientConnection, world: World) -> None:
     """Refuse a token that is unknown here, of another app or kind, or no longer active.
 
     An app has a token for each kind of push, as PushKit, ActivityKit and others give out their own,

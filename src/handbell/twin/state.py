@@ -16,7 +16,7 @@ from .address import Address
 from .device_store import DeviceStore
 from .faults import Fault, FaultPlan
 from .history import History, Listener, Named, Received
-from .hooks import Hooks, call
+from .hooks import TwinHooks, call
 from .phone import Card, Phone, switch
 from .provider_token import Key, read_public_key
 from .request_handler import RequestHandler
@@ -38,8 +38,8 @@ class TwinState:
     It belongs to one event loop. ``now`` is the twin's clock in UNIX seconds.
     """
 
-    def __init__(self, *, hooks: Hooks | None, now: Callable[[], float]) -> None:
-        self._hooks = Hooks() if hooks is None else hooks
+    def __init__(self, *, hooks: TwinHooks | None, now: Callable[[], float]) -> None:
+        self._hooks = TwinHooks() if hooks is None else hooks
         self._now = now
         self._keys: dict[tuple[str, str], Key] = {}
         self._apps: dict[str, str] = {}
@@ -156,8 +156,9 @@ class TwinState:
                 fix=f"Use one of {', '.join(rules.TOKEN_KINDS)}",
             )
         app = app or next(iter(self._apps), DEFAULT_APP)
-        if app not in self._apps:
-            self.add_app(app, app.partition(".")[2])
+        known = call(self._hooks.name_of_app, app)
+        if known or app not in self._apps:
+            self.add_app(app, str(known or app.partition(".")[2]))
         phone = Phone(
             id=secrets.token_hex(4),
             name=_short(name) or f"Phone {len(self.phones) + 1}",

@@ -28,7 +28,7 @@ from handbell.errors import TwinError
 from .address import Address, remove_address, write_address
 from .apns_server import IDLE_SECONDS, ApnsServer
 from .certificates import Authority
-from .hooks import Hooks
+from .hooks import TwinHooks
 from .ports import bind, check_host
 from .state import SIDES, TwinState, check_side
 from .web import PageServer
@@ -52,7 +52,7 @@ class Twin(TwinState):
         development_port: int = 0,
         page_port: int = 0,
         host: str = "127.0.0.1",
-        hooks: Hooks | None = None,
+        hooks: TwinHooks | None = None,
         now: Callable[[], float] = time.time,
         idle_seconds: float = IDLE_SECONDS,
     ) -> None:

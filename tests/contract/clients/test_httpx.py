@@ -13,7 +13,7 @@ __all__ = ["stage"]
 class TestHttpx(Judgements):
     """httpx, on httpcore and h2."""
 
-    awaits_answers = False
+    after_goaway = frozenset({0})
 
     @pytest.fixture(scope="class")
     @classmethod

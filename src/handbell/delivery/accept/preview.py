@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from handbell._text import shortened
+from handbell._text import short_token
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
 from handbell.delivery.delivery import Target
@@ -132,7 +132,7 @@ def _preview(
     proofs: Mapping[str, Headers],
 ) -> Preview:
     message = wording.message
-    label = f"{target.mail} ({shortened(target.address)})" if target.mail else target.address
+    label = f"{target.mail} ({short_token(target.address)})" if target.mail else target.address
     text, size = message.payload.decode(), len(message.payload)
     limit = PUSH_TYPES[message.push_type].max_payload_bytes
     if target.gateway == "simulator":

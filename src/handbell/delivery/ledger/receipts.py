@@ -15,10 +15,10 @@ from handbell.errors import RegistryError
 from handbell.storage.database import Database
 from handbell.storage.tables import deliveries, notifications
 
-Event = Literal["displayed", "opened"]
+ReceiptKind = Literal["displayed", "opened"]
 _Name = tuple[str, int]
 
-MEANT: Final[dict[str, tuple[Event, ...]]] = {
+MEANT: Final[dict[str, tuple[ReceiptKind, ...]]] = {
     "displayed": ("displayed",),
     "opened": ("displayed", "opened"),
 }
@@ -34,14 +34,14 @@ class Receipt:
 
     notification_id: str
     number: int | None
-    event: Event
+    event: ReceiptKind
     at: int | None = None
 
     @classmethod
     def read(
         cls,
         *,
-        event: Event,
+        event: ReceiptKind,
         apns_id: str | None = None,
         notification_id: str | None = None,
         at: int | None = None,
@@ -118,7 +118,7 @@ class ReceiptBook:
         self, connection: Connection, said: list[tuple[Receipt, _Name | None]], app: App | None
     ) -> list[bool]:
         found = _find(connection, {name for _, name in said if name is not None}, app)
-        news: dict[tuple[_Name, Event], int] = {}
+        news: dict[tuple[_Name, ReceiptKind], int] = {}
         noted: list[bool] = []
         for receipt, name in said:
             row = None if name is None else found.get(name)
@@ -147,7 +147,7 @@ def _find(connection: Connection, names: set[_Name], app: App | None) -> dict[_N
     return {(row.public_id, row.number): row for row in rows}
 
 
-def _write(connection: Connection, news: list[tuple[Row[Any], Event, int]]) -> None:
+def _write(connection: Connection, news: list[tuple[Row[Any], ReceiptKind, int]]) -> None:
     add_reports(connection, [(row.notification_id, event, at) for row, event, at in news])
     for event, statement in _UPDATES.items():
         values = [

@@ -9,7 +9,7 @@ from statistics import median
 from types import MappingProxyType
 from typing import Any, Final
 
-from handbell._text import shortened
+from handbell._text import short_token
 from handbell.delivery.events import (
     CircuitOpened,
     DeliveryFailed,
@@ -102,7 +102,7 @@ def _summary(seconds: tuple[float, ...]) -> dict[str, float]:
 
 
 def _harmless(text: str) -> str:
-    text = _TOKEN.sub(lambda found: shortened(found[0]), text)
+    text = _TOKEN.sub(lambda found: short_token(found[0]), text)
     return _UNPRINTABLE.sub("?", text)
 
 

@@ -15,6 +15,7 @@ from typing import Final
 
 from handbell._text import count, moment
 from handbell.creation.values import instant, shown
+from handbell.diagnostic import Diagnostic
 from handbell.errors import NotificationError
 
 from .zones import DEFAULT_ZONE, find_zone, jump_between
@@ -141,7 +142,8 @@ def refuse_past(
         return []
     more = len(past) - _NAMED_ZONES
     told = ", ".join(past[:_NAMED_ZONES]) + (f" and {count(more, 'more zone')}" if more > 0 else "")
-    return [f"{str(send_at)[:16]} has passed in {told}: devices there get it at once."]
+    said = f"{str(send_at)[:16]} has passed in {told}: devices there get it at once."
+    return [Diagnostic(said, reason="TimePassed")]
 
 
 def _past(when: str) -> NotificationError:

@@ -29,7 +29,7 @@ _COUNTED_AS: Final = {"sent": "sent", "failed": "failed", "expired": "failed"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bucket:
+class HourCount:
     """How much happened from ``start`` (UNIX milliseconds) on, for ``hours`` hours."""
 
     start: int
@@ -66,7 +66,7 @@ def add_reports(connection: Connection, reports: Iterable[tuple[int, str, int]])
 
 def read_buckets(
     connection: Connection, app: str | None, *, since: int, until: int, hours: int
-) -> list[Bucket]:
+) -> list[HourCount]:
     """Return the buckets of ``hours`` hours each that lie between two instants, empty ones too.
 
     ``app`` is an app id, or None for all of them. ``since`` is the start of the first bucket.
@@ -87,9 +87,9 @@ def read_buckets(
     ]
 
 
-def _bucket(start: int, hours: int, row: Any) -> Bucket:
+def _bucket(start: int, hours: int, row: Any) -> HourCount:
     counts = {} if row is None else {name: int(getattr(row, name)) for name in COUNTED}
-    return Bucket(start=start, hours=hours, **counts)
+    return HourCount(start=start, hours=hours, **counts)
 
 
 def _add_rows(connection: Connection, by_row: Mapping[int, Counter[str]], at: int) -> None:

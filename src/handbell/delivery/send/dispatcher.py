@@ -23,7 +23,7 @@ from handbell.errors import StoppedError
 
 from .admission import Admission
 from .gateway_cache import GatewayCache
-from .sender import Sender
+from .sender import PushSender
 
 PROBE_SECONDS: Final = 2.0
 """How long what could go on is kept at hand while a push probes its way."""
@@ -41,7 +41,7 @@ class Dispatcher:
         self,
         book: Settlement,
         admission: Admission,
-        sender: Sender,
+        sender: PushSender,
         *,
         app_states: AppStates,
         flusher: Flusher,

@@ -38,7 +38,7 @@ WITHOUT_SESSION: Final[Mapping[str | None, str]] = MappingProxyType(
 """Why a delivery ends whose session does not take anything any more, by the session's status."""
 
 
-class Sender:
+class PushSender:
     """Hands batches to the gateways; belongs to one worker and its event loop.
 
     Their ends go to ``book``. What ``releases`` says of a session counts until the last moment
@@ -174,7 +174,7 @@ class Sender:
             )
 
     def _note_no_way(self, push_batch: PushBatch, error: HandbellError) -> None:
-        reason = "TwinNotRunning" if isinstance(error, TwinError) else "NoCredential"
+        reason = no_way_reason(error)
         for number, item in push_batch.items.items():
             tried = push_batch.tried.get(number)
             if tried is not None:
@@ -205,6 +205,11 @@ class Sender:
     def _withdraw(self, gateways: Collection[Gateway], numbers: Collection[int]) -> None:
         for gateway in gateways:
             gateway.withdraw(lambda push: push.key in numbers)
+
+
+def no_way_reason(error: HandbellError) -> str:
+    """Return why a delivery waits for which there is no gateway."""
+    return "TwinNotRunning" if isinstance(error, TwinError) else "NoCredential"
 
 
 class _Way(NamedTuple):

@@ -188,7 +188,7 @@ class _Way(httpcore.AsyncNetworkBackend):
         self,
         host: str,
         port: int,
-        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's signature
+        timeout: float | None = None,
         local_address: str | None = None,  # noqa: ARG002
         socket_options: Iterable[Any] | None = None,  # noqa: ARG002
     ) -> httpcore.AsyncNetworkStream:
@@ -234,7 +234,7 @@ class _Stream(httpcore.AsyncNetworkStream):
         self._writer = writer
         self._most = most
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109, ARG002
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002
         """Return what has come; the time is the exchange's to bound."""
         left = self._most - self._way.bytes_read
         if left <= 0:
@@ -244,7 +244,7 @@ class _Stream(httpcore.AsyncNetworkStream):
         self._way.is_at_end = not piece
         return piece
 
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109, ARG002
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002
         """Send it; a receiver may answer and close before it has read all, so that is no error."""
         try:
             self._writer.write(buffer)
@@ -260,7 +260,7 @@ class _Stream(httpcore.AsyncNetworkStream):
         self,
         ssl_context: ssl.SSLContext,
         server_hostname: str | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's signature
+        timeout: float | None = None,
     ) -> httpcore.AsyncNetworkStream:
         """Make TLS with the one whose certificate has this name."""
         async with asyncio.timeout(timeout):

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
-from handbell.creation.graphemes import json_bytes, shortened
+from handbell.creation.graphemes import json_bytes, truncated
 from handbell.creation.languages import choose
 from handbell.creation.notification import Notification
+from handbell.diagnostic import Diagnostic
 from handbell.errors import NotificationError, PayloadTooLargeError
 from handbell.gateways.gateway import Message
 
@@ -22,7 +23,7 @@ CUT_IN_TURN: Final = ("body", "subtitle", "title")
 _MOST_LOCALES: Final = 4096
 
 
-class Cut(NamedTuple):
+class Shortening(NamedTuple):
     """What was cut: the field, and how many bytes of how many are left with the ellipsis."""
 
     field: str
@@ -36,14 +37,17 @@ class Wording(NamedTuple):
     language: str | None
     notification: Notification
     message: Message
-    cuts: tuple[Cut, ...] = ()
+    cuts: tuple[Shortening, ...] = ()
 
     @property
     def warnings(self) -> list[str]:
         """What was cut, in sentences."""
         where = "" if self.language is None else f"languages.{self.language}."
         return [
-            f"`{where}{cut.field}` was cut from {cut.of:,} to {cut.kept:,} bytes, to fit."
+            Diagnostic(
+                f"`{where}{cut.field}` was cut from {cut.of:,} to {cut.kept:,} bytes, to fit.",
+                reason="TextCut",
+            )
             for cut in self.cuts
         ]
 
@@ -131,16 +135,16 @@ def _cut_to_fit(
     how: Mapping[str, Any],
     error: PayloadTooLargeError,
 ) -> Wording:
-    cuts: tuple[Cut, ...] = ()
+    cuts: tuple[Shortening, ...] = ()
     for name in CUT_IN_TURN:
         text = getattr(notification, name)
         if text is None:
             continue
         size = json_bytes(text)
-        kept = shortened(text, size - (error.size - error.limit))
+        kept = truncated(text, size - (error.size - error.limit))
         changed: dict[str, Any] = {name: kept}
         candidate = replace(notification, **changed)
-        more = (*cuts, Cut(name, json_bytes(kept), size))
+        more = (*cuts, Shortening(name, json_bytes(kept), size))
         try:
             return Wording(language, candidate, compose(candidate, **how), more)
         except PayloadTooLargeError as still:

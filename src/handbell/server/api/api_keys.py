@@ -14,7 +14,7 @@ from handbell.server.pages import (
     CursorQuery,
     Instant,
     LimitQuery,
-    Page,
+    ResultPage,
     address_of,
     instant,
     page,
@@ -69,7 +69,7 @@ class ApiKeyIn(BaseModel):
 )
 async def list_api_keys(
     context: ContextDep, caller: CallerDep, limit: LimitQuery = 50, cursor: CursorQuery = None
-) -> Page[ApiKeyOut]:
+) -> ResultPage[ApiKeyOut]:
     """Return the keys, the newest first; to a key of one app, those of the app."""
     before = None if cursor is None else read_cursor(cursor, int)[0]
 
@@ -82,7 +82,7 @@ async def list_api_keys(
         shown = page(keys[: limit + 1], limit, lambda key: write_cursor(key.id))
         return {**shown, "data": [describe(key) for key in shown["data"]]}
 
-    return Page[ApiKeyOut].model_validate(await context.run(read))
+    return ResultPage[ApiKeyOut].model_validate(await context.run(read))
 
 
 @router.post(

@@ -18,7 +18,7 @@ from handbell.server.pages import (
     CursorQuery,
     Instant,
     LimitQuery,
-    Page,
+    ResultPage,
     address_of,
     instant,
     page,
@@ -150,7 +150,7 @@ class CheckUp(BaseModel):
 )
 async def list_apps(
     context: ContextDep, caller: CallerDep, limit: LimitQuery = 50, cursor: CursorQuery = None
-) -> Page[AppOut]:
+) -> ResultPage[AppOut]:
     """Return the apps, the oldest first."""
     after = 0 if cursor is None else read_cursor(cursor, int)[0]
 
@@ -163,7 +163,7 @@ async def list_apps(
         shown = page(apps[: limit + 1], limit, lambda app: write_cursor(app.row))
         return {**shown, "data": [describe(context, app) for app in shown["data"]]}
 
-    return Page[AppOut].model_validate(await context.run(read))
+    return ResultPage[AppOut].model_validate(await context.run(read))
 
 
 @router.post(

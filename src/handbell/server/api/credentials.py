@@ -26,7 +26,7 @@ from handbell.errors import (
 )
 from handbell.server.access import AppDep, CallerDep
 from handbell.server.context import Context, context_of
-from handbell.server.pages import Instant, Page, instant
+from handbell.server.pages import Instant, ResultPage, instant
 from handbell.server.problems import responses
 
 router = APIRouter(prefix="/v1/apps/{app}/credentials", tags=["credentials"])
@@ -86,10 +86,10 @@ class CredentialIn(BaseModel):
     summary="List an app's keys and certificates",
     responses=responses(401, 403, 404, 409),
 )
-async def list_credentials(context: ContextDep, app: AppDep) -> Page[CredentialOut]:
+async def list_credentials(context: ContextDep, app: AppDep) -> ResultPage[CredentialOut]:
     """Return what may be told of them, the newest first; never the key."""
     stored = await context.run(context.system.apps.credentials, app)
-    return Page[CredentialOut].model_validate(
+    return ResultPage[CredentialOut].model_validate(
         {"data": [describe(one) for one in stored], "next": None}
     )
 

@@ -41,14 +41,16 @@ MAILS_PER_ADDRESS: Final = Limit(number=4, seconds=900)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class RegistrationAnswer:
     """What a registration is answered with."""
 
     status: int
     body: dict[str, Any]
 
 
-async def register(request: Request, app: App, caller: Caller, body: RegistrationIn) -> Answer:
+async def register(
+    request: Request, app: App, caller: Caller, body: RegistrationIn
+) -> RegistrationAnswer:
     """Register a device in the way that the request has a right to.
 
     When it is answered as active, nothing of a former user of the device is shown any more.
@@ -59,7 +61,7 @@ async def register(request: Request, app: App, caller: Caller, body: Registratio
     secret = session_secret(request)
     if secret is not None and body.mail is None and body.identity_token is None:
         renewed = await renew(request, app, secret, body.about(), body.device_token)
-        return Answer(status=200, body=_told(renewed.session, None, body))
+        return RegistrationAnswer(status=200, body=_told(renewed.session, None, body))
     context.limiter.require("registrations", client_network(request), PER_CLIENT)
     identity = await context.run(context.system.identities.of, app)
     if identity.proof == "token" and body.identity_token is not None:
@@ -122,7 +124,7 @@ def unknown_session(named: str) -> UnknownSessionError:
     )
 
 
-async def _by_key(context: Context, app: App, body: RegistrationIn) -> Answer:
+async def _by_key(context: Context, app: App, body: RegistrationIn) -> RegistrationAnswer:
     if body.identity_token is not None:
         raise InvalidRequestError(
             "An API key needs no identity token", fix="Name mail and device_token"
@@ -131,10 +133,10 @@ async def _by_key(context: Context, app: App, body: RegistrationIn) -> Answer:
     registration = await _read(context, body, body.mail, secret, status="active")
     registered = await context.run(context.system.registry.admit, app, registration)
     await release(context, registered)
-    return Answer(status=201, body=_told(registered.session, secret, body))
+    return RegistrationAnswer(status=201, body=_told(registered.session, secret, body))
 
 
-async def _by_token(context: Context, app: App, body: RegistrationIn) -> Answer:
+async def _by_token(context: Context, app: App, body: RegistrationIn) -> RegistrationAnswer:
     identities = context.system.identities
     claims = await context.run(identities.check, app, body.identity_token or "")
     if body.mail is not None and registered_mail(body.mail) != claims.mail:
@@ -150,10 +152,12 @@ async def _by_token(context: Context, app: App, body: RegistrationIn) -> Answer:
         first=lambda connection: identities.use(connection, app, claims),
     )
     await release(context, registered)
-    return Answer(status=201, body=_told(registered.session, secret, body))
+    return RegistrationAnswer(status=201, body=_told(registered.session, secret, body))
 
 
-async def _by_link(request: Request, app: App, body: RegistrationIn, known: str | None) -> Answer:
+async def _by_link(
+    request: Request, app: App, body: RegistrationIn, known: str | None
+) -> RegistrationAnswer:
     """Answer all the same, and after the same work, whether the address is known or not."""
     context = context_of(request)
     mail_server(context.settings)
@@ -173,18 +177,20 @@ async def _by_link(request: Request, app: App, body: RegistrationIn, known: str 
                 return await _once_more(request, app, body, known)
     session = await context.run(proofs.ask, app, registration)
     context.link_asked.set()
-    return Answer(status=202, body=_told(session, secret, body))
+    return RegistrationAnswer(status=202, body=_told(session, secret, body))
 
 
-async def _once_more(request: Request, app: App, body: RegistrationIn, secret: str) -> Answer:
+async def _once_more(
+    request: Request, app: App, body: RegistrationIn, secret: str
+) -> RegistrationAnswer:
     """Mail another link to a device that waits for one; refresh it where it is proven."""
     context = context_of(request)
     renewed = await renew(request, app, secret, body.about(), body.device_token)
     if renewed.session.status != "pending":
-        return Answer(status=200, body=_told(renewed.session, None, body))
+        return RegistrationAnswer(status=200, body=_told(renewed.session, None, body))
     await context.run(context.system.proofs.ask_again, app, digest_of(secret))
     context.link_asked.set()
-    return Answer(status=202, body=_told(renewed.session, None, body))
+    return RegistrationAnswer(status=202, body=_told(renewed.session, None, body))
 
 
 async def _read(

@@ -22,7 +22,7 @@ from handbell.server.context import Context, context_of
 from handbell.server.pages import (
     CursorQuery,
     LimitQuery,
-    Page,
+    ResultPage,
     address_of,
     read_cursor,
     write_cursor,
@@ -129,7 +129,8 @@ async def _send_plain(
 
 def _stored(request: Request, app: App, name: str, warnings: Sequence[str]) -> Response:
     where = address_of(request, f"/v1/apps/{app.id}/notifications/{name}")
-    return _answer({"id": name, "warnings": warnings}, status=202, headers={"Location": where})
+    said = {"id": name, **plain.told("warning", warnings)}
+    return _answer(said, status=202, headers={"Location": where})
 
 
 async def _send_one(
@@ -170,7 +171,7 @@ def _answer(value: Any, *, status: int = 200, headers: Mapping[str, str] | None 
     "",
     operation_id="listNotifications",
     summary="List notifications, the newest first",
-    response_model=Page[models.NotificationOverview],
+    response_model=ResultPage[models.NotificationOverview],
     responses=responses(400, 401, 403, 404, 422),
 )
 async def list_notifications(
@@ -267,7 +268,7 @@ async def read(request: Request, app: AppDep, caller: CallerDep, id: Notificatio
     "/{id}/deliveries",
     operation_id="listDeliveries",
     summary="List a notification's deliveries",
-    response_model=Page[models.DeliveryAnswer],
+    response_model=ResultPage[models.DeliveryAnswer],
     responses=responses(400, 401, 403, 404, 422),
 )
 async def list_deliveries(

@@ -1,6 +1,6 @@
 """Sessions: `/v1/apps/{app}/sessions`."""
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import JSONResponse
@@ -9,10 +9,22 @@ from starlette.responses import Response
 
 from handbell.registry.listing import SessionFilter
 from handbell.registry.registration import Description
-from handbell.registry.session import LOGGED_OUT, Environment, Platform
+from handbell.registry.session import (
+    CLOSED_BY_OPERATOR,
+    LOGGED_OUT,
+    Environment,
+    Platform,
+)
 from handbell.server.access import AppDep, CallerDep, session_secret
 from handbell.server.context import context_of
-from handbell.server.pages import CursorQuery, LimitQuery, Page, page, read_cursor, write_cursor
+from handbell.server.pages import (
+    CursorQuery,
+    LimitQuery,
+    ResultPage,
+    page,
+    read_cursor,
+    write_cursor,
+)
 from handbell.server.problems import responses
 
 from . import devices
@@ -36,7 +48,6 @@ SessionPath = Annotated[
         examples=["7"],
     ),
 ]
-_CLOSED_BY_KEY: Final = "closed by operator"
 
 
 @router.post(
@@ -70,7 +81,7 @@ async def register(
     "",
     operation_id="listSessions",
     summary="List sessions, the last made first",
-    response_model=Page[SessionOut],
+    response_model=ResultPage[SessionOut],
     responses=responses(400, 401, 403, 404, 409, 422),
 )
 async def list_sessions(
@@ -160,7 +171,7 @@ async def close_session(
     if caller.scopes:
         find = registry.session_of_app
         found = await context.run(find, app, devices.session_id(session))
-        if await context.run(registry.close, found, _CLOSED_BY_KEY):
+        if await context.run(registry.close, found, CLOSED_BY_OPERATOR):
             await context.run(
                 audit.note, caller.actor, "session.close", f"session {found.id}", app=app.id
             )

@@ -5,6 +5,7 @@ either, and one that sends without a pause takes no more memory than a slow one.
 """
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
@@ -41,6 +42,7 @@ LINES_AT_ONCE: Final = 1000
 """How many lines are answered together; few enough that others get their turn."""
 
 _BYTES_AT_ONCE: Final = 262_144
+_WEIGHT: Final = re.compile(r"\bq=([01](?:\.\d{1,3})?)")
 
 Step = Callable[[Sequence[Line]], Awaitable[Awaitable[bytes]]]
 """Looks at some lines and gives what returns their answers, which must not raise.
@@ -65,9 +67,14 @@ def type_of_lines(scope: Scope) -> str:
 
 
 def type_wanted(scope: Scope) -> str:
-    """Return the media type for lines that are asked for: as bytes where only those are wanted."""
+    """Return the media type for lines that are asked for: as bytes where those are preferred."""
     accepted = headers_by_name(scope).get(b"accept", b"").decode("latin-1").lower()
-    return BYTES_TYPE if accepted.partition(";")[0].strip() == BYTES_TYPE else MEDIA_TYPE
+    weights = {
+        name.strip(): float(weight[1]) if (weight := _WEIGHT.search(more)) else 1.0
+        for name, _, more in (part.partition(";") for part in accepted.split(","))
+    }
+    as_lines = max(weights.get(name, 0.0) for name in (MEDIA_TYPE, "application/*", "*/*"))
+    return BYTES_TYPE if weights.get(BYTES_TYPE, 0.0) > as_lines else MEDIA_TYPE
 
 
 class LineStream:

@@ -15,7 +15,7 @@ from handbell.server.pages import (
     CursorQuery,
     Instant,
     LimitQuery,
-    Page,
+    ResultPage,
     instant,
     page,
     read_cursor,
@@ -116,13 +116,13 @@ class TemplatePreviewOut(BaseModel):
 )
 async def list_templates(
     context: ContextDep, app: AppDep, limit: LimitQuery = 50, cursor: CursorQuery = None
-) -> Page[TemplateOut]:
+) -> ResultPage[TemplateOut]:
     """Return templates, sorted by name."""
     after = "" if cursor is None else read_cursor(cursor, str)[0]
     stored = await context.run(context.system.templates.list, app)
     rows = [describe(one) for one in stored if one.template.name > after][: limit + 1]
     listed = page(rows, limit, lambda row: write_cursor(row["name"]))
-    return Page[TemplateOut].model_validate(listed)
+    return ResultPage[TemplateOut].model_validate(listed)
 
 
 @router.get(

@@ -11,7 +11,14 @@ from handbell.errors import UnknownUserError
 from handbell.registry.listing import SessionFilter
 from handbell.server.access import AppDep, CallerDep
 from handbell.server.context import context_of
-from handbell.server.pages import CursorQuery, LimitQuery, Page, page, read_cursor, write_cursor
+from handbell.server.pages import (
+    CursorQuery,
+    LimitQuery,
+    ResultPage,
+    page,
+    read_cursor,
+    write_cursor,
+)
 from handbell.server.person_path import PERSON
 from handbell.server.problems import responses
 
@@ -28,7 +35,7 @@ MailPath = Annotated[str, Path(max_length=320, examples=["test@4d.com"])]
     "",
     operation_id="listUsers",
     summary="List users by their mail addresses",
-    response_model=Page[UserOut],
+    response_model=ResultPage[UserOut],
     responses=responses(400, 401, 403, 404, 409, 422),
 )
 async def list_users(

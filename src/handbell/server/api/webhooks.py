@@ -10,7 +10,7 @@ from handbell.delivery.webhooks.store import Standing, Webhook
 from handbell.errors import NotFoundError
 from handbell.server.access import AppDep, CallerDep
 from handbell.server.context import Context, context_of
-from handbell.server.pages import MOST_ID, Instant, Page, address_of, instant
+from handbell.server.pages import MOST_ID, Instant, ResultPage, address_of, instant
 from handbell.server.problems import responses
 
 router = APIRouter(prefix="/v1/apps/{app}/webhooks", tags=["webhooks"])
@@ -65,7 +65,7 @@ class WebhookChange(BaseModel):
     summary="List an app's webhooks",
     responses=responses(401, 403, 404, 409),
 )
-async def list_webhooks(context: ContextDep, app: AppDep) -> Page[WebhookOut]:
+async def list_webhooks(context: ContextDep, app: AppDep) -> ResultPage[WebhookOut]:
     """Return the webhooks, the oldest first."""
     store = context.system.webhooks
 
@@ -73,7 +73,7 @@ async def list_webhooks(context: ContextDep, app: AppDep) -> Page[WebhookOut]:
         standings = store.standings()
         return [_describe(one, standings.get(one.id)) for one in store.list(app)]
 
-    return Page[WebhookOut].model_validate({"data": await context.run(read), "next": None})
+    return ResultPage[WebhookOut].model_validate({"data": await context.run(read), "next": None})
 
 
 @router.post(

@@ -62,9 +62,9 @@ within the page. Colours and sizes are custom properties on top of ``static/cons
 has the layout classes ``stack``, ``row``, ``grid``, ``card``, ``table``, ``muted``, ``small``,
 ``mono``. Scripts are ES modules in ``static``, put in by ``<script type="module">`` in the block
 ``scripts``; ``static/console.js`` runs on every page (dialogs, copy buttons, times in the reader's
-zone, ``data-fragment`` forms) and offers ``announce(text)`` for the live region, and
-``fragment(url, options)`` which fetches a piece of a page with the header ``X-Fragment``
-(``page.is_fragment`` on this side).
+zone, forms whose answer takes the place of the page or, with ``data-fragment``, of one element). It
+offers ``announce(text)`` for the live region, and ``fragment(url, options)``, which fetches a piece
+of a page with the header ``X-Fragment`` (``page.is_fragment`` on this side).
 """
 
 from typing import TYPE_CHECKING, Final

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from handbell._text import count
-from handbell.delivery.record.hourly_counts import Bucket
+from handbell.delivery.record.hourly_counts import HourCount
 
 HEIGHT: Final = 100.0
 """The chart is so high, and as wide as it has bars."""
@@ -24,7 +24,7 @@ class Bar:
     ``label`` is empty where the axis names nothing. Heights are of :data:`HEIGHT`.
     """
 
-    bucket: Bucket
+    bucket: HourCount
     sent: float
     failed: float
     opened: float
@@ -72,7 +72,7 @@ class Chart:
         )
 
 
-def draw(buckets: Sequence[Bucket]) -> Chart:
+def draw(buckets: Sequence[HourCount]) -> Chart:
     """Return the chart of some buckets, the oldest first."""
     top = nice(max((one.sent + one.failed for one in buckets), default=0))
     every = max(1, len(buckets) // _LABELS)
@@ -98,7 +98,7 @@ def nice(number: int) -> int:
         size *= 10
 
 
-def _bar(bucket: Bucket, top: int, *, is_named: bool) -> Bar:
+def _bar(bucket: HourCount, top: int, *, is_named: bool) -> Bar:
     return Bar(
         bucket=bucket,
         sent=_height(bucket.sent, top),
@@ -117,5 +117,5 @@ def _form(hours: int) -> str:
     return "%H:%M" if hours < _DAY_HOURS else "%d %b"
 
 
-def _start(bucket: Bucket) -> datetime:
+def _start(bucket: HourCount) -> datetime:
     return datetime.fromtimestamp(bucket.start / 1000, UTC)

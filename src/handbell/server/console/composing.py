@@ -17,6 +17,7 @@ from handbell.system import System
 
 from .draft import Draft, field_of, read_notification, readable
 from .forms import Faults
+from .ways import in_console
 
 CONFIRMED_FROM: Final = 100
 """From so many devices on, a send to named people is confirmed like one to everybody."""
@@ -56,14 +57,23 @@ class Look:
         return is_everybody or devices >= CONFIRMED_FROM
 
     def to_dict(self, draft: Draft) -> dict[str, Any]:
-        """Return what the page's script shows; what is not written yet is no fault."""
+        """Return what the page's script shows.
+
+        What is not written yet is no fault: ``unsaid`` are the fields that are told only once the
+        form is sent, and whose fault stays then until they are written.
+        """
         own = self.own
+        faults = {
+            name: f"{fault.what} {in_console(fault.fix)}".strip() for name, fault in self.faults
+        }
+        unsaid = [
+            name
+            for name in faults
+            if draft.is_empty or (name == "recipients" and not draft.get(name))
+        ]
         return {
-            "faults": {
-                name: f"{fault.what} {fault.fix}".strip()
-                for name, fault in self.faults
-                if not (draft.is_empty or (name == "recipients" and not draft.get(name)))
-            },
+            "faults": {name: said for name, said in faults.items() if name not in unsaid},
+            "unsaid": unsaid,
             "size": 0 if own is None else own.size,
             "limit": 0 if own is None else own.limit,
             "payload": "" if own is None else own.payload,

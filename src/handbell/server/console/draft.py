@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Final, Self
 from zoneinfo import ZoneInfo
 
@@ -22,9 +23,19 @@ from handbell.errors import (
     RegistryError,
     TemplateError,
 )
+from handbell.fixes import Fix
 from handbell.registry.session import read_time_zone
 
 from .forms import Faults, Form
+
+_DIGITS: Final = re.compile(r"[+-]?[0-9]+")
+
+
+def _whole(text: str) -> int:
+    if not _DIGITS.fullmatch(text):
+        raise ValueError(text)
+    return int(text)
+
 
 MOST_LANGUAGES: Final = 20
 """In how many languages the form lets somebody write."""
@@ -46,17 +57,40 @@ _TEXTS: Final = (
 )
 _FLAGS: Final = ("silent", "content_available", "shorten")
 _NUMBERS: Final[Mapping[str, Callable[[str], float]]] = {
-    "badge": int,
-    "priority": int,
-    "ttl": int,
+    "badge": _whole,
+    "priority": _whole,
+    "ttl": _whole,
     "relevance_score": float,
 }
-_LABELS: Final[Mapping[str, str]] = {
-    "badge": "Badge",
-    "priority": "Apple's priority",
-    "ttl": "Kept for",
-    "relevance_score": "Relevance",
-}
+LABELS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "template": "Template",
+        "title": "Title",
+        "subtitle": "Subtitle",
+        "body": "Text",
+        "url": "Opens",
+        "image_url": "Picture",
+        "badge": "Badge",
+        "sound": "Sound",
+        "interruption_level": "How it interrupts",
+        "ttl": "Kept for",
+        "collapse_id": "Replaces under the same name",
+        "thread_id": "Stack",
+        "urgency": "Who goes first",
+        "priority": "Apple's priority",
+        "category": "Category",
+        "relevance_score": "Relevance",
+        "user_info": "For the app",
+        "recipients": "Mail addresses",
+        "send_at": "Day and time",
+        "zone": "Time zone",
+        "silent": "Wake the app, show nothing",
+        "content_available": "Wake the app behind what is shown",
+        "shorten": "Cut the text where it is too long",
+        "languages": "Other languages",
+    }
+)
+"""How the form names each field; an error names it so, too."""
 _RARE: Final = (
     *_NUMBERS,
     "user_info",
@@ -75,6 +109,7 @@ _LANGUAGE: Final = "language"
 _VARIABLE: Final = "variable-"
 
 _NAMED: Final = re.compile(r"`([a-z_]+)[`.\[]")
+_MARKED: Final = re.compile(r"`([a-z_]+)((?:[.\[][^`]*)?)`")
 _SEPARATORS: Final = re.compile(r"[\n\r,;]+")
 _MOST_FAULTY: Final = 5
 _MEANT: Final = {"languages": "language-tag-0", "variables": "template", "expires_at": "ttl"}
@@ -187,7 +222,7 @@ class Draft:
                 is_development=self.get("is_development") == "1",
             )
         except NotificationError as error:
-            faults.add(field_of(error, "send_at"), error.what, error.fix)
+            add_fault(faults, error, "send_at")
         return None
 
     def _send_at(self, faults: Faults) -> str | datetime | None:
@@ -195,7 +230,7 @@ class Draft:
         if when == "now":
             return None
         if not text:
-            faults.add("send_at", "No time is named.", "Choose a day and a time, or send now.")
+            faults.add("send_at", "No day and time is chosen.", "Choose them, or send now.")
             return None
         if when == "local":
             return text
@@ -205,7 +240,8 @@ class Draft:
         except RegistryError as error:
             faults.add("zone", error.what, error.fix)
         except ValueError:
-            faults.add("send_at", "That is no day and time.", "Write it as 2026-12-24T18:00.")
+            said = f"Day and time: {text[:40]!r} is none."
+            faults.add("send_at", said, "Write it as 2026-12-24T18:00.")
         return None
 
 
@@ -239,9 +275,9 @@ def read_recipients(named: Iterable[str], faults: Faults) -> Recipients | None:
         return None
 
 
-def add_fault(faults: Faults, error: HandbellError) -> None:
+def add_fault(faults: Faults, error: HandbellError, default: str = "title") -> None:
     """Note what an error says at the field that it names."""
-    faults.add(field_of(error), readable(error.what), readable(error.fix))
+    faults.add(field_of(error, default), readable(error.what), readable(error.fix))
 
 
 def field_of(error: HandbellError, default: str = "title") -> str:
@@ -257,8 +293,17 @@ def field_of(error: HandbellError, default: str = "title") -> str:
 
 
 def readable(text: str) -> str:
-    """Return a sentence of the library's without the marks around names of fields."""
-    return text.replace("`", "")
+    """Return a sentence of the library's with the fields named as the form names them.
+
+    A fix stays what it is: a :class:`~handbell.fixes.Fix` is worded by the page.
+    """
+    return text if isinstance(text, Fix) else _MARKED.sub(_as_labelled, text).replace("`", "")
+
+
+def _as_labelled(found: re.Match[str]) -> str:
+    name, rest = found[1], found[2].lstrip(".")
+    label = f'"{LABELS.get(name, name)}"'
+    return f"{rest} in {label}" if rest else label
 
 
 def _why_not(text: str) -> str:
@@ -302,7 +347,7 @@ def _number(name: str, text: str, read: Callable[[str], float], faults: Faults) 
     except ValueError:
         faults.add(
             name,
-            f"{_LABELS[name]}: {text[:40]!r} is not a number.",
+            f"{LABELS[name]}: {text[:40]!r} is not a number.",
             "Write digits, or leave it empty.",
         )
         return None
@@ -314,11 +359,15 @@ def _json(text: str, faults: Faults) -> Any:
     except (ValueError, RecursionError) as error:
         faults.add(
             "user_info",
-            f"That is not JSON: {json_fault(text, error)}.",
+            f"{LABELS['user_info']}: that is not JSON: {json_fault(text, error)}.",
             'Write an object: {"order": 42}.',
         )
         return None
     if not isinstance(said, dict):
-        faults.add("user_info", "That is not a JSON object.", 'Write one: {"order": 42}.')
+        faults.add(
+            "user_info",
+            f"{LABELS['user_info']}: that is not a JSON object.",
+            'Write one: {"order": 42}.',
+        )
         return None
     return said

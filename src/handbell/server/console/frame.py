@@ -198,7 +198,7 @@ class Page:
         if host not in ("localhost", "::1") and not host.startswith("127."):
             return None
         address = read_address(self.system.twin_folder)
-        return None if address is None else address.page_url
+        return None if address is None else address.page_link
 
     @property
     def form_token(self) -> str:

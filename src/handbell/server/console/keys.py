@@ -4,6 +4,7 @@ from typing import Final
 
 from starlette.responses import Response
 
+from handbell._text import trimmed
 from handbell.apps.checkup import caveats
 from handbell.apps.credentials import AuthKey, Certificate, key_id_of_name, read_auth_key
 from handbell.errors import CredentialError
@@ -85,7 +86,7 @@ async def read_upload(page: Page, upload: Upload) -> AuthKey | Certificate:
     if upload.name.lower().endswith(_CERTIFICATE_FILES):
         context = page.console.context
         return await context.read_certificate(upload.content, password=form.raw("password") or None)
-    key_id = form.text("key_id").upper() or key_id_of_name(upload.name)
+    key_id = trimmed(form.text("key_id")).upper() or key_id_of_name(upload.name)
     return read_auth_key(upload.content, team_id=page.the_app.team_id, key_id=key_id)
 
 

@@ -18,7 +18,7 @@ from handbell.delivery.policy.schedule import read_send_at
 from .activity import standing_of
 from .frame import Page, Pages
 from .phones import Shelf, shelf, unless_known
-from .twin_phones import TwinPhones
+from .twin_phones import TwinPhones, VirtualPhone
 from .watching import Watched
 
 PAGE: Final = 25
@@ -185,22 +185,25 @@ def _is_list(value: object) -> bool:
 
 
 def _shelf_of(page: Page, funnel: Funnel, found: DeliveryPage) -> Shelf:
-    """Return the virtual phone on which this arrived, if there is one.
+    """Return the virtual phone that shows this, if there is one.
 
-    Where it failed or waits there is none: what else such a phone shows is not this.
+    Where it failed, waits or was wiped away there is none: what else a phone shows is not this.
     """
     nowhere = Shelf(is_running=False)
     if not funnel.sent or TwinPhones(page.system.twin_folder).page_url is None:
         return nowhere
     phones = shelf(page.system, page.the_app)
-    arrived = _tokens_of(found.deliveries)
-    mine = next((phone for phone in phones.phones if phone.token in arrived), None)
+    mine = _showing(phones.phones, found.deliveries)
     if mine is None and phones.shown is not None:
         search = DeliverySearch(mail=phones.mail)
         theirs = page.system.reports.deliveries(funnel.overview.id, search, limit=PAGE)
-        mine = phones.shown if phones.shown.token in _tokens_of(theirs.deliveries) else None
+        mine = _showing((phones.shown,), theirs.deliveries)
     return nowhere if mine is None else Shelf(is_running=True, phones=phones.phones, shown=mine)
 
 
-def _tokens_of(deliveries: Iterable[Delivery]) -> set[str]:
-    return {one.address for one in deliveries if one.environment == "twin" and one.state == "sent"}
+def _showing(phones: Iterable[VirtualPhone], deliveries: Iterable[Delivery]) -> VirtualPhone | None:
+    """Return the first of the phones that shows what one of the deliveries brought."""
+    brought = {one.apns_id for one in deliveries}
+    return next(
+        (phone for phone in phones if any(card.apns_id in brought for card in phone.cards)), None
+    )

@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 
 from starlette.responses import Response
 
-from handbell._text import shortened
+from handbell._text import short_token
 from handbell.errors import UnknownSessionError
 from handbell.registry.session import Session
 
@@ -175,6 +175,6 @@ async def _session(page: Page) -> Session:
 
 def _words(session: Session) -> dict[str, str]:
     return {
-        "device": session.device or f"{platform(session.platform)} {shortened(session.token)}",
+        "device": session.device or f"{platform(session.platform)} {short_token(session.token)}",
         "mail": session.mail,
     }

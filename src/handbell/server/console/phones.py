@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from handbell.apps.app import App
 from handbell.apps.samples import make_key
@@ -14,6 +14,7 @@ from handbell.errors import HandbellError, RecipientsError, TwinError
 from handbell.system import System
 
 from .frame import Page, Pages
+from .security import HOME, protect
 from .twin_phones import TwinPhones, VirtualPhone
 from .ways import in_console
 
@@ -24,7 +25,7 @@ pages = Pages()
 class Shelf:
     """The virtual phones of an app, and the one that is shown.
 
-    ``is_running`` says whether a twin runs here; ``app`` is the app's row of the path.
+    ``is_running`` says whether a twin runs here; ``problem`` is why it cannot be asked just now.
     """
 
     is_running: bool
@@ -46,11 +47,20 @@ def shelf(system: System, app: App, *, wanted: str = "", mail: str = "") -> Shel
     try:
         phones = tuple(twin.phones(app.id))
     except TwinError as error:
-        return Shelf(is_running=False, problem=str(error))
+        return Shelf(is_running=True, problem=str(error))
     by_id = {phone.id: phone for phone in phones}
     of_mail = next((phone for phone in phones if mail and phone.mail == mail.casefold()), None)
     shown = by_id.get(wanted) or of_mail or next(iter(phones), None)
     return Shelf(is_running=True, phones=phones, shown=shown)
+
+
+@pages.get("/console/phones")
+async def go_there(page: Page) -> Response:
+    """Lead to the twin's own page, for a browser on its machine."""
+    if page.phones_url is not None:
+        return protect(RedirectResponse(page.phones_url, 303))
+    said = "The virtual phones are shown on the server's own machine, while a twin runs there."
+    return page.redirect(HOME, said=said, kind="plain")
 
 
 @pages.get("/console/apps/{app}/phones")

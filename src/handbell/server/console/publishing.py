@@ -62,6 +62,12 @@ async def add(page: Page) -> Response:
     return page.redirect(page.app_url(), said=f"{app.name} is added. Its key comes next.")
 
 
+@pages.get(f"{LIST}/sample")
+async def before_sample(page: Page) -> Response:
+    """Lead from the form's address, which reads like that of an app, to the page it stands on."""
+    return page.redirect(LIST)
+
+
 @pages.post(f"{LIST}/sample")
 async def add_sample(page: Page) -> Response:
     """Add the sample app with a key for the twin: enough for a first notification."""
@@ -127,7 +133,8 @@ async def switch(page: Page) -> Response:
     app = await page.run(page.system.switch, page.the_app, is_on)
     word = "on" if is_on else "off"
     await page.note("app.set", app.id, f"push {word}")
-    return page.redirect(page.app_url(), said=f"Push is {word} for {app.name}.")
+    kind = "good" if is_on else "plain"
+    return page.redirect(page.app_url(), said=f"Push is {word} for {app.name}.", kind=kind)
 
 
 @pages.post(f"{APP}/resume")
@@ -188,7 +195,6 @@ def _read(page: Page) -> dict[str, Any]:
         "credentials": system.apps.credentials(app),
         "rules": rules,
         "rate": _rate(rules),
-        "outages": rules.outages(system.now()),
         "held": [
             *(one for one in system.obstacles(app) if one.kind in _TOLD_HERE),
             *system.cautions(app),

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from markupsafe import Markup, escape
 
-from handbell._text import count, moment, shortened, zoned
+from handbell._icon import AppIcon
+from handbell._text import count, moment, short_token, zoned
 
 from .ways import in_console, remedy
 
@@ -123,14 +124,6 @@ def with_times(text: str) -> Markup:
     return found
 
 
-def hue(app_id: str) -> int:
-    """Return the hue of an app's icon: the one that the virtual phones give it."""
-    found = 2166136261
-    for unit in memoryview(app_id.encode("utf-16-le")).cast("H"):
-        found = (found ^ unit) * 16777619 & 0xFFFFFFFF
-    return found % 360
-
-
 def badge(value: object) -> str:
     """Return the number on an icon as an icon has room for it."""
     text = str(value)
@@ -159,12 +152,12 @@ FILTERS: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
         "with_times": with_times,
         "delivery_chip": delivery_chip,
         "badge": badge,
-        "hue": hue,
+        "icon": AppIcon.of,
         "number": number,
         "percent": percent,
         "platform": platform,
         "count": count,
-        "short_token": shortened,
+        "short_token": short_token,
     }
 )
 """What templates can use behind a bar, such as ``{{ session.created_at | when }}``."""

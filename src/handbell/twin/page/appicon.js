@@ -1,10 +1,11 @@
-/** An icon for an app that has none here: its first letter on its own two colours. */
+/** The icon of a phone's app, as the twin says it looks: a letter on two colours. */
 
-import { el, hashOf } from "./dom.js";
+import { el } from "./dom.js";
 
-export function appIcon(app, name, className) {
-  const letter = [...name.trim()][0] ?? "?";
-  const node = el("span", { class: `app-icon ${className}`, "aria-hidden": "true", text: letter.toUpperCase() });
-  node.style.setProperty("--hue", String(hashOf(app) % 360));
+export function appIcon(phone, className) {
+  const { letter, hue, second_hue: second } = phone.icon;
+  const node = el("span", { class: `app-icon ${className}`, "aria-hidden": "true", text: letter });
+  node.style.setProperty("--hue", String(hue));
+  node.style.setProperty("--second-hue", String(second));
   return node;
 }

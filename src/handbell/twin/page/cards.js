@@ -147,7 +147,7 @@ class CardView {
     this.main = el(
       "button",
       { type: "button", class: "card-main" },
-      appIcon(phone.app, phone.app_name, "card-icon"),
+      appIcon(phone, "card-icon"),
       el(
         "span",
         { class: "card-text" },

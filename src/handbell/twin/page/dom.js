@@ -91,12 +91,3 @@ export function copyButton(text, label) {
   });
   return button;
 }
-
-/** A steady number for a text: the same phone or app always gets the same colours. */
-export function hashOf(text) {
-  let hash = 2166136261;
-  for (let index = 0; index < text.length; index += 1) {
-    hash = Math.imul(hash ^ text.charCodeAt(index), 16777619) >>> 0;
-  }
-  return hash;
-}

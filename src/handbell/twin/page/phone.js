@@ -79,7 +79,7 @@ export class PhoneView {
 
   #dock() {
     this.badge = el("span", { class: "badge", hidden: true });
-    this.app = el("button", { type: "button", class: "dock-app" }, appIcon(this.phone.app, this.phone.app_name, "dock-icon"), this.badge);
+    this.app = el("button", { type: "button", class: "dock-app" }, appIcon(this.phone, "dock-icon"), this.badge);
     this.app.addEventListener("click", () => this.actions.openApp(this.phone));
     const others = ["compass", "note", "aperture"].map((name) =>
       el("span", { class: "dock-other", "aria-hidden": "true" }, icon(name)));

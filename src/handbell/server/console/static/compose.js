@@ -3,8 +3,9 @@
 // It is sent by this script, which puts the answer in the page's place: so that Back leads to the
 // form, and what was written outlives a sign-in that has ended.
 
-import { announce, fragment, localTimes, parsed, ready } from "./console.js";
-import { forget, keep, kept } from "./drafts.js";
+import { announce, complain, fragment, localTimes, moment, parsed, ready } from "./console.js";
+import { adopt, drop, forget, isKnown, keep, kept, others } from "./drafts.js";
+import { carryOn, goOn, isWritten, placeOf, written } from "./writing.js";
 
 const KEEP_MILLISECONDS = 200;
 const main = document.getElementById("main");
@@ -105,7 +106,7 @@ function tell(said) {
   const sentence = said.reaches || (text("recipients") ? "Not everybody named is understood yet." : "Nobody is named yet.");
   if (reaches && reaches.textContent !== sentence) reaches.textContent = sentence;
   list("left-out", said.left_out);
-  faults(said.faults);
+  faults(said.faults, said.unsaid);
   const held = document.getElementById("held");
   if (heldSaid === said.held) return;
   heldSaid = said.held;
@@ -116,12 +117,13 @@ function tell(said) {
 // What the server is not asked about while somebody types: it stays until the form is sent again.
 const UNASKED = new Set(["test_to", "send_at", "zone", "to"]);
 
-function faults(found) {
+function faults(found, unsaid) {
   for (const old of form.querySelectorAll(".fault[id$=-fault]")) {
     const name = old.id.slice(0, -"-fault".length);
-    if (found[name] || UNASKED.has(name)) continue;
+    if (found[name] || UNASKED.has(name) || unsaid.includes(name)) continue;
     document.getElementById(name)?.removeAttribute("aria-invalid");
     old.remove();
+    mended(name);
   }
   for (const [name, sentence] of Object.entries(found)) {
     const input = document.getElementById(name);
@@ -137,6 +139,13 @@ function faults(found) {
     input.setAttribute("aria-invalid", "true");
     input.setAttribute("aria-describedby", `${name}-fault ${name}-hint`);
   }
+}
+
+/** Take what was mended off the summary above the form, and the summary with its last line. */
+function mended(name) {
+  const summary = form.querySelector(".notice.bad[data-focus]");
+  summary?.querySelector(`a[href="#${CSS.escape(name)}"]`)?.closest("p")?.remove();
+  if (summary && !summary.querySelector("p")) summary.remove();
 }
 
 async function ask() {
@@ -169,7 +178,7 @@ async function send(event) {
   if (target.dataset.busy) return;
   target.dataset.busy = "1";
   submitter?.setAttribute("aria-busy", "true");
-  const sent = written();
+  const [sent, pressed] = [written(form), document.activeElement];
   try {
     const answer = await fragment(submitter?.getAttribute("formaction") ?? target.action, {
       asks: true,
@@ -178,7 +187,7 @@ async function send(event) {
     });
     const next = answer.headers.get("X-Location");
     if (next) leave(next, draftKey);
-    else put(await answer.text(), draftKey, sent);
+    else put(await answer.text(), draftKey, sent, pressed);
   } catch (error) {
     if (error.name !== "AbortError") announce("The server could not be reached. What you wrote is kept.");
   } finally {
@@ -198,34 +207,13 @@ function leave(next, draftKey) {
   else location.assign(next);
 }
 
-/** Return what stands in the form now, by field; of what is chosen, whether it is. */
-function written() {
-  const fields = new Map();
-  for (const one of form?.elements ?? []) {
-    if (!one.name || one.type === "hidden" || one.tagName === "BUTTON") continue;
-    const isChoice = one.type === "checkbox" || one.type === "radio";
-    fields.set(isChoice ? `${one.name}=${one.value}` : one.name, { one, said: isChoice ? one.checked : one.value });
-  }
-  return fields;
-}
-
-/** Put into the form what was written while its answer was on the way; return whether there was any. */
-function carryOn(sent, late, active) {
-  const fresh = written();
-  const changed = [...late].filter(([name, { said }]) => fresh.has(name) && sent.has(name) && sent.get(name).said !== said);
-  for (const [name, { one, said }] of changed) {
-    const field = fresh.get(name).one;
-    if (typeof said === "boolean") field.checked = said;
-    else field.value = said;
-    if (one === active) field.focus({ preventScroll: true });
-  }
-  if (changed.length) form.dispatchEvent(new Event("input"));
-  return changed.length > 0;
-}
-
-function put(html, draftKey, sent = new Map()) {
+function put(html, draftKey, sent = new Map(), pressed = null) {
   const page = parsed(html);
-  const [late, active] = [written(), document.activeElement];
+  if (!page.querySelector("#compose, #confirm-send")) {
+    complain(page);
+    return;
+  }
+  const [late, place] = [written(form), placeOf(form, sent, pressed)];
   document.title = page.title;
   main.replaceChildren(...document.adoptNode(page.getElementById("main")).childNodes);
   main.dataset.draft = draftKey;
@@ -235,7 +223,8 @@ function put(html, draftKey, sent = new Map()) {
   begin();
   ready(main);
   document.dispatchEvent(new Event("handbell:shown"));
-  if (form && carryOn(sent, late, active)) return;
+  if (form) carryOn(form, sent, late);
+  if (form && goOn(place)) return;
   (main.querySelector("[data-focus], [data-added]") ?? main).focus();
   scrollTo({ top: 0 });
 }
@@ -258,50 +247,78 @@ addEventListener("pagehide", () => {
   if (form?.dataset.dirty) keep(form);
 });
 
-/** Put a draft that was kept in the place of the form, unless it was sent meanwhile. */
+/** Put the draft that was kept in the place of the form, unless it was sent meanwhile. */
 async function restore() {
-  const saved = kept(form);
-  if (!saved) return;
-  const [draftKey, named] = [form.dataset.draft, text("recipients")];
+  const mine = kept(form);
+  if (mine && (await bring(mine))) return;
+  const elsewhere = others(form);
+  if (isKnown(form)) {
+    if (elsewhere.length && form) offer(elsewhere[0]);
+    return;
+  }
+  for (const draft of elsewhere) if (await bring(draft)) return;
+}
+
+/** Put a draft in the place of the form; return false where it was sent meanwhile. */
+async function bring(draft) {
+  const [draftKey, named, once] = [form.dataset.draft, text("recipients"), form.elements.once.value];
+  const isOwn = kept(form)?.place === draft.place;
   const fields = new FormData();
-  for (const [name, value] of saved.fields) fields.append(name, value);
+  for (const [name, value] of draft.fields) fields.append(name, value);
   if (named && !fields.get("recipients")) fields.set("recipients", named);
   fields.set("do", "restore");
   try {
     const answer = await fragment(form.action, { asks: true, method: "POST", body: fields });
     if (answer.status !== 200) {
-      forget(draftKey);
-      return;
+      drop(draft.place);
+      return false;
     }
     const html = await answer.text();
     // Whoever began to write meanwhile is not interrupted.
-    if (form?.dataset.dirty) return;
+    if (form?.dataset.dirty) return true;
     put(html, draftKey);
     form.dataset.dirty = "1";
-    tellRestored(saved.at, draftKey);
+    if (!isOwn) {
+      form.elements.once.value = once;
+      adopt(form, draft);
+    }
+    tellRestored(draft.at, draftKey);
   } catch {
     // Kept as it is: the next look at the page brings it back.
   }
+  return true;
 }
 
-function tellRestored(at, draftKey) {
+function tellAbove(sentence, label, press) {
   const notice = document.createElement("div");
   notice.className = "notice plain restored";
   notice.setAttribute("role", "status");
   const line = document.createElement("p");
-  const when = new Date(at).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
-  line.textContent = `This is your draft of ${when}.`;
-  const anew = document.createElement("button");
-  anew.type = "button";
-  anew.className = "button small";
-  anew.textContent = "Begin anew";
-  anew.addEventListener("click", () => {
+  line.textContent = sentence;
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "button small";
+  button.textContent = label;
+  button.addEventListener("click", press);
+  notice.append(line, button);
+  form.prepend(notice);
+  return notice;
+}
+
+function tellRestored(at, draftKey) {
+  tellAbove(`This is your draft of ${moment(at)}.`, "Begin anew", () => {
     forget(draftKey);
     form = null;
     location.assign(location.pathname);
   });
-  notice.append(line, anew);
-  form.prepend(notice);
+}
+
+/** Offer a draft that was begun in another tab. */
+function offer(draft) {
+  const notice = tellAbove(`Another draft of yours, of ${moment(draft.at)}, is kept.`, "Go on with it", async () => {
+    if (!(await bring(draft))) notice.remove();
+  });
+  form.addEventListener("input", () => notice.remove(), { once: true });
 }
 
 // Life
@@ -340,6 +357,10 @@ function begin() {
   if (document.getElementById("look-language").hidden === false) ask();
 }
 
+// Who is quicker than this script has begun all the same.
+if (document.getElementById("compose") && isWritten(document.getElementById("compose"))) {
+  document.getElementById("compose").dataset.dirty = "1";
+}
 begin();
 form?.querySelector("[data-added]")?.focus();
 if (form) restore();

@@ -1,6 +1,7 @@
 // What every page can do better with a script. Without one, all of it works by whole pages.
 
 import { answered, signedIn, signInBeside } from "./presence.js";
+import { carryForms } from "./writing.js";
 
 const announcer = document.getElementById("announcer");
 
@@ -53,13 +54,16 @@ const day = { year: "numeric", month: "short", day: "numeric", hour: "numeric", 
 const exact = new Intl.DateTimeFormat(undefined, { ...day, second: "2-digit" });
 const short = new Intl.DateTimeFormat(undefined, day);
 
+/** Return an instant in the reader's zone, which stands beside it. */
+export const moment = (at) => short.format(new Date(at));
+
 /** Put the instants below an element into the reader's zone. */
 export function localTimes(root = document) {
   for (const element of root.querySelectorAll("time[datetime]:not([data-local])")) {
     const instant = new Date(element.dateTime);
     if (Number.isNaN(instant.getTime())) continue;
     element.title = exact.format(instant);
-    if (!("ago" in element.dataset)) element.textContent = short.format(instant);
+    if (!("ago" in element.dataset)) element.textContent = moment(instant);
     element.dataset.local = "";
   }
 }
@@ -96,41 +100,122 @@ async function ask(link) {
   dialog.querySelector("[data-close]")?.focus();
 }
 
-// A form with data-fragment="#id" replaces that element by the same one of the answer: what stands
-// in other forms of the page stays.
+// Forms are sent by the script, and the answer takes the place of what the page shows: the address
+// bar keeps an address that can be loaded again, and what stands in other forms stays.
 
-async function replace(form, submitter) {
-  const target = document.querySelector(form.dataset.fragment);
+/** Send a form once, however often it is pressed; `show` gets the answer. */
+async function post(form, submitter, show) {
+  if (form.dataset.sending) return;
+  form.dataset.sending = "1";
   const button = submitter ?? form.querySelector("button");
   button?.setAttribute("aria-busy", "true");
-  target.setAttribute("aria-busy", "true");
   try {
-    let answer = await fragment(form.action, {
+    const answer = await fragment(submitter?.getAttribute("formaction") ?? form.action, {
       asks: true,
-      method: form.method,
+      method: "POST",
       body: new FormData(form, submitter ?? undefined),
     });
-    const next = answer.headers.get("X-Location");
-    if (next) answer = await fragment(next);
-    const page = parsed(await answer.text());
-    const fresh = page.querySelector(form.dataset.fragment);
-    if (!fresh) {
-      location.reload();
-      return;
-    }
-    const adopted = document.adoptNode(fresh);
-    target.replaceWith(adopted);
-    alsoReplace(adopted, page);
-    const said = page.querySelector(".flash p, [data-focus].notice.bad")?.closest(".notice");
-    if (said) tellWithin(adopted, document.adoptNode(said));
-    ready(adopted);
-    if (adopted.dataset.said) announce(adopted.dataset.said);
+    await show(answer, answer.headers.get("X-Location"));
   } catch (error) {
     if (error.name !== "AbortError") announce("The server could not be reached.");
   } finally {
+    delete form.dataset.sending;
     button?.removeAttribute("aria-busy");
+  }
+}
+
+/** Have what a page says at its top announced: what comes with the page is not by itself. */
+function sayFlash() {
+  const flash = document.querySelector(".flash p");
+  if (!flash) return;
+  const said = flash.textContent;
+  flash.textContent = "";
+  setTimeout(() => { flash.textContent = said; }, 50);
+}
+
+const isHere = (address) => {
+  const there = new URL(address, location.href);
+  return there.pathname === location.pathname && there.search === location.search;
+};
+
+/** Send a form, and show the page that follows. */
+const sendWhole = (form, submitter) => post(form, submitter, async (answer, next) => {
+  if (next && (!isHere(next) || document.querySelector("#main form[data-own]"))) {
+    location.assign(next);
+    return;
+  }
+  const shown = next ? await fragment(next) : answer;
+  takePlace(parsed(await shown.text()), form, next ? new URL(next, location.href).hash : "", shown.ok);
+});
+
+function takePlace(page, form, hash, isGood) {
+  const [main, fresh] = [document.getElementById("main"), page.getElementById("main")];
+  document.querySelector("dialog[open]")?.close();
+  if (!fresh || (!isGood && !standsOn(fresh, form))) {
+    complain(page);
+    return;
+  }
+  document.title = page.title;
+  document.querySelector(".side").replaceWith(document.adoptNode(page.querySelector(".side")));
+  document.adoptNode(fresh);
+  carryForms(main, fresh, form);
+  main.replaceChildren(...fresh.childNodes);
+  ready(main);
+  document.dispatchEvent(new Event("handbell:shown"));
+  const [meant, place] = [main.querySelector("[data-focus]"), hash && document.getElementById(hash.slice(1))];
+  (meant ?? main).focus({ preventScroll: true });
+  if (place && !meant) place.scrollIntoView();
+  else scrollTo({ top: 0 });
+  sayFlash();
+}
+
+const standsOn = (element, form) =>
+  [...element.querySelectorAll("form")].some((one) => one.getAttribute("action") === form.getAttribute("action"));
+
+/** Say above the page what an answer complains of; what was written stays as it is. */
+export function complain(page, element = document.getElementById("main")) {
+  const notice = page.querySelector(".notice.bad") ?? document.createElement("div");
+  if (!notice.textContent) {
+    notice.className = "notice bad";
+    notice.append(Object.assign(document.createElement("p"), { textContent: page.body.textContent.trim() }));
+  }
+  tellWithin(element, document.adoptNode(notice));
+  notice.scrollIntoView({ block: "nearest" });
+}
+
+/** Send a form with data-fragment="#id", which replaces that element by the same one of the answer. */
+const replace = (form, submitter) => post(form, submitter, async (answer, next) => {
+  const selector = form.dataset.fragment;
+  const target = document.querySelector(selector);
+  target.setAttribute("aria-busy", "true");
+  try {
+    const follow = next && "stays" in form.dataset ? location.pathname + location.search : next;
+    const page = parsed(await (follow ? await fragment(follow) : answer).text());
+    const said = page.querySelector(".flash p, .notice.bad[data-focus], .notice.bad[role=alert]")?.closest(".notice");
+    const fresh = page.querySelector(selector);
+    if (!fresh) {
+      complain(page, target);
+      return;
+    }
+    const adopted = document.adoptNode(fresh);
+    const hadFocus = target.contains(document.activeElement);
+    target.replaceWith(adopted);
+    alsoReplace(adopted, page);
+    if (said) tellWithin(adopted, document.adoptNode(said));
+    ready(adopted);
+    document.dispatchEvent(new Event("handbell:shown"));
+    if (hadFocus) goBack(adopted, submitter);
+    if (adopted.dataset.said) announce(adopted.dataset.said);
+  } finally {
     target.removeAttribute("aria-busy");
   }
+});
+
+/** Put the focus where it was in what was replaced: on what is wrong, or on the same button. */
+function goBack(element, submitter) {
+  const label = submitter?.textContent.trim();
+  const same = [...element.querySelectorAll("button")].find((one) => one.textContent.trim() === label);
+  (element.querySelector("[data-focus]") ?? same ?? element.querySelector("button"))?.focus({ preventScroll: true });
 }
 
 /** Bring the elements up to date that `data-also` of a replaced one names. */
@@ -145,7 +230,10 @@ function alsoReplace(fresh, page) {
 function tellWithin(element, notice) {
   for (const old of document.querySelectorAll(".main > .flash, .told-within")) old.remove();
   notice.classList.add("told-within");
-  element.querySelector("h2")?.after(notice);
+  const heading = element.querySelector("h2");
+  if (element.id === "main") element.prepend(notice);
+  else if (heading) heading.after(notice);
+  else (element.closest(".head") ?? element).before(notice);
   announce(notice.textContent.replace(/\s+/g, " ").trim());
 }
 
@@ -189,32 +277,9 @@ document.addEventListener("submit", (event) => {
     return;
   }
   if (form.method !== "post" || !document.body.dataset.signIn) return;
-  if (form.dataset.sent) {
-    delete form.dataset.sent;
-    return;
-  }
   event.preventDefault();
-  sendOnce(form, event.submitter);
+  sendWhole(form, event.submitter);
 });
-
-/** Send a form as a page once its sender is known to be signed in; a second click does not do it twice. */
-async function sendOnce(form, submitter) {
-  if (form.dataset.sending) return;
-  form.dataset.sending = "1";
-  setTimeout(() => delete form.dataset.sending, 4000);
-  try {
-    const token = (await signedIn()) ?? (await signInBeside());
-    if (token === null) {
-      delete form.dataset.sending;
-      return;
-    }
-    form.dataset.sent = "1";
-    form.requestSubmit(submitter);
-  } catch {
-    delete form.dataset.sending;
-    announce("The server could not be reached.");
-  }
-}
 
 /** Bring a new piece of a page to life. */
 export function ready(root = document) {
@@ -224,11 +289,5 @@ export function ready(root = document) {
 }
 
 ready();
-// What stood on the page when it was loaded is not announced by itself.
-const flash = document.querySelector(".flash p");
-if (flash) {
-  const said = flash.textContent;
-  flash.textContent = "";
-  setTimeout(() => { flash.textContent = said; }, 50);
-}
+sayFlash();
 document.querySelector("[data-focus]")?.focus();

@@ -2,53 +2,61 @@
 
 const KEY_ID = /AuthKey_([A-Z0-9]{10})(?![A-Za-z0-9])/;
 
-const form = document.querySelector("[data-key-form]");
-const zone = form.querySelector("[data-drop]");
-const input = form.querySelector("input[type=file]");
-const keyId = form.querySelector("[name=key_id]");
-const said = form.querySelector("[data-drop-said]");
-let depth = 0;
-
-function look() {
-  const file = input.files[0];
-  if (!file) {
-    said.textContent = "";
-    return false;
-  }
-  const found = KEY_ID.exec(file.name);
-  const isCertificate = /\.(p12|pfx|pem)$/i.test(file.name);
-  if (found) said.textContent = `Key id ${found[1]}.`;
-  else if (isCertificate) said.textContent = "A certificate.";
-  else {
-    said.textContent = "The name of this file does not say its key id. Give it below.";
-    form.querySelector("details").open = true;
-    keyId.focus();
-  }
-  return Boolean(found);
-}
-
-input.addEventListener("change", look);
-
 // Dropped beside the field, a file must not take the place of the page.
 addEventListener("dragover", (event) => event.preventDefault());
 addEventListener("drop", (event) => event.preventDefault());
 
-zone.addEventListener("dragenter", () => {
-  depth += 1;
-  zone.classList.add("over");
-});
-zone.addEventListener("dragleave", () => {
-  depth -= 1;
-  if (depth <= 0) zone.classList.remove("over");
-});
-zone.addEventListener("drop", (event) => {
-  depth = 0;
-  zone.classList.remove("over");
-  if (!event.dataTransfer?.files.length) return;
-  input.files = event.dataTransfer.files;
-  if (look()) form.requestSubmit();
-});
+/** Bring the form to life, also the one that took its place. */
+function begin() {
+  const form = document.querySelector("[data-key-form]:not([data-alive])");
+  if (!form) return;
+  form.dataset.alive = "";
+  const zone = form.querySelector("[data-drop]");
+  const input = form.querySelector("input[type=file]");
+  const keyId = form.querySelector("[name=key_id]");
+  const said = form.querySelector("[data-drop-said]");
+  let depth = 0;
 
-form.addEventListener("submit", () => {
-  if (input.files.length) said.textContent = "Adding and checking it…";
-});
+  function look() {
+    const file = input.files[0];
+    if (!file) {
+      said.textContent = "";
+      return false;
+    }
+    const found = KEY_ID.exec(file.name);
+    const isCertificate = /\.(p12|pfx|pem)$/i.test(file.name);
+    if (found) said.textContent = `Key id ${found[1]}.`;
+    else if (isCertificate) said.textContent = "A certificate.";
+    else {
+      said.textContent = "The name of this file does not say its key id. Give it below.";
+      form.querySelector("details").open = true;
+      keyId.focus();
+    }
+    return Boolean(found);
+  }
+
+  input.addEventListener("change", look);
+
+  zone.addEventListener("dragenter", () => {
+    depth += 1;
+    zone.classList.add("over");
+  });
+  zone.addEventListener("dragleave", () => {
+    depth -= 1;
+    if (depth <= 0) zone.classList.remove("over");
+  });
+  zone.addEventListener("drop", (event) => {
+    depth = 0;
+    zone.classList.remove("over");
+    if (!event.dataTransfer?.files.length) return;
+    input.files = event.dataTransfer.files;
+    if (look()) form.requestSubmit();
+  });
+
+  form.addEventListener("submit", () => {
+    if (input.files.length) said.textContent = "Adding and checking it…";
+  });
+}
+
+document.addEventListener("handbell:shown", begin);
+begin();
