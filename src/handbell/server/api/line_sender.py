@@ -17,6 +17,7 @@ from handbell.server.problems import members_of
 from .acceptance import Outcome, accept_parts
 from .entries import EntryReader, plain_send
 from .lines import Line
+from .plain import told
 
 T = TypeVar("T")
 
@@ -117,7 +118,7 @@ class LineSender:
     def _accepted(self, number: int, name: str, warnings: Sequence[str]) -> bytes:
         self.accepted += 1
         if warnings:
-            return to_json({"line": number, "id": name, "warnings": warnings}) + b"\n"
+            return to_json({"line": number, "id": name, **told("warning", warnings)}) + b"\n"
         # Nearly all of a long stream's answers, and nothing in them has to be escaped.
         return b"" if self.is_brief else b'{"line":%d,"id":"%s"}\n' % (number, name.encode())
 
