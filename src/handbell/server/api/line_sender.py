@@ -14,7 +14,7 @@ from handbell.server.problems import members_of
 from .acceptance import Outcome, accept_parts
 from .entries import EntryReader
 from .lines import Line
-from .plain import told
+from .representation import told
 
 Read = Entry | HandbellError
 
