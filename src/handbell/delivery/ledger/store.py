@@ -251,6 +251,10 @@ class Ledger:
                 shards.c.notification_id == row,
                 sessions.c.id.in_(session_ids),
                 sessions.c.status == "active",
+                # Parts may span sessions that another one came to.
+                ~exists().where(
+                    deliveries.c.notification_id == row, deliveries.c.number == sessions.c.id
+                ),
             )
         )
         spanning: dict[tuple[int, str | None], list[Row[Any]]] = {}
