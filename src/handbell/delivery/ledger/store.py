@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Sequence
 from time import time
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Row, and_, delete, func, or_, select, update
+from sqlalchemy import Row, and_, delete, exists, func, or_, select, update
 
 from handbell.apps.app import App
 from handbell.creation.recipients import EVERYBODY
