@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Sequence
 from time import time
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Row, and_, delete, func, or_, select, update
+from sqlalchemy import Row, and_, delete, exists, func, or_, select, update
 
 from handbell.apps.app import App
 from handbell.creation.recipients import EVERYBODY
@@ -248,6 +248,10 @@ class Ledger:
                 shards.c.notification_id == row,
                 sessions.c.id.in_(session_ids),
                 sessions.c.status == "active",
+                # Parts may span sessions that another one came to.
+                ~exists().where(
+                    deliveries.c.notification_id == row, deliveries.c.number == sessions.c.id
+                ),
             )
         )
         spanning: dict[tuple[int, str | None], list[Row[Any]]] = {}
