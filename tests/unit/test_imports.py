@@ -12,6 +12,7 @@ import handbell
 
 ROOT = Path(handbell.__file__).parent
 BASE = {
+    "_collector",
     "_extras",
     "_files",
     "_forever",
@@ -37,7 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "storage": set(),
     "creation": set(),
     "apps": {"creation"},
-    "registry": {"apps"},
+    "registry": {"apps", "creation.languages"},
     "gateways": {"creation", "apps"},
     "delivery": {"creation", "apps", "registry", "gateways"},
     "http_server": set(),

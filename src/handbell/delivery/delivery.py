@@ -1,7 +1,7 @@
 """One notification to one session, with its state and reason."""
 
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from typing import Final, Literal, NamedTuple, get_args
 
 from handbell._text import short_token
 from handbell.registry.session import Environment
@@ -17,8 +17,7 @@ STATES: Final[tuple[State, ...]] = get_args(State)
 FINAL_STATES: Final = frozenset({"sent", "failed", "expired", "cancelled"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
+class Target(NamedTuple):
     """Where one push is to go: a delivery that has not been stored yet.
 
     ``session_id`` and ``mail`` are None for a device token or simulator that no session holds.
@@ -43,7 +42,8 @@ class Delivery:
     where something has not happened. ``created_at`` is the notification's, ``sent_at`` is when the
     push service accepted it, which is not yet shown; ``displayed_at`` and ``opened_at`` are what
     the phone reported; ``due_at`` is when a held one goes on. ``status`` is the HTTP status of the
-    last answer, ``unique_id`` Apple's key for its delivery log.
+    last answer, ``unique_id`` Apple's key for its delivery log. ``address`` is empty once the
+    device was removed with its person.
     """
 
     number: int
@@ -88,6 +88,5 @@ class Delivery:
     @property
     def label(self) -> str:
         """Whom it concerns, in a sentence: the mail, and the beginning of the token."""
-        return (
-            f"{self.mail} ({short_token(self.address)})" if self.mail else short_token(self.address)
-        )
+        device = short_token(self.address) or "a device that was removed"
+        return f"{self.mail} ({device})" if self.mail else device

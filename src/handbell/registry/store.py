@@ -1,7 +1,7 @@
 """Users and sessions in the database: who is reached where."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from typing import Any, Final
 
@@ -22,10 +22,9 @@ from handbell.fixes import Action, Fix
 from handbell.storage.database import Database
 from handbell.storage.tables import sessions, users
 
-from .addressees import Addressee, Devices, read_addressees, read_devices
+from .addressees import Addressee, read_addressees, read_holders
 from .bulk import Admitted, register_many
 from .ownership import (
-    CLAIMED,
     NEWEST_FIRST,
     PROVEN,
     claim,
@@ -370,22 +369,16 @@ class Registry:
                 found |= read_addressees(connection, app.row or 0, chunk)
         return found
 
-    def devices(self, app: App, mails: Sequence[str]) -> Devices:
-        """Return the active sessions of many users, by folded mail, as a send needs them."""
-        with self._database.quick_read() as connection:
-            return read_devices(connection, app.row or 0, mails)
+    def holders(self, app: App, tokens: Iterable[str]) -> dict[str, Addressee]:
+        """Return what a send needs of the sessions that hold these device tokens, by token.
 
-    def find_tokens(self, app: App, tokens: Iterable[str]) -> dict[str, Session]:
-        """Return the sessions that hold these device tokens, by token; closed ones hold none.
-
-        Where nobody has proven that a token is theirs, it is the newest of those who claim it.
+        Closed ones hold none. Where nobody has proven that a token is theirs, it is the newest of
+        those who claim it.
         """
-        folded = dict.fromkeys(token.lower() for token in tokens)
-        held = self._in_chunks(app, sessions.c.token, folded, PROVEN)
-        found = {session.token: session for session in held}
-        rest = [token for token in folded if token not in found]
-        for session in self._in_chunks(app, sessions.c.token, rest, CLAIMED):
-            found.setdefault(session.token, session)
+        found: dict[str, Addressee] = {}
+        with self._database.quick_read() as connection:
+            for chunk in _chunks(dict.fromkeys(token.lower() for token in tokens)):
+                found |= read_holders(connection, app.row or 0, chunk)
         return found
 
     def latest_by_token(self, app: App, tokens: Iterable[str]) -> dict[str, Session]:

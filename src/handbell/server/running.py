@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import gc
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -154,16 +153,6 @@ def _bad_certificate(certificate: Path, key: Path, error: Exception) -> ServeErr
         f"TLS cannot be served with {certificate} and {key}: {reason}",
         fix="Name PEM files: the certificate with its chain, and its key without a password",
     )
-
-
-def settle() -> None:
-    """Take what is there for lasting; for a process that does nothing but serve, once it does.
-
-    The garbage collector would go through all modules again and again: of what a send costs, that
-    was a fifth.
-    """
-    gc.collect()
-    gc.freeze()
 
 
 @contextlib.asynccontextmanager

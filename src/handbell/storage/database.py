@@ -97,7 +97,7 @@ class Database:
         """The URL without its password, for messages."""
         return self._url.render_as_string(hide_password=True)
 
-    @property
+    @cached_property
     def path(self) -> Path | None:
         """The file of an SQLite database, else None."""
         return _file(self._url)
