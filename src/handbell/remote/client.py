@@ -381,7 +381,7 @@ class RemoteApp:
         if answer.is_success and value is not None:
             return value
         if isinstance(value, Mapping) and "code" in value:
-            raise read_error(value, retry_after=answer.headers.get("retry-after"))
+            raise read_error(value, answer.headers)
         if answer.status_code == _PROXY_AUTHENTICATION and proxy_variable(self._url):
             raise self._through_no_proxy("407, it asks for a user and a password")
         raise UnavailableError(
