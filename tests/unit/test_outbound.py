@@ -110,6 +110,15 @@ def test_a_url_that_might_mean_another_place_is_refused(url: str) -> None:
         CallTarget.read(url)
 
 
+@pytest.mark.parametrize("before", ["user:secret", "secret", "a:secret@b", "secret\\"])
+def test_what_stands_before_a_host_is_not_repeated(before: str) -> None:
+    """A user and a password in a wrong address do not come out again in its error."""
+    with pytest.raises(WebhookError) as refused:
+        CallTarget.read(f"https://{before}@example.com/hook")
+    assert "secret" not in refused.value.what
+    assert "example.com/hook" in refused.value.what
+
+
 @pytest.mark.parametrize(
     "url",
     [

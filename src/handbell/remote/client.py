@@ -15,6 +15,7 @@ from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 from handbell._chunks import chunks
+from handbell._text import without_password
 from handbell._variables import (
     certificate_variable,
     check_variables,
@@ -467,15 +468,10 @@ def _read_address(url: str) -> str:
         is_address = False
     if not is_address:
         raise SettingsError(
-            f"{_without_password(url)!r} is not the address of a send server",
+            f"{without_password(str(url))!r} is not the address of a send server",
             fix="Give it as https://push.example.com",
         )
     return url.strip().rstrip("/")
-
-
-def _without_password(url: object) -> str:
-    text = str(url)
-    return f"…@{text.rpartition('@')[2]}" if "@" in text else text
 
 
 def _read_key(api_key: str | None) -> str:

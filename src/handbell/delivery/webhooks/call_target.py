@@ -11,6 +11,7 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_netw
 from typing import Final, NamedTuple, Self
 from urllib.parse import SplitResult, urlsplit
 
+from handbell._text import without_password
 from handbell.errors import WebhookError
 
 MOST_URL_CHARACTERS: Final = 2000
@@ -194,7 +195,7 @@ def _is_private(host: str) -> bool:
 
 def _wrong(url: str, why: str, *, fix: str = "") -> WebhookError:
     return WebhookError(
-        f"The address {url[:200]!r} cannot be called: {why}",
+        f"The address {without_password(url)[:200]!r} cannot be called: {why}",
         fix=fix or "Write it like https://backend.example.com/handbell",
     )
 
