@@ -6,8 +6,7 @@ from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from handbell.delivery.ledger.device_reports import DeviceReport
-from handbell.delivery.ledger.receipts import ReceiptKind
+from handbell.delivery.ledger.receipts import Receipt, ReceiptKind
 
 from .errors import StorageError
 
@@ -25,7 +24,7 @@ class _Early(NamedTuple):
     """A report that came before the ledger says that anything was sent; ``due`` is monotonic."""
 
     due: float
-    report: DeviceReport
+    report: Receipt
     tries: int
 
 
@@ -34,7 +33,7 @@ class DeviceReports:
 
     def __init__(self, system: "System") -> None:
         self._system = system
-        self._new: deque[DeviceReport] = deque()
+        self._new: deque[Receipt] = deque()
         self._early: list[_Early] = []
         self._changed = threading.Condition()
         self._is_closed = False
@@ -42,7 +41,8 @@ class DeviceReports:
 
     def add(self, apns_id: str, event: ReceiptKind) -> None:
         """Note that something happened on a phone just now."""
-        report = DeviceReport(apns_id, event, int(self._system.now() * 1000))
+        at = int(self._system.now() * 1000)
+        report = Receipt.read(event=event, apns_id=apns_id, at=at)
         with self._changed:
             self._new.append(report)
             if self._thread is None:
@@ -61,11 +61,10 @@ class DeviceReports:
     def _run(self) -> None:
         while due := self._next():
             written = self._write(due)
-            missing = [one for one in due if one.report.apns_id not in written]
             self._early += [
                 _Early(monotonic() + _WAITS[one.tries], one.report, one.tries + 1)
-                for one in missing
-                if one.tries < len(_WAITS) and self._may_follow(one.report)
+                for one, is_written in zip(due, written, strict=True)
+                if not is_written and one.tries < len(_WAITS) and self._may_follow(one.report)
             ]
 
     def _next(self) -> list[_Early]:
@@ -86,18 +85,17 @@ class DeviceReports:
                 first = min((one.due for one in self._early), default=None)
                 self._changed.wait(None if first is None else first - now)
 
-    def _write(self, due: list[_Early]) -> set[str]:
+    def _write(self, due: list[_Early]) -> list[bool]:
         try:
-            return self._system.ledger.note_reports([one.report for one in due])
+            return self._system.receipts.note([one.report for one in due])
         except StorageError as error:
             _log.warning("Could not record device reports now; retrying: %s", error)
-            return set()
         except Exception:  # noqa: BLE001 - what they say next is written
             _log.exception("Could not record device reports")
-            return set()
+        return [False] * len(due)
 
-    def _may_follow(self, report: DeviceReport) -> bool:
+    def _may_follow(self, report: Receipt) -> bool:
         try:
-            return self._system.ledger.knows(report.apns_id)
+            return self._system.receipts.may_follow([report])
         except Exception:  # noqa: BLE001 - it is asked again
             return True

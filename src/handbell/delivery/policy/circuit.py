@@ -15,7 +15,9 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Final, NamedTuple
 
-from .retry import MENDED_BY_HAND, SERVICE_PROBE, Row, probe_at
+from handbell._back_off import BackOff
+
+from .retry import MENDED_BY_HAND, SERVICE_PROBE, probe_at
 
 SEVERAL_PERSONS: Final = 5
 """The tokens of so many persons have to be refused before the configuration is doubted."""
@@ -106,7 +108,7 @@ class Circuit:
     probe: object | None = None
 
     @property
-    def row(self) -> Row:
+    def row(self) -> BackOff:
         """The delays between probes."""
         raise NotImplementedError
 
@@ -218,7 +220,7 @@ class ConfigurationCircuit(Circuit):
     strangers: set[int | None] = field(default_factory=set)
 
     @property
-    def row(self) -> Row:
+    def row(self) -> BackOff:
         """The delays between probes."""
         return MENDED_BY_HAND
 
@@ -311,7 +313,7 @@ class ServiceCircuit(Circuit):
     granted: int = 0
 
     @property
-    def row(self) -> Row:
+    def row(self) -> BackOff:
         """The delays between probes."""
         return SERVICE_PROBE
 
