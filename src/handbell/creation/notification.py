@@ -208,14 +208,6 @@ class Notification:
             if value or name != "user_info"
         }
 
-    def shared_dict(self) -> dict[str, Any]:
-        """Return :meth:`to_dict` without copying what is nested: to be encoded, not changed."""
-        return {
-            name: value.to_dict() if isinstance(value, CriticalSound) else value
-            for name, value in self.__dict__.items()
-            if value or name != "user_info"
-        }
-
     def with_target(self, target: Target) -> Self:
         """Return a copy that makes the app open a data class, or one record of it.
 
@@ -266,14 +258,6 @@ class Notification:
         if self.ttl is not None:
             return int(now) + self.ttl if self.ttl else 0
         return self.expires_at
-
-    def has_any(self, names: AbstractSet[str]) -> bool:
-        """Return whether one of the named fields is set; a badge of 0 is."""
-        return not names.isdisjoint(self.__dict__)
-
-    def has_only(self, names: AbstractSet[str]) -> bool:
-        """Return whether none but the named fields are set."""
-        return self.__dict__.keys() <= names
 
     @property
     def has_alert(self) -> bool:
@@ -486,3 +470,22 @@ def _record_from_mapping(target: Mapping[Any, Any]) -> Record | str:
     spellings = {"primaryKey": "primary_key", "primary_key": "primary_key"}
     entity = _by_field(given["entity"], spellings, "in the target's entity")
     return Record(given.get("data_class", ""), entity.get("primary_key", ""))
+
+
+def shared_dict(notification: Notification) -> dict[str, Any]:
+    """Return its ``to_dict()`` without copying what is nested: to be encoded, not changed."""
+    return {
+        name: value.to_dict() if isinstance(value, CriticalSound) else value
+        for name, value in notification.__dict__.items()
+        if value or name != "user_info"
+    }
+
+
+def has_any(notification: Notification, names: AbstractSet[str]) -> bool:
+    """Return whether one of the named fields is set; a badge of 0 is."""
+    return not names.isdisjoint(notification.__dict__)
+
+
+def has_only(notification: Notification, names: AbstractSet[str]) -> bool:
+    """Return whether none but the named fields are set."""
+    return notification.__dict__.keys() <= names

@@ -7,7 +7,7 @@ from time import time
 from typing import Any, Final, NamedTuple
 
 from handbell.apps.app import App
-from handbell.creation.notification import Notification
+from handbell.creation.notification import Notification, has_any, has_only
 from handbell.creation.recipients import Recipients
 from handbell.delivery.delivery import GatewayName, Target
 from handbell.delivery.ledger.listing import TEST_MARK
@@ -153,7 +153,7 @@ def is_ordinary(order: Order) -> bool:
     needs no warning; a test holds it to that. Others may be as good.
     """
     content = order.content
-    if not (content.has_only(_ORDINARY) and content.has_any(_TEXTS)):
+    if not (has_only(content, _ORDINARY) and has_any(content, _TEXTS)):
         return False
     collapse_id = content.collapse_id
     return (

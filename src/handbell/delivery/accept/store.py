@@ -12,7 +12,7 @@ from sqlalchemy import Connection, bindparam, func, insert, literal, select
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 
 from handbell.apps.app import App
-from handbell.creation.notification import Notification
+from handbell.creation.notification import Notification, shared_dict
 from handbell.delivery.delivery import Target
 from handbell.delivery.ids import new_notification_id
 from handbell.delivery.policy.parts import SCHEDULED, Part
@@ -93,7 +93,7 @@ class Order:
     def text(self) -> str:
         """The content as the ledger keeps it: JSON, made when it is first asked for."""
         if self._text is None:
-            self._text = to_json(self.content.shared_dict()).decode()
+            self._text = to_json(shared_dict(self.content)).decode()
         return self._text
 
     @property
@@ -101,7 +101,7 @@ class Order:
         """What two sends with one idempotency key have to have in common."""
         return fingerprint(
             self.app.id,
-            self.content.shared_dict(),
+            shared_dict(self.content),
             self.recipients,
             send_at=self.send_at,
             urgency=self.urgency,

@@ -12,7 +12,7 @@ from typing import Any, Final
 from pydantic_core import to_json
 
 from handbell._text import count, nearest
-from handbell.creation.notification import RESERVED_MEMBER, Notification
+from handbell.creation.notification import RESERVED_MEMBER, Notification, has_any
 from handbell.errors import NotificationError, PayloadTooLargeError
 from handbell.gateways.gateway import Message
 
@@ -178,7 +178,7 @@ def _derived_push_type(notification: Notification) -> str:
 
 
 def _refuse_forbidden(notification: Notification, kind: PushType) -> None:
-    if not notification.has_any(_FORBIDDEN_SETS.get(kind.name, _FORBIDDEN_ELSEWHERE_SET)):
+    if not has_any(notification, _FORBIDDEN_SETS.get(kind.name, _FORBIDDEN_ELSEWHERE_SET)):
         return
     for name in notification.given(_FORBIDDEN.get(kind.name, _FORBIDDEN_ELSEWHERE)):
         raise NotificationError(
