@@ -61,11 +61,11 @@ class DeviceReports:
     def _run(self) -> None:
         while due := self._next():
             written = self._write(due)
-            missing = [one for one in due if one.report.apns_id not in written]
+            missing = [item for item in due if item.report.apns_id not in written]
             self._early += [
-                _Early(monotonic() + _WAITS[one.tries], one.report, one.tries + 1)
-                for one in missing
-                if one.tries < len(_WAITS) and self._may_follow(one.report)
+                _Early(monotonic() + _WAITS[item.tries], item.report, item.tries + 1)
+                for item in missing
+                if item.tries < len(_WAITS) and self._may_follow(item.report)
             ]
 
     def _next(self) -> list[_Early]:
@@ -73,22 +73,22 @@ class DeviceReports:
         with self._changed:
             while True:
                 now = monotonic()
-                ready = [one for one in self._early if one.due <= now]
+                ready = [item for item in self._early if item.due <= now]
                 due = ready[:_AT_ONCE]
                 while self._new and len(due) < _AT_ONCE:
                     due.append(_Early(now, self._new.popleft(), 0))
                 if due:
-                    later = [one for one in self._early if one.due > now]
+                    later = [item for item in self._early if item.due > now]
                     self._early = ready[_AT_ONCE:] + later
                     return due
                 if self._is_closed and not self._early:
                     return []
-                first = min((one.due for one in self._early), default=None)
+                first = min((item.due for item in self._early), default=None)
                 self._changed.wait(None if first is None else first - now)
 
     def _write(self, due: list[_Early]) -> set[str]:
         try:
-            return self._system.ledger.note_reports([one.report for one in due])
+            return self._system.ledger.note_reports([item.report for item in due])
         except StorageError as error:
             _log.warning("Could not record device reports now; retrying: %s", error)
             return set()

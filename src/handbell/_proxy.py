@@ -132,7 +132,11 @@ class Proxies:
         host, port = (parts.hostname or "").rstrip("."), parts.port or _HTTPS_PORT
         if self.proxy is None or _is_this_machine(host):
             return None
-        return None if any(one.covers(host, port) for one in self._exceptions) else self.proxy
+        return (
+            None
+            if any(exception.covers(host, port) for exception in self._exceptions)
+            else self.proxy
+        )
 
 
 DIRECT: Final = Proxies()

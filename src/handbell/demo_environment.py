@@ -84,14 +84,14 @@ class DemoEnvironment:
 
     def _asks_for_proof(self) -> bool:
         # A phone of this page is active at once, for whomever it is made.
-        return any(one.proof != "key" for one in self._system.identities.all().values())
+        return any(identity.proof != "key" for identity in self._system.identities.all().values())
 
     def known_sessions(self, app: App) -> list[Session]:
         """Return the sessions of former twins' phones, which the next twin can bring back.
 
         There is one for each device: that of its owner, before one that waits for a proof.
         """
-        found = [one for one in self._system.registry.sessions(app) if one.environment == "twin"]
+        found = [item for item in self._system.registry.sessions(app) if item.environment == "twin"]
         by_token: dict[str, Session] = {}
         for status in ("active", "pending"):
             for session in found:

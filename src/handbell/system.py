@@ -340,7 +340,7 @@ class System:
         # It stands among the others where one of its parents does; it is told once.
         return [
             replace(own, language=language),
-            *(one for one in others if one.language != language),
+            *(other for other in others if other.language != language),
         ]
 
     def preview_languages(self, app: App, notification: Notification) -> list[LanguagePreview]:
@@ -502,7 +502,7 @@ class System:
         unusable = self.apps.unusable(app)
         findings = list(check_credentials(app, stored, now=self.now(), unusable=unusable))
         findings += check_identity(self.identities.of(app), can_mail=self.can_mail)
-        usable = [one for one in stored if one.key_id not in unusable]
+        usable = [item for item in stored if item.key_id not in unusable]
         if not usable:
             return findings
         serving = {name: _serving(name, usable) for name in ENVIRONMENTS}
@@ -568,7 +568,7 @@ class System:
 
 def _serving(environment: str, stored: list[StoredCredential]) -> list[StoredCredential]:
     return [
-        one
-        for one in stored
-        if one.environment == environment or (one.environment is None and environment != "twin")
+        item
+        for item in stored
+        if item.environment == environment or (item.environment is None and environment != "twin")
     ]

@@ -301,7 +301,7 @@ def _pair(data: bytes, password: bytes | None) -> tuple[x509.Certificate, bytes]
 def _contents(data: bytes, password: bytes | None) -> tuple[Any, list[x509.Certificate]]:
     if b"-----BEGIN" not in data:
         key, certificate, others = pkcs12.load_key_and_certificates(data, password)
-        return key, [one for one in (certificate, *others) if one is not None]
+        return key, [item for item in (certificate, *others) if item is not None]
     start = re.search(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----", data)
     if start is None:
         raise ValueError("no private key")

@@ -14,10 +14,10 @@ def in_turn(environment: str, stored: Iterable[T], limit_of: Callable[[T], str |
     """
     limited: list[T] = []
     general: list[T] = []
-    for one in stored:
-        limit = limit_of(one)
+    for item in stored:
+        limit = limit_of(item)
         if limit == environment:
-            limited.append(one)
+            limited.append(item)
         elif limit is None or environment == "twin":
-            general.append(one)
+            general.append(item)
     return [*limited, *general]

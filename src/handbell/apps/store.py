@@ -113,10 +113,10 @@ class AppStore:
         with self._database.write() as connection:
             others = _all_apps(connection)
             samples = _samples(connection, others)
-            if app.id in (one.id for one in samples):
+            if app.id in (item.id for item in samples):
                 return self._adopt(connection, app, others, name=name)
-            others = [one for one in others if one not in samples]
-            if app.id not in (one.id for one in others):
+            others = [other for other in others if other not in samples]
+            if app.id not in (other.id for other in others):
                 check_ids(app, others)
                 if name is None or is_suggested:
                     app = replace(app, name=free_name(app, others))
@@ -141,7 +141,7 @@ class AppStore:
         return replace(app, row=_primary_key(added.inserted_primary_key))
 
     def _adopt(self, connection: Connection, app: App, others: _Apps, *, name: str | None) -> App:
-        (sample,) = (one for one in others if one.id == app.id)
+        (sample,) = (other for other in others if other.id == app.id)
         adopted = replace(app, row=sample.row, name=name or sample.name)
         check_name(adopted, others)
         table = credentials_table

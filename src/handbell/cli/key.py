@@ -74,7 +74,7 @@ def add(
 def list_keys(*, app: ListedApp = None, as_json: Json = False) -> None:
     """List keys: id, kind, environment and fingerprint; never the key itself."""
     parts = system()
-    found = [(one.id, key) for one in apps_of(parts, app) for key in parts.apps.credentials(one)]
+    found = [(item.id, key) for item in apps_of(parts, app) for key in parts.apps.credentials(item)]
     if as_json:
         write_json([{"app": app_id, **asdict(key)} for app_id, key in found])
         return

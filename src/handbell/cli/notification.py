@@ -38,13 +38,13 @@ def list_notifications(
     named = app or parts.settings.app
     found = parts.reports.newest(parts.apps.find(named) if named else None, limit=limit)
     if as_json:
-        write_json([{**_plain(one), "total": one.total} for one in found])
+        write_json([{**_plain(item), "total": item.total} for item in found])
         return
     write_table(
         ["id", "written", "says", "to", "deliveries"],
         (
-            [one.id, local_time(one.created_at), one.title, one.recipients, _states(one)]
-            for one in found
+            [item.id, local_time(item.created_at), item.title, item.recipients, _states(item)]
+            for item in found
         ),
         "Nothing was sent yet. Send with: handbell send test@4d.com --title Hello",
     )

@@ -91,8 +91,12 @@ def list_operators(*, as_json: Json = False) -> None:
     write_table(
         ["mail", "added", "last signed in"],
         (
-            [one.mail, local_time(one.created_at), local_time(one.signed_in_at) or "never"]
-            for one in operators
+            [
+                operator.mail,
+                local_time(operator.created_at),
+                local_time(operator.signed_in_at) or "never",
+            ]
+            for operator in operators
         ),
         "There is no operator yet. Add one with: handbell operator add",
     )

@@ -84,10 +84,10 @@ def list_sessions(
     """List sessions, newest registration first."""
     parts = system()
     sessions = [
-        (one.id, session)
-        for one in apps_of(parts, app)
+        (item.id, session)
+        for item in apps_of(parts, app)
         for session in (
-            parts.registry.sessions_of(one, mail) if mail else parts.registry.sessions(one)
+            parts.registry.sessions_of(item, mail) if mail else parts.registry.sessions(item)
         )
     ]
     if as_json:

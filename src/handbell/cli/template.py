@@ -66,7 +66,9 @@ def put(
 def list_templates(*, app: ListedApp = None, as_json: Json = False) -> None:
     """List templates."""
     parts = system()
-    stored = [(one.id, kept) for one in apps_of(parts, app) for kept in parts.templates.list(one)]
+    stored = [
+        (item.id, kept) for item in apps_of(parts, app) for kept in parts.templates.list(item)
+    ]
     if as_json:
         write_json([{"app": app_id, **_described(kept)} for app_id, kept in stored])
         return
@@ -113,7 +115,7 @@ def preview(
         write_json(told)
     else:
         write_languages(told)
-    if any(one.problem for one in told):
+    if any(item.problem for item in told):
         raise typer.Exit(1)
 
 
@@ -129,13 +131,13 @@ def remove(name: Name, *, app: AppOption = None) -> None:
 
 def write_languages(told: "list[LanguagePreview]") -> None:
     """Write what each language comes to."""
-    for one in told:
-        size = f"{one.size:,} of {count(one.limit, 'byte')}" if one.limit else "cannot be sent"
-        say(f"{one.language or 'own text'}: {size}")
-        if one.payload:
-            say(f"  {one.payload}")
-        write_lines(one.cuts, "  warning: ", "yellow")
-        write_lines([one.problem] if one.problem else [], "  error: ", "red")
+    for item in told:
+        size = f"{item.size:,} of {count(item.limit, 'byte')}" if item.limit else "cannot be sent"
+        say(f"{item.language or 'own text'}: {size}")
+        if item.payload:
+            say(f"  {item.payload}")
+        write_lines(item.cuts, "  warning: ", "yellow")
+        write_lines([item.problem] if item.problem else [], "  error: ", "red")
 
 
 def _described(stored: "StoredTemplate") -> dict[str, object]:

@@ -67,20 +67,22 @@ def list_webhooks(*, app: AppOption = None, as_json: Json = False) -> None:
     webhooks = store.list(parts.apps.find(app) if app else None)
     standings = store.standings()
     if as_json:
-        write_json([{"webhook": one, "calls": standings.get(one.id)} for one in webhooks])
+        write_json(
+            [{"webhook": webhook, "calls": standings.get(webhook.id)} for webhook in webhooks]
+        )
         return
     write_table(
         ["webhook", "app", "address", "state", "waiting", "given up", "last answer", "added"],
         (
             [
-                one.id,
-                one.app,
-                one.url,
-                "on" if one.is_enabled else "off",
-                *_calls(standings.get(one.id)),
-                local_time(one.created_at),
+                webhook.id,
+                webhook.app,
+                webhook.url,
+                "on" if webhook.is_enabled else "off",
+                *_calls(standings.get(webhook.id)),
+                local_time(webhook.created_at),
             ]
-            for one in webhooks
+            for webhook in webhooks
         ),
         "There is no webhook yet. Add one with: handbell webhook add URL",
     )

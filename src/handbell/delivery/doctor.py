@@ -61,11 +61,13 @@ async def _probe_all(
         return await _probe_one(app, environment, serving[0].key_id, find_gateway)
     found = await asyncio.gather(
         *(
-            _probe_one(app, environment, one.key_id, find_gateway, f"the {one.kind} {one.key_id}")
-            for one in serving
+            _probe_one(
+                app, environment, item.key_id, find_gateway, f"the {item.kind} {item.key_id}"
+            )
+            for item in serving
         )
     )
-    works = any(one.verdict == "right" for each in found for one in each if one.check != "clock")
+    works = any(item.verdict == "right" for each in found for item in each if item.check != "clock")
     return [
         _mended(finding, app, stored) if works and finding.check == environment else finding
         for stored, findings in zip(serving, found, strict=True)

@@ -423,7 +423,7 @@ class HttpConnection(asyncio.Protocol):
         """How well it can be done without: the less the better, None while we work for it."""
         since = (self._head_since, self._rest_since, self._linger_since, self._closing_since)
         if self._running is None:
-            return 0, min((one for one in since if one is not None), default=self._body_since)
+            return 0, min((item for item in since if item is not None), default=self._body_since)
         if self._stuck_since is not None:
             return 1, self._stuck_since
         if self._reading is self._running and not self._is_paused:

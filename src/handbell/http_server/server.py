@@ -218,7 +218,7 @@ class HttpServer:
 
     def _make_room(self) -> bool:
         """End some connections that nobody misses much, and say whether there were any."""
-        ranked = [(one, leisure) for one in self.connections if (leisure := one.leisure)]
+        ranked = [(item, leisure) for item in self.connections if (leisure := item.leisure)]
         chosen = heapq.nsmallest(
             max(1, self._ceiling // _EVICTED_PART),
             ranked,

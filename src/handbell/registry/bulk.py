@@ -114,27 +114,27 @@ def _register(
     known: list[int],
     group: Sequence[Registration],
 ) -> list[int]:
-    tokens = [one.token for one in group]
+    tokens = [entry.token for entry in group]
     holders = _holders(connection, app, tokens)
     formers = _formers(connection, known, tokens)
     work = _Group()
-    for one in group:
-        user = people[one.mail]
-        holder = holders.get(one.token)
+    for item in group:
+        user = people[item.mail]
+        holder = holders.get(item.token)
         if holder is not None and holder.user_id == user:
-            work.refreshed.append({_ROW: holder.id, **refreshed_values(holder, one)})
+            work.refreshed.append({_ROW: holder.id, **refreshed_values(holder, item)})
             continue
-        if holder is not None and one.status == "active":
+        if holder is not None and item.status == "active":
             work.moved.append(holder.id)
-        former = formers.get((user, one.token))
+        former = formers.get((user, item.token))
         if former is None:
-            work.added.append(added_values(app, user, one))
+            work.added.append(added_values(app, user, item))
         else:
-            work.refreshed.append({_ROW: former.id, **refreshed_values(former, one)})
+            work.refreshed.append({_ROW: former.id, **refreshed_values(former, item)})
     silence_others(
         connection,
         app.row,
-        {one.token: people[one.mail] for one in group if one.status == "active"},
+        {entry.token: people[entry.mail] for entry in group if entry.status == "active"},
     )
     _write(connection, work, group)
     return work.moved
@@ -143,7 +143,7 @@ def _register(
 def _write(connection: Connection, work: _Group, group: Sequence[Registration]) -> None:
     # Who loses a token does so before it is given away: the index holds it at every step.
     if work.moved:
-        values = moved_values(max(one.at for one in group))
+        values = moved_values(max(item.at for item in group))
         connection.execute(update(sessions).where(sessions.c.id.in_(work.moved)).values(values))
     if work.refreshed:
         statement = update(sessions).where(sessions.c.id == bindparam(_ROW))
@@ -156,7 +156,7 @@ def _users(
     connection: Connection, app: App, group: Sequence[Registration]
 ) -> tuple[dict[str, int], list[int]]:
     """Return the user of each mail, made where there is none, and those that were there before."""
-    mails = {one.mail: one.at for one in reversed(group)}
+    mails = {item.mail: item.at for item in reversed(group)}
     people = _known_users(connection, app, list(mails))
     known = list(people.values())
     missing = [mail for mail in mails if mail not in people]

@@ -127,7 +127,9 @@ class _Folder:
         return self.apps.add(app.team_id, app.bundle_id, app.name, is_suggested=True)
 
     def _keys(self, app: App) -> Iterator[ImportStep]:
-        known = {(one.key_id, one.fingerprint) for one in self.apps.credentials(app)}
+        known = {
+            (credential.key_id, credential.fingerprint) for credential in self.apps.credentials(app)
+        }
         for file in sorted(self.folder.glob("*.p8")):
             try:
                 key = read_auth_key(file, team_id=app.team_id)
@@ -148,7 +150,7 @@ class _Folder:
                 yield self.skip(file, "session", error)
         # The newest last: of several files with one token, it says whose the device is.
         found.sort(key=lambda one: (one.at, one.file.name))
-        newest = {one.token: one for one in found}
+        newest = {item.token: item for item in found}
         known = self.registry.latest_by_token(app, newest)
         for one in found:
             if newest[one.token] is one:

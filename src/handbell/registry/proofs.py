@@ -174,9 +174,11 @@ class ProofStore:
             gone = connection.execute(
                 select(sessions.c.id, sessions.c.user_id).where(*unproven)
             ).all()
-            connection.execute(delete(sessions).where(sessions.c.id.in_([one.id for one in gone])))
+            connection.execute(
+                delete(sessions).where(sessions.c.id.in_([item.id for item in gone]))
+            )
             people = (
-                users.c.id.in_({one.user_id for one in gone}),
+                users.c.id.in_({item.user_id for item in gone}),
                 ~exists().where(sessions.c.user_id == users.c.id),
             )
             connection.execute(delete(users).where(*people))

@@ -51,12 +51,12 @@ class Hosts:
     """
 
     def __init__(self, settings: Settings, public_url: str) -> None:
-        given = [one.strip().lower().rstrip(".") for one in settings.allowed_hosts.split(",")]
+        given = [host.strip().lower().rstrip(".") for host in settings.allowed_hosts.split(",")]
         listens, _, _ = settings.listen.rpartition(":")
         derived = (urlsplit(public_url).hostname, listens.strip("[]"), socket.gethostname())
-        names = {*given, *(one.lower().rstrip(".") for one in derived if one)}
-        self._ends = tuple(one.removeprefix(ANY) for one in names if one.startswith("*."))
-        self._names = frozenset(one for one in names if one and one != ANY)
+        names = {*given, *(item.lower().rstrip(".") for item in derived if item)}
+        self._ends = tuple(name.removeprefix(ANY) for name in names if name.startswith("*."))
+        self._names = frozenset(name for name in names if name and name != ANY)
         self._is_open = ANY in names
         self._known: dict[bytes, bool] = {}
 

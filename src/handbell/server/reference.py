@@ -180,7 +180,7 @@ def _document(application: FastAPI) -> dict[str, Any]:
 def _name_parameters(operation: dict[str, Any], names: Iterable[str]) -> None:
     """Add the parameters of the path that the guard reads, and no handler names."""
     parameters = operation.setdefault("parameters", [])
-    known = {one["name"] for one in parameters if one["in"] == "path"}
+    known = {parameter["name"] for parameter in parameters if parameter["in"] == "path"}
     parameters[:0] = [
         {
             "name": name,
@@ -269,10 +269,10 @@ def _groups(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
         if method in _METHODS
     ]
     known = [tag["name"] for tag in document["tags"]]
-    others = sorted({one["tag"] for one in listed} - set(known))
+    others = sorted({entry["tag"] for entry in listed} - set(known))
     about = {tag["name"]: tag["description"] for tag in document["tags"]}
     for name in (*known, *others):
-        operations = [one for one in listed if one["tag"] == name]
+        operations = [entry for entry in listed if entry["tag"] == name]
         if operations:
             yield {"name": name, "about": about.get(name, ""), "operations": operations}
 
@@ -294,34 +294,36 @@ def _described(
         "summary": operation.get("summary", ""),
         "about": operation.get("description", "").split("\n\n"),
         "parameters": [
-            {"name": one["name"], "place": one["in"], "about": one.get("description", "")}
-            for one in (_followed(document, each) for each in operation.get("parameters", []))
+            {"name": item["name"], "place": item["in"], "about": item.get("description", "")}
+            for item in (_followed(document, each) for each in operation.get("parameters", []))
         ],
         "refusals": ", ".join(
-            f"{one['status']} {one.get('description', '')}"
-            for one in answers
-            if not one["status"].startswith("2")
+            f"{item['status']} {item.get('description', '')}"
+            for item in answers
+            if not item["status"].startswith("2")
         ),
         "bodies": [_shape(document, kind, one["schema"]) for kind, one in body.items()],
         "answers": [
             {
-                "status": one["status"],
-                "words": one.get("description", ""),
+                "status": item["status"],
+                "words": item.get("description", ""),
                 "shapes": [
                     _shape(document, kind, content.get("schema", {}))
-                    for kind, content in one.get("content", {}).items()
+                    for kind, content in item.get("content", {}).items()
                     if kind != MEDIA_TYPE
                 ],
             }
-            for one in answers
+            for item in answers
         ],
     }
 
 
 def _shape(document: dict[str, Any], kind: str, schema: dict[str, Any]) -> dict[str, Any]:
     """Return a schema as the page shows it: its members with their types, and an example."""
-    choices = [_followed(document, one) for one in schema.get("anyOf", schema.get("oneOf", []))]
-    whole = next((one for one in choices if "properties" in one), _followed(document, schema))
+    choices = [_followed(document, item) for item in schema.get("anyOf", schema.get("oneOf", []))]
+    whole = next(
+        (choice for choice in choices if "properties" in choice), _followed(document, schema)
+    )
     example = (whole.get("examples") or [None])[0]
     needed = whole.get("required", [])
     return {
@@ -359,7 +361,7 @@ def _by_type(schema: dict[str, Any]) -> list[dict[str, Any]]:
     if not isinstance(types, list):
         return []
     whole = {name: value for name, value in schema.items() if name != "enum" or None not in value}
-    return [{"type": one} if one == "null" else {**whole, "type": one} for one in types]
+    return [{"type": item} if item == "null" else {**whole, "type": item} for item in types]
 
 
 def words_of(document: dict[str, Any], schema: dict[str, Any]) -> str:
@@ -368,11 +370,11 @@ def words_of(document: dict[str, Any], schema: dict[str, Any]) -> str:
         return str(_followed(document, schema).get("title", schema["$ref"].rpartition("/")[2]))
     choices = schema.get("anyOf") or schema.get("oneOf") or _by_type(schema)
     if choices:
-        return " or ".join(dict.fromkeys(words_of(document, one) for one in choices))
+        return " or ".join(dict.fromkeys(words_of(document, choice) for choice in choices))
     if "const" in schema:
         return json.dumps(schema["const"])
     if "enum" in schema:
-        return " | ".join(str(one) for one in schema["enum"])
+        return " | ".join(str(item) for item in schema["enum"])
     kind = schema.get("type", "any")
     if schema.get("format") == "date-time" and kind == "string":
         kind = "instant"

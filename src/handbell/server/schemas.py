@@ -87,8 +87,8 @@ def _reach(value: Any, schemas: dict[str, Schema], found: set[str]) -> None:
 
 def _walk(schema: Any, *, is_sent: bool) -> None:
     if isinstance(schema, list):
-        for one in schema:
-            _walk(one, is_sent=is_sent)
+        for item in schema:
+            _walk(item, is_sent=is_sent)
         return
     if not isinstance(schema, dict):
         return
@@ -118,7 +118,7 @@ def _join_null(schema: Schema, *, is_sent: bool) -> None:
     choices = schema.get("anyOf")
     if not isinstance(choices, list) or _NULL not in choices:
         return
-    others = [one for one in choices if one != _NULL]
+    others = [choice for choice in choices if choice != _NULL]
     if len(others) > 1:
         schema["anyOf"] = others if is_sent else choices
         return

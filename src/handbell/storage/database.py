@@ -588,7 +588,7 @@ def _schema() -> tuple[str, ...]:
         made += [
             CreateIndex(index) for index in sorted(table.indexes, key=lambda one: str(one.name))
         ]
-    return (*(str(one.compile(dialect=dialect)) for one in made), _VERSION_SCHEMA)
+    return (*(str(item.compile(dialect=dialect)) for item in made), _VERSION_SCHEMA)
 
 
 def _make(connection: Connection) -> None:

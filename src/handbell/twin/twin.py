@@ -123,7 +123,7 @@ class Twin(TwinState):
 
     def _addresses(self, authority: Authority, bound: Sequence[socket.socket]) -> Address:
         host = f"[{self._host}]" if ":" in self._host else self._host
-        production, development, page = (f"{host}:{one.getsockname()[1]}" for one in bound)
+        production, development, page = (f"{host}:{item.getsockname()[1]}" for item in bound)
         return Address(
             production_url=f"https://{production}",
             development_url=f"https://{development}",

@@ -46,7 +46,7 @@ class Counting:
         if now < until:
             return kept
         counted = count_deliveries(connection, row)
-        total = sum(one.number for one in counted)
+        total = sum(item.number for item in counted)
         if total >= LARGE:
             if len(self._kept) >= _KEPT_AT_MOST:
                 self._kept = {}
@@ -74,4 +74,4 @@ def count_deliveries(connection: Connection, row: int) -> list[Counted]:
         select(state, reason, *numbers).where(mine, state != "sent").group_by(state, reason)
     )
     found = [Counted("sent", None, *sent)] if sent[0] else []
-    return [*found, *(Counted(*one) for one in others)]
+    return [*found, *(Counted(*other) for other in others)]

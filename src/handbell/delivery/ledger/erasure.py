@@ -105,10 +105,10 @@ def _anonymise(connection: Connection, row: int, names: set[str]) -> None:
     recipients = json.loads(found.recipients)
     kept = {kind: _without(named, names) for kind, named in recipients.items()}
     is_for_others = any(
-        one not in {NOBODY, _NO_ADDRESS}
+        item not in {NOBODY, _NO_ADDRESS}
         for named in kept.values()
         if isinstance(named, list)
-        for one in named
+        for item in named
     )
     values: dict[str, Any] = {"recipients": json.dumps(kept, ensure_ascii=False)}
     if not is_for_others:
@@ -128,7 +128,7 @@ def _anonymise(connection: Connection, row: int, names: set[str]) -> None:
 def _without(named: Any, names: set[str]) -> Any:
     if not isinstance(named, list):
         return named
-    return [(NOBODY if "@" in one else _NO_ADDRESS) if one in names else one for one in named]
+    return [(NOBODY if "@" in item else _NO_ADDRESS) if item in names else item for item in named]
 
 
 def _calls_about(app: App, mail: str) -> tuple[Any, ...]:

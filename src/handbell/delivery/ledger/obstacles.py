@@ -49,7 +49,7 @@ def obstacles(
 
 def cautions(app: App, rules: AppRules) -> list[Obstacle]:
     """Return what holds up nothing and is to be mended: keys that others are used in place of."""
-    return [_passed_over(app, *one) for one in rules.cautions]
+    return [_passed_over(app, *caution) for caution in rules.cautions]
 
 
 def _passed_over(app: App, key: Key, stop: Stop) -> Obstacle:

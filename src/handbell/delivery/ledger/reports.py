@@ -164,7 +164,8 @@ class Reports:
             row = _find(connection, notification_id)
             wanted = DELIVERIES.where(*search.conditions(row.id)).order_by(deliveries.c.number)
             found = [
-                Delivery(**one) for one in connection.execute(wanted.limit(limit + 1)).mappings()
+                Delivery(**mapping)
+                for mapping in connection.execute(wanted.limit(limit + 1)).mappings()
             ]
         more = len(found) > limit
         page = tuple(found[:limit])
@@ -208,8 +209,8 @@ class Reports:
         # While it runs, what is ahead and what is counted have to belong together.
         counted = (count_deliveries if is_running else count_ended)(connection, row.id)
         counts: Counter[str] = Counter()
-        for one in counted:
-            counts[one.state] += one.number
+        for item in counted:
+            counts[item.state] += item.number
         if row.cancelled:
             counts["cancelled"] += row.cancelled
         named = json.loads(row.recipients)
@@ -223,8 +224,8 @@ class Reports:
             states=MappingProxyType({name: counts[name] for name in STATES if counts.get(name)}),
             ahead=_ahead(connection, row),
             is_running=is_running,
-            displayed=sum(one.displayed for one in counted),
-            opened=sum(one.opened for one in counted),
+            displayed=sum(entry.displayed for entry in counted),
+            opened=sum(entry.opened for entry in counted),
             row=row.id,
             is_test=bool(named.get(TEST_MARK)),
             send_at=row.send_at,
@@ -265,7 +266,9 @@ class Reports:
             later=later,
             broadcasts=broadcasts or 0,
             oldest_due_at=oldest,
-            next_at=min((one for one in (following, next_shard) if one is not None), default=None),
+            next_at=min(
+                (item for item in (following, next_shard) if item is not None), default=None
+            ),
         )
 
     def app_id_of(self, notification_id: str) -> str:
@@ -382,9 +385,9 @@ def _left(connection: Connection, shard: Row[Any]) -> int:
 def _reasons(app: str, counted: Iterable[Counted], uncome: int) -> tuple[ReasonCount, ...]:
     """Return the reasons of what was not sent, the most frequent first."""
     numbers = {
-        (one.state, one.reason or one.state.capitalize()): one.number
-        for one in counted
-        if one.state not in ("sent", "queued", "sending")
+        (entry.state, entry.reason or entry.state.capitalize()): entry.number
+        for entry in counted
+        if entry.state not in ("sent", "queued", "sending")
     }
     if uncome:
         numbers["cancelled", "Cancelled"] = numbers.get(("cancelled", "Cancelled"), 0) + uncome

@@ -203,7 +203,7 @@ class Ledger:
         )
         with self._database.read() as connection:
             rows = connection.execute(query.order_by(deliveries.c.number)).mappings()
-            return [Delivery(**one) for one in rows]
+            return [Delivery(**item) for item in rows]
 
     def is_ahead(self, session_ids: Sequence[int], row: int) -> bool:
         """Return whether a broadcast has yet to come to one of these sessions."""

@@ -73,7 +73,7 @@ class NotificationStory:
     @property
     def is_sent(self) -> bool:
         """Whether the push service accepted it for at least one device."""
-        return any(one.delivery.state == "sent" for one in self.deliveries)
+        return any(delivery.delivery.state == "sent" for delivery in self.deliveries)
 
     @property
     def label(self) -> str:
@@ -106,14 +106,14 @@ class Story:
 
     def details(self, worded: Callable[[str], str] = str) -> list[str]:
         """Return everything below the answer, line by line; ``worded`` words what to do."""
-        lines = [*(f"  To do: {worded(one)}" for one in self.to_do)]
+        lines = [*(f"  To do: {worded(item)}" for item in self.to_do)]
         if held := [*self.obstacles, *self.cautions]:
-            lines += ["", "Sending", *(f"  {one}" for one in held)]
+            lines += ["", "Sending", *(f"  {item}" for item in held)]
         lines += ["", "Devices"]
-        lines += [f"  {one.what}" for one in self.sessions] or ["  none"]
+        lines += [f"  {session.what}" for session in self.sessions] or ["  none"]
         for told in self.notifications:
             lines += ["", f"{told.label}, to {told.recipients} ({told.id})"]
-            lines += [f"  {' '.join(_parts(one, worded))}" for one in told.deliveries]
+            lines += [f"  {' '.join(_parts(delivery, worded))}" for delivery in told.deliveries]
             lines += [f"  {told.note}"] if told.note else []
         return lines
 
@@ -139,7 +139,7 @@ def why(
     rows = [
         (row, ledger.deliveries_to(ids, row.id)) for row in ledger.concerning(app, mail, ids, limit)
     ]
-    sessions = _dated(found, [one for _, deliveries in rows for one in deliveries])
+    sessions = _dated(found, [delivery for _, deliveries in rows for delivery in deliveries])
     teller = _Teller(app, mail, sessions, rules_store.rules_of(app.id), now)
     told = tuple(
         teller.notification(row, deliveries, is_ahead=ledger.is_ahead(ids, row.id))
@@ -179,11 +179,11 @@ class _Teller:
             mail=self.mail,
             app=self.app.id,
             is_sent=last is not None and last.is_sent,
-            answer=" ".join([self._answer(last), *(one.what for one in blocked)]),
-            to_do=self._to_do(last, [fix for one in blocked for fix in one.fixes])
-            + tuple(fix for one in warned for fix in one.fixes),
-            obstacles=tuple(one.what for one in blocked),
-            cautions=tuple(one.what for one in warned),
+            answer=" ".join([self._answer(last), *(item.what for item in blocked)]),
+            to_do=self._to_do(last, [fix for item in blocked for fix in item.fixes])
+            + tuple(fix for item in warned for fix in item.fixes),
+            obstacles=tuple(item.what for item in blocked),
+            cautions=tuple(item.what for item in warned),
             sessions=self.sessions,
             notifications=told,
         )
@@ -194,8 +194,8 @@ class _Teller:
             return f"Nothing was sent to {self.mail} lately. {reach}"
         head = f"The last notification, {last.label},"
         if last.is_sent:
-            sent = [one for one in last.deliveries if one.delivery.state == "sent"]
-            lead = next((one for one in sent if one.delivery.displayed_at), sent[0])
+            sent = [delivery for delivery in last.deliveries if delivery.delivery.state == "sent"]
+            lead = next((item for item in sent if item.delivery.displayed_at), sent[0])
             where = f"{len(sent):,} of {count(len(last.deliveries), 'device')}"
             answer = f"{head} was sent to {where}. {lead.what}"
             return answer if self._is_reachable else f"{answer} {reach}"
@@ -208,10 +208,10 @@ class _Teller:
 
     @property
     def _is_reachable(self) -> bool:
-        return any(one.is_sent_to for one in self.sessions)
+        return any(session.is_sent_to for session in self.sessions)
 
     def _reach(self) -> str:
-        number = sum(one.is_sent_to for one in self.sessions)
+        number = sum(session.is_sent_to for session in self.sessions)
         if number:
             return f"{count(number, 'device')} can be reached."
         if not self.sessions:
@@ -220,9 +220,9 @@ class _Teller:
 
     def _to_do(self, last: NotificationStory | None, fixes: list[str]) -> tuple[str, ...]:
         if last is not None:
-            fixes += [one.fix for one in last.deliveries]
+            fixes += [delivery.fix for delivery in last.deliveries]
         if not self._is_reachable:
-            fixes += [one.fix for one in self.sessions[:1]]
+            fixes += [session.fix for session in self.sessions[:1]]
         if not self.sessions:
             lead = "Let the app register its device token for this mail, or do so by hand"
             fixes.append(Fix(Action.ADD_SESSION, lead, app=self.app.id, about=self.mail, end="."))
@@ -245,7 +245,9 @@ class _Teller:
             title=describe(content),
             recipients=describe_recipients(named),
             created_at=row.created_at,
-            deliveries=tuple(self._delivery(one, composed, content) for one in deliveries),
+            deliveries=tuple(
+                self._delivery(delivery, composed, content) for delivery in deliveries
+            ),
             is_ahead=is_ahead,
             note="" if deliveries else self._note(row, composed, is_ahead=is_ahead),
         )
@@ -266,7 +268,7 @@ class _Teller:
             starts = self.now if composed is None else composed.starts_at(zone)
             soon = "It goes to many, and their turn has not come yet."
             return soon if starts <= self.now else f"It waits for its time, {_at(starts)}."
-        earliest = min((one.session.created_at for one in self.sessions), default=None)
+        earliest = min((session.session.created_at for session in self.sessions), default=None)
         if earliest is None:
             return f"{self.mail} has no device: no session was ever registered for this mail."
         if earliest > row.created_at:
@@ -349,7 +351,7 @@ class _Teller:
 
 
 def _waits(told: NotificationStory) -> bool:
-    return told.is_ahead or any(not one.delivery.is_final for one in told.deliveries)
+    return told.is_ahead or any(not delivery.delivery.is_final for delivery in told.deliveries)
 
 
 # A device
@@ -358,9 +360,9 @@ def _waits(told: NotificationStory) -> bool:
 def _dated(found: Sequence[Session], deliveries: Sequence[Delivery]) -> list[Session]:
     """Return the sessions with the last acceptance that is known: broadcasts do not note theirs."""
     last = {session.id: session.accepted_at or 0 for session in found}
-    for one in deliveries:
-        if one.session_id in last:
-            last[one.session_id] = max(last[one.session_id], one.sent_at or 0)
+    for delivery in deliveries:
+        if delivery.session_id in last:
+            last[delivery.session_id] = max(last[delivery.session_id], delivery.sent_at or 0)
     return [replace(session, accepted_at=last[session.id] or None) for session in found]
 
 

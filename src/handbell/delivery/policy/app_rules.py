@@ -118,11 +118,11 @@ class AppRules:
         """
         mine = {key.fingerprint for key in self.keys}
         return tuple(
-            one.stop
-            for one in self.services
-            if one.stop is not None
-            and one.place.credential in mine
-            and now - one.stop.probe_at <= LONGEST_ASKED_SECONDS
+            service.stop
+            for service in self.services
+            if service.stop is not None
+            and service.place.credential in mine
+            and now - service.stop.probe_at <= LONGEST_ASKED_SECONDS
         )
 
     @classmethod

@@ -251,16 +251,16 @@ class ConfigurationCircuit(Circuit):
 
         Call it once no more answers are to be waited for; look at ``stop`` afterwards.
         """
-        for one in refusals:
-            if not self._is_confirmed(one):
-                speaks = one.was_accepted or not self.is_established
-                (self.doubters if speaks else self.strangers).add(one.person)
+        for refusal in refusals:
+            if not self._is_confirmed(refusal):
+                speaks = refusal.was_accepted or not self.is_established
+                (self.doubters if speaks else self.strangers).add(refusal.person)
         if self.stop is None and len(self.doubters) >= SEVERAL_PERSONS:
             self._set(refusals[-1].reason, refusals[-1].detail, now, rng)
             self._forget_doubts()
         if self.stop is not None:
             return [False] * len(refusals)
-        return [self._is_guilty(one) for one in refusals]
+        return [self._is_guilty(item) for item in refusals]
 
     def _is_confirmed(self, refusal: Refusal) -> bool:
         return self.heard_at >= refusal.sent_at

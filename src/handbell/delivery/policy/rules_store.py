@@ -56,8 +56,8 @@ class RulesStore:
         with self._database.read() as connection:
             noted = [_noted(row) for row in connection.execute(known)]
             found: dict[str, Any] = {
-                "circuits": tuple(one for one in noted if not one.place.is_service),
-                "services": tuple(one for one in noted if one.place.is_service),
+                "circuits": tuple(item for item in noted if not item.place.is_service),
+                "services": tuple(item for item in noted if item.place.is_service),
             }
             row = connection.execute(app).one_or_none()
             if row is None:

@@ -50,7 +50,7 @@ def standing(circuits: Iterable[Noted], keys: Sequence[Key], *, is_registered: b
     """
     found = list(circuits)
     if not is_registered:
-        return Standing(_sorted(one.stop for one in found if one.stop is not None))
+        return Standing(_sorted(item.stop for item in found if item.stop is not None))
     open_by_place: dict[tuple[str, str], dict[str, Stop]] = {}
     for one in found:
         if one.stop is not None:
@@ -60,8 +60,10 @@ def standing(circuits: Iterable[Noted], keys: Sequence[Key], *, is_registered: b
     cautions: list[Caution] = []
     for (environment, _), by_key in open_by_place.items():
         serving = in_turn(environment, keys, lambda key: key.environment)
-        used = next((one for one in serving if not is_refused(by_key.get(one.fingerprint))), None)
-        known = [(one, by_key[one.fingerprint]) for one in serving if one.fingerprint in by_key]
+        used = next(
+            (item for item in serving if not is_refused(by_key.get(item.fingerprint))), None
+        )
+        known = [(item, by_key[item.fingerprint]) for item in serving if item.fingerprint in by_key]
         if used is None:
             stops += [stop for _, stop in known]
             continue

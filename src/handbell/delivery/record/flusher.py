@@ -110,5 +110,7 @@ class Flusher:
         if batch.finished_shards:  # whose they are is not said
             self._waiting.tell()
             return
-        rows = {row for row, *_ in batch.sent} | {one.notification_id for one in batch.endings}
+        rows = {row for row, *_ in batch.sent} | {
+            ending.notification_id for ending in batch.endings
+        }
         self._waiting.tell(rows)

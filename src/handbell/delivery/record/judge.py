@@ -258,13 +258,13 @@ class Judge:
     async def judge_doubted(self, persons: Persons) -> None:
         """Judge what is in doubt and has waited long enough."""
         ripe = self._take_ripe()
-        tokens = [one.verdict for one in ripe if one.trouble is None]
-        for one in ripe:
-            if one.trouble is not None:
-                self._judge_service(_service_of(one), one.trouble, is_heard_out=True)
-        for one in ripe:
-            if one.trouble is not None:
-                self._settle_trouble(one)
+        tokens = [each.verdict for each in ripe if each.trouble is None]
+        for item in ripe:
+            if item.trouble is not None:
+                self._judge_service(_service_of(item), item.trouble, is_heard_out=True)
+        for entry in ripe:
+            if entry.trouble is not None:
+                self._settle_trouble(entry)
         if tokens:
             await self._judge_tokens(tokens, persons)
 
@@ -273,13 +273,13 @@ class Judge:
             return []
         now = asyncio.get_running_loop().time()
         waiting: dict[str, int] = {}
-        for one in self._doubted:
-            waiting[one.app_state.app.id] = waiting.get(one.app_state.app.id, 0) + 1
+        for item in self._doubted:
+            waiting[item.app_state.app.id] = waiting.get(item.app_state.app.id, 0) + 1
         ripe: list[_Doubted] = []
         rest: list[_Doubted] = []
-        for one in self._doubted:
-            is_idle = one.app_state.load.handed <= waiting[one.app_state.app.id]
-            (ripe if is_idle or one.is_old(now) or one.is_decided else rest).append(one)
+        for entry in self._doubted:
+            is_idle = entry.app_state.load.handed <= waiting[entry.app_state.app.id]
+            (ripe if is_idle or entry.is_old(now) or entry.is_decided else rest).append(entry)
         self._doubted = rest
         return ripe
 
@@ -292,18 +292,18 @@ class Judge:
         self._bench.settle(doubted.verdict._replace(is_outage=service.stop is not None))
 
     async def _judge_tokens(self, verdicts: Sequence[Verdict], persons: Persons) -> None:
-        numbers = {one.item.number for one in verdicts}
+        numbers = {item.item.number for item in verdicts}
         known: dict[int, tuple[int, bool]] = {}
         try:
-            known = await persons([one for one in numbers if session_id(one) is not None])
+            known = await persons([number for number in numbers if session_id(number) is not None])
         except Exception:  # noqa: BLE001 - nothing may be left without an end
             _log.exception("Could not read owners of refused tokens; none is judged")
-            for one in verdicts:
-                self._bench.settle(_unjudged(one))
+            for item in verdicts:
+                self._bench.settle(_unjudged(item))
             return
         by_route: dict[Route, list[Verdict]] = {}
-        for one in verdicts:
-            by_route.setdefault(_way_of(one), []).append(one)
+        for verdict in verdicts:
+            by_route.setdefault(_way_of(verdict), []).append(verdict)
         for route, members in by_route.items():
             self._judge_route(route, members, known)
 
@@ -312,7 +312,7 @@ class Judge:
     ) -> None:
         circuit = route.configuration
         was_open = circuit.stop is not None
-        refusals = [_refusal(one, known) for one in verdicts]
+        refusals = [_refusal(verdict, known) for verdict in verdicts]
         guilty = circuit.judge(refusals, self._now(), self._rng)
         if circuit.stop is not None and not was_open:
             self._tell_stopped(route, verdicts[0].push_batch.composed.app_state)

@@ -111,7 +111,7 @@ def write_batch(connection: Connection, batch: Batch, *, now: int) -> None:
     if _is_sqlite(connection):
         _insert_sent(connection, batch.sent, now)
     elif batch.sent:
-        _upsert(connection, [_sent(*one, now) for one in _singly(batch.sent)])
+        _upsert(connection, [_sent(*item, now) for item in _singly(batch.sent)])
     if batch.endings:
         _upsert(connection, batch.endings)
     if batch.adopted:

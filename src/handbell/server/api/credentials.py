@@ -90,7 +90,7 @@ async def list_credentials(context: ContextDep, app: AppDep) -> ResultPage[Crede
     """Return what may be told of them, the newest first; never the key."""
     stored = await context.run(context.system.apps.credentials, app)
     return ResultPage[CredentialOut].model_validate(
-        {"data": [describe(one) for one in stored], "next": None}
+        {"data": [describe(item) for item in stored], "next": None}
     )
 
 

@@ -71,7 +71,9 @@ async def report_list(
     """
     context = context_of(request)
     own = await devices.own_session(request, app, session)
-    return JSONResponse({"noted": await _note(context, app, own.id, [_read(one) for one in body])})
+    return JSONResponse(
+        {"noted": await _note(context, app, own.id, [_read(item) for item in body])}
+    )
 
 
 @router.post(

@@ -80,7 +80,7 @@ async def overview(page: Page) -> Response:
         "is_filtered": is_filtered,
         "kinds": KINDS,
     }
-    is_busy = bool(situation.backlog.due) or any(one.is_running for one in listed)
+    is_busy = bool(situation.backlog.due) or any(item.is_running for item in listed)
     response = page.render("activity.html", every=_HURRY if is_busy else _LEISURE, **values)
     return unless_known(page, response) if page.is_fragment else response
 
@@ -111,7 +111,9 @@ def situation_of(system: System, app: App) -> Situation:
         backlog=system.reports.backlog(),
         workers=system.known_workers.live_workers(),
         held=system.obstacles(app),
-        stopped_elsewhere=tuple(one for one in system.rules_store.stopped_apps() if one != app.id),
+        stopped_elsewhere=tuple(
+            item for item in system.rules_store.stopped_apps() if item != app.id
+        ),
     )
 
 

@@ -31,7 +31,7 @@ async def keys(page: Page) -> Response:
 async def make(page: Page) -> Response:
     """Make an API key, and show it this once."""
     wanted = page.form.text("app")
-    app = next((one for one in page.apps if one.id == wanted), None)
+    app = next((item for item in page.apps if item.id == wanted), None)
     if wanted and app is None:
         raise UnknownAppError(f"There is no app {wanted[:100]!r}", fix="Choose one of the list")
     try:

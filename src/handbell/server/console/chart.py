@@ -68,13 +68,13 @@ class Chart:
         span = count(len(self.bars), "hour" if self.bars[0].bucket.hours == 1 else "day")
         return (
             f"In {span}: {self.sent:,} sent, {self.failed:,} failed, {self.opened:,} opened. "
-            f"The most in one is {max(one.bucket.sent for one in self.bars):,} sent."
+            f"The most in one is {max(bar.bucket.sent for bar in self.bars):,} sent."
         )
 
 
 def draw(buckets: Sequence[HourCount]) -> Chart:
     """Return the chart of some buckets, the oldest first."""
-    top = nice(max((one.sent + one.failed for one in buckets), default=0))
+    top = nice(max((bucket.sent + bucket.failed for bucket in buckets), default=0))
     every = max(1, len(buckets) // _LABELS)
     return Chart(
         bars=tuple(
@@ -82,9 +82,9 @@ def draw(buckets: Sequence[HourCount]) -> Chart:
             for place, one in enumerate(buckets)
         ),
         top=top,
-        sent=sum(one.sent for one in buckets),
-        failed=sum(one.failed for one in buckets),
-        opened=sum(one.opened for one in buckets),
+        sent=sum(bucket.sent for bucket in buckets),
+        failed=sum(bucket.failed for bucket in buckets),
+        opened=sum(bucket.opened for bucket in buckets),
     )
 
 

@@ -303,7 +303,7 @@ async def _form(
 
 def _templates(page: Page, draft: Draft) -> tuple[list[str], tuple[str, ...]]:
     """Return the names of the app's templates, and the variables of the one that is chosen."""
-    found = {one.template.name: one.template for one in page.system.templates.list(page.the_app)}
+    found = {item.template.name: item.template for item in page.system.templates.list(page.the_app)}
     chosen = found.get(draft.get("template"))
     return list(found), () if chosen is None else chosen.variables
 

@@ -80,13 +80,13 @@ class Look:
             "shown": {} if own is None else _texts(own.notification),
             "languages": [
                 {
-                    "language": one.language,
-                    "size": one.size,
-                    "limit": one.limit,
-                    "cuts": list(one.cuts),
-                    "shown": _texts(one.notification),
+                    "language": wording.language,
+                    "size": wording.size,
+                    "limit": wording.limit,
+                    "cuts": list(wording.cuts),
+                    "shown": _texts(wording.notification),
                 }
-                for one in self.wordings
+                for wording in self.wordings
             ],
             "cuts": [] if own is None else list(own.cuts),
             "reaches": self.reaches,

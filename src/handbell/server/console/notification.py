@@ -203,7 +203,7 @@ def _shelf_of(page: Page, funnel: Funnel, found: DeliveryPage) -> Shelf:
 
 def _showing(phones: Iterable[VirtualPhone], deliveries: Iterable[Delivery]) -> VirtualPhone | None:
     """Return the first of the phones that shows what one of the deliveries brought."""
-    brought = {one.apns_id for one in deliveries}
+    brought = {delivery.apns_id for delivery in deliveries}
     return next(
         (phone for phone in phones if any(card.apns_id in brought for card in phone.cards)), None
     )

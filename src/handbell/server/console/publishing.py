@@ -196,7 +196,7 @@ def _read(page: Page) -> dict[str, Any]:
         "rules": rules,
         "rate": _rate(rules),
         "held": [
-            *(one for one in system.obstacles(app) if one.kind in _TOLD_HERE),
+            *(obstacle for obstacle in system.obstacles(app) if obstacle.kind in _TOLD_HERE),
             *system.cautions(app),
         ],
         "can_mail": system.can_mail,
@@ -248,7 +248,7 @@ async def _add_twin_key(page: Page, app: App, *, is_of_sample: bool = False) -> 
 
 def _worst(findings: list[Finding]) -> str:
     verdicts = {finding.verdict for finding in findings}
-    return next((one for one in ("wrong", "doubtful") if one in verdicts), "right")
+    return next((item for item in ("wrong", "doubtful") if item in verdicts), "right")
 
 
 _NAMED_BY: Final = (

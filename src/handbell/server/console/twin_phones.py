@@ -73,8 +73,8 @@ class TwinPhones:
     def phones(self, app_id: str) -> list[VirtualPhone]:
         """Return the phones of people with this app, the newest first."""
         found = self._ask("GET", "/api/phones")
-        mine = [one for one in found if one["app"] == app_id and one["mail"]]
-        return [_phone(one) for one in reversed(mine) if one["side"] == "production"]
+        mine = [item for item in found if item["app"] == app_id and item["mail"]]
+        return [_phone(item) for item in reversed(mine) if item["side"] == "production"]
 
     def make(self, app_id: str, mail: str) -> VirtualPhone:
         """Make a phone of somebody with this app on it; it registers itself."""
@@ -118,7 +118,7 @@ def _phone(said: Mapping[str, Any]) -> VirtualPhone:
         token=said["token"],
         is_on=said["is_on"],
         badge=said["badge"],
-        cards=tuple(_card(one) for one in cards[:SHOWN_CARDS]),
+        cards=tuple(_card(card) for card in cards[:SHOWN_CARDS]),
         more=max(0, len(cards) - SHOWN_CARDS),
     )
 

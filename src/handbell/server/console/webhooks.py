@@ -37,7 +37,7 @@ async def add(page: Page) -> Response:
     """Add a webhook, and show its secret this once."""
     faults = Faults()
     wanted = page.form.text("app")
-    app = next((one for one in page.apps if one.id == wanted), None)
+    app = next((item for item in page.apps if item.id == wanted), None)
     events = page.form.all("event")
     if app is None:
         faults.add("app", "No app is chosen.", "A webhook belongs to one.")
