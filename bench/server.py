@@ -19,7 +19,7 @@ from typing import Any, Final, Self
 import uvloop
 
 from handbell.server.application import create_application
-from handbell.server.running import bind, make_context, serving, settle
+from handbell.server.asgi_server import bind, make_context, serving, settle
 from handbell.system import System
 
 from . import seed

@@ -16,7 +16,7 @@ from sqlalchemy.pool import Pool
 
 from handbell.apps.app import App
 from handbell.apps.credentials import AuthKey, Certificate
-from handbell.apps.samples import make_key
+from handbell.apps.sample_keys import make_key
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.delivery.accept.store import Acceptance

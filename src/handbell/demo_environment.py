@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from handbell.apps.app import App
-from handbell.apps.samples import make_key
+from handbell.apps.sample_keys import make_key
 from handbell.registry.registration import Registration
 from handbell.registry.session import Session
 

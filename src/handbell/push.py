@@ -248,7 +248,7 @@ class AsyncPushNotification:
         if self._remote is not None:
             await self.close_remote()
             return
-        from .sharing import leave  # noqa: PLC0415 - heavy
+        from .shared_systems import leave  # noqa: PLC0415 - heavy
 
         await leave(self, within=within)
 
@@ -330,7 +330,7 @@ class AsyncPushNotification:
     @asynccontextmanager
     async def _ready(self) -> "AsyncIterator[tuple[System, App, AuthKey | None]]":
         """Give the system to send with while the block runs, the app, and a key of its own."""
-        from .sharing import using  # noqa: PLC0415 - heavy
+        from .shared_systems import using  # noqa: PLC0415 - heavy
 
         if self._settings is None:
             raise SettingsError(

@@ -28,8 +28,8 @@ from handbell.delivery.delivery import GatewayName
 from handbell.delivery.doctor import probe
 from handbell.delivery.engine import Engine
 from handbell.delivery.events import Hooks
+from handbell.delivery.ledger.blockers import Obstacle, cautions, obstacles
 from handbell.delivery.ledger.erasure import Eraser
-from handbell.delivery.ledger.obstacles import Obstacle, cautions, obstacles
 from handbell.delivery.ledger.receipts import ReceiptBook
 from handbell.delivery.ledger.reports import Reports
 from handbell.delivery.ledger.retention import Pruner
@@ -61,7 +61,7 @@ from handbell.registry.proofs import ProofStore
 from handbell.registry.store import Registry
 from handbell.settings import Settings
 from handbell.storage.database import Database
-from handbell.twin.address import read_address
+from handbell.twin.discovery import read_address
 
 if TYPE_CHECKING:
     from handbell.access.operators import OperatorStore

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from handbell.push import PushNotification
     from handbell.twin.phone import Card, Phone
-    from handbell.twin.running import RunningTwin
+    from handbell.twin.threaded import RunningTwin
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def handbell_twin(handbell_home: Path) -> "Iterator[RunningTwin]":
     from .demo_environment import DemoEnvironment, isolated_settings, without_twin  # noqa: PLC0415
 
     try:
-        from handbell.twin.running import start_twin  # noqa: PLC0415 - an extra
+        from handbell.twin.threaded import start_twin  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
         raise without_twin(error) from None
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.conftest import open_system
 from tests.serving import start_server
 
-from handbell.registry.facts import FACTS, read_facts
+from handbell.registry.device_attributes import FACTS, read_facts
 from handbell.registry.session import time_zone_of
 
 _ZONES = """

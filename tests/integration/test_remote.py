@@ -42,7 +42,7 @@ from handbell.errors import (
 from handbell.remote.answers import read_error, read_story
 from handbell.remote.client import RemoteApp
 from handbell.server.api.plain import plain
-from handbell.server.calls import as_call
+from handbell.server.fix_calls import as_call
 from handbell.server.problems import members_of
 
 __all__ = ["server"]

@@ -15,11 +15,11 @@ from handbell.delivery.record.hourly_counts import HOUR, HourCount
 from handbell.errors import NotificationError
 from handbell.server.console.activity import standing_of
 from handbell.server.console.chart import HEIGHT, draw, nice
-from handbell.server.console.composing import tell
+from handbell.server.console.compose_preview import tell
 from handbell.server.console.draft import Draft, field_of, read_notification
+from handbell.server.console.formatting import percent
 from handbell.server.console.forms import Faults, Form
-from handbell.server.console.watching import KEPT, SHARE, Watched
-from handbell.server.console.words import percent
+from handbell.server.console.progress_cache import KEPT, SHARE, Watched
 
 START = int(datetime(2026, 11, 24, tzinfo=UTC).timestamp() * 1000)
 NUMBERS = st.integers(min_value=0, max_value=10**9)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 import pytest
 
 from handbell.fixes import COMMANDS, Action, Fix, as_sentence, with_app
-from handbell.server.calls import CALLS, as_call
-from handbell.server.console.ways import WAYS, in_console, remedy
+from handbell.server.console.fix_buttons import WAYS, in_console, remedy
+from handbell.server.fix_calls import CALLS, as_call
 
 APP = "TEAM123456.com.sample.myapp"
 

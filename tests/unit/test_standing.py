@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handbell.apps.serving import in_turn
+from handbell.apps.credential_choice import in_turn
 from handbell.delivery.policy.circuit import Noted, Place, Stop
 from handbell.delivery.policy.standing import Key, is_refused, standing
 

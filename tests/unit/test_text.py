@@ -5,7 +5,7 @@ import pytest
 from markupsafe import escape
 
 from handbell._text import local_time, moment
-from handbell.server.console.words import with_times
+from handbell.server.console.formatting import with_times
 
 AT = 1_795_820_000_000
 

@@ -32,7 +32,7 @@ from handbell._text import trimmed
 from handbell.errors import CredentialError
 
 from .app import TEAM_ID
-from .key_source import DOWNLOAD, bare_key, pem_text, read_source
+from .key_loader import DOWNLOAD, bare_key, pem_text, read_source
 
 FINGERPRINT_DIGITS: Final = 16
 

@@ -26,10 +26,10 @@ from handbell.storage.tables import notifications as notifications_table
 from handbell.storage.tables import webhooks as webhooks_table
 
 from .app import App
+from .credential_choice import in_turn
 from .credentials import AuthKey, Certificate, pack, unpack
 from .names import check_ids, check_name, free_name
-from .samples import make_key, without_samples
-from .serving import in_turn
+from .sample_keys import make_key, without_samples
 from .vault import Vault
 
 Credential = AuthKey | Certificate

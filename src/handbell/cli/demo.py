@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from handbell.delivery.delivery import Delivery
     from handbell.settings import Settings
     from handbell.twin.phone import Card
-    from handbell.twin.running import RunningTwin
+    from handbell.twin.threaded import RunningTwin
 
 _AGAIN: Final = (
     "Run it again; if it lasts, look whether this machine is very busy, and whether something "
@@ -90,7 +90,7 @@ def _demo(home: Path, *, keep: bool, as_json: bool) -> None:
     from handbell.system import System  # noqa: PLC0415
 
     try:
-        from handbell.twin.running import start_twin  # noqa: PLC0415 - an extra
+        from handbell.twin.threaded import start_twin  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
         raise without_twin(error) from None
 

@@ -91,7 +91,7 @@ def write_json(value: Any) -> None:
 
 def warn_of_exposure(settings: "Settings") -> None:
     """Write a warning to standard error for each file of secrets that is open to others."""
-    from handbell.exposure import exposures  # noqa: PLC0415 - heavy
+    from handbell.network_exposure import exposures  # noqa: PLC0415 - heavy
 
     for sentence in exposures(settings):
         say(f"warning: {sentence}", err=True)

@@ -15,7 +15,7 @@ from handbell.creation.template import read_use
 from handbell.errors import NotificationError, RecipientsError
 
 from . import context
-from .given import read_file, read_json, read_pairs
+from .inputs import read_file, read_json, read_pairs
 from .output import AppOption, Json, console, say, write_json, write_lines
 from .progress import NO_WORKER, watch
 from .template import write_languages
@@ -158,7 +158,7 @@ async def _send_in_loop(
     app: str | None, written: Written, recipients: Recipients, how: "How"
 ) -> "Response":
     from handbell.delivery.engine import Options  # noqa: PLC0415 - heavy
-    from handbell.sharing import using  # noqa: PLC0415
+    from handbell.shared_systems import using  # noqa: PLC0415
 
     # Open until the process ends, which hands back what else it took.
     async with using(context.settings(), _send_in_loop) as parts:

@@ -121,8 +121,8 @@ async def _run(
 ) -> None:
     from handbell.http_server.bounds import raise_file_limit  # noqa: PLC0415 - an extra
     from handbell.http_server.networks import is_loopback  # noqa: PLC0415
+    from handbell.server.asgi_server import bind, make_context, serving, settle, url_of  # noqa: PLC0415
     from handbell.server.links.mail import mailing  # noqa: PLC0415
-    from handbell.server.running import bind, make_context, serving, settle, url_of  # noqa: PLC0415
 
     stop = stop_on_signal()
     raise_file_limit()

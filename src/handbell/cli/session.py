@@ -9,7 +9,7 @@ from handbell.errors import RegistryError
 
 from .api_key import ACTOR
 from .context import apps_of, system
-from .given import number_of
+from .inputs import number_of
 from .output import AppOption, Json, ListedApp, local_time, say, write_json, write_table
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from handbell.creation.template import Template
 
 from .api_key import ACTOR
 from .context import apps_of, system
-from .given import read_document, read_pairs
+from .inputs import read_document, read_pairs
 from .output import (
     AppOption,
     Json,

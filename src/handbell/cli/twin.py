@@ -79,7 +79,7 @@ async def beside(
     from handbell.storage.database import private_folder  # noqa: PLC0415 - heavy
 
     try:
-        from handbell.twin.address import read_address  # noqa: PLC0415
+        from handbell.twin.discovery import read_address  # noqa: PLC0415
         from handbell.twin.twin import Twin  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
         raise without_twin(error) from None

@@ -8,7 +8,7 @@ from handbell._text import count
 
 from .api_key import ACTOR
 from .context import system
-from .given import number_of
+from .inputs import number_of
 from .output import AppOption, Json, local_time, say, write_json, write_table
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ import httptools
 
 from handbell.errors import HandbellError, RequestError
 
-from . import refusals
+from . import error_responses
 from .bounds import Bounds
-from .exchange import EXTENSIONS, Exchange
-from .head import Head, HeadRefusedError
+from .request_cycle import EXTENSIONS, Exchange
+from .request_head import Head, HeadRefusedError
 
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 _OVERHEAD: Final = 17
@@ -31,7 +31,7 @@ class Owner(Protocol):
     """What a connection needs of the server that accepted it."""
 
     bounds: Bounds
-    body_of: refusals.Body
+    body_of: error_responses.Body
     scheme: str
     is_stopping: bool
     date_line: bytes
@@ -125,7 +125,7 @@ class HttpConnection(asyncio.Protocol):
             return
         if self._reading is None:
             if self._head_raw > self.server.bounds.head_bytes:
-                self._refuse(refusals.too_large(self.server.bounds))
+                self._refuse(error_responses.too_large(self.server.bounds))
         elif self._overhead > self.server.bounds.head_bytes:
             self._refuse(RequestError("The chunks of the body have more around them than in them"))
 
@@ -185,7 +185,7 @@ class HttpConnection(asyncio.Protocol):
             self._start(exchange)
         elif len(self._waiting) >= server.bounds.pipelined:
             self._reading = None
-            raise HeadRefusedError(refusals.too_many_waiting(server.bounds))
+            raise HeadRefusedError(error_responses.too_many_waiting(server.bounds))
         else:
             self._waiting.append(exchange)
             self._pause()
@@ -233,7 +233,7 @@ class HttpConnection(asyncio.Protocol):
         elif not self._is_deaf:
             if cause is not None:
                 _log.error("Could not read request", exc_info=cause)
-            self._refuse(refusals.not_http(str(error)))
+            self._refuse(error_responses.not_http(str(error)))
 
     def _scope(self, version: str, method: str) -> dict[str, Any]:
         return {
@@ -344,7 +344,7 @@ class HttpConnection(asyncio.Protocol):
             self._say_refusal(error)
 
     def _say_refusal(self, error: HandbellError) -> None:
-        self.write(refusals.refusal(error, self.server.body_of))
+        self.write(error_responses.refusal(error, self.server.body_of))
         self._linger()
 
     def _linger(self) -> None:
@@ -416,7 +416,7 @@ class HttpConnection(asyncio.Protocol):
         if self._head_since is not None and self._head_raw == 0:
             self.stop()
         else:
-            self._refuse(refusals.late(what))
+            self._refuse(error_responses.late(what))
 
     @property
     def leisure(self) -> tuple[int, float] | None:

@@ -14,12 +14,12 @@ from typing import Any, Final
 
 from handbell.errors import HandbellError, UnavailableError
 
-from . import refusals
+from . import error_responses
 from .bounds import Bounds
 from .connection import HttpConnection
-from .exchange import Exchange
-from .lingering import Lingering
+from .lingering_close import Lingering
 from .networks import network_of
+from .request_cycle import Exchange
 
 _AT_ONCE: Final = 64
 """How many connections are accepted before others have their turn."""
@@ -49,7 +49,7 @@ class HttpServer:
         bounds: Bounds | None = None,
         tls: ssl.SSLContext | None = None,
         is_exempt: Callable[[str], bool] = _nobody,
-        body_of: refusals.Body = refusals.plain_body,
+        body_of: error_responses.Body = error_responses.plain_body,
     ) -> None:
         self.bounds = bounds or Bounds()
         self.body_of = body_of
@@ -166,7 +166,7 @@ class HttpServer:
         network = network_of(address)
         is_exempt = self._is_exempt(address)
         if self._by_network[network] >= self._share and not is_exempt:
-            self._turn_away(accepted, refusals.too_many(self.bounds))
+            self._turn_away(accepted, error_responses.too_many(self.bounds))
             return True
         is_full = len(self.connections) >= self._ceiling
         if is_full and not self._make_room():
@@ -212,7 +212,7 @@ class HttpServer:
             accepted.close()
             return
         with contextlib.suppress(OSError):
-            accepted.send(refusals.refusal(error, self.body_of))
+            accepted.send(error_responses.refusal(error, self.body_of))
             accepted.shutdown(socket.SHUT_WR)
         self._turned_away.add(accepted)
 

@@ -22,7 +22,6 @@ from handbell.fixes import Action, Fix
 from handbell.storage.database import Database
 from handbell.storage.tables import sessions, users
 
-from .addressees import Addressee, Devices, read_addressees, read_devices
 from .bulk import Admitted, register_many
 from .ownership import (
     CLAIMED,
@@ -36,6 +35,7 @@ from .ownership import (
     renew,
     repeat,
 )
+from .recipient_lookup import Addressee, Devices, read_addressees, read_devices
 from .registration import Description, Registered, Registration
 from .session import ActiveSession, Environment, Platform, Session, read_environment, read_token
 from .user import User

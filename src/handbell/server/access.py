@@ -24,8 +24,8 @@ from handbell.errors import (
     UnknownAppError,
 )
 from handbell.fixes import Action, Fix
-from handbell.http_server.exchange import STREAM
 from handbell.http_server.networks import network_of
+from handbell.http_server.request_cycle import STREAM
 
 from .context import Context
 from .hosts import Hosts

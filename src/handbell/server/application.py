@@ -31,10 +31,10 @@ from .api import (
     why,
 )
 from .context import Context
+from .fast_path import ShortWay
 from .links import prove, universal
+from .middleware import Shield
 from .routes import ROUTES
-from .shield import Shield
-from .short_way import ShortWay
 
 _MODULES: Final = (
     notifications,

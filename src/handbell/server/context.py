@@ -17,8 +17,8 @@ from handbell.delivery.observe.metrics import Metrics
 from handbell.settings import Settings
 from handbell.system import System
 
-from .figures import RequestFigures
 from .limits import Limiter
+from .server_metrics import RequestFigures
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -16,7 +16,7 @@ from starlette.routing import Match, Route
 
 from handbell import errors
 from handbell.errors import HandbellError, RateLimitedError
-from handbell.server.calls import as_call
+from handbell.server.fix_calls import as_call
 
 MEDIA_TYPE: Final = "application/problem+json"
 TYPE_BASE: Final = "https://github.com/handbell/handbell/blob/main/docs/errors.md#"

@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 from handbell.access.api_keys import Scope
 
-from .person_path import PERSON
+from .path_convertor import PERSON
 
 Kind = Literal["public", "key", "device", "metrics", "operator", "sign-in"]
 

@@ -1,4 +1,4 @@
-"""So many values at a time as one statement may name."""
+"""Split values into chunks that fit the bound parameters of one statement."""
 
 from collections.abc import Iterator, Sequence
 from typing import Final, TypeVar
@@ -9,6 +9,6 @@ T = TypeVar("T")
 
 
 def chunks(values: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Yield so many values at a time as one statement may name."""
+    """Yield chunks small enough for the bound parameters of one statement."""
     for start in range(0, len(values), NAMED_AT_ONCE):
         yield values[start : start + NAMED_AT_ONCE]

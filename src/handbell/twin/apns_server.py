@@ -32,9 +32,9 @@ from h2.exceptions import H2Error, ProtocolError
 from h2.settings import SettingCodes, Settings
 from hyperframe.frame import GoAwayFrame, PingFrame
 
-from .answers import Exchange, TwinAnswer
 from .certificates import read_client_certificate
 from .faults import Fault
+from .responses import Exchange, TwinAnswer
 from .rules import ClientConnection, Request
 
 FIRST_STREAMS: Final = 1

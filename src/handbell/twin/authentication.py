@@ -12,9 +12,9 @@ from handbell.gateways.apns.protocol import (
     PROVIDER_TOKEN_MIN_REFRESH_SECONDS,
 )
 
-from .asking import ClientConnection, ExpiredError, RefusalError, Request, World
 from .certificates import ClientCertificate
 from .provider_token import BadTokenError, Claims, Key
+from .rule_context import ClientConnection, ExpiredError, RefusalError, Request, World
 
 
 def authenticate(

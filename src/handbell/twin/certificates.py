@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
-from .address import cannot_use
+from .discovery import cannot_use
 
 CA_FILE: Final = "ca.pem"
 CA_KEY_FILE: Final = "ca.key"

@@ -16,12 +16,12 @@ from handbell.gateways.apns.protocol import (
 )
 
 from . import rules
-from .answers import GONE, Exchange, TwinAnswer, fault_answer, make_answer
 from .device_store import DeviceStore
 from .faults import ANSWERING, Fault, FaultPlan
 from .history import History, Received, Tally
 from .hooks import call
 from .phone import Arrival, Card, Phone, Push, arrive
+from .responses import GONE, Exchange, TwinAnswer, fault_answer, make_answer
 
 _OK: Final = 200
 

@@ -28,7 +28,10 @@ from handbell.gateways.apns.protocol import (
     PushType,
 )
 
-from .asking import (
+from .authentication import authenticate
+from .phone import Push
+from .provider_token import Key
+from .rule_context import (
     TOKEN_KINDS,
     ClientConnection,
     Device,
@@ -38,9 +41,6 @@ from .asking import (
     Request,
     World,
 )
-from .authentication import authenticate
-from .phone import Push
-from .provider_token import Key
 
 __all__ = ["TOKEN_KINDS", "ClientConnection", "Device", "Refused", "Request", "World", "judge"]
 

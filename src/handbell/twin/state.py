@@ -12,8 +12,8 @@ from typing import Final
 from handbell.errors import CredentialError, HandbellError, TwinError
 
 from . import rules
-from .address import Address
 from .device_store import DeviceStore
+from .discovery import Address
 from .faults import Fault, FaultPlan
 from .history import History, Listener, Named, Received
 from .hooks import TwinHooks, call

@@ -8,7 +8,7 @@
         ...                                     # push to twin.production_url, trust twin.ca_file
         twin.phones[phone.id].cards             # what the phone shows
 
-:func:`handbell.twin.running.start_twin` runs one in a thread, for programs without an event loop.
+:func:`handbell.twin.threaded.start_twin` runs one in a thread, for programs without an event loop.
 """
 
 import asyncio
@@ -25,13 +25,13 @@ from urllib.parse import urlsplit
 from handbell._threads import in_thread
 from handbell.errors import TwinError
 
-from .address import Address, remove_address, write_address
 from .apns_server import IDLE_SECONDS, ApnsServer
 from .certificates import Authority
+from .discovery import Address, remove_address, write_address
 from .hooks import TwinHooks
+from .page_server import PageServer
 from .ports import bind, check_host
 from .state import SIDES, TwinState, check_side
-from .web import PageServer
 
 
 class Twin(TwinState):

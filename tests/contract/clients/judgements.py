@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tests.contract.clients.tools import run
 
 from handbell.gateways.apns.protocol import PUSH_TYPES, REASONS
-from handbell.twin.running import RunningTwin, start_twin
+from handbell.twin.threaded import RunningTwin, start_twin
 
 TEAM, KEY_ID, BUNDLE = "TEAM123456", "KEY1234567", "com.sample.myapp"
 OTHER_APP = "OTHERTEAM1.com.other.app"

@@ -11,7 +11,7 @@ from handbell.creation.plain import PlainSend
 from handbell.delivery.events import NotificationsAccepted
 from handbell.delivery.ids import new_notification_id
 from handbell.delivery.urgency import NORMAL
-from handbell.registry.addressees import Devices
+from handbell.registry.recipient_lookup import Devices
 from handbell.storage.database import Quick, driver_of
 
 from .bulk_insert import insert_delivery_columns, insert_keys, insert_notification_columns

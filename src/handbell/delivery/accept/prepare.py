@@ -26,7 +26,7 @@ from handbell.delivery.urgency import BULK, NORMAL, URGENT
 from handbell.delivery.work.composed import is_loud
 from handbell.delivery.work.gateway_finder import FindGateway
 from handbell.errors import HandbellError, NotificationError
-from handbell.gateways.apns.wordings import Wordings, compose_each
+from handbell.gateways.apns.wording_cache import Wordings, compose_each
 from handbell.registry.store import Registry
 
 from .plain import PlainBatch, can_be_plain, fingerprints

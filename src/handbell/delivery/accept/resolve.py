@@ -8,7 +8,7 @@ from handbell._text import count, short_token
 from handbell.apps.app import App
 from handbell.creation.recipients import Recipients
 from handbell.delivery.delivery import Target
-from handbell.registry.addressees import Addressee
+from handbell.registry.recipient_lookup import Addressee
 from handbell.registry.session import CLOSED_WORDS, LOGGED_OUT, ActiveSession, Session
 from handbell.registry.store import Registry
 

@@ -21,8 +21,8 @@ from handbell.fixes import Action, Fix, with_app
 from handbell.storage.database import Database
 from handbell.storage.tables import apps, deliveries, notifications, sessions, shards
 
-from .counting import Counted, Counting, count_deliveries
 from .listing import TEST_MARK, DeliveryPage, DeliverySearch, Search
+from .state_counts import Counted, Counting, count_deliveries
 from .store import DELIVERIES
 
 STATES: Final = ("queued", "sending", "held", "sent", "failed", "expired", "cancelled")
@@ -141,7 +141,7 @@ class Reports:
         """Return the newest notifications, of all apps unless one is named.
 
         What a list says of large ones may be some seconds old, see
-        :class:`~handbell.delivery.ledger.counting.Counting`.
+        :class:`~handbell.delivery.ledger.state_counts.Counting`.
         """
         statement = select(notifications).order_by(notifications.c.id.desc()).limit(limit)
         if app is not None:

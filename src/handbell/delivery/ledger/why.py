@@ -26,7 +26,7 @@ from handbell.gateways.apns.protocol import REASONS, Reaction
 from handbell.registry.session import CLOSED_WORDS, LOGGED_OUT, Session
 from handbell.registry.store import Registry
 
-from .obstacles import cautions, obstacles
+from .blockers import cautions, obstacles
 from .reports import describe, describe_recipients
 from .store import Ledger
 

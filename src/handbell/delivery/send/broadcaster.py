@@ -7,7 +7,7 @@ from functools import partial
 from typing import Final
 
 from handbell.delivery.policy.probe import Probe
-from handbell.delivery.policy.ramp_up import Ramps
+from handbell.delivery.policy.ramp_up import RampUps
 from handbell.delivery.policy.rules_store import RulesStore
 from handbell.delivery.queue.session_pages import Listener
 from handbell.delivery.queue.sql_queue import Queue
@@ -49,7 +49,7 @@ class Broadcaster:
         app_states: AppStates,
         in_flight: InFlight,
         releases: Releases,
-        ramps: Ramps,
+        ramps: RampUps,
         gateways: GatewayCache,
         dispatcher: Dispatcher,
         book: Settlement,

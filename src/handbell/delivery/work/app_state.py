@@ -6,7 +6,7 @@ from typing import Final
 
 from handbell._token_bucket import TokenBucket
 from handbell.apps.app import App
-from handbell.apps.serving import in_turn
+from handbell.apps.credential_choice import in_turn
 from handbell.delivery.policy.app_rules import AppRules
 from handbell.delivery.policy.rate_limit import take
 

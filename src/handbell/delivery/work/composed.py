@@ -9,7 +9,7 @@ from handbell.delivery.policy.app_rules import AppRules
 from handbell.delivery.policy.quiet_hours import disturbs
 from handbell.delivery.policy.retry import ceiling
 from handbell.delivery.policy.schedule import LocalTime, SendAt, due_at, read_send_at
-from handbell.gateways.apns.wordings import Wordings, compose_each
+from handbell.gateways.apns.wording_cache import Wordings, compose_each
 from handbell.gateways.gateway import Message
 
 from .app_state import AppState

@@ -11,8 +11,8 @@ from handbell.delivery.policy.app_rules import HELD_BY, NO_RULE, read_rules
 from handbell.delivery.policy.circuit import Stop
 from handbell.errors import AppError, AppForbiddenError, InvalidRequestError
 from handbell.server.access import AppDep, CallerDep
-from handbell.server.calls import as_call
 from handbell.server.context import Context, context_of
+from handbell.server.fix_calls import as_call
 from handbell.server.limits import Limit
 from handbell.server.pages import (
     CursorQuery,

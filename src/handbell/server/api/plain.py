@@ -8,7 +8,7 @@ from handbell.delivery.delivery import Delivery
 from handbell.delivery.ledger.reports import Funnel, Overview
 from handbell.delivery.response import Response
 from handbell.registry.session import Session
-from handbell.server.calls import as_call
+from handbell.server.fix_calls import as_call
 from handbell.server.pages import instant
 
 from .session_models import session_out

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from handbell.registry.facts import FACTS, read_facts, unknown_member
+from handbell.registry.device_attributes import FACTS, read_facts, unknown_member
 from handbell.registry.listing import ListedUser
 from handbell.registry.session import Environment, Platform, Session
 from handbell.server.pages import Instant, instant

@@ -91,8 +91,8 @@ from . import (
 from . import (
     not_found as nowhere,
 )
-from .frame import Console
-from .gate import endpoint, require_operator
+from .layout import Console
+from .request_guard import endpoint, require_operator
 
 if TYPE_CHECKING:
     from handbell.server.context import Context

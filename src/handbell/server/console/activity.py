@@ -8,15 +8,15 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from handbell.apps.app import App
+from handbell.delivery.ledger.blockers import Obstacle
 from handbell.delivery.ledger.listing import Search, Standing
-from handbell.delivery.ledger.obstacles import Obstacle
 from handbell.delivery.ledger.reports import Backlog, Overview
 from handbell.system import System
 
 from .chart import Chart, draw
-from .frame import Page, Pages
+from .layout import Page, Pages
 from .phones import unless_known
-from .watching import Watched
+from .progress_cache import Watched
 
 PAGE: Final = 25
 SPANS: Final = {"day": (1, 24), "month": (24, 30)}

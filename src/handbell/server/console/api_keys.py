@@ -8,7 +8,7 @@ from handbell.access.api_keys import SCOPES
 from handbell.errors import AccessError, UnknownAppError
 
 from .forms import Faults
-from .frame import Page, Pages
+from .layout import Page, Pages
 from .settings import TABS
 
 pages = Pages()

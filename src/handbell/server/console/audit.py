@@ -5,7 +5,7 @@ from urllib.parse import urlencode
 
 from starlette.responses import Response
 
-from .frame import Page, Pages
+from .layout import Page, Pages
 from .settings import TABS
 
 pages = Pages()

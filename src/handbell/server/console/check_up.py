@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from handbell.apps.checkup import Finding
 
-from .frame import Page
+from .layout import Page
 
 _MEMORY = "check_ups"
 

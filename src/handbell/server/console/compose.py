@@ -15,10 +15,10 @@ from handbell.delivery.engine import Options
 from handbell.delivery.ledger.reports import describe, describe_recipients
 from handbell.errors import HandbellError, IdempotencyError
 
-from .composing import Counts, Look, look
+from .compose_preview import Counts, Look, look
 from .draft import Draft, add_fault, read_recipients
 from .forms import Faults
-from .frame import Page, Pages
+from .layout import Page, Pages
 from .phones import Shelf, shelf
 from .security import protect
 

@@ -11,7 +11,7 @@ from handbell.errors import CredentialError
 
 from .check_up import check_up, forget_check_up
 from .forms import Faults, Upload
-from .frame import Page, Pages
+from .layout import Page, Pages
 from .publishing import show_app
 
 pages = Pages()

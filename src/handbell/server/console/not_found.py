@@ -5,7 +5,7 @@ from starlette.routing import compile_path
 
 from handbell.server.routes import ROUTES
 
-from .frame import Page, Pages
+from .layout import Page, Pages
 from .security import HOME
 
 pages = Pages()

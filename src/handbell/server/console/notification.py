@@ -16,10 +16,10 @@ from handbell.delivery.ledger.reports import STATES, Funnel
 from handbell.delivery.policy.schedule import read_send_at
 
 from .activity import standing_of
-from .frame import Page, Pages
+from .layout import Page, Pages
 from .phones import Shelf, shelf, unless_known
+from .progress_cache import Watched
 from .twin_phones import TwinPhones, VirtualPhone
-from .watching import Watched
 
 PAGE: Final = 25
 MOST_NAMED: Final = 500

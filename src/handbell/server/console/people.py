@@ -7,9 +7,9 @@ from urllib.parse import urlencode
 
 from starlette.responses import Response
 
-from handbell.twin.address import read_address
+from handbell.twin.discovery import read_address
 
-from .frame import Page, Pages
+from .layout import Page, Pages
 
 pages = Pages()
 

@@ -10,8 +10,8 @@ from handbell._text import short_token
 from handbell.errors import UnknownSessionError
 from handbell.registry.session import Session
 
-from .frame import Page, Pages
-from .words import platform
+from .formatting import platform
+from .layout import Page, Pages
 
 pages = Pages()
 

@@ -7,16 +7,16 @@ from urllib.parse import urlencode
 from starlette.responses import RedirectResponse, Response
 
 from handbell.apps.app import App
-from handbell.apps.samples import make_key
+from handbell.apps.sample_keys import make_key
 from handbell.creation.recipients import Recipients
 from handbell.demo_environment import SAMPLE_MAIL
 from handbell.errors import HandbellError, RecipientsError, TwinError
 from handbell.system import System
 
-from .frame import Page, Pages
+from .fix_buttons import in_console
+from .layout import Page, Pages
 from .security import HOME, protect
 from .twin_phones import TwinPhones, VirtualPhone
-from .ways import in_console
 
 pages = Pages()
 

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from handbell.apps.app import App
 from handbell.apps.checkup import Finding
-from handbell.apps.samples import make_key
+from handbell.apps.sample_keys import make_key
 from handbell.apps.store import StoredCredential
 from handbell.delivery.policy.app_rules import AppRules
 from handbell.delivery.policy.rate_limit import read_rate_limit
@@ -17,7 +17,7 @@ from handbell.errors import AppError
 
 from .check_up import CheckUp, check_up, forget_check_up, last_check_up
 from .forms import Faults, Form
-from .frame import Page, Pages
+from .layout import Page, Pages
 
 pages = Pages()
 

@@ -9,7 +9,7 @@ from handbell.delivery.policy.zones import DEFAULT_ZONE
 from handbell.errors import AppError
 
 from .forms import Faults, Form
-from .frame import Page, Pages
+from .layout import Page, Pages
 from .publishing import show_app
 
 pages = Pages()

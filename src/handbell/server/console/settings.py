@@ -11,9 +11,9 @@ from handbell.access.invitations import INVITATION_HOURS
 from handbell.errors import OperatorError
 
 from .forms import Faults
-from .frame import Page, Pages
+from .layout import Page, Pages
 from .security import HOME, set_sign_in
-from .sign_in_pace import PER_PAIR
+from .sign_in_limits import PER_PAIR
 
 pages = Pages()
 

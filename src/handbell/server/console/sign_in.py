@@ -13,7 +13,7 @@ from handbell.errors import InvitationError, OperatorError
 from handbell.server.access import client_network, client_of
 
 from .forms import Faults
-from .frame import Page, Pages
+from .layout import Page, Pages
 from .security import (
     HOME,
     forget_sign_in,
@@ -24,7 +24,7 @@ from .security import (
     set_known,
     set_sign_in,
 )
-from .sign_in_pace import PASS_DAYS, PER_NETWORK
+from .sign_in_limits import PASS_DAYS, PER_NETWORK
 
 _INVITATION: Final = "invitation"
 _MINUTE: Final = 60
@@ -51,7 +51,7 @@ async def sign_in(page: Page) -> Response:
 
 @pages.post("/console/sign-in")
 async def check(page: Page) -> Response:
-    """Sign in, at the pace that :mod:`~handbell.server.console.sign_in_pace` allows."""
+    """Sign in, at the pace that :mod:`~handbell.server.console.sign_in_limits` allows."""
     mail = page.form.text("mail")
     pace = page.console.sign_in_pace
     network = client_network(page.request)

@@ -2,7 +2,7 @@
 
 from starlette.responses import Response
 
-from .frame import Page, Pages
+from .layout import Page, Pages
 
 pages = Pages()
 

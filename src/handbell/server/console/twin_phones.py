@@ -13,7 +13,7 @@ from urllib.parse import quote, urlsplit
 
 from handbell.errors import TwinError
 from handbell.fixes import Action, Fix
-from handbell.twin.address import read_address
+from handbell.twin.discovery import read_address
 
 SECONDS: Final = 2.0
 """How long the twin may take to answer."""

@@ -9,7 +9,7 @@ from handbell.delivery.webhooks.store import NAMES, Webhook
 from handbell.errors import WebhookError
 
 from .forms import Faults
-from .frame import Page, Pages
+from .layout import Page, Pages
 from .settings import TABS
 
 pages = Pages()

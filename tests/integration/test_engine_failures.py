@@ -15,7 +15,7 @@ from tests.scene import Scene, open_scene
 from handbell._threads import Threads
 from handbell.apps.app import App
 from handbell.apps.credentials import AuthKey, Certificate
-from handbell.apps.samples import make_key
+from handbell.apps.sample_keys import make_key
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.delivery.delivery import GatewayName

@@ -9,7 +9,7 @@ from handbell.creation.graphemes import ELLIPSIS, clusters
 from handbell.creation.notification import Notification
 from handbell.errors import NotificationError, PayloadTooLargeError
 from handbell.gateways.apns.payload import compose
-from handbell.gateways.apns.wordings import Wordings, compose_each
+from handbell.gateways.apns.wording_cache import Wordings, compose_each
 
 BUNDLE_ID = "com.sample.myapp"
 NOW = 1_800_000_000.0

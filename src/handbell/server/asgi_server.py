@@ -22,10 +22,10 @@ from handbell.settings import Settings
 from handbell.system import System
 
 from .context import Context
-from .figures import engine_state
 from .limits import Limiter
 from .problems import MEDIA_TYPE, problem_of
 from .proxies import Proxies
+from .server_metrics import engine_state
 
 GRACE_SECONDS: Final = 10
 """How long requests that run at the stop may take to end."""

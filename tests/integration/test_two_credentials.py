@@ -9,7 +9,7 @@ from tests.conftest import Stage
 from tests.scene import Scene, open_scene
 
 from handbell.apps.credentials import AuthKey
-from handbell.apps.samples import make_key
+from handbell.apps.sample_keys import make_key
 from handbell.delivery.events import CircuitOpened, Event
 from handbell.delivery.policy.circuit import Stop
 

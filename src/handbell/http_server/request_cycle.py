@@ -5,7 +5,7 @@ import logging
 from http import HTTPStatus
 from typing import Any, Final, Protocol
 
-from .refusals import STATUS_LINES
+from .error_responses import STATUS_LINES
 
 STREAM: Final = "handbell.request.stream"
 """An ASGI extension: a message of this type tells that the body is a stream.

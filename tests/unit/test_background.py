@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import InvalidRequestError
 
-from handbell._forever import forever
+from handbell._background import forever
 from handbell._threads import Threads
 from handbell.delivery.ledger.retention import Pruner
 from handbell.errors import ContradictionError, HandbellError, StatementError, StorageError

@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar
 
 from handbell.errors import TwinError
 
-from .address import Address
+from .discovery import Address
 from .faults import Fault
 from .history import Received
 from .phone import Phone

@@ -5,7 +5,7 @@ from urllib.parse import unquote
 
 from handbell.errors import HandbellError, RequestError
 
-from . import refusals
+from . import error_responses
 from .bounds import Bounds
 
 _HOST: Final = b"host"
@@ -50,7 +50,7 @@ class Head:
             self._note(name, value)
         self.headers.append((name, value))
         if len(self.headers) > self._bounds.headers:
-            raise HeadRefusedError(refusals.too_large(self._bounds))
+            raise HeadRefusedError(error_responses.too_large(self._bounds))
 
     def check(self, version: str) -> None:
         """Raise HeadRefusedError where the head is none, or could be read in two ways."""
@@ -103,7 +103,7 @@ class Head:
     def _count(self, size: int) -> None:
         self._size += size
         if self._size > self._bounds.head_bytes:
-            raise HeadRefusedError(refusals.too_large(self._bounds))
+            raise HeadRefusedError(error_responses.too_large(self._bounds))
 
     def _absolute(self) -> tuple[bytes, list[tuple[bytes, bytes]]]:
         """Return path and headers of a target with a host of its own, which counts (RFC 9112)."""

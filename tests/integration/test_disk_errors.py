@@ -16,15 +16,15 @@ from tests.version_01 import lay_out
 
 from handbell._files import refused
 from handbell.apps.app import App
-from handbell.apps.samples import make_key
+from handbell.apps.sample_keys import make_key
 from handbell.apps.store import AppStore
 from handbell.apps.vault import Vault
 from handbell.errors import DatabaseFullError, HandbellError, ReadOnlyError, StorageError, TwinError
 from handbell.settings import Settings
 from handbell.storage.database import Database, private_folder, storage_error
-from handbell.twin.address import Address, write_address
 from handbell.twin.certificates import Authority
-from handbell.twin.running import start_twin
+from handbell.twin.discovery import Address, write_address
+from handbell.twin.threaded import start_twin
 
 HANDBELL = [sys.executable, "-m", "handbell"]
 ADDRESS = Address(

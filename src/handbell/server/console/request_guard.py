@@ -16,7 +16,7 @@ from handbell.server.context import Context, context_of
 from handbell.server.routes import ROUTES, Need
 
 from .forms import Form
-from .frame import FRAGMENT_HEADER, Console, Listed, Page
+from .layout import FRAGMENT_HEADER, Console, Listed, Page
 from .security import HOME, cookie_name, is_form_token, is_https, is_own_form, protect
 
 if TYPE_CHECKING:

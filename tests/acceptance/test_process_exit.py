@@ -18,12 +18,12 @@ import pytest
 from tests.leaver import Leaver, Left
 
 from handbell.apps.app import App
-from handbell.apps.samples import make_key
+from handbell.apps.sample_keys import make_key
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.settings import DATABASE_FILE, Settings
 from handbell.system import System
-from handbell.twin.running import RunningTwin, start_twin
+from handbell.twin.threaded import RunningTwin, start_twin
 
 APP = "TEAM123456.com.sample.myapp"
 MAIL = "test@4d.com"

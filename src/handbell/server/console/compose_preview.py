@@ -16,8 +16,8 @@ from handbell.errors import NotificationError
 from handbell.system import System
 
 from .draft import Draft, field_of, read_notification, readable
+from .fix_buttons import in_console
 from .forms import Faults
-from .ways import in_console
 
 CONFIRMED_FROM: Final = 100
 """From so many devices on, a send to named people is confirmed like one to everybody."""

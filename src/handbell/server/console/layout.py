@@ -14,8 +14,9 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from handbell.apps.app import App
 from handbell.system import System
-from handbell.twin.address import read_address
+from handbell.twin.discovery import read_address
 
+from .formatting import DELIVERY_WORDS, FILTERS, SESSION_WORDS
 from .forms import Faults, Form
 from .security import (
     APP_COOKIE,
@@ -29,9 +30,8 @@ from .security import (
     remember_app,
     set_flash,
 )
-from .sign_in_pace import SignInPace
+from .sign_in_limits import SignInPace
 from .static import Statics
-from .words import DELIVERY_WORDS, FILTERS, SESSION_WORDS
 
 if TYPE_CHECKING:
     from handbell.access.operators import Operator, SignIn

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from handbell.twin.address import Address, read_address, remove_address, write_address
+from handbell.twin.discovery import Address, read_address, remove_address, write_address
 
 
 def address(port: int) -> Address:
@@ -47,6 +47,6 @@ def test_a_file_that_cannot_be_read_counts_as_none(tmp_path: Path) -> None:
 
 def test_looking_for_a_twin_is_light() -> None:
     """Reading the address loads no server."""
-    script = "import sys, handbell.twin.address; print({'h2', 'starlette'} & set(sys.modules))"
+    script = "import sys, handbell.twin.discovery; print({'h2', 'starlette'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
     assert done.stdout == b"set()\n"

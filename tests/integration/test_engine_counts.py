@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from handbell.delivery.ledger.counting import DELIVERIES_PER_SECOND, LARGE, Counted, Counting
+from handbell.delivery.ledger.state_counts import DELIVERIES_PER_SECOND, LARGE, Counted, Counting
 from handbell.storage.database import Database
 
 _FILL = """

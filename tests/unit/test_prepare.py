@@ -10,7 +10,7 @@ from handbell.creation.notification import Notification
 from handbell.delivery.accept.prepare import is_ordinary
 from handbell.delivery.work.composed import is_loud
 from handbell.errors import NotificationError
-from handbell.gateways.apns.wordings import compose_each
+from handbell.gateways.apns.wording_cache import compose_each
 
 _TEXT = st.text(st.characters(codec="utf-8"), max_size=400)
 _INFO = st.dictionaries(_TEXT, _TEXT | st.integers(-9, 1 << 60) | st.floats(allow_nan=False))

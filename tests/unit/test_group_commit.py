@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from handbell.errors import StorageError
-from handbell.storage.group_commit import Gathering
+from handbell.storage.group_commit import GroupCommit
 
 
 class Shelf:
@@ -31,7 +31,7 @@ async def _let_others_run() -> None:
         await asyncio.sleep(0)
 
 
-async def _bring_all(gathering: Gathering[int, int], calls: list[list[int]]) -> list[object]:
+async def _bring_all(gathering: GroupCommit[int, int], calls: list[list[int]]) -> list[object]:
     return list(
         await asyncio.gather(*map(gathering.bring, calls), return_exceptions=True),
     )
@@ -42,7 +42,7 @@ def test_whoever_comes_while_a_step_runs_joins_the_next() -> None:
 
     async def run() -> None:
         shelf = Shelf()
-        gathering = Gathering(shelf.store)
+        gathering = GroupCommit(shelf.store)
         assert list(await gathering.bring([1])) == [2]
         shelf.portal.clear()
         first = asyncio.create_task(gathering.bring([2]))
@@ -62,7 +62,7 @@ def test_a_step_takes_whole_calls_up_to_its_bound() -> None:
 
     async def run() -> None:
         shelf = Shelf()
-        gathering = Gathering(shelf.store, most=3)
+        gathering = GroupCommit(shelf.store, most=3)
         assert await _bring_all(gathering, [[1], [2, 3], [4], [5, 6, 7, 8], [9]]) == [
             [2],
             [4, 6],
@@ -80,7 +80,7 @@ def test_what_breaks_a_step_is_raised_to_all_in_it_and_to_nobody_else() -> None:
 
     async def run() -> None:
         shelf = Shelf()
-        gathering = Gathering(shelf.store, most=2)
+        gathering = GroupCommit(shelf.store, most=2)
         results = await _bring_all(gathering, [[1], [13], [3]])
         assert [type(result) for result in results] == [StorageError, StorageError, list]
         with pytest.raises(StorageError):
@@ -96,7 +96,7 @@ def test_a_caller_that_gave_up_before_its_turn_is_left_out() -> None:
     async def run() -> None:
         shelf = Shelf()
         shelf.portal.clear()
-        gathering = Gathering(shelf.store)
+        gathering = GroupCommit(shelf.store)
         first = asyncio.create_task(gathering.bring([1]))
         await _let_others_run()
         second, third = (asyncio.create_task(gathering.bring([n])) for n in (2, 3))

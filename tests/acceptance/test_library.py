@@ -22,7 +22,7 @@ from handbell import (
     Response,
     Sessions,
 )
-from handbell.apps.samples import make_key
+from handbell.apps.sample_keys import make_key
 from handbell.demo_environment import isolated_settings
 from handbell.errors import (
     AppError,
@@ -34,7 +34,7 @@ from handbell.errors import (
 
 if TYPE_CHECKING:
     from handbell.testing import VirtualPhone
-    from handbell.twin.running import RunningTwin
+    from handbell.twin.threaded import RunningTwin
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 MAIL = "test@4d.com"

@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 from handbell._icon import AppIcon
 from handbell._text import count, moment, short_token, zoned
 
-from .ways import in_console, remedy
+from .fix_buttons import in_console, remedy
 
 _FULL: Final = 999
 _MINUTE: Final = 60
