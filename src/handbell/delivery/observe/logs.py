@@ -14,13 +14,13 @@ from .log_lines import fields_of, level_of
 class Logs:
     """Writes each event to ``stream`` (standard error): a hook for the engine.
 
-    On a terminal a line is for people: time, level, name, then key=value. Elsewhere it is one JSON
-    object with ``timestamp`` (ISO 8601, UTC), ``level``, ``event`` and the event's own fields.
-    ``is_terminal`` decides where the stream's own word is not wanted, ``level`` is the lowest that
-    is written: ``debug`` also tells each delivery that waits.
+    On a terminal a line is human-readable: time, level, name, then key=value. Elsewhere it is one
+    JSON object with ``timestamp`` (ISO 8601, UTC), ``level``, ``event`` and the event's own
+    fields. ``is_terminal`` overrides the detection of a terminal, ``level`` is the lowest level
+    written: ``debug`` includes each delivery that waits.
 
-    No line holds a notification's content or a key. A device token inside a text is shortened, and
-    a text cannot begin a line of its own.
+    No line contains a notification's content or a key. Device tokens in texts are shortened, and
+    line breaks in texts are escaped.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Logs:
         stream = sys.stderr if stream is None else stream
         is_terminal = stream.isatty() if is_terminal is None else is_terminal
         self._lowest = logging.getLevelNamesMapping()[level.upper()]
-        # Nothing is configured for the whole process: that is for the program, not for a library.
+        # Nothing is configured process-wide: that is up to the program, not a library.
         self._log: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
             structlog.PrintLogger(stream),
             wrapper_class=structlog.make_filtering_bound_logger(self._lowest),
@@ -44,7 +44,7 @@ class Logs:
     def __call__(self, event: Event) -> None:
         """Write one event."""
         level = level_of(event)
-        # A million deliveries may be held at once: what is not written costs next to nothing.
+        # A million deliveries may be held at once, so skipped events must cost next to nothing.
         if level >= self._lowest:
             self._log.log(level, name_of(type(event)), **fields_of(event))
 

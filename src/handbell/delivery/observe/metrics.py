@@ -44,11 +44,11 @@ _KNOWN_REASONS: Final = frozenset({*REASONS, *OWN_REASONS})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineState:
-    """How an engine stands at one moment.
+    """A snapshot of an engine.
 
-    ``depth`` counts the work that is due and not begun, ``oldest_age_seconds`` says for how long
-    the oldest of it has been due. ``held`` counts what waits for a later time, ``in_flight`` the
-    pushes on the wire, ``connections`` the open connections to push services.
+    ``depth`` counts deliveries that are due and not begun, ``oldest_age_seconds`` is how long the
+    oldest has been due. ``held`` counts deliveries for a later time, ``in_flight`` the pushes on
+    the wire, ``connections`` the open connections to push services.
     """
 
     depth: int
@@ -61,7 +61,7 @@ class EngineState:
 class Metrics:
     """Counts events: a hook for the engine, with a registry of its own.
 
-    ``observe`` names a function that tells how the engine stands; it is asked at each
+    :meth:`observe` sets a function that returns the engine's state; it is called at each
     :meth:`render`. Every label has a bounded set of values: a reason that is in no table becomes
     ``other``, and so does the app after the first :data:`MOST_APPS`.
     """
@@ -77,15 +77,15 @@ class Metrics:
             self.observe(observe)
 
     def observe(self, state: Callable[[], EngineState]) -> None:
-        """Ask ``state`` how the engine stands, at each rendering. To be called once.
+        """Call ``state`` for the engine's state at each rendering. Call this once.
 
-        It runs in the thread that renders. Where it raises a
-        :class:`~handbell.errors.HandbellError`, that rendering goes without its gauges.
+        It runs in the thread that renders. When it raises a
+        :class:`~handbell.errors.HandbellError`, that rendering omits the gauges.
         """
         self._registry.register(_EngineGauges(state))
 
     def render(self) -> bytes:
-        """Return everything in Prometheus' text format; may be called in any thread."""
+        """Return all metrics in Prometheus' text format; safe in any thread."""
         return generate_latest(self._registry)
 
     def __call__(self, event: Event) -> None:
@@ -216,10 +216,10 @@ class Metrics:
 
 
 class _Latency(Collector):
-    """The histogram of how long pushes took.
+    """The histogram of push durations.
 
-    The library's own costs 1.5 us for each value, where a whole push costs 20. Here a batch is
-    sorted once and its buckets are looked up: 0.1 us for each.
+    The library's histogram costs 1.5 us per value, where a whole push costs 20. Sorting a batch
+    once and looking its buckets up costs 0.1 us.
     """
 
     def __init__(self) -> None:
@@ -228,7 +228,7 @@ class _Latency(Collector):
         self._sums: dict[tuple[str, str], float] = {}
 
     def add(self, labels: tuple[str, str], seconds: tuple[float, ...]) -> None:
-        """Count a batch under (app, environment)."""
+        """Observe a batch under (app, environment)."""
         ordered = sorted(seconds)
         below = [bisect_right(ordered, bound) for bound in BUCKETS]
         with self._lock:
@@ -254,17 +254,17 @@ class _Latency(Collector):
 
 
 class _EngineGauges(Collector):
-    """What an :class:`EngineState` says, as gauges."""
+    """The gauges of an :class:`EngineState`."""
 
     def __init__(self, state: Callable[[], EngineState]) -> None:
         self._state = state
 
     def describe(self) -> Iterator[Metric]:
-        """Yield nothing, so that the engine is not asked before the first rendering."""
+        """Yield nothing, so that registering does not call the engine."""
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        """Ask the engine and yield its gauges."""
+        """Read the engine's state and yield its gauges."""
         try:
             state = self._state()
         except HandbellError:

@@ -49,7 +49,7 @@ class Cap:
         return now - self.seconds
 
     def allows(self, count_in_period: int) -> bool:
-        """Return whether a person who got ``count_in_period`` since :meth:`since` may get another."""
+        """Return whether a person with ``count_in_period`` since :meth:`since` may get another."""
         return count_in_period < self.most
 
 

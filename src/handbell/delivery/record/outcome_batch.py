@@ -1,4 +1,4 @@
-"""What became of deliveries, gathered until it is written: values only."""
+"""Collected outcomes of deliveries, until they are written: values only."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -9,9 +9,9 @@ from handbell.delivery.events import Event
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """What a delivery's row is to say from now on. Instants are UNIX milliseconds.
+    """The new content of a delivery's row. Instants are UNIX milliseconds.
 
-    ``gateway``, ``environment`` and ``urgency`` are for a row that is not there yet.
+    ``gateway``, ``environment`` and ``urgency`` are for a row that does not exist yet.
     """
 
     notification_id: int
@@ -34,13 +34,13 @@ class Ending:
 
 @dataclass(slots=True)
 class Batch:
-    """What is written in one transaction.
+    """The outcomes written in one transaction.
 
-    ``sent`` holds, by notification row, environment and urgency, the numbers of first attempts that
-    were accepted and of which nothing else is to be said; they are dated when they are written.
-    Session changes are by session id. ``resting_shards`` are given back until an instant (UNIX
+    ``sent`` holds, by notification row, environment and urgency, the numbers of first attempts
+    that were accepted and without further details; they are dated when they are written. Session
+    changes are by session id. ``resting_shards`` are given back until an instant (UNIX
     milliseconds). ``adopted`` are deliveries, by notification and number, that wait for the end of
-    an outage from now on, if they are held. ``told`` are the events of it that webhooks may be
+    an outage from now on, if they are held. ``webhook_events`` are the events that webhooks may be
     called for.
     """
 
@@ -54,7 +54,7 @@ class Batch:
     positions: dict[int, int] = field(default_factory=dict)
     resting_shards: dict[int, int] = field(default_factory=dict)
     finished_shards: list[int] = field(default_factory=list)
-    told: list[Event] = field(default_factory=list)
+    webhook_events: list[Event] = field(default_factory=list)
 
     def parts(self) -> Iterator["Batch"]:
         """Yield batches of one change each, in the order in which they are written."""

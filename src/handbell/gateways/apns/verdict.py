@@ -1,6 +1,6 @@
-"""What an answer of APNs means for its push: a pure judgement, by Apple's table alone.
+"""Interpret an answer of APNs for its push: pure, by Apple's table only.
 
-A verdict needs its whole answer; docs/decisions/0021-how-the-gateway-judges-a-peer.md has the why.
+A verdict needs the complete answer; see docs/decisions/0021-how-the-gateway-judges-a-peer.md.
 Source: "Handling notification responses from APNs"
 (https://developer.apple.com/documentation/usernotifications/).
 """
@@ -30,7 +30,7 @@ _TOO_MANY: Final = 429
 _SERVER_ERROR: Final = 500
 _CONFIGURATION_STATUSES: Final = frozenset({401, 403, 404, 407})
 _MAX_REASON_LENGTH: Final = 80
-_LATEST_STAMP: Final = 2**53  # milliseconds; what is beyond no database would take
+_LATEST_STAMP: Final = 2**53  # milliseconds; beyond it no database column would hold it
 _MAX_RETRY_AFTER: Final = 24 * 3600.0
 _LATER: Final = frozenset(
     {
@@ -48,10 +48,10 @@ def judge(
 ) -> Outcome:
     """Return what an answer of APNs means for the push. Never raises, whatever the answer.
 
-    ``headers`` have lower-case names; ``is_whole`` is False for an answer that broke off. 200 is
-    known by its head. Everything else needs Apple's reason, in JSON, from an answer that is whole:
-    without it 5xx is the service's trouble, and 3xx and 4xx are a verdict that got lost. A reason
-    that Apple's table does not know is judged by the class of its status: 429 and 5xx may be sent
+    ``headers`` have lower-case names; ``is_whole`` is False for an incomplete answer. A 200 is
+    certain from its head. Everything else needs Apple's reason, in JSON, from a complete answer:
+    without it 5xx is the service's trouble, and 3xx and 4xx are a lost verdict. A reason that
+    Apple's table does not know is judged by the class of its status: 429 and 5xx may be sent
     again, everything else is refused.
     """
     if status == _OK:
@@ -77,7 +77,7 @@ def judge(
 
 
 def _without_reason(status: int, headers: Mapping[str, str], *, is_whole: bool) -> Outcome:
-    """Return what an answer means that does not say why: whoever wrote it, no verdict is known."""
+    """Return the outcome of an answer without a reason: no verdict is known."""
     foreign = f"the answer {status} is not one of Apple's; a proxy may have given it"
     if status < _REDIRECTION:
         return Unknown("AnswerUnreadable", foreign)
@@ -136,7 +136,7 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def instant(text: str) -> float | None:
-    """Return a date of HTTP as UNIX seconds, None where it is none."""
+    """Return an HTTP date as UNIX seconds, None for an invalid one."""
     try:
         return parsedate_to_datetime(text).timestamp()
     except (ValueError, OverflowError, IndexError, TypeError):

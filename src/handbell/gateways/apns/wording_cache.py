@@ -1,7 +1,7 @@
-"""One notification in all its languages: a message for each, every one within Apple's limits.
+"""A notification composed in all its languages, each message within Apple's limits.
 
-A device gets the message of its locale; whoever has none gets the notification's own text. Where
-the sender allows it, a text that is too long is cut between characters as people see them.
+A device gets the message of its locale; others get the notification's own text. Where the sender
+allows it, a text that is too long is cut between grapheme clusters.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ _MOST_LOCALES: Final = 4096
 
 
 class Shortening(NamedTuple):
-    """What was cut: the field, and how many bytes of how many are left with the ellipsis."""
+    """What was cut: the field, and the bytes kept of the original length, ellipsis included."""
 
     field: str
     kept: int
@@ -40,7 +40,7 @@ class Wording(NamedTuple):
 
     @property
     def warnings(self) -> list[str]:
-        """What was cut, in sentences."""
+        """Return what was cut, as sentences."""
         where = "" if self.language is None else f"languages.{self.language}."
         return [
             f"`{where}{cut.field}` was cut from {cut.of:,} to {cut.kept:,} bytes, to fit."
@@ -63,16 +63,16 @@ class Wordings:
 
     @property
     def warnings(self) -> list[str]:
-        """What was cut in any language, in sentences."""
+        """Return what was cut in any language, as sentences."""
         return [warning for wording in self.all for warning in wording.warnings]
 
     def wording_for(self, locale: str | None) -> Wording:
-        """Return what a device with this locale gets."""
+        """Return the wording for a device with this locale."""
         tag = choose(locale, self.by_language)
         return self.own if tag is None else self.by_language[tag]
 
     def message_for(self, locale: str | None) -> Message:
-        """Return the message of :meth:`wording_for`, quickly for a locale that was asked before."""
+        """Return the message of :meth:`wording_for`, cached by locale."""
         found = self._chosen.get(locale)
         if found is None:
             if len(self._chosen) >= _MOST_LOCALES:
@@ -144,7 +144,8 @@ def _cut_to_fit(
         try:
             return Wording(language, candidate, compose(candidate, **how), more)
         except PayloadTooLargeError as still:
-            # A text that a key takes the place of is not in the payload, so nothing was won.
+            # A text replaced by a localization key is not in the payload, so cutting it gains
+            # nothing.
             if still.size < error.size:
                 notification, error, cuts = candidate, still, more
     raise error
