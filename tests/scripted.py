@@ -142,7 +142,7 @@ class ScriptedSystem(System):
         name: GatewayName,  # noqa: ARG002
         environment: str,  # noqa: ARG002
         *,
-        besides: Collection[str] = (),  # noqa: ARG002
+        excluded: Collection[str] = (),  # noqa: ARG002
     ) -> Gateway:
         """Return the scripted gateway, or raise that there is no credential."""
         self.on_find()

@@ -1,4 +1,4 @@
-"""Work that goes on for as long as a program does: one turn after the other, whatever happens."""
+"""Background loops that run as long as the program, whatever fails."""
 
 import asyncio
 import logging
@@ -11,10 +11,9 @@ _log = logging.getLogger(__name__)
 
 
 async def forever(turn: Callable[[], Awaitable[float]], *, name: str, pause: float) -> Never:
-    """Take turns until cancelled; each returns how many seconds later the next one follows.
+    """Call ``turn`` until cancelled; it returns the seconds until the next call.
 
-    A turn that fails is logged under ``name`` and does not end the work; the next one follows after
-    ``pause`` seconds.
+    A failed call is logged under ``name``; the next one follows after ``pause`` seconds.
     """
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Writes what virtual phones say into the ledger, in a thread of its own, many at a time."""
+"""Reports of virtual phones: written to the ledger in batches by a thread."""
 
 import logging
 import threading
@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 class _Early(NamedTuple):
-    """A report that came before the ledger says that anything was sent; ``due`` is monotonic."""
+    """A report that arrived before its delivery was written; ``due`` is monotonic."""
 
     due: float
     report: DeviceReport
@@ -30,7 +30,7 @@ class _Early(NamedTuple):
 
 
 class DeviceReports:
-    """Takes reports at once, so that the twin never waits for a disk, and writes them soon."""
+    """Accepts reports without blocking, so that the twin never waits for a disk."""
 
     def __init__(self, system: "System") -> None:
         self._system = system
@@ -41,7 +41,7 @@ class DeviceReports:
         self._thread: threading.Thread | None = None
 
     def add(self, apns_id: str, event: ReceiptKind) -> None:
-        """Note that something happened on a phone just now."""
+        """Add a phone's report of now."""
         report = DeviceReport(apns_id, event, int(self._system.now() * 1000))
         with self._changed:
             self._new.append(report)
@@ -51,7 +51,7 @@ class DeviceReports:
             self._changed.notify()
 
     def close(self) -> None:
-        """Return when every report is written, or waited in vain for its delivery."""
+        """Return when every report is written or has waited in vain for its delivery."""
         with self._changed:
             self._is_closed = True
             self._changed.notify()
@@ -69,7 +69,7 @@ class DeviceReports:
             ]
 
     def _next(self) -> list[_Early]:
-        """Return what to write now, as soon as there is something; nothing at the end."""
+        """Return the next batch, as soon as there is one; empty at the end."""
         with self._changed:
             while True:
                 now = monotonic()

@@ -1,4 +1,4 @@
-"""What of an installation others on the machine may read or change; told at every start."""
+"""Which files of an installation other users may read or change; reported at every start."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +11,10 @@ from .settings import Settings
 
 
 def exposures(settings: Settings) -> Iterator[str]:
-    """Yield a sentence, with its fix, for each file that holds secrets and is open to others.
+    """Yield a sentence with its fix for each file with secrets that others may access.
 
-    These are the database, where mail addresses and device tokens stand, and the settings file,
-    where a password stands in it. Nothing is opened.
+    These are the database, with mail addresses and device tokens, and the settings file, if it has
+    a password. Nothing is opened.
     """
     database = _database_file(settings)
     if database is not None and (may := others_may(database)):

@@ -1,8 +1,8 @@
-"""The systems that everybody who sends in one event loop shares.
+"""Systems shared by all senders of one event loop.
 
-Apple takes connections that come and go for an attack, so there is one system for each event loop
-and settings, however many front doors there are. It is closed when the last of its users closes,
-and with the event loop: where a program leaves ``asyncio.run`` without closing anything, too.
+Apple treats rapid connects and disconnects as an attack, so there is one system per event loop and
+settings, for any number of push objects. It is closed with its last user, and with the event loop,
+even if a program leaves ``asyncio.run`` without closing anything.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ _Key = tuple[asyncio.AbstractEventLoop, int, Settings]
 
 @dataclass(slots=True, eq=False)
 class _Shared:
-    """A system, who has it open, and how many calls it is about."""
+    """A system with its users and the number of running calls."""
 
     key: _Key
     system: System
@@ -34,7 +34,7 @@ class _Shared:
 
     @property
     def is_left(self) -> bool:
-        """Whether nobody needs it any more."""
+        """Return whether nobody needs it any more."""
         return not self.users and not self.calls
 
 
@@ -44,10 +44,10 @@ _abandoning: Final = Threads(1, "handbell-abandon")
 
 @asynccontextmanager
 async def using(settings: Settings, user: object) -> AsyncIterator[System]:
-    """Give the system of the running event loop for these settings, made when first asked for.
+    """Yield the running loop's system for these settings; create it on first use.
 
-    It stays open until each ``user`` has called :func:`leave` or is gone, and no block like this
-    one is left. A forked process gets its own.
+    It stays open until each ``user`` has called :func:`leave` or is collected, and no such block
+    is running. A forked process gets its own.
     """
     shared = await _find(settings)
     shared.users.add(user)
@@ -60,9 +60,9 @@ async def using(settings: Settings, user: object) -> AsyncIterator[System]:
 
 
 async def leave(user: object, *, within: float | None = None) -> None:
-    """Close the systems of the running event loop that nobody but this user needs.
+    """Close the running loop's systems that only this user needs.
 
-    What is on its way is finished, or handed back after ``within`` seconds.
+    Deliveries in flight are finished, or given back after ``within`` seconds.
     """
     for shared in _of_this_loop():
         if user in shared.users:
@@ -71,7 +71,7 @@ async def leave(user: object, *, within: float | None = None) -> None:
 
 
 async def close_all(*, within: float) -> None:
-    """Close every system of the running event loop, used or not, within about so many seconds."""
+    """Close every system of the running event loop, within about ``within`` seconds."""
     closing = [_close(shared, within=within) for shared in _of_this_loop()]
     await asyncio.gather(*closing, return_exceptions=True)
 
@@ -83,17 +83,17 @@ async def _find(settings: Settings) -> _Shared:
         system = System(settings)
         guard = _close_with_loop(key, system)
         _shared[key] = _Shared(key, system, guard)
-        # From its first step on the event loop knows it.
+        # The event loop tracks it from its first step on.
         await anext(guard)
     return _shared[key]
 
 
 async def _close_with_loop(key: _Key, system: System) -> AsyncGenerator[None]:
-    """Close a system when its event loop ends its asynchronous generators, which are at the end."""
+    """Close a system when its event loop shuts down its asynchronous generators."""
     try:
         yield
     finally:
-        # Others may have opened the next one while this one was being closed.
+        # Another one may have been opened while this one was closing.
         if (shared := _shared.get(key)) is not None and shared.system is system:
             del _shared[key]
             await system.close(within=EXIT_SECONDS)
@@ -128,7 +128,7 @@ def _abandon_closed_loops() -> None:
 
 
 def silence() -> None:
-    """Have no event loop complain, at the end of the program, that it was left with our tasks."""
+    """Suppress the loops' warnings, at exit, about our pending tasks."""
     for loop, pid, _ in list(_shared):
         if pid == os.getpid() and not loop.is_running():
             loop.set_exception_handler(tell_nobody)

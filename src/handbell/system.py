@@ -279,16 +279,16 @@ class System:
         name: GatewayName,
         environment: str,
         *,
-        besides: Collection[str] = (),
+        excluded: Collection[str] = (),
     ) -> Gateway:
         """Return the way for an app to an environment; ``key`` replaces the stored credentials.
 
-        Of those, the ones whose fingerprints are in ``besides`` come last. Raises
+        Of those, the ones whose fingerprints are in ``excluded`` come last. Raises
         MissingCredentialError or TwinError when there is none.
         """
         if name == "simulator":
             return SimulatorGateway(bundle_id=app.bundle_id)
-        credential = key or self.apps.credential_for(app, environment, besides=besides)
+        credential = key or self.apps.credential_for(app, environment, excluded=excluded)
         return self.apns(credential, environment)
 
     def preview(

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from handbell.delivery.ledger.state_counts import DELIVERIES_PER_SECOND, LARGE, Counted, Counting
+from handbell.delivery.ledger.state_counts import DELIVERIES_PER_SECOND, LARGE, CountCache, Counted
 from handbell.storage.database import Database
 
 _FILL = """
@@ -24,7 +24,7 @@ class _Watch:
 def test_a_large_count_is_kept_for_a_moment_and_a_small_one_never(tmp_path: Path) -> None:
     """A page that refreshes counts a large broadcast only now and then, a small one each time."""
     database, watch = Database.open(f"sqlite:///{tmp_path}/handbell.db"), _Watch()
-    counting = Counting(monotonic=watch)
+    counting = CountCache(monotonic=watch)
 
     def count(row: int) -> list[Counted]:
         with database.read() as connection:

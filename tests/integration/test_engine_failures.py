@@ -76,10 +76,10 @@ class Rigged(System):
         name: GatewayName,
         environment: str,
         *,
-        besides: Collection[str] = (),
+        excluded: Collection[str] = (),
     ) -> Gateway:
         """Return the other gateway, or else the way to the twin."""
-        return self.gateway or super().find_gateway(app, key, name, environment, besides=besides)
+        return self.gateway or super().find_gateway(app, key, name, environment, excluded=excluded)
 
 
 def rig(scene: Scene, gateway: Gateway) -> Rigged:

@@ -12,12 +12,12 @@ ROOT = Path(handbell.__file__).parent
 FILES = [
     *sorted((ROOT / "cli").glob("*.py")),
     ROOT / "registry" / "import_4d.py",
-    ROOT / "registry" / "facts.py",
+    ROOT / "registry" / "device_attributes.py",
     ROOT / "demo_environment.py",
     ROOT / "push.py",
     ROOT / "server" / "console" / "person.py",
     ROOT / "storage" / "database.py",
-    ROOT / "twin" / "address.py",
+    ROOT / "twin" / "discovery.py",
 ]
 OURS = {name for name, one in vars(errors).items() if isinstance(one, type)}
 

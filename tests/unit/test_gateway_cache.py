@@ -45,7 +45,7 @@ class World:
         name: str,  # noqa: ARG002
         environment: str,  # noqa: ARG002
         *,
-        besides: object = (),  # noqa: ARG002
+        excluded: object = (),  # noqa: ARG002
     ) -> Named:
         found = self.serving[app.bundle_id]
         if isinstance(found, HandbellError):

@@ -1,4 +1,4 @@
-"""Which of an app's credentials serve an environment, and which of them comes first."""
+"""Choose the credential for an environment."""
 
 from collections.abc import Callable, Iterable
 from typing import TypeVar
@@ -6,11 +6,13 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def in_turn(environment: str, stored: Iterable[T], limit_of: Callable[[T], str | None]) -> list[T]:
-    """Return what serves an environment, in the order in which it is used.
+def by_preference(
+    environment: str, stored: Iterable[T], limit_of: Callable[[T], str | None]
+) -> list[T]:
+    """Return the credentials for an environment, in order of preference.
 
-    ``stored`` comes newest first; ``limit_of`` gives the only environment that one serves, or None.
-    One that is limited to the environment wins over the others. The twin takes any.
+    ``stored`` comes newest first; ``limit_of`` returns the only environment that one serves, or
+    None. One limited to the environment comes first. The twin accepts any.
     """
     limited: list[T] = []
     general: list[T] = []

@@ -1,8 +1,7 @@
-"""Certificates of strangers are read in a process of its own, which may take only so much.
+"""Parse untrusted certificates in a separate process with resource limits.
 
-A file can ask for thousands of millions of rounds before its password opens it, for all memory, or
-hold numbers that take hours to be checked. The library does as it is asked, and holds up everything
-else in its process meanwhile.
+A file can demand billions of key-derivation rounds, all memory, or contain numbers that take hours
+to validate. The library complies, and blocks its process meanwhile.
 """
 
 import asyncio
@@ -26,9 +25,9 @@ _MEMORY_BYTES: Final = 1024**3
 
 
 async def read_certificate_apart(content: bytes, *, password: str | None = None) -> Certificate:
-    """Return what :func:`~handbell.apps.credentials.read_certificate` makes of a file's contents.
+    """Parse a file's contents with :func:`~handbell.apps.credentials.read_certificate`.
 
-    Raises :class:`~handbell.errors.CredentialError`, also where reading it takes too much.
+    Raises :class:`~handbell.errors.CredentialError`, also when the limits are exceeded.
     """
     asked = json.dumps({"content": b64encode(content).decode(), "password": password})
     process = await asyncio.create_subprocess_exec(
@@ -61,7 +60,7 @@ async def read_certificate_apart(content: bytes, *, password: str | None = None)
 
 
 def _limit() -> None:
-    """Have the system end this process when it takes too much, where it can."""
+    """Set resource limits for this process, where the system supports them."""
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource  # noqa: PLC0415 - not on every system
 
@@ -71,7 +70,7 @@ def _limit() -> None:
 
 
 def main() -> None:
-    """Read a certificate from standard input, and tell what it is on standard output."""
+    """Parse a certificate from standard input and write it to standard output."""
     asked = json.load(sys.stdin)
     _limit()
     try:

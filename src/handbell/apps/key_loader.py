@@ -1,7 +1,6 @@
-"""From what somebody gives as a key to its bytes: a path, or the text itself, as people have it.
+"""Load a key's bytes from a path or from the text itself.
 
-A text that was given as a key is never repeated, whatever is wrong with it; a path is, where it can
-only be a path.
+Errors never repeat the text of a key; they repeat a path only if it cannot be a key.
 """
 
 import base64
@@ -22,13 +21,13 @@ DOWNLOAD: Final = (
 
 _TEXT: Final = "The given text"
 _NO_PATH: Final = re.compile(r"-----|[\n\r]|\\[rn]")
-# A key without its first line is one run of base64, or several.
+# A key without its first line is one or several runs of base64.
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/=_\s-]{60,}")
 _BOMS: Final = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 
 
 class Source(NamedTuple):
-    """What was read: the file it came from, if any, its bytes, and what to call it in an error."""
+    """The loaded bytes: the file they came from, if any, and their name for errors."""
 
     path: Path | None
     data: bytes
@@ -36,7 +35,7 @@ class Source(NamedTuple):
 
 
 def read_source(source: str | Path | bytes) -> Source:
-    """Return the bytes of a key or certificate that was given as a path, a text or bytes.
+    """Return the bytes of a key or certificate given as a path, a text or bytes.
 
     Raises :class:`~handbell.errors.CredentialError` where nothing can be read.
     """
@@ -54,10 +53,10 @@ def read_source(source: str | Path | bytes) -> Source:
 
 
 def pem_text(data: bytes) -> bytes:
-    r"""Return a PEM text as the standard has it, whatever an editor or a shell made of it.
+    r"""Return a PEM text in standard form, with mangling by editors and shells undone.
 
-    Line ends written as ``\n`` or ``\r\n`` become line ends; a byte order mark and UTF-16 go. What
-    is no PEM text stays as it is.
+    Line ends written as ``\n`` or ``\r\n`` become line ends; a byte order mark and UTF-16 are
+    removed. Other texts are unchanged.
     """
     for mark, encoding in _BOMS:
         if data.startswith(mark):
@@ -68,7 +67,7 @@ def pem_text(data: bytes) -> bytes:
 
 
 def bare_key(data: bytes) -> bytes | None:
-    """Return the DER of a key that was given without its first and last line, or None."""
+    """Return the DER of a key given without its first and last line, or None."""
     if data[:1] == b"\x30":
         return data
     try:

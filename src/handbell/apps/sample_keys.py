@@ -1,6 +1,6 @@
-"""The keys that only a twin takes, and the sample app that is made along with one.
+"""Sample keys, which only a twin accepts, and the sample app that comes with one.
 
-Nobody asked for that app by its id, so it never stands in the way of one that somebody added.
+Nobody added that app by its id, so it yields to any app that is added.
 """
 
 import secrets
@@ -15,7 +15,7 @@ from handbell.storage.tables import credentials
 from .app import App
 from .credentials import AuthKey
 
-# Without letters and digits that look alike; so no other key begins as a sample's does.
+# Without similar letters and digits, so that no other key begins like a sample's.
 _ALPHABET: Final = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 _KEY_ID_LENGTH: Final = 10
 _OF_TWIN: Final = "T"
@@ -23,9 +23,9 @@ _OF_SAMPLE: Final = "TWIN"
 
 
 def make_key(team_id: str, *, is_of_sample: bool = False) -> AuthKey:
-    """Return a new key that Apple has never heard of; the twin takes it.
+    """Return a new key unknown to Apple; the twin accepts it.
 
-    One that ``is_of_sample`` says that its app was made along with it.
+    ``is_of_sample`` marks a key that was created with its app.
     """
     beginning = _OF_SAMPLE if is_of_sample else _OF_TWIN
     rest = (secrets.choice(_ALPHABET) for _ in range(_KEY_ID_LENGTH - len(beginning)))
@@ -37,7 +37,7 @@ def make_key(team_id: str, *, is_of_sample: bool = False) -> AuthKey:
 
 
 def without_samples(connection: Connection, apps: Iterable[App]) -> list[App]:
-    """Return the apps that somebody added: those that have any other key, or none at all."""
+    """Return the apps that were added by somebody: those with any other key, or with none."""
     table = credentials
     columns = (table.c.app_id, table.c.environment, table.c.key_id)
     kinds: dict[int, set[bool]] = {}

@@ -27,14 +27,14 @@ def import_4d(
     steps = list(import_folder(folder, parts.apps, parts.registry, moved=moved))
     parts.revocations.wait(moved)
     counted = Counter(step.outcome for step in steps)
-    told = ", ".join(f"{number} {outcome}" for outcome, number in counted.items())
-    parts.audit.note(ACTOR, "app.import", folder.name, detail=told)
+    reported = ", ".join(f"{number} {outcome}" for outcome, number in counted.items())
+    parts.audit.note(ACTOR, "app.import", folder.name, detail=reported)
     if as_json:
         write_json({"steps": steps, **counted})
     else:
         for step in steps:
             reason = f": {step.reason}" if step.reason else ""
             say(f"{step.outcome:9} {step.file}  {step.what}{reason}{step.fix and f' {step.fix}'}")
-        say(told)
+        say(reported)
     if counted["skipped"]:
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""Whom the sender named: mail addresses, device tokens, simulators, or everybody."""
+"""Recipients of a notification: mail addresses, device tokens, simulators, or everybody."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -35,19 +35,19 @@ _NOUNS: Final = MappingProxyType(
 
 
 class _Checked(tuple[str, ...]):
-    """Texts that were read already: validating a mail takes 40 us, too long to do twice."""
+    """Cache of parsed texts: validating a mail takes 40 us, too long to repeat."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipients:
-    """Whom one notification is for; each is named once, in the order given.
+    """The recipients of one notification, without duplicates, in the given order.
 
     ``mails`` are folded as :func:`~handbell._mail.read_mail` does, ``device_tokens`` are in lower
-    case, ``simulators`` are ``booted`` or a UDID in upper case. ``everybody`` stands for all active
-    sessions of the app and excludes the others. Raises :class:`~handbell.errors.RecipientsError`
-    when somebody cannot be understood or nobody is named.
+    case, ``simulators`` are ``booted`` or a UDID in upper case. ``everybody`` stands for all
+    active sessions of the app and excludes the others. Raises
+    :class:`~handbell.errors.RecipientsError` for an invalid recipient and for none.
     """
 
     mails: tuple[str, ...] = ()
@@ -74,13 +74,13 @@ class Recipients:
 
     @classmethod
     def read(cls, value: object) -> Self:
-        """Return the recipients that were named.
+        """Parse recipients.
 
-        Takes one text, a list, tuple or set of texts, a mapping ``mails`` / ``device_tokens`` /
-        ``simulators`` (or ``deviceTokens``) of a text or a list each, or recipients read before. Of
-        a text without a kind, an even run of hex digits is a device token, ``booted`` or a UDID a
-        simulator, and a valid mail address a mail. Raises
-        :class:`~handbell.errors.RecipientsError` that says which item is wrong, and why.
+        Accepts one text, a list, tuple or set of texts, a mapping ``mails`` / ``device_tokens`` /
+        ``simulators`` (or ``deviceTokens``) of a text or a list each, or recipients read before.
+        Of a text without a kind, an even run of hex digits is a device token, ``booted`` or a UDID
+        a simulator, and a valid mail address a mail. Raises
+        :class:`~handbell.errors.RecipientsError` naming the invalid item and the reason.
         """
         if isinstance(value, cls):
             return value
@@ -97,7 +97,7 @@ class Recipients:
         return cls(mails=mails, device_tokens=device_tokens, simulators=simulators)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what is named, ready for JSON; :meth:`read` makes equal recipients of it."""
+        """Return a JSON-serializable form; :meth:`read` makes equal recipients of it."""
         if self.everybody:
             return {"everybody": True}
         return {kind: list(getattr(self, kind)) for kind in _KINDS if getattr(self, kind)}
@@ -125,7 +125,7 @@ def _unknown_key(key: object) -> RecipientsError:
 
 
 def _texts(name: str, value: object) -> Iterator[tuple[str, str]]:
-    """Yield each text with its place, for the errors."""
+    """Yield each text with its position, for errors."""
     if isinstance(value, str):
         yield name, value
         return
@@ -160,7 +160,7 @@ def _of_kind(kind: str, value: object) -> tuple[str, ...]:
 
 
 def _recognised(where: str, text: str) -> tuple[str, str]:
-    """Return the kind of a text and the form in which it is compared."""
+    """Return the kind of a text and its canonical form."""
     plain = str.__str__(text).strip()
     if "@" in plain:
         return "mails", _mail(where, plain)

@@ -15,10 +15,10 @@ FINAL_STATES: Final = frozenset({"sent", "failed", "expired", "cancelled"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Where one push is to go: a delivery that has not been stored yet.
+    """The target of one push: a delivery that is not stored yet.
 
     ``session_id`` and ``mail`` are None for a device token or simulator that no session holds.
-    ``time_zone`` and ``user_id`` are what an app's rules go by, ``locale`` chooses the language.
+    ``time_zone`` and ``user_id`` are used by an app's rules, ``locale`` selects the language.
     """
 
     gateway: GatewayName
@@ -33,13 +33,13 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """One notification to one session, as the ledger knows it.
+    """One notification to one session, as stored in the ledger.
 
-    ``number`` tells it from the others of its notification. Instants are UNIX milliseconds; None
-    where something has not happened. ``created_at`` is the notification's, ``sent_at`` is when the
-    push service accepted it, which is not yet shown; ``displayed_at`` and ``opened_at`` are what
-    the phone reported; ``due_at`` is when a held one goes on. ``status`` is the HTTP status of the
-    last answer, ``unique_id`` Apple's key for its delivery log.
+    ``number`` identifies it within its notification. Instants are UNIX milliseconds; None for
+    events that have not happened. ``created_at`` is the notification's, ``sent_at`` is when the
+    push service accepted it, which does not mean displayed; ``displayed_at`` and ``opened_at`` are
+    reported by the phone; ``due_at`` is when a held one is due. ``status`` is the HTTP status of
+    the last answer, ``unique_id`` Apple's key for its delivery log.
     """
 
     number: int
@@ -63,22 +63,22 @@ class Delivery:
 
     @property
     def apns_id(self) -> str:
-        """The id under which it is sent, the same for every attempt."""
+        """Return the id under which it is sent, the same for every attempt."""
         return apns_id(self.notification_id, self.number)
 
     @property
     def session_id(self) -> int | None:
-        """The session it goes to; None for an address that no session holds."""
+        """Return the session it goes to; None for an address without a session."""
         return self.number if self.number < ADDRESSED else None
 
     @property
     def is_final(self) -> bool:
-        """Whether its state can no longer change."""
+        """Return whether its state is final."""
         return self.state in FINAL_STATES
 
     @property
     def label(self) -> str:
-        """Whom it concerns, in a sentence: the mail, and the beginning of the token."""
+        """Return its recipient for messages: the mail, and the beginning of the token."""
         return (
             f"{self.mail} ({short_token(self.address)})" if self.mail else short_token(self.address)
         )

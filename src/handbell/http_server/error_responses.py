@@ -1,4 +1,4 @@
-"""Answers of the server itself, to requests that no application sees."""
+"""Error responses of the server itself, for requests that never reach the application."""
 
 import json
 import math
@@ -26,12 +26,12 @@ Body = Callable[[HandbellError], tuple[str, bytes]]
 
 
 def plain_body(error: HandbellError) -> tuple[str, bytes]:
-    """Return an error as a JSON object with its sentence."""
+    """Return an error as a JSON object with its message."""
     return "application/json", json.dumps({"error": str(error)}).encode("ascii")
 
 
 def refusal(error: HandbellError, body_of: Body) -> bytes:
-    """Return a whole answer that refuses and ends the connection."""
+    """Return a complete error response that ends the connection."""
     kind, body = body_of(error)
     lines = [
         f"Content-Type: {kind}",
@@ -46,7 +46,7 @@ def refusal(error: HandbellError, body_of: Body) -> bytes:
 
 
 def too_large(bounds: Bounds) -> HandbellError:
-    """Return what is said about a head over its bounds."""
+    """Return the error for a head over its limits."""
     return HeadersTooLargeError(
         f"The head of the request has more than {bounds.head_bytes} bytes or "
         f"{bounds.headers} headers",
@@ -55,7 +55,7 @@ def too_large(bounds: Bounds) -> HandbellError:
 
 
 def too_many(bounds: Bounds) -> HandbellError:
-    """Return what is said to a network that has its share of connections."""
+    """Return the error for a network with too many connections."""
     return RateLimitedError(
         "There are too many connections from this address",
         fix="Use the ones that are open",
@@ -64,7 +64,7 @@ def too_many(bounds: Bounds) -> HandbellError:
 
 
 def too_many_waiting(bounds: Bounds) -> HandbellError:
-    """Return what is said to a client that pipelines without end."""
+    """Return the error for a client that pipelines too many requests."""
     return RateLimitedError(
         f"More than {bounds.pipelined} requests wait on one connection",
         fix="Send fewer before reading their answers",
@@ -73,10 +73,10 @@ def too_many_waiting(bounds: Bounds) -> HandbellError:
 
 
 def not_http(why: str) -> HandbellError:
-    """Return what is said about bytes that the parser refuses."""
+    """Return the error for bytes that are not HTTP."""
     return RequestError("The request is not HTTP that can be understood", fix=f"Reason: {why}")
 
 
-def late(what: str) -> HandbellError:
-    """Return what is said to a client that takes too long; ``what`` did not arrive."""
-    return RequestTimeoutError(f"{what} did not arrive in time", fix="Send it again")
+def late(missing: str) -> HandbellError:
+    """Return the error for a timeout; ``missing`` names what did not arrive."""
+    return RequestTimeoutError(f"{missing} did not arrive in time", fix="Send it again")

@@ -1,4 +1,4 @@
-"""Sockets that were answered in passing, until their clients leave."""
+"""Lingering close of sockets that were refused without a connection object."""
 
 import asyncio
 import socket
@@ -10,10 +10,10 @@ _READ_BYTES: Final = 65_536
 
 
 class Lingering:
-    """Reads what clients still send, and throws it away, for ``seconds`` at most.
+    """Drains sockets until their clients close, for ``seconds`` at most.
 
-    At a close with input unread the system sends a reset, at which the client's system throws away
-    the answer. Of more sockets than there is room for the oldest is closed.
+    Closing with unread input sends a TCP reset, which discards the answer at the client. When
+    there are too many sockets, the oldest is closed.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -22,14 +22,14 @@ class Lingering:
         self._open: dict[socket.socket, asyncio.TimerHandle] = {}
 
     def add(self, answered: socket.socket) -> None:
-        """Take over a socket that does not block; nothing more is written to it."""
+        """Take over a non-blocking socket; nothing more is written to it."""
         if len(self._open) >= _MOST:
             self._close(next(iter(self._open)))
         self._open[answered] = self._loop.call_later(self._seconds, self._close, answered)
         self._loop.add_reader(answered.fileno(), self._drain, answered)
 
     def close(self) -> None:
-        """Close them all."""
+        """Close all sockets."""
         for answered in list(self._open):
             self._close(answered)
 

@@ -1,4 +1,4 @@
-"""One request and its answer, as ASGI has them."""
+"""A request and its response, as ASGI events."""
 
 import asyncio
 import logging
@@ -25,37 +25,37 @@ _log = logging.getLogger(__name__)
 
 
 class Wire(Protocol):
-    """What an exchange needs of its connection."""
+    """What an exchange needs from its connection."""
 
     @property
     def is_stopping(self) -> bool:
-        """Whether connections end with the answer that they are at."""
+        """Return whether connections close after the current response."""
 
     @property
     def date_line(self) -> bytes:
-        """The header with the time."""
+        """Return the Date header."""
 
     def write(self, data: bytes) -> None:
-        """Write bytes of the answer."""
+        """Write bytes of the response."""
 
     def want_more(self) -> None:
-        """Read on."""
+        """Resume reading."""
 
     def writable(self) -> asyncio.Event | None:
-        """Return what is set when the client reads again; None while it does."""
+        """Return an event that is set when the client reads again; None while it does."""
 
     def done(self, exchange: "Exchange") -> None:
-        """Take note that an answer is complete."""
+        """Handle the end of a response."""
 
     def abort(self) -> None:
-        """End the connection at once."""
+        """Abort the connection."""
 
 
 class Exchange:
-    """One request and its answer. ``is_last`` says that the connection ends with the answer.
+    """A request and its response. ``is_last`` means that the connection closes afterwards.
 
-    ``is_whole`` says that the request has come completely, ``is_gone`` that nobody waits for the
-    answer, ``is_started`` that some of it was written, ``is_over`` that all was.
+    ``is_whole`` means that the request is complete, ``is_gone`` that the client has left,
+    ``is_started`` that the response has begun, ``is_over`` that it is complete.
     """
 
     __slots__ = (
@@ -90,32 +90,32 @@ class Exchange:
         self._pieces: list[bytes] = []
         self._held = 0
         self._is_told = False
-        # An application may take HEAD for GET, and say so in the scope.
+        # An application may treat HEAD as GET, and change the scope.
         self._is_head = scope["method"] == "HEAD"
         self._signal: asyncio.Event | None = None
         self.is_whole = self.is_gone = self.is_stream = False
         self.is_answering = self.is_started = self.is_over = False
-        # A head whose length is known is written together with its body.
+        # A head with a known length is written together with its body.
         self._head = b""
         self._has_body = self._is_chunked = False
         self._left: int | None = None
 
-    # What the connection tells
+    # Input from the connection
 
     def feed(self, piece: bytes) -> bool:
-        """Take a piece of the body, and say whether so much is held that reading should pause."""
+        """Add a piece of the body; return whether reading should pause."""
         self._pieces.append(piece)
         self._held += len(piece)
         self._wake()
         return self._held > HELD_BYTES
 
     def complete(self) -> None:
-        """Note that the request has come completely."""
+        """Mark the request as complete."""
         self.is_whole = True
         self._wake()
 
     def leave(self) -> None:
-        """Note that nobody waits for the answer any more."""
+        """Mark the client as gone."""
         self.is_gone = True
         self._wake()
 
@@ -126,7 +126,7 @@ class Exchange:
     # ASGI
 
     async def run(self, app: Any) -> None:
-        """Let the application answer; what it leaves open ends as a mistake of ours."""
+        """Run the application; an incomplete response becomes a 500."""
         try:
             await app(self.scope, self.receive, self.send)
         except asyncio.CancelledError:
@@ -141,7 +141,7 @@ class Exchange:
             self._fail()
 
     async def receive(self) -> dict[str, Any]:
-        """Return what came of the body since the last call, or that the client has gone."""
+        """Return the next ASGI event: body received since the last call, or a disconnect."""
         if self._expects:
             self._expects = False
             if not (self.is_whole or self.is_answering or self.is_gone):
@@ -163,7 +163,7 @@ class Exchange:
         return {"type": "http.request", "body": body, "more_body": not self.is_whole}
 
     async def send(self, message: Any) -> None:
-        """Write a part of the answer, when its client has read what came before."""
+        """Write a part of the response, once the client has read the earlier ones."""
         while not self.is_gone and (writable := self._wire.writable()) is not None:
             await writable.wait()
         kind = message["type"]
@@ -190,7 +190,7 @@ class Exchange:
                 self.is_last = self.is_last or value.lower() == b"close"
                 continue
             lines.append(b"%b: %b\r\n" % (name, value))
-        # A client that waits for leave to send its body may send another request in its place.
+        # A client that waits for 100 Continue may send another request instead of the body.
         if wire.is_stopping or (self._expects and not self.is_whole):
             self.is_last = True
         self._has_body = status not in _NO_BODY and not self._is_head

@@ -1,4 +1,4 @@
-"""The head of a request: what of it is taken, and what makes it none."""
+"""Request heads: collection, validation and ASGI form."""
 
 from typing import Any, Final, NoReturn
 from urllib.parse import unquote
@@ -17,7 +17,7 @@ _VERSIONS: Final = frozenset({"1.0", "1.1"})
 
 
 class HeadRefusedError(Exception):
-    """A head is refused; ``why`` is what its client is told."""
+    """A head is refused; ``why`` is the message to the client."""
 
     def __init__(self, why: HandbellError) -> None:
         super().__init__(str(why))
@@ -25,7 +25,7 @@ class HeadRefusedError(Exception):
 
 
 class Head:
-    """The head that is being read. ``expects_leave`` says that its body waits for a 100."""
+    """A head being read. ``expects_leave`` means that its body waits for a 100 Continue."""
 
     __slots__ = ("_bounds", "_coding", "_hosts", "_size", "expects_leave", "headers", "target")
 
@@ -38,12 +38,12 @@ class Head:
         self.expects_leave = False
 
     def add_target(self, part: bytes) -> None:
-        """Take a part of the target. Raises HeadRefusedError for a head over its bounds."""
+        """Add a part of the target. Raises HeadRefusedError for a head over its limits."""
         self._count(len(part))
         self.target += part
 
     def add(self, name: bytes, value: bytes) -> None:
-        """Take a header. Raises HeadRefusedError for a head over its bounds."""
+        """Add a header. Raises HeadRefusedError for a head over its limits."""
         self._count(len(name) + len(value) + 4)
         name = name.lower()
         if name in _NOTED:
@@ -53,8 +53,8 @@ class Head:
             raise HeadRefusedError(error_responses.too_large(self._bounds))
 
     def check(self, version: str) -> None:
-        """Raise HeadRefusedError where the head is none, or could be read in two ways."""
-        # RFC 9112, 3.2; before HTTP/1.1 there may be no host.
+        """Raise HeadRefusedError for an invalid or ambiguous head."""
+        # RFC 9112, 3.2; before HTTP/1.1 the host is optional.
         if self._hosts > 1 or (not self._hosts and version == "1.1"):
             _refuse(f"The request has {self._hosts or 'no'} Host headers", "Send exactly one")
         if version not in _VERSIONS:
@@ -68,9 +68,9 @@ class Head:
             )
 
     def asked(self) -> dict[str, Any]:
-        """Return path, query and headers as an ASGI scope has them.
+        """Return path, query and headers for the ASGI scope.
 
-        Raises HeadRefusedError for a target that is no address.
+        Raises HeadRefusedError for an invalid target.
         """
         target, headers = self.target, self.headers
         if not target.startswith(b"/"):
@@ -87,7 +87,7 @@ class Head:
         }
 
     def without_upgrade(self, method: bytes, version: str) -> bytes:
-        """Return the head as it would be without an offer to speak something else."""
+        """Return the head without its Upgrade."""
         lines = [b"%b %b HTTP/%b" % (method, self.target, version.encode("ascii"))]
         lines += [b"%b: %b" % pair for pair in self.headers if pair[0] != _UPGRADE]
         return b"\r\n".join([*lines, b"", b""])
@@ -106,7 +106,7 @@ class Head:
             raise HeadRefusedError(error_responses.too_large(self._bounds))
 
     def _absolute(self) -> tuple[bytes, list[tuple[bytes, bytes]]]:
-        """Return path and headers of a target with a host of its own, which counts (RFC 9112)."""
+        """Return path and headers of an absolute target, whose host wins (RFC 9112)."""
         if self.target == b"*":
             return self.target, self.headers
         scheme, mark, rest = self.target.partition(b"://")

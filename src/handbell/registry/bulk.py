@@ -1,4 +1,4 @@
-"""Many registrations in one transaction: for imports, where a statement for each would be slow."""
+"""Bulk registration in one transaction, for imports."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,9 +30,9 @@ _AT_ONCE: Final = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admitted:
-    """What many registrations came to: the sessions that lost their token, and who had no room.
+    """The result of a bulk registration: sessions that lost their token, and refusals.
 
-    ``refused`` holds the errors by the place of the registration in what was given.
+    ``refused`` has the errors by the position of the registration.
     """
 
     moved: tuple[int, ...] = ()
@@ -41,7 +41,7 @@ class Admitted:
 
 @dataclass(slots=True)
 class _Group:
-    """What a group of registrations, each of another token, comes to."""
+    """A group of registrations with distinct tokens."""
 
     moved: list[int] = field(default_factory=list)
     refreshed: list[dict[str, Any]] = field(default_factory=list)
@@ -54,9 +54,9 @@ _Placed = tuple[int, Registration]
 def register_many(
     connection: Connection, app: App, registrations: Iterable[Registration], *, most: int
 ) -> Admitted:
-    """Write registrations as if one after the other; say what became of them.
+    """Write registrations with the effect of one after the other; return the result.
 
-    ``most`` is how many sessions a person may have; those of the others are left out.
+    ``most`` is the limit of sessions per person; registrations beyond it are refused.
     """
     lock_app(connection, app)
     moved: list[int] = []
@@ -76,7 +76,7 @@ def register_many(
 
 
 def _groups(registrations: Iterable[Registration]) -> Iterator[list[_Placed]]:
-    """Yield runs of registrations in which no token comes twice, so that they cannot meet."""
+    """Yield runs of registrations with distinct tokens, which cannot affect each other."""
     group: list[_Placed] = []
     tokens: set[str] = set()
     for place, one in enumerate(registrations):
@@ -96,7 +96,7 @@ def _crowded(
     group: Sequence[_Placed],
     most: int,
 ) -> set[str]:
-    """Return who might come to more sessions than a person may have: they are looked at singly."""
+    """Return who might exceed the limit of sessions: their registrations are written singly."""
     held = (
         select(sessions.c.user_id, func.count())
         .where(sessions.c.user_id.in_(known), sessions.c.status != "closed")
@@ -141,7 +141,7 @@ def _register(
 
 
 def _write(connection: Connection, work: _Group, group: Sequence[Registration]) -> None:
-    # Who loses a token does so before it is given away: the index holds it at every step.
+    # A session loses its token before it is reassigned: the unique index holds at every step.
     if work.moved:
         values = moved_values(max(item.at for item in group))
         connection.execute(update(sessions).where(sessions.c.id.in_(work.moved)).values(values))
@@ -155,7 +155,7 @@ def _write(connection: Connection, work: _Group, group: Sequence[Registration]) 
 def _users(
     connection: Connection, app: App, group: Sequence[Registration]
 ) -> tuple[dict[str, int], list[int]]:
-    """Return the user of each mail, made where there is none, and those that were there before."""
+    """Return the user of each mail, created where missing, and those that existed before."""
     mails = {item.mail: item.at for item in reversed(group)}
     people = _known_users(connection, app, list(mails))
     known = list(people.values())

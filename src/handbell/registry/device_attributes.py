@@ -1,7 +1,7 @@
-"""Facts that a device tells of itself beside its token: none of them refuses a registration.
+"""Optional attributes of a device: an invalid one never refuses a registration.
 
-A phone whose time zone nobody knows is still a phone, and its new token must not be lost for it.
-What cannot be stored is left out, which leaves what is known as it is, and told in a sentence.
+A phone with an unknown time zone is still a phone, and its new token must not be lost. An invalid
+attribute is left out, which keeps the stored value, and reported as a warning.
 """
 
 from collections.abc import Mapping
@@ -23,15 +23,15 @@ FACTS: Final = ("time_zone", *LABELS)
 _SHOWN: Final = 40
 
 
-def read_facts(given: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
-    """Return the facts that can be stored, and a sentence for each that cannot.
+def read_attributes(values: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
+    """Return the valid attributes, and a warning for each invalid one.
 
-    ``given`` may hold anything. Null and an empty text are not told of.
+    ``values`` may contain anything. Null and an empty text cause no warning.
     """
     facts: dict[str, str] = {}
     warnings: list[str] = []
     for name in FACTS:
-        value = given.get(name)
+        value = values.get(name)
         if value is None or (isinstance(value, str) and not value.strip()):
             continue
         if isinstance(value, bool) or not isinstance(value, str | int | float):
@@ -45,7 +45,7 @@ def read_facts(given: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
 
 
 def unknown_member(name: str, known: tuple[str, ...]) -> str:
-    """Return the sentence for a member that nobody knows."""
+    """Return the warning for an unknown member."""
     near = nearest(name[:_SHOWN], known)
     hint = f" Did you mean {near}?" if near else ""
     return f"The member {name[:_SHOWN]!r} is not known; it is left out.{hint}"

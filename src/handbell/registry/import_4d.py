@@ -1,4 +1,4 @@
-"""Takes over the MobileApps folder of the 4D component "4D Mobile App Server", as it is on disk.
+"""Import the MobileApps folder of the 4D component "4D Mobile App Server".
 
 One folder per app, named ``<team id>.<bundle id>``; in it ``manifest.json``, the team's
 ``AuthKey_XXXXXXXXXX.p8`` and one JSON file without extension per session.
@@ -36,10 +36,10 @@ _STATUS: Final = {"accepted": "active", "pending": "pending"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportStep:
-    """What became of one file: ``file`` is relative to the folder, ``what`` says what it holds.
+    """The import of one file: ``file`` is relative to the folder, ``what`` is its content.
 
-    ``reason`` says why a file was skipped, or what is worth knowing of one that was not; ``fix``
-    what to do about one that was skipped.
+    ``reason`` tells why a file was skipped, or a remark about an imported one; ``fix`` is for a
+    skipped one.
     """
 
     file: str
@@ -57,12 +57,12 @@ def import_folder(
     moved: list[int] | None = None,
     now: Callable[[], float] = time.time,
 ) -> Iterator[ImportStep]:
-    """Import a MobileApps folder and yield what became of each file.
+    """Import a MobileApps folder and yield the result of each file.
 
-    It may be repeated: what is the same is unchanged, and what was registered here later is kept.
-    A file that cannot be used is skipped with its reason, and the rest goes on. Nothing in the
-    folder is changed. The sessions that lost their token to another are added to ``moved``, to be
-    taken from the workers. Raises :class:`~handbell.errors.RegistryError` when it cannot be read.
+    It is idempotent: equal data are unchanged, and later registrations are kept. An unusable file
+    is skipped with its reason. The folder is not changed. Sessions that lost their token are added
+    to ``moved``, to be released from the workers. Raises :class:`~handbell.errors.RegistryError`
+    when it cannot be read.
     """
     root, folders = _app_folders(Path(path).expanduser().absolute())
     if not folders:
@@ -80,7 +80,7 @@ def import_folder(
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """One session file as it was read. ``at`` is when it was last written, UNIX milliseconds."""
+    """A session file. ``at`` is its modification time, UNIX milliseconds."""
 
     file: Path
     at: int
@@ -148,7 +148,7 @@ class _Folder:
                 found.append(_read_session(file, latest=int(self.now() * 1000)))
             except RegistryError as error:
                 yield self.skip(file, "session", error)
-        # The newest last: of several files with one token, it says whose the device is.
+        # The newest last: of several files with one token, it decides the owner.
         found.sort(key=lambda one: (one.at, one.file.name))
         newest = {item.token: item for item in found}
         known = self.registry.latest_by_token(app, newest)
@@ -184,7 +184,7 @@ class _Folder:
         return ImportStep(file=relative, what=_clean(what), outcome=outcome, reason=_clean(reason))
 
     def skip(self, file: Path, what: str, error: HandbellError) -> ImportStep:
-        # The column beside it names the file.
+        # The other column names the file.
         reason = error.what.replace(str(file), file.name)
         return replace(self.step(file, what, "skipped", reason), fix=_clean(error.fix))
 
@@ -320,5 +320,5 @@ def _text(content: dict[str, Any], name: str) -> str | None:
 
 
 def _clean(text: str) -> str:
-    # JSON and file names can hold half characters, which nothing can print or store.
+    # JSON and file names can contain lone surrogates, which cannot be printed or stored.
     return text.encode(errors="replace").decode()

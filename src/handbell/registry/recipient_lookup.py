@@ -1,4 +1,4 @@
-"""Who is behind many mail addresses, as a send needs to know it: one step of the database."""
+"""Look up the sessions of many mail addresses in one query."""
 
 import json
 from collections.abc import Collection, Sequence
@@ -12,7 +12,7 @@ from handbell.storage.tables import sessions, users
 
 
 class Addressee(NamedTuple):
-    """What a send needs of a session, whatever its status: there may be thousands a second."""
+    """A session as a send needs it, whatever its status; created thousands of times a second."""
 
     mail: str
     id: int
@@ -63,8 +63,8 @@ _DEVICES: Final = """
 class Devices(NamedTuple):
     """The active sessions of many people, column by column.
 
-    ``places`` say whose each is, as the place in what was asked. ``without`` holds the mails of
-    those who have none, with the sessions that they have in another status.
+    ``places`` are the positions of their users in the request. ``without`` has the mails without
+    an active session, with their other sessions.
     """
 
     places: list[int]
@@ -74,7 +74,7 @@ class Devices(NamedTuple):
 
 
 def read_devices(connection: Quick, app: int, mails: Sequence[str]) -> Devices:
-    """Return the active sessions of an app's users, for each mail in turn, also where it repeats.
+    """Return the active sessions of an app's users, for each mail in order, repeats included.
 
     ``app`` is the app's row, ``mails`` are folded.
     """
@@ -91,8 +91,8 @@ def _devices(
 ) -> tuple[list[int], list[int], list[str]]:
     driver = driver_of(connection)
     if driver is not None:
-        (told,) = driver.execute(_DEVICES, (app, json.dumps(mails))).fetchone()
-        places, numbers, environments = from_json(told, cache_strings="all")
+        (rows,) = driver.execute(_DEVICES, (app, json.dumps(mails))).fetchone()
+        places, numbers, environments = from_json(rows, cache_strings="all")
         return places, numbers, environments
     assert isinstance(connection, Connection)  # noqa: S101 - it is no driver
     statement = (
@@ -116,7 +116,7 @@ def read_addressees(
 ) -> dict[str, list[Addressee]]:
     """Return the sessions of an app's users by mail, the newest registration first.
 
-    ``app`` is the app's row, ``mails`` are folded. Who has no session is left out.
+    ``app`` is the app's row, ``mails`` are folded. Mails without a session are left out.
     """
     found: dict[str, list[Addressee]] = {}
     for row in _rows(connection, app, mails):
@@ -127,9 +127,9 @@ def read_addressees(
 def _rows(connection: Quick, app: int, mails: Collection[str]) -> Any:
     driver = driver_of(connection)
     if driver is not None:
-        # SQLite gives up the interpreter for each row that it steps to; as one text it does once.
-        (told,) = driver.execute(_ONE_STEP, (app, json.dumps(list(mails)))).fetchone()
-        return json.loads(told)
+        # SQLite releases the interpreter lock for each row; as one text it does so once.
+        (rows,) = driver.execute(_ONE_STEP, (app, json.dumps(list(mails)))).fetchone()
+        return json.loads(rows)
     assert isinstance(connection, Connection)  # noqa: S101 - it is no driver
     statement = (
         select(*_COLUMNS)

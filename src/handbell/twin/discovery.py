@@ -1,6 +1,6 @@
-"""Where the running twin can be found: one small file in its folder, for everybody else.
+"""Discovery of a running twin through a small file in its folder.
 
-Light on purpose: whoever only wants to know whether a twin runs loads no server for it.
+Kept light: checking for a twin does not load the server.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ _CONNECT_SECONDS: Final = 0.5
 class Address:
     """The addresses of one running twin, the file with its authority, and its process id.
 
-    ``page_token`` opens the page where it asks for one; only this user can read it from the file.
+    ``page_token`` opens a guarded page; only this user can read it from the file.
     """
 
     production_url: str
@@ -35,18 +35,18 @@ class Address:
 
     @property
     def page_link(self) -> str:
-        """The link that opens the page, also where it asks for a token; paths may follow it."""
+        """Return the link that opens the page, with its token; paths may be appended."""
         return f"{self.page_url}/~{self.page_token}" if self.page_token else self.page_url
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what the file holds."""
+        """Return the file's content."""
         return asdict(self)
 
 
 def write_address(folder: Path, address: Address) -> None:
-    """Write the file in one step: a reader sees the former address or this one, never a half.
+    """Write the file atomically: a reader never sees a partial one.
 
-    Raises TwinError where the folder cannot be written.
+    Raises TwinError when the folder cannot be written.
     """
     passing = folder / f".{ADDRESS_FILE}.{os.getpid()}"
     try:
@@ -62,23 +62,23 @@ def write_address(folder: Path, address: Address) -> None:
 
 
 def cannot_use(folder: Path, error: OSError) -> TwinError:
-    """Return what the operating system's refusal of the twin's folder means to its user."""
+    """Return the error for the operating system's refusal of the twin's folder."""
     _, why, fix = refused(error, elsewhere="name another folder: --home, or HANDBELL_HOME")
     return TwinError(f"The twin's folder {folder} cannot be used: {why}", fix=fix)
 
 
 def remove_address(folder: Path, address: Address) -> None:
-    """Remove the file, unless another twin has written its own address since."""
+    """Remove the file, unless another twin has written its address since."""
     if _read(folder) == address:
-        # One that cannot be removed names a port on which nobody listens, and counts as none.
+        # A file that cannot be removed names a port without a listener, and is ignored.
         with contextlib.suppress(OSError):
             (folder / ADDRESS_FILE).unlink(missing_ok=True)
 
 
 def read_address(folder: Path) -> Address | None:
-    """Return the address of the twin that runs on this folder, or None when none listens there.
+    """Return the address of this folder's twin, or None when none is listening.
 
-    A file left behind by a twin that was killed counts as none.
+    The file of a killed twin is ignored.
     """
     address = _read(folder)
     return address if address is not None and _listens(address.page_url) else None

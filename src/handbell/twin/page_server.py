@@ -1,7 +1,7 @@
-"""The page's server: virtual phones in the browser, on a plain HTTP port of loopback.
+"""The page server: virtual phones in the browser, over plain HTTP on loopback.
 
-A JSON API, one stream of server-sent events, and the static page. It refuses requests that name
-another host (DNS rebinding) and changes asked for by pages of another origin.
+A JSON API, one stream of server-sent events, and the static page. It refuses foreign host names
+(DNS rebinding) and cross-origin changes.
 """
 
 import asyncio
@@ -89,7 +89,7 @@ def page_application(twin: TwinState, *, port: int) -> Starlette:
 
 
 class PageServer:
-    """Serves the page on a socket that is bound already, inside the running loop."""
+    """Serves the page on a bound socket, inside the running loop."""
 
     def __init__(self, twin: TwinState, bound: socket.socket) -> None:
         self._application = page_application(twin, port=bound.getsockname()[1])
@@ -97,7 +97,7 @@ class PageServer:
         self._server: HttpServer | None = None
 
     async def start(self) -> None:
-        """Return when the page answers."""
+        """Start serving; return when the page answers."""
         self._server = HttpServer(self._application)
         self._server.start(self._bound)
 
@@ -108,10 +108,10 @@ class PageServer:
 
 
 class _Guard:
-    """Lets only this host's own pages in, and puts the security headers on every answer.
+    """Admits only this host's own pages, and adds security headers to every answer.
 
-    Where the twin asks for a token, only those who opened its link: other users of this machine
-    reach the port as well.
+    When the twin requires a token, it admits only browsers that opened its link, since other users
+    of this machine reach the port too.
     """
 
     def __init__(self, app: ASGIApp, *, twin: TwinState, port: int) -> None:
@@ -146,7 +146,7 @@ class _Guard:
         first, slash, rest = scope["path"].removeprefix("/").partition("/")
         if first.startswith("~"):
             token = first[1:]
-            # Whoever follows the link with a path, as a script does, needs no cookie.
+            # A client that follows the link with a path, such as a script, needs no cookie.
             scope["path"] = slash + rest or "/"
         else:
             scheme, _, brought = request.headers.get("authorization", "").partition(" ")
@@ -156,14 +156,14 @@ class _Guard:
             return _error(403, _ASKS_FOR_LINK)
         if not first.startswith("~") or scope["path"] != "/" or scope["method"] != "GET":
             return None
-        # Out of the address line, where it would be copied with the page's address.
+        # Removed from the address bar, from which it would be copied along.
         answer = RedirectResponse("/", 303)
         answer.set_cookie(self._cookie, token, httponly=True, samesite="strict")
         return answer
 
 
 class _Api:
-    """The handlers: each reads the request, asks the twin, and answers with what changed."""
+    """The handlers: each parses the request, calls the twin, and returns the changed state."""
 
     def __init__(self, twin: TwinState) -> None:
         self._twin = twin
@@ -178,23 +178,23 @@ class _Api:
         return _answer([phone.to_dict() for phone in self._twin.phones.values()])
 
     async def make_phone(self, request: Request) -> Response:
-        said = await _read(request, _PHONE_FIELDS)
+        posted = await _read(request, _PHONE_FIELDS)
         phone = self._twin.add_phone(
-            _text(said, "name"),
-            mail=_text(said, "mail"),
-            app=_text(said, "app"),
-            side=_text(said, "side") or "production",
-            is_on=_flag(said, "is_on", default=True),
+            _text(posted, "name"),
+            mail=_text(posted, "mail"),
+            app=_text(posted, "app"),
+            side=_text(posted, "side") or "production",
+            is_on=_flag(posted, "is_on", default=True),
         )
         return _answer(phone.to_dict(), 201)
 
     async def change_phone(self, request: Request) -> Response:
         phone = self._phone(request)
-        said = await _read(request, ("is_on", "badge"))
-        if "badge" in said:
-            phone = self._twin.set_badge(phone, _whole(said, "badge"))
-        if "is_on" in said:
-            phone = self._twin.switch(phone, is_on=_flag(said, "is_on", default=True))
+        posted = await _read(request, ("is_on", "badge"))
+        if "badge" in posted:
+            phone = self._twin.set_badge(phone, _whole(posted, "badge"))
+        if "is_on" in posted:
+            phone = self._twin.switch(phone, is_on=_flag(posted, "is_on", default=True))
         return _answer(phone.to_dict())
 
     async def remove_phone(self, request: Request) -> Response:
@@ -225,8 +225,8 @@ class _Api:
         return Response(status_code=204)
 
     async def add_key(self, request: Request) -> Response:
-        said = await _read(request, ("team_id", "key_id", "key"))
-        team_id, key_id, key = (_text(said, field) for field in ("team_id", "key_id", "key"))
+        posted = await _read(request, ("team_id", "key_id", "key"))
+        team_id, key_id, key = (_text(posted, field) for field in ("team_id", "key_id", "key"))
         if not (team_id and key_id and key):
             raise HTTPException(400, "A key needs team_id, key_id and key (PEM).")
         self._twin.add_key(team_id, key_id, key)
@@ -247,7 +247,7 @@ class _Api:
 
 
 def state(twin: TwinState) -> dict[str, Any]:
-    """Return all that the page shows: addresses, apps, phones, requests newest first, faults."""
+    """Return the page's whole state: addresses, apps, phones, requests newest first, faults."""
     address = twin.address.to_dict()
     return {
         "links": dict(twin.links),
@@ -279,7 +279,7 @@ async def _events(twin: TwinState) -> AsyncIterator[str]:
 
 
 class _Json(JSONResponse):
-    """JSON in ASCII: a payload may hold half a surrogate pair, which UTF-8 cannot."""
+    """JSON in ASCII: a payload may contain a lone surrogate, which UTF-8 cannot encode."""
 
     def render(self, content: Any) -> bytes:
         return json.dumps(content, separators=(",", ":")).encode("ascii")
@@ -300,42 +300,42 @@ async def _refuse(_request: Request, error: Exception) -> Response:
 
 
 async def _read(request: Request, known: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return the JSON object posted; an unknown field is refused with the nearest known one."""
+    """Return the posted JSON object; an unknown field is refused with the nearest known one."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > _MAX_BODY_BYTES:
             raise HTTPException(413, f"The request is over {_MAX_BODY_BYTES} bytes.")
     try:
-        said = json.loads(body or b"{}")
+        posted = json.loads(body or b"{}")
     except (ValueError, RecursionError):
-        said = None
-    if not isinstance(said, dict):
+        posted = None
+    if not isinstance(posted, dict):
         raise HTTPException(400, "The request is not a JSON object.")
-    for field in said:
+    for field in posted:
         if known and field not in known:
             meant = nearest(field, known)
             hint = f" Did you mean {meant!r}?" if meant else ""
             raise HTTPException(400, f"There is no field {field!r} here.{hint}")
-    return said
+    return posted
 
 
-def _text(said: dict[str, Any], field: str) -> str | None:
-    value = said.get(field)
+def _text(posted: dict[str, Any], field: str) -> str | None:
+    value = posted.get(field)
     if value is not None and not isinstance(value, str):
         raise HTTPException(400, f"{field!r} has to be a text.")
     return value.strip() or None if value else None
 
 
-def _flag(said: dict[str, Any], field: str, *, default: bool) -> bool:
-    value = said.get(field, default)
+def _flag(posted: dict[str, Any], field: str, *, default: bool) -> bool:
+    value = posted.get(field, default)
     if not isinstance(value, bool):
         raise HTTPException(400, f"{field!r} has to be true or false.")
     return value
 
 
-def _whole(said: dict[str, Any], field: str) -> int:
-    value = said.get(field)
+def _whole(posted: dict[str, Any], field: str) -> int:
+    value = posted.get(field)
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise HTTPException(400, f"{field!r} has to be a whole number, 0 or more.")
     return value

@@ -1,4 +1,4 @@
-"""The twin's answers as HTTP: status, headers and body as Apple documents them.
+"""The twin's answers over HTTP: status, headers and body as Apple documents them.
 
 Source: handling-notification-responses-from-apns.
 """
@@ -19,7 +19,7 @@ GONE: Final = 410
 
 @dataclass(frozen=True, slots=True)
 class TwinAnswer:
-    """An HTTP answer: status, headers but ``:status``, body."""
+    """An HTTP answer: status, headers except ``:status``, body."""
 
     status: int
     headers: tuple[tuple[str, str], ...]
@@ -32,7 +32,7 @@ class TwinAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """What to do about a request: the answer, if there is one, and the fault that strikes it."""
+    """The result of a request: the answer, if any, and the fault that affects it."""
 
     answer: TwinAnswer | None
     fault: Fault | None = None
@@ -48,12 +48,12 @@ def make_answer(
     timestamp: int | None = None,
     retry_after: int | None = None,
 ) -> TwinAnswer:
-    """Return an answer as APNs gives it.
+    """Return an answer in APNs' form.
 
-    ``apns-id`` is echoed or made; ``apns-unique-id`` comes on the development side, for what was
-    accepted. An accepted push has no body, a refused one the reason as JSON, 410 also when the
-    token was found inactive, in milliseconds. ``date`` is plain HTTP (RFC 9110, 6.6.1);
-    ``retry-after`` (RFC 9110, 10.2.3) is not documented by Apple and comes by a fault alone.
+    ``apns-id`` is echoed or generated; ``apns-unique-id`` is for accepted pushes on the
+    development side. An accepted push has no body, a refused one the reason as JSON, 410 also when
+    the token was found inactive, in milliseconds. ``date`` is plain HTTP (RFC 9110, 6.6.1);
+    ``retry-after`` (RFC 9110, 10.2.3) is not documented by Apple and only set by a fault.
     """
     headers = [("date", formatdate(now, usegmt=True)), (APNS_ID, apns_id or str(uuid4()))]
     if status == _OK and side == "development":
@@ -70,7 +70,7 @@ def make_answer(
 
 
 def fault_answer(fault: Fault, apns_id: str | None, side: str, now: float) -> TwinAnswer:
-    """Return the answer that a fault asks for; 410 gets a timestamp anyway."""
+    """Return the answer that a fault requests; a 410 always gets a timestamp."""
     status = fault.status or _OK
     timestamp = fault.timestamp
     if status == GONE and timestamp is None:

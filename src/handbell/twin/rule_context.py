@@ -1,4 +1,4 @@
-"""What the rules are asked about: a request, its connection, what is known; and how they refuse."""
+"""The input of the rules: a request, its connection and the known state; and their refusals."""
 
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -17,9 +17,9 @@ TOKEN_KINDS: Final = MappingProxyType(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """What is known of a device token; ``gone_at`` (UNIX ms) once its app was uninstalled.
+    """A device token's state; ``gone_at`` (UNIX ms) is set once its app was uninstalled.
 
-    ``kind`` is the kind of token: the one for ``alert`` takes no ``voip``, and the reverse.
+    ``kind`` is the kind of token: one for ``alert`` accepts no ``voip``, and vice versa.
     """
 
     token: str
@@ -31,12 +31,12 @@ class Device:
 
     @property
     def topic(self) -> str:
-        """The one topic that this token is for."""
+        """Return the only topic of this token."""
         return self.bundle_id + TOKEN_KINDS[self.kind]
 
 
 class World(Protocol):
-    """What the rules may ask."""
+    """The state that rules may query."""
 
     def now(self) -> float:
         """Return the time in UNIX seconds."""
@@ -48,12 +48,12 @@ class World(Protocol):
         """Return the device of that token, in lower case."""
 
     def owns_topic(self, team_id: str, bundle_id: str) -> bool:
-        """Return whether the team may push to the app; True when nobody is known to own it."""
+        """Return whether the team may push to the app; True for an app without a known owner."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientConnection:
-    """What APNs remembers of one connection: who it belongs to, and the provider token in use.
+    """APNs' state of a connection: its owner, and the provider token in use.
 
     ``issued_at`` is the token's ``iat``, ``updated_at`` when it last replaced another one.
     """
@@ -69,13 +69,13 @@ class ClientConnection:
 
     @property
     def is_authenticated(self) -> bool:
-        """Whether a valid provider token, or a push certificate, was seen on it."""
+        """Return whether a valid provider token, or a push certificate, was seen on it."""
         return self.token is not None or self.certificate is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request as it came: header names in lower case, ``size`` of the whole body in bytes."""
+    """A received request: header names in lower case, ``size`` of the whole body in bytes."""
 
     method: str
     path: str
@@ -89,7 +89,7 @@ class Request:
 
     @property
     def device_token(self) -> str | None:
-        """The token that the path names, in lower case, well-formed or not."""
+        """Return the token in the path, in lower case, well-formed or not."""
         if not self.path.startswith(DEVICE_PATH):
             return None
         return self.path.removeprefix(DEVICE_PATH).lower() or None
@@ -97,9 +97,9 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The push is refused: the documented reason, and why in a plain sentence.
+    """A refused push: the documented reason, and an explanation.
 
-    ``timestamp`` (UNIX ms) comes with 410 alone.
+    ``timestamp`` (UNIX ms) is for 410 only.
     """
 
     reason: str
@@ -108,7 +108,7 @@ class Refused:
 
 
 class RefusalError(Exception):
-    """A rule says no; reaches nobody but :func:`~handbell.twin.rules.judge`."""
+    """A rule's refusal; caught by :func:`~handbell.twin.rules.judge` only."""
 
     def __init__(self, reason: str, why: str, timestamp: int | None = None) -> None:
         super().__init__(reason)
@@ -116,4 +116,4 @@ class RefusalError(Exception):
 
 
 class ExpiredError(RefusalError):
-    """The provider token is too old, and its connection takes no other one from now on."""
+    """The provider token is too old, and its connection accepts no other one."""

@@ -1,4 +1,4 @@
-"""A twin in a thread of its own, for programs and tests without an event loop."""
+"""Run a twin in a background thread, for programs and tests without an event loop."""
 
 import asyncio
 import contextlib
@@ -20,9 +20,9 @@ _T = TypeVar("_T")
 
 
 class RunningTwin:
-    """A twin in a thread of its own; every method may be called from any thread.
+    """A twin in a background thread; every method is thread-safe.
 
-    Hooks run in the twin's thread. What is returned is a picture of the moment and never changes.
+    Hooks run in the twin's thread. Returned values are snapshots.
     """
 
     def __init__(self, folder: Path, **options: Any) -> None:
@@ -59,7 +59,7 @@ class RunningTwin:
         self._thread.join()
 
     def call(self, what: Callable[[Twin], _T]) -> _T:
-        """Return what the function returns, called with the twin in the twin's thread.
+        """Call a function with the twin in the twin's thread and return its result.
 
         Raises TwinError when the twin is not running.
         """
@@ -73,7 +73,7 @@ class RunningTwin:
 
     @contextlib.contextmanager
     def unreachable(self) -> Iterator[None]:
-        """Refuse every connection while the block runs; those that are open are cut."""
+        """Refuse new connections and cut open ones while the block runs."""
         asyncio.run_coroutine_threadsafe(self._twin.go_away(), self._loop).result()
         try:
             yield
@@ -82,62 +82,62 @@ class RunningTwin:
 
     @property
     def address(self) -> Address:
-        """Where the twin can be reached."""
+        """Return the twin's addresses."""
         return self._twin.address
 
     @property
     def production_url(self) -> str:
-        """The production side, ``https://127.0.0.1:PORT``."""
+        """Return the production side's URL, ``https://127.0.0.1:PORT``."""
         return self._twin.production_url
 
     @property
     def development_url(self) -> str:
-        """The development side, ``https://127.0.0.1:PORT``."""
+        """Return the development side's URL, ``https://127.0.0.1:PORT``."""
         return self._twin.development_url
 
     @property
     def page_url(self) -> str:
-        """The page with the phones, ``http://127.0.0.1:PORT``."""
+        """Return the URL of the page with the phones, ``http://127.0.0.1:PORT``."""
         return self._twin.page_url
 
     @property
     def page_link(self) -> str:
-        """The link to the page that opens it also where it asks for a token."""
+        """Return the link that opens the page, with its token."""
         return self._twin.page_link
 
     @property
     def ca_file(self) -> Path:
-        """The PEM file of the authority that a client has to trust."""
+        """Return the PEM file of the authority that a client has to trust."""
         return self._twin.ca_file
 
     @property
     def phones(self) -> dict[str, Phone]:
-        """The phones as they are now, by id."""
+        """Return the phones by id."""
         return self.call(lambda twin: dict(twin.phones))
 
     @property
     def requests(self) -> list[Received]:
-        """The last requests, newest first, 1000 at most."""
+        """Return the last requests, newest first, 1000 at most."""
         return self.call(lambda twin: twin.requests)
 
     @property
     def accepted(self) -> int:
-        """How many pushes were accepted since the start."""
+        """Return how many pushes were accepted since the start."""
         return self.call(lambda twin: twin.accepted)
 
     @property
     def connections(self) -> int:
-        """How many connections are open, on both sides."""
+        """Return the number of open connections, on both sides."""
         return self.call(lambda twin: twin.connections)
 
     @property
     def opened(self) -> int:
-        """How many connections were opened since the start, on both sides."""
+        """Return how many connections were opened since the start, on both sides."""
         return self.call(lambda twin: twin.opened)
 
     @property
     def faults(self) -> list[Fault]:
-        """The faults to come."""
+        """Return the planned faults."""
         return self.call(lambda twin: list(twin.faults))
 
     def accepted_of(self, token: str) -> dict[str, int]:
@@ -145,7 +145,7 @@ class RunningTwin:
         return self.call(lambda twin: twin.accepted_of(token))
 
     def shown(self, token: str) -> dict[str, int]:
-        """Return how often the push of each ``apns-id`` appeared on the phone of the token."""
+        """Return how often each ``apns-id`` was shown on the phone of the token."""
         return self.call(lambda twin: twin.shown(token))
 
     def add_key(
@@ -156,7 +156,7 @@ class RunningTwin:
         environment: str | None = None,
         topics: Sequence[str] | None = None,
     ) -> None:
-        """Make a key known; see :meth:`Twin.add_key`."""
+        """Add a key; see :meth:`Twin.add_key`."""
         self.call(lambda twin: twin.add_key(team_id, key_id, key_pem, environment, topics))
 
     def remove_key(self, team_id: str, key_id: str) -> None:
@@ -164,7 +164,7 @@ class RunningTwin:
         self.call(lambda twin: twin.remove_key(team_id, key_id))
 
     def add_app(self, app_id: str, name: str) -> None:
-        """Make an app known; see :meth:`Twin.add_app`."""
+        """Add an app; see :meth:`Twin.add_app`."""
         self.call(lambda twin: twin.add_app(app_id, name))
 
     def issue_client_certificate(
@@ -176,11 +176,11 @@ class RunningTwin:
         )
 
     def add_phone(self, name: str | None = None, **details: Any) -> Phone:
-        """Make a phone; see :meth:`Twin.add_phone`."""
+        """Create a phone; see :meth:`Twin.add_phone`."""
         return self.call(lambda twin: twin.add_phone(name, **details))
 
     def phone(self, phone_id: str) -> Phone:
-        """Return the phone as it is now; see :meth:`Twin.phone`."""
+        """Return the phone; see :meth:`Twin.phone`."""
         return self.call(lambda twin: twin.phone(phone_id))
 
     def remove_phone(self, phone: Phone | str) -> None:
@@ -200,19 +200,19 @@ class RunningTwin:
         return self.call(lambda twin: twin.open_card(phone, card_id))
 
     def dismiss_card(self, phone: Phone | str, card_id: str) -> Phone:
-        """Swipe a card away; see :meth:`Twin.dismiss_card`."""
+        """Dismiss a card; see :meth:`Twin.dismiss_card`."""
         return self.call(lambda twin: twin.dismiss_card(phone, card_id))
 
     def add_fault(self, kind: str, **details: Any) -> Fault:
-        """Plan a fault; see :meth:`handbell.twin.faults.FaultPlan.add`."""
+        """Add a fault; see :meth:`handbell.twin.faults.FaultPlan.add`."""
         return self.call(lambda twin: twin.faults.add(kind, **details))
 
     def remove_fault(self, fault_id: str) -> bool:
-        """Forget a fault; return whether there was one of that id."""
+        """Remove a fault; return whether it existed."""
         return self.call(lambda twin: twin.faults.remove(fault_id))
 
     def clear_faults(self) -> None:
-        """Forget every fault."""
+        """Remove all faults."""
         self.call(lambda twin: twin.faults.clear())
 
 

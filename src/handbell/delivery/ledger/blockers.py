@@ -1,4 +1,4 @@
-"""What holds up everything that an app sends, in words, and what mends it."""
+"""What blocks all sends of an app, and how to fix it."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -16,9 +16,9 @@ Kind = Literal["stopped", "outage", "disabled", "no-key", "no-worker", "passed-o
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Obstacle:
-    """One reason why nothing goes out: a headline, the rest of it, and what to do, in that order.
+    """A reason why nothing is sent: a headline, details, and the fix, in that order.
 
-    ``since`` is in UNIX seconds, None where that is not known.
+    ``since`` is in UNIX seconds, None if unknown.
     """
 
     kind: Kind
@@ -29,14 +29,14 @@ class Obstacle:
 
     @property
     def what(self) -> str:
-        """All of it but what to do."""
+        """Return everything except the fix."""
         return f"{self.headline} {self.more}".strip()
 
 
 def obstacles(
     app: App, rules: AppRules, *, now: float, workers: int, has_key: bool = True
 ) -> list[Obstacle]:
-    """Return what holds up an app, the most pressing first; ``now`` is in UNIX seconds."""
+    """Return the obstacles of an app, the most pressing first; ``now`` is in UNIX seconds."""
     found = [] if has_key else [_no_key(app)]
     found += [_stopped(app, stop) for stop in rules.stops]
     found += [_outage(stop) for stop in rules.outages(now)]
@@ -48,7 +48,7 @@ def obstacles(
 
 
 def cautions(app: App, rules: AppRules) -> list[Obstacle]:
-    """Return what holds up nothing and is to be mended: keys that others are used in place of."""
+    """Return what needs fixing but blocks nothing: refused credentials that others replace."""
     return [_passed_over(app, *caution) for caution in rules.cautions]
 
 

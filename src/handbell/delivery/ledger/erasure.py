@@ -1,4 +1,4 @@
-"""Forgets a person: their sessions, and what the ledger says of them by name."""
+"""Erase a person: their sessions, and their name in the ledger."""
 
 import json
 from dataclasses import dataclass
@@ -30,14 +30,14 @@ _AT_ONCE: Final = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Erased:
-    """What was removed: the person's row, and the sessions they had; release those."""
+    """What was removed: the person's row, and the sessions to release."""
 
     user: int
     sessions: tuple[int, ...]
 
 
 class Eraser:
-    """Removes people for good."""
+    """Removes people permanently."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -45,9 +45,9 @@ class Eraser:
     def erase(self, app: App, mail: str) -> Erased:
         """Remove a user of an app with every session, and their name from the ledger.
 
-        Deliveries stay, without anything that says whose they were. Where a notification was for
-        this person alone its content goes too. Raises
-        :class:`~handbell.errors.UnknownUserError` when there is no such user.
+        Deliveries stay, without anything that identifies the person. The content of a notification
+        to this person only is erased too. Raises :class:`~handbell.errors.UnknownUserError` when
+        there is no such user.
         """
         folded = fold_mail(mail)
         with self._database.read() as connection:
@@ -55,7 +55,7 @@ class Eraser:
             named = self._naming(connection, app, [folded, *tokens])
         with self._database.write() as connection:
             erased = self._remove(connection, app, folded)
-        # In small steps: a long one would let every sender wait.
+        # In small steps: a long transaction would block every sender.
         for start in range(0, len(named), _AT_ONCE):
             with self._database.write() as connection:
                 for row in named[start : start + _AT_ONCE]:

@@ -1,4 +1,4 @@
-"""How the deliveries of a notification stand, counted; large counts are kept for a moment."""
+"""Count a notification's deliveries by state; large counts are cached briefly."""
 
 from collections.abc import Callable
 from time import monotonic
@@ -18,7 +18,7 @@ _KEPT_AT_MOST: Final = 1000
 
 
 class Counted(NamedTuple):
-    """So many deliveries are in one state for one reason; so many were displayed, and opened."""
+    """The deliveries in one state for one reason, and how many were displayed and opened."""
 
     state: str
     reason: str | None
@@ -27,12 +27,12 @@ class Counted(NamedTuple):
     opened: int
 
 
-class Counting:
-    """Counts for lists that are looked at again and again, by many.
+class CountCache:
+    """A cache of counts for lists that many pages poll.
 
-    A count takes about a fifth of a second per million deliveries and is kept for fifty times as
-    long, so a page that refreshes all the time costs a fiftieth of a core for each large
-    notification on it. ``monotonic`` gives seconds.
+    A count takes about a fifth of a second per million deliveries and is cached for fifty times as
+    long, so a page that refreshes constantly costs a fiftieth of a core per large notification.
+    ``monotonic`` returns seconds.
     """
 
     def __init__(self, *, monotonic: Callable[[], float] = monotonic) -> None:
@@ -40,7 +40,7 @@ class Counting:
         self._kept: dict[int, tuple[float, list[Counted]]] = {}
 
     def count(self, connection: Connection, row: int) -> list[Counted]:
-        """Return the deliveries of a notification by state and reason, as of a moment ago."""
+        """Return the counts of a notification by state and reason, at most slightly stale."""
         until, kept = self._kept.get(row, (0.0, []))
         now = self._monotonic()
         if now < until:
@@ -57,7 +57,7 @@ class Counting:
 def count_deliveries(connection: Connection, row: int) -> list[Counted]:
     """Return the deliveries of a notification by state and reason.
 
-    What was sent is nearly all of a broadcast, and counting without sorting is four times as quick.
+    Nearly all of a broadcast is sent, and counting that without sorting is four times as fast.
     """
     mine, state, reason = (
         deliveries.c.notification_id == row,

@@ -1,4 +1,4 @@
-"""The ledger: what was accepted, and what became of each delivery."""
+"""The ledger: accepted notifications and the outcome of each delivery."""
 
 import json
 from collections.abc import Callable, Collection, Sequence
@@ -45,9 +45,9 @@ DELIVERIES: Final = (
 
 
 class Cancelling(NamedTuple):
-    """A cancel that has begun: the notification's row, what had begun and waited, what was before.
+    """A cancel in progress: the notification's row and the counts at its beginning.
 
-    ``former`` is how many earlier cancels had caught that nothing was begun of.
+    ``former`` is how many deliveries earlier cancels caught before they began.
     """
 
     row: int
@@ -63,9 +63,9 @@ class Ledger:
         self._now = now
 
     def begin_cancel(self, app: App, notification_id: str) -> Cancelling:
-        """Cancel what nobody works on; who works on the rest finds out and lets go of it.
+        """Cancel what no worker holds; workers notice and release the rest.
 
-        How many deliveries that caught is known once nothing is in hand; :meth:`Engine.cancel
+        The number of cancelled deliveries is known when no worker holds any; :meth:`Engine.cancel
         <handbell.delivery.engine.Engine.cancel>` waits for that.
 
         Raises RegistryError when the app has no such notification.
@@ -79,13 +79,13 @@ class Ledger:
         return cancelling.waiting + now - cancelling.former
 
     def in_hand(self, rows: Collection[int]) -> set[int]:
-        """Return about which broadcasts of these notifications somebody is, or is yet to be."""
+        """Return the broadcasts among these notifications that a worker holds or will take."""
         statement = select(shards.c.notification_id).distinct()
         with self._database.read() as connection:
             return set(connection.scalars(statement.where(shards.c.notification_id.in_(rows))))
 
     def _cancel(self, row: int) -> int:
-        """Cancel what nobody works on, and return how many deliveries of these had begun."""
+        """Cancel what no worker holds; return how many of the deliveries had begun."""
         now = self._milliseconds()
         with self._database.write() as connection:
             caught = 0
@@ -111,7 +111,7 @@ class Ledger:
         return waiting
 
     def find(self, app: App, notification_id: str) -> Row[Any]:
-        """Return the row of an app's notification; raises RegistryError when there is none."""
+        """Return the row of an app's notification; raises RegistryError for an unknown one."""
         statement = select(notifications).where(
             notifications.c.public_id == notification_id, notifications.c.app == app.id
         )
@@ -125,19 +125,19 @@ class Ledger:
         return found
 
     def row(self, row: int) -> Row[Any]:
-        """Return a notification's row of the table."""
+        """Return a notification's row."""
         statement = select(notifications).where(notifications.c.id == row)
         with self._database.read() as connection:
             return connection.execute(statement).one()
 
     def rows(self, rows: Collection[int]) -> list[Row[Any]]:
-        """Return rows of the table of notifications; those that are gone are left out."""
+        """Return rows of notifications; missing ones are left out."""
         statement = select(notifications).where(notifications.c.id.in_(rows))
         with self._database.read() as connection:
             return list(connection.execute(statement))
 
     def not_cancelled(self, rows: Collection[int]) -> set[int]:
-        """Return which of these notifications are there and were not cancelled."""
+        """Return which of these notifications exist and were not cancelled."""
         statement = select(notifications.c.id).where(
             notifications.c.id.in_(rows), notifications.c.cancelled_at.is_(None)
         )
@@ -152,7 +152,7 @@ class Ledger:
             return [Delivery(**row) for row in rows]
 
     def unsent(self, notification_id: str, limit: int) -> list[Delivery]:
-        """Return the first deliveries of a notification that were not accepted, ended or held."""
+        """Return the first deliveries of a notification that were not accepted: ended or held."""
         query = DELIVERIES.where(
             notifications.c.public_id == notification_id, deliveries.c.state != "sent"
         )
@@ -163,12 +163,12 @@ class Ledger:
     def concerning(
         self, app: App, mail: str, session_ids: Sequence[int], limit: int
     ) -> list[Row[Any]]:
-        """Return the newest notifications that went to these sessions, or named their person.
+        """Return the newest notifications that went to these sessions, or to their person by name.
 
-        Sends to everybody are among them. Of those without a delivery to the sessions, only the
-        last :data:`NAMED_AMONG` sends are looked at.
+        Sends to everybody are included. Of those without a delivery to the sessions, only the last
+        :data:`NAMED_AMONG` sends are searched.
         """
-        told = (
+        named = (
             select(notifications.c.id)
             .distinct()
             .join_from(deliveries, notifications)
@@ -187,7 +187,7 @@ class Ledger:
         with self._database.read() as connection:
             found = {
                 row
-                for statement in (told, named)
+                for statement in (named, named)
                 for row in connection.scalars(
                     statement.order_by(notifications.c.id.desc()).limit(limit)
                 )
@@ -206,7 +206,7 @@ class Ledger:
             return [Delivery(**item) for item in rows]
 
     def is_ahead(self, session_ids: Sequence[int], row: int) -> bool:
-        """Return whether a broadcast has yet to come to one of these sessions."""
+        """Return whether a broadcast has yet to reach one of these sessions."""
         statement = select(
             exists().where(
                 shards.c.notification_id == row,
@@ -230,22 +230,22 @@ class Ledger:
             return {(state, reason): n for state, reason, n in connection.execute(query)}
 
     def note_displayed(self, apns_id: str) -> bool:
-        """Note that the phone shows it. Returns False when the apns-id is not one of ours."""
+        """Note that the phone displayed it. Returns False for an unknown apns-id."""
         return bool(self.note_reports([DeviceReport(apns_id, "displayed", self._milliseconds())]))
 
     def note_opened(self, apns_id: str) -> bool:
-        """Note that the person opened it. Returns False when the apns-id is not one of ours."""
+        """Note that the person opened it. Returns False for an unknown apns-id."""
         return bool(self.note_reports([DeviceReport(apns_id, "opened", self._milliseconds())]))
 
     def note_reports(self, reports: Sequence[DeviceReport]) -> set[str]:
-        """Note what phones say, and return the apns-ids that are ones of ours."""
+        """Note reports of phones; return the known apns-ids."""
         with self._database.write() as connection:
             return note_reports(connection, reports)
 
     def knows(self, apns_id: str) -> bool:
-        """Return whether an apns-id is of a notification that is here.
+        """Return whether an apns-id belongs to a stored notification.
 
-        Its delivery may not be written yet: the ends of a broadcast are written in batches.
+        Its delivery may not be written yet: outcomes of a broadcast are written in batches.
         """
         named = read_apns_id(apns_id)
         if named is None:

@@ -1,7 +1,7 @@
-"""Why somebody saw a notification, or did not: the whole story in plain words.
+"""Explain why a person saw a notification or did not, in plain words.
 
-:func:`why` reads what the registry and the ledger know about one person; the values it returns hold
-both the facts and the sentences. Nothing is sent and nothing is changed.
+:func:`why` reads registry and ledger for one person and returns facts together with sentences. It
+is read-only.
 """
 
 import json
@@ -36,7 +36,7 @@ NOTIFICATIONS: Final = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionStory:
-    """One device of the person: whether it is sent to, why not, and what to do."""
+    """A device of the person: whether it is sent to, why not, and the fix."""
 
     session: Session
     is_sent_to: bool
@@ -46,7 +46,7 @@ class SessionStory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryStory:
-    """What became of one notification on one device, what happens next, and what to do."""
+    """The state of one notification on one device, what happens next, and the fix."""
 
     delivery: Delivery
     what: str
@@ -56,10 +56,10 @@ class DeliveryStory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotificationStory:
-    """What became of one notification for the person. ``created_at`` is in UNIX milliseconds.
+    """One notification's deliveries to the person. ``created_at`` is in UNIX milliseconds.
 
-    ``note`` tells what no delivery does: that there was no device, or (``is_ahead``) that its turn
-    has not come.
+    ``note`` explains the lack of a delivery: there was no device, or (``is_ahead``) its turn has
+    not come.
     """
 
     id: str
@@ -72,23 +72,23 @@ class NotificationStory:
 
     @property
     def is_sent(self) -> bool:
-        """Whether the push service accepted it for at least one device."""
+        """Return whether the push service accepted it for at least one device."""
         return any(delivery.delivery.state == "sent" for delivery in self.deliveries)
 
     @property
     def label(self) -> str:
-        """The notification as a reader recognises it: what it says and when it was written."""
+        """Return the notification's text and time, for readers to recognise it."""
         return f"{self.title!r} of {moment(self.created_at)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Story:
-    """The answer, and what it rests on. ``str`` of it is the whole text.
+    """The answer and its evidence. ``str()`` returns the whole text.
 
     ``is_sent`` is whether the last notification was accepted by the push service for at least one
-    device. ``obstacles`` are what holds up everything for the app, ``to_do`` what mends it, the
-    most pressing first; ``cautions`` are keys of it that are refused while another one is used.
-    Sessions and notifications come newest first.
+    device. ``obstacles`` are what blocks the whole app, ``to_do`` the fixes, the most pressing
+    first; ``cautions`` are refused keys of the app that another one replaces. Sessions and
+    notifications come newest first.
     """
 
     mail: str
@@ -105,7 +105,7 @@ class Story:
         return "\n".join([self.answer, *self.details()])
 
     def details(self, worded: Callable[[str], str] = str) -> list[str]:
-        """Return everything below the answer, line by line; ``worded`` words what to do."""
+        """Return the lines below the answer; ``worded`` words a fix."""
         lines = [*(f"  To do: {worded(item)}" for item in self.to_do)]
         if held := [*self.obstacles, *self.cautions]:
             lines += ["", "Sending", *(f"  {item}" for item in held)]
@@ -129,9 +129,9 @@ def why(
     now: float,
     limit: int = NOTIFICATIONS,
 ) -> Story:
-    """Return what became of the last notifications that concerned a person, and what happens next.
+    """Explain the last notifications that concerned a person, and what happens next.
 
-    ``limit`` is how many are told, ``now`` is in UNIX seconds.
+    ``limit`` is how many are included, ``now`` is in UNIX seconds.
     """
     mail = fold_mail(mail)
     found = registry.sessions_of(app, mail)
@@ -140,7 +140,7 @@ def why(
         (row, ledger.deliveries_to(ids, row.id)) for row in ledger.concerning(app, mail, ids, limit)
     ]
     sessions = _dated(found, [delivery for _, deliveries in rows for delivery in deliveries])
-    teller = _Teller(app, mail, sessions, rules_store.rules_of(app.id), now)
+    teller = _StoryWriter(app, mail, sessions, rules_store.rules_of(app.id), now)
     told = tuple(
         teller.notification(row, deliveries, is_ahead=ledger.is_ahead(ids, row.id))
         for row, deliveries in rows
@@ -153,8 +153,8 @@ def _parts(one: DeliveryStory, worded: Callable[[str], str]) -> list[str]:
     return [part for part in parts if part]
 
 
-class _Teller:
-    """Puts the facts about one person into words."""
+class _StoryWriter:
+    """Words the facts about one person."""
 
     def __init__(
         self, app: App, mail: str, sessions: Sequence[Session], rules: AppRules, now: float
@@ -167,10 +167,10 @@ class _Teller:
         self.locales = {session.id: session.locale for session in sessions}
         self.sessions = tuple(_tell_session(session, app.id) for session in sessions)
 
-    # The whole
+    # The whole story
 
     def story(self, told: tuple[NotificationStory, ...], *, workers: int) -> Story:
-        # Without something that waits nobody misses a worker.
+        # Without waiting deliveries a missing worker does not matter.
         working = workers or int(not any(map(_waits, told)))
         blocked = obstacles(self.app, self.rules, now=self.now, workers=working)
         warned = cautions(self.app, self.rules)
@@ -256,11 +256,11 @@ class _Teller:
         try:
             return Composed.read(row, AppState(self.app, self.rules))
         except HandbellError:
-            # What cannot be read is not sent, and its delivery says so.
+            # An unreadable notification is not sent, and its delivery says so.
             return None
 
     def _note(self, row: Any, composed: Composed | None, *, is_ahead: bool) -> str:
-        """Return why no delivery was made for the person."""
+        """Return why there is no delivery to the person."""
         if row.cancelled_at is not None:
             return f"It was taken back at {moment(row.cancelled_at)}, before their turn came."
         if is_ahead:
@@ -290,7 +290,7 @@ class _Teller:
                 return self._tell_ended(delivery)
 
     def _language(self, delivery: Delivery, composed: Composed | None) -> str:
-        """Return in which language it was sent; empty for a notification that has but one."""
+        """Return the language it was sent in; empty for a notification in only one."""
         if composed is None or composed.languages is None:
             return ""
         locale = self.locales.get(delivery.number)
@@ -358,7 +358,7 @@ def _waits(told: NotificationStory) -> bool:
 
 
 def _dated(found: Sequence[Session], deliveries: Sequence[Delivery]) -> list[Session]:
-    """Return the sessions with the last acceptance that is known: broadcasts do not note theirs."""
+    """Return the sessions with their last known acceptance: broadcasts do not store theirs."""
     last = {session.id: session.accepted_at or 0 for session in found}
     for delivery in deliveries:
         if delivery.session_id in last:
@@ -429,7 +429,7 @@ def _tell_sent(
 
 
 def _afterwards(delivery: Delivery, composed: Composed | None, content: dict[str, Any]) -> str:
-    """Return what may still keep a phone from showing what was accepted."""
+    """Return what may still keep the phone from showing an accepted push."""
     told = []
     expires_at = None if composed is None else composed.expires_at
     if expires_at == 0:
@@ -494,12 +494,12 @@ def _is_to_mend(reason: str) -> bool:
 
 
 def _fix(words: str) -> str:
-    """Return what to do as a sentence; empty where there is nothing to do."""
+    """Return the fix as a sentence; empty if there is none."""
     return "" if words.startswith("nothing") else as_sentence(words)
 
 
 def _says_more(other: str, fix: str) -> bool:
-    """Return whether another advice begins with this one and goes on."""
+    """Return whether another fix begins with this one and adds to it."""
     return other != fix and other.startswith(fix)
 
 

@@ -62,8 +62,8 @@ class LoggedEvents:
             fields = fields_of(event)
             # Handlers add the time themselves.
             del fields["timestamp"]
-            told = " ".join(f"{name}={_value(value)}" for name, value in fields.items())
-            self._logger.log(level, "%s %s", name_of(type(event)), told)
+            line = " ".join(f"{name}={_value(value)}" for name, value in fields.items())
+            self._logger.log(level, "%s %s", name_of(type(event)), line)
 
 
 def level_of(event: Event) -> int:

@@ -139,8 +139,10 @@ def refuse_past(
     if not past:
         return []
     more = len(past) - _NAMED_ZONES
-    told = ", ".join(past[:_NAMED_ZONES]) + (f" and {count(more, 'more zone')}" if more > 0 else "")
-    return [f"{str(send_at)[:16]} has passed in {told}: devices there get it at once."]
+    zone_list = ", ".join(past[:_NAMED_ZONES]) + (
+        f" and {count(more, 'more zone')}" if more > 0 else ""
+    )
+    return [f"{str(send_at)[:16]} has passed in {zone_list}: devices there get it at once."]
 
 
 def _past(when: str) -> NotificationError:

@@ -8,7 +8,7 @@ only when it concerns the credential in use; else it is a caution.
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from handbell.apps.credential_choice import in_turn
+from handbell.apps.credential_choice import by_preference
 
 from .circuit import Noted, Stop
 from .decision import TOKEN_REASONS
@@ -59,7 +59,7 @@ def standing(circuits: Iterable[Noted], keys: Sequence[Key], *, is_registered: b
     stops: list[Stop] = []
     cautions: list[Caution] = []
     for (environment, _), by_key in open_by_place.items():
-        serving = in_turn(environment, keys, lambda key: key.environment)
+        serving = by_preference(environment, keys, lambda key: key.environment)
         used = next(
             (item for item in serving if not is_refused(by_key.get(item.fingerprint))), None
         )

@@ -90,7 +90,7 @@ class GatewayCache:
             return way.gateway
         self._asking += 1
         try:
-            ask = partial(self._find_gateway, besides=refused) if refused else self._find_gateway
+            ask = partial(self._find_gateway, excluded=refused) if refused else self._find_gateway
             gateway = await self._threads.run(ask, app, key, name, environment)
         except (CredentialError, TwinError):
             self._leave(place)

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from handbell.registry.device_attributes import FACTS, read_facts, unknown_member
+from handbell.registry.device_attributes import FACTS, read_attributes, unknown_member
 from handbell.registry.listing import ListedUser
 from handbell.registry.session import Environment, Platform, Session
 from handbell.server.pages import Instant, instant
@@ -50,7 +50,7 @@ class AboutDevice(BaseModel):
         if not isinstance(given, dict):
             return given
         known = tuple(name for name in cls.model_fields if name != "ignored")
-        facts, warnings = read_facts(given)
+        facts, warnings = read_attributes(given)
         warnings += [unknown_member(str(name), known) for name in given if name not in known]
         others = {name: value for name, value in given.items() if name not in FACTS}
         return {**others, **facts, "ignored": tuple(warnings[:_MOST_WARNINGS])}
