@@ -20,6 +20,8 @@ from .rig import Rig, RigError
 RESULTS: Final = Path(__file__).parent / "RESULTS.md"
 FULL_ROUNDS: Final = 5
 QUICK_ROUNDS: Final = 3
+FULL_SESSIONS: Final = 3_000_000
+QUICK_SESSIONS: Final = 100_000
 WIDTH: Final = 130
 
 Part = Callable[[], list[Table]]
@@ -88,6 +90,7 @@ def _measure(
             lambda: [report.refusing(bench.refusing(), fast)],
             lambda: report.latency(bench.latency(), bench.start()),
             lambda: [report.accepting(bench.accepting())],
+            lambda: _loads(bench, asked),
         ]
         if not asked.quick:
             parts.append(lambda: [report.memory(bench.memory())])
@@ -97,6 +100,11 @@ def _measure(
             except RigError as error:
                 failures.append(str(error))
     return tables, failures
+
+
+def _loads(bench: Bench, asked: argparse.Namespace) -> list[Table]:
+    found = bench.loads(QUICK_SESSIONS if asked.quick else FULL_SESSIONS)
+    return [report.many_apps(found["apps"]), report.waiting(found["waits"])]
 
 
 def _command(asked: argparse.Namespace) -> str:

@@ -1,5 +1,7 @@
 """The measurements, one function each: rounds in turn, so that what disturbs one disturbs all."""
 
+import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +13,7 @@ from typing import Final
 
 from handbell.settings import Settings
 
-from . import seed, server
+from . import loads, seed, server
 from .figures import Figure, figure, percentile
 from .job import Result
 from .programs import (
@@ -157,6 +159,19 @@ class Bench:
             repeats = max(1, min(self._rounds, SESSIONS // size))
             figures += self._in_turn([program], "fast", repeats)
         return figures
+
+    def loads(self, sessions: int) -> dict[str, list[loads.Step]]:
+        """Return what many small apps cost, and what waits: by the part, step by step."""
+        found = {}
+        for part, count in (("apps", 0), ("waits", sessions)):
+            self._note(f"the engine, {part}")
+            home = self._rig.folder / "loads"
+            shutil.rmtree(home, ignore_errors=True)
+            job = replace(self._rig.job("fast", 1), home=str(home), count=count)
+            job = replace(job, in_flight=self._in_flight)
+            told = output([sys.executable, "-m", "bench.loads", part, job.text()])
+            found[part] = [loads.Step(**one) for one in json.loads(told.splitlines()[-1])]
+        return found
 
     def latency(self) -> list[Latency]:
         """Return how long one person's push takes to the sink and back, cold and warm."""

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from .figures import Figure, ratio
+from .loads import APPS, DEVICES, ZONES, Step
 from .measure import Latency, Start
 from .programs import AIOAPNS, GO
 from .rig import SLOW_SECONDS, SLOW_STREAMS
@@ -143,6 +144,49 @@ def accepting(found: Sequence[tuple[str, Sequence[Accepted]]]) -> Table:
     ]
     header = ("", "sends/s", "ms p50", "ms p99", "server CPU us", "sends")
     return Table("The send server, SQLite, each send durable", header, rows, (_SERVER_NOTE,))
+
+
+def many_apps(steps: Sequence[Step]) -> Table:
+    """Return the table of many small apps, each step compared with the same over one app."""
+    one = {step.name.partition(",")[0]: step for step in steps if step.name.endswith("one app")}
+    rows = [
+        (
+            step.name,
+            f"{step.deliveries:,}",
+            f"{step.seconds:.2f}",
+            ratio(step.seconds, one[step.name.partition(",")[0]].seconds),
+            f"{step.microseconds:.1f}",
+            ratio(step.microseconds, one[step.name.partition(",")[0]].microseconds),
+            f"{step.middle:.0f}" if step.middle else "-",
+        )
+        for step in steps
+    ]
+    header = ("", "pushes", "seconds", "x one app", "CPU us/push", "x one app", "ms p50")
+    note = f"Apps of one team with one key; {APPS} have {DEVICES} devices each, one has them all."
+    return Table("Many small apps", header, rows, (note,))
+
+
+def waiting(steps: Sequence[Step]) -> Table:
+    """Return the table of what waits, each step compared with the same sent at once."""
+    at_once = {step.name.partition(",")[0]: step for step in steps if step.name.endswith("at once")}
+    rows = [
+        (
+            step.name,
+            f"{step.deliveries:,}",
+            f"{step.seconds:.2f}",
+            f"{step.deliveries / step.seconds:,.0f}",
+            f"{step.microseconds:.1f}",
+            ratio(step.microseconds, at_once[step.name.partition(",")[0]].microseconds),
+            f"{step.rows:,}",
+        )
+        for step in steps
+    ]
+    header = ("", "deliveries", "seconds", "a second", "CPU us each", "x at once", "new rows")
+    note = (
+        f"Sessions in {len(ZONES)} time zones; what waits does so for a local time. A broadcast "
+        "waits as shards, named recipients as rows."
+    )
+    return Table("What waits", header, rows, (note,))
 
 
 def document(tables: Sequence[Table], facts: Sequence[tuple[str, str]], remarks: str) -> str:

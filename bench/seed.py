@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+from handbell.apps.app import App
 from handbell.apps.credentials import read_auth_key
 from handbell.settings import DATABASE_FILE, Settings
 from handbell.system import System
@@ -47,15 +48,28 @@ def make_home(job: Job) -> None:
     _fill(Path(job.home) / DATABASE_FILE, app.row or 0, job.count)
 
 
-def _fill(path: Path, app: int, count: int) -> None:
+def make_apps(job: Job, number: int) -> list[App]:
+    """Make the job's home with so many apps of one team and key, of ``job.count`` users each."""
+    system = System(settings(job))
+    key = read_auth_key(job.key_file, team_id=job.team_id, key_id=job.key_id)
+    made = [system.apps.add(job.team_id, f"{job.topic}{one}") for one in range(number)]
+    for app in made:
+        system.apps.add_credential(app, key)
+    system.database.close()
+    for place, app in enumerate(made):
+        _fill(Path(job.home) / DATABASE_FILE, app.row or 0, job.count, place * job.count)
+    return made
+
+
+def _fill(path: Path, app: int, count: int, former: int = 0) -> None:
     at = int(time.time() * 1000) - 60_000
     numbers = range(1, count + 1)
     connection = sqlite3.connect(path, isolation_level=None)
     for pragma in ("synchronous = OFF", "cache_size = -1000000", "temp_store = MEMORY"):
         connection.execute(f"PRAGMA {pragma}")
     connection.execute("BEGIN")
-    connection.executemany(_USERS, ((n, app, MAIL.format(n), at) for n in numbers))
-    rows = ((n, app, n, secrets.token_hex(32), at, at) for n in numbers)
+    connection.executemany(_USERS, ((former + n, app, MAIL.format(n), at) for n in numbers))
+    rows = ((former + n, app, former + n, secrets.token_hex(32), at, at) for n in numbers)
     connection.executemany(_SESSIONS, rows)
     connection.execute("COMMIT")
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")

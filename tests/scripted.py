@@ -263,6 +263,11 @@ def _system(home: Path, clock: Clock, gateway: ScriptedGateway) -> ScriptedSyste
     return system
 
 
+def clocked_system(play: Play) -> ScriptedSystem:
+    """Return a system of its own on a play's home, as another process has one."""
+    return _system(play.home, play.clock, play.gateway)
+
+
 @contextlib.contextmanager
 def open_play(folder: Path, *, people: int = 8, template: Path | None = None) -> Iterator[Play]:
     """Give a play; its home is a copy of ``template``, which :func:`make_home` made, or new."""

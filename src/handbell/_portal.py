@@ -9,7 +9,7 @@ import select
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from types import BuiltinFunctionType
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -47,13 +47,18 @@ class Portal:
         """Return whether its thread runs in this process; a fork leaves it behind."""
         return self._pid == os.getpid() and self._thread.is_alive()
 
+    @property
+    def is_here(self) -> bool:
+        """Whether this is its thread, in which nobody may wait for it."""
+        return threading.current_thread() is self._thread
+
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run the coroutine in the thread; return its result or raise its error.
 
         A KeyboardInterrupt cancels the work first. Raises DeadlockError when called in that
         thread, and StoppedError at exit.
         """
-        if threading.current_thread() is self._thread:
+        if self.is_here:
             work.close()
             raise DeadlockError(
                 "This call was made in the thread that has to answer it, by a hook for example",
@@ -176,6 +181,46 @@ def portal() -> Portal:
             _opened[:] = [Portal()]
             _shut_with_worker()
         return _opened[-1]
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Do as :meth:`Portal.run` of this process's portal."""
+    return _portal_for(work).run(work)
+
+
+def ask(work: Coroutine[Any, Any, T]) -> T:
+    """Do as :meth:`Portal.run`, for a question that needs nothing of what the portal is about.
+
+    A hook may ask one: in the portal's thread it runs in an event loop and a thread of its own.
+    """
+    here = _portal_for(work)
+    return _run_aside(work) if here.is_here else here.run(work)
+
+
+def _portal_for(work: Coroutine[Any, Any, T]) -> Portal:
+    try:
+        return portal()
+    except BaseException:
+        # What never begins would be told on standard error.
+        work.close()
+        raise
+
+
+def _run_aside(work: Coroutine[Any, Any, T]) -> T:
+    future: Future[T] = Future()
+
+    def serve() -> None:
+        try:
+            future.set_result(asyncio.run(work))
+        except BaseException as error:  # noqa: BLE001 - it is raised where somebody waits
+            future.set_exception(error)
+
+    try:
+        threading.Thread(target=serve, name="handbell-aside", daemon=True).start()
+    except RuntimeError:
+        work.close()
+        raise _too_late() from None
+    return future.result()
 
 
 def at_end(close: Callable[[], Awaitable[None]], silence: Callable[[], None]) -> None:

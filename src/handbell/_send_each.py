@@ -1,6 +1,7 @@
 """Send one template to many people, each with their own variables."""
 
 from collections.abc import Callable, Iterator, Mapping
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from handbell.creation.notification import Notification
@@ -8,9 +9,11 @@ from handbell.creation.recipients import Recipients
 from handbell.creation.template import Use, read_use
 from handbell.delivery.accept.store import Acceptance
 from handbell.delivery.engine import Entry, Options
+from handbell.delivery.ledger.answer import refused
 from handbell.delivery.response import Response
 from handbell.remote.requests import wrong_variables
 
+from ._outcome import outcome
 from ._threads import in_thread
 from .errors import HandbellError, TemplateError
 
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
     from .system import System
 
 _AT_ONCE: Final = 400
+_LEAST_SECONDS: Final = 0.001
+"""What is left of a timeout that was over while others were waited for: a look at how it stands."""
 
 OptionsOf = Callable[[str], Options]
 """How to send to one recipient."""
@@ -47,10 +52,12 @@ async def send_each(
     *,
     options_of: OptionsOf,
     key: Any = None,
+    timeout: float | None = None,
 ) -> dict[str, Response]:
     """Send a template to each named person, and return a response for each.
 
-    A person's failure is in the errors of that response. Raises UnknownTemplateError.
+    What is wrong with one is in the errors of that answer. The ``timeout`` is for the wait of all,
+    once they are stored. Raises UnknownTemplateError.
     """
     if not isinstance(variables_of, Mapping):
         raise wrong_variables(variables_of)
@@ -65,10 +72,15 @@ async def send_each(
     def read(names: list[str]) -> dict[str, Entry | HandbellError]:
         return {name: _entry(app, name, render, options_of, key) for name in names}
 
-    answers: dict[str, Response] = {}
+    accepted: dict[str, Acceptance | HandbellError] = {}
     await system.engine.start()
     for names in _parts(list(variables_of)):
-        answers |= await _send(system, await in_thread(read, names))
+        accepted |= await _accept(system, await in_thread(read, names))
+    began = monotonic()
+    answers: dict[str, Response] = {}
+    for name, one in accepted.items():
+        left = timeout and max(_LEAST_SECONDS, timeout - (monotonic() - began))
+        answers[name] = await _answer(system, one, left)
     return answers
 
 
@@ -91,23 +103,24 @@ def _entry(
         return error
 
 
-async def _send(
+async def _accept(
     system: "System", entries: Mapping[str, Entry | HandbellError]
-) -> dict[str, Response]:
+) -> dict[str, Acceptance | HandbellError]:
     good = {name: one for name, one in entries.items() if isinstance(one, Entry)}
     accepted = await system.engine.accept_many(list(good.values()))
     outcomes: dict[str, Acceptance | HandbellError] = {
         name: one for name, one in entries.items() if isinstance(one, HandbellError)
     }
     outcomes |= dict(zip(good, accepted, strict=True))
-    return {name: await _answer(system, outcomes[name]) for name in entries}
+    return {name: outcomes[name] for name in entries}
 
 
-async def _answer(system: "System", outcome: Acceptance | HandbellError) -> Response:
-    if isinstance(outcome, HandbellError):
-        return Response(success=False, errors=(str(outcome),))
-    await system.engine.worker.settled(outcome.row)
-    return await in_thread(system.engine.response, outcome.id, list(outcome.warnings))
+async def _answer(
+    system: "System", accepted: Acceptance | HandbellError, seconds: float | None
+) -> Response:
+    if isinstance(accepted, HandbellError):
+        return refused(accepted)
+    return await outcome(system, accepted.row, accepted.id, accepted.warnings, timeout=seconds)
 
 
 def _parts(names: list[str]) -> Iterator[list[str]]:

@@ -19,10 +19,11 @@
     ├── RegistryError           a user or a session cannot be found or written as asked
     │   ├── UnknownSessionError
     │   ├── UnknownUserError
-    │   ├── UnknownNotificationError
     │   ├── ProofRequiredError
     │   ├── SessionLimitError
     │   └── IdentityError
+    ├── UnknownNotificationError  the app has no such notification
+    ├── DeliveryError           deliveries failed; raised by `Response.raise_for_errors` alone
     ├── MailError               no mail can be sent from here
     ├── WebhookError            a webhook cannot be read, written or called as asked
     ├── OperatorError           an operator or a password cannot be used as asked
@@ -60,12 +61,15 @@
 
 Each says what happened, and in :attr:`HandbellError.fix` what to do next. ``code`` is stable and
 documented in docs/errors.md; ``status`` is the HTTP status the send server answers with.
-What became of one push is never an exception: see :mod:`handbell.gateways.gateway`.
+What became of one push is never an exception: see :mod:`handbell.gateways.gateway`. Who wants one
+asks for it: :meth:`Response.raise_for_errors <handbell.Response.raise_for_errors>`.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from ._text import sentence
+from .diagnostic import Diagnostic
 from .fixes import as_sentence
 
 
@@ -206,13 +210,6 @@ class UnknownUserError(RegistryError):
     status = 404
 
 
-class UnknownNotificationError(RegistryError):
-    """The app has no such notification, or not any more."""
-
-    code = "notification-unknown"
-    status = 404
-
-
 class ProofRequiredError(RegistryError):
     """A device did not bring the proof that this app asks for."""
 
@@ -232,6 +229,28 @@ class IdentityError(RegistryError):
 
     code = "identity-refused"
     status = 403
+
+
+class UnknownNotificationError(HandbellError):
+    """The app has no such notification, or not any more."""
+
+    code = "notification-unknown"
+    status = 404
+
+
+class DeliveryError(HandbellError):
+    """Deliveries of a notification failed; ``errors`` holds each as the response told it.
+
+    Only :meth:`Response.raise_for_errors <handbell.Response.raise_for_errors>` raises it.
+    """
+
+    code = "delivery-failed"
+    status = 502
+
+    def __init__(self, errors: Sequence[Diagnostic], *, notification_id: str | None = None) -> None:
+        self.errors = tuple(errors)
+        self.notification_id = notification_id
+        super().__init__(" ".join(self.errors))
 
 
 class MailError(HandbellError):

@@ -44,6 +44,11 @@ LEFT_OUT: Final = {
     ("docs/tutorial.md", "phone", "TOKEN=..."),
     ("docs/tutorial.md", "4d", "handbell import-4d MobileApps/"),
     ("docs/api.md", "deployed", "from handbell import PushNotification"),
+    (
+        "docs/python.md",
+        "deployed",
+        'push = PushNotification(url="https://push.example.com", api_key="hbk_…")',
+    ),
     ("docs/iphone.md", "clone", "pip install '.[server]'"),
     ("docs/iphone.md", "deployed", "handbell serve --listen 0.0.0.0:443 --public-url https://push.example.com"),
     ("docs/iphone.md", "apple", 'handbell app add TEAM123456.com.sample.myapp --name "My App"'),

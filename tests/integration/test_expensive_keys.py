@@ -115,7 +115,9 @@ def test_a_certificate_that_takes_for_ever_is_given_up(
 
     def upload() -> None:
         files = {"file": ("push.pem", file)}
-        answers.append(administrator.post(KEY_URL, files=files, data={"password": PASSWORD}))
+        answers.append(
+            administrator.post(KEY_URL, files=files, data={"password": PASSWORD}, timeout=60)
+        )
 
     uploading = threading.Thread(target=upload)
     uploading.start()

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from datetime import UTC, date, datetime
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from tests.conftest import Stage
+from tests.fronts import Front, front
 from tests.serving import Server, server
 
 from handbell import AsyncPushNotification, PushNotification, Sessions, errors
@@ -30,7 +30,6 @@ from handbell.errors import (
     PayloadTooLargeError,
     RateLimitedError,
     RecipientsError,
-    RegistryError,
     SettingsError,
     TemplateError,
     UnauthorizedError,
@@ -45,31 +44,10 @@ from handbell.server.api.plain import plain
 from handbell.server.fix_calls import as_call
 from handbell.server.problems import members_of
 
-__all__ = ["server"]
+__all__ = ["front", "server"]
 
 FIRST, SECOND, NOBODY = "test@4d.com", "user1@example.com", "nobody@example.com"
 HELLO = {"title": "Hello", "body": "How are you?"}
-
-Front = Callable[..., Any]
-"""Makes PushNotification or Sessions of one kind, local or remote."""
-
-
-@pytest.fixture(params=["local", "remote"])
-def front(request: pytest.FixtureRequest, server: Server, stage: Stage) -> Iterator[Front]:
-    """Give what opens the door here, or the one to the server."""
-    how: dict[str, Any] = {"settings": stage.system.settings}
-    if request.param == "remote":
-        how = {"url": server.url, "api_key": server.key("send", "register", app=stage.app)}
-    opened: list[Any] = []
-
-    def make(kind: type, *arguments: Any) -> Any:
-        opened.append(kind(*arguments, **how))
-        return opened[-1]
-
-    yield make
-    for each in opened:
-        if isinstance(each, PushNotification):
-            each.close()
 
 
 def _facts(delivery: Delivery) -> dict[str, Any]:
@@ -133,7 +111,7 @@ def test_the_same_errors_are_raised_here_and_there(front: Front) -> None:
         push.send({"title": "x" * 5000}, FIRST)
     assert caught.value.size > caught.value.limit == 4096
     assert caught.value.fix
-    with pytest.raises(RegistryError):
+    with pytest.raises(UnknownNotificationError):
         push.cancel("0" * 15)
     with pytest.raises(NotificationError, match="urgency"):
         push.send(HELLO, FIRST, urgency="soon")
@@ -326,13 +304,17 @@ def test_what_cannot_be_reached_by_its_settings(how: dict[str, Any], words: str)
 
 
 class Flaky:
-    """A relay to a server that, once told, loses an answer after it has passed the request on."""
+    """A relay to a server that, once told, loses answers after it has passed the requests on.
+
+    ``passes`` answers come through before that.
+    """
 
     def __init__(self, server: Server) -> None:
         host, port = server.url.removeprefix("http://").split(":")
         self._target = (host, int(port))
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.passes = 0
         self.losses = 0
         self._threads = [threading.Thread(target=self._accept)]
         self._threads[0].start()
@@ -355,7 +337,9 @@ class Flaky:
     def _answer(self, near: socket.socket, far: socket.socket) -> None:
         with contextlib.suppress(OSError), near, far:
             while answer := far.recv(65536):
-                if self.losses:
+                if self.passes:
+                    self.passes -= 1
+                elif self.losses:
                     self.losses -= 1
                     near.shutdown(socket.SHUT_RDWR)
                     return
@@ -391,6 +375,30 @@ def test_a_lost_answer_is_asked_for_again_and_nobody_is_notified_twice(
     assert flaky.losses == 0
     assert len(stage.twin.accepted_of(phone.token)) == 1
     assert len(stage.system.reports.newest()) == 1
+
+
+@pytest.mark.parametrize("seconds", [0, 0.05])
+def test_whoever_does_not_wait_gets_the_id_though_the_server_goes_away(
+    server: Server, stage: Stage, seconds: float
+) -> None:
+    """What was accepted is told, though nothing can be asked about it any more."""
+    stage.add_phone(FIRST)
+    flaky = Flaky(server)
+
+    async def run() -> Any:
+        remote = RemoteApp(flaky.url, server.key("send"), stage.app.id, pauses=())
+        await remote.find()
+        flaky.passes, flaky.losses = 1, 100
+        try:
+            entry = {"notification": HELLO, "recipients": FIRST}
+            return await remote.send(entry, timeout=seconds)
+        finally:
+            await remote.close()
+
+    response = asyncio.run(run())
+    flaky.close()
+    assert (response.is_running, response.success, response.errors) == (True, False, ())
+    assert response.notification_id == stage.system.reports.newest()[0].id
 
 
 def test_a_server_that_is_not_there_is_said_so() -> None:

@@ -149,15 +149,15 @@ def test_a_mistake_of_ours_is_told_without_a_traceback(
     """An error that nobody foresaw is 500 with a code; the log has the rest, and no address."""
     with quiet(system) as server:
         key = server.key()
-        system.__dict__["rulebook"] = None
+        system.__dict__["templates"] = None
         system.apps.add("TEAM123456", "com.sample.myapp")
         with server.client(key) as client:
-            answer = client.get("/v1/apps/TEAM123456.com.sample.myapp")
+            answer = client.get("/v1/apps/TEAM123456.com.sample.myapp/templates")
     assert (answer.status_code, answer.json()["code"]) == (500, "internal-error")
     assert "Traceback" not in answer.text
     assert "NoneType" not in answer.text
     record = next(one for one in caplog.records if one.name == "handbell.server.middleware")
-    assert "GET /v1/apps/{app}" in record.getMessage()
+    assert "GET /v1/apps/{app}/templates" in record.getMessage()
     assert record.exc_info
 
 

@@ -24,6 +24,7 @@ BASE = {
     "_token_bucket",
     "_version",
     "clocks",
+    "diagnostic",
     "errors",
     "fixes",
     "settings",

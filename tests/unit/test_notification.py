@@ -245,7 +245,7 @@ def test_critical_sound_as_a_value() -> None:
 
 def test_members_of_text_enumerations_become_texts() -> None:
     """What is kept is a plain text, whatever subclass was given."""
-    notification = Notification(title="a", interruption_level=Level.PASSIVE)
+    notification = Notification(title="a", interruption_level=Level.PASSIVE)  # type: ignore[arg-type]
     assert type(notification.interruption_level) is str
 
 

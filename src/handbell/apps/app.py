@@ -8,6 +8,7 @@ from handbell._text import trimmed
 from handbell.errors import AppError
 
 TEAM_ID: Final = re.compile(r"[A-Z0-9]{10}")
+TEAM_ID_LENGTH: Final = 10
 _BUNDLE_ID: Final = re.compile(r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*")
 _MAX_BUNDLE_ID_LENGTH: Final = 155
 _MAX_NAME_LENGTH: Final = 200

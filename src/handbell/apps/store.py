@@ -5,7 +5,19 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
-from sqlalchemy import Column, Connection, RowMapping, delete, insert, select, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    RowMapping,
+    and_,
+    delete,
+    func,
+    insert,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 
 from handbell._text import nearest
@@ -25,7 +37,7 @@ from handbell.storage.tables import credentials as credentials_table
 from handbell.storage.tables import notifications as notifications_table
 from handbell.storage.tables import webhooks as webhooks_table
 
-from .app import App
+from .app import TEAM_ID_LENGTH, App
 from .credential_choice import by_preference
 from .credentials import AuthKey, Certificate, pack, unpack
 from .names import check_ids, check_name, free_name
@@ -61,7 +73,8 @@ class StoredCredential:
 KNOWN_SECONDS: Final = 1.0
 """For how long a credential that was looked up is taken for the current one."""
 
-_MOST_OPENED: Final = 100
+_MOST_OPENED: Final = 5000
+_NAMED_AT_ONCE: Final = 500
 
 # Within the class, `list` is its method.
 _StoredCredentials = list[StoredCredential]
@@ -152,6 +165,15 @@ class AppStore:
         self._forget()
         return replace(adopted, is_enabled=sample.is_enabled)
 
+    def by_ids(self, ids: Collection[str]) -> dict[str, App]:
+        """Return those apps that are there, by their ids; however many other apps there are."""
+        found: dict[str, App] = {}
+        with self._database.read() as connection:
+            for place in range(0, len(named := sorted(set(ids))), _NAMED_AT_ONCE):
+                where = is_any_of(named[place : place + _NAMED_AT_ONCE])
+                found.update((app.id, app) for app in _all_apps(connection, where))
+        return found
+
     def list(self) -> list[App]:
         """Return every app, the oldest first."""
         with self._database.read() as connection:
@@ -165,6 +187,8 @@ class AppStore:
         case. Raises :class:`~handbell.errors.AmbiguousAppError` with the candidates, and
         :class:`~handbell.errors.UnknownAppError` with similar names.
         """
+        if reference is not None and (exact := self._exactly(reference.strip(), within)):
+            return exact
         everything = [app for app in self.list() if within in (None, app.row)]
         if not everything:
             raise UnknownAppError("There is no app yet", fix=_ADD_APP)
@@ -176,6 +200,12 @@ class AppStore:
             if folded:
                 return self._single(folded, f"More than one app is meant by {wanted!r}")
         raise _unknown(wanted, everything)
+
+    def _exactly(self, wanted: str, within: int | None) -> App | None:
+        """Return the app of an id, which is what most who ask often name it by."""
+        with self._database.read() as connection:
+            found = _all_apps(connection, is_any_of([wanted]))
+        return next((app for app in found if within in (None, app.row)), None)
 
     def _single(self, apps: _Apps, what: str) -> App:
         if len(apps) > 1:
@@ -453,8 +483,23 @@ def _no_key(app: App, key_id: str) -> MissingCredentialError:
     )
 
 
-def _all_apps(connection: Connection) -> list[App]:
-    rows = connection.execute(select(apps_table).order_by(apps_table.c.id)).mappings()
+def is_any_of(ids: Collection[str]) -> ColumnElement[bool]:
+    """Return the condition that an app is one of these, by its id in full; an index serves it."""
+    pairs = [(team_id, bundle_id) for team_id, _, bundle_id in (one.partition(".") for one in ids)]
+    return tuple_(apps_table.c.team_id, apps_table.c.bundle_id).in_(pairs)
+
+
+def is_app_of(app_id: ColumnElement[str]) -> ColumnElement[bool]:
+    """Return the condition that an app is that of a column of ids in full; an index serves it."""
+    return and_(
+        apps_table.c.team_id == func.substr(app_id, 1, TEAM_ID_LENGTH),
+        apps_table.c.bundle_id == func.substr(app_id, TEAM_ID_LENGTH + 2),
+    )
+
+
+def _all_apps(connection: Connection, *where: ColumnElement[bool]) -> list[App]:
+    statement = select(apps_table).where(*where).order_by(apps_table.c.id)
+    rows = connection.execute(statement).mappings()
     return [
         App(
             row=row["id"],

@@ -250,7 +250,7 @@ def _tell(response: "Response", *, waits: str, as_json: bool) -> None:
                 "warnings": response.warnings,
                 "errors": response.errors,
                 "deliveries": [
-                    {**_as_dict(delivery), "apns_id": delivery.apns_id}
+                    {**_as_dict(delivery), "id": delivery.id, "apns_id": delivery.apns_id}
                     for delivery in response.deliveries
                 ],
             }

@@ -68,7 +68,7 @@ def add(
     named = f"session {session.id}"
     parts.audit.note(ACTOR, "session.add", named, app=found.id, detail=session.status)
     if as_json:
-        write_json(session)
+        write_json(_plain(session))
     else:
         where = f"{session.mail} on {short_token(session.token)}"
         say(f"Session {session.id}: {where} is {session.status}.")
@@ -115,7 +115,7 @@ def show(session_id: SessionId, *, as_json: Json = False) -> None:
     """Show one session whole."""
     session = system().registry.session(session_id)
     if as_json:
-        write_json(session)
+        write_json(_plain(session))
         return
     for name in session.__dataclass_fields__:
         value = getattr(session, name)
@@ -139,7 +139,8 @@ def close(session_id: SessionId) -> None:
 
 
 def _plain(session: "Session") -> dict[str, object]:
-    return {name: getattr(session, name) for name in session.__dataclass_fields__}
+    fields = {name: getattr(session, name) for name in session.__dataclass_fields__}
+    return {**fields, "address": session.address}
 
 
 def _row(session: "Session") -> list[object]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 from handbell.errors import NotificationError
 
@@ -13,6 +13,20 @@ from . import values
 from .values import CriticalSound
 
 Reader = Callable[[str, Any], Any]
+InterruptionLevel = Literal["passive", "active", "time-sensitive", "critical"]
+LiveActivityEvent = Literal["start", "update", "end"]
+PushType = Literal[
+    "alert",
+    "background",
+    "location",
+    "voip",
+    "complication",
+    "fileprovider",
+    "liveactivity",
+    "pushtotalk",
+    "controls",
+    "widgets",
+]
 
 RESERVED_MEMBER: Final = "handbell"
 """The member beside ``aps`` by which a device learns which notification it got."""
@@ -127,11 +141,11 @@ class Notification:
     mutable_content: bool = False
     silent: bool = False
     target_content_id: str | None = None
-    interruption_level: str | None = None
+    interruption_level: InterruptionLevel | None = None
     relevance_score: float | None = None
     filter_criteria: str | None = None
     content_changed: bool = False
-    event: str | None = None
+    event: LiveActivityEvent | None = None
     timestamp: int | None = None
     content_state: Mapping[str, Any] | None = field(default=None, hash=False)
     stale_date: int | None = None
@@ -142,8 +156,8 @@ class Notification:
     input_push_channel: str | None = None
     user_info: Mapping[str, Any] = field(default_factory=dict, hash=False)
     payload: Mapping[str, Any] | None = field(default=None, hash=False)
-    priority: int | None = None
-    push_type: str | None = None
+    priority: Literal[1, 5, 10] | None = None
+    push_type: PushType | None = None
     expires_at: int | None = None
     ttl: int | None = None
     collapse_id: str | None = None

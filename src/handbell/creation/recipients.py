@@ -25,6 +25,7 @@ _SPELLINGS: Final = MappingProxyType(
         "mails": "mails",
         "device_tokens": "device_tokens",
         "deviceTokens": "device_tokens",
+        "addresses": "device_tokens",
         "simulators": "simulators",
         "everybody": "everybody",
     }
@@ -40,14 +41,15 @@ class _Checked(tuple[str, ...]):
     __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, init=False)
 class Recipients:
     """The recipients of one notification, without duplicates, in the given order.
 
-    ``mails`` are folded as :func:`~handbell._mail.read_mail` does, ``device_tokens`` are in lower
-    case, ``simulators`` are ``booted`` or a UDID in upper case. ``everybody`` stands for all
-    active sessions of the app and excludes the others. Raises
-    :class:`~handbell.errors.RecipientsError` for an invalid recipient and for none.
+    ``mails`` are folded as :func:`~handbell._mail.read_mail` does; ``addresses`` are those of
+    devices, in lower case, by Apple's name ``device_tokens``; ``simulators`` are ``booted`` or a
+    UDID in upper case. ``everybody`` stands for all active sessions of the app and excludes the
+    others. Raises :class:`~handbell.errors.RecipientsError` when somebody cannot be understood or
+    nobody is named.
     """
 
     mails: tuple[str, ...] = ()
@@ -55,9 +57,29 @@ class Recipients:
     simulators: tuple[str, ...] = ()
     everybody: bool = False
 
-    def __post_init__(self) -> None:
-        for kind in _KINDS:
-            object.__setattr__(self, kind, _of_kind(kind, getattr(self, kind)))
+    def __init__(
+        self,
+        *,
+        mails: str | Iterable[str] = (),
+        addresses: str | Iterable[str] = (),
+        device_tokens: str | Iterable[str] = (),
+        simulators: str | Iterable[str] = (),
+        everybody: bool = False,
+    ) -> None:
+        if addresses and device_tokens:
+            raise _two_spellings("device_tokens")
+        named = (mails, addresses or device_tokens, simulators)
+        for kind, texts in zip(_KINDS, named, strict=True):
+            object.__setattr__(self, kind, _of_kind(kind, texts))
+        object.__setattr__(self, "everybody", everybody)
+        self._check()
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The addresses of devices that were named: ``device_tokens``."""
+        return self.device_tokens
+
+    def _check(self) -> None:
         if not isinstance(self.everybody, bool):
             raise RecipientsError(
                 f"`everybody` is {_shown(self.everybody)}", fix="It is true or false"
@@ -76,11 +98,11 @@ class Recipients:
     def read(cls, value: object) -> Self:
         """Parse recipients.
 
-        Accepts one text, a list, tuple or set of texts, a mapping ``mails`` / ``device_tokens`` /
-        ``simulators`` (or ``deviceTokens``) of a text or a list each, or recipients read before.
-        Of a text without a kind, an even run of hex digits is a device token, ``booted`` or a UDID
-        a simulator, and a valid mail address a mail. Raises
-        :class:`~handbell.errors.RecipientsError` naming the invalid item and the reason.
+        Takes one text, a list, tuple or set of texts, a mapping ``mails`` / ``addresses`` /
+        ``simulators`` (or ``device_tokens``, ``deviceTokens``) of a text or a list each, or
+        recipients read before. Of a text without a kind, an even run of hex digits is a device
+        token, ``booted`` or a UDID a simulator, and a valid mail address a mail. Raises
+        :class:`~handbell.errors.RecipientsError` that says which item is wrong, and why.
         """
         if isinstance(value, cls):
             return value
@@ -110,10 +132,14 @@ def _by_kind(given: Mapping[Any, Any]) -> dict[str, Any]:
         if kind is None:
             raise _unknown_key(key)
         if kind in found:
-            raise RecipientsError(f"`{kind}` is given in two spellings", fix="Keep one of them")
+            raise _two_spellings(kind)
         if value is not None:
             found[kind] = value
     return found
+
+
+def _two_spellings(kind: str) -> RecipientsError:
+    return RecipientsError(f"`{kind}` is given in two spellings", fix="Keep one of them")
 
 
 def _unknown_key(key: object) -> RecipientsError:

@@ -1,15 +1,19 @@
 """One notification to one session, with its state and reason."""
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from handbell._text import short_token
+from handbell.registry.session import Environment
 from handbell.storage.tables import ADDRESSED
 
 from .ids import apns_id
 
 GatewayName = Literal["apns", "simulator"]
 State = Literal["queued", "sending", "held", "sent", "failed", "expired", "cancelled"]
+STATES: Final[tuple[State, ...]] = get_args(State)
+"""The states in the order of a delivery's way."""
+
 FINAL_STATES: Final = frozenset({"sent", "failed", "expired", "cancelled"})
 
 
@@ -46,7 +50,7 @@ class Delivery:
     notification_id: str
     gateway: GatewayName
     address: str
-    environment: str
+    environment: Environment
     state: State
     mail: str | None = None
     reason: str | None = None
@@ -62,9 +66,14 @@ class Delivery:
     opened_at: int | None = None
 
     @property
-    def apns_id(self) -> str:
-        """Return the id under which it is sent, the same for every attempt."""
+    def id(self) -> str:
+        """Its id, a UUID: it goes to the push service with every attempt, where that takes one."""
         return apns_id(self.notification_id, self.number)
+
+    @property
+    def apns_id(self) -> str:
+        """The same id by the name of Apple's header."""
+        return self.id
 
     @property
     def session_id(self) -> int | None:

@@ -9,12 +9,11 @@ import asyncio
 import contextlib
 import dataclasses
 import json
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from time import time
 from typing import Any, Final, TypeVar
 
 from handbell._background import forever
-from handbell._text import count, moment, sentence
 from handbell._threads import in_thread
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
@@ -25,9 +24,9 @@ from handbell.delivery.accept.prepare import Entry, Intake, Options, Prepared
 from handbell.delivery.accept.resolve import Plan
 from handbell.delivery.accept.send_store import SendStore
 from handbell.delivery.accept.store import Acceptance, Draft, Order
+from handbell.delivery.ledger.answer import LISTED_AT_MOST, answer
 from handbell.delivery.ledger.retention import Pruner
 from handbell.delivery.ledger.store import Ledger
-from handbell.delivery.policy.decision import CERTIFICATE_REASONS, meaning
 from handbell.delivery.queue.revocations import Revocations, Revoker
 from handbell.delivery.queue.waiting import Waiting
 from handbell.delivery.send.worker import Worker
@@ -41,17 +40,13 @@ from handbell.gateways.apns.wording_cache import compose_each
 from handbell.registry.store import Registry
 from handbell.storage.group_commit import GroupCommit
 
-from .delivery import Delivery
 from .events import NotificationAccepted, SessionsReleased
 from .ids import NO_ID
 from .response import Response
 
-__all__ = ["Acceptance", "Engine", "Entry", "Options"]
+__all__ = ["LISTED_AT_MOST", "Acceptance", "Engine", "Entry", "Options"]
 
 T = TypeVar("T")
-
-LISTED_AT_MOST: Final = 100
-"""How many deliveries a response names; beyond that they are counted."""
 
 CANCEL_SECONDS: Final = 10.0
 """How long a cancel waits for workers to let go of a broadcast."""
@@ -59,17 +54,6 @@ CANCEL_SECONDS: Final = 10.0
 _LOOK_SECONDS: Final = 0.05
 _RUSH: Final = 8
 _WEBHOOK_SECONDS: Final = 15.0
-_BENIGN: Final = frozenset({"SimulatorUnavailable", "Capped", "Scheduled", "QuietHours"})
-_CLOSING: Final = frozenset({"Unregistered", "ExpiredToken"})
-_SOON_OVER: Final = frozenset({"AnswerCut", "ServiceDown"})
-_TO_MEND: Final = CERTIFICATE_REASONS | {
-    "CircuitOpen",
-    "NoCredential",
-    "TwinNotRunning",
-    "AppDisabled",
-}
-
-
 PlainOne = tuple[str, tuple[str, ...]]
 """The public id of a plain send that is stored, and its warnings."""
 
@@ -417,7 +401,7 @@ class Engine:
 
         Waits for workers that are about a broadcast to let go of it, so that the number is right;
         but not longer than :data:`CANCEL_SECONDS` for answers that are slow, which it then leaves
-        out. Raises RegistryError when the app has no such notification.
+        out. Raises UnknownNotificationError when the app has no such notification.
         """
         ledger = self._ledger
         cancelling = await in_thread(ledger.begin_cancel, app, notification_id)
@@ -445,7 +429,7 @@ class Engine:
         """Store new content for those who got a notification, and return at once.
 
         What of the former one is not sent yet is cancelled. Raises NotificationError when it had
-        no collapse id, RegistryError when the app has no such notification.
+        no collapse id, and UnknownNotificationError.
         """
         former = await in_thread(self._ledger.find, app, notification_id)
         collapse_id = Notification.read(json.loads(former.content)).collapse_id
@@ -476,31 +460,11 @@ class Engine:
         self.worker.wake()
         return acceptance.warning(wordings.warnings)
 
-    def response(self, notification_id: str, warnings: list[str] | None = None) -> Response:
+    def response(
+        self, notification_id: str, warnings: Iterable[str] = (), *, is_running: bool = False
+    ) -> Response:
         """Return the answer for a notification as the ledger stands now."""
-        counts = self._ledger.counts(notification_id)
-        total = sum(counts.values())
-        reached = sum(number for (state, _), number in counts.items() if state == "sent")
-        unsent = self._ledger.unsent(notification_id, LISTED_AT_MOST)
-        errors: list[str] = []
-        told = list(warnings or [])
-        for delivery in unsent:
-            (told if _is_warning(delivery) else errors).append(_tell(delivery))
-        if (left := total - reached - len(unsent)) > 0:
-            more = errors or told
-            more.append(
-                f"And {count(left, 'more delivery', 'more deliveries')} not listed here: "
-                f"handbell notification show {notification_id}"
-            )
-        return Response(
-            success=reached > 0 and not errors,
-            warnings=tuple(told),
-            errors=tuple(errors),
-            notification_id=notification_id,
-            reached=reached,
-            total=total,
-            _load=lambda: self._ledger.deliveries_of(notification_id),
-        )
+        return answer(self._ledger, notification_id, warnings, is_running=is_running)
 
 
 def _has_failed(task: asyncio.Task[None]) -> bool:
@@ -513,27 +477,3 @@ def _outcome(prepared: Prepared) -> Acceptance | HandbellError:
     if prepared.accepted is None:
         raise ValueError("An entry was neither stored nor refused")
     return prepared.accepted.warning(prepared.warnings)
-
-
-def _is_warning(delivery: Delivery) -> bool:
-    reason = delivery.reason or ""
-    if delivery.state == "held":
-        is_refused = delivery.status in {400, 403} and reason not in _SOON_OVER
-        return not is_refused and reason not in _TO_MEND
-    return reason in _CLOSING or reason in _BENIGN or delivery.state in {"cancelled", "expired"}
-
-
-def _tell(delivery: Delivery) -> str:
-    reason = delivery.reason or delivery.state
-    words, fix = meaning(reason, delivery.detail or "")
-    what = sentence(f"{delivery.label}: {reason}: {words}")
-    if reason == "Scheduled":
-        return what
-    if delivery.due_at is not None:
-        # Whether somebody is there to do it is told elsewhere.
-        what += f" The next attempt is due at {moment(delivery.due_at)}."
-        # The sender has nothing to send again then.
-        fix = "" if fix.startswith("send it again") else fix
-    if not fix or fix.startswith("nothing"):
-        return what
-    return f"{what} {sentence(fix[:1].upper() + fix[1:])}"

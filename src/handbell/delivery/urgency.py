@@ -1,6 +1,9 @@
 """Urgency: three levels of priority in the queue."""
 
-from typing import Final
+from typing import Final, Literal
+
+Urgency = Literal["urgent", "normal", "bulk"]
+"""Who goes first, as a sender says it."""
 
 URGENT: Final = 9
 NORMAL: Final = 5

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple, get_args
@@ -22,6 +22,9 @@ MOVED: Final = "moved"
 
 LOGGED_OUT: Final = "closed"
 """Why a session is closed whose device was logged out."""
+
+CLOSED_BY_OPERATOR: Final = "closed by operator"
+"""Why a session is closed that a back end or an operator has logged out."""
 
 CROWDED_OUT: Final = "session-limit"
 """Why a session is closed that nothing was ever accepted for, when its person had too many."""
@@ -54,9 +57,9 @@ class Session:
     user_id: int
     mail: str
     token: str
-    platform: str
-    environment: str
-    status: str
+    platform: Platform
+    environment: Environment
+    status: Status
     reason: str | None
     locale: str | None
     time_zone: str | None
@@ -68,6 +71,31 @@ class Session:
     closed_at: int | None
     app_version: str | None = None
     os_version: str | None = None
+
+    @property
+    def address(self) -> str:
+        """Where its device is reached: Apple's name for it is ``token``."""
+        return self.token
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegisteredSession(Session):
+    """A session as it was just registered.
+
+    By the ``secret`` its device speaks for the session at a send server; it is told this once, and
+    makes the one before void. ``warnings`` name what was said of the device and cannot be stored.
+    """
+
+    secret: str = field(repr=False)
+    warnings: tuple[str, ...] = ()
+
+
+class Place(NamedTuple):
+    """Where sessions are: their environment, whether a push was accepted there, their time zone."""
+
+    environment: str
+    was_reached: bool
+    time_zone: str | None
 
 
 class ActiveSession(NamedTuple):

@@ -37,7 +37,15 @@ from .ownership import (
 )
 from .recipient_lookup import Addressee, Devices, read_addressees, read_devices
 from .registration import Description, Registered, Registration
-from .session import ActiveSession, Environment, Platform, Session, read_environment, read_token
+from .session import (
+    ActiveSession,
+    Environment,
+    Place,
+    Platform,
+    Session,
+    read_environment,
+    read_token,
+)
 from .user import User
 
 SESSIONS_PER_USER: Final = 50
@@ -66,6 +74,20 @@ _SPEAKING: Final = SESSIONS.where(
     sessions.c.secret_digest == bindparam("secret"), sessions.c.app_id == bindparam("app")
 )
 _OPEN: Final = sessions.c.status != "closed"
+
+
+_FIRST: Final = (
+    select(
+        sessions.c.environment,
+        sessions.c.accepted_at.is_not(None).label("was_reached"),
+        sessions.c.time_zone,
+    )
+    .where(sessions.c.app_id == bindparam("app"), sessions.c.status == "active")
+    .order_by(sessions.c.id)
+    .limit(bindparam("most"))
+    .subquery()
+)
+_PLACES: Final = select(_FIRST).distinct()
 
 
 class Registry:
@@ -396,6 +418,12 @@ class Registry:
         )
         with self._database.read() as connection:
             return [ActiveSession._make(row) for row in connection.execute(page)]
+
+    def places_of_active(self, app: App, *, limit: int) -> list[Place]:
+        """Return where an app's first active sessions are, each place once."""
+        asked = {"app": app.row, "most": limit}
+        with self._database.read() as connection:
+            return [Place._make(row) for row in connection.execute(_PLACES, asked)]
 
     def time_zones(self, app: App) -> set[str | None]:
         """Return the time zones of an app's active sessions; None is an unknown one."""

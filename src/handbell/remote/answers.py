@@ -1,14 +1,17 @@
 """What a send server answers, as the values that the library itself returns."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from handbell._portal import portal
+from handbell.delivery.deliveries import Page
 from handbell.delivery.delivery import Delivery
 from handbell.delivery.ids import read_apns_id
 from handbell.delivery.ledger.why import DeliveryStory, NotificationStory, SessionStory, Story
 from handbell.delivery.response import Response
+from handbell.diagnostic import Diagnostic
 from handbell.errors import HandbellError, RequestError
 from handbell.registry.session import Session
 
@@ -40,33 +43,68 @@ def _kinds() -> dict[str, type[HandbellError]]:
     return {kind.code: kind for kind in reversed(known)}
 
 
+class DeliveryStore(Protocol):
+    """Where the deliveries of a server's notifications are asked for."""
+
+    async def deliveries(self, notification_id: str, cursor: str | None) -> Page:
+        """Return a page of a notification's deliveries, the first one without a cursor."""
+
+    async def count_deliveries(self, notification_id: str) -> int:
+        """Return how many deliveries of a notification there are now."""
+
+
+class _Asked:
+    """Asks a server for the deliveries of one notification, page by page."""
+
+    def __init__(self, store: DeliveryStore, notification_id: str) -> None:
+        self._store = store
+        self._notification_id = notification_id
+
+    def count(self) -> int:
+        return portal().run(self._count())
+
+    def page(self, start: str | None) -> Page:
+        return portal().run(self.fetch(start))
+
+    async def fetch(self, start: str | None) -> Page:
+        return await self._store.deliveries(self._notification_id, start)
+
+    async def _count(self) -> int:
+        return await self._store.count_deliveries(self._notification_id)
+
+
 def read_response(
-    answer: Mapping[str, Any], load: Callable[[str], Awaitable[Sequence[Delivery]]]
+    answer: Mapping[str, Any], store: DeliveryStore, warnings: tuple[Diagnostic, ...] = ()
 ) -> Response:
-    """Return the outcome that a server answered.
+    """Return the outcome that a server answered; its deliveries are asked of the ``store``.
 
-    ``load`` reads the deliveries that the answer does not hold, when somebody asks for them.
+    ``warnings`` were given when it was accepted. What the answer leaves out is not known.
     """
-    notification_id: str = answer["id"]
-    shown = answer.get("deliveries")
-    told = None if shown is None else tuple(read_deliveries(shown))
-
-    async def read() -> Sequence[Delivery]:
-        return await load(notification_id)
-
-    def deliveries() -> Sequence[Delivery]:
-        if told is not None and len(told) >= answer["total"]:
-            return told
-        return portal().run(read())
-
     return Response(
-        success=answer["success"],
-        warnings=tuple(answer["warnings"]),
-        errors=tuple(answer["errors"]),
-        notification_id=notification_id,
-        reached=answer["reached"],
-        total=answer["total"],
-        _load=deliveries,
+        success=answer.get("success", False),
+        warnings=(*warnings, *read_told(answer, "warning")),
+        errors=read_told(answer, "error"),
+        notification_id=answer["id"],
+        reached=answer.get("reached", 0),
+        total=answer.get("total", 0),
+        states=dict(answer.get("states", {})),
+        is_running=answer.get("is_running", False),
+        _source=_Asked(store, answer["id"]),
+    )
+
+
+def read_told(answer: Mapping[str, Any], kind: str) -> tuple[Diagnostic, ...]:
+    """Return the warnings or errors of an answer; a server of 0.1 tells their texts alone."""
+    texts = answer.get(f"{kind}s", ())
+    parts = answer.get(f"{kind}_details") or [{}] * len(texts)
+    return tuple(
+        Diagnostic(
+            text,
+            recipient=part.get("recipient"),
+            reason=part.get("reason", ""),
+            fix=part.get("fix", ""),
+        )
+        for text, part in zip(texts, parts, strict=True)
     )
 
 
@@ -74,18 +112,17 @@ def read_deliveries(answers: Iterable[Mapping[str, Any]]) -> list[Delivery]:
     """Return deliveries as the ledger's own are."""
     found = []
     for answer in answers:
-        one = _dated(answer)
-        del one["session_id"]
-        # The apns-id names both the notification and the delivery's number.
-        _, one["number"] = read_apns_id(one.pop("id")) or ("", 0)
-        found.append(Delivery(address=one.pop("device_token"), **one))
+        # The id names both the notification and the delivery's number.
+        _, number = read_apns_id(answer["id"]) or ("", 0)
+        told = {**answer, "number": number, "address": answer["device_token"]}
+        found.append(Delivery(**_members(Delivery, told)))
     return found
 
 
 def read_session(answer: Mapping[str, Any]) -> Session:
     """Return a session as the registry's own are; ``user_id`` is 0, for a server tells none."""
-    one = _dated(answer)
-    return Session(user_id=0, token=one.pop("device_token"), **one)
+    told = {**answer, "user_id": 0, "token": answer["device_token"]}
+    return Session(**_members(Session, told))
 
 
 def read_story(answer: Mapping[str, Any]) -> Story:
@@ -112,6 +149,12 @@ def _read_told(answer: Mapping[str, Any]) -> NotificationStory:
         (delivery,) = read_deliveries([one["delivery"]])
         deliveries.append(DeliveryStory(**{**one, "delivery": delivery}))
     return NotificationStory(**{**_dated(answer), "deliveries": tuple(deliveries)})
+
+
+def _members(kind: type[Delivery | Session], told: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a value is made of; what a later server tells beside is left aside."""
+    known = {item.name for item in fields(kind)}
+    return {name: value for name, value in _dated(told).items() if name in known}
 
 
 def _dated(answer: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ idempotency key, so that nobody is notified twice; whatever the server answers i
 """
 
 import asyncio
+import math
 import socket
 import time
 import uuid
@@ -20,7 +21,8 @@ from handbell._variables import (
     proxy_variable,
     wrong_exceptions,
 )
-from handbell.delivery.delivery import Delivery
+from handbell.delivery.deliveries import Page
+from handbell.delivery.ledger.answer import refused, still_running
 from handbell.delivery.ledger.why import Story
 from handbell.delivery.response import Response
 from handbell.errors import (
@@ -31,9 +33,17 @@ from handbell.errors import (
     UnknownAppError,
     UnknownNotificationError,
 )
-from handbell.registry.session import Session
+from handbell.registry.registering import Vouched
+from handbell.registry.session import RegisteredSession, Session
 
-from .answers import read_deliveries, read_error, read_response, read_session, read_story
+from .answers import (
+    read_deliveries,
+    read_error,
+    read_response,
+    read_session,
+    read_story,
+    read_told,
+)
 
 WAIT_SECONDS: Final = 30
 """How long the server is asked to wait for an outcome; beyond that the client asks again."""
@@ -47,12 +57,31 @@ _PAUSES: Final = (0.2, 1.0, 3.0)
 _POLL_SECONDS: Final = 0.25
 _SLOWEST_POLL_SECONDS: Final = 5.0
 _PAGE: Final = 200
+_NO_CONTENT: Final = 204
 _PROXY_AUTHENTICATION: Final = 407
 _AT_ONCE: Final = 400
 """How many sends go in one call of many."""
 
 _ASKED_AT_ONCE: Final = 8
 """How many outcomes are asked for at the same time."""
+
+
+class Wait:
+    """How long somebody waits for outcomes: ``timeout`` seconds from now, None for ever."""
+
+    def __init__(self, timeout: float | None) -> None:
+        self.timeout = timeout
+        self._until = math.inf if timeout is None else time.monotonic() + timeout
+
+    @property
+    def left(self) -> float:
+        """The seconds that are left."""
+        return self._until - time.monotonic()
+
+    @property
+    def preferred(self) -> int:
+        """The whole seconds that the server is asked to wait; 0 is not at all."""
+        return int(min(WAIT_SECONDS, self.left))
 
 
 class RemoteApp:
@@ -95,15 +124,29 @@ class RemoteApp:
                 self._app = _only([one async for one in self._pages("/v1/apps")])
         return self._app
 
-    async def send(self, entry: Mapping[str, Any]) -> Response:
-        """Send, and return when every delivery has ended or waits; ``entry`` is the call's body."""
+    async def send(self, entry: Mapping[str, Any], *, timeout: float | None = None) -> Response:
+        """Send, and return when every delivery has ended or waits; ``entry`` is the call's body.
+
+        Not longer than ``timeout`` seconds; with 0 it returns what the server says at once.
+        """
         body = {"idempotency_key": uuid.uuid4().hex, **entry}
-        return await self._outcome(
-            await self._call("POST", await self._path("notifications"), body, wait=True)
-        )
+        wait = Wait(timeout)
+        path = await self._path("notifications")
+        return await self._outcome(await self._call("POST", path, body, wait=wait.preferred), wait)
+
+    async def wait(self, notification_id: str, *, timeout: float | None = None) -> Response:
+        """Return what became of a notification when every delivery has ended or waits."""
+        path = await self._notification(notification_id)
+        wait = Wait(timeout)
+        told = await self._call("GET", path)
+        return await self._outcome({"id": told["id"], "warnings": []}, wait)
 
     async def send_each(
-        self, template: str, entries: Mapping[str, Mapping[str, Any] | HandbellError]
+        self,
+        template: str,
+        entries: Mapping[str, Mapping[str, Any] | HandbellError],
+        *,
+        timeout: float | None = None,
     ) -> dict[str, Response]:
         """Send one entry for each name, and return each one's answer; an error is its own.
 
@@ -121,26 +164,51 @@ class RemoteApp:
             calls = [{"idempotency_key": uuid.uuid4().hex, **good[name]} for name in some]
             told = await self._call("POST", await self._path("notifications"), calls)
             answers |= dict(zip(some, told, strict=True))
-        return await self._outcomes({name: answers[name] for name in entries})
+        return await self._outcomes({name: answers[name] for name in entries}, Wait(timeout))
 
     async def cancel(self, notification_id: str) -> int:
         """Take back what is not sent yet, and return how many deliveries that caught."""
         path = await self._notification(notification_id, "cancel")
         return int((await self._call("POST", path))["cancelled"])
 
-    async def replace(self, notification_id: str, notification: Mapping[str, Any]) -> Response:
+    async def replace(
+        self,
+        notification_id: str,
+        notification: Mapping[str, Any],
+        *,
+        timeout: float | None = None,
+    ) -> Response:
         """Send new content to those who got a notification, and wait as :meth:`send` does."""
         path = await self._notification(notification_id, "replace")
-        body = {"notification": notification}
+        body, wait = {"notification": notification}, Wait(timeout)
         # Without a key it must not be made twice: only what did not go out is tried again.
         return await self._outcome(
-            await self._call("POST", path, body, wait=True, is_repeatable=False)
+            await self._call("POST", path, body, wait=wait.preferred, is_repeatable=False), wait
         )
 
-    async def deliveries(self, notification_id: str) -> list[Delivery]:
-        """Return every delivery of a notification."""
+    async def deliveries(self, notification_id: str, cursor: str | None) -> Page:
+        """Return a page of a notification's deliveries, the first one without a cursor."""
         path = await self._path("notifications", notification_id, "deliveries")
-        return read_deliveries([one async for one in self._pages(path)])
+        asked = {"limit": _PAGE} if cursor is None else {"limit": _PAGE, "cursor": cursor}
+        page = await self._call("GET", path, params=asked)
+        return Page(read_deliveries(page["data"]), page["next"])
+
+    async def count_deliveries(self, notification_id: str) -> int:
+        """Return how many deliveries of a notification there are now."""
+        path = await self._path("notifications", notification_id)
+        return int((await self._call("GET", path))["total"])
+
+    async def register(self, device: Vouched) -> RegisteredSession:
+        """Register a device that a back end vouches for, and return its session."""
+        about = {name: value for name, value in device.about.items() if value is not None}
+        body = {"mail": device.mail, "device_token": device.token, **about}
+        told = await self._call("POST", await self._path("sessions"), body)
+        session = read_session(told["session"])
+        return device.registered(session, secret=told["secret"], warnings=tuple(told["warnings"]))
+
+    async def close_session(self, session_id: int) -> None:
+        """Log a device out; nothing is on its way to it any more when this returns."""
+        await self._call("DELETE", await self._path("sessions", str(session_id)))
 
     async def sessions(self, **filters: str) -> list[Session]:
         """Return the app's sessions that the filters fit, the newest registration first."""
@@ -164,7 +232,7 @@ class RemoteApp:
             await guard.aclose()
 
     async def _outcomes(
-        self, answers: Mapping[str, Mapping[str, Any] | HandbellError]
+        self, answers: Mapping[str, Mapping[str, Any] | HandbellError], wait: "Wait"
     ) -> dict[str, Response]:
         """Return each one's outcome, some asked for at a time, in the order of the answers."""
         found: dict[str, Response] = {}
@@ -172,7 +240,7 @@ class RemoteApp:
 
         async def ask() -> None:
             for name in left:
-                found[name] = await self._outcome_or_refusal(answers[name])
+                found[name] = await self._outcome_or_refusal(answers[name], wait)
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -182,24 +250,40 @@ class RemoteApp:
             raise errors.exceptions[0] from None
         return {name: found[name] for name in answers}
 
-    async def _outcome_or_refusal(self, answer: Mapping[str, Any] | HandbellError) -> Response:
+    async def _outcome_or_refusal(
+        self, answer: Mapping[str, Any] | HandbellError, wait: "Wait"
+    ) -> Response:
         if not isinstance(answer, HandbellError) and "error" not in answer:
-            return await self._outcome(answer)
-        error = answer if isinstance(answer, HandbellError) else read_error(answer["error"])
-        return Response(success=False, errors=(str(error),))
+            return await self._outcome(answer, wait)
+        return refused(answer if isinstance(answer, HandbellError) else read_error(answer["error"]))
 
-    async def _outcome(self, answer: Mapping[str, Any]) -> Response:
+    async def _outcome(self, answer: Mapping[str, Any], wait: "Wait") -> Response:
         """Return the outcome that was answered, or the one that comes of what was accepted."""
-        load = self.deliveries
         if "success" in answer:
-            return read_response(answer, load)
-        path = await self._path("notifications", answer["id"])
+            return read_response(answer, self)
+        given = read_told(answer, "warning")
+        try:
+            told = await self._settled(answer["id"], wait)
+        except UnavailableError:
+            if wait.timeout is None:
+                raise
+            # It is accepted, and whoever does not wait for more must not take it for lost.
+            told = {"id": answer["id"], "is_running": True}
+        if told["is_running"] and wait.timeout:
+            given = (*given, still_running(answer["id"], wait.timeout))
+        return read_response(told, self, given)
+
+    async def _settled(self, notification_id: str, wait: "Wait") -> Mapping[str, Any]:
+        """Return how a notification stands when it has ended or waits, or nobody waits longer."""
+        path = await self._path("notifications", notification_id)
         pause = _POLL_SECONDS
-        while (told := await self._call("GET", path))["is_running"]:
-            await asyncio.sleep(pause)
+        while True:
+            told: Mapping[str, Any] = await self._call("GET", path)
+            left = wait.left
+            if not told["is_running"] or left <= 0:
+                return told
+            await asyncio.sleep(min(pause, left))
             pause = min(2 * pause, _SLOWEST_POLL_SECONDS)
-        warnings = [*answer["warnings"], *told["warnings"]]
-        return read_response({**told, "warnings": warnings}, load)
 
     async def _notification(self, notification_id: str, *parts: str) -> str:
         # What is no id would lead to another address, whose answer speaks of something else.
@@ -234,7 +318,7 @@ class RemoteApp:
         body: Mapping[str, Any] | Sequence[Any] | None = None,
         *,
         params: Mapping[str, Any] | None = None,
-        wait: bool = False,
+        wait: int = 0,
         is_repeatable: bool = True,
     ) -> Any:
         """Return what the server answers. Raises the error that it answers with.
@@ -242,7 +326,7 @@ class RemoteApp:
         UnavailableError where it cannot be reached.
         """
         httpx = self._httpx
-        headers = {"Prefer": f"wait={WAIT_SECONDS}"} if wait else {}
+        headers = {"Prefer": f"wait={wait}"} if wait else {}
         left = _CONNECT_SECONDS
         for pause in (*self._pauses, None):
             client = await self._client()
@@ -290,6 +374,8 @@ class RemoteApp:
         )
 
     def _read(self, answer: Any) -> Any:
+        if answer.status_code == _NO_CONTENT:
+            return None
         try:
             value = answer.json()
         except ValueError:

@@ -1,4 +1,4 @@
-"""A server in an event loop: bind, serve, stop within a bounded time."""
+"""Run the server in an event loop: bind, serve, stop within a bounded time."""
 
 import contextlib
 import errno
@@ -40,7 +40,7 @@ def make_context(
     has_console: bool = True,
     limiter: Limiter | None = None,
 ) -> Context:
-    """Return the context of a server over a system, whose events it counts."""
+    """Return the context of a server over a system, and count the system's events."""
     metrics = Metrics(partial(engine_state, system))
     system.hooks.add(metrics)
     return Context(
@@ -56,12 +56,12 @@ def make_context(
 
 
 def root_path_of(settings: Settings) -> str:
-    """Return the path under which a proxy serves Handbell, or an empty text."""
+    """Return the path prefix under which a proxy serves Handbell, or an empty text."""
     return settings.root_path or urlsplit(settings.public_url).path.rstrip("/")
 
 
 def bind(listen: str) -> socket.socket:
-    """Return a socket that listens on ``host:port``. Raises ServeError where it cannot."""
+    """Return a socket that listens on ``host:port``. Raises ServeError when it cannot."""
     host, _, port = listen.rpartition(":")
     host = host.strip("[]")
     bound = None
@@ -99,9 +99,9 @@ def _cannot_listen(listen: str, error: OSError) -> ServeError:
 
 
 def url_of(bound: socket.socket, settings: Settings) -> str:
-    """Return the address under which others reach a listening socket, without a slash at its end.
+    """Return the URL of a listening socket, without a trailing slash.
 
-    It is the public URL, where one is set.
+    It is the public URL, if one is set.
     """
     if settings.public_url:
         root = root_path_of(settings)
@@ -115,9 +115,9 @@ def url_of(bound: socket.socket, settings: Settings) -> str:
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:
-    """Return how the server proves itself, or None for plain HTTP.
+    """Return the server's TLS context, or None for plain HTTP.
 
-    Raises ServeError that names the file which cannot be used.
+    Raises ServeError naming the unusable file.
     """
     certificate = settings.tls_certificate
     if certificate is None:
@@ -132,7 +132,7 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
     context.set_alpn_protocols(["http/1.1"])
     key = settings.tls_key or certificate
     try:
-        # A password is never asked for on the terminal: the server starts without anybody.
+        # Never prompt for a password on the terminal: the server starts unattended.
         context.load_cert_chain(certificate, key, password=_no_password)
     except (ssl.SSLError, OSError, ValueError) as error:
         raise _bad_certificate(certificate, key, error) from None
@@ -157,10 +157,9 @@ def _bad_certificate(certificate: Path, key: Path, error: Exception) -> ServeErr
 
 
 def settle() -> None:
-    """Take what is there for lasting; for a process that does nothing but serve, once it does.
+    """Freeze the garbage collector's objects, in a process that only serves.
 
-    The garbage collector would go through all modules again and again: of what a send costs, that
-    was a fifth.
+    Else it would scan all modules repeatedly, which was a fifth of the cost of a send.
     """
     gc.collect()
     gc.freeze()
@@ -178,11 +177,11 @@ async def serving(
 ) -> AsyncIterator[HttpServer]:
     """Serve an application on a socket while the block runs.
 
-    ``is_exempt`` says which addresses may open as many connections as they like; without it these
-    are loopback and the trusted proxies.
+    ``is_exempt`` returns whether an address has no connection limit; by default these are loopback
+    and the trusted proxies.
 
-    At its end nothing new is accepted, and what runs has ``grace`` seconds to finish. Raises
-    ServeError for a certificate that cannot be used.
+    At its end nothing new is accepted, and running requests have ``grace`` seconds to finish.
+    Raises ServeError for an unusable certificate.
     """
     async with serving_on(
         bound,

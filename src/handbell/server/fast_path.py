@@ -1,7 +1,7 @@
-"""The way of a single send through the layers: the same guard, the same handler, no detour.
+"""A fast path for single sends: the same guard and handler, without the router.
 
-Every other request is routed by Starlette, which tries its routes one after the other and wraps
-each in layers that a route which is served thousands of times a second does not need.
+Other requests are routed by Starlette, which tries its routes in order and wraps each in layers
+that a route with thousands of requests a second does not need.
 """
 
 from collections.abc import Iterable
@@ -18,9 +18,9 @@ PATH: Final = "/v1/apps/{app}/notifications"
 
 
 class ShortWay:
-    """ASGI middleware that serves one route of ``routes`` itself, and hands on everything else.
+    """ASGI middleware that serves one route of ``routes`` directly and passes on the rest.
 
-    ``app`` is what everything else goes to.
+    ``app`` gets all other requests.
     """
 
     def __init__(self, app: ASGIApp, routes: Iterable[BaseRoute]) -> None:

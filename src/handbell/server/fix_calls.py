@@ -1,4 +1,4 @@
-"""How the API words what mends something: by the call that does it."""
+"""API wording of fixes: the call that performs each action."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -46,5 +46,5 @@ CALLS: Final[Mapping[Action, str]] = MappingProxyType(
 
 
 def as_call(fix: str) -> str:
-    """Return what to do in the words of the API."""
+    """Return a fix worded for the API."""
     return fix.worded(CALLS) if isinstance(fix, Fix) else fix

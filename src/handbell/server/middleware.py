@@ -1,4 +1,4 @@
-"""The outermost layer: what proxies say, security headers, and the last word on a mistake."""
+"""The outermost middleware: forwarded headers, security headers, and unhandled errors."""
 
 import logging
 import time
@@ -34,7 +34,7 @@ _requests = logging.getLogger("handbell.server.requests")
 
 
 class Shield:
-    """ASGI middleware around the whole application. It logs no address, since some are secrets."""
+    """ASGI middleware around the application. It logs no addresses, since some are secrets."""
 
     def __init__(self, app: ASGIApp, *, context: Context) -> None:
         self._app = app
@@ -65,7 +65,7 @@ class Shield:
 
         try:
             if method == "HEAD":
-                # What GET would say, of which the HTTP server leaves the body out.
+                # Answers as GET does; the HTTP server omits the body.
                 scope["method"] = "GET"
             self._proxies.apply(scope, self._root_path)
             if self._is_for_https(scope):
@@ -88,9 +88,9 @@ class Shield:
                 _requests.debug("%s %s %d %.1f ms", method, _route(scope), status, seconds * 1000)
 
     def _is_for_https(self, scope: Scope) -> bool:
-        """Say whether the host of a request is to be asked by HTTPS alone.
+        """Return whether the host of a request gets an HSTS header.
 
-        A name that others know, that is: on this machine's own other servers would suffer.
+        Only for public names: on local ones it would break other servers of the machine.
         """
         if not self._is_public_https and scope["scheme"] != "https":
             return False
@@ -106,5 +106,5 @@ def _raw(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
 
 
 def _route(scope: Scope) -> str:
-    """Return the path's template: of bounded number, and without what a path may hide."""
+    """Return the path's template: of bounded cardinality, and without secrets in the path."""
     return getattr(scope.get("route"), "path", None) or "(none)"

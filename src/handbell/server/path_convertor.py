@@ -1,4 +1,4 @@
-"""A person's name as a part of an address, which may have slashes in it: ``a/b@example.com``."""
+"""A path convertor for a person's name, which may contain slashes: ``a/b@example.com``."""
 
 from typing import Final
 
@@ -6,19 +6,19 @@ from starlette.convertors import Convertor, register_url_convertor
 
 
 class PersonConvertor(Convertor[str]):
-    """Takes all of the path but an end of ``/why``, which is the address of that person's story.
+    """Matches the path except a final ``/why``, which is a route of its own.
 
-    A client may encode the slash; the server that hands us the path has decoded it by then.
+    A client may encode the slash; it is decoded by then.
     """
 
     regex = r"[\s\S]+?(?<!/why)"
 
     def convert(self, value: str) -> str:
-        """Return the name, as it is."""
+        """Return the name unchanged."""
         return value
 
     def to_string(self, value: str) -> str:
-        """Return the name for an address."""
+        """Return the name for a URL."""
         return value
 
 

@@ -1,4 +1,4 @@
-"""The API described: an OpenAPI document, and a page of it for people that needs no other host."""
+"""The API reference: an OpenAPI document, and a self-contained HTML page of it."""
 
 import base64
 import json
@@ -69,7 +69,7 @@ ContextDep = Annotated[Context, Depends(context_of)]
 
 @router.get("/")
 async def root(request: Request, context: ContextDep) -> RedirectResponse:
-    """Lead whoever opens the bare address to the console, or to the reference without one."""
+    """Redirect the bare address to the console, or to the reference without one."""
     return RedirectResponse(address_of(request, "/console" if context.has_console else "/docs"))
 
 
@@ -81,14 +81,14 @@ async def openapi(request: Request) -> Response:
 
 @router.get("/docs")
 async def docs(request: Request) -> HTMLResponse:
-    """Return the document as a page."""
+    """Return the reference page."""
     written = _written(request.app)
     return HTMLResponse(written.page, headers={"Content-Security-Policy": written.policy})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Written:
-    """What is the same for everybody who asks, made once: anybody may ask often."""
+    """A cache of what is the same for every caller."""
 
     document: bytes
     page: bytes
@@ -132,7 +132,7 @@ def _write(document: dict[str, Any], context: Context) -> _Written:
 
 
 def _with_code(text: str) -> Markup:
-    """Return a text with what stands between backticks as code."""
+    """Return a text with backticks turned into code elements."""
     parts = text.split("`")
     return Markup("").join(
         Markup("<code>{}</code>").format(part) if number % 2 and number < len(parts) - 1 else part
@@ -141,7 +141,7 @@ def _with_code(text: str) -> Markup:
 
 
 def document_of(application: FastAPI) -> dict[str, Any]:
-    """Return the OpenAPI document of an application, made when first asked for."""
+    """Return the OpenAPI document of an application, generated on first use."""
     if application.openapi_schema is None:
         application.openapi_schema = _document(application)
     return application.openapi_schema
@@ -178,7 +178,7 @@ def _document(application: FastAPI) -> dict[str, Any]:
 
 
 def _name_parameters(operation: dict[str, Any], names: Iterable[str]) -> None:
-    """Add the parameters of the path that the guard reads, and no handler names."""
+    """Add the path parameters that the guard reads and no handler declares."""
     parameters = operation.setdefault("parameters", [])
     known = {parameter["name"] for parameter in parameters if parameter["in"] == "path"}
     parameters[:0] = [
@@ -200,7 +200,7 @@ def _name_parameters(operation: dict[str, Any], names: Iterable[str]) -> None:
 
 
 def _complete(operation: dict[str, Any], need: Need, path: str) -> None:
-    """Add to an operation what its row in the table says, and what any of them may answer."""
+    """Add the requirements of an operation's row in the table, and its error responses."""
     operation["security"] = _security(need)
     if need.scope is not None:
         every = " that serves every app" if need.any_app else ""
@@ -227,7 +227,7 @@ def _complete(operation: dict[str, Any], need: Need, path: str) -> None:
 
 
 def _likely(operation: dict[str, Any], need: Need, path: str) -> Iterator[int]:
-    """Yield the refusals that the guard and the body's limit bring to an operation."""
+    """Yield the errors that the guard and the body limit add to an operation."""
     if need.kind in ("key", "device", "metrics"):
         yield from (401, 403, 429)
         if "{app}" in path:
@@ -261,7 +261,7 @@ def _problem_schemas() -> dict[str, Any]:
 
 
 def _groups(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the operations by tag, in the order of the tags, ready for the page."""
+    """Yield the operations by tag, in the order of the tags, for the page."""
     listed = [
         _described(document, path, method, item[method])
         for path, item in document["paths"].items()
@@ -319,7 +319,7 @@ def _described(
 
 
 def _shape(document: dict[str, Any], kind: str, schema: dict[str, Any]) -> dict[str, Any]:
-    """Return a schema as the page shows it: its members with their types, and an example."""
+    """Return a schema for the page: its members with their types, and an example."""
     choices = [_followed(document, item) for item in schema.get("anyOf", schema.get("oneOf", []))]
     whole = next(
         (choice for choice in choices if "properties" in choice), _followed(document, schema)
@@ -345,7 +345,7 @@ def _shape(document: dict[str, Any], kind: str, schema: dict[str, Any]) -> dict[
 
 
 def _followed(document: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    """Return what a reference leads to."""
+    """Resolve a reference."""
     found = schema
     while "$ref" in found:
         place: Any = document
@@ -356,7 +356,7 @@ def _followed(document: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any
 
 
 def _by_type(schema: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return a schema of several types as the choice that it is; empty for one of a single type."""
+    """Return a schema of several types as a choice; empty for a single type."""
     types = schema.get("type")
     if not isinstance(types, list):
         return []
@@ -365,7 +365,7 @@ def _by_type(schema: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def words_of(document: dict[str, Any], schema: dict[str, Any]) -> str:
-    """Return the type of a value in words: ``text``, ``list of Session``, ``number or null``."""
+    """Describe the type of a value: ``text``, ``list of Session``, ``number or null``."""
     if "$ref" in schema:
         return str(_followed(document, schema).get("title", schema["$ref"].rpartition("/")[2]))
     choices = schema.get("anyOf") or schema.get("oneOf") or _by_type(schema)

@@ -1,4 +1,4 @@
-"""Figures of the server: its requests, and how the engine beside it stands."""
+"""Metrics of the server: its requests, and the state of its engine."""
 
 from typing import Final
 
@@ -26,7 +26,7 @@ class RequestFigures:
             ["method", "route", "status"],
             registry=self._registry,
         )
-        # Looking a child up by its labels costs more than counting does.
+        # Looking up a child by its labels costs more than counting.
         self._counters: dict[tuple[str, str, int], Counter] = {}
         self._times: dict[str, Histogram] = {}
         self._seconds = Histogram(
@@ -38,7 +38,7 @@ class RequestFigures:
         )
 
     def note(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Count one request; the status 0 means that its client went away first."""
+        """Count one request; status 0 means that its client left first."""
         method = method if method in _METHODS else "other"
         counter = self._counters.get((method, route, status))
         if counter is None:
@@ -49,14 +49,14 @@ class RequestFigures:
         self._times[route].observe(seconds)
 
     def render(self) -> bytes:
-        """Return everything in Prometheus' text format."""
+        """Return the metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
 
 def engine_state(system: System) -> EngineState:
-    """Return how the work stands, over all processes, and the wire of this one.
+    """Return the engine's state: work of all processes, connections of this one.
 
-    To be called in a thread: it reads the database. Raises StorageError where that cannot be read.
+    Call it in a thread: it reads the database. Raises StorageError when that fails.
     """
     now = int(system.now() * 1000)
     due = deliveries.c.due_at
@@ -65,17 +65,20 @@ def engine_state(system: System) -> EngineState:
         func.count().filter(due > now),
         func.min(due),
     ).where(due.is_not(None))
-    broadcasts = select(func.count(), func.min(shards.c.due_at)).where(
-        shards.c.due_at <= now, shards.c.worker_id.is_(None)
-    )
+    shard_due = shards.c.due_at
+    broadcasts = select(
+        func.count().filter(shard_due <= now),
+        func.count().filter(shard_due > now),
+        func.min(shard_due),
+    ).where(shards.c.worker_id.is_(None))
     with system.database.read() as connection:
         ready, held, oldest = connection.execute(counted).one()
-        open_shards, oldest_shard = connection.execute(broadcasts).one()
+        open_shards, waiting_shards, oldest_shard = connection.execute(broadcasts).one()
     begun = [at for at in (oldest, oldest_shard) if at is not None and at <= now]
     return EngineState(
         depth=ready + open_shards,
         oldest_age_seconds=(now - min(begun)) / 1000 if begun else 0.0,
         in_flight=system.in_flight,
         connections=system.connections,
-        held=held,
+        held=held + waiting_shards,
     )

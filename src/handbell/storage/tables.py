@@ -129,8 +129,10 @@ sessions: Final = Table(
     CheckConstraint("status IN ('pending', 'active', 'quarantined', 'closed')", name="status"),
     CheckConstraint("environment IN ('production', 'development', 'twin')", name="environment"),
     Index("ix_sessions_user_id", "user_id"),
-    Index("ix_sessions_app_id_status", "app_id", "status", "id"),
-    # One owner per token: the database enforces it in every race. An unproven claim owns nothing.
+    # In the order of their ids, with what parts of a broadcast go by.
+    Index("ix_sessions_app_id_status", "app_id", "status", "id", "time_zone"),
+    # One token, one owner: whatever a race does, the database holds it. Who has not proven that
+    # the device is theirs owns nothing.
     Index(
         "uq_sessions_owner",
         "app_id",
@@ -270,6 +272,12 @@ shards: Final = Table(
     Column("worker_id", _Id, nullable=True),
     # Some sessions after position may have been sent to already.
     Column("is_resumed", Boolean, nullable=False, server_default=text("false")),
+    # Why it waits until due_at.
+    Column("reason", Text, nullable=True),
+    # JSON: the time zones whose sessions it is for, "" for those that name none; NULL is for all.
+    Column("zones", Text, nullable=True),
+    # Others span the same sessions, so those that have a delivery are passed over.
+    Column("is_split", Boolean, nullable=False, server_default=text("false")),
     Index("ix_shards_urgency_due_at", "urgency", "due_at"),
     Index("ix_shards_notification_id", "notification_id"),
 )

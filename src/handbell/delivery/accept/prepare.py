@@ -25,12 +25,13 @@ from handbell.delivery.policy.schedule import (
 from handbell.delivery.urgency import BULK, NORMAL, URGENT
 from handbell.delivery.work.composed import is_loud
 from handbell.delivery.work.gateway_finder import FindGateway
+from handbell.diagnostic import Diagnostic
 from handbell.errors import HandbellError, NotificationError
 from handbell.gateways.apns.wording_cache import Wordings, compose_each
 from handbell.registry.store import Registry
 
 from .plain import PlainBatch, can_be_plain, fingerprints
-from .resolve import Plan, nobody, resolve_many, some_targets
+from .resolve import Plan, nobody, resolve_many, some_places, some_targets
 from .send_store import SendStore
 from .store import Acceptance, Order
 
@@ -173,7 +174,8 @@ class Intake:
         at = int(self._now() * 1000)
         orders = [self._order(entry, at) for entry in entries]
         plans = self._plans(
-            [(one.app, one.recipients, one.options.is_development) for one in entries]
+            [(one.app, one.recipients, one.options.is_development) for one in entries],
+            sample=some_places,
         )
         prepared = [
             Prepared(entry=entry, order=order, targets=plan.targets, warnings=plan.warnings)
@@ -190,7 +192,10 @@ class Intake:
             if one.entry.recipients.everybody:
                 if not one.targets:
                     one.warnings.append(
-                        f"Nobody has a device: {one.entry.app.id} has no active session."
+                        Diagnostic(
+                            f"Nobody has a device: {one.entry.app.id} has no active session.",
+                            reason="NoDevice",
+                        )
                     )
                 one.targets = None
         return prepared
@@ -313,12 +318,16 @@ class Intake:
         (plan,) = self._plans([(app, recipients, is_development)])
         return plan
 
-    def _plans(self, wanted: Sequence[tuple[App, Recipients, bool]]) -> list[Plan]:
+    def _plans(
+        self,
+        wanted: Sequence[tuple[App, Recipients, bool]],
+        sample: Callable[..., list[Target]] = some_targets,
+    ) -> list[Plan]:
         plans: dict[int, Plan] = {}
         named: dict[tuple[str, bool], list[int]] = {}
         for place, (app, recipients, is_development) in enumerate(wanted):
             if recipients.everybody:
-                targets = some_targets(app, self._registry, is_development=is_development)
+                targets = sample(app, self._registry, is_development=is_development)
                 plans[place] = Plan(targets)
             else:
                 named.setdefault((app.id, is_development), []).append(place)

@@ -8,8 +8,9 @@ from handbell._text import count, short_token
 from handbell.apps.app import App
 from handbell.creation.recipients import Recipients
 from handbell.delivery.delivery import Target
+from handbell.diagnostic import Diagnostic
 from handbell.registry.recipient_lookup import Addressee
-from handbell.registry.session import CLOSED_WORDS, LOGGED_OUT, ActiveSession, Session
+from handbell.registry.session import CLOSED_WORDS, LOGGED_OUT, ActiveSession, Place, Session
 from handbell.registry.store import Registry
 
 SAMPLE: Final = 50
@@ -62,6 +63,24 @@ def some_targets(app: App, registry: Registry, *, is_development: bool = False) 
     return [_session_target(session, is_development=is_development) for session in sample]
 
 
+def some_places(app: App, registry: Registry, *, is_development: bool = False) -> list[Target]:
+    """Return a target for each place of those of :func:`some_targets`, which name no device."""
+    return [
+        Target(
+            gateway="apns",
+            address="",
+            environment=_environment(place, is_development=is_development),
+            time_zone=place.time_zone,
+        )
+        for place in registry.places_of_active(app, limit=SAMPLE)
+    ]
+
+
+def _environment(place: Place, *, is_development: bool) -> str:
+    is_new = not place.was_reached and place.environment == "production"
+    return "development" if is_development and is_new else place.environment
+
+
 def _add_mails(
     plan: Plan,
     mails: Iterable[str],
@@ -79,27 +98,34 @@ def _add_mails(
         )
 
 
-def nobody(mail: str, sessions: list[Addressee]) -> str:
+def nobody(mail: str, sessions: list[Addressee]) -> Diagnostic:
     """Return the warning that a mail is not reached; none of its sessions is active."""
+    reason, why = _why_nobody(sessions)
+    return Diagnostic(f"{mail} {why}", recipient=mail, reason=reason)
+
+
+def _why_nobody(sessions: list[Addressee]) -> tuple[str, str]:
+    """Return why none of a person's sessions is sent to: the reason, and in words."""
     if not sessions:
-        return f"{mail} has no device: no session of this app was ever registered for this mail."
+        return (
+            "NoDevice",
+            "has no device: no session of this app was ever registered for this mail.",
+        )
     by_status: dict[str, list[Addressee]] = {}
     for session in sessions:
         by_status.setdefault(session.status, []).append(session)
     if pending := by_status.get("pending"):
-        return (
-            f"{mail} was not reached: {count(len(pending), 'session')} still pending, "
-            "waiting for the proof that the device is theirs."
-        )
+        number = count(len(pending), "session")
+        proof = "waiting for the proof that the device is theirs"
+        return "SessionPending", f"was not reached: {number} still pending, {proof}."
     if quarantined := by_status.get("quarantined"):
-        return (
-            f"{mail} was not reached: {count(len(quarantined), 'session')} in quarantine "
-            f"({quarantined[0].reason}) until the app registers again."
-        )
+        number, why = count(len(quarantined), "session"), quarantined[0].reason
+        until = "until the app registers again"
+        return "SessionQuarantined", f"was not reached: {number} in quarantine ({why}) {until}."
     closed = by_status["closed"][0]
     reason = closed.reason or LOGGED_OUT
     why = CLOSED_WORDS.get(reason, reason)
-    return f"{mail} was not reached: their last session is closed ({why})."
+    return "SessionClosed", f"was not reached: their last session is closed ({why})."
 
 
 def _add_tokens(
@@ -113,7 +139,11 @@ def _add_tokens(
             plan.targets.append(_session_target(session))
         else:
             plan.warnings.append(
-                f"Nothing was sent to {short_token(token)}: its session is {session.status}."
+                Diagnostic(
+                    f"Nothing was sent to {short_token(token)}: its session is {session.status}.",
+                    recipient=token,
+                    reason=f"Session{session.status.capitalize()}",
+                )
             )
 
 

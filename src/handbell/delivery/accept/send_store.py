@@ -1,15 +1,18 @@
 """The sends in the database: stored before anybody hears yes, and found by their keys."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from time import time
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from handbell.apps.app import App
 from handbell.delivery.delivery import Target
+from handbell.delivery.policy.parts import NO_ZONE, local_waits, parts_of
+from handbell.delivery.policy.schedule import LocalTime
 from handbell.errors import IdempotencyError
 from handbell.storage.database import Database
-from handbell.storage.tables import idempotency
+from handbell.storage.tables import apps, idempotency, sessions
 
 from .plain import PlainBatch, PlainStored, store_plain
 from .store import Acceptance, Draft, Former, Order, read_former, store_drafts
@@ -40,8 +43,27 @@ class SendStore:
         One whose idempotency key was used before gets the first one's answer, or the error that it
         was used for something else; the others are stored even so.
         """
+        drafts = [self._divided(draft) for draft in drafts]
         with self._database.write() as connection:
             return store_drafts(connection, drafts, now=self._milliseconds())
+
+    def _divided(self, draft: Draft) -> Draft:
+        """Return a send to everybody at a local time with its parts; others as they are.
+
+        Who moves or registers before it is stored is of its last part.
+        """
+        app, send_at = draft.order.app, draft.order.send_at
+        if draft.targets is not None or not isinstance(send_at, LocalTime):
+            return draft
+        mine = (sessions.c.app_id == app.row, sessions.c.status == "active")
+        zone = func.coalesce(sessions.c.time_zone, NO_ZONE)
+        with self._database.read() as connection:
+            zones = connection.scalars(select(zone).distinct().where(*mine)).all()
+            default = connection.scalar(select(apps.c.time_zone).where(apps.c.id == app.row))
+        now = self._now()
+        waits = local_waits(send_at, zones, default)
+        due = {zone: None if wait and wait.until <= now else wait for zone, wait in waits.items()}
+        return replace(draft, parts=parts_of(due, now))
 
     def accept_plain(self, *batches: PlainBatch) -> list[PlainStored | None]:
         """Store plain sends in one transaction; once this returns, nothing of them is lost.

@@ -8,7 +8,7 @@ from itertools import count
 from typing import Any, Final
 
 from pydantic_core import to_json
-from sqlalchemy import Connection, Row, func, insert, literal, select
+from sqlalchemy import Connection, Row, bindparam, func, insert, literal, select
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -16,6 +16,7 @@ from handbell.apps.app import App
 from handbell.creation.notification import Notification
 from handbell.delivery.delivery import Target
 from handbell.delivery.ids import new_notification_id
+from handbell.delivery.policy.parts import SCHEDULED, Part
 from handbell.delivery.policy.schedule import Instant, SendAt
 from handbell.delivery.queue.due import Due
 from handbell.delivery.queue.shards import SHARD_SESSIONS
@@ -33,6 +34,10 @@ from handbell.storage.tables import (
 from .bulk_insert import insert_deliveries, insert_notifications
 
 _NAMED_AT_ONCE: Final = 1000
+_MOST_SPANS: Final = 8
+_BOUNDS: Final = select(func.min(sessions.c.id), func.max(sessions.c.id)).where(
+    sessions.c.app_id == bindparam("app"), sessions.c.status == "active"
+)
 
 
 _encode_sorted: Final = json.JSONEncoder(sort_keys=True).encode
@@ -92,12 +97,14 @@ class Draft:
     """A send that is to be stored.
 
     ``targets`` is None for everybody, or for those who got the order's source. With a ``worker``
-    what is due at once is taken for it in the same step.
+    what is due at once is taken for it in the same step. ``parts`` are those of everybody by time
+    zone, where they do not fall due together.
     """
 
     order: Order
     targets: Sequence[Target] | None
     worker: int | None = None
+    parts: Sequence[Part] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,7 +248,7 @@ def _insert(connection: Connection, drafts: Sequence[Draft], now: int) -> dict[s
     for draft, row in zip(drafts, ids, strict=True):
         order = draft.order
         if draft.targets is None:
-            _insert_shards(connection, order, row, now)
+            _insert_shards(connection, draft, row, now)
             taken: tuple[Due, ...] = ()
         else:
             worker = draft.worker if order.send_at is None else None
@@ -268,27 +275,30 @@ def _notification_values(order: Order, now: int) -> dict[str, Any]:
     }
 
 
-def _insert_shards(connection: Connection, order: Order, row: int, now: int) -> None:
+def _insert_shards(connection: Connection, draft: Draft, row: int, now: int) -> None:
+    order = draft.order
     if order.source is not None:
         _insert_addressed(connection, order, row, now)
-    first, last = connection.execute(
-        select(func.min(sessions.c.id), func.max(sessions.c.id)).where(
-            sessions.c.app_id == order.app.row, sessions.c.status == "active"
-        )
-    ).one()
+    first, last = connection.execute(_BOUNDS, {"app": order.app.row}).one()
     if first is None:
         return
-    due_at = order.send_at.seconds * 1000 if isinstance(order.send_at, Instant) else now
+    due_at = order.send_at.seconds if isinstance(order.send_at, Instant) else 0
+    parts = draft.parts or [Part(due_at, SCHEDULED if due_at * 1000 > now else None, None)]
+    span = SHARD_SESSIONS * min(len(parts), _MOST_SPANS)
     rows = [
         {
             "notification_id": row,
             "source_id": order.source,
             "urgency": order.urgency,
             "position": start - 1,
-            "last": min(start + SHARD_SESSIONS - 1, last),
-            "due_at": max(due_at, now),
+            "last": min(start + span - 1, last),
+            "due_at": max(int(part.due_at * 1000), now),
+            "reason": part.reason,
+            "zones": part.zones,
+            "is_split": len(parts) > 1,
         }
-        for start in range(first, last + 1, SHARD_SESSIONS)
+        for part in parts
+        for start in range(first, last + 1, span)
     ]
     connection.execute(insert(shards), rows)
 

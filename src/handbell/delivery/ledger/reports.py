@@ -8,18 +8,19 @@ from time import time
 from types import MappingProxyType
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, and_, exists, func, select
+from sqlalchemy import Connection, Row, exists, func, select
 
 from handbell._text import count, short_token
 from handbell.apps.app import App
 from handbell.delivery.delivery import Delivery
 from handbell.delivery.policy.decision import meaning
+from handbell.delivery.queue.shards import SHARDS, count_ahead, count_waits
 from handbell.delivery.record.hourly_counts import HOUR, HourCount, read_buckets
 from handbell.delivery.urgency import BULK, LEVELS, NORMAL, URGENT
 from handbell.errors import UnknownNotificationError
 from handbell.fixes import Action, Fix, with_app
 from handbell.storage.database import Database
-from handbell.storage.tables import apps, deliveries, notifications, sessions, shards
+from handbell.storage.tables import deliveries, notifications, shards
 
 from .listing import TEST_MARK, DeliveryPage, DeliverySearch, Search
 from .state_counts import CountCache, Counted, count_deliveries
@@ -159,7 +160,7 @@ class Reports:
     def deliveries(
         self, notification_id: str, search: DeliverySearch, *, limit: int
     ) -> DeliveryPage:
-        """Return some deliveries of a notification. Raises RegistryError for an unknown one."""
+        """Return some deliveries of a notification. Raises UnknownNotificationError."""
         with self._database.read() as connection:
             row = _find(connection, notification_id)
             wanted = DELIVERIES.where(*search.conditions(row.id)).order_by(deliveries.c.number)
@@ -172,11 +173,13 @@ class Reports:
         return DeliveryPage(deliveries=page, following=page[-1].number if more else None)
 
     def funnel(self, notification_id: str) -> Funnel:
-        """Return the funnel of a notification. Raises RegistryError for an unknown one."""
+        """Return what became of a notification. Raises UnknownNotificationError."""
         with self._database.read() as connection:
             row = _find(connection, notification_id)
             counted = count_deliveries(connection, row.id)
             overview = self._overview(connection, row, lambda *_: counted)
+            now = int(self._now() * 1000)
+            waits = count_waits(connection, _shards_of(connection, row.id), now)
             return Funnel(
                 overview=overview,
                 content=json.loads(row.content),
@@ -187,11 +190,11 @@ class Reports:
                 displayed=overview.displayed,
                 opened=overview.opened,
                 next_due_at=_next_due_at(connection, row.id),
-                reasons=_reasons(row.app, counted, row.cancelled),
+                reasons=_reasons(row.app, counted, row.cancelled, waits),
             )
 
     def progress(self, notification_id: str) -> Progress:
-        """Return the progress of a notification. Raises RegistryError for an unknown one."""
+        """Return how far a notification is. Raises UnknownNotificationError."""
         with self._database.read() as connection:
             overview = self._overview(connection, _find(connection, notification_id))
         left = overview.ahead + sum(overview.states.get(name, 0) for name in ("queued", "sending"))
@@ -222,7 +225,7 @@ class Reports:
             created_at=row.created_at,
             cancelled_at=row.cancelled_at,
             states=MappingProxyType({name: counts[name] for name in STATES if counts.get(name)}),
-            ahead=_ahead(connection, row),
+            ahead=count_ahead(connection, _shards_of(connection, row.id)),
             is_running=is_running,
             displayed=sum(entry.displayed for entry in counted),
             opened=sum(entry.opened for entry in counted),
@@ -272,7 +275,7 @@ class Reports:
         )
 
     def app_id_of(self, notification_id: str) -> str:
-        """Return the id of the app it was sent to. Raises RegistryError for an unknown one."""
+        """Return the id of the app it was sent to. Raises UnknownNotificationError."""
         with self._database.read() as connection:
             return str(_find(connection, notification_id).app)
 
@@ -342,48 +345,18 @@ def _next_due_at(connection: Connection, row: int) -> int | None:
     return min((moment for moment in found if moment is not None), default=None)
 
 
-def _ahead(connection: Connection, row: Row[Any]) -> int:
-    """Return how many sessions a broadcast has not reached yet.
+def _shards_of(connection: Connection, row: int) -> list[Row[Any]]:
+    """Return what a broadcast has not come to."""
+    return list(connection.execute(SHARDS.where(shards.c.notification_id == row)))
 
-    Counts ranges of an index, which is cheap enough to poll. While it runs, sessions that closed
-    since are included.
+
+def _reasons(
+    app: str, counted: Iterable[Counted], uncome: int, waits: Mapping[str, int]
+) -> tuple[ReasonCount, ...]:
+    """Return the reasons of what was not sent, the most frequent first.
+
+    ``waits`` is how many wait in shards, by the reason.
     """
-    statement = (
-        select(shards, apps.c.id.label("app_row"))
-        .join_from(shards, apps, apps.c.team_id + "." + apps.c.bundle_id == row.app)
-        .where(shards.c.notification_id == row.id)
-    )
-    return sum(_left(connection, shard) for shard in connection.execute(statement))
-
-
-def _left(connection: Connection, shard: Row[Any]) -> int:
-    listening = (
-        select(func.count())
-        .select_from(sessions)
-        .where(
-            sessions.c.app_id == shard.app_row,
-            sessions.c.status == "active",
-            sessions.c.id > shard.position,
-            sessions.c.id <= shard.last,
-        )
-    )
-    if shard.source_id is not None:
-        got = and_(
-            deliveries.c.notification_id == shard.source_id,
-            deliveries.c.number == sessions.c.id,
-            deliveries.c.state == "sent",
-        )
-        listening = listening.join(deliveries, got)
-    done = select(func.count()).where(
-        deliveries.c.notification_id == shard.notification_id,
-        deliveries.c.number > shard.position,
-        deliveries.c.number <= shard.last,
-    )
-    return max(0, (connection.scalar(listening) or 0) - (connection.scalar(done) or 0))
-
-
-def _reasons(app: str, counted: Iterable[Counted], uncome: int) -> tuple[ReasonCount, ...]:
-    """Return the reasons of deliveries that were not sent, the most frequent first."""
     numbers = {
         (entry.state, entry.reason or entry.state.capitalize()): entry.number
         for entry in counted
@@ -391,6 +364,8 @@ def _reasons(app: str, counted: Iterable[Counted], uncome: int) -> tuple[ReasonC
     }
     if uncome:
         numbers["cancelled", "Cancelled"] = numbers.get(("cancelled", "Cancelled"), 0) + uncome
+    for reason, number in waits.items():
+        numbers["held", reason] = numbers.get(("held", reason), 0) + number
     ordered = sorted(numbers.items(), key=lambda item: -item[1])
     return tuple(_reason(app, state, reason, number) for (state, reason), number in ordered)
 

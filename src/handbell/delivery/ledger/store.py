@@ -5,13 +5,14 @@ from collections.abc import Callable, Collection, Sequence
 from time import time
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Row, delete, exists, func, or_, select, update
+from sqlalchemy import Row, and_, delete, exists, func, or_, select, update
 
 from handbell.apps.app import App
 from handbell.creation.recipients import EVERYBODY
-from handbell.delivery.delivery import Delivery
+from handbell.delivery.delivery import Delivery, State
 from handbell.delivery.ids import read_apns_id
-from handbell.delivery.queue.shards import SHARDS, count_uncome
+from handbell.delivery.policy.parts import NO_ZONE
+from handbell.delivery.queue.shards import SHARDS, count_uncome, count_waits, shard_for
 from handbell.errors import UnknownNotificationError
 from handbell.fixes import Action, Fix
 from handbell.storage.database import Database
@@ -21,6 +22,9 @@ from .device_reports import DeviceReport, note_reports
 
 NAMED_AMONG: Final = 10_000
 """Among how many of the last sends a person is looked for by name."""
+UNSENT: Final = ("held", "failed", "expired", "cancelled")
+"""The states of what ended without being accepted, or waits: what a response tells one by one."""
+
 _EVERYBODY: Final = json.dumps(EVERYBODY.to_dict())
 
 
@@ -55,6 +59,22 @@ class Cancelling(NamedTuple):
     former: int
 
 
+class Ahead(NamedTuple):
+    """When a broadcast comes to a session of a time zone (UNIX seconds), and what it waits for."""
+
+    zone: str | None
+    reason: str | None
+    due_at: float
+
+
+class ShardWait(NamedTuple):
+    """So many sessions wait for a reason, the first of them until ``due_at`` (UNIX ms)."""
+
+    reason: str
+    number: int
+    due_at: int
+
+
 class Ledger:
     """Notifications and deliveries in the database. Every method is one transaction."""
 
@@ -68,7 +88,7 @@ class Ledger:
         The number of cancelled deliveries is known when no worker holds any; :meth:`Engine.cancel
         <handbell.delivery.engine.Engine.cancel>` waits for that.
 
-        Raises RegistryError when the app has no such notification.
+        Raises UnknownNotificationError when the app has no such notification.
         """
         row = self.find(app, notification_id)
         return Cancelling(row.id, self._cancel(row.id), int(row.cancelled))
@@ -88,11 +108,12 @@ class Ledger:
         """Cancel what no worker holds; return how many of the deliveries had begun."""
         now = self._milliseconds()
         with self._database.write() as connection:
-            caught = 0
             mine = shards.c.notification_id == row
-            for shard in connection.execute(SHARDS.where(mine, shards.c.worker_id.is_(None))).all():
-                caught += count_uncome(connection, shard)
-                connection.execute(delete(shards).where(shards.c.id == shard.id))
+            found = connection.execute(SHARDS.where(mine)).all()
+            taken = [shard for shard in found if shard.worker_id is not None]
+            # What is of both is counted by those who have it in hand.
+            caught = count_uncome(connection, found) - count_uncome(connection, taken)
+            connection.execute(delete(shards).where(mine, shards.c.worker_id.is_(None)))
             waiting = connection.execute(
                 update(deliveries)
                 .where(
@@ -111,7 +132,7 @@ class Ledger:
         return waiting
 
     def find(self, app: App, notification_id: str) -> Row[Any]:
-        """Return the row of an app's notification; raises RegistryError for an unknown one."""
+        """Return the row of an app's notification, or raise UnknownNotificationError."""
         statement = select(notifications).where(
             notifications.c.public_id == notification_id, notifications.c.app == app.id
         )
@@ -151,10 +172,19 @@ class Ledger:
             rows = connection.execute(query.order_by(deliveries.c.number)).mappings()
             return [Delivery(**row) for row in rows]
 
-    def unsent(self, notification_id: str, limit: int) -> list[Delivery]:
-        """Return the first deliveries of a notification that were not accepted: ended or held."""
+    def deliveries_after(self, notification_id: str, number: int, limit: int) -> list[Delivery]:
+        """Return the next deliveries of a notification behind a number, in their order."""
         query = DELIVERIES.where(
-            notifications.c.public_id == notification_id, deliveries.c.state != "sent"
+            notifications.c.public_id == notification_id, deliveries.c.number > number
+        )
+        with self._database.read() as connection:
+            rows = connection.execute(query.order_by(deliveries.c.number).limit(limit)).mappings()
+            return [Delivery(**row) for row in rows]
+
+    def unsent(self, notification_id: str, limit: int) -> list[Delivery]:
+        """Return the first deliveries of a notification that ended unaccepted, or are held."""
+        query = DELIVERIES.where(
+            notifications.c.public_id == notification_id, deliveries.c.state.in_(UNSENT)
         )
         with self._database.read() as connection:
             rows = connection.execute(query.order_by(deliveries.c.number).limit(limit)).mappings()
@@ -205,20 +235,51 @@ class Ledger:
             rows = connection.execute(query.order_by(deliveries.c.number)).mappings()
             return [Delivery(**item) for item in rows]
 
-    def is_ahead(self, session_ids: Sequence[int], row: int) -> bool:
-        """Return whether a broadcast has yet to reach one of these sessions."""
-        statement = select(
-            exists().where(
+    def ahead(self, session_ids: Sequence[int], row: int) -> Ahead | None:
+        """Return which of these sessions a broadcast comes to first, and what it waits for.
+
+        None where it comes to none of them any more.
+        """
+        statement = (
+            select(shards, sessions.c.id.label("session"), sessions.c.time_zone)
+            .join_from(
+                shards,
+                sessions,
+                and_(sessions.c.id > shards.c.position, sessions.c.id <= shards.c.last),
+            )
+            .where(
                 shards.c.notification_id == row,
                 sessions.c.id.in_(session_ids),
-                sessions.c.id > shards.c.position,
-                sessions.c.id <= shards.c.last,
+                sessions.c.status == "active",
             )
         )
+        spanning: dict[tuple[int, str | None], list[Row[Any]]] = {}
         with self._database.read() as connection:
-            return bool(connection.scalar(statement))
+            for one in connection.execute(statement):
+                spanning.setdefault((one.session, one.time_zone), []).append(one)
+        found = [
+            Ahead(zone, shard.reason, shard.due_at / 1000)
+            for (_, zone), its in spanning.items()
+            for shard in [shard_for(its, zone or NO_ZONE)]
+        ]
+        return min(found, key=lambda one: one.due_at, default=None)
 
-    def counts(self, notification_id: str) -> dict[tuple[str, str | None], int]:
+    def waits(self, notification_id: str) -> list[ShardWait]:
+        """Return what a broadcast waits for that has yet to come to sessions; most of them first.
+
+        Nothing is said of what is being sent.
+        """
+        mine = notifications.c.public_id == notification_id
+        now = self._milliseconds()
+        with self._database.read() as connection:
+            found = connection.execute(SHARDS.where(mine)).all()
+            counted = count_waits(connection, found, now)
+        at = {
+            reason: min(one.due_at for one in found if one.reason == reason) for reason in counted
+        }
+        return [ShardWait(*each, at[each[0]]) for each in counted.most_common()]
+
+    def counts(self, notification_id: str) -> dict[tuple[State, str | None], int]:
         """Return the number of deliveries of a notification by state and reason."""
         query = (
             select(deliveries.c.state, deliveries.c.reason, func.count())

@@ -7,6 +7,7 @@ is read-only.
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Final
 
 from handbell._mail import fold_mail
@@ -17,6 +18,8 @@ from handbell.delivery.policy.app_rules import AppRules
 from handbell.delivery.policy.decision import OWN_REASONS, meaning
 from handbell.delivery.policy.retry import SERVICE_DOWN, ceiling
 from handbell.delivery.policy.rules_store import RulesStore
+from handbell.delivery.policy.schedule import LocalTime
+from handbell.delivery.policy.zones import find_zone
 from handbell.delivery.queue.workers import Workers
 from handbell.delivery.work.app_state import AppState
 from handbell.delivery.work.composed import Composed
@@ -28,7 +31,7 @@ from handbell.registry.store import Registry
 
 from .blockers import cautions, obstacles
 from .reports import describe, describe_recipients
-from .store import Ledger
+from .store import Ahead, Ledger
 
 NOTIFICATIONS: Final = 5
 """How many of the last notifications are told."""
@@ -142,8 +145,7 @@ def why(
     sessions = _dated(found, [delivery for _, deliveries in rows for delivery in deliveries])
     teller = _StoryWriter(app, mail, sessions, rules_store.rules_of(app.id), now)
     told = tuple(
-        teller.notification(row, deliveries, is_ahead=ledger.is_ahead(ids, row.id))
-        for row, deliveries in rows
+        teller.notification(row, deliveries, ledger.ahead(ids, row.id)) for row, deliveries in rows
     )
     return teller.story(told, workers=known_workers.live_workers())
 
@@ -235,7 +237,7 @@ class _StoryWriter:
     # One notification
 
     def notification(
-        self, row: Any, deliveries: Sequence[Delivery], *, is_ahead: bool
+        self, row: Any, deliveries: Sequence[Delivery], ahead: Ahead | None
     ) -> NotificationStory:
         named = json.loads(row.recipients)
         content = json.loads(row.content)
@@ -245,11 +247,9 @@ class _StoryWriter:
             title=describe(content),
             recipients=describe_recipients(named),
             created_at=row.created_at,
-            deliveries=tuple(
-                self._delivery(delivery, composed, content) for delivery in deliveries
-            ),
-            is_ahead=is_ahead,
-            note="" if deliveries else self._note(row, composed, is_ahead=is_ahead),
+            deliveries=tuple(self._delivery(one, composed, content) for one in deliveries),
+            is_ahead=ahead is not None,
+            note="" if deliveries else self._note(row, composed, ahead),
         )
 
     def _composed(self, row: Any) -> Composed | None:
@@ -259,22 +259,37 @@ class _StoryWriter:
             # An unreadable notification is not sent, and its delivery says so.
             return None
 
-    def _note(self, row: Any, composed: Composed | None, *, is_ahead: bool) -> str:
-        """Return why there is no delivery to the person."""
+    def _note(self, row: Any, composed: Composed | None, ahead: Ahead | None) -> str:
+        """Return why no delivery was made for the person."""
         if row.cancelled_at is not None:
             return f"It was taken back at {moment(row.cancelled_at)}, before their turn came."
-        if is_ahead:
-            zone = next(iter(self.zones.values()), None)
-            starts = self.now if composed is None else composed.starts_at(zone)
-            soon = "It goes to many, and their turn has not come yet."
-            return soon if starts <= self.now else f"It waits for its time, {_at(starts)}."
-        earliest = min((session.session.created_at for session in self.sessions), default=None)
+        if ahead is not None:
+            return self._ahead(ahead, composed)
+        earliest = min((one.session.created_at for one in self.sessions), default=None)
         if earliest is None:
             return f"{self.mail} has no device: no session was ever registered for this mail."
         if earliest > row.created_at:
             return f"They had no device then; the first was registered at {moment(earliest)}."
         now = "" if self._is_reachable else f" {self.sessions[0].what}"
         return f"They had no active device then.{now}"
+
+    def _ahead(self, ahead: Ahead, composed: Composed | None) -> str:
+        """Return what a broadcast waits for that has yet to come to the person."""
+        if ahead.due_at <= self.now or ahead.reason is None:
+            return "It goes to many, and their turn has not come yet."
+        at, zone = _at(ahead.due_at), ahead.zone or self.rules.time_zone
+        match ahead.reason:
+            case "Scheduled" if composed is not None and isinstance(composed.send_at, LocalTime):
+                wall = datetime.fromtimestamp(ahead.due_at, find_zone(zone, self.rules.time_zone))
+                return f"It waits until {wall:%H:%M} in {zone}, {at}."
+            case "Scheduled":
+                return f"It waits for its time, {at}."
+            case "QuietHours" if self.rules.quiet is not None:
+                held = f"quiet hours, {self.rules.quiet} in {zone}, hold it"
+                return f"It waits: {held}. It is due at {at}."
+        words, fix = meaning(ahead.reason)
+        told = f"It waits: {sentence(words)} It is looked at again at {at}. {self._fix(fix)}"
+        return told.strip()
 
     def _delivery(
         self, delivery: Delivery, composed: Composed | None, content: dict[str, Any]

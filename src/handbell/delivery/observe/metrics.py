@@ -276,7 +276,11 @@ class _EngineGauges(Collector):
                 "Seconds for which the oldest work has been due",
                 state.oldest_age_seconds,
             ),
-            ("queue_held", "Deliveries that wait for a later time", state.held),
+            (
+                "queue_held",
+                "Deliveries and parts of broadcasts that wait for a later time",
+                state.held,
+            ),
             ("pushes_in_flight", "Pushes on the wire", state.in_flight),
             ("connections", "Open connections to push services", state.connections),
         ):

@@ -84,6 +84,9 @@ OUTAGE_SECONDS: Final = 5 * _MINUTE
 MENDED_BY_HAND: Final = Row(_MINUTE, 2, 15 * _MINUTE)
 """It waits until somebody mends the configuration or starts the twin."""
 
+WAYLESS: Final = frozenset({"NoCredential", "TwinNotRunning"})
+"""Why a delivery waits for which there is no gateway."""
+
 _BY_REASON: Final = MappingProxyType(
     {
         "Shutdown": SHUTDOWN,

@@ -1,6 +1,6 @@
 """Stored rules and circuits of apps, and the deliveries that wait for them."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -21,6 +21,7 @@ from sqlalchemy import (
     update,
 )
 
+from handbell.apps.store import is_any_of, is_app_of
 from handbell.delivery.urgency import LEVELS
 from handbell.storage.chunks import chunks
 from handbell.storage.database import Database
@@ -36,6 +37,7 @@ from handbell.storage.tables import (
 
 from .app_rules import STOPPED_BY, AppRules
 from .circuit import Noted, Place, Stop
+from .parts import TIMES_OF_DAY
 from .retry import SERVICE_DOWN
 from .standing import Key, standing
 
@@ -50,35 +52,42 @@ class RulesStore:
         self._database = database
 
     def rules_of(self, app_id: str) -> AppRules:
-        """Return the rules of an app; an unregistered app has circuits only."""
-        app = select(apps).where(apps.c.team_id + "." + apps.c.bundle_id == app_id)
-        known = select(circuits).where(circuits.c.app.in_((app_id, "")))
+        """Return the rules of an app; an app that is not in the registry has but its circuits."""
+        (rules,) = self.rules_of_many([app_id])
+        return rules
+
+    def rules_of_many(self, app_ids: Sequence[str]) -> list[AppRules]:
+        """Return the rules of apps, in their order, by as few statements as for one app."""
+        services: list[Noted] = []
+        circuits_of: dict[str, list[Noted]] = {}
+        rows: dict[str, Any] = {}
+        keys: dict[int, tuple[Key, ...]] = {}
         with self._database.read() as connection:
-            noted = [_noted(row) for row in connection.execute(known)]
-            found: dict[str, Any] = {
-                "circuits": tuple(item for item in noted if not item.place.is_service),
-                "services": tuple(item for item in noted if item.place.is_service),
-            }
-            row = connection.execute(app).one_or_none()
-            if row is None:
-                return AppRules(is_registered=False, **found)
-            return AppRules.read(row, **found, keys=_keys(connection, row.id))
+            services += [_noted(row) for row in connection.execute(_SERVICES)]
+            for named in chunks(list(set(app_ids))):
+                mine = select(circuits).where(circuits.c.app.in_(named))
+                for noted in map(_noted, connection.execute(mine)):
+                    circuits_of.setdefault(noted.place.app, []).append(noted)
+                there = connection.execute(select(apps).where(is_any_of(named))).all()
+                rows.update((f"{row.team_id}.{row.bundle_id}", row) for row in there)
+                keys |= _keys(connection, [row.id for row in there])
+        return [_rules(rows.get(one), circuits_of.get(one, ()), services, keys) for one in app_ids]
 
     def stopped_apps(self) -> list[str]:
         """Return the ids of the registered apps that are stopped in some environment."""
         full_id = (apps.c.team_id + "." + apps.c.bundle_id).label("full_id")
         registered = select(full_id, apps.c.id, circuits).join_from(
-            apps, circuits, circuits.c.app == apps.c.team_id + "." + apps.c.bundle_id
+            apps, circuits, is_app_of(circuits.c.app)
         )
         open_by_app: dict[tuple[str, int], list[Noted]] = {}
         with self._database.read() as connection:
             for row in connection.execute(registered.where(circuits.c.reason.is_not(None))):
                 open_by_app.setdefault((row.full_id, row.id), []).append(_noted(row))
-            keys = {row: _keys(connection, row) for _, row in open_by_app}
+            keys = _keys(connection, [row for _, row in open_by_app])
         return sorted(
             app_id
             for (app_id, row), noted in open_by_app.items()
-            if standing(noted, keys[row], is_registered=True).stops
+            if standing(noted, keys.get(row, ()), is_registered=True).stops
         )
 
     def outages(self) -> list[Noted]:
@@ -86,8 +95,13 @@ class RulesStore:
         with self._database.read() as connection:
             return [_noted(row) for row in connection.execute(_SERVICES)]
 
-    def note(self, circuit: Noted) -> None:
-        """Store the state of a circuit; a service without an outage needs no row."""
+    def note(self, *noted: Noted) -> None:
+        """Note how circuits stand; of a service that takes pushes nothing has to be known."""
+        with self._database.write() as connection:
+            for circuit in noted:
+                self._note(connection, circuit)
+
+    def _note(self, connection: Connection, circuit: Noted) -> None:
         place, stop = circuit.place, circuit.stop
         values = {
             **place._asdict(),
@@ -99,10 +113,9 @@ class RulesStore:
             "probes": stop.probes if stop else 0,
         }
         mine = and_(*(circuits.c[name] == value for name, value in place._asdict().items()))
-        with self._database.write() as connection:
-            connection.execute(delete(circuits).where(mine))
-            if stop is not None or not place.is_service:
-                connection.execute(insert(circuits).values(values))
+        connection.execute(delete(circuits).where(mine))
+        if stop is not None or not place.is_service:
+            connection.execute(insert(circuits).values(values))
 
     def resume(self, app_id: str) -> bool:
         """Close an app's circuits by hand; return whether one was open."""
@@ -148,10 +161,12 @@ class RulesStore:
     def hurry(self, app_id: str, reasons: Collection[str], at: float) -> int:
         """Make deliveries held for these reasons due at ``at`` (UNIX seconds) at the latest.
 
-        Returns the number of deliveries. A transaction covers thousands of them.
+        Returns how many deliveries of the app that are, and parts of broadcasts. Thousands at a
+        time are one transaction.
         """
         its = notifications.c.app == app_id
-        return self._hurry(and_(its, deliveries.c.reason.in_(reasons)), at)
+        changed = self._hurry(and_(its, deliveries.c.reason.in_(reasons)), at)
+        return changed + self._hurry_shards(app_id, shards.c.reason.in_(reasons), at)
 
     def hurry_after(self, service: Place, app_ids: Collection[str], at: float) -> int:
         """Resume what an outage holds at ``at`` (UNIX seconds), the urgent first.
@@ -217,13 +232,15 @@ class RulesStore:
     def hurry_broadcasts(self, app_id: str, at: float) -> int:
         """Resume an app's resting broadcasts at ``at`` (UNIX seconds) at the latest.
 
-        Returns the number of shards. Shards for a later time stay.
+        Returns how many parts of them that are. What waits for its time stays.
         """
-        unscheduled = select(notifications.c.id).where(
-            notifications.c.app == app_id, notifications.c.send_at.is_(None)
-        )
+        reason = shards.c.reason
+        return self._hurry_shards(app_id, or_(reason.is_(None), reason.not_in(TIMES_OF_DAY)), at)
+
+    def _hurry_shards(self, app_id: str, which: ColumnElement[bool], at: float) -> int:
+        mine = select(notifications.c.id).where(notifications.c.app == app_id)
         resting = shards.c.worker_id.is_(None) & (shards.c.due_at > int(at * 1000))
-        statement = update(shards).where(resting, shards.c.notification_id.in_(unscheduled))
+        statement = update(shards).where(resting, which, shards.c.notification_id.in_(mine))
         with self._database.write() as connection:
             return connection.execute(statement.values(due_at=int(at * 1000))).rowcount
 
@@ -264,13 +281,27 @@ class RulesStore:
         return found
 
 
-def _keys(connection: Connection, app: int) -> tuple[Key, ...]:
-    """Return an app's credentials, the newest first."""
+def _rules(
+    row: Any,
+    noted: Iterable[Noted],
+    services: Iterable[Noted],
+    keys: Mapping[int, tuple[Key, ...]],
+) -> AppRules:
+    found: dict[str, Any] = {"circuits": tuple(noted), "services": tuple(services)}
+    if row is None:
+        return AppRules(is_registered=False, **found)
+    return AppRules.read(row, **found, keys=keys.get(row.id, ()))
+
+
+def _keys(connection: Connection, app_rows: Sequence[int]) -> dict[int, tuple[Key, ...]]:
+    """Return the credentials of apps, the newest first."""
     columns = [credentials.c[name] for name in Key._fields]
-    statement = select(*columns).where(credentials.c.app_id == app)
-    return tuple(
-        Key(*row) for row in connection.execute(statement.order_by(credentials.c.id.desc()))
-    )
+    statement = select(credentials.c.app_id, *columns).order_by(credentials.c.id.desc())
+    found: dict[int, tuple[Key, ...]] = {}
+    for chunk in chunks(app_rows):
+        for app, *key in connection.execute(statement.where(credentials.c.app_id.in_(chunk))):
+            found[app] = (*found.get(app, ()), Key(*key))
+    return found
 
 
 _SERVICES: Final = select(circuits).where(circuits.c.app == "")

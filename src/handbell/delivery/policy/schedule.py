@@ -14,6 +14,7 @@ from typing import Final
 
 from handbell._text import count, moment
 from handbell.creation.values import instant, shown
+from handbell.diagnostic import Diagnostic
 from handbell.errors import NotificationError
 
 from .zones import DEFAULT_ZONE, find_zone, jump_between
@@ -139,10 +140,9 @@ def refuse_past(
     if not past:
         return []
     more = len(past) - _NAMED_ZONES
-    zone_list = ", ".join(past[:_NAMED_ZONES]) + (
-        f" and {count(more, 'more zone')}" if more > 0 else ""
-    )
-    return [f"{str(send_at)[:16]} has passed in {zone_list}: devices there get it at once."]
+    told = ", ".join(past[:_NAMED_ZONES]) + (f" and {count(more, 'more zone')}" if more > 0 else "")
+    said = f"{str(send_at)[:16]} has passed in {told}: devices there get it at once."
+    return [Diagnostic(said, reason="TimePassed")]
 
 
 def _past(when: str) -> NotificationError:

@@ -12,22 +12,14 @@ from typing import Any, Final
 from sqlalchemy import Column, Connection, delete, insert, or_, select, update
 
 from handbell.clocks import MachineClock
+from handbell.delivery.policy.parts import TIMES_OF_DAY
 from handbell.storage.database import Database
-from handbell.storage.tables import (
-    circuits,
-    deliveries,
-    notifications,
-    proofs,
-    shards,
-    wall_clock,
-    webhook_calls,
-)
+from handbell.storage.tables import circuits, deliveries, proofs, shards, wall_clock, webhook_calls
 
 JUMP_SECONDS: Final = 2.0
 """By how much a clock has to be set; less is how a time server keeps it right."""
 
 _DRIFT_SECONDS: Final = 0.2
-_TIMES_OF_DAY: Final = ("Scheduled", "QuietHours")
 
 
 class ClockJumps:
@@ -91,15 +83,15 @@ def _move(connection: Connection, jump: int) -> None:
     is_interval = or_(
         deliveries.c.state == "queued",
         deliveries.c.reason.is_(None),
-        deliveries.c.reason.not_in(_TIMES_OF_DAY),
+        deliveries.c.reason.not_in(TIMES_OF_DAY),
     )
-    unscheduled = select(notifications.c.id).where(notifications.c.send_at.is_(None))
+    is_rest = or_(shards.c.reason.is_(None), shards.c.reason.not_in(TIMES_OF_DAY))
     for statement, columns in (
         (
             update(deliveries).where(deliveries.c.due_at.is_not(None), is_interval),
             (deliveries.c.due_at, deliveries.c.begun_at),
         ),
-        (update(shards).where(shards.c.notification_id.in_(unscheduled)), (shards.c.due_at,)),
+        (update(shards).where(is_rest), (shards.c.due_at,)),
         (
             update(webhook_calls).where(webhook_calls.c.due_at.is_not(None)),
             (webhook_calls.c.due_at,),

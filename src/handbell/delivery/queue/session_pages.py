@@ -11,7 +11,16 @@ from functools import lru_cache, partial
 from itertools import repeat
 from typing import Any, Final, NamedTuple, cast
 
-from sqlalchemy import Connection, Select, bindparam, case, exists, func, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    bindparam,
+    case,
+    exists,
+    func,
+    select,
+)
 
 from handbell.delivery.delivery import GatewayName
 from handbell.storage.tables import deliveries, sessions
@@ -43,7 +52,11 @@ class Listener(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class Shard:
-    """A range of a broadcast that a worker has taken. ``position`` is how far it was handed out."""
+    """A range of a broadcast that a worker has taken. ``position`` is how far it was handed out.
+
+    ``zones`` are the time zones whose sessions it is for, as they are stored; None is for all.
+    ``is_split`` says that others span the same sessions.
+    """
 
     id: int
     notification: int
@@ -53,6 +66,8 @@ class Shard:
     position: int
     last: int
     is_resumed: bool
+    zones: str | None = None
+    is_split: bool = False
 
 
 _PLAIN: Final = ("id", "token", "environment")
@@ -77,7 +92,8 @@ def read_page(
         is_columnar=is_sqlite,
         is_development=is_development,
         has_source=shard.source is not None,
-        is_resumed=shard.is_resumed,
+        passes_over=shard.is_resumed or shard.is_split,
+        has_zones=shard.zones is not None,
         also=also,
     )
     values = {
@@ -87,6 +103,7 @@ def read_page(
         "most": limit,
         "source": shard.source,
         "notification": shard.notification,
+        "zones": zone_values(connection, shard.zones),
     }
     found = connection.execute(statement, values)
     columns = _read_texts(found.one()) if is_sqlite else list(zip(*found.all(), strict=True))
@@ -135,7 +152,13 @@ def _read_texts(row: Sequence[Any]) -> list[Iterable[Any]]:
 
 @lru_cache
 def _statement(
-    *, is_columnar: bool, is_development: bool, has_source: bool, is_resumed: bool, also: Also
+    *,
+    is_columnar: bool,
+    is_development: bool,
+    has_source: bool,
+    passes_over: bool,
+    has_zones: bool,
+    also: Also,
 ) -> Select[Any]:
     environment: Any = sessions.c.environment
     if is_development:
@@ -156,7 +179,9 @@ def _statement(
     )
     if has_source:
         statement = statement.where(got(bindparam("source")))
-    if is_resumed:
+    if has_zones:
+        statement = statement.where(is_in_zones(is_sqlite=is_columnar))
+    if passes_over:
         statement = statement.where(
             ~exists().where(
                 deliveries.c.notification_id == bindparam("notification"),
@@ -164,6 +189,21 @@ def _statement(
             )
         )
     return _by_column(statement, also) if is_columnar else statement
+
+
+def is_in_zones(*, is_sqlite: bool) -> ColumnElement[bool]:
+    """Return the condition that a session is of a shard's ``zones``, see :func:`zone_values`."""
+    zone = func.coalesce(sessions.c.time_zone, "")
+    if is_sqlite:
+        each = func.json_each(bindparam("zones")).table_valued("value")
+        return zone.in_(select(each.c.value))
+    return zone.in_(bindparam("zones", expanding=True))
+
+
+def zone_values(connection: Connection, zones: str | None) -> Any:
+    """Return what :func:`is_in_zones` is bound to."""
+    is_sqlite = connection.dialect.name == "sqlite"
+    return zones if is_sqlite or zones is None else json.loads(zones)
 
 
 def _by_column(statement: Select[Any], also: Also) -> Select[Any]:

@@ -1,40 +1,231 @@
 """The shards of broadcasts that are not sent to the end yet.
 
 A broadcast is no rows but shards, ranges of session ids. A row is written only when a session's
-delivery ends or has to wait, so a million sessions cost a million short writes and no reads.
+delivery ends or was tried, so a million sessions cost a million short writes and no reads, and what
+waits costs nothing (docs/decisions/0023-waits-by-shard.md).
 """
 
-from typing import Any, Final
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, Row, exists, func, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, exists, func, select
 
+from handbell.apps.store import is_app_of
+from handbell.delivery.policy.parts import NO_ZONE, read_zones, write_zones
 from handbell.storage.tables import apps, deliveries, notifications, sessions, shards
 
-from .session_pages import got
+from .session_pages import Shard, got, is_in_zones, zone_values
 
 SHARD_SESSIONS: Final = 50_000
-"""How many session ids one shard spans."""
+"""How many session ids one shard spans, or those of its time zones where it has some."""
+
+SMALL: Final = 2000
+"""Shards that have no more sessions than this together may be taken together."""
 
 SHARDS: Final = (
     select(shards, apps.c.id.label("app_row"))
     .join_from(shards, notifications, shards.c.notification_id == notifications.c.id)
-    .join(apps, apps.c.team_id + "." + apps.c.bundle_id == notifications.c.app)
+    .join(apps, is_app_of(notifications.c.app))
 )
 """Shards with the row of the app whose sessions they span."""
 
+_ZONE: Final = func.coalesce(sessions.c.time_zone, NO_ZONE)
 
-def count_uncome(connection: Connection, shard: Row[Any]) -> int:
-    """Return how many sessions of a shard, a row of :data:`SHARDS`, have no delivery yet."""
-    there = deliveries.alias()
-    statement = select(func.count()).where(
-        sessions.c.app_id == shard.app_row,
+_some: Final = (
+    select(sessions.c.id)
+    .where(
+        sessions.c.app_id == apps.c.id,
         sessions.c.status == "active",
-        sessions.c.id > shard.position,
-        sessions.c.id <= shard.last,
-        ~exists().where(
-            there.c.notification_id == shard.notification_id, there.c.number == sessions.c.id
-        ),
+        sessions.c.id > shards.c.position,
+        sessions.c.id <= shards.c.last,
     )
-    if shard.source_id is not None:
-        statement = statement.where(got(shard.source_id))
-    return connection.scalar(statement) or 0
+    .limit(SMALL + 1)
+    .correlate(apps, shards)
+    .subquery()
+)
+SIZE: Final = select(func.count()).select_from(_some).scalar_subquery().label("size")
+"""How many sessions a shard spans at most, as far as they are worth counting."""
+
+
+def read_shard(row: Row[Any]) -> Shard:
+    """Return the shard of a row of :data:`SHARDS`."""
+    return Shard(
+        id=row.id,
+        notification=row.notification_id,
+        app_row=row.app_row,
+        source=row.source_id,
+        urgency=row.urgency,
+        position=row.position,
+        last=row.last,
+        is_resumed=row.is_resumed,
+        zones=row.zones,
+        is_split=row.is_split,
+    )
+
+
+def read_zones_of(connection: Connection, shard: Shard) -> list[str]:
+    """Return the time zones of the sessions that a shard has not come to."""
+    statement = select(_ZONE).distinct().where(*_spanned(shard.app_row, shard.position, shard.last))
+    if shard.zones is not None:
+        statement = statement.where(_is_of(connection))
+    values = {"zones": zone_values(connection, shard.zones)}
+    return list(connection.scalars(statement, values if shard.zones is not None else {}))
+
+
+class _Segment(NamedTuple):
+    """A range of sessions that the same shards span; ``zones`` is None where one is for all."""
+
+    spanning: Sequence[Row[Any]]
+    after: int
+    upto: int
+    zones: str | None
+
+
+def count_ahead(connection: Connection, found: Sequence[Row[Any]]) -> int:
+    """Return how many sessions these shards of one notification have to come to, each once.
+
+    Whole ranges of an index are counted, so that looking often costs little. While it runs this is
+    right but for sessions that closed since.
+    """
+    return sum(_count_quickly(connection, one) for one in _segments(found))
+
+
+def count_uncome(connection: Connection, found: Sequence[Row[Any]]) -> int:
+    """Return how many sessions of these shards of one notification have no delivery, each once."""
+    return sum(_scalar(connection, one, func.count()) for one in _segments(found))
+
+
+def count_waits(connection: Connection, found: Sequence[Row[Any]], now: int) -> Counter[str]:
+    """Return how many sessions wait in these shards of one notification, by the reason.
+
+    Those whose turn has come by ``now`` (UNIX milliseconds) do not.
+    """
+    counted: Counter[str] = Counter()
+    for segment in _segments(found):
+        reasons = {_reason(one, now) for one in segment.spanning}
+        if len(reasons) == 1:
+            (reason,) = reasons
+            shares = [] if reason is None else [(reason, _count_quickly(connection, segment))]
+        else:
+            shares = [*_shares(connection, segment, now)]
+        for reason, number in shares:
+            counted[reason] += number
+    return +counted
+
+
+def _shares(connection: Connection, segment: _Segment, now: int) -> Iterator[tuple[str, int]]:
+    """Yield what sessions of a segment wait for, and how many of each time zone do."""
+    statement = _uncome(connection, segment, _ZONE, func.count()).group_by(_ZONE)
+    for zone, number in connection.execute(statement, _values(connection, segment)):
+        reason = _reason(shard_for(segment.spanning, zone), now)
+        if reason is not None:
+            yield reason, number
+
+
+def _reason(shard: Row[Any], now: int) -> str | None:
+    return shard.reason if shard.due_at > now else None
+
+
+def shard_for(spanning: Sequence[Row[Any]], zone: str) -> Row[Any]:
+    """Return which of the shards that span a session comes to it first, by its time zone."""
+    its = [one for one in spanning if one.zones is None or zone in read_zones(one.zones)]
+    return min(its or spanning, key=lambda one: (one.due_at, one.id))
+
+
+def _segments(found: Sequence[Row[Any]]) -> list[_Segment]:
+    bounds = sorted({bound for one in found for bound in (one.position, one.last)})
+    segments: list[_Segment] = []
+    for after, upto in pairwise(bounds):
+        spanning = [one for one in found if one.position <= after and upto <= one.last]
+        if not spanning:
+            continue
+        zones = _zones_of_all(spanning)
+        former = segments[-1] if segments else None
+        is_one = former is not None and former.upto == after and _is_alike(former, spanning, zones)
+        if former is not None and is_one:
+            segments[-1] = former._replace(upto=upto)
+        else:
+            segments.append(_Segment(spanning, after, upto, zones))
+    return segments
+
+
+def _is_alike(former: _Segment, spanning: Sequence[Row[Any]], zones: str | None) -> bool:
+    """Return whether what a segment's shards say holds for the next range as well."""
+    told = [
+        sorted((one.due_at, one.reason or "", one.zones or "") for one in each)
+        for each in (former.spanning, spanning)
+    ]
+    return former.zones == zones and told[0] == told[1]
+
+
+def _zones_of_all(spanning: Iterable[Row[Any]]) -> str | None:
+    named: set[str] = set()
+    for one in spanning:
+        if one.zones is None:
+            return None
+        named.update(read_zones(one.zones))
+    return write_zones(named)
+
+
+def _count_quickly(connection: Connection, segment: _Segment) -> int:
+    if segment.zones is not None:
+        return _scalar(connection, segment, func.count())
+    row = segment.spanning[0]
+    listening = (
+        select(func.count())
+        .select_from(sessions)
+        .where(*_spanned(row.app_row, segment.after, segment.upto))
+    )
+    if row.source_id is not None:
+        listening = listening.where(got(row.source_id))
+    done = select(func.count()).where(
+        deliveries.c.notification_id == row.notification_id,
+        deliveries.c.number > segment.after,
+        deliveries.c.number <= segment.upto,
+    )
+    return max(0, (connection.scalar(listening) or 0) - (connection.scalar(done) or 0))
+
+
+def _scalar(connection: Connection, segment: _Segment, what: ColumnElement[int]) -> int:
+    statement = _uncome(connection, segment, what)
+    return connection.scalar(statement, _values(connection, segment)) or 0
+
+
+def _uncome(connection: Connection, segment: _Segment, *what: ColumnElement[Any]) -> Select[Any]:
+    row, there = segment.spanning[0], deliveries.alias()
+    statement = (
+        select(*what)
+        .select_from(sessions)
+        .where(
+            *_spanned(row.app_row, segment.after, segment.upto),
+            ~exists().where(
+                there.c.notification_id == row.notification_id, there.c.number == sessions.c.id
+            ),
+        )
+    )
+    if segment.zones is not None:
+        statement = statement.where(_is_of(connection))
+    if row.source_id is not None:
+        statement = statement.where(got(row.source_id))
+    return statement
+
+
+def _spanned(app_row: int, after: int, upto: int) -> tuple[ColumnElement[bool], ...]:
+    return (
+        sessions.c.app_id == app_row,
+        sessions.c.status == "active",
+        sessions.c.id > after,
+        sessions.c.id <= upto,
+    )
+
+
+def _is_of(connection: Connection) -> ColumnElement[bool]:
+    return is_in_zones(is_sqlite=connection.dialect.name == "sqlite")
+
+
+def _values(connection: Connection, segment: _Segment) -> dict[str, Any]:
+    if segment.zones is None:
+        return {}
+    return {"zones": zone_values(connection, segment.zones)}

@@ -6,23 +6,25 @@ broadcast.
 """
 
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from time import time
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    and_,
+    Row,
     case,
     exists,
     func,
+    insert,
     or_,
     select,
     tuple_,
     update,
 )
 
+from handbell.delivery.policy.parts import Part
 from handbell.delivery.urgency import LEVELS
 from handbell.storage.chunks import chunks
 from handbell.storage.database import Database
@@ -30,7 +32,19 @@ from handbell.storage.tables import ADDRESSED, deliveries, notifications, sessio
 
 from .due import Due
 from .session_pages import Also, Listener, Shard, read_page
-from .shards import SHARDS
+from .shards import SHARDS, SIZE, SMALL, read_shard, read_zones_of
+
+MOST_SHARDS: Final = 200
+"""How many shards of different notifications are taken at a time at most."""
+
+
+class Asked(NamedTuple):
+    """Which sessions of a shard are wanted."""
+
+    shard: Shard
+    limit: int
+    also: Also
+    is_development: bool
 
 
 class Queue:
@@ -67,14 +81,8 @@ class Queue:
                 ),
                 0,
             )
-            free = and_(
-                shards.c.worker_id.is_(None),
-                shards.c.due_at <= now,
-                shards.c.urgency > above,
-                shards.c.notification_id.not_in(apart_from),
-                *_not_of(full, shards.c.notification_id),
-            )
-            return level, bool(connection.scalar(select(exists().where(free))))
+            free = _free(now, above, apart_from, full)
+            return level, bool(connection.scalar(select(exists().where(*free))))
 
     def claim_due(
         self, worker: int, level: int, limit: int, full: Collection[str] = ()
@@ -105,42 +113,73 @@ class Queue:
             )
             return [Due._make(row) for row in connection.execute(_DUE.where(taken))]
 
-    def claim_shard(
+    def claim_shards(
         self,
         worker: int,
         above: int = 0,
         apart_from: Collection[int] = (),
         full: Collection[str] = (),
-    ) -> Shard | None:
-        """Take the most urgent shard that is due, under the conditions of :meth:`look`."""
+    ) -> list[Shard]:
+        """Take the most urgent shards that are due, under the conditions of :meth:`look`.
+
+        That is one, or as many small ones as make up a page: at most one of each notification, so
+        that a large broadcast is spread over all workers.
+        """
+        free = _free(self._milliseconds(), above, apart_from, full)
         with self._database.write() as connection:
-            found = connection.execute(
-                SHARDS.where(
-                    shards.c.worker_id.is_(None),
-                    shards.c.due_at <= self._milliseconds(),
-                    shards.c.urgency > above,
-                    shards.c.notification_id.not_in(apart_from),
-                    *_not_of(full, shards.c.notification_id),
-                )
-                .order_by(shards.c.urgency.desc(), shards.c.id)
-                .limit(1)
-                .with_for_update(skip_locked=True, of=shards)
-            ).one_or_none()
-            if found is None:
-                return None
-            connection.execute(
-                update(shards).where(shards.c.id == found.id).values(worker_id=worker)
+            firsts = (
+                select(func.min(shards.c.id))
+                .where(*free)
+                .group_by(shards.c.notification_id, shards.c.urgency)
+                .order_by(shards.c.urgency.desc(), func.min(shards.c.id))
+                .limit(MOST_SHARDS)
             )
-        return Shard(
-            id=found.id,
-            notification=found.notification_id,
-            app_row=found.app_row,
-            source=found.source_id,
-            urgency=found.urgency,
-            position=found.position,
-            last=found.last,
-            is_resumed=found.is_resumed,
-        )
+            found = connection.execute(
+                SHARDS.add_columns(SIZE)
+                .where(shards.c.id.in_(firsts), shards.c.worker_id.is_(None))
+                .order_by(shards.c.urgency.desc(), shards.c.id)
+                .with_for_update(skip_locked=True, of=shards)
+            ).all()
+            taken = _first_page_of(found)
+            if taken:
+                mine = shards.c.id.in_([row.id for row in taken])
+                values = {"worker_id": worker, "reason": None}
+                connection.execute(update(shards).where(mine).values(values))
+        return [read_shard(row) for row in taken]
+
+    def zones_of(self, shard: Shard) -> list[str]:
+        """Return the time zones of the sessions that a shard has not come to."""
+        with self._database.read() as connection:
+            return read_zones_of(connection, shard)
+
+    def divide(self, worker: int, shard: Shard, parts: Sequence[Part]) -> bool:
+        """Let a shard end where it was handed out to, and parts of it take its place behind that.
+
+        False, and nothing is changed, where it is not the worker's any more. Once more for the same
+        position changes nothing.
+        """
+        mine = (shards.c.id == shard.id, shards.c.worker_id == worker)
+        rows = [
+            {
+                "notification_id": shard.notification,
+                "source_id": shard.source,
+                "urgency": shard.urgency,
+                "position": shard.position,
+                "last": shard.last,
+                "due_at": int(part.due_at * 1000),
+                "is_resumed": shard.is_resumed,
+                "reason": part.reason,
+                "zones": part.zones,
+                "is_split": shard.is_split or len(parts) > 1,
+            }
+            for part in parts
+        ]
+        with self._database.write() as connection:
+            ends = update(shards).where(*mine, shards.c.last > shard.position)
+            if connection.execute(ends.values(last=shard.position)).rowcount:
+                connection.execute(insert(shards), rows)
+                return True
+            return bool(connection.scalar(select(exists().where(*mine))))
 
     def page(
         self,
@@ -154,8 +193,22 @@ class Queue:
 
         See :func:`~handbell.delivery.queue.session_pages.read_page`.
         """
+        (found,) = self.pages([Asked(shard, limit, also, is_development)])
+        return found
+
+    def pages(self, asked: Iterable[Asked]) -> list[list[Listener]]:
+        """Return the next sessions of several shards, in their order."""
         with self._database.read() as connection:
-            return read_page(connection, shard, limit, also=also, is_development=is_development)
+            return [
+                read_page(
+                    connection,
+                    one.shard,
+                    one.limit,
+                    also=one.also,
+                    is_development=one.is_development,
+                )
+                for one in asked
+            ]
 
     def unsettled(self, rows: Collection[int]) -> set[int]:
         """Return of which notifications something is on its way or due, by one statement.
@@ -214,6 +267,43 @@ _DUE: Final = (
     .outerjoin(users, users.c.id == sessions.c.user_id)
     .order_by(deliveries.c.notification_id, deliveries.c.number)
 )
+
+
+def _first_page_of(found: Sequence[Row[Any]]) -> list[Row[Any]]:
+    """Return the first of these shards, and as many of its urgency as make up a page with it."""
+    taken: list[Row[Any]] = []
+    size = 0
+    for row in found:
+        if taken and (row.urgency != taken[0].urgency or size + row.size > SMALL):
+            break
+        taken.append(row)
+        size += row.size
+    return taken
+
+
+def _free(
+    now: int, above: int, apart_from: Collection[int], full: Collection[str]
+) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions that a shard may be taken; see :meth:`Queue.look`.
+
+    Of those that span the same sessions one is taken at a time: the next one passes over whom the
+    former one sent something to, once that is written.
+    """
+    other = shards.alias()
+    is_taken = exists().where(
+        other.c.notification_id == shards.c.notification_id,
+        other.c.worker_id.is_not(None),
+        other.c.position < shards.c.last,
+        other.c.last > shards.c.position,
+    )
+    return (
+        shards.c.worker_id.is_(None),
+        shards.c.due_at <= now,
+        shards.c.urgency > above,
+        shards.c.notification_id.not_in(apart_from),
+        or_(shards.c.is_split.is_(False), ~is_taken),
+        *_not_of(full, shards.c.notification_id),
+    )
 
 
 def _are(connection: Connection, keys: Sequence[tuple[int, int]]) -> ColumnElement[bool]:

@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from handbell.delivery.events import Event
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
-    """The new content of a delivery's row. Instants are UNIX milliseconds.
+class Ending(NamedTuple):
+    """What a delivery's row is to say from now on. Instants are UNIX milliseconds.
 
     ``gateway``, ``environment`` and ``urgency`` are for a row that does not exist yet.
     """
@@ -36,12 +35,12 @@ class Ending:
 class Batch:
     """The outcomes written in one transaction.
 
-    ``sent`` holds, by notification row, environment and urgency, the numbers of first attempts
-    that were accepted and without further details; they are dated when they are written. Session
-    changes are by session id. ``resting_shards`` are given back until an instant (UNIX
-    milliseconds). ``adopted`` are deliveries, by notification and number, that wait for the end of
-    an outage from now on, if they are held. ``webhook_events`` are the events that webhooks may be
-    called for.
+    ``sent`` holds, by notification row, environment and urgency, the numbers of pushes that
+    were accepted and of which nothing else is to be said; they are dated when they are written.
+    Session changes are by session id. ``resting_shards`` are given back until an instant (UNIX
+    milliseconds) for a reason. ``adopted`` are deliveries, by notification and number, that wait
+    for the end of an outage from now on, if they are held. ``told`` are the events of it that
+    webhooks may be called for.
     """
 
     sent: dict[tuple[int, str, int], list[int]] = field(default_factory=dict)
@@ -52,7 +51,7 @@ class Batch:
     gone: dict[int, tuple[int | None, str]] = field(default_factory=dict)
     refused: dict[int, str] = field(default_factory=dict)
     positions: dict[int, int] = field(default_factory=dict)
-    resting_shards: dict[int, int] = field(default_factory=dict)
+    resting_shards: dict[int, tuple[int, str]] = field(default_factory=dict)
     finished_shards: list[int] = field(default_factory=list)
     webhook_events: list[Event] = field(default_factory=list)
 

@@ -12,6 +12,7 @@ from handbell.delivery.policy.circuit import Noted
 from handbell.delivery.policy.decision import Decision, Doubt, Tried
 from handbell.delivery.policy.retry import (
     SERVICE_DOWN,
+    WAYLESS,
     GiveUp,
     SendAgain,
     next_attempt,
@@ -93,9 +94,9 @@ class Settlement:
         self._batch.endings.append(ending)
         self.reported.set()
 
-    def rest_shard(self, shard: int, until: float) -> None:
+    def rest_shard(self, shard: int, until: float, reason: str) -> None:
         """Give a shard back, to go on at an instant (UNIX seconds)."""
-        self._batch.resting_shards[shard] = int(until * 1000)
+        self._batch.resting_shards[shard] = int(until * 1000), reason
         self.reported.set()
 
     def report(self, push_batch: PushBatch, push: Push, outcome: Outcome) -> None:
@@ -226,10 +227,12 @@ class Settlement:
                 now=now,
                 rng=self._rng,
             )
+        # What waited for a way as a shard was not tried before: its time is that of the shard.
+        is_waiting = push_batch.ticket.is_page and decision.reason in WAYLESS
         return next_attempt(
             decision,
             attempts=attempts,
-            created_at=max(first_due, begun_at),
+            created_at=first_due if is_waiting else max(first_due, begun_at),
             expires_at=composed.expires_at,
             now=now,
             rng=self._rng,
@@ -267,30 +270,35 @@ class Settlement:
         reason: str,
         until: float,
     ) -> None:
-        """Hold deliveries until an instant (UNIX seconds)."""
-        for item in items:
-            self.hold(ticket, composed, item, reason, until)
+        """Hold deliveries until an instant (UNIX seconds); no attempt is made meanwhile."""
+        now = self._now()
+        ended = set(ticket.end(composed.row, [item.number for item in items]))
+        # The wait is not the retries' own time.
+        more = int(max(0.0, until - now) * 1000)
+        held = [
+            (
+                item,
+                ending_of(
+                    composed,
+                    item,
+                    "held",
+                    item.environment,
+                    now,
+                    reason=reason,
+                    due_at=until,
+                    begun_at=None if item.begun_at is None else item.begun_at + more,
+                ),
+            )
+            for item in items
+            if item.number in ended
+        ]
+        self._keep(ticket, composed, held, 0.0)
 
     def hold(
         self, ticket: Ticket, composed: Composed, item: Item, reason: str, until: float
     ) -> None:
-        """Hold a delivery until an instant (UNIX seconds); no attempt is made meanwhile."""
-        now = self._now()
-        begun_at = item.begun_at
-        if begun_at is not None:
-            # The wait is not the retries' own time.
-            begun_at += int(max(0.0, until - now) * 1000)
-        ending = ending_of(
-            composed,
-            item,
-            "held",
-            item.environment,
-            now,
-            reason=reason,
-            due_at=until,
-            begun_at=begun_at,
-        )
-        self._add(ticket, composed, item, ending)
+        """Hold a delivery as :meth:`hold_all` does."""
+        self.hold_all(ticket, composed, [item], reason, until)
 
     def hold_stopped(
         self, ticket: Ticket, composed: Composed, items: Iterable[Item], route: Route
@@ -350,16 +358,28 @@ class Settlement:
         """Keep what a delivery's row is to say; False where it had ended before."""
         if not ticket.end(composed.row, (item.number,)):
             return False
-        if ending.state == "held" and ticket.reading.is_lost:
-            # When it is sent again is for those to say who have it now.
-            self.reported.set()
-            return True
-        self._batch.endings.append(ending)
-        self.reported.set()
-        # Of what failed webhooks are told, whether or not anybody else listens.
-        if self._hooks or ending.state not in _UNTOLD:
-            self._events.append(event_of(composed, item, ending, self._now(), took))
+        self._keep(ticket, composed, [(item, ending)], took)
         return True
+
+    def _keep(
+        self,
+        ticket: Ticket,
+        composed: Composed,
+        ended: Sequence[tuple[Item, Ending]],
+        took: float,
+    ) -> None:
+        """Keep what rows are to say; when what is held is sent again say those who have it."""
+        self.reported.set()
+        is_lost = ticket.reading.is_lost
+        kept = [one for one in ended if not (is_lost and one[1].state == "held")]
+        self._batch.endings += [ending for _, ending in kept]
+        now, is_heard = self._now(), bool(self._hooks)
+        self._events += [
+            event_of(composed, item, ending, now, took)
+            for item, ending in kept
+            # Of what failed webhooks are told, whether or not anybody else listens.
+            if is_heard or ending.state not in _UNTOLD
+        ]
 
     def take_back(self, push_batch: PushBatch, item: Item) -> None:
         """End a delivery that was taken back before it was sent."""

@@ -1,19 +1,19 @@
 """Write a batch of outcomes in one transaction."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import time
 from typing import Any, Final
 
 from sqlalchemy import BigInteger, Connection, bindparam, delete, func, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from handbell.delivery.policy.retry import SERVICE_DOWN
 from handbell.delivery.queue.shards import SHARDS, count_uncome
 from handbell.delivery.webhooks.store import store_calls
+from handbell.storage.bulk import insert_columns, sort_out
 from handbell.storage.chunks import chunks
-from handbell.storage.database import Database
+from handbell.storage.database import Database, driver_of
 from handbell.storage.tables import deliveries, notifications, sessions, shards
 
 from .hourly_counts import add_batch
@@ -22,8 +22,14 @@ from .outcome_batch import Batch, Ending
 Sent = Mapping[tuple[int, str, int], Sequence[int]]
 """See :class:`~handbell.delivery.record.outcome_batch.Batch`."""
 
-_ENDING_FIELDS: Final = tuple(Ending.__dataclass_fields__)
+_ENDING_FIELDS: Final = Ending._fields
 _KEY_FIELDS: Final = frozenset({"notification_id", "number", "gateway", "environment", "urgency"})
+_CHANGED: Final = tuple(name for name in _ENDING_FIELDS if name not in _KEY_FIELDS)
+_REPLACE: Final = (
+    "ON CONFLICT (notification_id, number) DO UPDATE SET "
+    + ", ".join(f"{name} = excluded.{name}" for name in (*_CHANGED, "environment"))
+    + ", worker_id = NULL"
+)
 _SENT_COLUMNS: Final = (
     "notification_id",
     "number",
@@ -44,7 +50,7 @@ _INSERT: Final = f"""
     FROM json_each(?4) WHERE true
     ON CONFLICT (notification_id, number) DO UPDATE SET
         environment = excluded.environment, state = 'sent', status = 200, reason = NULL,
-        detail = NULL,
+        detail = NULL, begun_at = NULL,
         attempts = attempts + 1, due_at = NULL, worker_id = NULL,
         sent_at = excluded.sent_at, finished_at = excluded.finished_at
 """  # noqa: S608 - names of columns only
@@ -107,11 +113,11 @@ class Recorder:
 
 
 def write_batch(connection: Connection, batch: Batch, *, now: int) -> None:
-    """Write a batch; first attempts are dated ``now`` (UNIX milliseconds)."""
+    """Write a batch; what was plainly accepted is dated ``now`` (UNIX milliseconds)."""
     if _is_sqlite(connection):
         _insert_sent(connection, batch.sent, now)
     elif batch.sent:
-        _upsert(connection, [_sent(*item, now) for item in _singly(batch.sent)])
+        _upsert_sent(connection, batch.sent, now)
     if batch.endings:
         _upsert(connection, batch.endings)
     if batch.adopted:
@@ -121,9 +127,9 @@ def write_batch(connection: Connection, batch: Batch, *, now: int) -> None:
     _change_sessions(connection, batch, now)
     for shard, position in batch.positions.items():
         connection.execute(_MOVE_SHARD, {"shard": shard, "to": position})
-    for shard, due_at in batch.resting_shards.items():
+    for shard, (due_at, reason) in batch.resting_shards.items():
         rest = update(shards).where(shards.c.id == shard)
-        connection.execute(rest.values(due_at=due_at, worker_id=None))
+        connection.execute(rest.values(due_at=due_at, reason=reason, worker_id=None))
     if batch.finished_shards:
         _count_cancelled(connection, batch.finished_shards)
         connection.execute(delete(shards).where(shards.c.id.in_(batch.finished_shards)))
@@ -146,37 +152,48 @@ def _insert_sent(connection: Connection, sent: Sent, now: int) -> None:
         connection.exec_driver_sql(_INSERT_SENT_SINGLY, single)
 
 
-def _singly(sent: Sent) -> Iterator[tuple[int, str, int, int]]:
-    for (row, environment, urgency), numbers in sent.items():
-        for number in numbers:
-            yield row, environment, urgency, number
-
-
-def _sent(row: int, environment: str, urgency: int, number: int, now: int) -> Ending:
-    return Ending(
-        notification_id=row,
-        number=number,
-        gateway="apns",
-        environment=environment,
-        urgency=urgency,
-        state="sent",
-        attempts=1,
-        status=200,
-        sent_at=now,
-        finished_at=now,
-    )
+def _upsert_sent(connection: Connection, sent: Sent, now: int) -> None:
+    statement: Any = postgresql_insert(deliveries)
+    there = {
+        **dict.fromkeys(("reason", "detail", "begun_at", "due_at", "worker_id")),
+        **{name: statement.excluded[name] for name in ("environment", "state", "status")},
+        **{name: statement.excluded[name] for name in ("sent_at", "finished_at")},
+        "attempts": deliveries.c.attempts + 1,
+    }
+    rows = [
+        {
+            "notification_id": row,
+            "number": number,
+            "gateway": "apns",
+            "environment": environment,
+            "state": "sent",
+            "status": 200,
+            "attempts": 1,
+            "urgency": urgency,
+            "sent_at": now,
+            "finished_at": now,
+        }
+        for (row, environment, urgency), numbers in sent.items()
+        for number in numbers
+    ]
+    key = ["notification_id", "number"]
+    connection.execute(statement.on_conflict_do_update(index_elements=key, set_=there), rows)
 
 
 def _upsert(connection: Connection, endings: Sequence[Ending]) -> None:
-    rows = [{name: getattr(ending, name) for name in _ENDING_FIELDS} for ending in endings]
-    add = sqlite_insert if _is_sqlite(connection) else postgresql_insert
-    statement: Any = add(deliveries)
-    changed = {name: statement.excluded[name] for name in _ENDING_FIELDS if name not in _KEY_FIELDS}
-    changed["environment"] = statement.excluded.environment
-    changed["worker_id"] = None
+    driver = driver_of(connection)
+    if driver is not None:
+        columns = dict(zip(_ENDING_FIELDS, zip(*endings, strict=True), strict=True))
+        same, varying = sort_out(columns, "number")
+        insert_columns(driver, deliveries, varying, same, _REPLACE)
+        return
+    statement: Any = postgresql_insert(deliveries)
+    changed = {name: statement.excluded[name] for name in (*_CHANGED, "environment")}
     connection.execute(
-        statement.on_conflict_do_update(index_elements=["notification_id", "number"], set_=changed),
-        rows,
+        statement.on_conflict_do_update(
+            index_elements=["notification_id", "number"], set_={**changed, "worker_id": None}
+        ),
+        [one._asdict() for one in endings],
     )
 
 
@@ -206,7 +223,7 @@ def _count_cancelled(connection: Connection, finished: Sequence[int]) -> None:
     for shard in connection.execute(
         SHARDS.where(shards.c.id.in_(finished), notifications.c.cancelled_at.is_not(None))
     ).all():
-        caught = count_uncome(connection, shard)
+        caught = count_uncome(connection, [shard])
         statement = update(notifications).where(notifications.c.id == shard.notification_id)
         connection.execute(statement.values(cancelled=notifications.c.cancelled + caught))
 

@@ -1,11 +1,12 @@
 """What may go now: the app's switch, times, quiet hours and the cap, looked at before each send."""
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from handbell.delivery.policy.app_rules import AppRules
 from handbell.delivery.policy.cap import Cap
+from handbell.delivery.policy.parts import QUIET, SCHEDULED, Wait
 from handbell.delivery.policy.quiet_hours import held_until
 from handbell.delivery.policy.rules_store import RulesStore
 from handbell.delivery.queue.due import Due
@@ -97,14 +98,15 @@ class Admission:
         ):
             return list(items)
         # All that may fail comes first: what has its row must not get another.
-        waits = [_wait_of(composed, item, rules, now) for item in items]
+        by_zone = waits_of(composed, {item.time_zone for item in items}, rules, now)
+        waits = [by_zone.get(item.time_zone) for item in items]
         ready = [item for item, wait in zip(items, waits, strict=True) if wait is None]
         capped: list[Item] = []
         if cap is not None:
             ready, capped = await self._cap(ticket, composed, ready, cap)
-        for item, wait in zip(items, waits, strict=True):
-            if wait is not None:
-                self._book.hold(ticket, composed, item, *wait)
+        for wait in dict.fromkeys(by_zone.values()):
+            held = [item for item, its in zip(items, waits, strict=True) if its == wait]
+            self._book.hold_all(ticket, composed, held, *wait)
         for item in capped:
             self._book.end(ticket, composed, item, "cancelled", "Capped")
         return ready
@@ -145,13 +147,19 @@ def _is_allowed(
     return cap.allows(len(others))
 
 
-def _wait_of(
-    composed: Composed, item: Item, rules: AppRules, now: float
-) -> tuple[str, float] | None:
-    starts_at = composed.starts_at(item.time_zone)
-    if starts_at > now:
-        return "Scheduled", starts_at
+def waits_of(
+    composed: Composed, zones: Iterable[str | None], rules: AppRules, now: float
+) -> dict[str | None, Wait]:
+    """Return what a notification waits for in time zones, of those where it has to wait."""
+    waits = {zone: _wait_of(composed, zone, rules, now) for zone in zones}
+    return {zone: wait for zone, wait in waits.items() if wait is not None}
+
+
+def _wait_of(composed: Composed, zone: str | None, rules: AppRules, now: float) -> Wait | None:
+    # What is for no later time is due, also where the clock was set back since.
+    if composed.send_at is not None and (starts_at := composed.starts_at(zone)) > now:
+        return Wait(SCHEDULED, starts_at)
     if rules.quiet is None or not composed.is_loud:
         return None
-    until = held_until(rules.quiet, item.time_zone, now, rules.time_zone)
-    return None if until is None else ("QuietHours", until)
+    until = held_until(rules.quiet, zone, now, rules.time_zone)
+    return None if until is None else Wait(QUIET, until)

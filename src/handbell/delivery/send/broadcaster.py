@@ -3,14 +3,14 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Final
 
+from handbell.delivery.policy.parts import parts_of
 from handbell.delivery.policy.probe import Probe
-from handbell.delivery.policy.ramp_up import RampUps
+from handbell.delivery.policy.retry import MENDED_BY_HAND, SERVICE_DOWN
 from handbell.delivery.policy.rules_store import RulesStore
-from handbell.delivery.queue.session_pages import Listener
-from handbell.delivery.queue.sql_queue import Queue
+from handbell.delivery.queue.session_pages import Listener, Shard
+from handbell.delivery.queue.sql_queue import Asked, Queue
 from handbell.delivery.record.settle import Settlement
 from handbell.delivery.work.app_state import FIRST_BATCH
 from handbell.delivery.work.app_states import AppStates
@@ -19,12 +19,15 @@ from handbell.delivery.work.in_flight import InFlight, Ticket
 from handbell.delivery.work.push_batch import Broadcast, Page
 from handbell.delivery.work.routes import Route
 from handbell.delivery.work.session_readings import Releases
+from handbell.errors import HandbellError
+from handbell.storage.group_commit import GroupCommit
 from handbell.storage.storage_retry import StorageRetry
 
-from .admission import DISABLED_SECONDS
+from .admission import DISABLED_SECONDS, waits_of
 from .composed_cache import ComposedCache
 from .dispatcher import Dispatcher
 from .gateway_cache import GatewayCache
+from .sender import no_way_reason
 
 _WATCH_SECONDS: Final = 0.25
 _RAMP_PAUSE_SECONDS: Final = 0.05
@@ -36,7 +39,8 @@ _LOOKED_AT: Final = 20
 class Broadcaster:
     """Hands out pages of the ``broadcasts`` in hand, one after the other; belongs to one worker.
 
-    A broadcast whose way is stopped rests: nothing is written for those that it has not come to.
+    ``worker`` gives its id. A broadcast that has to wait does so as a shard: nothing is written for
+    those that it has not come to.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class Broadcaster:
         dispatcher: Dispatcher,
         book: Settlement,
         storage_retry: StorageRetry,
+        worker: Callable[[], int],
         now: Callable[[], float],
         clock: Callable[[], float],
     ) -> None:
@@ -69,12 +74,23 @@ class Broadcaster:
         self._dispatcher = dispatcher
         self._book = book
         self._storage_retry = storage_retry
+        self._worker = worker
         self._now = now
         self._clock = clock
         self._environments: dict[tuple[int, bool], tuple[str | None, float]] = {}
+        self._reading = GroupCommit(self._read)
 
-    async def take(self, broadcast: Broadcast) -> None:
-        """Hand out the next page of a broadcast, as far as it may go on now."""
+    async def take(self, ready: Sequence[Broadcast]) -> None:
+        """Hand out the next page of broadcasts of different apps, as far as each may go on now.
+
+        What the database is asked for one of them it is asked for all at once.
+        """
+        ends = await asyncio.gather(*map(self._take, ready), return_exceptions=True)
+        for end in ends:
+            if end is not None:
+                raise end
+
+    async def _take(self, broadcast: Broadcast) -> None:
         try:
             await self._hand_out(broadcast)
         except Exception:
@@ -92,10 +108,13 @@ class Broadcaster:
         if app_state.awaits_proof or not self._holds(broadcast):
             return
         route, now = broadcast.route, self._now()
+        if not app_state.rules.is_enabled:
+            self._let_rest(broadcast, "AppDisabled", now + DISABLED_SECONDS)
+            return
         probe = None if route is None or route.stop is None else route.acquire(now)
         try:
-            if _is_stopped(route, composed, probe, now):
-                self._let_rest(broadcast, route)
+            if route is not None and _is_stopped(route, composed, probe, now):
+                self._rest_stopped(broadcast, route)
             else:
                 await self._read_page(broadcast, composed, probe)
         finally:
@@ -110,28 +129,36 @@ class Broadcaster:
         if not most:
             broadcast.ready_at = self._clock() + wait
             return
-        with self._releases.begin() as reading:
+        with (
+            self._releases.begin() as reading,
+            self._app_states.reserving(composed.app_state, most),
+        ):
             rules, former = composed.app_state.rules, broadcast.route
-            read = partial(
-                self._queue.page,
-                also=composed.needs(rules),
-                is_development=composed.is_development,
-            )
-            found = await self._storage_retry.call(read, broadcast.shard, most)
+            also = composed.needs(rules)
+            asked = Asked(broadcast.shard, most, also, composed.is_development)
+            (found,) = await self._reading.bring([asked])
+            if self._has_to_wait(found, composed):
+                await self._divide(broadcast, composed)
+                return
             listeners = found if probe is None else await self._up_to_known(found, former)
             route = broadcast.route = await self._main_route(broadcast, composed, listeners)
             if not self._holds(broadcast):
                 return
             if route is not former:
                 probe = None  # it was for another way
-            if _is_stopped(route, composed, probe, self._now()):
-                self._let_rest(broadcast, route)
+            if route is not None and _is_stopped(route, composed, probe, self._now()):
+                self._rest_stopped(broadcast, route)
+                return
+            if route is None and await self._rests_without_way(broadcast, composed, listeners):
                 return
             ticket = None
             if listeners:
                 ticket = self._dispatcher.begin_page(composed, listeners, rules, reading, probe)
-            is_last = len(found) < most and len(listeners) == len(found)
+            is_last = _is_end(found, most, broadcast.shard) and len(listeners) == len(found)
             self._note_page(broadcast, listeners, ticket, is_last=is_last)
+
+    async def _read(self, asked: Sequence[Asked]) -> list[list[Listener]]:
+        return await self._storage_retry.call(self._queue.pages, asked)
 
     def _size_of_page(
         self, broadcast: Broadcast, composed: Composed, probe: Probe | None
@@ -212,24 +239,73 @@ class Broadcaster:
         broadcast.pages.append(Page(shard.position, ticket))
         self._book.reported.set()
 
-    def _let_rest(self, broadcast: Broadcast, route: Route | None) -> None:
-        """Give a stopped app's shard back until it is tried again, once its pages have ended."""
+    def _has_to_wait(self, found: Sequence[Listener], composed: Composed) -> bool:
+        """Return whether somebody of a page has to wait for a time, and it is not over for all."""
         now = self._now()
-        if route is not None and route.is_due(now):
+        if composed.is_expired(now):
+            return False
+        zones = {one.time_zone for one in found}
+        return bool(waits_of(composed, zones, composed.app_state.rules, now))
+
+    async def _divide(self, broadcast: Broadcast, composed: Composed) -> None:
+        """Have what a shard has not come to wait as parts, each as long as its time zones do."""
+        shard, now = broadcast.shard, self._now()
+        zones = await self._storage_retry.call(self._queue.zones_of, shard)
+        found = waits_of(composed, [zone or None for zone in zones], composed.app_state.rules, now)
+        waits = {zone: found.get(zone or None) for zone in zones}
+        parts = parts_of(waits, now, within=shard.zones)
+        divide = self._queue.divide
+        if await self._storage_retry.call(divide, self._worker(), shard, parts):
+            broadcast.is_read = True
+            self._book.reported.set()
+        else:
+            # It was given away; who has it divides it.
+            broadcast.ready_at = self._clock() + _WATCH_SECONDS
+
+    def _rest_stopped(self, broadcast: Broadcast, route: Route) -> None:
+        """Give a stopped app's shard back until it is tried again."""
+        now = self._now()
+        if route.is_due(now):
             return  # it is known now which way it goes: its next turn probes that
-        if broadcast.pages or route is None:
+        app_state = broadcast.app_state
+        until = route.resume_at(now) if app_state is None else app_state.look_again_at(route, now)
+        is_outage = route.configuration.stop is None
+        self._let_rest(broadcast, SERVICE_DOWN if is_outage else "CircuitOpen", until)
+
+    async def _rests_without_way(
+        self, broadcast: Broadcast, composed: Composed, listeners: Sequence[Listener]
+    ) -> bool:
+        """Give a shard back whose page has no way to go; say whether it rests."""
+        now = self._now()
+        if not listeners or composed.is_over(now):
+            return False
+        for environment in {one.environment for one in listeners}:
+            try:
+                await self._gateways.find(composed, "apns", environment)
+            except HandbellError as error:
+                reason = no_way_reason(error)
+            else:
+                return False
+        self._let_rest(broadcast, reason, now + MENDED_BY_HAND.first)
+        return True
+
+    def _let_rest(self, broadcast: Broadcast, reason: str, until: float) -> None:
+        """Give a shard back until an instant (UNIX seconds), once its pages have ended."""
+        if broadcast.pages:
             broadcast.ready_at = self._clock() + _WATCH_SECONDS
             return
         self._broadcasts.remove(broadcast)
-        app_state = broadcast.app_state
-        until = route.resume_at(now) if app_state is None else app_state.look_again_at(route, now)
-        self._book.rest_shard(broadcast.shard.id, until)
+        self._book.rest_shard(broadcast.shard.id, until, reason)
 
 
-def _is_stopped(route: Route | None, composed: Composed, probe: Probe | None, now: float) -> bool:
+def _is_end(found: Sequence[Listener], most: int, shard: Shard) -> bool:
+    """Return whether a shard has no session behind these."""
+    return len(found) < most or found[-1].number >= shard.last
+
+
+def _is_stopped(route: Route, composed: Composed, probe: Probe | None, now: float) -> bool:
     """Return whether a broadcast is to rest; one that is over goes on, so that each has its end."""
-    is_open = route is not None and route.stop is not None and probe is None
-    return is_open and not composed.is_over(now)
+    return route.stop is not None and probe is None and not composed.is_over(now)
 
 
 def _wants_known(route: Route | None) -> bool:

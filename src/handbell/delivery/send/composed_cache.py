@@ -7,6 +7,7 @@ from handbell.apps.app import App
 from handbell.delivery.ledger.store import Ledger
 from handbell.delivery.work.app_state import AppState
 from handbell.delivery.work.composed import Composed
+from handbell.storage.group_commit import GroupCommit
 from handbell.storage.storage_retry import StorageRetry
 
 LoadComposed = Callable[
@@ -33,6 +34,7 @@ class ComposedCache:
         self._lane_of = app_state_of
         self._storage_retry = storage_retry
         self._kept: dict[int, Composed] = {}
+        self._finding = GroupCommit(self._find)
 
     def keep(self, composed: Composed) -> None:
         """Keep a notification, in place of the one kept for longest where there are many."""
@@ -42,10 +44,14 @@ class ComposedCache:
 
     async def find(self, row: int) -> Composed | None:
         """Return a composed notification, None when it is gone; raises why it is unread."""
-        composed = (await self.find_many([row])).get(row)
+        (composed,) = await self._finding.bring([row])
         if isinstance(composed, Exception):
             raise composed
         return composed
+
+    async def _find(self, rows: Sequence[int]) -> list[Composed | Exception | None]:
+        found = await self.find_many(list(dict.fromkeys(rows)))
+        return [found.get(row) for row in rows]
 
     async def find_many(self, rows: Sequence[int]) -> dict[int, Composed | Exception]:
         """Return the composed notifications; those that are gone are left out.

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -16,6 +16,7 @@ from handbell.delivery.work.push_batch import Item, Portion
 from handbell.delivery.work.routes import Route, Routes
 from handbell.errors import CredentialError, HandbellError, TwinError
 from handbell.gateways.gateway import Gateway
+from handbell.storage.group_commit import GroupCommit
 
 WAY_SECONDS: Final = 5.0
 """How long a gateway is used before it is asked anew which one it is."""
@@ -59,6 +60,7 @@ class GatewayCache:
         self._threads = threads
         self._clock = clock
         self._gateways: dict[_Place, _Way] = {}
+        self._finding = GroupCommit(self._ask_all)
         self._unused: set[Gateway] = set()
         self._asking = 0
         self._dropping: set[asyncio.Task[None]] = set()
@@ -90,18 +92,25 @@ class GatewayCache:
             return way.gateway
         self._asking += 1
         try:
-            ask = partial(self._find_gateway, excluded=refused) if refused else self._find_gateway
-            gateway = await self._threads.run(ask, app, key, name, environment)
+            excluded = {"besides": refused} if refused else {}
+            ask = partial(self._find_gateway, app, key, name, environment, **excluded)
+            (found,) = await self._finding.bring([ask])
+            if isinstance(found, Exception):
+                raise found
         except (CredentialError, TwinError):
             self._leave(place)
             raise
         else:
             self._leave(place)
-            self._gateways[place] = _Way(gateway, self._clock() + WAY_SECONDS)
-            return gateway
+            self._gateways[place] = _Way(found, self._clock() + WAY_SECONDS)
+            return found
         finally:
             self._asking -= 1
             self._drop_unused()
+
+    async def _ask_all(self, asks: Sequence[Callable[[], Gateway]]) -> list[Gateway | Exception]:
+        """Ask for gateways in one go, since each turn of a thread costs as much as an answer."""
+        return await self._threads.run(lambda: list(map(_answer, asks)))
 
     async def route(self, composed: Composed, name: GatewayName, environment: str) -> Route | None:
         """Return the way of a notification to an environment, None where there is none."""
@@ -145,13 +154,13 @@ class GatewayCache:
             self._unused.add(way.gateway)
 
     def _drop_unused(self) -> None:
+        if self._asking:
+            # Somebody is being given a gateway in this moment; it may be one of these.
+            return
         now = self._clock()
         late = [one for one, way in self._gateways.items() if now > way.until + UNUSED_SECONDS]
         for place in late:
             self._leave(place)
-        if self._asking:
-            # Somebody is being given a gateway in this moment; it may be one of these.
-            return
         unused, self._unused = self._unused, set()
         used = {way.gateway for way in self._gateways.values()}
         for gateway in unused - used:
@@ -165,3 +174,10 @@ class GatewayCache:
             await drop(gateway)
         except Exception:  # noqa: BLE001 - nothing is sent by it, and others are
             _log.exception("Could not close unused gateway")
+
+
+def _answer(ask: Callable[[], Gateway]) -> Gateway | Exception:
+    try:
+        return ask()
+    except Exception as error:  # noqa: BLE001 - it is raised to whoever asked
+        return error

@@ -174,7 +174,7 @@ class PushSender:
             )
 
     def _note_no_way(self, push_batch: PushBatch, error: HandbellError) -> None:
-        reason = "TwinNotRunning" if isinstance(error, TwinError) else "NoCredential"
+        reason = no_way_reason(error)
         for number, item in push_batch.items.items():
             tried = push_batch.tried.get(number)
             if tried is not None:
@@ -205,6 +205,11 @@ class PushSender:
     def _withdraw(self, gateways: Collection[Gateway], numbers: Collection[int]) -> None:
         for gateway in gateways:
             gateway.withdraw(lambda push: push.key in numbers)
+
+
+def no_way_reason(error: HandbellError) -> str:
+    """Return why a delivery waits for which there is no gateway."""
+    return "TwinNotRunning" if isinstance(error, TwinError) else "NoCredential"
 
 
 class _Way(NamedTuple):

@@ -174,6 +174,7 @@ class Worker:
             dispatcher=self._dispatcher,
             book=self._book,
             storage_retry=storage_retry,
+            worker=lambda: self.id,
             now=now,
             clock=clock,
         )
@@ -342,12 +343,11 @@ class Worker:
         )
         took = level >= mine and bool(level) and await self._take_due(level)
         if is_shard_due:
-            shard = await self.threads.run(self._queue.claim_shard, self.id, mine, resting, full)
-            if shard is not None:
-                ready.append(Broadcast(shard))
-                self._broadcasts.append(ready[-1])
-        if ready:
-            await self._pages.take(max(ready, key=lambda one: one.shard.urgency))
+            claim = partial(self._queue.claim_shards, self.id, mine, resting, full)
+            claimed = [Broadcast(shard) for shard in await self.threads.run(claim)]
+            self._broadcasts += claimed
+            ready += claimed
+        await self._pages.take(_next_of_each_app(ready))
         return took or bool(ready)
 
     async def _seek_probes(self) -> None:
@@ -435,8 +435,10 @@ class Worker:
     async def _write_circuits(self) -> None:
         """Write the circuits that have changed; of one that changed again only how it is now."""
         async with self._circuits_turn:
-            for place, noted in list(self._routes.unwritten.items()):
-                await self.storage_retry.call(self.rules_store.note, noted)
+            if not (changed := list(self._routes.unwritten.items())):
+                return
+            await self.storage_retry.call(self.rules_store.note, *(noted for _, noted in changed))
+            for place, noted in changed:
                 if self._routes.unwritten.get(place) is noted:
                     del self._routes.unwritten[place]
                 if place.is_service and noted.stop is None:
@@ -457,3 +459,13 @@ class Worker:
         apps = self._routes.apps_of(service)
         await self.storage_retry.call(self.rules_store.hurry_after, service, apps, self._now())
         self._wake.set()
+
+
+def _next_of_each_app(ready: Sequence[Broadcast]) -> list[Broadcast]:
+    """Return the most urgent broadcasts, of each app one: how much may go depends on the others."""
+    most = max((one.shard.urgency for one in ready), default=0)
+    of_app: dict[int, Broadcast] = {}
+    for one in ready:
+        if one.shard.urgency == most:
+            of_app.setdefault(one.shard.app_row, one)
+    return list(of_app.values())

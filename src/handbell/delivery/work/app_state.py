@@ -38,6 +38,7 @@ class AppState:
     is_proven: bool = False
     bucket: TokenBucket | None = None
     cap_in_flight: CapInFlight = field(default_factory=CapInFlight)
+    reserved: int = 0
 
     @property
     def is_stopped(self) -> bool:

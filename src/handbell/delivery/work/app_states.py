@@ -1,11 +1,14 @@
 """The ways out of all apps: how much of each is on its way, and by which rules."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from handbell.apps.app import App
+from handbell.delivery.policy.app_rules import AppRules
 from handbell.delivery.policy.circuit import Place
 from handbell.delivery.policy.rules_store import RulesStore
+from handbell.storage.group_commit import GroupCommit
 from handbell.storage.storage_retry import StorageRetry
 
 from .app_state import FIRST_BATCH, AppState
@@ -54,6 +57,8 @@ class AppStates:
         self._storage_retry = storage_retry
         self._clock = clock
         self._app_states: dict[str, AppState] = {}
+        self._reading = GroupCommit(self._read)
+        self._reserved = 0
 
     def of(self, app: App) -> AppState:
         """Return the state of an app, made when first asked for, in whatever thread."""
@@ -68,11 +73,14 @@ class AppStates:
         """Let an app go by its rules as they are now, or were some seconds ago."""
         if self._clock() - app_state.read_at > RULES_SECONDS:
             before = self._routes.known(app_state.routes)
-            rules = await self._storage_retry.call(self._rules_store.rules_of, app_state.app.id)
+            (rules,) = await self._reading.bring([app_state.app.id])
             app_state.take_rules(rules, self._clock())
             noted = (*rules.circuits, *rules.services)
             for place in self._routes.adopt(noted, before, app_state.routes):
                 self._on_closed(place)
+
+    async def _read(self, app_ids: Sequence[str]) -> list[AppRules]:
+        return await self._storage_retry.call(self._rules_store.rules_of_many, app_ids)
 
     @property
     def in_flight(self) -> int:
@@ -98,6 +106,17 @@ class AppStates:
             if app_state.load.out and not self.page_of(app_state)
         ]
 
+    @contextmanager
+    def reserving(self, app_state: AppState, number: int) -> Iterator[None]:
+        """Keep room for pushes of an app while they are read: other apps are read beside it."""
+        self._reserved += number
+        app_state.reserved += number
+        try:
+            yield
+        finally:
+            self._reserved -= number
+            app_state.reserved -= number
+
     def all(self) -> list[AppState]:
         """Return the apps' states that there are now."""
         # A copy: composed notifications are loaded in threads, which make the states of their apps.
@@ -112,6 +131,7 @@ class AppStates:
         return min(PAGE, max(FIRST_BATCH, (self.window - self.in_flight) // _PAGES))
 
     def _share(self, app_state: AppState) -> int:
-        left_by_others = self.window - (self.in_flight - app_state.load.out)
+        others = self.in_flight - app_state.load.out + self._reserved - app_state.reserved
+        left_by_others = self.window - others
         # However many apps wait for an answer, each can send its first batch.
         return max(_PAGES * FIRST_BATCH, left_by_others * 2 // 3)

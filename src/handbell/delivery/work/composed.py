@@ -8,7 +8,13 @@ from handbell.creation.notification import Notification
 from handbell.delivery.policy.app_rules import AppRules
 from handbell.delivery.policy.quiet_hours import disturbs
 from handbell.delivery.policy.retry import ceiling
-from handbell.delivery.policy.schedule import LocalTime, SendAt, due_at, read_send_at
+from handbell.delivery.policy.schedule import (
+    LAST_ZONE,
+    LocalTime,
+    SendAt,
+    due_at,
+    read_send_at,
+)
 from handbell.gateways.apns.wording_cache import Wordings, compose_each
 from handbell.gateways.gateway import Message
 
@@ -120,7 +126,7 @@ class Composed:
 
     def is_over(self, now: float) -> bool:
         """Return whether what was not attempted yet is given up, if it cannot go out now."""
-        starts = self.starts_at(None)
+        starts = self.starts_at(LAST_ZONE)
         return now >= ceiling(created_at=starts, expires_at=self.expires_at).at
 
     def needs(self, rules: AppRules) -> frozenset[str]:

@@ -66,10 +66,10 @@ class Broadcast:
 class PushBatch:
     """Pushes of one notification to one environment, handed to a gateway together.
 
-    ``is_plain`` says that of a push that is accepted nothing but its number need be noted: it is
-    the first attempt, and the first try of it. ``sent`` holds the numbers of those that are not cut
-    yet, ``heard_at`` is when the first of them came back, by the loop's clock. ``ticket`` is that
-    of its batch, ``route`` the way it goes, once that is known. ``asked_first`` are the pushes
+    ``is_plain`` says that of a push that is accepted nothing but its number need be noted: no
+    other environment was asked about it before. ``sent`` holds the numbers of those that are not
+    cut yet, ``heard_at`` is when the first of them came back, by the loop's clock. ``ticket`` is
+    that of its batch, ``route`` the way it goes, once that is known. ``asked_first`` are the pushes
     whose tokens another environment refused before. What is reported once ``is_over`` comes too
     late.
     """
@@ -112,7 +112,7 @@ class PushBatch:
         self.tried = tried or {}
         self.is_over = False
         self.heard_at = 0.0
-        self.is_plain = not self.tried and (ticket.is_page or all(map(_is_first, items.values())))
+        self.is_plain = not self.tried and (ticket.is_page or all(map(_is_of_apns, items.values())))
         self.sent: list[int] = []
         self._ended: set[int] = set()
         self._watched: dict[int, asyncio.Future[None]] = {}
@@ -161,8 +161,8 @@ class PushBatch:
         self._watched.clear()
 
 
-def _is_first(item: Item) -> bool:
-    return item.attempts == 0 and item.begun_at is None and item.gateway == "apns"
+def _is_of_apns(item: Item) -> bool:
+    return item.gateway == "apns"
 
 
 def _set(watched: "asyncio.Future[None]") -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 from handbell.creation.graphemes import json_bytes, truncated
 from handbell.creation.languages import choose
 from handbell.creation.notification import Notification
+from handbell.diagnostic import Diagnostic
 from handbell.errors import NotificationError, PayloadTooLargeError
 from handbell.gateways.gateway import Message
 
@@ -43,7 +44,10 @@ class Wording(NamedTuple):
         """Return what was cut, as sentences."""
         where = "" if self.language is None else f"languages.{self.language}."
         return [
-            f"`{where}{cut.field}` was cut from {cut.of:,} to {cut.kept:,} bytes, to fit."
+            Diagnostic(
+                f"`{where}{cut.field}` was cut from {cut.of:,} to {cut.kept:,} bytes, to fit.",
+                reason="TextCut",
+            )
             for cut in self.cuts
         ]
 

@@ -105,4 +105,4 @@ async def _accept(context: Context, entries: Sequence[Entry | HandbellError]) ->
 def _answer(outcome: Outcome) -> dict[str, Any]:
     if isinstance(outcome, HandbellError):
         return {"error": members_of(outcome)}
-    return {"id": outcome.id, "warnings": outcome.warnings}
+    return {"id": outcome.id, **plain.told("warning", outcome.warnings)}

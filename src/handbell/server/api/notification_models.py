@@ -107,7 +107,8 @@ class RecipientLists(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     mails: list[str] | None = None
-    device_tokens: list[str] | None = None
+    addresses: list[str] | None = Field(default=None, description="Of devices: device tokens")
+    device_tokens: list[str] | None = Field(default=None, description="The same as addresses")
     simulators: list[str] | None = None
     everybody: bool | None = None
 
@@ -162,6 +163,20 @@ class ReplaceRequest(BaseModel):
     notification: NotificationContent
 
 
+class DiagnosticAnswer(BaseModel):
+    """What a warning or an error says, in parts."""
+
+    recipient: str | None = Field(description="Whom it is about; null for the whole send")
+    reason: str = Field(description="A stable word; docs/errors.md explains each")
+    fix: str = Field(description="What to do, empty where nothing is")
+
+
+Details = Annotated[
+    list[DiagnosticAnswer] | None,
+    Field(description="The same in parts and in the same order, where there are any"),
+]
+
+
 class SendAnswer(BaseModel):
     """The answer to one of many sends: what a single one is answered with, or what is wrong."""
 
@@ -169,18 +184,20 @@ class SendAnswer(BaseModel):
     warnings: list[str] | None = Field(
         default=None, description="Who will not be reached, and why, where it is accepted"
     )
+    warning_details: Details = None
     error: Problem | None = Field(default=None, description="Why it is not accepted")
 
 
 class DeliveryAnswer(BaseModel):
-    """One notification to one session; ``id`` is the apns-id."""
+    """One notification to one session; APNs gets its ``id`` as the apns-id."""
 
     id: str
     notification_id: str
     session_id: int | None = Field(description="Null for an address that no session holds")
     mail: str | None
     gateway: Literal["apns", "simulator"]
-    device_token: str = Field(description="Shortened for a key without the scope register")
+    address: str = Field(description="Shortened for a key without the scope register")
+    device_token: str = Field(description="The same as address")
     environment: Literal["production", "development", "twin"]
     state: State
     reason: str | None = Field(description="Why it is so; docs/errors.md explains each")
@@ -214,6 +231,12 @@ class OutcomeAnswer(BaseModel):
     )
     total: int | None = Field(default=None, description="How many deliveries there are")
     errors: list[str] | None = Field(default=None, description="What failed, and what to do")
+    warning_details: Details = None
+    error_details: Details = None
+    states: dict[str, int] | None = Field(default=None, description="Deliveries by state")
+    is_running: bool | None = Field(
+        default=None, description="Something of it is due or on its way, and goes on"
+    )
     deliveries: list[DeliveryAnswer] | None = Field(default=None, description="The first 100")
 
 
@@ -254,6 +277,8 @@ class NotificationAnswer(NotificationOverview):
     total: int = Field(description="How many deliveries there are")
     warnings: list[str]
     errors: list[str]
+    warning_details: Details = None
+    error_details: Details = None
     sent: int
     urgency: Literal["urgent", "normal", "bulk"]
     send_at: str | None = Field(description="The later time that was asked for")

@@ -129,7 +129,8 @@ async def _send_plain(
 
 def _stored(request: Request, app: App, name: str, warnings: Sequence[str]) -> Response:
     where = address_of(request, f"/v1/apps/{app.id}/notifications/{name}")
-    return _answer({"id": name, "warnings": warnings}, status=202, headers={"Location": where})
+    said = {"id": name, **plain.told("warning", warnings)}
+    return _answer(said, status=202, headers={"Location": where})
 
 
 async def _send_one(

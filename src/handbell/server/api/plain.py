@@ -1,12 +1,13 @@
 """Values of the core as the API writes them: snake_case, instants in ISO 8601."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from handbell.delivery.delivery import Delivery
 from handbell.delivery.ledger.reports import Funnel, Overview
 from handbell.delivery.response import Response
+from handbell.diagnostic import Diagnostic
 from handbell.registry.session import Session
 from handbell.server.fix_calls import as_call
 from handbell.server.pages import instant
@@ -37,13 +38,14 @@ def plain(value: Any) -> Any:
 
 
 def delivery(one: Delivery) -> dict[str, Any]:
-    """Return a delivery; ``id`` is its apns-id, ``device_token`` where it goes."""
+    """Return a delivery; ``address`` is where it goes, under its former name as well."""
     return {
         "id": one.apns_id,
         "notification_id": one.notification_id,
         "session_id": one.session_id,
         "mail": one.mail,
         "gateway": one.gateway,
+        "address": one.address,
         "device_token": one.address,
         "environment": one.environment,
         "state": one.state,
@@ -85,8 +87,8 @@ def funnel(one: Funnel, response: Response) -> dict[str, Any]:
         "success": response.success,
         "reached": response.reached,
         "total": response.total,
-        "warnings": list(response.warnings),
-        "errors": list(response.errors),
+        **told("warning", response.warnings),
+        **told("error", response.errors),
         "sent": one.sent,
         "urgency": one.urgency,
         "send_at": one.send_at,
@@ -105,10 +107,20 @@ def outcome(response: Response, deliveries: list[Delivery]) -> dict[str, Any]:
         "success": response.success,
         "reached": response.reached,
         "total": response.total,
-        "warnings": list(response.warnings),
-        "errors": list(response.errors),
+        "states": dict(response.states),
+        "is_running": response.is_running,
+        **told("warning", response.warnings),
+        **told("error", response.errors),
         "deliveries": [delivery(one) for one in deliveries],
     }
+
+
+def told(kind: str, texts: Sequence[str]) -> dict[str, Any]:
+    """Return warnings or errors as texts, and what each says in parts where there are any."""
+    said: dict[str, Any] = {f"{kind}s": list(texts)}
+    if texts:
+        said[f"{kind}_details"] = [Diagnostic.read(text).parts() for text in texts]
+    return said
 
 
 def _member(name: str, value: Any) -> Any:

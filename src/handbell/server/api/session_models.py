@@ -49,6 +49,8 @@ class AboutDevice(BaseModel):
         """Keep what can be stored, and note what cannot under ``ignored``."""
         if not isinstance(given, dict):
             return given
+        if "address" in cls.model_fields:
+            given = _by_one_name(given)
         known = tuple(name for name in cls.model_fields if name != "ignored")
         facts, warnings = read_attributes(given)
         warnings += [unknown_member(str(name), known) for name in given if name not in known]
@@ -58,6 +60,16 @@ class AboutDevice(BaseModel):
     def about(self) -> dict[str, Any]:
         """Return what describes the device, as :class:`Description` reads it."""
         return {name: getattr(self, name) for name in AboutDevice.model_fields if name != "ignored"}
+
+
+def _by_one_name(given: dict[str, Any]) -> dict[str, Any]:
+    """Return what a device says, with its address under both of its names."""
+    address, token = given.get("address"), given.get("device_token")
+    if address is None:
+        return given
+    if token is not None and token != address:
+        raise ValueError("address and device_token are the same, and two were given")
+    return {**given, "device_token": address}
 
 
 class RegistrationIn(AboutDevice):
@@ -87,6 +99,7 @@ class RegistrationIn(AboutDevice):
         default=None, max_length=4096, description="What the app's back end signed for this person"
     )
     device_token: Token | None = None
+    address: Token | None = Field(default=None, description="The same as device_token")
     external_id: Label = Field(default=None, description="The session's id in another system")
 
     def about(self) -> dict[str, Any]:
@@ -102,6 +115,7 @@ class SessionChange(AboutDevice):
     )
 
     device_token: Token | None = Field(default=None, description="The device's new token")
+    address: Token | None = Field(default=None, description="The same as device_token")
 
 
 class SessionOut(BaseModel):
@@ -109,7 +123,8 @@ class SessionOut(BaseModel):
 
     id: int = Field(examples=[7])
     mail: str | None = Field(examples=["test@4d.com"])
-    device_token: str = Field(examples=[_TOKEN])
+    address: str = Field(description="Where the device is reached", examples=[_TOKEN])
+    device_token: str = Field(description="The same", examples=[_TOKEN])
     platform: str = Field(examples=["ios"])
     environment: Environment
     status: SessionStatus
@@ -175,6 +190,7 @@ def session_out(session: Session) -> dict[str, Any]:
     return {
         "id": session.id,
         "mail": session.mail,
+        "address": session.address,
         "device_token": session.token,
         "platform": session.platform,
         "environment": session.environment,

@@ -1,6 +1,6 @@
 """Sessions: `/v1/apps/{app}/sessions`."""
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import JSONResponse
@@ -9,7 +9,12 @@ from starlette.responses import Response
 
 from handbell.registry.listing import SessionFilter
 from handbell.registry.registration import Description
-from handbell.registry.session import LOGGED_OUT, Environment, Platform
+from handbell.registry.session import (
+    CLOSED_BY_OPERATOR,
+    LOGGED_OUT,
+    Environment,
+    Platform,
+)
 from handbell.server.access import AppDep, CallerDep, session_secret
 from handbell.server.context import context_of
 from handbell.server.pages import (
@@ -43,7 +48,6 @@ SessionPath = Annotated[
         examples=["7"],
     ),
 ]
-_CLOSED_BY_KEY: Final = "closed by operator"
 
 
 @router.post(
@@ -167,7 +171,7 @@ async def close_session(
     if caller.scopes:
         find = registry.session_of_app
         found = await context.run(find, app, devices.session_id(session))
-        if await context.run(registry.close, found, _CLOSED_BY_KEY):
+        if await context.run(registry.close, found, CLOSED_BY_OPERATOR):
             await context.run(
                 audit.note, caller.actor, "session.close", f"session {found.id}", app=app.id
             )

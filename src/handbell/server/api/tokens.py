@@ -10,6 +10,8 @@ from handbell.server.access import Caller
 
 _DEVICE_PATH: Final = re.compile(r"(?<=/3/device/)[0-9a-f]+")
 _FIRST: Final = re.compile(r"[0-9a-f]{16,}", re.IGNORECASE)
+_TOKEN: Final = frozenset({"address", "device_token"})
+_TOKENS: Final = frozenset({"addresses", "device_tokens"})
 _WRITTEN: Final = frozenset({"notification", "payload", "headers"})
 """What somebody wrote, or what is made of it: no token of a session is in it."""
 
@@ -34,7 +36,7 @@ class _Shortening:
         if isinstance(value, Mapping):
             is_bare = value.get("session_id", "") is None
             return {
-                name: member if is_bare and name == "device_token" else self._member(name, member)
+                name: member if is_bare and name in _TOKEN else self._member(name, member)
                 for name, member in value.items()
             }
         if isinstance(value, list | tuple):
@@ -44,11 +46,11 @@ class _Shortening:
     def _member(self, name: str, value: Any) -> Any:
         if name in _WRITTEN and not (isinstance(value, Mapping) and "recipients" in value):
             return value
-        if name == "device_tokens" and isinstance(value, list | tuple):
+        if name in _TOKENS and isinstance(value, list | tuple):
             return [self._short(str(token)) for token in value]
         if not isinstance(value, str):
             return self.of(value)
-        if name == "device_token":
+        if name in _TOKEN:
             return self._short(value)
         if name == "url":
             return _DEVICE_PATH.sub(self._found, value)

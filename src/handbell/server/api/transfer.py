@@ -45,6 +45,7 @@ class ImportLine(RegistrationIn):
     registered_at: AwareDatetime | None = None
     mail: str = Field(max_length=320)
     device_token: str = Field(max_length=512)
+    address: str | None = Field(default=None, max_length=512)
     identity_token: None = None
 
 

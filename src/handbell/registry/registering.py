@@ -1,0 +1,55 @@
+"""A device that a back end vouches for: read once, registered here or at a send server."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from handbell.apps.app import App
+
+from .device_attributes import read_attributes
+from .registration import Description, Registered, Registration, registered_mail
+from .secret import SESSION_MARK, digest_of, new_secret
+from .session import RegisteredSession, Session, read_token
+from .store import Registry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vouched:
+    """Whose device is reached where, as a back end says it; ``warnings`` name what was left out."""
+
+    mail: str
+    token: str
+    about: Mapping[str, Any]
+    warnings: tuple[str, ...] = ()
+    secret: str = field(default_factory=lambda: new_secret(SESSION_MARK), repr=False)
+
+    def admit(self, registry: Registry, app: App, at: int) -> Registered:
+        """Write it into a registry as active; ``at`` is in UNIX milliseconds."""
+        registration = Registration.read(
+            self.mail, self.token, at=at, secret_digest=digest_of(self.secret), **self.about
+        )
+        return registry.admit(app, registration)
+
+    def registered(
+        self, session: Session, *, secret: str | None = None, warnings: tuple[str, ...] = ()
+    ) -> RegisteredSession:
+        """Return the session with what only the one who registers it is told."""
+        known = {item.name: getattr(session, item.name) for item in fields(Session)}
+        return RegisteredSession(
+            **known, secret=secret or self.secret, warnings=(*self.warnings, *warnings)
+        )
+
+
+def read_registration(
+    mail: str, address: str, *, platform: str | None, environment: str | None, **told: object
+) -> Vouched:
+    """Return what can be registered of what a back end says. Raises RegistryError."""
+    facts, warnings = read_attributes(told)
+    about = {"platform": platform, "environment": environment, **facts}
+    described = Description.read(**about)
+    return Vouched(
+        mail=registered_mail(mail),
+        token=read_token(address),
+        about={**described.given(), "environment": described.environment},
+        warnings=tuple(warnings),
+    )
