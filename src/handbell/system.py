@@ -444,7 +444,7 @@ class System:
         return loaded
 
     def apns(self, credential: Credential, environment: str) -> ApnsGateway:
-        """Return the gateway for a credential and an environment; the same one each time.
+        """Return the gateway for a credential and an environment, cached.
 
         Raises TwinError for the environment ``twin`` while no twin is running.
         """
@@ -465,7 +465,7 @@ class System:
             return self._gateways[key]
 
     async def drop_gateway(self, gateway: Gateway) -> None:
-        """Close a gateway that nothing is sent by any more; whoever asks again gets another."""
+        """Close a gateway that is no longer used; the next call creates another."""
         with self._gateways_lock:
             places = [place for place, one in self._gateways.items() if one is gateway]
             for place in places:
@@ -474,7 +474,7 @@ class System:
             await gateway.close()
 
     def endpoint(self, environment: str) -> Endpoint:
-        """Return where an environment is reached, and which authority vouches for it."""
+        """Return the endpoint of an environment, with its trusted authority."""
         if environment in self._apples:
             return self._apples[environment]
         address = read_address(self.twin_folder)
@@ -498,7 +498,7 @@ class System:
         }
 
     async def check_up(self, app: App) -> list[Finding]:
-        """Return what is right and wrong about an app's configuration; see delivery.doctor."""
+        """Check an app's configuration; see delivery.doctor."""
         stored = self.apps.credentials(app)
         unusable = self.apps.unusable(app)
         findings = list(check_credentials(app, stored, now=self.now(), unusable=unusable))
@@ -515,26 +515,26 @@ class System:
 
     @property
     def connections(self) -> int:
-        """How many connections to push services are open."""
+        """Return the number of open connections to push services."""
         return sum(gateway.connections for gateway in list(self._gateways.values()))
 
     @property
     def in_flight(self) -> int:
-        """How many pushes this process has on the wire."""
+        """Return how many pushes this process has on the wire."""
         engine = self.__dict__.get("engine")
         return 0 if engine is None else engine.worker.app_states.in_flight
 
     def describe_host(self, environment: str) -> str:
-        """Return the address of an environment, also while the twin is not running."""
+        """Return the address of an environment, even while the twin is not running."""
         try:
             return self.endpoint(environment).url
         except TwinError:
             return "https://(the twin, not running)"
 
     async def close_gateways(self, *, within: float | None = None) -> None:
-        """Finish what is in flight, give back the rest, and close every connection.
+        """Finish pushes in flight, give back the rest, and close every connection.
 
-        What is in flight longer than ``within`` seconds is given back, too.
+        Pushes in flight after ``within`` seconds are given back too.
         """
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -547,7 +547,7 @@ class System:
             await asyncio.gather(*(gateway.close(within=left) for gateway in gateways))
 
     async def close(self, *, within: float | None = None) -> None:
-        """Finish what is in flight and close every connection and the database."""
+        """Finish pushes in flight and close every connection and the database."""
         try:
             await self.close_gateways(within=within)
         finally:
@@ -555,9 +555,9 @@ class System:
                 self.database.close()
 
     def abandon(self) -> None:
-        """Give back what was taken, and close the database, once the event loop is closed.
+        """Give back leased work and close the database, after the event loop is closed.
 
-        Where the database takes nothing, others take it over once the worker does not beat.
+        If the database fails, others take the work over when the worker's heartbeat ends.
         """
         engine: Engine | None = self.__dict__.pop("engine", None)
         with suppress(StorageError):

@@ -1,4 +1,4 @@
-"""What is given to a command in files, on standard input, and as NAME=VALUE."""
+"""Inputs of commands: files, standard input, and NAME=VALUE."""
 
 import codecs
 import json
@@ -17,10 +17,10 @@ _NUMBER: Final = re.compile(r"[+-]?\d{1,18}")
 
 
 def number_of(noun: str) -> Callable[[str], int]:
-    """Return what reads the number of something stored, such as a ``session``.
+    """Return a parser for the id of a stored object, such as a ``session``.
 
-    Whoever gives something else, or a number too large for any database, is shown the list; of a
-    person's, where a mail address was given.
+    For anything else, or a number too large for any database, its error points to the list; for a
+    mail address, to that person's list.
     """
 
     def read(text: str) -> int:
@@ -44,7 +44,7 @@ def read_file(file: Path) -> bytes:
 
 
 def read_json(text: bytes, source: str) -> dict[str, Any]:
-    """Return the JSON object of a text; ``source`` says in errors where it came from."""
+    """Return the JSON object in a text; ``source`` names its origin in errors."""
     try:
         content = json.loads(text.removeprefix(codecs.BOM_UTF8))
     except UnicodeDecodeError:
@@ -62,7 +62,7 @@ def read_json(text: bytes, source: str) -> dict[str, Any]:
 
 
 def read_document(file: Path) -> dict[str, Any]:
-    """Return what a file holds: TOML where its name ends with ``.toml``, JSON otherwise."""
+    """Return a file's content: TOML if its name ends with ``.toml``, JSON otherwise."""
     text = read_file(file)
     if file.suffix.lower() != ".toml":
         return read_json(text, str(file))
@@ -75,7 +75,7 @@ def read_document(file: Path) -> dict[str, Any]:
 
 
 def read_pairs(option: str, parts: list[str] | None) -> dict[str, Any]:
-    """Return what NAME=TEXT, NAME:=JSON and JSON objects come to, the later ones winning."""
+    """Merge NAME=TEXT, NAME:=JSON and JSON objects, the later ones winning."""
     collected: dict[str, Any] = {}
     for part in parts or ():
         if part.lstrip().startswith("{"):

@@ -128,7 +128,7 @@ def _lines(funnel: "Funnel", *, has_worker: bool) -> list[str]:
 
 
 def _outlook(funnel: "Funnel", *, has_worker: bool) -> list[str]:
-    """Say what is still to come, and that nobody does it where no worker runs."""
+    """Return what is still to come, and whether a worker is missing for it."""
     overview, lines = funnel.overview, list[str]()
     if overview.is_running:
         what = "It is going out now" if has_worker else "It waits to go out"

@@ -110,12 +110,12 @@ def preview(
     """Show what a template comes to in each language, and its bytes; nothing is sent."""
     parts = system()
     found = parts.apps.find(app or parts.settings.app)
-    told = parts.preview_template(found, name, read_pairs("--variable", variable))
+    previews = parts.preview_template(found, name, read_pairs("--variable", variable))
     if as_json:
-        write_json(told)
+        write_json(previews)
     else:
-        write_languages(told)
-    if any(item.problem for item in told):
+        write_languages(previews)
+    if any(item.problem for item in previews):
         raise typer.Exit(1)
 
 
@@ -129,9 +129,9 @@ def remove(name: Name, *, app: AppOption = None) -> None:
     say(f"Removed the template {name} of {found.id}.")
 
 
-def write_languages(told: "list[LanguagePreview]") -> None:
-    """Write what each language comes to."""
-    for item in told:
+def write_languages(previews: "list[LanguagePreview]") -> None:
+    """Write the preview of each language."""
+    for item in previews:
         size = f"{item.size:,} of {count(item.limit, 'byte')}" if item.limit else "cannot be sent"
         say(f"{item.language or 'own text'}: {size}")
         if item.payload:

@@ -123,7 +123,7 @@ def _populate(serving: "Twin", demo_environment: "DemoEnvironment", mails: Seque
     for app in apps:
         serving.add_app(app.id, app.name)
         for known in demo_environment.known_sessions(app):
-            # A phone with an owner registers itself; one that waits for a proof is nobody's yet.
+            # A phone with an owner registers itself; a pending one has no owner yet.
             owner = known.mail if known.status == "active" else None
             serving.add_phone(known.device, mail=owner, app=app.id, token=known.token)
     owned = {phone.mail for phone in serving.phones.values()}

@@ -49,7 +49,7 @@ def add(
     found = parts.apps.find(app or parts.settings.app)
     names = [name for name in events.split(",") if name.strip()]
     webhook, secret = _store(parts).add(found, url, events=names)
-    # The address may carry a secret of the receiver's own.
+    # The URL may contain a secret of the receiver.
     parts.audit.note(ACTOR, "webhook.add", str(webhook.id), app=found.id)
     if as_json:
         write_json({"webhook": webhook, "secret": secret})

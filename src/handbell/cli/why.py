@@ -28,7 +28,7 @@ def why(
     parts = system()
     story = parts.why(parts.apps.find(app or parts.settings.app), mail)
     if not story.sessions:
-        # An import may have brought an address that is none, so the registry is asked first.
+        # An import may have stored an invalid address, so the registry is checked first.
         Recipients.read({"mails": [mail]})
     if as_json:
         write_json(story)

@@ -7,6 +7,7 @@ from typing import Final
 
 from handbell.delivery.policy.parts import parts_of
 from handbell.delivery.policy.probe import Probe
+from handbell.delivery.policy.ramp_up import RampUps
 from handbell.delivery.policy.retry import MENDED_BY_HAND, SERVICE_DOWN
 from handbell.delivery.policy.rules_store import RulesStore
 from handbell.delivery.queue.session_pages import Listener, Shard

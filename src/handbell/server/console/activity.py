@@ -1,4 +1,4 @@
-"""*Activity*: what went out, over time, how the queue stands, and every notification."""
+"""*Activity*: sends over time, the queue, and all notifications."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,9 +37,9 @@ pages = Pages()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Situation:
-    """How sending stands now: what waits, who sends, and what holds everything up.
+    """The current state of sending: the queue, the workers, and what blocks sends.
 
-    ``stopped_elsewhere`` are the ids of other apps whose sending was stopped.
+    ``stopped_elsewhere`` are the ids of other stopped apps.
     """
 
     backlog: Backlog
@@ -106,7 +106,7 @@ def _read(page: Page, search: Search, span: str) -> tuple[Chart, Situation, list
 
 
 def situation_of(system: System, app: App) -> Situation:
-    """Return how sending stands for an app."""
+    """Return the current state of sending for an app."""
     return Situation(
         backlog=system.reports.backlog(),
         workers=system.known_workers.live_workers(),
@@ -118,9 +118,9 @@ def situation_of(system: System, app: App) -> Situation:
 
 
 def standing_of(one: Overview, *, is_held: bool = False) -> tuple[str, str]:
-    """Return how a notification stands: the kind of its chip, and the word.
+    """Return the chip of a notification's state: its kind and its word.
 
-    Green is for what was sent, and for that alone. With ``is_held`` something holds up the app.
+    Green is for sent only. With ``is_held`` the app is blocked.
     """
     states = one.states
     waits = one.ahead + sum(states.get(name, 0) for name in ("queued", "sending", "held"))

@@ -29,7 +29,7 @@ async def keys(page: Page) -> Response:
 
 @pages.post(_KEYS)
 async def make(page: Page) -> Response:
-    """Make an API key, and show it this once."""
+    """Create an API key, and show it once."""
     wanted = page.form.text("app")
     app = next((item for item in page.apps if item.id == wanted), None)
     if wanted and app is None:
@@ -50,7 +50,7 @@ async def make(page: Page) -> Response:
 
 @pages.get(f"{_KEYS}/{{prefix}}/revoke")
 async def ask_revoke(page: Page) -> Response:
-    """Ask before a key is revoked."""
+    """Confirm the revocation of a key."""
     key = await page.run(page.system.api_keys.find, page.request.path_params["prefix"])
     return page.confirm(
         f"Revoke the key {key.name}?",

@@ -30,7 +30,7 @@ _KINDS: Final = (
 
 @pages.get(_AUDIT)
 async def audit(page: Page) -> Response:
-    """List what was changed, the newest first."""
+    """List the audit trail, the newest first."""
     kind = page.query("kind")
     wanted = {"kind": kind, "app": page.query("app"), "actor": page.query("actor")}
     before = page.number("before")

@@ -1,4 +1,4 @@
-"""What *Compose* shows while somebody writes: bytes, languages, and whom it would reach."""
+"""The live preview of *Compose*: bytes, languages, and audience."""
 
 import time
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ KEPT_SECONDS: Final = 15.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """A draft as far as it can be read: the notification, whom it reaches, and what is wrong.
+    """The preview of a draft: the notification, its audience, and its faults.
 
     ``wordings`` are the notification in each of its languages, its own text first.
     """
@@ -41,26 +41,26 @@ class Look:
 
     @property
     def own(self) -> LanguagePreview | None:
-        """The notification's own text as it is sent, where it can be."""
+        """Return the notification's own text as sent, if it is valid."""
         return self.wordings[0] if self.wordings else None
 
     @property
     def reaches(self) -> str:
-        """Whom it reaches, in a sentence."""
+        """Return its audience, in a sentence."""
         return "" if self.audience is None else tell(self.audience)
 
     @property
     def needs_confirmation(self) -> bool:
-        """Whether so many are reached that somebody has to say yes once more."""
+        """Return whether the audience is so large that the operator has to confirm."""
         is_everybody = self.recipients is not None and self.recipients.everybody
         devices = 0 if self.audience is None else self.audience.devices
         return is_everybody or devices >= CONFIRMED_FROM
 
     def to_dict(self, draft: Draft) -> dict[str, Any]:
-        """Return what the page's script shows.
+        """Return the data for the page's script.
 
-        What is not written yet is no fault: ``unsaid`` are the fields that are told only once the
-        form is sent, and whose fault stays then until they are written.
+        An empty field is no fault yet: ``unsaid`` are the fields whose fault is shown only once
+        the form is sent, and then until they are filled.
         """
         own = self.own
         faults = {
@@ -96,7 +96,7 @@ class Look:
 
 @dataclass(slots=True)
 class Counts:
-    """How many everybody are, by app, counted anew after some seconds."""
+    """The size of each app's audience, recounted after some seconds."""
 
     found: dict[str, tuple[float, Audience]] = field(default_factory=dict)
 
@@ -112,7 +112,7 @@ class Counts:
 
 
 def look(system: System, app: App, draft: Draft, counts: Counts, *, is_fresh: bool = False) -> Look:
-    """Return what a draft comes to. Blocks; ``is_fresh`` counts everybody anew."""
+    """Return the preview of a draft. Blocks; ``is_fresh`` recounts the audience."""
     faults = Faults()
     content = draft.content(faults)
     notification = read_notification(partial(system.read_notification, app, content), faults)
@@ -139,7 +139,7 @@ def look(system: System, app: App, draft: Draft, counts: Counts, *, is_fresh: bo
 
 
 def tell(audience: Audience) -> str:
-    """Return in a sentence how many people and devices are reached, and how many people are not."""
+    """Describe in a sentence how many people and devices are reached, and how many are not."""
     if not audience.devices:
         return "Nobody is reached."
     devices = count(audience.devices, "device")

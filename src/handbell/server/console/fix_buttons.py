@@ -1,6 +1,6 @@
-"""How the console words what mends something: with the button that does it, or a link to where.
+"""Console wording of fixes: the button or the link for each action.
 
-What only the server's own machine can do is told with its command.
+Actions of the server's machine are worded with their command.
 """
 
 from collections.abc import Mapping
@@ -17,10 +17,10 @@ _CHOOSE: Final = "Choose one of the list"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
-    """Where in the console something is done: the words of its link, and the path.
+    """An action in the console: the words of its link, and the path.
 
-    With ``sends`` it is a button that posts these fields. ``instead`` stands in place of what the
-    fix says; a way without a path is done on the server's machine, by its command.
+    With ``sends`` it is a button that posts these fields. ``instead`` replaces the fix's text;
+    without a path it is done on the server's machine, by its command.
     """
 
     label: str = ""
@@ -68,9 +68,9 @@ WAYS: Final[Mapping[Action, Way]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remedy:
-    """What to do as a page shows it: words, then a command for the server, a link, or a button.
+    """A fix on a page: words, then a command for the server, a link, or a button.
 
-    ``path`` is below the server's root, empty where there is nothing to follow.
+    ``path`` is below the server's root, empty without a link.
     """
 
     text: str
@@ -81,7 +81,7 @@ class Remedy:
 
 
 def remedy(fix: str, app: str = "") -> Remedy:
-    """Return what to do on a page of an app; a fix that names an app leads to that one."""
+    """Return a fix for a page of an app; if the fix names an app, it leads to that one."""
     if not isinstance(fix, Fix):
         return Remedy(text=fix)
     way, named = WAYS[fix.action], fix.app or app
@@ -97,7 +97,7 @@ def remedy(fix: str, app: str = "") -> Remedy:
 
 
 def in_console(fix: str) -> str:
-    """Return what to do in words alone, for where there can be no link."""
+    """Return a fix in words only, where no link is possible."""
     if not isinstance(fix, Fix):
         return fix
     found = remedy(fix, "-")

@@ -1,4 +1,4 @@
-"""How values are put into words on the console's pages."""
+"""Formatting of values on the console's pages."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -50,7 +50,7 @@ _STUCK: Final = frozenset({"CircuitOpen", "AppDisabled", "NoCredential", "Servic
 
 
 def delivery_chip(state_and_reason: tuple[str, str | None]) -> tuple[str, str]:
-    """Return the kind and the word of a delivery's chip: what is planned, and what is stuck."""
+    """Return the kind and the word of a delivery's chip: planned and blocked ones differ."""
     state, reason = state_and_reason
     if state == "held" and reason in _PLANNED:
         return "plan", "Planned"
@@ -78,7 +78,7 @@ def platform(name: str) -> str:
 
 
 def when(milliseconds: float | None, *, empty: str = "never") -> Markup | str:
-    """Return an instant as a ``time`` element; the page's script puts it into the reader's zone."""
+    """Return an instant as a ``time`` element; the page's script localizes it."""
     if milliseconds is None:
         return empty
     instant = datetime.fromtimestamp(milliseconds / 1000, UTC)
@@ -87,7 +87,7 @@ def when(milliseconds: float | None, *, empty: str = "never") -> Markup | str:
 
 
 def ago(milliseconds: float | None, now: float, *, empty: str = "never") -> Markup | str:
-    """Return how long ago an instant was, as a ``time`` element; ``now`` is in UNIX seconds."""
+    """Return an instant relative to ``now`` (UNIX seconds), as a ``time`` element."""
     if milliseconds is None:
         return empty
     instant = datetime.fromtimestamp(milliseconds / 1000, UTC)
@@ -98,7 +98,7 @@ def ago(milliseconds: float | None, now: float, *, empty: str = "never") -> Mark
 
 
 def span(seconds: float) -> str:
-    """Return a distance in time roughly: ``3 min ago``, ``in 2 h``."""
+    """Return a rough duration: ``3 min ago``, ``in 2 h``."""
     size = abs(seconds)
     if size < _MINUTE:
         return "just now"
@@ -112,7 +112,7 @@ def span(seconds: float) -> str:
 
 
 def with_times(text: str) -> Markup:
-    """Return a sentence with its instants as ``time`` elements, which are put into one's zone."""
+    """Return a sentence with its instants as ``time`` elements, which the script localizes."""
     told = Markup('<time datetime="{}T{}{}">{}</time>')
     parts = _MOMENT.split(text)
     found = escape(parts[0])
@@ -125,18 +125,18 @@ def with_times(text: str) -> Markup:
 
 
 def badge(value: object) -> str:
-    """Return the number on an icon as an icon has room for it."""
+    """Return a badge as an icon has room for it."""
     text = str(value)
     return f"{_FULL}+" if text.isascii() and text.isdigit() and int(text[:9]) > _FULL else text
 
 
 def number(value: float) -> str:
-    """Return a number with its thousands apart."""
+    """Return a number with thousands separators."""
     return f"{value:,}"
 
 
 def percent(share: float) -> str:
-    """Return a share of one in whole percent; only none is 0 %, and only the whole is 100 %."""
+    """Return a fraction in whole percent; only none is 0 %, and only all is 100 %."""
     value = share * 100
     if 1 <= value <= 99 or share in (0, 1):  # noqa: PLR2004 - of a hundred
         return f"{value:.0f} %"

@@ -1,4 +1,4 @@
-"""The keys of an app: dropped or browsed for, sealed, checked at once, never shown again."""
+"""The keys of an app: uploaded, sealed, checked at once, never shown again."""
 
 from typing import Final
 
@@ -23,7 +23,7 @@ _ENVIRONMENTS: Final = frozenset({"production", "development", "twin"})
 
 @pages.post(_KEYS)
 async def add(page: Page) -> Response:
-    """Add the key that was dropped, and check it."""
+    """Add the uploaded key, and check it."""
     upload = page.form.file("key_file")
     if upload is None:
         faults = Faults()
@@ -56,7 +56,7 @@ async def add(page: Page) -> Response:
 
 @pages.get(f"{_KEYS}/{{key_id}}/remove")
 async def ask_remove(page: Page) -> Response:
-    """Ask before a key is removed."""
+    """Confirm the removal of a key."""
     key_id = page.request.path_params["key_id"]
     return page.confirm(
         f"Remove the key {key_id}?",
@@ -81,7 +81,7 @@ async def remove(page: Page) -> Response:
 
 
 async def read_upload(page: Page, upload: Upload) -> AuthKey | Certificate:
-    """Return the key or certificate of an upload. Raises CredentialError when it is none."""
+    """Return the key or certificate in an upload. Raises CredentialError for an invalid one."""
     form = page.form
     if upload.name.lower().endswith(_CERTIFICATE_FILES):
         context = page.console.context

@@ -1,4 +1,4 @@
-"""The frame of every page: who is signed in, which app is meant, what is shown around the page."""
+"""The layout of every page: sign-in, current app, and shared parts."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -59,9 +59,9 @@ SECTIONS: Final[Sequence[tuple[str, str, str]]] = (
 
 @dataclass(frozen=True, kw_only=True)
 class Console:
-    """What all pages share: the server's context, the templates and the static files.
+    """State shared by all pages: the server's context, templates and static files.
 
-    ``memory`` is for what a page module wants to remember while the server runs, under its name.
+    ``memory`` is the state of page modules while the server runs, by name.
     """
 
     context: "Context"
@@ -69,28 +69,28 @@ class Console:
 
     @property
     def system(self) -> System:
-        """The Handbell behind the pages."""
+        """Return the Handbell system."""
         return self.context.system
 
     @cached_property
     def slow(self) -> ThreadPoolExecutor:
-        """Threads for what takes long on purpose."""
+        """Return the threads for deliberately slow work."""
         return ThreadPoolExecutor(_SLOW_THREADS, thread_name_prefix="handbell-passwords")
 
     @cached_property
     def sign_in_pace(self) -> SignInPace:
-        """How fast somebody may try to sign in."""
+        """Return the limits of sign-in attempts."""
         system = self.context.system
         return SignInPace(self.context.limiter, lambda: system.vault, system.now)
 
     @cached_property
     def statics(self) -> Statics:
-        """The stylesheets, scripts and pictures."""
+        """Return the stylesheets, scripts and pictures."""
         return Statics.load()
 
     @cached_property
     def templates(self) -> Environment:
-        """The templates; whatever they print is escaped."""
+        """Return the templates; their output is escaped."""
         environment = Environment(
             loader=PackageLoader("handbell.server.console", "templates"),
             autoescape=select_autoescape(default=True, default_for_string=True),
@@ -107,11 +107,10 @@ class Console:
 
 @dataclass(kw_only=True)
 class Page:
-    """One request for a page, and how it is answered.
+    """A request for a page, and its response.
 
     ``app`` is the app of the path's ``{app}``, None on pages of no app. ``apps`` are all of them.
-    ``form`` is what was sent, empty for GET. On a page that is open to everybody ``sign_in`` is
-    None.
+    ``form`` is the posted form, empty for GET. On a public page ``sign_in`` is None.
     """
 
     request: Request
@@ -122,23 +121,23 @@ class Page:
     app: App | None = None
     form: Form = field(default_factory=Form)
 
-    # What it is about
+    # Context
 
     @property
     def system(self) -> System:
-        """The Handbell behind the page."""
+        """Return the Handbell system."""
         return self.console.system
 
     @property
     def operator(self) -> "Operator":
-        """Who is signed in; to be asked only where somebody is."""
+        """Return the operator; only for pages that require sign-in."""
         if self.sign_in is None:
             raise LookupError("nobody is signed in on an open page")
         return self.sign_in.operator
 
     @property
     def the_app(self) -> App:
-        """The app of the path; to be asked only on paths with ``{app}``."""
+        """Return the app in the path; only for paths with ``{app}``."""
         if self.app is None:
             raise LookupError("the path names no app")
         return self.app
@@ -179,21 +178,21 @@ class Page:
     # Addresses
 
     def url(self, path: str) -> str:
-        """Return a path of the console, such as ``/console/apps``, below the server's root."""
+        """Return a console path, such as ``/console/apps``, with the server's prefix."""
         return f"{self.request.scope.get('root_path', '')}{path}"
 
     def app_url(self, path: str = "", app: App | None = None) -> str:
-        """Return an address below an app's own: ``page.app_url("/people")``."""
+        """Return a URL below an app's own: ``page.app_url("/people")``."""
         app = app or self.the_app
         return self.url(f"{HOME}/apps/{quote(app.id)}{path}")
 
     def static(self, name: str) -> str:
-        """Return the address of a static file."""
+        """Return the URL of a static file."""
         return self.url(f"{HOME}/static/{name}?v={self.console.statics.version(name)}")
 
     @property
     def phones_url(self) -> str | None:
-        """Where the virtual phones are, for a browser on their machine: they are on loopback."""
+        """Return the URL of the virtual phones on loopback, for a browser on their machine."""
         host = self.request.url.hostname or ""
         if host not in ("localhost", "::1") and not host.startswith("127."):
             return None
@@ -202,15 +201,15 @@ class Page:
 
     @property
     def form_token(self) -> str:
-        """What every form of this sign-in carries as ``token``; the macro ``token()`` writes it."""
+        """Return the form token of this sign-in; the macro ``token()`` writes it."""
         return form_token(self.secret) if self.secret else ""
 
     @cached_property
     def flash(self) -> Flash | None:
-        """What the page before wanted to be said here, as kind and sentence."""
+        """Return the message from the previous page, as kind and sentence."""
         return read_flash(self.request, self.secret) if self.secret else None
 
-    # Work
+    # Actions
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a blocking call of a store in the server's threads."""
@@ -218,14 +217,14 @@ class Page:
         return result
 
     async def run_slowly(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run what hashes a password, in threads of its own: nobody else has to wait for it."""
+        """Run a password hash in separate threads, so that nothing else waits for it."""
         work = partial(function, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self.console.slow, work)
 
     async def note(
         self, action: str, subject: str, detail: str | None = None, *, app: App | None = None
     ) -> None:
-        """Write into the audit trail what the operator did, to ``app`` or to the page's."""
+        """Record the operator's action on ``app``, or the page's app, in the audit trail."""
         of = app or self.app
         await self.run(
             self.system.audit.note,
@@ -236,7 +235,7 @@ class Page:
             detail=detail,
         )
 
-    # Answers
+    # Responses
 
     def render(
         self,
@@ -247,9 +246,9 @@ class Page:
         faults: Faults | None = None,
         **values: Any,
     ) -> Response:
-        """Return a page made of a template, which sees ``values``, ``page`` and ``faults``.
+        """Render a template with ``values``, ``page`` and ``faults``.
 
-        ``images`` are further sources of pictures that this page may show, such as ``https:``.
+        ``images`` are further allowed image sources, such as ``https:``.
         """
         text = self.console.templates.get_template(template).render(
             page=self,
@@ -266,14 +265,14 @@ class Page:
         return protect(response, images=images)
 
     def redirect(self, path: str, *, said: str = "", kind: str = "good") -> Response:
-        """Go on to another page (``/console/…``, or what :meth:`app_url` returned).
+        """Redirect to another page (``/console/…``, or what :meth:`app_url` returned).
 
-        ``said`` is a sentence that it shows once; ``kind`` is ``good``, ``bad``, ``wait`` or
-        ``plain``. A script is told where to go, and goes there itself.
+        ``said`` is a message that it shows once; ``kind`` is ``good``, ``bad``, ``wait`` or
+        ``plain``. A script gets the target and navigates itself.
         """
         root = str(self.request.scope.get("root_path", ""))
         target = path if path.startswith(f"{root}{HOME}") else self.url(path)
-        # A script that followed it would take what is said once from the page that is shown.
+        # A script that followed the redirect would consume the message.
         response: Response = RedirectResponse(target, 303)
         if self.is_fragment:
             response = Response(status_code=204, headers={LOCATION_HEADER: target})
@@ -293,10 +292,10 @@ class Page:
         hidden: Mapping[str, str] | None = None,
         status: int = 200,
     ) -> Response:
-        """Return a page that asks before something is done.
+        """Return a confirmation page.
 
-        The answer is posted to ``action`` with the fields ``hidden``; ``label`` is the button that
-        says yes, ``back`` where no leads to. A link with ``data-dialog`` shows it in a dialog.
+        The answer is posted to ``action`` with the fields ``hidden``; ``label`` is the confirming
+        button, ``back`` the target of cancel. A link with ``data-dialog`` shows it in a dialog.
         """
         return self.render(
             "confirm.html",
@@ -311,7 +310,7 @@ class Page:
         )
 
     def problem(self, status: int, what: str, fix: str = "") -> Response:
-        """Return a page that says what went wrong."""
+        """Return an error page."""
         return self.render("problem.html", status=status, what=what, fix=fix)
 
 
@@ -320,7 +319,7 @@ Handler = Callable[[Page], Awaitable[Response]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listed:
-    """One route of a page module."""
+    """A route of a page module."""
 
     method: str
     path: str
@@ -329,20 +328,20 @@ class Listed:
 
 
 class Pages:
-    """The routes of one page module, in their order; see the docstring of this package."""
+    """The routes of one page module, in order; see the docstring of this package."""
 
     def __init__(self) -> None:
         self.listed: list[Listed] = []
 
     def get(self, path: str, *, bare: bool = False) -> Callable[[Handler], Handler]:
-        """Return a decorator for what answers GET (and HEAD) on a path.
+        """Return a decorator for a handler of GET (and HEAD) on a path.
 
-        ``bare`` is for files: nobody asks who is signed in.
+        ``bare`` is for files, without authentication.
         """
         return self._add("GET", path, bare=bare)
 
     def post(self, path: str) -> Callable[[Handler], Handler]:
-        """Return a decorator for what answers a form that is posted to a path."""
+        """Return a decorator for a handler of posted forms on a path."""
         return self._add("POST", path)
 
     def _add(self, method: str, path: str, *, bare: bool = False) -> Callable[[Handler], Handler]:

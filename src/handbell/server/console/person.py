@@ -1,4 +1,4 @@
-"""One person: their devices, why they saw the last notifications or not, and what can be done."""
+"""A person's page: devices, explanations of recent notifications, and actions."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -24,7 +24,7 @@ _SESSION: Final = "/console/apps/{app}/sessions/{session}"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Act:
-    """Something that can be done to a session: what is asked before, and what is said after."""
+    """An action on a session: its confirmation, and its message afterwards."""
 
     question: str
     text: str
@@ -65,7 +65,7 @@ _ACTS: Final = {
 
 @pages.get(_PERSON)
 async def person(page: Page) -> Response:
-    """Show one person: the answer first, then what it rests on."""
+    """Show one person: the answer first, then its evidence."""
     mail = page.query("mail")
     if not mail:
         return page.redirect(page.app_url("/people"))
@@ -76,7 +76,7 @@ async def person(page: Page) -> Response:
 
 @pages.get(f"{_PERSON}/forget")
 async def ask_forget(page: Page) -> Response:
-    """Ask before a person is forgotten."""
+    """Confirm the erasure of a person."""
     mail = page.query("mail")
     return page.confirm(
         f"Forget {mail}?",
@@ -97,14 +97,14 @@ async def forget(page: Page) -> Response:
     """Remove a person with their devices and their name in the ledger."""
     erased = await page.run(page.system.eraser.erase, page.the_app, page.form.text("mail"))
     await page.system.engine.release(erased.sessions)
-    # Not by their address: the trail would keep what was just removed.
+    # Not by address: the trail would keep what was just erased.
     await page.note("user.remove", f"user {erased.user}")
     return page.redirect(page.app_url("/people"), said="The person is forgotten.")
 
 
 @pages.get(f"{_SESSION}/{{act}}")
 async def ask(page: Page) -> Response:
-    """Ask before something is done to a session."""
+    """Confirm an action on a session."""
     act = _act(page)
     session = await _session(page)
     words = _words(session)
@@ -136,7 +136,7 @@ async def act_on(page: Page) -> Response:
 
 
 def address_of(page: Page, mail: str) -> str:
-    """Return the address of a person's page."""
+    """Return the URL of a person's page."""
     return page.app_url(f"/person?{urlencode({'mail': mail})}")
 
 
@@ -146,7 +146,7 @@ async def _do(page: Page, name: str, session: Session) -> bool:
         return await page.run(registry.release, session)
     if name == "close":
         is_done = await page.run(registry.close, session, BY_OPERATOR)
-        # Nothing that is in hand may follow what the operator was told.
+        # Deliveries in hand must not arrive after the operator's confirmation.
         await page.system.engine.release([session.id])
         return is_done
     registered = await page.run(registry.activate, session)

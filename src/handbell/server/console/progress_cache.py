@@ -1,4 +1,4 @@
-"""What became of a notification, asked for by many pages each second and counted seldom."""
+"""A cache of notifications' progress, for many polling pages."""
 
 import threading
 import time
@@ -15,10 +15,10 @@ KEPT: Final = 500
 
 
 class Watched(Generic[T]):
-    """Values by key, each found once at a time and kept in proportion to what finding costs.
+    """A cache in which each value is computed once at a time and kept in proportion to its cost.
 
-    A broadcast to a million devices is counted in a quarter of a second: whoever looks each second,
-    and however many look, an eighth of a core at most is spent on it. Safe to use from threads.
+    Counting a broadcast to a million devices takes a quarter of a second: however many pages poll
+    each second, at most an eighth of a core is spent. Thread-safe.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -28,9 +28,9 @@ class Watched(Generic[T]):
         self._known: OrderedDict[str, tuple[float, T]] = OrderedDict()
 
     def get(self, key: str, find: Callable[[], T]) -> T:
-        """Return the value of a key, found anew when the known one is too old.
+        """Return the value of a key; compute it when the cached one is too old.
 
-        What finding raises is raised, and nothing is kept.
+        Errors are raised and not cached.
         """
         with self._lock:
             known = self._fresh(key)
@@ -50,7 +50,7 @@ class Watched(Generic[T]):
                     self._finding.pop(key, None)
 
     def forget(self, key: str) -> None:
-        """Find a value anew when it is asked for next."""
+        """Drop a key's value."""
         with self._lock:
             self._known.pop(key, None)
 

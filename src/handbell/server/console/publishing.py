@@ -1,4 +1,4 @@
-"""Publishing: the apps, the push switch, and the page on which an app is set up."""
+"""*Publishing*: the apps, the push switch, and an app's set-up."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -30,7 +30,7 @@ APP: Final = "/console/apps/{app}"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """One app as the list shows it."""
+    """An app in the list."""
 
     app: App
     credentials: list[StoredCredential]
@@ -39,7 +39,7 @@ class Card:
 
 @pages.get(LIST)
 async def apps(page: Page) -> Response:
-    """Show every app, and the form that adds one."""
+    """Show every app, and the form for a new one."""
     return await _list(page)
 
 
@@ -64,7 +64,7 @@ async def add(page: Page) -> Response:
 
 @pages.get(f"{LIST}/sample")
 async def before_sample(page: Page) -> Response:
-    """Lead from the form's address, which reads like that of an app, to the page it stands on."""
+    """Redirect from the form's URL, which looks like an app's, to its page."""
     return page.redirect(LIST)
 
 
@@ -85,13 +85,13 @@ async def add_sample(page: Page) -> Response:
 
 @pages.get(APP)
 async def show(page: Page) -> Response:
-    """Show how an app is set up."""
+    """Show an app's set-up."""
     return await show_app(page)
 
 
 @pages.post(f"{APP}/check-up")
 async def check(page: Page) -> Response:
-    """Run a check-up, and show the app's page with what it found."""
+    """Run a check-up, and show the app's page with its findings."""
     await check_up(page)
     if page.is_fragment:
         return await show_app(page)
@@ -100,7 +100,7 @@ async def check(page: Page) -> Response:
 
 @pages.post(f"{APP}/keys/twin")
 async def add_twin_key(page: Page) -> Response:
-    """Make a key that only the twin takes."""
+    """Create a key that only the twin accepts."""
     await _add_twin_key(page, page.the_app)
     await check_up(page)
     return page.redirect(
@@ -110,7 +110,7 @@ async def add_twin_key(page: Page) -> Response:
 
 @pages.get(f"{APP}/switch")
 async def ask_switch(page: Page) -> Response:
-    """Ask before push is switched off."""
+    """Confirm switching push off."""
     app = page.the_app
     if not app.is_enabled:
         return page.redirect(page.app_url())
@@ -139,7 +139,7 @@ async def switch(page: Page) -> Response:
 
 @pages.post(f"{APP}/resume")
 async def resume(page: Page) -> Response:
-    """Try at once what a circuit holds back."""
+    """Retry at once what a circuit holds."""
     was_stopped = await page.run(page.system.resume, page.the_app)
     await page.note("app.set", page.the_app.id, "resume")
     said = "Sending goes on within seconds." if was_stopped else "Sending was not stopped."
@@ -148,7 +148,7 @@ async def resume(page: Page) -> Response:
 
 @pages.get(f"{APP}/remove")
 async def ask_remove(page: Page) -> Response:
-    """Ask before an app is removed."""
+    """Confirm the removal of an app."""
     app = page.the_app
     return page.confirm(
         f"Remove {app.name}?",
@@ -173,7 +173,7 @@ async def remove(page: Page) -> Response:
 
 
 async def show_app(page: Page, faults: Faults | None = None, form: Form | None = None) -> Response:
-    """Return an app's page; with ``faults``, as the answer to the ``form`` that has them."""
+    """Return an app's page; with ``faults``, as the response to ``form``."""
     values = await page.run(_read, page)
     checked: CheckUp | None = last_check_up(page)
     return page.render(
@@ -206,14 +206,14 @@ def _read(page: Page) -> dict[str, Any]:
 
 
 def _rate(rules: AppRules) -> str:
-    """Return the rate limit as an operator writes it: without a burst that is the usual one."""
+    """Return the rate limit as an operator writes it: without the default burst."""
     plain = str(rules.rate or "").partition(" burst")[0]
     return plain if not plain or read_rate_limit(plain) == rules.rate else str(rules.rate)
 
 
 @cache
 def time_zones() -> tuple[str, ...]:
-    """Return the names of time zones that an operator may want to choose."""
+    """Return the time zones to choose from."""
     from zoneinfo import available_timezones  # noqa: PLC0415 - reads a folder
 
     named = (name for name in sorted(available_timezones()) if "/" in name)

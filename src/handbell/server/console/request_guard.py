@@ -1,4 +1,4 @@
-"""Between a request and a page's handler: who is it, is the form ours, and what if it fails."""
+"""The guard of pages: authentication, form tokens, and error pages."""
 
 import logging
 import math
@@ -27,9 +27,9 @@ _STATE: Final = "console_sign_in"
 
 
 async def require_operator(request: Request) -> Response | None:
-    """Return None when an operator is signed in, else what to answer: sign in first.
+    """Return None when an operator is signed in, else the redirect to sign-in.
 
-    The sign-in is kept in the request's state for the page.
+    The sign-in is stored in the request's state.
     """
     context = context_of(request)
     secret = _cookie(request, context)
@@ -54,7 +54,7 @@ async def require_operator(request: Request) -> Response | None:
 
 
 def endpoint(console: Console, listed: Listed) -> Callable[[Request], Awaitable[Response]]:
-    """Return what answers the requests of one route."""
+    """Return the ASGI handler of a route."""
 
     async def answer(request: Request) -> Response:
         page = Page(request=request, console=console)
@@ -69,7 +69,7 @@ def endpoint(console: Console, listed: Listed) -> Callable[[Request], Awaitable[
         except HTTPException as error:
             return page.problem(error.status_code, "The form cannot be read", str(error.detail))
         except ClientDisconnect:
-            # The browser went on to another page: nobody is there to read this.
+            # The browser has navigated away: nobody is there to read this.
             return protect(Response(status_code=400))
         except Exception:  # noqa: BLE001 - a person reads the answer, the log the traceback
             _log.exception("Console page failed: %s %s", listed.method, listed.path)

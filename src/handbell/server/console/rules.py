@@ -1,4 +1,4 @@
-"""What an operator lays down for an app: quiet hours, a cap, a rate, and the proof of identity."""
+"""Forms of an app's rules: quiet hours, a cap, a rate, and the proof of identity."""
 
 from typing import Final
 
@@ -23,7 +23,7 @@ _PROOFS: Final = {
 
 @pages.post("/console/apps/{app}/rules")
 async def set_rules(page: Page) -> Response:
-    """Set the rules that differ from those that are: all of them, or none where one is wrong."""
+    """Set the changed rules: all of them, or none when one is invalid."""
     before = await page.run(page.system.rules_store.rules_of, page.the_app.id)
     stands, changed, faults = _stored(before), dict[str, str](), Faults()
     for name, text in _wanted(page.form).items():
@@ -45,7 +45,7 @@ async def set_rules(page: Page) -> Response:
 
 @pages.post("/console/apps/{app}/proof")
 async def set_proof(page: Page) -> Response:
-    """Set how devices prove whose they are."""
+    """Set the proof of identity."""
     proof, key = page.form.text("proof"), page.form.raw("identity_key")
     try:
         await page.run(
@@ -64,7 +64,7 @@ async def set_proof(page: Page) -> Response:
 
 @pages.post("/console/apps/{app}/links")
 async def set_links(page: Page) -> Response:
-    """Set the domain of universal links, and where to get the app."""
+    """Set the domain of universal links, and the app's store page."""
     faults = Faults()
     for name in ("associated_domain", "store_url"):
         try:

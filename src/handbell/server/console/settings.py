@@ -1,4 +1,4 @@
-"""Settings: operators and their invitations, and the account of whoever is signed in."""
+"""*Settings*: operators, invitations, and the operator's own account."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -39,7 +39,7 @@ async def operators(page: Page) -> Response:
 
 @pages.post(f"{_OPERATORS}/operators")
 async def invite(page: Page) -> Response:
-    """Make an invitation, and show its link this once."""
+    """Create an invitation, and show its link once."""
     mail = page.form.text("mail")
     try:
         secret = await page.run(page.system.operators.invite, mail or None)
@@ -51,7 +51,7 @@ async def invite(page: Page) -> Response:
 
 @pages.post(f"{_OPERATORS}/operators/reset")
 async def reset(page: Page) -> Response:
-    """Make a link with which an operator sets another password, and show it this once."""
+    """Create a password link for an operator, and show it once."""
     operator = await page.run(page.system.operators.find, page.form.text("mail"))
     secret = await page.run(page.system.operators.reset, operator)
     await page.note("operator.reset", operator.mail)
@@ -60,7 +60,7 @@ async def reset(page: Page) -> Response:
 
 @pages.post(f"{_OPERATORS}/invitations/{{invitation}}/withdraw")
 async def withdraw(page: Page) -> Response:
-    """Take an invitation back."""
+    """Withdraw an invitation."""
     is_done = await page.run(page.system.operators.withdraw, page.request.path_params["invitation"])
     if is_done:
         await page.note("operator.withdraw", "an invitation")
@@ -70,7 +70,7 @@ async def withdraw(page: Page) -> Response:
 
 @pages.get(f"{_OPERATORS}/operators/remove")
 async def ask_remove(page: Page) -> Response:
-    """Ask before an operator is removed."""
+    """Confirm the removal of an operator."""
     mail = (await page.run(page.system.operators.find, page.query("mail"))).mail
     return page.confirm(
         f"Remove {mail}?",
@@ -97,7 +97,7 @@ async def remove(page: Page) -> Response:
 
 @pages.get(_ACCOUNT_PATH)
 async def account(page: Page) -> Response:
-    """Show what concerns whoever is signed in."""
+    """Show the operator's own account."""
     return await _show_account(page)
 
 

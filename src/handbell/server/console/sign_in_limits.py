@@ -1,8 +1,8 @@
-"""How fast somebody may try to sign in, so that guessing is slow and nobody locks an operator out.
+"""Limits of sign-in attempts: slow guessing without lock-out.
 
-Each network has so many tries for an account, and so many for all accounts. An account has so many
-from all networks together, so that guessing from everywhere is slow too; whoever has signed in to
-it from this network or with this browser before does not wait for those.
+A network has a limit per account, and one for all accounts. An account has a limit for all
+networks together, against distributed guessing; networks and browsers that have signed in to it
+before are exempt from that one.
 """
 
 import json
@@ -36,7 +36,7 @@ _MOST_KNOWN: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A try to sign in. ``wait`` is for how many seconds it may not go on, ``taken`` its cost."""
+    """A sign-in attempt. ``wait`` is the seconds until it is allowed, ``taken`` its cost."""
 
     account: str
     network: str
@@ -45,10 +45,9 @@ class Attempt:
 
 
 class SignInPace:
-    """Slows down who tries to sign in. ``now`` returns UNIX seconds, for the age of a pass.
+    """Limits sign-in attempts. ``now`` returns UNIX seconds, for the age of a pass.
 
-    A pass is what a browser keeps once it has signed in. It opens nothing; it is sealed, so that
-    nobody else can make one.
+    A pass marks a browser that has signed in. It grants nothing, and is encrypted against forgery.
     """
 
     def __init__(
@@ -60,7 +59,7 @@ class SignInPace:
         self._known: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     def begin(self, account: str, network: str, browser_pass: str) -> Attempt:
-        """Count a try, unless it has to wait."""
+        """Count an attempt, unless it has to wait."""
         number = self._read_pass(account, browser_pass)
         if number is not None:
             known = f"{number} {account}"
@@ -76,7 +75,7 @@ class SignInPace:
         return Attempt(account, network, taken=tuple(taken))
 
     def succeed(self, attempt: Attempt) -> str:
-        """Take back the count of a try that was right, and return the browser's new pass."""
+        """Undo the count of a successful attempt, and return the browser's new pass."""
         self._give_back(attempt.taken)
         self._limiter.forget(_PAIR, f"{attempt.network} {attempt.account}")
         place = attempt.network, attempt.account
@@ -101,7 +100,7 @@ class SignInPace:
             self._limiter.give_back(purpose, who)
 
     def _read_pass(self, account: str, browser_pass: str) -> str | None:
-        """Return the number of a pass for this account, None where it is none."""
+        """Return the number of a pass for this account, None for an invalid one."""
         if not browser_pass:
             return None
         try:

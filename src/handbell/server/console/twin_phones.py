@@ -1,4 +1,4 @@
-"""The virtual phones of a running twin, for pages: read from the twin's own page on loopback.
+"""A client for the virtual phones of a running twin, over its page's API on loopback.
 
 The browser never talks to the twin itself: it has another origin, and may be on another machine.
 """
@@ -23,7 +23,7 @@ _MOST_BYTES: Final = 8 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VirtualCard:
-    """One notification on a virtual phone; instants are UNIX milliseconds."""
+    """A notification on a virtual phone; instants are UNIX milliseconds."""
 
     id: str
     apns_id: str
@@ -50,10 +50,10 @@ class VirtualPhone:
 
 
 class TwinPhones:
-    """What a running twin shows, asked for anew each time. Every method blocks.
+    """The phones of a running twin, fetched at each call. Every method blocks.
 
-    ``folder`` is where the twin says where it listens. A method raises TwinError when no twin runs
-    or it does not answer as it should.
+    ``folder`` is the twin's folder. A method raises TwinError when no twin runs or its answer is
+    invalid.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -61,12 +61,12 @@ class TwinPhones:
 
     @property
     def is_running(self) -> bool:
-        """Whether a twin runs on this home."""
+        """Return whether a twin runs on this home."""
         return read_address(self._folder) is not None
 
     @property
     def page_url(self) -> str | None:
-        """Where the twin's own page is, on the machine that it runs on; the link opens it."""
+        """Return the link of the twin's own page, on the machine that it runs on."""
         address = read_address(self._folder)
         return None if address is None else address.page_link
 
@@ -77,13 +77,13 @@ class TwinPhones:
         return [_phone(item) for item in reversed(mine) if item["side"] == "production"]
 
     def make(self, app_id: str, mail: str) -> VirtualPhone:
-        """Make a phone of somebody with this app on it; it registers itself."""
+        """Create a phone of a user with this app; it registers itself."""
         name = f"{mail.partition('@')[0]}'s phone"
         said = self._ask("POST", "/api/phones", {"name": name, "mail": mail, "app": app_id})
         return _phone(said)
 
     def open_card(self, phone_id: str, card_id: str) -> None:
-        """Open a card, as the phone's owner would."""
+        """Open a card, as the phone's user would."""
         path = f"/api/phones/{quote(phone_id, safe='')}/cards/{quote(card_id)}/open"
         self._ask("POST", path)
 

@@ -1,4 +1,4 @@
-"""Webhooks: addresses of the apps' own back ends, and how their calls stand."""
+"""Webhooks: their addresses, and the state of their calls."""
 
 from typing import Final
 
@@ -34,7 +34,7 @@ async def webhooks(page: Page) -> Response:
 
 @pages.post(_WEBHOOKS)
 async def add(page: Page) -> Response:
-    """Add a webhook, and show its secret this once."""
+    """Add a webhook, and show its secret once."""
     faults = Faults()
     wanted = page.form.text("app")
     app = next((item for item in page.apps if item.id == wanted), None)
@@ -51,7 +51,7 @@ async def add(page: Page) -> Response:
         )
     except WebhookError as error:
         return await _show(page, Faults.of(error, "url"))
-    # The address may carry a secret of the receiver's own.
+    # The URL may contain a secret of the receiver.
     await page.note("webhook.add", str(webhook.id), app=app)
     return await _show(page, made=secret)
 
@@ -69,7 +69,7 @@ async def switch(page: Page) -> Response:
 
 @pages.get(f"{_WEBHOOKS}/{{webhook}}/remove")
 async def ask_remove(page: Page) -> Response:
-    """Ask before a webhook is removed."""
+    """Confirm the removal of a webhook."""
     webhook = await _find(page)
     return page.confirm(
         "Remove this webhook?",
