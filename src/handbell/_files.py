@@ -52,8 +52,8 @@ _WORDS: Final[dict[int, tuple[Kind, str, str]]] = {
 
 def refused(error: OSError, *, elsewhere: str = "") -> Refused:
     """Explain an error. ``elsewhere`` is a clause on how to choose another place."""
-    said = (error.strerror or str(error) or type(error).__name__).lower()
-    unknown: tuple[Kind, str, str] = ("other", said, "Check its path, and who may use it")
+    reason = (error.strerror or str(error) or type(error).__name__).lower()
+    unknown: tuple[Kind, str, str] = ("other", reason, "Check its path, and who may use it")
     kind, why, fix = _WORDS.get(error.errno or 0, unknown)
     return Refused(kind, why, f"{fix}, or {elsewhere}" if elsewhere else fix)
 

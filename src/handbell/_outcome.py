@@ -26,15 +26,15 @@ async def outcome(
     Not longer than ``timeout`` seconds: the answer says then that it goes on, by a warning too
     where somebody waited at all.
     """
-    told = list(warnings)
+    known = list(warnings)
     try:
         if timeout == 0:
-            return await in_thread(_so_far, system, notification_id, told, 0)
+            return await in_thread(_so_far, system, notification_id, known, 0)
         async with asyncio.timeout(timeout):
             await system.engine.worker.settled(row)
     except TimeoutError:
-        return await in_thread(_so_far, system, notification_id, told, timeout or 0)
-    return await in_thread(system.engine.response, notification_id, told)
+        return await in_thread(_so_far, system, notification_id, known, timeout or 0)
+    return await in_thread(system.engine.response, notification_id, known)
 
 
 def _so_far(system: "System", notification_id: str, warnings: list[str], waited: float) -> Response:

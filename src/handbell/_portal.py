@@ -291,8 +291,8 @@ def new_loop() -> asyncio.AbstractEventLoop:
         Connecting resolves too, even numeric addresses.
         """
 
-        async def getaddrinfo(self, host: Any, port: Any, **how: int) -> Any:
-            return await resolve(host, port, **how)
+        async def getaddrinfo(self, host: Any, port: Any, **options: int) -> Any:
+            return await resolve(host, port, **options)
 
     return Loop()
 
@@ -313,5 +313,5 @@ def _are_threads_patched() -> bool:
     return True
 
 
-def _is_pythons_own(what: Callable[..., Any]) -> bool:
-    return isinstance(what, BuiltinFunctionType)
+def _is_pythons_own(function: Callable[..., Any]) -> bool:
+    return isinstance(function, BuiltinFunctionType)

@@ -105,11 +105,11 @@ def json_fault(text: str | bytes, error: Exception) -> str:
     try:
         json.loads(text)
     except json.JSONDecodeError as found:
-        words = next((said for begin, said in _JSON_FAULTS if found.msg.startswith(begin)), "")
-        if words:
+        fault = next((said for begin, said in _JSON_FAULTS if found.msg.startswith(begin)), "")
+        if fault:
             if not text.strip():
                 return "it is empty"
-            return f"{words} in line {found.lineno}, column {found.colno}"
+            return f"{fault} in line {found.lineno}, column {found.colno}"
     except UnicodeDecodeError:
         return "it is not UTF-8"
     except (ValueError, RecursionError):

@@ -42,7 +42,7 @@ class Threads:
         self._threads = 0
         self._unfinished = 0
 
-    async def run(self, what: Callable[..., T], *arguments: Any) -> T:
+    async def run(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call a function in a thread; return its result or raise its error.
 
         Cancelled before it begins, it is not called; once begun it finishes, and its result is
@@ -53,7 +53,7 @@ class Threads:
 
         def work() -> None:
             if not future.cancelled():
-                _carry_out(loop, future, what, arguments)
+                _carry_out(loop, future, function, arguments)
 
         self.submit(work)
         return await future
@@ -95,16 +95,16 @@ class Threads:
 def _carry_out(
     loop: asyncio.AbstractEventLoop,
     future: "asyncio.Future[T]",
-    what: Callable[..., T],
+    function: Callable[..., T],
     arguments: tuple[Any, ...],
 ) -> None:
     try:
-        told = partial(_finish, future, what(*arguments))
+        deliver = partial(_finish, future, function(*arguments))
     except BaseException as error:  # noqa: BLE001 - it is raised to whoever waits
-        told = partial(_fail, future, error)
+        deliver = partial(_fail, future, error)
     # The loop may be closed by now; then nobody waits.
     with contextlib.suppress(RuntimeError):
-        loop.call_soon_threadsafe(told)
+        loop.call_soon_threadsafe(deliver)
 
 
 def _finish(future: "asyncio.Future[Any]", result: object) -> None:
@@ -132,11 +132,11 @@ _blocking: Final = cache(partial(Threads, MOST_THREADS, "handbell-blocking"))
 _resolving: Final = cache(partial(Threads, MOST_RESOLVERS, "handbell-resolver"))
 
 
-async def in_thread(what: Callable[..., T], *arguments: Any) -> T:
+async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
     """Run a blocking call in one of the few threads that the process shares."""
-    return await _blocking().run(what, *arguments)
+    return await _blocking().run(function, *arguments)
 
 
-async def resolve(host: Any, port: Any, **how: int) -> list[tuple[Any, ...]]:
+async def resolve(host: Any, port: Any, **options: int) -> list[tuple[Any, ...]]:
     """Return what :func:`socket.getaddrinfo` does, without blocking other calls."""
-    return await _resolving().run(partial(socket.getaddrinfo, host, port, **how))
+    return await _resolving().run(partial(socket.getaddrinfo, host, port, **options))

@@ -107,8 +107,8 @@ class Fix(str):
 
     def worded(self, words: Mapping[Action, str]) -> str:
         """Return the text with another surface's wording in place of the command."""
-        said = filled(words[self.action], self.app, self.about)
-        return f"{self.lead}: {said}{self.end}" if said else f"{self.lead}{self.end}"
+        text = filled(words[self.action], self.app, self.about)
+        return f"{self.lead}: {text}{self.end}" if text else f"{self.lead}{self.end}"
 
     def __getnewargs_ex__(self) -> tuple[tuple[Action, str], dict[str, str]]:
         """Support copies."""

@@ -325,7 +325,7 @@ class System:
         app: App,
         template: Template | str,
         variables: Mapping[str, Any],
-        beside: Mapping[str, Any] | None = None,
+        overrides: Mapping[str, Any] | None = None,
     ) -> list[LanguagePreview]:
         """Render a template in each language, its default language first.
 
@@ -334,7 +334,7 @@ class System:
         """
         if isinstance(template, str):
             template = self.templates.get(app, template).template
-        notification = template.render(variables, beside)
+        notification = template.render(variables, overrides)
         own, *others = self.preview_languages(app, notification)
         language = template.default_language
         # One of its parents is among the others; it is reported once.
@@ -467,7 +467,7 @@ class System:
     async def drop_gateway(self, gateway: Gateway) -> None:
         """Close a gateway that is no longer used; the next call creates another."""
         with self._gateways_lock:
-            places = [place for place, one in self._gateways.items() if one is gateway]
+            places = [place for place, known in self._gateways.items() if known is gateway]
             for place in places:
                 del self._gateways[place]
         if places:

@@ -206,8 +206,8 @@ def _private_key(data: bytes, where: str) -> ec.EllipticCurvePrivateKey:
     if label is None:
         return _loaded(bare_key(data), where, f"{where} is not a PEM text, as a .p8 file is")
     if label[1] != b"PRIVATE KEY":
-        what, fix = _MISTAKEN.get(label[1], ("something else", DOWNLOAD))
-        raise CredentialError(f"{where} holds {what}", fix=fix)
+        kind, fix = _MISTAKEN.get(label[1], ("something else", DOWNLOAD))
+        raise CredentialError(f"{where} holds {kind}", fix=fix)
     text, end, _ = data[label.end() :].partition(b"-----END PRIVATE KEY-----")
     if not end:
         raise CredentialError(f"{where} is cut short: its last line is missing", fix=DOWNLOAD)

@@ -36,25 +36,25 @@ async def read_certificate_apart(content: bytes, *, password: str | None = None)
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
     )
-    told = b""
+    output = b""
     try:
         async with asyncio.timeout(SECONDS):
-            told, _ = await process.communicate(asked.encode())
+            output, _ = await process.communicate(asked.encode())
     except TimeoutError:
         pass
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
-    if not told:
+    if not output:
         raise CredentialError(
             "The given text takes far more work to read than a certificate of Apple's",
             fix="Export certificate and key together from Keychain Access as .p12",
         )
-    said = json.loads(told)
-    if "what" in said:
-        raise CredentialError(said["what"], fix=said["fix"])
-    found = unpack(b64decode(said["packed"]))
+    result = json.loads(output)
+    if "what" in result:
+        raise CredentialError(result["what"], fix=result["fix"])
+    found = unpack(b64decode(result["packed"]))
     assert isinstance(found, Certificate)  # noqa: S101 - the other process read nothing else
     return found
 
@@ -75,10 +75,10 @@ def main() -> None:
     _limit()
     try:
         found = read_certificate(b64decode(asked["content"]), password=asked["password"])
-        said = {"packed": b64encode(pack(found)).decode()}
+        result = {"packed": b64encode(pack(found)).decode()}
     except CredentialError as error:
-        said = {"what": error.what, "fix": error.fix}
-    json.dump(said, sys.stdout)
+        result = {"what": error.what, "fix": error.fix}
+    json.dump(result, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -66,9 +66,9 @@ def _is_told(error: Exception) -> bool:
 
     # Typer bundles Click's exceptions without exposing their base class.
     if hasattr(error, "format_message"):
-        what, fix = _usage_of(error)
-        if what:
-            write_error(USAGE_CODE, what, fix)
+        message, fix = _usage_of(error)
+        if message:
+            write_error(USAGE_CODE, message, fix)
         return True
     if not isinstance(error, OSError) or (error.filename is None and error.errno not in _OF_OUTPUT):
         return False
@@ -118,5 +118,5 @@ def _usage_of(error: Any) -> tuple[str, str]:
     command = _command_of(sys.argv[1:]) if context is None else context.command_path
     # It is raised once the help has been written.
     is_help = type(error).__name__ == "NoArgsIsHelpError"
-    what = "" if is_help else sentence(error.format_message())
-    return what, f"See: {command} --help"
+    message = "" if is_help else sentence(error.format_message())
+    return message, f"See: {command} --help"

@@ -158,12 +158,12 @@ def _tell(shown: Shown, app_name: str, *, as_json: bool) -> None:
 
 
 def _print_timeline(shown: Shown) -> None:
-    for milliseconds, what in (
+    for milliseconds, label in (
         (0, "created"),
         (shown.accepted_after, "accepted by the twin of Apple's service"),
         (shown.displayed_after, "displayed on the phone"),
     ):
-        console.print(f"{milliseconds:6} ms  {what}")
+        console.print(f"{milliseconds:6} ms  {label}")
     console.print()
 
 

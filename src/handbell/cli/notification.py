@@ -100,10 +100,10 @@ def _plain(value: Any) -> dict[str, Any]:
 
 
 def _states(overview: "Overview") -> str:
-    told = [f"{number:,} {state}" for state, number in overview.states.items()]
+    parts = [f"{number:,} {state}" for state, number in overview.states.items()]
     if overview.ahead:
-        told.append(f"{overview.ahead:,} to come")
-    return ", ".join(told) or "none"
+        parts.append(f"{overview.ahead:,} to come")
+    return ", ".join(parts) or "none"
 
 
 def _lines(funnel: "Funnel", *, has_worker: bool) -> list[str]:
@@ -131,11 +131,11 @@ def _outlook(funnel: "Funnel", *, has_worker: bool) -> list[str]:
     """Return what is still to come, and whether a worker is missing for it."""
     overview, lines = funnel.overview, list[str]()
     if overview.is_running:
-        what = "It is going out now" if has_worker else "It waits to go out"
-        lines += ["", f"{what}: {_states(overview)}."]
+        outlook = "It is going out now" if has_worker else "It waits to go out"
+        lines += ["", f"{outlook}: {_states(overview)}."]
     if funnel.next_due_at is not None:
-        what = "What waits goes on by itself, the next" if has_worker else "More is to go out"
-        lines += ["", f"{what} at {moment(funnel.next_due_at)}."]
+        outlook = "What waits goes on by itself, the next" if has_worker else "More is to go out"
+        lines += ["", f"{outlook} at {moment(funnel.next_due_at)}."]
     if lines and not has_worker:
         lines.append(NO_WORKER)
     return lines

@@ -325,8 +325,8 @@ def _by_field(given: Mapping[Any, Any], known: Mapping[str, str], where: str) ->
     return {name: value for name, (_, value) in found.items()}
 
 
-def _same(one: object, other: object) -> bool:
-    return type(one) is type(other) and bool(one == other)
+def _same(first: object, other: object) -> bool:
+    return type(first) is type(other) and bool(first == other)
 
 
 def _plain(value: Any) -> Any:

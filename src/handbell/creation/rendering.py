@@ -74,8 +74,8 @@ class Refusal(Exception):  # noqa: N818 - what a template may not do, or could n
     Internal: the caller turns it into a TemplateError.
     """
 
-    def __init__(self, what: str, *, missing: str | None = None) -> None:
-        super().__init__(what)
+    def __init__(self, message: str, *, missing: str | None = None) -> None:
+        super().__init__(message)
         self.missing = missing
 
 
@@ -223,8 +223,8 @@ def _bounded(parts: Iterator[str]) -> Iterator[str]:
 def _words(error: BaseException) -> str:
     if isinstance(error, RecursionError | MemoryError):
         return "it is nested too deep"
-    words = str(error).strip() or type(error).__name__
-    return words.splitlines()[0][:200]
+    message = str(error).strip() or type(error).__name__
+    return message.splitlines()[0][:200]
 
 
 def _in_text(value: Any) -> str:

@@ -149,11 +149,11 @@ class Template:
 
         def change(field: str, where: str, text: str) -> Any:
             try:
-                told = rendering.compiled(text, is_url=field in _URLS).render(given)
+                shown = rendering.compiled(text, is_url=field in _URLS).render(given)
             except rendering.Refusal as refusal:
                 raise self._failed(where, refusal, given) from None
-            is_number = field in _NUMBERS and told.isdecimal() and len(told) <= _MAX_NUMBER_DIGITS
-            return int(told) if is_number else told
+            is_number = field in _NUMBERS and shown.isdecimal() and len(shown) <= _MAX_NUMBER_DIGITS
+            return int(shown) if is_number else shown
 
         return change
 

@@ -202,8 +202,8 @@ class Pool(Generic[T]):
         try:
             self._finish(item, end)
         except Exception as error:  # noqa: BLE001 - the ends of the others must be told
-            what = {"message": "The end of a request could not be told", "exception": error}
-            asyncio.get_running_loop().call_exception_handler(what)
+            context = {"message": "The end of a request could not be told", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(context)
 
     def forget(self, item: T) -> None:
         """Drop the state of an item that is no longer wanted."""
@@ -356,7 +356,7 @@ def _not_sent(failure: NotSent | Lost, has_answered: bool) -> NotSent:  # noqa: 
     if isinstance(failure, NotSent):
         return failure
     if has_answered:
-        what = "the push service ends each connection soon after it has opened"
-        return NotSent("ConnectionClosed", f"{what}; the last time {failure.detail}")
+        context = "the push service ends each connection soon after it has opened"
+        return NotSent("ConnectionClosed", f"{context}; the last time {failure.detail}")
     reason = "Stalled" if failure.reason == "TimedOut" else "ConnectionClosed"
     return NotSent(reason, failure.detail)

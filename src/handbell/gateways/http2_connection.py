@@ -186,8 +186,10 @@ class Http2Connection(asyncio.Protocol, Generic[T]):
         self._transport = cast("asyncio.Transport", transport)
         chosen = transport.get_extra_info("ssl_object").selected_alpn_protocol()
         if chosen != "h2":
-            what = f"the server chose {chosen}" if chosen else "the server chose no protocol"
-            self.failure = NotSent("NoSecureConnection", f"{what} by ALPN, and HTTP/2 is needed")
+            protocol = f"the server chose {chosen}" if chosen else "the server chose no protocol"
+            self.failure = NotSent(
+                "NoSecureConnection", f"{protocol} by ALPN, and HTTP/2 is needed"
+            )
             self.is_draining = True
             self._transport.abort()
             return

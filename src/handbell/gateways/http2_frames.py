@@ -79,8 +79,8 @@ class ProtocolFault(Exception):  # noqa: N818 - not an error of ours: what the o
     ``error`` is the code to report to it.
     """
 
-    def __init__(self, what: str, error: int = PROTOCOL_ERROR) -> None:
-        super().__init__(what)
+    def __init__(self, message: str, error: int = PROTOCOL_ERROR) -> None:
+        super().__init__(message)
         self.error = error
 
 

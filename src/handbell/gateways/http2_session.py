@@ -250,8 +250,8 @@ class Http2Session(Http2Sender[T]):
         except OversizedHeaderListError:
             self._refuse_head(number, block[:1], is_end=is_end)
         except HPACKError as error:  # its text may hold the whole block
-            what = f"a header block cannot be read: {error}"[:_MOST_TEXT]
-            raise ProtocolFault(what, wire.COMPRESSION_ERROR) from None
+            message = f"a header block cannot be read: {error}"[:_MOST_TEXT]
+            raise ProtocolFault(message, wire.COMPRESSION_ERROR) from None
         if number in self._partial:
             self._read_trailers(number, is_end=is_end)
             return

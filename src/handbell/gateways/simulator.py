@@ -115,12 +115,12 @@ class SimulatorGateway:
             start_new_session=True,
         )
         try:
-            said, complained = await process.communicate(push.message.payload)
+            output, complained = await process.communicate(push.message.payload)
         finally:
             await _end(process)
         if process.returncode == 0:
             return Accepted(push.apns_id)
-        detail = (complained or said).decode(errors="replace").strip()
+        detail = (complained or output).decode(errors="replace").strip()
         return _refused(
             FAILED, detail[:_DETAIL_CHARACTERS] or f"simctl ended with {process.returncode}"
         )

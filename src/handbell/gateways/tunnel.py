@@ -53,11 +53,11 @@ def _judge(head: bytes, proxy: Proxy, target: str) -> None:
             raise _no_tunnel("ProxyUnreadable", proxy, "it sent more than the answer to CONNECT")
         return
     words = (status[2] or b"").decode("latin-1")
-    said = f"{number} {''.join(each for each in words if each.isprintable())}".strip()
+    answer = f"{number} {''.join(each for each in words if each.isprintable())}".strip()
     if number in _WANTS_PASSWORD:
         taken = "did not take its user and password" if proxy.authorization else "asks for a user"
-        raise _no_tunnel("ProxyAuthentication", proxy, f"it {taken} ({said})")
-    raise _no_tunnel("ProxyRefused", proxy, f"it answered {said} to CONNECT {target}")
+        raise _no_tunnel("ProxyAuthentication", proxy, f"it {taken} ({answer})")
+    raise _no_tunnel("ProxyRefused", proxy, f"it answered {answer} to CONNECT {target}")
 
 
 def unreachable(proxy: Proxy, why: str) -> NoConnection:

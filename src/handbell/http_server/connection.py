@@ -410,12 +410,12 @@ class HttpConnection(asyncio.Protocol):
         elif now - self._body_since > bounds.body_seconds:
             self._time_out("The body of the request")
 
-    def _time_out(self, what: str) -> None:
+    def _time_out(self, missing: str) -> None:
         # A client that has sent nothing waits for no answer.
         if self._head_since is not None and self._head_raw == 0:
             self.stop()
         else:
-            self._refuse(error_responses.late(what))
+            self._refuse(error_responses.late(missing))
 
     @property
     def leisure(self) -> tuple[int, float] | None:

@@ -119,5 +119,5 @@ class Head:
         return path if path.startswith(b"/") else b"/" + path, [*kept, (_HOST, host)]
 
 
-def _refuse(what: str, fix: str) -> NoReturn:
-    raise HeadRefusedError(RequestError(what, fix=fix))
+def _refuse(message: str, fix: str) -> NoReturn:
+    raise HeadRefusedError(RequestError(message, fix=fix))

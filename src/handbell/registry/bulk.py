@@ -62,14 +62,14 @@ def register_many(
     moved: list[int] = []
     refused: dict[int, SessionLimitError] = {}
     for group in _groups(registrations):
-        people, known = _users(connection, app, [one for _, one in group])
+        people, known = _users(connection, app, [registration for _, registration in group])
         crowded = _crowded(connection, people, known, group, most)
-        roomy = [one for _, one in group if one.mail not in crowded]
+        roomy = [registration for _, registration in group if registration.mail not in crowded]
         moved.extend(_register(connection, app, people, known, roomy))
-        for place, one in group:
-            if one.mail in crowded:
+        for place, registration in group:
+            if registration.mail in crowded:
                 try:
-                    moved.extend(register(connection, app, one, most=most)[1])
+                    moved.extend(register(connection, app, registration, most=most)[1])
                 except SessionLimitError as error:
                     refused[place] = error
     return Admitted(moved=tuple(moved), refused=refused)
@@ -79,12 +79,12 @@ def _groups(registrations: Iterable[Registration]) -> Iterator[list[_Placed]]:
     """Yield runs of registrations with distinct tokens, which cannot affect each other."""
     group: list[_Placed] = []
     tokens: set[str] = set()
-    for place, one in enumerate(registrations):
-        if one.token in tokens or len(group) >= _AT_ONCE:
+    for place, registration in enumerate(registrations):
+        if registration.token in tokens or len(group) >= _AT_ONCE:
             yield group
             group, tokens = [], set()
-        group.append((place, one))
-        tokens.add(one.token)
+        group.append((place, registration))
+        tokens.add(registration.token)
     if group:
         yield group
 
@@ -103,7 +103,7 @@ def _crowded(
         .group_by(sessions.c.user_id)
     )
     counts = {row[0]: row[1] for row in connection.execute(held)} if known else {}
-    more = Counter(one.mail for _, one in group)
+    more = Counter(registration.mail for _, registration in group)
     return {mail for mail, added in more.items() if counts.get(people[mail], 0) + added > most}
 
 

@@ -41,10 +41,10 @@ class Vouched:
 
 
 def read_registration(
-    mail: str, address: str, *, platform: str | None, environment: str | None, **told: object
+    mail: str, address: str, *, platform: str | None, environment: str | None, **given: object
 ) -> Vouched:
     """Return what can be registered of what a back end says. Raises RegistryError."""
-    facts, warnings = read_attributes(told)
+    facts, warnings = read_attributes(given)
     about = {"platform": platform, "environment": environment, **facts}
     described = Description.read(**about)
     return Vouched(

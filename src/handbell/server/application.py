@@ -141,6 +141,6 @@ def _guarded(
         if not isinstance(route, Route):
             raise ServeError(f"{type(route).__name__} escapes the table of needs")
         # A copy, so that another application of this process has its own guards.
-        one = copy.copy(route)
-        one.app = guarded(route, needs_of(route), context, require_operator=require_operator)
-        yield one
+        item = copy.copy(route)
+        item.app = guarded(route, needs_of(route), context, require_operator=require_operator)
+        yield item

@@ -47,16 +47,16 @@ class Proxies:
 
         Forwarded headers are removed, so that nothing else can trust them by mistake.
         """
-        said = {name: value for name, value in scope["headers"] if name in _FORWARDED}
+        forwarded = {name: value for name, value in scope["headers"] if name in _FORWARDED}
         prefix = root_path
-        if said:
+        if forwarded:
             headers = [pair for pair in scope["headers"] if pair[0] not in _FORWARDED]
             client = scope.get("client")
             if client is not None and self.trusts(client[0]):
                 every = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
-                self._believe(scope, headers, said, b",".join(every))
-                told = _last(said.get(b"x-forwarded-prefix")).rstrip("/")
-                prefix = told if _PREFIX.fullmatch(told) else root_path
+                self._believe(scope, headers, forwarded, b",".join(every))
+                given = _last(forwarded.get(b"x-forwarded-prefix")).rstrip("/")
+                prefix = given if _PREFIX.fullmatch(given) else root_path
             scope["headers"] = headers
         _set_root(scope, prefix)
 
@@ -64,16 +64,16 @@ class Proxies:
         self,
         scope: Scope,
         headers: list[tuple[bytes, bytes]],
-        said: dict[bytes, bytes],
+        forwarded: dict[bytes, bytes],
         chain: bytes,
     ) -> None:
         client = self._client(chain)
         if client is not None:
             scope["client"] = (client, 0)
-        scheme = _last(said.get(b"x-forwarded-proto")).lower()
+        scheme = _last(forwarded.get(b"x-forwarded-proto")).lower()
         if scheme in ("http", "https"):
             scope["scheme"] = scheme
-        host = _last(said.get(b"x-forwarded-host"))
+        host = _last(forwarded.get(b"x-forwarded-host"))
         if _HOST.fullmatch(host):
             headers[:] = [pair for pair in headers if pair[0] != b"host"]
             headers.append((b"host", host.encode("ascii")))

@@ -343,9 +343,9 @@ class Database:
             return self._locked()
         if code in _UNWRITABLE and (refusal := self._refused()) is not None:
             return refusal
-        for codes, kind, what, fix in _FAILURES:
+        for codes, kind, message, fix in _FAILURES:
             if code in codes:
-                return kind(what.format(name=self.name, error=error), fix=fix)
+                return kind(message.format(name=self.name, error=error), fix=fix)
         return StorageError(
             f"The database {self.name} failed: {error}",
             fix="Check HANDBELL_DATABASE_URL, and that the disk works and has space left",

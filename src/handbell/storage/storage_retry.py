@@ -34,7 +34,7 @@ class StorageRetry:
         self._failing: dict[object, float] = {}
         self._is_over = False
 
-    async def call(self, what: Callable[..., T], *arguments: Any) -> T:
+    async def call(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run a store call in a thread, and retry while the database is unavailable.
 
         Raises errors that a retry cannot fix, and StoppedError when the database is unavailable
@@ -44,7 +44,7 @@ class StorageRetry:
         try:
             while True:
                 try:
-                    return await self._threads.run(what, *arguments)
+                    return await self._threads.run(function, *arguments)
                 except (ContradictionError, StatementError):
                     raise
                 except StorageError as error:

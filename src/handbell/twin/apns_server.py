@@ -262,10 +262,10 @@ class _ConnectionProtocol(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def _later(self, seconds: float, what: Callable[..., object], *args: Any) -> None:
+    def _later(self, seconds: float, function: Callable[..., object], *args: Any) -> None:
         def run() -> None:
             self._timers.discard(timer)
-            what(*args)
+            function(*args)
             # A thousand answers may be due at once, and the client may be gone.
             if not self._is_flushing:
                 self._is_flushing = True

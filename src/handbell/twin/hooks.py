@@ -36,14 +36,14 @@ class TwinHooks:
 
 
 def call(
-    hook: Callable[..., object], *what: object, passes: tuple[type[Exception], ...] = ()
+    hook: Callable[..., object], *arguments: object, passes: tuple[type[Exception], ...] = ()
 ) -> object:
     """Return a hook's result; log its error and return None.
 
     Errors of the kinds in ``passes`` are raised.
     """
     try:
-        return hook(*what)
+        return hook(*arguments)
     except passes:
         raise
     except Exception:

@@ -274,8 +274,8 @@ async def _events(twin: TwinState) -> AsyncIterator[str]:
                 yield ": still here\n\n"
                 continue
             if event is not None:
-                name, what = event
-                yield f"event: {name}\ndata: {json.dumps(what.to_dict())}\n\n"
+                name, value = event
+                yield f"event: {name}\ndata: {json.dumps(value.to_dict())}\n\n"
 
 
 class _Json(JSONResponse):

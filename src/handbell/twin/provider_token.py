@@ -106,12 +106,12 @@ def _base64(text: str) -> bytes:
 
 def _json(text: str) -> Mapping[str, Any]:
     try:
-        said = json.loads(_base64(text))
+        decoded = json.loads(_base64(text))
     except RecursionError as error:
         raise ValueError from error
-    if not isinstance(said, dict):
+    if not isinstance(decoded, dict):
         raise ValueError  # noqa: TRY004  the caller maps whatever cannot be read
-    return said
+    return decoded
 
 
 def describe_authorization(value: str) -> str:

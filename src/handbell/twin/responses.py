@@ -60,13 +60,13 @@ def make_answer(
         headers.append((APNS_UNIQUE_ID, str(uuid4())))
     if retry_after is not None:
         headers.append(("retry-after", str(retry_after)))
-    said: dict[str, Any] = {} if reason is None else {"reason": reason}
+    content: dict[str, Any] = {} if reason is None else {"reason": reason}
     if timestamp is not None:
-        said["timestamp"] = timestamp
-    if not said:
+        content["timestamp"] = timestamp
+    if not content:
         return TwinAnswer(status, tuple(headers))
     headers.append(("content-type", "application/json"))
-    return TwinAnswer(status, tuple(headers), json.dumps(said, separators=(",", ":")).encode())
+    return TwinAnswer(status, tuple(headers), json.dumps(content, separators=(",", ":")).encode())
 
 
 def fault_answer(fault: Fault, apns_id: str | None, side: str, now: float) -> TwinAnswer:

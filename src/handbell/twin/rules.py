@@ -163,9 +163,9 @@ def _priority(request: Request, push_type: PushType | None) -> int:
     value = request.header(APNS_PRIORITY)
     allowed = push_type.priorities if push_type else PRIORITIES
     if (value or str(DEFAULT_PRIORITY)) not in {str(priority) for priority in allowed}:
-        said = f"apns-priority {value!r}" if value else f"{DEFAULT_PRIORITY}, where none is given,"
+        shown = f"apns-priority {value!r}" if value else f"{DEFAULT_PRIORITY}, where none is given,"
         kind = f" for the push type {push_type.name}" if push_type else ""
-        raise RefusalError("BadPriority", f"{said} is not allowed{kind}.")
+        raise RefusalError("BadPriority", f"{shown} is not allowed{kind}.")
     return int(value or DEFAULT_PRIORITY)
 
 

@@ -58,7 +58,7 @@ class RunningTwin:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 
-    def call(self, what: Callable[[Twin], _T]) -> _T:
+    def call(self, function: Callable[[Twin], _T]) -> _T:
         """Call a function with the twin in the twin's thread and return its result.
 
         Raises TwinError when the twin is not running.
@@ -67,7 +67,7 @@ class RunningTwin:
             raise TwinError("The twin is not running", fix="Start it first")
 
         async def in_loop() -> _T:
-            return what(self._twin)
+            return function(self._twin)
 
         return asyncio.run_coroutine_threadsafe(in_loop(), self._loop).result()
 

@@ -114,10 +114,13 @@ class Story:
             lines += ["", "Sending", *(f"  {item}" for item in held)]
         lines += ["", "Devices"]
         lines += [f"  {session.what}" for session in self.sessions] or ["  none"]
-        for told in self.notifications:
-            lines += ["", f"{told.label}, to {told.recipients} ({told.id})"]
-            lines += [f"  {' '.join(_parts(delivery, worded))}" for delivery in told.deliveries]
-            lines += [f"  {told.note}"] if told.note else []
+        for entry in self.notifications:
+            lines += [
+                "",
+                f"{entry.label}, to {entry.recipients} ({entry.id})",
+            ]
+            lines += [f"  {' '.join(_parts(delivery, worded))}" for delivery in entry.deliveries]
+            lines += [f"  {entry.note}"] if entry.note else []
         return lines
 
 
@@ -143,11 +146,11 @@ def why(
         (row, ledger.deliveries_to(ids, row.id)) for row in ledger.concerning(app, mail, ids, limit)
     ]
     sessions = _dated(found, [delivery for _, deliveries in rows for delivery in deliveries])
-    teller = _StoryWriter(app, mail, sessions, rules_store.rules_of(app.id), now)
-    told = tuple(
-        teller.notification(row, deliveries, ledger.ahead(ids, row.id)) for row, deliveries in rows
+    writer = _StoryWriter(app, mail, sessions, rules_store.rules_of(app.id), now)
+    entries = tuple(
+        writer.notification(row, deliveries, ledger.ahead(ids, row.id)) for row, deliveries in rows
     )
-    return teller.story(told, workers=known_workers.live_workers())
+    return writer.story(entries, workers=known_workers.live_workers())
 
 
 def _parts(one: DeliveryStory, worded: Callable[[str], str]) -> list[str]:
@@ -171,12 +174,12 @@ class _StoryWriter:
 
     # The whole story
 
-    def story(self, told: tuple[NotificationStory, ...], *, workers: int) -> Story:
+    def story(self, entries: tuple[NotificationStory, ...], *, workers: int) -> Story:
         # Without waiting deliveries a missing worker does not matter.
-        working = workers or int(not any(map(_waits, told)))
+        working = workers or int(not any(map(_waits, entries)))
         blocked = obstacles(self.app, self.rules, now=self.now, workers=working)
         warned = cautions(self.app, self.rules)
-        last = told[0] if told else None
+        last = entries[0] if entries else None
         return Story(
             mail=self.mail,
             app=self.app.id,
@@ -187,7 +190,7 @@ class _StoryWriter:
             obstacles=tuple(item.what for item in blocked),
             cautions=tuple(item.what for item in warned),
             sessions=self.sessions,
-            notifications=told,
+            notifications=entries,
         )
 
     def _answer(self, last: NotificationStory | None) -> str:
@@ -288,8 +291,8 @@ class _StoryWriter:
                 held = f"quiet hours, {self.rules.quiet} in {zone}, hold it"
                 return f"It waits: {held}. It is due at {at}."
         words, fix = meaning(ahead.reason)
-        told = f"It waits: {sentence(words)} It is looked at again at {at}. {self._fix(fix)}"
-        return told.strip()
+        entry = f"It waits: {sentence(words)} It is looked at again at {at}. {self._fix(fix)}"
+        return entry.strip()
 
     def _delivery(
         self, delivery: Delivery, composed: Composed | None, content: dict[str, Any]
@@ -365,8 +368,8 @@ class _StoryWriter:
         )
 
 
-def _waits(told: NotificationStory) -> bool:
-    return told.is_ahead or any(not delivery.delivery.is_final for delivery in told.deliveries)
+def _waits(entry: NotificationStory) -> bool:
+    return entry.is_ahead or any(not delivery.delivery.is_final for delivery in entry.deliveries)
 
 
 # A device
@@ -445,17 +448,17 @@ def _tell_sent(
 
 def _afterwards(delivery: Delivery, composed: Composed | None, content: dict[str, Any]) -> str:
     """Return what may still keep the phone from showing an accepted push."""
-    told = []
+    sentences = []
     expires_at = None if composed is None else composed.expires_at
     if expires_at == 0:
-        told.append("It was for now or never: a phone that is off does not get it later.")
+        sentences.append("It was for now or never: a phone that is off does not get it later.")
     elif expires_at:
-        told.append(f"For a phone that is off it is kept until {_at(expires_at)}.")
+        sentences.append(f"For a phone that is off it is kept until {_at(expires_at)}.")
     if content.get("interruption_level") == "passive":
-        told.append("It is passive: it lies in the list without a sound.")
+        sentences.append("It is passive: it lies in the list without a sound.")
     if delivery.unique_id:
-        told.append(f"Apple's delivery log knows it as {delivery.unique_id}.")
-    return " ".join(told)
+        sentences.append(f"Apple's delivery log knows it as {delivery.unique_id}.")
+    return " ".join(sentences)
 
 
 def _tell_moving(delivery: Delivery) -> DeliveryStory:

@@ -71,7 +71,9 @@ class RulesStore:
                 there = connection.execute(select(apps).where(is_any_of(named))).all()
                 rows.update((f"{row.team_id}.{row.bundle_id}", row) for row in there)
                 keys |= _keys(connection, [row.id for row in there])
-        return [_rules(rows.get(one), circuits_of.get(one, ()), services, keys) for one in app_ids]
+        return [
+            _rules(rows.get(name), circuits_of.get(name, ()), services, keys) for name in app_ids
+        ]
 
     def stopped_apps(self) -> list[str]:
         """Return the ids of the registered apps that are stopped in some environment."""

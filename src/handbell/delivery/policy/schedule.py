@@ -140,9 +140,11 @@ def refuse_past(
     if not past:
         return []
     more = len(past) - _NAMED_ZONES
-    told = ", ".join(past[:_NAMED_ZONES]) + (f" and {count(more, 'more zone')}" if more > 0 else "")
-    said = f"{str(send_at)[:16]} has passed in {told}: devices there get it at once."
-    return [Diagnostic(said, reason="TimePassed")]
+    zone_list = ", ".join(past[:_NAMED_ZONES]) + (
+        f" and {count(more, 'more zone')}" if more > 0 else ""
+    )
+    message = f"{str(send_at)[:16]} has passed in {zone_list}: devices there get it at once."
+    return [Diagnostic(message, reason="TimePassed")]
 
 
 def _past(when: str) -> NotificationError:

@@ -93,7 +93,7 @@ def _add_rows(connection: Connection, by_row: Mapping[int, Counter[str]], at: in
     hour = at // HOUR * HOUR
     if connection.dialect.name == "sqlite":
         # One statement for any number of notifications: it is in the path of every send.
-        counts = [[row, *(one[name] for name in COUNTED)] for row, one in by_row.items()]
+        counts = [[row, *(bucket[name] for name in COUNTED)] for row, bucket in by_row.items()]
         connection.exec_driver_sql(_ADD_ALL, (hour, json.dumps(counts)))
         return
     by_app: dict[str, Counter[str]] = {}

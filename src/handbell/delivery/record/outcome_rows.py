@@ -24,7 +24,7 @@ def ending_of(
     due_at: float | None = None,
     attempts: int | None = None,
     begun_at: int | None = None,
-    **what: Any,
+    **fields: Any,
 ) -> Ending:
     """Return the row of a delivery's outcome; ``due_at`` and ``now`` are UNIX seconds."""
     at = int(now * 1000)
@@ -40,7 +40,7 @@ def ending_of(
         sent_at=at if state == "sent" else None,
         finished_at=None if state == "held" else at,
         begun_at=(begun_at or item.begun_at) if state == "held" else None,
-        **what,
+        **fields,
     )
 
 

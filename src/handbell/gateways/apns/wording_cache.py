@@ -93,11 +93,11 @@ def compose_each(
     Raises what ``compose`` raises; the error names the language where it is not the notification's
     own text. All languages are of one push type.
     """
-    how = {"bundle_id": bundle_id, "now": now, "notification_id": notification_id}
-    own = _worded(None, notification.in_language(None), how)
+    options = {"bundle_id": bundle_id, "now": now, "notification_id": notification_id}
+    own = _worded(None, notification.in_language(None), options)
     if notification.languages is None:
         return Wordings(own)
-    others = {tag: _in_language(tag, notification, how) for tag in notification.languages}
+    others = {tag: _in_language(tag, notification, options) for tag in notification.languages}
     for tag, wording in others.items():
         if wording.message.push_type != own.message.push_type:
             raise NotificationError(
@@ -108,10 +108,10 @@ def compose_each(
     return Wordings(own, others)
 
 
-def _in_language(tag: str, notification: Notification, how: Mapping[str, Any]) -> Wording:
+def _in_language(tag: str, notification: Notification, options: Mapping[str, Any]) -> Wording:
     where = f"In `languages.{tag}`"
     try:
-        return _worded(tag, notification.in_language(tag), how)
+        return _worded(tag, notification.in_language(tag), options)
     except PayloadTooLargeError as error:
         raise PayloadTooLargeError(
             f"{where}: {error.what}", fix=error.fix, size=error.size, limit=error.limit
@@ -120,19 +120,21 @@ def _in_language(tag: str, notification: Notification, how: Mapping[str, Any]) -
         raise NotificationError(f"{where}: {error.what}", fix=error.fix) from None
 
 
-def _worded(language: str | None, notification: Notification, how: Mapping[str, Any]) -> Wording:
+def _worded(
+    language: str | None, notification: Notification, options: Mapping[str, Any]
+) -> Wording:
     try:
-        return Wording(language, notification, compose(notification, **how))
+        return Wording(language, notification, compose(notification, **options))
     except PayloadTooLargeError as error:
         if not notification.shorten:
             raise
-        return _cut_to_fit(language, notification, how, error)
+        return _cut_to_fit(language, notification, options, error)
 
 
 def _cut_to_fit(
     language: str | None,
     notification: Notification,
-    how: Mapping[str, Any],
+    options: Mapping[str, Any],
     error: PayloadTooLargeError,
 ) -> Wording:
     cuts: tuple[Shortening, ...] = ()
@@ -146,7 +148,7 @@ def _cut_to_fit(
         candidate = replace(notification, **changed)
         more = (*cuts, Shortening(name, json_bytes(kept), size))
         try:
-            return Wording(language, candidate, compose(candidate, **how), more)
+            return Wording(language, candidate, compose(candidate, **options), more)
         except PayloadTooLargeError as still:
             # A text replaced by a localization key is not in the payload, so cutting it gains
             # nothing.

@@ -112,7 +112,7 @@ async def _note(context: Context, app: App, session: int, receipts: list[Receipt
     book = context.system.receipts
     noted = await context.run(book.note, app, session, receipts)
     for pause in _PAUSES:
-        missing = [one for one, is_noted in zip(receipts, noted, strict=True) if not is_noted]
+        missing = [entry for entry, is_noted in zip(receipts, noted, strict=True) if not is_noted]
         if not missing or not await context.run(book.may_follow, app, session, missing):
             break
         await asyncio.sleep(pause)
@@ -120,7 +120,7 @@ async def _note(context: Context, app: App, session: int, receipts: list[Receipt
     return noted
 
 
-def _read(said: ReceiptIn) -> Receipt:
-    named: dict[str, Any] = {"apns_id": said.apns_id, "notification_id": said.notification_id}
-    at = None if said.at is None else int(said.at.timestamp() * 1000)
-    return Receipt.read(event=said.event, at=at, **named)
+def _read(receipt: ReceiptIn) -> Receipt:
+    named: dict[str, Any] = {"apns_id": receipt.apns_id, "notification_id": receipt.notification_id}
+    at = None if receipt.at is None else int(receipt.at.timestamp() * 1000)
+    return Receipt.read(event=receipt.event, at=at, **named)

@@ -206,11 +206,11 @@ async def preview_template(
     Nothing is stored or sent. A language that cannot be sent has a problem and is no matter to the
     others.
     """
-    told = await context.run(
+    preview = await context.run(
         context.system.preview_template, app, name, given.variables, given.notification
     )
     return TemplatePreviewOut.model_validate(
-        {"name": name, "languages": [wording(item) for item in told]}
+        {"name": name, "languages": [wording(item) for item in preview]}
     )
 
 

@@ -117,25 +117,25 @@ def situation_of(system: System, app: App) -> Situation:
     )
 
 
-def standing_of(one: Overview, *, is_held: bool = False) -> tuple[str, str]:
+def standing_of(notification: Overview, *, is_held: bool = False) -> tuple[str, str]:
     """Return the chip of a notification's state: its kind and its word.
 
     Green is for sent only. With ``is_held`` the app is blocked.
     """
-    states = one.states
-    waits = one.ahead + sum(states.get(name, 0) for name in ("queued", "sending", "held"))
+    states = notification.states
+    waits = notification.ahead + sum(states.get(name, 0) for name in ("queued", "sending", "held"))
     sent, lost = states.get("sent", 0), states.get("failed", 0) + states.get("expired", 0)
     taken_back = states.get("cancelled", 0)
-    is_planned = one.send_at is not None and not one.is_running
+    is_planned = notification.send_at is not None and not notification.is_running
     words = (
         (waits and is_planned, ("plan", "Planned")),
         (waits and is_held, ("stuck", "Held up")),
-        (waits and one.is_running, ("wait", "Going out")),
+        (waits and notification.is_running, ("wait", "Going out")),
         (waits, ("wait", "Waits")),
         (sent and lost > sent, ("bad", "Mostly failed")),
         (sent and taken_back, ("off", "Partly taken back")),
         (sent, ("good", "Sent")),
         (lost, ("bad", "Failed")),
-        (taken_back or one.cancelled_at is not None, ("off", "Taken back")),
+        (taken_back or notification.cancelled_at is not None, ("off", "Taken back")),
     )
     return next((word for is_so, word in words if is_so), ("off", "Reached nobody"))

@@ -69,7 +69,7 @@ async def revoke(page: Page) -> Response:
     """Revoke a key."""
     key = await page.run(page.system.api_keys.revoke, page.request.path_params["prefix"])
     await page.note("api-key.revoke", key.prefix)
-    return page.redirect(_KEYS, said=f"The key {key.name} is revoked.")
+    return page.redirect(_KEYS, message=f"The key {key.name} is revoked.")
 
 
 async def _show(

@@ -43,8 +43,8 @@ class Bar:
     @property
     def told(self) -> str:
         """Return its content in words."""
-        one = self.bucket
-        return f"{one.sent:,} sent, {one.failed:,} failed, {one.opened:,} opened"
+        bar = self.bucket
+        return f"{bar.sent:,} sent, {bar.failed:,} failed, {bar.opened:,} opened"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +78,8 @@ def draw(buckets: Sequence[HourCount]) -> Chart:
     every = max(1, len(buckets) // _LABELS)
     return Chart(
         bars=tuple(
-            _bar(one, top, is_named=(len(buckets) - 1 - place) % every == 0)
-            for place, one in enumerate(buckets)
+            _bar(bar, top, is_named=(len(buckets) - 1 - place) % every == 0)
+            for place, bar in enumerate(buckets)
         ),
         top=top,
         sent=sum(bucket.sent for bucket in buckets),

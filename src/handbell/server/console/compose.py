@@ -142,12 +142,12 @@ async def _send(page: Page, draft: Draft, *, is_confirmed: bool) -> Response:
         return await _form(page, draft, seen, faults, status=422)
     if not accepted.is_former:
         await _note(page, accepted.id, seen.notification, seen.recipients)
-    told, kind = await _accepted(page, is_later=options.send_at is not None)
-    told = " ".join([told, *warnings[:_TOLD_AT_MOST]])
+    message, kind = await _accepted(page, is_later=options.send_at is not None)
+    message = " ".join([message, *warnings[:_TOLD_AT_MOST]])
     more = len(warnings) - _TOLD_AT_MOST
     if more > 0:
-        told += f" And {count(more, 'more warning')}."
-    return page.redirect(page.app_url(f"/activity/{accepted.id}"), said=told, kind=kind)
+        message += f" And {count(more, 'more warning')}."
+    return page.redirect(page.app_url(f"/activity/{accepted.id}"), message=message, kind=kind)
 
 
 async def _accepted(page: Page, *, is_later: bool = False) -> tuple[str, str]:
@@ -213,13 +213,19 @@ async def _test(page: Page, draft: Draft) -> Response:
     if not accepted.is_former:
         await _note(page, accepted.id, seen.notification, to, "a test ")
     held = await page.run(page.system.obstacles, page.the_app)
-    said = f"The test is on its way to {address}."
+    message = f"The test is on its way to {address}."
     if held:
-        said = f"The test to {address} waits: {held[0].headline.rstrip(':')}"
+        message = f"The test to {address} waits: {held[0].headline.rstrip(':')}"
     if warnings:
-        said = warnings[0]
+        message = warnings[0]
     response = await _form(
-        page, draft, seen, Faults(), test_to=address, said=said, is_reached=not (warnings or held)
+        page,
+        draft,
+        seen,
+        Faults(),
+        test_to=address,
+        message=message,
+        is_reached=not (warnings or held),
     )
     _remember_address(page, response, address)
     return response
@@ -247,8 +253,8 @@ async def _replace(page: Page, draft: Draft) -> Response:
     while len(sent_before) > REMEMBERED:
         del sent_before[next(iter(sent_before))]
     await page.note("notification.send", accepted.id, f"in place of {former}")
-    told, kind = await _accepted(page)
-    return page.redirect(page.app_url(f"/activity/{accepted.id}"), said=told, kind=kind)
+    message, kind = await _accepted(page)
+    return page.redirect(page.app_url(f"/activity/{accepted.id}"), message=message, kind=kind)
 
 
 async def _note(
@@ -271,7 +277,7 @@ async def _form(
     status: int = 200,
     more_languages: int = 0,
     test_to: str = "",
-    said: str = "",
+    message: str = "",
     is_reached: bool = True,
 ) -> Response:
     if not draft.get("once"):
@@ -295,7 +301,7 @@ async def _form(
         variables=variables,
         held=await page.run(page.system.obstacles, page.the_app),
         draft_key=_draft_key(page),
-        said=said,
+        said=message,
         is_reached=is_reached,
         shelf=phones,
     )

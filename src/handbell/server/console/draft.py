@@ -191,19 +191,21 @@ class Draft:
 
     def content(self, faults: Faults) -> dict[str, Any]:
         """Return the notification's content; an invalid number becomes a fault."""
-        said: dict[str, Any] = {name: self.values[name] for name in _TEXTS if name in self.values}
-        said |= {name: True for name in _FLAGS if name in self.values}
+        content: dict[str, Any] = {
+            name: self.values[name] for name in _TEXTS if name in self.values
+        }
+        content |= {name: True for name in _FLAGS if name in self.values}
         for name, read in _NUMBERS.items():
             if name in self.values:
-                said[name] = _number(name, self.values[name], read, faults)
+                content[name] = _number(name, self.values[name], read, faults)
         if "user_info" in self.values:
-            said["user_info"] = _json(self.values["user_info"], faults)
+            content["user_info"] = _json(self.values["user_info"], faults)
         if self.languages:
-            said["languages"] = _by_tag(self.languages, faults)
+            content["languages"] = _by_tag(self.languages, faults)
         if template := self.get("template"):
-            said["template"] = template
-            said["variables"] = {name: text for name, text in self.variables.items() if text}
-        return said
+            content["template"] = template
+            content["variables"] = {name: text for name, text in self.variables.items() if text}
+        return content
 
     def people(self, faults: Faults) -> Recipients | None:
         """Return the recipients, or None with faults."""
@@ -240,8 +242,8 @@ class Draft:
         except RegistryError as error:
             faults.add("zone", error.what, error.fix)
         except ValueError:
-            said = f"Day and time: {text[:40]!r} is none."
-            faults.add("send_at", said, "Write it as 2026-12-24T18:00.")
+            content = f"Day and time: {text[:40]!r} is none."
+            faults.add("send_at", content, "Write it as 2026-12-24T18:00.")
         return None
 
 
@@ -269,7 +271,7 @@ def read_recipients(named: Iterable[str], faults: Faults) -> Recipients | None:
     try:
         return Recipients.read(texts)
     except RecipientsError:
-        wrong = [said for text in texts if (said := _why_not(text))]
+        wrong = [content for text in texts if (content := _why_not(text))]
         more = f" And {len(wrong) - _MOST_FAULTY} more." if len(wrong) > _MOST_FAULTY else ""
         faults.add("recipients", " ".join(wrong[:_MOST_FAULTY]) + more)
         return None
@@ -310,8 +312,8 @@ def _why_not(text: str) -> str:
     try:
         Recipients.read(text)
     except RecipientsError as error:
-        said = error.what.replace("`recipients` is ", "")
-        return readable(f"{said} {error.fix}")
+        content = error.what.replace("`recipients` is ", "")
+        return readable(f"{content} {error.fix}")
     return ""
 
 
@@ -355,7 +357,7 @@ def _number(name: str, text: str, read: Callable[[str], float], faults: Faults) 
 
 def _json(text: str, faults: Faults) -> Any:
     try:
-        said = json.loads(text)
+        content = json.loads(text)
     except (ValueError, RecursionError) as error:
         faults.add(
             "user_info",
@@ -363,11 +365,11 @@ def _json(text: str, faults: Faults) -> Any:
             'Write an object: {"order": 42}.',
         )
         return None
-    if not isinstance(said, dict):
+    if not isinstance(content, dict):
         faults.add(
             "user_info",
             f"{LABELS['user_info']}: that is not a JSON object.",
             'Write one: {"order": 42}.',
         )
         return None
-    return said
+    return content

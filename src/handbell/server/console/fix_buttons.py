@@ -84,16 +84,16 @@ def remedy(fix: str, app: str = "") -> Remedy:
     """Return a fix for a page of an app; if the fix names an app, it leads to that one."""
     if not isinstance(fix, Fix):
         return Remedy(text=fix)
-    way, named = WAYS[fix.action], fix.app or app
-    if not way.path:
+    target, named = WAYS[fix.action], fix.app or app
+    if not target.path:
         command = filled(COMMANDS[fix.action], named, fix.about)
         return Remedy(text=f"{fix.lead}, on the server:", command=command)
-    text = f"{way.instead or fix.lead}{fix.end}"
-    if "{app}" in way.path and not named:
+    text = f"{target.instead or fix.lead}{fix.end}"
+    if "{app}" in target.path and not named:
         return Remedy(text=text)
     mail = urlencode({"mail": fix.about})
-    path = way.path.format(app=quote(named), about=quote(fix.about), mail=mail)
-    return Remedy(text=text, label=way.label, path=path, sends=way.sends)
+    path = target.path.format(app=quote(named), about=quote(fix.about), mail=mail)
+    return Remedy(text=text, label=target.label, path=path, sends=target.sends)
 
 
 def in_console(fix: str) -> str:

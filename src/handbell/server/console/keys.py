@@ -45,12 +45,13 @@ async def add(page: Page) -> Response:
     await page.note("credential.add", stored.key_id, stored.environment or "both environments")
     checked = await check_up(page)
     verdicts = {finding.verdict for finding in checked.findings}
-    told = " ".join(caveats(credential, now=page.system.now()))
-    if not told and verdicts & {"wrong", "doubtful"}:
-        told = "The check-up has something to say."
+    message = " ".join(caveats(credential, now=page.system.now()))
+    if not message and verdicts & {"wrong", "doubtful"}:
+        message = "The check-up has something to say."
     added = f"The {stored.kind} {stored.key_id} is added"
     return page.redirect(
-        page.app_url("#check-up"), said=f"{added}. {told}" if told else f"{added} and works."
+        page.app_url("#check-up"),
+        message=f"{added}. {message}" if message else f"{added} and works.",
     )
 
 
@@ -77,7 +78,7 @@ async def remove(page: Page) -> Response:
     await page.run(page.system.apps.remove_credential, page.the_app, key_id)
     await page.note("credential.remove", key_id)
     forget_check_up(page)
-    return page.redirect(page.app_url(), said=f"The key {key_id} is removed.")
+    return page.redirect(page.app_url(), message=f"The key {key_id} is removed.")
 
 
 async def read_upload(page: Page, upload: Upload) -> AuthKey | Certificate:
@@ -91,10 +92,10 @@ async def read_upload(page: Page, upload: Upload) -> AuthKey | Certificate:
 
 
 def _faults(error: CredentialError) -> Faults:
-    what = error.what.replace("The given text", "This file")
+    message_text = error.what.replace("The given text", "This file")
     faults = Faults()
-    if "key id" in what:
-        faults.add("key_id", what, error.fix)
+    if "key id" in message_text:
+        faults.add("key_id", message_text, error.fix)
     else:
-        faults.add("key_file", what, error.fix)
+        faults.add("key_file", message_text, error.fix)
     return faults

@@ -264,10 +264,10 @@ class Page:
             remember_app(response, self.app.id, https=self.https)
         return protect(response, images=images)
 
-    def redirect(self, path: str, *, said: str = "", kind: str = "good") -> Response:
+    def redirect(self, path: str, *, message: str = "", kind: str = "good") -> Response:
         """Redirect to another page (``/console/…``, or what :meth:`app_url` returned).
 
-        ``said`` is a message that it shows once; ``kind`` is ``good``, ``bad``, ``wait`` or
+        ``message`` is a message that it shows once; ``kind`` is ``good``, ``bad``, ``wait`` or
         ``plain``. A script gets the target and navigates itself.
         """
         root = str(self.request.scope.get("root_path", ""))
@@ -276,8 +276,8 @@ class Page:
         response: Response = RedirectResponse(target, 303)
         if self.is_fragment:
             response = Response(status_code=204, headers={LOCATION_HEADER: target})
-        if said and self.secret:
-            set_flash(response, (kind, said), self.secret, https=self.https)
+        if message and self.secret:
+            set_flash(response, (kind, message), self.secret, https=self.https)
         return protect(response)
 
     def confirm(

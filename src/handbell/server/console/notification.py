@@ -84,10 +84,10 @@ async def cancel(page: Page) -> Response:
     number = page.request.path_params["notification"]
     caught = await page.system.engine.cancel(page.the_app, number)
     _funnels(page).forget(number)
-    told = count(caught, "delivery", "deliveries")
-    await page.note("notification.cancel", number, f"{told} taken back")
-    said = f"{told} taken back." if caught else "There was nothing left to take back."
-    return page.redirect(page.app_url(f"/activity/{number}"), said=said)
+    caught_text = count(caught, "delivery", "deliveries")
+    await page.note("notification.cancel", number, f"{caught_text} taken back")
+    message = f"{caught_text} taken back." if caught else "There was nothing left to take back."
+    return page.redirect(page.app_url(f"/activity/{number}"), message=message)
 
 
 def _funnels(page: Page) -> Watched[Funnel]:

@@ -29,7 +29,7 @@ class _Act:
     question: str
     text: str
     label: str
-    said: str
+    message: str
     done_already: str
     is_danger: bool = False
 
@@ -39,7 +39,7 @@ _ACTS: Final = {
         question="Close the session of {device}?",
         text="Nothing is sent to this device any more, until the app registers it again.",
         label="Close the session",
-        said="The session of {device} is closed.",
+        message="The session of {device} is closed.",
         done_already="The session of {device} was closed already.",
         is_danger=True,
     ),
@@ -48,7 +48,7 @@ _ACTS: Final = {
         text="The quarantine ends, and the next notification goes to it. If Apple refuses the "
         "token once more, the session comes back into quarantine.",
         label="End the quarantine",
-        said="{device} is sent to again.",
+        message="{device} is sent to again.",
         done_already="{device} was not in quarantine any more.",
     ),
     "activate": _Act(
@@ -56,7 +56,7 @@ _ACTS: Final = {
         text="The device has not proven that it is {mail}'s. Accept it only if you know it by "
         "other means: whoever holds it sees what is sent to {mail}.",
         label="Accept the device",
-        said="{device} is accepted.",
+        message="{device} is accepted.",
         done_already="{device} did not wait for proof any more.",
         is_danger=True,
     ),
@@ -99,7 +99,7 @@ async def forget(page: Page) -> Response:
     await page.system.engine.release(erased.sessions)
     # Not by address: the trail would keep what was just erased.
     await page.note("user.remove", f"user {erased.user}")
-    return page.redirect(page.app_url("/people"), said="The person is forgotten.")
+    return page.redirect(page.app_url("/people"), message="The person is forgotten.")
 
 
 @pages.get(f"{_SESSION}/{{act}}")
@@ -127,10 +127,10 @@ async def act_on(page: Page) -> Response:
     is_done = await _do(page, name, session)
     if is_done:
         await page.note(f"session.{name}", f"session {session.id}")
-    said = act.said if is_done else act.done_already
+    message = act.message if is_done else act.done_already
     return page.redirect(
         address_of(page, session.mail),
-        said=said.format(**_words(session)),
+        message=message.format(**_words(session)),
         kind="good" if is_done else "bad",
     )
 

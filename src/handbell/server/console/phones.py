@@ -59,8 +59,8 @@ async def go_there(page: Page) -> Response:
     """Redirect to the twin's own page, for a browser on its machine."""
     if page.phones_url is not None:
         return protect(RedirectResponse(page.phones_url, 303))
-    said = "The virtual phones are shown on the server's own machine, while a twin runs there."
-    return page.redirect(HOME, said=said, kind="plain")
+    message = "The virtual phones are shown on the server's own machine, while a twin runs there."
+    return page.redirect(HOME, message=message, kind="plain")
 
 
 @pages.get("/console/apps/{app}/phones")
@@ -79,11 +79,13 @@ async def make(page: Page) -> Response:
         (mail,) = Recipients(mails=(address,)).mails
         phone = await page.run(_make, page.system, page.the_app, mail)
     except (RecipientsError, TwinError) as error:
-        return page.redirect(_back(page), said=f"{error.what} {in_console(error.fix)}", kind="bad")
+        return page.redirect(
+            _back(page), message=f"{error.what} {in_console(error.fix)}", kind="bad"
+        )
     if phone.is_keyed:
         await page.note("credential.add", "a key for the twin alone")
     back = f"{_back(page)}?{urlencode({'mail': phone.mail, 'keep': 1})}"
-    return page.redirect(back, said=f"{phone.mail} has a virtual phone. Send something to it.")
+    return page.redirect(back, message=f"{phone.mail} has a virtual phone. Send something to it.")
 
 
 @pages.post("/console/apps/{app}/phones/open")
@@ -95,10 +97,10 @@ async def open_card(page: Page) -> Response:
         await page.run(twin.open_card, phone, card)
     except TwinError as error:
         if not page.is_fragment:
-            return page.redirect(_back(page), said=str(error), kind="bad")
+            return page.redirect(_back(page), message=str(error), kind="bad")
     if page.is_fragment:
         return await _fragment(page, phone)
-    return page.redirect(_back(page), said="Opened.")
+    return page.redirect(_back(page), message="Opened.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -53,13 +53,13 @@ async def add(page: Page) -> Response:
         )
     except AppError as error:
         field = next(
-            (name for name, said in _NAMED_BY if said in error.what),
+            (name for name, message in _NAMED_BY if message in error.what),
             "bundle_id",
         )
         return await _list(page, Faults.of(error, field), page.form)
     page.app = app
     await page.note("app.add", app.id)
-    return page.redirect(page.app_url(), said=f"{app.name} is added. Its key comes next.")
+    return page.redirect(page.app_url(), message=f"{app.name} is added. Its key comes next.")
 
 
 @pages.get(f"{LIST}/sample")
@@ -79,7 +79,7 @@ async def add_sample(page: Page) -> Response:
     await page.note("app.add", app.id)
     await _add_twin_key(page, app, is_of_sample=True)
     return page.redirect(
-        page.app_url("/people"), said=f"{app.name} is added, with a key for the virtual phone."
+        page.app_url("/people"), message=f"{app.name} is added, with a key for the virtual phone."
     )
 
 
@@ -104,7 +104,7 @@ async def add_twin_key(page: Page) -> Response:
     await _add_twin_key(page, page.the_app)
     await check_up(page)
     return page.redirect(
-        page.app_url(), said="A key for the virtual phone is made. Apple does not know it."
+        page.app_url(), message="A key for the virtual phone is made. Apple does not know it."
     )
 
 
@@ -134,7 +134,7 @@ async def switch(page: Page) -> Response:
     word = "on" if is_on else "off"
     await page.note("app.set", app.id, f"push {word}")
     kind = "good" if is_on else "plain"
-    return page.redirect(page.app_url(), said=f"Push is {word} for {app.name}.", kind=kind)
+    return page.redirect(page.app_url(), message=f"Push is {word} for {app.name}.", kind=kind)
 
 
 @pages.post(f"{APP}/resume")
@@ -142,8 +142,8 @@ async def resume(page: Page) -> Response:
     """Retry at once what a circuit holds."""
     was_stopped = await page.run(page.system.resume, page.the_app)
     await page.note("app.set", page.the_app.id, "resume")
-    said = "Sending goes on within seconds." if was_stopped else "Sending was not stopped."
-    return page.redirect(page.app_url(), said=said)
+    message = "Sending goes on within seconds." if was_stopped else "Sending was not stopped."
+    return page.redirect(page.app_url(), message=message)
 
 
 @pages.get(f"{APP}/remove")
@@ -169,7 +169,7 @@ async def remove(page: Page) -> Response:
     await page.run(page.console.context.remove_app, app)
     await page.note("app.remove", app.id)
     forget_check_up(page)
-    return page.redirect(LIST, said=f"{app.name} is removed.")
+    return page.redirect(LIST, message=f"{app.name} is removed.")
 
 
 async def show_app(page: Page, faults: Faults | None = None, form: Form | None = None) -> Response:

@@ -35,12 +35,12 @@ async def set_rules(page: Page) -> Response:
     if faults:
         return await show_app(page, faults, page.form)
     if not changed:
-        return page.redirect(page.app_url("#rules"), said="Nothing was changed.")
+        return page.redirect(page.app_url("#rules"), message="Nothing was changed.")
     await page.run(page.system.set_rules, page.the_app, changed)
     await page.note(
         "app.set", page.the_app.id, ", ".join(f"{name} {text}" for name, text in changed.items())
     )
-    return page.redirect(page.app_url("#rules"), said="The rules are set.")
+    return page.redirect(page.app_url("#rules"), message="The rules are set.")
 
 
 @pages.post("/console/apps/{app}/proof")
@@ -59,7 +59,7 @@ async def set_proof(page: Page) -> Response:
         return await show_app(page, Faults.of(error, field), page.form)
     detail = f"proof {proof}" + (", another identity key" if key.strip() else "")
     await page.note("app.set", page.the_app.id, detail)
-    return page.redirect(page.app_url("#identity"), said=_PROOFS[proof])
+    return page.redirect(page.app_url("#identity"), message=_PROOFS[proof])
 
 
 @pages.post("/console/apps/{app}/links")
@@ -75,7 +75,7 @@ async def set_links(page: Page) -> Response:
     if faults:
         return await show_app(page, faults, page.form)
     await page.note("app.set", page.the_app.id, "universal links")
-    return page.redirect(page.app_url("#links"), said="The links are set.")
+    return page.redirect(page.app_url("#links"), message="The links are set.")
 
 
 def _wanted(form: Form) -> dict[str, str]:

@@ -64,8 +64,10 @@ async def withdraw(page: Page) -> Response:
     is_done = await page.run(page.system.operators.withdraw, page.request.path_params["invitation"])
     if is_done:
         await page.note("operator.withdraw", "an invitation")
-    said = "The invitation is taken back." if is_done else "The invitation was not open any more."
-    return page.redirect(_OPERATORS, said=said)
+    message = (
+        "The invitation is taken back." if is_done else "The invitation was not open any more."
+    )
+    return page.redirect(_OPERATORS, message=message)
 
 
 @pages.get(f"{_OPERATORS}/operators/remove")
@@ -88,11 +90,13 @@ async def remove(page: Page) -> Response:
     operator = await page.run(page.system.operators.find, page.form.text("mail"))
     if operator.id == page.operator.id:
         return page.redirect(
-            _OPERATORS, said="You cannot remove yourself; let another operator do it.", kind="bad"
+            _OPERATORS,
+            message="You cannot remove yourself; let another operator do it.",
+            kind="bad",
         )
     await page.run(page.system.operators.remove, operator.mail)
     await page.note("operator.remove", operator.mail)
-    return page.redirect(_OPERATORS, said=f"{operator.mail} is removed.")
+    return page.redirect(_OPERATORS, message=f"{operator.mail} is removed.")
 
 
 @pages.get(_ACCOUNT_PATH)
@@ -123,7 +127,7 @@ async def change_password(page: Page) -> Response:
     hours = page.console.context.settings.sign_in_hours
     page.secret = await page.run(store.sign_in, operator, hours=hours)
     response = page.redirect(
-        _ACCOUNT_PATH, said="Your password is changed. Everywhere else you are signed out."
+        _ACCOUNT_PATH, message="Your password is changed. Everywhere else you are signed out."
     )
     set_sign_in(response, page.secret, hours=hours, https=page.https)
     return response
@@ -136,8 +140,8 @@ async def sign_out_everywhere(page: Page) -> Response:
         page.system.operators.sign_out_everywhere, page.operator, but=page.secret
     )
     await page.note("operator.sign-out", page.operator.mail, "everywhere else")
-    said = f"{count(ended, 'sign-in')} ended." if ended else "You are signed in nowhere else."
-    return page.redirect(_ACCOUNT_PATH, said=said)
+    message = f"{count(ended, 'sign-in')} ended." if ended else "You are signed in nowhere else."
+    return page.redirect(_ACCOUNT_PATH, message=message)
 
 
 def _link(page: Page, secret: str) -> str:

@@ -66,12 +66,12 @@ class SignInPace:
             if not self._limiter.take(_PASSED, known, PER_PAIR):
                 return Attempt(account, network, taken=((_PASSED, known),))
         taken: list[tuple[str, str]] = []
-        for purpose, who, limit in self._limits(account, network):
-            wait = self._limiter.take(purpose, who, limit)
+        for purpose, caller, limit in self._limits(account, network):
+            wait = self._limiter.take(purpose, caller, limit)
             if wait:
                 self._give_back(taken)
                 return Attempt(account, network, wait=wait)
-            taken.append((purpose, who))
+            taken.append((purpose, caller))
         return Attempt(account, network, taken=tuple(taken))
 
     def succeed(self, attempt: Attempt) -> str:
@@ -96,8 +96,8 @@ class SignInPace:
         return limits
 
     def _give_back(self, taken: Iterable[tuple[str, str]]) -> None:
-        for purpose, who in taken:
-            self._limiter.give_back(purpose, who)
+        for purpose, caller in taken:
+            self._limiter.give_back(purpose, caller)
 
     def _read_pass(self, account: str, browser_pass: str) -> str | None:
         """Return the number of a pass for this account, None for an invalid one."""

@@ -79,22 +79,22 @@ class TwinPhones:
     def make(self, app_id: str, mail: str) -> VirtualPhone:
         """Create a phone of a user with this app; it registers itself."""
         name = f"{mail.partition('@')[0]}'s phone"
-        said = self._ask("POST", "/api/phones", {"name": name, "mail": mail, "app": app_id})
-        return _phone(said)
+        fields = self._ask("POST", "/api/phones", {"name": name, "mail": mail, "app": app_id})
+        return _phone(fields)
 
     def open_card(self, phone_id: str, card_id: str) -> None:
         """Open a card, as the phone's user would."""
         path = f"/api/phones/{quote(phone_id, safe='')}/cards/{quote(card_id)}/open"
         self._ask("POST", path)
 
-    def _ask(self, method: str, path: str, said: Mapping[str, Any] | None = None) -> Any:
+    def _ask(self, method: str, path: str, fields: Mapping[str, Any] | None = None) -> Any:
         address = read_address(self._folder)
         if address is None:
             raise TwinError("The twin is not running", fix=Fix(Action.START_TWIN, "Start it"))
         where = urlsplit(address.page_url)
         connection = HTTPConnection(where.hostname or "", where.port, timeout=SECONDS)
         try:
-            body = None if said is None else json.dumps(said)
+            body = None if fields is None else json.dumps(fields)
             token = {"Authorization": f"Bearer {address.page_token}"}
             connection.request(method, path, body=body, headers=token)
             answer = connection.getresponse()
@@ -104,24 +104,24 @@ class TwinPhones:
         finally:
             connection.close()
         if answer.status >= 400:  # noqa: PLR2004 - HTTP's first error
-            what = content.get("error") if isinstance(content, dict) else None
-            raise TwinError(f"The twin refused: {what or answer.status}", fix="Look at its page")
+            reason = content.get("error") if isinstance(content, dict) else None
+            raise TwinError(f"The twin refused: {reason or answer.status}", fix="Look at its page")
         return content
 
 
-def _phone(said: Mapping[str, Any]) -> VirtualPhone:
-    cards = said["cards"]
+def _phone(fields: Mapping[str, Any]) -> VirtualPhone:
+    cards = fields["cards"]
     return VirtualPhone(
-        id=said["id"],
-        name=said["name"],
-        mail=said["mail"],
-        token=said["token"],
-        is_on=said["is_on"],
-        badge=said["badge"],
+        id=fields["id"],
+        name=fields["name"],
+        mail=fields["mail"],
+        token=fields["token"],
+        is_on=fields["is_on"],
+        badge=fields["badge"],
         cards=tuple(_card(card) for card in cards[:SHOWN_CARDS]),
         more=max(0, len(cards) - SHOWN_CARDS),
     )
 
 
-def _card(said: Mapping[str, Any]) -> VirtualCard:
-    return VirtualCard(**{name: said[name] for name in VirtualCard.__dataclass_fields__})
+def _card(fields: Mapping[str, Any]) -> VirtualCard:
+    return VirtualCard(**{name: fields[name] for name in VirtualCard.__dataclass_fields__})

@@ -64,7 +64,7 @@ async def switch(page: Page) -> Response:
     await page.run(page.system.webhooks.set_enabled, webhook.id, is_on)
     word = "on" if is_on else "off"
     await page.note("webhook.set", str(webhook.id), word, app=_app_of(page, webhook))
-    return page.redirect(_WEBHOOKS, said=f"The webhook is {word}.")
+    return page.redirect(_WEBHOOKS, message=f"The webhook is {word}.")
 
 
 @pages.get(f"{_WEBHOOKS}/{{webhook}}/remove")
@@ -86,7 +86,7 @@ async def remove(page: Page) -> Response:
     webhook = await _find(page)
     await page.run(page.system.webhooks.remove, webhook.id)
     await page.note("webhook.remove", str(webhook.id), app=_app_of(page, webhook))
-    return page.redirect(_WEBHOOKS, said="The webhook is removed.")
+    return page.redirect(_WEBHOOKS, message="The webhook is removed.")
 
 
 async def _find(page: Page) -> Webhook:
