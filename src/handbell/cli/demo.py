@@ -63,13 +63,13 @@ class Shown:
 def demo(
     *,
     keep: Annotated[
-        bool, typer.Option("--keep", help="Leave the phone's page up until Ctrl-C.")
+        bool, typer.Option("--keep", help="Keep the phone's page running until Ctrl-C.")
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Send a notification to a virtual phone and show it arrive.
 
-    Everything is made in a temporary home: a twin, an app, a key, and a phone of test@4d.com.
+    Everything is created in a temporary home: a twin, an app, a key, and a phone of test@4d.com.
     """
     try:
         made = TemporaryDirectory(prefix="handbell-demo-")

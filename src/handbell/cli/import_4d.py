@@ -1,4 +1,4 @@
-"""``handbell import-4d``: take over a MobileApps folder of the original system."""
+"""``handbell import-4d``: import a MobileApps folder of the original system."""
 
 from collections import Counter
 from pathlib import Path
@@ -12,11 +12,11 @@ from .output import Json, say, write_json
 
 
 def import_4d(
-    folder: Annotated[Path, typer.Argument(help="The MobileApps folder, as it lies on disk.")],
+    folder: Annotated[Path, typer.Argument(help="The MobileApps folder.")],
     *,
     as_json: Json = False,
 ) -> None:
-    """Take over apps, keys and sessions of a 4D MobileApps folder; it may be repeated.
+    """Import apps, keys and sessions of a 4D MobileApps folder; it may be repeated.
 
     A file that cannot be read is skipped with its reason, and ends the command with exit code 1.
     """

@@ -1,4 +1,4 @@
-"""``handbell notification``: what was sent, what became of it, and taking it back."""
+"""``handbell notification``: sent notifications, their progress and cancellation."""
 
 import asyncio
 import json
@@ -16,7 +16,9 @@ from .progress import NO_WORKER, watch
 if TYPE_CHECKING:
     from handbell.delivery.ledger.reports import Funnel, Overview, ReasonCount
 
-commands = typer.Typer(help="What was sent, and what became of it.", no_args_is_help=True)
+commands = typer.Typer(
+    help="Sent notifications, their progress and cancellation.", no_args_is_help=True
+)
 
 NotificationId = Annotated[
     str, typer.Argument(metavar="ID", help="The id that `send` and `notification list` show.")
@@ -28,7 +30,7 @@ def list_notifications(
     *,
     app: Annotated[
         str | None,
-        typer.Option("--app", envvar="HANDBELL_APP", help="Only those of this app."),
+        typer.Option("--app", envvar="HANDBELL_APP", help="Only this app's."),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 20,
     as_json: Json = False,
@@ -55,11 +57,11 @@ def show(
     notification_id: NotificationId,
     *,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Wait while it goes out, and show the progress.")
+        bool, typer.Option("--follow", "-f", help="Show the progress until it is sent.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show a notification and its funnel: accepted, sent, displayed, opened, and why not."""
+    """Show a notification and its funnel: accepted, sent, displayed, opened, and failures."""
     parts = system()
     reports = parts.reports
 
@@ -78,7 +80,7 @@ def show(
 
 @commands.command()
 def cancel(notification_id: NotificationId, *, as_json: Json = False) -> None:
-    """Take back what is not sent yet, and say how many deliveries that caught."""
+    """Cancel what is not sent yet, and print the number of cancelled deliveries."""
     parts = system()
     app = parts.app_of(notification_id)
     caught = asyncio.run(parts.engine.cancel(app, notification_id))

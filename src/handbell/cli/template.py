@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from handbell.delivery.accept.preview import LanguagePreview
 
 commands = typer.Typer(
-    help="Notifications written once, with variables and in several languages.",
+    help="Notifications with variables and in several languages.",
     no_args_is_help=True,
 )
 
@@ -42,12 +42,12 @@ def put(
     *,
     name: Annotated[
         str | None,
-        typer.Option(help="Its name, where the file does not say it.", show_default="the file's"),
+        typer.Option(help="Its name, if the file has none.", show_default="the file's"),
     ] = None,
     app: AppOption = None,
     as_json: Json = False,
 ) -> None:
-    """Store a template, in the place of the one of this name if there is one."""
+    """Store a template, or replace the one of this name."""
     given = read_document(file)
     template = Template.read(given, name=name or (None if "name" in given else file.stem))
     parts = system()
@@ -107,7 +107,7 @@ def preview(
     app: AppOption = None,
     as_json: Json = False,
 ) -> None:
-    """Show what a template comes to in each language, and its bytes; nothing is sent."""
+    """Render a template in each language, with its size in bytes; nothing is sent."""
     parts = system()
     found = parts.apps.find(app or parts.settings.app)
     previews = parts.preview_template(found, name, read_pairs("--variable", variable))
@@ -121,7 +121,7 @@ def preview(
 
 @commands.command()
 def remove(name: Name, *, app: AppOption = None) -> None:
-    """Remove a template; what was accepted before goes out as it was rendered."""
+    """Remove a template; notifications that were accepted before are still sent."""
     parts = system()
     found = parts.apps.find(app or parts.settings.app)
     parts.templates.remove(found, name)

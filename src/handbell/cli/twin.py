@@ -29,7 +29,7 @@ DEVELOPMENT_PORT = 2198
 def twin(
     mail: Annotated[
         list[str] | None,
-        typer.Option("--phone", help="Whose phones to show; may be repeated."),
+        typer.Option("--phone", help="Mail of a phone's owner; may be repeated."),
     ] = None,
     *,
     port: Annotated[int, typer.Option(help="Port of the page; 0 takes a free one.")] = PAGE_PORT,

@@ -1,4 +1,4 @@
-"""``handbell webhook``: whom an app's own back end is told through."""
+"""``handbell webhook``: webhooks of apps' own back ends."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from handbell.system import System
 
 commands = typer.Typer(
-    help="Addresses of your own back end that are told what failed.", no_args_is_help=True
+    help="Webhooks: URLs of your back end that receive events.", no_args_is_help=True
 )
 
 WebhookId = Annotated[
@@ -37,14 +37,14 @@ def add(
     events: Annotated[
         str,
         typer.Option(
-            help="What to tell: delivery.failed, session.closed, session.quarantined, "
+            help="Events to send: delivery.failed, session.closed, session.quarantined, "
             "circuit.opened, circuit.closed, service.down, service.up; separated by commas.",
             show_default="all of them",
         ),
     ] = "",
     as_json: Json = False,
 ) -> None:
-    """Add a webhook. Its secret is shown now and never again."""
+    """Add a webhook. Its secret is shown once."""
     parts = system()
     found = parts.apps.find(app or parts.settings.app)
     names = [name for name in events.split(",") if name.strip()]
@@ -61,7 +61,7 @@ def add(
 
 @commands.command("list")
 def list_webhooks(*, app: AppOption = None, as_json: Json = False) -> None:
-    """List webhooks and how their calls stand; of all apps unless one is named."""
+    """List webhooks and the state of their calls; of all apps unless one is given."""
     parts = system()
     store = _store(parts)
     webhooks = store.list(parts.apps.find(app) if app else None)
@@ -90,7 +90,7 @@ def list_webhooks(*, app: AppOption = None, as_json: Json = False) -> None:
 
 @commands.command()
 def remove(webhook_id: WebhookId) -> None:
-    """Remove a webhook and the calls that wait for it."""
+    """Remove a webhook and its pending calls."""
     parts = system()
     store = _store(parts)
     webhook = store.find(webhook_id)
@@ -101,7 +101,7 @@ def remove(webhook_id: WebhookId) -> None:
 
 @commands.command("test")
 def call_once(webhook_id: WebhookId, *, as_json: Json = False) -> None:
-    """Call a webhook once with the event `test`, and say what it answered."""
+    """Call a webhook once with the event `test`, and print its answer."""
     from handbell.delivery.webhooks.sender import WebhookSender  # noqa: PLC0415 - heavy
 
     parts = system()
@@ -119,7 +119,7 @@ def call_once(webhook_id: WebhookId, *, as_json: Json = False) -> None:
 
 @commands.command()
 def enable(webhook_id: WebhookId) -> None:
-    """Switch a webhook on again."""
+    """Enable a webhook."""
     parts = system()
     webhook = _store(parts).set_enabled(webhook_id, is_enabled=True)
     parts.audit.note(ACTOR, "webhook.set", str(webhook_id), app=webhook.app, detail="on")
@@ -128,7 +128,7 @@ def enable(webhook_id: WebhookId) -> None:
 
 @commands.command()
 def disable(webhook_id: WebhookId) -> None:
-    """Switch a webhook off: what happens meanwhile is not told."""
+    """Disable a webhook: events in the meantime are dropped."""
     parts = system()
     store = _store(parts)
     webhook = store.set_enabled(webhook_id, is_enabled=False)
