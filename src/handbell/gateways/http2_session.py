@@ -33,7 +33,7 @@ from .http2_headers import header_reader, read_block
 from .http2_sender import MOST_BLOCK_BYTES, Http2Sender
 from .http2_values import MAX_BODY_BYTES, End, Lost, StreamAnswer
 
-__all__ = ["Farewell", "Http2Session", "ProtocolFault"]
+__all__ = ["GoAway", "Http2Session", "ProtocolFault"]
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ _MOST_HEADERS: Final = FRAME_BYTES << 8 | HEADERS
 _RESET: Final = 4 << 8 | RST_STREAM
 
 
-class Farewell(NamedTuple):
+class GoAway(NamedTuple):
     """A GOAWAY: the name of its code, and the server's explanation."""
 
     error: str
@@ -98,7 +98,7 @@ class Http2Session(Http2Sender[T]):
         self.handed_back: list[T] = []
         self.is_listening = is_listening
         self.is_greeted = False
-        self.farewell: Farewell | None = None
+        self.farewell: GoAway | None = None
         self._keeps_listening = is_listening
         self._reader = header_reader(MOST_BLOCK_BYTES)
         self._rest = b""
@@ -345,7 +345,7 @@ class Http2Session(Http2Sender[T]):
         )
         self.is_left = True
         if text or error or self.farewell is None:
-            self.farewell = Farewell(wire.error_name(error), text.strip())
+            self.farewell = GoAway(wire.error_name(error), text.strip())
         for number in [each for each in self.streams if each > last]:
             self.handed_back += self._give_up(number)
 

@@ -9,7 +9,7 @@ _MOST: Final = 16
 _READ_BYTES: Final = 65_536
 
 
-class Lingering:
+class LingeringClose:
     """Drains sockets until their clients close, for ``seconds`` at most.
 
     Closing with unread input sends a TCP reset, which discards the answer at the client. When

@@ -17,7 +17,7 @@ from handbell.errors import HandbellError, UnavailableError
 from . import error_responses
 from .bounds import Bounds
 from .connection import HttpConnection
-from .lingering_close import Lingering
+from .lingering_close import LingeringClose
 from .networks import network_of
 from .request_cycle import Exchange
 
@@ -68,7 +68,7 @@ class HttpServer:
         self.now = self._loop.time
         self._bound: socket.socket | None = None
         self._looking: asyncio.Task[None] | None = None
-        self._turned_away = Lingering(self.bounds.linger_seconds)
+        self._turned_away = LingeringClose(self.bounds.linger_seconds)
         self._empty = asyncio.Event()
 
     def start(self, bound: socket.socket) -> None:

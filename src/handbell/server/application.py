@@ -31,9 +31,9 @@ from .api import (
     why,
 )
 from .context import Context
-from .fast_path import ShortWay
+from .fast_path import FastPath
 from .links import prove, universal
-from .middleware import Shield
+from .middleware import SecurityMiddleware
 from .routes import ROUTES
 
 _MODULES: Final = (
@@ -74,7 +74,7 @@ class _Application(FastAPI):
         # FastAPI's operations close their files in the innermost layer.
         routed = AsyncExitStackMiddleware(self.router)
         answered = ExceptionMiddleware(routed, handlers=self.exception_handlers)
-        return Shield(ShortWay(answered, self.router.routes), context=self._context)
+        return SecurityMiddleware(FastPath(answered, self.router.routes), context=self._context)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""

@@ -18,7 +18,7 @@ from handbell.settings import Settings
 from handbell.system import System
 
 from .limits import Limiter
-from .server_metrics import RequestFigures
+from .server_metrics import RequestMetrics
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -54,7 +54,7 @@ class Context:
     limiter: Limiter
     public_url: str
     root_path: str = ""
-    requests: RequestFigures = field(default_factory=RequestFigures)
+    requests: RequestMetrics = field(default_factory=RequestMetrics)
     has_worker: bool = True
     has_console: bool = True
     link_asked: asyncio.Event = field(default_factory=asyncio.Event, repr=False)

@@ -17,7 +17,7 @@ METHOD: Final = "POST"
 PATH: Final = "/v1/apps/{app}/notifications"
 
 
-class ShortWay:
+class FastPath:
     """ASGI middleware that serves one route of ``routes`` directly and passes on the rest.
 
     ``app`` gets all other requests.

@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 _requests = logging.getLogger("handbell.server.requests")
 
 
-class Shield:
+class SecurityMiddleware:
     """ASGI middleware around the application. It logs no addresses, since some are secrets."""
 
     def __init__(self, app: ASGIApp, *, context: Context) -> None:

@@ -15,7 +15,7 @@ BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
-class RequestFigures:
+class RequestMetrics:
     """Counts the requests of one server by method, route and status."""
 
     def __init__(self) -> None:

@@ -35,7 +35,7 @@ class RequestHandler:
 
     def __init__(
         self,
-        world: rules.World,
+        world: rules.KnownState,
         device_store: DeviceStore,
         *,
         faults: FaultPlan,

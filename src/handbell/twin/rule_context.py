@@ -35,7 +35,7 @@ class Device:
         return self.bundle_id + TOKEN_KINDS[self.kind]
 
 
-class World(Protocol):
+class KnownState(Protocol):
     """The state that rules may query."""
 
     def now(self) -> float:

@@ -16,7 +16,7 @@ from handbell.system import System
 from .chart import Chart, draw
 from .layout import Page, Pages
 from .phones import unless_known
-from .progress_cache import Watched
+from .progress_cache import ProgressCache
 
 PAGE: Final = 25
 SPANS: Final = {"day": (1, 24), "month": (24, 30)}
@@ -36,7 +36,7 @@ pages = Pages()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Situation:
+class SendingState:
     """The current state of sending: the queue, the workers, and what blocks sends.
 
     ``stopped_elsewhere`` are the ids of other stopped apps.
@@ -93,21 +93,23 @@ def _standing(text: str) -> Standing | None:
             return None
 
 
-def _read(page: Page, search: Search, span: str) -> tuple[Chart, Situation, list[Overview]]:
+def _read(page: Page, search: Search, span: str) -> tuple[Chart, SendingState, list[Overview]]:
     reports, app = page.system.reports, page.the_app
     hours, buckets = SPANS[span]
-    watched: Watched[list[Overview]] = page.console.memory.setdefault(_MEMORY, Watched())
+    watched: ProgressCache[list[Overview]] = page.console.memory.setdefault(
+        _MEMORY, ProgressCache()
+    )
     found = watched.get(repr(search), lambda: reports.page(search, limit=PAGE + 1))
     return (
         draw(reports.trend(app, hours=hours, buckets=buckets)),
-        situation_of(page.system, app),
+        sending_state_of(page.system, app),
         found,
     )
 
 
-def situation_of(system: System, app: App) -> Situation:
+def sending_state_of(system: System, app: App) -> SendingState:
     """Return the current state of sending for an app."""
-    return Situation(
+    return SendingState(
         backlog=system.reports.backlog(),
         workers=system.known_workers.live_workers(),
         held=system.obstacles(app),

@@ -15,7 +15,7 @@ from handbell.delivery.engine import Options
 from handbell.delivery.ledger.reports import describe, describe_recipients
 from handbell.errors import HandbellError, IdempotencyError
 
-from .compose_preview import Counts, Look, look
+from .compose_preview import Counts, DraftPreview, look
 from .draft import Draft, add_fault, read_recipients
 from .forms import Faults
 from .layout import Page, Pages
@@ -108,7 +108,7 @@ async def _begun(page: Page) -> Draft:
     return Draft.of_notification(content, to=to, recipients="\n".join(lines), zone=zone)
 
 
-async def _look(page: Page, draft: Draft, *, is_fresh: bool = False) -> Look:
+async def _look(page: Page, draft: Draft, *, is_fresh: bool = False) -> DraftPreview:
     counts = page.console.memory.setdefault(_MEMORY, Counts())
     # The engine belongs to this event loop; the preview runs in a thread.
     assert page.system.engine is not None  # noqa: S101 - it is made by being asked for
@@ -160,7 +160,7 @@ async def _accepted(page: Page, *, is_later: bool = False) -> tuple[str, str]:
     return "Accepted.", "plain"
 
 
-def _ask(page: Page, draft: Draft, seen: Look, *, is_missing: bool) -> Response:
+def _ask(page: Page, draft: Draft, seen: DraftPreview, *, is_missing: bool) -> Response:
     faults = Faults()
     if is_missing:
         faults.add("sure", "It was not sent.", "Tick the box to say that so many are meant.")
@@ -173,7 +173,7 @@ def _ask(page: Page, draft: Draft, seen: Look, *, is_missing: bool) -> Response:
     )
 
 
-async def _sent_already(page: Page, draft: Draft, seen: Look) -> Response:
+async def _sent_already(page: Page, draft: Draft, seen: DraftPreview) -> Response:
     faults = Faults()
     faults.add(
         "",
@@ -271,7 +271,7 @@ async def _note(
 async def _form(
     page: Page,
     draft: Draft,
-    seen: Look,
+    seen: DraftPreview,
     faults: Faults,
     *,
     status: int = 200,

@@ -27,7 +27,7 @@ KEPT_SECONDS: Final = 15.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class DraftPreview:
     """The preview of a draft: the notification, its audience, and its faults.
 
     ``wordings`` are the notification in each of its languages, its own text first.
@@ -111,7 +111,9 @@ class Counts:
         return audience
 
 
-def look(system: System, app: App, draft: Draft, counts: Counts, *, is_fresh: bool = False) -> Look:
+def look(
+    system: System, app: App, draft: Draft, counts: Counts, *, is_fresh: bool = False
+) -> DraftPreview:
     """Return the preview of a draft. Blocks; ``is_fresh`` recounts the audience."""
     faults = Faults()
     content = draft.content(faults)
@@ -129,7 +131,7 @@ def look(system: System, app: App, draft: Draft, counts: Counts, *, is_fresh: bo
         audience = counts.everybody(system, app, is_fresh=is_fresh)
     elif recipients is not None:
         audience = audience_of(system.engine.plan(app, recipients))
-    return Look(
+    return DraftPreview(
         faults=faults,
         notification=notification,
         recipients=recipients,

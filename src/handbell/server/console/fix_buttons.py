@@ -16,7 +16,7 @@ _CHOOSE: Final = "Choose one of the list"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
+class FixAction:
     """An action in the console: the words of its link, and the path.
 
     With ``sends`` it is a button that posts these fields. ``instead`` replaces the fix's text;
@@ -29,39 +29,45 @@ class Way:
     instead: str = ""
 
 
-_ON_THE_SERVER: Final = Way()
+_ON_THE_SERVER: Final = FixAction()
 
-WAYS: Final[Mapping[Action, Way]] = MappingProxyType(
+FIX_ACTIONS: Final[Mapping[Action, FixAction]] = MappingProxyType(
     {
-        Action.ADD_APP: Way(label="Apps", path="/console/apps"),
-        Action.ADD_KEY: Way(label="Add a key", path=f"{_APP}#keys"),
+        Action.ADD_APP: FixAction(label="Apps", path="/console/apps"),
+        Action.ADD_KEY: FixAction(label="Add a key", path=f"{_APP}#keys"),
         Action.ADD_OPERATOR: _ON_THE_SERVER,
-        Action.ADD_SESSION: Way(label="Their devices", path=f"{_APP}/person?{{mail}}#devices"),
-        Action.CANCEL: Way(label="Take it back", path=f"{_APP}/activity/{{about}}"),
-        Action.CHECK_UP: Way(label="Check-up", path=f"{_APP}#check-up"),
-        Action.LIST_API_KEYS: Way(
+        Action.ADD_SESSION: FixAction(
+            label="Their devices", path=f"{_APP}/person?{{mail}}#devices"
+        ),
+        Action.CANCEL: FixAction(label="Take it back", path=f"{_APP}/activity/{{about}}"),
+        Action.CHECK_UP: FixAction(label="Check-up", path=f"{_APP}#check-up"),
+        Action.LIST_API_KEYS: FixAction(
             label="API keys", path="/console/settings/api-keys", instead=_CHOOSE
         ),
-        Action.LIST_APPS: Way(label="Apps", path="/console/apps", instead=_CHOOSE),
-        Action.LIST_KEYS: Way(label="Keys", path=f"{_APP}#keys", instead=_CHOOSE),
-        Action.LIST_NOTIFICATIONS: Way(label="Activity", path=f"{_APP}/activity", instead=_CHOOSE),
-        Action.LIST_OPERATORS: Way(label="Operators", path="/console/settings", instead=_CHOOSE),
-        Action.LIST_SESSIONS: Way(label="People", path=f"{_APP}/people", instead=_CHOOSE),
-        Action.LIST_TEMPLATES: Way(label="Compose", path=f"{_APP}/compose", instead=_CHOOSE),
-        Action.LIST_WEBHOOKS: Way(
+        Action.LIST_APPS: FixAction(label="Apps", path="/console/apps", instead=_CHOOSE),
+        Action.LIST_KEYS: FixAction(label="Keys", path=f"{_APP}#keys", instead=_CHOOSE),
+        Action.LIST_NOTIFICATIONS: FixAction(
+            label="Activity", path=f"{_APP}/activity", instead=_CHOOSE
+        ),
+        Action.LIST_OPERATORS: FixAction(
+            label="Operators", path="/console/settings", instead=_CHOOSE
+        ),
+        Action.LIST_SESSIONS: FixAction(label="People", path=f"{_APP}/people", instead=_CHOOSE),
+        Action.LIST_TEMPLATES: FixAction(label="Compose", path=f"{_APP}/compose", instead=_CHOOSE),
+        Action.LIST_WEBHOOKS: FixAction(
             label="Webhooks", path="/console/settings/webhooks", instead="Remove one of the list"
         ),
-        Action.MAKE_API_KEY: Way(label="API keys", path="/console/settings/api-keys"),
-        Action.PREVIEW: Way(label="Compose", path=f"{_APP}/compose"),
-        Action.REMOVE_KEY: Way(label="Keys", path=f"{_APP}#keys"),
-        Action.RESUME: Way(label="Try again now", path=f"{_APP}/resume", sends={}),
-        Action.SET_CAP: Way(label="Rules", path=f"{_APP}#rules"),
-        Action.SET_DOMAIN: Way(label="Universal links", path=f"{_APP}#links"),
-        Action.SET_IDENTITY_KEY: Way(label="Identity key", path=f"{_APP}#identity"),
-        Action.SET_PROOF: Way(label="Proof of identity", path=f"{_APP}#identity"),
+        Action.MAKE_API_KEY: FixAction(label="API keys", path="/console/settings/api-keys"),
+        Action.PREVIEW: FixAction(label="Compose", path=f"{_APP}/compose"),
+        Action.REMOVE_KEY: FixAction(label="Keys", path=f"{_APP}#keys"),
+        Action.RESUME: FixAction(label="Try again now", path=f"{_APP}/resume", sends={}),
+        Action.SET_CAP: FixAction(label="Rules", path=f"{_APP}#rules"),
+        Action.SET_DOMAIN: FixAction(label="Universal links", path=f"{_APP}#links"),
+        Action.SET_IDENTITY_KEY: FixAction(label="Identity key", path=f"{_APP}#identity"),
+        Action.SET_PROOF: FixAction(label="Proof of identity", path=f"{_APP}#identity"),
         Action.START_TWIN: _ON_THE_SERVER,
         Action.START_WORKER: _ON_THE_SERVER,
-        Action.SWITCH_ON: Way(label="Switch on", path=f"{_APP}/switch", sends={"to": "on"}),
+        Action.SWITCH_ON: FixAction(label="Switch on", path=f"{_APP}/switch", sends={"to": "on"}),
     }
 )
 
@@ -84,7 +90,7 @@ def remedy(fix: str, app: str = "") -> Remedy:
     """Return a fix for a page of an app; if the fix names an app, it leads to that one."""
     if not isinstance(fix, Fix):
         return Remedy(text=fix)
-    target, named = WAYS[fix.action], fix.app or app
+    target, named = FIX_ACTIONS[fix.action], fix.app or app
     if not target.path:
         command = filled(COMMANDS[fix.action], named, fix.about)
         return Remedy(text=f"{fix.lead}, on the server:", command=command)
@@ -106,4 +112,4 @@ def in_console(fix: str) -> str:
     return joined if fix.action not in _BUTTONS else f"{found.text.rstrip('.')}: {found.label}"
 
 
-_BUTTONS: Final = frozenset(action for action, way in WAYS.items() if way.sends is not None)
+_BUTTONS: Final = frozenset(action for action, way in FIX_ACTIONS.items() if way.sends is not None)

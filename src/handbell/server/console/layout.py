@@ -30,7 +30,7 @@ from .security import (
     remember_app,
     set_flash,
 )
-from .sign_in_limits import SignInPace
+from .sign_in_limits import SignInLimits
 from .static import Statics
 
 if TYPE_CHECKING:
@@ -78,10 +78,10 @@ class Console:
         return ThreadPoolExecutor(_SLOW_THREADS, thread_name_prefix="handbell-passwords")
 
     @cached_property
-    def sign_in_pace(self) -> SignInPace:
+    def sign_in_limits(self) -> SignInLimits:
         """Return the limits of sign-in attempts."""
         system = self.context.system
-        return SignInPace(self.context.limiter, lambda: system.vault, system.now)
+        return SignInLimits(self.context.limiter, lambda: system.vault, system.now)
 
     @cached_property
     def statics(self) -> Statics:

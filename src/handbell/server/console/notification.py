@@ -18,7 +18,7 @@ from handbell.delivery.policy.schedule import read_send_at
 from .activity import standing_of
 from .layout import Page, Pages
 from .phones import Shelf, shelf, unless_known
-from .progress_cache import Watched
+from .progress_cache import ProgressCache
 from .twin_phones import TwinPhones, VirtualPhone
 
 PAGE: Final = 25
@@ -90,8 +90,8 @@ async def cancel(page: Page) -> Response:
     return page.redirect(page.app_url(f"/activity/{number}"), message=message)
 
 
-def _funnels(page: Page) -> Watched[Funnel]:
-    watched: Watched[Funnel] = page.console.memory.setdefault(_MEMORY, Watched())
+def _funnels(page: Page) -> ProgressCache[Funnel]:
+    watched: ProgressCache[Funnel] = page.console.memory.setdefault(_MEMORY, ProgressCache())
     return watched
 
 

@@ -23,7 +23,7 @@ _SESSION: Final = "/console/apps/{app}/sessions/{session}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Act:
+class _SessionAction:
     """An action on a session: its confirmation, and its message afterwards."""
 
     question: str
@@ -35,7 +35,7 @@ class _Act:
 
 
 _ACTS: Final = {
-    "close": _Act(
+    "close": _SessionAction(
         question="Close the session of {device}?",
         text="Nothing is sent to this device any more, until the app registers it again.",
         label="Close the session",
@@ -43,7 +43,7 @@ _ACTS: Final = {
         done_already="The session of {device} was closed already.",
         is_danger=True,
     ),
-    "release": _Act(
+    "release": _SessionAction(
         question="Try {device} again?",
         text="The quarantine ends, and the next notification goes to it. If Apple refuses the "
         "token once more, the session comes back into quarantine.",
@@ -51,7 +51,7 @@ _ACTS: Final = {
         message="{device} is sent to again.",
         done_already="{device} was not in quarantine any more.",
     ),
-    "activate": _Act(
+    "activate": _SessionAction(
         question="Is {device} really theirs?",
         text="The device has not proven that it is {mail}'s. Accept it only if you know it by "
         "other means: whoever holds it sees what is sent to {mail}.",
@@ -159,7 +159,7 @@ async def _do(page: Page, name: str, session: Session) -> bool:
 _FROM_PAGE: Final = "Go back to the person's page, load it again, and use its buttons"
 
 
-def _act(page: Page) -> _Act:
+def _act(page: Page) -> _SessionAction:
     act = _ACTS.get(page.request.path_params["act"])
     if act is None:
         raise UnknownSessionError("That cannot be done to a session", fix=_FROM_PAGE)

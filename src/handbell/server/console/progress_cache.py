@@ -14,7 +14,7 @@ AT_LEAST_SECONDS: Final = 0.05
 KEPT: Final = 500
 
 
-class Watched(Generic[T]):
+class ProgressCache(Generic[T]):
     """A cache in which each value is computed once at a time and kept in proportion to its cost.
 
     Counting a broadcast to a million devices takes a quarter of a second: however many pages poll

@@ -53,7 +53,7 @@ async def sign_in(page: Page) -> Response:
 async def check(page: Page) -> Response:
     """Sign in, within the limits of :mod:`~handbell.server.console.sign_in_limits`."""
     mail = page.form.text("mail")
-    pace = page.console.sign_in_pace
+    pace = page.console.sign_in_limits
     network = client_network(page.request)
     browser_pass = page.request.cookies.get(known_cookie(https=page.https), "")
     # In the form in which accounts are looked up: another spelling is no further attempt.

@@ -44,7 +44,7 @@ class Attempt:
     taken: tuple[tuple[str, str], ...] = ()
 
 
-class SignInPace:
+class SignInLimits:
     """Limits sign-in attempts. ``now`` returns UNIX seconds, for the age of a pass.
 
     A pass marks a browser that has signed in. It grants nothing, and is encrypted against forgery.
