@@ -20,20 +20,22 @@ async def outcome(
     warnings: Iterable[str] = (),
     *,
     timeout: float | None = None,
+    asked: float | None = None,
 ) -> Response:
     """Return what became of a stored send once each of its deliveries has ended or waits.
 
     Not longer than ``timeout`` seconds: the answer says then that it goes on, by a warning too
-    where somebody waited at all.
+    where somebody waited at all. It names the seconds that were ``asked`` for, if others were.
     """
     known = list(warnings)
+    asked = timeout if asked is None else asked
     try:
         if timeout == 0:
             return await in_thread(_so_far, system, notification_id, known, 0)
         async with asyncio.timeout(timeout):
             await system.engine.worker.settled(row)
     except TimeoutError:
-        return await in_thread(_so_far, system, notification_id, known, timeout or 0)
+        return await in_thread(_so_far, system, notification_id, known, asked or 0)
     return await in_thread(system.engine.response, notification_id, known)
 
 

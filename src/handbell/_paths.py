@@ -10,6 +10,22 @@ _FILE_NAME: Final = re.compile(r"[^\x00-\x1f]*\.[A-Za-z0-9]{1,8}")
 _LONG_RUN: Final = re.compile(r"[A-Za-z0-9+=]{40,}")
 
 
+def expanded(path: str | Path) -> Path:
+    """Return a path with its ``~`` replaced; where nobody is called so it stays, as in a shell."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
+def is_file(path: Path) -> bool:
+    """Return whether a path leads to a file; one that is too long to be any leads nowhere."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def is_surely_a_path(given: str | Path) -> bool:
     """Return whether a path may be shown, since it cannot be a secret given by mistake.
 

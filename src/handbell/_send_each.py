@@ -80,7 +80,7 @@ async def send_each(
     answers: dict[str, Response] = {}
     for name, one in accepted.items():
         left = timeout and max(_LEAST_SECONDS, timeout - (monotonic() - began))
-        answers[name] = await _answer(system, one, left)
+        answers[name] = await _answer(system, one, left, timeout)
     return answers
 
 
@@ -116,11 +116,16 @@ async def _accept(
 
 
 async def _answer(
-    system: "System", accepted: Acceptance | HandbellError, seconds: float | None
+    system: "System",
+    accepted: Acceptance | HandbellError,
+    left: float | None,
+    timeout: float | None,
 ) -> Response:
     if isinstance(accepted, HandbellError):
         return refused(accepted)
-    return await outcome(system, accepted.row, accepted.id, accepted.warnings, timeout=seconds)
+    return await outcome(
+        system, accepted.row, accepted.id, accepted.warnings, timeout=left, asked=timeout
+    )
 
 
 def _parts(names: list[str]) -> Iterator[list[str]]:

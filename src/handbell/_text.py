@@ -95,23 +95,44 @@ _JSON_FAULTS: Final = (
 )
 
 
+_TOO_DEEP: Final = "it is nested too deeply"
+_HALF: Final = "a text holds half of a character, such as \\ud800"
+# What readers refuse that Python's own would take, by a part of what they say.
+_STRICTER: Final = (("recursion", _TOO_DEEP), ("hex escape", _HALF), ("surrogate", _HALF))
+
+
+class _ConstantError(ValueError):
+    """What Python reads as a number, and JSON does not know."""
+
+
+def _refuse_constant(name: str) -> None:
+    raise _ConstantError(f"{name} stands in it, which is no number in JSON")
+
+
 def json_fault(text: str | bytes, error: Exception) -> str:
     """Return in words what is wrong with a text that is not JSON, and where.
 
     ``error`` is what a reader said of it, which is told where no words are known for it.
     """
-    if isinstance(error, RecursionError):
-        return "it is nested too deeply"
+    told = str(error)
+    known = next((said for part, said in _STRICTER if part in told), "")
+    if known or isinstance(error, RecursionError):
+        return known or _TOO_DEEP
     try:
-        json.loads(text)
+        json.loads(text, parse_constant=_refuse_constant)
     except json.JSONDecodeError as found:
-        fault = next((said for begin, said in _JSON_FAULTS if found.msg.startswith(begin)), "")
-        if fault:
-            if not text.strip():
-                return "it is empty"
-            return f"{fault} in line {found.lineno}, column {found.colno}"
+        return _in_words(text, found) or told
     except UnicodeDecodeError:
         return "it is not UTF-8"
+    except _ConstantError as found:
+        return str(found)
     except (ValueError, RecursionError):
-        return "it is nested too deeply, or holds a number that is too long"
-    return str(error)
+        return f"{_TOO_DEEP}, or holds a number that is too long"
+    return told
+
+
+def _in_words(text: str | bytes, found: json.JSONDecodeError) -> str:
+    words = next((said for begin, said in _JSON_FAULTS if found.msg.startswith(begin)), "")
+    if words and not text.strip():
+        return "it is empty"
+    return words and f"{words} in line {found.lineno}, column {found.colno}"

@@ -30,7 +30,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ._mail import read_mail
-from ._paths import is_surely_a_path
+from ._paths import expanded, is_file, is_surely_a_path
 from ._proxy import Proxies, read_exceptions
 from .errors import SettingsError
 
@@ -41,6 +41,7 @@ SECRETS: Final = frozenset({"database_url", "proxy", "secret_key", "smtp_url", "
 """The settings that hold a password or a key."""
 _FERNET_KEY_BYTES: Final = 32
 _MAX_PORT: Final = 65_535
+_USER_INFO: Final = re.compile(r"//[^/\s@]*@")
 _PATH: Final = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 _HOST_NAME: Final = re.compile(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?")
 _MAKE_KEY: Final = (
@@ -70,11 +71,11 @@ def check_authority(path: Path) -> Path:
 
 
 def _existing_file(path: Path) -> Path:
-    if not path.expanduser().is_file():
-        # A key's text given by mistake for its path must not appear in a log.
+    if not is_file(expanded(path)):
+        # Who gave the key's text for its path must not read it in a log.
         shown = f"file {path}" if is_surely_a_path(path) else "such file"
         raise ValueError(f"there is no {shown}")
-    return path.expanduser()
+    return expanded(path)
 
 
 def _fernet_keys(secret: SecretStr) -> SecretStr:
@@ -355,7 +356,7 @@ class Settings(BaseSettings):
     @field_validator("home")
     @classmethod
     def _expand(cls, home: Path) -> Path:
-        return home.expanduser().absolute()
+        return expanded(home).absolute()
 
     @field_validator("database_url")
     @classmethod
@@ -415,10 +416,10 @@ def _refuse_misspelt(environment: "os._Environ[str]") -> None:
 def _config_file(given: Mapping[str, Any]) -> Path | None:
     named = given.get("config") or os.environ.get(variable("config"))
     if named:
-        return Path(named).expanduser()
+        return expanded(named)
     home = given.get("home") or os.environ.get(variable("home")) or user_data_path("handbell")
-    file = Path(home).expanduser() / CONFIG_FILE
-    return file if file.is_file() else None
+    file = expanded(home) / CONFIG_FILE
+    return file if is_file(file) else None
 
 
 def _read_config(file: Path) -> dict[str, Any]:
@@ -426,6 +427,8 @@ def _read_config(file: Path) -> dict[str, Any]:
         written = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{file} is not TOML: {error}", fix="Correct that line") from None
+    except RecursionError:
+        raise SettingsError(f"{file} is nested too deeply", fix="Write plain settings") from None
     except UnicodeDecodeError as error:
         raise SettingsError(
             f"{file} is not UTF-8: byte {error.start} cannot be read", fix="Save it as UTF-8"
@@ -455,7 +458,8 @@ def _explained(
             f"There is no setting named {name}",
             fix=f"Use one of {', '.join(Settings.model_fields)}",
         )
-    why = problem["msg"].removeprefix("Value error, ")
+    # Whoever wrote a proxy's address into another setting must not read its password in a log.
+    why = _USER_INFO.sub("//…@", problem["msg"].removeprefix("Value error, "))
     said = f"{why[:1].lower()}{why[1:]}"
     about = Settings.model_fields[name].description
     if name in given:

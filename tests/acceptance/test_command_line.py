@@ -207,7 +207,9 @@ def test_a_person_is_reached_through_the_twin(shell: Shell, twin: str) -> None:
     told = json.loads(ended.out)
     assert twin.startswith("http://127.0.0.1:")
     assert (ended.code, told["success"]) == (0, True)
-    assert told["deliveries"][0]["state"] == "sent"
+    delivery = told["deliveries"][0]
+    assert delivery["state"] == "sent"
+    assert delivery["id"] == delivery["apns_id"]
 
 
 def test_two_processes_use_one_home_at_once(shell: Shell, twin: str) -> None:
@@ -626,6 +628,7 @@ def test_a_folder_of_the_original_is_taken_over(shell: Shell, tmp_path: Path) ->
     assert json.loads(again.out)["unchanged"] >= 3
     listed = json.loads(shell.run("session", "list", "--json").out)
     assert [(one["mail"], one["status"]) for one in listed] == [("test@4d.com", "active")]
+    assert {listed[0]["address"], listed[0]["token"]} == {"ab" * 32}
 
 
 def test_what_the_command_line_changes_is_in_the_trail(ready: Shell, template: Path) -> None:

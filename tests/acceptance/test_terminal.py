@@ -291,3 +291,11 @@ def test_a_file_is_found_by_a_name_that_is_no_text(here: Here, tmp_path: Path) -
     code, said = here(tmp_path, "send", "test@4d.com", "--file", str(file))
     assert code == 2
     assert "locale" not in said
+
+
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_a_command_without_standard_streams_does_its_work(home: Path, closed: str) -> None:
+    """As a service manager may start it: what would be written goes nowhere, least into a file."""
+    command = f"'{sys.executable}' -m handbell --home '{home}' app list --json {closed}"
+    run = subprocess.run(["/bin/sh", "-c", command], capture_output=True, timeout=60, check=False)
+    assert (run.returncode, run.stdout, run.stderr) == (0, b"", b"")

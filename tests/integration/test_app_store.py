@@ -201,7 +201,6 @@ def test_an_app_is_found_by_the_first_reading_that_fits(
     ("reference", "candidates"),
     [
         (None, 5),
-        ("  ", 5),
         ("NOTES", 2),
         ("COM.SAMPLE.SHOP", 3),
     ],
@@ -214,6 +213,14 @@ def test_an_ambiguous_reference_is_not_guessed(
         several.find(reference)
     assert len(caught.value.candidates) == candidates
     assert all(candidate in caught.value.fix for candidate in caught.value.candidates)
+
+
+@pytest.mark.parametrize("reference", ["", " ", "\t", "\u00a0\n"])
+def test_an_empty_reference_means_no_app(store: AppStore, reference: str) -> None:
+    """Where there is one app alone, an empty variable still does not name it, least to remove."""
+    store.add(TEAM, "com.sample.shop")
+    with pytest.raises(UnknownAppError, match="empty"):
+        store.find(reference)
 
 
 @pytest.mark.parametrize("reference", ["com.sample.stok", "TEAM123456.com.sample.stok"])

@@ -391,6 +391,21 @@ def test_a_person_is_forgotten(stage: Stage, visitor: Visitor) -> None:
     assert stage.system.registry.users(stage.app) == []
     assert "test@4d.com" not in str(stage.system.audit.list())
     assert visitor.post(f"{APP}/person/forget", {"mail": "test@4d.com"}).status_code == 404
+    assert visitor.post(f"{APP}/person/forget", {"mail": "x" * 100_000}).status_code == 404
+
+
+def test_what_went_to_a_forgotten_person_can_still_be_looked_at(
+    stage: Stage, desk: Desk, visitor: Visitor
+) -> None:
+    """Its page names no device, and its deliveries say in words that there is none any more."""
+    stage.register("test@4d.com", "ab" * 32)
+    response = desk.send(stage.app, "test@4d.com", title="Hello")
+    visitor.post(f"{APP}/person/forget", {"mail": "test@4d.com"})
+    page = visitor.get(f"{APP}/activity/{response.notification_id}")
+    assert page.status_code == 200
+    assert "a removed device" in page.text
+    (delivery,) = stage.system.ledger.deliveries_of(str(response.notification_id))
+    assert (delivery.address, delivery.label) == ("", "a device that was removed")
 
 
 # Settings

@@ -1,5 +1,6 @@
 """A device that wants to register is registered, whatever it tells of itself beside its token."""
 
+import json
 import os
 import subprocess
 import sys
@@ -114,6 +115,10 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
         ({"time_zone": {"id": 1}}, "time_zone is no text"),
         ({"locale": ["fr"]}, "locale is no text"),
         ({"device": "x" * 513}, "device is cut to 512"),
+        ({"locale": "Mars/Phobos"}, "'Mars/Phobos' is not a locale"),
+        ({"locale": "C"}, "'C' is not a locale"),
+        ({"locale": 0}, "'0' is not a locale"),
+        ({"time_zone": "localtime"}, "'localtime' is not a time zone"),
         ({"app_version": True}, "app_version is no text"),
         ({"idfa": "x"}, "'idfa' is not known"),
         ({"timezone": "Europe/Paris"}, "Did you mean time_zone?"),
@@ -149,3 +154,44 @@ def test_a_renewed_token_is_kept_whatever_else_is_told(client: httpx.Client) -> 
     session = renewed.json()["session"]
     assert (session["device_token"], session["app_version"]) == ("cd" * 32, "2.1")
     assert "time zone" in renewed.json()["warnings"][0]
+
+
+@pytest.mark.parametrize("value", ["1\x002", "1\ud8002"], ids=["NUL", "half a pair"])
+def test_what_no_database_stores_is_replaced(value: str) -> None:
+    """A text is kept with a mark in place of what SQLite or PostgreSQL would refuse."""
+    assert read_attributes({"app_version": value}) == ({"app_version": "1\ufffd2"}, [])
+
+
+@pytest.mark.parametrize("platform", ["iOS", " iPadOS ", "WATCHOS", ""])
+def test_a_platform_is_read_as_the_device_calls_itself(client: httpx.Client, platform: str) -> None:
+    """Case and blanks do not refuse a device, and an empty text is not told of."""
+    said = {"mail": MAIL, "device_token": TOKEN, "platform": platform, "environment": "Production"}
+    made = client.post(PATH, json=said)
+    assert made.status_code == 201
+    assert made.json()["session"]["platform"] in (platform.strip().lower(), "watchos", "ios")
+
+
+def test_an_import_leaves_out_what_cannot_be_stored_and_says_so(client: httpx.Client) -> None:
+    """Each line is imported; the answer tells its warnings, and nothing of an export's members."""
+    odd: list[dict[str, Any]] = [
+        {"time_zone": "Moon"},
+        {"locale": ["fr"]},
+        {"device": "\ud800"},
+        {"idfa": 1},
+        {"external_id": False},
+        {"platform": "iOS"},
+    ]
+    lines = [
+        json.dumps({"mail": MAIL, "device_token": f"{number:064x}", **said})
+        for number, said in enumerate(odd, 1)
+    ]
+    lines += client.get(f"{PATH}/export").text.splitlines()[:1]
+    answer = client.post(
+        f"{PATH}/import",
+        content="\n".join(lines),
+        headers={"Content-Type": "application/x-ndjson"},
+    )
+    *told, last = [json.loads(line) for line in answer.text.splitlines()]
+    assert last == {"imported": len(lines), "refused": 0}
+    assert [one["line"] for one in told] == [1, 2, 4, 5]
+    assert told[0]["warnings"] == ["'Moon' is not a time zone. It is left out."]

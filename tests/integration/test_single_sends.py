@@ -111,7 +111,7 @@ def test_a_single_call_is_stored_so_and_answered_as_ever(
         for mail, warnings in (("one@example.com", 0), ("nobody@example.com", 1)):
             answer = client.post(path, json={"notification": HELLO, "recipients": mail})
             told = answer.json()
-            assert (answer.status_code, list(told)) == (202, ["id", "warnings"])
+            assert (answer.status_code, list(told)[:2]) == (202, ["id", "warnings"])
             assert len(told["warnings"]) == warnings
             named.append(told["id"])
             assert answer.headers["location"] == f"{path}/{told['id']}"

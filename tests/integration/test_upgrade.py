@@ -93,6 +93,11 @@ def test_work_goes_on_after_the_upgrade(tmp_path: Path) -> None:
         assert _states(system.database, SECOND) == {}
         (scheduled,) = _titled(system.database, "Tomorrow")
         assert set(_held(system.database, scheduled)) == {"Scheduled"}
+        with system.database.read() as connection:
+            waits = connection.execute(select(shards.c.reason, shards.c.due_at)).all()
+        # What waits in shards says why, as if it had been accepted by this version.
+        assert [one.reason for one in waits] == ["Scheduled"]
+        assert all(one.due_at > system.now() * 1000 for one in waits)
         assert twin.accepted > before
 
 

@@ -125,10 +125,19 @@ class Stage:
         raise AssertionError("it did not come to an end")
 
 
+@cache
+def empty_home() -> Path:
+    """Return a home with an app and nobody in it, made once."""
+    folder = Path(tempfile.mkdtemp()) / "home"
+    make_home(folder, 0)
+    atexit.register(shutil.rmtree, folder.parent, ignore_errors=True)
+    return folder
+
+
 @pytest.fixture
 def stage(tmp_path: Path) -> Iterator[Stage]:
     """Give a stage without people whose gateway accepts everything."""
-    with open_play(tmp_path, people=0) as play:
+    with open_play(tmp_path, people=0, template=empty_home()) as play:
         play.gateway.answers = "accepted"
         yield Stage(play)
 
@@ -364,7 +373,7 @@ def test_why_names_the_persons_own_time(stage: Stage) -> None:
 @pytest.mark.parametrize("obstacle", ["no key", "outage"])
 def test_what_has_no_way_waits_as_a_shard(stage: Stage, obstacle: str) -> None:
     """Few rows are written for what was tried, none for the others, and it goes on by itself."""
-    for number in range(300):
+    for number in range(90):
         stage.register(f"p{number}", ZONES[number % 3])
     system, gateway = stage.play.system, stage.play.gateway
 
@@ -379,16 +388,16 @@ def test_what_has_no_way_waits_as_a_shard(stage: Stage, obstacle: str) -> None:
         tried = stage.count(deliveries)
         assert tried == (0 if obstacle == "no key" else 50)
         assert wait.reason == ("NoCredential" if obstacle == "no key" else "ServiceDown")
-        assert wait.number == 300 - tried
-        story = system.why(stage.play.app, "p299@example.com")
+        assert wait.number == 90 - tried
+        story = system.why(stage.play.app, "p89@example.com")
         assert "It waits: " in story.answer
         gateway.pushed.clear()
         system.is_missing, gateway.answers = False, "accepted"
         await stage.go_through()
-        assert stage.play.states(sent) == {"sent": 300}
+        assert stage.play.states(sent) == {"sent": 90}
 
     asyncio.run(scenario())
-    assert stage.pushed().total() == 300
+    assert stage.pushed().total() == 90
 
 
 def test_what_never_finds_a_way_is_given_up(stage: Stage) -> None:
@@ -412,7 +421,7 @@ def test_what_never_finds_a_way_is_given_up(stage: Stage) -> None:
 def test_two_workers_share_the_parts_and_repeat_nothing(stage: Stage) -> None:
     """Late, with all zones due at once and people on the move, each gets one push of either."""
     wall = stage.in_morning()
-    for number in range(150):
+    for number in range(60):
         stage.register(f"p{number}", ZONES[number % 3])
     second = clocked_system(stage.play)
 
@@ -420,7 +429,7 @@ def test_two_workers_share_the_parts_and_repeat_nothing(stage: Stage) -> None:
         await stage.play.accept(EVERYBODY, local(wall))
         stage.play.clock.move(3 * DAY)
         await asyncio.gather(stage.play.start(), second.engine.start())
-        for number in range(0, 150, 5):
+        for number in range(0, 60, 5):
             await asyncio.to_thread(stage.register, f"p{number}", ZONES[(number + 1) % 3])
         await asyncio.wait_for(second.engine.worker.idle(), 20)
         await stage.at_rest()
@@ -489,17 +498,8 @@ STEPS = st.lists(
 )
 
 
-@cache
-def empty_home() -> Path:
-    """Return a home with an app and nobody in it, made once."""
-    folder = Path(tempfile.mkdtemp()) / "home"
-    make_home(folder, 0)
-    atexit.register(shutil.rmtree, folder.parent, ignore_errors=True)
-    return folder
-
-
 @settings(
-    max_examples=30,
+    max_examples=20,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )

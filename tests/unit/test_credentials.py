@@ -343,19 +343,37 @@ def test_a_certificate_without_a_list_of_topics_is_for_its_bundle_id() -> None:
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("content", "wrong"),
     [
-        b"hello",
-        pkcs8(KEY),
-        make_certificate().public_bytes(Encoding.PEM),
-        make_certificate().public_bytes(Encoding.PEM) + pkcs8(OTHER_KEY),
-        bundle("another password"),
-        bundle("x")[:-40],
+        (b"hello", "not a certificate with its private key"),
+        (pkcs8(KEY), "a private key without its certificate"),
+        (make_certificate().public_bytes(Encoding.PEM), "no private key"),
+        (
+            make_certificate().public_bytes(Encoding.PEM) + pkcs8(OTHER_KEY),
+            "belongs to no certificate",
+        ),
+        (bundle("another password"), "the password is wrong"),
+        (bundle("x")[:-40], "the password is wrong"),
     ],
 )
-def test_a_file_that_is_no_certificate_with_its_key_is_refused(content: bytes) -> None:
+def test_a_file_that_is_no_certificate_with_its_key_is_refused(content: bytes, wrong: str) -> None:
     """Half a pair, another's key or the wrong password is an error with the fix."""
-    with pytest.raises(CredentialError, match="certificate with its private key") as caught:
+    with pytest.raises(CredentialError, match=wrong) as caught:
         read_certificate(content, password="hunter2")
     assert "Keychain Access" in caught.value.fix
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("password", ["x\0y", "\0", "\ud800", "x" * 100_000])
+def test_a_password_that_none_can_be_is_wrong(password: str) -> None:
+    """It ends neither the process nor a request, and is not repeated."""
+    with pytest.raises(CredentialError, match="the password is wrong"):
+        read_certificate(bundle("x"), password=password)
+
+
+def test_a_bundle_in_base64_is_read() -> None:
+    """Build systems keep a .p12 so, in one line or in several."""
+    whole, secret = bundle("x"), "x"
+    for encoded in (base64.b64encode(whole), base64.encodebytes(whole).decode()):
+        read = read_certificate(encoded, password=secret)
+        assert read == read_certificate(whole, password=secret)

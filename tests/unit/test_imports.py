@@ -34,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "storage": set(),
     "creation": set(),
     "apps": {"creation"},
-    "registry": {"apps"},
+    "registry": {"apps", "creation.languages"},
     "gateways": {"creation", "apps"},
     "delivery": {"creation", "apps", "registry", "gateways"},
     "http_server": set(),

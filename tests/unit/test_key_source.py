@@ -63,8 +63,20 @@ def certificate(
         BODY,
         "\n".join(PEM.splitlines()[1:-1]),
         BODY + "\n",
+        PEM.replace("\n", "\\\\n"),
+        PEM.replace("\n", "\\\\\\\\r\\\\\\\\n"),
+        PEM.replace("\n", "\\u000a"),
+        PEM.replace("/", "\\/").replace("\n", "\\n"),
+        PEM.replace("\n", "\t\n\u00a0"),
+        PEM.replace("\n", "\u2028"),
+        PEM.replace("\n", "\r"),
+        f"'{BODY}'",
+        BODY.replace("+", "-").replace("/", "_").rstrip("="),
+        base64.b64encode(PEM.encode()).decode(),
+        base64.encodebytes(PEM.encode()).decode(),
+        base64.b64encode(base64.b64decode(BODY)).decode().replace("A", "A\\n", 1),
     ],
-    ids=range(12),
+    ids=range(24),
 )
 @pytest.mark.parametrize("form", ["text", "bytes", "file", "utf-16"])
 def test_a_key_is_read_in_each_form_that_people_have(text: str, form: str, tmp_path: Path) -> None:

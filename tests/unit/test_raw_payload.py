@@ -113,3 +113,25 @@ def test_it_is_kept_and_read_again() -> None:
     """The ledger's form of a notification carries it."""
     notification = Notification.read({"payload": {"aps": {"alert": "x"}, "k": [1]}})
     assert Notification.read(json.loads(json.dumps(notification.to_dict()))) == notification
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "-----BEGIN EC PRIVATE KEY-----",
+        f"Bearer hbk_abcd1234_{'x' * 32}",
+        f"hbs_{'Aa1b' * 8}",
+    ],
+)
+@pytest.mark.parametrize("place", ["value", "list", "key", "aps"])
+def test_a_secret_is_refused_and_not_repeated(secret: str, place: str) -> None:
+    """A private key, a key of ours or a session's secret, wherever it stands."""
+    payload: dict[str, dict[str, Any]] = {
+        "value": {"a": {"b": secret}},
+        "list": {"a": [1, [secret]]},
+        "key": {secret: 1},
+        "aps": {"aps": {"x": secret}},
+    }
+    with pytest.raises(NotificationError, match="secret belongs") as caught:
+        Notification.read({"title": "x", "payload": payload[place]})
+    assert secret not in str(caught.value)

@@ -152,6 +152,7 @@ def test_the_home_folder_may_hold_the_file(monkeypatch: pytest.MonkeyPatch, tmp_
         (b"keep_days = 0\n", "keep_days in"),
         (b'config = "other.toml"\n', "names config"),
         (b"app = '\xff'\n", "is not UTF-8"),
+        (b"app = " + b"[" * 5000, "is nested too deeply"),
     ],
 )
 def test_a_wrong_file_is_named_with_what_is_wrong(tmp_path: Path, text: bytes, what: str) -> None:
@@ -310,3 +311,34 @@ def test_the_database_is_told_in_words_of_operators() -> None:
         assert "sqlite" in text
         assert "postgresql" in text
         assert "sqlalchemy" not in text
+
+
+@pytest.mark.parametrize("path", ["~nobody-of-this-name/x", "x" * 3000, "x/" * 2000, "\udcff"])
+@pytest.mark.parametrize("name", ["apns_ca_file", "tls_certificate", "tls_key", "config"])
+def test_a_path_that_leads_nowhere_names_its_setting(
+    monkeypatch: pytest.MonkeyPatch, name: str, path: str
+) -> None:
+    """Also one that the system would not even look for."""
+    monkeypatch.setenv(f"HANDBELL_{name.upper()}", path)
+    with pytest.raises(SettingsError, match=name.upper()):
+        Settings.load()
+
+
+@pytest.mark.parametrize("path", ["~nobody-of-this-name/x", "x" * 3000])
+def test_a_home_that_cannot_be_is_refused_by_who_uses_it(
+    monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """The settings themselves are read."""
+    monkeypatch.setenv("HANDBELL_HOME", path)
+    assert Settings.load().home.name == path.rpartition("/")[2]
+
+
+@pytest.mark.parametrize("name", ["HANDBELL_NO_PROXY", "HANDBELL_TRUSTED_PROXIES"])
+def test_the_password_of_an_address_in_the_wrong_setting_is_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Who took one setting of a proxy for the other reads which, and no secret."""
+    monkeypatch.setenv(name, "http://user:hunter2@proxy.example.com:3128")
+    with pytest.raises(SettingsError, match=name) as caught:
+        Settings.load()
+    assert "hunter2" not in str(caught.value)

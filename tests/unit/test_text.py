@@ -3,8 +3,9 @@ from collections.abc import Iterator
 
 import pytest
 from markupsafe import escape
+from pydantic_core import from_json
 
-from handbell._text import local_time, moment
+from handbell._text import json_fault, local_time, moment
 from handbell.server.console.formatting import with_times
 
 AT = 1_795_820_000_000
@@ -34,3 +35,23 @@ def test_the_console_finds_the_instants_of_a_sentence(zone: str) -> None:
     assert told.count("<time ") == 2
     assert told.startswith(escape("<b>"))
     assert with_times("Nothing <here>") == escape("Nothing <here>")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "it is empty"),
+        ("{", "a name in double quotes is missing in line 1, column 2"),
+        ('{"a": NaN}', "NaN stands in it, which is no number in JSON"),
+        ("[-Infinity]", "-Infinity stands in it, which is no number in JSON"),
+        ('["\\ud800"]', "a text holds half of a character, such as \\ud800"),
+        ('["\\udc00 "]', "a text holds half of a character, such as \\ud800"),
+        ("[" * 500 + "]" * 500, "it is nested too deeply"),
+        ('{"a":' * 500 + "1" + "}" * 500, "it is nested too deeply"),
+    ],
+)
+def test_what_is_wrong_with_json_is_told_in_words(text: str, words: str) -> None:
+    """Whichever reader found it, and also where Python itself would have read it."""
+    with pytest.raises(ValueError, match="line 1") as caught:
+        from_json(text, allow_inf_nan=False)
+    assert json_fault(text, caught.value) == words

@@ -65,6 +65,8 @@ _LONG_LENGTH: Final = 0x80
 _UTF8_STRING: Final = 0x0C
 _SEQUENCE: Final = 0x30
 
+_BOTH: Final = "Export both together from Keychain Access as .p12, and give its password"
+
 # What a PEM file contains instead of a .p8, by its label.
 _MISTAKEN: Final = {
     b"RSA PRIVATE KEY": ("an RSA key", DOWNLOAD),
@@ -143,7 +145,7 @@ def read_auth_key(
     """Read an ``AuthKey_XXX.p8``: a path, or the text of the file.
 
     Without ``key_id`` it is taken from the file's name, or from that of the link's target. Raises
-    :class:`~handbell.errors.CredentialError`only.
+    :class:`~handbell.errors.CredentialError` only.
     """
     path, data, where = read_source(source)
     key = _private_key(pem_text(data), where)
@@ -159,19 +161,20 @@ def key_id_of_name(name: str) -> str | None:
 def read_certificate(source: str | Path | bytes, *, password: str | None = None) -> Certificate:
     """Read a certificate with its private key: a ``.p12`` or ``.pem`` file, or its contents.
 
-    Raises :class:`~handbell.errors.CredentialError`only.
+    Raises :class:`~handbell.errors.CredentialError` only.
     """
     _, data, where = read_source(source)
-    secret = password.encode() if password else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            certificate, key_pem = _pair(pem_text(data), secret)
+            certificate, key_pem = _pair(pem_text(data), _secret(password))
             return _certificate(certificate, key_pem)
+        except _IncompleteError as error:
+            raise CredentialError(f"{where} {error}", fix=_BOTH) from None
         except (ValueError, TypeError, UnsupportedAlgorithm, x509.ExtensionNotFound):
             raise CredentialError(
                 f"{where} is not a certificate with its private key, or the password is wrong",
-                fix="Export both together from Keychain Access as .p12, and give its password",
+                fix=_BOTH,
             ) from None
 
 
@@ -284,6 +287,17 @@ def _fingerprint(der: bytes) -> str:
     return hashlib.sha256(der).hexdigest()[:FINGERPRINT_DIGITS]
 
 
+class _IncompleteError(ValueError):
+    """What a file of a certificate lacks, as the end of a sentence."""
+
+
+def _secret(password: str | None) -> bytes | None:
+    if password and "\0" in password:
+        # OpenSSL ends a password there, and the library beneath would end the process.
+        raise ValueError("no password holds such a character")
+    return password.encode() if password else None
+
+
 def _pair(data: bytes, password: bytes | None) -> tuple[x509.Certificate, bytes]:
     """Return the certificate that belongs to the key, at any position, and the key."""
     key, certificates = _contents(data, password)
@@ -295,7 +309,9 @@ def _pair(data: bytes, password: bytes | None) -> tuple[x509.Certificate, bytes]
         if _spki(certificate.public_key()) == public:
             pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
             return certificate, pem
-    raise ValueError("the key is another's")
+    if certificates:
+        raise _IncompleteError("holds a private key that belongs to no certificate in it")
+    raise _IncompleteError("holds a private key without its certificate")
 
 
 def _contents(data: bytes, password: bytes | None) -> tuple[Any, list[x509.Certificate]]:
@@ -304,10 +320,11 @@ def _contents(data: bytes, password: bytes | None) -> tuple[Any, list[x509.Certi
         return key, [item for item in (certificate, *others) if item is not None]
     start = re.search(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----", data)
     if start is None:
-        raise ValueError("no private key")
+        raise _IncompleteError("holds no private key")
     is_protected = b"ENCRYPTED" in data
     key = load_pem_private_key(data[start.start() :], password if is_protected else None)
-    return key, x509.load_pem_x509_certificates(data)
+    has_one = b"-----BEGIN CERTIFICATE-----" in data
+    return key, x509.load_pem_x509_certificates(data) if has_one else []
 
 
 def _spki(key: Any) -> bytes:

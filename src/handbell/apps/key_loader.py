@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from handbell._paths import is_surely_a_path
+from handbell._text import trimmed
 from handbell.errors import CredentialError
 from handbell.storage.engines import refuse_ours
 
@@ -23,6 +24,12 @@ _TEXT: Final = "The given text"
 _NO_PATH: Final = re.compile(r"-----|[\n\r]|\\[rn]")
 # A key without its first line is one or several runs of base64.
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/=_\s-]{60,}")
+# A line end or a slash as a shell, JSON or YAML wrote it, once or several times over.
+_ESCAPED: Final = re.compile(r"\\+(?:([rt])|(/)|n|u000[AaDd])")
+_URL_SAFE: Final = str.maketrans("-_", "+/")
+_QUOTES: Final = "\"'`"
+_BEGIN: Final = b"-----BEGIN"
+_SEQUENCE: Final = b"\x30"
 _BOMS: Final = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 
 
@@ -55,24 +62,37 @@ def read_source(source: str | Path | bytes) -> Source:
 def pem_text(data: bytes) -> bytes:
     r"""Return a PEM text in standard form, with mangling by editors and shells undone.
 
-    Line ends written as ``\n`` or ``\r\n`` become line ends; a byte order mark and UTF-16 are
-    removed. Other texts are unchanged.
+    Line ends written as ``\n`` or ``\r\n``, escaped however often, become line ends; a byte order
+    mark, UTF-16 and what is unseen around a line go. Base64 around the whole, as secrets are kept,
+    is taken off. What is neither stays as it is.
     """
     for mark, encoding in _BOMS:
         if data.startswith(mark):
             data = data[len(mark) :].decode(encoding, errors="replace").encode()
-    if b"-----BEGIN" not in data:
-        return data
-    return data.replace(b"\\r", b"").replace(b"\\n", b"\n").replace(b"\r\n", b"\n")
+    if _BEGIN not in data:
+        inner = _decoded(data) or b""
+        if _BEGIN not in inner:
+            return inner if inner.startswith(_SEQUENCE) else data
+        data = inner
+    text = _ESCAPED.sub(_plain, data.decode(errors="replace"))
+    return "\n".join(trimmed(line) for line in text.splitlines()).encode()
 
 
 def bare_key(data: bytes) -> bytes | None:
-    """Return the DER of a key given without its first and last line, or None."""
-    if data[:1] == b"\x30":
-        return data
+    """Return the DER of a key that was given without its first and last line, or None."""
+    return data if data.startswith(_SEQUENCE) else _decoded(data)
+
+
+def _plain(escaped: re.Match[str]) -> str:
+    return "" if escaped[1] else escaped[2] or "\n"
+
+
+def _decoded(data: bytes) -> bytes | None:
+    """Return what a base64 text stands for, of either alphabet; None for anything else."""
     try:
-        text = data.decode("ascii").replace("\\n", "").replace("\\r", "")
-        return base64.b64decode("".join(text.split()), validate=True)
+        text = _ESCAPED.sub(_plain, data.decode()).translate(_URL_SAFE)
+        bare = "".join(text.split()).strip(_QUOTES).rstrip("=")
+        return base64.b64decode(bare + "=" * (-len(bare) % 4), validate=True)
     except (binascii.Error, ValueError):
         return None
 
@@ -80,7 +100,7 @@ def bare_key(data: bytes) -> bytes | None:
 def _is_text(source: str) -> bool:
     if _NO_PATH.search(source):
         return not _is_file(source)
-    return _BASE64.fullmatch(source) is not None and not _is_file(source)
+    return _BASE64.fullmatch(source.strip(_QUOTES)) is not None and not _is_file(source)
 
 
 def _is_file(source: str) -> bool:

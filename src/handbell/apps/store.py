@@ -192,9 +192,14 @@ class AppStore:
         everything = [app for app in self.list() if within in (None, app.row)]
         if not everything:
             raise UnknownAppError("There is no app yet", fix=_ADD_APP)
-        if reference is None or not reference.strip():
+        if reference is None:
             return self._single(everything, "No app is named, and there is more than one")
         wanted = reference.strip()
+        if not wanted:
+            # An empty variable must not remove the only app there is.
+            raise UnknownAppError(
+                "An app is named by an empty text", fix=Fix(Action.LIST_APPS, "See")
+            )
         for reading in _READINGS:
             folded = reading(wanted, everything)
             if folded:

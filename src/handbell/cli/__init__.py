@@ -8,6 +8,7 @@ import locale
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from handbell._files import refused
@@ -23,7 +24,8 @@ _OF_OUTPUT: Final = frozenset(
 
 
 def main() -> None:
-    """Run ``handbell`` with this process's arguments, and exit with its code."""
+    """Run ``handbell`` with the arguments of this process, and end it with the right exit code."""
+    _replace_closed_streams()
     from typer import Abort  # noqa: PLC0415 - so that an import costs nothing
 
     from .application import application  # noqa: PLC0415 - as above
@@ -58,6 +60,18 @@ def main() -> None:
         if not _is_told(error):
             raise
         sys.exit(2)
+
+
+def _replace_closed_streams() -> None:
+    """Let a process that was started without a standard stream write to nowhere, or read nothing.
+
+    Without it, what is opened next becomes that stream: an error would be written into the
+    database.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            nowhere = Path(os.devnull).open(mode, encoding="utf-8")  # noqa: SIM115 - it stays
+            setattr(sys, name, nowhere)
 
 
 def _is_told(error: Exception) -> bool:

@@ -10,7 +10,16 @@ from handbell.errors import RegistryError
 from .api_key import ACTOR
 from .context import apps_of, system
 from .inputs import number_of
-from .output import AppOption, Json, ListedApp, local_time, say, write_json, write_table
+from .output import (
+    AppOption,
+    Json,
+    ListedApp,
+    local_time,
+    say,
+    write_json,
+    write_lines,
+    write_table,
+)
 
 if TYPE_CHECKING:
     from handbell.registry.session import Session
@@ -46,9 +55,11 @@ def add(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Register a device for a person. The token moves from its former owner."""
+    """Register a device for a person. A token moves from its former owner, who hears no more."""
+    from handbell.registry.device_attributes import read_attributes  # noqa: PLC0415 - heavy
     from handbell.registry.registration import Registration  # noqa: PLC0415 - heavy
 
+    facts, warnings = read_attributes({"locale": locale, "time_zone": time_zone, "device": device})
     parts = system()
     found = parts.apps.find(app or parts.settings.app)
     registration = Registration.read(
@@ -58,9 +69,7 @@ def add(
         at=int(parts.now() * 1000),
         platform=platform,
         environment=environment,
-        locale=locale,
-        time_zone=time_zone,
-        device=device,
+        **facts,
     )
     registered = parts.registry.admit(found, registration)
     parts.revocations.wait(registered.moved)
@@ -68,8 +77,9 @@ def add(
     named = f"session {session.id}"
     parts.audit.note(ACTOR, "session.add", named, app=found.id, detail=session.status)
     if as_json:
-        write_json(_plain(session))
+        write_json({**_plain(session), "warnings": warnings})
     else:
+        write_lines(warnings, "warning: ", "yellow")
         where = f"{session.mail} on {short_token(session.token)}"
         say(f"Session {session.id}: {where} is {session.status}.")
 

@@ -27,7 +27,11 @@ MAX_TTL_SECONDS: Final = 10 * 365 * 24 * 3600
 # The end of the year 9999; larger values are most likely milliseconds.
 _LAST_INSTANT = 253_402_300_799
 _COLOR = re.compile(r"#[0-9a-f]{6}")
-_PRIVATE_KEY = "PRIVATE KEY-----"
+_SECRETS = (
+    (re.compile("PRIVATE KEY-----"), "a private key"),
+    (re.compile(r"hbk_[a-z0-9]{8}_[A-Za-z0-9]{20}"), "an API key of Handbell's"),
+    (re.compile(r"hbs_[A-Za-z0-9]{32}"), "the secret of a session"),
+)
 _INTEGERS = range(-(2**63), 2**64)
 
 
@@ -173,16 +177,17 @@ def json_mapping(name: str, value: object) -> dict[str, Any]:
 def raw_payload(name: str, value: object) -> dict[str, Any]:
     """Return a deep copy of raw payload members, outside and within ``aps``.
 
-    JSON as in :func:`json_mapping`; no text may be a private key.
+    JSON as in :func:`json_mapping`; no text in it may hold a private key, or a secret of ours.
     """
     payload = json_mapping(name, value)
     if not isinstance(payload.get("aps", {}), dict):
         raise _wrong(f"{name}.aps", payload["aps"], "a mapping")
     for path, text in _texts(name, payload):
-        if _PRIVATE_KEY in text:
-            raise NotificationError(
-                f"`{path}` holds a private key", fix="Nothing secret belongs into a notification"
-            )
+        for secret, named in _SECRETS:
+            if secret.search(text):
+                raise NotificationError(
+                    f"`{path}` holds {named}", fix="Nothing secret belongs into a notification"
+                )
     return payload
 
 

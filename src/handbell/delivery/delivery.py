@@ -39,11 +39,12 @@ class Target:
 class Delivery:
     """One notification to one session, as stored in the ledger.
 
-    ``number`` identifies it within its notification. Instants are UNIX milliseconds; None for
-    events that have not happened. ``created_at`` is the notification's, ``sent_at`` is when the
-    push service accepted it, which does not mean displayed; ``displayed_at`` and ``opened_at`` are
-    reported by the phone; ``due_at`` is when a held one is due. ``status`` is the HTTP status of
-    the last answer, ``unique_id`` Apple's key for its delivery log.
+    ``number`` identifies it within its notification. Instants are UNIX milliseconds; None
+    where something has not happened. ``created_at`` is the notification's, ``sent_at`` is when the
+    push service accepted it, which is not yet shown; ``displayed_at`` and ``opened_at`` are what
+    the phone reported; ``due_at`` is when a held one goes on. ``status`` is the HTTP status of the
+    last answer, ``unique_id`` Apple's key for its delivery log. ``address`` is empty once the
+    device was removed with its person.
     """
 
     number: int
@@ -88,6 +89,5 @@ class Delivery:
     @property
     def label(self) -> str:
         """Return its recipient for messages: the mail, and the beginning of the token."""
-        return (
-            f"{self.mail} ({short_token(self.address)})" if self.mail else short_token(self.address)
-        )
+        device = short_token(self.address) or "a device that was removed"
+        return f"{self.mail} ({device})" if self.mail else device

@@ -4,10 +4,12 @@ A phone with an unknown time zone is still a phone, and its new token must not b
 attribute is left out, which keeps the stored value, and reported as a warning.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
 from handbell._text import nearest
+from handbell.creation.languages import fallbacks
 from handbell.errors import RegistryError
 
 from .session import (
@@ -21,6 +23,8 @@ FACTS: Final = ("time_zone", *LABELS)
 """What a device may tell of itself, by the names of the API, and works without."""
 
 _SHOWN: Final = 40
+# PostgreSQL stores no NUL, and half a pair is no character.
+_UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 
 
 def read_attributes(values: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
@@ -61,11 +65,17 @@ def _time_zone(_name: str, text: str, _warnings: list[str]) -> str:
 
 
 def _label(name: str, text: str, warnings: list[str]) -> str:
-    text = "".join("\ufffd" if "\ud800" <= letter <= "\udfff" else letter for letter in text)
+    text = _UNSTORABLE.sub("\ufffd", text)
     if len(text) > MAX_LABEL_LENGTH:
         warnings.append(f"{name} is cut to {MAX_LABEL_LENGTH} characters.")
         text = text[:MAX_LABEL_LENGTH]
     return read_label(name, text) or ""
 
 
-_READERS: Final = {"time_zone": _time_zone}
+def _locale(name: str, text: str, warnings: list[str]) -> str:
+    if not fallbacks(text):
+        raise RegistryError(f"{text[:_SHOWN]!r} is not a locale", fix="Write it like fr-CH")
+    return _label(name, text, warnings)
+
+
+_READERS: Final = {"time_zone": _time_zone, "locale": _locale}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from handbell._mail import fold_mail
+from handbell._paths import expanded
 from handbell.apps.app import App
 from handbell.apps.credentials import read_auth_key
 from handbell.apps.store import AppStore
@@ -64,7 +65,7 @@ def import_folder(
     to ``moved``, to be released from the workers. Raises :class:`~handbell.errors.RegistryError`
     when it cannot be read.
     """
-    root, folders = _app_folders(Path(path).expanduser().absolute())
+    root, folders = _app_folders(expanded(path).absolute())
     if not folders:
         raise RegistryError(
             f"There is no app folder in {root}",

@@ -115,6 +115,8 @@ _OFFSET: Final = re.compile(
     r"(?:GMT|UTC)\s*(?:([+-])(\d{1,2})(?::?(\d{2}))?)?|Z|([+-])(\d\d):?(\d\d)", re.IGNORECASE
 )
 _MOST_HOURS: Final = 14
+# What a system's folder of zones holds beside them: its own zone, and that of no place.
+_NO_PLACES: Final = frozenset({"localtime", "Factory"})
 
 
 def read_token(text: str) -> str:
@@ -194,8 +196,8 @@ def read_label(name: str, text: str | None) -> str | None:
 
 @cache
 def known_time_zones() -> frozenset[str]:
-    """Return the names of all IANA time zones, even if the system has no zone database."""
-    return frozenset(available_timezones())
+    """Return the names of all IANA time zones, also where the system has none of them."""
+    return frozenset(available_timezones()) - _NO_PLACES
 
 
 def _one_of(what: str, text: str, known: tuple[str, ...]) -> str:

@@ -81,7 +81,7 @@ class Wait:
     @property
     def preferred(self) -> int:
         """The whole seconds that the server is asked to wait; 0 is not at all."""
-        return int(min(WAIT_SECONDS, self.left))
+        return int(max(0, min(WAIT_SECONDS, self.left)))
 
 
 class RemoteApp:

@@ -233,7 +233,7 @@ def _likely(operation: dict[str, Any], need: Need, path: str) -> Iterator[int]:
         if "{app}" in path:
             yield from (404, 409)
     if "requestBody" in operation:
-        yield from (400, 408, 413)
+        yield from (400, 408, 413, 415)
     yield 503
 
 

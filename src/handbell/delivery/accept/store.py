@@ -245,10 +245,11 @@ def _insert(connection: Connection, drafts: Sequence[Draft], now: int) -> dict[s
     ids = insert_notifications(connection, values)
     stored: dict[str, Acceptance] = {}
     rows: list[dict[str, Any]] = []
+    spans: list[dict[str, Any]] = []
     for draft, row in zip(drafts, ids, strict=True):
         order = draft.order
         if draft.targets is None:
-            _insert_shards(connection, draft, row, now)
+            spans += _shard_rows(connection, draft, row, now)
             taken: tuple[Due, ...] = ()
         else:
             worker = draft.worker if order.send_at is None else None
@@ -256,6 +257,8 @@ def _insert(connection: Connection, drafts: Sequence[Draft], now: int) -> dict[s
             taken = () if worker is None else _due(row, draft.targets)
         stored[order.public_id] = Acceptance(row=row, id=order.public_id, taken=taken)
     insert_deliveries(connection, rows)
+    if spans:
+        connection.execute(insert(shards), spans)
     return stored
 
 
@@ -275,17 +278,18 @@ def _notification_values(order: Order, now: int) -> dict[str, Any]:
     }
 
 
-def _insert_shards(connection: Connection, draft: Draft, row: int, now: int) -> None:
+def _shard_rows(connection: Connection, draft: Draft, row: int, now: int) -> list[dict[str, Any]]:
+    """Return the shards of a send to everybody; what has no session becomes rows at once."""
     order = draft.order
     if order.source is not None:
         _insert_addressed(connection, order, row, now)
     first, last = connection.execute(_BOUNDS, {"app": order.app.row}).one()
     if first is None:
-        return
+        return []
     due_at = order.send_at.seconds if isinstance(order.send_at, Instant) else 0
     parts = draft.parts or [Part(due_at, SCHEDULED if due_at * 1000 > now else None, None)]
     span = SHARD_SESSIONS * min(len(parts), _MOST_SPANS)
-    rows = [
+    return [
         {
             "notification_id": row,
             "source_id": order.source,
@@ -300,7 +304,6 @@ def _insert_shards(connection: Connection, draft: Draft, row: int, now: int) -> 
         for part in parts
         for start in range(first, last + 1, span)
     ]
-    connection.execute(insert(shards), rows)
 
 
 def _insert_addressed(connection: Connection, order: Order, row: int, now: int) -> None:

@@ -51,6 +51,7 @@ class Eraser:
         """
         folded = fold_mail(mail)
         with self._database.read() as connection:
+            _known_user(connection, app, folded)
             tokens = self._tokens(connection, app, folded)
             named = self._naming(connection, app, [folded, *tokens])
         with self._database.write() as connection:
@@ -79,17 +80,23 @@ class Eraser:
         return list(connection.scalars(statement))
 
     def _remove(self, connection: Connection, app: App, mail: str) -> Erased:
-        mine = (users.c.app_id == app.row, users.c.mail == mail)
-        user = connection.scalar(select(users.c.id).where(*mine))
-        if user is None:
-            raise UnknownUserError(
-                f"{app.id} has no user {mail[:100]!r}", fix="Look at the list of its users"
-            )
+        user = _known_user(connection, app, mail)
         of_user = select(sessions.c.id).where(sessions.c.user_id == user)
         held = tuple(connection.scalars(of_user))
         connection.execute(delete(sessions).where(sessions.c.user_id == user))
         connection.execute(delete(users).where(users.c.id == user))
-        return Erased(user=int(user), sessions=held)
+        return Erased(user=user, sessions=held)
+
+
+def _known_user(connection: Connection, app: App, mail: str) -> int:
+    """Return the row of a user, or raise: nothing is looked for by what nobody is called."""
+    mine = (users.c.app_id == app.row, users.c.mail == mail)
+    user = connection.scalar(select(users.c.id).where(*mine))
+    if user is None:
+        raise UnknownUserError(
+            f"{app.id} has no user {mail[:100]!r}", fix="Look at the list of its users"
+        )
+    return int(user)
 
 
 def _says(column: ColumnElement[str], name: str) -> ColumnElement[bool]:

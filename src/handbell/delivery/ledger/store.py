@@ -36,7 +36,7 @@ DELIVERIES: Final = (
             if column.name
             not in {"notification_id", "address", "urgency", "worker_id", "is_repeat", "begun_at"}
         ),
-        func.coalesce(deliveries.c.address, sessions.c.token).label("address"),
+        func.coalesce(deliveries.c.address, sessions.c.token, "").label("address"),
         users.c.mail,
         notifications.c.public_id.label("notification_id"),
         notifications.c.created_at,

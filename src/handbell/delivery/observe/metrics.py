@@ -169,7 +169,7 @@ class Metrics:
         )
         self._held = self._counter(
             "deliveries_held",
-            "Times a delivery was put off to a later attempt",
+            "Times a delivery was held for a later attempt",
             *("app", "environment", "reason"),
         )
         self._closed = self._counter(
@@ -182,14 +182,14 @@ class Metrics:
             "sessions_moved", "Tokens found to live in this environment", "app", "environment"
         )
         self._lost = self._counter(
-            "verdicts_lost", "Refusals that broke off before they said why", "app", "environment"
+            "verdicts_lost", "Refusals whose reason did not arrive", "app", "environment"
         )
         self._make_circuits()
 
     def _make_circuits(self) -> None:
         where = ("app", "environment")
         self._stops = self._counter(
-            "circuit_opened", "Times that sending for an app stopped", "app", "reason"
+            "circuit_opened", "Times that an app's circuit opened", "app", "reason"
         )
         self._revocations = Histogram(
             "handbell_revocation_seconds",

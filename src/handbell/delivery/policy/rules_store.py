@@ -98,26 +98,15 @@ class RulesStore:
             return [_noted(row) for row in connection.execute(_SERVICES)]
 
     def note(self, *noted: Noted) -> None:
-        """Note how circuits stand; of a service that takes pushes nothing has to be known."""
-        with self._database.write() as connection:
-            for circuit in noted:
-                self._note(connection, circuit)
+        """Note how circuits stand, each one once.
 
-    def _note(self, connection: Connection, circuit: Noted) -> None:
-        place, stop = circuit.place, circuit.stop
-        values = {
-            **place._asdict(),
-            "accepted_at": _milliseconds(circuit.accepted_at),
-            "reason": stop and stop.reason,
-            "detail": stop and stop.detail,
-            "stopped_at": stop and _milliseconds(stop.since),
-            "probe_at": stop and _milliseconds(stop.probe_at),
-            "probes": stop.probes if stop else 0,
-        }
-        mine = and_(*(circuits.c[name] == value for name, value in place._asdict().items()))
-        connection.execute(delete(circuits).where(mine))
-        if stop is not None or not place.is_service:
-            connection.execute(insert(circuits).values(values))
+        Of a service that takes pushes nothing has to be known.
+        """
+        known = [one for one in noted if one.stop is not None or not one.place.is_service]
+        with self._database.write() as connection:
+            connection.execute(_FORGET, [_named(one.place) for one in noted])
+            if known:
+                connection.execute(insert(circuits), list(map(_circuit_row, known)))
 
     def resume(self, app_id: str) -> bool:
         """Close an app's circuits by hand; return whether one was open."""
@@ -306,6 +295,26 @@ def _keys(connection: Connection, app_rows: Sequence[int]) -> dict[int, tuple[Ke
     return found
 
 
+def _named(place: Place) -> dict[str, str]:
+    return {f"its_{name}": value for name, value in place._asdict().items()}
+
+
+def _circuit_row(circuit: Noted) -> dict[str, Any]:
+    stop = circuit.stop
+    return {
+        **circuit.place._asdict(),
+        "accepted_at": _milliseconds(circuit.accepted_at),
+        "reason": stop and stop.reason,
+        "detail": stop and stop.detail,
+        "stopped_at": stop and _milliseconds(stop.since),
+        "probe_at": stop and _milliseconds(stop.probe_at),
+        "probes": stop.probes if stop else 0,
+    }
+
+
+_FORGET: Final = delete(circuits).where(
+    *(circuits.c[name] == bindparam(f"its_{name}") for name in Place._fields)
+)
 _SERVICES: Final = select(circuits).where(circuits.c.app == "")
 
 

@@ -7,13 +7,16 @@ broadcast.
 
 import json
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import lru_cache
 from time import time
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
     Row,
+    Select,
+    bindparam,
     case,
     exists,
     func,
@@ -63,26 +66,16 @@ class Queue:
         ``apart_from``. What belongs to the apps ``full`` does not count. Nothing is locked or
         taken.
         """
-        now = self._milliseconds()
+        asked: dict[str, Any] = {
+            "now": self._milliseconds(),
+            "above": above,
+            "apart": list(apart_from),
+            **({"full": list(full)} if full else {}),
+        }
         with self._database.read() as connection:
-            level = next(
-                (
-                    level
-                    for level in LEVELS
-                    if connection.scalar(
-                        select(
-                            exists().where(
-                                deliveries.c.urgency == level,
-                                deliveries.c.due_at <= now,
-                                *_not_of(full, deliveries.c.notification_id),
-                            )
-                        )
-                    )
-                ),
-                0,
-            )
-            free = _free(now, above, apart_from, full)
-            return level, bool(connection.scalar(select(exists().where(*free))))
+            *due, is_shard = connection.execute(_look(has_full=bool(full)), asked).one()
+        level = next((level for level, is_due in zip(LEVELS, due, strict=True) if is_due), 0)
+        return level, bool(is_shard)
 
     def claim_due(
         self, worker: int, level: int, limit: int, full: Collection[str] = ()
@@ -281,9 +274,25 @@ def _first_page_of(found: Sequence[Row[Any]]) -> list[Row[Any]]:
     return taken
 
 
-def _free(
-    now: int, above: int, apart_from: Collection[int], full: Collection[str]
-) -> tuple[ColumnElement[bool], ...]:
+@lru_cache
+def _look(*, has_full: bool) -> Select[Any]:
+    """Return the statement of :meth:`Queue.look`, made once: each turn of a worker asks it."""
+    now: Any = bindparam("now")
+    full: Any = bindparam("full", expanding=True) if has_full else ()
+    due = [
+        exists().where(
+            deliveries.c.urgency == level,
+            deliveries.c.due_at <= now,
+            *_not_of(full, deliveries.c.notification_id),
+        )
+        for level in LEVELS
+    ]
+    free = _free(now, bindparam("above"), bindparam("apart", expanding=True), full)
+    asked: Any = select(*due, exists().where(*free))
+    return cast("Select[Any]", asked)
+
+
+def _free(now: Any, above: Any, apart_from: Any, full: Any) -> tuple[ColumnElement[bool], ...]:
     """Return the conditions that a shard may be taken; see :meth:`Queue.look`.
 
     Of those that span the same sessions one is taken at a time: the next one passes over whom the
@@ -318,9 +327,9 @@ def _are(connection: Connection, keys: Sequence[tuple[int, int]]) -> ColumnEleme
     )
 
 
-def _not_of(app_ids: Collection[str], notification: Any) -> list[Any]:
+def _not_of(app_ids: Any, notification: Any) -> list[Any]:
     """Return the condition that a notification is of none of these apps; none for no apps."""
-    if not app_ids:
+    if isinstance(app_ids, Collection) and not app_ids:
         return []
     its = notifications.alias()
     return [~exists().where(its.c.id == notification, its.c.app.in_(app_ids))]

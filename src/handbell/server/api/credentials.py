@@ -72,7 +72,9 @@ class CredentialIn(BaseModel):
         default=None, max_length=100, description="The ten characters in the name of that file"
     )
     certificate: str | None = Field(
-        default=None, max_length=100_000, description="A certificate and its key, both in PEM"
+        default=None,
+        max_length=100_000,
+        description="A certificate and its key: both in PEM, or a .p12 in base64",
     )
     password: str | None = Field(default=None, max_length=1000, description="The certificate's")
     environment: Literal["production", "development"] | None = Field(

@@ -196,7 +196,10 @@ class DeliveryAnswer(BaseModel):
     session_id: int | None = Field(description="Null for an address that no session holds")
     mail: str | None
     gateway: Literal["apns", "simulator"]
-    address: str = Field(description="Shortened for a key without the scope register")
+    address: str = Field(
+        description="Shortened for a key without the scope register; empty once the device was "
+        "removed with its person"
+    )
     device_token: str = Field(description="The same as address")
     environment: Literal["production", "development", "twin"]
     state: State

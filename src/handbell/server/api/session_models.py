@@ -1,6 +1,6 @@
 """What is read and told of users and sessions."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
@@ -19,6 +19,14 @@ Label = Annotated[str | None, Field(max_length=512)]
 Token = Annotated[
     str, Field(min_length=8, max_length=512, description="In hex digits", examples=[_TOKEN])
 ]
+
+
+_CHOICES: Final = ("platform", "environment")
+
+
+def _choice(value: Any) -> Any:
+    """Return what is said of a list of words as the list has it: iOS itself says `iOS`."""
+    return value.strip().lower() or None if isinstance(value, str) else value
 
 
 class AboutDevice(BaseModel):
@@ -42,6 +50,8 @@ class AboutDevice(BaseModel):
     os_version: Label = Field(default=None, examples=["18.2.0"])
 
     ignored: SkipJsonSchema[tuple[str, ...]] = ()
+    passed_over: ClassVar[frozenset[str]] = frozenset()
+    """Members that are left out without a word."""
 
     @model_validator(mode="before")
     @classmethod
@@ -52,9 +62,19 @@ class AboutDevice(BaseModel):
         if "address" in cls.model_fields:
             given = _by_one_name(given)
         known = tuple(name for name in cls.model_fields if name != "ignored")
-        facts, warnings = read_attributes(given)
-        warnings += [unknown_member(str(name), known) for name in given if name not in known]
-        others = {name: value for name, value in given.items() if name not in FACTS}
+        facts, warnings = read_attributes(
+            {name: value for name, value in given.items() if name in known}
+        )
+        warnings += [
+            unknown_member(str(name), known)
+            for name in given
+            if name not in known and name not in cls.passed_over
+        ]
+        others = {
+            name: _choice(value) if name in _CHOICES else value
+            for name, value in given.items()
+            if name not in FACTS
+        }
         return {**others, **facts, "ignored": tuple(warnings[:_MOST_WARNINGS])}
 
     def about(self) -> dict[str, Any]:

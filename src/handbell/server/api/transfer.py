@@ -1,9 +1,10 @@
 """Moving house: sessions as lines of JSON, in and out."""
 
+import json
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated, Final
+from typing import Annotated, Any, ClassVar, Final
 
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
@@ -12,6 +13,7 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
+from handbell._text import json_fault
 from handbell.apps.app import App
 from handbell.errors import HandbellError, RequestError
 from handbell.registry.listing import SessionFilter
@@ -21,19 +23,20 @@ from handbell.server.context import Context, context_of
 from handbell.server.problems import members_of, responses
 
 from .lines import Line
-from .session_models import RegistrationIn, SessionStatus, session_out
+from .session_models import RegistrationIn, SessionOut, SessionStatus, session_out
 from .streaming import LINES, LINES_BODY, StreamedAnswer, type_of_lines, type_wanted
 
 router = APIRouter(prefix="/v1/apps/{app}/sessions", tags=["sessions"])
 
 MOST_REPORTED: Final = 500
-"""How many bad lines are told one by one; beyond that they are counted.
+"""How many lines with a fault are told one by one; beyond that bad ones are counted.
 
 So much fits into what the network holds: a client that reads after it has sent is not stuck.
 """
 
 _PAGE: Final = 1000
 _TOLD_LENGTH: Final = 200
+_MOST_WARNINGS: Final = 3
 
 
 class ImportLine(RegistrationIn):
@@ -47,6 +50,7 @@ class ImportLine(RegistrationIn):
     device_token: str = Field(max_length=512)
     address: str | None = Field(default=None, max_length=512)
     identity_token: None = None
+    passed_over: ClassVar[frozenset[str]] = frozenset(SessionOut.model_fields)
 
 
 @dataclass(slots=True)
@@ -55,7 +59,8 @@ class _Tally:
 
     imported: int = 0
     refused: int = 0
-    told: list[bytes] = field(default_factory=list)
+    warned: int = 0
+    told: list[tuple[int, bytes]] = field(default_factory=list)
 
     def refuse(self, number: int, error: HandbellError) -> None:
         """Count a bad line, and keep what is to be told of it."""
@@ -63,12 +68,21 @@ class _Tally:
         if self.refused <= MOST_REPORTED:
             problem = members_of(error)
             problem["detail"] = problem["detail"][:_TOLD_LENGTH]
-            self.told.append(to_json({"line": number, "error": problem}) + b"\n")
+            self.told.append((number, to_json({"line": number, "error": problem}) + b"\n"))
+
+    def warn(self, number: int, warnings: Sequence[str]) -> None:
+        """Keep what is to be told of a line that was imported without some of what it says."""
+        if not warnings:
+            return
+        self.warned += 1
+        if self.warned <= MOST_REPORTED:
+            told = [warning[:_TOLD_LENGTH] for warning in warnings[:_MOST_WARNINGS]]
+            self.told.append((number, to_json({"line": number, "warnings": told}) + b"\n"))
 
     def take_told(self) -> bytes:
-        """Return what is to be told now."""
-        told, self.told = b"".join(self.told), []
-        return told
+        """Return what is to be told now, in the order of the lines."""
+        told, self.told = sorted(self.told), []
+        return b"".join(text for _, text in told)
 
     def closing(self) -> bytes:
         """Return the last line of the report: how many were imported and refused."""
@@ -81,7 +95,10 @@ class _Tally:
     summary="Import sessions, one in each line",
     openapi_extra=LINES_BODY,
     responses={
-        200: {"description": "A line for each bad line, and at last how many there were", **LINES},
+        200: {
+            "description": "A line for each line with a fault, and at last how many there were",
+            **LINES,
+        },
         **responses(401, 403, 404, 409, 415),
     },
     response_class=Response,
@@ -90,8 +107,9 @@ async def import_sessions(request: Request, app: AppDep, caller: CallerDep) -> R
     """Take sessions as an export writes them: each line a JSON object with `mail` and
     `device_token`, and whatever a registration may have besides.
 
-    Sent as `application/x-ndjson`, of any length. A bad line is reported and the rest goes on;
-    only the first 500 bad lines are told one by one. The last line counts:
+    Sent as `application/x-ndjson`, of any length. A bad line is reported as `error` and the rest
+    goes on; of a line that is imported without something that cannot be stored, `warnings` say
+    what. Of each kind only the first 500 are told. The last line counts:
     `{"imported": 2, "refused": 1}`. A repeat changes nothing but the times. Devices get their
     secrets when they register again.
     """  # noqa: D205 - it is shown as text of two lines
@@ -177,9 +195,12 @@ async def _take(context: Context, app: App, lines: Sequence[Line], tally: _Tally
 def _write(context: Context, app: App, lines: Sequence[Line], tally: _Tally) -> tuple[int, ...]:
     now = int(context.system.now() * 1000)
     good: list[tuple[int, Registration]] = []
+    warnings: list[Sequence[str]] = []
     for line in lines:
         try:
-            good.append((line.number, _read(line, now)))
+            said = _read(line)
+            good.append((line.number, _registration(said, now)))
+            warnings.append(said.ignored)
         except HandbellError as error:
             tally.refuse(line.number, error)
     if not good:
@@ -193,15 +214,18 @@ def _write(context: Context, app: App, lines: Sequence[Line], tally: _Tally) -> 
         return ()
     for place, full in admitted.refused.items():
         tally.refuse(good[place][0], full)
+    for place, (number, _) in enumerate(good):
+        if place not in admitted.refused:
+            tally.warn(number, warnings[place])
     tally.imported += len(good) - len(admitted.refused)
     return admitted.moved
 
 
-def _read(line: Line, now: int) -> Registration:
+def _read(line: Line) -> ImportLine:
     if line.text is None:
         raise RequestError("The line is too long", fix="Write one session in each line")
     try:
-        said = ImportLine.model_validate_json(line.text)
+        return ImportLine.model_validate(_object(line.text))
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(str(part) for part in fault["loc"])
@@ -209,6 +233,22 @@ def _read(line: Line, now: int) -> Registration:
             f"{where}: {fault['msg']}" if where else str(fault["msg"]),
             fix="Write each line as an export does",
         ) from None
+
+
+def _object(text: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(
+            f"The line is not JSON: {json_fault(text, error)}",
+            fix="Write each line as an export does",
+        ) from None
+    if not isinstance(found, dict):
+        raise RequestError("The line is no object", fix="Write each line as an export does")
+    return found
+
+
+def _registration(said: ImportLine, now: int) -> Registration:
     if said.status == "closed":
         raise RequestError("The session is closed", fix="Leave closed sessions out")
     return Registration.read(
