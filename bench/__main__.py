@@ -92,6 +92,9 @@ def _measure(
             lambda: [report.accepting(bench.accepting())],
             lambda: _loads(bench, asked),
         ]
+        if "wrk" in tools:
+            parts.append(lambda: [report.single_calls(bench.single_calls())])
+            parts.append(lambda: [report.lines(bench.lines())])
         if not asked.quick:
             parts.append(lambda: [report.memory(bench.memory())])
         for part in parts:

@@ -12,22 +12,24 @@ from typing import Final
 
 from .programs import PEERS, pinned
 
-_PACKAGES: Final = {"nginx": "nginx", "h2load": "nghttp2-client"}
+_PACKAGES: Final = {"nginx": "nginx", "h2load": "nghttp2-client", "wrk": "wrk", "curl": "curl"}
 _MISSING: Final = {
     "h2load": "h2load is missing (Debian: nghttp2-client): the bound is left out",
+    "wrk": "wrk or curl is missing: single calls and lines of every form are left out",
     "go": "go is missing: Go's apns2 is left out",
     "node": "node or npm is missing: node's apns2 is left out",
 }
 _VERSION_COMMANDS: Final = {
     "nginx": ["nginx", "-v"],
     "h2load": ["h2load", "--version"],
+    "wrk": ["wrk", "--version"],
     "go": ["go", "version"],
     "node": ["node", "--version"],
 }
 
 
 def install_missing() -> list[str]:
-    """Install Debian's nginx and h2load where they are missing and that is possible.
+    """Install Debian's nginx, h2load, wrk and curl where they are missing and that is possible.
 
     Returns a line for what was done.
     """
@@ -42,9 +44,15 @@ def install_missing() -> list[str]:
 
 
 def tools() -> frozenset[str]:
-    """Return which of ``nginx``, ``h2load``, ``go`` and ``node`` (with npm) are there."""
+    """Return which of ``nginx``, ``h2load``, ``wrk``, ``go`` and ``node`` are there.
+
+    wrk counts with curl, and node with npm.
+    """
     found = {tool for tool in ("nginx", "h2load", "go") if _is_there(tool)}
-    return frozenset(found | ({"node"} if _is_there("node") and _is_there("npm") else set()))
+    pairs = (("wrk", "curl"), ("node", "npm"))
+    return frozenset(
+        found | {tool for tool, other in pairs if _is_there(tool) and _is_there(other)}
+    )
 
 
 def missing(found: frozenset[str]) -> list[str]:
@@ -81,7 +89,8 @@ def _version(tool: str) -> str:
     program, *rest = _VERSION_COMMANDS[tool]
     command = [shutil.which(program, path=_path()) or program, *rest]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return (done.stdout or done.stderr).strip().removeprefix("nginx version: ")
+    said = (done.stdout or done.stderr).strip().removeprefix("nginx version: ")
+    return said.partition("\n")[0]  # wrk goes on with how it is used
 
 
 def _go_version() -> str:

@@ -13,9 +13,9 @@ from typing import Final
 
 from handbell.settings import Settings
 
-from . import loads, seed, server
+from . import forms, loads, seed, server
 from .figures import Figure, figure, percentile
-from .job import Result
+from .job import Job, Result
 from .programs import (
     AIOAPNS,
     ENGINE,
@@ -28,6 +28,7 @@ from .programs import (
     Program,
     aioapns,
     build_go,
+    build_go_server,
     build_node,
     engine_over,
     gateway,
@@ -88,6 +89,7 @@ class Bench:
         if "go" in self._tools:
             self._note("building the program around Go's apns2")
             self._go = build_go(self._rig.folder / "go")
+            self._go_server = build_go_server(self._rig.folder / "go-server")
         if "node" in self._tools:
             self._note("installing node's apns2")
             self._node = build_node(self._rig.folder / "node")
@@ -148,6 +150,43 @@ class Bench:
                 rounds.append(server.measure(job, **way))
             found.append((name, [server.middle(each) for each in zip(*rounds, strict=True)]))
         return found
+
+    def single_calls(self) -> list[forms.FormFigure]:
+        """Return what single calls of each form come to, stored, sent and recorded: medians."""
+        rounds = self._form_rounds()
+        found: list[forms.FormFigure] = []
+        for form in (*forms.FORMS, forms.MIX):
+            ours, theirs = [], []
+            for number in range(1, rounds + 1):
+                self._note(f"single calls, {form}, round {number} of {rounds}")
+                with forms.handbell_server(self._form_job()) as target:
+                    ours.append(target.calls(form))
+                if "go" in self._tools:
+                    with forms.go_server(self._go_server, self._rig.job("fast", 0)) as target:
+                        theirs.append(target.calls(form))
+            found += [forms.middle(one) for one in (ours, theirs) if one]
+        return found
+
+    def lines(self) -> list[forms.FormFigure]:
+        """Return what a stream of lines of each form comes to, with a worker beside: medians."""
+        rounds = self._form_rounds()
+        found: list[forms.FormFigure] = []
+        for form in (*forms.FORMS, forms.MIX):
+            ours = []
+            for number in range(1, rounds + 1):
+                self._note(f"lines, {form}, round {number} of {rounds}")
+                with forms.handbell_server(self._form_job(), is_beside=True) as target:
+                    ours.append(target.lines(form, self._rig.folder))
+            found.append(forms.middle(ours))
+        return found
+
+    def _form_rounds(self) -> int:
+        return min(3, self._rounds)
+
+    def _form_job(self) -> Job:
+        home = self._make_home(forms.PEOPLE)
+        copy = seed.copy_home(home, self._rig.folder / "forms")
+        return replace(self._rig.job("fast", forms.PEOPLE), home=str(copy))
 
     def memory(self, sizes: Sequence[int] = MEMORY_SIZES) -> list[Figure]:
         """Return what a broadcast to ever more sessions comes to, the smallest several times."""

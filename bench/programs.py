@@ -86,6 +86,13 @@ def build_go(folder: Path) -> Callable[[Job], Result]:
     return lambda job: Result.read(output([str(folder / "program"), job.text()]))
 
 
+def build_go_server(folder: Path) -> Path:
+    """Build the send server around Go's apns2, and return the program."""
+    shutil.copytree(PEERS / "gosend", folder)
+    output(["go", "build", "-o", "program", "."], folder=folder)
+    return folder / "program"
+
+
 def build_node(folder: Path) -> Callable[[Job], Result]:
     """Install node's apns2 into the folder, and return what runs the program around it."""
     shutil.copytree(PEERS / "node-apns2", folder)

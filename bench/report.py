@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from .figures import Figure, ratio
+from .forms import FormFigure
 from .loads import APPS, DEVICES, ZONES, Step
 from .measure import Latency, Start
 from .programs import AIOAPNS, GO
@@ -146,6 +147,42 @@ def accepting(found: Sequence[tuple[str, Sequence[Accepted]]]) -> Table:
     return Table("The send server, SQLite, each send durable", header, rows, (_SERVER_NOTE,))
 
 
+def single_calls(figures: Sequence[FormFigure]) -> Table:
+    """Return the table of single calls in every form."""
+    rows = [
+        (
+            f"{one.form}: {one.name}",
+            f"{one.cpu:.0f}",
+            f"{one.rate:,.0f}",
+            f"{one.p50:.1f}",
+            f"{one.p99:.1f}",
+            f"{one.pushes:.1f}",
+            f"{one.sends:,}",
+        )
+        for one in figures
+    ]
+    header = ("", "CPU us/send", "sends/s", "ms p50", "ms p99", "pushes each", "sends")
+    return Table("Single calls of every form, to the end", header, rows, (_CALLS_NOTE,))
+
+
+def lines(figures: Sequence[FormFigure]) -> Table:
+    """Return the table of streams of lines in every form."""
+    fastest = max(one.rate for one in figures)
+    rows = [
+        (
+            one.form,
+            f"{one.rate:,.0f}",
+            f"{one.rate / fastest:.0%}",
+            f"{one.cpu:.0f}",
+            f"{one.pushes:.1f}",
+        )
+        for one in figures
+    ]
+    header = ("", "lines/s", "of the fastest", "CPU us/line", "pushes each")
+    title = "One stream of lines of every form, a worker beside, to the end"
+    return Table(title, header, rows, (_LINES_NOTE,))
+
+
 def many_apps(steps: Sequence[Step]) -> Table:
     """Return the table of many small apps, each step compared with the same over one app."""
     one = {step.name.partition(",")[0]: step for step in steps if step.name.endswith("one app")}
@@ -202,6 +239,16 @@ _SERVER_NOTE: Final = (
     "sockets; a line's time begins when it is written, so a stream's is that of everything ahead "
     "of it. The clients share the machine's cores with the server, and with the sink where it "
     "sends."
+)
+_CALLS_NOTE: Final = (
+    "`handbell serve` as it is installed, called by wrk over 16 connections: the CPU of the server "
+    "and of all that it does for a send until its last push is answered and recorded. Each send "
+    "names another person and says something of its own. The server in Go takes the same calls, "
+    "hands them to apns2 through a channel, and keeps nothing."
+)
+_LINES_NOTE: Final = (
+    "`handbell serve --no-worker` with `handbell worker` beside it: from the first line to the "
+    "last outcome in the database, and the CPU of both."
 )
 _RATES: Final = ("", "pushes/s", "slowest", "fastest")
 _THROUGHPUT_NOTE: Final = (

@@ -18,8 +18,9 @@ from typing import Any, Final, Self
 
 import uvloop
 
+from handbell._collector import settle
 from handbell.server.application import create_application
-from handbell.server.asgi_server import bind, make_context, serving, settle
+from handbell.server.asgi_server import bind, make_context, serving
 from handbell.system import System
 
 from . import seed

@@ -90,9 +90,9 @@ def fold_mail(text: str) -> str:
         return unicodedata.normalize("NFC", composed)
 
 
-def is_costly(body: bytes) -> bool:
-    """Return whether a JSON text may contain international addresses, slow to validate."""
-    return not body.isascii() or b"\\u" in body or b"--" in body
+def is_costly(text: str) -> bool:
+    """Say whether a text may name addresses that take long to check: international ones."""
+    return not text.isascii() or "--" in text
 
 
 def _local(text: str) -> str:

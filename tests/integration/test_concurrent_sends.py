@@ -1,4 +1,4 @@
-"""Many single calls at once: what is stored meanwhile goes out a moment later, in larger lots."""
+"""Many single calls at once: they are stored together, and what each says goes out at once."""
 
 import asyncio
 import time

@@ -17,6 +17,7 @@ from handbell.apps.app import App
 from handbell.apps.store import AppStore
 from handbell.apps.vault import Vault
 from handbell.errors import ProofRequiredError, RegistryError, UnknownSessionError
+from handbell.registry.recipient_lookup import BY_MAIL, BY_TOKEN
 from handbell.registry.registration import Description, Registered, Registration
 from handbell.registry.session import Session
 from handbell.registry.store import Registry
@@ -152,7 +153,7 @@ def test_an_app_that_is_not_there_is_named(registry: Registry, app_row: int | No
     with pytest.raises(RegistryError, match="handbell app add"):
         registry.register(stranger, OWNER, TOKEN)
     assert registry.sessions_by_mail(stranger, [OWNER]) == {}
-    assert registry.find_tokens(stranger, [TOKEN]) == {}
+    assert registry.holders(stranger, [TOKEN]) == {}
     assert registry.page_of_active(stranger) == []
     assert registry.mail_addresses(stranger) == registry.device_tokens(stranger) == []
 
@@ -168,7 +169,7 @@ def test_one_token_has_one_owner(registry: Registry, app: App, clock: Clock) -> 
         "moved",
         clock.milliseconds,
     )
-    assert registry.find_tokens(app, [TOKEN]) == {TOKEN: session}
+    assert registry.holders(app, [TOKEN])[TOKEN].id == session.id
     assert [one.id for one in registry.page_of_active(app)] == [session.id]
 
 
@@ -235,10 +236,10 @@ def test_a_claim_takes_nothing_from_the_owner(registry: Registry, app: App) -> N
     owner = registry.register(app, OWNER, TOKEN)
     claim = registry.register(app, OTHER, TOKEN, status="pending")
     assert [one.id for one in registry.page_of_active(app)] == [owner.id]
-    assert registry.find_tokens(app, [TOKEN]) == {TOKEN: owner}
+    assert registry.holders(app, [TOKEN])[TOKEN].id == owner.id
     assert registry.latest_by_token(app, [TOKEN]) == {TOKEN: owner}
     registry.close(owner, "logout")
-    assert registry.find_tokens(app, [TOKEN]) == {TOKEN: claim}
+    assert registry.holders(app, [TOKEN])[TOKEN].id == claim.id
 
 
 def test_the_token_moves_at_the_moment_of_the_proof(
@@ -480,9 +481,10 @@ def test_tokens_are_found_whatever_their_case(registry: Registry, app: App) -> N
     """Only the session that holds a token is found; the last one is, closed or not."""
     registry.register(app, OWNER, TOKEN)
     session = registry.register(app, OTHER, TOKEN)
-    assert registry.find_tokens(app, [TOKEN.upper(), "cd" * 32]) == {TOKEN: session}
+    held = registry.holders(app, [TOKEN.upper(), "cd" * 32])
+    assert {token: one.id for token, one in held.items()} == {TOKEN: session.id}
     registry.close(session, "logout")
-    assert registry.find_tokens(app, [TOKEN]) == {}
+    assert registry.holders(app, [TOKEN]) == {}
     assert registry.latest_by_token(app, [TOKEN])[TOKEN].mail == OTHER
 
 
@@ -562,12 +564,12 @@ def test_many_at_once_come_to_the_same_as_one_after_the_other(
         registry.admit_many(apps[1], batch)
         for number in chance.sample(range(5), 2):
             for app in apps:
-                held = registry.find_tokens(app, [f"{number:08x}"])
-                for session in held.values():
+                held = registry.holders(app, [f"{number:08x}"])
+                for holder in held.values():
                     if number % 2:
-                        registry.close(session, "closed")
+                        registry.close(holder.id, "closed")
                     else:
-                        registry.quarantine(session, reason="BadDeviceToken")
+                        registry.quarantine(holder.id, reason="BadDeviceToken")
         assert _story(registry, apps[0]) == _story(registry, apps[1])
 
 
@@ -597,7 +599,7 @@ def test_of_two_who_prove_one_token_at_once_one_owns_it(
         moved = [session for one in proven if one is not None for session in one.moved]
         assert len(moved) == len(set(moved)) == len(claims) - 1
         (owner,) = {claim.id for claim in claims} - set(moved)
-        assert registry.find_tokens(app, [token])[token].id == owner
+        assert registry.holders(app, [token])[token].id == owner
         assert [registry.session(one).status for one in moved] == ["closed"] * len(moved)
     assert set(open_sessions(database).values()) == {1}
 
@@ -676,12 +678,15 @@ def statements() -> Iterator[list[tuple[str, Any]]]:
     event.remove(Engine, "before_cursor_execute", note)
 
 
+_MAIL_INDEXES = ("(app_id=? AND mail=?)", "ix_sessions_user_id")
+_TOKEN_INDEXES = ("uq_sessions_owner", "ix_sessions_claim", "users USING INTEGER PRIMARY KEY")
+
+
 def test_the_hot_path_searches_by_index(registry: Registry, app: App, database: Database) -> None:
     """No query of a send or a registration walks through a whole table."""
     with statements() as seen:
         registry.register(app, OWNER, TOKEN)
         registry.register(app, OTHER, TOKEN)
-        registry.find_tokens(app, [TOKEN])
         registry.sessions_by_mail(app, [OWNER, OTHER])
         registry.page_of_active(app, after_id=5)
     selects = [(sql, values) for sql, values in seen if sql.startswith("SELECT")]
@@ -702,5 +707,10 @@ def test_the_hot_path_searches_by_index(registry: Registry, app: App, database: 
                 and "ORDER BY sessions.status" not in sql
             ):
                 assert "ix_sessions_claim (app_id=? AND token=?)" in steps[0]
+        for sql, used in ((BY_MAIL, _MAIL_INDEXES), (BY_TOKEN, _TOKEN_INDEXES)):
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", (1, "[]")).all()
+            searches = [row[3] for row in plan if row[3].startswith("SEARCH")]
+            assert [place for place in used if not any(place in step for step in searches)] == []
+            assert len(searches) == len(used)
             if "status = ?" in sql:
                 assert "ix_sessions_app_id_status (app_id=? AND status=? AND id>?)" in steps[0]

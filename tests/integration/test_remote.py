@@ -40,7 +40,7 @@ from handbell.errors import (
 )
 from handbell.remote.answers import read_error, read_story
 from handbell.remote.client import RemoteApp
-from handbell.server.api.plain import plain
+from handbell.server.api.representation import represent
 from handbell.server.fix_calls import as_call
 from handbell.server.problems import members_of
 
@@ -496,7 +496,7 @@ def test_a_story_survives_its_way(stage: Stage) -> None:
         story = stage.system.why(stage.app, mail)
         told = _as_told(story)
         # What to do is worded for whom the server tells it.
-        assert read_story(plain(story)) == replace(told, to_do=tuple(map(as_call, told.to_do)))
+        assert read_story(represent(story)) == replace(told, to_do=tuple(map(as_call, told.to_do)))
 
 
 def test_the_front_door_loads_no_http_client_for_a_local_send() -> None:

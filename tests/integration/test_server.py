@@ -16,11 +16,12 @@ from openapi_spec_validator import validate
 from tests.serving import Server, administrator, server
 
 from handbell import errors
+from handbell._collector import settle
 from handbell.delivery.queue.workers import LEASE_SECONDS
 from handbell.errors import ServeError
 from handbell.server.access import unrouted
 from handbell.server.application import create_application
-from handbell.server.asgi_server import bind, make_context, settle, tls_context, url_of
+from handbell.server.asgi_server import bind, make_context, tls_context, url_of
 from handbell.server.routes import ROUTES
 from handbell.settings import Settings
 from handbell.storage.migrations import HEAD

@@ -2,26 +2,31 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 from sqlalchemy import event, select
 from tests.conftest import Stage
 from tests.serving import Server, start_server
 
-from handbell.creation.plain import PlainSend, read_plain
-from handbell.delivery.events import Event, NotificationsAccepted
+from handbell.apps.app import App
+from handbell.creation.notification import Notification
+from handbell.creation.recipients import Recipients
+from handbell.delivery.engine import Acceptance, Entry
 from handbell.errors import TwinError
 from handbell.storage.tables import deliveries, notifications
 
 HELLO = {"title": "Hello"}
 
 
-def _plain(mail: str, title: str) -> PlainSend:
-    found = read_plain({"title": title}, mail)
-    assert found is not None
-    return found
+def _entry(app: App, mail: str, title: str) -> Entry:
+    return Entry(
+        app=app,
+        notification=Notification.read({"title": title}),
+        recipients=Recipients.read(mail),
+    )
 
 
 @pytest.fixture
@@ -29,19 +34,6 @@ def server(stage: Stage) -> Iterator[Server]:
     """Give a server that accepts and leaves the sending to others."""
     with start_server(stage.system, with_worker=False, has_console=False) as running:
         yield running
-
-
-@pytest.fixture
-def gathered(stage: Stage) -> list[str]:
-    """Give the list of the ids that were stored as plain; it fills."""
-    stored: list[str] = []
-
-    def note(told: Event) -> None:
-        if isinstance(told, NotificationsAccepted):
-            stored.extend(told.notification_ids)
-
-    stage.system.hooks.add(note)
-    return stored
 
 
 def test_what_comes_at_once_of_several_apps_is_one_commit(stage: Stage) -> None:
@@ -61,28 +53,28 @@ def test_what_comes_at_once_of_several_apps_is_one_commit(stage: Stage) -> None:
     def listen(connection: sqlite3.Connection, *_more: object) -> None:
         connection.set_trace_callback(statements.append)
 
-    async def scenario() -> Sequence[tuple[str, tuple[str, ...]] | None]:
+    async def scenario() -> list[Acceptance]:
         engine = stage.system.engine
         # The first is alone, and the others come while it is stored.
         first = asyncio.create_task(
-            engine.accept_plain_gathered(stage.app, _plain("one@example.com", "First"))
+            engine.accept_gathered([_entry(stage.app, "one@example.com", "First")])
         )
         await asyncio.sleep(0)
         calls = [
-            engine.accept_plain_gathered(app, _plain(mail, str(number)))
+            engine.accept_gathered([_entry(app, mail, str(number))])
             for number, (app, mail) in enumerate(wanted)
         ]
-        return [await first, *await asyncio.gather(*calls)][1:]
+        outcomes = [await first, *await asyncio.gather(*calls)][1:]
+        return [one for (one,) in outcomes if isinstance(one, Acceptance)]
 
     database = stage.system.database
     event.listen(database._engine, "checkout", listen)  # noqa: SLF001 - to count its statements
     stored = asyncio.run(scenario())
     event.remove(database._engine, "checkout", listen)  # noqa: SLF001 - as above
     assert sum(one == "BEGIN IMMEDIATE" for one in statements) <= 2
-    assert all(one is not None for one in stored)
-    named = [one[0] for one in stored if one is not None]
+    named = [one.id for one in stored]
     assert len(set(named)) == len(wanted)
-    warned = [one[1] for one in stored if one is not None]
+    warned = [one.warnings for one in stored]
     assert [len(each) for each in warned] == [0, 0, 1, 0]
     assert "two@example.com has no device" in warned[2][0]
     with database.read() as connection:
@@ -100,54 +92,24 @@ def test_what_comes_at_once_of_several_apps_is_one_commit(stage: Stage) -> None:
         assert (rows[name].number is None) == bool(warned[number])
 
 
-def test_a_single_call_is_stored_so_and_answered_as_ever(
-    server: Server, stage: Stage, gathered: list[str]
-) -> None:
+def test_a_single_call_is_answered_with_where_it_is(server: Server, stage: Stage) -> None:
     """The id, the warnings and the address of what was stored."""
     stage.register("one@example.com", "01" * 32)
     path = f"/v1/apps/{stage.app.id}/notifications"
-    named = []
     with server.client(server.key("send")) as client:
         for mail, warnings in (("one@example.com", 0), ("nobody@example.com", 1)):
             answer = client.post(path, json={"notification": HELLO, "recipients": mail})
             told = answer.json()
             assert (answer.status_code, list(told)[:2]) == (202, ["id", "warnings"])
             assert len(told["warnings"]) == warnings
-            named.append(told["id"])
             assert answer.headers["location"] == f"{path}/{told['id']}"
             assert client.get(answer.headers["location"]).json()["id"] == told["id"]
-    assert gathered == named
-
-
-@pytest.mark.parametrize(
-    ("more", "headers"),
-    [
-        ({"idempotency_key": "a"}, {}),
-        ({}, {"Idempotency-Key": "a"}),
-        ({}, {"Prefer": "wait=1"}),
-        ({"urgency": "urgent"}, {}),
-        ({"notification": {**HELLO, "ttl": 60}}, {}),
-    ],
-)
-def test_whatever_is_more_than_plain_is_looked_at_in_full(
-    server: Server,
-    stage: Stage,
-    gathered: list[str],
-    more: dict[str, Any],
-    headers: dict[str, str],
-) -> None:
-    """Keys, options and waiting go the way that heeds them."""
-    stage.register("one@example.com", "01" * 32)
-    body = {"notification": HELLO, "recipients": "one@example.com", **more}
-    with server.client(server.key("send"), headers=headers) as client:
-        assert client.post(f"/v1/apps/{stage.app.id}/notifications", json=body).status_code == 202
-    assert gathered == []
 
 
 def test_one_without_a_way_is_refused_and_no_matter_to_another(
-    server: Server, stage: Stage, gathered: list[str]
+    server: Server, stage: Stage
 ) -> None:
-    """The error is that of the full look."""
+    """Each call has its own answer, whatever came with it."""
     stage.register("one@example.com", "01" * 32)
     stage.register("twin@example.com", "02" * 32, environment="twin")
     path = f"/v1/apps/{stage.app.id}/notifications"
@@ -156,5 +118,30 @@ def test_one_without_a_way_is_refused_and_no_matter_to_another(
         stored = client.post(path, json={"notification": HELLO, "recipients": "one@example.com"})
     assert (refused.status_code, refused.json()["code"]) == (TwinError.status, TwinError.code)
     assert stored.status_code == 202
-    assert gathered == [stored.json()["id"]]
-    assert len(stage.system.reports.newest(limit=10)) == 1
+    assert [one.id for one in stage.system.reports.newest(limit=10)] == [stored.json()["id"]]
+
+
+def test_calls_that_come_together_each_have_their_own_answer(server: Server, stage: Stage) -> None:
+    """Good ones and all kinds of bad ones at once: nobody gets what is another's."""
+    stage.register("one@example.com", "01" * 32)
+    bodies: list[tuple[int, Any]] = [
+        (202, {"notification": HELLO, "recipients": "one@example.com"}),
+        (422, {"notification": {"title": ""}, "recipients": "one@example.com"}),
+        (422, {"notification": HELLO, "recipients": "nobody at all"}),
+        (413, {"notification": {"body": "x" * 5000}, "recipients": "one@example.com"}),
+        (404, {"notification": {"template": "missing"}, "recipients": "one@example.com"}),
+        (202, {"notification": {"title": "ß"}, "recipients": "müller@bücher.example"}),
+        (422, {"notification": HELLO, "recipients": "one@example.com", "more": 1}),
+    ]
+    path = f"/v1/apps/{stage.app.id}/notifications"
+
+    async def call() -> list[int]:
+        headers = {"Authorization": f"Bearer {server.key('send')}"}
+        async with httpx.AsyncClient(
+            base_url=server.url, headers=headers, timeout=20, trust_env=False
+        ) as client:
+            calls = [client.post(path, json=body) for _ in range(4) for _, body in bodies]
+            return [answer.status_code for answer in await asyncio.gather(*calls)]
+
+    assert asyncio.run(call()) == [status for status, _ in bodies] * 4
+    assert len(stage.system.reports.newest(limit=20)) == 8

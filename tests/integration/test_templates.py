@@ -1,5 +1,7 @@
 """Templates in the database, and sent by the library."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from tests.conftest import Stage
 
@@ -60,6 +62,25 @@ def test_a_template_that_is_not_there_names_the_nearest(stage: Stage) -> None:
         store.render(stage.app, "welcom")
     with pytest.raises(UnknownAppError):
         store.put(App.read_id("TEAM654321.com.sample.unknown"), WELCOME)
+
+
+def test_sends_that_are_read_together_get_one_state_of_a_template(stage: Stage) -> None:
+    """What is changed meanwhile counts for the sends after them, and in other threads at once."""
+    store = stage.system.templates
+    store.put(stage.app, WELCOME)
+
+    def title() -> str | None:
+        return store.render(stage.app, "welcome", {"name": "Ada"}).title
+
+    with store.held():
+        assert title() == "Hello Ada"
+        store.put(
+            stage.app, Template.read({"notification": {"title": "Hi {{ name }}"}}, name="welcome")
+        )
+        assert title() == "Hello Ada"
+        with ThreadPoolExecutor() as pool:
+            assert pool.submit(title).result() == "Hi Ada"
+    assert title() == "Hi Ada"
 
 
 def test_the_library_sends_a_template(push: PushNotification, stage: Stage) -> None:

@@ -153,7 +153,7 @@ def test_of_lines_with_one_token_the_last_one_owns_it(office: Office) -> None:
     token = "ab" * 32
     told, summary = office.bring(line(1, device_token=token) + line(2, device_token=token))
     assert (told, summary["imported"]) == ([], 2)
-    found = office.system.registry.find_tokens(office.app, [token])
+    found = office.system.registry.holders(office.app, [token])
     assert found[token].mail == "u2@example.com"
 
 

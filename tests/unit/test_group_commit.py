@@ -108,3 +108,54 @@ def test_a_caller_that_gave_up_before_its_turn_is_left_out() -> None:
         assert shelf.steps == [[1], [3]]
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("callers", [2, 7])
+def test_callers_who_come_back_are_waited_for(callers: int) -> None:
+    """Once they were served together, each of their next calls is; nobody waits for all the pause.
+
+    What takes them back takes them several turns of the loop, as answers and requests do.
+    """
+
+    async def run() -> None:
+        shelf = Shelf()
+        gathering = GroupCommit(shelf.store, pause=60)
+
+        async def keep_calling(number: int) -> None:
+            for _ in range(5):
+                await gathering.bring([number])
+                for _ in range(number):
+                    await asyncio.sleep(0)
+
+        # The last one to leave is waited for by nobody.
+        await asyncio.gather(*map(keep_calling, range(callers)))
+        assert sorted(map(len, shelf.steps)) == [callers] * 5
+
+    asyncio.run(run())
+
+
+def test_who_calls_alone_waits_for_nobody() -> None:
+    """Nobody else was in the step before."""
+
+    async def run() -> None:
+        shelf = Shelf()
+        gathering = GroupCommit(shelf.store, pause=3600)
+        for number in range(10):
+            assert list(await gathering.bring([number])) == [2 * number]
+        assert shelf.steps == [[number] for number in range(10)]
+
+    asyncio.run(run())
+
+
+def test_who_does_not_come_back_is_waited_for_once() -> None:
+    """After a pause in vain the step goes on, and the next one expects as many as came."""
+
+    async def run() -> None:
+        shelf = Shelf()
+        gathering = GroupCommit(shelf.store, pause=0.01)
+        await _bring_all(gathering, [[1], [2], [3]])
+        assert await _bring_all(gathering, [[4], [5]]) == [[8], [10]]
+        assert await _bring_all(gathering, [[6], [7]]) == [[12], [14]]
+        assert shelf.steps == [[1, 2, 3], [4, 5], [6, 7]]
+
+    asyncio.run(run())

@@ -12,6 +12,7 @@ import handbell
 
 ROOT = Path(handbell.__file__).parent
 BASE = {
+    "_collector",
     "_extras",
     "_files",
     "_background",

@@ -1,7 +1,7 @@
 """An app, identified to Apple by team id and bundle id."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Self
 
 from handbell._text import trimmed
@@ -18,9 +18,10 @@ _MAX_NAME_LENGTH: Final = 200
 class App:
     """An app, valid by construction.
 
-    ``row`` is its place in the database, None for an unregistered app. ``name`` defaults to the
-    last part of the bundle id; ``created_at`` is in UNIX milliseconds. Raises
-    :class:`~handbell.errors.AppError` for an invalid id.
+    ``id`` is team id and bundle id as one text, ``TEAM123456.com.sample.myapp``. ``row`` is its
+    place in the database, None for an app without a registry entry. ``name``
+    defaults to the last part of the bundle id; ``created_at`` is in UNIX milliseconds. Raises
+    :class:`~handbell.errors.AppError` for an id that cannot be Apple's.
     """
 
     team_id: str
@@ -29,6 +30,7 @@ class App:
     is_enabled: bool = True
     created_at: int = 0
     row: int | None = None
+    id: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         # Pasted from Apple's pages, with stray blanks.
@@ -43,11 +45,7 @@ class App:
                 fix=f"Use at most {_MAX_NAME_LENGTH} printable characters",
             )
         object.__setattr__(self, "name", name)
-
-    @property
-    def id(self) -> str:
-        """Return team id and bundle id as one text: ``TEAM123456.com.sample.myapp``."""
-        return f"{self.team_id}.{self.bundle_id}"
+        object.__setattr__(self, "id", f"{self.team_id}.{self.bundle_id}")
 
     @classmethod
     def read_id(cls, text: str) -> Self:

@@ -1,20 +1,22 @@
 """The stored templates of every app."""
 
 import json
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, Select, delete, insert, select, update
 
 from handbell._text import nearest
 from handbell.creation.notification import Notification
 from handbell.creation.template import Template, is_name
 from handbell.errors import UnknownAppError, UnknownTemplateError
 from handbell.fixes import Action, Fix
-from handbell.storage.database import Database
+from handbell.storage.database import Database, driver_of
 from handbell.storage.tables import templates
 
 from .app import App
@@ -29,7 +31,9 @@ class StoredTemplate:
     updated_at: int
 
 
-# Within the class, `list` is its method.
+_CONTENT: Final = "SELECT content FROM templates WHERE app_id = ? AND name = ?"
+
+# Within the class `list` is its method.
 _Stored = list[StoredTemplate]
 
 
@@ -39,6 +43,19 @@ class TemplateStore:
     def __init__(self, database: Database, *, now: Callable[[], float] = time.time) -> None:
         self._database = database
         self._now = now
+        self._held = threading.local()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Look up each template once, of all that this thread renders while the block runs.
+
+        For sends that are read together: they get what was stored when the first of them was.
+        """
+        self._held.found = {}
+        try:
+            yield
+        finally:
+            del self._held.found
 
     def put(self, app: App, template: Template) -> tuple[StoredTemplate, bool]:
         """Store a template, or replace the one of this name; return whether the name is new.
@@ -102,8 +119,27 @@ class TemplateStore:
         variables: Mapping[str, Any] | None = None,
         overrides: Mapping[str, Any] | None = None,
     ) -> Notification:
-        """Render a template with variables; see :meth:`Template.render`."""
-        return self.get(app, name).template.render(variables, overrides)
+        """Return the notification that a template makes of these values; see Template.render."""
+        found: dict[tuple[int | None, str], Template] = getattr(self._held, "found", {})
+        template = found.get((app.row, name))
+        if template is None:
+            template = found[app.row, name] = self._find(app, name)
+        return template.render(variables, overrides)
+
+    def _find(self, app: App, name: str) -> Template:
+        """Return a template as :meth:`get` does, without what is stored beside it."""
+        if not is_name(name):
+            raise self._unknown(app, name)
+        with self._database.quick_read() as connection:
+            driver = driver_of(connection)
+            if driver is not None:
+                found = driver.execute(_CONTENT, (app.row, name)).fetchone()
+            else:
+                assert isinstance(connection, Connection)  # noqa: S101 - it is no driver
+                found = connection.execute(_content(app, name)).one_or_none()
+        if found is None:
+            raise self._unknown(app, name)
+        return _read(name, found[0])
 
     def _unknown(self, app: App, name: str) -> UnknownTemplateError:
         statement = select(templates.c.name).where(templates.c.app_id == app.row)
@@ -114,6 +150,11 @@ class TemplateStore:
             f"{app.id} has no template {name[:80]!r}",
             fix=f"Did you mean `{near}`?" if near else Fix(Action.LIST_TEMPLATES, "See"),
         )
+
+
+def _content(app: App, name: str) -> Select[Any]:
+    mine = (templates.c.app_id == app.row, templates.c.name == name)
+    return select(templates.c.content).where(*mine)
 
 
 def _row(app: App) -> int:

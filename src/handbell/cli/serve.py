@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from handbell._collector import settle
 from handbell._extras import install
 from handbell._threads import in_thread
 from handbell.errors import ServeError
@@ -121,7 +122,7 @@ async def _run(
 ) -> None:
     from handbell.http_server.bounds import raise_file_limit  # noqa: PLC0415 - an extra
     from handbell.http_server.networks import is_loopback  # noqa: PLC0415
-    from handbell.server.asgi_server import bind, make_context, serving, settle, url_of  # noqa: PLC0415
+    from handbell.server.asgi_server import bind, make_context, serving, url_of  # noqa: PLC0415
     from handbell.server.links.mail import mailing  # noqa: PLC0415
 
     stop = stop_on_signal()

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from handbell._collector import settle
+
 from .context import system
 from .output import say, warn_of_exposure
 from .signals import stop_on_signal
@@ -46,6 +48,7 @@ async def _run(*, until_idle: bool, level: str) -> None:
         taker = parts.engine.worker
         say(f"Worker {taker.id} works on {parts.database.name}. Ctrl-C stops it.")
         warn_of_exposure(parts.settings)
+        settle()
         ends.append(asyncio.create_task(stop.wait()))
         if until_idle:
             ends.append(asyncio.create_task(_work_off(parts)))

@@ -108,23 +108,23 @@ def read_languages(name: str, value: object) -> dict[str, dict[str, Any]] | None
     return found or None
 
 
-def fields_in(
-    own: Mapping[str, Any], languages: Mapping[str, Mapping[str, Any]], tag: str
-) -> dict[str, Any]:
-    """Return the members of :data:`MEMBERS` for a language: its own, then its parents'.
+def changes_in(languages: Mapping[str, Mapping[str, Any]], tag: str) -> dict[str, Any]:
+    """Return what of the notification's own members is another in a language, or its parents.
 
-    ``own`` has the notification's. The result has every member, None for an absent one.
+    None stands for a member that is absent there.
     """
-    merged = {member: own.get(member) for member in MEMBERS}
+    changes: dict[str, Any] = {}
     for parent in reversed(fallbacks(tag)):
-        entry = languages.get(parent, {})
+        entry = languages.get(parent)
+        if entry is None:
+            continue
         for text, key, args in _INSTEAD:
             if text in entry:
-                merged[key] = merged[args] = None
+                changes[key] = changes[args] = None
             elif key in entry:
-                merged[text] = None
-        merged.update(entry)
-    return merged
+                changes[text] = None
+        changes.update(entry)
+    return changes
 
 
 def replaced_by(given: Collection[str]) -> set[str]:

@@ -1,6 +1,7 @@
 """A notification: content and options, validated on input."""
 
 from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from copy import deepcopy
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
@@ -81,11 +82,15 @@ _READERS: Final[Mapping[str, Reader]] = MappingProxyType(
     }
 )
 
-_ALERT_TEXTS = ("title", "subtitle", "body", "title_loc_key", "subtitle_loc_key", "loc_key")
-_SHOWN = (*_ALERT_TEXTS, "badge", "sound")
+_TEXTS_SHOWN = ("title", "subtitle", "body", "title_loc_key", "subtitle_loc_key", "loc_key")
+_ALERT_TEXTS = frozenset(_TEXTS_SHOWN)
+_SHOWN = (*_TEXTS_SHOWN, "badge", "sound")
 _LOC_ARGS = ("title_loc_args", "subtitle_loc_args", "loc_args")
 _DONE = ("silent", "content_available", "content_changed", "event", "payload")
-_SHOWN_APS = ("alert", "badge", "sound")
+_SHOWN_APS = frozenset({"alert", "badge", "sound"})
+
+
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,19 +170,7 @@ class Notification:
     shorten: bool = False
 
     def __post_init__(self) -> None:
-        given: dict[str, Any] = {"user_info": {}}
-        for name, value in self.__dict__.items():
-            if value is not _ABSENT[name] and value is not None:
-                plain = _READERS[name](name, value)
-                if plain != _ABSENT[name]:
-                    given[name] = plain
-        object.__setattr__(self, "__dict__", given)
-        _check_user_info(self)
-        _check_options(self)
-        _check_loc_args(self)
-        _check_says_something(self)
-        for tag in self.languages or ():
-            self.in_language(tag)
+        _take(self, self.__dict__)
 
     @classmethod
     def read(cls, value: object) -> Self:
@@ -189,7 +182,7 @@ class Notification:
         """
         if isinstance(value, cls):
             return value
-        if not isinstance(value, Mapping):
+        if type(value) is not dict and not isinstance(value, Mapping):
             raise NotificationError(
                 f"The notification is {values.shown(value)}",
                 fix='It must be a mapping, such as {"title": "Hello", "body": "How are you?"}',
@@ -197,8 +190,7 @@ class Notification:
         # As the constructor does, but only for the given fields: called thousands of times a
         # second.
         made = cls.__new__(cls)
-        object.__setattr__(made, "__dict__", _by_field(value, SPELLINGS, "in the notification"))
-        made.__post_init__()
+        _take(made, _by_field(value, SPELLINGS, "in the notification"))
         return made
 
     def given(self, names: Iterable[str]) -> dict[str, Any]:
@@ -213,6 +205,14 @@ class Notification:
         """
         return {
             name: _plain(value)
+            for name, value in self.__dict__.items()
+            if value or name != "user_info"
+        }
+
+    def shared_dict(self) -> dict[str, Any]:
+        """Return :meth:`to_dict` without copying what is nested: to be encoded, not changed."""
+        return {
+            name: value.to_dict() if isinstance(value, CriticalSound) else value
             for name, value in self.__dict__.items()
             if value or name != "user_info"
         }
@@ -241,18 +241,24 @@ class Notification:
         """
         if self.languages is None:
             return self
+        own = {name: value for name, value in self.__dict__.items() if name != "languages"}
         tag = speech.choose(locale, self.languages)
+        made = type(self).__new__(type(self))
         if tag is None:
-            return replace(self, languages=None)
-        own = {member: getattr(self, member) for member in speech.MEMBERS}
-        members = speech.fields_in(own, self.languages, tag)
-        changed = {
-            name: _ABSENT[name] if value is None else value for name, value in members.items()
-        }
+            object.__setattr__(made, "__dict__", own)
+            return made
+        for name, value in speech.changes_in(self.languages, tag).items():
+            if value is None:
+                own.pop(name, None)
+            else:
+                # Languages are kept as JSON has them, with lists and mappings.
+                own[name] = value if type(value) is str else _READERS[name](name, value)
+        object.__setattr__(made, "__dict__", own)
         try:
-            return replace(self, languages=None, **changed)
+            _check(made)
         except NotificationError as error:
             raise NotificationError(f"In `languages.{tag}`: {error.what}", fix=error.fix) from None
+        return made
 
     def expiry(self, now: float) -> int | None:
         """Return its expiry in UNIX seconds, when accepted at ``now``.
@@ -263,22 +269,31 @@ class Notification:
             return int(now) + self.ttl if self.ttl else 0
         return self.expires_at
 
+    def has_any(self, names: AbstractSet[str]) -> bool:
+        """Return whether one of the named fields is set; a badge of 0 is."""
+        return not names.isdisjoint(self.__dict__)
+
+    def has_only(self, names: AbstractSet[str]) -> bool:
+        """Return whether none but the named fields are set."""
+        return self.__dict__.keys() <= names
+
     @property
     def has_alert(self) -> bool:
-        """Return whether there is a text to show."""
-        return not self.__dict__.keys().isdisjoint(_ALERT_TEXTS) or "alert" in self.raw_aps
+        """Whether there is a text to show."""
+        return not _ALERT_TEXTS.isdisjoint(self.__dict__) or "alert" in self.raw_aps
 
     @property
     def is_shown(self) -> bool:
-        """Return whether there is a text, a badge or a sound."""
-        shown = self.has_alert or bool(self.given(("badge", "sound")))
-        return shown or not self.raw_aps.keys().isdisjoint(_SHOWN_APS)
+        """Whether there is a text, a badge or a sound."""
+        mine = self.__dict__
+        shown = not _ALERT_TEXTS.isdisjoint(mine) or "badge" in mine or "sound" in mine
+        return shown or not _SHOWN_APS.isdisjoint(self.raw_aps)
 
     @property
     def raw_aps(self) -> Mapping[str, Any]:
-        """Return what ``payload`` adds within ``aps``."""
-        aps: Mapping[str, Any] = (self.payload or {}).get("aps", {})
-        return aps
+        """What ``payload`` adds within ``aps``."""
+        payload = self.payload
+        return _NOTHING if payload is None else payload.get("aps", _NOTHING)
 
 
 _ABSENT: Final[Mapping[str, Any]] = MappingProxyType(
@@ -311,18 +326,20 @@ SPELLINGS: Final = MappingProxyType(
 
 
 def _by_field(given: Mapping[Any, Any], known: Mapping[str, str], where: str) -> dict[str, Any]:
-    found: dict[str, tuple[str, Any]] = {}
+    found: dict[str, Any] = {}
     for key, value in given.items():
-        name = known.get(key) if isinstance(key, str) else None
+        name = known.get(key)
         if name is None:
             raise values.unknown(where, key, tuple(known))
-        if name in found and not _same(found[name][1], value):
+        if name not in found:
+            found[name] = value
+        elif not _same(found[name], value):
+            first = next(other for other in given if known.get(other) == name)
             raise NotificationError(
-                f"`{found[name][0]}` and `{key}` are one field, given twice with different values",
+                f"`{first}` and `{key}` are one field, given twice with different values",
                 fix="Keep one of them",
             )
-        found.setdefault(name, (key, value))
-    return {name: value for name, (_, value) in found.items()}
+    return found
 
 
 def _same(first: object, other: object) -> bool:
@@ -347,14 +364,51 @@ _WRITTEN: Final = MappingProxyType(
 """The members of a payload that Handbell writes, and what who needs them is to use."""
 
 
-def _check_user_info(notification: Notification) -> None:
+def _take(notification: Notification, written: Mapping[str, Any]) -> None:
+    """Keep what of the written fields is set, read and checked."""
+    given: dict[str, Any] = {"user_info": {}}
+    for name, value in written.items():
+        absent = _ABSENT[name]
+        if value is not absent and value is not None:
+            plain = _READERS[name](name, value)
+            if plain != absent:
+                given[name] = plain
+    object.__setattr__(notification, "__dict__", given)
+    _check(notification)
+    for tag in given.get("languages", ()):
+        notification.in_language(tag)
+
+
+_CHECKED: Final = frozenset({"expires_at", "silent", *_LOC_ARGS})
+_SAYING: Final = frozenset(_SHOWN + _DONE)
+
+
+def _check(notification: Notification) -> None:
+    """Raise NotificationError where two fields exclude each other, or nothing is said at all."""
+    given = notification.__dict__
+    if "payload" in given:
+        _check_payload(notification)
+    if given["user_info"]:
+        _check_user_info(notification)
+    if not _CHECKED.isdisjoint(given):
+        _check_options(notification)
+        _check_loc_args(notification)
+    if _SAYING.isdisjoint(given) and not notification.push_type:
+        raise NotificationError(
+            "The notification has nothing to show and nothing to do",
+            fix="Give a `title`, a `body`, a `badge` or a `sound`, or set `silent` to wake the app",
+        )
+
+
+def _check_payload(notification: Notification) -> None:
     if RESERVED_MEMBER in (notification.payload or {}):
         raise NotificationError(
             f"`payload` holds `{RESERVED_MEMBER}`, by which a device reports what it displayed",
             fix="Choose another key for your own value",
         )
-    if not notification.user_info:
-        return
+
+
+def _check_user_info(notification: Notification) -> None:
     for key, instead in _WRITTEN.items():
         if key in notification.user_info:
             raise NotificationError(
@@ -383,14 +437,6 @@ def _check_loc_args(notification: Notification) -> None:
         key = args.replace("_args", "_key")
         if getattr(notification, key) is None:
             raise NotificationError(f"`{args}` is given without `{key}`", fix=f"Name the `{key}`")
-
-
-def _check_says_something(notification: Notification) -> None:
-    if not notification.given(_SHOWN + _DONE) and not notification.push_type:
-        raise NotificationError(
-            "The notification has nothing to show and nothing to do",
-            fix="Give a `title`, a `body`, a `badge` or a `sound`, or set `silent` to wake the app",
-        )
 
 
 def _data_class(value: object) -> str:

@@ -110,19 +110,34 @@ class Recipients:
             return cls(**_by_kind(value))
         if isinstance(value, str):
             kind, plain = _recognised("recipients", value)
-            return cls(**{kind: _Checked((plain,))})  # type: ignore[arg-type]  # never everybody
+            return cls._of(**{kind: _Checked((plain,))})
         named: dict[str, dict[str, None]] = {kind: {} for kind in _KINDS}
         for where, text in _texts("recipients", value):
             kind, plain = _recognised(where, text)
             named[kind][plain] = None
-        mails, device_tokens, simulators = (_Checked(named[kind]) for kind in _KINDS)
-        return cls(mails=mails, device_tokens=device_tokens, simulators=simulators)
+        if not value:
+            return cls()
+        return cls._of(**{kind: _Checked(some) for kind, some in named.items() if some})
+
+    @classmethod
+    def _of(cls, **named: _Checked) -> Self:
+        """Return recipients that were read already, and name somebody."""
+        made = cls.__new__(cls)
+        for kind in _KINDS:
+            object.__setattr__(made, kind, named.get(kind, _NOBODY))
+        object.__setattr__(made, "everybody", False)
+        return made
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-serializable form; :meth:`read` makes equal recipients of it."""
         if self.everybody:
             return {"everybody": True}
-        return {kind: list(getattr(self, kind)) for kind in _KINDS if getattr(self, kind)}
+        named = {
+            "mails": self.mails,
+            "device_tokens": self.device_tokens,
+            "simulators": self.simulators,
+        }
+        return {kind: list(some) for kind, some in named.items() if some}
 
 
 def _by_kind(given: Mapping[Any, Any]) -> dict[str, Any]:

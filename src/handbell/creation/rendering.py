@@ -228,8 +228,11 @@ def _words(error: BaseException) -> str:
 
 
 def _in_text(value: Any) -> str:
-    """Return a value as text: literally, without invisible characters."""
-    return "".join(letter for letter in plain_text(value) if letter == "\n" or _is_shown(letter))
+    """Return a value as it stands in a text: literally, without what is not shown."""
+    text = plain_text(value)
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(letter for letter in text if letter == "\n" or _is_shown(letter))
 
 
 def _in_url(value: Any) -> str:

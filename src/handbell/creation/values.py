@@ -33,6 +33,10 @@ _SECRETS = (
     (re.compile(r"hbs_[A-Za-z0-9]{32}"), "the secret of a session"),
 )
 _INTEGERS = range(-(2**63), 2**64)
+# Below MAX_DEPTH and MAX_VALUES, whatever is in it: 20 values, each with 20 values, each with 20.
+_FLAT = 3
+_FEW = 20
+_CONTAINERS = frozenset({dict, list})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,7 @@ def text(name: str, value: object) -> str | None:
     """Parse a text. An empty or blank one counts as absent."""
     if not isinstance(value, str):
         raise _wrong(name, value, "a text")
-    return _unicode(name, value) if value.strip() else None
+    return _unicode(name, value) if value and not value.isspace() else None
 
 
 def title(name: str, value: object) -> str:
@@ -170,7 +174,11 @@ def json_mapping(name: str, value: object) -> dict[str, Any]:
     """
     if not isinstance(value, Mapping):
         raise _wrong(name, value, "a mapping")
-    copied: dict[str, Any] = _Copier(name).copy(name, value, 0)
+    copied: dict[str, Any]
+    try:
+        copied = _copied(value, 0)
+    except (_UnusualError, UnicodeEncodeError):
+        copied = _Copier(name).copy(name, value, 0)
     return copied
 
 
@@ -230,7 +238,9 @@ def _wrong(name: str, value: object, should: str) -> NotificationError:
 
 
 def _unicode(name: str, value: str) -> str:
-    # Plain strings, even from a string enumeration.
+    if type(value) is str and value.isascii():
+        return value
+    # Plain texts, also from an enumeration whose members are texts.
     plain = str.__str__(value)
     try:
         plain.encode()
@@ -298,6 +308,40 @@ def unknown(where: str, key: object, known: tuple[str, ...]) -> NotificationErro
         f"Unknown key {where}: {_short(key)}",
         fix=f"Did you mean `{near}`?" if near else "docs/notification.md lists every field",
     )
+
+
+class _UnusualError(Exception):
+    """A value that :class:`_Copier` is to look at, for it may be wrong."""
+
+
+def _copied(value: Any, depth: int) -> Any:
+    """Return a deep copy of a value that is JSON without a doubt, and not large.
+
+    Raises _UnusualError, or UnicodeEncodeError, for any other, right or wrong.
+    """
+    kind = type(value)
+    if kind is str:
+        if not value.isascii():
+            value.encode()
+        return value
+    if (
+        kind is bool
+        or value is None
+        or (kind is int and value in _INTEGERS)
+        or (kind is float and math.isfinite(value))
+    ):
+        return value
+    if depth < _FLAT and kind in _CONTAINERS and len(value) <= _FEW:
+        if kind is list:
+            return [_copied(item, depth + 1) for item in value]
+        return {_copied_key(key): _copied(item, depth + 1) for key, item in value.items()}
+    raise _UnusualError
+
+
+def _copied_key(key: Any) -> str:
+    if type(key) is str and key.isascii():
+        return key
+    raise _UnusualError
 
 
 class _Copier:

@@ -1,7 +1,7 @@
 """One notification to one session, with its state and reason."""
 
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from typing import Final, Literal, NamedTuple, get_args
 
 from handbell._text import short_token
 from handbell.registry.session import Environment
@@ -17,9 +17,8 @@ STATES: Final[tuple[State, ...]] = get_args(State)
 FINAL_STATES: Final = frozenset({"sent", "failed", "expired", "cancelled"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """The target of one push: a delivery that is not stored yet.
+class Target(NamedTuple):
+    """Where one push is to go: a delivery that has not been stored yet.
 
     ``session_id`` and ``mail`` are None for a device token or simulator that no session holds.
     ``time_zone`` and ``user_id`` are used by an app's rules, ``locale`` selects the language.

@@ -10,16 +10,15 @@ import contextlib
 import dataclasses
 import json
 from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
+from contextlib import AbstractContextManager
 from time import time
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeGuard, TypeVar
 
 from handbell._background import forever
 from handbell._threads import in_thread
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
-from handbell.creation.plain import PlainSend
 from handbell.creation.recipients import Recipients
-from handbell.delivery.accept.plain import PlainBatch, PlainStored, event_of
 from handbell.delivery.accept.prepare import Entry, Intake, Options, Prepared
 from handbell.delivery.accept.resolve import Plan
 from handbell.delivery.accept.send_store import SendStore
@@ -40,7 +39,7 @@ from handbell.gateways.apns.wording_cache import compose_each
 from handbell.registry.store import Registry
 from handbell.storage.group_commit import GroupCommit
 
-from .events import NotificationAccepted, SessionsReleased
+from .events import NotificationAccepted, NotificationsAccepted, SessionsReleased
 from .ids import NO_ID
 from .response import Response
 
@@ -52,15 +51,19 @@ CANCEL_SECONDS: Final = 10.0
 """How long a cancel waits for workers to let go of a broadcast."""
 
 _LOOK_SECONDS: Final = 0.05
-_RUSH: Final = 8
 _WEBHOOK_SECONDS: Final = 15.0
-PlainOne = tuple[str, tuple[str, ...]]
-"""The public id of a plain send that is stored, and its warnings."""
+
+Unread = Entry | Callable[[], Entry]
+"""A send among many, or what reads one: in a thread, together with others, so it may block.
+
+What it raises as HandbellError is the send's outcome.
+"""
 
 
 class Engine:
     """Accepts and sends, within one event loop. ``seal`` closes the key of an unregistered app.
 
+    Sends that came together are read within what ``reading`` gives.
     ``make_sender`` gives what calls the webhooks, or None where there are none. The ``pruner``
     works each hour while the engine runs.
     """
@@ -75,6 +78,7 @@ class Engine:
         revocations: Revocations,
         find_gateway: FindGateway,
         seal: Callable[[Any], bytes],
+        reading: Callable[[], AbstractContextManager[None]],
         make_sender: Callable[[], WebhookSender | None],
         pruner: Pruner | None = None,
         now: Callable[[], float] = time,
@@ -91,6 +95,7 @@ class Engine:
             now=now,
         )
         self._seal = seal
+        self._reading = reading
         self._make_sender = make_sender
         self._pruner = pruner
         self._aside: list[asyncio.Task[None]] = []
@@ -98,7 +103,6 @@ class Engine:
         self._starting: asyncio.Task[None] | None = None
         self._storing: set[asyncio.Task[Any]] = set()
         self._gathering = GroupCommit(self.accept_many)
-        self._gathering_plain = GroupCommit(self._accept_plain)
         self._revoker = Revoker(revocations, worker.threads, own=lambda: worker.id)
         self._cancelling = Waiting(
             lambda rows: worker.threads.run(ledger.in_hand, rows), seconds=_LOOK_SECONDS
@@ -196,12 +200,12 @@ class Engine:
         return accepted, list(accepted.warnings)
 
     async def accept_gathered(
-        self, entries: Sequence[Entry]
+        self, entries: Sequence[Unread]
     ) -> Sequence[Acceptance | HandbellError]:
         """Do as :meth:`accept_many` does, together with whoever calls at the same time."""
         return await self._gathering.bring(entries)
 
-    async def accept_many(self, entries: Sequence[Entry]) -> list[Acceptance | HandbellError]:
+    async def accept_many(self, entries: Sequence[Unread]) -> list[Acceptance | HandbellError]:
         """Store many sends in one transaction and return at once, with the outcome of each.
 
         An entry that cannot be sent has its error and is no matter to the others. Raises
@@ -216,97 +220,34 @@ class Engine:
         task.add_done_callback(self._storing.discard)
         return await asyncio.shield(task)
 
-    def has_room(self, app: App) -> bool:
-        """Return whether something of what an app sends now would go out at once."""
-        return self._starting is not None and self.worker.app_states.room_of(app) > 0
-
-    @property
-    def is_rushed(self) -> bool:
-        """Whether so many call at once that all are served sooner if what they send waits a moment.
-
-        What is stored as plain meanwhile is taken in larger lots, at a third less work for each.
-        """
-        return self._gathering.callers + self._gathering_plain.callers >= _RUSH
-
-    async def accept_plain(self, app: App, sends: Sequence[PlainSend]) -> PlainStored | None:
-        """Store plain sends in one transaction and return at once; none is begun at once.
-
-        Returns None where they have to be looked at one by one: :meth:`accept_gathered` does that.
-        Raises StorageError when nothing could be stored.
-        """
-        if not sends:
-            return PlainStored(ids=(), warnings={})
-        (stored,) = await self._finish(self._store_plain([(app, sends)]))
-        return stored
-
-    async def accept_plain_gathered(self, app: App, send: PlainSend) -> PlainOne | None:
-        """Store a plain send, together with whoever calls at the same time; not begun at once.
-
-        Returns its id and warnings, or None where it has to be looked at as
-        :meth:`accept_gathered` does. Raises StorageError when nothing could be stored.
-        """
-        (stored,) = await self._gathering_plain.bring([(app, send)])
-        return stored
-
-    async def _accept_plain(
-        self, asked: Sequence[tuple[App, PlainSend]]
-    ) -> Sequence[PlainOne | None]:
-        if self.is_rushed:
-            self.worker.take_in_lots()
-        groups: dict[str, tuple[App, list[PlainSend], list[int]]] = {}
-        for place, (app, send) in enumerate(asked):
-            _, sends, places = groups.setdefault(app.id, (app, [], []))
-            sends.append(send)
-            places.append(place)
-        stored = await self._finish(
-            self._store_plain([(app, sends) for app, sends, _ in groups.values()])
-        )
-        outcomes: list[PlainOne | None] = [None] * len(asked)
-        for (_, _, places), of_app in zip(groups.values(), stored, strict=True):
-            if of_app is not None:
-                for turn, place in enumerate(places):
-                    outcomes[place] = (of_app.ids[turn], of_app.of(turn))
-        return outcomes
-
-    async def _store_plain(
-        self, groups: Sequence[tuple[App, Sequence[PlainSend]]]
-    ) -> list[PlainStored | None]:
-        batches, stored = await in_thread(self._keep_plain, groups)
-        for batch, of_app in zip(batches, stored, strict=True):
-            if batch is not None and of_app is not None and self.worker.hooks:
-                self.worker.hooks.emit(event_of(batch, of_app, at=self._now()))
-        self.worker.wake()
-        return stored
-
-    def _keep_plain(
-        self, groups: Sequence[tuple[App, Sequence[PlainSend]]]
-    ) -> tuple[list[PlainBatch | None], list[PlainStored | None]]:
-        batches = [self._intake.prepare_plain(app, sends) for app, sends in groups]
-        good = [batch for batch in batches if batch is not None]
-        stored = iter(self._sends.accept_plain(*good) if good else ())
-        return batches, [None if batch is None else next(stored) for batch in batches]
-
-    async def _accept(self, entries: Sequence[Entry]) -> list[Acceptance | HandbellError]:
-        worker, room = None, {}
-        if self._starting is not None:
-            worker = self.worker.id or None
-            apps = {id(entry.app): entry.app for entry in entries}.values()
-            room = {app.id: self.worker.app_states.room_of(app) for app in apps}
+    async def _accept(self, entries: Sequence[Unread]) -> list[Acceptance | HandbellError]:
+        worker = (self.worker.id or None) if self._starting is not None else None
         with self.worker.releases.begin() as reading:
             # In one step: a thread that has to be woken twice waits twice for the interpreter.
-            prepared = await in_thread(self._prepare_and_store, entries, worker, room)
-            self._begin([one for one in prepared if one.is_stored], reading)
-            return [_outcome(one) for one in prepared]
+            outcomes = await in_thread(self._prepare_and_store, entries, worker)
+            self._begin([one for one in outcomes if _is_stored(one)], reading)
+            return [_outcome(one) for one in outcomes]
 
     def _prepare_and_store(
-        self, entries: Sequence[Entry], worker: int | None, room: dict[str, int]
-    ) -> list[Prepared]:
-        """Look at sends and store what is fresh. ``room`` is the worker's by app, and used up.
+        self, unread: Sequence[Unread], worker: int | None
+    ) -> list[Prepared | HandbellError]:
+        """Read sends, look at them, and store what is fresh.
 
         What the worker has no room for waits for its turn.
         """
-        is_full = all(places <= 0 for places in room.values())
-        prepared = self._intake.prepare(entries, composes=not is_full)
+        with self._reading():
+            read = [_read(one) for one in unread]
+        entries = [one for one in read if isinstance(one, Entry)]
+        prepared = self._store(entries, worker) if entries else []
+        following = iter(prepared)
+        return [next(following) if isinstance(one, Entry) else one for one in read]
+
+    def _store(self, entries: Sequence[Entry], worker: int | None) -> list[Prepared]:
+        room: dict[str, int] = {}
+        if worker is not None:
+            apps = {entry.app.id: entry.app for entry in entries}
+            room = {name: self.worker.app_states.room_of(app) for name, app in apps.items()}
+        prepared = self._intake.prepare(entries, is_sent_now=lambda app: room.get(app.id, 0) > 0)
         fresh = [one for one in prepared if one.error is None and one.accepted is None]
         drafts = []
         for one in fresh:
@@ -341,9 +282,10 @@ class Engine:
 
     def _begin(self, stored: Sequence[Prepared], reading: Reading) -> None:
         """Tell of sends that were just stored, and send what the worker has room for."""
+        if self.worker.hooks:
+            self._tell_accepted(stored)
         portions = []
         for one in stored:
-            self._tell_accepted(one)
             if one.accepted is not None and one.accepted.taken and one.wordings is not None:
                 entry, acceptance = one.entry, one.accepted
                 app_state = self.worker.app_states.of(entry.app)
@@ -365,18 +307,34 @@ class Engine:
         if len(portions) < len(stored):
             self.worker.wake()
 
-    def _tell_accepted(self, prepared: Prepared) -> None:
-        if prepared.accepted is None or not self.worker.hooks:
-            return
-        targets = prepared.targets
-        self.worker.hooks.emit(
-            NotificationAccepted(
-                app=prepared.entry.app.id,
-                at=self._now(),
-                notification_id=prepared.accepted.id,
-                targets=None if targets is None else len(targets),
+    def _tell_accepted(self, stored: Sequence[Prepared]) -> None:
+        """Tell of sends that were just stored: of those to named recipients by one event an app."""
+        at, by_app = self._now(), dict[str, list[Prepared]]()
+        for one in stored:
+            if one.targets is None:
+                self._tell_one(one, at)
+            else:
+                by_app.setdefault(one.entry.app.id, []).append(one)
+        for app, together in by_app.items():
+            if len(together) == 1:
+                self._tell_one(together[0], at)
+                continue
+            event = NotificationsAccepted(
+                app=app,
+                at=at,
+                notification_ids=tuple(one.order.public_id for one in together),
+                targets=sum(len(one.targets or ()) for one in together),
             )
+            self.worker.hooks.emit(event)
+
+    def _tell_one(self, one: Prepared, at: float) -> None:
+        event = NotificationAccepted(
+            app=one.entry.app.id,
+            at=at,
+            notification_id=one.order.public_id,
+            targets=None if one.targets is None else len(one.targets),
         )
+        self.worker.hooks.emit(event)
 
     async def release(self, session_ids: Collection[int]) -> None:
         """Send nothing more to sessions that were just closed or given to somebody else.
@@ -471,7 +429,22 @@ def _has_failed(task: asyncio.Task[None]) -> bool:
     return task.done() and (task.cancelled() or task.exception() is not None)
 
 
-def _outcome(prepared: Prepared) -> Acceptance | HandbellError:
+def _read(unread: Unread) -> Entry | HandbellError:
+    if isinstance(unread, Entry):
+        return unread
+    try:
+        return unread()
+    except HandbellError as error:
+        return error
+
+
+def _is_stored(outcome: Prepared | HandbellError) -> TypeGuard[Prepared]:
+    return isinstance(outcome, Prepared) and outcome.is_stored
+
+
+def _outcome(prepared: Prepared | HandbellError) -> Acceptance | HandbellError:
+    if isinstance(prepared, HandbellError):
+        return prepared
     if prepared.error is not None:
         return prepared.error
     if prepared.accepted is None:

@@ -1,7 +1,7 @@
 """Look up the sessions of many mail addresses in one query."""
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any, Final, NamedTuple
 
 from pydantic_core import from_json
@@ -9,6 +9,8 @@ from sqlalchemy import Connection, select
 
 from handbell.storage.database import Quick, driver_of
 from handbell.storage.tables import sessions, users
+
+from .ownership import CLAIMED, NEWEST_FIRST, PROVEN
 
 
 class Addressee(NamedTuple):
@@ -38,77 +40,33 @@ _COLUMNS: Final = (
     sessions.c.locale,
     sessions.c.accepted_at,
 )
-_ONE_STEP: Final = f"""
+_TOLD: Final = f"json_array({', '.join(map(str, _COLUMNS))}) AS told"
+BY_MAIL: Final = f"""
     SELECT json_group_array(json(told)) FROM (
-        SELECT json_array({", ".join(map(str, _COLUMNS))}) AS told
+        SELECT {_TOLD}
         FROM json_each(?2) AS wanted
         CROSS JOIN users ON users.app_id = ?1 AND users.mail = wanted.value
         CROSS JOIN sessions ON sessions.user_id = users.id
         ORDER BY sessions.registered_at DESC, sessions.id DESC
     )
 """  # noqa: S608 - names of columns only
-
-_DEVICES: Final = """
-    SELECT json_array(
-        json_group_array(wanted.key),
-        json_group_array(sessions.id),
-        json_group_array(sessions.environment)
-    )
-    FROM json_each(?2) AS wanted
-    CROSS JOIN users ON users.app_id = ?1 AND users.mail = wanted.value
-    CROSS JOIN sessions ON sessions.user_id = users.id AND sessions.status = 'active'
+_HELD: Final = """
+    SELECT sessions.* FROM json_each(?2) AS wanted
+    CROSS JOIN sessions ON sessions.app_id = ?1 AND sessions.token = wanted.value AND {}
 """
-
-
-class Devices(NamedTuple):
-    """The active sessions of many people, column by column.
-
-    ``places`` are the positions of their users in the request. ``without`` has the mails without
-    an active session, with their other sessions.
-    """
-
-    places: list[int]
-    numbers: list[int]
-    environments: list[str]
-    without: dict[str, list[Addressee]]
-
-
-def read_devices(connection: Quick, app: int, mails: Sequence[str]) -> Devices:
-    """Return the active sessions of an app's users, for each mail in order, repeats included.
-
-    ``app`` is the app's row, ``mails`` are folded.
-    """
-    places, numbers, environments = _devices(connection, app, mails)
-    missing = set(range(len(mails))).difference(places)
-    without: dict[str, list[Addressee]] = {mails[place]: [] for place in missing}
-    if without:
-        without |= read_addressees(connection, app, without)
-    return Devices(places, numbers, environments, without)
-
-
-def _devices(
-    connection: Quick, app: int, mails: Sequence[str]
-) -> tuple[list[int], list[int], list[str]]:
-    driver = driver_of(connection)
-    if driver is not None:
-        (rows,) = driver.execute(_DEVICES, (app, json.dumps(mails))).fetchone()
-        places, numbers, environments = from_json(rows, cache_strings="all")
-        return places, numbers, environments
-    assert isinstance(connection, Connection)  # noqa: S101 - it is no driver
-    statement = (
-        select(users.c.mail, sessions.c.id, sessions.c.environment)
-        .join_from(users, sessions, sessions.c.user_id == users.c.id)
-        .where(users.c.app_id == app, users.c.mail.in_(set(mails)), sessions.c.status == "active")
+# Each half in the very words of its index.
+BY_TOKEN: Final = f"""
+    SELECT json_group_array(json(told)) FROM (
+        SELECT {_TOLD}
+        FROM (
+            {_HELD.format("sessions.status IN ('active', 'quarantined')")}
+            UNION ALL
+            {_HELD.format("sessions.status = 'pending'")}
+        ) AS sessions
+        CROSS JOIN users ON users.id = sessions.user_id
+        ORDER BY sessions.status = 'pending', sessions.registered_at DESC, sessions.id DESC
     )
-    held: dict[str, list[Any]] = {}
-    for row in connection.execute(statement):
-        held.setdefault(row.mail, []).append(row)
-    found = [(place, row) for place, mail in enumerate(mails) for row in held.get(mail, ())]
-    return (
-        [place for place, _ in found],
-        [row.id for _, row in found],
-        [row.environment for _, row in found],
-    )
+"""  # noqa: S608 - names of columns only
 
 
 def read_addressees(
@@ -124,17 +82,34 @@ def read_addressees(
     return found
 
 
-def _rows(connection: Quick, app: int, mails: Collection[str]) -> Any:
+def read_holders(connection: Quick, app: int, tokens: Collection[str]) -> dict[str, Addressee]:
+    """Return the session that holds each device token, by token; closed ones hold none.
+
+    Where nobody has proven that a token is theirs, it is the newest of those who claim it.
+    """
+    found: dict[str, Addressee] = {}
+    for row in _rows(connection, app, tokens, is_by_token=True):
+        holder = Addressee._make(row)
+        found.setdefault(holder.token, holder)
+    return found
+
+
+def _rows(
+    connection: Quick, app: int, wanted: Collection[str], *, is_by_token: bool = False
+) -> Any:
     driver = driver_of(connection)
     if driver is not None:
-        # SQLite releases the interpreter lock for each row; as one text it does so once.
-        (rows,) = driver.execute(_ONE_STEP, (app, json.dumps(list(mails)))).fetchone()
-        return json.loads(rows)
+        # SQLite gives up the interpreter for each row that it steps to; as one text it does once.
+        statement = BY_TOKEN if is_by_token else BY_MAIL
+        (told,) = driver.execute(statement, (app, json.dumps(list(wanted)))).fetchone()
+        return from_json(told, cache_strings="all")
     assert isinstance(connection, Connection)  # noqa: S101 - it is no driver
-    statement = (
-        select(*_COLUMNS)
-        .join_from(users, sessions, sessions.c.user_id == users.c.id)
-        .where(users.c.app_id == app, users.c.mail.in_(mails))
-        .order_by(sessions.c.registered_at.desc(), sessions.c.id.desc())
-    )
-    return connection.execute(statement)
+    found = select(*_COLUMNS).join_from(users, sessions, sessions.c.user_id == users.c.id)
+    if is_by_token:
+        found = found.where(sessions.c.app_id == app, sessions.c.token.in_(wanted))
+        return [
+            *connection.execute(found.where(PROVEN).order_by(*NEWEST_FIRST)),
+            *connection.execute(found.where(CLAIMED).order_by(*NEWEST_FIRST)),
+        ]
+    found = found.where(users.c.app_id == app, users.c.mail.in_(wanted))
+    return connection.execute(found.order_by(*NEWEST_FIRST))

@@ -1,7 +1,7 @@
 """The stored users and sessions."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from itertools import islice
 from typing import Any, Final
@@ -24,7 +24,6 @@ from handbell.storage.tables import sessions, users
 
 from .bulk import Admitted, register_many
 from .ownership import (
-    CLAIMED,
     NEWEST_FIRST,
     PROVEN,
     claim,
@@ -35,7 +34,7 @@ from .ownership import (
     renew,
     repeat,
 )
-from .recipient_lookup import Addressee, Devices, read_addressees, read_devices
+from .recipient_lookup import Addressee, read_addressees, read_holders
 from .registration import Description, Registered, Registration
 from .session import (
     ActiveSession,
@@ -369,22 +368,16 @@ class Registry:
                 found |= read_addressees(connection, app.row or 0, chunk)
         return found
 
-    def devices(self, app: App, mails: Sequence[str]) -> Devices:
-        """Return the active sessions of many users, by folded mail, as a send needs them."""
-        with self._database.quick_read() as connection:
-            return read_devices(connection, app.row or 0, mails)
+    def holders(self, app: App, tokens: Iterable[str]) -> dict[str, Addressee]:
+        """Return what a send needs of the sessions that hold these device tokens, by token.
 
-    def find_tokens(self, app: App, tokens: Iterable[str]) -> dict[str, Session]:
-        """Return the sessions that hold these device tokens, by token, except closed ones.
-
-        For an unproven token it is the newest claim.
+        Closed ones hold none. Where nobody has proven that a token is theirs, it is the newest of
+        those who claim it.
         """
-        folded = dict.fromkeys(token.lower() for token in tokens)
-        held = self._in_chunks(app, sessions.c.token, folded, PROVEN)
-        found = {session.token: session for session in held}
-        rest = [token for token in folded if token not in found]
-        for session in self._in_chunks(app, sessions.c.token, rest, CLAIMED):
-            found.setdefault(session.token, session)
+        found: dict[str, Addressee] = {}
+        with self._database.quick_read() as connection:
+            for chunk in _chunks(dict.fromkeys(token.lower() for token in tokens)):
+                found |= read_holders(connection, app.row or 0, chunk)
         return found
 
     def latest_by_token(self, app: App, tokens: Iterable[str]) -> dict[str, Session]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import gc
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -154,15 +153,6 @@ def _bad_certificate(certificate: Path, key: Path, error: Exception) -> ServeErr
         f"TLS cannot be served with {certificate} and {key}: {reason}",
         fix="Name PEM files: the certificate with its chain, and its key without a password",
     )
-
-
-def settle() -> None:
-    """Freeze the garbage collector's objects, in a process that only serves.
-
-    Else it would scan all modules repeatedly, which was a fifth of the cost of a send.
-    """
-    gc.collect()
-    gc.freeze()
 
 
 @contextlib.asynccontextmanager

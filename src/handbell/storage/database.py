@@ -97,7 +97,7 @@ class Database:
         """Return the URL without its password, for messages."""
         return self._url.render_as_string(hide_password=True)
 
-    @property
+    @cached_property
     def path(self) -> Path | None:
         """Return the file of an SQLite database, else None."""
         return _file(self._url)

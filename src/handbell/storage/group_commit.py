@@ -1,15 +1,21 @@
 """Group commit: concurrent calls are stored together, in one transaction.
 
-A commit waits for the disk and costs the same for one send as for hundreds. Calls that arrive
-during a commit join the next one; a call that arrives alone does not wait.
+A commit waits for the disk, and costs the same for one send as for hundreds. Whoever comes while
+one is being made joins the next. Callers who go on calling come back a moment after they were
+answered: the next step waits for as many as the last one served, but for no longer than that
+moment. Who calls alone never waits.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Generic, TypeVar
 
 MOST_AT_ONCE: Final = 500
 """How many sends one commit takes along; the commit stays short, and so does everybody's wait."""
+
+PAUSE_SECONDS: Final = 0.002
+"""How long a step waits at most for callers who may come back."""
 
 Entry = TypeVar("Entry")
 Outcome = TypeVar("Outcome")
@@ -18,9 +24,9 @@ Outcome = TypeVar("Outcome")
 class GroupCommit(Generic[Entry, Outcome]):
     """Passes the entries of concurrent callers to ``store`` together.
 
-    ``store`` takes entries and returns one outcome for each, in order; its error is raised to
-    every caller of that step. ``callers`` is how many are waiting now. It belongs to one event
-    loop and needs no closing.
+    ``store`` takes entries and returns as many outcomes, in their order; what it raises is raised
+    to all who are in that step. ``pause`` is how long a step waits at most for callers who may come
+    back, in seconds. It belongs to one event loop and needs no closing.
     """
 
     def __init__(
@@ -28,12 +34,15 @@ class GroupCommit(Generic[Entry, Outcome]):
         store: Callable[[Sequence[Entry]], Awaitable[Sequence[Outcome]]],
         *,
         most: int = MOST_AT_ONCE,
+        pause: float = PAUSE_SECONDS,
     ) -> None:
         self._store = store
         self._most = most
+        self._pause = pause
         self._waiting: list[tuple[Sequence[Entry], asyncio.Future[Sequence[Outcome]]]] = []
         self._storing: asyncio.Task[None] | None = None
-        self.callers = 0
+        self._expected = 1
+        self._are_enough = asyncio.Event()
 
     async def bring(self, entries: Sequence[Entry]) -> Sequence[Outcome]:
         """Return the outcomes of these entries, once they are stored.
@@ -42,20 +51,28 @@ class GroupCommit(Generic[Entry, Outcome]):
         """
         future: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
         self._waiting.append((entries, future))
+        if len(self._waiting) >= self._expected:
+            self._are_enough.set()
         if self._storing is None:
             self._storing = asyncio.create_task(self._store_all())
-        self.callers += 1
-        try:
-            return await future
-        finally:
-            self.callers -= 1
+        return await future
 
     async def _store_all(self) -> None:
         try:
             while self._waiting:
-                await self._store_some(self._next())
+                await self._await_others()
+                calls = self._next()
+                self._expected = max(1, len(calls))
+                await self._store_some(calls)
         finally:
             self._storing = None
+
+    async def _await_others(self) -> None:
+        if len(self._waiting) < self._expected:
+            self._are_enough.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._pause):
+                    await self._are_enough.wait()
 
     def _next(self) -> list[tuple[Sequence[Entry], "asyncio.Future[Sequence[Outcome]]"]]:
         """Return whole calls in their order, until they fill one step."""

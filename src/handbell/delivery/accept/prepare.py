@@ -1,15 +1,13 @@
 """What is looked at before a send is stored: whether it can be sent, and to whom."""
 
+import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from time import time
-from typing import Any, Final
-
-from pydantic_core import to_json
+from typing import Any, Final, NamedTuple
 
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
-from handbell.creation.plain import PlainSend
 from handbell.creation.recipients import Recipients
 from handbell.delivery.delivery import GatewayName, Target
 from handbell.delivery.ledger.listing import TEST_MARK
@@ -30,8 +28,7 @@ from handbell.errors import HandbellError, NotificationError
 from handbell.gateways.apns.wording_cache import Wordings, compose_each
 from handbell.registry.store import Registry
 
-from .plain import PlainBatch, can_be_plain, fingerprints
-from .resolve import Plan, nobody, resolve_many, some_places, some_targets
+from .resolve import Plan, resolve_many, some_places, some_targets
 from .send_store import SendStore
 from .store import Acceptance, Order
 
@@ -39,17 +36,34 @@ URGENCIES: Final = {"urgent": URGENT, "normal": NORMAL, "bulk": BULK}
 LONGEST_KEY: Final = 255
 """How long an idempotency key may be, in characters."""
 
-_TEXTS: Final = frozenset({"title", "subtitle", "body"})
+_TEXTS: Final = frozenset({"title", "subtitle", "body", "title_loc_key", "loc_key"})
 _ORDINARY: Final = _TEXTS | {
+    "subtitle_loc_key",
+    "title_loc_args",
+    "subtitle_loc_args",
+    "loc_args",
+    "launch_image",
     "badge",
+    "color",
     "sound",
     "url",
     "image_url",
     "thread_id",
     "category",
+    "target_content_id",
+    "filter_criteria",
+    "mutable_content",
+    "content_available",
     "user_info",
+    "languages",
+    "collapse_id",
+    "priority",
+    "ttl",
+    "shorten",
 }
 _ORDINARY_BYTES: Final = 1500
+_PRIORITIES: Final = frozenset({None, 5, 10})
+_COLLAPSE_ID: Final = re.compile(r"[!-~]{1,64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,14 +111,13 @@ class Options:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(NamedTuple):
     """One send among many: what, to whom, how. ``key`` is an unregistered app's credential."""
 
     app: App
     notification: Notification
     recipients: Recipients
-    options: Options = field(default_factory=Options)
+    options: Options = Options()
     key: Any = None
 
 
@@ -130,19 +143,32 @@ class Prepared:
         return self.error is None and self.accepted is not None and not self.accepted.is_former
 
 
-def is_ordinary(notification: Notification) -> bool:
-    """Return whether a notification is an alert that fits whatever the app is, without a doubt.
+def is_ordinary(order: Order) -> bool:
+    """Return whether an order is for an alert that fits whatever the app is, without a doubt.
 
     Such a one can be composed without an error, makes a sound where an app's cap counts it, and
     needs no warning; a test holds it to that. Others may be as good.
     """
-    given = notification.to_dict()
-    if not given.keys() <= _ORDINARY or given.keys().isdisjoint(_TEXTS):
+    content = order.content
+    if not (content.has_only(_ORDINARY) and content.has_any(_TEXTS)):
         return False
-    if not isinstance(given.get("sound", ""), str):
-        return False
-    # A URL is written twice, and what is around the texts takes less than the rest.
-    return len(to_json(given)) <= _ORDINARY_BYTES
+    collapse_id = content.collapse_id
+    return (
+        # A URL is written twice, and what is around the texts takes less than the rest.
+        len(order.text.encode()) <= _ORDINARY_BYTES
+        and (collapse_id is None or _COLLAPSE_ID.fullmatch(collapse_id) is not None)
+        and content.priority in _PRIORITIES
+    )
+
+
+def _named(entry: Entry) -> dict[str, Any]:
+    """Return whom a send names, as the ledger keeps it."""
+    named = entry.recipients.to_dict()
+    return {**named, TEST_MARK: True} if entry.options.is_test else named
+
+
+_Problems = dict[tuple[Any, ...], HandbellError | None]
+"""Why there is no way for an app, a key, a gateway and an environment; None where there is one."""
 
 
 class Intake:
@@ -165,11 +191,16 @@ class Intake:
         self._seal = seal
         self._now = now
 
-    def prepare(self, entries: Sequence[Entry], *, composes: bool = True) -> list[Prepared]:
+    def prepare(
+        self,
+        entries: Sequence[Entry],
+        *,
+        is_sent_now: Callable[[App], bool] = lambda _: True,
+    ) -> list[Prepared]:
         """Look at sends. What is wrong with one is its ``error``, and no matter to the others.
 
-        A known idempotency key is answered before anything else is looked at. Without ``composes``,
-        where nothing is sent at once, what is certain to fit is not composed for the look alone.
+        A known idempotency key is answered before anything else is looked at. Of an app of which
+        nothing ``is_sent_now``, what is certain to fit is not composed for the look alone.
         """
         at = int(self._now() * 1000)
         orders = [self._order(entry, at) for entry in entries]
@@ -181,14 +212,14 @@ class Intake:
             Prepared(entry=entry, order=order, targets=plan.targets, warnings=plan.warnings)
             for entry, order, plan in zip(entries, orders, plans, strict=True)
         ]
-        gateways: dict[tuple[Any, ...], HandbellError | None] = {}
+        gateways: _Problems = {}
         for one, former in zip(prepared, self._sends.former(orders), strict=True):
             if isinstance(former, HandbellError):
                 one.error = former
             elif former is not None:
                 one.accepted = former
             else:
-                self._check(one, at / 1000, gateways, composes=composes)
+                self._check(one, at / 1000, gateways, composes=is_sent_now(one.entry.app))
             if one.entry.recipients.everybody:
                 if not one.targets:
                     one.warnings.append(
@@ -200,44 +231,12 @@ class Intake:
                 one.targets = None
         return prepared
 
-    def prepare_plain(self, app: App, sends: Sequence[PlainSend]) -> PlainBatch | None:
-        """Look at plain sends that nobody waits to send at once.
-
-        Returns None where one of them may have no way to go, and where only some have idempotency
-        keys or share one: they are to be looked at one by one.
-        """
-        if not can_be_plain(sends):
-            return None
-        devices = self._registry.devices(app, [send.mail for send in sends])
-        for environment in set(devices.environments):
-            if self._problem_of(app, None, "apns", environment) is not None:
-                return None
-        warnings = {}
-        if devices.without:
-            warnings = {
-                place: nobody(send.mail, devices.without[send.mail])
-                for place, send in enumerate(sends)
-                if send.mail in devices.without
-            }
-        return PlainBatch(
-            app=app,
-            sends=sends,
-            devices=devices,
-            warnings=warnings,
-            created_at=int(self._now() * 1000),
-            keys=[send.key for send in sends if send.key is not None],
-            fingerprints=fingerprints(app, sends) if sends and sends[0].key is not None else (),
-        )
-
     def _order(self, entry: Entry, at: int) -> Order:
         options, everybody = entry.options, entry.recipients.everybody
         return Order(
             app=entry.app,
             content=entry.notification,
-            recipients={
-                **entry.recipients.to_dict(),
-                **({TEST_MARK: True} if options.is_test else {}),
-            },
+            recipients=_named(entry),
             created_at=at,
             urgency=URGENCIES[options.urgency or ("bulk" if everybody else "normal")],
             send_at=options.send_at,
@@ -250,14 +249,14 @@ class Intake:
         self,
         one: Prepared,
         now: float,
-        gateways: dict[tuple[Any, ...], HandbellError | None],
+        gateways: _Problems,
         *,
         composes: bool,
     ) -> None:
         entry, send_at = one.entry, one.entry.options.send_at
         starts = now if send_at is None else max(now, due_at(send_at, None))
         try:
-            if composes or not is_ordinary(entry.notification):
+            if composes or not is_ordinary(one.order):
                 one.wordings = compose_each(
                     entry.notification,
                     bundle_id=entry.app.bundle_id,
@@ -290,7 +289,7 @@ class Intake:
         self,
         entry: Entry,
         targets: Iterable[Target],
-        gateways: dict[tuple[Any, ...], HandbellError | None],
+        gateways: _Problems,
     ) -> None:
         problem: HandbellError | None = None
         for name, environment in {(target.gateway, target.environment) for target in targets}:

@@ -10,7 +10,7 @@ from handbell.creation.recipients import Recipients
 from handbell.delivery.delivery import Target
 from handbell.diagnostic import Diagnostic
 from handbell.registry.recipient_lookup import Addressee
-from handbell.registry.session import CLOSED_WORDS, LOGGED_OUT, ActiveSession, Place, Session
+from handbell.registry.session import CLOSED_WORDS, LOGGED_OUT, ActiveSession, Place
 from handbell.registry.store import Registry
 
 SAMPLE: Final = 50
@@ -42,7 +42,7 @@ def resolve_many(
     mails = [mail for one in recipients for mail in one.mails]
     tokens = [token for one in recipients for token in one.device_tokens]
     by_mail = registry.addressees(app, mails) if mails else {}
-    by_token = registry.find_tokens(app, tokens) if tokens else {}
+    by_token = registry.holders(app, tokens) if tokens else {}
     plans = []
     for one in recipients:
         plan = Plan()
@@ -52,7 +52,8 @@ def resolve_many(
             Target(gateway="simulator", address=device, environment=environment)
             for device in one.simulators
         )
-        plan.targets = list({target.address: target for target in plan.targets}.values())
+        if len(plan.targets) > 1:
+            plan.targets = list({target.address: target for target in plan.targets}.values())
         plans.append(plan)
     return plans
 
@@ -129,7 +130,7 @@ def _why_nobody(sessions: list[Addressee]) -> tuple[str, str]:
 
 
 def _add_tokens(
-    plan: Plan, tokens: Iterable[str], known: Mapping[str, Session], environment: str
+    plan: Plan, tokens: Iterable[str], known: Mapping[str, Addressee], environment: str
 ) -> None:
     for token in tokens:
         session = known.get(token)
@@ -147,9 +148,7 @@ def _add_tokens(
             )
 
 
-def _session_target(
-    session: Session | ActiveSession | Addressee, *, is_development: bool = False
-) -> Target:
+def _session_target(session: ActiveSession | Addressee, *, is_development: bool = False) -> Target:
     starts_in_development = (
         is_development and session.accepted_at is None and session.environment == "production"
     )

@@ -14,8 +14,7 @@ from handbell.errors import IdempotencyError
 from handbell.storage.database import Database
 from handbell.storage.tables import apps, idempotency, sessions
 
-from .plain import PlainBatch, PlainStored, store_plain
-from .store import Acceptance, Draft, Former, Order, read_former, store_drafts
+from .store import Acceptance, Draft, Former, Order, needs_core, read_former, store_drafts
 
 
 class SendStore:
@@ -44,7 +43,8 @@ class SendStore:
         was used for something else; the others are stored even so.
         """
         drafts = [self._divided(draft) for draft in drafts]
-        with self._database.write() as connection:
+        connect = self._database.write if needs_core(drafts) else self._database.quick_write
+        with connect() as connection:
             return store_drafts(connection, drafts, now=self._milliseconds())
 
     def _divided(self, draft: Draft) -> Draft:
@@ -65,20 +65,11 @@ class SendStore:
         due = {zone: None if wait and wait.until <= now else wait for zone, wait in waits.items()}
         return replace(draft, parts=parts_of(due, now))
 
-    def accept_plain(self, *batches: PlainBatch) -> list[PlainStored | None]:
-        """Store plain sends in one transaction; once this returns, nothing of them is lost.
-
-        None, and nothing, is stored of a batch one of whose idempotency keys was used before.
-        """
-        with self._database.quick_write() as connection:
-            now = self._milliseconds()
-            return [store_plain(connection, batch, now=now) for batch in batches]
-
     def former(self, orders: Sequence[Order]) -> list[Former]:
         """Return for each order what its idempotency key says; nothing is stored."""
         if not any(order.idempotency_key for order in orders):
             return [None] * len(orders)
-        with self._database.read() as connection:
+        with self._database.quick_read() as connection:
             return read_former(connection, orders)
 
     def knows_key(self, app: App, key: str) -> bool:

@@ -3,14 +3,13 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import count
-from typing import Any, Final
+from dataclasses import dataclass, field
+from itertools import count, repeat
+from typing import Any, Final, NamedTuple
 
 from pydantic_core import to_json
-from sqlalchemy import Connection, Row, bindparam, func, insert, literal, select
+from sqlalchemy import Connection, bindparam, func, insert, literal, select
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
@@ -22,6 +21,8 @@ from handbell.delivery.queue.due import Due
 from handbell.delivery.queue.shards import SHARD_SESSIONS
 from handbell.delivery.urgency import NORMAL
 from handbell.errors import IdempotencyError
+from handbell.storage.bulk import Columns
+from handbell.storage.database import Quick, driver_of
 from handbell.storage.tables import (
     ADDRESSED,
     deliveries,
@@ -34,6 +35,13 @@ from handbell.storage.tables import (
 from .bulk_insert import insert_deliveries, insert_notifications
 
 _NAMED_AT_ONCE: Final = 1000
+_KEY_COLUMNS: Final = ("app", "key", "fingerprint", "notification_id", "created_at")
+_STATE_COLUMNS: Final = ("urgency", "state", "reason", "worker_id", "due_at")
+_ENTER_KEY: Final = f"INSERT INTO idempotency ({', '.join(_KEY_COLUMNS)}) VALUES (?, ?, ?, ?, ?)"  # noqa: S608 - names of columns only
+_ASK_KEYS: Final = """
+    SELECT key, fingerprint, notification_id FROM idempotency WHERE app = ? AND key IN ({})
+"""
+_ASK_ROWS: Final = "SELECT public_id, id FROM notifications WHERE public_id IN ({})"
 _MOST_SPANS: Final = 8
 _BOUNDS: Final = select(func.min(sessions.c.id), func.max(sessions.c.id)).where(
     sessions.c.app_id == bindparam("app"), sessions.c.status == "active"
@@ -79,13 +87,21 @@ class Order:
     idempotency_key: str | None = None
     source: int | None = None
     replaces: str | None = None
+    _text: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The content as the ledger keeps it: JSON, made when it is first asked for."""
+        if self._text is None:
+            self._text = to_json(self.content.shared_dict()).decode()
+        return self._text
 
     @property
     def fingerprint(self) -> str:
         """What two sends with one idempotency key have to have in common."""
         return fingerprint(
             self.app.id,
-            self.content.to_dict(),
+            self.content.shared_dict(),
             self.recipients,
             send_at=self.send_at,
             urgency=self.urgency,
@@ -107,8 +123,7 @@ class Draft:
     parts: Sequence[Part] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Acceptance:
+class Acceptance(NamedTuple):
     """A stored send: its row, its public id, and the deliveries that were taken along at once.
 
     ``is_former`` says that the idempotency key was known and nothing new was stored. ``warnings``
@@ -121,10 +136,9 @@ class Acceptance:
     is_former: bool = False
     warnings: tuple[str, ...] = ()
 
-    def warning(self, warnings: Iterable[str]) -> "Acceptance":
+    def warning(self, warnings: Sequence[str]) -> "Acceptance":
         """Return it with these warnings."""
-        told = tuple(warnings)
-        return replace(self, warnings=told) if told else self
+        return self._replace(warnings=tuple(warnings)) if warnings else self
 
 
 _encode: Final = json.JSONEncoder(ensure_ascii=False).encode
@@ -132,16 +146,27 @@ _encode: Final = json.JSONEncoder(ensure_ascii=False).encode
 Former = Acceptance | IdempotencyError | None
 """What an idempotency key says: the first answer, that it was another send's, or nothing."""
 
+Key = tuple[str, str]
+"""An idempotency key: the app's id, and what the sender named."""
 
-def read_former(connection: Connection, orders: Sequence[Order]) -> list[Former]:
+
+class _Known(NamedTuple):
+    """What is stored of an idempotency key."""
+
+    key: str
+    fingerprint: str
+    notification_id: str
+
+
+def read_former(connection: Quick, orders: Sequence[Order]) -> list[Former]:
     """Return for each order what its idempotency key says."""
     known = _read_keys(connection, orders)
-    named = {row.notification_id for row in known.values()}
+    named = {one.notification_id for one in known.values()}
     rows = _rows_of(connection, sorted(named))
     return [_former(order, known.get(_key(order)), rows) for order in orders]
 
 
-def _former(order: Order, known: Row[Any] | None, rows: Mapping[str, int]) -> Former:
+def _former(order: Order, known: _Known | None, rows: Mapping[str, int]) -> Former:
     if known is None:
         return None
     if known.fingerprint != order.fingerprint or known.notification_id not in rows:
@@ -153,26 +178,34 @@ def _former(order: Order, known: Row[Any] | None, rows: Mapping[str, int]) -> Fo
     return Acceptance(row=rows[public_id], id=public_id, is_former=True)
 
 
+def needs_core(drafts: Iterable[Draft]) -> bool:
+    """Return whether storing these takes more than the driver of SQLite alone can do."""
+    return any(one.targets is None or one.order.sealed_key is not None for one in drafts)
+
+
 def store_drafts(
-    connection: Connection, drafts: Sequence[Draft], *, now: int
+    connection: Quick, drafts: Sequence[Draft], *, now: int
 ) -> list[Acceptance | IdempotencyError]:
     """Store sends within a transaction; of those with one idempotency key, the first one.
 
-    ``now`` is in UNIX milliseconds.
+    ``now`` is in UNIX milliseconds. Where :func:`needs_core` says so, the connection is
+    SQLAlchemy's.
     """
     are_fresh = _claim_keys(connection, [draft.order for draft in drafts], now)
+    if all(are_fresh):
+        return [*_insert(connection, drafts, now)]
     fresh = [draft for draft, is_fresh in zip(drafts, are_fresh, strict=True) if is_fresh]
-    stored = _insert(connection, fresh, now)
-    if len(fresh) == len(drafts):
-        return [stored[draft.order.public_id] for draft in drafts]
+    stored = iter(_insert(connection, fresh, now) if fresh else [])
     former = read_former(connection, [draft.order for draft in drafts])
-    return [
-        known if known is not None and not is_fresh else stored[draft.order.public_id]
-        for draft, is_fresh, known in zip(drafts, are_fresh, former, strict=True)
-    ]
+    outcomes: list[Acceptance | IdempotencyError] = []
+    for is_fresh, known in zip(are_fresh, former, strict=True):
+        mine = next(stored) if is_fresh else known
+        assert mine is not None  # noqa: S101 - a key that is not free is known
+        outcomes.append(mine)
+    return outcomes
 
 
-def _claim_keys(connection: Connection, orders: Sequence[Order], now: int) -> list[bool]:
+def _claim_keys(connection: Quick, orders: Sequence[Order], now: int) -> list[bool]:
     """Enter the idempotency keys, and say of each order whether its key is its own, or none.
 
     Where several processes write at once, the one that comes second waits here for the first.
@@ -180,25 +213,39 @@ def _claim_keys(connection: Connection, orders: Sequence[Order], now: int) -> li
     keyed = {_key(order): order for order in reversed(orders) if order.idempotency_key is not None}
     if not keyed:
         return [True] * len(orders)
-    add: Any = sqlite_insert if connection.dialect.name == "sqlite" else postgresql_insert
-    statement = add(idempotency).on_conflict_do_nothing()
     # In one order everywhere, so that two processes never wait for each other.
     rows = [
-        {
-            "app": app,
-            "key": key,
-            "fingerprint": order.fingerprint,
-            "notification_id": order.public_id,
-            "created_at": now,
-        }
+        (app, key, order.fingerprint, order.public_id, now)
         for (app, key), order in sorted(keyed.items())
     ]
-    entered = connection.execute(statement.returning(idempotency.c.app, idempotency.c.key), rows)
-    free = {(app, key) for app, key in entered}
+    free = _enter_keys(connection, rows)
     return [order.idempotency_key is None or _take(free, _key(order)) for order in orders]
 
 
-def _take(free: set[tuple[str, str]], key: tuple[str, str]) -> bool:
+def _enter_keys(connection: Quick, rows: Sequence[tuple[Any, ...]]) -> set[Key]:
+    """Enter what was free of these keys, and return it."""
+    driver = driver_of(connection)
+    if driver is not None:
+        # Nobody else writes meanwhile.
+        by_app: dict[str, list[str]] = {}
+        for app, key, *_ in rows:
+            by_app.setdefault(app, []).append(key)
+        known = {
+            (app, one.key) for app, keys in by_app.items() for one in _keys(connection, app, keys)
+        }
+        free = [row for row in rows if row[:2] not in known]
+        driver.executemany(_ENTER_KEY, free).close()
+        return {(app, key) for app, key, *_ in free}
+    assert isinstance(connection, Connection)  # noqa: S101 - it is no driver
+    statement = postgresql_insert(idempotency).on_conflict_do_nothing()
+    entered = connection.execute(
+        statement.returning(idempotency.c.app, idempotency.c.key),
+        [dict(zip(_KEY_COLUMNS, row, strict=True)) for row in rows],
+    )
+    return {(app, key) for app, key in entered}
+
+
+def _take(free: set[Key], key: Key) -> bool:
     """Take a key for the first that asks for it."""
     if key not in free:
         return False
@@ -206,76 +253,127 @@ def _take(free: set[tuple[str, str]], key: tuple[str, str]) -> bool:
     return True
 
 
-def _key(order: Order) -> tuple[str, str]:
+def _key(order: Order) -> Key:
     return order.app.id, order.idempotency_key or ""
 
 
-def _read_keys(connection: Connection, orders: Sequence[Order]) -> dict[tuple[str, str], Row[Any]]:
+def _read_keys(connection: Quick, orders: Sequence[Order]) -> dict[Key, _Known]:
     by_app: dict[str, list[str]] = {}
     for order in orders:
         if order.idempotency_key is not None:
             by_app.setdefault(order.app.id, []).append(order.idempotency_key)
     return {
-        (app, row.key): row
+        (app, known.key): known
         for app, keys in by_app.items()
-        for chunk in _chunks(keys)
-        for row in connection.execute(
-            select(idempotency).where(idempotency.c.app == app, idempotency.c.key.in_(chunk))
-        )
+        for known in _keys(connection, app, keys)
     }
 
 
-def _rows_of(connection: Connection, public_ids: Sequence[str]) -> dict[str, int]:
-    return {
-        row.public_id: row.id
-        for chunk in _chunks(public_ids)
-        for row in connection.execute(
-            select(notifications.c.public_id, notifications.c.id).where(
-                notifications.c.public_id.in_(chunk)
-            )
-        )
-    }
-
-
-def _insert(connection: Connection, drafts: Sequence[Draft], now: int) -> dict[str, Acceptance]:
-    """Insert sends that are new, and return what was stored, by public id."""
-    if not drafts:
-        return {}
-    values = [_notification_values(draft.order, now) for draft in drafts]
-    ids = insert_notifications(connection, values)
-    stored: dict[str, Acceptance] = {}
-    rows: list[dict[str, Any]] = []
-    spans: list[dict[str, Any]] = []
-    for draft, row in zip(drafts, ids, strict=True):
-        order = draft.order
-        if draft.targets is None:
-            spans += _shard_rows(connection, draft, row, now)
-            taken: tuple[Due, ...] = ()
+def _keys(connection: Quick, app: str, keys: Sequence[str]) -> Iterator[_Known]:
+    table = idempotency.c
+    for chunk in _chunks(keys):
+        driver = driver_of(connection)
+        if driver is not None:
+            # As values of their own: out of JSON, SQLite ends a text at a zero.
+            asked = driver.execute(_ASK_KEYS.format(_marks(chunk)), (app, *chunk))
+            yield from map(_Known._make, asked.fetchall())
         else:
-            worker = draft.worker if order.send_at is None else None
-            rows += _delivery_rows(order, row, draft.targets, worker, now)
-            taken = () if worker is None else _due(row, draft.targets)
-        stored[order.public_id] = Acceptance(row=row, id=order.public_id, taken=taken)
-    insert_deliveries(connection, rows)
+            assert isinstance(connection, Connection)  # noqa: S101 - it is no driver
+            statement = select(table.key, table.fingerprint, table.notification_id)
+            found = connection.execute(statement.where(table.app == app, table.key.in_(chunk)))
+            yield from map(_Known._make, found)
+
+
+def _rows_of(connection: Quick, public_ids: Sequence[str]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for chunk in _chunks(public_ids):
+        driver = driver_of(connection)
+        if driver is not None:
+            found |= driver.execute(_ASK_ROWS.format(_marks(chunk)), chunk).fetchall()
+        else:
+            assert isinstance(connection, Connection)  # noqa: S101 - it is no driver
+            statement = select(notifications.c.public_id, notifications.c.id)
+            asked = connection.execute(statement.where(notifications.c.public_id.in_(chunk)))
+            found |= {row.public_id: row.id for row in asked}
+    return found
+
+
+def _marks(values: Sequence[str]) -> str:
+    return ", ".join("?" * len(values))
+
+
+def _insert(connection: Quick, drafts: Sequence[Draft], now: int) -> list[Acceptance]:
+    """Insert sends that are new, and return what was stored, in their order."""
+    orders = [draft.order for draft in drafts]
+    rows = insert_notifications(connection, _notification_columns(orders, now))
+    insert_deliveries(connection, _delivery_columns(drafts, rows, now))
+    stored: list[Acceptance] = []
+    spans: list[dict[str, Any]] = []
+    for draft, row in zip(drafts, rows, strict=True):
+        taken: tuple[Due, ...] = ()
+        if draft.targets is None:
+            assert isinstance(connection, Connection)  # noqa: S101 - needs_core() said so
+            spans += _shard_rows(connection, draft, row, now)
+        elif _worker_of(draft) is not None:
+            taken = _due(row, draft.targets)
+        stored.append(Acceptance(row=row, id=draft.order.public_id, taken=taken))
     if spans:
+        assert isinstance(connection, Connection)  # noqa: S101 - needs_core() said so
         connection.execute(insert(shards), spans)
     return stored
 
 
-def _notification_values(order: Order, now: int) -> dict[str, Any]:
+def _notification_columns(orders: Sequence[Order], now: int) -> Columns:
     return {
-        "public_id": order.public_id,
-        "app": order.app.id,
-        "content": to_json(order.content.to_dict()).decode(),
-        "recipients": _encode(order.recipients),
-        "created_at": now if order.created_at is None else order.created_at,
-        "urgency": order.urgency,
-        "send_at": None if order.send_at is None else str(order.send_at),
-        "is_development": order.is_development,
-        "is_loud": order.is_loud,
-        "sealed_key": order.sealed_key,
-        "replaces": order.replaces,
+        "public_id": [one.public_id for one in orders],
+        "app": [one.app.id for one in orders],
+        "content": [one.text for one in orders],
+        "recipients": [_encode(one.recipients) for one in orders],
+        "created_at": [now if one.created_at is None else one.created_at for one in orders],
+        "urgency": [one.urgency for one in orders],
+        "send_at": [None if one.send_at is None else str(one.send_at) for one in orders],
+        "is_development": [one.is_development for one in orders],
+        "is_loud": [one.is_loud for one in orders],
+        "sealed_key": [one.sealed_key for one in orders],
+        "replaces": [one.replaces for one in orders],
     }
+
+
+def _worker_of(draft: Draft) -> int | None:
+    """Return who has taken a send; nobody takes what has a time of its own."""
+    return draft.worker if draft.order.send_at is None else None
+
+
+def _delivery_columns(drafts: Sequence[Draft], rows: Sequence[int], now: int) -> Columns:
+    ids: list[int] = []
+    numbers: list[int] = []
+    targets: list[Target] = []
+    states: list[tuple[object, ...]] = []
+    for draft, row in zip(drafts, rows, strict=True):
+        mine = draft.targets or ()
+        targets += mine
+        numbers += _numbers(mine)
+        ids += [row] * len(mine)
+        states += [_delivery_state(draft, now)] * len(mine)
+    of_all = zip(*states, strict=True) if states else repeat(())
+    return {
+        "notification_id": ids,
+        "number": numbers,
+        "gateway": [one.gateway for one in targets],
+        "address": [one.address if one.session_id is None else None for one in targets],
+        "environment": [one.environment for one in targets],
+        **{name: list(column) for name, column in zip(_STATE_COLUMNS, of_all, strict=False)},
+    }
+
+
+def _delivery_state(draft: Draft, now: int) -> tuple[int, str, str | None, int | None, int | None]:
+    """Return urgency, state, reason, worker and time of a send's deliveries."""
+    order, worker = draft.order, _worker_of(draft)
+    if worker is not None:
+        return order.urgency, "sending", None, worker, None
+    due_at = order.send_at.seconds * 1000 if isinstance(order.send_at, Instant) else now
+    state, reason = ("queued", None) if due_at <= now else ("held", "Scheduled")
+    return order.urgency, state, reason, None, max(due_at, now)
 
 
 def _shard_rows(connection: Connection, draft: Draft, row: int, now: int) -> list[dict[str, Any]]:
@@ -339,36 +437,15 @@ def _due(row: int, targets: Sequence[Target]) -> tuple[Due, ...]:
             time_zone=target.time_zone,
             locale=target.locale,
         )
-        for number, target in _numbered(targets)
+        for number, target in zip(_numbers(targets), targets, strict=True)
     )
 
 
-def _numbered(targets: Sequence[Target]) -> Iterator[tuple[int, Target]]:
-    """Yield the delivery number of each target: its session's id, or a count of addresses."""
+def _numbers(targets: Sequence[Target]) -> list[int]:
+    """Return the delivery number of each target: its session's id, or a count of addresses."""
     addressed = count(ADDRESSED)
-    for target in targets:
-        yield next(addressed) if target.session_id is None else target.session_id, target
-
-
-def _delivery_rows(
-    order: Order, row: int, targets: Sequence[Target], worker: int | None, now: int
-) -> list[dict[str, Any]]:
-    due_at = order.send_at.seconds * 1000 if isinstance(order.send_at, Instant) else now
-    state, reason = ("queued", None) if due_at <= now else ("held", "Scheduled")
     return [
-        {
-            "notification_id": row,
-            "number": number,
-            "gateway": target.gateway,
-            "address": target.address if target.session_id is None else None,
-            "environment": target.environment,
-            "urgency": order.urgency,
-            "state": state if worker is None else "sending",
-            "reason": reason,
-            "worker_id": worker,
-            "due_at": max(due_at, now) if worker is None else None,
-        }
-        for number, target in _numbered(targets)
+        next(addressed) if target.session_id is None else target.session_id for target in targets
     ]
 
 

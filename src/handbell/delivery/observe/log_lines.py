@@ -38,8 +38,11 @@ LEVELS: Final = MappingProxyType(
 _PLAIN: Final = re.compile(r"[^\s\"=]+")
 _INSTANTS: Final = frozenset({"until", "probe_at"})
 # Longer than any id of ours, and no push service has shorter tokens.
-_TOKEN: Final = re.compile(r"[0-9A-Fa-f]{40,}")
+_SHORTEST_TOKEN: Final = 40
+_TOKEN: Final = re.compile(rf"[0-9A-Fa-f]{{{_SHORTEST_TOKEN},}}")
 _UNPRINTABLE: Final = re.compile(r"[^\S ]|[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e]")
+
+_known_names: dict[type[Event], tuple[str, ...]] = {}
 
 LOGGER: Final = "handbell.events"
 """The logger of :class:`LoggedEvents`."""
@@ -79,29 +82,44 @@ def _value(value: Any) -> str:
 def fields_of(event: Event) -> dict[str, Any]:
     """Return the fields logged for an event, with its time as ISO 8601 and its app first."""
     fields: dict[str, Any] = {"timestamp": _iso(event.at), "app": event.app}
-    for field in dataclasses.fields(event):
-        value = getattr(event, field.name)
-        if field.name == "seconds":
+    for name in _names(type(event)):
+        value = getattr(event, name)
+        if name == "seconds":
             fields |= _summary(value)
-        elif field.name == "notification_ids":
-            # A line with a thousand ids would add nothing to the ledger.
+        elif name == "notification_ids":
+            # A thousand ids in a line would tell nobody more than the ledger does.
             fields["notifications"] = len(value)
-        elif field.name in _INSTANTS:
-            fields[field.name] = _iso(value)
-        elif field.name not in ("at", "app") and value is not None:
-            fields[field.name] = _harmless(value) if isinstance(value, str) else value
+        elif name in _INSTANTS:
+            fields[name] = _iso(value)
+        elif value is not None:
+            fields[name] = _harmless(value) if isinstance(value, str) else value
     return fields
+
+
+def _names(kind: type[Event]) -> tuple[str, ...]:
+    """Return what an event has beside its time and its app."""
+    if kind not in _known_names:
+        names = (field.name for field in dataclasses.fields(kind))
+        _known_names[kind] = tuple(name for name in names if name not in ("at", "app"))
+    return _known_names[kind]
 
 
 def _summary(seconds: tuple[float, ...]) -> dict[str, float]:
     return {
         "pushes": len(seconds),
-        "median_seconds": round(median(seconds or (0.0,)), 4),
+        "median_seconds": round(_median(seconds), 4),
         "longest_seconds": round(max(seconds, default=0.0), 4),
     }
 
 
+def _median(seconds: tuple[float, ...]) -> float:
+    # A push by itself is what there is most of.
+    return seconds[0] if len(seconds) == 1 else median(seconds or (0.0,))
+
+
 def _harmless(text: str) -> str:
+    if len(text) < _SHORTEST_TOKEN and text.isascii() and text.isprintable():
+        return text
     text = _TOKEN.sub(lambda found: short_token(found[0]), text)
     return _UNPRINTABLE.sub("?", text)
 

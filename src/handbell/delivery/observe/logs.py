@@ -1,14 +1,21 @@
 """Structured logs, as a hook: one line for each event. Needs the extra ``server``."""
 
+import asyncio
 import logging
 import sys
-from typing import TextIO
+from collections.abc import MutableMapping
+from typing import Any, Final, TextIO
 
 import structlog
+from pydantic_core import to_json
 
 from handbell.delivery.events import Event, name_of
 
 from .log_lines import fields_of, level_of
+
+_LEVELS: Final = {
+    level: name.lower() for name, level in logging.getLevelNamesMapping().items() if name != "WARN"
+}
 
 
 class Logs:
@@ -30,26 +37,37 @@ class Logs:
         is_terminal: bool | None = None,
         level: str = "info",
     ) -> None:
-        stream = sys.stderr if stream is None else stream
+        self._stream = stream = sys.stderr if stream is None else stream
         is_terminal = stream.isatty() if is_terminal is None else is_terminal
+        self._lines: list[str] = []
         self._lowest = logging.getLevelNamesMapping()[level.upper()]
-        # Nothing is configured process-wide: that is up to the program, not a library.
-        self._log: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
-            structlog.PrintLogger(stream),
-            wrapper_class=structlog.make_filtering_bound_logger(self._lowest),
-            cache_logger_on_first_use=True,
-            processors=[structlog.processors.add_log_level, _renderer(is_terminal=is_terminal)],
-        ).bind()
+        # Not structlog's logger around its renderers: there are thousands of lines a second.
+        self._render = structlog.dev.ConsoleRenderer(sort_keys=False) if is_terminal else _as_json
 
     def __call__(self, event: Event) -> None:
         """Write one event."""
         level = level_of(event)
         # A million deliveries may be held at once, so skipped events must cost next to nothing.
         if level >= self._lowest:
-            self._log.log(level, name_of(type(event)), **fields_of(event))
+            named = {"event": name_of(type(event)), "level": _LEVELS[level]}
+            self._lines.append(self._render(None, "", {**fields_of(event), **named}) + "\n")
+            if len(self._lines) == 1:
+                self._write_soon()
+
+    def _write_soon(self) -> None:
+        # What is told in one turn of an event loop is one write: each gives up the interpreter.
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._write()
+        else:
+            loop.call_soon(self._write)
+
+    def _write(self) -> None:
+        lines, self._lines = self._lines, []
+        self._stream.write("".join(lines))
+        self._stream.flush()
 
 
-def _renderer(*, is_terminal: bool) -> structlog.typing.Processor:
-    if is_terminal:
-        return structlog.dev.ConsoleRenderer(sort_keys=False)
-    return structlog.processors.JSONRenderer(ensure_ascii=False)
+def _as_json(_logger: object, _method: str, line: MutableMapping[str, Any]) -> str:
+    return to_json(line, fallback=repr).decode()

@@ -71,6 +71,7 @@ class Metrics:
         self._latency = _Latency()
         self._registry.register(self._latency)
         self._apps: set[str] = set()
+        self._sent_by_place: dict[tuple[str, str], Counter] = {}
         self._open: set[tuple[str, str | None, str | None]] = set()
         self._make_counters()
         if observe is not None:
@@ -94,11 +95,15 @@ class Metrics:
             self._revocations.observe(event.waited)
             return
         app = self._app(event.app)
+        if isinstance(event, PushesSent):
+            # Of these there are thousands a second.
+            place = app, _environment(event.environment)
+            if place not in self._sent_by_place:
+                self._sent_by_place[place] = self._sent.labels(*place)
+            self._sent_by_place[place].inc(len(event.seconds))
+            self._latency.add(place, event.seconds)
+            return
         match event:
-            case PushesSent():
-                environment = _environment(event.environment)
-                self._sent.labels(app, environment).inc(len(event.seconds))
-                self._latency.add((app, environment), event.seconds)
             case DeliveryFailed():
                 environment = _environment(event.environment)
                 labels = (app, environment, event.state, _reason(event.reason))
@@ -215,6 +220,9 @@ class Metrics:
         return Counter(f"handbell_{name}", about, labels, registry=self._registry)
 
 
+_COUNTED_AT_ONCE: Final = 1000
+
+
 class _Latency(Collector):
     """The histogram of push durations.
 
@@ -226,16 +234,23 @@ class _Latency(Collector):
         self._lock = threading.Lock()
         self._counts: dict[tuple[str, str], list[int]] = {}
         self._sums: dict[tuple[str, str], float] = {}
+        self._uncounted: dict[tuple[str, str], list[float]] = {}
 
     def add(self, labels: tuple[str, str], seconds: tuple[float, ...]) -> None:
-        """Observe a batch under (app, environment)."""
-        ordered = sorted(seconds)
-        below = [bisect_right(ordered, bound) for bound in BUCKETS]
+        """Count a batch under (app, environment)."""
         with self._lock:
-            counts = self._counts.setdefault(labels, [0] * (len(BUCKETS) + 1))
-            for index, number in enumerate((*below, len(ordered))):
-                counts[index] += number
-            self._sums[labels] = self._sums.get(labels, 0.0) + sum(ordered)
+            uncounted = self._uncounted.setdefault(labels, [])
+            uncounted += seconds
+            if len(uncounted) >= _COUNTED_AT_ONCE:
+                self._count(labels)
+
+    def _count(self, labels: tuple[str, str]) -> None:
+        ordered = sorted(self._uncounted.pop(labels))
+        below = [bisect_right(ordered, bound) for bound in BUCKETS]
+        counts = self._counts.setdefault(labels, [0] * (len(BUCKETS) + 1))
+        for index, number in enumerate((*below, len(ordered))):
+            counts[index] += number
+        self._sums[labels] = self._sums.get(labels, 0.0) + sum(ordered)
 
     def collect(self) -> Iterator[Metric]:
         """Yield the histogram."""
@@ -245,6 +260,8 @@ class _Latency(Collector):
             labels=["app", "environment"],
         )
         with self._lock:
+            for labels in list(self._uncounted):
+                self._count(labels)
             for labels, counts in self._counts.items():
                 bounds = (*(str(bound) for bound in BUCKETS), "+Inf")
                 family.add_metric(

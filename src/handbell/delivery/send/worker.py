@@ -55,7 +55,6 @@ THREADS: Final = 8
 
 _WATCH_SECONDS: Final = 0.25
 _SOON_SECONDS: Final = 2.0
-_LOT_SECONDS: Final = 0.1
 
 _log = logging.getLogger(__name__)
 
@@ -193,7 +192,6 @@ class Worker:
         self._probes_sought: dict[Place, tuple[float, float]] = {}
         self.answer_seconds = answer_seconds
         self._is_stopping = False
-        self._lots_until = 0.0
 
     @property
     def id(self) -> int:
@@ -247,13 +245,6 @@ class Worker:
     def wake(self) -> None:
         """Look for work now instead of at the next turn."""
         self._wake.set()
-
-    def take_in_lots(self) -> None:
-        """Take what is due a moment later, and more of it at once, for as long as this is called.
-
-        A broadcast that is on its way is not held up by it.
-        """
-        self._lots_until = asyncio.get_running_loop().time() + 2 * _LOT_SECONDS
 
     async def settled(self, row: int) -> None:
         """Return when every delivery of a notification has ended or waits for its time.
@@ -326,7 +317,6 @@ class Worker:
             else:
                 if not took:
                     await self._rest()
-                await self._let_add_up()
 
     async def _turn_of_work(self) -> bool:
         now = self._clock()
@@ -372,10 +362,6 @@ class Worker:
             async with asyncio.timeout(wait):
                 await self._wake.wait()
         self._wake.clear()
-
-    async def _let_add_up(self) -> None:
-        if not self._broadcasts and asyncio.get_running_loop().time() < self._lots_until:
-            await asyncio.sleep(_LOT_SECONDS)
 
     async def _take_due(self, level: int) -> bool:
         with self.releases.begin() as reading:

@@ -5,10 +5,11 @@ generating-a-remote-notification and sending-notification-requests-to-apns; for 
 starting-and-updating-live-activities-with-activitykit-push-notifications.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
+
+from pydantic_core import to_json
 
 from handbell._text import count, nearest
 from handbell.creation.notification import RESERVED_MEMBER, Notification
@@ -60,6 +61,15 @@ _LIVE_ACTIVITY = (
     "dismissal_date",
     *_START_ONLY,
 )
+
+
+def _kebab(names: Iterable[str]) -> Mapping[str, str]:
+    return MappingProxyType({name: name.replace("_", "-") for name in names})
+
+
+_ALERT_NAMES: Final = _kebab(_ALERT)
+_APS_NAMES: Final = _kebab(_APS)
+_LIVE_ACTIVITY_NAMES: Final = _kebab((*_LIVE_ACTIVITY, *_APS))
 _SHOWN = (*_ALERT, "badge", "sound", "mutable_content", "image_url", "interruption_level")
 _RAW_SHOWN = frozenset({"alert", "badge", "sound"})
 _WAKING = ("content_available", "silent")
@@ -86,6 +96,12 @@ _FORBIDDEN: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     }
 )
 _FORBIDDEN_ELSEWHERE = ("silent", "content_changed", *_LIVE_ACTIVITY)
+# As sets they tell at once that there is nothing to find.
+_FORBIDDEN_SETS: Final = MappingProxyType(
+    {name: frozenset(forbidden) for name, forbidden in _FORBIDDEN.items()}
+)
+_FORBIDDEN_ELSEWHERE_SET: Final = frozenset(_FORBIDDEN_ELSEWHERE)
+_NEEDS_TEXT: Final = ("mutable_content", "image_url", "launch_image")
 
 
 def compose(
@@ -109,7 +125,7 @@ def compose(
     parts = _payload(notification, kind, now)
     if notification_id:
         parts[RESERVED_MEMBER] = notification_id
-    payload = _encoded(parts)
+    payload = to_json(parts)
     if len(payload) > kind.max_payload_bytes:
         raise _too_large(notification, kind, len(payload))
     topic = bundle_id + kind.topic_suffix
@@ -161,6 +177,8 @@ def _derived_push_type(notification: Notification) -> str:
 
 
 def _refuse_forbidden(notification: Notification, kind: PushType) -> None:
+    if not notification.has_any(_FORBIDDEN_SETS.get(kind.name, _FORBIDDEN_ELSEWHERE_SET)):
+        return
     for name in notification.given(_FORBIDDEN.get(kind.name, _FORBIDDEN_ELSEWHERE)):
         raise NotificationError(
             f"`{name}` cannot be sent with the push type {kind.name}", fix=_advice(name, kind)
@@ -191,7 +209,7 @@ def _check_alert(notification: Notification) -> None:
             fix="Give a `title`, a `body`, a `badge` or a `sound`",
         )
     if not notification.has_alert:
-        for name in notification.given(("mutable_content", "image_url", "launch_image")):
+        for name in notification.given(_NEEDS_TEXT):
             raise NotificationError(
                 f"`{name}` does nothing without a text to show", fix="Give a `title` or a `body`"
             )
@@ -338,9 +356,9 @@ def _add_members(members: dict[str, Any], raw: Mapping[str, Any], where: str) ->
 
 def _aps(notification: Notification, kind: PushType) -> dict[str, Any]:
     aps: dict[str, Any] = {}
-    if alert := notification.given(_ALERT):
-        aps["alert"] = _kebab(alert)
-    aps.update(_kebab(notification.given(_APS)))
+    if alert := _renamed(notification, _ALERT_NAMES):
+        aps["alert"] = alert
+    aps.update(_renamed(notification, _APS_NAMES))
     if notification.sound is not None:
         aps["sound"] = _sound(notification)
     if notification.content_available or kind.name == "background":
@@ -359,7 +377,7 @@ def _sound(notification: Notification) -> str | dict[str, Any] | None:
 
 def _live_activity_aps(notification: Notification, now: float) -> dict[str, Any]:
     aps: dict[str, Any] = {"timestamp": int(now)}
-    aps.update(_kebab(notification.given((*_LIVE_ACTIVITY, *_APS))))
+    aps.update(_renamed(notification, _LIVE_ACTIVITY_NAMES))
     if "input-push-token" in aps:
         aps["input-push-token"] = 1
     if notification.has_alert:
@@ -384,15 +402,10 @@ def _localised(text: str | None, key: str | None, args: tuple[str, ...]) -> Any:
     return {"loc-key": key, "loc-args": list(args)} if args else {"loc-key": key}
 
 
-def _kebab(given: Mapping[str, Any]) -> dict[str, Any]:
-    return {name.replace("_", "-"): value for name, value in given.items()}
-
-
-_encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
-
-
-def _encoded(value: object) -> bytes:
-    return _encode(value).encode()
+def _renamed(notification: Notification, names: Mapping[str, str]) -> dict[str, Any]:
+    """Return the fields that are set by the names that Apple has for them, in their order."""
+    given = notification.__dict__
+    return {theirs: given[ours] for ours, theirs in names.items() if ours in given}
 
 
 def _too_large(notification: Notification, kind: PushType, size: int) -> PayloadTooLargeError:
@@ -411,7 +424,7 @@ def _largest(notification: Notification) -> tuple[str, int]:
     for name in ("user_info", "content_state", "attributes", "payload"):
         members = given.pop(name, {})
         given.update({f"{name}.{key}": value for key, value in members.items()})
-    sizes = {name: len(_encoded(value)) for name, value in given.items()}
+    sizes = {name: len(to_json(value)) for name, value in given.items()}
     return max(sizes.items(), key=lambda item: item[1])
 
 

@@ -13,7 +13,7 @@ from handbell.server.context import Context
 from handbell.server.problems import members_of
 from handbell.storage.group_commit import MOST_AT_ONCE
 
-from . import plain
+from . import representation
 from .entries import EntryReader
 
 LONGEST_WAIT_SECONDS: Final = 30
@@ -59,16 +59,19 @@ def _outcome(context: Context, notification_id: str, warnings: list[str]) -> dic
     page = context.system.reports.deliveries(
         notification_id, DeliverySearch(), limit=LISTED_AT_MOST
     )
-    return plain.outcome(response, list(page.deliveries))
+    return representation.outcome(response, list(page.deliveries))
 
 
 async def accept_list(
     context: Context, reader: EntryReader, values: Sequence[object]
 ) -> list[dict[str, Any]]:
     """Accept the sends of a list and return the answer to each, in their order."""
-    entries = await context.run(
-        lambda: [_read(reader, value, number) for number, value in enumerate(values, start=1)]
-    )
+
+    def read() -> list[Entry | HandbellError]:
+        with context.system.templates.held():
+            return [_read(reader, value, number) for number, value in enumerate(values, start=1)]
+
+    entries = await context.run(read)
     return [_answer(outcome) for outcome in await accept_parts(context, entries)]
 
 
@@ -105,4 +108,4 @@ async def _accept(context: Context, entries: Sequence[Entry | HandbellError]) ->
 def _answer(outcome: Outcome) -> dict[str, Any]:
     if isinstance(outcome, HandbellError):
         return {"error": members_of(outcome)}
-    return {"id": outcome.id, **plain.told("warning", outcome.warnings)}
+    return {"id": outcome.id, **representation.told("warning", outcome.warnings)}

@@ -6,12 +6,12 @@ from typing import Any, Final
 
 from pydantic_core import from_json
 
+from handbell._mail import is_costly
 from handbell._text import json_fault, nearest
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
-from handbell.creation.plain import PlainSend, read_plain
 from handbell.creation.recipients import EVERYBODY, Recipients
-from handbell.delivery.accept.prepare import LONGEST_KEY, Entry, Options
+from handbell.delivery.accept.prepare import Entry, Options
 from handbell.errors import BodyTooLargeError, InvalidRequestError, RequestError
 
 from .lines import Line
@@ -25,7 +25,10 @@ MEMBERS: Final = (
     "is_development",
 )
 """What one send may say."""
-_PLAIN_MEMBERS: Final = 2
+
+_KNOWN: Final = frozenset(MEMBERS)
+_LEAST_MEMBERS: Final = 2
+_NO_OPTIONS: Final = Options()
 
 _KINDS: Final[Mapping[str, tuple[type, str]]] = {
     "urgency": (str, "a text"),
@@ -58,21 +61,19 @@ class EntryReader:
     app: App
     key: str | None = None
     render: Render | None = None
-    _written: Any = None
-    _shown: str = ""
-    _notification: Notification | None = None
 
     def read(self, value: object, number: int | None = None) -> Entry:
         """Return the send that a value describes; ``number`` is its place among many.
 
         Raises the HandbellError that says what is wrong with it.
         """
-        if not isinstance(value, Mapping):
+        if type(value) is not dict:
             raise InvalidRequestError(
                 "A send is no JSON object",
                 fix='Write {"notification": {"title": "Hello"}, "recipients": "user@example.com"}',
             )
-        check_members(value, MEMBERS)
+        if not value.keys() <= _KNOWN:
+            check_members(value, MEMBERS)
         for name in ("notification", "recipients"):
             if value.get(name) is None:
                 raise InvalidRequestError(
@@ -96,23 +97,14 @@ class EntryReader:
         return self.read(read_json(line.text, "The line"), line.number)
 
     def notification(self, written: object) -> Notification:
-        """Return the notification that a caller wrote, of a template where it names one.
-
-        What equals the one read just before is not read again: many lines often say the same.
-        """
-        # Equal is not enough: 1, 1.0 and true are.
-        if self._notification is not None and (
-            written == self._written and repr(written) == self._shown
-        ):
-            return self._notification
-        if self.render is not None and isinstance(written, Mapping) and "template" in written:
-            self._notification = self.render(self.app, written)
-        else:
-            self._notification = Notification.read(written)
-        self._written, self._shown = written, repr(written)
-        return self._notification
+        """Return the notification that a caller wrote, of a template where it names one."""
+        if self.render is not None and type(written) is dict and "template" in written:
+            return self.render(self.app, written)
+        return Notification.read(written)
 
     def _options(self, value: Mapping[str, Any], number: int | None) -> Options:
+        if self.key is None and len(value) == _LEAST_MEMBERS:
+            return _NO_OPTIONS
         given = {name: value[name] for name in _KINDS if value.get(name) is not None}
         for name, member in given.items():
             kind, words = _KINDS[name]
@@ -139,28 +131,15 @@ class EntryReader:
         return self.key if own is None else own
 
 
-def plain_send(value: object, key: str | None = None) -> PlainSend | None:
-    """Return the send of a value that says no more than whom, what and its key, and is plain.
-
-    None for all others. ``key`` is the idempotency key of one that names none of its own.
-    """
-    if type(value) is not dict or len(value) - ("idempotency_key" in value) != _PLAIN_MEMBERS:
-        return None
-    own = value.get("idempotency_key")
-    key = key if own is None else own
-    if key is not None and not _is_plain_key(key):
-        return None
-    return read_plain(value.get("notification"), value.get("recipients"), key)
-
-
-def _is_plain_key(key: object) -> bool:
-    # SQLite ends a text at a zero where it reads it out of JSON.
-    return type(key) is str and 0 < len(key) <= LONGEST_KEY and "\0" not in key
-
-
 def read_recipients(written: object) -> Recipients:
     """Return whom a caller named; the text ``everybody`` stands for all active sessions."""
     return EVERYBODY if written == "everybody" else Recipients.read(written)
+
+
+def names_costly(send: object) -> bool:
+    """Say whether it may take long to read whom a send names."""
+    recipients = send.get("recipients") if isinstance(send, Mapping) else None
+    return is_costly(recipients if isinstance(recipients, str) else repr(recipients))
 
 
 def check_members(value: Mapping[Any, Any], known: Collection[str]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Header, Path, Query
@@ -11,14 +12,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from handbell._mail import fold_mail, is_costly
+from handbell._mail import fold_mail
 from handbell.apps.app import App
 from handbell.delivery.accept.prepare import URGENCIES
 from handbell.delivery.ledger.listing import DeliverySearch, Search, Standing
 from handbell.delivery.ledger.reports import Overview
 from handbell.errors import HandbellError, InvalidRequestError, MediaTypeError
 from handbell.server.access import AppDep, CallerDep, app_of, caller_of
-from handbell.server.context import Context, context_of
+from handbell.server.context import context_of
 from handbell.server.pages import (
     CursorQuery,
     LimitQuery,
@@ -31,9 +32,9 @@ from handbell.server.problems import responses
 from handbell.server.requests import header, read_body
 
 from . import notification_models as models
-from . import plain
+from . import representation
 from .acceptance import outcome_of, read_wait
-from .entries import EntryReader, check_members, plain_send, read_json, read_recipients
+from .entries import check_members, names_costly, read_json, read_recipients
 from .many import answer_lines, answer_list, described_header, reader_of
 from .streaming import MEDIA_TYPES
 from .tokens import told_to
@@ -41,7 +42,7 @@ from .tokens import told_to
 router = APIRouter(prefix="/v1/apps/{app}/notifications", tags=["notifications"])
 
 _JSON: Final = "application/json"
-_READ_HERE: Final = 16_384
+_READ_TOGETHER: Final = 16_384
 
 NotificationId = Annotated[
     str, Path(description="The id that sending answered with", examples=["0f3a5c7e9b1d2f4"])
@@ -96,12 +97,17 @@ async def send(request: Request) -> Response:
     if isinstance(value, list):
         return await answer_list(context, reader, value)
     wait = read_wait(header(scope, b"prefer"))
-    if reader.key is None and wait is None:
-        stored = await _send_plain(context, app, value)
-        if stored is not None:
-            return _stored(request, app, *stored)
-    is_quick = len(body) <= _READ_HERE and not _names_template(value) and not is_costly(body)
-    return await _send_one(request, context, reader, value, is_quick=is_quick, wait=wait)
+    takes_long = len(body) > _READ_TOGETHER or names_costly(value)
+    # What takes long to read is no matter to those who call at the same time.
+    send = await context.run(reader.read, value) if takes_long else partial(reader.read, value)
+    (accepted,) = await context.system.engine.accept_gathered([send])
+    if isinstance(accepted, HandbellError):
+        raise accepted
+    if wait is not None:
+        outcome = await outcome_of(context, accepted, wait)
+        if outcome is not None:
+            return _outcome(request, outcome, wait)
+    return _stored(request, app, accepted.id, accepted.warnings)
 
 
 async def _serve_send(scope: Scope, receive: Receive, answer: Send) -> None:
@@ -113,49 +119,10 @@ async def _serve_send(scope: Scope, receive: Receive, answer: Send) -> None:
 next(route for route in router.routes if isinstance(route, APIRoute)).app = _serve_send
 
 
-async def _send_plain(
-    context: Context, app: App, value: object
-) -> tuple[str, Sequence[str]] | None:
-    """Store what is nothing but words to one person, where it does not go out at once."""
-    engine = context.system.engine
-    if engine.has_room(app) and not engine.is_rushed:
-        return None
-    send = plain_send(value)
-    if send is None or send.key is not None:
-        # A known key would send all that came with it the other way.
-        return None
-    return await engine.accept_plain_gathered(app, send)
-
-
 def _stored(request: Request, app: App, name: str, warnings: Sequence[str]) -> Response:
     where = address_of(request, f"/v1/apps/{app.id}/notifications/{name}")
-    said = {"id": name, **plain.told("warning", warnings)}
+    said = {"id": name, **representation.told("warning", warnings)}
     return _answer(said, status=202, headers={"Location": where})
-
-
-async def _send_one(
-    request: Request,
-    context: Context,
-    reader: EntryReader,
-    value: object,
-    *,
-    is_quick: bool,
-    wait: int | None,
-) -> Response:
-    entry = reader.read(value) if is_quick else await context.run(reader.read, value)
-    (accepted,) = await context.system.engine.accept_gathered([entry])
-    if isinstance(accepted, HandbellError):
-        raise accepted
-    if wait is not None:
-        outcome = await outcome_of(context, accepted, wait)
-        if outcome is not None:
-            return _outcome(request, outcome, wait)
-    return _stored(request, reader.app, accepted.id, accepted.warnings)
-
-
-def _names_template(value: object) -> bool:
-    content = value.get("notification") if isinstance(value, Mapping) else None
-    return isinstance(content, Mapping) and "template" in content
 
 
 def _outcome(request: Request, outcome: dict[str, Any], wait: int) -> Response:
@@ -210,7 +177,7 @@ async def list_notifications(
 def _page(found: list[Overview], limit: int) -> dict[str, Any]:
     shown = found[:limit]
     following = write_cursor(shown[-1].row) if len(found) > limit else None
-    return {"data": [plain.overview(one) for one in shown], "next": following}
+    return {"data": [representation.overview(one) for one in shown], "next": following}
 
 
 def _milliseconds(moment: datetime | None) -> int | None:
@@ -239,7 +206,7 @@ async def preview(request: Request, app: AppDep, caller: CallerDep) -> Response:
     def look() -> Any:
         content = context.system.read_notification(app, value["notification"])
         recipients = read_recipients(value["recipients"])
-        shown = plain.plain(context.system.preview(app, content, recipients))
+        shown = representation.represent(context.system.preview(app, content, recipients))
         return told_to(caller, shown, named=recipients.device_tokens)
 
     return _answer(await context.run(look))
@@ -259,7 +226,7 @@ async def read(request: Request, app: AppDep, caller: CallerDep, id: Notificatio
 
     def look() -> dict[str, Any]:
         context.system.ledger.find(app, id)
-        return plain.funnel(context.system.reports.funnel(id), engine.response(id))
+        return representation.funnel(context.system.reports.funnel(id), engine.response(id))
 
     return _answer(told_to(caller, await context.run(look)))
 
@@ -296,7 +263,10 @@ async def list_deliveries(
         context.system.ledger.find(app, id)
         page = context.system.reports.deliveries(id, search, limit=limit)
         following = None if page.following is None else write_cursor(page.following)
-        return {"data": [plain.delivery(one) for one in page.deliveries], "next": following}
+        return {
+            "data": [representation.delivery(one) for one in page.deliveries],
+            "next": following,
+        }
 
     return _answer(told_to(caller, await context.run(look)))
 

@@ -14,7 +14,7 @@ from handbell.server.path_convertor import PERSON
 from handbell.server.problems import responses
 
 from . import notification_models as models
-from . import plain
+from . import representation
 from .tokens import told_to
 
 router = APIRouter(prefix="/v1/apps/{app}", tags=["users"])
@@ -39,7 +39,7 @@ async def why(
     def tell() -> dict[str, Any]:
         story = context.system.why(app, mail)
         text = "\n".join([story.answer, *story.details(as_call)])
-        return {**plain.plain(story), "text": text}
+        return {**representation.represent(story), "text": text}
 
     told = told_to(caller, await context.run(tell))
     return Response(to_json(told), media_type="application/json")

@@ -15,7 +15,7 @@ from handbell.server.pages import instant
 from .session_models import session_out
 
 
-def plain(value: Any) -> Any:
+def represent(value: Any) -> Any:
     """Return a value of the core ready for JSON.
 
     Members whose names end with ``_at`` are UNIX milliseconds in the core and ISO 8601 here.
@@ -31,9 +31,9 @@ def plain(value: Any) -> Any:
             if field.repr
         }
     if isinstance(value, Mapping):
-        return {str(name): plain(member) for name, member in value.items()}
+        return {str(name): represent(member) for name, member in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [represent(item) for item in value]
     return as_call(value) if isinstance(value, str) else value
 
 
@@ -94,9 +94,9 @@ def funnel(one: Funnel, response: Response) -> dict[str, Any]:
         "send_at": one.send_at,
         "replaces": one.replaces,
         "next_due_at": instant(one.next_due_at),
-        "reasons": [plain(reason) for reason in one.reasons],
-        "notification": plain(one.content),
-        "named": plain(one.named),
+        "reasons": [represent(reason) for reason in one.reasons],
+        "notification": represent(one.content),
+        "named": represent(one.named),
     }
 
 
@@ -126,4 +126,4 @@ def told(kind: str, texts: Sequence[str]) -> dict[str, Any]:
 def _member(name: str, value: Any) -> Any:
     if name.endswith("_at") and isinstance(value, int | float):
         return instant(value)
-    return plain(value)
+    return represent(value)
