@@ -198,7 +198,7 @@ class Metrics:
         )
         self._revocations = Histogram(
             "handbell_revocation_seconds",
-            "Seconds until nothing was on its way to sessions that were taken back",
+            "Seconds until nothing was in flight to revoked sessions",
             buckets=BUCKETS,
             registry=self._registry,
         )
@@ -210,7 +210,7 @@ class Metrics:
         )
         self._circuit = self._gauge("circuit_open", "1 while sending for the app is stopped", "app")
         self._down = self._gauge(
-            "service_down", "1 while the push service takes nothing of the app", *where
+            "service_down", "1 during an outage of the push service for the app", *where
         )
 
     def _gauge(self, name: str, about: str, *labels: str) -> Gauge:
@@ -287,15 +287,15 @@ class _EngineGauges(Collector):
         except HandbellError:
             return
         for name, about, value in (
-            ("queue_depth", "Work that is due and not begun", state.depth),
+            ("queue_depth", "Due deliveries and shards that are not begun", state.depth),
             (
                 "queue_oldest_seconds",
-                "Seconds for which the oldest work has been due",
+                "Age of the oldest due work, in seconds",
                 state.oldest_age_seconds,
             ),
             (
                 "queue_held",
-                "Deliveries and parts of broadcasts that wait for a later time",
+                "Deliveries and shards that are due later",
                 state.held,
             ),
             ("pushes_in_flight", "Pushes on the wire", state.in_flight),
