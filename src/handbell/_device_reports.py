@@ -6,8 +6,7 @@ from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from handbell.delivery.ledger.device_reports import DeviceReport
-from handbell.delivery.ledger.receipts import ReceiptKind
+from handbell.delivery.ledger.receipts import Receipt, ReceiptKind
 
 from .errors import StorageError
 
@@ -25,7 +24,7 @@ class _Early(NamedTuple):
     """A report that arrived before its delivery was written; ``due`` is monotonic."""
 
     due: float
-    report: DeviceReport
+    report: Receipt
     tries: int
 
 
@@ -34,15 +33,16 @@ class DeviceReports:
 
     def __init__(self, system: "System") -> None:
         self._system = system
-        self._new: deque[DeviceReport] = deque()
+        self._new: deque[Receipt] = deque()
         self._early: list[_Early] = []
         self._changed = threading.Condition()
         self._is_closed = False
         self._thread: threading.Thread | None = None
 
     def add(self, apns_id: str, event: ReceiptKind) -> None:
-        """Add a phone's report of now."""
-        report = DeviceReport(apns_id, event, int(self._system.now() * 1000))
+        """Note that something happened on a phone just now."""
+        at = int(self._system.now() * 1000)
+        report = Receipt.read(event=event, apns_id=apns_id, at=at)
         with self._changed:
             self._new.append(report)
             if self._thread is None:
@@ -61,11 +61,10 @@ class DeviceReports:
     def _run(self) -> None:
         while due := self._next():
             written = self._write(due)
-            missing = [item for item in due if item.report.apns_id not in written]
             self._early += [
-                _Early(monotonic() + _WAITS[item.tries], item.report, item.tries + 1)
-                for item in missing
-                if item.tries < len(_WAITS) and self._may_follow(item.report)
+                _Early(monotonic() + _WAITS[one.tries], one.report, one.tries + 1)
+                for one, is_written in zip(due, written, strict=True)
+                if not is_written and one.tries < len(_WAITS) and self._may_follow(one.report)
             ]
 
     def _next(self) -> list[_Early]:
@@ -86,18 +85,17 @@ class DeviceReports:
                 first = min((item.due for item in self._early), default=None)
                 self._changed.wait(None if first is None else first - now)
 
-    def _write(self, due: list[_Early]) -> set[str]:
+    def _write(self, due: list[_Early]) -> list[bool]:
         try:
-            return self._system.ledger.note_reports([item.report for item in due])
+            return self._system.receipts.note([one.report for one in due])
         except StorageError as error:
             _log.warning("Could not record device reports now; retrying: %s", error)
-            return set()
         except Exception:  # noqa: BLE001 - what they say next is written
             _log.exception("Could not record device reports")
-            return set()
+        return [False] * len(due)
 
-    def _may_follow(self, report: DeviceReport) -> bool:
+    def _may_follow(self, report: Receipt) -> bool:
         try:
-            return self._system.ledger.knows(report.apns_id)
+            return self._system.receipts.may_follow([report])
         except Exception:  # noqa: BLE001 - it is asked again
             return True

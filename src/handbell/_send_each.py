@@ -1,6 +1,6 @@
 """Send one template to many people, each with their own variables."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +13,7 @@ from handbell.delivery.ledger.answer import refused
 from handbell.delivery.response import Response
 from handbell.remote.requests import wrong_variables
 
+from ._chunks import chunks
 from ._outcome import outcome
 from ._threads import in_thread
 from .errors import HandbellError, TemplateError
@@ -74,7 +75,7 @@ async def send_each(
 
     accepted: dict[str, Acceptance | HandbellError] = {}
     await system.engine.start()
-    for names in _parts(list(variables_of)):
+    for names in chunks(variables_of, _AT_ONCE):
         accepted |= await _accept(system, await in_thread(read, names))
     began = monotonic()
     answers: dict[str, Response] = {}
@@ -126,8 +127,3 @@ async def _answer(
     return await outcome(
         system, accepted.row, accepted.id, accepted.warnings, timeout=left, asked=timeout
     )
-
-
-def _parts(names: list[str]) -> Iterator[list[str]]:
-    for start in range(0, len(names), _AT_ONCE):
-        yield names[start : start + _AT_ONCE]

@@ -136,3 +136,8 @@ def _in_words(text: str | bytes, found: json.JSONDecodeError) -> str:
     if words and not text.strip():
         return "it is empty"
     return words and f"{words} in line {found.lineno}, column {found.colno}"
+
+
+def without_password(address: str) -> str:
+    """Return an address without the user and the password that stand before its host."""
+    return f"…@{address.rpartition('@')[2]}" if "@" in address else address

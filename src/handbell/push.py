@@ -63,7 +63,7 @@ class AsyncPushNotification(AppClient):
     that the ``handbell`` command uses.
 
     With a ``url`` everything is asked of the send server there, which an ``api_key`` with the scope
-    ``send`` opens; that needs the extra ``client``.
+    ``send`` opens.
 
     ``recipients`` may be set beforehand, for calls that name none. The app is looked up at the
     first call, which raises UnknownAppError or AmbiguousAppError when that fails, or by

@@ -32,7 +32,7 @@ WORDS: Final = {
 }
 LEFT_OUT: Final = {
     ("README.md", "clone", "make demo"),
-    ("README.md", "clone", "pipx install '.[server,client,twin]'"),
+    ("README.md", "clone", "pipx install '.[server,twin]'"),
     ("README.md", "apple", 'handbell app add TEAM123456.com.sample.myapp --name "My App"'),
     (
         "README.md",

@@ -81,10 +81,6 @@ MISSING: Final = {
     "demo": (["handbell", "demo"], "twin"),
     "serve": (["handbell", "serve"], "server"),
     "operators": (["handbell", "operator", "list"], "server"),
-    "a client": (
-        ["python", "-c", "import handbell as h; h.PushNotification(url='http://h', api_key='k')"],
-        "client",
-    ),
 }
 
 

@@ -1,15 +1,14 @@
 """The twin's page in a real browser, with pushes from a real HTTP/2 client."""
 
-import json
+import ssl
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import httpx
 import jwt
-import pycurl
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -63,18 +62,10 @@ class Stand:
             "apns-push-type": "alert",
             **{name.replace("_", "-"): value for name, value in headers.items()},
         }
-        curl = pycurl.Curl()
-        curl.setopt(pycurl.URL, f"{host}/3/device/{phone.token}")
-        curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_2)
-        curl.setopt(pycurl.CAINFO, str(twin.ca_file))
-        curl.setopt(pycurl.POSTFIELDS, json.dumps(payload))
-        curl.setopt(pycurl.HTTPHEADER, [f"{name}: {value}" for name, value in sent.items()])
-        curl.setopt(pycurl.WRITEDATA, BytesIO())
-        try:
-            curl.perform()
-            return int(curl.getinfo(pycurl.RESPONSE_CODE))
-        finally:
-            curl.close()
+        tls = ssl.create_default_context(cafile=str(twin.ca_file))
+        with httpx.Client(http2=True, verify=tls, trust_env=False) as client:
+            pushed = client.post(f"{host}/3/device/{phone.token}", headers=sent, json=payload)
+        return pushed.status_code
 
     def say(self, phone: Phone, title: str, body: str = "", **more: Any) -> None:
         """Push an alert; ``more`` goes into ``aps``, except for a collapse id."""

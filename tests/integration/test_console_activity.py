@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tests.conftest import Stage
 from tests.console import Visitor, open_console
+from tests.reported import report
 
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
@@ -80,7 +81,7 @@ def test_the_overview_counts_what_went_out(console: Console) -> None:
     console.stage.register("gone@example.com", "ab" * 32)
     sent = console.send(["user1@example.com", "gone@example.com"])
     (first, _) = console.stage.system.ledger.deliveries_of(sent)
-    console.stage.system.ledger.note_opened(first.apns_id)
+    report(console.stage.system, "opened", first.apns_id)
     console.send("user1@example.com", send_at="2099-01-01T10:00Z", wait=False)
     for span in ("day", "month"):
         page = console.get(f"?span={span}")
@@ -234,8 +235,8 @@ def test_the_live_part_changes_only_when_something_did(console: Console) -> None
     tag = first.headers["etag"]
     assert console.live(sent, tag).status_code == 304
     (delivery,) = console.stage.system.ledger.deliveries_of(sent)
-    console.stage.system.ledger.note_displayed(delivery.apns_id)
-    console.stage.system.ledger.note_opened(delivery.apns_id)
+    report(console.stage.system, "displayed", delivery.apns_id)
+    report(console.stage.system, "opened", delivery.apns_id)
     deadline = time.monotonic() + 5
     while _funnel((last := console.live(sent, tag)).text) != ["1", "1", "1", "1"]:
         assert time.monotonic() < deadline

@@ -17,6 +17,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, func, insert, select, text
+from sqlalchemy.exc import DataError
 from tests.stored import stored_in
 
 import handbell.storage
@@ -24,6 +25,7 @@ from handbell.errors import (
     DatabaseFullError,
     DatabaseLockedError,
     ReadOnlyError,
+    RequestError,
     SettingsError,
     StorageError,
 )
@@ -113,6 +115,22 @@ def test_a_write_is_all_or_nothing(database: Database) -> None:
     assert count_apps(database) == 0
     add_app(database)
     assert count_apps(database) == 1
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "PostgreSQL text fields cannot contain NUL (0x00) bytes",
+        'invalid byte sequence for encoding "UTF8": 0x00',
+    ],
+)
+def test_a_character_that_postgresql_has_not_is_the_mistake_of_who_wrote_it(
+    database: Database, said: str
+) -> None:
+    """Whichever driver says so; it is neither a failure of the database nor told with its text."""
+    with pytest.raises(RequestError, match=r"U\+0000") as caught, database.read():
+        raise DataError("SELECT ?", {"mail": "secret"}, ValueError(said))
+    assert "secret" not in str(caught.value)
 
 
 def test_a_read_sees_one_state(database: Database) -> None:

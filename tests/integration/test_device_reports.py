@@ -4,11 +4,13 @@ import asyncio
 import sqlite3
 import time
 from contextlib import closing
+from dataclasses import replace
 
 from tests.conftest import Stage
 
 from handbell._device_reports import DeviceReports
-from handbell.delivery.ledger.device_reports import DeviceReport
+from handbell.delivery.ledger.receipts import Receipt, ReceiptKind
+from handbell.delivery.record.hourly_counts import HOUR
 
 MAIL = "test@4d.com"
 
@@ -20,28 +22,63 @@ def test_many_reports_are_written_at_once_and_each_counts_once(stage: Stage) -> 
     everybody = [MAIL, "user1@example.com"]
     both = [asyncio.run(stage.send(everybody)).deliveries for _ in range(2)]
     (a, b), (c, _) = both
+    now = int(stage.system.now() * 1000)
     said = [
-        DeviceReport(a.apns_id, "displayed", 5_000),
-        DeviceReport(a.apns_id, "opened", 6_000),
-        DeviceReport(a.apns_id, "displayed", 7_000),
-        DeviceReport(c.apns_id, "opened", 8_000),
-        DeviceReport("00000000-0000-4000-8000-000000000000", "opened", 9_000),
-        DeviceReport("", "opened", 9_000),
+        _receipt("displayed", a.apns_id, now - 3),
+        _receipt("opened", a.apns_id, now - 2),
+        _receipt("displayed", a.apns_id, now - 1),
+        _receipt("opened", c.apns_id, now),
+        _receipt("opened", "00000000-0000-4000-8000-000000000000", now),
+        _receipt("opened", "", now),
     ]
-    ledger = stage.system.ledger
-    assert ledger.note_reports(said) == {a.apns_id, c.apns_id}
-    assert ledger.note_reports([*said, DeviceReport(b.apns_id, "displayed", 1)])
-    assert ledger.note_reports([]) == set()
-    first, second = (ledger.deliveries_of(one[0].notification_id) for one in both)
-    assert [(one.displayed_at, one.opened_at) for one in (*first, *second)] == [
-        (5_000, 6_000),
-        (1, None),
-        (8_000, 8_000),
-        (None, None),
-    ]
+    book = stage.system.receipts
+    assert book.note(said) == [True, True, True, True, False, False]
+    assert book.note([*said, _receipt("displayed", b.apns_id, now)])[-1]
+    assert book.note([]) == []
+    first, second = (_instants(stage, one[0].notification_id) for one in both)
+    sent = a.sent_at or 0
+    assert first == [(max(now - 3, sent), max(now - 2, sent)), (now, None)]
+    assert second == [(now, now), (None, None)]
     with closing(sqlite3.connect(stage.system.settings.home / "handbell.db")) as database:
         counted = database.execute("SELECT sum(displayed), sum(opened) FROM tallies").fetchone()
     assert counted == (3, 2)
+
+
+def test_an_instant_that_cannot_be_is_put_right_and_counted_in_its_hour(stage: Stage) -> None:
+    """A phone's clock may be wrong: nothing is seen before it was sent, or in the future."""
+    stage.add_phone(MAIL)
+    ends = [asyncio.run(stage.send(MAIL)).deliveries[0] for _ in range(2)]
+    book = stage.system.receipts
+    assert book.note([_receipt("displayed", ends[0].apns_id, 5_000)]) == [True]
+    assert book.note([_receipt("opened", ends[1].apns_id, 2**52)]) == [True]
+    ((displayed, _),) = _instants(stage, ends[0].notification_id)
+    assert displayed == ends[0].sent_at
+    ((displayed, opened),) = _instants(stage, ends[1].notification_id)
+    assert displayed == opened
+    assert (ends[1].sent_at or 0) <= (opened or 0) <= stage.system.now() * 1000
+    with closing(sqlite3.connect(stage.system.settings.home / "handbell.db")) as database:
+        rows = database.execute("SELECT hour FROM tallies WHERE displayed > 0").fetchall()
+    noted = ends[0].sent_at or 0, opened or 0
+    assert {hour for (hour,) in rows} <= {one // HOUR * HOUR for one in noted}
+
+
+def test_a_session_reports_on_what_it_got_alone(stage: Stage) -> None:
+    """Whose report names a session, or comes from one, writes that delivery or none."""
+    stage.add_phone(MAIL)
+    stage.add_phone("user1@example.com")
+    mine, other = asyncio.run(stage.send([MAIL, "user1@example.com"])).deliveries
+    whole = Receipt.read(event="opened", notification_id=mine.notification_id)
+    said = [
+        _receipt("opened", other.apns_id, 0),
+        _receipt("opened", mine.apns_id, 0),
+        Receipt.read(event="opened", notification_id="nothing"),
+    ]
+    book = stage.system.receipts
+    assert book.note([whole]) == [False]
+    assert book.note(said, stage.app, mine.number) == [False, True, False]
+    assert book.note([whole], stage.app, mine.number) == [True]
+    assert book.note([whole], replace(stage.app, bundle_id="com.else"), mine.number) == [False]
+    assert _opened(stage, mine.notification_id) == [mine.apns_id]
 
 
 def test_thousands_of_reports_are_written_within_two_seconds(stage: Stage) -> None:
@@ -80,6 +117,15 @@ def test_a_report_that_comes_before_its_delivery_waits_for_it(stage: Stage) -> N
         database.execute("UPDATE deliveries SET number = ? WHERE number = -1", own)
     reporter.close()
     assert len(_opened(stage, other.notification_id)) == 2
+
+
+def _receipt(event: ReceiptKind, apns_id: str, at: int) -> Receipt:
+    return Receipt.read(event=event, apns_id=apns_id, at=at)
+
+
+def _instants(stage: Stage, notification_id: str) -> list[tuple[int | None, int | None]]:
+    told = stage.system.ledger.deliveries_of(notification_id)
+    return [(one.displayed_at, one.opened_at) for one in told]
 
 
 def _opened(stage: Stage, notification_id: str) -> list[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from bench.chaos import fill
+from tests.reported import report
 
 from handbell.apps.credentials import read_certificate
 from handbell.creation.notification import Notification
@@ -230,14 +231,14 @@ def test_reports_of_a_phone_reach_the_ledger(stage: "Stage") -> None:
     stage.add_phone(MAIL)
     response = asyncio.run(stage.send(MAIL))
     apns_id = stage.delivery(response).apns_id
-    assert stage.system.ledger.note_displayed(apns_id)
+    assert report(stage.system, "displayed", apns_id)
     first = stage.delivery(response).displayed_at
-    assert stage.system.ledger.note_displayed(apns_id)
-    assert stage.system.ledger.note_opened(apns_id)
+    assert report(stage.system, "displayed", apns_id)
+    assert report(stage.system, "opened", apns_id)
     delivery = stage.delivery(response)
     assert delivery.displayed_at == first is not None
     assert delivery.opened_at is not None
-    assert not stage.system.ledger.note_opened("00000000-0000-4000-8000-000000000000")
+    assert not report(stage.system, "opened", "00000000-0000-4000-8000-000000000000")
 
 
 def test_a_webhook_is_told_of_what_failed(stage: "Stage") -> None:

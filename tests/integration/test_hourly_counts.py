@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.reported import report
 from tests.scene import Scene, open_scene
 
 from handbell.delivery.record.hourly_counts import HOUR, HourCount
@@ -70,11 +71,10 @@ def test_a_report_is_counted_once(scene: Scene) -> None:
     """What a phone reports twice is one displayed and one opened."""
     scene.add_phones(1)
     (delivery,) = scene.deliveries(_send(scene, "user0@example.com"))
-    ledger = scene.system.ledger
     for _ in range(3):
-        assert ledger.note_displayed(delivery.apns_id)
-        assert ledger.note_opened(delivery.apns_id)
-    assert not ledger.note_opened("00000000-0000-0000-0000-000000000000")
+        assert report(scene.system, "displayed", delivery.apns_id)
+        assert report(scene.system, "opened", delivery.apns_id)
+    assert not report(scene.system, "opened", "00000000-0000-0000-0000-000000000000")
     assert _total(scene.system.reports.trend(scene.app, hours=1, buckets=1)) == (1, 0, 1, 1)
 
 
@@ -109,7 +109,7 @@ def test_what_was_opened_was_displayed(scene: Scene) -> None:
     """A phone that only reports the opening is counted as having shown it, too."""
     scene.add_phones(1)
     (delivery,) = scene.deliveries(_send(scene, "user0@example.com"))
-    assert scene.system.ledger.note_opened(delivery.apns_id)
+    assert report(scene.system, "opened", delivery.apns_id)
     assert _total(scene.system.reports.trend(scene.app, hours=1, buckets=1)) == (1, 0, 1, 1)
     (delivery,) = scene.deliveries(delivery.notification_id)
     assert delivery.displayed_at == delivery.opened_at

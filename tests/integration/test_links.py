@@ -1,9 +1,10 @@
 """Links that are mailed: from the request over a real mail server to the phone."""
 
 import asyncio
+import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -311,6 +312,21 @@ def test_a_link_outlives_a_server_that_stopped_before_it_was_mailed(tmp_path: Pa
         with start_server(system, has_console=False) as server, server.client() as client:
             assert client.post(f"/prove/{mailbox.secret()}").status_code == 200
         assert [one.status for one in system.registry.sessions(app)] == ["active"]
+        system.database.close()
+
+
+def test_a_link_whose_mail_was_on_its_way_when_the_server_stopped_is_due(tmp_path: Path) -> None:
+    """The next server need not wait for the lease of the one that stopped."""
+    with socket.create_server(("127.0.0.1", 0)) as silent, ExitStack() as until_later:
+        url = f"smtp://127.0.0.1:{silent.getsockname()[1]}"
+        system = System(Settings.load(home=tmp_path, smtp_url=url, mail_from=SENDER))
+        app = system.apps.add("TEAM123456", "com.sample.myapp")
+        system.proofs.ask(app, Registration.read(MAIL, "ab" * 32, status="pending", at=1))
+        with start_server(system, has_console=False):
+            until_later.enter_context(silent.accept()[0])
+            assert system.proofs.take_due() == []
+        (link,) = system.proofs.take_due()
+        assert link.mail == MAIL
         system.database.close()
 
 

@@ -475,7 +475,8 @@ def test_every_error_comes_back_as_its_own_class() -> None:
     back = read_error(members_of(large))
     assert isinstance(back, PayloadTooLargeError)
     assert (back.size, back.limit) == (5000, 4096)
-    limited = read_error({"code": "rate-limited", "detail": "x", "fix": ""}, retry_after="7")
+    said = {"code": "rate-limited", "detail": "x", "fix": ""}
+    limited = read_error(said, {"retry-after": "7"})
     assert isinstance(limited, RateLimitedError)
     assert limited.retry_after == 7
     assert read_error({"code": "of-a-later-version", "detail": "x"}).what == "x."

@@ -13,7 +13,6 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 import httpx
-import pycurl
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -58,16 +57,15 @@ def show(twin: RunningTwin, phone: Phone, text: str, collapse_id: str) -> Card:
     """Push a card to a phone, with a client certificate as the proof, and return it."""
     file = twin.ca_file.with_name("client.pem")
     file.write_bytes(twin.issue_client_certificate([phone.bundle_id]))
-    curl = pycurl.Curl()
-    curl.setopt(pycurl.URL, f"{twin.production_url}/3/device/{phone.token}")
-    curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_2TLS)
-    curl.setopt(pycurl.CAINFO, str(twin.ca_file))
-    curl.setopt(pycurl.SSLCERT, str(file))
-    curl.setopt(pycurl.HTTPHEADER, ["apns-push-type: alert", f"apns-collapse-id: {collapse_id}"])
-    curl.setopt(pycurl.POSTFIELDS, json.dumps({"aps": {"alert": text}}))
-    curl.perform()
-    assert curl.getinfo(pycurl.RESPONSE_CODE) == 200
-    curl.close()
+    tls = ssl.create_default_context(cafile=str(twin.ca_file))
+    tls.load_cert_chain(file)
+    with httpx.Client(http2=True, verify=tls, trust_env=False) as client:
+        answer = client.post(
+            f"{twin.production_url}/3/device/{phone.token}",
+            headers={"apns-push-type": "alert", "apns-collapse-id": collapse_id},
+            content=json.dumps({"aps": {"alert": text}}),
+        )
+    assert answer.status_code == 200
     return twin.phone(phone.id).cards[0]
 
 

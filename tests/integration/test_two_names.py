@@ -87,6 +87,26 @@ def test_recipients_are_read_by_either_name_and_told_by_both(server: Server, sta
             assert "warning_details" not in told
 
 
+@pytest.mark.parametrize("how", ["one", "list", "lines"])
+def test_warnings_have_their_parts_however_a_send_comes(
+    server: Server, stage: Stage, how: str
+) -> None:
+    """Alone, in a list or as a line: whom it is about and why stand beside the text."""
+    sent = f"/v1/apps/{stage.app.id}/notifications"
+    body = {"notification": {"title": "x"}, "recipients": MAIL}
+    with server.client(server.key("send")) as client:
+        if how == "one":
+            told = client.post(sent, json=body).json()
+        elif how == "list":
+            (told,) = client.post(f"{sent}/list", json=[body]).json()
+        else:
+            kind = {"Content-Type": "application/x-ndjson"}
+            lines = client.post(f"{sent}/lines", content=json.dumps(body), headers=kind).text
+            told = json.loads(lines.splitlines()[0])
+    assert told["warnings"][0].startswith(f"{MAIL} has no device")
+    assert told["warning_details"] == [{"recipient": MAIL, "reason": "NoDevice", "fix": ""}]
+
+
 def test_a_key_that_only_sends_reads_no_whole_address(server: Server, stage: Stage) -> None:
     """Under neither name: not in outcomes, lists of deliveries, and what is told of errors."""
     phone = stage.add_phone(MAIL)

@@ -36,7 +36,7 @@ from handbell.delivery.work.app_states import RULES_SECONDS
 from handbell.errors import StorageError
 from handbell.gateways.gateway import Push, Report
 from handbell.registry.session import Session
-from handbell.storage.tables import deliveries, shards
+from handbell.storage.tables import deliveries, notifications, shards
 
 EAST, MIDDLE, WEST = "Asia/Tokyo", "Europe/Paris", "America/New_York"
 ZONES = (EAST, MIDDLE, WEST)
@@ -366,8 +366,21 @@ def test_why_names_the_persons_own_time(stage: Stage) -> None:
         story = system.why(app, f"{name}@example.com")
         assert told in story.answer
         assert "has not arrived yet" in story.answer
+    stage.register("west on a tablet", WEST, mail="east@example.com")
+    asyncio.run(stage.play.accept(EVERYBODY, local(wall)))
+    stage.until(moment(wall, EAST))
+    asyncio.run(stage.work())
+    told = str(system.why(app, "east@example.com").notifications[0].note)
+    assert told.startswith(f"It waits until 09:00 in {WEST}, ")
+    assert system.why(app, "east@example.com").is_sent
+    stage.register("late", EAST)
+    assert not system.why(app, "late@example.com").notifications[0].is_ahead
     system.pruner._keep_seconds = -DAY  # noqa: SLF001 - everything is old
-    assert system.pruner.step() == 0
+    there = stage.count(notifications), stage.count(shards), stage.count(deliveries)
+    while system.pruner.step():
+        pass
+    # What waits has not ended, so nothing of it is forgotten.
+    assert there == (stage.count(notifications), stage.count(shards), stage.count(deliveries))
 
 
 @pytest.mark.parametrize("obstacle", ["no key", "outage"])

@@ -19,7 +19,8 @@ from cryptography.x509.oid import NameOID
 from tests.proxy import ProxyServer, opens, proxying
 
 from handbell._proxy import Proxies
-from handbell.delivery.webhooks.safe_http import Answer, Outbound
+from handbell.delivery.webhooks.call_target import CallAnswer  # noqa: TC001 - read at run time
+from handbell.delivery.webhooks.safe_http import Outbound
 from handbell.settings import Settings
 from handbell.system import System
 
@@ -115,7 +116,7 @@ async def through(
     exceptions: str = "",
     environment: Mapping[str, str] | None = None,
     resolve: Callable[[str, int], list[str]] = _nowhere,
-) -> AsyncIterator[tuple[ProxyServer, Callable[[str], "asyncio.Future[Answer]"]]]:
+) -> AsyncIterator[tuple[ProxyServer, Callable[[str], "asyncio.Future[CallAnswer]"]]]:
     """Give a proxy, and what calls an address by it."""
     async with proxying(answer) as proxy:
         setting = proxy.url(USER) if environment is None else "environment"
@@ -127,7 +128,7 @@ async def through(
             request_seconds=5,
         )
 
-        def call(url: str) -> "asyncio.Future[Answer]":
+        def call(url: str) -> "asyncio.Future[CallAnswer]":
             work = asyncio.to_thread(outbound.post, url, b"{}", HEADERS, stop=NEVER)
             return asyncio.ensure_future(work)
 

@@ -26,7 +26,8 @@ from handbell.delivery.events import (
     Event,
     SessionClosed,
 )
-from handbell.delivery.webhooks.safe_http import MOST_ANSWER_BYTES, Answer, Outbound
+from handbell.delivery.webhooks.call_target import CallAnswer
+from handbell.delivery.webhooks.safe_http import MOST_ANSWER_BYTES, Outbound
 from handbell.delivery.webhooks.sender import KEPT_SECONDS, LEASE_SECONDS, WebhookSender
 from handbell.delivery.webhooks.store import Webhook, WebhookStore, signature, store_calls
 from handbell.errors import WebhookError
@@ -251,7 +252,7 @@ def test_a_call_that_meets_a_mistake_is_one_attempt_and_the_others_go_on(
     mistakes = [TypeError("a mistake")]
 
     class Mistaken:
-        def post(self, *arguments: Any, **named: Any) -> Answer:
+        def post(self, *arguments: Any, **named: Any) -> CallAnswer:
             if mistakes:
                 raise mistakes.pop()
             return LOCAL.post(*arguments, **named)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 from sqlalchemy import update
+from tests.reported import report
 
 from handbell import PushNotification, Sessions
 from handbell.creation.notification import Notification
@@ -167,8 +168,8 @@ async def _send_silent(stage: "Stage") -> None:
 def _opened(stage: "Stage") -> None:
     stage.add_phone(MAIL)
     delivery = stage.delivery(_send(stage))
-    assert stage.system.ledger.note_displayed(delivery.apns_id)
-    assert stage.system.ledger.note_opened(delivery.apns_id)
+    assert report(stage.system, "displayed", delivery.apns_id)
+    assert report(stage.system, "opened", delivery.apns_id)
 
 
 def _unreadable(stage: "Stage") -> None:
@@ -353,9 +354,9 @@ def test_the_funnel_counts_what_was_shown_and_why_not(stage: "Stage") -> None:
     stage.twin.remove_phone(phones[0])
     response = asyncio.run(stage.send({"everybody": True}))
     sent = [one for one in response.deliveries if one.state == "sent"]
-    stage.system.ledger.note_displayed(sent[0].apns_id)
-    stage.system.ledger.note_displayed(sent[1].apns_id)
-    stage.system.ledger.note_opened(sent[1].apns_id)
+    report(stage.system, "displayed", sent[0].apns_id)
+    report(stage.system, "displayed", sent[1].apns_id)
+    report(stage.system, "opened", sent[1].apns_id)
     funnel = stage.system.reports.funnel(response.notification_id or "")
     assert (funnel.accepted, funnel.sent, funnel.displayed, funnel.opened) == (4, 3, 2, 1)
     (reason,) = funnel.reasons

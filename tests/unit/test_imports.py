@@ -19,7 +19,10 @@ BASE = {
     "_icon",
     "_mail",
     "_paths",
+    "_back_off",
+    "_chunks",
     "_proxy",
+    "_retry_after",
     "_text",
     "_threads",
     "_token_bucket",
@@ -86,7 +89,6 @@ FLOW: dict[str, set[str]] = {
 HEAVY = {
     "sqlalchemy",
     "alembic",
-    "pycurl",
     "hpack",
     "hyperframe",
     "aiohappyeyeballs",
@@ -97,6 +99,7 @@ HEAVY = {
     "cryptography",
     "fastapi",
     "httpx",
+    "httpcore",
     "jinja2",
     "argon2",
 }
@@ -239,6 +242,16 @@ def test_what_is_loaded_each_time_loads_no_engine(module: str) -> None:
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert HEAVY & set(run.stdout.split()) == set()
     assert "handbell" in run.stdout.split()
+
+
+def test_the_engine_loads_no_http_client() -> None:
+    """What calls webhooks and send servers is loaded with the first call, not with the engine."""
+    script = (
+        "import sys, handbell.system, handbell.delivery.engine, handbell.delivery.webhooks.sender;"
+        "print(*{name.partition('.')[0] for name in sys.modules})"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert {"httpx", "httpcore"} & set(run.stdout.split()) == set()
 
 
 def test_the_public_names_are_one_sorted_list() -> None:

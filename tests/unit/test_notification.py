@@ -420,7 +420,7 @@ def test_import_is_light() -> None:
     """Notifications and recipients can be written without loading a heavy library."""
     code = (
         "import sys, handbell.creation.notification, handbell.creation.recipients;"
-        "print([m for m in ('sqlalchemy','pycurl','pydantic','h2','email_validator')"
+        "print([m for m in ('sqlalchemy','httpcore','pydantic','h2','email_validator')"
         " if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from handbell._back_off import JITTER
 from handbell.delivery.policy.decision import Decision, decide
 from handbell.delivery.policy.retry import (
     DEFAULT_LIFETIME_SECONDS,
-    JITTER,
     LONGEST_LIFETIME_SECONDS,
     MENDED_BY_HAND,
     MOST_ATTEMPTS,

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handbell.delivery.webhooks.safe_http import Outbound, Target, is_public, resolve
+from handbell.delivery.webhooks.call_target import CallTarget, is_public, resolve
+from handbell.delivery.webhooks.safe_http import Outbound
 from handbell.errors import WebhookError
 
 NEVER = threading.Event()
@@ -71,7 +72,7 @@ def test_an_address_inside_another_is_judged_by_itself(inner: object) -> None:
 )
 def test_a_url_is_built_anew_from_its_parts(url: str, built: str) -> None:
     """What is called is made of checked parts, so two parsers cannot read it in two ways."""
-    assert Target.read(url).url == built
+    assert CallTarget.read(url).url == built
 
 
 @pytest.mark.parametrize(
@@ -106,7 +107,16 @@ def test_a_url_is_built_anew_from_its_parts(url: str, built: str) -> None:
 def test_a_url_that_might_mean_another_place_is_refused(url: str) -> None:
     """Other schemes, users, numbers in disguise and addresses that are not public are errors."""
     with pytest.raises(WebhookError, match="cannot be called"):
-        Target.read(url)
+        CallTarget.read(url)
+
+
+@pytest.mark.parametrize("before", ["user:secret", "secret", "a:secret@b", "secret\\"])
+def test_what_stands_before_a_host_is_not_repeated(before: str) -> None:
+    """A user and a password in a wrong address do not come out again in its error."""
+    with pytest.raises(WebhookError) as refused:
+        CallTarget.read(f"https://{before}@example.com/hook")
+    assert "secret" not in refused.value.what
+    assert "example.com/hook" in refused.value.what
 
 
 @pytest.mark.parametrize(
@@ -119,9 +129,9 @@ def test_a_url_that_might_mean_another_place_is_refused(url: str) -> None:
 def test_a_place_of_ones_own_leads_to_the_setting(url: str) -> None:
     """Whoever tries a webhook on this machine first reads what allows it."""
     with pytest.raises(WebhookError) as refused:
-        Target.read(url)
+        CallTarget.read(url)
     assert "HANDBELL_WEBHOOK_ALLOW_PRIVATE=1" in refused.value.fix
-    assert Target.read(url, allow_private=True).host
+    assert CallTarget.read(url, allow_private=True).host
 
 
 @given(st.text(max_size=60))
@@ -129,15 +139,15 @@ def test_any_text_is_a_target_or_an_error(text: str) -> None:
     """No text does anything else than give a target or a WebhookError."""
     for url in (text, f"https://{text}", f"https://{text}/x", f"https://a.example/{text}"):
         try:
-            target = Target.read(url, allow_private=True)
+            target = CallTarget.read(url, allow_private=True)
         except WebhookError:
             continue
-        assert Target.read(target.url, allow_private=True) == target
+        assert CallTarget.read(target.url, allow_private=True) == target
 
 
 def test_a_loopback_address_is_let_through_when_allowed() -> None:
     """With the setting on, plain http and private addresses can be named."""
-    target = Target.read("http://127.0.0.1:8000/hook", allow_private=True)
+    target = CallTarget.read("http://127.0.0.1:8000/hook", allow_private=True)
     assert target.url == "http://127.0.0.1:8000/hook"
 
 

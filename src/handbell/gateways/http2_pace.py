@@ -5,13 +5,13 @@ No clock is read; instants are those of the event loop, in seconds.
 
 from typing import Final
 
+from handbell._back_off import BackOff
+
 _SECONDS_THAT_COUNT: Final = 5.0
 _ANSWERS_THAT_COUNT: Final = 1000
 _MOST_LEVEL: Final = 9.0
-_PAUSE_SECONDS: Final = 0.1
-_MOST_PAUSE_SECONDS: Final = 15.0
-_CALM_SECONDS: Final = 1.0
-_MOST_CALM_SECONDS: Final = 60.0
+_PAUSES: Final = BackOff(0.1, 2, 15)
+_CALM_PAUSES: Final = BackOff(1, 2, 60)
 
 
 class Pace:
@@ -40,9 +40,9 @@ class Pace:
         earned = lived / _SECONDS_THAT_COUNT + answers / _ANSWERS_THAT_COUNT
         self.level = min(_MOST_LEVEL, max(float(is_calm), self.level + 1 - earned))
         if is_calm:
-            pause = min(_MOST_CALM_SECONDS, _CALM_SECONDS * 2 ** (self.level - 1))
+            pause = _CALM_PAUSES.delay(self.level - 1)
         elif self.level:
-            pause = min(_MOST_PAUSE_SECONDS, _PAUSE_SECONDS * 2 ** (self.level - 1))
+            pause = _PAUSES.delay(self.level - 1)
         else:
             pause = 0.0
         self.until = max(self.until, now + pause)

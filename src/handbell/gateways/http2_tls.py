@@ -8,7 +8,7 @@ import socket
 import ssl
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -26,6 +26,8 @@ from .http2_values import Endpoint, NoConnection, NotSent, in_words, trusted_cer
 from .tunnel import open_tunnel, unreachable
 
 P = TypeVar("P", bound=asyncio.Protocol)
+AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]
+"""One answer of :func:`socket.getaddrinfo`."""
 
 _HTTPS_PORT: Final = 443
 _EYEBALLS_SECONDS: Final = 0.25  # RFC 8305: then the next address is tried in parallel
@@ -44,8 +46,23 @@ def tls_context(endpoint: Endpoint) -> ssl.SSLContext:
 
     Raises :class:`NoConnection` when certificates are missing or unusable.
     """
+    context = verifying_context(endpoint.ca_file)
+    context.set_alpn_protocols(["h2"])
+    if endpoint.client_certificate is not None:
+        try:
+            _load_certificate(context, endpoint.client_certificate)
+        except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+            raise NoConnection(NotSent("ClientCertificateUnusable", str(error))) from None
+    return context
+
+
+def verifying_context(ca_file: Path | None) -> ssl.SSLContext:
+    """Return what makes TLS of 1.2 at least and checks certificates, by the machine's own or these.
+
+    Raises :class:`NoConnection` where they are missing or cannot be read.
+    """
     try:
-        trusted = endpoint.ca_file or trusted_certificates()
+        trusted = ca_file or trusted_certificates()
         context = ssl.create_default_context(cafile=str(trusted))
     except GatewayError as error:
         raise NoConnection(NotSent("NoTrustedCertificates", f"{error.what}. {error.fix}")) from None
@@ -53,12 +70,6 @@ def tls_context(endpoint: Endpoint) -> ssl.SSLContext:
         why = f"{trusted} cannot be read as trusted certificates: {error}"
         raise NoConnection(NotSent("NoTrustedCertificates", why)) from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["h2"])
-    if endpoint.client_certificate is not None:
-        try:
-            _load_certificate(context, endpoint.client_certificate)
-        except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
-            raise NoConnection(NotSent("ClientCertificateUnusable", str(error))) from None
     return context
 
 
@@ -121,7 +132,7 @@ async def connect(
         async with asyncio.timeout_at(until):
             opened = await _dial(host, port)
     else:
-        opened = await _dial_through(endpoint.proxy, host, port, until)
+        opened = await dial_through(endpoint.proxy, host, port, until)
     async with asyncio.timeout_at(until):
         _keep_alive(opened)
         name = opened.getsockname()
@@ -148,13 +159,25 @@ async def connect(
 async def _dial(host: str, port: int) -> socket.socket:
     # Not in the loop's default executor: Python waits for its threads at exit.
     found = await resolve(host, port, type=socket.SOCK_STREAM)
+    return await open_first(found)
+
+
+async def open_first(found: Sequence[AddressInfo]) -> socket.socket:
+    """Return a socket that is connected with the first of these addresses to answer.
+
+    IPv6 and IPv4 take turns; ``found`` is as from :func:`socket.getaddrinfo`. Raises OSError when
+    none takes a connection.
+    """
     return await aiohappyeyeballs.start_connection(
         found, happy_eyeballs_delay=_EYEBALLS_SECONDS, interleave=1
     )
 
 
-async def _dial_through(proxy: Proxy, host: str, port: int, until: float) -> socket.socket:
-    """Return a socket that a proxy has connected to the host; failures are the proxy's."""
+async def dial_through(proxy: Proxy, host: str, port: int, until: float) -> socket.socket:
+    """Return a socket that a proxy has connected with the host, by ``until`` of the loop's clock.
+
+    Every failure is the proxy's, and raises :class:`NoConnection`.
+    """
     opened: socket.socket | None = None
     try:
         async with asyncio.timeout_at(until):

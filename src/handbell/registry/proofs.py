@@ -13,6 +13,7 @@ from sqlalchemy import Connection, delete, exists, insert, select, update
 
 from handbell.apps.app import App
 from handbell.storage.database import Database
+from handbell.storage.leases import Leases
 from handbell.storage.tables import apps, proofs, sessions, users
 
 from .ownership import prove
@@ -29,6 +30,9 @@ MAIL_SECONDS: Final = 15 * 60
 
 LEASE_SECONDS: Final = 90
 """How long one attempt to mail may take before another process may make the next."""
+
+LEASES: Final = Leases(proofs, "mail_due_at", "digest", seconds=LEASE_SECONDS)
+"""Each attempt to mail a link makes a new secret, whose digest is the name of who has it."""
 
 KEPT_SECONDS: Final = 24 * 3600
 """How long a link that is over can still be told that it is."""
@@ -97,15 +101,14 @@ class ProofStore:
         now = self._milliseconds()
         with self._database.write() as connection:
             rows = connection.execute(
-                _DUE.where(proofs.c.mail_due_at <= now).order_by(proofs.c.mail_due_at).limit(20)
+                _QUESTION.where(LEASES.is_due(now)).order_by(proofs.c.mail_due_at).limit(20)
             ).all()
             return [link for row in rows if (link := self._take(connection, row, now)) is not None]
 
     def next_due(self) -> float | None:
         """Return when the next link is to be mailed, in UNIX seconds; None when none is."""
-        statement = select(proofs.c.mail_due_at).where(proofs.c.mail_due_at.is_not(None))
         with self._database.read() as connection:
-            first = connection.scalar(statement.order_by(proofs.c.mail_due_at).limit(1))
+            first = LEASES.next_due(connection)
         return None if first is None else first / 1000
 
     def mailed(self, link: Link) -> None:
@@ -196,30 +199,21 @@ class ProofStore:
         connection.execute(insert(proofs).values(values))
 
     def _take(self, connection: Connection, row: Any, now: int) -> Link | None:
-        is_over = row.created_at + MAIL_SECONDS * 1000 < now or row.used_at is not None
+        if row.created_at + MAIL_SECONDS * 1000 < now or row.used_at is not None:
+            LEASES.settle(connection, row.id, row.digest, None)
+            return None
         secret = new_secret()
-        values: dict[str, Any] = {"mail_due_at": None}
-        if not is_over:
-            values = {
-                "digest": digest_of(secret),
-                "expires_at": now + VALID_SECONDS * 1000,
-                "mail_due_at": now + LEASE_SECONDS * 1000,
-            }
-        connection.execute(update(proofs).where(proofs.c.id == row.id).values(values))
-        if is_over:
+        valid = {"expires_at": now + VALID_SECONDS * 1000}
+        # Another process may have been faster.
+        if not LEASES.take(connection, [row.id], digest_of(secret), now, **valid):
             return None
         return Link(
             proof=row.id, mail=row.mail, app=_app(row), secret=secret, asked_at=row.created_at
         )
 
     def _set_due(self, link: Link, due_at: int | None) -> None:
-        statement = (
-            update(proofs)
-            .where(proofs.c.id == link.proof, proofs.c.digest == digest_of(link.secret))
-            .values(mail_due_at=due_at)
-        )
         with self._database.write() as connection:
-            connection.execute(statement)
+            LEASES.settle(connection, link.proof, digest_of(link.secret), due_at)
 
     def _refusal(self, row: Any) -> Refusal | None:
         if row is None:
@@ -246,7 +240,6 @@ _QUESTION: Final = (
     .join(users, users.c.id == sessions.c.user_id)
     .join(apps, apps.c.id == sessions.c.app_id)
 )
-_DUE: Final = _QUESTION.where(proofs.c.mail_due_at.is_not(None))
 
 
 def _app(row: Any) -> App:

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
-from itertools import islice
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -15,6 +14,7 @@ from sqlalchemy import (
     update,
 )
 
+from handbell._chunks import chunks
 from handbell._mail import fold_mail
 from handbell.apps.app import App
 from handbell.errors import RegistryError, UnknownSessionError
@@ -298,7 +298,7 @@ class Registry:
         moment = self._milliseconds() if at is None else at
         statements = [
             update(sessions).where(sessions.c.id.in_(chunk)).values(accepted_at=moment)
-            for chunk in _chunks(session_ids)
+            for chunk in chunks(session_ids, _CHUNK)
         ]
         with nullcontext(connection) if connection else self._database.write() as writing:
             for statement in statements:
@@ -364,7 +364,7 @@ class Registry:
         """
         found: dict[str, list[Addressee]] = {}
         with self._database.quick_read() as connection:
-            for chunk in _chunks(dict.fromkeys(mails)):
+            for chunk in chunks(dict.fromkeys(mails), _CHUNK):
                 found |= read_addressees(connection, app.row or 0, chunk)
         return found
 
@@ -376,7 +376,7 @@ class Registry:
         """
         found: dict[str, Addressee] = {}
         with self._database.quick_read() as connection:
-            for chunk in _chunks(dict.fromkeys(token.lower() for token in tokens)):
+            for chunk in chunks(dict.fromkeys(token.lower() for token in tokens), _CHUNK):
                 found |= read_holders(connection, app.row or 0, chunk)
         return found
 
@@ -471,7 +471,7 @@ class Registry:
     ) -> Iterator[Session]:
         app_id = column.table.c.app_id
         with self._database.read() as connection:
-            for chunk in _chunks(values):
+            for chunk in chunks(values, _CHUNK):
                 statement = SESSIONS.where(app_id == app.row, column.in_(chunk), *conditions)
                 yield from read_sessions(connection, statement.order_by(*NEWEST_FIRST))
 
@@ -501,9 +501,3 @@ def read_session(connection: Connection, row: int) -> Session:
 def read_sessions(connection: Connection, statement: Select[Any]) -> list[Session]:
     """Return the sessions of a statement made of :data:`SESSIONS`."""
     return [Session(**row) for row in connection.execute(statement).mappings()]
-
-
-def _chunks(values: Iterable[Any]) -> Iterator[list[Any]]:
-    iterator = iter(values)
-    while chunk := list(islice(iterator, _CHUNK)):
-        yield chunk

@@ -3,9 +3,11 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from handbell._portal import portal
+from handbell._retry_after import retry_after
 from handbell.delivery.deliveries import Page
 from handbell.delivery.delivery import Delivery
 from handbell.delivery.ids import read_apns_id
@@ -16,10 +18,13 @@ from handbell.errors import HandbellError, RequestError
 from handbell.registry.session import Session
 
 
-def read_error(problem: Mapping[str, Any], *, retry_after: str | None = None) -> HandbellError:
+def read_error(
+    problem: Mapping[str, Any], headers: Mapping[str, str] = MappingProxyType({})
+) -> HandbellError:
     """Return the error that a problem tells of, of the class that the server raised.
 
-    A code of a later server is a plain RequestError with its words.
+    A code of a later server is a plain RequestError with its words. ``headers`` are those that
+    came with it, by lower-case name.
     """
     kind = _kinds().get(str(problem.get("code")), RequestError)
     error = kind.__new__(kind)
@@ -30,8 +35,9 @@ def read_error(problem: Mapping[str, Any], *, retry_after: str | None = None) ->
             setattr(error, name, problem[name])
     if "candidates" in problem:
         error.candidates = tuple(problem["candidates"])  # type: ignore[attr-defined]
-    if retry_after is not None and retry_after.isdigit():
-        error.retry_after = float(retry_after)  # type: ignore[attr-defined]
+    after = retry_after(headers)
+    if after is not None:
+        error.retry_after = after  # type: ignore[attr-defined]
     return error
 
 

@@ -1,6 +1,6 @@
 """The same front door to a send server elsewhere: what :mod:`handbell.push` does, over HTTP.
 
-Needs the extra ``client`` (httpx). A call whose connection fails is made again, under an
+A call whose connection fails is made again, under an
 idempotency key, so that nobody is notified twice; whatever the server answers is final.
 """
 
@@ -14,7 +14,8 @@ from types import ModuleType
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
-from handbell._extras import install
+from handbell._chunks import chunks
+from handbell._text import without_password
 from handbell._variables import (
     certificate_variable,
     check_variables,
@@ -90,7 +91,7 @@ class RemoteApp:
     ``reference`` names the app as for PushNotification. ``pauses`` are the seconds before each
     further attempt at a call that did not arrive. Raises SettingsError for an address or a key that
     cannot be one, for a variable of proxies or certificates (``HTTPS_PROXY``, ``SSL_CERT_FILE``)
-    that cannot be followed, and when httpx is not installed.
+    that cannot be followed.
     """
 
     def __init__(
@@ -158,9 +159,7 @@ class RemoteApp:
         answers: dict[str, Mapping[str, Any] | HandbellError] = {
             name: one for name, one in entries.items() if isinstance(one, HandbellError)
         }
-        names = list(good)
-        for start in range(0, len(names), _AT_ONCE):
-            some = names[start : start + _AT_ONCE]
+        for some in chunks(good, _AT_ONCE):
             calls = [{"idempotency_key": uuid.uuid4().hex, **good[name]} for name in some]
             told = await self._call("POST", await self._path("notifications"), calls)
             answers |= dict(zip(some, told, strict=True))
@@ -383,7 +382,7 @@ class RemoteApp:
         if answer.is_success and value is not None:
             return value
         if isinstance(value, Mapping) and "code" in value:
-            raise read_error(value, retry_after=answer.headers.get("retry-after"))
+            raise read_error(value, answer.headers)
         if answer.status_code == _PROXY_AUTHENTICATION and proxy_variable(self._url):
             raise self._through_no_proxy("407, it asks for a user and a password")
         raise UnavailableError(
@@ -469,15 +468,10 @@ def _read_address(url: str) -> str:
         is_address = False
     if not is_address:
         raise SettingsError(
-            f"{_without_password(url)!r} is not the address of a send server",
+            f"{without_password(str(url))!r} is not the address of a send server",
             fix="Give it as https://push.example.com",
         )
     return url.strip().rstrip("/")
-
-
-def _without_password(url: object) -> str:
-    text = str(url)
-    return f"…@{text.rpartition('@')[2]}" if "@" in text else text
 
 
 def _read_key(api_key: str | None) -> str:
@@ -499,11 +493,6 @@ def _read_key(api_key: str | None) -> str:
 
 
 def _load_httpx() -> ModuleType:
-    try:
-        import httpx  # noqa: PLC0415 - an extra
-    except ModuleNotFoundError:
-        raise SettingsError(
-            "A send server is talked to through httpx, which is not installed",
-            fix=install("client"),
-        ) from None
+    import httpx  # noqa: PLC0415 - only a program that asks a server needs it
+
     return httpx

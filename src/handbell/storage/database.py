@@ -33,7 +33,9 @@ from handbell.errors import (
     ContradictionError,
     DatabaseFullError,
     DatabaseLockedError,
+    HandbellError,
     ReadOnlyError,
+    RequestError,
     SettingsError,
     StatementError,
     StorageError,
@@ -362,7 +364,13 @@ class Database:
             fix="Check that only one version of Handbell uses it, and report this if it is so",
         )
 
-    def _contradiction(self, error: BaseException | None) -> StorageError:
+    def _contradiction(self, error: BaseException | None) -> HandbellError:
+        if "0x00" in str(error):
+            # PostgreSQL takes it in no text, whether it is stored or looked for.
+            return RequestError(
+                "A text holds the character U+0000, which no text can hold here",
+                fix="Leave it out",
+            )
         return ContradictionError(
             f"The database {self.name} refused what was to be written: {error}",
             fix="Nothing was changed; look at what else writes to this database",

@@ -95,8 +95,11 @@ class Options:
         """Return the options as they were given. Raises NotificationError for what cannot be."""
         if urgency is not None and urgency not in URGENCIES:
             raise NotificationError(
-                f"The urgency is {urgency!r}", fix=f"Use one of {', '.join(URGENCIES)}"
+                f"The urgency is {urgency[:40]!r}", fix=f"Use one of {', '.join(URGENCIES)}"
             )
+        if "\0" in (idempotency_key or ""):
+            # PostgreSQL stores none, and the sends that are stored with it would fail as well.
+            raise NotificationError("The idempotency key holds a zero", fix="Use a UUID, say")
         if idempotency_key is not None and not 1 <= len(idempotency_key) <= LONGEST_KEY:
             raise NotificationError(
                 f"The idempotency key is empty or over {LONGEST_KEY} characters",

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, delete, or_, select, update
 
+from handbell._chunks import chunks
 from handbell._mail import fold_mail
 from handbell.apps.app import App
 from handbell.errors import UnknownUserError
@@ -56,10 +57,10 @@ class Eraser:
             named = self._naming(connection, app, [folded, *tokens])
         with self._database.write() as connection:
             erased = self._remove(connection, app, folded)
-        # In small steps: a long transaction would block every sender.
-        for start in range(0, len(named), _AT_ONCE):
+        # In small steps: a long one would let every sender wait.
+        for rows in chunks(named, _AT_ONCE):
             with self._database.write() as connection:
-                for row in named[start : start + _AT_ONCE]:
+                for row in rows:
                     _anonymise(connection, row, {folded, *tokens})
         with self._database.write() as connection:
             connection.execute(delete(webhook_calls).where(*_calls_about(app, folded)))

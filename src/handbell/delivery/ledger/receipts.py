@@ -1,20 +1,22 @@
-"""What a device says of notifications that it got: displayed, opened."""
+"""What devices say of notifications that they got: displayed, opened."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import time
 from typing import Any, Final, Literal
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, select, update
 
+from handbell._chunks import chunks
 from handbell.apps.app import App
 from handbell.delivery.ids import is_notification_id, read_apns_id
-from handbell.delivery.record.hourly_counts import add_report
+from handbell.delivery.record.hourly_counts import add_reports
 from handbell.errors import RegistryError
 from handbell.storage.database import Database
 from handbell.storage.tables import deliveries, notifications
 
 ReceiptKind = Literal["displayed", "opened"]
+_Name = tuple[str, int]
 
 MEANT: Final[dict[str, tuple[ReceiptKind, ...]]] = {
     "displayed": ("displayed",),
@@ -60,75 +62,121 @@ class Receipt:
         found = read_apns_id(apns_id or "") or ("", -1)
         return cls(notification_id=found[0], number=found[1], event=event, at=at)
 
+    def delivery(self, session_id: int | None) -> _Name | None:
+        """Return which delivery is meant, as its notification and session; None where none can be.
+
+        With a ``session_id`` it is that one's, or nobody's.
+        """
+        number = session_id if self.number is None else self.number
+        if not self.notification_id or number is None or session_id not in (None, number):
+            return None
+        return self.notification_id, number
+
 
 class ReceiptBook:
-    """Writes receipts into the ledger. ``now`` returns UNIX seconds."""
+    """Writes receipts into the ledger, however many, in one transaction.
+
+    ``now`` returns UNIX seconds.
+    """
 
     def __init__(self, database: Database, *, now: Callable[[], float] = time) -> None:
         self._database = database
         self._now = now
 
-    def note(self, app: App, session_id: int, receipts: Sequence[Receipt]) -> list[bool]:
-        """Write what a session says, and return for each receipt whether the session got that.
+    def note(
+        self, receipts: Sequence[Receipt], app: App | None = None, session_id: int | None = None
+    ) -> list[bool]:
+        """Write what devices say, and return for each receipt whether that delivery is here.
 
-        The first report of an event counts; a repeat changes nothing. An instant before the send
-        or after now is put right.
+        With an app and a session only what that session got is written. The first report of an
+        event counts; a repeat changes nothing. An instant before the send or after now is put
+        right.
         """
+        names = [receipt.delivery(session_id) for receipt in receipts]
         with self._database.write() as connection:
-            return [self._note(connection, app, session_id, receipt) for receipt in receipts]
+            return [
+                is_noted
+                for some in chunks(zip(receipts, names, strict=True))
+                for is_noted in self._note(connection, some, app)
+            ]
 
-    def may_follow(self, app: App, session_id: int, receipts: Sequence[Receipt]) -> bool:
-        """Return whether any receipt names a notification of the app that is there.
+    def may_follow(
+        self, receipts: Sequence[Receipt], app: App | None = None, session_id: int | None = None
+    ) -> bool:
+        """Return whether any receipt names a notification that is there.
 
         A phone can be faster than the ledger, which writes the ends of a broadcast in batches.
         """
-        names = {
-            receipt.notification_id
-            for receipt in receipts
-            if receipt.number in (None, session_id) and receipt.notification_id
-        }
-        statement = select(notifications.c.id).where(
-            notifications.c.public_id.in_(names),
-            notifications.c.app == app.id,
-        )
+        names = {name[0] for each in receipts if (name := each.delivery(session_id)) is not None}
+        statement = select(notifications.c.id).where(notifications.c.public_id.in_(names))
+        if app is not None:
+            statement = statement.where(notifications.c.app == app.id)
         with self._database.read() as connection:
             return bool(names) and connection.scalar(statement.limit(1)) is not None
 
-    def _note(self, connection: Connection, app: App, session_id: int, receipt: Receipt) -> bool:
-        if receipt.number not in (None, session_id):
-            return False
-        row = connection.execute(
-            _GOT.where(
-                notifications.c.public_id == receipt.notification_id,
-                notifications.c.app == app.id,
-                deliveries.c.number == session_id,
-            )
-        ).one_or_none()
-        if row is None:
-            return False
-        at = self._instant(row, receipt.at)
-        values: dict[str, Any] = {}
-        for event in MEANT[receipt.event]:
-            if getattr(row, f"{event}_at") is None:
-                values[f"{event}_at"] = at
-                add_report(connection, row.notification_id, event, at)
-        if values:
-            mine = (
-                deliveries.c.notification_id == row.notification_id,
-                deliveries.c.number == session_id,
-            )
-            connection.execute(update(deliveries).where(*mine).values(values))
-        return True
+    def _note(
+        self, connection: Connection, said: list[tuple[Receipt, _Name | None]], app: App | None
+    ) -> list[bool]:
+        found = _find(connection, {name for _, name in said if name is not None}, app)
+        news: dict[tuple[_Name, ReceiptKind], int] = {}
+        noted: list[bool] = []
+        for receipt, name in said:
+            row = None if name is None else found.get(name)
+            noted.append(row is not None)
+            if name is None or row is None:
+                continue
+            for event in MEANT[receipt.event]:
+                if getattr(row, f"{event}_at") is None:
+                    news.setdefault((name, event), self._instant(row, receipt.at))
+        _write(connection, [(found[name], event, at) for (name, event), at in news.items()])
+        return noted
 
-    def _instant(self, row: Any, said: int | None) -> int:
+    def _instant(self, row: Row[Any], said: int | None) -> int:
         now = int(self._now() * 1000)
         return now if said is None else min(now, max(said, row.sent_at or row.created_at))
 
 
-_GOT: Final = select(
-    deliveries.c.notification_id,
-    deliveries.c.sent_at,
-    deliveries.c.displayed_at,
-    deliveries.c.opened_at,
-    notifications.c.created_at,
-).join_from(deliveries, notifications)
+def _find(connection: Connection, names: set[_Name], app: App | None) -> dict[_Name, Row[Any]]:
+    statement = _GOT.where(
+        notifications.c.public_id.in_({public_id for public_id, _ in names}),
+        deliveries.c.number.in_({number for _, number in names}),
+    )
+    if app is not None:
+        statement = statement.where(notifications.c.app == app.id)
+    rows = connection.execute(statement) if names else ()
+    return {(row.public_id, row.number): row for row in rows}
+
+
+def _write(connection: Connection, news: list[tuple[Row[Any], ReceiptKind, int]]) -> None:
+    add_reports(connection, [(row.notification_id, event, at) for row, event, at in news])
+    for event, statement in _UPDATES.items():
+        values = [
+            {"of": row.notification_id, "to": row.number, "at": at}
+            for row, what, at in news
+            if what == event
+        ]
+        if values:
+            connection.execute(statement, values)
+
+
+_GOT: Final[Select[Any]] = (
+    select(
+        notifications.c.public_id,
+        notifications.c.created_at,
+        deliveries.c.notification_id,
+        deliveries.c.number,
+        deliveries.c.sent_at,
+        deliveries.c.displayed_at,
+        deliveries.c.opened_at,
+    )
+    .join_from(deliveries, notifications)
+    # Locked where rows can be, in one order, so that of two reports at a time one counts.
+    .order_by(deliveries.c.notification_id, deliveries.c.number)
+    .with_for_update(of=deliveries)
+)
+_UPDATES: Final = {
+    event: update(deliveries)
+    .where(deliveries.c.notification_id == bindparam("of"), deliveries.c.number == bindparam("to"))
+    .values({f"{event}_at": bindparam("at")})
+    for event in ("displayed", "opened")
+}

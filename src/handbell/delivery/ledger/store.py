@@ -10,15 +10,12 @@ from sqlalchemy import Row, and_, delete, exists, func, or_, select, update
 from handbell.apps.app import App
 from handbell.creation.recipients import EVERYBODY
 from handbell.delivery.delivery import Delivery, State
-from handbell.delivery.ids import read_apns_id
 from handbell.delivery.policy.parts import NO_ZONE
 from handbell.delivery.queue.shards import SHARDS, count_uncome, count_waits, shard_for
 from handbell.errors import UnknownNotificationError
 from handbell.fixes import Action, Fix
 from handbell.storage.database import Database
 from handbell.storage.tables import deliveries, notifications, sessions, shards, users
-
-from .device_reports import DeviceReport, note_reports
 
 NAMED_AMONG: Final = 10_000
 """Among how many of the last sends a person is looked for by name."""
@@ -251,6 +248,10 @@ class Ledger:
                 shards.c.notification_id == row,
                 sessions.c.id.in_(session_ids),
                 sessions.c.status == "active",
+                # Parts may span sessions that another one came to.
+                ~exists().where(
+                    deliveries.c.notification_id == row, deliveries.c.number == sessions.c.id
+                ),
             )
         )
         spanning: dict[tuple[int, str | None], list[Row[Any]]] = {}
@@ -289,31 +290,6 @@ class Ledger:
         )
         with self._database.read() as connection:
             return {(state, reason): n for state, reason, n in connection.execute(query)}
-
-    def note_displayed(self, apns_id: str) -> bool:
-        """Note that the phone displayed it. Returns False for an unknown apns-id."""
-        return bool(self.note_reports([DeviceReport(apns_id, "displayed", self._milliseconds())]))
-
-    def note_opened(self, apns_id: str) -> bool:
-        """Note that the person opened it. Returns False for an unknown apns-id."""
-        return bool(self.note_reports([DeviceReport(apns_id, "opened", self._milliseconds())]))
-
-    def note_reports(self, reports: Sequence[DeviceReport]) -> set[str]:
-        """Note reports of phones; return the known apns-ids."""
-        with self._database.write() as connection:
-            return note_reports(connection, reports)
-
-    def knows(self, apns_id: str) -> bool:
-        """Return whether an apns-id belongs to a stored notification.
-
-        Its delivery may not be written yet: outcomes of a broadcast are written in batches.
-        """
-        named = read_apns_id(apns_id)
-        if named is None:
-            return False
-        statement = select(exists().where(notifications.c.public_id == named[0]))
-        with self._database.read() as connection:
-            return bool(connection.scalar(statement))
 
     def _milliseconds(self) -> int:
         return int(self._now() * 1000)

@@ -252,7 +252,7 @@ class _StoryWriter:
             created_at=row.created_at,
             deliveries=tuple(self._delivery(one, composed, content) for one in deliveries),
             is_ahead=ahead is not None,
-            note="" if deliveries else self._note(row, composed, ahead),
+            note="" if deliveries and ahead is None else self._note(row, composed, ahead),
         )
 
     def _composed(self, row: Any) -> Composed | None:

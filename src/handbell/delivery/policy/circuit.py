@@ -15,7 +15,9 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Final, NamedTuple
 
-from .retry import MENDED_BY_HAND, SERVICE_PROBE, Row, probe_at
+from handbell._back_off import BackOff
+
+from .retry import MENDED_BY_HAND, SERVICE_PROBE, probe_at
 
 SEVERAL_PERSONS: Final = 5
 """The tokens of so many persons have to be refused before the configuration is doubted."""
@@ -106,8 +108,8 @@ class Circuit:
     probe: object | None = None
 
     @property
-    def row(self) -> Row:
-        """Return the delays between probes."""
+    def row(self) -> BackOff:
+        """The delays between probes."""
         raise NotImplementedError
 
     @property
@@ -218,8 +220,8 @@ class ConfigurationCircuit(Circuit):
     strangers: set[int | None] = field(default_factory=set)
 
     @property
-    def row(self) -> Row:
-        """Return the delays between probes."""
+    def row(self) -> BackOff:
+        """The delays between probes."""
         return MENDED_BY_HAND
 
     @property
@@ -311,8 +313,8 @@ class ServiceCircuit(Circuit):
     granted: int = 0
 
     @property
-    def row(self) -> Row:
-        """Return the delays between probes."""
+    def row(self) -> BackOff:
+        """The delays between probes."""
         return SERVICE_PROBE
 
     @property

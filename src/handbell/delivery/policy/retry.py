@@ -9,8 +9,9 @@ docs/decisions/0007-when-a-push-is-sent-again.md.
 from dataclasses import dataclass, replace
 from random import Random
 from types import MappingProxyType
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
+from handbell._back_off import JITTER, BackOff
 from handbell._text import count
 from handbell.gateways.apns.protocol import (
     PROVIDER_TOKEN_MIN_REFRESH_SECONDS,
@@ -22,8 +23,6 @@ from handbell.gateways.apns.protocol import (
 
 from .decision import Decision
 
-JITTER: Final = 0.25
-"""How much chance adds to a delay, as a share of it, so that many do not come back at once."""
 MOST_ATTEMPTS: Final = 200
 """How often one delivery is attempted in all."""
 DEFAULT_LIFETIME_SECONDS: Final = 24 * 3600
@@ -39,49 +38,34 @@ SERVICE_DOWN: Final = "ServiceDown"
 _SERVER_ERROR: Final = 500
 _MINUTE: Final = 60
 _HOUR: Final = 3600
-_STEPS_AT_MOST: Final = 32
-
-
-class Row(NamedTuple):
-    """A row of the table: ``first * factor ** (attempts - 1)``, at most ``longest``; seconds."""
-
-    first: int
-    factor: int
-    longest: int
-
-    def delay(self, steps: int) -> float:
-        """Return the delay after ``steps`` delays, without jitter."""
-        # A power of a large number of steps is not worth computing, and does not fit a float.
-        steps = min(max(steps, 0), _STEPS_AT_MOST)
-        return float(min(self.longest, self.first * int(self.factor**steps)))
 
 
 ROWS: Final = MappingProxyType(
     {
-        Reaction.RECONNECT: Row(1, 4, 15 * _MINUTE),
-        Reaction.RENEW_TOKEN: Row(5, 4, _HOUR),
-        Reaction.SLOW_DOWN_DEVICE: Row(30, 2, _HOUR),
-        Reaction.KEEP_FORMER_TOKEN: Row(2 * _MINUTE, 2, PROVIDER_TOKEN_MIN_REFRESH_SECONDS),
-        Reaction.BACK_OFF: Row(RETRY_SERVER_ERROR_SECONDS, 2, 4 * _HOUR),
+        Reaction.RECONNECT: BackOff(1, 4, 15 * _MINUTE),
+        Reaction.RENEW_TOKEN: BackOff(5, 4, _HOUR),
+        Reaction.SLOW_DOWN_DEVICE: BackOff(30, 2, _HOUR),
+        Reaction.KEEP_FORMER_TOKEN: BackOff(2 * _MINUTE, 2, PROVIDER_TOKEN_MIN_REFRESH_SECONDS),
+        Reaction.BACK_OFF: BackOff(RETRY_SERVER_ERROR_SECONDS, 2, 4 * _HOUR),
     }
 )
 """The delays after an answer, by what the answer asks for."""
 
-SHUTDOWN: Final = Row(15, 60, _HOUR)
+SHUTDOWN: Final = BackOff(15, 60, _HOUR)
 """One server goes away: soon again, over a new connection, and from then on as any other 5xx."""
-NOT_REACHED: Final = Row(2, 2, 15 * _MINUTE)
+NOT_REACHED: Final = BackOff(2, 2, 15 * _MINUTE)
 """No answer, and certainly not taken: no connection, a refused stream, GOAWAY."""
-NO_ANSWER: Final = Row(5, 3, 15 * _MINUTE)
+NO_ANSWER: Final = BackOff(5, 3, 15 * _MINUTE)
 """No answer, and perhaps taken: the connection broke, or the time was over."""
-NO_REASON: Final = Row(5, 3, 15 * _MINUTE)
+NO_REASON: Final = BackOff(5, 3, 15 * _MINUTE)
 """A server error without a reason of the push service's: a proxy's, mostly, and soon over."""
-NO_VERDICT: Final = Row(5, 3, 15 * _MINUTE)
+NO_VERDICT: Final = BackOff(5, 3, 15 * _MINUTE)
 """Not taken, and why is lost, as the answer broke off."""
-SERVICE_PROBE: Final = Row(1, 2, 30)
+SERVICE_PROBE: Final = BackOff(1, 2, 30)
 """How long one waits for the next probe of a service that takes nothing."""
 OUTAGE_SECONDS: Final = 5 * _MINUTE
 """After how long what an outage holds is looked at again, if nothing else lets it go on."""
-MENDED_BY_HAND: Final = Row(_MINUTE, 2, 15 * _MINUTE)
+MENDED_BY_HAND: Final = BackOff(_MINUTE, 2, 15 * _MINUTE)
 """It waits until somebody mends the configuration or starts the twin."""
 
 WAYLESS: Final = frozenset({"NoCredential", "TwinNotRunning"})
@@ -235,12 +219,12 @@ def _only_once(decision: Decision) -> GiveUp:
 
 
 def base_delay(decision: Decision, *, attempts: int) -> float:
-    """Return the delay after so many attempts, without jitter and ``Retry-After``."""
-    return row_of(decision).delay(attempts - 1)
+    """Return the delay after so many attempts without chance and without ``Retry-After``."""
+    return row_of(decision).delay(max(attempts - 1, 0))
 
 
-def row_of(decision: Decision) -> Row:
-    """Return the row of the table for a held delivery."""
+def row_of(decision: Decision) -> BackOff:
+    """Return the row of the table that a held delivery falls under."""
     if decision.is_unknown:
         return NO_ANSWER
     reason = decision.reason or ""
@@ -291,11 +275,11 @@ def until_looked_at(now: float, rng: Random) -> float:
     return now + OUTAGE_SECONDS * (1 + JITTER * rng.random())
 
 
-def probe_at(row: Row, *, probes: int, now: float, rng: Random) -> float:
-    """Return when the next probe goes through an open circuit.
+def probe_at(row: BackOff, *, probes: int, now: float, rng: Random) -> float:
+    """Return when one push is let through an open circuit, to see whether it may be closed.
 
     ``probes`` is how many were made since it opened; ``row`` is :data:`MENDED_BY_HAND` (60 to 75
     seconds at first, then twice as long each time, up to 15 to 18.75 minutes) or
     :data:`SERVICE_PROBE` (1 to 1.25 seconds, up to 30 to 37.5).
     """
-    return now + row.delay(probes) * (1 + JITTER * rng.random())
+    return now + row.spread(probes, rng)

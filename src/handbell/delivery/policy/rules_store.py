@@ -21,9 +21,9 @@ from sqlalchemy import (
     update,
 )
 
+from handbell._chunks import chunks
 from handbell.apps.store import is_any_of, is_app_of
 from handbell.delivery.urgency import LEVELS
-from handbell.storage.chunks import chunks
 from handbell.storage.database import Database
 from handbell.storage.tables import (
     apps,

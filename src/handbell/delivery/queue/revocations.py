@@ -16,8 +16,8 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import delete, insert, select
 
+from handbell._chunks import chunks
 from handbell._threads import Threads
-from handbell.storage.chunks import chunks
 from handbell.storage.database import Database
 from handbell.storage.group_commit import GroupCommit
 from handbell.storage.storage_retry import StorageRetry

@@ -27,9 +27,9 @@ from sqlalchemy import (
     update,
 )
 
+from handbell._chunks import chunks
 from handbell.delivery.policy.parts import Part
 from handbell.delivery.urgency import LEVELS
-from handbell.storage.chunks import chunks
 from handbell.storage.database import Database
 from handbell.storage.tables import ADDRESSED, deliveries, notifications, sessions, shards, users
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, func, select
 from sqlalchemy.dialects.postgresql import insert
 
+from handbell._chunks import chunks
 from handbell.storage.tables import notifications, tallies
 
 from .outcome_batch import Batch
@@ -24,7 +25,6 @@ COUNTED: Final = ("sent", "failed", "displayed", "opened")
 """What is counted: ``failed`` are the failed and the expired; each in the hour it happened."""
 
 _COUNTED_AS: Final = {"sent": "sent", "failed": "failed", "expired": "failed"}
-_NAMED_AT_ONCE: Final = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,14 +51,16 @@ def add_batch(connection: Connection, batch: Batch, at: int) -> None:
         _add_rows(connection, by_row, at)
 
 
-def add_report(connection: Connection, row: int, name: str, at: int) -> None:
-    """Count one ``displayed`` or ``opened`` of a notification's row."""
-    _add_rows(connection, {row: Counter({name: 1})}, at)
+def add_reports(connection: Connection, reports: Iterable[tuple[int, str, int]]) -> None:
+    """Count ``displayed`` and ``opened``, each in its hour.
 
-
-def add_reports(connection: Connection, counted: dict[int, Counter[str]], at: int) -> None:
-    """Count many ``displayed`` or ``opened`` by their notifications' rows."""
-    _add_rows(connection, counted, at)
+    A report is the row of its notification, its name, and when it was (UNIX milliseconds).
+    """
+    by_hour: dict[int, dict[int, Counter[str]]] = {}
+    for row, name, at in reports:
+        by_hour.setdefault(at // HOUR, {}).setdefault(row, Counter())[name] += 1
+    for hour, by_row in sorted(by_hour.items()):
+        _add_rows(connection, by_row, hour * HOUR)
 
 
 def read_buckets(
@@ -109,14 +111,11 @@ def _add_rows(connection: Connection, by_row: Mapping[int, Counter[str]], at: in
 
 
 def _apps_of(connection: Connection, rows: Iterable[int]) -> list[Sequence[Any]]:
-    wanted = list(rows)
     return [
         found
-        for start in range(0, len(wanted), _NAMED_AT_ONCE)
+        for some in chunks(rows)
         for found in connection.execute(
-            select(notifications.c.id, notifications.c.app).where(
-                notifications.c.id.in_(wanted[start : start + _NAMED_AT_ONCE])
-            )
+            select(notifications.c.id, notifications.c.app).where(notifications.c.id.in_(some))
         )
     ]
 

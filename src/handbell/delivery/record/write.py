@@ -8,11 +8,11 @@ from typing import Any, Final
 from sqlalchemy import BigInteger, Connection, bindparam, delete, func, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 
+from handbell._chunks import chunks
 from handbell.delivery.policy.retry import SERVICE_DOWN
 from handbell.delivery.queue.shards import SHARDS, count_uncome
 from handbell.delivery.webhooks.store import store_calls
 from handbell.storage.bulk import insert_columns, sort_out
-from handbell.storage.chunks import chunks
 from handbell.storage.database import Database, driver_of
 from handbell.storage.tables import deliveries, notifications, sessions, shards
 

@@ -14,35 +14,38 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, func, select, update
+from sqlalchemy import Connection, and_, delete, func, select, update
 
+from handbell._back_off import BackOff
 from handbell._background import forever
 from handbell._threads import Threads, in_thread
 from handbell.apps.vault import Vault
 from handbell.errors import HandbellError, StorageError
 from handbell.storage.database import Database
+from handbell.storage.leases import Leases
 from handbell.storage.tables import webhook_calls as calls_table
 from handbell.storage.tables import webhooks as webhooks_table
 
-from .safe_http import Answer, Outbound
+from .call_target import CallAnswer
+from .safe_http import Outbound
 from .store import Webhook, iso, message_id, signature
 
 _log = logging.getLogger(__name__)
 
 FIRST_RETRY_SECONDS: Final = 60
 LONGEST_RETRY_SECONDS: Final = 6 * 3600
+RETRIES: Final = BackOff(FIRST_RETRY_SECONDS, 2, LONGEST_RETRY_SECONDS)
 LIFETIME_SECONDS: Final = 3 * 24 * 3600
 """How long a call is tried; after that it has failed."""
-JITTER: Final = 0.25
 LEASE_SECONDS: Final = 120
 """After this long another sender makes a call whose sender was not heard of again."""
+LEASES: Final = Leases(calls_table, "due_at", "lease", seconds=LEASE_SECONDS)
 KEPT_SECONDS: Final = 7 * 24 * 3600
 """How long a call that is over is kept."""
 
 _STOP_SECONDS: Final = 5.0
 _PRUNE_EVERY_SECONDS: Final = 3600
 _PRUNED_AT_ONCE: Final = 1000
-_STEPS_AT_MOST: Final = 16
 
 
 def next_attempt(
@@ -59,10 +62,8 @@ def next_attempt(
     six hours, plus up to a quarter by chance, and not less than what the receiver asked for (at
     most six hours). Nothing is tried later than three days after ``created_at``.
     """
-    steps = min(max(attempts - 1, 0), _STEPS_AT_MOST)
-    delay = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0**steps)
     asked = min(retry_after or 0, LONGEST_RETRY_SECONDS)
-    at = now + max(delay, asked) + JITTER * delay * rng.random()
+    at = now + RETRIES.spread(max(attempts - 1, 0), rng, asked=asked)
     return at if at <= created_at + LIFETIME_SECONDS else None
 
 
@@ -131,7 +132,7 @@ class WebhookSender:
             await asyncio.gather(*self._running.values())
         return made
 
-    def send_test(self, webhook: Webhook) -> Answer:
+    def send_test(self, webhook: Webhook) -> CallAnswer:
         """Call a webhook at once with the event ``test``, and return what came of it.
 
         It is made once and not kept. Blocks until it is answered.
@@ -220,7 +221,7 @@ class WebhookSender:
         due = (
             select(func.min(calls_table.c.id))
             .join_from(calls_table, webhooks_table)
-            .where(_is_due(now), webhooks_table.c.is_enabled)
+            .where(LEASES.is_due(now), webhooks_table.c.is_enabled)
             .where(calls_table.c.webhook_id.not_in(list(busy)))
             .group_by(calls_table.c.webhook_id)
             .limit(room)
@@ -234,18 +235,8 @@ class WebhookSender:
 
     def _lease_calls(self, connection: Connection, ids: list[int], now: int) -> list[_Call]:
         # Another sender may have been faster since they were read.
-        take = (
-            update(calls_table)
-            .where(calls_table.c.id.in_(ids), _is_due(now))
-            .values(
-                state="sending",
-                lease=self._lease,
-                due_at=now + LEASE_SECONDS * 1000,
-                attempts=calls_table.c.attempts + 1,
-            )
-            .returning(calls_table.c.id)
-        )
-        taken = list(connection.execute(take).scalars())
+        more = {"state": "sending", "attempts": calls_table.c.attempts + 1}
+        taken = LEASES.take(connection, ids, self._lease, now, **more)
         columns = [calls_table.c[name] for name in _Call.__slots__ if name in calls_table.c]
         statement = (
             select(*columns, webhooks_table.c.url, webhooks_table.c.sealed_secret)
@@ -259,7 +250,7 @@ class WebhookSender:
             answer = self._post(call)
         except Exception as error:  # noqa: BLE001 - it counts as an attempt, as any other
             _log.exception("Could not make webhook call: webhook=%d", call.webhook_id)
-            answer = Answer(None, f"a mistake of Handbell's: {type(error).__name__}")
+            answer = CallAnswer(None, f"a mistake of Handbell's: {type(error).__name__}")
         now = self._now()
         if answer.is_success:
             self._write(call, answer, state="sent", due_at=None)
@@ -268,11 +259,11 @@ class WebhookSender:
         else:
             self._put_off(call, answer, now)
 
-    def _post(self, call: _Call) -> Answer:
+    def _post(self, call: _Call) -> CallAnswer:
         try:
             secret = self._vault.unseal(call.sealed_secret).decode()
         except HandbellError as error:
-            return Answer(None, error.what)
+            return CallAnswer(None, error.what)
         body = call.body.encode()
         timestamp = int(self._now())
         headers = {
@@ -283,7 +274,7 @@ class WebhookSender:
         }
         return self._outbound.post(call.url, body, headers, stop=self._stop)
 
-    def _put_off(self, call: _Call, answer: Answer, now: float) -> None:
+    def _put_off(self, call: _Call, answer: CallAnswer, now: float) -> None:
         again = next_attempt(
             call.attempts,
             created_at=call.created_at / 1000,
@@ -298,29 +289,28 @@ class WebhookSender:
         state = "failed" if again is None else "queued"
         self._write(call, answer, state=state, due_at=again)
 
-    def _write(self, call: _Call, answer: Answer, *, state: str, due_at: float | None) -> None:
+    def _write(self, call: _Call, answer: CallAnswer, *, state: str, due_at: float | None) -> None:
         """Store what came of a call, and let the others of its webhook wait after a failure."""
         now = self._milliseconds()
         values = {
             "state": state,
             "lease": None,
-            "due_at": None if due_at is None else int(due_at * 1000),
             "finished_at": now if due_at is None else None,
             "last_status": answer.status,
             "last_reason": answer.reason,
         }
-        ours = and_(calls_table.c.id == call.id, calls_table.c.lease == self._lease)
+        due = None if due_at is None else int(due_at * 1000)
         with self._database.write() as connection:
-            connection.execute(update(calls_table).where(ours).values(values))
+            LEASES.settle(connection, call.id, self._lease, due, **values)
             if state != "sent" and not self._stop.is_set():
                 _hold_others(connection, call, now + FIRST_RETRY_SECONDS * 1000)
 
     def _give_back(self) -> None:
         """Let everything that this sender still holds be due at once."""
-        values = {"state": "queued", "lease": None, "due_at": self._milliseconds()}
         with self._database.write() as connection:
-            held = calls_table.c.lease == self._lease
-            connection.execute(update(calls_table).where(held).values(values))
+            LEASES.give_back(
+                connection, self._lease, self._milliseconds(), state="queued", lease=None
+            )
 
     def _prune(self) -> None:
         now, at = self._now(), self._clock()
@@ -337,10 +327,6 @@ class WebhookSender:
 
     def _milliseconds(self) -> int:
         return int(self._now() * 1000)
-
-
-def _is_due(now: int) -> ColumnElement[bool]:
-    return calls_table.c.due_at <= now
 
 
 def _hold_others(connection: Connection, call: _Call, until: int) -> None:

@@ -22,6 +22,7 @@ from uuid import uuid4
 from sqlalchemy import Connection, RowMapping, Select, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from handbell._chunks import chunks
 from handbell._text import nearest
 from handbell.apps.app import App
 from handbell.apps.vault import Vault
@@ -44,7 +45,7 @@ from handbell.storage.tables import apps as apps_table
 from handbell.storage.tables import webhook_calls as calls_table
 from handbell.storage.tables import webhooks as webhooks_table
 
-from .safe_http import Target
+from .call_target import CallTarget
 
 NAMES: Final[Mapping[type[Event], str]] = MappingProxyType(
     {
@@ -120,10 +121,10 @@ class WebhookStore:
 
         Without ``events`` it is called for all. Raises :class:`~handbell.errors.WebhookError` for
         an address that may not be called
-        (see :class:`~handbell.delivery.webhooks.safe_http.Target`), for an unknown
+        (see :class:`~handbell.delivery.webhooks.call_target.CallTarget`), for an unknown
         event, and for an address that the app has already.
         """
-        Target.read(url, allow_private=self._allow_private)
+        CallTarget.read(url, allow_private=self._allow_private)
         secret = SECRET_PREFIX + base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()
         values = {
             "app_id": app.row,
@@ -272,12 +273,12 @@ def store_calls(
             {
                 "webhook_id": webhook.id,
                 "message_id": message_id(),
-                "body": call_body(webhook.app, wanted[start : start + MOST_EVENTS], now=now),
+                "body": call_body(webhook.app, some, now=now),
                 "state": "queued",
                 "due_at": at + int(gather_seconds * 1000),
                 "created_at": at,
             }
-            for start in range(added, len(wanted), MOST_EVENTS)
+            for some in chunks(wanted[added:], MOST_EVENTS)
         )
     if rows:
         connection.execute(insert(calls_table), rows)

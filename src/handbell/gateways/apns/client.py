@@ -17,6 +17,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Final, cast
 
+from handbell._retry_after import instant
 from handbell.apps.credentials import AuthKey, Certificate
 from handbell.clocks import seconds_since_boot
 from handbell.errors import GatewayError
@@ -52,7 +53,7 @@ from .protocol import (
     Reaction,
 )
 from .token import ProviderTokens
-from .verdict import instant, judge
+from .verdict import judge
 
 __all__ = ["ApnsGateway", "Endpoint"]
 

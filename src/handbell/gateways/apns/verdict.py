@@ -7,9 +7,9 @@ Source: "Handling notification responses from APNs"
 
 import json
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
+from handbell._retry_after import retry_after
 from handbell.gateways.gateway import (
     Accepted,
     DeviceGone,
@@ -30,8 +30,7 @@ _TOO_MANY: Final = 429
 _SERVER_ERROR: Final = 500
 _CONFIGURATION_STATUSES: Final = frozenset({401, 403, 404, 407})
 _MAX_REASON_LENGTH: Final = 80
-_LATEST_STAMP: Final = 2**53  # milliseconds; beyond it no database column would hold it
-_MAX_RETRY_AFTER: Final = 24 * 3600.0
+_LATEST_STAMP: Final = 2**53  # milliseconds; what is beyond no database would take
 _LATER: Final = frozenset(
     {
         Reaction.RENEW_TOKEN,
@@ -70,7 +69,7 @@ def judge(
     else:
         reaction = _reaction_to(status)
     if reaction in _LATER:
-        return RetryLater(reason, reaction, _retry_after(headers), status, _detail(reason))
+        return RetryLater(reason, reaction, retry_after(headers), status, _detail(reason))
     if reaction is Reaction.CLOSE_SESSION:
         return DeviceGone(reason, _timestamp(answer), status)
     return Refused(reason, reaction, status, _detail(reason))
@@ -81,7 +80,7 @@ def _without_reason(status: int, headers: Mapping[str, str], *, is_whole: bool) 
     foreign = f"the answer {status} is not one of Apple's; a proxy may have given it"
     if status < _REDIRECTION:
         return Unknown("AnswerUnreadable", foreign)
-    after = _retry_after(headers)
+    after = retry_after(headers)
     if status >= _SERVER_ERROR:
         detail = foreign if is_whole else f"the answer {status} broke off"
         return RetryLater(f"HTTP {status}", Reaction.BACK_OFF, after, status, detail)
@@ -122,22 +121,3 @@ def _reaction_to(status: int) -> Reaction:
 def _detail(reason: str) -> str:
     row = REASONS.get(reason)
     return row.meaning if row else "an answer that Apple does not document"
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return ``Retry-After`` in seconds; a date counts from the answer's own ``Date``."""
-    text = headers.get("retry-after", "")
-    if text.isascii() and text.isdigit():
-        return min(float(text[:9]), _MAX_RETRY_AFTER)
-    until, at = instant(text), instant(headers.get("date", ""))
-    if until is None or at is None:
-        return None
-    return min(max(0.0, until - at), _MAX_RETRY_AFTER)
-
-
-def instant(text: str) -> float | None:
-    """Return an HTTP date as UNIX seconds, None for an invalid one."""
-    try:
-        return parsedate_to_datetime(text).timestamp()
-    except (ValueError, OverflowError, IndexError, TypeError):
-        return None

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
+from handbell._chunks import chunks
 from handbell.delivery.accept.prepare import Entry
 from handbell.delivery.accept.store import Acceptance
 from handbell.delivery.engine import LISTED_AT_MOST
@@ -81,8 +82,8 @@ async def accept_parts(context: Context, entries: Sequence[Entry | HandbellError
     They are stored in parts, between which others have their turn.
     """
     outcomes: list[Outcome] = []
-    for start in range(0, len(entries), MOST_AT_ONCE):
-        outcomes += await _accept(context, entries[start : start + MOST_AT_ONCE])
+    for some in chunks(entries, MOST_AT_ONCE):
+        outcomes += await _accept(context, some)
     return outcomes
 
 

@@ -14,6 +14,7 @@ from handbell.server.problems import members_of
 from .acceptance import Outcome, accept_parts
 from .entries import EntryReader
 from .lines import Line
+from .representation import told
 
 Read = Entry | HandbellError
 
@@ -69,6 +70,6 @@ class LineSender:
     def _accepted(self, number: int, name: str, warnings: Sequence[str]) -> bytes:
         self.accepted += 1
         if warnings:
-            return to_json({"line": number, "id": name, "warnings": warnings}) + b"\n"
+            return to_json({"line": number, "id": name, **told("warning", warnings)}) + b"\n"
         # Nearly all of a long stream's answers, and nothing in them has to be escaped.
         return b"" if self.is_brief else b'{"line":%d,"id":"%s"}\n' % (number, name.encode())

@@ -110,13 +110,13 @@ async def report(
 async def _note(context: Context, app: App, session: int, receipts: list[Receipt]) -> list[bool]:
     """Write receipts; a phone can be faster than the ledger, so what is missing is tried again."""
     book = context.system.receipts
-    noted = await context.run(book.note, app, session, receipts)
+    noted = await context.run(book.note, receipts, app, session)
     for pause in _PAUSES:
-        missing = [entry for entry, is_noted in zip(receipts, noted, strict=True) if not is_noted]
-        if not missing or not await context.run(book.may_follow, app, session, missing):
+        missing = [one for one, is_noted in zip(receipts, noted, strict=True) if not is_noted]
+        if not missing or not await context.run(book.may_follow, missing, app, session):
             break
         await asyncio.sleep(pause)
-        noted = await context.run(book.note, app, session, receipts)
+        noted = await context.run(book.note, receipts, app, session)
     return noted
 
 

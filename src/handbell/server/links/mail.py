@@ -13,7 +13,7 @@ from typing import Final
 
 from handbell._background import forever
 from handbell._mail import mailbox
-from handbell.registry.proofs import VALID_SECONDS, Link
+from handbell.registry.proofs import LEASE_SECONDS, VALID_SECONDS, Link
 from handbell.server.context import Context
 
 from .smtp import MailServer
@@ -26,6 +26,9 @@ _SHORTEST_WAIT: Final = 0.05
 _FIRST_PAUSE: Final = 2.0
 _LONGEST_PAUSE: Final = 120.0
 _FORGET_SECONDS: Final = 3600.0
+_ATTEMPT_SECONDS: Final = LEASE_SECONDS - 15.0
+"""However slowly a mail server answers: then the lease is about to end."""
+_CANCEL_AGAIN_SECONDS: Final = 0.5
 _PERMANENT: Final = range(500, 600)
 
 _log = logging.getLogger(__name__)
@@ -67,11 +70,20 @@ async def _mail(context: Context, server: MailServer) -> None:
 
 
 async def _send(context: Context, server: MailServer, link: Link) -> None:
+    """Send one mail, or put it off.
+
+    It waits as long again as it has waited already. Attempts are not counted: a link lives for
+    minutes, and what was asked for anew starts afresh.
+    """
     proofs = context.system.proofs
     try:
         to = await context.run(mailbox, link.mail)
         message = compose(link, server.sender, context.public_url, context.system.now())
-        await server.send(message, to=to)
+        await _hand_in(server, message, to)
+    except asyncio.CancelledError:
+        # Nobody knows what became of it; whoever mails next need not wait for the lease to end.
+        await context.run(proofs.postpone, link, 0)
+        raise
     except Exception as error:  # noqa: BLE001 - whatever a mail server may answer
         if is_permanent(error):
             # An address that does not exist; whoever asked must not learn of it.
@@ -89,6 +101,23 @@ async def _send(context: Context, server: MailServer, link: Link) -> None:
         await context.run(proofs.postpone, link, pause)
     else:
         await context.run(proofs.mailed, link)
+
+
+async def _hand_in(server: MailServer, message: EmailMessage, to: str) -> None:
+    """Send a mail, within the time of an attempt; cancelled, it ends within a second or so."""
+    sending = asyncio.ensure_future(server.send(message, to=to))
+    try:
+        await asyncio.wait([sending], timeout=_ATTEMPT_SECONDS)
+        if not sending.done():
+            raise TimeoutError
+    finally:
+        while not sending.done():
+            # Python 3.11 loses the cancellation of a connection that is just made.
+            sending.cancel()
+            await asyncio.wait([sending], timeout=_CANCEL_AGAIN_SECONDS)
+        if not sending.cancelled():
+            sending.exception()
+    await sending
 
 
 def is_permanent(error: Exception) -> bool:

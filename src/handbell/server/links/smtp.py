@@ -9,6 +9,7 @@ from typing import Any, Final
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from handbell._mail import mailbox, read_mail
+from handbell._paths import expanded
 from handbell.errors import MailError, SettingsError
 from handbell.settings import Settings, check_authority
 
@@ -54,7 +55,7 @@ class MailServer:
             security=_security(parts, options),
             user=None if parts.username is None else unquote(parts.username),
             password=None if parts.password is None else unquote(parts.password),
-            ca_file=None if ca_file is None else _authority(Path(ca_file).expanduser()),
+            ca_file=None if ca_file is None else _authority(expanded(ca_file)),
         )
 
     async def send(self, message: EmailMessage, *, to: str) -> None:
