@@ -19,10 +19,10 @@ from typing import Final
 
 from handbell import PushNotification, Sessions
 from handbell.apps.app import App
-from handbell.apps.samples import make_key
+from handbell.apps.sample_keys import make_key
 from handbell.settings import DATABASE_FILE, Settings
 from handbell.system import System
-from handbell.twin.running import RunningTwin
+from handbell.twin.threaded import RunningTwin
 
 APP: Final = "TEAM654321.com.sample.doors"
 MAILS: Final = tuple(f"door{number}@example.com" for number in range(8))

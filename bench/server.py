@@ -20,7 +20,7 @@ import uvloop
 
 from handbell._collector import settle
 from handbell.server.application import create_application
-from handbell.server.running import bind, make_context, serving
+from handbell.server.asgi_server import bind, make_context, serving
 from handbell.system import System
 
 from . import seed

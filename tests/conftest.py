@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from handbell.apps.app import App
-from handbell.apps.samples import make_key
+from handbell.apps.sample_keys import make_key
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.delivery.delivery import Delivery
@@ -17,7 +17,7 @@ from handbell.registry.session import Session
 from handbell.settings import Settings
 from handbell.system import System
 from handbell.twin.phone import Phone
-from handbell.twin.running import RunningTwin, start_twin
+from handbell.twin.threaded import RunningTwin, start_twin
 
 pytest_plugins = ["pytester", "tests.judges"]
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self
 
 from handbell.http_server.bounds import Bounds
-from handbell.http_server.exchange import STREAM
+from handbell.http_server.request_cycle import STREAM
 from handbell.http_server.server import HttpServer, serving_on
 
 Answer = tuple[int, dict[str, str], bytes]

@@ -123,7 +123,7 @@ def _end_of(pid: int) -> int:
 
 def _load() -> None:
     importlib.import_module("handbell.push")
-    importlib.import_module("handbell.sharing")
+    importlib.import_module("handbell.shared_systems")
     # A fork does not have to look through it all once more when it ends.
     gc.freeze()
 

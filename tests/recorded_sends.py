@@ -16,10 +16,10 @@ import httpx
 from sqlalchemy import text
 
 from handbell.apps.app import App
-from handbell.apps.samples import make_key
+from handbell.apps.sample_keys import make_key
 from handbell.creation.template import Template
 from handbell.server.application import create_application
-from handbell.server.running import make_context
+from handbell.server.asgi_server import make_context
 from handbell.settings import Settings
 from handbell.system import System
 

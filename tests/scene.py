@@ -15,7 +15,7 @@ from bench.chaos import Clock, fill
 from bench.sender import Task
 
 from handbell.apps.app import App
-from handbell.apps.samples import make_key
+from handbell.apps.sample_keys import make_key
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.delivery.accept.store import Acceptance
@@ -25,7 +25,7 @@ from handbell.delivery.response import Response
 from handbell.settings import DATABASE_FILE, Settings
 from handbell.system import System
 from handbell.twin.phone import Phone
-from handbell.twin.running import RunningTwin, start_twin
+from handbell.twin.threaded import RunningTwin, start_twin
 
 APP = "TEAM123456.com.sample.myapp"
 ROOT = Path(__file__).parent.parent

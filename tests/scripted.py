@@ -16,7 +16,7 @@ from sqlalchemy.pool import Pool
 
 from handbell.apps.app import App
 from handbell.apps.credentials import AuthKey, Certificate
-from handbell.apps.samples import make_key
+from handbell.apps.sample_keys import make_key
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.delivery.accept.store import Acceptance
@@ -142,7 +142,7 @@ class ScriptedSystem(System):
         name: GatewayName,  # noqa: ARG002
         environment: str,  # noqa: ARG002
         *,
-        besides: Collection[str] = (),  # noqa: ARG002
+        excluded: Collection[str] = (),  # noqa: ARG002
     ) -> Gateway:
         """Return the scripted gateway, or raise that there is no credential."""
         self.on_find()

@@ -15,9 +15,9 @@ from handbell._portal import new_loop
 from handbell.apps.app import App
 from handbell.http_server.bounds import Bounds
 from handbell.server.application import create_application
+from handbell.server.asgi_server import bind, make_context, serving, url_of
 from handbell.server.context import Context  # noqa: TC001 - an attribute's type
 from handbell.server.links.mail import mailing
-from handbell.server.running import bind, make_context, serving, url_of
 from handbell.system import System
 
 T = TypeVar("T")

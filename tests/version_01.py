@@ -12,7 +12,7 @@ from handbell.apps.app import App
 from handbell.apps.credentials import AuthKey
 from handbell.settings import DATABASE_FILE, Settings
 from handbell.system import System
-from handbell.twin.running import RunningTwin, start_twin
+from handbell.twin.threaded import RunningTwin, start_twin
 
 SQL: Final = Path(__file__).parent / "version_01.sql"
 SECRET_KEY: Final = "aGFuZGJlbGwgMC4xIHZhdWx0IGtleSBmb3IgdGVzdHM="

@@ -10,7 +10,7 @@ from typing import Final
 
 from bench.doors import Doors
 from handbell.settings import PREFIX
-from handbell.twin.running import start_twin
+from handbell.twin.threaded import start_twin
 
 from . import __doc__ as what
 from .clock import Clock

@@ -9,10 +9,10 @@ from typing import Any, Final
 
 from bench.sender import Task, make_system
 from handbell.apps.app import App
-from handbell.apps.samples import make_key
+from handbell.apps.sample_keys import make_key
 from handbell.settings import DATABASE_FILE
 from handbell.system import System
-from handbell.twin.running import RunningTwin
+from handbell.twin.threaded import RunningTwin
 
 from .clock import Clock
 from .filling import fill

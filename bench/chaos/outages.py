@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
-from handbell.twin.running import RunningTwin
+from handbell.twin.threaded import RunningTwin
 
 _ALL: Final = 1_000_000
 

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from handbell.twin.running import RunningTwin
+from handbell.twin.threaded import RunningTwin
 
 from .clock import Clock
 from .count import count, unwritten

@@ -65,14 +65,14 @@ class AppClient:
         if self._remote is not None:
             await self._remote.close()
             return
-        from .sharing import leave  # noqa: PLC0415 - heavy
+        from .shared_systems import leave  # noqa: PLC0415 - heavy
 
         await leave(self, within=within)
 
     @asynccontextmanager
     async def _ready(self) -> "AsyncIterator[tuple[System, App, AuthKey | None]]":
         """Give the system to work with while the block runs, the app, and a key of its own."""
-        from .sharing import using  # noqa: PLC0415 - heavy
+        from .shared_systems import using  # noqa: PLC0415 - heavy
 
         if self._settings is None:
             raise SettingsError(

@@ -1,4 +1,4 @@
-"""Writes what virtual phones say into the ledger, in a thread of its own, many at a time."""
+"""Reports of virtual phones: written to the ledger in batches by a thread."""
 
 import logging
 import threading
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 
 class _Early(NamedTuple):
-    """A report that came before the ledger says that anything was sent; ``due`` is monotonic."""
+    """A report that arrived before its delivery was written; ``due`` is monotonic."""
 
     due: float
     report: Receipt
@@ -29,7 +29,7 @@ class _Early(NamedTuple):
 
 
 class DeviceReports:
-    """Takes reports at once, so that the twin never waits for a disk, and writes them soon."""
+    """Accepts reports without blocking, so that the twin never waits for a disk."""
 
     def __init__(self, system: "System") -> None:
         self._system = system
@@ -51,7 +51,7 @@ class DeviceReports:
             self._changed.notify()
 
     def close(self) -> None:
-        """Return when every report is written, or waited in vain for its delivery."""
+        """Return when every report is written or has waited in vain for its delivery."""
         with self._changed:
             self._is_closed = True
             self._changed.notify()
@@ -68,21 +68,21 @@ class DeviceReports:
             ]
 
     def _next(self) -> list[_Early]:
-        """Return what to write now, as soon as there is something; nothing at the end."""
+        """Return the next batch, as soon as there is one; empty at the end."""
         with self._changed:
             while True:
                 now = monotonic()
-                ready = [one for one in self._early if one.due <= now]
+                ready = [item for item in self._early if item.due <= now]
                 due = ready[:_AT_ONCE]
                 while self._new and len(due) < _AT_ONCE:
                     due.append(_Early(now, self._new.popleft(), 0))
                 if due:
-                    later = [one for one in self._early if one.due > now]
+                    later = [item for item in self._early if item.due > now]
                     self._early = ready[_AT_ONCE:] + later
                     return due
                 if self._is_closed and not self._early:
                     return []
-                first = min((one.due for one in self._early), default=None)
+                first = min((item.due for item in self._early), default=None)
                 self._changed.wait(None if first is None else first - now)
 
     def _write(self, due: list[_Early]) -> list[bool]:

@@ -1,7 +1,7 @@
-"""What the operating system's refusal of a file or folder means to an operator, in words.
+"""Explain the operating system's refusals of files and folders to an operator.
 
-Everything that is written (the home folder, the key, the database and its backups, the twin's
-certificates, standard output) is told from here, so that a full disk is a full disk everywhere.
+It covers everything that is written (the home folder, the key, the database and its backups, the
+twin's certificates, standard output), so that a full disk gets the same message everywhere.
 """
 
 import errno
@@ -13,7 +13,7 @@ Kind = Literal["full", "read-only", "other"]
 
 
 class Refused(NamedTuple):
-    """Why a path cannot be used, as a clause, and what to do, without a full stop."""
+    """Why a path is unusable, as a clause, and the fix, without a full stop."""
 
     kind: Kind
     why: str
@@ -51,18 +51,18 @@ _WORDS: Final[dict[int, tuple[Kind, str, str]]] = {
 
 
 def refused(error: OSError, *, elsewhere: str = "") -> Refused:
-    """Return what a refusal means. ``elsewhere`` says how another place is chosen, as a clause."""
-    said = (error.strerror or str(error) or type(error).__name__).lower()
-    unknown: tuple[Kind, str, str] = ("other", said, "Check its path, and who may use it")
+    """Explain an error. ``elsewhere`` is a clause on how to choose another place."""
+    reason = (error.strerror or str(error) or type(error).__name__).lower()
+    unknown: tuple[Kind, str, str] = ("other", reason, "Check its path, and who may use it")
     kind, why, fix = _WORDS.get(error.errno or 0, unknown)
     return Refused(kind, why, f"{fix}, or {elsewhere}" if elsewhere else fix)
 
 
 def why_not_writable(path: Path) -> OSError | None:
-    """Return the error that writing a file would meet, as far as that is known beforehand.
+    """Return the error that writing a file would raise, as far as that is known.
 
-    For who reports no more than that it failed, as SQLite does. The file is not opened: to close it
-    would drop the locks that this process has on a database.
+    For callers without a reason, such as SQLite. The file is not opened: closing it would drop
+    this process's locks on a database.
     """
     place = path if path.exists() else path.parent
     try:

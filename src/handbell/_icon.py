@@ -1,6 +1,6 @@
-"""The icon of an app that has none here: its letter on two colours of its own.
+"""The generated icon of an app: its letter on two colours.
 
-The console and the virtual phones draw the same one, so that people know the app again.
+The console and the virtual phones draw the same one, so that people recognise the app.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ _TURN = 35
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppIcon:
-    """A letter, and the hues (in degrees) of the colours behind it, from the top on."""
+    """A letter, and the hues (in degrees) of its background, from top to bottom."""
 
     letter: str
     hue: int
@@ -21,13 +21,13 @@ class AppIcon:
 
     @classmethod
     def of(cls, app_id: str, name: str) -> "AppIcon":
-        """Return the icon of an app: the colours follow from its id, the letter from its name."""
+        """Return the icon of an app: the colours derive from its id, the letter from its name."""
         hue = _hash(app_id) % 360
         letter = (name.strip() or "?")[:1].upper()[:1]
         return cls(letter=letter, hue=hue, second_hue=(hue + _TURN) % 360)
 
     def to_dict(self) -> dict[str, str | int]:
-        """Return the icon as JSON holds it."""
+        """Return the icon as a JSON object."""
         return {"letter": self.letter, "hue": self.hue, "second_hue": self.second_hue}
 
 

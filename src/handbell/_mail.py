@@ -1,8 +1,8 @@
-"""Mail addresses: the one place that says which mailbox a text names.
+"""Mail addresses: parsing and canonical form, in one place.
 
-:func:`read_mail` gives the form that is stored, compared and shown, :func:`mailbox` makes of it,
-and of nothing else, what a mail server is handed. The domain goes by IDNA 2008 with UTS 46 in both
-directions (docs/decisions/0016-proof-and-ownership.md).
+:func:`read_mail` returns the form that is stored, compared and shown; :func:`mailbox` turns only
+that into the form for a mail server. Domains follow IDNA 2008 with UTS 46 in both directions
+(docs/decisions/0016-proof-and-ownership.md).
 """
 
 import re
@@ -17,8 +17,8 @@ _LONGEST: Final = 254
 _LONGEST_LABEL: Final = 63
 _PAUSE_SECONDS: Final = 50e-6
 
-# What nearly every address looks like. Of these the validator refuses none, and it takes forty
-# times as long to say so; whatever is longer, stranger or reserved is left to it.
+# The common form of addresses. The validator refuses none of these and takes forty times as long;
+# longer, unusual and reserved ones are left to it.
 _ORDINARY: Final = re.compile(
     r"(?=[^@]{1,64}@)(?!.{250})(?!.*--)"
     r"[a-z0-9_+-]+(?:\.[a-z0-9_+-]+)*@"
@@ -26,7 +26,7 @@ _ORDINARY: Final = re.compile(
     r"[a-z]{2,63}",
     re.ASCII,
 )
-# Letters and marks that no screen shows: with them two addresses would look the same.
+# Invisible letters and marks: with them two addresses would look the same.
 _INVISIBLE: Final = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\ufe00-\ufe0f\U000e0100-\U000e01ef]"
 )
@@ -34,12 +34,12 @@ _one_at_a_time = threading.Lock()
 
 
 def read_mail(text: str) -> str:
-    """Return the one form of a valid mail address: two texts with the same form are one mailbox.
+    """Return the canonical form of a valid mail address: equal forms mean one mailbox.
 
-    The local part is put into compatibility form (NFKC) and lower case, the domain is what UTS 46
-    makes of it, in Unicode. Names that are reserved for local use and for tests (``localhost``,
-    ``.local``, ``.test``, ``.invalid``) are welcome. Quoted local parts, comments, routes, encoded
-    words, literals and display names are refused. Raises :class:`ValueError` with the reason.
+    The local part is normalized to NFKC and lower case, the domain by UTS 46, in Unicode. Names
+    that are reserved for local use and for tests (``localhost``, ``.local``, ``.test``,
+    ``.invalid``) are accepted. Quoted local parts, comments, routes, encoded words, literals and
+    display names are refused. Raises :class:`ValueError` with the reason.
     """
     text = text.strip()
     ordinary = ordinary_mail(text)
@@ -55,11 +55,11 @@ def read_mail(text: str) -> str:
 
 
 def mailbox(mail: str) -> str:
-    """Return what a mail server is handed for an address that :func:`read_mail` returned.
+    """Return the form for a mail server of an address from :func:`read_mail`.
 
-    Its domain is in ASCII; its local part is not where the mailbox has another alphabet, and needs
-    a server with SMTPUTF8. Raises :class:`ValueError` for an address of another form: nothing is
-    mailed to a mailbox that was not compared.
+    Its domain is in ASCII; its local part may not be, and then needs a server with SMTPUTF8.
+    Raises :class:`ValueError` for an address in another form: mail only goes to mailboxes that
+    were compared.
     """
     if read_mail(mail) != mail:
         raise ValueError("This is not the form in which addresses are compared")
@@ -70,7 +70,7 @@ def mailbox(mail: str) -> str:
 
 
 def ordinary_mail(text: str) -> str | None:
-    """Return what :func:`read_mail` does for what nearly every address looks like, else None."""
+    """Return :func:`read_mail`'s result for an address of the common form, else None."""
     text = text.strip()
     folded = text.lower()
     return folded if _ORDINARY.fullmatch(folded) and text.isascii() else None
@@ -78,10 +78,10 @@ def ordinary_mail(text: str) -> str | None:
 
 @lru_cache(maxsize=4096)
 def fold_mail(text: str) -> str:
-    """Return the form under which a mail address is stored and looked up; never fails.
+    """Return the lookup form of a mail address; never fails.
 
-    Equal to :func:`read_mail` for every valid address. Anything else is stripped, composed and put
-    into lower case: so an address is found again that was valid once.
+    Equal to :func:`read_mail` for every valid address. Anything else is stripped, composed and
+    lower-cased, so that an address that was once valid is still found.
     """
     try:
         return read_mail(text)
@@ -96,12 +96,12 @@ def is_costly(text: str) -> bool:
 
 
 def _local(text: str) -> str:
-    # Not casefold(): it makes "ss" of "ß", which are two mailboxes.
+    # Not casefold(): it turns "ß" into "ss", which are two mailboxes.
     local = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).lower())
     if unicodedata.normalize("NFKC", local.lower()) != local:
         raise ValueError("The part before the @-sign has letters without a lower case of their own")
     if "=?" in local:
-        # A mail program would read another address in it.
+        # A mail program would parse another address from it.
         raise ValueError("The part before the @-sign looks like an encoded word")
     if _INVISIBLE.search(local):
         raise ValueError("The part before the @-sign has letters that cannot be seen")
@@ -119,12 +119,12 @@ def _domain(text: str) -> tuple[str, str]:
 
 @lru_cache(maxsize=8192)
 def _read_domain(text: str) -> tuple[str, str, str]:
-    """Return a domain as it is shown, as it is handed to servers, and what is wrong with it."""
+    """Return a domain's display form, its server form, and its fault."""
     if max(map(len, unicodedata.normalize("NFKC", text).split("."))) > _LONGEST_LABEL:
-        # It would be refused as well, after a time that grows with the square of its length.
+        # It would be refused too, after a time quadratic in its length.
         return "", "", "After the @-sign, periods cannot be separated by so many characters."
-    # Tables of Unicode are searched letter by letter: one thread does it, with pauses, so that
-    # hundreds of domains in one call hold up no event loop beside it.
+    # Unicode tables are searched character by character: one thread does it, with pauses, so that
+    # hundreds of domains in one call do not block the event loop.
     with _one_at_a_time:
         time.sleep(_PAUSE_SECONDS)
         return _validated_domain(text)
@@ -134,13 +134,13 @@ def _validated_domain(text: str) -> tuple[str, str, str]:
     import idna  # noqa: PLC0415 -- keeps `import handbell` light
     from email_validator import EmailNotValidError, validate_email  # noqa: PLC0415 -- as above
 
-    # The validator's list of special names can only be changed for the whole process, which is the
-    # caller's: a reserved name is checked below a parent instead.
+    # The validator's list of special names is process-wide and belongs to the caller: a reserved
+    # name is checked below a substitute parent instead.
     parent = _PARENT if _is_special(text) else ""
     try:
         found = validate_email(f"a@{text}{parent}", check_deliverability=False)
         shown, handed = found.domain.removesuffix(parent), found.ascii_domain.removesuffix(parent)
-        # Whoever writes Punycode may write what nothing is encoded as.
+        # Punycode input may contain what no encoder produces.
         if "--" in text and idna.encode(shown).decode() != handed:
             return "", "", "The part after the @-sign is not what its own letters are encoded as"
     except (EmailNotValidError, idna.IDNAError) as error:

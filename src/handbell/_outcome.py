@@ -27,16 +27,16 @@ async def outcome(
     Not longer than ``timeout`` seconds: the answer says then that it goes on, by a warning too
     where somebody waited at all. It names the seconds that were ``asked`` for, if others were.
     """
-    told = list(warnings)
+    known = list(warnings)
     asked = timeout if asked is None else asked
     try:
         if timeout == 0:
-            return await in_thread(_so_far, system, notification_id, told, 0)
+            return await in_thread(_so_far, system, notification_id, known, 0)
         async with asyncio.timeout(timeout):
             await system.engine.worker.settled(row)
     except TimeoutError:
-        return await in_thread(_so_far, system, notification_id, told, asked or 0)
-    return await in_thread(system.engine.response, notification_id, told)
+        return await in_thread(_so_far, system, notification_id, known, asked or 0)
+    return await in_thread(system.engine.response, notification_id, known)
 
 
 def _so_far(system: "System", notification_id: str, warnings: list[str], waited: float) -> Response:

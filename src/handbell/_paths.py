@@ -1,11 +1,11 @@
-"""What may be said of a path, and who else may read or write a file."""
+"""Paths: whether they may be shown, and who else may read or write a file."""
 
 import re
 import stat
 from pathlib import Path, PurePath
 from typing import Final
 
-# A name that people give a file, and that no key is: it ends in a dot and few letters.
+# A file name that no key looks like: it ends in a dot and few letters.
 _FILE_NAME: Final = re.compile(r"[^\x00-\x1f]*\.[A-Za-z0-9]{1,8}")
 _LONG_RUN: Final = re.compile(r"[A-Za-z0-9+=]{40,}")
 
@@ -27,9 +27,9 @@ def is_file(path: Path) -> bool:
 
 
 def is_surely_a_path(given: str | Path) -> bool:
-    """Return whether what was given as a path may be repeated, since it is no secret by mistake.
+    """Return whether a path may be shown, since it cannot be a secret given by mistake.
 
-    It names something that exists, or it could only be the name of a file.
+    It exists, or it can only be a file name.
     """
     try:
         if Path(given).expanduser().exists():
@@ -42,9 +42,9 @@ def is_surely_a_path(given: str | Path) -> bool:
 
 
 def others_may(path: Path) -> str:
-    """Return what users other than the file's owner may do with it: ``read``, ``read and write``.
+    """Return other users' access to the file: ``read``, ``read and write``.
 
-    Empty where they may do neither, or the file is not there. The file is not opened.
+    Empty if they have none, or the file does not exist. The file is not opened.
     """
     try:
         mode = path.stat().st_mode

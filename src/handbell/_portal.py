@@ -1,4 +1,4 @@
-"""The one thread in which the asynchronous core runs for callers that are not asynchronous."""
+"""The thread that runs the asynchronous core for synchronous callers."""
 
 import _thread
 import asyncio
@@ -28,7 +28,7 @@ _LOOK_SECONDS: Final = 0.5
 
 
 class Portal:
-    """An event loop in a thread of its own, opened when first needed and shut at exit."""
+    """An event loop in a thread, opened on first use and shut down at exit."""
 
     def __init__(self) -> None:
         self._loop = new_loop()
@@ -44,7 +44,7 @@ class Portal:
 
     @property
     def is_usable(self) -> bool:
-        """Whether its thread lives in this process; a fork leaves it behind."""
+        """Return whether its thread runs in this process; a fork leaves it behind."""
         return self._pid == os.getpid() and self._thread.is_alive()
 
     @property
@@ -53,10 +53,10 @@ class Portal:
         return threading.current_thread() is self._thread
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run the coroutine in the thread and return what it returns, or raise what it raises.
+        """Run the coroutine in the thread; return its result or raise its error.
 
-        Interrupted from the keyboard, the work is cancelled before the interruption goes on. Raises
-        DeadlockError within that thread itself, and StoppedError once the program ends.
+        A KeyboardInterrupt cancels the work first. Raises DeadlockError when called in that
+        thread, and StoppedError at exit.
         """
         if self.is_here:
             work.close()
@@ -69,7 +69,7 @@ class Portal:
             _refuse()
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
-            # A signal that comes while the thread falls asleep is noticed when it wakes next.
+            # A signal that arrives while the thread goes to sleep is noticed at its next wake-up.
             while not future.done():
                 with contextlib.suppress(TimeoutError, CancelledError):
                     future.exception(_LOOK_SECONDS)
@@ -81,35 +81,35 @@ class Portal:
             raise
 
     def shut(self) -> None:
-        """Close what the core holds open and hand back what it has not sent, then end the thread.
+        """Close the core, give unsent deliveries back, then end the thread.
 
-        Bounded in time, and silent whatever happens: nobody is left who could do anything.
+        Bounded in time, and silent on errors: nobody could react to them.
         """
         self._is_shut = True
         if not self.is_usable:
             return
         try:
             self._loop.set_exception_handler(tell_nobody)
-            # No coroutine is made here: one that never begins would be told on standard error.
+            # No coroutine is created here: one that never begins would warn on standard error.
             self._loop.call_soon_threadsafe(self._wind_up)
             if self._ended.wait(EXIT_SECONDS + _PATIENCE_SECONDS):
                 self._thread.join(_WIND_UP_SECONDS)
             if not self._thread.is_alive():
                 self._loop.close()
         except KeyboardInterrupt:
-            pass  # whoever interrupts this does not want to wait
+            pass  # the user who interrupts this does not want to wait
 
     def leave_behind(self) -> None:
-        """Stop in a forked process, in which threads that gevent has replaced go on.
+        """Stop in a forked process, in which gevent's threads continue.
 
-        The parent is at the same work, on the same sockets.
+        The parent does the same work on the same sockets.
         """
         self._ended.set()
         if isinstance(self._loop, asyncio.BaseEventLoop):
             self._loop.stop()
 
     def _serve(self) -> None:
-        # A hook that calls sys.exit() breaks the loop, and others wait for what runs in it.
+        # A hook that calls sys.exit() breaks the loop while others wait for their results.
         while not self._ended.is_set():
             with contextlib.suppress(BaseException):
                 self._loop.run_forever()
@@ -126,7 +126,7 @@ class Portal:
             task.cancel()
         if left:
             await asyncio.wait(left, timeout=_WIND_UP_SECONDS)
-        # What is closed with its event loop, as the connections to a send server are.
+        # Closed with their event loop, such as the connections to a send server.
         with contextlib.suppress(Exception):
             async with asyncio.timeout(_WIND_UP_SECONDS):
                 await self._loop.shutdown_asyncgens()
@@ -135,7 +135,7 @@ class Portal:
 
 
 def tell_nobody(_loop: asyncio.AbstractEventLoop, _what: dict[str, Any]) -> None:
-    """Tell nobody of a mistake."""
+    """Ignore a loop's error."""
 
 
 def _refuse() -> NoReturn:
@@ -144,9 +144,9 @@ def _refuse() -> NoReturn:
 
 
 def _park() -> None:
-    """Keep a daemon thread from going on while the program ends.
+    """Block a daemon thread while the program exits.
 
-    It ends with the program in any case; an error raised in it would only be printed.
+    It ends with the program anyway; an error in it would only be printed.
     """
     if threading.current_thread().daemon:
         threading.Event().wait()
@@ -168,15 +168,15 @@ _is_over = False
 
 
 def portal() -> Portal:
-    """Return this process's portal, opened when first asked for.
+    """Return this process's portal; open it on first use.
 
-    Raises StoppedError once the program ends, where there is none yet.
+    Raises StoppedError at exit if there is none yet.
     """
     with _lock:
         if not _opened or not _opened[-1].is_usable:
             if _is_over or _is_at_exit():
                 _refuse()
-            # A parent's loop must not be closed here: it shares what it waits for with us.
+            # The parent's loop must not be closed here: it shares its selector with us.
             _left_behind.extend(_opened)
             _opened[:] = [Portal()]
             _shut_with_worker()
@@ -224,13 +224,13 @@ def _run_aside(work: Coroutine[Any, Any, T]) -> T:
 
 
 def at_end(close: Callable[[], Awaitable[None]], silence: Callable[[], None]) -> None:
-    """Have ``close`` awaited in a portal's loop before that ends, ``silence`` called at exit."""
+    """Register ``close``, awaited as the portal's loop ends, and ``silence``, called at exit."""
     _closing.append(close)
     _silencing.append(silence)
 
 
 def _is_at_exit() -> bool:
-    """Return whether this is a callback of atexit: the main thread goes on after its end."""
+    """Return whether this is an atexit callback: the main thread continues after its end."""
     main = threading.main_thread()
     return threading.current_thread() is main and not main.is_alive()
 
@@ -246,21 +246,21 @@ def _shut_at_exit() -> None:
 
 
 def _shut_with_worker() -> None:
-    """Shut at the end of a process that multiprocessing started: it calls no atexit callbacks.
+    """Shut down at the end of a multiprocessing child, which runs no atexit callbacks.
 
-    Celery's processes are made by billiard, a copy of it.
+    Celery's processes come from billiard, a fork of it.
     """
     for name in ("multiprocessing", "billiard"):
         process, util = (sys.modules.get(f"{name}.{part}") for part in ("process", "util"))
         if process is None or util is None:
             continue
-        # The process that was started first has no parent; the name is as private in either.
+        # The first process has no parent; the name is private in both modules.
         if getattr(process.current_process(), "_parent_pid", None) is not None:
             util.Finalize(None, _shut_in_worker, exitpriority=0)
 
 
 def _shut_in_worker() -> None:
-    # Its threads are waited for after this, and may still send. What they leave is found by others.
+    # Its threads are joined after this and may still send. Other hooks find what they leave.
     others = set(threading.enumerate()) - {threading.main_thread(), threading.current_thread()}
     if all(thread.daemon for thread in others):
         _shut_at_exit()
@@ -277,7 +277,7 @@ os.register_at_fork(after_in_child=_begin_anew)
 
 
 def new_loop() -> asyncio.AbstractEventLoop:
-    """Return the fastest event loop that is installed and works here."""
+    """Return the fastest installed event loop that works here."""
     if _are_threads_patched():
         return asyncio.new_event_loop()
     try:
@@ -286,22 +286,22 @@ def new_loop() -> asyncio.AbstractEventLoop:
         return asyncio.new_event_loop()
 
     class Loop(uvloop.Loop):
-        """Resolves in threads of ours: whoever is forked after those of libuv crashes at its end.
+        """Resolves names in our threads: a process forked after libuv's crashes at exit.
 
-        Connecting resolves as well, numeric addresses among them.
+        Connecting resolves too, even numeric addresses.
         """
 
-        async def getaddrinfo(self, host: Any, port: Any, **how: int) -> Any:
-            return await resolve(host, port, **how)
+        async def getaddrinfo(self, host: Any, port: Any, **options: int) -> Any:
+            return await resolve(host, port, **options)
 
     return Loop()
 
 
 def _are_threads_patched() -> bool:
-    """Return whether gevent or eventlet makes all threads share one.
+    """Return whether gevent or eventlet has patched threads.
 
-    uvloop waits where they cannot let others go on; Python's own loop waits in what they replaced.
-    Raises SettingsError where they have not replaced that: an event loop would hold up all.
+    uvloop blocks where they cannot switch; Python's loop uses what they patched. Raises
+    SettingsError if they have not patched that: an event loop would block everything.
     """
     if _is_pythons_own(_thread.start_new_thread):
         return False
@@ -313,5 +313,5 @@ def _are_threads_patched() -> bool:
     return True
 
 
-def _is_pythons_own(what: Callable[..., Any]) -> bool:
-    return isinstance(what, BuiltinFunctionType)
+def _is_pythons_own(function: Callable[..., Any]) -> bool:
+    return isinstance(function, BuiltinFunctionType)

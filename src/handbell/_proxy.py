@@ -1,7 +1,7 @@
-"""Which HTTP proxy leads to a push service: what the settings say, and for which hosts.
+"""HTTP proxies for push services: settings and exceptions.
 
-The usual variables (``HTTPS_PROXY``, ``NO_PROXY``) are read only where the setting says so. This
-machine itself is never asked for through a proxy.
+The usual variables (``HTTPS_PROXY``, ``NO_PROXY``) are used only if the setting says so. Loopback
+addresses never use a proxy.
 """
 
 import re
@@ -26,7 +26,7 @@ _LAST_PORT: Final = 65_535
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """An HTTP proxy that opens tunnels by CONNECT. Its text does not show the credentials."""
+    """An HTTP proxy with CONNECT. Its text does not show the credentials."""
 
     host: str
     port: int
@@ -34,10 +34,10 @@ class Proxy:
 
     @classmethod
     def read(cls, url: str) -> Self:
-        """Return the proxy of an address; without a scheme it is ``http``.
+        """Parse a proxy URL; the default scheme is ``http``.
 
-        Special characters of user and password are written by percent. Raises ValueError, which
-        does not repeat the address, for one that cannot be used.
+        Special characters of user and password are percent-encoded. Raises ValueErrorfor an
+        invalid one, without repeating it.
         """
         text = url.strip()
         try:
@@ -59,13 +59,13 @@ class Proxy:
 
     @property
     def authority(self) -> str:
-        """Host and port, an IPv6 address in brackets."""
+        """Return host and port, an IPv6 address in brackets."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
-class _Exception:
-    """Hosts that are asked directly: a name with all below it, or a network; at one port or any."""
+class _Bypass:
+    """Hosts that bypass the proxy: a domain with subdomains, or a network; at one port or any."""
 
     name: str = ""
     network: IPv4Network | IPv6Network | None = None
@@ -90,7 +90,7 @@ class _Exception:
         return cls(name=name or "*", port=port)
 
     def covers(self, host: str, port: int) -> bool:
-        """Say whether a host, in lower case, is one of them."""
+        """Return whether a host, in lower case, is covered."""
         if self.port not in (None, port):
             return False
         if self.network is not None:
@@ -101,17 +101,17 @@ class _Exception:
 
 @dataclass(frozen=True, slots=True)
 class Proxies:
-    """The proxy, and the hosts that are asked without it."""
+    """The proxy, and the hosts that bypass it."""
 
     proxy: Proxy | None = None
-    _exceptions: tuple[_Exception, ...] = ()
+    _exceptions: tuple[_Bypass, ...] = ()
 
     @classmethod
     def read(cls, setting: str, exceptions: str, environment: Mapping[str, str]) -> Self:
-        """Return what the settings say. ``environment`` is asked only where ``setting`` says so.
+        """Parse the settings. ``environment`` is used only if ``setting`` says so.
 
-        Raises ValueError for what cannot be used; one of the usual variables is named then. What
-        NO_PROXY says that nobody can read is left out, as other programs do.
+        Raises ValueError for an invalid value, naming the variable. Invalid entries of NO_PROXY
+        are ignored, as other programs do.
         """
         among = read_exceptions(exceptions)
         if setting.strip().lower() != ENVIRONMENT:
@@ -127,28 +127,32 @@ class Proxies:
         return cls(proxy, (*among, *_readable(usual)))
 
     def to(self, url: str) -> Proxy | None:
-        """Return the proxy that leads to an ``https`` address, None where it is asked directly."""
+        """Return the proxy for an ``https`` URL, None to connect directly."""
         parts = urlsplit(url)
         host, port = (parts.hostname or "").rstrip("."), parts.port or _HTTPS_PORT
         if self.proxy is None or _is_this_machine(host):
             return None
-        return None if any(one.covers(host, port) for one in self._exceptions) else self.proxy
+        return (
+            None
+            if any(exception.covers(host, port) for exception in self._exceptions)
+            else self.proxy
+        )
 
 
 DIRECT: Final = Proxies()
 """No proxy for anything."""
 
 
-def read_exceptions(text: str) -> tuple[_Exception, ...]:
-    """Return the hosts that a list names; raises ValueError for what is no host."""
-    return tuple(_Exception.read(each) for each in _listed(text))
+def read_exceptions(text: str) -> tuple[_Bypass, ...]:
+    """Parse a list of hosts; raises ValueError for an invalid one."""
+    return tuple(_Bypass.read(each) for each in _listed(text))
 
 
-def _readable(text: str) -> list[_Exception]:
+def _readable(text: str) -> list[_Bypass]:
     found = []
     for each in _listed(text):
         try:
-            found.append(_Exception.read(each))
+            found.append(_Bypass.read(each))
         except ValueError:
             continue
     return found

@@ -1,4 +1,4 @@
-"""One template to many people, each with variables of their own."""
+"""Send one template to many people, each with their own variables."""
 
 from collections.abc import Callable, Mapping
 from time import monotonic
@@ -32,9 +32,9 @@ OptionsOf = Callable[[str], Options]
 
 
 def read_template(notification: object) -> Use:
-    """Return which template is meant: its name, or a mapping that names it.
+    """Parse the use of a template: its name, or a mapping that names it.
 
-    Raises TemplateError for a notification that was written in full.
+    Raises TemplateError for a notification without one.
     """
     use = read_use({"template": notification} if isinstance(notification, str) else notification)
     if use is None:
@@ -55,7 +55,7 @@ async def send_each(
     key: Any = None,
     timeout: float | None = None,
 ) -> dict[str, Response]:
-    """Send a template to everyone who is named, and return each one's answer.
+    """Send a template to each named person, and return a response for each.
 
     What is wrong with one is in the errors of that answer. The ``timeout`` is for the wait of all,
     once they are stored. Raises UnknownTemplateError.
@@ -68,7 +68,7 @@ async def send_each(
         own = variables_of[name]
         if not isinstance(own, Mapping):
             raise wrong_variables(own)
-        return stored.template.render({**use.variables, **own}, use.beside)
+        return stored.template.render({**use.variables, **own}, use.overrides)
 
     def read(names: list[str]) -> dict[str, Entry | HandbellError]:
         return {name: _entry(app, name, render, options_of, key) for name in names}

@@ -1,7 +1,7 @@
-"""Threads for calls that block: of the database, of resolvers, of other people's servers.
+"""Daemon threads for blocking calls: database, name resolution, other servers.
 
-Not the pools of :mod:`concurrent.futures`: Python joins their threads when a program ends, however
-slow what they are at, and refuses them work before the last of us has been told that it ends.
+Not the pools of :mod:`concurrent.futures`: Python joins their threads at exit, however slow their
+work, and refuses new work while parts of the program still shut down.
 """
 
 import asyncio
@@ -24,10 +24,10 @@ _IDLE_SECONDS: Final = 20.0
 
 
 class Threads:
-    """At most so many daemon threads, started when needed and ended when idle.
+    """A pool of daemon threads, started when needed and ended when idle.
 
-    Nobody waits for them when the program ends. Where no thread can be started any more, and none
-    is there, work is done where it is handed in. A forked process starts with none.
+    They are not joined at exit. When no thread exists or can be started, work runs in the caller.
+    A forked process starts with none.
     """
 
     def __init__(self, most: int, name: str) -> None:
@@ -42,23 +42,24 @@ class Threads:
         self._threads = 0
         self._unfinished = 0
 
-    async def run(self, what: Callable[..., T], *arguments: Any) -> T:
-        """Call it in a thread and return what it returns, or raise what it raises.
+    async def run(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call a function in a thread; return its result or raise its error.
 
-        Cancelled, it is not begun any more; what has begun goes on, and nobody hears of it.
+        Cancelled before it begins, it is not called; once begun it finishes, and its result is
+        dropped.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 
         def work() -> None:
             if not future.cancelled():
-                _carry_out(loop, future, what, arguments)
+                _carry_out(loop, future, function, arguments)
 
         self.submit(work)
         return await future
 
     def submit(self, work: Callable[[], None]) -> None:
-        """Do it in a thread, after what was handed in before; it must not raise."""
+        """Run work in a thread, in the order of submission; it must not raise."""
         with self._lock:
             self._unfinished += 1
             self._jobs.put(work)
@@ -72,7 +73,7 @@ class Threads:
 
     def _start(self) -> None:
         thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
-        # Python starts none while the program ends, and none beyond the system's limit.
+        # Python starts no thread at exit, and none beyond the system's limit.
         with contextlib.suppress(RuntimeError):
             thread.start()
             self._threads += 1
@@ -94,16 +95,16 @@ class Threads:
 def _carry_out(
     loop: asyncio.AbstractEventLoop,
     future: "asyncio.Future[T]",
-    what: Callable[..., T],
+    function: Callable[..., T],
     arguments: tuple[Any, ...],
 ) -> None:
     try:
-        told = partial(_finish, future, what(*arguments))
+        deliver = partial(_finish, future, function(*arguments))
     except BaseException as error:  # noqa: BLE001 - it is raised to whoever waits
-        told = partial(_fail, future, error)
+        deliver = partial(_fail, future, error)
     # The loop may be closed by now; then nobody waits.
     with contextlib.suppress(RuntimeError):
-        loop.call_soon_threadsafe(told)
+        loop.call_soon_threadsafe(deliver)
 
 
 def _finish(future: "asyncio.Future[Any]", result: object) -> None:
@@ -126,16 +127,16 @@ def _reset_all() -> None:
 
 os.register_at_fork(after_in_child=_reset_all)
 
-# Made when first needed: gevent and eventlet may have replaced what they are made of by then.
+# Created on first use: gevent and eventlet may have patched its parts by then.
 _blocking: Final = cache(partial(Threads, MOST_THREADS, "handbell-blocking"))
 _resolving: Final = cache(partial(Threads, MOST_RESOLVERS, "handbell-resolver"))
 
 
-async def in_thread(what: Callable[..., T], *arguments: Any) -> T:
-    """Call something that blocks, in one of the few threads that the whole process shares."""
-    return await _blocking().run(what, *arguments)
+async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
+    """Run a blocking call in one of the few threads that the process shares."""
+    return await _blocking().run(function, *arguments)
 
 
-async def resolve(host: Any, port: Any, **how: int) -> list[tuple[Any, ...]]:
-    """Return what :func:`socket.getaddrinfo` does. It may take long, and holds up nothing else."""
-    return await _resolving().run(partial(socket.getaddrinfo, host, port, **how))
+async def resolve(host: Any, port: Any, **options: int) -> list[tuple[Any, ...]]:
+    """Return what :func:`socket.getaddrinfo` does, without blocking other calls."""
+    return await _resolving().run(partial(socket.getaddrinfo, host, port, **options))

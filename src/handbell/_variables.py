@@ -1,8 +1,8 @@
-"""The variables that every HTTP client of this machine follows: proxies and certificates.
+"""Environment variables of HTTP clients: proxies and certificates.
 
-httpx reads them when a client is made, and says of a mistake neither what is wrong nor where. Here
-each is read before, and an error names the variable. No value is repeated, as it may hold a
-password.
+httpx reads them when a client is created, and its errors name neither variable nor fault. Here
+each is validated before, and an error names the variable. Values are not repeated, as they may
+contain a password.
 """
 
 import os
@@ -21,7 +21,7 @@ _CERTIFICATES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
 def check_variables(environment: Mapping[str, str] = os.environ) -> None:
-    """Raise SettingsError for a variable of proxies or certificates that no client can follow."""
+    """Raise SettingsError for an invalid variable of proxies or certificates."""
     for name in (*_PROXIES, *_CERTIFICATES):
         given, value = _in_force(name, environment)
         if value.strip():
@@ -29,7 +29,7 @@ def check_variables(environment: Mapping[str, str] = os.environ) -> None:
 
 
 def wrong_exceptions(environment: Mapping[str, str] = os.environ) -> SettingsError:
-    """Return the error of a client that cannot be made although all else was right."""
+    """Return the error for a client that fails although all variables looked valid."""
     given, _ = _in_force("no_proxy", environment)
     return SettingsError(
         f"The variable {given} cannot be used: it is no list of hosts",
@@ -38,7 +38,7 @@ def wrong_exceptions(environment: Mapping[str, str] = os.environ) -> SettingsErr
 
 
 def proxy_variable(url: str, environment: Mapping[str, str] = os.environ) -> str:
-    """Return the name of the variable whose proxy leads to an address, empty where none does."""
+    """Return the name of the variable whose proxy serves a URL, empty if none does."""
     for name in (f"{urlsplit(url).scheme}_proxy", "all_proxy"):
         given, value = _in_force(name, environment)
         if value.strip():
@@ -47,12 +47,12 @@ def proxy_variable(url: str, environment: Mapping[str, str] = os.environ) -> str
 
 
 def certificate_variable(environment: Mapping[str, str] = os.environ) -> str:
-    """Return the name of the variable that says which certificates are trusted, or nothing."""
+    """Return the name of the variable that sets the trusted certificates, or nothing."""
     return next((name for name in _CERTIFICATES if environment.get(name)), "")
 
 
 def _in_force(name: str, environment: Mapping[str, str]) -> tuple[str, str]:
-    """Return the variable's name as it was given, and its value: lower case wins, as elsewhere."""
+    """Return the variable's actual name, and its value: lower case wins, as elsewhere."""
     for given in (name, name.upper()):
         if given in environment:
             return given, environment[given]
@@ -78,7 +78,7 @@ def _check(name: str, value: str, read: Callable[[str], None]) -> None:
 def _proxy(value: str) -> None:
     try:
         parts = urlsplit(value.strip() if "://" in value else f"http://{value.strip()}")
-        # Reading the port raises for one that cannot be.
+        # Accessing the port raises for an invalid one.
         is_good = parts.port != 0 and bool(parts.hostname) and parts.netloc.isprintable()
     except ValueError:
         is_good, parts = False, urlsplit("")

@@ -1,9 +1,8 @@
-"""Which clock measures what: the wall's is for people, two that are never set are for intervals.
+"""Clocks: wall time for people, two monotonic clocks for intervals.
 
-``time.time`` says what people mean by time: expiry, due times, quiet hours. It is set now and then,
-by hand or by a time server, so nothing that is to last a while is measured by it. Within a process
-that is ``time.monotonic``, or the event loop's clock; between the processes of one machine it is
-:class:`MachineClock`.
+``time.time`` is wall time: expiry, due times, quiet hours. It is set occasionally, by hand or by a
+time server, so durations are not measured by it. Within a process those use ``time.monotonic``, or
+the event loop's clock; between processes of one machine :class:`MachineClock`.
 """
 
 import socket
@@ -19,10 +18,10 @@ _BOOT_TIME: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
 
 @dataclass(frozen=True, slots=True)
 class MachineClock:
-    """Seconds since this machine started, the same for all its processes, and which start it was.
+    """Seconds since boot, the same for all processes of the machine, and the boot's id.
 
-    It goes on while the machine sleeps and is never set. Instants of another ``boot`` say nothing
-    here: whatever they measured is over.
+    It runs while the machine sleeps and is never set. Instants of another ``boot`` are not
+    comparable: their intervals are over.
     """
 
     boot: str
@@ -32,21 +31,21 @@ class MachineClock:
     def here(cls) -> "MachineClock":
         """Return the clock of this machine.
 
-        Where the system gives a start no name, the host's name stands for it. An instant of an
-        earlier start then lies ahead of the clock, until that has come as far.
+        If the system has no boot id, the host name replaces it. An instant of an earlier boot is
+        then ahead of the clock for a while.
         """
         return cls(boot_id() or socket.gethostname(), seconds_since_boot)
 
 
 def seconds_since_boot() -> float:
-    """Return the seconds since the machine started, by a clock that nobody can set."""
+    """Return the seconds since boot, by a clock that cannot be set."""
     if _BOOT_TIME is None:
         return time.monotonic()
     return time.clock_gettime(_BOOT_TIME)
 
 
 def boot_id() -> str:
-    """Return what names this start of the machine and no other; empty where nothing does."""
+    """Return the unique id of this boot; empty if the system has none."""
     try:
         return _BOOT_ID.read_text("ascii").strip()
     except OSError:

@@ -1,7 +1,7 @@
-"""A twin and a Handbell home wired together, as an app with a back end would be.
+"""A twin connected to a Handbell home, as an app with a back end would be.
 
-A virtual phone registers itself when it is made, and reports to the ledger what it shows and what
-its owner opens. ``handbell twin``, ``handbell demo`` and the pytest fixtures all stand on this.
+A virtual phone registers itself when it is created, and reports displayed and opened notifications
+to the ledger. ``handbell twin``, ``handbell demo`` and the pytest fixtures are built on this.
 """
 
 from contextlib import suppress
@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from handbell.apps.app import App
-from handbell.apps.samples import make_key
+from handbell.apps.sample_keys import make_key
 from handbell.registry.registration import Registration
 from handbell.registry.session import Session
 
@@ -30,9 +30,9 @@ SAMPLE_MAIL: Final = "test@4d.com"
 
 
 class DemoEnvironment:
-    """What a system has to have, and to hear, so that a twin can play Apple for it.
+    """Connects a system and a twin: keys for the twin, registrations and reports for the system.
 
-    Use it as a context around the twin: at the end, reports on their way are still written.
+    Use it as a context manager around the twin: at the end, pending reports are written.
     """
 
     def __init__(self, system: System) -> None:
@@ -51,9 +51,9 @@ class DemoEnvironment:
         self._reporter.close()
 
     def prepare(self) -> list[App]:
-        """Return the apps to rehearse with, each with a key; a sample app is made where none is.
+        """Return the apps, each with a key; create a sample app if there is none.
 
-        A key made here is limited to the twin and never used with Apple.
+        A created key is limited to the twin and never used with Apple.
         """
         apps = self._system.apps.list()
         if not apps:
@@ -70,7 +70,7 @@ class DemoEnvironment:
         return apps
 
     def hooks(self) -> "TwinHooks":
-        """Return what the twin has to call."""
+        """Return the hooks for the twin."""
         from handbell.twin.hooks import TwinHooks  # noqa: PLC0415 - an extra
 
         return TwinHooks(
@@ -83,15 +83,15 @@ class DemoEnvironment:
         )
 
     def _asks_for_proof(self) -> bool:
-        # A phone of this page is active at once, for whomever it is made.
-        return any(one.proof != "key" for one in self._system.identities.all().values())
+        # A phone of this page is active at once, for any user.
+        return any(identity.proof != "key" for identity in self._system.identities.all().values())
 
     def known_sessions(self, app: App) -> list[Session]:
-        """Return the sessions of former twins' phones, which the next twin can bring back.
+        """Return the sessions of former twins' phones, for the next twin to recreate.
 
-        There is one for each device: that of its owner, before one that waits for a proof.
+        There is one per device: its owner's, rather than a pending one.
         """
-        found = [one for one in self._system.registry.sessions(app) if one.environment == "twin"]
+        found = [item for item in self._system.registry.sessions(app) if item.environment == "twin"]
         by_token: dict[str, Session] = {}
         for status in ("active", "pending"):
             for session in found:
@@ -100,7 +100,7 @@ class DemoEnvironment:
         return list(by_token.values())
 
     def _register(self, phone: "Phone") -> None:
-        # The environment `twin` is the production side; the other is for clients of their own.
+        # `twin` is the production side; the other is for other clients.
         if phone.mail is None or phone.side != "production":
             return
         registration = Registration.read(
@@ -111,7 +111,7 @@ class DemoEnvironment:
             device=phone.name,
         )
         app = self._system.apps.find(phone.app)
-        # Nobody waits for an answer here; the workers are told even so.
+        # Nobody waits for an answer here; the workers are notified all the same.
         self._system.revocations.add(self._system.registry.admit(app, registration).moved)
 
     def _note_displayed(self, _phone: "Phone", card: "Card") -> None:
@@ -131,7 +131,7 @@ class DemoEnvironment:
 
 
 def without_twin(error: ModuleNotFoundError) -> TwinError:
-    """Return the error for whoever wants a twin where what it needs is not installed."""
+    """Return the error for a twin without its dependencies."""
     return TwinError(
         f"The twin needs {error.name}, which is not installed",
         fix=install("twin"),
@@ -139,7 +139,7 @@ def without_twin(error: ModuleNotFoundError) -> TwinError:
 
 
 def isolated_settings(home: Path) -> Settings:
-    """Return settings for a home of its own, whatever the environment says of another one."""
+    """Return settings for a separate home, whatever the environment says."""
     return Settings.load(
         home=home, database_url=f"sqlite:///{home.absolute() / DATABASE_FILE}", app=SAMPLE_APP
     )

@@ -1,8 +1,8 @@
-"""What mends something, as a value: an action and the app, worded anew by each surface.
+"""Fixes as values: an action and its app, worded by each surface.
 
-The text of a :class:`Fix` is its wording for a terminal, with the command. The send server puts the
-call of the API in its place, and the console a button or a link: each has a table of its own that
-names every :class:`Action`.
+The text of a :class:`Fix` is its wording for a terminal, with the command. The send server
+replaces it by the API call, and the console by a button or a link: each has a table of every
+:class:`Action`.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from ._text import sentence
 
 @unique
 class Action(StrEnum):
-    """What an operator can do about something."""
+    """An action with which an operator can fix something."""
 
     ADD_APP = "add-app"
     ADD_KEY = "add-key"
@@ -79,10 +79,10 @@ _UNNAMED: Final = {"app": "APP", "about": "ID"}
 
 
 class Fix(str):
-    """What to do, and the action that does it; as a text it is the wording for a terminal.
+    """A fix: the advice and its action; as text it is worded for a terminal.
 
-    ``lead`` says in words what to do, and reads well alone. ``app`` is the id of the app that it is
-    done to, ``about`` what else the action names: a mail, an id. ``end`` is how the text ends.
+    ``lead`` is the advice, readable alone. ``app`` is the id of the app concerned, ``about``
+    another subject: a mail, an id. ``end`` ends the text.
     """
 
     __slots__ = ("about", "action", "app", "end", "lead")
@@ -90,7 +90,7 @@ class Fix(str):
     def __new__(
         cls, action: Action, lead: str, *, app: str = "", about: str = "", end: str = ""
     ) -> Self:
-        """Return the fix; its text is the command's wording."""
+        """Create the fix; its text is the command's wording."""
         made = super().__new__(cls, f"{lead}: {filled(COMMANDS[action], app, about)}{end}")
         made.action, made.lead, made.app, made.about, made.end = action, lead, app, about, end
         return made
@@ -102,21 +102,21 @@ class Fix(str):
     end: str
 
     def of(self, app: str) -> "Fix":
-        """Return the same for an app, by its id."""
+        """Return the same fix for an app, by its id."""
         return Fix(self.action, self.lead, app=app, about=self.about, end=self.end)
 
     def worded(self, words: Mapping[Action, str]) -> str:
-        """Return the text with another surface's words in place of the command."""
-        said = filled(words[self.action], self.app, self.about)
-        return f"{self.lead}: {said}{self.end}" if said else f"{self.lead}{self.end}"
+        """Return the text with another surface's wording in place of the command."""
+        text = filled(words[self.action], self.app, self.about)
+        return f"{self.lead}: {text}{self.end}" if text else f"{self.lead}{self.end}"
 
     def __getnewargs_ex__(self) -> tuple[tuple[Action, str], dict[str, str]]:
-        """Return what makes it anew: for copies."""
+        """Support copies."""
         return (self.action, self.lead), {"app": self.app, "about": self.about, "end": self.end}
 
 
 def filled(words: str, app: str, about: str) -> str:
-    """Return an action's words with the app and the name in their places."""
+    """Fill the app and the subject into an action's wording."""
     return words.format(app=app or _UNNAMED["app"], about=about or _UNNAMED["about"])
 
 
@@ -133,7 +133,7 @@ def with_app(fix: str, app: str) -> str:
 
 
 def _opened(text: str) -> str:
-    """Return a text with a capital first, unless it opens with a name: a path, a command."""
+    """Capitalize a text, unless it begins with a name: a path, a command."""
     first = text.partition(" ")[0].rstrip(",.:;")
     is_name = first == "handbell" or not first.replace("'", "").isalpha()
     return text if is_name else text[:1].upper() + text[1:]

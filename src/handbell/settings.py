@@ -1,4 +1,4 @@
-"""Everything that can be set from outside, in one frozen value.
+"""Settings: everything that can be configured, in one frozen value.
 
 Each field of :class:`Settings` is read from the environment variable of the same name with the
 prefix ``HANDBELL_``; docs/settings.md lists them and is checked against this module.
@@ -57,13 +57,13 @@ def _https(url: str) -> str:
 
 
 def check_authority(path: Path) -> Path:
-    """Return the path of a file of certificates that are to be trusted.
+    """Return the path of a file of trusted certificates.
 
-    Raises ValueError, with words that fit behind the name of a setting, for what is none.
+    Raises ValueError, with a text that follows the name of a setting, for an invalid one.
     """
     try:
         ssl.create_default_context(cafile=path)
-    except ssl.SSLError:  # an OSError as well
+    except ssl.SSLError:  # also an OSError
         raise ValueError(f"{path} holds no certificates in PEM form") from None
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
@@ -156,9 +156,9 @@ Seconds = Annotated[float, Field(gt=0, le=300)]
 
 
 class Settings(BaseSettings):
-    """What an operator may set. :meth:`load` reads it and explains what is wrong.
+    """The settings of an installation, read by :meth:`load`.
 
-    The value is frozen; its text never shows the secret key or the database's password.
+    Frozen; its text never contains the secret key or the database's password.
     """
 
     model_config = SettingsConfigDict(
@@ -336,17 +336,17 @@ class Settings(BaseSettings):
 
     @property
     def secrets_file(self) -> Path | None:
-        """The TOML file, where a password or a key stood in it."""
+        """Return the TOML file, if a password or a key is in it."""
         return self._secrets_file
 
     @property
     def proxies(self) -> Proxies:
-        """Which proxy leads to which push service."""
+        """Return the proxies for push services."""
         return self._proxies(self.proxy)
 
     @property
     def webhook_proxies(self) -> Proxies:
-        """Which proxy leads to which webhook."""
+        """Return the proxies for webhooks."""
         return self._proxies(self.webhook_proxy)
 
     def _proxies(self, proxy: SecretStr | None) -> Proxies:
@@ -367,11 +367,10 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls, **overrides: Any) -> Self:
-        """Return the settings: what is given here, over the environment, over the TOML file.
+        """Load the settings: overrides, then the environment, then the TOML file.
 
-        An override of None counts as not given. Raises :class:`SettingsError`, which names the
-        variable or the file and the fix, for a value that cannot be used and for a name that is
-        nearly that of a setting.
+        An override of None counts as not given. Raises :class:`SettingsError`, naming the variable
+        or file and the fix, for an invalid value and for a misspelled setting.
         """
         _refuse_misspelt(os.environ)
         given = {name: value for name, value in overrides.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Builds everything once: the only place that knows all parts."""
+"""Build and connect all parts: the only place that knows every one of them."""
 
 import asyncio
 import threading
@@ -28,8 +28,8 @@ from handbell.delivery.delivery import GatewayName
 from handbell.delivery.doctor import probe
 from handbell.delivery.engine import Engine
 from handbell.delivery.events import Hooks
+from handbell.delivery.ledger.blockers import Obstacle, cautions, obstacles
 from handbell.delivery.ledger.erasure import Eraser
-from handbell.delivery.ledger.obstacles import Obstacle, cautions, obstacles
 from handbell.delivery.ledger.receipts import ReceiptBook
 from handbell.delivery.ledger.reports import Reports
 from handbell.delivery.ledger.retention import Pruner
@@ -61,7 +61,7 @@ from handbell.registry.proofs import ProofStore
 from handbell.registry.store import Registry
 from handbell.settings import Settings
 from handbell.storage.database import Database
-from handbell.twin.address import read_address
+from handbell.twin.discovery import read_address
 
 if TYPE_CHECKING:
     from handbell.access.operators import OperatorStore
@@ -73,13 +73,13 @@ _ANSWER_MARGIN_SECONDS: Final = 5.0
 
 
 class System:
-    """One Handbell: its database, its stores and its connections, each made when first needed.
+    """A Handbell system: database, stores and connections, each created on first use.
 
     A system's gateways belong to the event loop in which they were first used. Close it in that
     loop; the stores alone need no closing.
 
-    ``now`` is the wall's clock in UNIX seconds. Intervals go by ``clock`` within this process and
-    by ``machine`` between those of one machine: neither is ever set.
+    ``now`` is the wall clock in UNIX seconds. Intervals are measured by ``clock`` within this
+    process and by ``machine`` between processes of one machine: both are monotonic.
     """
 
     def __init__(
@@ -95,99 +95,99 @@ class System:
         self.clock = clock
         self.machine = machine or MachineClock.here()
         self._gateways: dict[tuple[str, str, Endpoint], ApnsGateway] = {}
-        # Several threads ask for the way at once, and two connections would not be shared.
+        # Threads may look up the same gateway at once, and two connections would not be shared.
         self._gateways_lock = threading.Lock()
 
     @property
     def twin_folder(self) -> Path:
-        """Where a twin keeps its certificates and says where it listens."""
+        """Return the folder of a twin's certificates and address file."""
         return self.settings.home / "twin"
 
     @cached_property
     def database(self) -> Database:
-        """The database, brought up to date when it is first opened."""
+        """Return the database, migrated when it is first opened."""
         return Database.open(self.settings.database_url)
 
     @cached_property
     def vault(self) -> Vault:
-        """What seals credentials."""
+        """Return the vault, which encrypts credentials."""
         return Vault.open(self.settings)
 
     @cached_property
     def apps(self) -> AppStore:
-        """Apps and their credentials."""
+        """Return the store of apps and their credentials."""
         return AppStore(self.database, self.vault, now=self.now, clock=self.clock)
 
     @cached_property
     def api_keys(self) -> ApiKeyStore:
-        """The keys of those who use the send server."""
+        """Return the store of API keys."""
         return ApiKeyStore(self.database, now=self.now, clock=self.clock)
 
     @cached_property
     def audit(self) -> AuditTrail:
-        """Who changed what."""
+        """Return the audit trail."""
         return AuditTrail(self.database, now=self.now)
 
     @cached_property
     def registry(self) -> Registry:
-        """Users and sessions."""
+        """Return the store of users and sessions."""
         return Registry(self.database, most_sessions=self.settings.sessions_per_user, now=self.now)
 
     @cached_property
     def directory(self) -> Directory:
-        """Users and sessions, page by page."""
+        """Return the paginated lists of users and sessions."""
         return Directory(self.database)
 
     @cached_property
     def proofs(self) -> ProofStore:
-        """Mailed links by which people prove whose devices are."""
+        """Return the store of mailed links, which prove the owner of a device."""
         return ProofStore(self.database, self.registry, now=self.now)
 
     @cached_property
     def identities(self) -> IdentityStore:
-        """How each app's devices prove whose they are."""
+        """Return the store of apps' proofs of identity."""
         return IdentityStore(self.database, self.vault, can_mail=self.can_mail, now=self.now)
 
     @cached_property
     def receipts(self) -> ReceiptBook:
-        """What devices say of notifications."""
+        """Return the store of receipts, devices' reports on notifications."""
         return ReceiptBook(self.database, now=self.now)
 
     @cached_property
     def eraser(self) -> Eraser:
-        """What forgets a person."""
+        """Return what erases a person."""
         return Eraser(self.database)
 
     @cached_property
     def operators(self) -> "OperatorStore":
-        """Who signs in to the console."""
+        """Return the store of operators."""
         from handbell.access.operators import OperatorStore  # noqa: PLC0415 - of the extra `server`
 
         return OperatorStore(self.database, now=self.now)
 
     @cached_property
     def templates(self) -> TemplateStore:
-        """Templates of notifications."""
+        """Return the store of templates."""
         return TemplateStore(self.database, now=self.now)
 
     @cached_property
     def ledger(self) -> Ledger:
-        """Notifications and deliveries."""
+        """Return the store of notifications and deliveries."""
         return Ledger(self.database, now=self.now)
 
     @cached_property
     def sends(self) -> SendStore:
-        """What stores sends."""
+        """Return the store of sends."""
         return SendStore(self.database, now=self.now)
 
     @cached_property
     def recorder(self) -> Recorder:
-        """What writes the outcomes of deliveries."""
+        """Return what writes outcomes of deliveries."""
         return Recorder(self.database, now=self.now)
 
     @cached_property
     def webhooks(self) -> WebhookStore:
-        """Addresses of the apps' own back ends that are told of events."""
+        """Return the store of webhooks."""
         return WebhookStore(
             self.database,
             self.vault,
@@ -197,7 +197,7 @@ class System:
 
     @property
     def outbound(self) -> Outbound:
-        """How webhooks are called."""
+        """Return the HTTP client of webhooks."""
         return Outbound(
             allow_private=self.settings.webhook_allow_private,
             proxies=self.settings.webhook_proxies,
@@ -205,42 +205,42 @@ class System:
 
     @cached_property
     def hooks(self) -> Hooks:
-        """Who is told what happens."""
+        """Return the hooks on events."""
         return Hooks()
 
     @cached_property
     def queue(self) -> Queue:
-        """The work that is due."""
+        """Return the queue of due work."""
         return Queue(self.database, now=self.now)
 
     @cached_property
     def known_workers(self) -> Workers:
-        """Who works, of all processes."""
+        """Return the workers of all processes."""
         return Workers(self.database, now=self.now, machine=self.machine)
 
     @cached_property
     def revocations(self) -> Revocations:
-        """What workers of all processes are to let go of."""
+        """Return the revocations for workers of all processes."""
         return Revocations(self.database, self.known_workers)
 
     @cached_property
     def rules_store(self) -> RulesStore:
-        """The apps' rules, and who waits for them."""
+        """Return the store of apps' rules and waiting deliveries."""
         return RulesStore(self.database)
 
     @cached_property
     def reports(self) -> Reports:
-        """What became of notifications, counted."""
+        """Return the counts of notifications."""
         return Reports(self.database, now=self.now)
 
     @cached_property
     def pruner(self) -> Pruner:
-        """What forgets the ledger's old rows."""
+        """Return the pruner of the ledger's old rows."""
         return Pruner(self.database, keep_days=self.settings.keep_days, now=self.now)
 
     @cached_property
     def engine(self) -> Engine:
-        """What accepts and sends; it belongs to the event loop in which it is first asked for."""
+        """Return the engine; it belongs to the event loop of its first use."""
         worker = Worker(
             self.queue,
             ledger=self.ledger,
@@ -280,22 +280,22 @@ class System:
         name: GatewayName,
         environment: str,
         *,
-        besides: Collection[str] = (),
+        excluded: Collection[str] = (),
     ) -> Gateway:
-        """Return the way for an app to an environment; ``key`` replaces the stored credentials.
+        """Return the gateway of an app to an environment; ``key`` replaces stored credentials.
 
-        Of those, the ones whose fingerprints are in ``besides`` come last. Raises
+        Of those, the ones whose fingerprints are in ``excluded`` come last. Raises
         MissingCredentialError or TwinError when there is none.
         """
         if name == "simulator":
             return SimulatorGateway(bundle_id=app.bundle_id)
-        credential = key or self.apps.credential_for(app, environment, besides=besides)
+        credential = key or self.apps.credential_for(app, environment, excluded=excluded)
         return self.apns(credential, environment)
 
     def preview(
         self, app: App, notification: Notification, recipients: Recipients
     ) -> list[Preview]:
-        """Return the exact requests that a send would make; of everybody, the first ones."""
+        """Return the requests that a send would make; for everybody, the first ones."""
         return preview(
             app,
             notification,
@@ -306,17 +306,17 @@ class System:
         )
 
     def _has_token(self, app: App, environment: str) -> bool:
-        """Return whether an app proves itself by a provider token there, as it would with none."""
+        """Return whether an app uses a provider token there, or has no credential."""
         try:
             return not isinstance(self.apps.credential_for(app, environment), Certificate)
         except HandbellError:
             return True
 
     def read_notification(self, app: App, value: object) -> Notification:
-        """Return the notification that was written, or that one of the app's templates makes.
+        """Parse a notification, or render one of the app's templates.
 
-        A mapping with ``template`` names it and gives its ``variables``; what else is in it wins
-        over the template's own. Raises NotificationError, TemplateError or UnknownTemplateError.
+        A mapping with ``template`` names it and gives its ``variables``; its other members
+        override the template's. Raises NotificationError, TemplateError or UnknownTemplateError.
         """
         use = read_use(value)
         return Notification.read(value) if use is None else self.templates.render(app, *use)
@@ -326,26 +326,26 @@ class System:
         app: App,
         template: Template | str,
         variables: Mapping[str, Any],
-        beside: Mapping[str, Any] | None = None,
+        overrides: Mapping[str, Any] | None = None,
     ) -> list[LanguagePreview]:
-        """Return what a template comes to in each language, its default language first.
+        """Render a template in each language, its default language first.
 
-        ``template`` is a stored one's name, or one that is not stored. Raises TemplateError for a
-        variable that is missing or not known.
+        ``template`` is a stored one's name, or an unstored template. Raises TemplateError for a
+        variable that is missing or unknown.
         """
         if isinstance(template, str):
             template = self.templates.get(app, template).template
-        notification = template.render(variables, beside)
+        notification = template.render(variables, overrides)
         own, *others = self.preview_languages(app, notification)
         language = template.default_language
-        # It stands among the others where one of its parents does; it is told once.
+        # One of its parents is among the others; it is reported once.
         return [
             replace(own, language=language),
-            *(one for one in others if one.language != language),
+            *(other for other in others if other.language != language),
         ]
 
     def preview_languages(self, app: App, notification: Notification) -> list[LanguagePreview]:
-        """Return what each language of a notification comes to; see delivery.preview."""
+        """Return each language of a notification as composed; see delivery.accept.preview."""
         return preview_languages(app, notification, now=self.now())
 
     def _make_sender(self) -> WebhookSender | None:
@@ -356,7 +356,7 @@ class System:
         )
 
     def why(self, app: App, mail: str) -> Story:
-        """Return why a person saw the last notifications, or did not; see delivery.why."""
+        """Explain why a person saw the last notifications or did not; see delivery.ledger.why."""
         return why(
             app,
             mail,
@@ -368,7 +368,7 @@ class System:
         )
 
     def obstacles(self, app: App) -> list[Obstacle]:
-        """Return what holds up everything that an app sends; see delivery.obstacles."""
+        """Return what blocks all sends of an app; see delivery.ledger.blockers."""
         return obstacles(
             app,
             self.rules_store.rules_of(app.id),
@@ -378,33 +378,33 @@ class System:
         )
 
     def cautions(self, app: App) -> list[Obstacle]:
-        """Return which of an app's keys are refused while others are used in their place."""
+        """Return the refused keys of an app that others replace."""
         return cautions(app, self.rules_store.rules_of(app.id))
 
     def set_rules(self, app: App, rules: Mapping[str, str]) -> None:
-        """Set an app's rules by the texts of an operator; ``none`` removes one.
+        """Set an app's rules from an operator's texts; ``none`` removes one.
 
-        What waits because of a rule that changed is looked at again within seconds. Raises AppError
-        for a text that cannot be read; nothing is changed then.
+        Deliveries held by a changed rule are checked again within seconds. Raises AppError for an
+        invalid text; nothing is changed then.
         """
         self.apps.set_rules(app, read_rules(rules))
         self._look_again(app, frozenset().union(*(HELD_BY[name] for name in rules)))
 
     @property
     def can_mail(self) -> bool:
-        """Whether the settings name a mail server and a sender."""
+        """Return whether the settings name a mail server and a sender."""
         return self.settings.smtp_url is not None and self.settings.mail_from is not None
 
     def switch(self, app: App, is_enabled: bool) -> App:  # noqa: FBT001 - the switch's position
-        """Switch an app on or off and return it; what waited goes on within seconds."""
+        """Enable or disable an app and return it; held deliveries resume within seconds."""
         switched = self.apps.set_enabled(app, is_enabled)
         self._look_again(app, {"AppDisabled"} if is_enabled else ())
         return switched
 
     def resume(self, app: App) -> bool:
-        """Close an app's circuits by hand, and say whether one was open.
+        """Close an app's circuits by hand; return whether one was open.
 
-        What waited because of it goes on within seconds.
+        Deliveries held by it resume within seconds.
         """
         was_stopped = self.rules_store.resume(app.id)
         self._look_again(app, STOPPED_BY)
@@ -417,11 +417,11 @@ class System:
 
     @property
     def _soon(self) -> float:
-        # Workers know the rules of some seconds ago; what they would hold again comes after that.
+        # Workers cache rules for some seconds; after that they would not hold these again.
         return self.now() + RULES_SECONDS + 1
 
     def app_of(self, notification_id: str) -> App:
-        """Return the app of a notification. Raises UnknownNotificationError."""
+        """Return the app of a notification. Raises RegistryError for an unknown one."""
         return self._app(self.reports.app_id_of(notification_id))
 
     def _app(self, app_id: str) -> App:
@@ -445,7 +445,7 @@ class System:
         return loaded
 
     def apns(self, credential: Credential, environment: str) -> ApnsGateway:
-        """Return the gateway for a credential and an environment; the same one each time.
+        """Return the gateway for a credential and an environment, cached.
 
         Raises TwinError for the environment ``twin`` while no twin is running.
         """
@@ -466,16 +466,16 @@ class System:
             return self._gateways[key]
 
     async def drop_gateway(self, gateway: Gateway) -> None:
-        """Close a gateway that nothing is sent by any more; whoever asks again gets another."""
+        """Close a gateway that is no longer used; the next call creates another."""
         with self._gateways_lock:
-            places = [place for place, one in self._gateways.items() if one is gateway]
+            places = [place for place, known in self._gateways.items() if known is gateway]
             for place in places:
                 del self._gateways[place]
         if places:
             await gateway.close()
 
     def endpoint(self, environment: str) -> Endpoint:
-        """Return where an environment is reached, and which authority vouches for it."""
+        """Return the endpoint of an environment, with its trusted authority."""
         if environment in self._apples:
             return self._apples[environment]
         address = read_address(self.twin_folder)
@@ -499,12 +499,12 @@ class System:
         }
 
     async def check_up(self, app: App) -> list[Finding]:
-        """Return what is right and wrong about an app's configuration; see delivery.doctor."""
+        """Check an app's configuration; see delivery.doctor."""
         stored = self.apps.credentials(app)
         unusable = self.apps.unusable(app)
         findings = list(check_credentials(app, stored, now=self.now(), unusable=unusable))
         findings += check_identity(self.identities.of(app), can_mail=self.can_mail)
-        usable = [one for one in stored if one.key_id not in unusable]
+        usable = [item for item in stored if item.key_id not in unusable]
         if not usable:
             return findings
         serving = {name: _serving(name, usable) for name in ENVIRONMENTS}
@@ -516,26 +516,26 @@ class System:
 
     @property
     def connections(self) -> int:
-        """How many connections to push services are open."""
+        """Return the number of open connections to push services."""
         return sum(gateway.connections for gateway in list(self._gateways.values()))
 
     @property
     def in_flight(self) -> int:
-        """How many pushes this process has on the wire."""
+        """Return how many pushes this process has on the wire."""
         engine = self.__dict__.get("engine")
         return 0 if engine is None else engine.worker.app_states.in_flight
 
     def describe_host(self, environment: str) -> str:
-        """Return the address of an environment, also while the twin is not running."""
+        """Return the address of an environment, even while the twin is not running."""
         try:
             return self.endpoint(environment).url
         except TwinError:
             return "https://(the twin, not running)"
 
     async def close_gateways(self, *, within: float | None = None) -> None:
-        """Finish what is in flight, give back the rest, and close every connection.
+        """Finish pushes in flight, give back the rest, and close every connection.
 
-        What is in flight longer than ``within`` seconds is given back, too.
+        Pushes in flight after ``within`` seconds are given back too.
         """
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -548,7 +548,7 @@ class System:
             await asyncio.gather(*(gateway.close(within=left) for gateway in gateways))
 
     async def close(self, *, within: float | None = None) -> None:
-        """Finish what is in flight and close every connection and the database."""
+        """Finish pushes in flight and close every connection and the database."""
         try:
             await self.close_gateways(within=within)
         finally:
@@ -556,9 +556,9 @@ class System:
                 self.database.close()
 
     def abandon(self) -> None:
-        """Give back what was taken, and close the database, once the event loop is closed.
+        """Give back leased work and close the database, after the event loop is closed.
 
-        Where the database takes nothing, others take it over once the worker does not beat.
+        If the database fails, others take the work over when the worker's heartbeat ends.
         """
         engine: Engine | None = self.__dict__.pop("engine", None)
         with suppress(StorageError):
@@ -570,7 +570,7 @@ class System:
 
 def _serving(environment: str, stored: list[StoredCredential]) -> list[StoredCredential]:
     return [
-        one
-        for one in stored
-        if one.environment == environment or (one.environment is None and environment != "twin")
+        item
+        for item in stored
+        if item.environment == environment or (item.environment is None and environment != "twin")
     ]

@@ -1,4 +1,4 @@
-"""Fixtures for test suites that send through Handbell; pytest finds them once it is installed.
+"""Pytest fixtures for test suites that send through Handbell, registered as a plugin.
 
 ::
 
@@ -10,7 +10,7 @@
         handbell_twin.add_fault("answer", reason="Unregistered")
         assert "Unregistered" in handbell_push.send({"title": "Hello"}, "test@4d.com").warnings[0]
 
-Each test has a home, a twin and a phone of its own, so nothing is left over for the next.
+Each test has a home, a twin and a phone of its own, so no state leaks into the next.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from handbell.push import PushNotification
     from handbell.twin.phone import Card, Phone
-    from handbell.twin.running import RunningTwin
+    from handbell.twin.threaded import RunningTwin
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +38,17 @@ class VirtualPhone:
 
     @property
     def state(self) -> "Phone":
-        """The phone as it is now."""
+        """Return the current state of the phone."""
         return self.twin.phone(self.id)
 
     @property
     def cards(self) -> "tuple[Card, ...]":
-        """What the lock screen shows, newest first."""
+        """Return the cards on the lock screen, newest first."""
         return self.state.cards
 
     @property
     def badge(self) -> int | None:
-        """The number on the app's icon; None when there is none."""
+        """Return the app's badge; None when there is none."""
         return self.state.badge
 
     def open(self, card: "Card") -> None:
@@ -56,7 +56,7 @@ class VirtualPhone:
         self.twin.open_card(self.id, card.id)
 
     def switch(self, *, is_on: bool) -> None:
-        """Turn the phone on or off; coming on, it gets what was stored for it."""
+        """Turn the phone on or off; when turned on, it gets its stored pushes."""
         self.twin.switch(self.id, is_on)
 
 
@@ -68,13 +68,13 @@ def handbell_home(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def handbell_twin(handbell_home: Path) -> "Iterator[RunningTwin]":
-    """Run a twin with the sample app; what is sent from ``handbell_home`` reaches it."""
+    """Run a twin with the sample app, which receives the sends from ``handbell_home``."""
     from handbell.system import System  # noqa: PLC0415
 
     from .demo_environment import DemoEnvironment, isolated_settings, without_twin  # noqa: PLC0415
 
     try:
-        from handbell.twin.running import start_twin  # noqa: PLC0415 - an extra
+        from handbell.twin.threaded import start_twin  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
         raise without_twin(error) from None
 
@@ -100,7 +100,7 @@ def handbell_push(
     handbell_home: Path,
     handbell_twin: "RunningTwin",  # noqa: ARG001 - it has to run
 ) -> "Iterator[PushNotification]":
-    """Give a PushNotification of the sample app that sends to the twin."""
+    """Yield a PushNotification of the sample app that sends to the twin."""
     from handbell.push import PushNotification  # noqa: PLC0415 - heavy
 
     from .demo_environment import isolated_settings  # noqa: PLC0415

@@ -15,7 +15,7 @@ from tests.postbox import Mailbox, start_mailbox
 from tests.serving import Server, start_server
 
 from handbell.apps.app import App
-from handbell.apps.samples import make_key
+from handbell.apps.sample_keys import make_key
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.delivery.engine import Options
@@ -23,7 +23,7 @@ from handbell.delivery.ids import read_apns_id
 from handbell.settings import Settings
 from handbell.system import System
 from handbell.twin.phone import Phone
-from handbell.twin.running import RunningTwin, start_twin
+from handbell.twin.threaded import RunningTwin, start_twin
 
 FORMER, NEXT = "user1@example.com", "user2@example.com"
 OTHERS = 20

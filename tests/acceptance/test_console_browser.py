@@ -19,7 +19,7 @@ from tests.conftest import APP, Stage, open_stage
 from tests.console import MAIL, PASSWORD, Desk, open_console, unhurried
 
 from handbell.apps.credentials import AuthKey
-from handbell.apps.samples import make_key
+from handbell.apps.sample_keys import make_key
 
 BASE: Final = f"/console/apps/{APP}"
 EMPTY: Final = "/console/apps/TEAM654321.com.sample.empty"

@@ -25,7 +25,7 @@ from tests.browser import IN_A_BROWSER
 from handbell.twin.faults import KINDS
 from handbell.twin.hooks import TwinHooks
 from handbell.twin.phone import Card, Phone
-from handbell.twin.running import RunningTwin, start_twin
+from handbell.twin.threaded import RunningTwin, start_twin
 
 TEAM, KEY_ID, APP = "TEAM123456", "KEY1234567", "TEAM123456.com.sample.orders"
 

@@ -15,14 +15,14 @@ from sqlalchemy import select
 from tests.preloaded import COMMAND, preloaded
 
 from handbell.apps.app import App
-from handbell.apps.samples import make_key
+from handbell.apps.sample_keys import make_key
 from handbell.delivery.ids import read_apns_id
 from handbell.errors import DatabaseLockedError
 from handbell.settings import Settings
 from handbell.storage.tables import workers
 from handbell.system import System
 from handbell.twin.phone import Phone
-from handbell.twin.running import RunningTwin, start_twin
+from handbell.twin.threaded import RunningTwin, start_twin
 
 FORMER, NEXT = "former@example.com", "next@example.com"
 SLOW_SECONDS = 0.3

@@ -21,7 +21,7 @@ from tests.preloaded import COMMAND, preloaded
 
 from handbell import cli
 from handbell._text import one_line
-from handbell.apps.samples import make_key
+from handbell.apps.sample_keys import make_key
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.delivery.engine import Options

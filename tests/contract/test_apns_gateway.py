@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from handbell.apps.credentials import AuthKey, read_certificate
-from handbell.apps.samples import make_key
+from handbell.apps.sample_keys import make_key
 from handbell.creation.notification import Notification
 from handbell.errors import GatewayError
 from handbell.gateways.apns.client import ApnsGateway, Endpoint
@@ -29,7 +29,7 @@ from handbell.gateways.gateway import (
     Withdrawn,
 )
 from handbell.twin.phone import Phone
-from handbell.twin.running import RunningTwin, start_twin
+from handbell.twin.threaded import RunningTwin, start_twin
 
 TEAM, BUNDLE = "TEAM123456", "com.sample.myapp"
 MESSAGE = compose(Notification(title="Hello"), bundle_id=BUNDLE, now=time.time())

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.conftest import APP, Stage
 from tests.serving import Server, administrator, server
 
-from handbell.apps.samples import make_key
+from handbell.apps.sample_keys import make_key
 from handbell.delivery.policy.circuit import Noted, Place, Stop
 
 __all__ = ["administrator", "server"]

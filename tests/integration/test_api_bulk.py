@@ -16,7 +16,7 @@ from tests.serving import Server, start_server
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.delivery.accept.prepare import Entry
-from handbell.storage.group_commit import Gathering
+from handbell.storage.group_commit import GroupCommit
 
 MAIL = "test@4d.com"
 LINE = {"notification": {"title": "Hello"}, "recipients": MAIL}
@@ -274,7 +274,7 @@ def test_calls_at_the_same_time_share_a_commit(server: Server, stage: Stage) -> 
         return await accept_many(entries)
 
     async def run() -> list[str]:
-        gathering = Gathering(counted)
+        gathering = GroupCommit(counted)
         content = Notification.read({"title": "Hello"})
         entry = Entry(app=stage.app, notification=content, recipients=Recipients.read(MAIL))
         outcomes = await asyncio.gather(*(gathering.bring([entry]) for _ in range(40)))

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 from sqlalchemy import insert, select, update
 
-from handbell.apps import samples
+from handbell.apps import sample_keys
 from handbell.apps.app import App
 from handbell.apps.credentials import AuthKey, Certificate, read_certificate
 from handbell.apps.store import KNOWN_SECONDS, AppStore
@@ -412,7 +412,7 @@ def test_a_credential_put_in_place_of_another_is_noticed(
 def sample(store: AppStore) -> App:
     """Make the app that a twin makes in an empty home."""
     made = store.add(TEAM, "com.sample.myapp", "My App")
-    store.add_credential(made, samples.make_key(TEAM, is_of_sample=True), environment="twin")
+    store.add_credential(made, sample_keys.make_key(TEAM, is_of_sample=True), environment="twin")
     return made
 
 
@@ -459,7 +459,7 @@ def test_adding_the_twins_app_makes_it_ones_own(
 def test_an_app_with_another_key_is_ones_own(kind: str, store: AppStore, sample: App) -> None:
     """Whoever gives the sample app a key of their own has two apps from then on."""
     key, environment = (
-        (make_key(), None) if kind == "a key of Apple's" else (samples.make_key(TEAM), "twin")
+        (make_key(), None) if kind == "a key of Apple's" else (sample_keys.make_key(TEAM), "twin")
     )
     store.add_credential(sample, key, environment=environment)
     store.add(OTHER_TEAM, "com.sample.other")

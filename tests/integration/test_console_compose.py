@@ -18,13 +18,13 @@ import pytest
 from tests.console import Desk, Visitor, open_console
 
 from handbell.apps.app import App
-from handbell.apps.samples import make_key
+from handbell.apps.sample_keys import make_key
 from handbell.creation.template import Template
 from handbell.demo_environment import DemoEnvironment
 from handbell.settings import Settings
 from handbell.system import System
-from handbell.twin.address import read_address, write_address
-from handbell.twin.running import RunningTwin, start_twin
+from handbell.twin.discovery import read_address, write_address
+from handbell.twin.threaded import RunningTwin, start_twin
 
 FORM = {"title": "Hello", "to": "people", "recipients": "test@4d.com", "when": "now"}
 

@@ -12,11 +12,11 @@ from tests.console import MAIL, PASSWORD, Desk, Visitor, open_console, unhurried
 
 from handbell.apps.app import App
 from handbell.apps.credentials import AuthKey
-from handbell.apps.samples import make_key
+from handbell.apps.sample_keys import make_key
 from handbell.delivery.policy.circuit import Noted, Place, Stop
 from handbell.server.routes import ROUTES
 from handbell.storage.tables import metadata
-from handbell.twin.running import RunningTwin
+from handbell.twin.threaded import RunningTwin
 
 APP: Final = "/console/apps/TEAM123456.com.sample.myapp"
 SETTINGS: Final = "/console/settings"

@@ -14,7 +14,7 @@ from sqlalchemy import func, insert, select
 from tests.conftest import Stage, open_system
 from tests.serving import Server, start_server
 
-from handbell.apps.samples import make_key
+from handbell.apps.sample_keys import make_key
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.delivery.ids import apns_id
@@ -23,7 +23,7 @@ from handbell.registry.secret import digest_of
 from handbell.settings import Settings
 from handbell.storage.tables import deliveries, notifications, sessions, webhook_calls, webhooks
 from handbell.system import System
-from handbell.twin.running import RunningTwin
+from handbell.twin.threaded import RunningTwin
 
 MAIL, OTHER = "user1@example.com", "test@4d.com"
 TOKEN, ANOTHER = "ab" * 32, "cd" * 32

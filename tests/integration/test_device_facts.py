@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.conftest import open_system
 from tests.serving import start_server
 
-from handbell.registry.facts import FACTS, read_facts
+from handbell.registry.device_attributes import FACTS, read_attributes
 from handbell.registry.session import time_zone_of
 
 _ZONES = """
@@ -85,7 +85,7 @@ def test_zones_are_known_where_the_system_has_none() -> None:
 )
 def test_whatever_is_told_can_be_read(given_: dict[str, Any]) -> None:
     """Each fact is stored as a text, told of in a warning, or both where it was cut."""
-    facts, warnings = read_facts(given_)
+    facts, warnings = read_attributes(given_)
     for name, value in given_.items():
         is_absent = value is None or (isinstance(value, str) and not value.strip())
         assert is_absent or name in facts or any(name in one or "zone" in one for one in warnings)
@@ -159,7 +159,7 @@ def test_a_renewed_token_is_kept_whatever_else_is_told(client: httpx.Client) -> 
 @pytest.mark.parametrize("value", ["1\x002", "1\ud8002"], ids=["NUL", "half a pair"])
 def test_what_no_database_stores_is_replaced(value: str) -> None:
     """A text is kept with a mark in place of what SQLite or PostgreSQL would refuse."""
-    assert read_facts({"app_version": value}) == ({"app_version": "1\ufffd2"}, [])
+    assert read_attributes({"app_version": value}) == ({"app_version": "1\ufffd2"}, [])
 
 
 @pytest.mark.parametrize("platform", ["iOS", " iPadOS ", "WATCHOS", ""])

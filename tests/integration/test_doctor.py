@@ -7,7 +7,7 @@ import pytest
 
 from handbell.apps.app import App
 from handbell.apps.checkup import Finding, check_credentials
-from handbell.apps.samples import make_key
+from handbell.apps.sample_keys import make_key
 from handbell.apps.store import StoredCredential
 from handbell.delivery.doctor import judge_clock, judge_probe
 from handbell.gateways.apns.protocol import REASONS, Reaction

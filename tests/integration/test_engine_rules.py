@@ -13,7 +13,7 @@ import pytest
 from tests.scene import Scene, open_scene
 
 from handbell.apps.app import App
-from handbell.apps.samples import make_key
+from handbell.apps.sample_keys import make_key
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.delivery.engine import Acceptance

@@ -21,7 +21,7 @@ from handbell import (
     Recipients,
     Sessions,
 )
-from handbell.apps.samples import make_key
+from handbell.apps.sample_keys import make_key
 from handbell.creation.template import Template
 from handbell.delivery.deliveries import PAGE
 from handbell.errors import (

@@ -18,7 +18,7 @@ from tests.serving import Server, start_server
 from tests.stored import stored_in
 
 from handbell.apps.app import App
-from handbell.apps.samples import make_key
+from handbell.apps.sample_keys import make_key
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.delivery.response import Response
@@ -30,7 +30,7 @@ from handbell.storage.tables import metadata
 from handbell.system import System
 from handbell.twin.certificates import Authority
 from handbell.twin.phone import Phone
-from handbell.twin.running import RunningTwin, start_twin
+from handbell.twin.threaded import RunningTwin, start_twin
 
 MAIL, OTHER = "user1@example.com", "test@4d.com"
 SENDER = "push@example.com"

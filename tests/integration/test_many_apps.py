@@ -10,7 +10,7 @@ from sqlalchemy import event
 from tests.scripted import EVERYBODY, Play, open_play
 
 from handbell.apps.app import App
-from handbell.apps.samples import make_key
+from handbell.apps.sample_keys import make_key
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.delivery.accept.store import Acceptance

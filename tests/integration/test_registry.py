@@ -17,7 +17,7 @@ from handbell.apps.app import App
 from handbell.apps.store import AppStore
 from handbell.apps.vault import Vault
 from handbell.errors import ProofRequiredError, RegistryError, UnknownSessionError
-from handbell.registry.addressees import BY_MAIL, BY_TOKEN
+from handbell.registry.recipient_lookup import BY_MAIL, BY_TOKEN
 from handbell.registry.registration import Description, Registered, Registration
 from handbell.registry.session import Session
 from handbell.registry.store import Registry

@@ -41,7 +41,7 @@ from handbell.errors import (
 from handbell.remote.answers import read_error, read_story
 from handbell.remote.client import RemoteApp
 from handbell.server.api.representation import represent
-from handbell.server.calls import as_call
+from handbell.server.fix_calls import as_call
 from handbell.server.problems import members_of
 
 __all__ = ["front", "server"]

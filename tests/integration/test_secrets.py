@@ -21,13 +21,13 @@ from tests.postbox import Mailbox, start_mailbox
 from tests.stored import stored_in
 
 from handbell.apps.app import App
-from handbell.apps.samples import make_key
+from handbell.apps.sample_keys import make_key
 from handbell.delivery.observe.logs import Logs
 from handbell.server.routes import ROUTES
 from handbell.settings import Settings
 from handbell.system import System
 from handbell.twin.certificates import Authority
-from handbell.twin.running import RunningTwin, start_twin
+from handbell.twin.threaded import RunningTwin, start_twin
 
 MAIL, OTHER = "user1@example.com", "test@4d.com"
 SENDER = "push@example.com"

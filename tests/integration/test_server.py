@@ -21,8 +21,8 @@ from handbell.delivery.queue.workers import LEASE_SECONDS
 from handbell.errors import ServeError
 from handbell.server.access import unrouted
 from handbell.server.application import create_application
+from handbell.server.asgi_server import bind, make_context, tls_context, url_of
 from handbell.server.routes import ROUTES
-from handbell.server.running import bind, make_context, tls_context, url_of
 from handbell.settings import Settings
 from handbell.storage.migrations import HEAD
 from handbell.system import System
@@ -157,7 +157,7 @@ def test_a_mistake_of_ours_is_told_without_a_traceback(
     assert (answer.status_code, answer.json()["code"]) == (500, "internal-error")
     assert "Traceback" not in answer.text
     assert "NoneType" not in answer.text
-    record = next(one for one in caplog.records if one.name == "handbell.server.shield")
+    record = next(one for one in caplog.records if one.name == "handbell.server.middleware")
     assert "GET /v1/apps/{app}/templates" in record.getMessage()
     assert record.exc_info
 

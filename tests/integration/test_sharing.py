@@ -18,13 +18,13 @@ from handbell._portal import Portal
 from handbell._threads import Threads
 from handbell.demo_environment import isolated_settings
 from handbell.errors import DeadlockError, HandbellError, StorageError
-from handbell.sharing import using
+from handbell.shared_systems import using
 from handbell.system import System
 
 if TYPE_CHECKING:
     from handbell.settings import Settings
     from handbell.testing import VirtualPhone
-    from handbell.twin.running import RunningTwin
+    from handbell.twin.threaded import RunningTwin
 
 HELLO = {"title": "Hello"}
 MAIL = "test@4d.com"

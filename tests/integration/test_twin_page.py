@@ -22,10 +22,10 @@ from tests.conftest import Stage
 from handbell.demo_environment import DemoEnvironment
 from handbell.errors import RegistryError, TwinError
 from handbell.storage.tables import apps
-from handbell.twin.address import read_address
+from handbell.twin.discovery import read_address
 from handbell.twin.hooks import TwinHooks
 from handbell.twin.phone import Card, Phone
-from handbell.twin.running import RunningTwin, start_twin
+from handbell.twin.threaded import RunningTwin, start_twin
 from handbell.twin.twin import Twin
 
 APP = "TEAM123456.com.sample.myapp"

@@ -33,7 +33,7 @@ from h2.settings import SettingCodes
 from hyperframe.frame import Frame, GoAwayFrame
 
 from handbell.twin.phone import Phone
-from handbell.twin.running import RunningTwin, start_twin
+from handbell.twin.threaded import RunningTwin, start_twin
 
 TEAM, KEY_ID, BUNDLE = "TEAM123456", "KEY1234567", "com.sample.myapp"
 APP = f"{TEAM}.{BUNDLE}"

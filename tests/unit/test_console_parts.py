@@ -15,11 +15,11 @@ from handbell.delivery.record.hourly_counts import HOUR, HourCount
 from handbell.errors import NotificationError
 from handbell.server.console.activity import standing_of
 from handbell.server.console.chart import HEIGHT, draw, nice
-from handbell.server.console.composing import tell
+from handbell.server.console.compose_preview import tell
 from handbell.server.console.draft import Draft, field_of, read_notification
+from handbell.server.console.formatting import percent
 from handbell.server.console.forms import Faults, Form
-from handbell.server.console.watching import KEPT, SHARE, Watched
-from handbell.server.console.words import percent
+from handbell.server.console.progress_cache import KEPT, SHARE, ProgressCache
 
 START = int(datetime(2026, 11, 24, tzinfo=UTC).timestamp() * 1000)
 NUMBERS = st.integers(min_value=0, max_value=10**9)
@@ -77,7 +77,7 @@ def test_a_value_is_kept_in_proportion_to_its_cost() -> None:
         found.append(len(found))
         return found[-1]
 
-    watched: Watched[int] = Watched(clock=lambda: clock[0])
+    watched: ProgressCache[int] = ProgressCache(clock=lambda: clock[0])
     assert [watched.get("a", find) for _ in range(3)] == [0, 0, 0]
     clock[0] += 2 * SHARE - 0.1
     assert watched.get("a", find) == 0
@@ -98,7 +98,7 @@ def test_many_that_look_at_once_cost_one_look() -> None:
         found.append(1)
         return len(found)
 
-    watched: Watched[int] = Watched()
+    watched: ProgressCache[int] = ProgressCache()
     threads = [threading.Thread(target=watched.get, args=("a", find)) for _ in range(5)]
     for thread in threads:
         thread.start()
@@ -111,7 +111,7 @@ def test_many_that_look_at_once_cost_one_look() -> None:
 
 def test_only_so_many_values_are_kept() -> None:
     """Memory is bounded: the oldest is found anew."""
-    watched: Watched[int] = Watched(clock=lambda: 0.0)
+    watched: ProgressCache[int] = ProgressCache(clock=lambda: 0.0)
     for place in range(KEPT + 1):
         watched.get(str(place), lambda: 1)
     assert watched.get("0", lambda: 2) == 2
@@ -124,7 +124,7 @@ def test_an_error_is_not_kept() -> None:
     def fail() -> int:
         raise LookupError
 
-    watched: Watched[int] = Watched(clock=lambda: 0.0)
+    watched: ProgressCache[int] = ProgressCache(clock=lambda: 0.0)
     with pytest.raises(LookupError):
         watched.get("a", fail)
     assert watched.get("a", lambda: 3) == 3

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 from starlette.responses import Response
 
+from handbell.server.console.formatting import span
 from handbell.server.console.security import (
     FLASH_COOKIE,
     form_token,
@@ -16,7 +17,6 @@ from handbell.server.console.security import (
     safe_next,
     set_flash,
 )
-from handbell.server.console.words import span
 
 PUBLIC = "https://push.example.com/bells"
 

@@ -6,13 +6,15 @@ from collections.abc import Mapping
 import pytest
 
 from handbell.fixes import COMMANDS, Action, Fix, as_sentence, with_app
-from handbell.server.calls import CALLS, as_call
-from handbell.server.console.ways import WAYS, in_console, remedy
+from handbell.server.console.fix_buttons import FIX_ACTIONS, in_console, remedy
+from handbell.server.fix_calls import CALLS, as_call
 
 APP = "TEAM123456.com.sample.myapp"
 
 
-@pytest.mark.parametrize("words", [COMMANDS, CALLS, WAYS], ids=["terminal", "API", "console"])
+@pytest.mark.parametrize(
+    "words", [COMMANDS, CALLS, FIX_ACTIONS], ids=["terminal", "API", "console"]
+)
 def test_every_surface_has_words_for_every_action(words: Mapping[Action, object]) -> None:
     """None of the three tables leaves out an action."""
     assert set(words) == set(Action)

@@ -3,7 +3,7 @@
 import pytest
 
 from handbell._icon import AppIcon
-from handbell.server.console.frame import Console
+from handbell.server.console.layout import Console
 from handbell.twin.phone import Phone
 
 APP = "TEAM123456.com.sample.myapp"

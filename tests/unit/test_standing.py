@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handbell.apps.serving import in_turn
+from handbell.apps.credential_choice import by_preference
 from handbell.delivery.policy.circuit import Noted, Place, Stop
 from handbell.delivery.policy.standing import Key, is_refused, standing
 
@@ -118,7 +118,7 @@ def test_it_agrees_with_how_a_worker_chooses(data: st.DataObject) -> None:
     ]
     stop_of = {one.place.credential: one.stop for one in circuits}
     refused: set[str] = set()
-    serving = in_turn(environment or "", keys, lambda key: key.environment)
+    serving = by_preference(environment or "", keys, lambda key: key.environment)
     chosen = None
     while serving:
         chosen = next((one for one in serving if one.fingerprint not in refused), serving[0])
@@ -136,7 +136,7 @@ def test_the_order_of_credentials_is_the_newest_first_behind_the_limited() -> No
     """Whatever the environment, what is limited to another one does not serve it."""
     keys = [NEW, LIMITED, OLD]
     order = {
-        name: [one.key_id for one in in_turn(name, keys, lambda key: key.environment)]
+        name: [one.key_id for one in by_preference(name, keys, lambda key: key.environment)]
         for name in ("production", "development", "twin")
     }
     assert order == {

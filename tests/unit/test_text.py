@@ -6,7 +6,7 @@ from markupsafe import escape
 from pydantic_core import from_json
 
 from handbell._text import json_fault, local_time, moment
-from handbell.server.console.words import with_times
+from handbell.server.console.formatting import with_times
 
 AT = 1_795_820_000_000
 

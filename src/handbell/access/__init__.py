@@ -1,1 +1,1 @@
-"""Who may do what: API keys, operators, and the trail of what was changed."""
+"""Access control: API keys, operators, and the audit trail."""

@@ -1,4 +1,4 @@
-"""API keys: how back ends prove themselves to the send server."""
+"""API keys, with which back ends authenticate to the send server."""
 
 import hmac
 import math
@@ -42,11 +42,11 @@ _MOST_CACHED: Final = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKey:
-    """What may be told about an API key: everything but the key.
+    """A stored API key without its secret.
 
-    ``prefix`` is the part that is shown again, ``hbk_1a2b3c4d``. ``scopes`` are those that were
-    asked for; :attr:`powers` adds what they include. ``app`` is the app id in full and ``app_row``
-    its row, both None for a key of every app. Instants are in UNIX milliseconds.
+    ``prefix`` is the visible part, ``hbk_1a2b3c4d``. ``scopes`` are the granted ones;
+    :attr:`powers` adds implied ones. ``app`` is the app id in full and ``app_row`` its row, both
+    None for a key of every app. Instants are in UNIX milliseconds.
     """
 
     id: int
@@ -61,19 +61,19 @@ class ApiKey:
 
     @property
     def powers(self) -> frozenset[Scope]:
-        """The scopes and what they include: who administers may send and register."""
+        """Return the scopes and the scopes they imply: an administrator may send and register."""
         return frozenset(SCOPES) if "administer" in self.scopes else self.scopes
 
 
-# Within the class `list` is its method.
+# Within the class, `list` is its method.
 _ApiKeys = list[ApiKey]
 
 
 class ApiKeyStore:
-    """The API keys. ``now`` returns UNIX seconds, ``clock`` never goes back.
+    """Stores API keys. ``now`` returns UNIX seconds, ``clock`` is monotonic.
 
     A key is random, so its SHA-256 is stored and no slow hash is needed. A revoked key is refused
-    at once by the process that revoked it, by others after :data:`CACHE_SECONDS`.
+    at once by the revoking process, by others after :data:`CACHE_SECONDS`.
     """
 
     def __init__(
@@ -87,13 +87,13 @@ class ApiKeyStore:
         self._now = now
         self._clock = clock
         self._lock = threading.Lock()
-        # By digest: until when it is taken for valid.
+        # By digest: until when it is considered valid.
         self._cache: dict[str, tuple[float, ApiKey]] = {}
 
     def add(self, name: str, scopes: Iterable[str], app: App | None = None) -> tuple[ApiKey, str]:
-        """Make a key and return it with its secret, which is never to be had again.
+        """Create a key and return it with its secret, which is never shown again.
 
-        Raises AccessError for a name or a scope that cannot be used.
+        Raises AccessError for an invalid name or scope.
         """
         name, wanted = _name(name), read_scopes(scopes)
         prefix, secret = _new_key()
@@ -109,7 +109,7 @@ class ApiKeyStore:
             try:
                 connection.execute(insert(keys_table).values(values))
             except IntegrityError:
-                # Two prefixes are the same once in a million million keys.
+                # Two prefixes collide once in a trillion keys.
                 raise UnknownAppError(
                     f"The app {app.id if app else ''} is not there (any more)",
                     fix=Fix(Action.LIST_APPS, "See"),
@@ -117,7 +117,7 @@ class ApiKeyStore:
         return self.find(prefix), secret
 
     def list(self, app: App | None = None) -> _ApiKeys:
-        """Return the keys, the newest first, revoked ones too; of one app where it is named."""
+        """Return the keys, the newest first, revoked ones included; optionally of one app."""
         statement = _selected().order_by(keys_table.c.id.desc())
         if app is not None:
             statement = statement.where(keys_table.c.app_id == app.row)
@@ -135,7 +135,7 @@ class ApiKeyStore:
         return _api_key(row)
 
     def revoke(self, prefix: str) -> ApiKey:
-        """Make a key invalid for ever and return it; once more changes nothing.
+        """Revoke a key permanently and return it; idempotent.
 
         Raises UnknownKeyError when there is none.
         """
@@ -150,12 +150,12 @@ class ApiKeyStore:
         return self.find(prefix)
 
     def forget(self) -> None:
-        """Look every key up anew: some went with their app."""
+        """Drop the cache: some keys were removed with their app."""
         with self._lock:
             self._cache.clear()
 
     def check(self, secret: str) -> ApiKey | None:
-        """Return the valid key that was presented, or None; its last use is noted."""
+        """Return the valid key with this secret, or None; record its use."""
         digest = _digest(secret)
         with self._lock:
             until, cached = self._cache.get(digest, (-math.inf, None))
@@ -173,7 +173,7 @@ class ApiKeyStore:
         return found
 
     def known(self, secret: str) -> ApiKey | None:
-        """Return the key if it was found valid a moment ago; never asks the database."""
+        """Return the key if the cache has it as valid; never queries the database."""
         with self._lock:
             until, cached = self._cache.get(_digest(secret), (-math.inf, None))
         return cached if self._clock() < until else None
@@ -202,7 +202,7 @@ class ApiKeyStore:
 
 
 def read_scopes(scopes: Iterable[str]) -> frozenset[Scope]:
-    """Return the scopes that are meant. Raises AccessError, with the known ones, for another."""
+    """Parse scopes. Raises AccessError, listing the known ones, for an unknown one."""
     wanted = {scope.strip() for scope in scopes if scope.strip()}
     for given in sorted(wanted - set(SCOPES)):
         near = nearest(given, SCOPES)

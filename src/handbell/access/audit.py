@@ -15,7 +15,7 @@ MOST_ENTRIES = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One thing that somebody did; ``at`` is in UNIX milliseconds, ``app`` the app id in full."""
+    """An audited action; ``at`` is in UNIX milliseconds, ``app`` the app id in full."""
 
     id: int
     at: int
@@ -26,14 +26,14 @@ class Entry:
     detail: str | None
 
 
-# Within the class `list` is its method.
+# Within the class, `list` is its method.
 _Entries = list[Entry]
 
 
 class AuditTrail:
-    """What was changed, in the order in which it was. ``now`` returns UNIX seconds.
+    """The log of changes, in order. ``now`` returns UNIX seconds.
 
-    Nothing here is ever a secret: a caller writes names, ids and prefixes.
+    It never contains a secret: callers pass names, ids and prefixes.
     """
 
     def __init__(self, database: Database, *, now: Callable[[], float] = time.time) -> None:
@@ -48,7 +48,7 @@ class AuditTrail:
         app: str | None = None,
         detail: str | None = None,
     ) -> None:
-        """Write that ``actor`` did ``action``, a stable dotted name, to ``subject``."""
+        """Record that ``actor`` did ``action``, a stable dotted name, to ``subject``."""
         values = {
             "at": int(self._now() * 1000),
             "actor": actor,
@@ -69,9 +69,9 @@ class AuditTrail:
         action: str | None = None,
         actor: str | None = None,
     ) -> _Entries:
-        """Return entries, the newest first; ``before`` is the id of the last one already seen.
+        """Return entries, the newest first; ``before`` is the last id of the previous page.
 
-        ``action`` takes a whole name, or its first part with the dot: ``session.``.
+        ``action`` is a whole name, or its first part with the dot: ``session.``.
         """
         table = audit_table
         statement = select(table).order_by(table.c.id.desc()).limit(min(limit, MOST_ENTRIES))

@@ -1,4 +1,4 @@
-"""Invitations: links that serve once, and only for what they were made for."""
+"""Invitations: one-time links for one purpose."""
 
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -15,12 +15,11 @@ INVITATION_HOURS: Final = 24
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Invitation:
-    """A link that makes one operator; ``mail`` is None where its reader names the address.
+    """A link that creates one operator; ``mail`` is None if its reader chooses the address.
 
-    ``id`` names it in lists and opens nothing. ``purpose`` is ``first`` (serves while there is no
-    operator), ``join`` (serves while its address is no operator's) or ``reset`` (sets another
-    password of an operator who is there): one never becomes another. Instants are in UNIX
-    milliseconds.
+    ``id`` identifies it in lists and grants nothing. ``purpose`` is ``first`` (valid while there
+    is no operator), ``join`` (valid while its address is no operator's) or ``reset`` (sets a new
+    password of an existing operator): a purpose never changes. Instants are in UNIX milliseconds.
     """
 
     id: str
@@ -31,12 +30,12 @@ class Invitation:
 
     @property
     def is_reset(self) -> bool:
-        """Whether it sets another password of somebody who is an operator."""
+        """Return whether it sets a new password of an existing operator."""
         return self.purpose == "reset"
 
 
 def serves(now: int) -> Any:
-    """Return the condition that an invitation is open, and what it is for not yet come to pass."""
+    """Return the condition that an invitation is open and its purpose unfulfilled."""
     is_theirs = exists().where(operators.c.mail == invitations.c.mail)
     purpose = invitations.c.purpose
     still = or_(
@@ -48,7 +47,7 @@ def serves(now: int) -> Any:
 
 
 def resets_of(mail: str) -> Delete:
-    """Return what makes void the links that would set an operator's password."""
+    """Return the change that revokes an operator's password links."""
     is_reset = (invitations.c.purpose == "reset") & invitations.c.used_at.is_(None)
     return delete(invitations).where(invitations.c.mail == mail, is_reset)
 

@@ -1,7 +1,7 @@
-"""Operators: who signs in to the console, their passwords, invitations and sign-ins.
+"""Operators of the console: passwords, invitations and sign-ins.
 
-What a cookie or a link carries is random and stored as its SHA-256 only: the database opens
-nothing.
+Tokens of cookies and links are random and stored as SHA-256 only, so a leaked database grants no
+access.
 """
 
 import hashlib
@@ -42,20 +42,20 @@ class Operator:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignIn:
-    """Who is signed in, and until when whatever they do; instants are in UNIX milliseconds."""
+    """A sign-in and its absolute expiry; instants are in UNIX milliseconds."""
 
     operator: Operator
     created_at: int
     expires_at: int
 
 
-# Within the class `list` is its method.
+# Within the class, `list` is its method.
 _Operators = list[Operator]
 _Invitations = list[Invitation]
 
 
 class OperatorStore:
-    """The operators of this Handbell. ``now`` returns UNIX seconds."""
+    """Stores the operators. ``now`` returns UNIX seconds."""
 
     def __init__(
         self,
@@ -73,8 +73,8 @@ class OperatorStore:
     def add(self, mail: str, password: str) -> Operator:
         """Add an operator and return it.
 
-        Raises :class:`~handbell.errors.OperatorError` for a mail that is none or is there already,
-        and for a password that is easily guessed.
+        Raises :class:`~handbell.errors.OperatorError` for an invalid or known mail, and for a weak
+        password.
         """
         mail = _mail(mail)
         hashed = self._hashed(password, mail)
@@ -95,7 +95,7 @@ class OperatorStore:
         return _operator(row)
 
     def remove(self, mail: str) -> None:
-        """Remove an operator; their sign-ins end, and links for them are void.
+        """Remove an operator; end their sign-ins and revoke their links.
 
         Raises :class:`~handbell.errors.OperatorError` if there is none.
         """
@@ -107,18 +107,18 @@ class OperatorStore:
                 raise _unknown(mail)
 
     def set_password(self, operator: Operator, password: str) -> None:
-        """Give an operator another password and end all of their sign-ins.
+        """Set an operator's password and end all of their sign-ins.
 
-        Raises :class:`~handbell.errors.OperatorError` for one that is easily guessed.
+        Raises :class:`~handbell.errors.OperatorError` for a weak one.
         """
         hashed = self._hashed(password, operator.mail)
         with self._database.write() as connection:
             self._renewed(connection, operator.mail, hashed)
 
     def check(self, mail: str, password: str) -> Operator | None:
-        """Return the operator whose mail and password these are, or None.
+        """Return the operator with this mail and password, or None.
 
-        It takes as long for a mail that nobody has. A hash made with older parameters is renewed.
+        An unknown mail takes as long. A hash with older parameters is renewed.
         """
         statement = select(operators).where(operators.c.mail == fold_mail(mail[:LONGEST_MAIL]))
         with self._database.read() as connection:
@@ -129,14 +129,14 @@ class OperatorStore:
         if self._passwords.is_outdated(row.password):
             renewed = self._passwords.hash(password)
             with self._database.write() as connection:
-                # Unless another password was set meanwhile.
+                # Unless a new password was set meanwhile.
                 _set_hash(connection, row.id, renewed, instead_of=row.password)
         return _operator(row)
 
     # Sign-ins
 
     def sign_in(self, operator: Operator, *, hours: float) -> str:
-        """Begin a sign-in that ends after ``hours``, and return what its cookie carries."""
+        """Begin a sign-in that ends after ``hours``, and return its cookie's value."""
         secret = _secret()
         now = self._milliseconds()
         values = {
@@ -157,7 +157,7 @@ class OperatorStore:
         return secret
 
     def signed_in(self, secret: str) -> SignIn | None:
-        """Return whose cookie this is, or None where it is nobody's or its time is over."""
+        """Return the sign-in of a cookie, or None for an unknown or expired one."""
         statement = (
             select(
                 *_OPERATOR_COLUMNS,
@@ -181,7 +181,7 @@ class OperatorStore:
             connection.execute(delete(sign_ins).where(sign_ins.c.digest == _digest(secret)))
 
     def sign_out_everywhere(self, operator: Operator, *, but: str = "") -> int:
-        """End every sign-in of an operator and return how many; the one of ``but`` goes on."""
+        """End every sign-in of an operator except ``but``, and return their number."""
         statement = delete(sign_ins).where(
             sign_ins.c.operator_id == operator.id, sign_ins.c.digest != _digest(but)
         )
@@ -189,7 +189,7 @@ class OperatorStore:
             return connection.execute(statement).rowcount
 
     def count_sign_ins(self) -> dict[int, int]:
-        """Return how often each operator is signed in now, by the operator's id."""
+        """Return the number of current sign-ins by operator id."""
         statement = (
             select(sign_ins.c.operator_id, func.count())
             .where(sign_ins.c.expires_at > self._milliseconds())
@@ -201,19 +201,19 @@ class OperatorStore:
     # Invitations
 
     def invite_first(self) -> str:
-        """Return the secret of a link that makes the first operator within 24 hours.
+        """Return the secret of a link that creates the first operator within 24 hours.
 
-        It serves while there is no operator, and only the newest such link does.
+        It is valid while there is no operator, and only the newest such link is.
         """
         with self._database.write() as connection:
             connection.execute(delete(invitations).where(invitations.c.purpose == "first"))
             return self._invited(connection, None, "first")
 
     def invite(self, mail: str | None = None) -> str:
-        """Return the secret of a link that makes one operator within 24 hours.
+        """Return the secret of a link that creates one operator within 24 hours.
 
-        Without ``mail`` whoever opens it names an address. Raises
-        :class:`~handbell.errors.OperatorError` for a mail that is none or is an operator's already.
+        Without ``mail`` its reader chooses an address. Raises
+        :class:`~handbell.errors.OperatorError` for an invalid mail or an operator's.
         """
         folded = None if mail is None else _mail(mail)
         with self._database.write() as connection:
@@ -222,10 +222,10 @@ class OperatorStore:
             return self._invited(connection, folded, "join")
 
     def reset(self, operator: Operator) -> str:
-        """Return the secret of a link with which an operator sets another password.
+        """Return the secret of a link with which an operator sets a new password.
 
-        Until it is used the former one goes on. It serves once within 24 hours; a later one, and a
-        password that is set otherwise, make it void.
+        Until then the old one stays valid. It is valid once within 24 hours; a newer link or a
+        password change revokes it.
         """
         with self._database.write() as connection:
             if not _is_known(connection, operator.mail):
@@ -236,14 +236,14 @@ class OperatorStore:
     def invitation(self, secret: str) -> Invitation:
         """Return the invitation of a link.
 
-        Raises :class:`~handbell.errors.InvitationError` when it was used, its time is over, or what
-        it is for has come to pass otherwise.
+        Raises :class:`~handbell.errors.InvitationError` when it was used or has expired, or its
+        purpose is fulfilled.
         """
         with self._database.read() as connection:
             return self._open(connection, secret)
 
     def invitations(self) -> _Invitations:
-        """Return the invitations that are still open, the newest first."""
+        """Return the open invitations, the newest first."""
         statement = (
             select(invitations)
             .where(self._serves())
@@ -253,13 +253,12 @@ class OperatorStore:
             return [read_invitation(row) for row in connection.execute(statement)]
 
     def accept(self, secret: str, mail: str, password: str) -> Operator:
-        """Make the operator that a link invites, or set the password of the one it is for.
+        """Create the invited operator, or set the password of an existing one.
 
-        The link has served its time then, and former sign-ins of the operator end. ``mail`` counts
-        only where the invitation names none. Raises
-        :class:`~handbell.errors.InvitationError` when it was used or its time is over, and
-        :class:`~handbell.errors.OperatorError` as :meth:`add` does; the link can be used again
-        then.
+        This uses the link up and ends former sign-ins of the operator. ``mail`` counts only if the
+        invitation has none. Raises :class:`~handbell.errors.InvitationError` when it was used or
+        has expired, and :class:`~handbell.errors.OperatorError` as :meth:`add` does; the link can
+        be used again then.
         """
         invited = self.invitation(secret)
         mail = invited.mail or _mail(mail)
@@ -270,7 +269,7 @@ class OperatorStore:
             .values(used_at=self._milliseconds())
         )
         with self._database.write() as connection:
-            # Once more, now that nobody else writes: an operator may have come meanwhile.
+            # Again, under the write lock: an operator may have been added meanwhile.
             invited = self._open(connection, secret)
             connection.execute(statement)
             if invited.is_reset:
@@ -278,7 +277,7 @@ class OperatorStore:
             return self._added(connection, mail, hashed)
 
     def withdraw(self, invitation_id: str) -> bool:
-        """Take an invitation back by its id, and say whether it was open."""
+        """Withdraw an invitation by its id; return whether it was open."""
         statement = delete(invitations).where(invitations.c.digest == invitation_id, self._serves())
         with self._database.write() as connection:
             return connection.execute(statement).rowcount > 0
@@ -321,7 +320,7 @@ class OperatorStore:
     def _added(self, connection: Connection, mail: str, hashed: str) -> Operator:
         if _is_known(connection, mail):
             raise _exists(mail)
-        # Else they would serve again once this operator is removed.
+        # Else they would become valid again once this operator is removed.
         stale = (invitations.c.mail == mail) | (invitations.c.purpose == "first")
         connection.execute(delete(invitations).where(stale, invitations.c.used_at.is_(None)))
         values = {"mail": mail, "password": hashed, "created_at": self._milliseconds()}

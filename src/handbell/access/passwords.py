@@ -1,4 +1,4 @@
-"""Passwords of operators: which may be used, and how they are kept."""
+"""Operators' passwords: policy and hashing."""
 
 import secrets
 import threading
@@ -17,7 +17,7 @@ LONGEST: Final = 1024
 _AT_ONCE: Final = 2
 _FEWEST_LETTERS: Final = 4
 
-# Of the commonest passwords, those that are long enough to get this far; compared without case.
+# The most common passwords that are long enough for the policy; compared ignoring case.
 _LONG_COMMON_ONES: Final = """
     000000000000 111111111111 121212121212 123123123123 123456123456 1234567890123
     123456789012 1234567890ab 123456789abc 1234567890qwe 1q2w3e4r5t6y 1q2w3e4r5t6y7u
@@ -31,10 +31,9 @@ _LONG_COMMON_ONES: Final = """
 
 
 def check_password(password: str, *, mail: str) -> None:
-    """Raise :class:`~handbell.errors.OperatorError` for a password that is easily guessed.
+    """Raise :class:`~handbell.errors.OperatorError` for a weak password.
 
-    It has at least 12 characters and at most 1024, of whatever kind, is none of the commonest and
-    not the mail address.
+    A password has 12 to 1024 characters of any kind, is not a common one and not the mail address.
     """
     if len(password) < SHORTEST:
         raise OperatorError(
@@ -57,8 +56,8 @@ def check_password(password: str, *, mail: str) -> None:
 class Passwords:
     """Hashes passwords with Argon2id and checks them.
 
-    Each hash carries its parameters; :meth:`is_outdated` says that it was made with others. One
-    takes some 50 ms and 64 MiB, so no more than two are made at the same time.
+    Each hash contains its parameters; :meth:`is_outdated` compares them. One takes some 50 ms and
+    64 MiB, so at most two run at the same time.
     """
 
     def __init__(self, hasher: PasswordHasher | None = None) -> None:
@@ -66,17 +65,17 @@ class Passwords:
         self._turns = threading.BoundedSemaphore(_AT_ONCE)
 
     def hash(self, password: str) -> str:
-        """Return what is stored for a password."""
+        """Return the hash of a password."""
         with self._turns:
             return self._hasher.hash(password)
 
     def fits(self, password: str, stored: str | None) -> bool:
-        """Return whether a password is the stored one.
+        """Return whether a password matches the hash.
 
-        None stands for an account that is not there: the answer is no, and takes as long.
+        None stands for an unknown account: the answer is no, and takes as long.
         """
         with self._turns:
-            # Made before it is needed: else the first unknown account would take twice as long.
+            # Computed in advance: else the first unknown account would take twice as long.
             nobodys = self._nobodys
             try:
                 self._hasher.verify(stored or nobodys, password[:LONGEST])
@@ -85,7 +84,7 @@ class Passwords:
         return stored is not None
 
     def is_outdated(self, stored: str) -> bool:
-        """Return whether a hash was made with other parameters than today's."""
+        """Return whether a hash has other parameters than today's."""
         return self._hasher.check_needs_rehash(stored)
 
     @cached_property

@@ -1,4 +1,4 @@
-"""An app: what notifications are sent to, known to Apple by team id and bundle id."""
+"""An app, identified to Apple by team id and bundle id."""
 
 import re
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ _MAX_NAME_LENGTH: Final = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class App:
-    """One app, valid by construction.
+    """An app, valid by construction.
 
     ``id`` is team id and bundle id as one text, ``TEAM123456.com.sample.myapp``. ``row`` is its
     place in the database, None for an app without a registry entry. ``name``
@@ -33,7 +33,7 @@ class App:
     id: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # As it is pasted from a page of Apple's: the blanks around it are nobody's.
+        # Pasted from Apple's pages, with stray blanks.
         object.__setattr__(self, "team_id", trimmed(self.team_id))
         object.__setattr__(self, "bundle_id", trimmed(self.bundle_id))
         _check_team_id(self.team_id)
@@ -51,7 +51,7 @@ class App:
     def read_id(cls, text: str) -> Self:
         """Return the app of an id such as ``TEAM123456.com.sample.myapp``.
 
-        Raises :class:`~handbell.errors.AppError` that names the part which is wrong.
+        Raises :class:`~handbell.errors.AppError` naming the invalid part.
         """
         text = trimmed(text)
         team_id, dot, bundle_id = text.partition(".")
@@ -87,7 +87,7 @@ def _check_bundle_id(bundle_id: str) -> None:
 
 
 def _is_bundle_id(text: str) -> bool:
-    """Return whether a text is surely a bundle id without a team: it begins as domains do."""
+    """Return whether a text is certainly a bundle id without a team: it begins like a domain."""
     first, dot, _ = text.partition(".")
     return bool(dot and first.islower() and _BUNDLE_ID.fullmatch(text))
 

@@ -1,4 +1,4 @@
-"""What can be said about an app's configuration before the first real send."""
+"""Checks of an app's stored configuration."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ Verdict = Literal["right", "doubtful", "wrong"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One checked thing: what it is, a sentence that says how it stands, and how to mend it."""
+    """One check: its subject, a sentence with the result, and the fix."""
 
     check: str
     verdict: Verdict
@@ -31,10 +31,10 @@ class Finding:
 
 
 def caveats(credential: AuthKey | Certificate, *, now: float) -> list[str]:
-    """Return what whoever adds a credential should know of it, as sentences.
+    """Return warnings about a credential that is being added.
 
-    ``now`` is in UNIX seconds. A certificate that is not valid now is kept all the same: this
-    machine's clock may be the one that is wrong.
+    ``now`` is in UNIX seconds. A certificate that is not valid now is accepted: this machine's
+    clock may be wrong.
     """
     if not isinstance(credential, Certificate):
         return []
@@ -52,9 +52,9 @@ def check_credentials(
     now: float,
     unusable: Mapping[str, HandbellError] = MappingProxyType({}),
 ) -> Iterator[Finding]:
-    """Yield what the stored credentials of an app say by themselves; ``now`` is in UNIX seconds.
+    """Yield findings about the stored credentials of an app; ``now`` is in UNIX seconds.
 
-    ``unusable`` says of those that cannot be opened what is wrong, by their key ids.
+    ``unusable`` has the faults of those that cannot be decrypted, by key id.
     """
     if not credentials:
         yield Finding(

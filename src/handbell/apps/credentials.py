@@ -1,7 +1,7 @@
-"""What proves an app to Apple: a team's ``AuthKey_XXX.p8``, or a certificate of the app.
+"""Credentials for APNs: a team's ``AuthKey_XXX.p8``, or a certificate of the app.
 
-Reading says precisely what is wrong with a file, since these files are fetched once, by hand, and
-easily mistaken. Nothing here shows a private key in its text or in an error.
+Errors state precisely what is wrong with a file, since these files are downloaded by hand and
+easily confused. No text or error contains a private key.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ from handbell._text import trimmed
 from handbell.errors import CredentialError
 
 from .app import TEAM_ID
-from .key_source import DOWNLOAD, bare_key, pem_text, read_source
+from .key_loader import DOWNLOAD, bare_key, pem_text, read_source
 
 FINGERPRINT_DIGITS: Final = 16
 
@@ -42,7 +42,7 @@ _KEY_FILE_NAME: Final = re.compile(
 )
 _FINDER_ALIAS: Final = b"book\0\0\0\0mark"
 _LABEL: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----")
-# A sequence, the version, and within a sequence the kind of key.
+# A sequence, the version, and in a sequence the kind of key.
 _PKCS8: Final = re.compile(
     rb"\x30(?:[\x00-\x7f]|\x81.|\x82..)\x02\x01[\x00\x01]"
     rb"\x30(?:[\x00-\x7f]|\x81.|\x82..)\x06(.{2,20})",
@@ -67,7 +67,7 @@ _SEQUENCE: Final = 0x30
 
 _BOTH: Final = "Export both together from Keychain Access as .p12, and give its password"
 
-# What a PEM file holds instead of a .p8, by its label.
+# What a PEM file contains instead of a .p8, by its label.
 _MISTAKEN: Final = {
     b"RSA PRIVATE KEY": ("an RSA key", DOWNLOAD),
     b"EC PRIVATE KEY": ("an EC key in the older SEC1 form, not in PKCS#8", _TO_PKCS8),
@@ -97,7 +97,7 @@ class AuthKey:
     fingerprint: str = field(init=False)
 
     def __post_init__(self) -> None:
-        # As they are pasted from a page of Apple's.
+        # Pasted from Apple's pages, with stray blanks.
         object.__setattr__(self, "team_id", trimmed(self.team_id))
         object.__setattr__(self, "key_id", trimmed(self.key_id))
         _check_ids(self.team_id, self.key_id)
@@ -106,22 +106,22 @@ class AuthKey:
 
     @property
     def public_key_pem(self) -> str:
-        """The public key, which the twin needs to check signatures."""
+        """Return the public key, which the twin needs to verify signatures."""
         public = self.private_key.public_key()
         return public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
     def private_key_pem(self) -> bytes:
-        """Return the key as in a .p8 file. For the vault: it goes nowhere else."""
+        """Return the key as in a .p8 file. Only for the vault."""
         return self.private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:
-    """A certificate with its key, for one app: the older way to prove oneself to Apple.
+    """A certificate with its key, for one app: the older way of authentication with Apple.
 
-    ``topics`` are those that the certificate lists, ``environments`` those it was issued for. It is
-    valid from ``valid_from`` to ``expires_at`` (UNIX milliseconds). ``key_id`` names it in lists:
-    its fingerprint.
+    ``topics`` are those that the certificate lists, ``environments`` those it was issued for. It
+    is valid from ``valid_from`` to ``expires_at`` (UNIX milliseconds). ``key_id`` is its
+    fingerprint.
     """
 
     name: str
@@ -135,7 +135,7 @@ class Certificate:
 
     @property
     def key_id(self) -> str:
-        """What stands in a list where an auth key has its key id."""
+        """Return the id that stands for an auth key's key id in lists."""
         return self.fingerprint
 
 
@@ -144,8 +144,8 @@ def read_auth_key(
 ) -> AuthKey:
     """Read an ``AuthKey_XXX.p8``: a path, or the text of the file.
 
-    Without ``key_id`` it is taken from the file's name, or from the name of the file that a link
-    leads to. Raises :class:`~handbell.errors.CredentialError`, and nothing else.
+    Without ``key_id`` it is taken from the file's name, or from that of the link's target. Raises
+    :class:`~handbell.errors.CredentialError` only.
     """
     path, data, where = read_source(source)
     key = _private_key(pem_text(data), where)
@@ -153,7 +153,7 @@ def read_auth_key(
 
 
 def key_id_of_name(name: str) -> str | None:
-    """Return the key id that a file's name such as ``AuthKey_ABC123DEFG.p8`` says, or None."""
+    """Return the key id in a file name such as ``AuthKey_ABC123DEFG.p8``, or None."""
     found = _KEY_FILE_NAME.match(name)
     return found[1] if found else None
 
@@ -161,7 +161,7 @@ def key_id_of_name(name: str) -> str | None:
 def read_certificate(source: str | Path | bytes, *, password: str | None = None) -> Certificate:
     """Read a certificate with its private key: a ``.p12`` or ``.pem`` file, or its contents.
 
-    Raises :class:`~handbell.errors.CredentialError`, and nothing else.
+    Raises :class:`~handbell.errors.CredentialError` only.
     """
     _, data, where = read_source(source)
     with warnings.catch_warnings():
@@ -179,7 +179,7 @@ def read_certificate(source: str | Path | bytes, *, password: str | None = None)
 
 
 def pack(credential: AuthKey | Certificate) -> bytes:
-    """Return a credential as the text that a vault seals; it holds the secret."""
+    """Return a credential as text, secret included, for the vault to seal."""
     if isinstance(credential, Certificate):
         return json.dumps({"pem": credential.pem.decode()}).encode()
     return json.dumps(
@@ -192,7 +192,7 @@ def pack(credential: AuthKey | Certificate) -> bytes:
 
 
 def unpack(packed: bytes) -> AuthKey | Certificate:
-    """Return the credential that :func:`pack` made a text of."""
+    """Return the credential from :func:`pack`'s text."""
     content: dict[str, str] = json.loads(packed)
     pem = content["pem"].encode()
     if "key_id" not in content:
@@ -209,8 +209,8 @@ def _private_key(data: bytes, where: str) -> ec.EllipticCurvePrivateKey:
     if label is None:
         return _loaded(bare_key(data), where, f"{where} is not a PEM text, as a .p8 file is")
     if label[1] != b"PRIVATE KEY":
-        what, fix = _MISTAKEN.get(label[1], ("something else", DOWNLOAD))
-        raise CredentialError(f"{where} holds {what}", fix=fix)
+        kind, fix = _MISTAKEN.get(label[1], ("something else", DOWNLOAD))
+        raise CredentialError(f"{where} holds {kind}", fix=fix)
     text, end, _ = data[label.end() :].partition(b"-----END PRIVATE KEY-----")
     if not end:
         raise CredentialError(f"{where} is cut short: its last line is missing", fix=DOWNLOAD)
@@ -218,7 +218,7 @@ def _private_key(data: bytes, where: str) -> ec.EllipticCurvePrivateKey:
 
 
 def _loaded(der: bytes | None, where: str, otherwise: str) -> ec.EllipticCurvePrivateKey:
-    """Return the key of a PKCS#8 structure; ``otherwise`` is said of what is none."""
+    """Return the key of a PKCS#8 structure; ``otherwise`` is the error for anything else."""
     try:
         key = _load(der or b"")
     except (ValueError, TypeError, UnsupportedAlgorithm):
@@ -230,12 +230,12 @@ def _loaded(der: bytes | None, where: str, otherwise: str) -> ec.EllipticCurvePr
 
 
 def _load(der: bytes) -> ec.EllipticCurvePrivateKey | str:
-    """Return the key of a PKCS#8 structure; of one that is not on P-256, what it is."""
+    """Return the key of a PKCS#8 structure; if it is not on P-256, a description of it."""
     head = _PKCS8.match(der)
     if head is None:
         raise ValueError("not PKCS#8")
     if not head[1].startswith(_EC_KEY):
-        # It is not loaded: to check the numbers of such a key may take the library minutes.
+        # Not loaded: the library may take minutes to validate the numbers of such a key.
         return "an RSA key" if head[1].startswith(_RSA_KEY) else "another kind of key"
     key = load_der_private_key(der, password=None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
@@ -279,7 +279,7 @@ def _check_ids(team_id: str, key_id: str) -> None:
 
 
 def _shown(text: str) -> str:
-    # Who mixed up the arguments gave the key itself.
+    # Mixed-up arguments: the key itself was given.
     return repr(text) if len(text) <= _LONGEST_SHOWN else "What was given"
 
 
@@ -299,7 +299,7 @@ def _secret(password: str | None) -> bytes | None:
 
 
 def _pair(data: bytes, password: bytes | None) -> tuple[x509.Certificate, bytes]:
-    """Return the certificate that the key belongs to, wherever it stands, and the key."""
+    """Return the certificate that belongs to the key, at any position, and the key."""
     key, certificates = _contents(data, password)
     is_small = isinstance(key, rsa.RSAPrivateKey) and key.key_size <= _MAX_RSA_BITS
     if not is_small and not isinstance(key, ec.EllipticCurvePrivateKey):
@@ -317,7 +317,7 @@ def _pair(data: bytes, password: bytes | None) -> tuple[x509.Certificate, bytes]
 def _contents(data: bytes, password: bytes | None) -> tuple[Any, list[x509.Certificate]]:
     if b"-----BEGIN" not in data:
         key, certificate, others = pkcs12.load_key_and_certificates(data, password)
-        return key, [one for one in (certificate, *others) if one is not None]
+        return key, [item for item in (certificate, *others) if item is not None]
     start = re.search(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----", data)
     if start is None:
         raise _IncompleteError("holds no private key")
@@ -352,7 +352,7 @@ def _subject(certificate: x509.Certificate, oid: ObjectIdentifier) -> str | None
 
 def _topics(certificate: x509.Certificate) -> tuple[str, ...]:
     topics = [topic for oid in (_TOPICS, _VOIP_TOPICS) for topic in _listed(certificate, oid)]
-    # A certificate for one app alone carries its bundle id in the subject.
+    # A certificate for one app only has its bundle id in the subject.
     return tuple(dict.fromkeys(topics)) or tuple(
         filter(None, [_subject(certificate, NameOID.USER_ID)])
     )

@@ -1,8 +1,7 @@
-"""Certificates of strangers are read in a process of its own, which may take only so much.
+"""Parse untrusted certificates in a separate process with resource limits.
 
-A file can ask for thousands of millions of rounds before its password opens it, for all memory, or
-hold numbers that take hours to be checked. The library does as it is asked, and holds up everything
-else in its process meanwhile.
+A file can demand billions of key-derivation rounds, all memory, or contain numbers that take hours
+to validate. The library complies, and blocks its process meanwhile.
 """
 
 import asyncio
@@ -26,9 +25,9 @@ _MEMORY_BYTES: Final = 1024**3
 
 
 async def read_certificate_apart(content: bytes, *, password: str | None = None) -> Certificate:
-    """Return what :func:`~handbell.apps.credentials.read_certificate` makes of a file's contents.
+    """Parse a file's contents with :func:`~handbell.apps.credentials.read_certificate`.
 
-    Raises :class:`~handbell.errors.CredentialError`, also where reading it takes too much.
+    Raises :class:`~handbell.errors.CredentialError`, also when the limits are exceeded.
     """
     asked = json.dumps({"content": b64encode(content).decode(), "password": password})
     process = await asyncio.create_subprocess_exec(
@@ -37,31 +36,31 @@ async def read_certificate_apart(content: bytes, *, password: str | None = None)
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
     )
-    told = b""
+    output = b""
     try:
         async with asyncio.timeout(SECONDS):
-            told, _ = await process.communicate(asked.encode())
+            output, _ = await process.communicate(asked.encode())
     except TimeoutError:
         pass
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
-    if not told:
+    if not output:
         raise CredentialError(
             "The given text takes far more work to read than a certificate of Apple's",
             fix="Export certificate and key together from Keychain Access as .p12",
         )
-    said = json.loads(told)
-    if "what" in said:
-        raise CredentialError(said["what"], fix=said["fix"])
-    found = unpack(b64decode(said["packed"]))
+    result = json.loads(output)
+    if "what" in result:
+        raise CredentialError(result["what"], fix=result["fix"])
+    found = unpack(b64decode(result["packed"]))
     assert isinstance(found, Certificate)  # noqa: S101 - the other process read nothing else
     return found
 
 
 def _limit() -> None:
-    """Have the system end this process when it takes too much, where it can."""
+    """Set resource limits for this process, where the system supports them."""
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource  # noqa: PLC0415 - not on every system
 
@@ -71,15 +70,15 @@ def _limit() -> None:
 
 
 def main() -> None:
-    """Read a certificate from standard input, and tell what it is on standard output."""
+    """Parse a certificate from standard input and write it to standard output."""
     asked = json.load(sys.stdin)
     _limit()
     try:
         found = read_certificate(b64decode(asked["content"]), password=asked["password"])
-        said = {"packed": b64encode(pack(found)).decode()}
+        result = {"packed": b64encode(pack(found)).decode()}
     except CredentialError as error:
-        said = {"what": error.what, "fix": error.fix}
-    json.dump(said, sys.stdout)
+        result = {"what": error.what, "fix": error.fix}
+    json.dump(result, sys.stdout)
 
 
 if __name__ == "__main__":

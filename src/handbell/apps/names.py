@@ -1,4 +1,4 @@
-"""What apps are called by: a name never means an app that another name, bundle id or id means."""
+"""Names of apps: a name never collides with another app's name, bundle id or id."""
 
 import unicodedata
 from collections.abc import Iterable
@@ -12,9 +12,9 @@ _ROOM_FOR_NUMBER: Final = 190
 
 
 def check_name(app: App, others: Iterable[App]) -> None:
-    """Raise :class:`~handbell.errors.NameTakenError` where an app's name means another one too.
+    """Raise :class:`~handbell.errors.NameTakenError` when a name also identifies another app.
 
-    Its own bundle id may be its name, also where an app of another team has the same.
+    Its own bundle id is allowed, even if an app of another team has the same.
     """
     folded = _fold(app.name)
     for other in others:
@@ -23,7 +23,7 @@ def check_name(app: App, others: Iterable[App]) -> None:
         kinds = {"name": other.name, "bundle id": other.bundle_id, "id": other.id}
         for kind, text in kinds.items():
             if _fold(text) == folded and not (kind == "bundle id" == _own_kind(app)):
-                # Whose it is stays untold: the caller may be limited to this app.
+                # The owner is not named: the caller may be limited to this app.
                 raise NameTakenError(
                     f"{app.name!r} is the {kind} of another app",
                     fix="Choose a name by which no other app is called",
@@ -31,9 +31,9 @@ def check_name(app: App, others: Iterable[App]) -> None:
 
 
 def check_ids(app: App, others: Iterable[App]) -> None:
-    """Raise :class:`~handbell.errors.NameTakenError` where another app has this one's id as a name.
+    """Raise :class:`~handbell.errors.NameTakenError` when another app's name is this one's id.
 
-    Whoever names that app would reach another one from now on.
+    The reference would mean another app from now on.
     """
     for other in others:
         if _fold(other.name) in (_fold(app.id), _fold(app.bundle_id)) and (
@@ -46,7 +46,7 @@ def check_ids(app: App, others: Iterable[App]) -> None:
 
 
 def free_name(app: App, others: Iterable[App]) -> str:
-    """Return an app's name, with a number behind it where it means another app too."""
+    """Return an app's name, numbered when it also identifies another app."""
     others = tuple(others)
     taken = {
         _fold(text)

@@ -1,4 +1,4 @@
-"""Apps and their sealed credentials in the database."""
+"""The stored apps and their sealed credentials."""
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -38,10 +38,10 @@ from handbell.storage.tables import notifications as notifications_table
 from handbell.storage.tables import webhooks as webhooks_table
 
 from .app import TEAM_ID_LENGTH, App
+from .credential_choice import by_preference
 from .credentials import AuthKey, Certificate, pack, unpack
 from .names import check_ids, check_name, free_name
-from .samples import make_key, without_samples
-from .serving import in_turn
+from .sample_keys import make_key, without_samples
 from .vault import Vault
 
 Credential = AuthKey | Certificate
@@ -55,7 +55,7 @@ _ADD_APP: Final = Fix(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredCredential:
-    """What may be told about a stored credential: everything but the secret.
+    """A stored credential without its secret.
 
     ``kind`` is ``key`` or ``certificate``. ``environment`` is the only one it serves, or None.
     Instants are in UNIX milliseconds; ``expires_at`` is None for a key.
@@ -76,7 +76,7 @@ KNOWN_SECONDS: Final = 1.0
 _MOST_OPENED: Final = 5000
 _NAMED_AT_ONCE: Final = 500
 
-# Within the class `list` is its method.
+# Within the class, `list` is its method.
 _StoredCredentials = list[StoredCredential]
 _Apps = list[App]
 
@@ -84,10 +84,10 @@ _Asked = tuple[int | None, str, frozenset[str]]
 
 
 class AppStore:
-    """The apps that Handbell sends for. ``now`` returns UNIX seconds, ``clock`` never goes back.
+    """Stores the apps. ``now`` returns UNIX seconds, ``clock`` is monotonic.
 
-    A credential that is added or removed counts at once in this process, in others after
-    :data:`KNOWN_SECONDS`: it is asked for thousands of times a second.
+    A changed credential takes effect at once in this process, in others after
+    :data:`KNOWN_SECONDS`: it is looked up thousands of times a second.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class AppStore:
         self._now = now
         self._clock = clock
         self._opened: dict[bytes, Credential] = {}
-        # By app and environment: until when it is the current one, by the clock.
+        # By app and environment: until when it is current, by the clock.
         self._current: dict[_Asked, tuple[float, Credential]] = {}
 
     def add(
@@ -111,14 +111,13 @@ class AppStore:
     ) -> App:
         """Add an app and return it.
 
-        Without a name it gets the last part of its bundle id, and where that means another app a
-        number behind it; so does a name that ``is_suggested`` only. A sample app that was made for
-        a twin gives up its name for it; adding the sample app itself makes it an app like others,
-        under the name that is given, and so it keeps its sessions. Raises
-        :class:`~handbell.errors.AppError` for an id that cannot be Apple's,
-        :class:`~handbell.errors.AppExistsError` when the app is there already, and
-        :class:`~handbell.errors.NameTakenError` when the name, or the app's id, is what another app
-        is called by.
+        The default name is the last part of the bundle id; it is numbered when it also identifies
+        another app, as is a name that ``is_suggested``. A sample app of a twin yields its name;
+        adding the sample app itself makes it a regular app under the given name, with its
+        sessions. Raises :class:`~handbell.errors.AppError` for an invalid id,
+        :class:`~handbell.errors.AppExistsError` when the app exists, and
+        :class:`~handbell.errors.NameTakenError` when the name, or the app's id, identifies another
+        app.
         """
         app = App(
             team_id=team_id, bundle_id=bundle_id, name=name or "", created_at=self._milliseconds()
@@ -126,10 +125,10 @@ class AppStore:
         with self._database.write() as connection:
             others = _all_apps(connection)
             samples = _samples(connection, others)
-            if app.id in (one.id for one in samples):
+            if app.id in (item.id for item in samples):
                 return self._adopt(connection, app, others, name=name)
-            others = [one for one in others if one not in samples]
-            if app.id not in (one.id for one in others):
+            others = [other for other in others if other not in samples]
+            if app.id not in (other.id for other in others):
                 check_ids(app, others)
                 if name is None or is_suggested:
                     app = replace(app, name=free_name(app, others))
@@ -154,7 +153,7 @@ class AppStore:
         return replace(app, row=_primary_key(added.inserted_primary_key))
 
     def _adopt(self, connection: Connection, app: App, others: _Apps, *, name: str | None) -> App:
-        (sample,) = (one for one in others if one.id == app.id)
+        (sample,) = (other for other in others if other.id == app.id)
         adopted = replace(app, row=sample.row, name=name or sample.name)
         check_name(adopted, others)
         table = credentials_table
@@ -181,13 +180,12 @@ class AppStore:
             return _all_apps(connection)
 
     def find(self, reference: str | None = None, *, within: int | None = None) -> App:
-        """Return the app that ``reference`` means; None means the only one there is.
+        """Return the app that ``reference`` identifies; None means the only one.
 
-        A sample app that was made for a twin is meant only where no other app could be.
-        ``within`` is the row of the only app that it may mean: others are not looked at. An exact
-        id wins, then a unique name, then a unique bundle id; only then the same without regard to
-        case. Raises :class:`~handbell.errors.AmbiguousAppError` with the candidates rather than
-        choosing, and :class:`~handbell.errors.UnknownAppError` with what is near.
+        A twin's sample app is the last choice. ``within`` restricts the search to the app of this
+        row. An exact id wins, then a unique name, then a unique bundle id; then the same, ignoring
+        case. Raises :class:`~handbell.errors.AmbiguousAppError` with the candidates, and
+        :class:`~handbell.errors.UnknownAppError` with similar names.
         """
         if reference is not None and (exact := self._exactly(reference.strip(), within)):
             return exact
@@ -230,7 +228,7 @@ class AppStore:
         self._forget()
 
     def set_enabled(self, app: App, is_enabled: bool) -> App:  # noqa: FBT001 - the setter's value
-        """Switch an app's push on or off and return the app as it is now."""
+        """Enable or disable an app's push and return the app."""
         statement = (
             update(apps_table).where(apps_table.c.id == app.row).values(is_enabled=is_enabled)
         )
@@ -240,10 +238,10 @@ class AppStore:
         return replace(app, is_enabled=is_enabled)
 
     def rename(self, app: App, name: str) -> App:
-        """Give an app another name and return the app as it is now.
+        """Rename an app and return it.
 
-        Raises :class:`~handbell.errors.AppError` for a name that cannot be used, and
-        :class:`~handbell.errors.NameTakenError` for one that means another app.
+        Raises :class:`~handbell.errors.AppError` for an invalid name, and
+        :class:`~handbell.errors.NameTakenError` for one that identifies another app.
         """
         named = replace(app, name=name)
         statement = update(apps_table).where(apps_table.c.id == app.row).values(name=named.name)
@@ -254,11 +252,11 @@ class AppStore:
         return named
 
     def check_name(self, app: App, name: str) -> None:
-        """Raise as :meth:`rename` does, and change nothing."""
+        """Raise as :meth:`rename` does, without changing anything."""
         check_name(replace(app, name=name), self.list())
 
     def set_rules(self, app: App, rules: Mapping[str, str | None]) -> None:
-        """Write rules of an app, as delivery.rules reads them; what is not named stays."""
+        """Write rules of an app in their stored form; rules not given are unchanged."""
         statement = update(apps_table).where(apps_table.c.id == app.row).values(dict(rules))
         with self._database.write() as connection:
             if not connection.execute(statement).rowcount:
@@ -267,10 +265,10 @@ class AppStore:
     def add_credential(
         self, app: App, credential: Credential, *, environment: str | None = None
     ) -> StoredCredential:
-        """Seal and keep a credential; one with the same key id is replaced.
+        """Seal and store a credential; replace one with the same key id.
 
-        ``environment`` limits it to one; a certificate issued for one is limited by itself.
-        Raises :class:`~handbell.errors.CredentialError` when it is another team's or app's.
+        ``environment`` limits it to one; a certificate issued for one is limited anyway. Raises
+        :class:`~handbell.errors.CredentialError` when it belongs to another team or app.
         """
         _check_fit(app, credential)
         if environment is None and isinstance(credential, Certificate):
@@ -303,7 +301,7 @@ class AppStore:
         }
 
     def credentials(self, app: App) -> _StoredCredentials:
-        """Return what may be told about the app's credentials, the newest first."""
+        """Return the app's credentials without secrets, the newest first."""
         with self._database.read() as connection:
             return [_stored(row) for row in _credential_rows(connection, app)]
 
@@ -323,7 +321,7 @@ class AppStore:
     def credential(self, app: App, key_id: str) -> Credential:
         """Return one of an app's credentials by its key id.
 
-        Raises :class:`~handbell.errors.MissingCredentialError` when the app has no such one.
+        Raises :class:`~handbell.errors.MissingCredentialError` when the app has none with it.
         """
         with self._database.read() as connection:
             rows = _credential_rows(connection, app)
@@ -333,26 +331,28 @@ class AppStore:
         raise _no_key(app, key_id)
 
     def credential_for(
-        self, app: App, environment: str, *, besides: Collection[str] = ()
+        self, app: App, environment: str, *, excluded: Collection[str] = ()
     ) -> Credential:
-        """Return what proves the app in an environment.
+        """Return the app's credential for an environment.
 
         One that is limited to the environment wins, then the newest that is not limited. The twin
-        takes any. Those whose fingerprints are in ``besides`` are passed over where there is
-        another. Raises :class:`~handbell.errors.MissingCredentialError` with the fix.
+        accepts any. Those whose fingerprints are in ``excluded`` are skipped if there is another.
+        Raises :class:`~handbell.errors.MissingCredentialError` with the fix.
         """
         asked, current = self._clock(), self._current
-        place = (app.row, environment, frozenset(besides))
+        place = (app.row, environment, frozenset(excluded))
         until, known = current.get(place, (0.0, None))
         if known is not None and asked < until:
             return known
         with self._database.read() as connection:
             rows = _credential_rows(connection, app)
-        serving = in_turn(environment, rows, lambda row: cast("str | None", row["environment"]))
+        serving = by_preference(
+            environment, rows, lambda row: cast("str | None", row["environment"])
+        )
         others = [row for row in serving if row["fingerprint"] not in place[-1]]
         for row in others or serving:
             found = self._unpacked(app, row)
-            # Where it was changed meanwhile, another mapping is in use now.
+            # If it was changed meanwhile, another mapping is in use now.
             current[place] = (asked + KNOWN_SECONDS, found)
             return found
         raise MissingCredentialError(
@@ -378,7 +378,7 @@ class AppStore:
         return credential if isinstance(credential, AuthKey) else None
 
     def unusable(self, app: App) -> dict[str, HandbellError]:
-        """Return what is wrong with those of the app's credentials that cannot be opened, by id."""
+        """Return the faults of the app's credentials that cannot be decrypted, by key id."""
         with self._database.read() as connection:
             rows = _credential_rows(connection, app)
         wrong = {}
@@ -390,10 +390,10 @@ class AppStore:
         return wrong
 
     def reseal(self) -> int:
-        """Seal every secret with the vault's first key and return how many there are.
+        """Re-encrypt every secret with the vault's first key and return their number.
 
         These are the credentials, the identity keys, the keys that notifications were sent with,
-        and the secrets of webhooks. After this the vault's other keys can be given up.
+        and the secrets of webhooks. After this the vault's other keys can be removed.
         """
         with self._database.write() as connection:
             return sum(self._reseal(connection, column) for column in _SEALED)
@@ -409,7 +409,7 @@ class AppStore:
     def _unpacked(self, app: App, row: RowMapping) -> Credential:
         credential = self._opened.get(row["sealed"])
         if credential is None:
-            # Opened once: each send asks for it, and reading a key takes longer than the send.
+            # Decrypted once: each send needs it, and loading a key takes longer than the send.
             credential = unpack(self._vault.unseal(row["sealed"]))
             if len(self._opened) >= _MOST_OPENED:
                 self._opened.clear()

@@ -1,4 +1,4 @@
-"""The templates of every app, in the database."""
+"""The stored templates of every app."""
 
 import json
 import threading
@@ -24,7 +24,7 @@ from .app import App
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredTemplate:
-    """A template as it is stored; instants are in UNIX milliseconds."""
+    """A stored template; instants are in UNIX milliseconds."""
 
     template: Template
     created_at: int
@@ -58,9 +58,9 @@ class TemplateStore:
             del self._held.found
 
     def put(self, app: App, template: Template) -> tuple[StoredTemplate, bool]:
-        """Store a template, in the place of the one of this name; say whether it is a new name.
+        """Store a template, or replace the one of this name; return whether the name is new.
 
-        Raises UnknownAppError for an app that is not in the registry.
+        Raises UnknownAppError for an unregistered app.
         """
         now = int(self._now() * 1000)
         content = json.dumps(template.to_dict(), ensure_ascii=False)
@@ -101,9 +101,9 @@ class TemplateStore:
         return [_stored(row) for row in rows]
 
     def remove(self, app: App, name: str) -> None:
-        """Remove a template. Raises UnknownTemplateError when there is none of this name.
+        """Remove a template. Raises UnknownTemplateError for an unknown name.
 
-        What was sent with it is in the ledger as it was rendered.
+        The ledger keeps sent notifications as they were rendered.
         """
         if is_name(name):
             mine = (templates.c.app_id == app.row, templates.c.name == name)
@@ -117,14 +117,14 @@ class TemplateStore:
         app: App,
         name: str,
         variables: Mapping[str, Any] | None = None,
-        beside: Mapping[str, Any] | None = None,
+        overrides: Mapping[str, Any] | None = None,
     ) -> Notification:
         """Return the notification that a template makes of these values; see Template.render."""
         found: dict[tuple[int | None, str], Template] = getattr(self._held, "found", {})
         template = found.get((app.row, name))
         if template is None:
             template = found[app.row, name] = self._find(app, name)
-        return template.render(variables, beside)
+        return template.render(variables, overrides)
 
     def _find(self, app: App, name: str) -> Template:
         """Return a template as :meth:`get` does, without what is stored beside it."""
@@ -176,5 +176,5 @@ def _stored(row: Row[Any]) -> StoredTemplate:
 
 @lru_cache(maxsize=512)
 def _read(name: str, content: str) -> Template:
-    # The same template serves thousands of sends; its expressions are looked at once.
+    # Cached: the same template serves thousands of sends.
     return Template.read(json.loads(content), name=name)

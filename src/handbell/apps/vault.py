@@ -1,4 +1,4 @@
-"""The vault: seals credentials with a key that is not in the database."""
+"""The vault: encrypts credentials with a key that is not in the database."""
 
 import os
 import tempfile
@@ -18,9 +18,9 @@ _OTHERS: Final = 0o077
 
 
 class Vault:
-    """Seals and opens bytes. The first key seals, every key opens.
+    """Encrypts and decrypts bytes. The first key encrypts, every key decrypts.
 
-    Build it with :meth:`open`. Neither its text nor its errors show a key.
+    Create it with :meth:`open`. Neither its repr nor its errors contain a key.
     """
 
     def __init__(self, keys: Sequence[str | bytes], *, origin: str = "the given key") -> None:
@@ -43,9 +43,9 @@ class Vault:
     def open(cls, settings: Settings) -> Self:
         """Return the vault of the settings: ``secret_key``, else ``secret.key`` in the home folder.
 
-        The file is made with mode 600 at first use, whole or not at all, also when several
-        processes start at once. It holds one key per line. Raises
-        :class:`~handbell.errors.StorageError` when others may read it or it cannot be used.
+        The file is created atomically with mode 600 at first use, even when several processes
+        start at once. It has one key per line. Raises :class:`~handbell.errors.StorageError` when
+        others may read it or it is unusable.
         """
         if settings.secret_key is not None:
             return cls(secret_keys(settings.secret_key), origin="HANDBELL_SECRET_KEY")
@@ -58,18 +58,18 @@ class Vault:
             raise storage_error(error, path) from error
 
     def seal(self, plain: bytes) -> bytes:
-        """Return the bytes sealed with the first key."""
+        """Encrypt with the first key."""
         return self._fernet.encrypt(plain)
 
     def unseal(self, sealed: bytes) -> bytes:
-        """Return what was sealed. Raises :class:`CredentialError` when no key here fits."""
+        """Decrypt. Raises :class:`CredentialError` when no key fits."""
         try:
             return self._fernet.decrypt(sealed)
         except InvalidToken:
             raise self._no_key() from None
 
     def reseal(self, sealed: bytes) -> bytes:
-        """Return the same sealed with the first key, so that the others can be given up."""
+        """Re-encrypt with the first key, so that the others can be removed."""
         try:
             return self._fernet.rotate(sealed)
         except InvalidToken:
@@ -84,8 +84,8 @@ class Vault:
 
 def _make(path: Path) -> None:
     private_folder(path.parent)
-    # Made with mode 600 beside its place, then linked: a link is never half written, and only
-    # the first of several processes gets it.
+    # Created with mode 600 under a temporary name, then linked: a link is never half written, and
+    # only the first of several processes gets it.
     handle, draft = tempfile.mkstemp(dir=path.parent, prefix=".secret-")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -96,12 +96,12 @@ def _make(path: Path) -> None:
             path.hardlink_to(draft)
         _flush_folder(path.parent)
     finally:
-        with suppress(OSError):  # what hindered it is told, and not what follows from that
+        with suppress(OSError):  # raise the original error, not a consequence of it
             Path(draft).unlink()
 
 
 def _flush_folder(path: Path) -> None:
-    # The name too must outlive a power failure, else what is sealed could never be opened.
+    # The name must survive a power failure too, else sealed secrets could never be decrypted.
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

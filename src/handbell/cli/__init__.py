@@ -41,9 +41,9 @@ def main() -> None:
         )
         sys.exit(2)
     try:
-        # Not standalone: there Typer would write its errors itself, each in a box.
+        # Not standalone: Typer would print its errors itself, each in a box.
         code = application(standalone_mode=False)
-        sys.stdout.flush()  # what cannot be written is told here, not by Python as it ends
+        sys.stdout.flush()  # report write errors here, not in Python's shutdown
         sys.exit(code)
     except HandbellError as error:
         write_error(error.code, error.what, error.fix)
@@ -51,7 +51,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
-        # The reader of our pipe has gone, as `head` does.
+        # The reader of the pipe has closed it, as `head` does.
         _give_up_output()
         sys.exit(1)
     except Abort:
@@ -75,14 +75,14 @@ def _replace_closed_streams() -> None:
 
 
 def _is_told(error: Exception) -> bool:
-    """Tell what was wrong where it was the command's words, a file or the standard output."""
+    """Report an error in the command's usage, a file or standard output."""
     from .output import say, write_error  # noqa: PLC0415 - as above
 
-    # Typer brings a copy of Click's exceptions and does not name their root.
+    # Typer bundles Click's exceptions without exposing their base class.
     if hasattr(error, "format_message"):
-        what, fix = _usage_of(error)
-        if what:
-            write_error(USAGE_CODE, what, fix)
+        message, fix = _usage_of(error)
+        if message:
+            write_error(USAGE_CODE, message, fix)
         return True
     if not isinstance(error, OSError) or (error.filename is None and error.errno not in _OF_OUTPUT):
         return False
@@ -97,15 +97,12 @@ def _is_told(error: Exception) -> bool:
 
 
 def _give_up_output() -> None:
-    """Have Python write what is left to nowhere: it must not complain at exit."""
+    """Redirect pending output to nowhere: Python must not complain at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _unreadable(arguments: Sequence[str]) -> str:
-    """Return the first argument that could not be decoded and names no file; else nothing.
-
-    A file's name may be any bytes, and is found by them.
-    """
+    """Return the first undecodable argument that is not a file's name; else nothing."""
     for argument in arguments:
         value = argument.partition("=")[2] if argument.startswith("--") else argument
         is_text = not any("\udc80" <= character <= "\udcff" for character in argument)
@@ -115,7 +112,7 @@ def _unreadable(arguments: Sequence[str]) -> str:
 
 
 def _command_of(arguments: Sequence[str]) -> str:
-    """Return the command that arguments begin with, as it is typed; options come behind it."""
+    """Return the command at the beginning of the arguments, as typed; options follow it."""
     from typer.main import get_command  # noqa: PLC0415 - so that an import costs nothing
 
     from .application import application  # noqa: PLC0415 - as above
@@ -130,10 +127,10 @@ def _command_of(arguments: Sequence[str]) -> str:
 
 
 def _usage_of(error: Any) -> tuple[str, str]:
-    """Return what was wrong with the words of a command, and where to look; empty after help."""
+    """Return a usage error's text and a pointer to help; empty after --help."""
     context = getattr(error, "ctx", None)
     command = _command_of(sys.argv[1:]) if context is None else context.command_path
     # It is raised once the help has been written.
     is_help = type(error).__name__ == "NoArgsIsHelpError"
-    what = "" if is_help else sentence(error.format_message())
-    return what, f"See: {command} --help"
+    message = "" if is_help else sentence(error.format_message())
+    return message, f"See: {command} --help"

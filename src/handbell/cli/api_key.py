@@ -1,4 +1,4 @@
-"""``handbell api-key``: how back ends prove themselves to the send server."""
+"""``handbell api-key``: API keys of back ends for the send server."""
 
 from typing import Annotated
 
@@ -8,7 +8,7 @@ from .context import system
 from .output import Json, local_time, say, write_json, write_table
 
 commands = typer.Typer(
-    help="The keys with which back ends use the send server.", no_args_is_help=True
+    help="API keys with which back ends use the send server.", no_args_is_help=True
 )
 
 ACTOR = "command line"
@@ -33,7 +33,7 @@ def add(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Make an API key. It is shown now and never again."""
+    """Create an API key. It is shown once."""
     parts = system()
     found = None if app is None else parts.apps.find(app)
     key, secret = parts.api_keys.add(name, scope or ["send"], found)
@@ -80,7 +80,7 @@ def list_keys(
 def revoke(
     prefix: Annotated[str, typer.Argument(help="The key's prefix, as `api-key list` shows it.")],
 ) -> None:
-    """Make an API key invalid, for ever. A running server follows within a second."""
+    """Revoke an API key permanently. A running server follows within a second."""
     parts = system()
     key = parts.api_keys.revoke(prefix)
     parts.audit.note(ACTOR, "api-key.revoke", key.prefix, app=key.app)

@@ -1,4 +1,4 @@
-"""``handbell app``: the apps that may be sent to."""
+"""``handbell app``: apps and their delivery rules."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from handbell.apps.app import App
     from handbell.system import System
 
-commands = typer.Typer(help="The apps that may be sent to.", no_args_is_help=True)
+commands = typer.Typer(help="Apps and their delivery rules.", no_args_is_help=True)
 
 
 Reference = Annotated[str, typer.Argument(metavar="APP", help="App id, name or bundle id.")]
@@ -33,7 +33,7 @@ def add(
         str, typer.Argument(help="Team id and bundle id: TEAM123456.com.sample.myapp")
     ],
     *,
-    name: Annotated[str | None, typer.Option(help="What people call it.")] = None,
+    name: Annotated[str | None, typer.Option(help="Its display name.")] = None,
     as_json: Json = False,
 ) -> None:
     """Add an app."""
@@ -91,7 +91,7 @@ def set_rules(
     *,
     quiet_hours: Annotated[
         str | None,
-        typer.Option(help="Hold alerts from 22:00-07:00, where each recipient is; or none."),
+        typer.Option(help="Hold alerts from 22:00-07:00, in each recipient's time zone; or none."),
     ] = None,
     cap: Annotated[
         str | None, typer.Option(help="At most so many alerts for one person: 5/day; or none.")
@@ -101,7 +101,7 @@ def set_rules(
     ] = None,
     time_zone: Annotated[
         str | None,
-        typer.Option(help="Where recipients are whose zone is not known: Europe/Paris; or none."),
+        typer.Option(help="Time zone of recipients without a known one: Europe/Paris; or none."),
     ] = None,
     on: Annotated[
         bool | None, typer.Option("--on/--off", help="Send for the app, or hold everything.")
@@ -109,14 +109,14 @@ def set_rules(
     proof: Annotated[
         Literal["key", "link", "token"] | None,
         typer.Option(
-            help="How a device proves whose it is: by the back end's API key, a mailed link, or a "
+            help="How a device proves its owner: by the back end's API key, a mailed link, or a "
             "token that the back end signed."
         ),
     ] = None,
     identity_key: Annotated[
         Path | None,
         typer.Option(
-            help="File with what checks those tokens: a public key on P-256 in PEM (ES256), or a "
+            help="File that verifies those tokens: a public key on P-256 in PEM (ES256), or a "
             "secret of 32 bytes or more (HS256)."
         ),
     ] = None,
@@ -124,14 +124,14 @@ def set_rules(
         str | None, typer.Option(help="Whose universal links the app opens: a host; or none.")
     ] = None,
     store_url: Annotated[
-        str | None, typer.Option(help="Where to get the app, for phones without it; or none.")
+        str | None, typer.Option(help="The app's store page, for phones without it; or none.")
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="Another name, by which no other app is called.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Set an app's rules; those that are not named stay. `none` removes one.
+    """Set an app's rules; rules that are not given stay. `none` removes one.
 
     Urgent levels (time-sensitive, critical) and what shows nothing are exempt from quiet hours and
     caps. A running worker follows within seconds.
@@ -170,7 +170,7 @@ def set_rules(
 
 @commands.command()
 def resume(reference: Reference, *, as_json: Json = False) -> None:
-    """Go on sending for an app whose configuration was refused, without waiting for the next try.
+    """Resume sending for an app whose configuration was refused, without waiting for a probe.
 
     When it is refused again, sending stops again.
     """
@@ -204,7 +204,7 @@ def remove(
 
 
 def _read_key(path: Path) -> bytes:
-    from handbell.apps.key_source import read_source  # noqa: PLC0415 - heavy
+    from handbell.apps.key_loader import read_source  # noqa: PLC0415 - heavy
 
     try:
         return read_source(path).data

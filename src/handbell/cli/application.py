@@ -1,4 +1,4 @@
-"""The command ``handbell`` with all its nouns."""
+"""The command ``handbell`` with all subcommands."""
 
 from pathlib import Path
 from typing import Annotated
@@ -52,7 +52,7 @@ def _options(
         ),
     ] = None,
     is_version: Annotated[
-        bool, typer.Option("--version", help="Say which version this is, and end.", is_eager=True)
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
     ] = False,
 ) -> None:
     if is_version:
@@ -66,7 +66,7 @@ def _options(
 
 @application.command()
 def version(*, as_json: Json = False) -> None:
-    """Say which version this is."""
+    """Print the version."""
     if as_json:
         write_json({"version": __version__})
     else:

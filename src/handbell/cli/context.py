@@ -1,4 +1,4 @@
-"""What every command shares: the home that was named, and the system built on it."""
+"""State shared by all commands: the chosen home, and its system."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,14 +12,14 @@ _home: list[Path] = []
 
 
 def use_home(home: Path | None) -> None:
-    """Note which home the command line named."""
+    """Set the home given on the command line."""
     _home[:] = [] if home is None else [home]
 
 
 def settings(**options: Any) -> "Settings":
-    """Return the settings for this command, with its own options on top; None is not given.
+    """Return the settings, overridden by the command's options; None means not given.
 
-    Raises SettingsError when one cannot be used.
+    Raises SettingsError for an invalid one.
     """
     from handbell.settings import Settings  # noqa: PLC0415 - heavy
 
@@ -27,13 +27,13 @@ def settings(**options: Any) -> "Settings":
 
 
 def system(**options: Any) -> "System":
-    """Return a system on the settings of this command."""
+    """Return a system with this command's settings."""
     from handbell.system import System  # noqa: PLC0415 - heavy
 
     return System(settings(**options))
 
 
 def apps_of(parts: "System", named: str | None) -> "list[App]":
-    """Return the app that is named, by the option or by the setting; without one every app."""
+    """Return the app of the option or the setting; every app without one."""
     wanted = named or parts.settings.app
     return [parts.apps.find(wanted)] if wanted else parts.apps.list()

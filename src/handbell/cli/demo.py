@@ -1,4 +1,4 @@
-"""``handbell demo``: the main job, whole, in a few seconds and without an Apple account."""
+"""``handbell demo``: a complete send in a few seconds, without an Apple account."""
 
 import shutil
 import sys
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from handbell.delivery.delivery import Delivery
     from handbell.settings import Settings
     from handbell.twin.phone import Card
-    from handbell.twin.running import RunningTwin
+    from handbell.twin.threaded import RunningTwin
 
 _AGAIN: Final = (
     "Run it again; if it lasts, look whether this machine is very busy, and whether something "
@@ -40,7 +40,7 @@ _WAIT_SECONDS: Final = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """What the demo came to: the delivery as the ledger knows it, and the card on the phone.
+    """The demo's result: the delivery in the ledger, and the card on the phone.
 
     ``accepted_at`` is the twin's own time of acceptance, in UNIX milliseconds.
     """
@@ -51,25 +51,25 @@ class Shown:
 
     @property
     def accepted_after(self) -> int:
-        """Milliseconds from created to accepted."""
+        """Return the milliseconds from created to accepted."""
         return self.accepted_at - self.delivery.created_at
 
     @property
     def displayed_after(self) -> int:
-        """Milliseconds from created to displayed."""
+        """Return the milliseconds from created to displayed."""
         return self.card.shown_at - self.delivery.created_at
 
 
 def demo(
     *,
     keep: Annotated[
-        bool, typer.Option("--keep", help="Leave the phone's page up until Ctrl-C.")
+        bool, typer.Option("--keep", help="Keep the phone's page running until Ctrl-C.")
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Send a notification to a virtual phone and show it arrive.
 
-    Everything is made in a temporary home: a twin, an app, a key, and a phone of test@4d.com.
+    Everything is created in a temporary home: a twin, an app, a key, and a phone of test@4d.com.
     """
     try:
         made = TemporaryDirectory(prefix="handbell-demo-")
@@ -90,7 +90,7 @@ def _demo(home: Path, *, keep: bool, as_json: bool) -> None:
     from handbell.system import System  # noqa: PLC0415
 
     try:
-        from handbell.twin.running import start_twin  # noqa: PLC0415 - an extra
+        from handbell.twin.threaded import start_twin  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
         raise without_twin(error) from None
 
@@ -123,7 +123,7 @@ def _send(settings: "Settings", twin: "RunningTwin", phone: str, mail: str) -> S
     while time.monotonic() < until:
         for card in twin.phone(phone).cards:
             if card.apns_id == delivery.apns_id:
-                # The twin notes a request once it is dealt with, a moment after the card is shown.
+                # The twin records a request when it is complete, a moment after the card is shown.
                 accepted_at = min(card.shown_at, _accepted_at(twin, delivery))
                 return Shown(delivery=delivery, card=card, accepted_at=accepted_at)
         time.sleep(0.01)
@@ -158,12 +158,12 @@ def _tell(shown: Shown, app_name: str, *, as_json: bool) -> None:
 
 
 def _print_timeline(shown: Shown) -> None:
-    for milliseconds, what in (
+    for milliseconds, label in (
         (0, "created"),
         (shown.accepted_after, "accepted by the twin of Apple's service"),
         (shown.displayed_after, "displayed on the phone"),
     ):
-        console.print(f"{milliseconds:6} ms  {what}")
+        console.print(f"{milliseconds:6} ms  {label}")
     console.print()
 
 
@@ -189,7 +189,7 @@ def _say_more() -> None:
 
 
 def _own_name() -> str:
-    """Return what to type for this command: its name, or what was typed where PATH lacks it."""
+    """Return how to call this command: its name, or what was typed if PATH lacks it."""
     own, found = Path(sys.argv[0]), shutil.which("handbell")
     if own.name != "handbell" or (found and own.exists() and own.samefile(found)):
         return "handbell"
@@ -197,7 +197,7 @@ def _own_name() -> str:
 
 
 def _wait(page_url: str, *, is_told: bool) -> None:
-    """Wait for Ctrl-C; ``is_told`` keeps standard output to the one JSON value that is there."""
+    """Wait for Ctrl-C; ``is_told`` keeps standard output to its one JSON value."""
     place = console_on(stderr=True) if is_told else console
     try:
         place.print(f"\nThe phone: [bold]{page_url}[/]   Ctrl-C ends it.", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""``handbell doctor``: what is right or wrong before the first real send."""
+"""``handbell doctor``: checks before the first real send."""
 
 import asyncio
 from typing import TYPE_CHECKING, Annotated
@@ -25,9 +25,9 @@ def doctor(
     *,
     as_json: Json = False,
 ) -> None:
-    """Check key, ids, clock and the way to Apple; each answer is one sentence and a fix.
+    """Check key, ids, clock and the connection to Apple; each finding has a fix.
 
-    One push with a token that no device has goes to each environment. Ends with exit code 1 when
+    Sends one push with a nonexistent token to each environment. The exit code is 1 when
     something is wrong, or a host cannot be reached.
     """
     findings = asyncio.run(_check(app))

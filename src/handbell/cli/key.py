@@ -1,4 +1,4 @@
-"""``handbell key``: the keys and certificates with which apps prove themselves to Apple."""
+"""``handbell key``: keys and certificates of apps for APNs."""
 
 import sys
 from dataclasses import asdict
@@ -21,9 +21,7 @@ from .output import (
     write_table,
 )
 
-commands = typer.Typer(
-    help="The keys with which apps prove themselves to Apple.", no_args_is_help=True
-)
+commands = typer.Typer(help="Keys and certificates of apps for APNs.", no_args_is_help=True)
 
 
 @commands.command()
@@ -34,7 +32,7 @@ def add(
     *,
     app: AppOption = None,
     key_id: Annotated[
-        str | None, typer.Option(help="The key id, when the file name does not say it.")
+        str | None, typer.Option(help="The key id, if it is not in the file name.")
     ] = None,
     environment: Annotated[
         Literal["production", "development"] | None,
@@ -46,7 +44,7 @@ def add(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Add a key to an app. It is sealed, and never shown again."""
+    """Add a key to an app. It is stored encrypted, and never shown again."""
     from handbell.apps.checkup import caveats  # noqa: PLC0415 - heavy
     from handbell.apps.credentials import read_auth_key, read_certificate  # noqa: PLC0415 - heavy
 
@@ -74,7 +72,7 @@ def add(
 def list_keys(*, app: ListedApp = None, as_json: Json = False) -> None:
     """List keys: id, kind, environment and fingerprint; never the key itself."""
     parts = system()
-    found = [(one.id, key) for one in apps_of(parts, app) for key in parts.apps.credentials(one)]
+    found = [(item.id, key) for item in apps_of(parts, app) for key in parts.apps.credentials(item)]
     if as_json:
         write_json([{"app": app_id, **asdict(key)} for app_id, key in found])
         return

@@ -1,4 +1,4 @@
-"""``handbell notification``: what was sent, what became of it, and taking it back."""
+"""``handbell notification``: sent notifications, their progress and cancellation."""
 
 import asyncio
 import json
@@ -16,7 +16,9 @@ from .progress import NO_WORKER, watch
 if TYPE_CHECKING:
     from handbell.delivery.ledger.reports import Funnel, Overview, ReasonCount
 
-commands = typer.Typer(help="What was sent, and what became of it.", no_args_is_help=True)
+commands = typer.Typer(
+    help="Sent notifications, their progress and cancellation.", no_args_is_help=True
+)
 
 NotificationId = Annotated[
     str, typer.Argument(metavar="ID", help="The id that `send` and `notification list` show.")
@@ -28,7 +30,7 @@ def list_notifications(
     *,
     app: Annotated[
         str | None,
-        typer.Option("--app", envvar="HANDBELL_APP", help="Only those of this app."),
+        typer.Option("--app", envvar="HANDBELL_APP", help="Only this app's."),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 20,
     as_json: Json = False,
@@ -38,13 +40,13 @@ def list_notifications(
     named = app or parts.settings.app
     found = parts.reports.newest(parts.apps.find(named) if named else None, limit=limit)
     if as_json:
-        write_json([{**_plain(one), "total": one.total} for one in found])
+        write_json([{**_plain(item), "total": item.total} for item in found])
         return
     write_table(
         ["id", "written", "says", "to", "deliveries"],
         (
-            [one.id, local_time(one.created_at), one.title, one.recipients, _states(one)]
-            for one in found
+            [item.id, local_time(item.created_at), item.title, item.recipients, _states(item)]
+            for item in found
         ),
         "Nothing was sent yet. Send with: handbell send test@4d.com --title Hello",
     )
@@ -55,11 +57,11 @@ def show(
     notification_id: NotificationId,
     *,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Wait while it goes out, and show the progress.")
+        bool, typer.Option("--follow", "-f", help="Show the progress until it is sent.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show a notification and its funnel: accepted, sent, displayed, opened, and why not."""
+    """Show a notification and its funnel: accepted, sent, displayed, opened, and failures."""
     parts = system()
     reports = parts.reports
 
@@ -78,7 +80,7 @@ def show(
 
 @commands.command()
 def cancel(notification_id: NotificationId, *, as_json: Json = False) -> None:
-    """Take back what is not sent yet, and say how many deliveries that caught."""
+    """Cancel what is not sent yet, and print the number of cancelled deliveries."""
     parts = system()
     app = parts.app_of(notification_id)
     caught = asyncio.run(parts.engine.cancel(app, notification_id))
@@ -100,10 +102,10 @@ def _plain(value: Any) -> dict[str, Any]:
 
 
 def _states(overview: "Overview") -> str:
-    told = [f"{number:,} {state}" for state, number in overview.states.items()]
+    parts = [f"{number:,} {state}" for state, number in overview.states.items()]
     if overview.ahead:
-        told.append(f"{overview.ahead:,} to come")
-    return ", ".join(told) or "none"
+        parts.append(f"{overview.ahead:,} to come")
+    return ", ".join(parts) or "none"
 
 
 def _lines(funnel: "Funnel", *, has_worker: bool) -> list[str]:
@@ -128,14 +130,14 @@ def _lines(funnel: "Funnel", *, has_worker: bool) -> list[str]:
 
 
 def _outlook(funnel: "Funnel", *, has_worker: bool) -> list[str]:
-    """Say what is still to come, and that nobody does it where no worker runs."""
+    """Return what is still to come, and whether a worker is missing for it."""
     overview, lines = funnel.overview, list[str]()
     if overview.is_running:
-        what = "It is going out now" if has_worker else "It waits to go out"
-        lines += ["", f"{what}: {_states(overview)}."]
+        outlook = "It is going out now" if has_worker else "It waits to go out"
+        lines += ["", f"{outlook}: {_states(overview)}."]
     if funnel.next_due_at is not None:
-        what = "What waits goes on by itself, the next" if has_worker else "More is to go out"
-        lines += ["", f"{what} at {moment(funnel.next_due_at)}."]
+        outlook = "What waits goes on by itself, the next" if has_worker else "More is to go out"
+        lines += ["", f"{outlook} at {moment(funnel.next_due_at)}."]
     if lines and not has_worker:
         lines.append(NO_WORKER)
     return lines

@@ -1,4 +1,4 @@
-"""``handbell operator``: the people who sign in to the console."""
+"""``handbell operator``: operators, who sign in to the console."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from handbell.settings import Settings
     from handbell.system import System
 
-commands = typer.Typer(help="The people who sign in to the console.", no_args_is_help=True)
+commands = typer.Typer(help="Operators, who sign in to the console.", no_args_is_help=True)
 
 ACTOR = "command line"
 """Who acts, in the audit trail."""
@@ -27,7 +27,7 @@ ACTOR = "command line"
 def add(
     mail: Annotated[
         str | None,
-        typer.Argument(help="Their mail address; without it, whoever opens the link names one."),
+        typer.Argument(help="Their mail address; without it, the link's reader chooses one."),
     ] = None,
     *,
     password: Annotated[
@@ -68,7 +68,7 @@ def reset(
     *,
     as_json: Json = False,
 ) -> None:
-    """Print a link with which an operator sets another password, once within 24 hours."""
+    """Print a link to set a new password; it works once within 24 hours."""
     parts = system()
     operators = _operators(parts)
     operator = operators.find(mail)
@@ -91,8 +91,12 @@ def list_operators(*, as_json: Json = False) -> None:
     write_table(
         ["mail", "added", "last signed in"],
         (
-            [one.mail, local_time(one.created_at), local_time(one.signed_in_at) or "never"]
-            for one in operators
+            [
+                operator.mail,
+                local_time(operator.created_at),
+                local_time(operator.signed_in_at) or "never",
+            ]
+            for operator in operators
         ),
         "There is no operator yet. Add one with: handbell operator add",
     )
@@ -100,7 +104,7 @@ def list_operators(*, as_json: Json = False) -> None:
 
 @commands.command()
 def remove(mail: Annotated[str, typer.Argument(help="The operator's mail address.")]) -> None:
-    """Remove an operator; whatever they are signed in to ends."""
+    """Remove an operator and end their sign-ins."""
     parts = system()
     operators = _operators(parts)
     operator = operators.find(mail)
@@ -110,7 +114,7 @@ def remove(mail: Annotated[str, typer.Argument(help="The operator's mail address
 
 
 def address_of(settings: "Settings") -> str:
-    """Return the address of a server on these settings, without a slash at its end."""
+    """Return the URL of a server with these settings, without a trailing slash."""
     root = settings.root_path
     if settings.public_url:
         has_path = bool(urlsplit(settings.public_url).path)

@@ -1,7 +1,7 @@
-"""How results are written: for people on a terminal, for programs as JSON.
+"""Output: for people on a terminal, for programs as JSON.
 
-The only place that writes to the terminal. Whatever a stranger could have written (a device's name,
-a title, an answer of another server) is shown and never obeyed: see
+The only place that writes to the terminal. Untrusted text (a device's name, a title, an answer of
+another server) never reaches the terminal as control sequences: see
 :func:`handbell._text.one_line`.
 """
 
@@ -36,7 +36,7 @@ AppOption = Annotated[
     ),
 ]
 
-# A key in PEM, and a long run of base64 with small and capital letters and digits in it.
+# A key in PEM, and a long run of base64 with both cases and digits.
 _RUN = r"[A-Za-z0-9+/=]"
 _KEY: Final = re.compile(
     rf"-----BEGIN.*|(?={_RUN}*[A-Z])(?={_RUN}*[a-z])(?={_RUN}*[0-9]){_RUN}{{40,}}", re.DOTALL
@@ -44,7 +44,7 @@ _KEY: Final = re.compile(
 
 
 class _Console(Console):
-    """A console on which no text is obeyed: only its own styles and cursor movements are."""
+    """A console that interprets no markup or control sequence in texts."""
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
@@ -57,7 +57,7 @@ class _Console(Console):
 
 
 def console_on(*, stderr: bool = False) -> Console:
-    """Return a console on standard output, or on standard error."""
+    """Return a console for standard output, or standard error."""
     return _Console(stderr=stderr, highlight=False, soft_wrap=True)
 
 
@@ -70,7 +70,7 @@ console = console_on()
 
 
 def replace_what_cannot_be_written() -> None:
-    """Let both outputs replace characters that their encoding has not, instead of failing."""
+    """Replace unencodable characters in both outputs, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
@@ -90,32 +90,32 @@ def write_json(value: Any) -> None:
 
 
 def warn_of_exposure(settings: "Settings") -> None:
-    """Write a warning to standard error for each file of secrets that is open to others."""
-    from handbell.exposure import exposures  # noqa: PLC0415 - heavy
+    """Warn on standard error of each file with secrets that others may access."""
+    from handbell.network_exposure import exposures  # noqa: PLC0415 - heavy
 
     for sentence in exposures(settings):
         say(f"warning: {sentence}", err=True)
 
 
-def write_error(code: str, what: str, fix: str) -> None:
-    """Write an error to standard error; where ``--json`` was asked for, as JSON to the output.
+def write_error(code: str, message: str, fix: str) -> None:
+    """Write an error to standard error; with ``--json`` as JSON to standard output.
 
-    ``code`` is stable: those of docs/errors.md, and ``usage``. What looks like a key is not
-    repeated: the words of the command stand in many an error, and one of them may be one.
+    ``code`` is stable: those of docs/errors.md, and ``usage``. Anything like a key is redacted:
+    many errors repeat arguments, and one may be a key.
     """
-    what, fix = _KEY.sub("…", what), _KEY.sub("…", fix)
+    message, fix = _KEY.sub("…", message), _KEY.sub("…", fix)
     if "--json" in sys.argv[1:]:
-        write_json({"code": code, "detail": what, "fix": fix})
+        write_json({"code": code, "detail": message, "fix": fix})
         return
-    say(f"handbell: {what}", err=True)
+    say(f"handbell: {message}", err=True)
     if fix:
         say(f"          {fix}", err=True)
 
 
 def write_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
-    """Write a table, or the sentence ``empty`` that says what to do when there is nothing to list.
+    """Write a table, or the sentence ``empty`` when there is nothing to list.
 
-    In a pipe the same columns come separated by tabs, without a heading.
+    In a pipe the columns are separated by tabs, without a heading.
     """
     listed = [["" if cell is None else one_line(str(cell)) for cell in row] for row in rows]
     if not console.is_terminal:
@@ -132,7 +132,7 @@ def write_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty:
 
 
 def write_lines(lines: Iterable[str], mark: str, style: str) -> None:
-    """Write sentences, each behind a mark."""
+    """Write sentences, each after a mark."""
     for line in lines:
         console.print(Text(mark, style=style), Text(one_line(line)))
 

@@ -1,4 +1,4 @@
-"""Progress on a terminal while a notification goes out; nothing is drawn in a pipe."""
+"""A progress display on a terminal for a notification; silent in a pipe."""
 
 import asyncio
 import time
@@ -25,9 +25,9 @@ _SHARE: Final = 10
 async def watch(
     reports: "Reports", notification_id: str, *, has_worker: Callable[[], bool] = lambda: True
 ) -> None:
-    """Draw how far a notification is, until all of it has ended or waits for its time.
+    """Draw a notification's progress until every delivery has ended or is held.
 
-    It ends as well where nobody sends: ``has_worker`` says no.
+    It also ends without a worker (``has_worker``).
     """
     with Progress(
         TextColumn("{task.fields[settled]:,} of {task.fields[all]:,}"),

@@ -15,7 +15,7 @@ from handbell.creation.template import read_use
 from handbell.errors import NotificationError, RecipientsError
 
 from . import context
-from .given import read_file, read_json, read_pairs
+from .inputs import read_file, read_json, read_pairs
 from .output import AppOption, Json, console, say, write_json, write_lines
 from .progress import NO_WORKER, watch
 from .template import write_languages
@@ -64,10 +64,10 @@ def send(
     ] = None,
     payload: Annotated[
         str | None,
-        typer.Option(help="Members of the payload as they are, a JSON object; also within aps."),
+        typer.Option(help="Raw members of the payload, a JSON object; also within aps."),
     ] = None,
     collapse_id: Annotated[
-        str | None, typer.Option(help="Replaces what is shown under the same id.")
+        str | None, typer.Option(help="Replaces an earlier notification with the same id.")
     ] = None,
     ttl: Annotated[
         int | None,
@@ -76,10 +76,10 @@ def send(
     silent: Annotated[bool, typer.Option("--silent", help="Wake the app, show nothing.")] = False,
     file: Annotated[
         Path | None,
-        typer.Option(help="Notification as JSON, - for standard input; options win over it."),
+        typer.Option(help="Notification as JSON, - for standard input; options override it."),
     ] = None,
     template: Annotated[
-        str | None, typer.Option(help="A stored template; options win over its members.")
+        str | None, typer.Option(help="A stored template; options override its members.")
     ] = None,
     variable: Annotated[
         list[str] | None,
@@ -88,7 +88,7 @@ def send(
         ),
     ] = None,
     shorten: Annotated[
-        bool, typer.Option("--shorten", help="Cut texts that are too long instead of refusing.")
+        bool, typer.Option("--shorten", help="Cut texts that are too long instead of failing.")
     ] = False,
     to_all: Annotated[bool, typer.Option("--all", help="Send to every active session.")] = False,
     send_at: Annotated[
@@ -101,11 +101,11 @@ def send(
     ] = None,
     urgency: Annotated[
         Literal["urgent", "normal", "bulk"] | None,
-        typer.Option(help="Who goes first.", show_default="normal, and bulk with --all"),
+        typer.Option(help="Priority in the queue.", show_default="normal, and bulk with --all"),
     ] = None,
     idempotency_key: Annotated[
         str | None,
-        typer.Option(help="With the same key again, nothing is sent and the answer is the first."),
+        typer.Option(help="A repeated key sends nothing and returns the first answer."),
     ] = None,
     dry_run: Annotated[
         bool,
@@ -114,7 +114,7 @@ def send(
     app: AppOption = None,
     as_json: Json = False,
 ) -> None:
-    """Send a notification. JSON on standard input is read when nothing says what to show or do."""
+    """Send a notification. JSON is read from standard input when no option gives the content."""
     given = {
         "title": title,
         "body": body,
@@ -158,7 +158,7 @@ async def _send_in_loop(
     app: str | None, written: Written, recipients: Recipients, how: "How"
 ) -> "Response":
     from handbell.delivery.engine import Options  # noqa: PLC0415 - heavy
-    from handbell.sharing import using  # noqa: PLC0415
+    from handbell.shared_systems import using  # noqa: PLC0415
 
     # Open until the process ends, which hands back what else it took.
     async with using(context.settings(), _send_in_loop) as parts:

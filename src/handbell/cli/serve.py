@@ -38,18 +38,18 @@ def serve(
     ] = None,
     port: Annotated[
         int | None,
-        typer.Option(min=0, max=65_535, help="The port alone; the address stays. 0: a free one."),
+        typer.Option(min=0, max=65_535, help="The port only; the address stays. 0: a free one."),
     ] = None,
     public_url: Annotated[
         str | None,
-        typer.Option(help="The address under which others reach it, for links in mails."),
+        typer.Option(help="The public URL, for links in mails."),
     ] = None,
     root_path: Annotated[
-        str | None, typer.Option(help="The path under which a proxy serves it, such as /push.")
+        str | None, typer.Option(help="The path prefix of a proxy, such as /push.")
     ] = None,
     trusted_proxies: Annotated[
         str | None,
-        typer.Option(help="Addresses and networks of proxies to believe, separated by commas."),
+        typer.Option(help="Addresses and networks of trusted proxies, separated by commas."),
     ] = None,
     tls_certificate: Annotated[
         Path | None, typer.Option(help="PEM file of a certificate, to serve https itself.")
@@ -67,7 +67,7 @@ def serve(
     ] = True,
     twin: Annotated[
         bool,
-        typer.Option("--twin", help="Run Apple's twin beside it, to try without an account."),
+        typer.Option("--twin", help="Run the twin too, to try it without an Apple account."),
     ] = False,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Log each request and each delivery that waits.")
@@ -122,8 +122,8 @@ async def _run(
 ) -> None:
     from handbell.http_server.bounds import raise_file_limit  # noqa: PLC0415 - an extra
     from handbell.http_server.networks import is_loopback  # noqa: PLC0415
+    from handbell.server.asgi_server import bind, make_context, serving, url_of  # noqa: PLC0415
     from handbell.server.links.mail import mailing  # noqa: PLC0415
-    from handbell.server.running import bind, make_context, serving, url_of  # noqa: PLC0415
 
     stop = stop_on_signal()
     raise_file_limit()

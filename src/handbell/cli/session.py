@@ -1,4 +1,4 @@
-"""``handbell session``: which device belongs to whom."""
+"""``handbell session``: users' registered devices."""
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -9,7 +9,7 @@ from handbell.errors import RegistryError
 
 from .api_key import ACTOR
 from .context import apps_of, system
-from .given import number_of
+from .inputs import number_of
 from .output import (
     AppOption,
     Json,
@@ -24,7 +24,7 @@ from .output import (
 if TYPE_CHECKING:
     from handbell.registry.session import Session
 
-commands = typer.Typer(help="Which device belongs to whom.", no_args_is_help=True)
+commands = typer.Typer(help="Sessions: users' registered devices.", no_args_is_help=True)
 
 SessionId = Annotated[
     int,
@@ -38,28 +38,28 @@ SessionId = Annotated[
 
 @commands.command()
 def add(
-    mail: Annotated[str, typer.Argument(help="Whose device it is.")],
+    mail: Annotated[str, typer.Argument(help="The owner's mail address.")],
     token: Annotated[str, typer.Argument(help="The device token, in hex digits.")],
     *,
     app: AppOption = None,
     environment: Annotated[
         Literal["production", "development", "twin"],
-        typer.Option(help="Where the token lives; development is Apple's sandbox."),
+        typer.Option(help="The token's environment; development is Apple's sandbox."),
     ] = "production",
     platform: Annotated[str, typer.Option(help="ios, ipados, macos, …")] = "ios",
     locale: Annotated[str | None, typer.Option(help="Such as fr-CH.")] = None,
     time_zone: Annotated[str | None, typer.Option(help="Such as Europe/Paris.")] = None,
-    device: Annotated[str | None, typer.Option(help="What the device is called.")] = None,
+    device: Annotated[str | None, typer.Option(help="The device's name.")] = None,
     pending: Annotated[
-        bool, typer.Option("--pending", help="Keep it silent until it is proven theirs.")
+        bool, typer.Option("--pending", help="Send nothing to it until its owner is proven.")
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Register a device for a person. A token moves from its former owner, who hears no more."""
-    from handbell.registry.facts import read_facts  # noqa: PLC0415 - heavy
+    from handbell.registry.device_attributes import read_attributes  # noqa: PLC0415 - heavy
     from handbell.registry.registration import Registration  # noqa: PLC0415 - heavy
 
-    facts, warnings = read_facts({"locale": locale, "time_zone": time_zone, "device": device})
+    facts, warnings = read_attributes({"locale": locale, "time_zone": time_zone, "device": device})
     parts = system()
     found = parts.apps.find(app or parts.settings.app)
     registration = Registration.read(
@@ -94,10 +94,10 @@ def list_sessions(
     """List sessions, newest registration first."""
     parts = system()
     sessions = [
-        (one.id, session)
-        for one in apps_of(parts, app)
+        (item.id, session)
+        for item in apps_of(parts, app)
         for session in (
-            parts.registry.sessions_of(one, mail) if mail else parts.registry.sessions(one)
+            parts.registry.sessions_of(item, mail) if mail else parts.registry.sessions(item)
         )
     ]
     if as_json:
@@ -122,7 +122,7 @@ def remove(_words: Annotated[list[str] | None, typer.Argument(metavar="…")] = 
 
 @commands.command()
 def show(session_id: SessionId, *, as_json: Json = False) -> None:
-    """Show one session whole."""
+    """Show all details of a session."""
     session = system().registry.session(session_id)
     if as_json:
         write_json(_plain(session))
@@ -137,7 +137,7 @@ def show(session_id: SessionId, *, as_json: Json = False) -> None:
 def close(session_id: SessionId) -> None:
     """Close a session: nothing is sent to it until the app registers again.
 
-    The command ends when no worker has anything on its way to it any more.
+    The command returns once nothing is in flight to it in any worker.
     """
     parts = system()
     session = parts.registry.session(session_id)

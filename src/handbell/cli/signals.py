@@ -1,4 +1,4 @@
-"""How a program that runs until it is told to stop is told so."""
+"""Signals that stop a long-running program."""
 
 import asyncio
 import signal
@@ -8,14 +8,14 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 def stop_on_signal() -> asyncio.Event:
-    """Return what is set by Ctrl-C or SIGTERM; the next one ends the process at once."""
+    """Return an event that Ctrl-C or SIGTERM sets; the next signal ends the process at once."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
 
     def end() -> None:
         stop.set()
         for each in _SIGNALS:
             loop.remove_signal_handler(each)
-            # For whoever cannot wait. Python's own way for Ctrl-C would clean up first, and wait.
+            # For impatient users: Python's own handling of Ctrl-C would clean up first, and wait.
             signal.signal(each, signal.SIG_DFL)
 
     for each in _SIGNALS:

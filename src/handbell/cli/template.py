@@ -10,7 +10,7 @@ from handbell.creation.template import Template
 
 from .api_key import ACTOR
 from .context import apps_of, system
-from .given import read_document, read_pairs
+from .inputs import read_document, read_pairs
 from .output import (
     AppOption,
     Json,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from handbell.delivery.accept.preview import LanguagePreview
 
 commands = typer.Typer(
-    help="Notifications written once, with variables and in several languages.",
+    help="Notifications with variables and in several languages.",
     no_args_is_help=True,
 )
 
@@ -42,12 +42,12 @@ def put(
     *,
     name: Annotated[
         str | None,
-        typer.Option(help="Its name, where the file does not say it.", show_default="the file's"),
+        typer.Option(help="Its name, if the file has none.", show_default="the file's"),
     ] = None,
     app: AppOption = None,
     as_json: Json = False,
 ) -> None:
-    """Store a template, in the place of the one of this name if there is one."""
+    """Store a template, or replace the one of this name."""
     given = read_document(file)
     template = Template.read(given, name=name or (None if "name" in given else file.stem))
     parts = system()
@@ -66,7 +66,9 @@ def put(
 def list_templates(*, app: ListedApp = None, as_json: Json = False) -> None:
     """List templates."""
     parts = system()
-    stored = [(one.id, kept) for one in apps_of(parts, app) for kept in parts.templates.list(one)]
+    stored = [
+        (item.id, kept) for item in apps_of(parts, app) for kept in parts.templates.list(item)
+    ]
     if as_json:
         write_json([{"app": app_id, **_described(kept)} for app_id, kept in stored])
         return
@@ -105,21 +107,21 @@ def preview(
     app: AppOption = None,
     as_json: Json = False,
 ) -> None:
-    """Show what a template comes to in each language, and its bytes; nothing is sent."""
+    """Render a template in each language, with its size in bytes; nothing is sent."""
     parts = system()
     found = parts.apps.find(app or parts.settings.app)
-    told = parts.preview_template(found, name, read_pairs("--variable", variable))
+    previews = parts.preview_template(found, name, read_pairs("--variable", variable))
     if as_json:
-        write_json(told)
+        write_json(previews)
     else:
-        write_languages(told)
-    if any(one.problem for one in told):
+        write_languages(previews)
+    if any(item.problem for item in previews):
         raise typer.Exit(1)
 
 
 @commands.command()
 def remove(name: Name, *, app: AppOption = None) -> None:
-    """Remove a template; what was accepted before goes out as it was rendered."""
+    """Remove a template; notifications that were accepted before are still sent."""
     parts = system()
     found = parts.apps.find(app or parts.settings.app)
     parts.templates.remove(found, name)
@@ -127,15 +129,15 @@ def remove(name: Name, *, app: AppOption = None) -> None:
     say(f"Removed the template {name} of {found.id}.")
 
 
-def write_languages(told: "list[LanguagePreview]") -> None:
-    """Write what each language comes to."""
-    for one in told:
-        size = f"{one.size:,} of {count(one.limit, 'byte')}" if one.limit else "cannot be sent"
-        say(f"{one.language or 'own text'}: {size}")
-        if one.payload:
-            say(f"  {one.payload}")
-        write_lines(one.cuts, "  warning: ", "yellow")
-        write_lines([one.problem] if one.problem else [], "  error: ", "red")
+def write_languages(previews: "list[LanguagePreview]") -> None:
+    """Write the preview of each language."""
+    for item in previews:
+        size = f"{item.size:,} of {count(item.limit, 'byte')}" if item.limit else "cannot be sent"
+        say(f"{item.language or 'own text'}: {size}")
+        if item.payload:
+            say(f"  {item.payload}")
+        write_lines(item.cuts, "  warning: ", "yellow")
+        write_lines([item.problem] if item.problem else [], "  error: ", "red")
 
 
 def _described(stored: "StoredTemplate") -> dict[str, object]:

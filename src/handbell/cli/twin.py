@@ -29,7 +29,7 @@ DEVELOPMENT_PORT = 2198
 def twin(
     mail: Annotated[
         list[str] | None,
-        typer.Option("--phone", help="Whose phones to show; may be repeated."),
+        typer.Option("--phone", help="Mail of a phone's owner; may be repeated."),
     ] = None,
     *,
     port: Annotated[int, typer.Option(help="Port of the page; 0 takes a free one.")] = PAGE_PORT,
@@ -79,7 +79,7 @@ async def beside(
     from handbell.storage.database import private_folder  # noqa: PLC0415 - heavy
 
     try:
-        from handbell.twin.address import read_address  # noqa: PLC0415
+        from handbell.twin.discovery import read_address  # noqa: PLC0415
         from handbell.twin.twin import Twin  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
         raise without_twin(error) from None
@@ -123,7 +123,7 @@ def _populate(serving: "Twin", demo_environment: "DemoEnvironment", mails: Seque
     for app in apps:
         serving.add_app(app.id, app.name)
         for known in demo_environment.known_sessions(app):
-            # A phone with an owner registers itself; one that waits for a proof is nobody's yet.
+            # A phone with an owner registers itself; a pending one has no owner yet.
             owner = known.mail if known.status == "active" else None
             serving.add_phone(known.device, mail=owner, app=app.id, token=known.token)
     owned = {phone.mail for phone in serving.phones.values()}

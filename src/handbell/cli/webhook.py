@@ -1,4 +1,4 @@
-"""``handbell webhook``: whom an app's own back end is told through."""
+"""``handbell webhook``: webhooks of apps' own back ends."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,7 +8,7 @@ from handbell._text import count
 
 from .api_key import ACTOR
 from .context import system
-from .given import number_of
+from .inputs import number_of
 from .output import AppOption, Json, local_time, say, write_json, write_table
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from handbell.system import System
 
 commands = typer.Typer(
-    help="Addresses of your own back end that are told what failed.", no_args_is_help=True
+    help="Webhooks: URLs of your back end that receive events.", no_args_is_help=True
 )
 
 WebhookId = Annotated[
@@ -37,19 +37,19 @@ def add(
     events: Annotated[
         str,
         typer.Option(
-            help="What to tell: delivery.failed, session.closed, session.quarantined, "
+            help="Events to send: delivery.failed, session.closed, session.quarantined, "
             "circuit.opened, circuit.closed, service.down, service.up; separated by commas.",
             show_default="all of them",
         ),
     ] = "",
     as_json: Json = False,
 ) -> None:
-    """Add a webhook. Its secret is shown now and never again."""
+    """Add a webhook. Its secret is shown once."""
     parts = system()
     found = parts.apps.find(app or parts.settings.app)
     names = [name for name in events.split(",") if name.strip()]
     webhook, secret = _store(parts).add(found, url, events=names)
-    # The address may carry a secret of the receiver's own.
+    # The URL may contain a secret of the receiver.
     parts.audit.note(ACTOR, "webhook.add", str(webhook.id), app=found.id)
     if as_json:
         write_json({"webhook": webhook, "secret": secret})
@@ -61,26 +61,28 @@ def add(
 
 @commands.command("list")
 def list_webhooks(*, app: AppOption = None, as_json: Json = False) -> None:
-    """List webhooks and how their calls stand; of all apps unless one is named."""
+    """List webhooks and the state of their calls; of all apps unless one is given."""
     parts = system()
     store = _store(parts)
     webhooks = store.list(parts.apps.find(app) if app else None)
     standings = store.standings()
     if as_json:
-        write_json([{"webhook": one, "calls": standings.get(one.id)} for one in webhooks])
+        write_json(
+            [{"webhook": webhook, "calls": standings.get(webhook.id)} for webhook in webhooks]
+        )
         return
     write_table(
         ["webhook", "app", "address", "state", "waiting", "given up", "last answer", "added"],
         (
             [
-                one.id,
-                one.app,
-                one.url,
-                "on" if one.is_enabled else "off",
-                *_calls(standings.get(one.id)),
-                local_time(one.created_at),
+                webhook.id,
+                webhook.app,
+                webhook.url,
+                "on" if webhook.is_enabled else "off",
+                *_calls(standings.get(webhook.id)),
+                local_time(webhook.created_at),
             ]
-            for one in webhooks
+            for webhook in webhooks
         ),
         "There is no webhook yet. Add one with: handbell webhook add URL",
     )
@@ -88,7 +90,7 @@ def list_webhooks(*, app: AppOption = None, as_json: Json = False) -> None:
 
 @commands.command()
 def remove(webhook_id: WebhookId) -> None:
-    """Remove a webhook and the calls that wait for it."""
+    """Remove a webhook and its pending calls."""
     parts = system()
     store = _store(parts)
     webhook = store.find(webhook_id)
@@ -99,7 +101,7 @@ def remove(webhook_id: WebhookId) -> None:
 
 @commands.command("test")
 def call_once(webhook_id: WebhookId, *, as_json: Json = False) -> None:
-    """Call a webhook once with the event `test`, and say what it answered."""
+    """Call a webhook once with the event `test`, and print its answer."""
     from handbell.delivery.webhooks.sender import WebhookSender  # noqa: PLC0415 - heavy
 
     parts = system()
@@ -117,7 +119,7 @@ def call_once(webhook_id: WebhookId, *, as_json: Json = False) -> None:
 
 @commands.command()
 def enable(webhook_id: WebhookId) -> None:
-    """Switch a webhook on again."""
+    """Enable a webhook."""
     parts = system()
     webhook = _store(parts).set_enabled(webhook_id, is_enabled=True)
     parts.audit.note(ACTOR, "webhook.set", str(webhook_id), app=webhook.app, detail="on")
@@ -126,7 +128,7 @@ def enable(webhook_id: WebhookId) -> None:
 
 @commands.command()
 def disable(webhook_id: WebhookId) -> None:
-    """Switch a webhook off: what happens meanwhile is not told."""
+    """Disable a webhook: events in the meantime are dropped."""
     parts = system()
     store = _store(parts)
     webhook = store.set_enabled(webhook_id, is_enabled=False)

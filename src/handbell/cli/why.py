@@ -1,4 +1,4 @@
-"""``handbell why``: what became of what a person was to see."""
+"""``handbell why``: why a person saw their last notifications or did not."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 
 def why(
-    mail: Annotated[str, typer.Argument(help="Whose notifications.")],
+    mail: Annotated[str, typer.Argument(help="The person's mail address.")],
     *,
     app: AppOption = None,
     as_json: Json = False,
 ) -> None:
-    """Say why somebody saw the last notifications, or did not, and what to do.
+    """Explain why somebody saw the last notifications or did not, with fixes.
 
     Exit code 0 when the last one was accepted by the push service, 1 when it was not.
     """
     parts = system()
     story = parts.why(parts.apps.find(app or parts.settings.app), mail)
     if not story.sessions:
-        # An import may have brought an address that is none, so the registry is asked first.
+        # An import may have stored an invalid address, so the registry is checked first.
         Recipients.read({"mails": [mail]})
     if as_json:
         write_json(story)

@@ -1,4 +1,4 @@
-"""``handbell worker``: the engine alone, until it is told to stop."""
+"""``handbell worker``: the engine without a server."""
 
 import asyncio
 import logging
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 def worker(
     *,
     until_idle: Annotated[
-        bool, typer.Option("--until-idle", help="End when nothing is due, for cron.")
+        bool, typer.Option("--until-idle", help="Exit when nothing is due, for cron.")
     ] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Tell each delivery that waits, too.")
+        bool, typer.Option("--verbose", "-v", help="Also log each held delivery.")
     ] = False,
 ) -> None:
-    """Send what is stored, retry what failed, forget what is old. Several may run at once.
+    """Send stored notifications, retry failures, prune old data. Several may run at once.
 
-    What happens goes to standard error, a line for each event. SIGTERM or Ctrl-C ends it: what is
+    Logs events to standard error, one per line. SIGTERM or Ctrl-C ends it: what is
     on its way is finished, the rest stays for the next worker. A second one ends it at once, and
     nothing is lost then either.
     """

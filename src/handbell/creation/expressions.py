@@ -1,8 +1,8 @@
-"""What the operators and tests of a template's expressions are for, and how much they may work on.
+"""Operators and tests of template expressions, with type checks and a work limit.
 
 Python's own operators do different things for different values: ``%`` formats a text, ``*``
-repeats a list. Here each takes the values that it is for and refuses the others with TypeError.
-What all of them work on is counted, so that a few bytes of a template cannot keep the process busy.
+repeats a list. Here each accepts its intended types only and raises TypeError for others. Their
+work is counted, so that a small template cannot keep the process busy.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -25,9 +25,9 @@ _left: ContextVar[list[int] | None] = ContextVar("_left", default=None)
 
 @contextmanager
 def allowance() -> Iterator[None]:
-    """Count what expressions work on in this context; beyond MAX_WORK they raise ValueError.
+    """Limit the work of expressions in this context to MAX_WORK; beyond it ValueError is raised.
 
-    An allowance within another one is a part of it.
+    A nested allowance counts towards the outer one.
     """
     token = _left.set(_left.get() or [MAX_WORK])
     try:
@@ -37,7 +37,7 @@ def allowance() -> Iterator[None]:
 
 
 def charge(amount: int) -> None:
-    """Count so many characters or items. Raises ValueError once it is too much."""
+    """Count characters or items. Raises ValueError beyond the limit."""
     left = _left.get()
     if left is None:
         return
@@ -47,9 +47,9 @@ def charge(amount: int) -> None:
 
 
 def plain_text(value: Any) -> str:
-    """Return a text, number, flag or nothing as it is shown; raise TypeError for anything else.
+    """Return a text, number, flag or null as text; raise TypeError for anything else.
 
-    Raises ValueError for a text that is longer than all of a template's output may be.
+    Raises ValueError for a text beyond the limit of a template's output.
     """
     if isinstance(value, str):
         charge(len(value))
@@ -70,7 +70,7 @@ def plain_text(value: Any) -> str:
 
 
 def number(value: Any) -> int | float:
-    """Return a number as it is. Raises TypeError for anything else, ValueError for a huge one."""
+    """Return a number unchanged. Raises TypeError for anything else, ValueError for a huge one."""
     _given(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{_noun(value)} is not a number")
@@ -80,7 +80,7 @@ def number(value: Any) -> int | float:
 
 
 def whole_number(value: Any) -> int:
-    """Return a whole number as it is. Raises TypeError for anything else, ValueError as above."""
+    """Return a whole number unchanged. Raises TypeError for anything else, ValueError as above."""
     counted = number(value)
     if not isinstance(counted, int):
         raise TypeError("it is not a whole number")
@@ -88,7 +88,7 @@ def whole_number(value: Any) -> int:
 
 
 def listed(value: Any) -> list[Any] | tuple[Any, ...]:
-    """Return a list as it is. Raises TypeError for anything else."""
+    """Return a list unchanged. Raises TypeError for anything else."""
     _given(value)
     if not isinstance(value, list | tuple):
         raise TypeError(f"{_noun(value)} is not a list")
@@ -99,13 +99,13 @@ def listed(value: Any) -> list[Any] | tuple[Any, ...]:
 
 
 def concatenate(*parts: Any) -> str:
-    """Return values as they are shown, one behind the other: the operator ``~``."""
+    """Concatenate values as text: the operator ``~``."""
     text = "".join(map(plain_text, parts))
     return plain_text(text)
 
 
 def compare(first: Any, *rest: Any) -> bool:
-    """Return whether a chain of comparisons holds: values, with Jinja's names between them."""
+    """Return whether a chain of comparisons holds: values, with Jinja's operator names between."""
     left = first
     for name, right in zip(rest[::2], rest[1::2], strict=True):
         if not _COMPARISONS[name](left, right):
@@ -151,7 +151,7 @@ def _contains(value: Any, container: Any) -> bool:
     if isinstance(container, Mapping):
         return value in container
     items = listed(container)
-    # Each item may be as long as the value: a text is compared with texts alone.
+    # An item may be as long as the value: a text is compared with texts only.
     _charge_texts(*items)
     return any(value == item for item in items if not isinstance(item, _CONTAINERS))
 

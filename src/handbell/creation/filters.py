@@ -1,4 +1,4 @@
-"""The filters that a template's expressions may use: few, and none that can make much of little."""
+"""The filters of template expressions: few, and none that amplifies its input."""
 
 import math
 import re
@@ -35,7 +35,7 @@ def _trim(value: Any) -> str:
 
 
 def _default(value: Any, other: Any = "", *, empty: bool = False) -> Any:
-    """Return the other value for one that was not given or is null; with ``empty`` for '' too."""
+    """Return the default for a missing or null value; with ``empty`` for '' too."""
     is_absent = isinstance(value, Undefined) or value is None
     return other if is_absent or (empty and not value) else value
 
@@ -63,19 +63,19 @@ def _last(value: Any) -> Any:
 
 
 def _cut(value: Any, length: int) -> str:
-    """Return as many characters as people see them, with an ellipsis where there were more."""
+    """Truncate to ``length`` grapheme clusters, with an ellipsis if anything was cut."""
     text = plain_text(value)
     kept = "".join(clusters(text)[: max(whole_number(length), 1)])
     return text if kept == text else kept.rstrip() + ELLIPSIS
 
 
 def _number(value: Any, digits: int = 0, group: str = ",", point: str = ".") -> str:
-    """Return a number with so many digits behind the point and marks between thousands."""
+    """Format a number with ``digits`` decimals and a thousands separator."""
     if not 0 <= whole_number(digits) <= _MAX_DIGITS:
         raise ValueError(f"`number` takes 0 to {_MAX_DIGITS} digits")
     if max(len(plain_text(group)), len(plain_text(point))) > _MAX_MARK:
         raise ValueError(f"the marks of `number` have {_MAX_MARK} characters at most")
-    # A number may be given as a text, as the command line does.
+    # A number may be text, as on the command line.
     counted = float(plain_text(value)) if isinstance(value, str) else number(value)
     if not math.isfinite(counted):
         raise ValueError("the number is not finite")
@@ -85,7 +85,7 @@ def _number(value: Any, digits: int = 0, group: str = ",", point: str = ".") -> 
 
 
 def _date(value: Any, form: str = "%Y-%m-%d") -> str:
-    """Return an instant (ISO 8601, or UNIX seconds in UTC) in a form of figures."""
+    """Format an instant (ISO 8601, or UNIX seconds in UTC) with a numeric format."""
     if not _DATE_FORM.fullmatch(plain_text(form)):
         raise ValueError("`date` knows %Y %y %m %d %H %M %S and %%")
     if not isinstance(value, str):

@@ -1,7 +1,7 @@
-"""Characters as people see them, so that a text is never cut within one.
+"""Grapheme clusters, so that a text is never cut within a visible character.
 
-What a reader takes for one character may be many code points: a letter and its accents, a flag, a
-family of emoji joined by invisible joiners. The boundaries are those of Unicode's annex 29.
+A visible character may be many code points: a letter and its accents, a flag, a family of emoji
+joined by invisible joiners. Boundaries follow Unicode's annex 29.
 """
 
 import json
@@ -15,7 +15,7 @@ _CLUSTER: Final = regex.compile(r"\X")
 
 
 def clusters(text: str) -> list[str]:
-    """Return the characters of a text as people see them; joined they are the text again."""
+    """Return the grapheme clusters of a text; joined they are the text."""
     return _CLUSTER.findall(text)
 
 
@@ -25,9 +25,9 @@ def json_bytes(text: str) -> int:
 
 
 def truncated(text: str, limit: int) -> str:
-    """Return the text, or as much of its beginning as fits into ``limit`` bytes with an ellipsis.
+    """Return the text, cut to ``limit`` bytes with an ellipsis if necessary.
 
-    Bytes are those of a payload. The first character is kept whatever the limit.
+    Bytes are those of a payload. The first character is always kept.
     """
     if json_bytes(text) <= limit:
         return text

@@ -1,9 +1,8 @@
-"""The languages of one notification: tags are read, and a device's locale chooses among them.
+"""Languages of a notification: tags, and selection by a device's locale.
 
-A tag is one of BCP 47, such as ``fr`` or ``zh-Hant-TW``. From a locale the way leads to the exact
-tag, then to its parents (those of CLDR: from ``es-MX`` to ``es-419``), then to the notification's
-own text: :func:`fallbacks` gives that way and never fails, as a locale comes from a phone and a
-notification must not depend on how it is spelled.
+Tags follow BCP 47, such as ``fr`` or ``zh-Hant-TW``. A locale falls back from the exact tag to its
+CLDR parents (from ``es-MX`` to ``es-419``), then to the notification's own text. :func:`fallbacks`
+returns that chain and never fails, since locales come from phones in any spelling.
 """
 
 import re
@@ -40,7 +39,7 @@ _READERS: Final = MappingProxyType(
 MEMBERS: Final = tuple(_READERS)
 """What may differ from one language to the other: what a person reads, sees, hears and follows."""
 
-# A text of a language takes the place of a key, and the other way round.
+# A language's text replaces a localization key, and vice versa.
 _INSTEAD: Final = (
     ("title", "title_loc_key", "title_loc_args"),
     ("subtitle", "subtitle_loc_key", "subtitle_loc_args"),
@@ -51,12 +50,12 @@ _TAG = re.compile(r"[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]{1,8})*")
 _MAX_TAG = 64
 _SCRIPT_LETTERS = 4
 _REGION_LETTERS = 2
-# Bokmål is what most people mean by Norwegian; CLDR leads from it to `no`, and not back.
+# Bokmål is usually meant by Norwegian; CLDR leads from it to `no`, not back.
 _SAME: Final = {"no": "nb"}
 
 
 def read_tag(name: str, value: object) -> str:
-    """Return a language tag as BCP 47 writes it: ``FR_ca`` is ``fr-CA``.
+    """Return a language tag in BCP 47 form: ``FR_ca`` is ``fr-CA``.
 
     Raises NotificationError naming ``name`` for anything else.
     """
@@ -71,24 +70,24 @@ def read_tag(name: str, value: object) -> str:
 
 @lru_cache(maxsize=4096)
 def fallbacks(locale: str | None) -> tuple[str, ...]:
-    """Return the tags to look for, the best one first; empty for what is no locale.
+    """Return the tags to try, the best first; empty for an invalid locale.
 
-    Takes a locale as phones write it: ``fr_CA``, ``zh-Hant_TW``, ``en_US@calendar=japanese``.
+    Accepts locales as phones write them: ``fr_CA``, ``zh-Hant_TW``, ``en_US@calendar=japanese``.
     """
     tag = _canonical(re.split("[@.]", locale, maxsplit=1)[0]) if locale else None
     return () if tag is None else tuple(dict.fromkeys(_way(tag.split("-"))))
 
 
 def choose(locale: str | None, known: Collection[str]) -> str | None:
-    """Return the best of the known tags for a locale, or None when none of them suits."""
+    """Return the best known tag for a locale, or None."""
     return next((tag for tag in fallbacks(locale) if tag in known), None)
 
 
 def read_languages(name: str, value: object) -> dict[str, dict[str, Any]] | None:
-    """Read the member ``languages``: a mapping from a tag to the members that differ.
+    """Parse ``languages``: a mapping from a tag to the differing members.
 
-    Members may be spelled as in the notification; null is absent. What is returned is ready for
-    JSON. An empty mapping counts as absent.
+    Members may be spelled as in the notification; null is absent. The result is JSON-serializable.
+    An empty mapping counts as absent.
     """
     if not isinstance(value, Mapping):
         raise NotificationError(
@@ -129,7 +128,7 @@ def changes_in(languages: Mapping[str, Mapping[str, Any]], tag: str) -> dict[str
 
 
 def replaced_by(given: Collection[str]) -> set[str]:
-    """Return the members of :data:`MEMBERS` that give way to the given ones, these included."""
+    """Return the members of :data:`MEMBERS` that the given ones replace, themselves included."""
     gone = {member for member in MEMBERS if member in given}
     for text, key, args in _INSTEAD:
         if text in given:
@@ -194,7 +193,7 @@ def _canonical(text: str) -> str | None:
     language, *rest = re.split("[-_]", text.lower())
     subtags = [_current(language)]
     for subtag in rest:
-        # Behind a single letter an extension begins, where case means nothing.
+        # A single letter begins an extension, in which case does not matter.
         is_plain = len(subtags[-1]) > 1 and all(len(part) > 1 for part in subtags)
         if is_plain and len(subtag) == _SCRIPT_LETTERS and subtag.isalpha():
             subtag = subtag.title()  # noqa: PLW2901 - one subtag in its own case
@@ -205,7 +204,7 @@ def _canonical(text: str) -> str | None:
 
 
 def _way(subtags: list[str]) -> Iterator[str]:
-    """Yield a tag, what says the same, and then its parents, as CLDR has them."""
+    """Yield a tag, its equivalents, and then its CLDR parents."""
     while subtags:
         alike = ["-".join(subtags), *_same(subtags)]
         yield from alike
@@ -218,7 +217,7 @@ def _way(subtags: list[str]) -> Iterator[str]:
 
 
 def _same(subtags: list[str]) -> Iterator[str]:
-    """Yield tags that say the same: a region stands for the script that is written there."""
+    """Yield equivalent tags: a region implies its script."""
     match subtags:
         case [language]:
             yield from [_SAME[language]] if language in _SAME else []
@@ -230,7 +229,7 @@ def _same(subtags: list[str]) -> Iterator[str]:
 
 
 def _script(language: str, region: str) -> str | None:
-    """Return the script of a language in a region, where it is written in several."""
+    """Return the script of a language in a region, if it has several."""
     if language not in _of_several_scripts() or len(region) != _REGION_LETTERS:
         return None
     likely = _cldr("likely_subtags")
@@ -257,14 +256,14 @@ def _script_in(tag: str) -> str | None:
 
 
 def _current(language: str) -> str:
-    """Return the code that has replaced a language's: phones and old systems still say others."""
+    """Return a deprecated language code's replacement: phones and old systems still send it."""
     code: str = _cldr("language_aliases").get(language, language)
     return code if "_" not in code else language
 
 
 @lru_cache(maxsize=1)
 def _parents() -> Mapping[str, str]:
-    """Return each locale's parent where it is not the locale without its last part."""
+    """Return each locale's parent where it is not the locale without its last subtag."""
     parents: Mapping[str, str] = _cldr("parent_exceptions")
     return parents
 

@@ -1,4 +1,4 @@
-"""What the sender wrote: content and options, checked where it comes in."""
+"""A notification: content and options, validated on input."""
 
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
@@ -95,7 +95,7 @@ _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record of the app's data, to be opened by a tap: its data class and its primary key."""
+    """A record of the app's data, opened by a tap: its data class and its primary key."""
 
     data_class: str
     primary_key: str | int
@@ -105,7 +105,7 @@ class Record:
         object.__setattr__(self, "primary_key", _primary_key(self.primary_key))
 
     def to_user_info(self) -> dict[str, Any]:
-        """Return the members of ``user_info`` by which the app finds the record."""
+        """Return the members of ``user_info`` that identify the record for the app."""
         return {"dataClass": self.data_class, "entity": {"primaryKey": self.primary_key}}
 
 
@@ -113,16 +113,16 @@ Target = str | Mapping[str, Any] | tuple[str, Any] | Record
 """What :meth:`Notification.with_target` opens."""
 
 
-# Without slots: there are dozens of fields, and those that are absent take neither room nor time.
+# Without slots: of dozens of fields, absent ones cost neither memory nor time.
 @dataclass(frozen=True, kw_only=True)
 class Notification:
-    """One notification: what is shown, what is handed to the app, and how it is to be sent.
+    """One notification: what is shown, the app's data, and delivery options.
 
-    Built from keywords or, at a border, by :meth:`read`; docs/notification.md lists every field.
-    A field that is None, False or an empty text is absent. Instants are UNIX seconds (a datetime
+    Built from keywords or, at a border, by :meth:`read`; docs/notification.md lists every field. A
+    field that is None, False or an empty text is absent. Instants are UNIX seconds (a datetime
     with a zone or ISO 8601 text is read too), ``ttl`` is in seconds. Mappings are copied; do not
     change the copies. Raises :class:`~handbell.errors.NotificationError` for a value of the wrong
-    kind, for two that exclude each other, and when there is nothing to send.
+    kind, for contradicting fields, and when there is nothing to send.
     """
 
     title: str | None = None
@@ -174,7 +174,7 @@ class Notification:
 
     @classmethod
     def read(cls, value: object) -> Self:
-        """Return the notification that was written, as one already or as a mapping of its fields.
+        """Parse a notification from a mapping of its fields; a Notification is returned unchanged.
 
         Each field may be spelled ``image_url``, ``imageUrl`` or ``image-url``; null is absent.
         Raises :class:`~handbell.errors.NotificationError`, for an unknown key with the nearest
@@ -187,18 +187,19 @@ class Notification:
                 f"The notification is {values.shown(value)}",
                 fix='It must be a mapping, such as {"title": "Hello", "body": "How are you?"}',
             )
-        # As the constructor does, but for the fields that were not written: thousands a second.
+        # As the constructor does, but only for the given fields: called thousands of times a
+        # second.
         made = cls.__new__(cls)
         _take(made, _by_field(value, SPELLINGS, "in the notification"))
         return made
 
     def given(self, names: Iterable[str]) -> dict[str, Any]:
-        """Return those of the named fields that are set, in this order; a badge of 0 is set."""
+        """Return the set ones of the named fields, in this order; a badge of 0 counts as set."""
         mine = self.__dict__
         return {name: mine[name] for name in names if name in mine}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields that are set, by their snake_case names, ready for JSON.
+        """Return the fields that are set, by their snake_case names, JSON-serializable.
 
         ``Notification.read(notification.to_dict()) == notification``.
         """
@@ -212,9 +213,10 @@ class Notification:
         """Return a copy that makes the app open a data class, or one record of it.
 
         ``target`` is the name of a data class, a :class:`Record`, a pair (data class, primary key)
-        or a mapping ``{"dataClass": …, "entity": {"primaryKey": …}}``, with ``entity`` left out for
-        the class itself. It goes into ``user_info``, under the names that the 4D mobile app reads;
-        for a record the app is asked to synchronise (``dataSynchro``) unless the caller has set it.
+        or a mapping ``{"dataClass": …, "entity": {"primaryKey": …}}``, with ``entity`` left out
+        for the class itself. It is added to ``user_info`` under the names that the 4D mobile app
+        reads; for a record the app is asked to synchronise (``dataSynchro``) unless the caller has
+        set it.
         """
         record = _record(target)
         if isinstance(record, Record):
@@ -224,10 +226,10 @@ class Notification:
         return replace(self, user_info=info)
 
     def in_language(self, locale: str | None) -> Self:
-        """Return what somebody with this locale gets, without the other languages.
+        """Return the notification for this locale, without the other languages.
 
-        The nearest language is chosen as :func:`~handbell.creation.languages.choose` does; a member
-        that it lacks is its parent's or the notification's own.
+        The nearest language is chosen as :func:`~handbell.creation.languages.choose` does; missing
+        members come from its parent or the notification itself.
         """
         if self.languages is None:
             return self
@@ -251,7 +253,7 @@ class Notification:
         return made
 
     def expiry(self, now: float) -> int | None:
-        """Return when it expires, in UNIX seconds, for a notification accepted at ``now``.
+        """Return its expiry in UNIX seconds, when accepted at ``now``.
 
         0 asks for one attempt and no storage; None leaves it to the push service.
         """
@@ -284,9 +286,9 @@ _ABSENT: Final[Mapping[str, Any]] = MappingProxyType(
 
 
 def fields_of(value: Mapping[Any, Any], where: str) -> dict[str, Any]:
-    """Return what was written by the names of the fields, without reading the values.
+    """Return the given values by field name, without parsing them.
 
-    Null is left out. Raises NotificationError for an unknown key; ``where`` says in what.
+    Null is left out. Raises NotificationError for an unknown key; ``where`` names its place.
     """
     named = _by_field(value, SPELLINGS, where)
     return {name: member for name, member in named.items() if member is not None}
@@ -324,8 +326,8 @@ def _by_field(given: Mapping[Any, Any], known: Mapping[str, str], where: str) ->
     return found
 
 
-def _same(one: object, other: object) -> bool:
-    return type(one) is type(other) and bool(one == other)
+def _same(first: object, other: object) -> bool:
+    return type(first) is type(other) and bool(first == other)
 
 
 def _plain(value: Any) -> Any:
@@ -442,7 +444,7 @@ def _primary_key(value: object) -> str | int:
 
 
 def _record(target: object) -> Record | str:
-    """Return the record to open, or the name of the data class alone."""
+    """Return the record to open, or only the name of the data class."""
     if isinstance(target, Record):
         return target
     if isinstance(target, str):

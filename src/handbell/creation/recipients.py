@@ -1,4 +1,4 @@
-"""Whom the sender named: mail addresses, device tokens, simulators, or everybody."""
+"""Recipients of a notification: mail addresses, device tokens, simulators, or everybody."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -36,14 +36,14 @@ _NOUNS: Final = MappingProxyType(
 
 
 class _Checked(tuple[str, ...]):
-    """Texts that were read already: validating a mail takes 40 us, too long to do twice."""
+    """Cache of parsed texts: validating a mail takes 40 us, too long to repeat."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, init=False)
 class Recipients:
-    """Whom one notification is for; each is named once, in the order given.
+    """The recipients of one notification, without duplicates, in the given order.
 
     ``mails`` are folded as :func:`~handbell._mail.read_mail` does; ``addresses`` are those of
     devices, in lower case, by Apple's name ``device_tokens``; ``simulators`` are ``booted`` or a
@@ -96,7 +96,7 @@ class Recipients:
 
     @classmethod
     def read(cls, value: object) -> Self:
-        """Return the recipients that were named.
+        """Parse recipients.
 
         Takes one text, a list, tuple or set of texts, a mapping ``mails`` / ``addresses`` /
         ``simulators`` (or ``device_tokens``, ``deviceTokens``) of a text or a list each, or
@@ -129,7 +129,7 @@ class Recipients:
         return made
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what is named, ready for JSON; :meth:`read` makes equal recipients of it."""
+        """Return a JSON-serializable form; :meth:`read` makes equal recipients of it."""
         if self.everybody:
             return {"everybody": True}
         named = {
@@ -166,7 +166,7 @@ def _unknown_key(key: object) -> RecipientsError:
 
 
 def _texts(name: str, value: object) -> Iterator[tuple[str, str]]:
-    """Yield each text with its place, for the errors."""
+    """Yield each text with its position, for errors."""
     if isinstance(value, str):
         yield name, value
         return
@@ -201,7 +201,7 @@ def _of_kind(kind: str, value: object) -> tuple[str, ...]:
 
 
 def _recognised(where: str, text: str) -> tuple[str, str]:
-    """Return the kind of a text and the form in which it is compared."""
+    """Return the kind of a text and its canonical form."""
     plain = str.__str__(text).strip()
     if "@" in plain:
         return "mails", _mail(where, plain)

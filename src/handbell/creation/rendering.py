@@ -1,9 +1,9 @@
-"""The expressions in a template's texts: what may be written there, and what comes out.
+"""Rendering of the expressions in a template's texts.
 
-Jinja in its immutable sandbox, and of the language only what a push needs: values, comparisons,
-``{% if %}`` and a few filters. There are no loops, no calls, no assignments and no attributes but
-the members of the values that were given, so that nobody who may write a template can reach into
-the process or keep it busy. Needs the extra ``server``.
+Jinja's immutable sandbox, restricted to values, comparisons, ``{% if %}`` and a few filters.
+Loops, calls, assignments and attributes other than members of the given values are not available,
+so that a template's author can neither reach into the process nor keep it busy. Needs the extra
+``server``.
 """
 
 import unicodedata
@@ -64,23 +64,23 @@ _NOUNS: Final[Mapping[type[nodes.Node], str]] = {
     nodes.Dict: "a mapping",
 }
 _RESERVED: Final = frozenset({"self", "true", "false", "none", "True", "False", "None"})
-# What turns the direction of everything behind it: a name must not rearrange a text.
+# Bidirectional overrides, which reverse everything after them: a name must not rearrange a text.
 _DIRECTIONS: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 class Refusal(Exception):  # noqa: N818 - what a template may not do, or could not
-    """Why a text cannot be a template's, or did not render; ``missing`` names what was not given.
+    """A template text is invalid or did not render; ``missing`` names missing variables.
 
-    Only this module and its caller know it: it becomes a TemplateError there.
+    Internal: the caller turns it into a TemplateError.
     """
 
-    def __init__(self, what: str, *, missing: str | None = None) -> None:
-        super().__init__(what)
+    def __init__(self, message: str, *, missing: str | None = None) -> None:
+        super().__init__(message)
         self.missing = missing
 
 
 class _Missing(StrictUndefined):
-    """What was not given: used in any way it raises an error that is its name."""
+    """A missing value: any use of it raises an error with its name."""
 
     __slots__ = ()
 
@@ -90,7 +90,7 @@ class _Missing(StrictUndefined):
 
 
 class _Generator(CodeGenerator):
-    """Compiles comparisons and ``~`` to calls of ours: Python's own take anything."""
+    """Compiles comparisons and ``~`` to our functions: Python's accept anything."""
 
     def visit_Compare(self, node: nodes.Compare, frame: Frame) -> None:  # noqa: N802 - Jinja's
         self.write("environment.compare(")
@@ -109,7 +109,7 @@ class _Generator(CodeGenerator):
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
-    """Expressions see the values that were given and their members, and nothing of Python."""
+    """A sandbox in which expressions see the given values and their members only."""
 
     code_generator_class = _Generator
     intercepted_binops = frozenset(BINARY)
@@ -118,11 +118,11 @@ class _Sandbox(ImmutableSandboxedEnvironment):
     concatenate = staticmethod(concatenate)
 
     def call_binop(self, _: Context, operator: str, left: Any, right: Any) -> Any:
-        """Return what an operator makes of two values that it is for. Raises TypeError."""
+        """Return the result of a binary operator. Raises TypeError for unintended types."""
         return BINARY[operator](left, right)
 
     def call_unop(self, _: Context, operator: str, arg: Any) -> Any:
-        """Return what an operator makes of a value that it is for. Raises TypeError."""
+        """Return the result of a unary operator. Raises TypeError for unintended types."""
         return UNARY[operator](arg)
 
     def getattr(self, obj: Any, attribute: str) -> Any:
@@ -140,13 +140,13 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 
 
 class Compiled(NamedTuple):
-    """A text, ready to be rendered, and the names of the variables it speaks of."""
+    """A compiled text, and the names of its variables."""
 
     template: Template
     names: frozenset[str]
 
     def render(self, variables: Mapping[str, Any]) -> str:
-        """Return the text with the values in their places. Raises Refusal."""
+        """Return the text with the values filled in. Raises Refusal."""
         try:
             with allowance():
                 return "".join(_bounded(self.template.generate(variables)))
@@ -160,9 +160,9 @@ class Compiled(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def compiled(text: str, *, is_url: bool = False) -> Compiled:
-    """Return a text as a template. With ``is_url`` values are quoted where they go in.
+    """Compile a text. With ``is_url`` values are percent-encoded.
 
-    A URL that is one expression and nothing else is taken as it was given. Raises Refusal.
+    A URL that is a single expression is not encoded. Raises Refusal.
     """
     if len(text) > MAX_TEXT:
         raise Refusal(f"it has {len(text):,} characters, more than {MAX_TEXT:,}")
@@ -180,7 +180,7 @@ def compiled(text: str, *, is_url: bool = False) -> Compiled:
 
 
 def check_name(name: str) -> None:
-    """Raise Refusal unless a variable may have this name."""
+    """Raise Refusal for an invalid variable name."""
     if not name.isidentifier() or name.startswith("_") or name in _RESERVED:
         raise Refusal(f"{name[:80]!r} cannot be the name of a variable")
 
@@ -223,8 +223,8 @@ def _bounded(parts: Iterator[str]) -> Iterator[str]:
 def _words(error: BaseException) -> str:
     if isinstance(error, RecursionError | MemoryError):
         return "it is nested too deep"
-    words = str(error).strip() or type(error).__name__
-    return words.splitlines()[0][:200]
+    message = str(error).strip() or type(error).__name__
+    return message.splitlines()[0][:200]
 
 
 def _in_text(value: Any) -> str:
@@ -236,7 +236,7 @@ def _in_text(value: Any) -> str:
 
 
 def _in_url(value: Any) -> str:
-    """Return a value as one part of a URL: it cannot leave its place."""
+    """Return a value as one component of a URL, which it cannot leave."""
     return quote("".join(filter(_is_shown, plain_text(value))), safe="")
 
 
@@ -248,10 +248,10 @@ def _environment(finalize: Callable[[Any], str]) -> _Sandbox:
     sandbox = _Sandbox(
         undefined=_Missing,
         finalize=finalize,
-        autoescape=False,  # a push has no markup; decision 12 says what is done instead
+        autoescape=False,  # a push has no markup; see decision 12
         keep_trailing_newline=True,
         cache_size=0,
-        optimized=False,  # looking for constants takes a time that grows with the cube of the parts
+        optimized=False,  # constant folding takes time cubic in the number of parts
     )
     sandbox.globals.clear()
     sandbox.filters = dict(FILTERS)

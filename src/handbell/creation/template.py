@@ -1,8 +1,8 @@
-"""Templates: notifications written once, with a place for what differs from person to person.
+"""Templates: notifications with variables.
 
 A template is a notification, in one or several languages, whose texts may hold Jinja expressions.
-What may be written there is in :mod:`handbell.creation.rendering`; that needs the extra ``server``,
-which is asked for when a template is first read.
+:mod:`handbell.creation.rendering` defines them; it needs the extra ``server``, which is required
+when a template is first parsed.
 """
 
 import json
@@ -37,7 +37,7 @@ _SPELLINGS: Final = MappingProxyType(
     }
 )
 _URLS: Final = frozenset({"url", "image_url"})
-# Where a text stands for a number, and what stands for the text while a template is looked at.
+# Sample values: for a text in place of a number, and for texts, while a template is checked.
 _NUMBERS: Final = frozenset({"badge", "ttl", "priority"})
 _SAMPLES: Final = MappingProxyType(
     {
@@ -54,11 +54,11 @@ Change = Callable[[str, str, str], Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Template:
-    """A notification with variables; built at a border by :meth:`read`.
+    """A notification with variables; parsed by :meth:`read`.
 
     ``default_language`` is the language of the notification's own texts, ``notification`` its
-    fields by their names, with ``languages`` among them; ``variables`` are the names that its texts
-    speak of, and those that were declared beside.
+    fields by their names, with ``languages`` among them; ``variables`` are the names used in its
+    texts, and those declared in addition.
     """
 
     name: str
@@ -68,11 +68,11 @@ class Template:
 
     @classmethod
     def read(cls, value: object, *, name: str | None = None) -> Self:
-        """Return the template that was written, as a mapping of the fields.
+        """Parse a template from a mapping of the fields.
 
-        ``default_language`` is ``en`` where it is left out; its texts may stand under ``languages``
-        as well. ``variables`` may be left out: then they are what the texts speak of. ``name`` is
-        the name of one that does not say it. Raises TemplateError, which names the field.
+        ``default_language`` is ``en`` by default; its texts may stand under ``languages`` as well.
+        ``variables`` default to the names used in the texts. ``name`` is the name of a mapping
+        without one. Raises TemplateError, naming the field.
         """
         given = _members(value, name)
         default = speech.read_tag("default_language", given.get("default_language") or "en")
@@ -92,7 +92,7 @@ class Template:
         return template
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it ready for JSON; :meth:`read` makes an equal template of it."""
+        """Return a JSON-serializable form; :meth:`read` makes an equal template of it."""
         return {
             "name": self.name,
             "default_language": self.default_language,
@@ -102,22 +102,22 @@ class Template:
 
     @property
     def languages(self) -> tuple[str, ...]:
-        """Its languages, the default one first."""
+        """Return its languages, the default one first."""
         return (self.default_language, *self.notification.get("languages", {}))
 
     def render(
-        self, variables: Mapping[str, Any] | None, beside: Mapping[str, Any] | None = None
+        self, variables: Mapping[str, Any] | None, overrides: Mapping[str, Any] | None = None
     ) -> Notification:
-        """Return the notification for these values, in all its languages.
+        """Render the notification with these values, in all its languages.
 
-        ``beside`` are fields that win over the template's, in every language; members of
-        ``user_info`` are added to the template's. Raises TemplateError, which names a variable that
-        is missing or not known, and NotificationError for what cannot be sent.
+        ``overrides`` are fields that replace the template's, in every language; members of
+        ``user_info`` are merged. Raises TemplateError, naming a missing or unknown variable, and
+        NotificationError for an invalid notification.
         """
         given = self._checked(variables)
         with _rendering().allowance():
             rendered = _changed(self.notification, self._renderer(given))
-        fields = _overlaid(rendered, fields_of(beside or {}, "beside the template"))
+        fields = _overlaid(rendered, fields_of(overrides or {}, "beside the template"))
         try:
             return Notification.read(self._with_own(fields))
         except NotificationError as error:
@@ -149,11 +149,11 @@ class Template:
 
         def change(field: str, where: str, text: str) -> Any:
             try:
-                told = rendering.compiled(text, is_url=field in _URLS).render(given)
+                shown = rendering.compiled(text, is_url=field in _URLS).render(given)
             except rendering.Refusal as refusal:
                 raise self._failed(where, refusal, given) from None
-            is_number = field in _NUMBERS and told.isdecimal() and len(told) <= _MAX_NUMBER_DIGITS
-            return int(told) if is_number else told
+            is_number = field in _NUMBERS and shown.isdecimal() and len(shown) <= _MAX_NUMBER_DIGITS
+            return int(shown) if is_number else shown
 
         return change
 
@@ -171,16 +171,16 @@ class Template:
         )
 
     def _with_own(self, fields: dict[str, Any]) -> dict[str, Any]:
-        """Return the fields so that whoever speaks the default language gets its own texts."""
+        """Return the fields so that the default language is also among the languages."""
         languages = fields.get("languages")
-        # With `en-GB` as default and `en` beside it, the way from `en-GB` would lead to `en`.
+        # With `en-GB` as default next to `en`, `en-GB` would fall back to `en`.
         if not languages or speech.choose(self.default_language, languages) is None:
             return fields
         own = {name: fields[name] for name in speech.MEMBERS if name in fields}
         return {**fields, "languages": {**languages, self.default_language: own}}
 
     def _check(self) -> None:
-        """Raise TemplateError for what no values could make a notification of."""
+        """Raise TemplateError when no values could make a valid notification."""
         sample = _changed(self.notification, _sample)
         try:
             Notification.read(sample)
@@ -189,17 +189,17 @@ class Template:
 
 
 class Use(NamedTuple):
-    """How a sender uses a template: its name, the variables, and the fields that win over it."""
+    """The use of a template in a send: its name, variables, and overriding fields."""
 
     template: str
     variables: Mapping[str, Any]
-    beside: Mapping[str, Any]
+    overrides: Mapping[str, Any]
 
 
 def read_use(value: object) -> Use | None:
-    """Return how a template is to be used, or None for a notification that was written in full.
+    """Parse the use of a template; None for a notification without one.
 
-    Raises TemplateError for a ``template`` or ``variables`` of the wrong kind.
+    Raises TemplateError for a ``template`` or ``variables`` of a wrong type.
     """
     if not isinstance(value, Mapping) or "template" not in value:
         if isinstance(value, Mapping) and "variables" in value:
@@ -213,8 +213,8 @@ def read_use(value: object) -> Use | None:
             f"The `variables` are {values.shown(variables)}",
             fix='They must be a mapping, such as {"name": "Ada"}',
         )
-    beside = {key: field for key, field in value.items() if key not in ("template", "variables")}
-    return Use(_name(value["template"]), variables or {}, beside)
+    overrides = {key: field for key, field in value.items() if key not in ("template", "variables")}
+    return Use(_name(value["template"]), variables or {}, overrides)
 
 
 def _rendering() -> ModuleType:
@@ -257,7 +257,7 @@ def _members(value: object, name: str | None) -> dict[str, Any]:
 
 
 def is_name(text: str) -> bool:
-    """Say whether a template may have this name."""
+    """Return whether a template may have this name."""
     return _NAME.fullmatch(text) is not None
 
 
@@ -277,7 +277,7 @@ def _notification(value: object) -> dict[str, Any]:
             fix='It must be a mapping, such as {"title": "Hello {{ name }}"}',
         )
     try:
-        # A copy that JSON can carry, so that nobody changes it afterwards.
+        # A JSON copy, so that nobody changes it afterwards.
         fields = values.json_mapping("notification", fields_of(value, "in the template"))
         if "languages" in fields:
             languages = speech.read_languages("languages", fields.pop("languages"))
@@ -344,7 +344,7 @@ def _declared(value: object, used: Iterable[str]) -> tuple[str, ...]:
 
 
 def _changed(fields: Mapping[str, Any], change: Change) -> dict[str, Any]:
-    """Return the fields with every text changed; keys and values of other kinds stay."""
+    """Return the fields with every text mapped; keys and other values are unchanged."""
     changed = {
         name: _walk(name, name, value, change)
         for name, value in fields.items()
@@ -375,22 +375,22 @@ def _sample(field: str, _where: str, text: str) -> Any:
     return text if not ("{{" in text or "{%" in text) else _SAMPLES.get(field, "0")
 
 
-def _overlaid(fields: dict[str, Any], beside: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields with those that were given beside, which win in every language."""
-    if "languages" in beside:
+def _overlaid(fields: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields with overrides applied in every language."""
+    if "languages" in overrides:
         raise TemplateError(
             "`languages` is given beside a template",
             fix="Give fields that are to win in every language, or write the notification in full",
         )
-    merged = {**fields, **beside}
-    if "user_info" in fields and isinstance(beside.get("user_info"), Mapping):
-        merged["user_info"] = {**fields["user_info"], **beside["user_info"]}
+    merged = {**fields, **overrides}
+    if "user_info" in fields and isinstance(overrides.get("user_info"), Mapping):
+        merged["user_info"] = {**fields["user_info"], **overrides["user_info"]}
     for name, other in (("ttl", "expires_at"), ("expires_at", "ttl")):
-        if name in beside and other not in beside:
+        if name in overrides and other not in overrides:
             merged.pop(other, None)
     languages = {tag: dict(members) for tag, members in fields.get("languages", {}).items()}
-    gone = speech.replaced_by(beside)
-    for name in gone - beside.keys():
+    gone = speech.replaced_by(overrides)
+    for name in gone - overrides.keys():
         merged.pop(name, None)
     for members in languages.values():
         for name in gone & members.keys():

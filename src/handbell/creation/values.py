@@ -1,8 +1,8 @@
 """One value of a notification, read at the border: each function checks one kind of field.
 
-Every reader takes the field's name and what was given for it, returns the value in the one form in
-which it is kept, and raises :class:`~handbell.errors.NotificationError` naming the field, what it
-was and what it should be. None is never passed in. Reading a value twice changes nothing.
+Each takes the field's name and value, returns the canonical value, and raises
+:class:`~handbell.errors.NotificationError` naming the field, the value and what is expected. None
+is never passed. Parsing is idempotent.
 """
 
 import math
@@ -24,7 +24,7 @@ MAX_BADGE: Final = 2**31 - 1
 
 MAX_TTL_SECONDS: Final = 10 * 365 * 24 * 3600
 
-# The last second of the year 9999; what is later was most likely given in milliseconds.
+# The end of the year 9999; larger values are most likely milliseconds.
 _LAST_INSTANT = 253_402_300_799
 _COLOR = re.compile(r"#[0-9a-f]{6}")
 _SECRETS = (
@@ -57,20 +57,20 @@ class CriticalSound:
             raise _wrong("sound.volume", self.volume, "a number between 0 and 1")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return Apple's own form: ``critical``, ``name`` and, if it is set, ``volume``."""
+        """Return Apple's form: ``critical``, ``name`` and, if set, ``volume``."""
         volume = {} if self.volume is None else {"volume": self.volume}
         return {"critical": 1, "name": self.name, **volume}
 
 
 def text(name: str, value: object) -> str | None:
-    """Read a text. An empty or blank one counts as absent."""
+    """Parse a text. An empty or blank one counts as absent."""
     if not isinstance(value, str):
         raise _wrong(name, value, "a text")
     return _unicode(name, value) if value and not value.isspace() else None
 
 
 def title(name: str, value: object) -> str:
-    """Read a title: the one text that must not be empty when it is given."""
+    """Parse a title: the only text that must not be empty when given."""
     found = text(name, value)
     if found is None:
         raise NotificationError(
@@ -80,7 +80,7 @@ def title(name: str, value: object) -> str:
 
 
 def color(name: str, value: object) -> str | None:
-    """Read a colour ``#rrggbb``; kept in lower case."""
+    """Parse a colour ``#rrggbb``; returned in lower case."""
     found = text(name, value)
     if found is not None and not _COLOR.fullmatch(found.lower()):
         raise _wrong(name, value, "a colour such as `#1e90ff`")
@@ -88,21 +88,21 @@ def color(name: str, value: object) -> str | None:
 
 
 def texts(name: str, value: object) -> tuple[str, ...]:
-    """Read a list of texts. An empty text keeps its place in the list."""
+    """Parse a list of texts. An empty text keeps its position."""
     if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
         raise _wrong(name, value, "a list of texts")
     return tuple(_unicode(f"{name}[{place}]", item) for place, item in enumerate(value))
 
 
 def number(name: str, value: object) -> float:
-    """Read a finite number; True and False are not numbers."""
+    """Parse a finite number; True and False are not numbers."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _wrong(name, value, "a number")
     return _plain_number(name, value)
 
 
 def whole(name: str, value: object) -> int:
-    """Read a whole number of 0 or more. A real without a fraction, such as ``3.0``, is one."""
+    """Parse a whole number of 0 or more. A float without a fraction, such as ``3.0``, is one."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
@@ -111,7 +111,7 @@ def whole(name: str, value: object) -> int:
 
 
 def badge(name: str, value: object) -> int:
-    """Read the number on an app's icon: whole, and small enough for every phone to take it."""
+    """Parse an app's badge: whole, and small enough for every phone."""
     number = whole(name, value)
     if number > MAX_BADGE:
         raise _wrong(name, value, f"between 0 and {MAX_BADGE:,}")
@@ -119,7 +119,7 @@ def badge(name: str, value: object) -> int:
 
 
 def flag(name: str, value: object) -> bool:
-    """Read a flag: true or false, or Apple's own 1 or 0."""
+    """Parse a flag: true or false, or Apple's 1 or 0."""
     if isinstance(value, int | float) and value in (0, 1):
         return bool(value)
     raise _wrong(name, value, "true or false")
@@ -128,8 +128,8 @@ def flag(name: str, value: object) -> bool:
 def instant(name: str, value: object) -> int:
     """Read an instant into UNIX seconds (UTC), rounded down.
 
-    Takes UNIX seconds, a :class:`~datetime.datetime` that knows its zone, or ISO 8601 text with an
-    offset.
+    Accepts UNIX seconds, a :class:`~datetime.datetime` that knows its zone, or ISO 8601 text with
+    an offset.
     """
     if isinstance(value, str):
         value = _moment(name, value)
@@ -146,7 +146,7 @@ def instant(name: str, value: object) -> int:
 
 
 def ttl(name: str, value: object) -> int:
-    """Read a time to live into seconds: a number or a :class:`~datetime.timedelta`."""
+    """Parse a time to live into seconds: a number or a :class:`~datetime.timedelta`."""
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         raise _wrong(name, value, "a number of seconds or a timedelta")
@@ -156,7 +156,7 @@ def ttl(name: str, value: object) -> int:
 
 
 def sound(name: str, value: object) -> str | CriticalSound | None:
-    """Read a sound: its name, or a mapping for a critical alert."""
+    """Parse a sound: its name, or a mapping for a critical alert."""
     if isinstance(value, CriticalSound):
         return value
     if isinstance(value, Mapping):
@@ -167,7 +167,7 @@ def sound(name: str, value: object) -> str | CriticalSound | None:
 
 
 def json_mapping(name: str, value: object) -> dict[str, Any]:
-    """Return a deep copy of a mapping that JSON can carry.
+    """Return a deep copy of a JSON-serializable mapping.
 
     Keys are texts; values are texts, finite numbers, true, false, null, lists and mappings, at most
     :data:`MAX_DEPTH` deep and :data:`MAX_VALUES` in all.
@@ -183,7 +183,7 @@ def json_mapping(name: str, value: object) -> dict[str, Any]:
 
 
 def raw_payload(name: str, value: object) -> dict[str, Any]:
-    """Return a deep copy of members that go into a payload as they are, beside and within ``aps``.
+    """Return a deep copy of raw payload members, outside and within ``aps``.
 
     JSON as in :func:`json_mapping`; no text in it may hold a private key, or a secret of ours.
     """
@@ -212,7 +212,7 @@ def _texts(path: str, value: object) -> Iterator[tuple[str, str]]:
 
 
 def shown(value: object) -> str:
-    """Return how an error speaks of a value: its kind and, if that is short, the value itself."""
+    """Describe a value for an error: its type and, if short, the value itself."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, str):
@@ -229,7 +229,7 @@ def shown(value: object) -> str:
 
 
 def _short(value: str, limit: int = 40) -> str:
-    # repr() spells out what does not print, half characters among it.
+    # repr() escapes unprintable characters, lone surrogates included.
     return repr(value) if len(value) <= limit else f"{value[:limit]!r} and more"
 
 
@@ -300,7 +300,7 @@ def _critical_sound(name: str, given: Mapping[Any, Any]) -> CriticalSound:
 
 
 def unknown(where: str, key: object, known: tuple[str, ...]) -> NotificationError:
-    """Return the error for a key that no field has, with the nearest known name."""
+    """Return the error for an unknown key, with the nearest known name."""
     if not isinstance(key, str):
         return NotificationError(f"A key {where} is {shown(key)}", fix="Keys are texts")
     near = nearest(key[:80], known)
@@ -345,7 +345,7 @@ def _copied_key(key: Any) -> str:
 
 
 class _Copier:
-    """Copies one JSON value, counting, so that neither a deep nor a broad one can hurt."""
+    """Copies a JSON value, with limits on depth and size."""
 
     def __init__(self, root: str) -> None:
         self._root = root

@@ -21,7 +21,7 @@ class Target(NamedTuple):
     """Where one push is to go: a delivery that has not been stored yet.
 
     ``session_id`` and ``mail`` are None for a device token or simulator that no session holds.
-    ``time_zone`` and ``user_id`` are what an app's rules go by, ``locale`` chooses the language.
+    ``time_zone`` and ``user_id`` are used by an app's rules, ``locale`` selects the language.
     """
 
     gateway: GatewayName
@@ -36,9 +36,9 @@ class Target(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """One notification to one session, as the ledger knows it.
+    """One notification to one session, as stored in the ledger.
 
-    ``number`` tells it from the others of its notification. Instants are UNIX milliseconds; None
+    ``number`` identifies it within its notification. Instants are UNIX milliseconds; None
     where something has not happened. ``created_at`` is the notification's, ``sent_at`` is when the
     push service accepted it, which is not yet shown; ``displayed_at`` and ``opened_at`` are what
     the phone reported; ``due_at`` is when a held one goes on. ``status`` is the HTTP status of the
@@ -77,16 +77,16 @@ class Delivery:
 
     @property
     def session_id(self) -> int | None:
-        """The session it goes to; None for an address that no session holds."""
+        """Return the session it goes to; None for an address without a session."""
         return self.number if self.number < ADDRESSED else None
 
     @property
     def is_final(self) -> bool:
-        """Whether its state can no longer change."""
+        """Return whether its state is final."""
         return self.state in FINAL_STATES
 
     @property
     def label(self) -> str:
-        """Whom it concerns, in a sentence: the mail, and the beginning of the token."""
+        """Return its recipient for messages: the mail, and the beginning of the token."""
         device = short_token(self.address) or "a device that was removed"
         return f"{self.mail} ({device})" if self.mail else device

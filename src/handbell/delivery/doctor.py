@@ -1,4 +1,4 @@
-"""Checks what can be checked before the first real send; every answer is one sentence and a fix."""
+"""Pre-flight checks before the first real send; every finding is one sentence and a fix."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -42,8 +42,8 @@ async def probe(
 ) -> list[Finding]:
     """Send one push with an impossible token to each environment, with each of its credentials.
 
-    Tells what the answers mean; with several credentials, of which one it was. Nothing is shown to
-    anybody: no device has the token. What several hosts say alike is told once.
+    Returns findings; with several credentials each names its own. No device has the token, so
+    nothing is displayed. Identical findings of several hosts are merged.
     """
     found = await asyncio.gather(
         *(
@@ -61,11 +61,13 @@ async def _probe_all(
         return await _probe_one(app, environment, serving[0].key_id, find_gateway)
     found = await asyncio.gather(
         *(
-            _probe_one(app, environment, one.key_id, find_gateway, f"the {one.kind} {one.key_id}")
-            for one in serving
+            _probe_one(
+                app, environment, item.key_id, find_gateway, f"the {item.kind} {item.key_id}"
+            )
+            for item in serving
         )
     )
-    works = any(one.verdict == "right" for each in found for one in each if one.check != "clock")
+    works = any(item.verdict == "right" for each in found for item in each if item.check != "clock")
     return [
         _mended(finding, app, stored) if works and finding.check == environment else finding
         for stored, findings in zip(serving, found, strict=True)
@@ -74,7 +76,7 @@ async def _probe_all(
 
 
 def _mended(finding: Finding, app: App, stored: StoredCredential) -> Finding:
-    """Return what is to be done about a credential beside which another one works."""
+    """Return the fix for a credential when another one works."""
     if finding.verdict == "right":
         return finding
     return replace(
@@ -105,7 +107,7 @@ async def _probe_one(
     findings = [judge_probe(environment, outcome, name, host=host)]
     if gateway.clock_skew is not None:
         clock = judge_clock(gateway.clock_skew, host=host)
-        # A clock that was compared with a machine of one's own, or with itself, proves nothing.
+        # A clock compared with a local machine, or with itself, proves nothing.
         if clock.verdict != "right" or host in _APPLES:
             findings.append(clock)
     return findings
@@ -120,10 +122,10 @@ def _name(environment: str, host: str) -> str:
 
 
 def judge_probe(environment: str, outcome: Outcome, name: str = "", *, host: str) -> Finding:
-    """Return what the answer to an impossible token says about the app's configuration.
+    """Return what the answer to an impossible token means for the app's configuration.
 
-    ``name`` says which credential it was, where there are several; ``host`` is who was asked, and
-    is named where it is not Apple's.
+    ``name`` names the credential if there are several; ``host`` answered, and is named if it is
+    not Apple's.
     """
     host, key = _name(environment, host), name or "the key"
     match outcome:
@@ -156,27 +158,27 @@ def _judge_failure(environment: str, host: str, outcome: Outcome, name: str) -> 
     reason = getattr(outcome, "reason", "")
     words, fix = meaning(reason, getattr(outcome, "detail", ""))
     is_refused = isinstance(outcome, Refused)
-    said = "refused the check-up" if is_refused else "could not be asked"
-    said += f" with {name}" if name else ""
-    # Who answered that he is busy can be reached; nothing is proven against the configuration.
+    texts = "refused the check-up" if is_refused else "could not be asked"
+    texts += f" with {name}" if name else ""
+    # A busy service can be reached; nothing is proven about the configuration.
     is_busy = isinstance(outcome, RetryLater) and outcome.status > 0
     is_cut = isinstance(outcome, LostVerdict) and outcome.reason == "AnswerCut"
     return Finding(
         check=environment,
         verdict="doubtful" if is_busy or is_cut else "wrong",
-        sentence=sentence(f"{_capital(host)} {said}: {reason}, {words}"),
+        sentence=sentence(f"{_capital(host)} {texts}: {reason}, {words}"),
         fix=as_sentence(_beside_the_check_up(fix)),
     )
 
 
 def _beside_the_check_up(fix: str) -> str:
-    """Return what to do as whoever reads a check-up needs it: without the advice to make one."""
+    """Return the fix for readers of a check-up: without the advice to run one."""
     is_this = isinstance(fix, Fix) and fix.action is Action.CHECK_UP
     return fix.lead if isinstance(fix, Fix) and is_this else fix
 
 
 def judge_clock(skew: float, *, host: str) -> Finding:
-    """Return what the difference between this clock and that of ``host`` means; in seconds."""
+    """Return what the offset between this clock and that of ``host`` means; in seconds."""
     seconds = abs(round(skew))
     way = "ahead of" if skew > 0 else "behind"
     whose = "Apple" if host in _APPLES else host

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from time import time
 from typing import Any, Final, TypeGuard, TypeVar
 
-from handbell._forever import forever
+from handbell._background import forever
 from handbell._threads import in_thread
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
@@ -35,9 +35,9 @@ from handbell.delivery.work.gateway_finder import FindGateway
 from handbell.delivery.work.push_batch import Portion
 from handbell.delivery.work.session_readings import Reading
 from handbell.errors import HandbellError, NotificationError
-from handbell.gateways.apns.wordings import compose_each
+from handbell.gateways.apns.wording_cache import compose_each
 from handbell.registry.store import Registry
-from handbell.storage.group_commit import Gathering
+from handbell.storage.group_commit import GroupCommit
 
 from .events import NotificationAccepted, NotificationsAccepted, SessionsReleased
 from .ids import NO_ID
@@ -102,7 +102,7 @@ class Engine:
         self._now = now
         self._starting: asyncio.Task[None] | None = None
         self._storing: set[asyncio.Task[Any]] = set()
-        self._gathering = Gathering(self.accept_many)
+        self._gathering = GroupCommit(self.accept_many)
         self._revoker = Revoker(revocations, worker.threads, own=lambda: worker.id)
         self._cancelling = Waiting(
             lambda rows: worker.threads.run(ledger.in_hand, rows), seconds=_LOOK_SECONDS

@@ -1,7 +1,7 @@
-"""What happens, as frozen values that are handed to hooks: logs, metrics, webhooks, your own.
+"""Events: frozen values passed to hooks, such as logs, metrics, webhooks and your own.
 
-The engine emits an event after what it tells of is stored. What happens to thousands at once is one
-event with a count, so that telling costs less than sending. Instants are UNIX seconds.
+The engine emits an event after the change it reports is stored. A change to thousands at once is
+one event with a count, so that reporting costs less than sending. Instants are UNIX seconds.
 """
 
 import logging
@@ -30,7 +30,7 @@ class NotificationAccepted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotificationsAccepted(Event):
-    """Notifications that came together are stored, in one step; ``targets`` is how many in all."""
+    """Notifications were stored together, in one step; ``targets`` is their total."""
 
     notification_ids: tuple[str, ...]
     targets: int
@@ -91,7 +91,7 @@ class SessionQuarantined(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionMoved(Event):
-    """A token turned out to live in another environment, which is remembered."""
+    """A token turned out to belong to another environment, which is stored."""
 
     session_id: int
     environment: str
@@ -99,7 +99,7 @@ class SessionMoved(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionsReleased(Event):
-    """Nothing is on its way any more to ``sessions`` that were closed or given to others.
+    """Nothing is in flight any more to ``sessions`` that were closed or given to others.
 
     ``waited`` is how many seconds that took. They may be of several apps: ``app`` is empty.
     """
@@ -110,9 +110,9 @@ class SessionsReleased(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CircuitOpened(Event):
-    """Sending for the app to an environment has stopped; it is tried again at ``probe_at``.
+    """Sending for the app to an environment has stopped; the next probe is at ``probe_at``.
 
-    Where ``has_other``, only one of its credentials is refused: another one is used from now on.
+    With ``has_other``, only one of its credentials is refused: another one is used from now on.
     """
 
     reason: str
@@ -125,7 +125,7 @@ class CircuitOpened(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CircuitClosed(Event):
-    """Sending for the app goes on: the push service accepts it again."""
+    """Sending for the app resumes: the push service accepts it again."""
 
     environment: str | None = None
     topic: str | None = None
@@ -133,7 +133,7 @@ class CircuitClosed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceDown(Event):
-    """The push service takes nothing, of this app as of others; it is tried at ``probe_at``."""
+    """The push service has an outage, for all apps; the next probe is at ``probe_at``."""
 
     environment: str
     reason: str
@@ -143,16 +143,16 @@ class ServiceDown(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceUp(Event):
-    """The push service takes pushes again, and what its outage held goes on."""
+    """The push service works again, and what its outage held resumes."""
 
     environment: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeSent(Event):
-    """One push was let through an open ``circuit``, ``configuration`` or ``service``.
+    """A probe was sent through an open ``circuit``, ``configuration`` or ``service``.
 
-    ``is_passed`` says that this closed it.
+    ``is_passed`` means that this closed it.
     """
 
     environment: str
@@ -162,7 +162,7 @@ class ProbeSent(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerdictLost(Event):
-    """A push was not taken, and the answer broke off before it said why; it is sent again."""
+    """A push was refused, but the reason did not arrive; it is sent again."""
 
     notification_id: str
     number: int
@@ -174,12 +174,12 @@ Hook = Callable[[Event], object]
 
 
 def name_of(kind: type[Event]) -> str:
-    """Return what an event is called outside: ``delivery.failed`` for :class:`DeliveryFailed`."""
+    """Return an event's public name: ``delivery.failed`` for :class:`DeliveryFailed`."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", ".", kind.__name__).lower()
 
 
 class Hooks:
-    """The hooks of one engine. A hook that raises is logged and disturbs nobody."""
+    """The hooks of one engine. An error raised by a hook is logged and stops nothing."""
 
     def __init__(self, *hooks: Hook) -> None:
         self._hooks = list(hooks)
@@ -192,7 +192,7 @@ class Hooks:
         return bool(self._hooks)
 
     def emit(self, event: Event) -> None:
-        """Hand the event to every hook."""
+        """Pass the event to every hook."""
         for hook in self._hooks:
             try:
                 hook(event)

@@ -1,4 +1,4 @@
-"""Names of notifications and pushes: one can be computed from the other, so neither is looked up.
+"""Ids of notifications and pushes, each computable from the other without a lookup.
 
 A notification's public id is 15 hex digits (60 bits), most of them random. The apns-id of a
 delivery is a UUID of version 8 (RFC 9562) that carries those 60 bits and the delivery's number in
@@ -28,20 +28,20 @@ NO_ID: Final = "0" * 15
 
 _DRAWN_AT_ONCE: Final = 256
 _drawn: Final[list[str]] = []
-# Two processes must never draw the same.
+# Two processes must never draw the same id.
 os.register_at_fork(after_in_child=_drawn.clear)
 
 
 def new_notification_id() -> str:
-    """Return a new public id: 15 hex digits, the first 13 random and the same for 256 in turn.
+    """Return a new public id: 15 hex digits, the first 13 random and shared by 256 in a row.
 
-    Neighbours in time are neighbours in the database's index, where each would else lie on a page
-    of its own. Whoever knows one can guess others, and has won nothing: they open nothing.
+    Consecutive ids are adjacent in the database's index, where each would otherwise touch a page
+    of its own. Ids can be guessed from each other, which is harmless: they grant no access.
     """
     try:
         return _drawn.pop()
     except IndexError:
-        # Drawn ahead: each question to the system costs a thread its turn of the interpreter.
+        # Drawn in batches: each system call costs a thread its turn of the interpreter.
         first = secrets.randbits(52) * _DRAWN_AT_ONCE
         own, *others = (f"{first + number:015x}" for number in range(_DRAWN_AT_ONCE))
         _drawn.extend(reversed(others))
@@ -49,12 +49,12 @@ def new_notification_id() -> str:
 
 
 def is_notification_id(text: str) -> bool:
-    """Return whether the text has the form of a notification's public id."""
+    """Return whether the text is a well-formed public notification id."""
     return _NOTIFICATION_ID.fullmatch(text) is not None
 
 
 def apns_id(notification_id: str, number: int) -> str:
-    """Return the apns-id under which a delivery is sent, each time it is sent."""
+    """Return the apns-id of a delivery, the same for each attempt."""
     digits = f"{number:015x}"
     return (
         f"{notification_id[:8]}-{notification_id[8:12]}-8{notification_id[12:]}"
@@ -63,11 +63,11 @@ def apns_id(notification_id: str, number: int) -> str:
 
 
 def apns_ids(notification_id: str) -> Callable[[int], str]:
-    """Return the function that gives a notification's apns-ids by number, for long loops."""
+    """Return a function from delivery number to apns-id, for long loops."""
     start = apns_id(notification_id, 0)[:-12]
 
     def name(number: int) -> str:
-        # Sessions have numbers of at most twelve digits; addresses that no session holds have not.
+        # Session ids have at most twelve digits; bare addresses have larger numbers.
         return (
             f"{start}{number:012x}" if number < _TWELVE_DIGITS else apns_id(notification_id, number)
         )
@@ -76,7 +76,7 @@ def apns_ids(notification_id: str) -> Callable[[int], str]:
 
 
 def read_apns_id(text: str) -> tuple[str, int] | None:
-    """Return the notification's id and the delivery's number, or None for a foreign apns-id."""
+    """Return a notification's id and a delivery's number, or None for a foreign apns-id."""
     found = _APNS_ID.fullmatch(text.lower())
     if found is None:
         return None
@@ -85,5 +85,5 @@ def read_apns_id(text: str) -> tuple[str, int] | None:
 
 
 def session_id(number: int) -> int | None:
-    """Return the session that a delivery number names, or None for a bare address."""
+    """Return the session id in a delivery number, or None for a bare address."""
     return number if number < ADDRESSED else None

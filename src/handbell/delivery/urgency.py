@@ -1,4 +1,4 @@
-"""Whose turn it is: three levels of urgency."""
+"""Urgency: three levels of priority in the queue."""
 
 from typing import Final, Literal
 

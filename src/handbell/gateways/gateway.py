@@ -1,8 +1,8 @@
 """What a push service looks like from the inside: pushes in, outcomes out.
 
-A gateway knows neither queue nor database. It is given :class:`Push` values, which share one
+A gateway knows neither queue nor database. It takes :class:`Push` values, which share one
 :class:`Message`, and reports exactly one :data:`Outcome` for each. Outcomes are values, never
-exceptions: what became of one push must not disturb the others.
+exceptions: one push must not disturb the others.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,11 +14,10 @@ from .apns.protocol import Reaction
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What every device of one send is told: ready bytes and headers, checked before sending.
+    """The content of a push, the same for every device: ready bytes and headers, validated.
 
-    ``headers`` are the pairs that are the same for every device, lower-case names first.
-    ``expires_at`` is in UNIX seconds, 0 for one attempt and no storage, or None when the push
-    service's own policy applies.
+    ``headers`` are the shared pairs, with lower-case names. ``expires_at`` is in UNIX seconds, 0
+    for one attempt and no storage, or None when the push service's own policy applies.
     """
 
     payload: bytes
@@ -34,9 +33,9 @@ class Push(NamedTuple):
     """One message to one device, as a gateway needs it.
 
     ``key`` is the caller's own handle (the delivery's number), handed back untouched. ``address``
-    is the device token or simulator id, ``environment`` where it lives, ``apns_id`` the id to send
-    under. ``collapse_id`` is set for a repeat whose first end is unknown, so that the phone shows
-    it once; the message's own collapse id wins.
+    is the device token or simulator id, ``environment`` where it is valid, ``apns_id`` the id to
+    send under. ``collapse_id`` is set for a repeat whose first outcome is unknown, so that the
+    phone shows it once; the message's own collapse id wins.
     """
 
     key: int
@@ -48,10 +47,10 @@ class Push(NamedTuple):
 
 
 class Accepted(NamedTuple):
-    """The push service took it. That is not yet shown.
+    """The push service accepted it; it is not yet displayed.
 
-    ``unique_id`` is Apple's key for its delivery log (development hosts only). A named tuple, as it
-    is made for almost every push.
+    ``unique_id`` is Apple's key for its delivery log (development hosts only). A named tuple,
+    since almost every push creates one.
     """
 
     apns_id: str
@@ -60,7 +59,7 @@ class Accepted(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The push service said no. ``reason`` is its own word, ``reaction`` what is to be done."""
+    """The push service refused it. ``reason`` is its own word, ``reaction`` what to do."""
 
     reason: str
     reaction: Reaction
@@ -70,7 +69,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class DeviceGone:
-    """The device no longer takes this app's notifications since ``since`` (UNIX milliseconds)."""
+    """The device has not accepted this app's notifications since ``since`` (UNIX milliseconds)."""
 
     reason: str
     since: int | None
@@ -79,10 +78,10 @@ class DeviceGone:
 
 @dataclass(frozen=True, slots=True)
 class RetryLater:
-    """It was certainly not taken, and may be sent again.
+    """It was certainly not accepted and may be sent again.
 
     ``after`` is the wait in seconds that the service asked for (``Retry-After``), or None.
-    ``reaction`` says whom the wait concerns; ``status`` is 0 when no answer came.
+    ``reaction`` tells what the wait concerns; ``status`` is 0 when no answer came.
     """
 
     reason: str
@@ -94,11 +93,11 @@ class RetryLater:
 
 @dataclass(frozen=True, slots=True)
 class LostVerdict:
-    """The push service refused, and why did not arrive whole: no verdict on anybody.
+    """The push service refused it, but the reason did not arrive complete: nothing is proven.
 
-    ``reason`` is ``AnswerCut`` where the answer broke off, ``AnswerUnreadable`` where it is not one
-    of the push service (a proxy's page, say). The push was not taken and may be sent again; nothing
-    may be concluded about the token, the key or the app. ``status`` is the answer's, 300 to 499;
+    ``reason`` is ``AnswerCut`` where the answer broke off, ``AnswerUnreadable`` where it is not
+    one of the push service (a proxy's page, say). The push was not accepted and may be sent again;
+    nothing follows for the token, the key or the app. ``status`` is the answer's, 300 to 499;
     ``after`` as in :class:`RetryLater`.
     """
 
@@ -110,7 +109,7 @@ class LostVerdict:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """The request went out and no answer came back: it may or may not have been taken."""
+    """The request went out and no answer came back: it may or may not have been accepted."""
 
     reason: str
     detail: str = ""
@@ -118,7 +117,7 @@ class Unknown:
 
 @dataclass(frozen=True, slots=True)
 class Withdrawn:
-    """It was taken back by :meth:`Gateway.withdraw`, and nothing of it was sent."""
+    """It was withdrawn by :meth:`Gateway.withdraw` before anything was sent."""
 
 
 Outcome = Accepted | Refused | DeviceGone | RetryLater | LostVerdict | Unknown | Withdrawn
@@ -127,27 +126,27 @@ Report = Callable[[Push, Outcome], None]
 
 
 class Gateway(Protocol):
-    """One push service, or one way to it."""
+    """A push service, or one route to it."""
 
     async def send(self, batch: Sequence[Push], report: Report) -> None:
-        """Send every push of the batch and report each end as it comes.
+        """Send every push of the batch and report each outcome as it arrives.
 
         Returns when each was reported exactly once. Several calls may run at the same time; they
         share connections. Raises :class:`~handbell.errors.CredentialError` before anything is sent
-        when the credential cannot be used; nothing that one push meets is raised.
+        when the credential cannot be used; a single push's failure is never raised.
         """
 
     def require(self, may_begin: Callable[[], bool]) -> None:
-        """Begin pushes only while ``may_begin`` says so; the others wait.
+        """Begin pushes only while ``may_begin`` returns true; the others wait.
 
-        It is asked as pushes go on the wire, once for as many as are begun together.
+        It is called as pushes go on the wire, once per round.
         """
 
     def withdraw(self, is_meant: Callable[[Push], bool]) -> None:
-        """Take pushes back: what is not on the wire is reported as :class:`Withdrawn` at once.
+        """Withdraw pushes: those not on the wire are reported as :class:`Withdrawn` at once.
 
-        What is on the wire is reported as it ends, and is not sent again by the gateway itself.
+        Those on the wire are reported as they end, and are not retried by the gateway.
         """
 
     async def close(self) -> None:
-        """Finish what is in flight, then close the connections."""
+        """Finish pushes in flight, then close the connections."""

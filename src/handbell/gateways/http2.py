@@ -1,11 +1,11 @@
-"""HTTP/2 over TLS for gateways: connections in the event loop, no future and no task per request.
+"""HTTP/2 over TLS for gateways, in the event loop, without a future or task per request.
 
 A :class:`Pool` sends items to one host. The caller gives two functions: ``prepare`` turns an item
-into a :class:`Request` at the moment it goes on the wire, ``finish`` is told its :data:`End`, once
+into a :class:`Request` at the moment it goes on the wire, ``finish`` gets its :data:`End`, once
 for each item.
 
-Nothing goes out twice that may have been processed. Sent again is only what the server certainly
-did not process: streams that it refused, and those above the last one that its GOAWAY names.
+A request that may have been processed is never repeated. Only certainly unprocessed requests are
+sent again: refused streams, and those above the last stream of a GOAWAY.
 """
 
 import asyncio
@@ -50,26 +50,27 @@ T = TypeVar("T")
 
 _RESENDS: Final = 3
 _CONNECTION_TRIES: Final = 3
-_MOST_DRAINING: Final = 16  # a server may leave each connection and end nothing that is on it
-_WARY: Final = 0.5  # of the pace's levels: one ended young of late
-_TOO_OFTEN: Final = 2.5  # three did, less what they earned: what waits does not wait here
+_MOST_DRAINING: Final = 16  # a server may leave each connection without ending any request on it
+_WARY: Final = 0.5  # levels of the pace: one connection ended young recently
+_TOO_OFTEN: Final = 2.5  # three did, less what others earned: requests do not wait here
 
 
 class Pool(Generic[T]):
-    """The connections to one host, and the items that wait for their turn.
+    """A pool of connections to one host, and its queue of items.
 
     ``prepare`` is called when an item goes on the wire (again, when it has to be sent again) and
-    may return None for an item that is no longer wanted. ``finish`` is told each item's end exactly
+    may return None for an item that is no longer wanted. ``finish`` gets each item's end exactly
     once and may call :meth:`submit` and :meth:`renew`. Use a pool inside one running event loop.
 
-    Without ``wants_headers`` an answer 200 has no headers, but for one a second on each connection:
-    reading them would cost more than the rest of a push. All other answers have theirs.
+    Without ``wants_headers`` the headers of a 200 are skipped, except for one a second on each
+    connection: reading them would cost more than the rest of a push. All other answers have
+    headers.
 
-    Where connections end soon after they were opened, the next is opened after a pause that grows
-    (:class:`~.http2_pace.Pace`); what waits goes first to it, and is given back when it would wait
-    for long: as :class:`NotSent`, with the time at which it is worth another try.
-    ``may_begin`` is asked before each round of requests that goes on the wire; while it says no,
-    what is submitted waits. It may be set at any time.
+    Where connections end soon after they were opened, the next is opened after a growing pause
+    (:class:`~.http2_pace.Pace`); queued items go there first, or are given back if the wait would
+    be long: as :class:`NotSent`, with the time for another try. ``may_begin`` is called before
+    each round of requests; while it returns false, submitted items wait. It may be set at any
+    time.
 
     ``opened``, ``requests`` and ``resent`` count since the start: connections opened, requests put
     on the wire, and requests sent again because the server certainly had not processed them.
@@ -97,7 +98,7 @@ class Pool(Generic[T]):
         self.resent = 0
         self.generation = 0
         self.answered_at = 0.0
-        self.silent_ends = ENDS_THAT_TELL  # a host that never answered has earned no trust
+        self.silent_ends = ENDS_THAT_TELL  # a host that never answered is not trusted yet
         self._finish = finish
         self._backlog: deque[T] = deque()
         self._connections: list[Http2Connection[T]] = []
@@ -113,21 +114,21 @@ class Pool(Generic[T]):
 
     @property
     def connected(self) -> int:
-        """How many connections there are now, those that are being opened or drained among them."""
+        """Return the number of connections, those being opened or drained included."""
         return len(self._connections)
 
     @property
     def in_flight(self) -> int:
-        """How many requests are on the wire now."""
+        """Return the number of requests on the wire."""
         return sum(connection.in_flight for connection in self._connections)
 
     @property
     def is_wary(self) -> bool:
-        """Whether the last connections ended young, so that this one has to prove itself."""
+        """Return whether the last connections ended young, so that this one has to prove itself."""
         return self._pace.level > _WARY
 
     def submit(self, items: Iterable[T]) -> None:
-        """Send the items as soon as there is room; returns at once.
+        """Queue the items for sending; return at once.
 
         Raises :class:`~handbell.errors.GatewayError` after :meth:`close`.
         """
@@ -140,9 +141,9 @@ class Pool(Generic[T]):
             self._settle()
 
     def withdraw(self, is_meant: Callable[[T], bool]) -> tuple[list[T], list[T]]:
-        """Take items back; return those of which nothing is told, and those that are on the wire.
+        """Withdraw items; return those dropped without an end, and those on the wire.
 
-        The latter are told as they end, and may be prepared once more before that.
+        The latter still get their end, and may be prepared once more before that.
         """
         waiting = [item for item in self._backlog if is_meant(item)]
         if waiting:
@@ -156,7 +157,7 @@ class Pool(Generic[T]):
         return waiting, on_wire
 
     def renew(self) -> None:
-        """Send what follows over a new connection; what is in flight finishes on the old one."""
+        """Use a new connection from now on; requests in flight finish on the old one."""
         self.generation += 1
         for connection in self._connections:
             connection.is_draining = True
@@ -164,7 +165,7 @@ class Pool(Generic[T]):
     async def close(self, *, within: float | None = None) -> None:
         """Finish what was submitted, each within its timeout, then close the connections.
 
-        After ``within`` seconds what was submitted is given up, and so is a polite farewell.
+        After ``within`` seconds everything left is given up, and connections are cut.
         """
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -195,23 +196,23 @@ class Pool(Generic[T]):
     # -- what connections tell -------------------------------------------------------------------
 
     def end(self, item: T, end: End) -> None:
-        """Report one item's end; an error of ``finish`` is told to the loop and stops nothing."""
+        """Report an item's end; an error of ``finish`` goes to the loop's handler."""
         if self._tries:
             self._tries.pop(id(item), None)
         try:
             self._finish(item, end)
         except Exception as error:  # noqa: BLE001 - the ends of the others must be told
-            what = {"message": "The end of a request could not be told", "exception": error}
-            asyncio.get_running_loop().call_exception_handler(what)
+            context = {"message": "The end of a request could not be told", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(context)
 
     def forget(self, item: T) -> None:
-        """Keep nothing about an item that is no longer wanted."""
+        """Drop the state of an item that is no longer wanted."""
         self._tries.pop(id(item), None)
 
     def again(self, item: T, why: NotSent) -> None:
-        """Send an item again that was certainly not processed, unless that happened too often.
+        """Send a certainly unprocessed item again, unless that happened too often.
 
-        Then it ends as ``why``, which tells the last time.
+        Then it ends as ``why``, the last cause.
         """
         tries = self._tries.get(id(item), 0)
         if tries >= _RESENDS:
@@ -222,7 +223,7 @@ class Pool(Generic[T]):
         self._backlog.appendleft(item)
 
     def tls(self) -> ssl.SSLContext:
-        """Return what makes TLS with the endpoint; see :func:`~.http2_tls.tls_context`."""
+        """Return the TLS context for the endpoint; see :func:`~.http2_tls.tls_context`."""
         if self._tls is None:
             self._tls = tls_context(self.endpoint)
         return self._tls
@@ -272,7 +273,7 @@ class Pool(Generic[T]):
             return None
         unanswered = [each for each in self._connections if each.answered_at is None]
         if len(unanswered) >= _CONNECTION_TRIES:
-            return None  # it takes connections and says nothing: that is to be waited out
+            return None  # it accepts connections and is silent: wait
         if asyncio.get_running_loop().time() >= self._pace.until:
             return self._open()
         if not usable:
@@ -286,7 +287,7 @@ class Pool(Generic[T]):
         return connection
 
     def _note_ends(self) -> None:
-        """Have connections that ended, whatever they had answered, make the next one wait."""
+        """Make the next connection wait for those that ended, whatever they answered."""
         for connection in self._connections:
             is_calm = connection.is_asked_for_calm
             if connection.failure is not None and connection.noted is not is_calm:
@@ -294,7 +295,7 @@ class Pool(Generic[T]):
                 self._rest(connection, connection.failure)
 
     def _retire(self) -> None:
-        """Close what is drained."""
+        """Close drained connections."""
         over = [each for each in self._connections if each.is_draining and not each.in_flight]
         for connection in over:
             self._connections.remove(connection)
@@ -317,7 +318,7 @@ class Pool(Generic[T]):
             self._give_back()
 
     def _give_back(self) -> None:
-        """End what waits for a connection that is not worth waiting for here."""
+        """End the items for which waiting for a connection is not worth it."""
         if self._cannot_connect is not None and self._backlog:
             after = max(0.0, self._pace.until - asyncio.get_running_loop().time())
             self._give_up(self._cannot_connect._replace(after=after))
@@ -351,11 +352,11 @@ class Pool(Generic[T]):
 
 
 def _not_sent(failure: NotSent | Lost, has_answered: bool) -> NotSent:  # noqa: FBT001
-    """Return what becomes of the requests that a connection's failure left waiting."""
+    """Return the end of requests that a failed connection left in the queue."""
     if isinstance(failure, NotSent):
         return failure
     if has_answered:
-        what = "the push service ends each connection soon after it has opened"
-        return NotSent("ConnectionClosed", f"{what}; the last time {failure.detail}")
+        context = "the push service ends each connection soon after it has opened"
+        return NotSent("ConnectionClosed", f"{context}; the last time {failure.detail}")
     reason = "Stalled" if failure.reason == "TimedOut" else "ConnectionClosed"
     return NotSent(reason, failure.detail)

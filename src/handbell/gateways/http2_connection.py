@@ -1,7 +1,7 @@
 """One connection to the host: how much is on it, what every end means, and when it is over.
 
-HTTP/2 itself is spoken by the :class:`~handbell.gateways.http2_session.Http2Session`; this class
-joins it to a socket of the event loop and to the pool.
+HTTP/2 itself is implemented by the :class:`~handbell.gateways.http2_session.Http2Session`; this
+class connects it to a socket of the event loop and to the pool.
 """
 
 import asyncio
@@ -33,11 +33,11 @@ from .http2_values import (
 T = TypeVar("T")
 
 _OK: Final = 200
-_ROUND: Final = 128  # so many are written before the kernel is given them
-_BUFFER_BYTES: Final = 256 * 1024  # what waits for the network; above it nothing more is begun
+_ROUND: Final = 128  # written in one go before they reach the kernel
+_BUFFER_BYTES: Final = 256 * 1024  # bytes waiting for the network; above it nothing more is begun
 _PATIENCE_SECONDS: Final = 1.0
 _LISTEN_SECONDS: Final = 1.0
-_FAREWELL_PATIENCE: Final = 1.2  # a little longer than TLS may take to end by itself
+_FAREWELL_PATIENCE: Final = 1.2  # a little longer than TLS may take to close
 _BARE_OK: Final = StreamAnswer(_OK)
 _CALM: Final = error_name(CALM)
 _CLOSED_HERE: Final = Lost("ConnectionLost", "the connection was closed from here")
@@ -49,7 +49,7 @@ ENDS_THAT_TELL: Final = 5
 
 
 class Owner(Protocol[T]):
-    """What a connection needs of the pool that it belongs to; see there."""
+    """What a connection needs from its pool."""
 
     endpoint: Endpoint
     limits: Limits
@@ -62,10 +62,10 @@ class Owner(Protocol[T]):
 
     @property
     def is_wary(self) -> bool:
-        """Whether the last connections ended young."""
+        """Return whether the last connections ended young."""
 
     def tls(self) -> ssl.SSLContext:
-        """Return what makes TLS with the endpoint."""
+        """Return the TLS context for the endpoint."""
 
     def settle(self, connection: "Http2Connection[T]") -> None:
         """Report what ended on a connection, and send more."""
@@ -74,19 +74,19 @@ class Owner(Protocol[T]):
         """Report one item's end."""
 
     def again(self, item: T, why: NotSent) -> None:
-        """Send an item again that was certainly not processed, or end it as ``why``."""
+        """Send a certainly unprocessed item again, or end it as ``why``."""
 
     def forget(self, item: T) -> None:
-        """Keep nothing about an item that is no longer wanted."""
+        """Drop the state of an item that is no longer wanted."""
 
 
 class Http2Connection(asyncio.Protocol, Generic[T]):
-    """One connection, which begins to open when it is made.
+    """A connection, which starts opening when it is constructed.
 
-    ``made_at`` is when it was open, None before; ``answered_at`` when the last answer came, None
-    before the first, and ``answers`` how many came; ``failure`` why the connection is of no use,
-    and ``noted`` the pool's note of it; ``is_draining`` says that nothing new is begun on it.
-    ``closed`` is done when nothing of it is left.
+    ``made_at`` is when it opened, None before; ``answered_at`` when the last answer came, None
+    before the first, and ``answers`` how many came; ``failure`` is why the connection is unusable,
+    and ``noted`` whether the pool counted it; ``is_draining`` means that no request is begun on
+    it. ``closed`` is done when it is closed completely.
     """
 
     def __init__(self, pool: Owner[T], loop: asyncio.AbstractEventLoop) -> None:
@@ -110,7 +110,7 @@ class Http2Connection(asyncio.Protocol, Generic[T]):
         self._heard_at = loop.time()
         self._asked_at: float | None = None
         self._listened_at = 0.0
-        self._begun: deque[tuple[float, int]] = deque()  # when a round was begun, its last stream
+        self._begun: deque[tuple[float, int]] = deque()  # start of a round, and its last stream
         self._storage_retry = min(_PATIENCE_SECONDS, pool.limits.request_timeout / 4)
         self._abort: asyncio.TimerHandle | None = None
         self._opening = loop.create_task(self._open())
@@ -118,37 +118,37 @@ class Http2Connection(asyncio.Protocol, Generic[T]):
 
     @property
     def in_flight(self) -> int:
-        """How many requests are on the wire now."""
+        """Return the number of requests on the wire."""
         return len(self._session.streams)
 
     @property
     def on_wire(self) -> Collection[T]:
-        """The items of the requests that are on the wire now."""
+        """Return the items of the requests on the wire."""
         return self._session.streams.values()
 
     @property
     def window(self) -> int:
-        """How many requests may be on the wire at the same time."""
+        """Return how many requests may be on the wire at the same time."""
         return min(self._session.max_streams, self.pool.limits.in_flight)
 
     @property
     def room(self) -> int:
-        """How many more requests would go on the wire now."""
+        """Return how many more requests may be sent now."""
         if self.is_draining or self._is_paused or self._asked_at or not self._session.is_greeted:
             return 0
         window = 1 if self._is_gated else self.window
-        if self.pool.is_wary:  # so that little is on the wire of one that dies young as well
+        if self.pool.is_wary:  # so that few requests are lost if this one dies young as well
             window = min(window, 1 + self.answers)
         return max(0, min(window - self.in_flight, self._session.room))
 
     @property
     def is_stretched(self) -> bool:
-        """Whether a second connection would help: this one carries all that it may."""
+        """Return whether this connection is at its limit, so that a second one would help."""
         return not self._is_gated and self.in_flight >= self.window
 
     @property
     def is_asked_for_calm(self) -> bool:
-        """Whether the server has left because too much was asked of it."""
+        """Return whether the server left with ENHANCE_YOUR_CALM."""
         farewell = self._session.farewell
         return farewell is not None and farewell.error == _CALM
 
@@ -165,7 +165,7 @@ class Http2Connection(asyncio.Protocol, Generic[T]):
         )
 
     def _opened(self, opening: asyncio.Task[None]) -> None:
-        """Tell the pool how opening ended, whoever ended it: what waits must hear of it."""
+        """Notify the pool of how opening ended: queued items depend on it."""
         if opening.cancelled():
             self.failure = NotSent("ConnectionClosed", "It was given up before it was open")
         elif isinstance(error := opening.exception(), NoConnection):
@@ -179,15 +179,17 @@ class Http2Connection(asyncio.Protocol, Generic[T]):
         self.pool.settle(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin to speak, if the other side speaks HTTP/2."""
-        if self.closed.done():  # it was given up at the very moment
+        """Start the protocol, if the other side agreed on HTTP/2."""
+        if self.closed.done():  # it was given up at this very moment
             cast("asyncio.Transport", transport).abort()
             return
         self._transport = cast("asyncio.Transport", transport)
         chosen = transport.get_extra_info("ssl_object").selected_alpn_protocol()
         if chosen != "h2":
-            what = f"the server chose {chosen}" if chosen else "the server chose no protocol"
-            self.failure = NotSent("NoSecureConnection", f"{what} by ALPN, and HTTP/2 is needed")
+            protocol = f"the server chose {chosen}" if chosen else "the server chose no protocol"
+            self.failure = NotSent(
+                "NoSecureConnection", f"{protocol} by ALPN, and HTTP/2 is needed"
+            )
             self.is_draining = True
             self._transport.abort()
             return
@@ -198,7 +200,7 @@ class Http2Connection(asyncio.Protocol, Generic[T]):
     # -- sending ---------------------------------------------------------------------------------
 
     def take(self, backlog: deque[T]) -> bool:
-        """Put a round of the backlog on the wire, as there is room; say whether any was."""
+        """Send a round of the backlog, as far as there is room; return whether any was sent."""
         room = min(self.room, _ROUND, len(backlog))
         if not room or not self.pool.may_begin():
             return False
@@ -216,7 +218,7 @@ class Http2Connection(asyncio.Protocol, Generic[T]):
         return True
 
     def _begin(self, item: T) -> None:
-        """Write one item, unless it is no longer wanted or cannot be written as a request."""
+        """Write one item, unless it is unwanted or not a valid request."""
         try:
             request = self.pool.prepare(item)
             if request is None:
@@ -233,18 +235,18 @@ class Http2Connection(asyncio.Protocol, Generic[T]):
             self._transport.write(out)
 
     def pause_writing(self) -> None:
-        """Begin nothing more until the network has taken what was written."""
+        """Begin nothing more until the transport has drained."""
         self._is_paused = True
 
     def resume_writing(self) -> None:
-        """Go on."""
+        """Resume sending."""
         self._is_paused = False
         self.pool.settle(self)
 
     # -- what comes back -------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Read what came and let the pool act on it."""
+        """Parse received bytes and let the pool act on them."""
         if self._is_broken:
             return
         self._heard_at = self.loop.time()
@@ -261,11 +263,11 @@ class Http2Connection(asyncio.Protocol, Generic[T]):
         self.pool.settle(self)
 
     def eof_received(self) -> None:
-        """Begin nothing more: what would be written now goes nowhere."""
+        """Begin nothing more: further writes would be lost."""
         self._note_end(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End what was on the wire: whether it was processed is not known."""
+        """End the requests on the wire: whether they were processed is unknown."""
         self._note_end(exc)
         if self._abort is not None:
             self._abort.cancel()
@@ -274,16 +276,16 @@ class Http2Connection(asyncio.Protocol, Generic[T]):
         self.pool.settle(self)
 
     def _note_end(self, error: Exception | None) -> None:
-        """Note why the connection is of no use any more, unless that is known."""
+        """Record why the connection is unusable, unless that is known."""
         self.is_draining = True
         if self.failure is None:
             self._is_disowned = says_certificate(error)
-            # In TLS 1.3 a certificate is judged after our side of the handshake is over.
+            # In TLS 1.3 the server judges our certificate after our side of the handshake is done.
             why = "the server hung up" if error is None else in_words(error)
             self.failure = self._refusal(error) or Lost("ConnectionLost", why)
 
     def _refusal(self, error: Exception | None, said: str = "") -> NotSent | None:
-        """Return what is to be told where this end is, or may be, about our certificate."""
+        """Return the end to report when this failure is, or may be, about our certificate."""
         if self.pool.endpoint.client_certificate is None:
             return None
         if not said and is_hung_up(error):
@@ -322,7 +324,7 @@ class Http2Connection(asyncio.Protocol, Generic[T]):
         return self.failure or Lost("ConnectionLost", "the connection is closed")
 
     def _leave(self) -> None:
-        """Begin nothing new after GOAWAY; what the server took may finish."""
+        """Begin nothing new after GOAWAY; accepted requests may finish."""
         self.is_draining = True
         farewell = self._session.farewell
         if farewell is not None:
@@ -339,7 +341,7 @@ class Http2Connection(asyncio.Protocol, Generic[T]):
             self._transport.abort()
 
     def break_off(self) -> None:
-        """Close the connection at once; whether what is in flight was processed is not known."""
+        """Abort the connection; whether requests in flight were processed is unknown."""
         self._break_off(_CLOSED_HERE)
 
     # -- time ------------------------------------------------------------------------------------
@@ -348,13 +350,13 @@ class Http2Connection(asyncio.Protocol, Generic[T]):
         return not self.in_flight and now - self._heard_at > self.pool.limits.rest
 
     def _ask(self, now: float) -> None:
-        """Ask for a sign of life; until it comes nothing is begun."""
+        """Send a PING; nothing is begun until it is answered."""
         self._asked_at = now
         self._session.ping()
         self._flush()
 
     def sweep(self, now: float) -> None:
-        """End what has taken too long; look after the first request and a silent server."""
+        """End overdue requests; check the first request and a silent server."""
         self.drain()
         timeout = self.pool.limits.request_timeout
         if not self.in_flight:
@@ -371,15 +373,15 @@ class Http2Connection(asyncio.Protocol, Generic[T]):
             self._look_after_the_oldest(now, timeout)
 
     def _await_greeting(self, now: float) -> None:
-        """Nothing goes out before the server has said what it allows; see how long that takes."""
+        """Hold requests until the server's SETTINGS arrive, within a time limit."""
         if not self._is_broken and now - self._heard_at > self.pool.limits.connect_timeout:
             self._break_off(why_not_connected(TimeoutError("The server did not speak HTTP/2")))
 
     def _look_after_the_oldest(self, now: float, timeout: float) -> None:
         first = self._oldest()
         if self._is_gated and now - first > self._storage_retry:
-            # It may be silent for long, and must not hold up the others; not even where APNs
-            # allows one stream until it has answered.
+            # It may be silent for long and must not block the others, even where APNs allows one
+            # stream until it has answered.
             self._is_gated = False
             self.is_draining |= self._session.max_streams <= 1
         if now - first > timeout:
@@ -387,7 +389,7 @@ class Http2Connection(asyncio.Protocol, Generic[T]):
             self._expire(now - timeout)
 
     def _oldest(self) -> float:
-        """Return when the oldest request that is in flight was begun."""
+        """Return when the oldest request in flight was begun."""
         oldest = next(iter(self._session.streams))
         while self._begun[0][1] < oldest:
             self._begun.popleft()

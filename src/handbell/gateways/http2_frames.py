@@ -1,4 +1,4 @@
-"""Frames of HTTP/2 (RFC 9113, sections 4, 6 and 7): their numbers, and what makes one unlawful."""
+"""Frames of HTTP/2 (RFC 9113, sections 4, 6 and 7): encoding, decoding and validation."""
 
 import struct
 from typing import Final
@@ -74,23 +74,23 @@ _OF_CONNECTION: Final = frozenset({SETTINGS, PING, GOAWAY})
 
 
 class ProtocolFault(Exception):  # noqa: N818 - not an error of ours: what the other side did
-    """The other side broke the protocol; the connection cannot be used any more.
+    """The peer violated the protocol; the connection is unusable.
 
-    ``error`` is the code that tells it so.
+    ``error`` is the code to report to it.
     """
 
-    def __init__(self, what: str, error: int = PROTOCOL_ERROR) -> None:
-        super().__init__(what)
+    def __init__(self, message: str, error: int = PROTOCOL_ERROR) -> None:
+        super().__init__(message)
         self.error = error
 
 
 def error_name(code: int) -> str:
-    """Return what RFC 9113 calls an error."""
+    """Return RFC 9113's name of an error code."""
     return _ERRORS[code] if code < len(_ERRORS) else f"error {code}"
 
 
 def frame(kind: int, flags: int, number: int, payload: bytes = b"") -> bytes:
-    """Return a frame as it goes on the wire."""
+    """Return an encoded frame."""
     size = len(payload)
     return write_head(size >> 8, size & 0xFF, kind, flags, number) + payload
 
@@ -101,12 +101,12 @@ def reset(number: int, error: int) -> bytes:
 
 
 def widening(number: int, increment: int) -> bytes:
-    """Return the WINDOW_UPDATE that lets the other side send more."""
+    """Return the WINDOW_UPDATE that enlarges the peer's window."""
     return frame(WINDOW_UPDATE, 0, number, _number.pack(increment))
 
 
 def settings(values: dict[int, int]) -> bytes:
-    """Return the SETTINGS that tell the other side what to keep to."""
+    """Return the SETTINGS frame for the peer."""
     return frame(SETTINGS, 0, 0, b"".join(_setting.pack(*pair) for pair in values.items()))
 
 
@@ -131,7 +131,7 @@ def check(kind: int, flags: int, number: int, size: int) -> None:
 
 
 def unpadded(kind: int, flags: int, payload: bytes) -> bytes:
-    """Return what a DATA or HEADERS frame carries; raises :class:`ProtocolFault`."""
+    """Return the content of a DATA or HEADERS frame; raises :class:`ProtocolFault`."""
     begin, end = 0, len(payload)
     if flags & PADDED:
         if not payload:
@@ -145,7 +145,7 @@ def unpadded(kind: int, flags: int, payload: bytes) -> bytes:
 
 
 def read_increment(payload: bytes) -> int:
-    """Return by how much a WINDOW_UPDATE widens a window."""
+    """Return the increment of a WINDOW_UPDATE."""
     return int.from_bytes(payload, "big") & MOST
 
 
@@ -155,6 +155,6 @@ def read_settings(payload: bytes) -> list[tuple[int, int]]:
 
 
 def read_farewell(payload: bytes) -> tuple[int, int, bytes]:
-    """Return what a GOAWAY says: the last stream, the error, and the text behind them."""
+    """Return the last stream, the error and the debug text of a GOAWAY."""
     last, error = _farewell.unpack_from(payload)
     return last & MOST, error, payload[_farewell.size :]

@@ -1,12 +1,12 @@
-"""Header blocks (HPACK, RFC 7541) as a push service wants them.
+"""Header blocks (HPACK, RFC 7541), encoded for many similar pushes.
 
-The library ``hpack`` keeps the table and reads answers. What is written here is the choice that it
-does not make: headers which are the same for many requests are put into the table once and cost a
-byte each from then on; those which are different each time are written as they are and stay out of
-it. Apple asks for just that. So most of a block is ready before its request comes.
+The library ``hpack`` keeps the table and decodes answers. This module decides what goes into the
+table: headers shared by many requests are indexed once and cost a byte each from then on; those
+that differ each time are literals without indexing, as Apple asks. So most of a block is ready
+before its request.
 
-An answer's block never refers to another one, as we announce a table of size zero. It can therefore
-be read by itself, or not at all.
+An answer's block never refers to another one, as we announce a table of size zero. So it can be
+decoded alone, or skipped.
 """
 
 import logging
@@ -19,21 +19,21 @@ from hpack.hpack import encode_integer
 Headers = tuple[tuple[str, str], ...]
 """Pairs of a lower-case name and a value."""
 
-_PATH: Final = b"\x04"  # a literal without indexing, its name that of the static table's entry 4
+_PATH: Final = b"\x04"  # literal without indexing, named by the static table's entry 4
 _NEW_NAME: Final = b"\x00"
-_MOST_TABLE_BYTES: Final = 4096  # what RFC 7541 begins with; a larger one would gain nothing
+_MOST_TABLE_BYTES: Final = 4096  # RFC 7541's initial size; a larger one would gain nothing
 _MOST_KEPT: Final = 256
 _SHORT: Final = 127
 _LENGTHS: Final = tuple(bytes([length]) for length in range(_SHORT))
 
-# hpack tells the values of headers at DEBUG, and the provider token is one.
+# hpack logs header values at DEBUG, the provider token included.
 logging.getLogger("hpack").setLevel(logging.INFO)
 
 
 class HeaderWriter:
-    """Writes the header blocks of one connection, in the order in which they go out.
+    """Encodes the header blocks of one connection, in sending order.
 
-    A block that was written has to be sent: the other side's table follows it.
+    An encoded block must be sent: the peer's table follows it.
     """
 
     def __init__(self, authority: str) -> None:
@@ -44,13 +44,13 @@ class HeaderWriter:
         self._taught: set[str] = set()
 
     def resize(self, size: int) -> None:
-        """Follow the table size that the other side allows.
+        """Apply the peer's table size.
 
-        The next block tells it of the smallest size since the last one, and of the size now.
+        The next block announces the smallest size since the last one, and the current size.
         """
         size = min(size, _MOST_TABLE_BYTES)
         if size == self._encoder.header_table_size:
-            return  # hpack would forget to tell of a change that it has not told of yet
+            return  # hpack would skip a change that it has not announced yet
         self._encoder.header_table_size = size
         changes = self._encoder.table_size_changes
         self._encoder.table_size_changes = sorted({min(changes), size})
@@ -81,7 +81,7 @@ class HeaderWriter:
         return b"".join(parts)
 
     def _write(self, shared: Headers) -> tuple[bytes, bytes]:
-        """Return what comes before the path and what after it; it is kept once it settles."""
+        """Return what precedes and what follows the path; cached once it is stable."""
         for name, value in shared:
             if not value.isprintable():
                 raise ValueError(f"the header {name} has a character that cannot be sent")
@@ -98,7 +98,7 @@ class HeaderWriter:
         return written
 
     def _name(self, name: str) -> bytes | None:
-        """Return how a literal with this name begins, or None where it is yet to be taught."""
+        """Return the literal's prefix for a name, or None when it is not in the table yet."""
         found = self._encoder.header_table.search(name.encode(), b"")
         if found is not None:
             begin = bytes(encode_integer(found[0], 4))
@@ -110,14 +110,14 @@ class HeaderWriter:
         return begin
 
     def _teach(self, name: str, value: str) -> bytes:
-        """Put a name into the table, with the value that it has now."""
+        """Add a name to the table, with its current value."""
         self._taught.add(name)
         written = self._encoder.encode(((name, value),))
         self._forget()
         return written
 
     def _forget(self) -> None:
-        """Drop what is kept: the table has moved, and it would refer to other entries now."""
+        """Drop the cache: the table has changed, and its indices with it."""
         self._kept.clear()
         self._names.clear()
 
@@ -140,5 +140,5 @@ def header_reader(most_bytes: int) -> Decoder:
 
 
 def read_block(decoder: Decoder, block: bytes) -> Sequence[tuple[bytes, bytes]]:
-    """Return the pairs of a block; raises :class:`hpack.HPACKError` for one that is none."""
+    """Return the pairs of a block; raises :class:`hpack.HPACKError` for an invalid one."""
     return [(bytes(name), bytes(value)) for name, value in decoder.decode(block, raw=True)]

@@ -1,4 +1,4 @@
-"""When the next connection to a host may be opened, by how the former ones ended: a pure account.
+"""Back-off between connections to a host, by how the former ones ended. Pure.
 
 No clock is read; instants are those of the event loop, in seconds.
 """
@@ -15,10 +15,10 @@ _CALM_PAUSES: Final = BackOff(1, 2, 60)
 
 
 class Pace:
-    """How soon the next connection may be opened; see :meth:`ended`.
+    """The back-off before the next connection; see :meth:`ended`.
 
-    ``until`` is when it may be; ``level`` how many connections ended young, less what others earned
-    since: 0 where all is well, at most 9.
+    ``until`` is when it may be opened; ``level`` the number of connections that ended young, less
+    what others earned since: 0 to 9.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class Pace:
         self.until = 0.0
 
     def ended(self, now: float, *, lived: float, answers: int, is_calm: bool) -> None:
-        """Note that the host ended a connection, or that it could not be opened or be used.
+        """Note that the host ended a connection, or that it could not be opened or used.
 
         The pause is ::
 
@@ -35,7 +35,7 @@ class Pace:
             pause = 1.0 * 2 ** (level - 1)                            at most 60, where it is calm
 
         and none at level 0: a connection of 5 seconds, or of 1,000 answers, is followed by another
-        at once. ``is_calm`` says that the host asked for fewer (ENHANCE_YOUR_CALM).
+        at once. ``is_calm`` means that the host asked for fewer (ENHANCE_YOUR_CALM).
         """
         earned = lived / _SECONDS_THAT_COUNT + answers / _ANSWERS_THAT_COUNT
         self.level = min(_MOST_LEVEL, max(float(is_calm), self.level + 1 - earned))

@@ -1,7 +1,7 @@
 """HTTP/2 on its way out: requests, and what the other side's settings and windows allow of them.
 
-The two frames that make up a push are written here at once, as everything else would cost more than
-the push. A body that the windows hold back waits; until it is gone nothing further is begun.
+The two frames of a push are written together, since anything else would cost more than the push. A
+body held back by a window waits; nothing further is begun until it is sent.
 """
 
 from typing import Final, Generic, TypeVar
@@ -24,16 +24,16 @@ T = TypeVar("T")
 
 MOST_BLOCK_BYTES: Final = 8192
 """The longest header block of an answer that is read; APNs answers with less than 300 bytes."""
-_FIRST_STREAMS: Final = 100  # until the other side says (RFC 9113 advises to allow no fewer)
+_FIRST_STREAMS: Final = 100  # until the peer's SETTINGS (RFC 9113 advises to allow no fewer)
 _LONGEST_FRAME: Final = 2**24 - 1
 _write_head: Final = wire.write_head
 
 
 class Http2Sender(Generic[T]):
-    """The requests of one connection, as far as they are on the wire.
+    """The requests on the wire of one connection.
 
     ``streams`` holds their items by stream, the oldest first; ``max_streams`` is how many of them
-    the other side allows. ``is_left`` says that no further stream may be begun.
+    the peer allows. ``is_left`` means that no further stream may be begun.
     """
 
     def __init__(self, authority: str) -> None:
@@ -45,7 +45,7 @@ class Http2Sender(Generic[T]):
         self._window = FIRST_WINDOW
         self._stream_window = FIRST_WINDOW
         self._frame_bytes = FRAME_BYTES
-        self._held: dict[int, tuple[bytes, int]] = {}  # what is left of a body, and its window
+        self._held: dict[int, tuple[bytes, int]] = {}  # the rest of a body, and its window
         settings = {
             wire.HEADER_TABLE_SIZE: 0,
             wire.ENABLE_PUSH: 0,
@@ -55,7 +55,7 @@ class Http2Sender(Generic[T]):
 
     @property
     def room(self) -> int:
-        """How many more requests the other side would take now."""
+        """Return how many more requests the peer accepts now."""
         if self._held or self.is_left:
             return 0
         left = (MOST - self._next) // 2 + 1
@@ -63,24 +63,24 @@ class Http2Sender(Generic[T]):
 
     @property
     def is_spent(self) -> bool:
-        """Whether no further stream can be opened: GOAWAY, or the numbers have run out."""
+        """Return whether no further stream can be opened: GOAWAY, or stream ids exhausted."""
         return self.is_left or self._next > MOST
 
     @property
     def last_stream(self) -> int:
-        """The number of the stream that was opened last."""
+        """Return the number of the last opened stream."""
         return self._next - 2
 
     def to_send(self) -> bytes:
-        """Return what is to be written now; it is forgotten here."""
+        """Return the bytes to write now, and clear them."""
         out = b"".join(self._out)
         self._out.clear()
         return out
 
     def open(self, item: T, request: Request) -> None:
-        """Put a request on the wire; :attr:`room` has to be more than none.
+        """Put a request on the wire; :attr:`room` has to be above 0.
 
-        Raises ValueError or TypeError, with nothing written, where it cannot be sent as it is.
+        Raises ValueError or TypeError, with nothing written, when it cannot be encoded.
         """
         path, shared, own, body = request
         size = len(body)
@@ -103,11 +103,11 @@ class Http2Sender(Generic[T]):
         )
 
     def ping(self) -> None:
-        """Ask for a sign of life; any frame that comes is one."""
+        """Send a PING; any received frame counts as its answer."""
         self._out.append(wire.frame(wire.PING, 0, 0, b"handbell"))
 
     def say_goodbye(self, error: int = wire.NO_ERROR) -> None:
-        """Tell the other side that the connection is going to be closed."""
+        """Announce to the peer that the connection is going to be closed."""
         self._out.append(wire.farewell(error))
 
     def _open_in_parts(self, number: int, block: bytes, body: bytes) -> None:
@@ -122,7 +122,7 @@ class Http2Sender(Generic[T]):
             self._pump()
 
     def _pump(self) -> None:
-        """Send of the bodies that wait what the windows allow."""
+        """Send as much of the waiting bodies as the windows allow."""
         for number, (body, window) in tuple(self._held.items()):
             sent = 0
             while (
@@ -140,7 +140,7 @@ class Http2Sender(Generic[T]):
     # -- what the other side allows --------------------------------------------------------------
 
     def _follow(self, settings: list[tuple[int, int]]) -> None:
-        """Keep to the other side's settings from here on, and tell it so."""
+        """Apply the peer's settings and acknowledge them."""
         for name, value in settings:
             if name == wire.MAX_CONCURRENT_STREAMS:
                 self.max_streams = value
@@ -174,7 +174,7 @@ class Http2Sender(Generic[T]):
         self._pump()
 
     def _widen_stream(self, number: int, increment: int) -> bool:
-        """Widen the window of one stream; say whether that was lawful."""
+        """Enlarge the window of one stream; return whether that was legal."""
         if not increment:
             return False
         if (held := self._held.get(number)) is not None:

@@ -1,12 +1,12 @@
-"""HTTP/2 (RFC 9113) as a sender of small requests speaks it: bytes in, ends out, without a socket.
+"""A client HTTP/2 session (RFC 9113) for small requests: bytes in, ends out, no socket.
 
-This is the half of the protocol that a gateway needs: POST requests whose body is at hand, answers
-that are short. Requests are written by the :class:`~handbell.gateways.http2_sender.Http2Sender`;
-what comes back is read here. An answer 200 without a body is known by its first byte, as reading
-all of it would cost more than the push.
+It covers what a gateway needs: POST requests with a ready body, and short answers. Requests are
+written by the :class:`~handbell.gateways.http2_sender.Http2Sender`; answers are read here. A 200
+without a body is recognised by its first byte, since reading all of it would cost more than the
+push.
 
-An answer is judged by its status and its frames. Whether its headers are in the right order, or its
-length is what ``content-length`` said, makes no difference to a push and is not looked at.
+An answer is judged by its status and its frames. Whether its headers are in the right order, or
+its length is what ``content-length`` said, makes no difference to a push and is not checked.
 """
 
 import struct
@@ -33,7 +33,7 @@ from .http2_headers import header_reader, read_block
 from .http2_sender import MOST_BLOCK_BYTES, Http2Sender
 from .http2_values import MAX_BODY_BYTES, End, Lost, StreamAnswer
 
-__all__ = ["Farewell", "Http2Session", "ProtocolFault"]
+__all__ = ["GoAway", "Http2Session", "ProtocolFault"]
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ _MOST_TEXT: Final = 200
 _MOST_VAIN: Final = 10_000
 _PAID_BY_AN_END: Final = 100
 _HEAD_BYTES_READ_LIKE_A_FRAME: Final = 128
-_MOST_OPEN_BYTES: Final = 2 << 20  # what came of answers that have not ended, on one connection
+_MOST_OPEN_BYTES: Final = 2 << 20  # bytes of unfinished answers on one connection
 _PER_HEADER: Final = 32  # RFC 9113, 6.5.2
 
 _read_head: Final = struct.Struct(">IBI").unpack_from  # length and type in one, flags, stream
@@ -55,15 +55,15 @@ _MOST_HEADERS: Final = FRAME_BYTES << 8 | HEADERS
 _RESET: Final = 4 << 8 | RST_STREAM
 
 
-class Farewell(NamedTuple):
-    """A GOAWAY: the name of its code, and what the server says about it."""
+class GoAway(NamedTuple):
+    """A GOAWAY: the name of its code, and the server's explanation."""
 
     error: str
     text: str
 
 
 class _Partial:
-    """An answer of which the head has come."""
+    """An answer whose head has arrived."""
 
     __slots__ = ("body", "pairs", "size", "status")
 
@@ -77,19 +77,17 @@ class _Partial:
 class Http2Session(Http2Sender[T]):
     """One connection's streams, windows and settings, seen from the client.
 
-    What came of the items in ``streams`` since the last look is in ``answered`` (200 and nothing
-    else said), ``ended``, and, where the server certainly did not process them, ``refused`` (by
-    REFUSED_STREAM) and ``handed_back`` (by GOAWAY).
-    ``is_listening`` has the next answer read in full. ``is_greeted`` says that the server has sent
-    its settings, ``farewell`` what it said last about its leaving.
+    The ends of the items in ``streams`` are in ``answered`` (a plain 200), ``ended``, and, where
+    the server certainly did not process them, ``refused`` (by REFUSED_STREAM) and ``handed_back``
+    (by GOAWAY). ``is_listening`` has the next answer read in full. ``is_greeted`` means that the
+    server has sent its settings, ``farewell`` is its last GOAWAY.
 
-    An answer 200 counts from its head on: what ends its stream after that cannot undo it. Any other
-    that broke off before its end says so (``Answer.is_whole``).
+    A 200 counts from its head on, however its stream ends. Any other incomplete answer is marked
+    (``StreamAnswer.is_whole``).
 
-    Frames that lead to no end, such as PING and SETTINGS, cost work and want replies. After 10,000
-    of them the connection is given up; every end makes up for 100, and headers count by their
-    length. It is given up as well for headers of more than 8 KiB, and where answers that have begun
-    and do not end hold more than 2 MiB.
+    Frames that end no request, such as PING and SETTINGS, cost work and need replies. After 10,000
+    of them the connection is given up; every end compensates for 100, and headers count by their
+    length. Headers of more than 8 KiB, and more than 2 MiB of unfinished answers, end it too.
     """
 
     def __init__(self, authority: str, *, is_listening: bool) -> None:
@@ -100,7 +98,7 @@ class Http2Session(Http2Sender[T]):
         self.handed_back: list[T] = []
         self.is_listening = is_listening
         self.is_greeted = False
-        self.farewell: Farewell | None = None
+        self.farewell: GoAway | None = None
         self._keeps_listening = is_listening
         self._reader = header_reader(MOST_BLOCK_BYTES)
         self._rest = b""
@@ -111,7 +109,7 @@ class Http2Session(Http2Sender[T]):
         self._vain = 0
 
     def cancel(self, numbers: Iterable[int]) -> list[T]:
-        """Give up streams, tell the other side, and return what they carried without an answer."""
+        """Reset streams; return their items that have no answer."""
         given_up: list[T] = []
         for number in numbers:
             self._out.append(wire.reset(number, wire.CANCEL))
@@ -119,13 +117,13 @@ class Http2Session(Http2Sender[T]):
         return given_up
 
     def abandon(self) -> list[T]:
-        """Return what is without an answer when nothing more can come."""
+        """Return the items without an answer when the connection is gone."""
         return [item for number in tuple(self.streams) for item in self._give_up(number)]
 
     def receive(self, data: bytes) -> None:
-        """Read what came; a frame that is not yet whole waits for the rest.
+        """Parse received bytes; an incomplete frame waits for the rest.
 
-        Raises :class:`ProtocolFault`; what was read before it is still there.
+        Raises :class:`ProtocolFault`; ends read before it stay available.
         """
         if self._rest:
             data = self._rest + data
@@ -154,7 +152,7 @@ class Http2Session(Http2Sender[T]):
             ):
                 answered.append(take(number))
             elif word == _RESET and self._is_over(number):
-                self._vain += 1  # some servers end each stream so when they have answered early
+                self._vain += 1  # some servers end streams this way after an early answer
             else:
                 _check_length(word >> 8)
                 self._read(word & 0xFF, flags, number & MOST, data[begin:place])
@@ -163,7 +161,7 @@ class Http2Session(Http2Sender[T]):
             self._weigh()
 
     def _weigh(self) -> None:
-        """Have what ended make up for frames that led nowhere; raise where they are too many."""
+        """Offset idle frames by ended requests; raise when there are too many."""
         ends = len(self.answered) + len(self.ended) + len(self.refused) + len(self.handed_back)
         self._vain = max(0, self._vain - _PAID_BY_AN_END * ends)
         if self._vain > _MOST_VAIN:
@@ -191,7 +189,7 @@ class Http2Session(Http2Sender[T]):
             case wire.WINDOW_UPDATE:
                 written = len(self._out)
                 self._widen_one(number, wire.read_increment(payload))
-                self._vain -= len(self._out) > written  # a body that waited had use for it
+                self._vain -= len(self._out) > written  # a waiting body can use it
             case _:
                 self._read_control(kind, flags, payload)
 
@@ -245,15 +243,15 @@ class Http2Session(Http2Sender[T]):
 
     def _read_head(self, number: int, block: bytes, *, is_end: bool) -> None:
         if number not in self.streams:
-            return  # it was cancelled; nothing later refers to what its block says
+            return  # it was cancelled; no later block refers to this one
         self._vain += len(block) // _HEAD_BYTES_READ_LIKE_A_FRAME
         try:
             pairs = tuple(read_block(self._reader, block))
         except OversizedHeaderListError:
             self._refuse_head(number, block[:1], is_end=is_end)
         except HPACKError as error:  # its text may hold the whole block
-            what = f"a header block cannot be read: {error}"[:_MOST_TEXT]
-            raise ProtocolFault(what, wire.COMPRESSION_ERROR) from None
+            message = f"a header block cannot be read: {error}"[:_MOST_TEXT]
+            raise ProtocolFault(message, wire.COMPRESSION_ERROR) from None
         if number in self._partial:
             self._read_trailers(number, is_end=is_end)
             return
@@ -270,7 +268,7 @@ class Http2Session(Http2Sender[T]):
                 raise ProtocolFault("it begins answers without end, and ends none", wire.CALM)
 
     def _refuse_head(self, number: int, first: bytes, *, is_end: bool) -> NoReturn:
-        """Give up the connection for headers that are too long; what they certainly say counts."""
+        """Give up the connection for oversized headers; the part that is certain counts."""
         self._block = None
         if number in self._partial:
             self._end_answered(number, is_whole=is_end)  # trailers: the body before them is whole
@@ -307,7 +305,7 @@ class Http2Session(Http2Sender[T]):
             raise ProtocolFault("it begins answers without end, and ends none", wire.CALM)
 
     def _answer(self, number: int, *, is_ended: bool = True, is_whole: bool = True) -> None:
-        if not is_ended or number in self._held:  # what is left of either body is not wanted
+        if not is_ended or number in self._held:  # the rest of either body is not needed
             self._out.append(wire.reset(number, wire.CANCEL))
         self._end_answered(number, is_whole=is_whole)
 
@@ -323,7 +321,7 @@ class Http2Session(Http2Sender[T]):
         self.ended += [(item, Lost("StreamReset", why)) for item in self._give_up(number)]
 
     def _give_up(self, number: int) -> list[T]:
-        """Return the item of a stream that has ended, unless its answer has begun."""
+        """Return the item of an ended stream, unless its answer has begun."""
         if number in self._partial:
             self._end_answered(number, is_whole=False)
             return []
@@ -347,7 +345,7 @@ class Http2Session(Http2Sender[T]):
         )
         self.is_left = True
         if text or error or self.farewell is None:
-            self.farewell = Farewell(wire.error_name(error), text.strip())
+            self.farewell = GoAway(wire.error_name(error), text.strip())
         for number in [each for each in self.streams if each > last]:
             self.handed_back += self._give_up(number)
 
@@ -359,7 +357,7 @@ class Http2Session(Http2Sender[T]):
 
 
 def _check_greeting(data: bytes) -> None:
-    """Have the server begin with its settings; what speaks another protocol does not."""
+    """Check that the server begins with SETTINGS; another protocol would not."""
     if len(data) >= HEAD_BYTES and (data[3] != wire.SETTINGS or data[4] & ACK):
         raise ProtocolFault("the server does not begin with its settings")
 

@@ -1,4 +1,4 @@
-"""How a connection is made: the host's addresses, TCP, TLS with HTTP/2 alone, every check on."""
+"""Open connections: name resolution, TCP, and TLS with ALPN h2 and full verification."""
 
 import asyncio
 import contextlib
@@ -30,21 +30,21 @@ AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]
 """One answer of :func:`socket.getaddrinfo`."""
 
 _HTTPS_PORT: Final = 443
-_EYEBALLS_SECONDS: Final = 0.25  # RFC 8305: then the next address is tried beside the first
+_EYEBALLS_SECONDS: Final = 0.25  # RFC 8305: then the next address is tried in parallel
 _KEEP_ALIVE: Final = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 20), ("TCP_KEEPCNT", 3))
 
 
 def authority(url: str) -> str:
-    """Return host and port as a request names them; the port only where it is not 443."""
+    """Return host and port as a request names them; the port only when it is not 443."""
     parts = urlsplit(url)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     return f"{host}" if parts.port in (None, _HTTPS_PORT) else f"{host}:{parts.port}"
 
 
 def tls_context(endpoint: Endpoint) -> ssl.SSLContext:
-    """Return what makes TLS with the endpoint: 1.2 at least, HTTP/2 alone, its name checked.
+    """Return the TLS context for the endpoint: 1.2 at least, HTTP/2 only, name verified.
 
-    Raises :class:`NoConnection` where certificates are missing or cannot be used.
+    Raises :class:`NoConnection` when certificates are missing or unusable.
     """
     context = verifying_context(endpoint.ca_file)
     context.set_alpn_protocols(["h2"])
@@ -74,7 +74,7 @@ def verifying_context(ca_file: Path | None) -> ssl.SSLContext:
 
 
 def _load_certificate(context: ssl.SSLContext, pem: bytes) -> None:
-    """Give the context a certificate, by way of a file as ssl wants, with the key sealed in it."""
+    """Load a certificate, through a file as ssl requires, with its key encrypted."""
     password = secrets.token_hex(32).encode()
     key = serialization.load_pem_private_key(pem, password=None).private_bytes(
         serialization.Encoding.PEM,
@@ -91,9 +91,9 @@ def _load_certificate(context: ssl.SSLContext, pem: bytes) -> None:
 
 @contextlib.contextmanager
 def _nameless_file(content: bytes) -> Iterator[str]:
-    """Give a path to a file with this content: in memory where the system can, else on disk."""
+    """Yield a path to a file with this content: in memory where possible, else on disk."""
     if sys.platform == "linux":
-        # A container may have a root that is read-only, and no /tmp.
+        # A container may have a read-only root and no /tmp.
         with open(os.memfd_create("handbell"), "wb") as file:  # noqa: PTH123 - a descriptor
             file.write(content)
             file.flush()
@@ -116,11 +116,12 @@ async def connect(
     seconds: float,
     farewell_seconds: float,
 ) -> P:
-    """Return the protocol of a new connection, with TLS done; ``make`` makes it.
+    """Return the protocol of a new TLS connection; ``make`` creates it.
 
-    The host is looked up anew each time, as Apple asks, by the proxy where one leads there. TLS may
-    take ``farewell_seconds`` to end. Raises OSError, :class:`ssl.SSLError` among them, TimeoutError
-    when ``seconds`` have passed, and :class:`~.http2_values.NoConnection` where the proxy is why.
+    The host is resolved anew each time, as Apple asks, or by the proxy. TLS may take
+    ``farewell_seconds`` to close. Raises OSError, :class:`ssl.SSLError` among them, TimeoutError
+    when ``seconds`` have passed, and :class:`~.http2_values.NoConnection` when the proxy is the
+    cause.
     """
     loop = asyncio.get_running_loop()
     until = loop.time() + seconds
@@ -156,7 +157,7 @@ async def connect(
 
 
 async def _dial(host: str, port: int) -> socket.socket:
-    # Not in the loop's own pool, whose threads Python waits for when the program ends.
+    # Not in the loop's default executor: Python waits for its threads at exit.
     found = await resolve(host, port, type=socket.SOCK_STREAM)
     return await open_first(found)
 
@@ -194,9 +195,9 @@ async def dial_through(proxy: Proxy, host: str, port: int, until: float) -> sock
 
 
 async def _break_off(making: asyncio.Task[Any], opened: socket.socket, name: object) -> None:
-    """End TLS that has begun, by a socket on which nothing more can come.
+    """End a TLS handshake by shutting its socket down.
 
-    To cancel it, or to close the socket that it uses, would leave the event loop with half of it.
+    Cancelling it, or closing the socket, would leave half of it in the event loop.
     """
     making.add_done_callback(lambda made: made.cancelled() or made.exception())
     _disown(opened, name)
@@ -206,10 +207,10 @@ async def _break_off(making: asyncio.Task[Any], opened: socket.socket, name: obj
 
 
 def _disown(opened: socket.socket, name: object) -> None:
-    """Have Python forget a descriptor that uvloop has closed.
+    """Detach a descriptor that uvloop has closed from Python's socket.
 
-    uvloop does so itself, unless the connection ends within its first moments. Whoever had got the
-    same number by then would be closed when Python cleans up.
+    uvloop does so itself, unless the connection ends within its first moments. Otherwise Python's
+    clean-up would close whatever has the same number by then.
     """
     with contextlib.suppress(OSError):
         if opened.getsockname() == name:
@@ -218,9 +219,9 @@ def _disown(opened: socket.socket, name: object) -> None:
 
 
 def _keep_alive(opened: socket.socket) -> None:
-    """Have the kernel notice a peer that is gone while nothing is sent."""
+    """Enable TCP keep-alive, so that the kernel notices a dead idle peer."""
     with contextlib.suppress(OSError):
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _KEEP_ALIVE:
-        with contextlib.suppress(AttributeError, OSError):  # not every system has each of them
+        with contextlib.suppress(AttributeError, OSError):  # not every system has all of them
             opened.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

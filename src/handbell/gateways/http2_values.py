@@ -1,4 +1,4 @@
-"""What is asked of HTTP/2 and what comes of it: values alone, without a connection."""
+"""The values of the HTTP/2 client: requests, ends and limits."""
 
 import errno
 import os
@@ -33,7 +33,7 @@ class Endpoint:
 
     ``ca_file`` is trusted instead of the system's certificates (a private CA, the twin's).
     ``client_certificate`` is PEM, certificate and key together. ``proxy`` is the HTTP proxy that
-    leads there, None for the direct way; those of the environment are not looked at.
+    leads there, None to connect directly; proxy variables of the environment are ignored.
     """
 
     url: str
@@ -44,12 +44,12 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How much at once, and for how long. Times are in seconds.
+    """Limits of concurrency and time. Times are in seconds.
 
     ``in_flight`` is per connection. A request ends within ``request_timeout`` after it was handed
-    to the connection; what still waits for its turn ends as not sent when nothing at all was
-    answered for twice as long. A connection on which nothing came for ``rest`` is asked by a PING
-    before it is relied on again. ``farewell_timeout`` is what TLS may take to end.
+    to the connection; queued items end as not sent when nothing was answered for twice as long. A
+    connection that was silent for ``rest`` is checked by a PING before it is used again.
+    ``farewell_timeout`` is what TLS may take to close.
     """
 
     connections: int = 1
@@ -61,9 +61,9 @@ class Limits:
 
 
 class Request(NamedTuple):
-    """What goes on the wire for one item: the path, the headers, and the body.
+    """The request of one item: path, headers and body.
 
-    ``shared`` are the headers that many requests have alike, ``own`` those of this one alone.
+    ``shared`` are the headers common to many requests, ``own`` those of this one.
     """
 
     path: str
@@ -75,7 +75,7 @@ class Request(NamedTuple):
 class StreamAnswer(NamedTuple):
     """The server's answer. ``pairs`` are its headers as they came; :meth:`headers` reads them.
 
-    ``is_whole`` is False where it broke off before its end: only the head is certain then.
+    ``is_whole`` is False when it is incomplete: only the head is certain then.
     """
 
     status: int
@@ -91,7 +91,7 @@ class StreamAnswer(NamedTuple):
 class NotSent(NamedTuple):
     """The request was certainly not processed, and may be sent again.
 
-    ``after`` is how many seconds this side waits before it opens another connection, where it does.
+    ``after`` is the seconds until this side opens another connection, if it waits.
     """
 
     reason: str
@@ -110,7 +110,7 @@ End = StreamAnswer | NotSent | Lost
 
 
 class NoConnection(Exception):  # noqa: N818 - the pool's affair, it reaches no caller
-    """No connection can be made; ``end`` is what becomes of all that would be sent."""
+    """No connection can be made; ``end`` is the end of all that would be sent."""
 
     def __init__(self, end: NotSent) -> None:
         super().__init__(end.detail)
@@ -118,9 +118,9 @@ class NoConnection(Exception):  # noqa: N818 - the pool's affair, it reaches no 
 
 
 def trusted_certificates() -> Path:
-    """Return the file of certificates that the machine trusts; ``SSL_CERT_FILE`` comes first.
+    """Return the file of trusted certificates; ``SSL_CERT_FILE`` comes first.
 
-    An OpenSSL that came with a wheel does not know where this machine keeps them. Raises
+    A wheel's OpenSSL does not know where the machine keeps them. Raises
     :class:`~handbell.errors.GatewayError` when there is none.
     """
     candidates = [os.environ.get("SSL_CERT_FILE"), ssl.get_default_verify_paths().cafile]
@@ -136,11 +136,11 @@ def trusted_certificates() -> Path:
 def certificate_refused(
     error: Exception | None, *, is_heard: bool, said: str = ""
 ) -> NotSent | None:
-    """Return the end that a refusal of our certificate is, None where it is not to be supposed.
+    """Return the end for a refusal of our certificate, or None when it is something else.
 
-    ``error`` is what ended the connection, None where the host just left; ``said`` what the host
-    said as it left. An alert about a certificate says it for certain. An end without a word says it
-    only of a host that has not answered with this certificate: ``is_heard`` is False then.
+    ``error`` is what ended the connection, None when the host just closed; ``said`` is the host's
+    explanation. A TLS alert about a certificate is certain. A silent close counts only for a host
+    that has not answered with this certificate: ``is_heard`` is False then.
     """
     if says_certificate(error) or _CERTIFICATE in said.upper():
         why = said or in_words(error or ConnectionError())
@@ -152,7 +152,7 @@ def certificate_refused(
 
 
 def says_certificate(error: Exception | None) -> bool:
-    """Return whether the host has said by an alert that it does not take our certificate."""
+    """Return whether the host refused our certificate by a TLS alert."""
     if not isinstance(error, ssl.SSLError) or isinstance(error, ssl.SSLCertVerificationError):
         return False
     said = (error.reason or str(error)).upper()
@@ -160,14 +160,14 @@ def says_certificate(error: Exception | None) -> bool:
 
 
 def why_not_connected(error: Exception) -> NotSent:
-    """Return the end of what waited for a connection that could not be made."""
+    """Return the end of requests when the connection could not be made."""
     reason = next(reason for kind, reason in _REASON_OF if isinstance(error, kind))
     is_silent = isinstance(error, TimeoutError) and not error.args
     return NotSent(reason, "No connection was made in time" if is_silent else in_words(error))
 
 
 def is_hung_up(error: Exception | None) -> bool:
-    """Return whether the host ended the connection, for all that ``error`` says; None says so."""
+    """Return whether the error means that the host closed the connection; None does."""
     if error is None:
         return True
     if isinstance(error, ssl.SSLCertVerificationError):
@@ -180,17 +180,17 @@ def is_hung_up(error: Exception | None) -> bool:
 
 
 def in_words(error: Exception) -> str:
-    """Return what an error of the network says: the system's words, without numbers and tuples."""
+    """Describe a network error in the system's words, without numbers and tuples."""
     said = next((each for each in error.args if isinstance(each, str)), "")
     said = getattr(error, "strerror", None) or said
-    # What OpenSSL has not raised itself lacks the members that it fills.
+    # An error not raised by OpenSSL itself lacks these members.
     if unverified := getattr(error, "verify_message", None):
         return f"its certificate cannot be verified: {unverified}"
     if isinstance(error, ssl.SSLError):
         reason = getattr(error, "reason", None) or ""
         said = reason.replace("_", " ").lower() or _PLACE_IN_C.sub("", said)
     elif isinstance(error, OSError):
-        # Several addresses may have failed, each for a reason of its own.
+        # Several addresses may have failed, each for its own reason.
         numbers = [error.errno] if error.errno is not None else map(int, _NUMBER.findall(said))
         known = [os.strerror(number) for number in numbers if number in errno.errorcode]
         said = ", ".join(dict.fromkeys(known)) or said

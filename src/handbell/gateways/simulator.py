@@ -1,7 +1,7 @@
-"""Xcode's Simulator as a push service: ``xcrun simctl push``, with the payload on its input.
+"""Xcode's Simulator as a push service: ``xcrun simctl push`` with the payload on stdin.
 
-Works on a Mac with Xcode 11.4 or later. Anywhere else every push is refused with a detail that says
-so, because a missing Mac is no fault of the notification nor of the other recipients.
+Works on a Mac with Xcode 11.4 or later. Anywhere else every push is refused with a detail that
+says so; a missing Mac does not affect the other recipients.
 """
 
 import asyncio
@@ -36,8 +36,8 @@ _REST_SECONDS: Final = 0.1
 class SimulatorGateway:
     """Delivers to simulators on this Mac. Implements :class:`~handbell.gateways.gateway.Gateway`.
 
-    ``search_path`` is where ``xcrun`` is looked for, in the form of ``PATH``, which is the default.
-    Each push has ``timeout`` seconds, 30 unless told; four run at a time.
+    ``search_path`` is where ``xcrun`` is searched, ``PATH`` by default. Each push has ``timeout``
+    seconds, 30 by default; four run at a time.
     """
 
     def __init__(
@@ -51,30 +51,32 @@ class SimulatorGateway:
         self._waiting: dict[str, Push] = {}
 
     async def send(self, batch: Sequence[Push], report: Report) -> None:
-        """Push each to its simulator and report each end; nothing that one push meets is raised."""
+        """Push each to its simulator and report each outcome; a push's failure is not raised."""
         xcrun = shutil.which("xcrun", path=self._search_path)
         async with asyncio.TaskGroup() as tasks:
             for push in batch:
                 tasks.create_task(self._send_one(xcrun, push, report))
 
     def require(self, may_begin: Callable[[], bool]) -> None:
-        """Begin pushes only while ``may_begin`` says so; the others wait."""
+        """Begin pushes only while ``may_begin`` returns true; the others wait."""
         self._may_begin = may_begin
 
     def withdraw(self, is_meant: Callable[[Push], bool]) -> None:
-        """Take back what waits for its turn."""
+        """Withdraw pushes that have not begun."""
         for push in [push for push in self._waiting.values() if is_meant(push)]:
             del self._waiting[push.apns_id]
 
     async def close(self) -> None:
-        """Do nothing: each push is a process of its own, and ended with :meth:`send`."""
+        """Do nothing: each push is a process of its own, which ends within :meth:`send`."""
 
     async def _send_one(self, xcrun: str | None, push: Push, report: Report) -> None:
         self._waiting[push.apns_id] = push
         outcome: Outcome = Withdrawn()
         async with self._slots:
             while push.apns_id in self._waiting and not self._may_begin():  # noqa: ASYNC110
-                await asyncio.sleep(_REST_SECONDS)  # whoever gave the right does not say when
+                await asyncio.sleep(
+                    _REST_SECONDS
+                )  # polling: there is no event when the permission returns
             if self._waiting.pop(push.apns_id, None) is not None:
                 outcome = await self._outcome(xcrun, push)
         report(push, outcome)
@@ -109,23 +111,23 @@ class SimulatorGateway:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            # A group of its own, so that a push that hangs is ended with all its children.
+            # Its own process group, so that a hanging push is ended with all its children.
             start_new_session=True,
         )
         try:
-            said, complained = await process.communicate(push.message.payload)
+            output, complained = await process.communicate(push.message.payload)
         finally:
             await _end(process)
         if process.returncode == 0:
             return Accepted(push.apns_id)
-        detail = (complained or said).decode(errors="replace").strip()
+        detail = (complained or output).decode(errors="replace").strip()
         return _refused(
             FAILED, detail[:_DETAIL_CHARACTERS] or f"simctl ended with {process.returncode}"
         )
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """Kill a process that still runs, with its children, and wait until it is gone."""
+    """Kill a running process and its children, and wait for its end."""
     if process.returncode is None:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -137,5 +139,5 @@ def _is_taken(message: Message) -> bool:
 
 
 def _refused(reason: str, detail: str) -> Refused:
-    # Never FIX_CONFIGURATION, which would stop the app's sending to real devices as well.
+    # Never FIX_CONFIGURATION, which would stop the app's real devices as well.
     return Refused(reason, Reaction.FIX_NOTIFICATION, status=0, detail=detail)

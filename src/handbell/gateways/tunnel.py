@@ -1,7 +1,7 @@
-"""A way through an HTTP proxy: CONNECT on a socket that leads to the proxy, before TLS begins.
+"""A tunnel through an HTTP proxy: CONNECT on a socket to the proxy, before TLS begins.
 
-The proxy is told the push service's name and port and sees nothing of what follows: TLS is made
-with the push service itself, and its certificate checked as ever. RFC 9110, section 9.3.6.
+The proxy learns the push service's name and port only: TLS is end to end, with the certificate
+verified as usual. RFC 9110, section 9.3.6.
 """
 
 import asyncio
@@ -21,10 +21,10 @@ _WANTS_PASSWORD: Final = frozenset({407, 401})  # tinyproxy answers 401 to a wro
 
 
 async def open_tunnel(opened: socket.socket, proxy: Proxy, host: str, port: int) -> None:
-    """Have a proxy connect the socket with a host.
+    """Ask a proxy to connect the socket to a host.
 
-    Raises :class:`~.http2_values.NoConnection` with the proxy's words where it does not, and
-    OSError where the connection to it breaks.
+    Raises :class:`~.http2_values.NoConnection` with the proxy's answer when it refuses, and
+    OSError when the connection to it breaks.
     """
     loop = asyncio.get_running_loop()
     target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -42,26 +42,26 @@ async def open_tunnel(opened: socket.socket, proxy: Proxy, host: str, port: int)
 
 
 def _judge(head: bytes, proxy: Proxy, target: str) -> None:
-    """Raise unless the answer says that the tunnel is open."""
+    """Raise unless the answer confirms the tunnel."""
     status = _STATUS.match(head)
     if status is None:
         raise _no_tunnel("ProxyUnreadable", proxy, "what it answered is not HTTP")
     number = int(status[1])
     if 200 <= number < 300:  # noqa: PLR2004
-        # The push service says nothing before we have begun TLS.
+        # The push service sends nothing before our TLS handshake.
         if not head.endswith(_HEAD_ENDS):
             raise _no_tunnel("ProxyUnreadable", proxy, "it sent more than the answer to CONNECT")
         return
     words = (status[2] or b"").decode("latin-1")
-    said = f"{number} {''.join(each for each in words if each.isprintable())}".strip()
+    answer = f"{number} {''.join(each for each in words if each.isprintable())}".strip()
     if number in _WANTS_PASSWORD:
         taken = "did not take its user and password" if proxy.authorization else "asks for a user"
-        raise _no_tunnel("ProxyAuthentication", proxy, f"it {taken} ({said})")
-    raise _no_tunnel("ProxyRefused", proxy, f"it answered {said} to CONNECT {target}")
+        raise _no_tunnel("ProxyAuthentication", proxy, f"it {taken} ({answer})")
+    raise _no_tunnel("ProxyRefused", proxy, f"it answered {answer} to CONNECT {target}")
 
 
 def unreachable(proxy: Proxy, why: str) -> NoConnection:
-    """Return the error of a proxy that cannot be spoken to."""
+    """Return the error for an unreachable proxy."""
     return _no_tunnel("ProxyUnreachable", proxy, why)
 
 

@@ -1,4 +1,4 @@
-"""What clients may do: sizes, times, and how many connections there are."""
+"""The limits for clients: sizes, times and numbers of connections."""
 
 import resource
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ _RESERVE: Final = 48
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """What a client may do; sizes in bytes, times in seconds.
+    """Limits for clients; sizes in bytes, times in seconds.
 
     ``head_seconds`` bounds the time from accept, or from a request's first byte, to the end of its
-    headers; a TLS handshake has as long. ``body_seconds`` is the time for a whole body that is no
-    stream; ``idle_seconds`` the pause within a stream, and how long an answer may find no reader;
-    ``keep_alive_seconds`` the rest between two requests, longer than the 60 seconds of common
-    proxies, so that these close first. ``linger_seconds`` is for what a refused client still sends.
+    headers; a TLS handshake has the same time. ``body_seconds`` is for a whole body that is not
+    streamed; ``idle_seconds`` for a pause within a stream or in reading an answer;
+    ``keep_alive_seconds`` for the pause between two requests, longer than the 60 seconds of common
+    proxies, so that these close first. ``linger_seconds`` is for draining a refused client.
 
     ``connections`` is for one network, which is an IPv4 address or an IPv6 /64; exempt addresses
-    have no such bound. ``all_connections`` is for all of them together; None leaves as many as the
-    process has file descriptors for. ``pipelined`` is how many requests may wait on one connection.
+    have no such limit. ``all_connections`` is the total; None allows as many as there are file
+    descriptors. ``pipelined`` is how many requests may wait on one connection.
     """
 
     head_bytes: int = 32_768
@@ -39,16 +39,16 @@ class Bounds:
 
     @property
     def ceiling(self) -> int:
-        """How many connections there may be."""
+        """Return the maximum number of connections."""
         return most_connections() if self.all_connections is None else self.all_connections
 
     def share_of(self, ceiling: int) -> int:
-        """Return how many connections one network may have: never more than a quarter of all."""
+        """Return the limit of one network: at most a quarter of all."""
         return min(self.connections, max(_LEAST, ceiling // 4))
 
 
 def most_connections() -> int:
-    """Return how many connections this process has file descriptors for."""
+    """Return how many connections the process has file descriptors for."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files == resource.RLIM_INFINITY:
         return _MOST
@@ -56,7 +56,7 @@ def most_connections() -> int:
 
 
 def raise_file_limit() -> None:
-    """Let this process open as many files as it may, up to what its connections can need."""
+    """Raise the soft limit of open files, up to what the connections can need."""
     files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _MOST * 2 if most == resource.RLIM_INFINITY else min(most, _MOST * 2)
     if files != resource.RLIM_INFINITY and files < wanted:

@@ -1,8 +1,7 @@
-"""One connection: what comes is parsed, requests are answered in their order, clients are bounded.
+"""An HTTP connection: parses requests, answers them in order, enforces limits.
 
-httptools reports what it parses; a connection notes what it waits for, and its server looks at all
-of them each second, so that a request costs next to nothing more and a slow client costs others
-nothing.
+A connection records what it waits for, and its server checks all connections each second, so that
+timeouts cost a request next to nothing.
 """
 
 import asyncio
@@ -15,10 +14,10 @@ import httptools
 
 from handbell.errors import HandbellError, RequestError
 
-from . import refusals
+from . import error_responses
 from .bounds import Bounds
-from .exchange import EXTENSIONS, Exchange
-from .head import Head, HeadRefusedError
+from .request_cycle import EXTENSIONS, Exchange
+from .request_head import Head, HeadRefusedError
 
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 _OVERHEAD: Final = 17
@@ -28,10 +27,10 @@ _log = logging.getLogger(__name__)
 
 
 class Owner(Protocol):
-    """What a connection needs of the server that accepted it."""
+    """What a connection needs from its server."""
 
     bounds: Bounds
-    body_of: refusals.Body
+    body_of: error_responses.Body
     scheme: str
     is_stopping: bool
     date_line: bytes
@@ -41,14 +40,13 @@ class Owner(Protocol):
         """Have the application answer a request."""
 
     def forget(self, connection: "HttpConnection") -> None:
-        """Count a connection no more: it is closed."""
+        """Remove a closed connection."""
 
 
 class HttpConnection(asyncio.Protocol):
-    """A connection of ``server``, from accept on; ``network`` is what its address counts as.
+    """A connection of ``server``, from accept on; ``network`` is its address's network.
 
-    ``arriving`` hands the socket over to the event loop, a TLS handshake included, and is None once
-    that is done.
+    ``arriving`` is the task of the TLS handshake, and None once that is done.
     """
 
     def __init__(
@@ -62,7 +60,7 @@ class HttpConnection(asyncio.Protocol):
         self._client = client
         self._local: tuple[str, int] | None = None
         self._parser = httptools.HttpRequestParser(self)
-        # The exchange whose request is being read, the one that is being answered, those behind it.
+        # The exchanges whose request is being read, that is being answered, and that are queued.
         self._reading: Exchange | None = None
         self._running: Exchange | None = None
         self._waiting: deque[Exchange] = deque()
@@ -70,7 +68,7 @@ class HttpConnection(asyncio.Protocol):
         self._is_deaf = self._is_unwanted = False
         self._is_paused = False
         self._writable: asyncio.Event | None = None
-        # When what is waited for began; None while it is not waited for.
+        # When each wait began; None while there is none.
         now = server.now()
         self._head_since: float | None = now
         self._rest_since: float | None = None
@@ -81,14 +79,14 @@ class HttpConnection(asyncio.Protocol):
         # The request whose head is being read.
         self._head = Head(server.bounds)
         self._is_upgrade = False
-        # What of a head came, and of it with the piece at hand; what a body has around its content.
+        # Bytes of the head, with those of the current chunk; overhead around a body's content.
         self._head_raw = self._head_begun = self._overhead = 0
 
     # asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin to read; a TLS handshake is done by now."""
-        # uvloop's are none of asyncio's classes.
+        """Begin to read; a TLS handshake is complete by now."""
+        # uvloop's transports are not asyncio's classes.
         self.transport = made = cast("asyncio.Transport", transport)
         if self._is_unwanted:
             made.abort()
@@ -97,7 +95,7 @@ class HttpConnection(asyncio.Protocol):
         self._head_since = self.server.now()
 
     def connection_lost(self, _error: Exception | None) -> None:
-        """Tell whoever works for this client that it is gone."""
+        """Notify the running exchange that its client is gone."""
         self.server.forget(self)
         for exchange in (self._running, *self._waiting):
             if exchange is not None:
@@ -106,7 +104,7 @@ class HttpConnection(asyncio.Protocol):
         self.resume_writing()
 
     def data_received(self, data: bytes) -> None:
-        """Read on, as long as the head is within its bounds."""
+        """Parse received data, as long as the head is within its limits."""
         if self._is_deaf:
             return
         self._fed_at = now = self.server.now()
@@ -115,7 +113,7 @@ class HttpConnection(asyncio.Protocol):
             self._head_begun = 0
             self._overhead += len(data)
         else:
-            # The first head of a piece begins with it, unless it began before.
+            # The first head in a chunk begins with it, unless it began before.
             self._head_begun = len(data) if self._head_raw == 0 else 0
             self._head_raw += len(data)
             if self._head_since is None:
@@ -125,17 +123,17 @@ class HttpConnection(asyncio.Protocol):
             return
         if self._reading is None:
             if self._head_raw > self.server.bounds.head_bytes:
-                self._refuse(refusals.too_large(self.server.bounds))
+                self._refuse(error_responses.too_large(self.server.bounds))
         elif self._overhead > self.server.bounds.head_bytes:
             self._refuse(RequestError("The chunks of the body have more around them than in them"))
 
     def pause_writing(self) -> None:
-        """Note that the client does not read what it asked for."""
+        """Note that the client does not read its answer."""
         self._stuck_since = self.server.now()
         self._writable = asyncio.Event()
 
     def resume_writing(self) -> None:
-        """Note that it reads again."""
+        """Note that the client reads again."""
         self._stuck_since = None
         if self._writable is not None:
             self._writable.set()
@@ -144,25 +142,25 @@ class HttpConnection(asyncio.Protocol):
     # httptools
 
     def on_message_begin(self) -> None:
-        """Note that a head begins."""
+        """Begin a head."""
         self._head_since = self.server.now()
         self._head_raw, self._head_begun = self._head_begun, 0
         self._head, self._is_upgrade = Head(self.server.bounds), False
 
     def on_url(self, url: bytes) -> None:
-        """Take a part of the request's target."""
+        """Add a part of the request target."""
         self._head.add_target(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header; trailer fields are dropped, since who checks headers has done so by then.
+        """Add a header; trailers are dropped, since headers have been checked by then.
 
-        What they take counts among what is around the chunks.
+        Their size counts as overhead of the chunks.
         """
         if self._reading is None:
             self._head.add(name, value)
 
     def on_headers_complete(self) -> None:
-        """Let the application answer, while a body may still come."""
+        """Start the application, while the body may still be arriving."""
         parser, server = self._parser, self.server
         if parser.should_upgrade():
             if parser.get_method() == b"CONNECT":
@@ -185,26 +183,26 @@ class HttpConnection(asyncio.Protocol):
             self._start(exchange)
         elif len(self._waiting) >= server.bounds.pipelined:
             self._reading = None
-            raise HeadRefusedError(refusals.too_many_waiting(server.bounds))
+            raise HeadRefusedError(error_responses.too_many_waiting(server.bounds))
         else:
             self._waiting.append(exchange)
             self._pause()
 
     def on_body(self, body: bytes) -> None:
-        """Take a piece of the body; of what is answered already, nothing is kept."""
+        """Pass on a piece of the body; drop it if the request is answered already."""
         reading = self._reading
         self._overhead -= _OVERHEAD * len(body)
         if reading is not None and not reading.is_over and reading.feed(body):
             self._pause()
 
     def on_message_complete(self) -> None:
-        """Note that nothing more belongs to the request."""
+        """Complete the request."""
         exchange = self._reading
         if self._is_upgrade or exchange is None:
             return
         self._reading = None
         exchange.complete()
-        # What follows a last request is none.
+        # Data after a last request are not a request.
         self._is_deaf = self._is_deaf or exchange.is_last
         if exchange.is_over:
             self._next()
@@ -216,7 +214,7 @@ class HttpConnection(asyncio.Protocol):
             try:
                 self._parser.feed_data(data)
             except httptools.HttpParserUpgrade as upgrade:
-                # The parser gives up at an offer to speak something else, which is not taken.
+                # The parser stops at an Upgrade, which is ignored.
                 method, version = self._parser.get_method(), self._parser.get_http_version()
                 data = self._head.without_upgrade(method, version) + data[upgrade.args[0] :]
                 self._parser = httptools.HttpRequestParser(self)
@@ -233,7 +231,7 @@ class HttpConnection(asyncio.Protocol):
         elif not self._is_deaf:
             if cause is not None:
                 _log.error("Could not read request", exc_info=cause)
-            self._refuse(refusals.not_http(str(error)))
+            self._refuse(error_responses.not_http(str(error)))
 
     def _scope(self, version: str, method: str) -> dict[str, Any]:
         return {
@@ -253,12 +251,12 @@ class HttpConnection(asyncio.Protocol):
 
     @property
     def is_stopping(self) -> bool:
-        """Whether the server takes nothing new."""
+        """Return whether the server accepts nothing new."""
         return self.server.is_stopping
 
     @property
     def date_line(self) -> bytes:
-        """The header with the time."""
+        """Return the Date header."""
         return self.server.date_line
 
     def write(self, data: bytes) -> None:
@@ -267,31 +265,32 @@ class HttpConnection(asyncio.Protocol):
             self.transport.write(data)
 
     def writable(self) -> asyncio.Event | None:
-        """Return what is set when the client reads again; None while it does."""
+        """Return an event that is set when the client reads again; None while it does."""
         return self._writable
 
     def want_more(self) -> None:
-        """Read on, unless requests wait already."""
+        """Resume reading, unless requests are queued."""
         if not self._waiting:
             self._resume()
 
     def abort(self) -> None:
-        """End the connection, or its arrival, at once."""
+        """Abort the connection, or its handshake."""
         if self.transport is not None:
             self.transport.abort()
         elif self.arriving is not None and self.server.scheme == "https":
             self.arriving.cancel()
         else:
-            # It arrives within this turn of the loop; uvloop would leak it when cancelled.
+            # Its handshake ends in this iteration of the loop; uvloop would leak it when
+            # cancelled.
             self._is_unwanted = True
 
     def done(self, exchange: Exchange) -> None:
-        """Go on behind a complete answer: with the next request, or to the end."""
+        """Continue after a complete answer: with the next request, or to the end."""
         self._running = None
         if self.transport is None or self.transport.is_closing():
             return
         if exchange.is_last or self.server.is_stopping:
-            # Without a half-close, a client that knows the end by the connection's waits for it.
+            # A client that detects the end by the connection's close needs a half-close.
             can_wait = self._waiting or self.transport.can_write_eof()
             if exchange.is_whole and not can_wait:
                 self.transport.close()
@@ -300,12 +299,12 @@ class HttpConnection(asyncio.Protocol):
         elif exchange.is_whole:
             self._next()
         else:
-            # The rest of the body is thrown away, so that the next request can be found.
+            # The rest of the body is discarded to find the next request.
             self._body_since = self.server.now()
             self._resume()
 
     def stop(self) -> None:
-        """Take nothing new, and end when what runs is answered."""
+        """Accept nothing new, and close after the current request."""
         if self.transport is None:
             self.abort()
         elif self._running is None:
@@ -328,7 +327,7 @@ class HttpConnection(asyncio.Protocol):
         self.want_more()
 
     def _refuse(self, error: HandbellError) -> None:
-        """Read no more, and tell why when what came before is answered."""
+        """Stop reading, and send the error after earlier answers."""
         self._error, self._is_deaf = error, True
         broken, self._reading = self._reading, None
         if broken is not None:
@@ -344,11 +343,11 @@ class HttpConnection(asyncio.Protocol):
             self._say_refusal(error)
 
     def _say_refusal(self, error: HandbellError) -> None:
-        self.write(refusals.refusal(error, self.server.body_of))
+        self.write(error_responses.refusal(error, self.server.body_of))
         self._linger()
 
     def _linger(self) -> None:
-        """Wait for the client to hang up: closing at once could take the answer from it."""
+        """Wait for the client to close: closing at once could discard the answer."""
         self._is_deaf = True
         self._linger_since = self.server.now()
         self._resume()
@@ -366,16 +365,16 @@ class HttpConnection(asyncio.Protocol):
             self._fed_at = self.server.now()
             self.transport.resume_reading()
 
-    # Bounds
+    # Limits
 
     def look(self, now: float) -> None:
-        """End the connection when its client takes too long."""
+        """End the connection when its client is too slow."""
         bounds = self.server.bounds
         if self.transport is None:
-            # asyncio ends handshakes itself.
+            # asyncio times out handshakes itself.
             return
         if self.transport.is_closing():
-            # What was written before the end may find no reader for ever.
+            # Data written before the close may never be read.
             self._closing_since = self._closing_since or now
             if now - self._closing_since > bounds.idle_seconds:
                 self.abort()
@@ -403,7 +402,7 @@ class HttpConnection(asyncio.Protocol):
     def _look_at_body(self, exchange: Exchange, now: float) -> None:
         bounds = self.server.bounds
         if self._is_paused:
-            # It is we who do not read: the application is busy with what came before.
+            # Reading is paused by us: the application is busy.
             self._body_since = self._fed_at = now
         elif exchange.is_stream:
             if now - self._fed_at > bounds.idle_seconds:
@@ -411,19 +410,19 @@ class HttpConnection(asyncio.Protocol):
         elif now - self._body_since > bounds.body_seconds:
             self._time_out("The body of the request")
 
-    def _time_out(self, what: str) -> None:
-        # Whoever has sent nothing waits for no answer.
+    def _time_out(self, missing: str) -> None:
+        # A client that has sent nothing waits for no answer.
         if self._head_since is not None and self._head_raw == 0:
             self.stop()
         else:
-            self._refuse(refusals.late(what))
+            self._refuse(error_responses.late(missing))
 
     @property
     def leisure(self) -> tuple[int, float] | None:
-        """How well it can be done without: the less the better, None while we work for it."""
+        """Return the priority for eviction: the lower the better, None while a request runs."""
         since = (self._head_since, self._rest_since, self._linger_since, self._closing_since)
         if self._running is None:
-            return 0, min((one for one in since if one is not None), default=self._body_since)
+            return 0, min((item for item in since if item is not None), default=self._body_since)
         if self._stuck_since is not None:
             return 1, self._stuck_since
         if self._reading is self._running and not self._is_paused:

@@ -1,4 +1,4 @@
-"""Who counts as one caller: an IPv4 address, or the /64 of an IPv6 address."""
+"""Networks for limits per client: an IPv4 address, or the /64 of an IPv6 address."""
 
 from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network, ip_address
@@ -9,10 +9,10 @@ _PREFIX: Final = 64
 
 @lru_cache(maxsize=4096)
 def network_of(address: str) -> str:
-    """Return what an address counts as; a text that is no address is returned as it is.
+    """Return an address's network; a text that is not an address is returned unchanged.
 
-    Whoever has an IPv6 network has all addresses of a /64 at least, so that a limit for each would
-    bound nothing. An IPv4 address within IPv6 counts as itself.
+    An IPv6 client has at least a whole /64, so a limit per address would be useless. An
+    IPv4-mapped address counts as the IPv4 address.
     """
     try:
         parsed = ip_address(address.partition("%")[0])
@@ -28,7 +28,7 @@ def network_of(address: str) -> str:
 
 
 def is_loopback(address: str) -> bool:
-    """Say whether an address is one of this machine's own."""
+    """Return whether an address is a loopback address."""
     try:
         parsed = ip_address(address.partition("%")[0])
     except ValueError:

@@ -1,4 +1,4 @@
-"""The server: it accepts, hands over, looks after its connections and stops in a bounded time."""
+"""The HTTP server: accepts and supervises connections, and stops within a bounded time."""
 
 import asyncio
 import contextlib
@@ -14,12 +14,12 @@ from typing import Any, Final
 
 from handbell.errors import HandbellError, UnavailableError
 
-from . import refusals
+from . import error_responses
 from .bounds import Bounds
 from .connection import HttpConnection
-from .exchange import Exchange
-from .lingering import Lingering
+from .lingering_close import LingeringClose
 from .networks import network_of
+from .request_cycle import Exchange
 
 _AT_ONCE: Final = 64
 """How many connections are accepted before others have their turn."""
@@ -36,10 +36,9 @@ def _nobody(_address: str) -> bool:
 class HttpServer:
     """Serves an ASGI application on a listening socket.
 
-    ``is_exempt`` says which addresses may have as many connections as they like. ``body_of`` tells
-    an error in the words of the application. Where there are as many connections as there may be,
-    those go whose client has asked for nothing, of whoever has most of them, the oldest first; so
-    others still get in.
+    ``is_exempt`` returns whether an address is exempt from the connection limit. ``body_of``
+    formats an error as the application does. At the total limit, idle connections are evicted,
+    those of the network with most of them and the oldest first.
     """
 
     def __init__(
@@ -49,7 +48,7 @@ class HttpServer:
         bounds: Bounds | None = None,
         tls: ssl.SSLContext | None = None,
         is_exempt: Callable[[str], bool] = _nobody,
-        body_of: refusals.Body = refusals.plain_body,
+        body_of: error_responses.Body = error_responses.plain_body,
     ) -> None:
         self.bounds = bounds or Bounds()
         self.body_of = body_of
@@ -69,11 +68,11 @@ class HttpServer:
         self.now = self._loop.time
         self._bound: socket.socket | None = None
         self._looking: asyncio.Task[None] | None = None
-        self._turned_away = Lingering(self.bounds.linger_seconds)
+        self._turned_away = LingeringClose(self.bounds.linger_seconds)
         self._empty = asyncio.Event()
 
     def start(self, bound: socket.socket) -> None:
-        """Accept connections on a socket that listens already; it is closed at the stop."""
+        """Accept connections on a listening socket, which is closed at the stop."""
         bound.setblocking(False)
         self._bound = bound
         self._set_date()
@@ -81,7 +80,7 @@ class HttpServer:
         self._looking = self._loop.create_task(self._look())
 
     async def stop(self, grace: float) -> None:
-        """Take nothing new; what runs has ``grace`` seconds to end, then it is broken off."""
+        """Accept nothing new; abort requests that still run after ``grace`` seconds."""
         self.is_stopping = True
         if self._bound is not None:
             self._loop.remove_reader(self._bound.fileno())
@@ -99,7 +98,7 @@ class HttpServer:
             self._looking.cancel()
 
     async def _drained(self, seconds: float) -> None:
-        """Return when there are no connections and requests any more, or after so long."""
+        """Wait until there are no connections and requests left, or for ``seconds``."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while self.connections:
@@ -115,7 +114,7 @@ class HttpServer:
         task.add_done_callback(self._tasks.discard)
 
     def forget(self, connection: HttpConnection) -> None:
-        """Count a connection no more; again is no matter."""
+        """Remove a connection; idempotent."""
         if connection not in self.connections:
             return
         self.connections.discard(connection)
@@ -138,13 +137,13 @@ class HttpServer:
             except ConnectionError:
                 continue
             except OSError as error:
-                # No descriptors or no memory: whoever waits is served when some came back.
+                # No descriptors or no memory: clients are accepted when some are free again.
                 _log.warning("Could not accept connections: %s", error.strerror)
                 self._make_room()
                 self._rest()
                 return
             if not self._welcome(accepted, peer):
-                # What was ended gives its descriptor back in the next turn of the loop.
+                # A closed connection frees its descriptor in the next iteration of the loop.
                 return
 
     def _rest(self) -> None:
@@ -160,13 +159,13 @@ class HttpServer:
         self._loop.call_later(self.bounds.look_seconds, again)
 
     def _welcome(self, accepted: socket.socket, peer: Any) -> bool:
-        """Take in a connection, and say whether there is room for another one at once."""
+        """Take over a connection; return whether there is room for another one at once."""
         accepted.setblocking(False)
         address = str(peer[0]).removeprefix("::ffff:")
         network = network_of(address)
         is_exempt = self._is_exempt(address)
         if self._by_network[network] >= self._share and not is_exempt:
-            self._turn_away(accepted, refusals.too_many(self.bounds))
+            self._turn_away(accepted, error_responses.too_many(self.bounds))
             return True
         is_full = len(self.connections) >= self._ceiling
         if is_full and not self._make_room():
@@ -179,7 +178,7 @@ class HttpServer:
         self.connections.add(connection)
         self._by_network[network] += 1
         arriving = self._loop.create_task(self._hand_over(accepted, connection))
-        # Cancelled before its first step, a task runs nothing of its own.
+        # A task cancelled before its first step runs no cleanup of its own.
         arriving.add_done_callback(partial(self._arrived, accepted, connection))
         connection.arriving = arriving
         return not is_full
@@ -200,7 +199,7 @@ class HttpServer:
     ) -> None:
         connection.arriving = None
         error = None if arriving.cancelled() else arriving.exception()
-        # A handshake that fails, or takes too long, is the client's matter.
+        # A failed or slow handshake is the client's problem.
         if error is not None and not isinstance(error, OSError):
             _log.error("Could not accept connection", exc_info=error)
         if connection.transport is None:
@@ -212,13 +211,13 @@ class HttpServer:
             accepted.close()
             return
         with contextlib.suppress(OSError):
-            accepted.send(refusals.refusal(error, self.body_of))
+            accepted.send(error_responses.refusal(error, self.body_of))
             accepted.shutdown(socket.SHUT_WR)
         self._turned_away.add(accepted)
 
     def _make_room(self) -> bool:
-        """End some connections that nobody misses much, and say whether there were any."""
-        ranked = [(one, leisure) for one in self.connections if (leisure := one.leisure)]
+        """Evict some idle connections; return whether there were any."""
+        ranked = [(item, leisure) for item in self.connections if (leisure := item.leisure)]
         chosen = heapq.nsmallest(
             max(1, self._ceiling // _EVICTED_PART),
             ranked,
@@ -232,7 +231,7 @@ class HttpServer:
     def _weight(self, connection: HttpConnection) -> int:
         return 0 if connection.is_exempt else self._by_network[connection.network]
 
-    # Looking after them
+    # Supervision
 
     async def _look(self) -> None:
         while True:
@@ -254,7 +253,7 @@ class HttpServer:
 async def serving_on(
     bound: socket.socket, application: Any, *, grace: float, **options: Any
 ) -> AsyncIterator[HttpServer]:
-    """Serve an application on a socket while the block runs; ``options`` are the server's."""
+    """Serve an application on a socket while the block runs; ``options`` are HttpServer's."""
     server = HttpServer(application, **options)
     server.start(bound)
     try:

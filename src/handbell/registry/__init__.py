@@ -1,1 +1,1 @@
-"""Users and their sessions: who is reached where."""
+"""Users and their sessions."""

@@ -1,4 +1,4 @@
-"""Many registrations in one transaction: for imports, where a statement for each would be slow."""
+"""Bulk registration in one transaction, for imports."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,9 +30,9 @@ _AT_ONCE: Final = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admitted:
-    """What many registrations came to: the sessions that lost their token, and who had no room.
+    """The result of a bulk registration: sessions that lost their token, and refusals.
 
-    ``refused`` holds the errors by the place of the registration in what was given.
+    ``refused`` has the errors by the position of the registration.
     """
 
     moved: tuple[int, ...] = ()
@@ -41,7 +41,7 @@ class Admitted:
 
 @dataclass(slots=True)
 class _Group:
-    """What a group of registrations, each of another token, comes to."""
+    """A group of registrations with distinct tokens."""
 
     moved: list[int] = field(default_factory=list)
     refreshed: list[dict[str, Any]] = field(default_factory=list)
@@ -54,37 +54,37 @@ _Placed = tuple[int, Registration]
 def register_many(
     connection: Connection, app: App, registrations: Iterable[Registration], *, most: int
 ) -> Admitted:
-    """Write registrations as if one after the other; say what became of them.
+    """Write registrations with the effect of one after the other; return the result.
 
-    ``most`` is how many sessions a person may have; those of the others are left out.
+    ``most`` is the limit of sessions per person; registrations beyond it are refused.
     """
     lock_app(connection, app)
     moved: list[int] = []
     refused: dict[int, SessionLimitError] = {}
     for group in _groups(registrations):
-        people, known = _users(connection, app, [one for _, one in group])
+        people, known = _users(connection, app, [registration for _, registration in group])
         crowded = _crowded(connection, people, known, group, most)
-        roomy = [one for _, one in group if one.mail not in crowded]
+        roomy = [registration for _, registration in group if registration.mail not in crowded]
         moved.extend(_register(connection, app, people, known, roomy))
-        for place, one in group:
-            if one.mail in crowded:
+        for place, registration in group:
+            if registration.mail in crowded:
                 try:
-                    moved.extend(register(connection, app, one, most=most)[1])
+                    moved.extend(register(connection, app, registration, most=most)[1])
                 except SessionLimitError as error:
                     refused[place] = error
     return Admitted(moved=tuple(moved), refused=refused)
 
 
 def _groups(registrations: Iterable[Registration]) -> Iterator[list[_Placed]]:
-    """Yield runs of registrations in which no token comes twice, so that they cannot meet."""
+    """Yield runs of registrations with distinct tokens, which cannot affect each other."""
     group: list[_Placed] = []
     tokens: set[str] = set()
-    for place, one in enumerate(registrations):
-        if one.token in tokens or len(group) >= _AT_ONCE:
+    for place, registration in enumerate(registrations):
+        if registration.token in tokens or len(group) >= _AT_ONCE:
             yield group
             group, tokens = [], set()
-        group.append((place, one))
-        tokens.add(one.token)
+        group.append((place, registration))
+        tokens.add(registration.token)
     if group:
         yield group
 
@@ -96,14 +96,14 @@ def _crowded(
     group: Sequence[_Placed],
     most: int,
 ) -> set[str]:
-    """Return who might come to more sessions than a person may have: they are looked at singly."""
+    """Return who might exceed the limit of sessions: their registrations are written singly."""
     held = (
         select(sessions.c.user_id, func.count())
         .where(sessions.c.user_id.in_(known), sessions.c.status != "closed")
         .group_by(sessions.c.user_id)
     )
     counts = {row[0]: row[1] for row in connection.execute(held)} if known else {}
-    more = Counter(one.mail for _, one in group)
+    more = Counter(registration.mail for _, registration in group)
     return {mail for mail, added in more.items() if counts.get(people[mail], 0) + added > most}
 
 
@@ -114,36 +114,36 @@ def _register(
     known: list[int],
     group: Sequence[Registration],
 ) -> list[int]:
-    tokens = [one.token for one in group]
+    tokens = [entry.token for entry in group]
     holders = _holders(connection, app, tokens)
     formers = _formers(connection, known, tokens)
     work = _Group()
-    for one in group:
-        user = people[one.mail]
-        holder = holders.get(one.token)
+    for item in group:
+        user = people[item.mail]
+        holder = holders.get(item.token)
         if holder is not None and holder.user_id == user:
-            work.refreshed.append({_ROW: holder.id, **refreshed_values(holder, one)})
+            work.refreshed.append({_ROW: holder.id, **refreshed_values(holder, item)})
             continue
-        if holder is not None and one.status == "active":
+        if holder is not None and item.status == "active":
             work.moved.append(holder.id)
-        former = formers.get((user, one.token))
+        former = formers.get((user, item.token))
         if former is None:
-            work.added.append(added_values(app, user, one))
+            work.added.append(added_values(app, user, item))
         else:
-            work.refreshed.append({_ROW: former.id, **refreshed_values(former, one)})
+            work.refreshed.append({_ROW: former.id, **refreshed_values(former, item)})
     silence_others(
         connection,
         app.row,
-        {one.token: people[one.mail] for one in group if one.status == "active"},
+        {entry.token: people[entry.mail] for entry in group if entry.status == "active"},
     )
     _write(connection, work, group)
     return work.moved
 
 
 def _write(connection: Connection, work: _Group, group: Sequence[Registration]) -> None:
-    # Who loses a token does so before it is given away: the index holds it at every step.
+    # A session loses its token before it is reassigned: the unique index holds at every step.
     if work.moved:
-        values = moved_values(max(one.at for one in group))
+        values = moved_values(max(item.at for item in group))
         connection.execute(update(sessions).where(sessions.c.id.in_(work.moved)).values(values))
     if work.refreshed:
         statement = update(sessions).where(sessions.c.id == bindparam(_ROW))
@@ -155,8 +155,8 @@ def _write(connection: Connection, work: _Group, group: Sequence[Registration]) 
 def _users(
     connection: Connection, app: App, group: Sequence[Registration]
 ) -> tuple[dict[str, int], list[int]]:
-    """Return the user of each mail, made where there is none, and those that were there before."""
-    mails = {one.mail: one.at for one in reversed(group)}
+    """Return the user of each mail, created where missing, and those that existed before."""
+    mails = {item.mail: item.at for item in reversed(group)}
     people = _known_users(connection, app, list(mails))
     known = list(people.values())
     missing = [mail for mail in mails if mail not in people]

@@ -1,7 +1,7 @@
-"""How an app's devices prove whose they are, and what checks the tokens of its back end.
+"""Proof of identity: how an app's devices prove their owner, and its back end's tokens.
 
 An identity token is a JWT: ``aud`` is the app id, ``sub`` (or ``email``) the mail address, ``exp``
-at most ten minutes ahead, ``iat`` and ``jti`` are there, and a ``jti`` serves once.
+at most ten minutes ahead, ``iat`` and ``jti`` are required, and a ``jti`` is valid once.
 """
 
 import base64
@@ -46,7 +46,7 @@ _DOMAIN: Final = re.compile(r"(?=.{1,253}\Z)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\
 _PUBLIC_KEY: Final = re.compile(
     rb"-----BEGIN PUBLIC KEY-----(.*?)-----END PUBLIC KEY-----", re.DOTALL
 )
-# A sequence, and within it a sequence that begins with the kind of key: id-ecPublicKey.
+# A sequence, and in it a sequence that begins with the kind of key: id-ecPublicKey.
 _EC_KEY: Final = re.compile(
     rb"\x30(?:[\x00-\x7f]|\x81.|\x82..)\x30(?:[\x00-\x7f]|\x81.|\x82..)"
     rb"\x06\x07\x2a\x86\x48\xce\x3d\x02\x01",
@@ -58,7 +58,7 @@ _SIGN: Final = "Let the back end sign a new token for each registration"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """How an app's devices prove whose they are; ``algorithm`` is None while there is no key.
+    """An app's proof of identity; ``algorithm`` is None while there is no key.
 
     ``associated_domain`` and ``store_url`` are for universal links.
     """
@@ -71,7 +71,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claims:
-    """What an identity token says, checked. ``expires_at`` is in UNIX milliseconds."""
+    """A verified identity token. ``expires_at`` is in UNIX milliseconds."""
 
     mail: str
     digest: str
@@ -79,7 +79,7 @@ class Claims:
 
 
 def check_identity(identity: Identity, *, can_mail: bool) -> list[Finding]:
-    """Return what stands in the way of devices that want to prove whose they are."""
+    """Return what prevents devices from proving their owner."""
     if identity.proof == "link" and not can_mail:
         return [
             Finding(
@@ -93,10 +93,10 @@ def check_identity(identity: Identity, *, can_mail: bool) -> list[Finding]:
 
 
 class IdentityStore:
-    """How each app's devices prove whose they are. ``now`` returns UNIX seconds.
+    """Stores each app's proof of identity. ``now`` returns UNIX seconds.
 
-    ``can_mail`` says whether there is a mail server for links. Identity keys are sealed by the
-    vault and never shown again.
+    ``can_mail`` means that there is a mail server for links. Identity keys are sealed by the vault
+    and never shown again.
     """
 
     def __init__(
@@ -113,11 +113,11 @@ class IdentityStore:
         self._now = now
 
     def of(self, app: App) -> Identity:
-        """Return what is set for an app."""
+        """Return an app's settings."""
         return _identity(self._row(app))
 
     def all(self) -> dict[int, Identity]:
-        """Return what is set for every app, by its row."""
+        """Return every app's settings, by its row."""
         with self._database.read() as connection:
             return {row.id: _identity(row) for row in connection.execute(select(apps))}
 
@@ -130,12 +130,12 @@ class IdentityStore:
         associated_domain: str | None = None,
         store_url: str | None = None,
     ) -> Identity:
-        """Change what is named, all of it or nothing, and return what is set now.
+        """Change the given settings, all or nothing, and return the result.
 
         An ``identity_key`` is a public key in PEM (P-256, for ES256) or a secret of 32 bytes or
         more (for HS256). ``none`` removes a key, a domain or an address. Raises
-        :class:`~handbell.errors.AppError` for what cannot be used, when tokens would have no key to
-        be checked with, and when links could not be mailed.
+        :class:`~handbell.errors.AppError` for invalid values, when tokens could not be verified
+        without a key, and when links could not be mailed.
         """
         if proof == "link" and not self._can_mail:
             raise AppError(
@@ -166,10 +166,10 @@ class IdentityStore:
         return identity
 
     def check(self, app: App, token: str) -> Claims:
-        """Return what an identity token of an app says.
+        """Verify an identity token of an app and return its claims.
 
-        Raises :class:`~handbell.errors.IdentityError`, which says what is wrong with it. Whether it
-        was used before is found by :meth:`use`.
+        Raises :class:`~handbell.errors.IdentityError`, with the reason. Reuse is detected by
+        :meth:`use`.
         """
         row = self._row(app)
         if row.identity_algorithm is None or row.sealed_identity_key is None:
@@ -178,11 +178,11 @@ class IdentityStore:
                 fix=Fix(Action.SET_IDENTITY_KEY, "Set one", app=app.id),
             )
         key = self._vault.unseal(row.sealed_identity_key)
-        said = _decode(token, key, row.identity_algorithm, app)
-        return self._claims(said)
+        payload = _decode(token, key, row.identity_algorithm, app)
+        return self._claims(payload)
 
     def use(self, connection: Connection, app: App, claims: Claims) -> None:
-        """Note in a transaction that a token was used. Raises IdentityError the second time."""
+        """Record the use of a token in a transaction. Raises IdentityError the second time."""
         now = self._milliseconds()
         connection.execute(delete(identity_tokens).where(identity_tokens.c.expires_at < now))
         values = {"app_id": app.row, "digest": claims.digest, "expires_at": claims.expires_at}
@@ -191,23 +191,23 @@ class IdentityStore:
         except IntegrityError:
             raise IdentityError("The identity token was used before", fix=_SIGN) from None
 
-    def _claims(self, said: Mapping[str, Any]) -> Claims:
+    def _claims(self, payload: Mapping[str, Any]) -> Claims:
         now = self._now()
-        expires, issued = _number(said, "exp"), _number(said, "iat")
+        expires, issued = _number(payload, "exp"), _number(payload, "iat")
         if expires <= now - LEEWAY_SECONDS:
             raise IdentityError("The identity token has expired", fix=_SIGN)
         if expires > now + LONGEST_SECONDS + LEEWAY_SECONDS:
             raise IdentityError(
                 "The identity token lives too long", fix="Let exp be at most 10 minutes ahead"
             )
-        if issued > now + LEEWAY_SECONDS or _number(said, "nbf", issued) > now + LEEWAY_SECONDS:
+        if issued > now + LEEWAY_SECONDS or _number(payload, "nbf", issued) > now + LEEWAY_SECONDS:
             raise IdentityError(
                 "The identity token is from the future", fix="Set the back end's clock right"
             )
-        jti = _text(said, "jti")
+        jti = _text(payload, "jti")
         if len(jti) > _MAX_JTI_LENGTH:
             raise IdentityError("The claim jti is too long", fix="Use a UUID, say")
-        mail = _text(said, "email" if "email" in said else "sub")
+        mail = _text(payload, "email" if "email" in payload else "sub")
         try:
             folded = registered_mail(mail)
         except RegistryError:
@@ -215,7 +215,7 @@ class IdentityStore:
                 "The identity token names no mail address",
                 fix="Put the person's mail address into the claim sub, or into email",
             ) from None
-        # By jti, not by the token's text: of one ES256 token anybody can make a second.
+        # By jti, not by the token's text: anyone can derive a second text from an ES256 token.
         return Claims(
             mail=folded,
             digest=digest_of(jti),
@@ -257,14 +257,14 @@ def _decode(token: str, key: bytes, algorithm: str, app: App) -> Mapping[str, An
 
     if len(token) > _MAX_TOKEN_LENGTH:
         raise IdentityError("The identity token is too long", fix=_SIGN)
-    # Times are checked here by the clock that was passed in.
+    # Times are checked here, with the injected clock.
     options: Any = {
         **dict.fromkeys(("verify_exp", "verify_iat", "verify_nbf"), False),
         **dict.fromkeys(("verify_sub", "verify_jti"), False),
         "require": ["exp", "iat", "jti", "aud"],
     }
     try:
-        said = jwt.decode(
+        payload = jwt.decode(
             token,
             _verifying(key, algorithm),
             algorithms=[algorithm],
@@ -290,7 +290,7 @@ def _decode(token: str, key: bytes, algorithm: str, app: App) -> Mapping[str, An
             "The identity token cannot be read, or its signature is wrong",
             fix=f"Sign it with {algorithm} and the key that belongs to the app's identity key",
         ) from None
-    return said
+    return payload
 
 
 def _verifying(key: bytes, algorithm: str) -> Any:
@@ -321,7 +321,7 @@ def _public_key(pem: bytes) -> "EllipticCurvePublicKey":
     block = _PUBLIC_KEY.search(pem)
     try:
         der = base64.b64decode(b"" if block is None else block[1])
-        # Keys of other kinds are not loaded: to check their numbers may take minutes.
+        # Keys of other kinds are not loaded: validating their numbers may take minutes.
         key = load_der_public_key(der) if _EC_KEY.match(der) else None
     except Exception:  # noqa: BLE001 - the library promises no kind of error for bad input
         key = None
@@ -333,8 +333,8 @@ def _public_key(pem: bytes) -> "EllipticCurvePublicKey":
     return key
 
 
-def _number(said: Mapping[str, Any], name: str, default: float | None = None) -> float:
-    value = said.get(name, default)
+def _number(payload: Mapping[str, Any], name: str, default: float | None = None) -> float:
+    value = payload.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e12:  # noqa: PLR2004 - beyond any date
         raise IdentityError(
             f"The claim {name} is not a number", fix="Write instants in seconds since 1970"
@@ -342,8 +342,8 @@ def _number(said: Mapping[str, Any], name: str, default: float | None = None) ->
     return value
 
 
-def _text(said: Mapping[str, Any], name: str) -> str:
-    value = said.get(name)
+def _text(payload: Mapping[str, Any], name: str) -> str:
+    value = payload.get(name)
     if not isinstance(value, str) or not value:
         raise IdentityError(
             f"The claim {name} is not a text", fix="Sign aud, sub, exp, iat and jti"

@@ -1,4 +1,4 @@
-"""Takes over the MobileApps folder of the 4D component "4D Mobile App Server", as it is on disk.
+"""Import the MobileApps folder of the 4D component "4D Mobile App Server".
 
 One folder per app, named ``<team id>.<bundle id>``; in it ``manifest.json``, the team's
 ``AuthKey_XXXXXXXXXX.p8`` and one JSON file without extension per session.
@@ -37,10 +37,10 @@ _STATUS: Final = {"accepted": "active", "pending": "pending"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportStep:
-    """What became of one file: ``file`` is relative to the folder, ``what`` says what it holds.
+    """The import of one file: ``file`` is relative to the folder, ``what`` is its content.
 
-    ``reason`` says why a file was skipped, or what is worth knowing of one that was not; ``fix``
-    what to do about one that was skipped.
+    ``reason`` tells why a file was skipped, or a remark about an imported one; ``fix`` is for a
+    skipped one.
     """
 
     file: str
@@ -58,12 +58,12 @@ def import_folder(
     moved: list[int] | None = None,
     now: Callable[[], float] = time.time,
 ) -> Iterator[ImportStep]:
-    """Import a MobileApps folder and yield what became of each file.
+    """Import a MobileApps folder and yield the result of each file.
 
-    It may be repeated: what is the same is unchanged, and what was registered here later is kept.
-    A file that cannot be used is skipped with its reason, and the rest goes on. Nothing in the
-    folder is changed. The sessions that lost their token to another are added to ``moved``, to be
-    taken from the workers. Raises :class:`~handbell.errors.RegistryError` when it cannot be read.
+    It is idempotent: equal data are unchanged, and later registrations are kept. An unusable file
+    is skipped with its reason. The folder is not changed. Sessions that lost their token are added
+    to ``moved``, to be released from the workers. Raises :class:`~handbell.errors.RegistryError`
+    when it cannot be read.
     """
     root, folders = _app_folders(expanded(path).absolute())
     if not folders:
@@ -81,7 +81,7 @@ def import_folder(
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """One session file as it was read. ``at`` is when it was last written, UNIX milliseconds."""
+    """A session file. ``at`` is its modification time, UNIX milliseconds."""
 
     file: Path
     at: int
@@ -128,7 +128,9 @@ class _Folder:
         return self.apps.add(app.team_id, app.bundle_id, app.name, is_suggested=True)
 
     def _keys(self, app: App) -> Iterator[ImportStep]:
-        known = {(one.key_id, one.fingerprint) for one in self.apps.credentials(app)}
+        known = {
+            (credential.key_id, credential.fingerprint) for credential in self.apps.credentials(app)
+        }
         for file in sorted(self.folder.glob("*.p8")):
             try:
                 key = read_auth_key(file, team_id=app.team_id)
@@ -147,9 +149,9 @@ class _Folder:
                 found.append(_read_session(file, latest=int(self.now() * 1000)))
             except RegistryError as error:
                 yield self.skip(file, "session", error)
-        # The newest last: of several files with one token, it says whose the device is.
+        # The newest last: of several files with one token, it decides the owner.
         found.sort(key=lambda one: (one.at, one.file.name))
-        newest = {one.token: one for one in found}
+        newest = {item.token: item for item in found}
         known = self.registry.latest_by_token(app, newest)
         for one in found:
             if newest[one.token] is one:
@@ -183,7 +185,7 @@ class _Folder:
         return ImportStep(file=relative, what=_clean(what), outcome=outcome, reason=_clean(reason))
 
     def skip(self, file: Path, what: str, error: HandbellError) -> ImportStep:
-        # The column beside it names the file.
+        # The other column names the file.
         reason = error.what.replace(str(file), file.name)
         return replace(self.step(file, what, "skipped", reason), fix=_clean(error.fix))
 
@@ -319,5 +321,5 @@ def _text(content: dict[str, Any], name: str) -> str | None:
 
 
 def _clean(text: str) -> str:
-    # JSON and file names can hold half characters, which nothing can print or store.
+    # JSON and file names can contain lone surrogates, which cannot be printed or stored.
     return text.encode(errors="replace").decode()

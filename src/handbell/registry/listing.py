@@ -1,4 +1,4 @@
-"""Users and sessions page by page, with filters and counts: for lists over millions of them."""
+"""Paginated lists of users and sessions, with filters and counts, for millions of rows."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ _HIGHEST: Final = "\U0010ffff"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionFilter:
-    """Which sessions of an app are meant; None is any. ``mail`` is that of their user, whole."""
+    """A filter for an app's sessions; None is any. ``mail`` is the user's whole address."""
 
     status: str | None = None
     mail: str | None = None
@@ -32,14 +32,14 @@ class SessionFilter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedUser:
-    """A user, and how many sessions they have in each status that occurs."""
+    """A user, with the number of sessions by status."""
 
     user: User
     sessions: dict[str, int] = field(default_factory=dict)
 
 
 class Directory:
-    """Who is in the registry, for lists. It changes nothing."""
+    """Read-only lists of the registry."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -52,16 +52,17 @@ class Directory:
         before: int | None = None,
         limit: int = 50,
     ) -> list[Session]:
-        """Return sessions of an app, the last made first.
+        """Return sessions of an app, the newest first.
 
-        ``before`` is the id of the last one already seen. A page costs the same wherever it is.
+        ``before`` is the last id of the previous page. The cost of a page does not depend on its
+        position.
         """
         wanted = wanted or SessionFilter()
         with self._database.read() as connection:
             return _page(connection, app, wanted, before, limit)
 
     def count_sessions(self, app: App, wanted: SessionFilter | None = None) -> int:
-        """Return how many sessions are meant."""
+        """Return the number of matching sessions."""
         wanted = wanted or SessionFilter()
         statement = select(func.count()).where(*_conditions(app, wanted))
         if wanted.status is not None:
@@ -70,7 +71,7 @@ class Directory:
             return connection.scalar(statement) or 0
 
     def statuses(self, app: App) -> dict[str, int]:
-        """Return how many sessions of an app are in each status that occurs."""
+        """Return the number of an app's sessions by status."""
         statement = (
             select(sessions.c.status, func.count())
             .where(sessions.c.app_id == app.row)
@@ -90,8 +91,8 @@ class Directory:
     ) -> list[ListedUser]:
         """Return users of an app by their mail addresses, in order.
 
-        Those whose address contains a text or begins with one, and comes ``after`` the last one
-        already seen. Only ``beginning`` is quick whatever the number of users.
+        Filters by a text in the address or at its beginning; ``after`` is the last address of the
+        previous page. Only ``beginning`` is fast for any number of users.
         """
         statement = select(users).where(*_people(app, containing)).order_by(users.c.mail)
         if start := fold_mail(beginning):
@@ -103,7 +104,7 @@ class Directory:
             return _counted(connection, found)
 
     def count_users(self, app: App, *, containing: str = "") -> int:
-        """Return how many users of an app there are, or have an address that contains a text."""
+        """Return the number of an app's users, or of those whose address contains a text."""
         with self._database.read() as connection:
             statement = select(func.count()).where(*_people(app, containing))
             return connection.scalar(statement) or 0
@@ -122,7 +123,7 @@ def _page(
     conditions = _conditions(app, wanted)
     if before is not None:
         conditions.append(sessions.c.id < before)
-    # By status, as the index has them: no page walks through the sessions of other apps.
+    # By status, as in the index: no page scans the sessions of other apps.
     statuses = STATUSES if wanted.status is None else (wanted.status,)
     ids: list[int] = []
     for status in statuses:

@@ -1,9 +1,9 @@
-"""How a token gets its owner: what a registration changes, within one transaction.
+"""Ownership of device tokens: the changes of a registration, within one transaction.
 
-The states of a session and every way between them are the table of
-docs/decisions/0016-proof-and-ownership.md. A token belongs to at most one session that is proven.
-Who only claims it has a pending session, which takes nothing from anybody; the token moves in the
-moment of the proof. Without a proof, by a secret alone, nobody takes it from another person.
+The states of a session and their transitions are in the table of
+docs/decisions/0016-proof-and-ownership.md. A token belongs to at most one proven session. A claim
+is a pending session, which owns nothing; the token moves when it is proven. A secret alone never
+takes a token from another person.
 """
 
 from collections.abc import Mapping
@@ -51,10 +51,10 @@ NEWEST_FIRST: Final = (sessions.c.registered_at.desc(), sessions.c.id.desc())
 def register(
     connection: Connection, app: App, new: Registration, *, most: int
 ) -> tuple[int, tuple[int, ...]]:
-    """Write a registration; return the session's row and those whose token it took.
+    """Write a registration; return the session's row and the rows that lost the token.
 
-    The same person's session is refreshed: what was proven stays proven, a quarantine ends, and a
-    closed one opens again. ``most`` is how many sessions a person may have.
+    The same person's session is refreshed: a proven one stays proven, a quarantine ends, and a
+    closed one reopens. ``most`` is the limit of sessions per person.
     """
     lock_app(connection, app)
     user = _user(connection, app, new)
@@ -77,9 +77,9 @@ def register(
 
 
 def claim(connection: Connection, app: App, new: Registration, *, most: int) -> int:
-    """Add a pending session of its own, whatever else is known, and return its row.
+    """Add a separate pending session and return its row.
 
-    Of more than ``most`` claims of a person the oldest goes; what is proven stays as it is.
+    Beyond ``most`` claims of a person the oldest is removed; proven sessions are unchanged.
     """
     lock_app(connection, app)
     user = _user_alike(connection, app, new)
@@ -90,10 +90,10 @@ def claim(connection: Connection, app: App, new: Registration, *, most: int) -> 
 def prove(
     connection: Connection, row: int, at: int, *, most: int
 ) -> tuple[int, tuple[int, ...]] | None:
-    """Make a pending session active; return the session's row and those whose token it took.
+    """Activate a pending session; return its row and the rows that lost the token.
 
-    Where the same person had a session with the token before, that one goes on in its place: what
-    is on its way to it stays theirs. None when the session is not pending any more.
+    If the same person had a session with the token before, that one is resumed instead: its
+    deliveries stay theirs. None when the session is no longer pending.
     """
     pending = _in_turn(connection, row)
     if pending is None or pending.status != "pending":
@@ -115,12 +115,11 @@ def prove(
 def renew(
     connection: Connection, row: int, about: Description, *, token: str | None, at: int, most: int
 ) -> tuple[int, ...]:
-    """Refresh a session whose device spoke for it; return those whose token it took.
+    """Refresh a session by its device's secret; return the rows that lost the token.
 
-    A device may get a new token, and stays this person's; so does one whose session was closed
-    because the push service called it gone, and which opens again. Those whose token it takes are
-    the same person's: what another person holds is not had by a secret. Raises
-    :class:`~handbell.errors.ProofRequiredError` then.
+    A device keeps its owner with a new token, and when its session was closed as gone, which
+    reopens it. It can only take a token from the same person: for another person's token
+    :class:`~handbell.errors.ProofRequiredError` is raised.
     """
     known = _in_turn(connection, row)
     wanted = token or known.token
@@ -128,11 +127,10 @@ def renew(
     moved = () if is_claim else _make_way_for_own(connection, known, wanted, at)
     if known.status == "closed":
         make_room(connection, known.user_id, most, at=at)
-    # A token lives in one environment: what a push service accepted there is known better than by
-    # the device's guess.
+    # A token belongs to one environment: a push service's acceptance outweighs the device's guess.
     is_settled = known.accepted_at is not None and wanted == known.token
     values: dict[str, Any] = {
-        **about.said(),
+        **about.given(),
         "environment": known.environment if is_settled else about.environment or known.environment,
         "token": wanted,
         "status": "pending" if is_claim else "active",
@@ -145,19 +143,19 @@ def renew(
 
 
 def is_repeat(known: Session, token: str | None) -> bool:
-    """Return whether a device that speaks for its session changes nothing about who owns what."""
+    """Return whether a device's renewal changes no ownership."""
     return known.status in ("active", "pending") and token in (None, known.token)
 
 
 def repeat(connection: Connection, known: Session, about: Description, *, at: int) -> Session:
-    """Refresh a session as :func:`renew` does, where :func:`is_repeat` says so; it costs less.
+    """Refresh a session as :func:`renew` does, but cheaper, when :func:`is_repeat` holds.
 
-    Each device does it at each start of its app.
+    Each device does this at each start of its app.
     """
     is_settled = known.accepted_at is not None or about.environment is None
     values: dict[str, Any] = {
         **{name: getattr(known, name) for name in DESCRIBED},
-        **about.said(),
+        **about.given(),
         "environment": known.environment if is_settled else about.environment,
         "reason": None,
         "registered_at": max(at, known.registered_at),
@@ -182,10 +180,10 @@ _REPEAT: Final = (
 def correct(
     connection: Connection, row: int, about: Description, *, token: str | None, at: int
 ) -> tuple[int, ...]:
-    """Write what is better known of a session; return those whose token it took.
+    """Correct a session; return the rows that lost the token.
 
-    Nothing of it says that the device is there, so its status and times stay. It is written by who
-    may register devices for anybody, which is a proof.
+    This is no sign of life of the device, so status and times stay. The caller may register
+    devices for anybody, which counts as a proof.
     """
     known = _in_turn(connection, row)
     wanted = token or known.token
@@ -195,7 +193,7 @@ def correct(
         holder = connection.execute(_holding(known.app_id, wanted)).one_or_none()
         moved = _take_over(connection, holder, at)
     values: dict[str, Any] = {
-        **about.said(),
+        **about.given(),
         "environment": about.environment or known.environment,
         "token": wanted,
     }
@@ -204,7 +202,7 @@ def correct(
 
 
 def _in_turn(connection: Connection, row: int) -> Any:
-    """Wait as :func:`lock_app` does, and return a session as it is then, or None."""
+    """Lock as :func:`lock_app` does, and return the session's current state, or None."""
     app_id = select(sessions.c.app_id).where(sessions.c.id == row).scalar_subquery()
     connection.execute(select(apps.c.id).where(apps.c.id == app_id).with_for_update())
     return connection.execute(select(sessions).where(sessions.c.id == row)).one_or_none()
@@ -230,11 +228,11 @@ def silence_others(
     *,
     but_claims: bool = False,
 ) -> None:
-    """Make void the secrets of sessions with these tokens that are not of the token's owner.
+    """Revoke the secrets of sessions with these tokens that belong to somebody else.
 
-    A secret outlives the session that a push service called gone, and a claim has one too. Once a
-    person has proven a token, nobody else's secret may open or change a session that has it.
-    ``but_claims`` leaves the claims theirs: a device that only changed its token proved nothing.
+    A secret outlives a session that was closed as gone, and a claim has one too. Once a person has
+    proven a token, no other person's secret may open or change a session with it. ``but_claims``
+    spares claims: a device that only changed its token proved nothing.
     """
     statuses = [GONE] if but_claims else [GONE, CLAIMED]
     with_token = (
@@ -242,9 +240,9 @@ def silence_others(
         sessions.c.token.in_(owners),
         sessions.c.secret_digest.is_not(None),
     )
-    told = (sessions.c.id, sessions.c.token, sessions.c.user_id)
-    # By one index each, which an OR would not use.
-    found = union_all(*(select(*told).where(*with_token, status) for status in statuses))
+    columns = (sessions.c.id, sessions.c.token, sessions.c.user_id)
+    # One index each, which an OR would not use.
+    found = union_all(*(select(*columns).where(*with_token, status) for status in statuses))
     rows = [row.id for row in connection.execute(found) if row.user_id != owners[row.token]]
     if rows:
         void = update(sessions).where(sessions.c.id.in_(rows)).values(secret_digest=None)
@@ -252,11 +250,11 @@ def silence_others(
 
 
 def make_room(connection: Connection, user: int, most: int, *, at: int) -> None:
-    """See to it that a person may have one more session that is proven.
+    """Make room for one more proven session of a person.
 
-    Beyond ``most`` those that no push service ever accepted anything for go, the longest silent
-    first. Raises :class:`~handbell.errors.SessionLimitError`, with nothing changed, where these are
-    not enough: what works is not thrown away.
+    Beyond ``most``, sessions for which no push was ever accepted are removed, the longest silent
+    first. Raises :class:`~handbell.errors.SessionLimitError`, with nothing changed, if that is not
+    enough: working sessions are kept.
     """
     statement = (
         select(sessions.c.id, sessions.c.accepted_at)
@@ -278,7 +276,7 @@ def make_room(connection: Connection, user: int, most: int, *, at: int) -> None:
 
 
 def make_room_to_claim(connection: Connection, user: int, most: int) -> None:
-    """Forget a person's oldest claims where there are ``most`` already; nothing else is touched."""
+    """Remove a person's oldest claims if there are ``most`` already; nothing else changes."""
     statement = (
         select(sessions.c.id)
         .where(sessions.c.user_id == user, CLAIMED)
@@ -290,11 +288,11 @@ def make_room_to_claim(connection: Connection, user: int, most: int) -> None:
 
 
 def lock_app(connection: Connection, app: App) -> None:
-    """Wait until it is this transaction's turn to change who owns the app's tokens.
+    """Lock the ownership of the app's tokens for this transaction.
 
-    Raises RegistryError when the app is not in the registry.
+    Raises RegistryError for an unregistered app.
     """
-    # Where a database has several writers at once, registrations of an app take turns here.
+    # On a database with concurrent writers, registrations of an app are serialized here.
     statement = select(apps.c.id).where(apps.c.id == app.row).with_for_update()
     if connection.scalar(statement) is None:
         raise RegistryError(
@@ -313,7 +311,7 @@ def _user(connection: Connection, app: App, new: Registration) -> int:
 
 
 def _user_alike(connection: Connection, app: App, new: Registration) -> int:
-    """Return the user as :func:`_user` does, by the same steps whether they are known or not."""
+    """Return the user as :func:`_user` does, in the same steps whether it exists or not."""
     add = sqlite_insert if connection.dialect.name == "sqlite" else postgresql_insert
     values = {"app_id": app.row, "mail": new.mail, "created_at": new.at}
     connection.execute(add(users).values(values).on_conflict_do_nothing())
@@ -336,8 +334,8 @@ def _take_over(connection: Connection, holder: Row[Any] | None, at: int) -> tupl
 
 
 def moved_values(at: int) -> dict[str, Any]:
-    """Return the columns of a session whose token now is somebody else's."""
-    # Whoever has the former secret speaks for nobody any more.
+    """Return the columns of a session whose token now belongs to another one."""
+    # The former secret authenticates nobody any more.
     return {"status": "closed", "reason": MOVED, "closed_at": at, "secret_digest": None}
 
 
@@ -349,7 +347,7 @@ def _former(connection: Connection, user: int, token: str, *, but: int = 0) -> R
         .limit(1)
     )
     if but:
-        # Another claim has a proof of its own to wait for.
+        # Another claim awaits its own proof.
         statement = statement.where(sessions.c.status != "pending")
     return connection.execute(statement).one_or_none()
 
@@ -361,14 +359,14 @@ def _refresh(connection: Connection, known: Row[Any], new: Registration) -> int:
 
 
 def refreshed_values(known: Row[Any], new: Registration) -> dict[str, Any]:
-    """Return the columns of a session whose person registers the device again."""
-    # Only what was proven gets as far as active or quarantined; a closed one proves itself anew.
+    """Return the columns of a session that its person registers again."""
+    # Only a proven session becomes active or quarantined; a closed one has to be proven anew.
     is_proven = known.status in ("active", "quarantined")
-    said = new.about.said()
-    # Who only claimed the device must not speak for it once somebody else has proven it.
+    given = new.about.given()
+    # A claimant must not speak for the device once somebody else has proven it.
     keeps_secret = new.secret_digest is None and known.status != "pending"
     return {
-        **{name: said.get(name, getattr(known, name)) for name in DESCRIBED},
+        **{name: given.get(name, getattr(known, name)) for name in DESCRIBED},
         "environment": new.about.environment or known.environment,
         "status": "active" if is_proven else new.status,
         "reason": None,
@@ -379,16 +377,16 @@ def refreshed_values(known: Row[Any], new: Registration) -> dict[str, Any]:
 
 
 def _carry_on(connection: Connection, former: Row[Any], pending: Row[Any]) -> int:
-    """Let a person's former session take the place of the one that was just proven."""
-    # The links that were mailed for it go on saying that they were used, or are too old.
+    """Replace the just proven session by the person's former one."""
+    # The links that were mailed for it keep reporting that they were used or have expired.
     connection.execute(
         update(proofs).where(proofs.c.session_id == pending.id).values(session_id=former.id)
     )
     connection.execute(delete(sessions).where(sessions.c.id == pending.id))
-    said = {name: getattr(pending, name) for name in DESCRIBED}
+    given = {name: getattr(pending, name) for name in DESCRIBED}
     values: dict[str, Any] = {
-        **{name: value for name, value in said.items() if value is not None},
-        # A token lives in one environment: what a push service accepted there is known for good.
+        **{name: value for name, value in given.items() if value is not None},
+        # A token belongs to one environment: a push service's acceptance there is certain.
         "environment": former.environment if former.accepted_at else pending.environment,
         "secret_digest": pending.secret_digest,
         "claimed_as": pending.id,
@@ -410,7 +408,7 @@ def added_values(app: App, user: int, new: Registration) -> dict[str, Any]:
     return {
         **dict.fromkeys(DESCRIBED),
         "platform": "ios",
-        **new.about.said(),
+        **new.about.given(),
         "app_id": app.row,
         "user_id": user,
         "token": new.token,

@@ -1,7 +1,7 @@
-"""Mailed links: who opens one proves that a device is theirs.
+"""Proof by mailed link: opening it proves the ownership of a device.
 
-The link's secret is not stored, only its digest, and not even that before the mail goes out: each
-attempt to mail it makes a new secret. So a server that stopped in between mails the link later.
+Only the digest of the link's secret is stored, and only when the mail is sent: each attempt makes
+a new secret. So a server that stopped in between mails the link later.
 """
 
 import time
@@ -42,7 +42,7 @@ Refusal = Literal["unknown", "used", "late"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
-    """A link to mail: whom it is for, of which app, and the secret that it carries."""
+    """A link to mail: its addressee, its app, and its secret."""
 
     proof: int
     mail: str
@@ -53,7 +53,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What the opener of a link is asked: whether this device is theirs."""
+    """The question of a link's page: whether this device belongs to the reader."""
 
     app: App
     mail: str
@@ -62,7 +62,7 @@ class Question:
 
 
 class ProofStore:
-    """The links that were asked for. ``now`` returns UNIX seconds."""
+    """The requested links. ``now`` returns UNIX seconds."""
 
     def __init__(
         self, database: Database, registry: Registry, *, now: Callable[[], float] = time.time
@@ -72,13 +72,13 @@ class ProofStore:
         self._now = now
 
     def ask(self, app: App, registration: Registration) -> Session:
-        """Add a pending session and note that a link is to be mailed for it, in one step."""
+        """Add a pending session and queue a link for it, in one transaction."""
         return self._registry.claim(app, registration, then=self._note)
 
     def ask_again(self, app: App, digest: str) -> bool:
-        """Have another link mailed to the pending session of this secret's digest.
+        """Queue another link for the pending session of this secret's digest.
 
-        Links that were mailed for it before are void. False when no pending session has it.
+        Earlier links for it become void. False when no pending session has it.
         """
         wanted = select(sessions.c.id).where(
             sessions.c.app_id == app.row,
@@ -94,9 +94,9 @@ class ProofStore:
         return True
 
     def take_due(self) -> list[Link]:
-        """Return links that are to be mailed now, each with a new secret.
+        """Lease the links that are due, each with a new secret.
 
-        Nobody else is given them for :data:`LEASE_SECONDS`. Those whose time is over are dropped.
+        Nobody else gets them for :data:`LEASE_SECONDS`. Expired ones are dropped.
         """
         now = self._milliseconds()
         with self._database.write() as connection:
@@ -112,15 +112,15 @@ class ProofStore:
         return None if first is None else first / 1000
 
     def mailed(self, link: Link) -> None:
-        """Note that a link was mailed: it is not mailed again."""
+        """Mark a link as mailed."""
         self._set_due(link, None)
 
     def postpone(self, link: Link, seconds: float) -> None:
-        """Have a link mailed later; with a new secret, since nobody knows what became of it."""
+        """Mail a link later; with a new secret, since the fate of the first is unknown."""
         self._set_due(link, self._milliseconds() + int(seconds * 1000))
 
     def look(self, secret: str) -> Question | Refusal:
-        """Return what a link asks, or why it cannot be used. Nothing is used up."""
+        """Return a link's question, or why it is invalid. Nothing is used up."""
         with self._database.read() as connection:
             row = connection.execute(
                 _QUESTION.where(proofs.c.digest == digest_of(secret))
@@ -133,9 +133,9 @@ class ProofStore:
         )
 
     def prove(self, secret: str) -> Registered | Refusal:
-        """Use a link: its session becomes active, and the token moves to it in the same step.
+        """Use a link: activate its session and move the token to it, in one transaction.
 
-        A link serves once, whatever a race does.
+        A link is valid once, even in a race.
         """
         digest = digest_of(secret)
         now = self._milliseconds()
@@ -157,10 +157,9 @@ class ProofStore:
             return Registered(session=read_session(connection, proven[0]), moved=proven[1])
 
     def forget_old(self) -> int:
-        """Forget links that were over a day ago, and the claims that were never proven.
+        """Prune links that expired a day ago, and claims that were never proven.
 
-        People of whom nothing is left are forgotten too. Returns how many links were forgotten, 0
-        when there is nothing left to do.
+        Users without sessions are pruned too. Returns the number of pruned links, 0 when done.
         """
         before = self._milliseconds() - KEPT_SECONDS * 1000
         with self._database.write() as connection:
@@ -177,9 +176,11 @@ class ProofStore:
             gone = connection.execute(
                 select(sessions.c.id, sessions.c.user_id).where(*unproven)
             ).all()
-            connection.execute(delete(sessions).where(sessions.c.id.in_([one.id for one in gone])))
+            connection.execute(
+                delete(sessions).where(sessions.c.id.in_([item.id for item in gone]))
+            )
             people = (
-                users.c.id.in_({one.user_id for one in gone}),
+                users.c.id.in_({item.user_id for item in gone}),
                 ~exists().where(sessions.c.user_id == users.c.id),
             )
             connection.execute(delete(users).where(*people))
@@ -189,7 +190,7 @@ class ProofStore:
         now = self._milliseconds()
         values = {
             "session_id": session,
-            # Of a secret that nobody has: the one of the mail is made when that goes out.
+            # The digest of a random secret: the mail's secret is made when that is sent.
             "digest": digest_of(new_secret()),
             "created_at": now,
             "expires_at": now + VALID_SECONDS * 1000,

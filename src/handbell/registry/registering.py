@@ -6,7 +6,7 @@ from typing import Any
 
 from handbell.apps.app import App
 
-from .facts import read_facts
+from .device_attributes import read_attributes
 from .registration import Description, Registered, Registration, registered_mail
 from .secret import SESSION_MARK, digest_of, new_secret
 from .session import RegisteredSession, Session, read_token
@@ -41,15 +41,15 @@ class Vouched:
 
 
 def read_registration(
-    mail: str, address: str, *, platform: str | None, environment: str | None, **told: object
+    mail: str, address: str, *, platform: str | None, environment: str | None, **given: object
 ) -> Vouched:
     """Return what can be registered of what a back end says. Raises RegistryError."""
-    facts, warnings = read_facts(told)
+    facts, warnings = read_attributes(given)
     about = {"platform": platform, "environment": environment, **facts}
     described = Description.read(**about)
     return Vouched(
         mail=registered_mail(mail),
         token=read_token(address),
-        about={**described.said(), "environment": described.environment},
+        about={**described.given(), "environment": described.environment},
         warnings=tuple(warnings),
     )

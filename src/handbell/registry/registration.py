@@ -1,4 +1,4 @@
-"""What a device says of itself, and whose it says to be: checked, and not yet written."""
+"""A registration: what a device says about itself and its owner, validated but not stored."""
 
 from dataclasses import dataclass
 from typing import Final, Self
@@ -24,7 +24,7 @@ DESCRIBED: Final = ("platform", "time_zone", *_LABELS)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
-    """What a device says of itself, checked; None is what it did not say."""
+    """A device's description of itself, validated; None for what it left out."""
 
     platform: str | None = None
     environment: str | None = None
@@ -44,7 +44,7 @@ class Description:
         time_zone: str | None = None,
         **labels: str | None,
     ) -> Self:
-        """Return what can be stored. Raises :class:`~handbell.errors.RegistryError` otherwise."""
+        """Validate a description. Raises :class:`~handbell.errors.RegistryError` when invalid."""
         return cls(
             platform=None if platform is None else read_platform(platform),
             environment=None if environment is None else read_environment(environment),
@@ -53,18 +53,18 @@ class Description:
             **labels,
         )
 
-    def said(self) -> dict[str, str]:
-        """Return the columns of what was said, without the environment."""
+    def given(self) -> dict[str, str]:
+        """Return the columns that were given, without the environment."""
         values = {name: getattr(self, name) for name in DESCRIBED}
         return {name: value for name, value in values.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registration:
-    """A device of a person, checked. ``at`` is in UNIX milliseconds.
+    """A device of a person, validated. ``at`` is in UNIX milliseconds.
 
-    ``status`` is ``active`` where it is proven, else ``pending``. ``secret_digest`` is of the
-    secret by which the device is to speak for its session, or None to leave that as it is.
+    ``status`` is ``active`` if proven, else ``pending``. ``secret_digest`` is of the device's
+    secret for its session, or None to keep the current one.
     """
 
     mail: str
@@ -85,7 +85,7 @@ class Registration:
         secret_digest: str | None = None,
         **about: str | None,
     ) -> Self:
-        """Return a registration, or raise :class:`~handbell.errors.RegistryError`."""
+        """Validate a registration, or raise :class:`~handbell.errors.RegistryError`."""
         if status not in ("active", "pending"):
             raise RegistryError(
                 f"A session cannot be registered as {status!r}", fix="Use active or pending"
@@ -102,10 +102,10 @@ class Registration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registered:
-    """A session as it is now, and the sessions that lost its token to it.
+    """The registered session, and the sessions that lost its token.
 
-    Nothing more may be sent to those that ``moved``: give them to ``Engine.release`` before anybody
-    is told that the device is this person's.
+    Nothing more may be sent to those that ``moved``: pass them to ``Engine.release`` before
+    confirming the registration.
     """
 
     session: Session

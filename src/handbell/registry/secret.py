@@ -1,4 +1,4 @@
-"""Secrets that are given away once: of them the database keeps the digest alone."""
+"""Secrets that are shown once: the database keeps their digests only."""
 
 import hashlib
 import secrets
@@ -18,5 +18,5 @@ def new_secret(mark: str = "") -> str:
 
 
 def digest_of(secret: str) -> str:
-    """Return the SHA-256 of a secret, in hex digits; it is random, so nothing slower is needed."""
+    """Return the SHA-256 of a secret in hex; it is random, so no slow hash is needed."""
     return hashlib.sha256(secret.encode("utf-8", errors="replace")).hexdigest()

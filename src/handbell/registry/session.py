@@ -47,11 +47,10 @@ _TOKEN: Final = re.compile(r"(?:[0-9a-f]{2}){4,256}")
 class Session:
     """One device of one user in one app. Instants are in UNIX milliseconds.
 
-    ``registered_at`` is when the device last said that it is there, ``accepted_at`` when the push
-    service last took something for it, broadcasts aside: they do not touch a row each. ``reason``
-    says why it is closed or quarantined; ``external_id`` is its id in the system that it was
-    imported from. The secret by which a device speaks for its session is not among what can be
-    read.
+    ``registered_at`` is when the device last registered, ``accepted_at`` when the push service
+    last accepted a push for it, except broadcasts, which do not update each row. ``reason`` is why
+    it is closed or quarantined; ``external_id`` is its id in the system that it was imported from.
+    The device's secret is not included.
     """
 
     id: int
@@ -100,7 +99,7 @@ class Place(NamedTuple):
 
 
 class ActiveSession(NamedTuple):
-    """What a broadcast needs of an active session, and no more: there may be millions."""
+    """An active session as a broadcast needs it: minimal, since there may be millions."""
 
     id: int
     token: str
@@ -121,7 +120,7 @@ _NO_PLACES: Final = frozenset({"localtime", "Factory"})
 
 
 def read_token(text: str) -> str:
-    """Return a device token in the one form in which it is compared: lower case.
+    """Return a device token in its canonical form: lower case.
 
     Raises :class:`~handbell.errors.RegistryError` unless it is an even run of 8 to 512 hex digits.
     """
@@ -157,10 +156,10 @@ def read_time_zone(name: str) -> str:
 
 
 def time_zone_of(text: str) -> str | None:
-    """Return the IANA name of a time zone as devices write them, or None where there is none.
+    """Return the IANA name of a time zone as devices write it, or None.
 
     Case does not matter, and an offset of whole hours (``GMT+0200``, ``+02:00``) is a zone of
-    ``Etc``, where the sign is the other way round.
+    ``Etc``, with the opposite sign.
     """
     known = known_time_zones()
     if text in known:
@@ -181,9 +180,10 @@ def time_zone_of(text: str) -> str | None:
 
 
 def read_label(name: str, text: str | None) -> str | None:
-    """Return a text that is only shown, such as a device's name, or None for an empty one.
+    """Return a display text, such as a device's name, or None for an empty one.
 
-    Raises :class:`~handbell.errors.RegistryError` for more than 512 characters or half ones.
+    Raises :class:`~handbell.errors.RegistryError` for more than 512 characters or a lone
+    surrogate.
     """
     label = (text or "").strip()
     if len(label) > MAX_LABEL_LENGTH or any("\ud800" <= letter <= "\udfff" for letter in label):

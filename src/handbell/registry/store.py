@@ -1,4 +1,4 @@
-"""Users and sessions in the database: who is reached where."""
+"""The stored users and sessions."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +22,6 @@ from handbell.fixes import Action, Fix
 from handbell.storage.database import Database
 from handbell.storage.tables import sessions, users
 
-from .addressees import Addressee, read_addressees, read_holders
 from .bulk import Admitted, register_many
 from .ownership import (
     NEWEST_FIRST,
@@ -35,6 +34,7 @@ from .ownership import (
     renew,
     repeat,
 )
+from .recipient_lookup import Addressee, read_addressees, read_holders
 from .registration import Description, Registered, Registration
 from .session import (
     ActiveSession,
@@ -92,9 +92,8 @@ _PLACES: Final = select(_FIRST).distinct()
 class Registry:
     """The users and sessions of every app. ``now`` returns UNIX seconds.
 
-    ``most_sessions`` is how many a person may have in one app. Where a method takes a session it
-    takes its id or the session itself. An app without a registry entry has neither users nor
-    sessions.
+    ``most_sessions`` is the limit per person and app. Methods that take a session accept its id
+    too. An unregistered app has neither users nor sessions.
     """
 
     def __init__(
@@ -123,14 +122,14 @@ class Registry:
         external_id: str | None = None,
         registered_at: int | None = None,
     ) -> Session:
-        """Note whose device a token is, and return the session.
+        """Register a device for a user and return the session.
 
         One token has one owner: another user's session with it is closed in the same transaction,
-        unless this one is ``pending``, which owns nothing before it is proven. For the same user
-        the session is refreshed: what was proven stays proven, a quarantine ends, a closed session
-        opens again. Without ``environment`` a known session keeps its own and a new one is for
+        unless this one is ``pending``, which owns nothing until proven. For the same user the
+        session is refreshed: a proven one stays proven, a quarantine ends, a closed session
+        reopens. Without ``environment`` a known session keeps its own and a new one gets
         production. ``registered_at`` is in UNIX milliseconds, by default now. Raises
-        :class:`~handbell.errors.RegistryError` for what cannot be used.
+        :class:`~handbell.errors.RegistryError` for invalid values.
         """
         registration = Registration.read(
             mail,
@@ -153,9 +152,9 @@ class Registry:
         *,
         first: Callable[[Connection], None] | None = None,
     ) -> Registered:
-        """Write a registration as :meth:`register` does, and say which sessions it took from.
+        """Write a registration as :meth:`register` does; return the sessions that lost the token.
 
-        ``first`` is called in the same transaction; what it raises undoes everything.
+        ``first`` is called in the same transaction; an error rolls back everything.
         """
         with self._database.write() as connection:
             if first is not None:
@@ -164,9 +163,9 @@ class Registry:
             return Registered(session=read_session(connection, row), moved=moved)
 
     def admit_many(self, app: App, registrations: Iterable[Registration]) -> Admitted:
-        """Write many registrations in one transaction; say what they took, and which had no room.
+        """Write many registrations in one transaction; return lost tokens and refusals.
 
-        Those are left out: their persons have as many sessions as they may.
+        Refused are those whose persons have reached the limit of sessions.
         """
         with self._database.write() as connection:
             return register_many(connection, app, registrations, most=self.most_sessions)
@@ -178,7 +177,7 @@ class Registry:
         *,
         then: Callable[[Connection, int], None] | None = None,
     ) -> Session:
-        """Add a pending session of its own, whoever is known already, and return it.
+        """Add a separate pending session and return it.
 
         ``then`` is called in the same transaction with the session's id.
         """
@@ -191,11 +190,11 @@ class Registry:
     def renew(
         self, app: App, digest: str, about: Description, *, token: str | None = None
     ) -> Registered | None:
-        """Refresh the session that the secret of this digest speaks for; None when there is none.
+        """Refresh the session of the secret with this digest; None when there is none.
 
-        Its proof holds for a new ``token`` of the device as well, unless that is another person's:
-        :class:`~handbell.errors.ProofRequiredError` is raised then. A session that was closed
-        because its device was gone opens again.
+        Its proof covers a new ``token`` of the device, unless that belongs to another person:
+        :class:`~handbell.errors.ProofRequiredError` is raised then. A session that was closed as
+        gone reopens.
         """
         wanted = None if token is None else read_token(token)
         named = {"secret": digest, "app": app.row}
@@ -213,10 +212,10 @@ class Registry:
     def change(
         self, app: App, session_id: int, about: Description, *, token: str | None = None
     ) -> Registered:
-        """Correct what is known of a session, and return it.
+        """Correct a session and return it.
 
         Raises :class:`~handbell.errors.UnknownSessionError` when the app has no such session, and
-        :class:`~handbell.errors.RegistryError` for a new token of one that is closed.
+        :class:`~handbell.errors.RegistryError` for a new token of a closed one.
         """
         wanted = None if token is None else read_token(token)
         with self._database.write() as connection:
@@ -233,10 +232,10 @@ class Registry:
             return Registered(session=read_session(connection, session_id), moved=moved)
 
     def activate(self, session: Session | int) -> Registered | None:
-        """Make a pending session active: it is proven now, and the token moves to it.
+        """Activate a proven pending session; the token moves to it.
 
-        Another user's session with the token is closed in the same transaction. Where this user had
-        one before, that one goes on in place of the new one. None when it is not pending.
+        Another user's session with the token is closed in the same transaction. If this user had
+        one before, that one is resumed instead. None when it is not pending.
         """
         row = session.id if isinstance(session, Session) else session
         with self._database.write() as connection:
@@ -246,9 +245,9 @@ class Registry:
             return Registered(session=read_session(connection, proven[0]), moved=proven[1])
 
     def close(self, session: Session | int, reason: str) -> bool:
-        """Close a session: nothing is sent to it any more. Say whether it was open.
+        """Close a session: nothing is sent to it any more. Return whether it was open.
 
-        Its device's secret is void from then on, also that of one which was closed before.
+        Its device's secret is revoked, even if it was closed before.
         """
         values = {"status": "closed", "reason": reason, "closed_at": self._milliseconds()}
         row = session.id if isinstance(session, Session) else session
@@ -258,11 +257,11 @@ class Registry:
             return connection.execute(mine.where(_OPEN).values(values)).rowcount > 0
 
     def close_if_gone(self, session: Session | int, *, since: int | None, reason: str) -> bool:
-        """Close a session whose device the push service says is gone since ``since``.
+        """Close a session whose device is gone since ``since``, by the push service's answer.
 
         Only if its last registration is earlier: a device that came back keeps its session. None,
-        where the service gives no instant, closes it. One that was never proven stays pending: its
-        secret must not open it as if it had been. Instants are in UNIX milliseconds.
+        when the service gives no instant, closes it. An unproven one stays pending: its secret
+        must not reopen it. Instants are in UNIX milliseconds.
         """
         earlier = PROVEN if since is None else PROVEN & (sessions.c.registered_at < since)
         return self._change(
@@ -276,13 +275,13 @@ class Registry:
         )
 
     def release(self, session: Session | int) -> bool:
-        """End a session's quarantine: it is sent to again. Say whether it was in quarantine."""
+        """End a session's quarantine: sends resume. Return whether it was in quarantine."""
         return self._change(
             session, sessions.c.status == "quarantined", status="active", reason=None
         )
 
     def remember_environment(self, session: Session | int, environment: Environment | str) -> None:
-        """Note where a session's token turned out to live."""
+        """Store the environment in which a session's token was found."""
         self._change(session, _OPEN, environment=read_environment(environment))
 
     def mark_accepted(
@@ -292,9 +291,9 @@ class Registry:
         at: int | None = None,
         connection: Connection | None = None,
     ) -> None:
-        """Note that the push service took something for these sessions, now or at ``at``.
+        """Record that a push was accepted for these sessions, now or at ``at``.
 
-        With a ``connection`` it happens in that transaction, else in one of its own.
+        With a ``connection`` in that transaction, else in a new one.
         """
         moment = self._milliseconds() if at is None else at
         statements = [
@@ -322,9 +321,9 @@ class Registry:
     def session_by_secret(
         self, app: App, digest: str, session_id: int | None = None
     ) -> Session | None:
-        """Return the session of an app that the secret of this digest speaks for, if any does.
+        """Return the session of an app whose secret has this digest, if any.
 
-        With a ``session_id`` only if its device knows it by that.
+        With a ``session_id``, only if its device knows it by that id.
         """
         statement = SESSIONS.where(*_secret(app, digest))
         if session_id is not None:
@@ -341,13 +340,13 @@ class Registry:
         return self._sessions(wanted)
 
     def sessions_of(self, app: App, mail: str) -> list[Session]:
-        """Return every session of a user, the newest registration first; none if not known."""
+        """Return every session of a user, the newest registration first."""
         return self.sessions_by_mail(app, [mail]).get(mail, [])
 
     def sessions_by_mail(self, app: App, mails: Iterable[str]) -> dict[str, list[Session]]:
         """Return the sessions of many users under the mails as given.
 
-        All statuses, each list with the newest registration first. Who has none is left out.
+        All statuses, each list with the newest registration first. Mails without one are left out.
         """
         spellings: dict[str, list[str]] = {}
         for mail in dict.fromkeys(mails):
@@ -359,9 +358,9 @@ class Registry:
         return found
 
     def addressees(self, app: App, mails: Iterable[str]) -> dict[str, list[Addressee]]:
-        """Return what a send needs of the sessions of many users, by folded mail.
+        """Return the sessions of many users as a send needs them, by folded mail.
 
-        All statuses, each list with the newest registration first. Who has none is left out.
+        All statuses, each list with the newest registration first. Mails without one are left out.
         """
         found: dict[str, list[Addressee]] = {}
         with self._database.quick_read() as connection:
@@ -384,7 +383,7 @@ class Registry:
     def latest_by_token(self, app: App, tokens: Iterable[str]) -> dict[str, Session]:
         """Return the last registered session of each device token, closed ones included.
 
-        One that is only claimed comes after those that were proven once.
+        Unproven claims rank after sessions that were proven once.
         """
         folded = dict.fromkeys(token.lower() for token in tokens)
         latest: dict[str, Session] = {}
@@ -420,7 +419,7 @@ class Registry:
             return [Place._make(row) for row in connection.execute(_PLACES, asked)]
 
     def time_zones(self, app: App) -> set[str | None]:
-        """Return the time zones of an app's active sessions; None is one that is unknown."""
+        """Return the time zones of an app's active sessions; None is an unknown one."""
         statement = (
             select(sessions.c.time_zone)
             .distinct()
@@ -495,10 +494,10 @@ def _unknown(session_id: int) -> UnknownSessionError:
 
 
 def read_session(connection: Connection, row: int) -> Session:
-    """Return the session of a row that is there."""
+    """Return the session of an existing row."""
     return read_sessions(connection, SESSIONS.where(sessions.c.id == row))[0]
 
 
 def read_sessions(connection: Connection, statement: Select[Any]) -> list[Session]:
-    """Return the sessions that a statement, made of :data:`SESSIONS`, finds."""
+    """Return the sessions of a statement made of :data:`SESSIONS`."""
     return [Session(**row) for row in connection.execute(statement).mappings()]

@@ -70,7 +70,7 @@ def wrong_variables(value: object) -> TemplateError:
 
 
 def _used(use: Use, variables: Mapping[str, Any]) -> dict[str, Any]:
-    beside = {name: _dated(value) for name, value in use.beside.items()}
+    beside = {name: _dated(value) for name, value in use.overrides.items()}
     return {
         **json_mapping("notification", beside),
         "template": use.template,

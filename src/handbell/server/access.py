@@ -1,4 +1,4 @@
-"""The guard in front of every route, and what it tells the handler."""
+"""The guard of every route: authentication, authorization and limits."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -24,8 +24,8 @@ from handbell.errors import (
     UnknownAppError,
 )
 from handbell.fixes import Action, Fix
-from handbell.http_server.exchange import STREAM
 from handbell.http_server.networks import network_of
+from handbell.http_server.request_cycle import STREAM
 
 from .context import Context
 from .hosts import Hosts
@@ -65,10 +65,11 @@ _ASK: Final = "Send the header Authorization: Bearer hbk_... with a valid API ke
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who makes a request.
+    """The caller of a request.
 
-    ``actor`` is for the audit trail: ``key hbk_1a2b3c4d``, or ``device``. ``scopes`` holds all that
-    the caller may do, none for a device. ``app`` is the row of the only app it serves, or None.
+    ``actor`` is for the audit trail: ``key hbk_1a2b3c4d``, or ``device``. ``scopes`` has
+    everything that the caller may do, none for a device. ``app`` is the row of the only app it
+    serves, or None.
     """
 
     actor: str
@@ -76,7 +77,7 @@ class Caller:
     app: int | None
 
     def may(self, scope: Scope) -> bool:
-        """Say whether the caller holds a scope."""
+        """Return whether the caller has the scope."""
         return scope in self.scopes
 
 
@@ -85,40 +86,40 @@ A_DEVICE: Final = Caller(actor="device", scopes=frozenset(), app=None)
 
 
 def bearer(connection: HTTPConnection) -> str | None:
-    """Return what the request's Authorization header carries as bearer, or None."""
+    """Return the bearer token of the Authorization header, or None."""
     scheme, _, token = (header(connection.scope, b"authorization") or "").partition(" ")
     token = token.strip()
     return token if scheme.lower() == "bearer" and token else None
 
 
 def session_secret(connection: HTTPConnection) -> str | None:
-    """Return the session secret ``hbs_...`` with which a device speaks, or None."""
+    """Return the session secret ``hbs_...`` of a device, or None."""
     token = bearer(connection)
     return token if token is not None and token.startswith(_SESSION_MARK) else None
 
 
 def client_of(connection: HTTPConnection) -> str:
-    """Return the address of the client; behind a trusted proxy that of the proxy's client."""
+    """Return the client's address; behind a trusted proxy the one it forwards."""
     return "unknown" if connection.client is None else connection.client.host
 
 
 def client_network(connection: HTTPConnection) -> str:
-    """Return what the client's address counts as where something is limited."""
+    """Return the client's network, to which limits apply."""
     return network_of(client_of(connection))
 
 
 def caller_of(request: Request) -> Caller:
-    """Return who makes a request, as the guard found out."""
+    """Return the caller that the guard has authenticated."""
     return cast("Caller", request.state.caller)
 
 
 def app_of(request: Request) -> App:
-    """Return the app that the request's path names, which the caller may use."""
+    """Return the app in the request's path, which the caller may use."""
     return cast("App", request.state.app)
 
 
 async def _caller_dependency(request: Request) -> Caller:
-    # Not caller_of itself: FastAPI sends what is not asynchronous to a thread and back.
+    # Not caller_of itself: FastAPI runs synchronous dependencies in a thread.
     return caller_of(request)
 
 
@@ -136,9 +137,9 @@ AppDep = Annotated[App, Depends(_app_dependency)]
 def guarded(
     route: Route, needs: dict[str, Need], context: Context, *, require_operator: RequireOperator
 ) -> ASGIApp:
-    """Return the route's application behind a guard; ``needs`` are those of its methods.
+    """Return the route's application behind a guard; ``needs`` are its methods' requirements.
 
-    ``require_operator`` notes who is signed in, or gives the answer for who is not.
+    ``require_operator`` records who is signed in, or returns the response for others.
     """
     inner = route.app
     names_app = "app" in route.param_convertors
@@ -156,7 +157,7 @@ def guarded(
             if answer is not None:
                 await answer(scope, receive, send)
                 return
-        # What handlers find as request.state.
+        # Read by handlers as request.state.
         found = scope.setdefault("state", {})
         found["caller"] = caller = await _caller(request, context, need)
         if names_app and need.kind in ("key", "device"):
@@ -179,10 +180,10 @@ def _is_stream(need: Need, named: str) -> bool:
 
 
 def bounded(headers: Mapping[bytes, bytes], receive: Receive, limit: int) -> Receive:
-    """Return what receives a request's body, up to ``limit`` bytes; a byte order mark is skipped.
+    """Return a receive function that limits the body to ``limit`` bytes and skips a BOM.
 
-    Raises HTTPException 413, at once where the body's length is told and too large, and
-    MediaTypeError for a body that is compressed.
+    Raises HTTPException 413, at once when Content-Length is too large, and MediaTypeError for a
+    compressed body.
     """
     length = int(headers.get(b"content-length", 0))
     if length > limit:
@@ -262,14 +263,14 @@ async def _key(request: Request, context: Context, token: str | None) -> ApiKey:
     keys = context.system.api_keys
     key = keys.known(token) or await context.run(keys.check, token)
     if key is None:
-        # Whoever guesses is slowed down; a valid key from the same address is not.
+        # Slows guessing down; a valid key from the same address is not limited.
         context.limiter.require("unauthorized", client_network(request), WRONG_KEYS)
         raise UnauthorizedError("The API key is not known, or was revoked", fix=_ASK)
     return key
 
 
 async def _app(reference: str, caller: Caller, context: Context) -> App:
-    # Who serves one app names that app or none: what others are called by means nothing here.
+    # A key of one app names that app or none: other references mean nothing here.
     app = context.known_app(reference, caller.app)
     if app is not None:
         return app
@@ -279,7 +280,7 @@ async def _app(reference: str, caller: Caller, context: Context) -> App:
         if caller.app is not None:
             raise _foreign(reference) from None
         if not caller.scopes:
-            # What apps there are is not for anybody to know.
+            # Do not reveal which apps exist.
             raise UnknownAppError(
                 f"There is no app {reference[:100]!r} here", fix="Name the app by its id"
             ) from None
@@ -301,7 +302,7 @@ def _may_measure(request: Request, context: Context) -> bool:
 
 
 def needs_of(route: Route) -> dict[str, Need]:
-    """Return what a route needs, by method. Raises ServeError for one that is not in the table."""
+    """Return a route's requirements by method. Raises ServeError for one missing in the table."""
     methods = sorted((route.methods or {"GET"}) - {"HEAD"})
     missing = [method for method in methods if (method, route.path) not in ROUTES]
     if missing:
@@ -313,7 +314,7 @@ def needs_of(route: Route) -> dict[str, Need]:
 
 
 def unrouted(routes: Iterable[BaseRoute]) -> list[tuple[str, str]]:
-    """Return the rows of the table to which there is no route."""
+    """Return the rows of the table without a route."""
     there = {
         (method, route.path)
         for route in routes

@@ -1,4 +1,4 @@
-"""The application: every route with its guard, built once and checked against the table."""
+"""The ASGI application: every route with its guard, checked against the table."""
 
 import copy
 from collections.abc import Iterable, Iterator
@@ -31,10 +31,10 @@ from .api import (
     why,
 )
 from .context import Context
+from .fast_path import FastPath
 from .links import prove, universal
+from .middleware import SecurityMiddleware
 from .routes import ROUTES
-from .shield import Shield
-from .short_way import ShortWay
 
 _MODULES: Final = (
     notifications,
@@ -58,10 +58,10 @@ _MODULES: Final = (
 
 
 class _Application(FastAPI):
-    """FastAPI with our own layers around its routes, and none of those that it comes with.
+    """FastAPI with our own middleware instead of its defaults.
 
-    Its telemetry, its bound for bodies and its page for mistakes cost every request as much as
-    routing does; the shield and the guards stand in their place.
+    Its telemetry, body limit and error page cost every request as much as routing does; the shield
+    and the guards replace them.
     """
 
     def __init__(self, context: Context, **named: Any) -> None:
@@ -70,11 +70,11 @@ class _Application(FastAPI):
         self._context = context
 
     def build_middleware_stack(self) -> ASGIApp:
-        """Return the layers, from the shield inwards."""
-        # FastAPI's own operations close their files by the innermost.
+        """Return the middleware stack, the shield outermost."""
+        # FastAPI's operations close their files in the innermost layer.
         routed = AsyncExitStackMiddleware(self.router)
         answered = ExceptionMiddleware(routed, handlers=self.exception_handlers)
-        return Shield(ShortWay(answered, self.router.routes), context=self._context)
+        return SecurityMiddleware(FastPath(answered, self.router.routes), context=self._context)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -87,7 +87,7 @@ class _Application(FastAPI):
 def create_application(context: Context) -> FastAPI:
     """Return the server as an ASGI application.
 
-    Raises ServeError when a route is missing from the table of needs, and the other way round.
+    Raises ServeError when a route is missing from the table, or a row has no route.
     """
     application = _Application(
         context,
@@ -133,14 +133,14 @@ def _guarded(
 ) -> Iterator[BaseRoute]:
     for route in routes:
         if isinstance(route, Mount):
-            # Static files of the console; everything else stands in the table.
+            # Static files of the console; everything else is in the table.
             if not route.path.endswith("/static"):
                 raise ServeError(f"The mount {route.path} escapes the table of needs")
             yield route
             continue
         if not isinstance(route, Route):
             raise ServeError(f"{type(route).__name__} escapes the table of needs")
-        # A copy, so that another application of this process guards its own.
-        one = copy.copy(route)
-        one.app = guarded(route, needs_of(route), context, require_operator=require_operator)
-        yield one
+        # A copy, so that another application of this process has its own guards.
+        item = copy.copy(route)
+        item.app = guarded(route, needs_of(route), context, require_operator=require_operator)
+        yield item

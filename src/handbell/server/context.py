@@ -1,4 +1,4 @@
-"""What every request of one server shares."""
+"""The state shared by all requests of one server."""
 
 import asyncio
 from collections.abc import Callable
@@ -17,8 +17,8 @@ from handbell.delivery.observe.metrics import Metrics
 from handbell.settings import Settings
 from handbell.system import System
 
-from .figures import RequestFigures
 from .limits import Limiter
+from .server_metrics import RequestMetrics
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -39,14 +39,13 @@ def _readers() -> asyncio.Semaphore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """One per server, reached from a request by :func:`context_of`.
+    """The server's shared state, available in a request through :func:`context_of`.
 
-    ``public_url`` has no slash at its end and includes the root path: links in mails and on pages
-    begin with it. ``root_path`` is the path that a proxy puts in front of ours; what a request came
-    with is in its scope. ``requests`` counts them. ``link_asked`` is set when a link is to be
-    mailed; ``stopping`` when the server is to end, for what would go on without an end.
-    ``has_worker`` says whether this process sends what it accepts, ``has_console`` whether it shows
-    the console.
+    ``public_url`` has no trailing slash and includes the root path: links in mails and on pages
+    begin with it. ``root_path`` is the path prefix of a proxy; a request's own is in its scope.
+    ``requests`` counts them. ``link_asked`` is set when a link has to be mailed; ``stopping`` when
+    the server stops, for endless responses. ``has_worker`` tells whether this process sends what
+    it accepts, ``has_console`` whether it serves the console.
     """
 
     system: System
@@ -55,7 +54,7 @@ class Context:
     limiter: Limiter
     public_url: str
     root_path: str = ""
-    requests: RequestFigures = field(default_factory=RequestFigures)
+    requests: RequestMetrics = field(default_factory=RequestMetrics)
     has_worker: bool = True
     has_console: bool = True
     link_asked: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
@@ -66,9 +65,9 @@ class Context:
     apps: dict[str, tuple[float, App]] = field(default_factory=dict, repr=False)
 
     def find_app(self, reference: str, within: int | None = None) -> App:
-        """Return an app as ``system.apps.find`` does; what an id means is kept for a second.
+        """Return an app as ``system.apps.find`` does, cached by id for a second.
 
-        To be called in a thread, unless :meth:`known_app` has it.
+        Call it in a thread, unless :meth:`known_app` has it.
         """
         app = self.system.apps.find(reference, within=within)
         if reference == app.id:
@@ -78,29 +77,29 @@ class Context:
         return app
 
     def known_app(self, reference: str, within: int | None = None) -> App | None:
-        """Return the app if it was found a moment ago; never asks the database."""
+        """Return the app if it is in the cache; never queries the database."""
         until, app = self.apps.get(reference, (0.0, None))
         if app is None or monotonic() >= until or within not in (None, app.row):
             return None
         return app
 
     def remove_app(self, app: App) -> None:
-        """Remove an app, and what is kept of it and of its keys; to be called in a thread."""
+        """Remove an app and its cached data and keys; call it in a thread."""
         self.system.apps.remove(app)
         self.system.api_keys.forget()
         self.apps.clear()
 
     async def read_certificate(self, content: bytes, *, password: str | None) -> Certificate:
-        """Return the certificate that a stranger sent; see :mod:`handbell.apps.isolated_parser`."""
+        """Parse an untrusted certificate; see :mod:`handbell.apps.isolated_parser`."""
         async with self.readers:
             return await read_certificate_apart(content, password=password)
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return what a blocking call of a store returns, made in a thread of the server."""
+        """Run a blocking call of a store in a thread of the server."""
         work = partial(function, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self.pool, work)
 
 
 def context_of(connection: HTTPConnection) -> Context:
-    """Return the context of the server that a request came to."""
+    """Return the context of the request's server."""
     return cast("Context", connection.app.state.context)

@@ -1,4 +1,4 @@
-"""Whether the server lives, whether it is ready, and how it does."""
+"""Health endpoints: liveness, readiness, metrics."""
 
 from typing import Annotated, Final
 
@@ -20,13 +20,13 @@ ContextDep = Annotated[Context, Depends(context_of)]
 
 
 class Alive(BaseModel):
-    """The process lives."""
+    """The process is alive."""
 
     status: str = Field(description="alive", examples=["alive"])
 
 
 class Ready(BaseModel):
-    """The server takes requests and finishes them."""
+    """The server accepts requests and sends them."""
 
     status: str = Field(description="ready", examples=["ready"])
     schema_revision: str = Field(description="The database's schema", examples=["0001"])
@@ -40,7 +40,7 @@ class Ready(BaseModel):
     responses=responses(),
 )
 async def healthz() -> Alive:
-    """Answer as long as the process runs; nothing else is looked at."""
+    """Answer as long as the process runs, without further checks."""
     return Alive(status="alive")
 
 
@@ -71,13 +71,13 @@ async def readyz(context: ContextDep) -> Ready:
     },
 )
 async def metrics(context: ContextDep) -> Response:
-    """Return what docs/metrics.md lists, to the metrics key or an API key that administers."""
+    """Return the metrics in docs/metrics.md, for the metrics key or an admin API key."""
     body = await context.run(lambda: context.metrics.render() + context.requests.render())
     return Response(body, media_type=_TEXT)
 
 
 def check(context: Context) -> Ready:
-    """Return how the server stands. Raises UnavailableError, or StorageError, with the reason."""
+    """Return the server's state. Raises UnavailableError, or StorageError, with the reason."""
     database = context.system.database
     revision = database.revision()
     if revision != HEAD:
@@ -85,7 +85,7 @@ def check(context: Context) -> Ready:
             f"The schema of the database is at {revision}, and {HEAD} is needed",
             fix="Run the same version of Handbell everywhere",
         )
-    # A write transaction begins only where the file can be written and nobody holds it for long.
+    # A write transaction begins only if the file is writable and not locked for long.
     with database.write() as connection:
         if not context.has_worker:
             return Ready(status="ready", schema_revision=HEAD, worker=None)

@@ -1,8 +1,8 @@
-"""The names under which this server may be asked, so that no page of a stranger's name reads it.
+"""Allowed host names, as a protection against DNS rebinding.
 
-A stranger's page can let its own name lead to any address (DNS rebinding), and a browser then sends
-that name as the host. It cannot do so with an address in place of a name, nor with a name of one
-label, as containers have them: such names are nobody's in the public DNS.
+A hostile page can resolve its own name to any address, and a browser then sends that name as the
+host. This works neither with an IP address nor with a single-label name, as containers have: the
+public DNS has no such names.
 """
 
 import re
@@ -23,14 +23,14 @@ _MOST_KNOWN: Final = 1000
 
 @lru_cache(maxsize=_MOST_KNOWN)
 def host_name(header: bytes) -> str | None:
-    """Return the name or the address of a Host header, without its port; None where it is none."""
+    """Return the host of a Host header, without its port; None for an invalid one."""
     found = _HOST.fullmatch(header.decode("latin-1").strip())
     return None if found is None else found[1].strip("[]").lower().rstrip(".")
 
 
 @lru_cache(maxsize=_MOST_KNOWN)
 def is_address(name: str) -> bool:
-    """Say whether a host is an IP address."""
+    """Return whether a host is an IP address."""
     try:
         ip_address(name)
     except ValueError:
@@ -39,29 +39,29 @@ def is_address(name: str) -> bool:
 
 
 def is_local(name: str) -> bool:
-    """Say whether a host is this machine itself, by its name alone."""
+    """Return whether a host name is this machine itself."""
     return name == "localhost" or name.endswith(".localhost")
 
 
 class Hosts:
-    """Judges the Host header. Addresses, localhost and names without a dot are allowed.
+    """Checks the Host header. Addresses, localhost and names without a dot are allowed.
 
-    Of other names these are: those of ``allowed_hosts``, of the public URL and of where it listens,
-    and the machine's own.
+    So are the names of ``allowed_hosts``, of the public URL, of the listening address, and of the
+    machine.
     """
 
     def __init__(self, settings: Settings, public_url: str) -> None:
-        given = [one.strip().lower().rstrip(".") for one in settings.allowed_hosts.split(",")]
+        given = [host.strip().lower().rstrip(".") for host in settings.allowed_hosts.split(",")]
         listens, _, _ = settings.listen.rpartition(":")
         derived = (urlsplit(public_url).hostname, listens.strip("[]"), socket.gethostname())
-        names = {*given, *(one.lower().rstrip(".") for one in derived if one)}
-        self._ends = tuple(one.removeprefix(ANY) for one in names if one.startswith("*."))
-        self._names = frozenset(one for one in names if one and one != ANY)
+        names = {*given, *(item.lower().rstrip(".") for item in derived if item)}
+        self._ends = tuple(name.removeprefix(ANY) for name in names if name.startswith("*."))
+        self._names = frozenset(name for name in names if name and name != ANY)
         self._is_open = ANY in names
         self._known: dict[bytes, bool] = {}
 
     def check(self, header: bytes | None) -> None:
-        """Raise MisdirectedError for a host that is not ours. HTTP/1.0 may name none."""
+        """Raise MisdirectedError for a foreign host. HTTP/1.0 may have none."""
         if header is None or self._is_open:
             return
         allowed = self._known.get(header)

@@ -1,4 +1,4 @@
-"""How much of something one caller may have in a time: token buckets in memory."""
+"""Rate limits per caller: token buckets in memory."""
 
 import threading
 import time
@@ -21,16 +21,16 @@ class Limit:
     seconds: float
 
     def full(self, now: float) -> TokenBucket:
-        """Return a bucket from which nothing was taken yet."""
+        """Return a full bucket."""
         rate = self.number / self.seconds
         return TokenBucket(size=self.number, rate=rate, tokens=self.number, at=now)
 
 
 class Limiter:
-    """Token buckets, one for each pair of a purpose and a caller. ``now`` returns seconds.
+    """Token buckets by purpose and caller. ``now`` returns seconds.
 
-    ``most`` of them are remembered. Safe to use from several threads. The buckets of a process are
-    its own: several servers behind one address each grant the limit.
+    At most ``most`` are kept. Thread-safe. Buckets are per process: several servers behind one
+    address each grant the limit.
     """
 
     def __init__(
@@ -43,25 +43,25 @@ class Limiter:
 
     @property
     def size(self) -> int:
-        """How many buckets are remembered."""
+        """Return the number of buckets."""
         return len(self._buckets)
 
-    def take(self, purpose: str, who: str, limit: Limit, amount: float = 1.0) -> float:
+    def take(self, purpose: str, caller: str, limit: Limit, amount: float = 1.0) -> float:
         """Take from a bucket and return 0; or take nothing and return the seconds to wait."""
         now = self._now()
         with self._lock:
-            bucket = self._buckets.get((purpose, who)) or limit.full(now)
+            bucket = self._buckets.get((purpose, caller)) or limit.full(now)
             bucket = bucket.filled(now)
             if (wait := bucket.wait_for(amount)) > 0:
                 return wait
-            self._buckets[purpose, who] = bucket.without(amount)
+            self._buckets[purpose, caller] = bucket.without(amount)
             if len(self._buckets) > self._most:
                 self._forget(now)
         return 0.0
 
-    def require(self, purpose: str, who: str, limit: Limit, amount: float = 1.0) -> None:
-        """Take from a bucket. Raises RateLimitedError, which says how long to wait."""
-        wait = self.take(purpose, who, limit, amount)
+    def require(self, purpose: str, caller: str, limit: Limit, amount: float = 1.0) -> None:
+        """Take from a bucket. Raises RateLimitedError with the time to wait."""
+        wait = self.take(purpose, caller, limit, amount)
         if wait > 0:
             raise RateLimitedError(
                 "Rate limit exceeded",
@@ -69,17 +69,17 @@ class Limiter:
                 retry_after=wait,
             )
 
-    def give_back(self, purpose: str, who: str, amount: float = 1.0) -> None:
-        """Put back what was taken for nothing."""
+    def give_back(self, purpose: str, caller: str, amount: float = 1.0) -> None:
+        """Return unused tokens."""
         with self._lock:
-            if (purpose, who) in self._buckets:
-                bucket = self._buckets[purpose, who]
-                self._buckets[purpose, who] = bucket.without(-amount)
+            if (purpose, caller) in self._buckets:
+                bucket = self._buckets[purpose, caller]
+                self._buckets[purpose, caller] = bucket.without(-amount)
 
-    def forget(self, purpose: str, who: str) -> None:
-        """Fill a bucket again, as after a sign-in that succeeded."""
+    def forget(self, purpose: str, caller: str) -> None:
+        """Refill a bucket, as after a successful sign-in."""
         with self._lock:
-            self._buckets.pop((purpose, who), None)
+            self._buckets.pop((purpose, caller), None)
 
     def _forget(self, now: float) -> None:
         def room(key: tuple[str, str]) -> float:

@@ -1,4 +1,4 @@
-"""What lists and pages share: cursors, instants, addresses."""
+"""Pagination of lists, instants and URLs."""
 
 import base64
 import binascii
@@ -39,22 +39,22 @@ Instant = Annotated[
 
 
 class ResultPage(BaseModel, Generic[T]):
-    """One page of a list; ``next`` is the cursor of the following one, or null at the end."""
+    """A page of a list; ``next`` is the cursor of the next page, or null at the end."""
 
     data: list[T]
     next: str | None = Field(description="The cursor of the next page, null on the last one")
 
 
 def write_cursor(*position: int | str | None) -> str:
-    """Return a position as a cursor: opaque to callers, and safe in an address."""
+    """Encode a position as a cursor: opaque to callers, and safe in a URL."""
     text = json.dumps(position, separators=(",", ":"), ensure_ascii=False)
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
 def read_cursor(cursor: str, *kinds: type) -> tuple[Any, ...]:
-    """Return the position of a cursor, whose parts are of the given kinds.
+    """Decode the position of a cursor, whose parts have the given types.
 
-    Raises CursorError for anything that :func:`write_cursor` did not make for such a list.
+    Raises CursorError for anything else than a cursor of such a list.
     """
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
@@ -66,7 +66,7 @@ def read_cursor(cursor: str, *kinds: type) -> tuple[Any, ...]:
         or len(position) != len(kinds)
         or any(type(part) is not kind for part, kind in zip(position, kinds, strict=True))
         or any(isinstance(part, int) and abs(part) >= 1 << 63 for part in position)
-        # Half characters, which JSON can spell and no database can store.
+        # Lone surrogates, which JSON can express and no database can store.
         or any("\ud800" <= letter <= "\udfff" for part in position for letter in str(part))
     ):
         raise CursorError("The cursor is not one of this list", fix="Begin without a cursor")
@@ -74,16 +74,16 @@ def read_cursor(cursor: str, *kinds: type) -> tuple[Any, ...]:
 
 
 def page(rows: Sequence[T], limit: int, position: Any) -> dict[str, Any]:
-    """Return ``rows`` (one more than ``limit`` where there is more) as a page.
+    """Return ``rows`` (one more than ``limit`` if there are more) as a page.
 
-    ``position`` is called with the last row shown and returns the cursor behind it.
+    ``position`` returns the cursor after the last row shown.
     """
     shown = list(rows[:limit])
     return {"data": shown, "next": position(shown[-1]) if len(rows) > limit else None}
 
 
 def instant(milliseconds: float | None) -> str | None:
-    """Return an instant (UNIX milliseconds) in ISO 8601, UTC, with milliseconds and a Z."""
+    """Format an instant (UNIX milliseconds) as ISO 8601, UTC, with milliseconds and a Z."""
     if milliseconds is None:
         return None
     moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
@@ -91,6 +91,6 @@ def instant(milliseconds: float | None) -> str | None:
 
 
 def address_of(connection: HTTPConnection, path: str) -> str:
-    """Return a path of ours as a browser has to ask for it, behind whatever proxy."""
+    """Return the URL path of a path of ours, including a proxy's prefix."""
     root: str = connection.scope.get("root_path", "")
     return root.rstrip("/") + path

@@ -16,7 +16,7 @@ from starlette.routing import Match, Route
 
 from handbell import errors
 from handbell.errors import HandbellError, RateLimitedError
-from handbell.server.calls import as_call
+from handbell.server.fix_calls import as_call
 
 MEDIA_TYPE: Final = "application/problem+json"
 TYPE_BASE: Final = "https://github.com/handbell/handbell/blob/main/docs/errors.md#"
@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 
 class FieldProblem(BaseModel):
-    """One member or parameter that is wrong."""
+    """An invalid member or parameter."""
 
     model_config = ConfigDict(title="FieldProblem")
 
@@ -36,7 +36,7 @@ class FieldProblem(BaseModel):
 
 
 class Problem(BaseModel):
-    """What went wrong, as RFC 9457 has it."""
+    """An error, as in RFC 9457."""
 
     model_config = ConfigDict(title="Problem")
 
@@ -60,7 +60,7 @@ def problem(
     headers: Mapping[str, str] | None = None,
     **more: Any,
 ) -> JSONResponse:
-    """Return a problem as a response; ``more`` are further members."""
+    """Return a problem response; ``more`` are further members."""
     return JSONResponse(
         _members(status, code, detail, fix, more),
         status_code=status,
@@ -70,7 +70,7 @@ def problem(
 
 
 def members_of(error: HandbellError) -> dict[str, Any]:
-    """Return an error of ours as the members of a problem, for one answer among many."""
+    """Return an error as the members of a problem, for one result among many."""
     return _members(error.status, error.code, error.what, error.fix, _more(error))
 
 
@@ -97,7 +97,7 @@ def _more(error: HandbellError) -> dict[str, Any]:
 
 
 def problem_of(error: HandbellError, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """Return an error of ours as a response."""
+    """Return an error as a response."""
     all_headers = dict(headers or {})
     if isinstance(error, RateLimitedError):
         all_headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
@@ -111,7 +111,7 @@ def problem_of(error: HandbellError, headers: Mapping[str, str] | None = None) -
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the documentation of error answers, for ``responses=`` of an operation."""
+    """Return the documentation of error responses, for ``responses=`` of an operation."""
     return {
         status: {
             "description": HTTPStatus(status).phrase,
@@ -122,14 +122,14 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def add_handlers(application: FastAPI) -> None:
-    """Let every error of the application leave as a problem."""
+    """Register handlers that turn every error into a problem."""
     application.add_exception_handler(HandbellError, _handbell)
     application.add_exception_handler(RequestValidationError, _validation)
     application.add_exception_handler(HTTPException, _http)
 
 
 async def answer_to(request: Request, error: Exception) -> Response:
-    """Return the problem that an error leaves as; raises the error where it is none of ours."""
+    """Return an error's problem response; raise the error if it is not one of ours."""
     if isinstance(error, HandbellError):
         return await _handbell(request, error)
     if isinstance(error, HTTPException):
@@ -195,7 +195,7 @@ async def _http(request: Request, error: Exception) -> Response:
 
 
 def _methods_of(request: Request) -> list[str]:
-    """Return the methods that an address takes; each of its routes knows its own alone."""
+    """Return the methods of a path; each route knows its own only."""
     return sorted(
         {
             method

@@ -1,4 +1,4 @@
-"""What a proxy says of its client, believed only from addresses that the operator trusts."""
+"""Forwarded headers, believed only from trusted proxies."""
 
 import re
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
@@ -24,7 +24,7 @@ _PREFIX: Final = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 
 
 class Proxies:
-    """Reads the forwarded headers. ``trusted`` is the setting ``trusted_proxies``."""
+    """Applies forwarded headers. ``trusted`` is the setting ``trusted_proxies``."""
 
     def __init__(self, trusted: str) -> None:
         self._networks: tuple[IPv4Network | IPv6Network, ...] = tuple(
@@ -32,7 +32,7 @@ class Proxies:
         )
 
     def trusts(self, address: str) -> bool:
-        """Say whether a proxy at this address is believed."""
+        """Return whether a proxy at this address is trusted."""
         if not self._networks:
             return False
         try:
@@ -43,20 +43,20 @@ class Proxies:
         return any(mapped in network for network in self._networks)
 
     def apply(self, scope: Scope, root_path: str) -> None:
-        """Set client, scheme, host and path of a request as its client sees them.
+        """Set the client, scheme, host and path that a request's client used.
 
-        Forwarded headers are taken away, so that nothing behind this can believe them by mistake.
+        Forwarded headers are removed, so that nothing else can trust them by mistake.
         """
-        said = {name: value for name, value in scope["headers"] if name in _FORWARDED}
+        forwarded = {name: value for name, value in scope["headers"] if name in _FORWARDED}
         prefix = root_path
-        if said:
+        if forwarded:
             headers = [pair for pair in scope["headers"] if pair[0] not in _FORWARDED]
             client = scope.get("client")
             if client is not None and self.trusts(client[0]):
                 every = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
-                self._believe(scope, headers, said, b",".join(every))
-                told = _last(said.get(b"x-forwarded-prefix")).rstrip("/")
-                prefix = told if _PREFIX.fullmatch(told) else root_path
+                self._believe(scope, headers, forwarded, b",".join(every))
+                given = _last(forwarded.get(b"x-forwarded-prefix")).rstrip("/")
+                prefix = given if _PREFIX.fullmatch(given) else root_path
             scope["headers"] = headers
         _set_root(scope, prefix)
 
@@ -64,22 +64,22 @@ class Proxies:
         self,
         scope: Scope,
         headers: list[tuple[bytes, bytes]],
-        said: dict[bytes, bytes],
+        forwarded: dict[bytes, bytes],
         chain: bytes,
     ) -> None:
         client = self._client(chain)
         if client is not None:
             scope["client"] = (client, 0)
-        scheme = _last(said.get(b"x-forwarded-proto")).lower()
+        scheme = _last(forwarded.get(b"x-forwarded-proto")).lower()
         if scheme in ("http", "https"):
             scope["scheme"] = scheme
-        host = _last(said.get(b"x-forwarded-host"))
+        host = _last(forwarded.get(b"x-forwarded-host"))
         if _HOST.fullmatch(host):
             headers[:] = [pair for pair in headers if pair[0] != b"host"]
             headers.append((b"host", host.encode("ascii")))
 
     def _client(self, chain: bytes) -> str | None:
-        """Return the nearest address of the chain that is no trusted proxy."""
+        """Return the nearest address of the chain that is not a trusted proxy."""
         found = None
         for text in reversed(chain.decode("latin-1").split(",")):
             try:
@@ -106,7 +106,7 @@ def _set_root(scope: Scope, root: str) -> None:
         return
     scope["root_path"] = root
     path: str = scope["path"]
-    # A proxy may have taken the prefix away, or not.
+    # A proxy may or may not have removed the prefix.
     if path != root and not path.startswith(root + "/"):
         scope["path"] = root + path
         scope["raw_path"] = root.encode("ascii") + scope.get("raw_path", b"")

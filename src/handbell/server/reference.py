@@ -1,4 +1,4 @@
-"""The API described: an OpenAPI document, and a page of it for people that needs no other host."""
+"""The API reference: an OpenAPI document, and a self-contained HTML page of it."""
 
 import base64
 import json
@@ -69,7 +69,7 @@ ContextDep = Annotated[Context, Depends(context_of)]
 
 @router.get("/")
 async def root(request: Request, context: ContextDep) -> RedirectResponse:
-    """Lead whoever opens the bare address to the console, or to the reference without one."""
+    """Redirect the bare address to the console, or to the reference without one."""
     return RedirectResponse(address_of(request, "/console" if context.has_console else "/docs"))
 
 
@@ -81,14 +81,14 @@ async def openapi(request: Request) -> Response:
 
 @router.get("/docs")
 async def docs(request: Request) -> HTMLResponse:
-    """Return the document as a page."""
+    """Return the reference page."""
     written = _written(request.app)
     return HTMLResponse(written.page, headers={"Content-Security-Policy": written.policy})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Written:
-    """What is the same for everybody who asks, made once: anybody may ask often."""
+    """A cache of what is the same for every caller."""
 
     document: bytes
     page: bytes
@@ -132,7 +132,7 @@ def _write(document: dict[str, Any], context: Context) -> _Written:
 
 
 def _with_code(text: str) -> Markup:
-    """Return a text with what stands between backticks as code."""
+    """Return a text with backticks turned into code elements."""
     parts = text.split("`")
     return Markup("").join(
         Markup("<code>{}</code>").format(part) if number % 2 and number < len(parts) - 1 else part
@@ -141,7 +141,7 @@ def _with_code(text: str) -> Markup:
 
 
 def document_of(application: FastAPI) -> dict[str, Any]:
-    """Return the OpenAPI document of an application, made when first asked for."""
+    """Return the OpenAPI document of an application, generated on first use."""
     if application.openapi_schema is None:
         application.openapi_schema = _document(application)
     return application.openapi_schema
@@ -178,9 +178,9 @@ def _document(application: FastAPI) -> dict[str, Any]:
 
 
 def _name_parameters(operation: dict[str, Any], names: Iterable[str]) -> None:
-    """Add the parameters of the path that the guard reads, and no handler names."""
+    """Add the path parameters that the guard reads and no handler declares."""
     parameters = operation.setdefault("parameters", [])
-    known = {one["name"] for one in parameters if one["in"] == "path"}
+    known = {parameter["name"] for parameter in parameters if parameter["in"] == "path"}
     parameters[:0] = [
         {
             "name": name,
@@ -200,7 +200,7 @@ def _name_parameters(operation: dict[str, Any], names: Iterable[str]) -> None:
 
 
 def _complete(operation: dict[str, Any], need: Need, path: str) -> None:
-    """Add to an operation what its row in the table says, and what any of them may answer."""
+    """Add the requirements of an operation's row in the table, and its error responses."""
     operation["security"] = _security(need)
     if need.scope is not None:
         every = " that serves every app" if need.any_app else ""
@@ -227,7 +227,7 @@ def _complete(operation: dict[str, Any], need: Need, path: str) -> None:
 
 
 def _likely(operation: dict[str, Any], need: Need, path: str) -> Iterator[int]:
-    """Yield the refusals that the guard and the body's limit bring to an operation."""
+    """Yield the errors that the guard and the body limit add to an operation."""
     if need.kind in ("key", "device", "metrics"):
         yield from (401, 403, 429)
         if "{app}" in path:
@@ -261,7 +261,7 @@ def _problem_schemas() -> dict[str, Any]:
 
 
 def _groups(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the operations by tag, in the order of the tags, ready for the page."""
+    """Yield the operations by tag, in the order of the tags, for the page."""
     listed = [
         _described(document, path, method, item[method])
         for path, item in document["paths"].items()
@@ -269,10 +269,10 @@ def _groups(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
         if method in _METHODS
     ]
     known = [tag["name"] for tag in document["tags"]]
-    others = sorted({one["tag"] for one in listed} - set(known))
+    others = sorted({entry["tag"] for entry in listed} - set(known))
     about = {tag["name"]: tag["description"] for tag in document["tags"]}
     for name in (*known, *others):
-        operations = [one for one in listed if one["tag"] == name]
+        operations = [entry for entry in listed if entry["tag"] == name]
         if operations:
             yield {"name": name, "about": about.get(name, ""), "operations": operations}
 
@@ -294,34 +294,36 @@ def _described(
         "summary": operation.get("summary", ""),
         "about": operation.get("description", "").split("\n\n"),
         "parameters": [
-            {"name": one["name"], "place": one["in"], "about": one.get("description", "")}
-            for one in (_followed(document, each) for each in operation.get("parameters", []))
+            {"name": item["name"], "place": item["in"], "about": item.get("description", "")}
+            for item in (_followed(document, each) for each in operation.get("parameters", []))
         ],
         "refusals": ", ".join(
-            f"{one['status']} {one.get('description', '')}"
-            for one in answers
-            if not one["status"].startswith("2")
+            f"{item['status']} {item.get('description', '')}"
+            for item in answers
+            if not item["status"].startswith("2")
         ),
         "bodies": [_shape(document, kind, one["schema"]) for kind, one in body.items()],
         "answers": [
             {
-                "status": one["status"],
-                "words": one.get("description", ""),
+                "status": item["status"],
+                "words": item.get("description", ""),
                 "shapes": [
                     _shape(document, kind, content.get("schema", {}))
-                    for kind, content in one.get("content", {}).items()
+                    for kind, content in item.get("content", {}).items()
                     if kind != MEDIA_TYPE
                 ],
             }
-            for one in answers
+            for item in answers
         ],
     }
 
 
 def _shape(document: dict[str, Any], kind: str, schema: dict[str, Any]) -> dict[str, Any]:
-    """Return a schema as the page shows it: its members with their types, and an example."""
-    choices = [_followed(document, one) for one in schema.get("anyOf", schema.get("oneOf", []))]
-    whole = next((one for one in choices if "properties" in one), _followed(document, schema))
+    """Return a schema for the page: its members with their types, and an example."""
+    choices = [_followed(document, item) for item in schema.get("anyOf", schema.get("oneOf", []))]
+    whole = next(
+        (choice for choice in choices if "properties" in choice), _followed(document, schema)
+    )
     example = (whole.get("examples") or [None])[0]
     needed = whole.get("required", [])
     return {
@@ -343,7 +345,7 @@ def _shape(document: dict[str, Any], kind: str, schema: dict[str, Any]) -> dict[
 
 
 def _followed(document: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    """Return what a reference leads to."""
+    """Resolve a reference."""
     found = schema
     while "$ref" in found:
         place: Any = document
@@ -354,25 +356,25 @@ def _followed(document: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any
 
 
 def _by_type(schema: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return a schema of several types as the choice that it is; empty for one of a single type."""
+    """Return a schema of several types as a choice; empty for a single type."""
     types = schema.get("type")
     if not isinstance(types, list):
         return []
     whole = {name: value for name, value in schema.items() if name != "enum" or None not in value}
-    return [{"type": one} if one == "null" else {**whole, "type": one} for one in types]
+    return [{"type": item} if item == "null" else {**whole, "type": item} for item in types]
 
 
 def words_of(document: dict[str, Any], schema: dict[str, Any]) -> str:
-    """Return the type of a value in words: ``text``, ``list of Session``, ``number or null``."""
+    """Describe the type of a value: ``text``, ``list of Session``, ``number or null``."""
     if "$ref" in schema:
         return str(_followed(document, schema).get("title", schema["$ref"].rpartition("/")[2]))
     choices = schema.get("anyOf") or schema.get("oneOf") or _by_type(schema)
     if choices:
-        return " or ".join(dict.fromkeys(words_of(document, one) for one in choices))
+        return " or ".join(dict.fromkeys(words_of(document, choice) for choice in choices))
     if "const" in schema:
         return json.dumps(schema["const"])
     if "enum" in schema:
-        return " | ".join(str(one) for one in schema["enum"])
+        return " | ".join(str(item) for item in schema["enum"])
     kind = schema.get("type", "any")
     if schema.get("format") == "date-time" and kind == "string":
         kind = "instant"

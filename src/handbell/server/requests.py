@@ -1,6 +1,6 @@
-"""What of a request is read thousands of times a second, straight from what the wire brought.
+"""Fast access to a request's headers and body from the ASGI scope.
 
-Starlette's own ways to it look through all headers by name, and start a generator for each body.
+Starlette's own accessors scan all headers by name and start a generator per body.
 """
 
 from collections.abc import Mapping
@@ -18,17 +18,17 @@ BYTES_TYPE: Final = "application/octet-stream"
 
 
 def headers_by_name(scope: Scope) -> Mapping[bytes, bytes]:
-    """Return the headers by their names in lower case; of several, the first."""
+    """Return the headers by lower-case name; of repeated ones, the first."""
     return dict(reversed(scope["headers"]))
 
 
 def media_type(headers: Mapping[bytes, bytes]) -> str:
-    """Return what a Content-Type names, in lower case and without parameters."""
+    """Return the media type of a Content-Type, in lower case and without parameters."""
     return headers.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
 
 
 def header(scope: Scope, name: bytes) -> str | None:
-    """Return the first header of a name, which is in lower case; None where there is none."""
+    """Return the first header with a lower-case name; None if absent."""
     for key, value in scope["headers"]:
         if key == name:
             return cast("bytes", value).decode("latin-1")
@@ -36,7 +36,7 @@ def header(scope: Scope, name: bytes) -> str | None:
 
 
 async def read_body(receive: Receive) -> bytes:
-    """Return the whole body of a request. Raises ClientDisconnect where its client goes first."""
+    """Return the whole body. Raises ClientDisconnect when the client leaves first."""
     pieces: list[bytes] = []
     while True:
         message = await receive()

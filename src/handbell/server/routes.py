@@ -1,6 +1,6 @@
-"""The one table of what each route needs. A route that is not in it keeps the server from starting.
+"""The table of every route's requirements. A route missing in it fails the server's start.
 
-A key without a scope's name for the app of the path is refused before the handler runs.
+Callers without the required scope or app are refused before the handler runs.
 """
 
 from collections.abc import Mapping
@@ -10,27 +10,26 @@ from typing import Final, Literal
 
 from handbell.access.api_keys import Scope
 
-from .person_path import PERSON
+from .path_convertor import PERSON
 
 Kind = Literal["public", "key", "device", "metrics", "operator", "sign-in"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
-    """What a caller has to be.
+    """The requirements for a caller.
 
-    ``public``: anybody. ``key``: an API key with ``scope``; where the path names an app, the key
-    must serve it, and ``any_app`` asks for a key that serves every app. ``device``: an API key with
-    ``scope``, where there is one, or a device; of which session, the handler checks. ``metrics``:
-    the metrics key, or an API key with ``scope``; anybody, where the settings say so. ``operator``:
-    somebody who has signed in to the console; ``sign-in``: a page of the console that is reached
-    without.
+    ``public``: anybody. ``key``: an API key with ``scope``; if the path names an app, the key must
+    serve it, and ``any_app`` requires a key for every app. ``device``: an API key with ``scope``,
+    if there is one, or a device, whose session the handler checks. ``metrics``: the metrics key,
+    or an API key with ``scope``; anybody, if the settings allow it. ``operator``: an operator who
+    is signed in; ``sign-in``: a page of the console without sign-in.
 
-    ``any_host`` lets a request name whatever host it likes: what watches over the server asks it by
-    many names, and links look the host up themselves.
+    ``any_host`` allows any Host: monitoring uses many names, and links resolve the host
+    themselves.
 
-    A route that ``takes_streams`` reads a body that is named as lines line by line, so that it may
-    be of any size there; one that ``takes_lines_alone`` reads bare bytes likewise.
+    A route that ``takes_streams`` reads a body of a lines media type line by line, of any size;
+    with ``takes_lines_alone`` also plain bytes.
     """
 
     kind: Kind

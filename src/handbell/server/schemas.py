@@ -1,8 +1,7 @@
-"""The schemas of the API's description in a form that generators of clients understand.
+"""Simplify the OpenAPI schemas for client generators.
 
-What pydantic writes is right and of little use to them: a title on each member becomes a class of
-its own, a null beside a text an empty one, and a default a member that has to be given. The wire is
-not changed by any of this.
+Pydantic's output is correct but generates poor clients: titles of members become classes, nullable
+texts become empty ones, and defaults become required members. The wire format is unchanged.
 """
 
 from collections.abc import Iterator
@@ -17,11 +16,10 @@ _NULL: Final[Schema] = {"type": "null"}
 def tidy(document: Schema) -> None:
     """Rewrite the schemas of a document in place.
 
-    No member has a title or a null for its default. In what is sent a member that may be left out
-    is never null; in what is answered ``"type": ["string", "null"]`` says that it may be. Bodies
-    of members are named after their operation. That one may be a list as well is left out: lists
-    have operations of their own. So is that further members are refused: to some generators an
-    object that says so is a mapping.
+    Members have no titles and no null defaults. An optional member of a request is never null; in
+    responses ``"type": ["string", "null"]`` marks a nullable one. Multipart bodies are named after
+    their operation. The list form of a body is omitted: lists have their own operations. So is
+    ``additionalProperties: false``, which some generators take for a mapping.
     """
     schemas: dict[str, Schema] = document["components"]["schemas"]
     _name_bodies(document, schemas)
@@ -62,7 +60,7 @@ def _capital(text: str) -> str:
 
 
 def _reached(document: Schema, schemas: dict[str, Schema]) -> set[str]:
-    """Return the schemas that are sent alone: reached from a request's body and from no answer."""
+    """Return the schemas used only in requests."""
     sent: set[str] = set()
     answered: set[str] = set()
     for operation in _operations(document):
@@ -87,8 +85,8 @@ def _reach(value: Any, schemas: dict[str, Schema], found: set[str]) -> None:
 
 def _walk(schema: Any, *, is_sent: bool) -> None:
     if isinstance(schema, list):
-        for one in schema:
-            _walk(one, is_sent=is_sent)
+        for item in schema:
+            _walk(item, is_sent=is_sent)
         return
     if not isinstance(schema, dict):
         return
@@ -114,11 +112,11 @@ def _members(schema: Schema) -> Iterator[Schema]:
 
 
 def _join_null(schema: Schema, *, is_sent: bool) -> None:
-    """Put a null among the choices into the type of the other one, or leave it out."""
+    """Merge a null alternative into the other type, or drop it."""
     choices = schema.get("anyOf")
     if not isinstance(choices, list) or _NULL not in choices:
         return
-    others = [one for one in choices if one != _NULL]
+    others = [choice for choice in choices if choice != _NULL]
     if len(others) > 1:
         schema["anyOf"] = others if is_sent else choices
         return

@@ -1,1 +1,1 @@
-"""The database: how it is opened, its tables, its migrations, and what only one dialect knows."""
+"""The database: engines, schema, migrations and what is specific to one SQL dialect."""

@@ -1,7 +1,7 @@
 """The one database: open it, read it, write it, bring its schema up to date.
 
-SQLite is the default and needs no server; docs/decisions/0002-sqlite-first.md says what it is set
-to and why. Statements of the stores are SQLAlchemy Core without anything that only SQLite knows.
+SQLite is the default and needs no server; docs/decisions/0002-sqlite-first.md says what settings
+it uses and why. The stores use portable SQLAlchemy Core only.
 """
 
 import logging
@@ -65,11 +65,11 @@ _MIGRATION_LOCK: Final = 0x68616E6462656C6C
 
 
 class Database:
-    """One database, shared by threads; several processes may use the same one.
+    """A database, shared by threads; several processes may use the same one.
 
-    ``url`` is an SQLAlchemy URL. Nothing is opened before the first use: :meth:`open` is the way
-    to a database that is ready. ``wait`` is in seconds. Whatever goes wrong inside :meth:`read`
-    and :meth:`write` comes out as a :class:`~handbell.errors.StorageError`.
+    ``url`` is an SQLAlchemy URL. Nothing is opened before the first use; :meth:`open` returns a
+    database that is ready. ``wait`` is in seconds. An error inside :meth:`read` or :meth:`write`
+    is raised as a :class:`~handbell.errors.StorageError`.
     """
 
     def __init__(self, url: str, *, wait: float = WAIT_SECONDS) -> None:
@@ -79,7 +79,7 @@ class Database:
 
     @cached_property
     def _shared(self) -> SharedEngine:
-        """The engine that all of this process uses for the database, as one more user of it."""
+        """Return this process's shared engine, with this database counted as a user of it."""
         shared = _share(self._url, self._wait)
         shared.join()
         self._part = weakref.finalize(self, shared.part)
@@ -96,22 +96,22 @@ class Database:
 
     @property
     def name(self) -> str:
-        """The URL without its password, for messages."""
+        """Return the URL without its password, for messages."""
         return self._url.render_as_string(hide_password=True)
 
     @cached_property
     def path(self) -> Path | None:
-        """The file of an SQLite database, else None."""
+        """Return the file of an SQLite database, else None."""
         return _file(self._url)
 
     @classmethod
     def open(cls, url: str, *, migrate: bool | None = None, wait: float = WAIT_SECONDS) -> Self:
-        """Return a database whose schema is the newest, made on the spot when it is not there.
+        """Return a database with the current schema; create it when it does not exist.
 
-        ``migrate`` allows to bring an older schema up to date; None allows it for SQLite only,
-        since a shared server is upgraded once, by ``handbell db upgrade``. Raises
-        :class:`StorageError` when the schema is newer than this Handbell, is older and may not be
-        migrated, or is not Handbell's.
+        ``migrate`` allows an older schema to be upgraded; None allows it for SQLite only, since a
+        shared server is upgraded once, with ``handbell db upgrade``. Raises :class:`StorageError`
+        when the schema is newer than this Handbell, is older and may not be migrated, or is not
+        Handbell's.
         """
         database = cls(url, wait=wait)
         try:
@@ -123,16 +123,16 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """Yield a connection that sees one state of the database throughout."""
+        """Yield a connection with one consistent snapshot of the database."""
         with self._in_use(), self._engine.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """Yield a connection whose work is committed at the end, all of it or nothing.
+        """Yield a connection whose transaction is committed at the end, or rolled back on an error.
 
-        Writers take turns, so do not open one inside another, and keep it short. When it returns
-        the work survives a crash of the process and of the machine.
+        Writers are serialized: do not nest them, and keep them short. What is committed survives a
+        crash of the process and of the machine.
         """
         if self.path is None:
             with self._in_use(), self._engine.begin() as connection:
@@ -145,10 +145,9 @@ class Database:
 
     @contextmanager
     def quick_read(self) -> Iterator[Quick]:
-        """Do as :meth:`read` does; of SQLite, yield the driver's own connection.
+        """Yield a connection as :meth:`read` does; for SQLite, the driver's own connection.
 
-        For what runs for each of thousands of sends a second: setting up SQLAlchemy's takes longer
-        than asking.
+        For hot paths: setting up SQLAlchemy's connection takes longer than the query.
         """
         if self.path is None:
             with self.read() as connection:
@@ -159,7 +158,7 @@ class Database:
 
     @contextmanager
     def quick_write(self) -> Iterator[Quick]:
-        """Do as :meth:`write` does; of SQLite, yield the driver's own connection."""
+        """Yield a connection as :meth:`write` does; for SQLite, the driver's own connection."""
         if self.path is None:
             with self.write() as connection:
                 yield connection
@@ -169,7 +168,7 @@ class Database:
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        # Waiting threads are woken in turn here, where SQLite would let them poll for its lock.
+        # Waiting threads are woken in order here; SQLite would let them poll for its lock.
         turn = self._shared.turn
         if not turn.acquire(timeout=self._wait):
             raise DatabaseLockedError(
@@ -189,7 +188,7 @@ class Database:
             driver = pooled.driver_connection
             assert isinstance(driver, sqlite3.Connection)  # noqa: S101 - the dialect is SQLite's
             driver.execute(begin).close()
-            # The pool rolls back what is not committed when it takes the connection back.
+            # The pool rolls back uncommitted work when the connection is returned.
             yield driver
             driver.execute("COMMIT").close()
         finally:
@@ -201,10 +200,10 @@ class Database:
             return _revision(connection)
 
     def migrate(self) -> bool:
-        """Bring the schema up to date and say whether anything was to do.
+        """Upgrade the schema; return whether there was anything to do.
 
-        Safe when several processes start at once: one migrates, the others wait and find it done.
-        An SQLite database that is filled is copied first, to :meth:`backup_path`.
+        Safe when several processes start at once: one migrates while the others wait. An SQLite
+        database with data is copied first, to :meth:`backup_path`.
         """
         with self._migrating() as connection:
             if connection.dialect.name == "postgresql":
@@ -222,13 +221,13 @@ class Database:
         return before != HEAD
 
     def backup_path(self, revision: str) -> Path | None:
-        """Return where an SQLite database of a revision is copied before it is migrated."""
+        """Return the path of the backup that is made of an SQLite database before a migration."""
         path = self.path
         return None if path is None else path.with_name(f"{path.name}.{revision}.backup")
 
     def _back_up(self, target: Path) -> None:
-        # Over a connection of its own, which sees what was committed: the migration has the turn
-        # to write, and has written nothing yet.
+        # Uses a separate connection, which sees committed data only: the migration holds the write
+        # lock and has written nothing yet.
         with self._engine.connect() as connection:
             source = driver_of(connection)
             assert source is not None  # noqa: S101 - only SQLite's are copied
@@ -240,14 +239,14 @@ class Database:
 
     @contextmanager
     def _migrating(self) -> Iterator[Connection]:
-        """Do as :meth:`write` does, with references not acted on until all is written."""
+        """Yield a write transaction in which foreign keys are checked only at the end."""
         if self.path is None:
             with self.write() as connection:
                 yield connection
             return
         with self._turn(), self._in_use(), self._engine.connect() as connection:
             connection.execution_options(**{_WRITES: True})
-            # A table that is made anew is dropped first, and must take nothing with it.
+            # A rebuilt table is dropped first, which must not cascade.
             _act_on_references(connection, is_on=False)
             try:
                 with connection.begin():
@@ -257,10 +256,10 @@ class Database:
                 _act_on_references(connection, is_on=True)
 
     def close(self) -> None:
-        """Close every connection, also those of other threads, unless others use the same database.
+        """Close all connections, those of other threads included, unless the database is shared.
 
-        Those that are in use are closed when they are given back. Whoever still asks gets a
-        connection for that once. A database that is no longer referred to closes by itself.
+        Connections in use are closed when they are returned. Later calls get a connection for one
+        use. A database that is garbage-collected is closed too.
         """
         if "_shared" in self.__dict__:
             self._part()
@@ -296,7 +295,7 @@ class Database:
         return revision
 
     def _use_wal(self) -> None:
-        # SQLite refuses at once, without its busy time-out, while another process switches too.
+        # SQLite fails at once, without its busy timeout, while another process switches too.
         deadline = time.monotonic() + self._wait
         while True:
             try:
@@ -312,7 +311,7 @@ class Database:
 
     @contextmanager
     def _in_use(self) -> Iterator[None]:
-        # Explains what goes wrong, and comes before the connection: it ends after it.
+        # Translates errors; it is entered before the connection and left after it.
         shared = self._shared
         use = shared.enter()
         try:
@@ -346,16 +345,16 @@ class Database:
             return self._locked()
         if code in _UNWRITABLE and (refusal := self._refused()) is not None:
             return refusal
-        for codes, kind, what, fix in _FAILURES:
+        for codes, kind, message, fix in _FAILURES:
             if code in codes:
-                return kind(what.format(name=self.name, error=error), fix=fix)
+                return kind(message.format(name=self.name, error=error), fix=fix)
         return StorageError(
             f"The database {self.name} failed: {error}",
             fix="Check HANDBELL_DATABASE_URL, and that the disk works and has space left",
         )
 
     def _refused(self) -> StorageError | None:
-        """Return why the file cannot be written, where SQLite says no more than that it cannot."""
+        """Return why the file cannot be written, where SQLite gives no reason."""
         error = None if self.path is None else why_not_writable(self.path)
         return None if error is None or self.path is None else storage_error(error, self.path)
 
@@ -432,9 +431,9 @@ _MAY_NOT: Final = "42501"
 
 
 def _is_misunderstood(error: BaseException | None) -> bool:
-    """Return whether a driver's error says that the statement is wrong, not the database.
+    """Return whether a driver error means a faulty statement, not a faulty database.
 
-    Every driver has these classes, by PEP 249.
+    PEP 249 defines these classes for every driver.
     """
     names = {kind.__name__ for kind in type(error).__mro__}
     is_wrong = bool(names & {"ProgrammingError", "NotSupportedError"})
@@ -442,11 +441,10 @@ def _is_misunderstood(error: BaseException | None) -> bool:
 
 
 def driver_of(connection: Quick) -> sqlite3.Connection | None:
-    """Return SQLite's own connection behind one that a method of :class:`Database` yielded.
+    """Return the sqlite3 connection behind one that :class:`Database` yielded, else None.
 
-    It is part of the same transaction, and what it raises is explained all the same. A statement
-    that runs for each of thousands of sends a second takes a tenth of the time so. None for other
-    databases.
+    It belongs to the same transaction, and its errors are translated too. A statement takes a
+    tenth of the time this way, which matters on hot paths. None for other databases.
     """
     if isinstance(connection, sqlite3.Connection):
         return connection
@@ -457,10 +455,10 @@ def driver_of(connection: Quick) -> sqlite3.Connection | None:
 
 
 def private_folder(path: Path) -> Path:
-    """Return the folder, made with mode 700 when it is missing.
+    """Return the folder; create it with mode 700 when it is missing.
 
-    Raises :class:`ReadOnlyError` where it may not be made, :class:`DatabaseFullError` where there
-    is no space for it, :class:`StorageError` otherwise.
+    Raises :class:`ReadOnlyError` where it may not be created, :class:`DatabaseFullError` where
+    there is no space for it, :class:`StorageError` otherwise.
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -470,7 +468,7 @@ def private_folder(path: Path) -> Path:
 
 
 def storage_error(error: OSError, path: Path) -> StorageError:
-    """Return what the operating system's refusal of ``path`` means to the operator."""
+    """Return the error for the operating system's refusal of ``path``."""
     kind, why, fix = refused(error, elsewhere=_ELSEWHERE)
     if kind == "read-only":
         return ReadOnlyError(f"{path} cannot be written: {why}", fix=fix)
@@ -531,7 +529,7 @@ def _share(url: URL, wait: float) -> SharedEngine:
 
 
 def _make_engine(url: URL, *, wait: float) -> Engine:
-    # As many connections as threads ask at once; all of this process share them.
+    # One connection per concurrent thread; the whole process shares them.
     engine = create_engine(
         url, connect_args={"timeout": wait}, hide_parameters=True, max_overflow=-1
     )
@@ -541,10 +539,10 @@ def _make_engine(url: URL, *, wait: float) -> Engine:
 
 
 def _set_up(connection: sqlite3.Connection, _record: object) -> None:
-    # Else the driver begins transactions by itself, and too late for a write lock.
+    # Else the driver begins transactions itself, too late for a write lock.
     connection.isolation_level = None
-    # The log is copied into the database each 32 MB instead of each 4: what is written thousands of
-    # times a second touches most pages of an index, and would be copied at every commit.
+    # Checkpoint every 32 MB instead of every 4: thousands of writes a second touch most pages of
+    # an index, which would be copied at every commit.
     for pragma in ("foreign_keys = ON", "synchronous = FULL", "wal_autocheckpoint = 8000"):
         connection.execute(f"PRAGMA {pragma}").close()
 
@@ -596,11 +594,11 @@ def _schema() -> tuple[str, ...]:
         made += [
             CreateIndex(index) for index in sorted(table.indexes, key=lambda one: str(one.name))
         ]
-    return (*(str(one.compile(dialect=dialect)) for one in made), _VERSION_SCHEMA)
+    return (*(str(item.compile(dialect=dialect)) for item in made), _VERSION_SCHEMA)
 
 
 def _make(connection: Connection) -> None:
-    """Make in an empty database at once what the migrations would make one after the other."""
+    """Create the current schema in an empty database, without running each migration."""
     for statement in _schema():
         connection.exec_driver_sql(statement)
     connection.execute(text(f"INSERT INTO {VERSION_TABLE} VALUES (:head)"), {"head": HEAD})  # noqa: S608

@@ -1,9 +1,9 @@
-"""One engine for each database of this process, whoever opens it and by whatever name.
+"""One engine per database and process, shared by all users of that database.
 
-SQLite's locks belong to the process and the file: whoever closes any descriptor of the file drops
-them all, and what a fork inherits of them holds nothing. So nobody but SQLite opens a database
-file that is there, its users share one engine, and before a fork all connections are closed; parent
-and child open their own afterwards. See docs/decisions/0015-the-database-file-has-one-owner.md.
+SQLite's locks belong to the process and the file: closing any descriptor of the file drops them
+all, and a fork does not inherit them. So only SQLite opens an existing database file, its users
+share one engine, and all connections are closed before a fork; parent and child open their own
+afterwards. See docs/decisions/0015-the-database-file-has-one-owner.md.
 """
 
 import contextlib
@@ -29,11 +29,11 @@ Identity = tuple[object, ...]
 
 
 class SharedEngine:
-    """The engine of one database. ``turn`` is for writers, where the database takes one at a time.
+    """The engine of one database. ``turn`` serializes writers where the database needs it.
 
-    ``path`` is the file under the name by which it was found first, None for a database server.
-    Each use is between :meth:`enter` and :meth:`leave`. Connections are kept open as long as there
-    are users; who still asks without being one gets a connection for that once.
+    ``path`` is the file under its first known name, None for a database server. Each use is
+    between :meth:`enter` and :meth:`leave`. Connections stay open as long as there are users; a
+    caller that is not one gets a connection for one use.
     """
 
     def __init__(self, engine: Engine, identity: Identity, path: str | None) -> None:
@@ -48,12 +48,12 @@ class SharedEngine:
         self._was_torn = False
 
     def join(self) -> None:
-        """Count one more user."""
+        """Add a user."""
         with self._gate:
             self._users += 1
 
     def part(self) -> None:
-        """Count one less; after the last one nothing stays open."""
+        """Remove a user; close all connections after the last one."""
         with self._gate:
             self._users -= 1
             is_left = self._users > 0
@@ -61,7 +61,7 @@ class SharedEngine:
             self.engine.pool.dispose()
 
     def enter(self) -> int:
-        """Begin to use connections; return what :meth:`leave` wants.
+        """Begin a use of connections; return the argument for :meth:`leave`.
 
         Raises StorageError where the file is no longer the one that was opened, or the process was
         forked while it was in use.
@@ -85,7 +85,7 @@ class SharedEngine:
         return me
 
     def leave(self, thread: int) -> None:
-        """End a use, once its connections were given back."""
+        """End a use, after its connections were returned."""
         with self._gate:
             uses = self._inside.pop(thread, 0)
             if uses > 1:
@@ -94,12 +94,12 @@ class SharedEngine:
                 self._gate.notify_all()
             is_left = self._users > 0
         if not is_left:
-            # Or another thread's last close() could just miss the connection.
+            # Or another thread's last close() could miss the connection.
             self.engine.pool.dispose()
 
     @property
     def is_of_use(self) -> bool:
-        """Whether it has users, or its file is still where it was."""
+        """Return whether it has users, or its file is still in its place."""
         return self._users > 0 or self._is_in_place
 
     @property
@@ -107,9 +107,9 @@ class SharedEngine:
         return self._path is None or _number_of(self._path) == self._identity[1]
 
     def check(self) -> None:
-        """Raise StorageError where another file, or none, has taken the place of the one in use.
+        """Raise StorageError when the file in use was removed or replaced.
 
-        What is written to a file without a name is lost.
+        Writes to an unlinked file are lost.
         """
         if not self._is_in_place:
             raise StorageError(
@@ -118,7 +118,7 @@ class SharedEngine:
             )
 
     def is_made_of(self, number: tuple[int, int] | None, name: str) -> bool:
-        """Whether a file is the database or one of SQLite's beside it."""
+        """Return whether a file is the database or one of SQLite's files next to it."""
         if self._path is None:
             return False
         return number == self._identity[1] or name in (f"{self._path}-wal", f"{self._path}-shm")
@@ -126,7 +126,7 @@ class SharedEngine:
     # A fork
 
     def rest(self, deadline: float) -> None:
-        """Let nobody in and close every connection; returns even so at the deadline.
+        """Block new uses and close every connection; return at the deadline at the latest.
 
         The threads' own lock stays held until :meth:`go_on` or :meth:`begin_anew`.
         """
@@ -138,16 +138,16 @@ class SharedEngine:
         self.engine.pool.dispose()
 
     def go_on(self) -> None:
-        """Go on in the process that was forked."""
+        """Resume in the parent process after a fork."""
         self._is_forking = False
         self._gate.notify_all()
         self._gate.release()
 
     def begin_anew(self) -> None:
-        """Go on in the new process, in which none of the other threads is."""
+        """Start anew in the child process, which has none of the other threads."""
         self._was_torn = self._was_torn or bool(self._inside)
-        # Whoever forks from C calls this alone. SQLite has to forget what it inherited; a socket to
-        # a server is the parent's as well, and to close it would end the parent's session.
+        # A fork from C calls this alone. SQLite has to forget what it inherited; a socket to a
+        # server belongs to the parent too, and closing it would end the parent's session.
         is_file = self.engine.dialect.name == "sqlite"
         self.engine.dispose(close=is_file and not self._inside)
         self._inside = {}
@@ -156,7 +156,7 @@ class SharedEngine:
         self.turn = threading.Lock()
 
 
-# Garbage may be collected anywhere, and its end takes the lock again.
+# The garbage collector may run anywhere, and finalizers take the lock again.
 _lock = threading.RLock()
 _shared: Final["weakref.WeakValueDictionary[Identity, SharedEngine]"] = (
     weakref.WeakValueDictionary()
@@ -167,11 +167,11 @@ _resting: Final[list[SharedEngine]] = []
 def share_file(
     path: Path, url: URL, make: Callable[[URL], Engine], *, is_named: bool = True, **unlike: Any
 ) -> SharedEngine:
-    """Return the engine of a file, made when this process has none.
+    """Return the engine of a file; create it when this process has none.
 
-    ``path`` is without links: SQLite names its journals after what they point to. Not
-    ``is_named``: SQLite alone knows which file a URI means. Uses that differ in ``unlike`` share no
-    engine. A new file is private; raises OSError where it cannot be made.
+    ``path`` has its links resolved: SQLite names its journals after what they point to. Without
+    ``is_named``, only SQLite knows which file a URI means. Uses that differ in ``unlike`` share no
+    engine. A new file is private; raises OSError where it cannot be created.
     """
     with _lock:
         if not is_named:
@@ -183,7 +183,7 @@ def share_file(
 
 
 def share_server(url: URL, make: Callable[[URL], Engine], **unlike: Any) -> SharedEngine:
-    """Return the engine of a database server, made when this process has none."""
+    """Return the engine of a database server; create it when this process has none."""
     with _lock:
         return _known(("server", url, *unlike.values()), url, make, None)
 
@@ -198,7 +198,7 @@ def _known(
 
 
 def refuse_ours(path: Path) -> None:
-    """Raise OSError for a file of a database that this process uses: SQLite alone may open it."""
+    """Raise OSError for a database file of this process, which only SQLite may open."""
     number, name = _number_of(str(path)), os.path.realpath(path)
     with _lock:
         if any(shared.is_made_of(number, name) for shared in _shared.values()):
@@ -215,8 +215,8 @@ def _number_of(path: str) -> tuple[int, int] | None:
 
 
 def _make(path: str) -> tuple[int, int] | None:
-    # SQLite gives its journal files the mode of the database: mails and tokens are in both. Nobody
-    # has the new file open yet when it is closed: this process comes past the lock above.
+    # SQLite gives its journal files the mode of the database; both hold mails and tokens. No other
+    # descriptor of the new file exists when it is closed, since this process holds the lock above.
     with contextlib.suppress(FileExistsError):  # another process was faster
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDONLY, 0o600))
     return _number_of(path)

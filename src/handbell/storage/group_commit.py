@@ -1,4 +1,4 @@
-"""Sends that come at the same time are stored together: one commit for all who wait for it.
+"""Group commit: concurrent calls are stored together, in one transaction.
 
 A commit waits for the disk, and costs the same for one send as for hundreds. Whoever comes while
 one is being made joins the next. Callers who go on calling come back a moment after they were
@@ -21,8 +21,8 @@ Entry = TypeVar("Entry")
 Outcome = TypeVar("Outcome")
 
 
-class Gathering(Generic[Entry, Outcome]):
-    """Hands what several callers bring to ``store`` together, and each its own outcomes.
+class GroupCommit(Generic[Entry, Outcome]):
+    """Passes the entries of concurrent callers to ``store`` together.
 
     ``store`` takes entries and returns as many outcomes, in their order; what it raises is raised
     to all who are in that step. ``pause`` is how long a step waits at most for callers who may come
@@ -47,7 +47,7 @@ class Gathering(Generic[Entry, Outcome]):
     async def bring(self, entries: Sequence[Entry]) -> Sequence[Outcome]:
         """Return the outcomes of these entries, once they are stored.
 
-        Entries of a caller that gives up before their turn are not stored; after that they are.
+        Entries of a caller that is cancelled before their step begins are not stored.
         """
         future: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
         self._waiting.append((entries, future))
@@ -75,7 +75,7 @@ class Gathering(Generic[Entry, Outcome]):
                     await self._are_enough.wait()
 
     def _next(self) -> list[tuple[Sequence[Entry], "asyncio.Future[Sequence[Outcome]]"]]:
-        """Take whole calls as they came, until they are enough for one step."""
+        """Return whole calls in their order, until they fill one step."""
         taken = number = 0
         for entries, _ in self._waiting:
             if taken and number + len(entries) > self._most:

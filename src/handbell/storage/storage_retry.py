@@ -1,4 +1,4 @@
-"""Patience with the database: what it does not take now is tried again until it does."""
+"""Retry of database calls until the database is available again."""
 
 import asyncio
 import logging
@@ -20,10 +20,9 @@ T = TypeVar("T")
 
 
 class StorageRetry:
-    """Calls the stores for one worker, in its ``threads``.
+    """Runs store calls of one worker in its ``threads``, with retries.
 
-    ``seconds`` is how long a stop waits for the database, ``pause`` after how many seconds it is
-    tried again.
+    ``seconds`` is how long a stop waits for the database, ``pause`` the seconds between tries.
     """
 
     def __init__(
@@ -35,17 +34,17 @@ class StorageRetry:
         self._failing: dict[object, float] = {}
         self._is_over = False
 
-    async def call(self, what: Callable[..., T], *arguments: Any) -> T:
-        """Call something of the stores in a thread, again and again until the database takes it.
+    async def call(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Run a store call in a thread, and retry while the database is unavailable.
 
-        What it will never take is raised, as is every mistake of the stores' own; and StoppedError
-        where the database takes nothing once the worker has stopped.
+        Raises errors that a retry cannot fix, and StoppedError when the database is unavailable
+        after the worker has stopped.
         """
         call = object()
         try:
             while True:
                 try:
-                    return await self._threads.run(what, *arguments)
+                    return await self._threads.run(function, *arguments)
                 except (ContradictionError, StatementError):
                     raise
                 except StorageError as error:
@@ -58,18 +57,18 @@ class StorageRetry:
             self._failing.pop(call, None)
 
     def end(self) -> None:
-        """Try nothing again from now on: the worker has stopped."""
+        """Stop retrying: the worker has stopped."""
         self._is_over = True
 
     def is_over(self, began: float) -> bool:
-        """Return whether a call has waited in vain since a stop ``began``, by the loop's clock."""
+        """Return whether a stop that ``began`` (loop time) has waited long enough."""
         since = min(self._failing.values(), default=None)
         now = asyncio.get_running_loop().time()
         return since is not None and now - max(began, since) > self.seconds
 
 
 def stopped() -> StoppedError:
-    """Return what whoever waits for a worker that has stopped is told."""
+    """Return the error for callers that wait for a stopped worker."""
     return StoppedError(
         "Sending was stopped here before all of it was done",
         fix="Nothing is lost: the next start of a sender or a worker sends the rest",

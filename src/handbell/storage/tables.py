@@ -1,6 +1,6 @@
-"""The schema, in one place: what Alembic compares itself with and every store writes to.
+"""The schema: the tables that stores use and that Alembic compares with.
 
-All instants are UNIX milliseconds (UTC) in integers; ``NULL`` where something has not happened.
+All instants are UNIX milliseconds (UTC) in integers; ``NULL`` for events that have not happened.
 """
 
 from typing import Final
@@ -48,23 +48,23 @@ apps: Final = Table(
     Column("name", Text, nullable=False),
     Column("is_enabled", Boolean, nullable=False, server_default=text("true")),
     _instant("created_at", required=True),
-    # The operator's rules, as delivery.timing reads and writes them.
+    # The operator's rules, in the format of delivery.policy.app_rules.
     Column("quiet_hours", Text, nullable=True),
     Column("cap", Text, nullable=True),
     Column("rate_limit", Text, nullable=True),
     # For recipients whose own time zone is not known.
     Column("time_zone", Text, nullable=True),
-    # How a device proves whose it is: by the back end's API key, a mailed link or a signed token.
+    # How a device proves its owner: by the back end's API key, a mailed link or a signed token.
     Column("proof", Text, nullable=False, server_default=text("'key'")),
     Column("identity_algorithm", Text, nullable=True),
-    # What checks the back end's tokens: a shared secret or a public key.
+    # What verifies the back end's tokens: a shared secret or a public key.
     Column("sealed_identity_key", LargeBinary, nullable=True),
-    # For universal links: the domain that belongs to the app, and where to get the app.
+    # For universal links: the app's domain, and where to get the app.
     Column("associated_domain", Text, nullable=True),
     Column("store_url", Text, nullable=True),
     CheckConstraint("proof IN ('key', 'link', 'token')", name="proof"),
     UniqueConstraint("team_id", "bundle_id"),
-    # Ids are kept in caches and in what is in hand: none is ever given out again.
+    # Ids live in caches and in memory: none is ever reused.
     sqlite_autoincrement=True,
 )
 
@@ -109,7 +109,7 @@ sessions: Final = Table(
     Column("platform", Text, nullable=False),
     Column("environment", Text, nullable=False),
     Column("status", Text, nullable=False),
-    # Why it is closed or quarantined: a push service's reason or our own word.
+    # Why it is closed or quarantined: the push service's reason or ours.
     Column("reason", Text, nullable=True),
     Column("locale", Text, nullable=True),
     Column("time_zone", Text, nullable=True),
@@ -118,9 +118,9 @@ sessions: Final = Table(
     Column("os_version", Text, nullable=True),
     # The session id of the system this was imported from.
     Column("external_id", Text, nullable=True),
-    # SHA-256 of the secret by which the device speaks for this session.
+    # SHA-256 of the secret with which the device authenticates for this session.
     Column("secret_digest", Text, nullable=True, unique=True),
-    # The id that its device was told before the proof, where a former session went on.
+    # The id that its device got before the proof, where a former session was resumed.
     Column("claimed_as", _Id, nullable=True),
     _instant("created_at", required=True),
     _instant("registered_at", required=True),
@@ -148,7 +148,7 @@ sessions: Final = Table(
         sqlite_where=text("status = 'pending'"),
         postgresql_where=text("status = 'pending'"),
     ),
-    # Those that may open again by their secret.
+    # Sessions that may reopen by their secret.
     Index(
         "ix_sessions_gone",
         "app_id",
@@ -156,7 +156,7 @@ sessions: Final = Table(
         sqlite_where=text("status = 'closed' AND secret_digest IS NOT NULL"),
         postgresql_where=text("status = 'closed' AND secret_digest IS NOT NULL"),
     ),
-    # Deliveries are named by session ids, so that of a removed session is never given out again.
+    # Deliveries refer to session ids, so a removed session's id is never reused.
     sqlite_autoincrement=True,
 )
 
@@ -164,9 +164,9 @@ notifications: Final = Table(
     "notifications",
     metadata,
     Column("id", _Id, primary_key=True),
-    # 15 hex digits, the name that users see; every apns-id of this notification begins with it.
+    # 15 hex digits, the public id; every apns-id of this notification begins with it.
     Column("public_id", Text, nullable=False, unique=True),
-    # The app id in full, so that an app without a registry entry has a ledger too.
+    # The app id in full, so that an unregistered app has a ledger too.
     Column("app", Text, nullable=False),
     Column("content", Text, nullable=False),
     Column("recipients", Text, nullable=False),
@@ -182,7 +182,7 @@ notifications: Final = Table(
     Column("sealed_key", LargeBinary, nullable=True),
     Column("replaces", Text, nullable=True),
     _instant("cancelled_at"),
-    # Sessions that a broadcast had not come to when it was cancelled.
+    # Sessions that a broadcast had not reached when it was cancelled.
     Column("cancelled", Integer, nullable=False, server_default=text("0")),
     Index("ix_notifications_created_at", "created_at"),
     # The newest of one app, page by page.
@@ -192,15 +192,15 @@ notifications: Final = Table(
 circuits: Final = Table(
     "circuits",
     metadata,
-    # The app id in full, and what its pushes are for; both are empty for a push service.
+    # The app id in full and the topic; both are empty for a push service.
     Column("app", Text, primary_key=True),
     Column("environment", Text, primary_key=True),
     # The fingerprint of the key or certificate.
     Column("credential", Text, primary_key=True),
     Column("topic", Text, primary_key=True),
-    # When the push service first accepted something so.
+    # When the push service first accepted a push this way.
     _instant("accepted_at"),
-    # While it is open: why, since when, and when one push is tried.
+    # While it is open: the reason, since when, and when the next probe is sent.
     Column("reason", Text, nullable=True),
     Column("detail", Text, nullable=True),
     _instant("stopped_at"),
@@ -227,7 +227,7 @@ workers: Final = Table(
     Column("id", _Id, primary_key=True),
     Column("host", Text, nullable=False),
     Column("pid", Integer, nullable=False),
-    # The last heartbeat, in milliseconds of the clock of this start of the machine, not the wall's.
+    # The last heartbeat, in milliseconds of the monotonic clock since boot.
     Column("boot", Text, nullable=False),
     Column("beat", BigInteger, nullable=False),
 )
@@ -236,7 +236,7 @@ revocations: Final = Table(
     "revocations",
     metadata,
     Column("id", _Id, primary_key=True),
-    # The worker that is to let go, which deletes the row when it has.
+    # The worker that has to release the sessions; it deletes the row afterwards.
     Column("worker_id", _Id, ForeignKey("workers.id", ondelete="CASCADE"), nullable=False),
     # A JSON list of the ids of sessions.
     Column("sessions", Text, nullable=False),
@@ -246,7 +246,7 @@ revocations: Final = Table(
 wall_clock: Final = Table(
     "wall_clock",
     metadata,
-    # By how many milliseconds it was ahead of the clock of this start of the machine.
+    # By how many milliseconds it was ahead of the monotonic clock since boot.
     Column("boot", Text, primary_key=True),
     Column("ahead", BigInteger, nullable=False),
 )
@@ -261,16 +261,16 @@ shards: Final = Table(
         ForeignKey("notifications.id", ondelete="CASCADE"),
         nullable=False,
     ),
-    # The sessions of the app; or those that got the notification of this row.
+    # The app's sessions; or those that got the notification of this row.
     Column("source_id", _Id, nullable=True),
     Column("urgency", Integer, nullable=False),
-    # Everything up to position is done, everything up to last is this shard's.
+    # Done up to position; the shard ends at last.
     Column("position", BigInteger, nullable=False),
     Column("last", BigInteger, nullable=False),
     _instant("due_at", required=True),
-    # Who works on it; NULL when nobody does.
+    # The worker that owns it; NULL when there is none.
     Column("worker_id", _Id, nullable=True),
-    # Some of what lies behind position may have been sent already.
+    # Some sessions after position may have been sent to already.
     Column("is_resumed", Boolean, nullable=False, server_default=text("false")),
     # Why it waits until due_at.
     Column("reason", Text, nullable=True),
@@ -292,34 +292,34 @@ deliveries: Final = Table(
         primary_key=True,
         autoincrement=False,
     ),
-    # The session's id; from ADDRESSED on, a count of the addresses that no session holds. A session
-    # cannot be in one notification twice, and the apns-id is known before a row is written.
+    # The session's id; from ADDRESSED on, a counter of addresses without a session. A session
+    # occurs once per notification, and its apns-id is known before a row is written.
     Column("number", BigInteger, primary_key=True, autoincrement=False),
     Column("gateway", Text, nullable=False),
-    # NULL where the session's token says it.
+    # NULL: the session's token decides.
     Column("address", Text, nullable=True),
     Column("environment", Text, nullable=False),
     Column("state", Text, nullable=False),
     Column("reason", Text, nullable=True),
-    # What a reason alone does not say: which host could not be reached, why it was given up.
+    # Details that a reason lacks: which host could not be reached, why it was given up.
     Column("detail", Text, nullable=True),
     Column("status", Integer, nullable=True),
     Column("attempts", Integer, nullable=False, server_default=text("0")),
     Column("unique_id", Text, nullable=True),
     Column("urgency", Integer, nullable=False, server_default=text("5")),
-    # When a queued or held delivery is to be sent; who is sending it now.
+    # When a queued or held delivery is due; which worker is sending it now.
     _instant("due_at"),
     Column("worker_id", _Id, nullable=True),
     # It may have been sent before, so each repeat carries a collapse id.
     Column("is_repeat", Boolean, nullable=False, server_default=text("false")),
-    # From when its retries count: its first attempt, moved on by what held it since.
+    # When its retry period begins: its first attempt, moved by the time it was held since.
     _instant("begun_at"),
     _instant("sent_at"),
     _instant("finished_at"),
     _instant("displayed_at"),
     _instant("opened_at"),
     CheckConstraint(
-        # In this order: SQLite makes a table of the list for each row that comes to it.
+        # This order lets SQLite use the index without a temporary table.
         "state = 'sent' OR "
         "state IN ('queued', 'sending', 'held', 'failed', 'expired', 'cancelled')",
         name="state",
@@ -338,7 +338,7 @@ deliveries: Final = Table(
         sqlite_where=text("worker_id IS NOT NULL"),
         postgresql_where=text("worker_id IS NOT NULL"),
     ),
-    # A million rows of one broadcast are written one after the other, not all over a second tree.
+    # Keeps the rows of one broadcast adjacent, instead of spread over a second tree.
     sqlite_with_rowid=False,
 )
 
@@ -363,7 +363,7 @@ webhooks: Final = Table(
     Column("app_id", _Id, ForeignKey("apps.id", ondelete="CASCADE"), nullable=False),
     Column("url", Text, nullable=False),
     Column("sealed_secret", LargeBinary, nullable=False),
-    # The names of the events it is called for, separated by commas.
+    # The event names that it is called for, separated by commas.
     Column("events", Text, nullable=False),
     Column("is_enabled", Boolean, nullable=False, server_default=text("true")),
     _instant("created_at", required=True),
@@ -376,11 +376,11 @@ webhook_calls: Final = Table(
     metadata,
     Column("id", _Id, primary_key=True),
     Column("webhook_id", _Id, ForeignKey("webhooks.id", ondelete="CASCADE"), nullable=False),
-    # The name that the receiver knows it by; the same for every repeat.
+    # The call id that the receiver sees; the same for every repeat.
     Column("message_id", Text, nullable=False, unique=True),
     Column("body", Text, nullable=False),
     Column("state", Text, nullable=False),
-    # When it is to be made; while it is being made, when the lease of who makes it ends.
+    # When it is due; while in progress, when the caller's lease ends.
     _instant("due_at"),
     Column("lease", Text, nullable=True),
     Column("attempts", Integer, nullable=False, server_default=text("0")),
@@ -409,11 +409,11 @@ proofs: Final = Table(
     metadata,
     Column("id", _Id, primary_key=True),
     Column("session_id", _Id, ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False),
-    # SHA-256 of what the mailed link carries.
+    # SHA-256 of the token in the mailed link.
     Column("digest", Text, nullable=False, unique=True),
     _instant("created_at", required=True),
     _instant("expires_at", required=True),
-    # When the link is to be mailed, for the first time or again; NULL once that is over.
+    # When the link is to be mailed, first or again; NULL once that is over.
     _instant("mail_due_at"),
     _instant("used_at"),
     Index("ix_proofs_session_id", "session_id"),
@@ -430,7 +430,7 @@ identity_tokens: Final = Table(
     "identity_tokens",
     metadata,
     Column("app_id", _Id, ForeignKey("apps.id", ondelete="CASCADE"), primary_key=True),
-    # SHA-256 of a token that was used: it serves once.
+    # SHA-256 of a used token: each is valid once.
     Column("digest", Text, primary_key=True),
     _instant("expires_at", required=True),
     Index("ix_identity_tokens_expires_at", "expires_at"),
@@ -443,7 +443,7 @@ templates: Final = Table(
     Column("id", _Id, primary_key=True),
     Column("app_id", _Id, ForeignKey("apps.id", ondelete="CASCADE"), nullable=False),
     Column("name", Text, nullable=False),
-    # JSON, as creation.template reads and writes it.
+    # JSON, in the format of creation.template.
     Column("content", Text, nullable=False),
     _instant("created_at", required=True),
     _instant("updated_at", required=True),
@@ -454,14 +454,14 @@ api_keys: Final = Table(
     "api_keys",
     metadata,
     Column("id", _Id, primary_key=True),
-    # The part of the key that is shown again.
+    # The visible part of the key.
     Column("prefix", Text, nullable=False, unique=True),
-    # SHA-256 of the whole key: it is random, so a slow hash would win nothing.
+    # SHA-256 of the whole key: it is random, so a slow hash would gain nothing.
     Column("digest", Text, nullable=False),
     Column("name", Text, nullable=False),
     # The names of the scopes, separated by commas.
     Column("scopes", Text, nullable=False),
-    # NULL serves every app.
+    # NULL allows every app.
     Column("app_id", _Id, ForeignKey("apps.id", ondelete="CASCADE"), nullable=True),
     _instant("created_at", required=True),
     _instant("used_at"),
@@ -485,7 +485,7 @@ operators: Final = Table(
 sign_ins: Final = Table(
     "sign_ins",
     metadata,
-    # SHA-256 of what the cookie carries.
+    # SHA-256 of the cookie's value.
     Column("digest", Text, primary_key=True),
     Column("operator_id", _Id, ForeignKey("operators.id", ondelete="CASCADE"), nullable=False),
     _instant("created_at", required=True),
@@ -498,14 +498,14 @@ sign_ins: Final = Table(
 invitations: Final = Table(
     "invitations",
     metadata,
-    # SHA-256 of what the link carries; each makes one operator.
+    # SHA-256 of the link's token; each creates one operator.
     Column("digest", Text, primary_key=True),
-    # NULL lets whoever opens it name an address.
+    # NULL lets the invited person choose an address.
     Column("mail", Text, nullable=True),
     _instant("created_at", required=True),
     _instant("expires_at", required=True),
     _instant("used_at"),
-    # What it is for: the first operator, another one, or a new password of one who is there.
+    # Its purpose: the first operator, another one, or a new password for an existing one.
     Column("purpose", Text, nullable=False, server_default=text("'join'")),
     sqlite_with_rowid=False,
 )
@@ -515,9 +515,9 @@ audit: Final = Table(
     metadata,
     Column("id", _Id, primary_key=True),
     _instant("at", required=True),
-    # Who: an operator's mail, the prefix of an API key, or the command line.
+    # The actor: an operator's mail, the prefix of an API key, or the command line.
     Column("actor", Text, nullable=False),
-    # What was done, as a stable name: key.add, session.close.
+    # The action, as a stable name: key.add, session.close.
     Column("action", Text, nullable=False),
     # The app id in full, where an app is concerned.
     Column("app", Text, nullable=True),

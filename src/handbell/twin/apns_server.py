@@ -1,7 +1,7 @@
-"""One side of the twin on the wire: TLS, HTTP/2, and the misbehaviour that faults ask for.
+"""The APNs server of one environment: TLS, HTTP/2, and the injected faults.
 
-Built on ``h2``, so that it can do wrong frame by frame. It knows no rule of Apple's: whole requests
-go to ``handle``, and what comes back is put on the wire.
+Built on ``h2``, so that faults can be injected frame by frame. It knows none of Apple's rules:
+complete requests go to ``handle``, and its answers are sent.
 """
 
 import asyncio
@@ -32,9 +32,9 @@ from h2.exceptions import H2Error, ProtocolError
 from h2.settings import SettingCodes, Settings
 from hyperframe.frame import GoAwayFrame, PingFrame
 
-from .answers import Exchange, TwinAnswer
 from .certificates import read_client_certificate
 from .faults import Fault
+from .responses import Exchange, TwinAnswer
 from .rules import ClientConnection, Request
 
 FIRST_STREAMS: Final = 1
@@ -62,9 +62,9 @@ Handle = Callable[[Request, ClientConnection], tuple[Exchange, ClientConnection]
 
 
 class ApnsServer:
-    """One side, ``production`` or ``development``, on a socket that is bound already.
+    """The server of one side, ``production`` or ``development``, on a bound socket.
 
-    ``opened`` counts the connections since the start; ``is_away`` says that none is wanted.
+    ``opened`` counts the connections since the start; ``is_away`` means that none is accepted.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class ApnsServer:
 
     @property
     def connections(self) -> int:
-        """How many connections are open."""
+        """Return the number of open connections."""
         return len(self._connections)
 
     async def start(self, bound: socket.socket) -> None:
@@ -103,7 +103,7 @@ class ApnsServer:
         )
 
     async def stop(self) -> None:
-        """Say GOAWAY on every connection, let what is begun be answered for a moment, and close."""
+        """Send GOAWAY on every connection, let requests in progress finish briefly, and close."""
         if self._server is None:
             return
         self._server.close()
@@ -116,7 +116,7 @@ class ApnsServer:
         await self._server.wait_closed()
 
     async def leave(self) -> None:
-        """Cut every connection and free the port: who connects is refused from now on."""
+        """Cut every connection and free the port: new connections are refused."""
         if self._server is None:
             return
         self.is_away = True
@@ -126,28 +126,28 @@ class ApnsServer:
         await self._server.wait_closed()
 
     def add(self, connection: "_ConnectionProtocol") -> None:
-        """Remember an open connection."""
+        """Add an open connection."""
         self.opened += 1
         self._connections.add(connection)
         self._is_empty.clear()
 
     def discard(self, connection: "_ConnectionProtocol") -> None:
-        """Forget a closed connection."""
+        """Remove a closed connection."""
         self._connections.discard(connection)
         if not self._connections:
             self._is_empty.set()
 
 
 class _H2(H2Connection):
-    """An ``H2Connection`` that leaves the stream limit to us, and answers after a GOAWAY.
+    """An ``H2Connection`` without a stream limit of its own, which answers after a GOAWAY.
 
-    It ends the connection for one stream too many, where RFC 9113, 5.1.2, allows to refuse that
-    stream alone, which is what Apple's servers were seen to do. And it sends nothing once a client
-    has said GOAWAY, where RFC 9113, 6.8, has the streams that are begun come to their end.
+    h2 ends the connection for one stream too many; RFC 9113, 5.1.2, allows to refuse that stream
+    only, as Apple's servers do. And h2 sends nothing after a client's GOAWAY, although RFC 9113,
+    6.8, lets open streams finish.
     """
 
     def events_of(self, data: bytes) -> list[Event]:
-        """Do as ``receive_data`` does; a GOAWAY among the data ends no stream."""
+        """Process data as ``receive_data`` does, except that a GOAWAY ends no stream."""
         events = self.receive_data(data)
         if any(isinstance(event, ConnectionTerminated) for event in events):
             self.state_machine.state = ConnectionState.SERVER_OPEN
@@ -155,13 +155,13 @@ class _H2(H2Connection):
 
     @property
     def open_inbound_streams(self) -> int:
-        """Return 0, after the clean-up of closed streams that goes with this count."""
+        """Return 0, after cleaning up closed streams, which this count triggers."""
         return min(0, super().open_inbound_streams)
 
 
 @dataclass(slots=True)
 class _Stream:
-    """A request on its way in, or its answer on its way out."""
+    """A request being received, or its answer being sent."""
 
     headers: tuple[tuple[str, str], ...]
     body: bytearray = field(default_factory=bytearray)
@@ -181,7 +181,7 @@ class _Stream:
 
 
 class _ConnectionProtocol(asyncio.Protocol):
-    """One connection. Whatever a client sends, it ends at worst this connection."""
+    """One connection. A hostile client can end this connection at worst."""
 
     def __init__(self, server: ApnsServer) -> None:
         self._server = server
@@ -199,13 +199,13 @@ class _ConnectionProtocol(asyncio.Protocol):
         self._heard_at = self._loop.time()
         self._transport: asyncio.Transport | None = None
 
-    # The connection's life
+    # Connection lifecycle
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports have the methods of asyncio.Transport and another base.
+        # uvloop's transports have asyncio.Transport's methods but another base class.
         transport = self._transport = cast("asyncio.Transport", transport)
         self._server.add(self)
-        if self._server.is_away:  # its handshake took until now
+        if self._server.is_away:  # the handshake took until now
             self.abort()
             return
         session = transport.get_extra_info("ssl_object")
@@ -220,8 +220,8 @@ class _ConnectionProtocol(asyncio.Protocol):
     def _greet(self) -> None:
         """Send the first SETTINGS.
 
-        Apple's servers take HTTP/2 alone, but also from clients that offer no ALPN, as pushy and
-        aioapns have not: such a connection is greeted once it has begun as HTTP/2 does.
+        Apple's servers accept HTTP/2 only, but also without ALPN, as pushy and aioapns connect:
+        such a connection gets SETTINGS after its HTTP/2 preface.
         """
         self._is_greeted = True
         self._h2.local_settings = Settings(
@@ -243,7 +243,7 @@ class _ConnectionProtocol(asyncio.Protocol):
         self._server.discard(self)
 
     def pause_writing(self) -> None:
-        """Read nothing more from a client that does not read its answers."""
+        """Stop reading from a client that does not read its answers."""
         if self._transport is not None:
             self._transport.pause_reading()
 
@@ -252,7 +252,7 @@ class _ConnectionProtocol(asyncio.Protocol):
             self._transport.resume_reading()
 
     def shut_down(self) -> None:
-        """Say that the server is going down, and close once what is begun is answered."""
+        """Announce the shutdown, and close once open streams are answered."""
         if self._last_stream is None:
             self._go_away("Shutdown", self._h2.highest_inbound_stream_id)
         self._close_when_done()
@@ -262,10 +262,10 @@ class _ConnectionProtocol(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def _later(self, seconds: float, what: Callable[..., object], *args: Any) -> None:
+    def _later(self, seconds: float, function: Callable[..., object], *args: Any) -> None:
         def run() -> None:
             self._timers.discard(timer)
-            what(*args)
+            function(*args)
             # A thousand answers may be due at once, and the client may be gone.
             if not self._is_flushing:
                 self._is_flushing = True
@@ -282,7 +282,7 @@ class _ConnectionProtocol(asyncio.Protocol):
             self._go_away("IdleTimeout", self._h2.highest_inbound_stream_id)
             self._close()
 
-    # Frames in
+    # Received frames
 
     def data_received(self, data: bytes) -> None:
         self._heard_at = self._loop.time()
@@ -306,15 +306,15 @@ class _ConnectionProtocol(asyncio.Protocol):
         self._flush()
 
     def _break_off(self) -> None:
-        """Close, and understand nothing more until then."""
+        """Close, and ignore everything until then."""
         self._is_deaf = True
         self._close()
 
     def _close(self) -> None:
-        """Close when the client has read what was written, which its answer to a PING tells.
+        """Close when the client has read everything, which its answer to a PING proves.
 
-        Whoever closes while the client still sends makes the system send a reset, at which the
-        client's system throws away what its program has not read yet: an answer, or GOAWAY.
+        Closing while the client still sends causes a TCP reset, which discards what the client has
+        not read yet: an answer, or GOAWAY.
         """
         self._flush()
         if not self._is_closing and self._transport is not None:
@@ -374,7 +374,7 @@ class _ConnectionProtocol(asyncio.Protocol):
         else:
             self._strike(number, exchange.answer, exchange.fault)
 
-    # Frames out
+    # Sent frames
 
     def _strike(self, number: int, answer: TwinAnswer | None, fault: Fault) -> None:
         match fault.kind:
@@ -401,7 +401,7 @@ class _ConnectionProtocol(asyncio.Protocol):
                 self._answer(number, answer)
 
     def _leave(self, number: int, answer: TwinAnswer | None, fault: Fault) -> None:
-        """Say GOAWAY after this stream, or before it: then it and later ones are unprocessed."""
+        """Send GOAWAY after this stream, or before it: then it and later ones are unprocessed."""
         self._go_away(fault.reason or "Shutdown", number if fault.graceful else number - 2)
         if fault.graceful:
             self._answer(number, answer)
@@ -415,7 +415,7 @@ class _ConnectionProtocol(asyncio.Protocol):
     def _go_away(self, reason: str, last_stream: int) -> None:
         """Send GOAWAY with the reason as JSON, as Apple does (handling-notification-responses).
 
-        Written past ``h2``, which would let nothing be sent after it.
+        Bypasses ``h2``, which would send nothing after it.
         """
         self._last_stream = max(0, last_stream)
         self._flush()

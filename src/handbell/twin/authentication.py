@@ -1,4 +1,4 @@
-"""Who sends: provider tokens and client certificates, and whom a connection belongs to.
+"""Authentication: provider tokens and client certificates, bound to a connection.
 
 Sources are pages below https://developer.apple.com/documentation/usernotifications/ ; where they
 are silent the docstring says "our choice".
@@ -12,15 +12,15 @@ from handbell.gateways.apns.protocol import (
     PROVIDER_TOKEN_MIN_REFRESH_SECONDS,
 )
 
-from .asking import ClientConnection, ExpiredError, RefusalError, Request, World
 from .certificates import ClientCertificate
 from .provider_token import BadTokenError, Claims, Key
+from .rule_context import ClientConnection, ExpiredError, KnownState, RefusalError, Request
 
 
 def authenticate(
-    request: Request, connection: ClientConnection, world: World
+    request: Request, connection: ClientConnection, world: KnownState
 ) -> tuple[ClientConnection, Key | None]:
-    """Return the connection bound to who has proved himself, and the key he used.
+    """Return the connection bound to the authenticated client, and the key that was used.
 
     On a connection with a client certificate ``authorization`` is ignored
     (sending-notification-requests-to-apns).
@@ -44,7 +44,7 @@ def authenticate(
 
 
 def _certificate(certificate: ClientCertificate, side: str) -> None:
-    """Refuse a client certificate that is not for pushing, or is for the other environment."""
+    """Refuse a client certificate that is not a push certificate, or of the other environment."""
     if not certificate.topics:
         raise RefusalError("BadCertificate", "The client certificate lists no topics.")
     if certificate.sides and side not in certificate.sides:
@@ -62,53 +62,55 @@ def _bearer(request: Request) -> str:
     return token.strip()
 
 
-def _provider_token(token: str, connection: ClientConnection, world: World) -> ClientConnection:
-    """Return the connection with another provider token, if it is valid and may be changed.
+def _provider_token(
+    token: str, connection: ClientConnection, world: KnownState
+) -> ClientConnection:
+    """Return the connection with a new provider token, if that is valid and may be changed.
 
     ES256 with ``kid``, ``iss`` and ``iat``, at most an hour away; one connection belongs to one
     team and one key (establishing-a-token-based-connection-to-apns). A connection refuses further
-    tokens once one expired on it: seen by the authors of pushy. That it is bound by the first
+    tokens once one expired on it: observed by the authors of pushy. That it is bound by the first
     valid token, and not by the first push, is our choice.
     """
     try:
-        said = Claims.read(token)
+        claims = Claims.read(token)
     except BadTokenError as error:
         raise RefusalError("InvalidProviderToken", str(error)) from None
-    key = world.find_key(said.team_id, said.key_id)
+    key = world.find_key(claims.team_id, claims.key_id)
     if key is None:
         raise RefusalError(
             "InvalidProviderToken",
-            f"The key {said.key_id} of team {said.team_id} is not known to the twin.",
+            f"The key {claims.key_id} of team {claims.team_id} is not known to the twin.",
         )
-    if not said.is_signed_by(key):
+    if not claims.is_signed_by(key):
         raise RefusalError(
             "InvalidProviderToken", f"The signature was not made by the key {key.key_id}."
         )
-    _age(said.issued_at, world.now())
+    _age(claims.issued_at, world.now())
     if key.environment not in (None, connection.side):
         raise RefusalError(
             "BadEnvironmentKeyIdInToken",
             f"The key {key.key_id} is limited to {key.environment}; this is {connection.side}.",
         )
-    _binding(said, connection)
-    return _renewed(token, said, connection, world.now())
+    _binding(claims, connection)
+    return _renewed(token, claims, connection, world.now())
 
 
-def _binding(said: Claims, connection: ClientConnection) -> None:
-    if connection.team_id not in (None, said.team_id):
+def _binding(claims: Claims, connection: ClientConnection) -> None:
+    if connection.team_id not in (None, claims.team_id):
         raise RefusalError(
             "InvalidProviderToken",
-            f"The connection belongs to team {connection.team_id}, not to {said.team_id}.",
+            f"The connection belongs to team {connection.team_id}, not to {claims.team_id}.",
         )
-    if connection.key_id not in (None, said.key_id):
+    if connection.key_id not in (None, claims.key_id):
         raise RefusalError(
             "UnrelatedKeyIdInToken",
-            f"The connection was opened with the key {connection.key_id}, not {said.key_id}.",
+            f"The connection was opened with the key {connection.key_id}, not {claims.key_id}.",
         )
 
 
 def _renewed(
-    token: str, said: Claims, connection: ClientConnection, now: float
+    token: str, claims: Claims, connection: ClientConnection, now: float
 ) -> ClientConnection:
     """Return the connection with the new token, unless it is renewed too often.
 
@@ -117,7 +119,7 @@ def _renewed(
     """
     limit = PROVIDER_TOKEN_MIN_REFRESH_SECONDS
     is_first = connection.token is None
-    is_early = not is_first and abs(said.issued_at - connection.issued_at) < limit
+    is_early = not is_first and abs(claims.issued_at - connection.issued_at) < limit
     is_repeated = connection.updated_at is not None and now - connection.updated_at < limit
     if is_early or is_repeated:
         raise RefusalError(
@@ -126,10 +128,10 @@ def _renewed(
         )
     return replace(
         connection,
-        team_id=said.team_id,
-        key_id=said.key_id,
+        team_id=claims.team_id,
+        key_id=claims.key_id,
         token=token,
-        issued_at=said.issued_at,
+        issued_at=claims.issued_at,
         updated_at=None if is_first else now,
     )
 

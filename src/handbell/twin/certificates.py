@@ -1,7 +1,7 @@
-"""The twin's own certificate authority: made at the first start, kept in the twin's folder.
+"""The twin's certificate authority, created at the first start in the twin's folder.
 
-``ca.pem`` is what a client trusts; ``ca.key`` and ``server.pem`` are readable by their owner alone.
-Validity is judged by the machine's clock, as TLS libraries do, whatever clock the twin was given.
+``ca.pem`` is what a client trusts; ``ca.key`` and ``server.pem`` are readable by their owner
+alone. Validity depends on the machine's clock, as TLS libraries check it, not on the twin's.
 """
 
 import datetime as dt
@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
-from .address import cannot_use
+from .discovery import cannot_use
 
 CA_FILE: Final = "ca.pem"
 CA_KEY_FILE: Final = "ca.key"
@@ -47,9 +47,9 @@ _SIGNING: Final = hashes.SHA256()
 
 @dataclass(frozen=True, slots=True)
 class ClientCertificate:
-    """What a client's certificate says: topics it may push to, and the sides it is good for.
+    """A client certificate's content: the topics it may push to, and its environments.
 
-    No topics means that it is not a push certificate; no sides, that it names none: good for both.
+    Without topics it is not a push certificate; without sides it is valid for both.
     """
 
     topics: tuple[str, ...]
@@ -66,7 +66,7 @@ class Authority:
 
     @classmethod
     def open(cls, folder: Path) -> "Authority":
-        """Return the authority kept in the folder, made anew when absent or near its end.
+        """Return the authority in the folder; create it when absent or about to expire.
 
         Raises TwinError when the folder cannot be read or written.
         """
@@ -78,14 +78,14 @@ class Authority:
 
     @property
     def ca_file(self) -> Path:
-        """The file with the authority's certificate: what a client has to trust."""
+        """Return the file with the authority's certificate: what a client has to trust."""
         return self.folder / CA_FILE
 
     def server_context(self) -> ssl.SSLContext:
-        """Return the server's TLS: 1.2 or later, ALPN ``h2``, a client certificate if there is one.
+        """Return the server's TLS context: 1.2 or later, ALPN ``h2``, optional client certificate.
 
-        Apple serves TLS 1.2 or later and HTTP/2 alone (sending-notification-requests-to-apns). A
-        client certificate of another authority ends the handshake. Raises TwinError where the
+        Apple serves TLS 1.2 or later and HTTP/2 only (sending-notification-requests-to-apns). A
+        client certificate of another authority fails the handshake. Raises TwinError where the
         folder cannot be written.
         """
         try:
@@ -105,7 +105,7 @@ class Authority:
     ) -> bytes:
         """Return a push certificate with its key, as one PEM text.
 
-        The first topic, the bundle id, also stands as UID in the subject, as in Apple's.
+        The first topic, the bundle id, is also the UID in the subject, as in Apple's.
         ``environment`` limits it to ``production`` or ``development``. Without topics it is a
         certificate that cannot push: the twin answers ``BadCertificate``.
         """
@@ -124,7 +124,7 @@ class Authority:
         return _pem(builder.sign(self._key, _SIGNING)) + _key_pem(key)
 
     def _server_file(self) -> Path:
-        """Return the file with the server's certificate and key, renewed when near its end."""
+        """Return the file with the server's certificate and key, renewed before it expires."""
         path = self.folder / SERVER_FILE
         if not self._is_good_server_file(path):
             key = ec.generate_private_key(ec.SECP256R1())
@@ -144,7 +144,7 @@ class Authority:
 
 
 def read_client_certificate(der: bytes) -> ClientCertificate:
-    """Return what a client's certificate says, once TLS has verified that the twin issued it."""
+    """Return the content of a client's certificate that TLS has verified."""
     extensions = {
         extension.oid: extension.value
         for extension in x509.load_der_x509_certificate(der).extensions
@@ -167,7 +167,7 @@ def encode_topics(topics: Iterable[str]) -> bytes:
 
 
 def decode_topics(value: bytes) -> tuple[str, ...]:
-    """Return the topics listed in the extension; nothing when it cannot be read."""
+    """Return the topics in the extension; nothing when it is unreadable."""
     _, content, _ = _der_split(value)
     topics = []
     while content:
@@ -254,7 +254,7 @@ def _load(folder: Path) -> Authority | None:
 
 def _make(folder: Path) -> Authority:
     key = ec.generate_private_key(ec.SECP256R1())
-    # The name differs from twin to twin, so that a trust store may hold several of them.
+    # The name differs between twins, so that a trust store may hold several of them.
     name = x509.Name(
         [x509.NameAttribute(NameOID.COMMON_NAME, f"Handbell twin {secrets.token_hex(4)}")]
     )
@@ -281,7 +281,7 @@ def _leaf(
     key: ec.EllipticCurvePrivateKey,
     purpose: ObjectIdentifier,
 ) -> x509.CertificateBuilder:
-    """Return an end certificate with all that strict verification (RFC 5280) asks for."""
+    """Return a leaf certificate that passes strict verification (RFC 5280)."""
     issuer_identifier = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     return (
         _builder(issuer.subject, x509.Name(subject), key, _LEAF_LIFE)
@@ -329,7 +329,7 @@ def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def _write(path: Path, content: bytes, *, mode: int) -> None:
-    """Write the file in one step, never readable to others in between."""
+    """Write the file atomically, never readable to others in between."""
     passing = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(passing, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:

@@ -1,4 +1,4 @@
-"""The phones of a twin, and whose each device token is, or was."""
+"""The virtual phones of a twin, and the current or former owner of each device token."""
 
 import secrets
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from .phone import Phone
 
 
 class DeviceStore:
-    """The phones as they are now, by id, and the device of every token that was ever given out."""
+    """The current phones by id, and the device of every token ever issued."""
 
     def __init__(self) -> None:
         self._phones: dict[str, Phone] = {}
@@ -20,32 +20,32 @@ class DeviceStore:
 
     @property
     def phones(self) -> Mapping[str, Phone]:
-        """The phones as they are now, by id, in the order they were made."""
+        """Return the phones by id, in the order they were created."""
         return MappingProxyType(self._phones)
 
     def get(self, phone_id: str) -> Phone:
-        """Return the phone as it is now; raises TwinError when there is none of that id."""
+        """Return the phone; raises TwinError for an unknown id."""
         if phone_id not in self._phones:
             raise TwinError(f"The twin has no phone {phone_id!r}", fix="Make one first")
         return self._phones[phone_id]
 
     def of_token(self, token: str) -> Phone:
-        """Return the phone with the app that has this token, as it is now."""
+        """Return the phone whose app has this token."""
         _, phone_id = self._devices[token]
         return self._phones[phone_id]
 
     def id_of_token(self, token: str) -> str | None:
-        """Return the id of the phone that has the token, or had it; None for one not given out."""
+        """Return the id of the phone that has or had the token; None for an unknown one."""
         _, phone_id = self._devices.get(token, (None, None))
         return phone_id
 
     def device(self, token: str) -> rules.Device | None:
-        """Return what is known of a device token."""
+        """Return the device of a token."""
         device, _ = self._devices.get(token, (None, None))
         return device
 
     def free_token(self, token: str | None, digits: int) -> str:
-        """Return a token for a new phone: this one, or a random one of so many hex digits.
+        """Return a token for a new phone: the given one, or a random one of ``digits`` hex digits.
 
         Raises TwinError when another phone has it.
         """
@@ -56,18 +56,18 @@ class DeviceStore:
         return made
 
     def add(self, phone: Phone) -> None:
-        """Put a new phone there; its token is its own from now on."""
+        """Add a new phone; its token belongs to it from now on."""
         self._devices[phone.token] = (_device_of(phone), phone.id)
         self._phones[phone.id] = phone
 
     def put(self, phone: Phone) -> None:
-        """Put a phone as it is now in the place of what it was."""
+        """Replace a phone by its new state."""
         self._phones[phone.id] = phone
 
     def lose(self, token: str, at: int) -> Phone | None:
-        """Let the app be gone from the phone of a token since ``at`` (UNIX milliseconds).
+        """Remove the app from the phone of a token, as of ``at`` (UNIX milliseconds).
 
-        Returns the phone, or None where no phone has the token.
+        Returns the phone, or None when no phone has the token.
         """
         _, phone_id = self._devices.get(token, (None, ""))
         phone = self._phones.get(phone_id)

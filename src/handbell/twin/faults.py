@@ -1,8 +1,7 @@
-"""Faults on demand: what the twin does wrong, to whom, and how often.
+"""Fault injection: what the twin does wrong, for which requests, and how often.
 
-The plan is pure: values go in and out, and only the server acts on them. What can be asked for is
-what was seen or documented of the real service (protocol notes 1.2, 1.7 and 1.10) and what any
-network does.
+The plan is pure; the server acts on it. The kinds are faults that were observed or documented of
+the real service, and those of any network.
 """
 
 import itertools
@@ -37,16 +36,16 @@ _MAX_LIMIT: Final = 2**31 - 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """One fault: its kind, how many requests it strikes, and which.
+    """A fault: its kind, and which requests it affects.
 
-    ``left`` requests are still to be struck, of ``count``; ``after`` matching requests pass before
-    the first is. ``token`` and ``side`` narrow it down. ``status``, ``reason``, ``timestamp``
-    (milliseconds) and ``retry_after`` (seconds) belong to ``answer`` and ``cut-answer``; ``reason``
-    also to ``goaway``; ``seconds`` to ``slow``; ``limit`` to ``stream-limit``.
+    ``left`` requests are still to be affected, of ``count``; ``after`` matching requests pass
+    before the first. ``token`` and ``side`` narrow it down. ``status``, ``reason``, ``timestamp``
+    (milliseconds) and ``retry_after`` (seconds) belong to ``answer`` and ``cut-answer``;
+    ``reason`` also to ``goaway``; ``seconds`` to ``slow``; ``limit`` to ``stream-limit``.
 
-    ``graceful`` belongs to ``goaway``: the struck request and those begun before are answered;
-    otherwise the struck one and all later ones are left unprocessed. ``delivers`` belongs to
-    ``silence``, ``reset`` and ``cut``: the phone gets the push and only the answer is lost.
+    ``graceful`` belongs to ``goaway``: the affected request and earlier ones are answered;
+    otherwise it and all later ones are left unprocessed. ``delivers`` belongs to ``silence``,
+    ``reset`` and ``cut``: the phone gets the push and only the answer is lost.
     """
 
     id: str
@@ -67,9 +66,9 @@ class Fault:
 
     @classmethod
     def read(cls, posted: Mapping[str, Any], *, name: str) -> "Fault":
-        """Return the fault that a person or a test asked for; ``name`` becomes its id.
+        """Parse a requested fault; ``name`` becomes its id.
 
-        Raises TwinError, with the field at fault, when it cannot be understood.
+        Raises TwinError, naming the field, for an invalid one.
         """
         known = {field.name for field in fields(cls)} - {"id", "left"}
         for key in posted:
@@ -123,27 +122,27 @@ class Fault:
 
     @property
     def is_processed(self) -> bool:
-        """Whether the push is judged, and reaches the phone, although something goes wrong."""
+        """Return whether the push is processed and delivered in spite of the fault."""
         handled = self.kind in {"slow", "stream-limit"} or self.delivers
         return handled or (self.kind == "goaway" and self.graceful)
 
     def strikes(self, side: str, token: str | None) -> bool:
-        """Return whether a request to this token on this side is one of those meant."""
+        """Return whether the fault applies to a request to this token on this side."""
         return self.side in (None, side) and self.token in (None, token)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fault as it was asked for, with its id and what is left of it."""
-        said = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in said.items() if value is not None}
+        """Return the fault as requested, with its id and remaining count."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 Plan = tuple[Fault, ...]
 
 
 def take(plan: Plan, side: str, token: str | None) -> tuple[Fault | None, Plan]:
-    """Return the fault that strikes this request, if any, and the plan that remains.
+    """Return the fault for this request, if any, and the remaining plan.
 
-    The oldest fault that matches strikes; those waiting for ``after`` requests count this one.
+    The oldest matching fault applies; those waiting for ``after`` requests count this one.
     """
     struck: Fault | None = None
     remaining: list[Fault] = []
@@ -160,7 +159,7 @@ def take(plan: Plan, side: str, token: str | None) -> tuple[Fault | None, Plan]:
 
 
 class FaultPlan:
-    """The faults to come. ``on_change`` hears of each that is added, used (``left``) or removed."""
+    """The planned faults. ``on_change`` is called for each that is added, used or removed."""
 
     def __init__(
         self, on_change: Callable[[str, Fault], None] = lambda _event, _fault: None
@@ -176,21 +175,21 @@ class FaultPlan:
         return len(self._plan)
 
     def add(self, kind: str, **details: Any) -> Fault:
-        """Plan a fault and return it; ``details`` are the fields of :class:`Fault`.
+        """Add a fault and return it; ``details`` are the fields of :class:`Fault`.
 
-        Raises TwinError when they cannot be understood.
+        Raises TwinError when they are invalid.
         """
         return self.ask({"kind": kind, **details})
 
     def ask(self, posted: Mapping[str, Any]) -> Fault:
-        """Plan the fault that somebody posted and return it; raises TwinError as :meth:`add`."""
+        """Add a posted fault and return it; raises TwinError as :meth:`add`."""
         fault = Fault.read(posted, name=next(self._names))
         self._plan = (*self._plan, fault)
         self._on_change("fault", fault)
         return fault
 
     def remove(self, fault_id: str) -> bool:
-        """Forget a fault; return whether there was one of that id."""
+        """Remove a fault; return whether it existed."""
         found = [fault for fault in self._plan if fault.id == fault_id]
         self._plan = tuple(fault for fault in self._plan if fault.id != fault_id)
         for fault in found:
@@ -198,12 +197,12 @@ class FaultPlan:
         return bool(found)
 
     def clear(self) -> None:
-        """Forget every fault."""
+        """Remove all faults."""
         for fault in self._plan:
             self.remove(fault.id)
 
     def take(self, side: str, token: str | None) -> Fault | None:
-        """Return the fault that strikes this request, and use it up by one; see :func:`take`."""
+        """Return the fault for this request and use it up by one; see :func:`take`."""
         if not self._plan:
             return None
         struck, self._plan = take(self._plan, side, token)

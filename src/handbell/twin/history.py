@@ -1,4 +1,4 @@
-"""What has happened at the twin: requests, counts, and who listens to changes."""
+"""The twin's history: requests, counts, and listeners to changes."""
 
 import asyncio
 import contextlib
@@ -24,11 +24,10 @@ _MAX_MISSED_EVENTS: Final = 2000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """One request that the twin got, and what became of it.
+    """A received request and its result.
 
-    ``status`` is what was answered, None when a fault left it without an answer; ``verdict`` is
-    one plain sentence; ``what`` is ``shown``, ``silent``, ``stored``, ``refused``, ``discarded`` or
-    ``fault``.
+    ``status`` is the answer's, None when a fault suppressed it; ``verdict`` is one plain sentence;
+    ``what`` is ``shown``, ``silent``, ``stored``, ``refused``, ``discarded`` or ``fault``.
     """
 
     id: str
@@ -46,12 +45,12 @@ class Received:
 
     @property
     def token(self) -> str:
-        """The device token in the path, empty when there was none."""
+        """Return the device token in the path, empty when there was none."""
         return self.request.device_token or ""
 
     @property
     def headers(self) -> dict[str, str]:
-        """The headers by name; the provider token without its signature."""
+        """Return the headers by name; the provider token without its signature."""
         shown = dict(self.request.headers)
         if AUTHORIZATION in shown:
             shown[AUTHORIZATION] = describe_authorization(shown[AUTHORIZATION])
@@ -59,14 +58,14 @@ class Received:
 
     @property
     def payload(self) -> str | None:
-        """The body as text, None when it is not UTF-8."""
+        """Return the body as text, None when it is not UTF-8."""
         try:
             return self.request.body.decode()
         except UnicodeDecodeError:
             return None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the request as the page reads it."""
+        """Return the request in the page's JSON form."""
         return {
             "id": self.id,
             "at": self.at,
@@ -87,13 +86,13 @@ class Received:
 
 
 class Named:
-    """An event that carries an id alone."""
+    """An event that has only an id."""
 
     def __init__(self, name: str) -> None:
         self._name = name
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the id alone."""
+        """Return the id."""
         return {"id": self._name}
 
 
@@ -102,7 +101,7 @@ Change = tuple[str, What]
 
 
 class Listener:
-    """Hears of every change from now on; one that falls far behind is closed: start anew."""
+    """A subscription to changes; one that falls far behind is closed and has to start anew."""
 
     def __init__(self) -> None:
         self._events: deque[Change] = deque()
@@ -118,7 +117,7 @@ class Listener:
             self._ready.set()
 
     def close(self) -> None:
-        """End the listening; :meth:`next` gives None from then on."""
+        """End the subscription; :meth:`next` returns None from then on."""
         self.is_closed = True
         self._ready.set()
 
@@ -131,7 +130,7 @@ class Listener:
 
 
 class History:
-    """The last requests that the twin got, and who hears of them and of every other change."""
+    """The last requests that the twin got, and the subscribers to all changes."""
 
     def __init__(self) -> None:
         self._requests: deque[Received] = deque(maxlen=MAX_REQUESTS)
@@ -140,7 +139,7 @@ class History:
 
     @property
     def requests(self) -> list[Received]:
-        """The last requests, newest first."""
+        """Return the last requests, newest first."""
         return list(reversed(self._requests))
 
     def next_id(self) -> str:
@@ -148,18 +147,18 @@ class History:
         return str(next(self._ids))
 
     def add(self, received: Received) -> None:
-        """Remember a request, and tell of it."""
+        """Add a request and publish it."""
         self._requests.append(received)
         self.publish("request", received)
 
-    def publish(self, name: str, what: What) -> None:
-        """Tell whoever listens of a change."""
+    def publish(self, name: str, subject: What) -> None:
+        """Publish a change to all listeners."""
         for listener in self._listeners:
-            listener.put((name, what))
+            listener.put((name, subject))
 
     @contextlib.contextmanager
     def listen(self) -> Iterator[Listener]:
-        """Hear of every change while the block runs."""
+        """Yield a listener that receives every change while the block runs."""
         listener = Listener()
         self._listeners.add(listener)
         try:
@@ -168,13 +167,13 @@ class History:
             self._listeners.discard(listener)
 
     def close(self) -> None:
-        """End the listening of everybody."""
+        """Close all listeners."""
         for listener in self._listeners:
             listener.close()
 
 
 class Tally:
-    """Counts by token and ``apns-id``, bounded: the tokens seen first are forgotten first."""
+    """Counts by token and ``apns-id``, bounded: the oldest tokens are dropped first."""
 
     def __init__(self) -> None:
         self._counts: dict[str, Counter[str]] = {}

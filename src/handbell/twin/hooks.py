@@ -1,4 +1,4 @@
-"""What a program hears of a twin."""
+"""Hooks through which a program follows a twin."""
 
 import logging
 from collections.abc import Callable
@@ -15,16 +15,15 @@ def _nothing(*_what: object) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TwinHooks:
-    """What a program wants to hear; each is called in the twin's loop and should be quick.
+    """Callbacks of a program; each is called in the twin's loop and should be quick.
 
-    ``on_phone`` when a phone is made: the moment an app registers it with its back end. A
-    HandbellError is the back end's no: there is no phone then, and who wanted it gets the error.
-    ``on_displayed`` and ``on_opened`` report a card, ``on_phone_removed`` an uninstalled app.
-    ``find_key`` is asked for the PEM of a key the twin does not know yet, ``name_of_app`` for the
-    name of an app. ``guards_page`` says
-    whether the page and its API want the token of the page's link: where they do not, any user of
-    this machine may make phones. One that raises anything else is logged, and does the twin no
-    harm; the page is guarded then.
+    ``on_phone`` is called when a phone is created, as an app registers with its back end. A
+    HandbellError is the back end's refusal: the phone is not created, and the caller gets the
+    error. ``on_displayed`` and ``on_opened`` report a card, ``on_phone_removed`` an uninstalled
+    app. ``find_key`` returns the PEM of a key that the twin does not know yet, ``name_of_app`` the
+    name of an app. ``guards_page`` returns whether the page and its API require the token of the
+    page's link: if not, any user of this machine may create phones. Any other exception is logged;
+    the page is guarded then.
     """
 
     on_phone: Callable[[Phone], object] = _nothing
@@ -37,14 +36,14 @@ class TwinHooks:
 
 
 def call(
-    hook: Callable[..., object], *what: object, passes: tuple[type[Exception], ...] = ()
+    hook: Callable[..., object], *arguments: object, passes: tuple[type[Exception], ...] = ()
 ) -> object:
-    """Return what a hook said; None where it raised, which the log tells.
+    """Return a hook's result; log its error and return None.
 
     Errors of the kinds in ``passes`` are raised.
     """
     try:
-        return hook(*what)
+        return hook(*arguments)
     except passes:
         raise
     except Exception:

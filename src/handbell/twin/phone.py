@@ -1,8 +1,8 @@
-"""Virtual phones: what a device does with a push. Pure values; every change gives a new phone.
+"""Virtual phones: how a device handles a push. Immutable: a change returns a new phone.
 
-A phone has one app and one token, of one kind: the app's own, which takes ``alert`` and
-``background``, or one that PushKit, ActivityKit and others give out for one push type. A real
-device has several of them; on the twin each is a phone.
+A phone has one app and one token, of one kind: the app's own, which accepts ``alert`` and
+``background``, or one that PushKit, ActivityKit and others issue for one push type. A real device
+has several of them; on the twin each is a phone.
 """
 
 import json
@@ -23,9 +23,9 @@ _SHOWING_TYPES: Final = (None, "alert")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Push:
-    """A push that was accepted: what APNs carries to the phone.
+    """An accepted push, as APNs delivers it to the phone.
 
-    ``expires_at`` is ``apns-expiration`` in UNIX seconds: 0 is one attempt, None is not given.
+    ``expires_at`` is ``apns-expiration`` in UNIX seconds: 0 is one attempt, None if absent.
     """
 
     apns_id: str
@@ -40,18 +40,18 @@ class Push:
 
     @property
     def is_storable(self) -> bool:
-        """Whether APNs may keep it for a device that is away: not with an expiration of 0."""
+        """Return whether APNs may store it for an offline device: not with an expiration of 0."""
         return self.expires_at != 0
 
     def is_expired(self, now: float) -> bool:
-        """Return whether a stored push is past its time; without one APNs keeps it 30 days."""
+        """Return whether a stored push has expired; without an expiration APNs keeps it 30 days."""
         last = self.expires_at
         return now > (self.received_at + STORED_AT_MOST_SECONDS if last is None else last)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """One notification as the phone shows it. Instants are UNIX milliseconds."""
+    """A notification shown on the phone. Instants are UNIX milliseconds."""
 
     id: str
     apns_id: str
@@ -69,7 +69,7 @@ class Card:
     replaced: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the card as the page reads it."""
+        """Return the card in the page's JSON form."""
         return asdict(self)
 
 
@@ -77,10 +77,10 @@ class Card:
 class Phone:
     """A virtual phone with one app on it: its token, its cards newest first, its badge.
 
-    ``app`` is the app id ``TEAM123456.com.sample.myapp``; ``side`` is where the token lives, and
-    ``kind`` what it takes: ``alert`` (``background`` too), or the push type that it is for.
-    ``stored`` is what APNs keeps for it while it is off: one notification at most, the newest.
-    ``is_gone`` says that the push service answered that the app is not there any more.
+    ``app`` is the app id ``TEAM123456.com.sample.myapp``; ``side`` is the token's environment, and
+    ``kind`` what it accepts: ``alert`` (``background`` too), or another push type. ``stored`` is
+    what APNs keeps for it while it is off: one notification at most, the newest. ``is_gone`` means
+    that the push service reported the app as uninstalled.
     """
 
     id: str
@@ -99,20 +99,20 @@ class Phone:
 
     @property
     def team_id(self) -> str:
-        """The team that signs the app."""
+        """Return the team that signs the app."""
         return self.app.partition(".")[0]
 
     @property
     def bundle_id(self) -> str:
-        """The bundle id of the app."""
+        """Return the app's bundle id."""
         return self.app.partition(".")[2]
 
     def card(self, card_id: str) -> Card | None:
-        """Return the card of that id, if the phone shows it."""
+        """Return the card with this id, if it is shown."""
         return next((card for card in self.cards if card.id == card_id), None)
 
     def open_card(self, card_id: str, now: float) -> "Phone":
-        """Return the phone after its owner opened the card; the first opening counts."""
+        """Return the phone after its user opened the card; only the first opening counts."""
         return replace(
             self,
             cards=tuple(
@@ -128,11 +128,11 @@ class Phone:
         return replace(self, cards=tuple(card for card in self.cards if card.id != card_id))
 
     def lose_app(self) -> "Phone":
-        """Return the phone without the app: with it go its notifications and its badge."""
+        """Return the phone without the app, its notifications and its badge."""
         return replace(self, is_gone=True, cards=(), badge=None, stored=None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the phone as the page reads it; ``waiting`` counts what APNs keeps for it."""
+        """Return the phone in the page's JSON form; ``waiting`` counts its stored pushes."""
         return {
             "id": self.id,
             "name": self.name,
@@ -153,10 +153,10 @@ class Phone:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """What became of a push at the phone: the phone afterwards, the word, and the card if shown.
+    """The arrival of a push: the phone afterwards, the result, and the card if shown.
 
-    ``what`` is ``shown``, ``silent`` (nothing to see), ``stored`` (the phone is off) or
-    ``discarded`` (off, and not to be kept). ``why`` is one plain sentence.
+    ``what`` is ``shown``, ``silent`` (nothing to show), ``stored`` (the phone is off) or
+    ``discarded`` (off, and not storable). ``why`` is one plain sentence.
     """
 
     phone: Phone
@@ -166,10 +166,10 @@ class Arrival:
 
 
 def arrive(phone: Phone, push: Push, now: float) -> Arrival:
-    """Return what becomes of an accepted push.
+    """Return the arrival of an accepted push.
 
-    APNs keeps one notification per bundle id for a device that is away, usually the newest, and
-    with ``apns-expiration: 0`` none (sending-notification-requests-to-apns).
+    APNs keeps one notification per bundle id for an offline device, usually the newest, and with
+    ``apns-expiration: 0`` none (sending-notification-requests-to-apns).
     """
     if phone.is_on:
         return _display(phone, push, now)
@@ -185,9 +185,9 @@ def arrive(phone: Phone, push: Push, now: float) -> Arrival:
 
 
 def switch(phone: Phone, *, is_on: bool, now: float) -> Arrival | None:
-    """Return what a phone that comes on gets of what was stored; None when nothing was.
+    """Return the arrival of the stored push when a phone is turned on; None without one.
 
-    Also None when the phone goes off, or is in that state already.
+    Also None when the phone is turned off, or is in that state already.
     """
     if not is_on or phone.stored is None:
         return None
@@ -243,7 +243,7 @@ def _card(phone: Phone, push: Push, content: "_Content", now: float) -> Card:
 
 
 def _free_id(phone: Phone, apns_id: str) -> str:
-    """Return an id for the card; the same apns-id twice is two cards: only collapse ids replace."""
+    """Return an id for the card; a repeated apns-id is a second card: only collapse ids replace."""
     taken = {card.id for card in phone.cards}
     names = (apns_id, *(f"{apns_id}~{number}" for number in range(2, MAX_CARDS + 2)))
     return next(name for name in names if name not in taken)
@@ -251,7 +251,7 @@ def _free_id(phone: Phone, apns_id: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Content:
-    """What a payload says, as far as a phone can show it; wrong types count as absent."""
+    """The displayable content of a payload; values of a wrong type count as absent."""
 
     title: str = ""
     subtitle: str = ""

@@ -1,4 +1,4 @@
-"""Where a twin listens: on loopback, and nowhere else."""
+"""The twin's ports, on loopback only."""
 
 import contextlib
 import ipaddress
@@ -19,7 +19,7 @@ def check_host(host: str) -> None:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Return a socket that listens; port 0 is a free one. Raises TwinError where it cannot."""
+    """Return a listening socket; port 0 is a free one. Raises TwinError when that fails."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:

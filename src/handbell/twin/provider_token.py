@@ -1,4 +1,4 @@
-"""Provider tokens: the JSON web token that a client proves itself with, and the keys behind it.
+"""Provider tokens (JWT): parsing, and verification with a team's key.
 
 Source: establishing-a-token-based-connection-to-apns.
 """
@@ -25,12 +25,12 @@ _LAST_INSTANT: Final = 1e12
 
 
 class BadTokenError(ValueError):
-    """The token cannot be read; its text is a sentence that says why."""
+    """The token is malformed; the text is a sentence with the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
-    """A key the twin was told: its public half, and what it is limited to (None: nothing)."""
+    """A known key: its public half, and its limits (None: no limit)."""
 
     team_id: str
     key_id: str
@@ -41,7 +41,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claims:
-    """A provider token taken apart; nothing in it is trusted yet."""
+    """A parsed provider token; nothing in it is verified yet."""
 
     team_id: str
     key_id: str
@@ -51,7 +51,7 @@ class Claims:
 
     @classmethod
     def read(cls, token: str) -> "Claims":
-        """Return the token's parts; raises BadTokenError when it is no ES256 provider token."""
+        """Parse a token; raises BadTokenError when it is not an ES256 provider token."""
         try:
             head, claims, signature = token.split(".")
             header, body = _json(head), _json(claims)
@@ -69,9 +69,9 @@ class Claims:
         )
 
     def is_signed_by(self, key: Key) -> bool:
-        """Return whether the key made the signature: 64 raw bytes (RFC 7518, 3.4), or DER.
+        """Return whether the signature is the key's: 64 raw bytes (RFC 7518, 3.4), or DER.
 
-        Apple's own recipes carry a DER signature, so both are taken.
+        Apple's own examples use a DER signature, so both are accepted.
         """
         der = self.signature
         if len(der) == _RAW_SIGNATURE_BYTES:
@@ -85,7 +85,7 @@ class Claims:
 
 
 def _instant(value: Any) -> float:
-    """Return ``iat``; APNs takes it as a text too, as APNSwift sends it."""
+    """Return ``iat``; APNs accepts it as text too, as APNSwift sends it."""
     if isinstance(value, str) and _DIGITS.fullmatch(value):
         return float(value)
     if (
@@ -106,16 +106,16 @@ def _base64(text: str) -> bytes:
 
 def _json(text: str) -> Mapping[str, Any]:
     try:
-        said = json.loads(_base64(text))
+        decoded = json.loads(_base64(text))
     except RecursionError as error:
         raise ValueError from error
-    if not isinstance(said, dict):
+    if not isinstance(decoded, dict):
         raise ValueError  # noqa: TRY004  the caller maps whatever cannot be read
-    return said
+    return decoded
 
 
 def describe_authorization(value: str) -> str:
-    """Return the header as it may be shown: the token's content, without its signature."""
+    """Return a displayable form of the header: the token's content, without its signature."""
     scheme, blank, token = value.partition(" ")
     if not blank:
         return "(hidden)"

@@ -1,4 +1,4 @@
-"""Where requests are answered: by the rules, or as a fault on demand has it."""
+"""Answer requests: by the rules, or as an injected fault demands."""
 
 import json
 from collections.abc import Callable
@@ -16,26 +16,26 @@ from handbell.gateways.apns.protocol import (
 )
 
 from . import rules
-from .answers import GONE, Exchange, TwinAnswer, fault_answer, make_answer
 from .device_store import DeviceStore
 from .faults import ANSWERING, Fault, FaultPlan
 from .history import History, Received, Tally
 from .hooks import call
 from .phone import Arrival, Card, Phone, Push, arrive
+from .responses import GONE, Exchange, TwinAnswer, fault_answer, make_answer
 
 _OK: Final = 200
 
 
 class RequestHandler:
-    """Answers the requests of both sides, and lets what they bring appear on the phones.
+    """Answers the requests of both sides, and delivers accepted pushes to the phones.
 
     ``total`` counts the pushes that were accepted; ``accepted`` and ``shown`` count them by token
-    and ``apns-id``. ``on_displayed`` is told of each card that appears.
+    and ``apns-id``. ``on_displayed`` is called for each shown card.
     """
 
     def __init__(
         self,
-        world: rules.World,
+        world: rules.KnownState,
         device_store: DeviceStore,
         *,
         faults: FaultPlan,
@@ -53,7 +53,7 @@ class RequestHandler:
     def handle(
         self, request: rules.Request, connection: rules.ClientConnection
     ) -> tuple[Exchange, rules.ClientConnection]:
-        """Return what a request gets, and what is known of its connection from now on."""
+        """Return the answer to a request, and the connection's state afterwards."""
         fault = self._faults.take(connection.side, request.device_token)
         if fault is not None and not fault.is_processed:
             return self._strike(request, connection, fault), connection
@@ -65,7 +65,7 @@ class RequestHandler:
         return exchange, connection
 
     def show(self, arrival: Arrival, push: Push) -> None:
-        """Count and tell that a push appeared, where it did."""
+        """Count and report a push that was shown."""
         if arrival.card is not None:
             self.shown.add(push.token, push.apns_id)
             call(self._on_displayed, arrival.phone, arrival.card)
@@ -73,7 +73,7 @@ class RequestHandler:
     def _strike(
         self, request: rules.Request, connection: rules.ClientConnection, fault: Fault
     ) -> Exchange:
-        """Return what a fault does instead of an answer by the rules."""
+        """Return the result of a request that a fault affects."""
         answer = (
             fault_answer(fault, _given_id(request), connection.side, self._world.now())
             if fault.kind in ANSWERING
@@ -94,13 +94,13 @@ class RequestHandler:
         return Exchange(answer, fault)
 
     def _is_of_its_kind(self, request: rules.Request) -> bool:
-        """Return whether a push was for the kind of token that it went to."""
+        """Return whether the push type fits the token's kind."""
         device = self._device_store.device(request.device_token or "")
         push_type = PUSH_TYPES.get(request.header(APNS_PUSH_TYPE) or "")
         return device is None or push_type is None or push_type.address_kind == device.kind
 
     def _lose(self, token: str, answer: TwinAnswer) -> None:
-        """Let the app be gone from the phone, as whoever was told 410 now believes."""
+        """Remove the app from the phone, as a client that got 410 assumes."""
         stamp = json.loads(answer.body).get("timestamp") if answer.body else None
         phone = self._device_store.lose(token, int(stamp or self._world.now() * 1000))
         if phone is not None:

@@ -1,11 +1,11 @@
-"""Apple's rules: what APNs answers to a request. Pure: a request, a connection, what is known.
+"""Apple's rules: what APNs answers to a request. Pure.
 
 Sources are pages below https://developer.apple.com/documentation/usernotifications/ ; where they
-are silent the docstring says "our choice". In which order APNs checks is not documented: here path
+are silent the docstring says "our choice". The order of APNs' checks is not documented: here path
 and method, then authentication, headers, payload, and the device token last (our choice).
 
-Some reasons say that Apple is in trouble or busy, or knows more than we do (``Forbidden``,
-``ExpiredToken``, ``TooManyRequests``, 5xx): no rule gives those, only a fault on demand.
+Some reasons report Apple's own trouble, or state that we cannot know (``Forbidden``,
+``ExpiredToken``, ``TooManyRequests``, 5xx): no rule returns those, only an injected fault.
 """
 
 import re
@@ -28,21 +28,21 @@ from handbell.gateways.apns.protocol import (
     PushType,
 )
 
-from .asking import (
+from .authentication import authenticate
+from .phone import Push
+from .provider_token import Key
+from .rule_context import (
     TOKEN_KINDS,
     ClientConnection,
     Device,
     ExpiredError,
+    KnownState,
     RefusalError,
     Refused,
     Request,
-    World,
 )
-from .authentication import authenticate
-from .phone import Push
-from .provider_token import Key
 
-__all__ = ["TOKEN_KINDS", "ClientConnection", "Device", "Refused", "Request", "World", "judge"]
+__all__ = ["TOKEN_KINDS", "ClientConnection", "Device", "KnownState", "Refused", "Request", "judge"]
 
 _HEX: Final = re.compile(r"(?:[0-9a-fA-F]{2}){4,256}")
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,255}")
@@ -51,8 +51,8 @@ _DIGITS: Final = re.compile(r"[0-9]{1,15}")
 Judgement = tuple[Push | Refused, ClientConnection]
 
 
-def judge(request: Request, connection: ClientConnection, world: World) -> Judgement:
-    """Return the push, or why it is refused, and what the connection remembers afterwards."""
+def judge(request: Request, connection: ClientConnection, world: KnownState) -> Judgement:
+    """Return the push or its refusal, and the connection's state afterwards."""
     try:
         token = _path(request)
         _duplicates(request)
@@ -100,7 +100,7 @@ def _duplicates(request: Request) -> None:
 
 
 def _push(
-    request: Request, token: str, connection: ClientConnection, key: Key | None, world: World
+    request: Request, token: str, connection: ClientConnection, key: Key | None, world: KnownState
 ) -> Push:
     push_type = _push_type(request)
     expires_at, collapse_id = _expiration(request), _collapse_id(request)
@@ -122,7 +122,7 @@ def _push(
 
 
 def _apns_id(request: Request) -> str:
-    """Return ``apns-id``, empty when APNs shall make one; canonical lower case, 8-4-4-4-12."""
+    """Return ``apns-id``, empty when APNs has to generate it; canonical lower case, 8-4-4-4-12."""
     value = request.header(APNS_ID) or ""
     if value and not APNS_ID_PATTERN.fullmatch(value):
         raise RefusalError("BadMessageId", f"apns-id {value!r} is not a lower-case UUID.")
@@ -163,14 +163,14 @@ def _priority(request: Request, push_type: PushType | None) -> int:
     value = request.header(APNS_PRIORITY)
     allowed = push_type.priorities if push_type else PRIORITIES
     if (value or str(DEFAULT_PRIORITY)) not in {str(priority) for priority in allowed}:
-        said = f"apns-priority {value!r}" if value else f"{DEFAULT_PRIORITY}, where none is given,"
+        shown = f"apns-priority {value!r}" if value else f"{DEFAULT_PRIORITY}, where none is given,"
         kind = f" for the push type {push_type.name}" if push_type else ""
-        raise RefusalError("BadPriority", f"{said} is not allowed{kind}.")
+        raise RefusalError("BadPriority", f"{shown} is not allowed{kind}.")
     return int(value or DEFAULT_PRIORITY)
 
 
 def _topic(request: Request, connection: ClientConnection, push_type: PushType | None) -> str:
-    """Return ``apns-topic``, with the suffix that the push type asks for.
+    """Return ``apns-topic``, with the suffix that the push type requires.
 
     It may be absent with a certificate of a single topic, which is then the default. That a topic
     without the suffix of its push type is a ``BadTopic`` is our choice.
@@ -189,7 +189,7 @@ def _topic(request: Request, connection: ClientConnection, push_type: PushType |
 
 
 def _bundle_ids(topic: str, push_type: PushType | None) -> set[str]:
-    """Return the apps that a topic may be of; without a push type its ending may say which."""
+    """Return the apps that a topic may belong to; without a push type its suffix decides."""
     if push_type is not None:
         return {topic.removesuffix(push_type.topic_suffix)}
     return {topic, *(topic.removesuffix(kind.topic_suffix) for kind in PUSH_TYPES.values())}
@@ -200,9 +200,9 @@ def _allowance(
     push_type: PushType | None,
     connection: ClientConnection,
     key: Key | None,
-    world: World,
+    world: KnownState,
 ) -> None:
-    """Refuse a topic that the certificate does not list, or the key or its team may not use.
+    """Refuse a topic that the certificate does not list, or that the key or team may not use.
 
     ``location`` never works with a certificate (sending-notification-requests-to-apns), nor does
     ``liveactivity`` (Apple's staff, forums/thread/712499). That an app of another team is a
@@ -243,13 +243,13 @@ def _payload(request: Request, topic: str, push_type: PushType | None) -> None:
 # The device token
 
 
-def _device(push: Push, connection: ClientConnection, world: World) -> None:
-    """Refuse a token that is unknown here, of another app or kind, or no longer active.
+def _device(push: Push, connection: ClientConnection, world: KnownState) -> None:
+    """Refuse a token that is unknown, of another app or kind, or no longer active.
 
-    An app has a token for each kind of push, as PushKit, ActivityKit and others give out their own,
-    and the topic has to be that of the token (sending-notification-requests-to-apns). A token of
-    the other environment is a ``BadDeviceToken`` like an unknown one; 410 carries when the token
-    was found inactive for the topic (handling-notification-responses).
+    An app has a token for each kind of push, since PushKit, ActivityKit and others issue their
+    own, and the topic has to be that of the token (sending-notification-requests-to-apns). A token
+    of the other environment is a ``BadDeviceToken`` like an unknown one; 410 carries the time when
+    the token was found inactive for the topic (handling-notification-responses).
     """
     device = world.find_device(push.token)
     if device is None or device.side != connection.side:

@@ -1,4 +1,4 @@
-"""What a twin knows: keys, apps, phones, and what was asked of it. No socket is open here."""
+"""The state of a twin: keys, apps, phones and received requests. It opens no socket."""
 
 import hmac
 import logging
@@ -12,8 +12,8 @@ from typing import Final
 from handbell.errors import CredentialError, HandbellError, TwinError
 
 from . import rules
-from .address import Address
 from .device_store import DeviceStore
+from .discovery import Address
 from .faults import Fault, FaultPlan
 from .history import History, Listener, Named, Received
 from .hooks import TwinHooks, call
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 class TwinState:
-    """The state of one twin: what its sides answer by, and what its page shows.
+    """The state of one twin: what its answers depend on, and what its page shows.
 
     It belongs to one event loop. ``now`` is the twin's clock in UNIX seconds.
     """
@@ -59,27 +59,27 @@ class TwinState:
 
     @property
     def address(self) -> Address:
-        """Where the running twin can be reached; raises TwinError when it is not running."""
+        """Return the addresses of the running twin; raises TwinError when it is not running."""
         if self._address is None:
             raise TwinError("The twin is not running", fix="Start it first")
         return self._address
 
     def lets_in(self, token: str) -> bool:
-        """Return whether somebody who brings this token, or none, may use the page."""
+        """Return whether a caller with this token, or without one, may use the page."""
         if hmac.compare_digest(token.encode(), self._page_token.encode()):
             return True
         return call(self._hooks.guards_page) is False
 
-    # What the twin is told
+    # Configuration
 
     @property
     def keys(self) -> Mapping[tuple[str, str], Key]:
-        """The keys known, by team id and key id."""
+        """Return the known keys, by team id and key id."""
         return MappingProxyType(self._keys)
 
     @property
     def apps(self) -> Mapping[str, str]:
-        """The names of the apps known, by app id."""
+        """Return the names of the known apps, by app id."""
         return MappingProxyType(self._apps)
 
     def add_key(
@@ -90,7 +90,7 @@ class TwinState:
         environment: str | None = None,
         topics: Sequence[str] | None = None,
     ) -> None:
-        """Make a key known by the PEM of its public half, or of the ``.p8``, whose rest is dropped.
+        """Add a key from the PEM of its public half, or from a ``.p8``, of which only that is kept.
 
         ``environment`` limits it to ``production`` or ``development``, ``topics`` to those apps.
         Raises CredentialError when it is not a P-256 key.
@@ -106,11 +106,11 @@ class TwinState:
         )
 
     def remove_key(self, team_id: str, key_id: str) -> None:
-        """Revoke a key: what it signed is an ``InvalidProviderToken`` from now on."""
+        """Revoke a key: its tokens are an ``InvalidProviderToken`` from now on."""
         self._keys.pop((team_id, key_id), None)
 
     def add_app(self, app_id: str, name: str) -> None:
-        """Make an app known, ``TEAM123456.com.sample.myapp``, so that phones can carry it."""
+        """Add an app, ``TEAM123456.com.sample.myapp``, so that phones can have it."""
         team, _, bundle_id = app_id.partition(".")
         if not team or not bundle_id:
             raise TwinError(
@@ -122,11 +122,11 @@ class TwinState:
 
     @property
     def phones(self) -> Mapping[str, Phone]:
-        """The phones as they are now, by id, in the order they were made."""
+        """Return the phones by id, in the order they were created."""
         return self._device_store.phones
 
     def phone(self, phone_id: str) -> Phone:
-        """Return the phone as it is now; raises TwinError when there is none of that id."""
+        """Return the phone; raises TwinError for an unknown id."""
         return self._device_store.get(phone_id)
 
     def add_phone(
@@ -141,13 +141,12 @@ class TwinState:
         token_digits: int = _TOKEN_DIGITS,
         kind: str = "alert",
     ) -> Phone:
-        """Make a phone with an app on it and return it.
+        """Create a phone with an app and return it.
 
-        Without ``app`` it gets the first one known. ``token`` is a random one of ``token_digits``
-        hex digits unless given; the token of an app that was removed may come back so. ``kind`` is
-        the push type that the token is for where it is not the app's own one (``voip``, say).
-        Raises TwinError for a side, app, kind or token that cannot be used, and the HandbellError
-        by which the ``on_phone`` hook says no.
+        Without ``app`` it gets the first known one. ``token`` is a random one of ``token_digits``
+        hex digits unless given; this may be the token of a removed app. ``kind`` is the push type
+        of the token if it is not for alerts (``voip``, say). Raises TwinError for a side, app,
+        kind or token that is invalid, and the HandbellError of the ``on_phone`` hook.
         """
         check_side(side)
         if kind not in rules.TOKEN_KINDS:
@@ -184,7 +183,7 @@ class TwinState:
         call(self._hooks.on_phone_removed, gone)
 
     def switch(self, phone: Phone | str, is_on: bool) -> Phone:  # noqa: FBT001  as on the switch
-        """Turn a phone on or off and return it; coming on, it gets what was stored for it."""
+        """Turn a phone on or off and return it; when turned on, it gets its stored pushes."""
         former = self.phone(_id(phone))
         arrival = switch(former, is_on=is_on, now=self._now())
         self._change(arrival.phone if arrival else replace(former, is_on=is_on))
@@ -193,15 +192,15 @@ class TwinState:
         return self.phone(former.id)
 
     def set_badge(self, phone: Phone | str, badge: int) -> Phone:
-        """Set the number on the icon, as the app itself can, and return the phone; 0 clears."""
+        """Set the app's badge, as the app itself can, and return the phone; 0 clears it."""
         return self._change(replace(self.phone(_id(phone)), badge=badge or None))
 
     def open_app(self, phone: Phone | str) -> Phone:
-        """Open the app as the phone's owner would, and return the phone.
+        """Open the app as its user would, and return the phone.
 
-        As a real app does at each start it registers itself, by the hook ``on_phone``; after it was
-        gone it does so with a new token. The badge is cleared. Raises HandbellError where the back
-        end says no; the phone stays as it was then.
+        Like a real app it registers at each start, by the hook ``on_phone``; with a new token
+        after an uninstall. The badge is cleared. Raises HandbellError when the back end refuses;
+        the phone is unchanged then.
         """
         former = self.phone(_id(phone))
         opened = replace(former, badge=None, is_gone=False)
@@ -213,7 +212,7 @@ class TwinState:
         return self._change(opened)
 
     def open_card(self, phone: Phone | str, card_id: str) -> Phone:
-        """Open a card as the phone's owner would, report it once, and return the phone.
+        """Open a card as the user would, report it once, and return the phone.
 
         Raises TwinError when the phone shows no such card.
         """
@@ -225,7 +224,7 @@ class TwinState:
         return opened
 
     def dismiss_card(self, phone: Phone | str, card_id: str) -> Phone:
-        """Swipe a card away and return the phone; raises TwinError when it shows no such card."""
+        """Dismiss a card and return the phone; raises TwinError for an unknown card."""
         former = self.phone(_id(phone))
         _card(former, card_id)
         return self._change(former.dismiss_card(card_id))
@@ -235,7 +234,7 @@ class TwinState:
         self._history.publish("phone", phone)
         return phone
 
-    # What has happened
+    # History
 
     @property
     def requests(self) -> list[Received]:
@@ -244,7 +243,7 @@ class TwinState:
 
     @property
     def accepted(self) -> int:
-        """How many pushes were accepted since the start."""
+        """Return how many pushes were accepted since the start."""
         return self._handler.total
 
     def accepted_of(self, token: str) -> dict[str, int]:
@@ -252,27 +251,27 @@ class TwinState:
         return self._handler.accepted.of(token)
 
     def shown(self, token: str) -> dict[str, int]:
-        """Return how often the push of each ``apns-id`` appeared on the phone of the token.
+        """Return how often each ``apns-id`` was shown on the phone of the token.
 
-        Appearing in place of an older one with the same collapse id counts too.
+        Replacing an older card with the same collapse id counts too.
         """
         return self._handler.shown.of(token)
 
     def listen(self) -> AbstractContextManager[Listener]:
-        """Hear of every change while the block runs."""
+        """Yield a listener that receives every change while the block runs."""
         return self._history.listen()
 
     def _on_fault(self, name: str, fault: Fault) -> None:
         self._history.publish(name, fault if name == "fault" else Named(fault.id))
 
-    # What the rules ask
+    # Queries of the rules
 
     def now(self) -> float:
         """Return the time by the twin's clock, in UNIX seconds."""
         return self._now()
 
     def find_key(self, team_id: str, key_id: str) -> Key | None:
-        """Return the key, after asking the ``find_key`` hook for one that is not known yet."""
+        """Return the key, from the ``find_key`` hook if it is not known yet."""
         if (team_id, key_id) not in self._keys:
             pem = call(self._hooks.find_key, team_id, key_id)
             if isinstance(pem, str | bytes):
@@ -283,11 +282,11 @@ class TwinState:
         return self._keys.get((team_id, key_id))
 
     def find_device(self, token: str) -> rules.Device | None:
-        """Return what is known of a device token."""
+        """Return a device token's state."""
         return self._device_store.device(token)
 
     def owns_topic(self, team_id: str, bundle_id: str) -> bool:
-        """Return whether the team may push to the app; one the twin does not know is anybody's."""
+        """Return whether the team may push to the app; True for an unknown app."""
         owners = {app.partition(".")[0] for app in self._apps if app.partition(".")[2] == bundle_id}
         return not owners or team_id in owners
 
@@ -308,6 +307,6 @@ def _short(text: str | None) -> str | None:
 
 
 def check_side(side: str) -> None:
-    """Raise TwinError for a side that there is not."""
+    """Raise TwinError for an unknown side."""
     if side not in SIDES:
         raise TwinError(f"The twin has no side {side!r}", fix=f"Use {' or '.join(SIDES)}")

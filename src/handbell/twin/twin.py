@@ -1,4 +1,4 @@
-"""The twin: Apple's push service on loopback, with virtual phones. What a program starts and asks.
+"""The twin: Apple's push service on loopback, with virtual phones.
 
 ::
 
@@ -8,7 +8,7 @@
         ...                                     # push to twin.production_url, trust twin.ca_file
         twin.phones[phone.id].cards             # what the phone shows
 
-:func:`handbell.twin.running.start_twin` runs one in a thread, for programs without an event loop.
+:func:`handbell.twin.threaded.start_twin` runs one in a thread, for programs without an event loop.
 """
 
 import asyncio
@@ -25,23 +25,23 @@ from urllib.parse import urlsplit
 from handbell._threads import in_thread
 from handbell.errors import TwinError
 
-from .address import Address, remove_address, write_address
 from .apns_server import IDLE_SECONDS, ApnsServer
 from .certificates import Authority
+from .discovery import Address, remove_address, write_address
 from .hooks import TwinHooks
+from .page_server import PageServer
 from .ports import bind, check_host
 from .state import SIDES, TwinState, check_side
-from .web import PageServer
 
 
 class Twin(TwinState):
-    """One twin, with its two sides, its page and its phones. Use it within one event loop.
+    """A twin with its two sides, its page and its phones. Use it within one event loop.
 
-    ``folder`` keeps the certificate authority and the address file; a port of 0 is a free one.
+    ``folder`` holds the certificate authority and the address file; a port of 0 is a free one.
     ``host`` has to be a loopback address. ``now`` is the twin's clock in UNIX seconds: provider
-    tokens, expirations and the ``date`` of answers go by it. A connection without a frame for
-    ``idle_seconds`` is told ``IdleTimeout`` and closed. Raises TwinError for a host, a folder or a
-    port that cannot be used.
+    tokens, expirations and the ``date`` of answers depend on it. A connection without a frame for
+    ``idle_seconds`` gets ``IdleTimeout`` and is closed. Raises TwinError for a host, a folder or a
+    port that is unusable.
     """
 
     def __init__(
@@ -64,10 +64,10 @@ class Twin(TwinState):
         self._idle_seconds = idle_seconds
         self._running: _Running | None = None
 
-    # Life
+    # Lifecycle
 
     async def start(self) -> None:
-        """Open the three ports and write the address file; returns when all of them answer."""
+        """Open the three ports and write the address file; return when all of them answer."""
         authority = await in_thread(Authority.open, self._folder)
         async with contextlib.AsyncExitStack() as undo:
             bound = [undo.enter_context(bind(self._host, port)) for port in self._ports]
@@ -97,16 +97,16 @@ class Twin(TwinState):
         await asyncio.gather(*(side.stop() for side in running.sides), running.page.stop())
 
     async def go_away(self) -> None:
-        """Cut every connection, and refuse every other until :meth:`come_back`.
+        """Cut every connection and refuse new ones until :meth:`come_back`.
 
         The page with the phones stays.
         """
         await asyncio.gather(*(side.leave() for side in self._started().sides))
 
     async def come_back(self) -> None:
-        """Accept connections again after :meth:`go_away`, on the ports of before.
+        """Accept connections again after :meth:`go_away`, on the same ports.
 
-        Raises TwinError where somebody else has taken one of them meanwhile.
+        Raises TwinError when a port has been taken meanwhile.
         """
         running = self._started()
         for side, url in zip(
@@ -123,7 +123,7 @@ class Twin(TwinState):
 
     def _addresses(self, authority: Authority, bound: Sequence[socket.socket]) -> Address:
         host = f"[{self._host}]" if ":" in self._host else self._host
-        production, development, page = (f"{host}:{one.getsockname()[1]}" for one in bound)
+        production, development, page = (f"{host}:{item.getsockname()[1]}" for item in bound)
         return Address(
             production_url=f"https://{production}",
             development_url=f"https://{development}",
@@ -140,27 +140,27 @@ class Twin(TwinState):
 
     @property
     def production_url(self) -> str:
-        """The production side, ``https://127.0.0.1:PORT``."""
+        """Return the production side's URL, ``https://127.0.0.1:PORT``."""
         return self.address.production_url
 
     @property
     def development_url(self) -> str:
-        """The development side, ``https://127.0.0.1:PORT``."""
+        """Return the development side's URL, ``https://127.0.0.1:PORT``."""
         return self.address.development_url
 
     @property
     def page_url(self) -> str:
-        """The page with the phones, ``http://127.0.0.1:PORT``."""
+        """Return the URL of the page with the phones, ``http://127.0.0.1:PORT``."""
         return self.address.page_url
 
     @property
     def page_link(self) -> str:
-        """The link to the page that opens it also where it asks for a token."""
+        """Return the link that opens the page, with its token."""
         return self.address.page_link
 
     @property
     def ca_file(self) -> Path:
-        """The PEM file of the authority that a client has to trust."""
+        """Return the PEM file of the authority that a client has to trust."""
         return Path(self.address.ca_file)
 
     def issue_client_certificate(
@@ -176,12 +176,12 @@ class Twin(TwinState):
 
     @property
     def connections(self) -> int:
-        """How many connections are open, on both sides."""
+        """Return the number of open connections, on both sides."""
         return sum(side.connections for side in self._running.sides) if self._running else 0
 
     @property
     def opened(self) -> int:
-        """How many connections were opened since the start, on both sides."""
+        """Return how many connections were opened since the start, on both sides."""
         return sum(side.opened for side in self._running.sides) if self._running else 0
 
 

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tests.contract.clients.tools import run
 
 from handbell.gateways.apns.protocol import PUSH_TYPES, REASONS
-from handbell.twin.running import RunningTwin, start_twin
+from handbell.twin.threaded import RunningTwin, start_twin
 
 TEAM, KEY_ID, BUNDLE = "TEAM123456", "KEY1234567", "com.sample.myapp"
 OTHER_APP = "OTHERTEAM1.com.other.app"
@@ -66,7 +66,7 @@ class Stage:
     key_file: Path
     ahead: list[float] = field(default_factory=lambda: [0.0])
 
-    def env(self, key_id: str = KEY_ID, *, in_turn: bool = True) -> dict[str, str]:
+    def env(self, key_id: str = KEY_ID, *, by_preference: bool = True) -> dict[str, str]:
         """Return what a program is told of the connection."""
         told = {
             "CLIENT_URL": self.twin.production_url,
@@ -75,7 +75,7 @@ class Stage:
             "CLIENT_KEY_ID": key_id,
             "CLIENT_TEAM_ID": TEAM,
         }
-        return told | {"CLIENT_IN_TURN": "1"} if in_turn else told
+        return told | {"CLIENT_IN_TURN": "1"} if by_preference else told
 
     def token(self, **details: Any) -> str:
         """Return the token of a new phone."""
@@ -266,7 +266,7 @@ class Judgements:
         tokens = [stage.token() for _ in range(10)]
         pushes = [Push(tokens[number % 10], apns_id=str(uuid.uuid4())) for number in range(MANY)]
         before = stage.twin.opened
-        verdicts = self.send(program, pushes, stage.env(in_turn=False))
+        verdicts = self.send(program, pushes, stage.env(by_preference=False))
         assert {verdict.status for verdict in verdicts} == {200}
         counted = [stage.twin.accepted_of(token) for token in tokens]
         assert {apns_id for each in counted for apns_id in each} == {p.apns_id for p in pushes}

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 import pytest
 from tests.contract.clients.tools import go_program, run
 
-from handbell.twin.running import start_twin
+from handbell.twin.threaded import start_twin
 
 
 @pytest.mark.judge("h2spec")

@@ -25,7 +25,7 @@ from handbell.delivery.work.composed import is_loud
 from handbell.delivery.work.gateway_finder import FindGateway
 from handbell.diagnostic import Diagnostic
 from handbell.errors import HandbellError, NotificationError
-from handbell.gateways.apns.wordings import Wordings, compose_each
+from handbell.gateways.apns.wording_cache import Wordings, compose_each
 from handbell.registry.store import Registry
 
 from .resolve import Plan, resolve_many, some_places, some_targets

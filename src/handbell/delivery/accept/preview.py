@@ -11,7 +11,7 @@ from handbell.delivery.delivery import Target
 from handbell.delivery.ids import NO_ID
 from handbell.errors import NotificationError, PayloadTooLargeError
 from handbell.gateways.apns.protocol import APNS_ID, AUTHORIZATION, DEVICE_PATH, PUSH_TYPES
-from handbell.gateways.apns.wordings import Wording, compose_each
+from handbell.gateways.apns.wording_cache import Wording, compose_each
 
 from .resolve import Plan
 

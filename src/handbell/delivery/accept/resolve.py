@@ -9,7 +9,7 @@ from handbell.apps.app import App
 from handbell.creation.recipients import Recipients
 from handbell.delivery.delivery import Target
 from handbell.diagnostic import Diagnostic
-from handbell.registry.addressees import Addressee
+from handbell.registry.recipient_lookup import Addressee
 from handbell.registry.session import CLOSED_WORDS, LOGGED_OUT, ActiveSession, Place
 from handbell.registry.store import Registry
 

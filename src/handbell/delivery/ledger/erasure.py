@@ -1,4 +1,4 @@
-"""Forgets a person: their sessions, and what the ledger says of them by name."""
+"""Erase a person: their sessions, and their name in the ledger."""
 
 import json
 from dataclasses import dataclass
@@ -31,14 +31,14 @@ _AT_ONCE: Final = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Erased:
-    """What was removed: the person's row, and the sessions they had; release those."""
+    """What was removed: the person's row, and the sessions to release."""
 
     user: int
     sessions: tuple[int, ...]
 
 
 class Eraser:
-    """Removes people for good."""
+    """Removes people permanently."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -46,9 +46,9 @@ class Eraser:
     def erase(self, app: App, mail: str) -> Erased:
         """Remove a user of an app with every session, and their name from the ledger.
 
-        Deliveries stay, without anything that says whose they were. Where a notification was for
-        this person alone its content goes too. Raises
-        :class:`~handbell.errors.UnknownUserError` when there is no such user.
+        Deliveries stay, without anything that identifies the person. The content of a notification
+        to this person only is erased too. Raises :class:`~handbell.errors.UnknownUserError` when
+        there is no such user.
         """
         folded = fold_mail(mail)
         with self._database.read() as connection:
@@ -113,10 +113,10 @@ def _anonymise(connection: Connection, row: int, names: set[str]) -> None:
     recipients = json.loads(found.recipients)
     kept = {kind: _without(named, names) for kind, named in recipients.items()}
     is_for_others = any(
-        one not in {NOBODY, _NO_ADDRESS}
+        item not in {NOBODY, _NO_ADDRESS}
         for named in kept.values()
         if isinstance(named, list)
-        for one in named
+        for item in named
     )
     values: dict[str, Any] = {"recipients": json.dumps(kept, ensure_ascii=False)}
     if not is_for_others:
@@ -136,7 +136,7 @@ def _anonymise(connection: Connection, row: int, names: set[str]) -> None:
 def _without(named: Any, names: set[str]) -> Any:
     if not isinstance(named, list):
         return named
-    return [(NOBODY if "@" in one else _NO_ADDRESS) if one in names else one for one in named]
+    return [(NOBODY if "@" in item else _NO_ADDRESS) if item in names else item for item in named]
 
 
 def _calls_about(app: App, mail: str) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""Lists of notifications and of their deliveries: filters, and pages that end."""
+"""Lists of notifications and their deliveries: filters and pagination."""
 
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -20,11 +20,10 @@ Standing = Literal["open", "failed", "cancelled"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Search:
-    """Which notifications to list, the newest first; what is None is not asked for.
+    """Which notifications to list, the newest first; None means no filter.
 
-    ``text`` is looked for in content and recipients, whatever the case of its letters. Instants are
-    UNIX milliseconds, ``until`` is the first that is too late. ``before`` is the row after which
-    the page begins.
+    ``text`` is searched in content and recipients, ignoring case. Instants are UNIX milliseconds,
+    ``until`` is exclusive. ``before`` is the last row of the previous page.
     """
 
     app: str | None = None
@@ -37,7 +36,7 @@ class Search:
     is_test: bool | None = None
 
     def statement(self, limit: int) -> Select[Any]:
-        """Return the statement of one page."""
+        """Return the statement for one page."""
         table = notifications.c
         asked = (
             None if self.app is None else table.app == self.app,
@@ -56,9 +55,9 @@ class Search:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliverySearch:
-    """Which deliveries of a notification to list, in their order; None is not asked for.
+    """Which deliveries of a notification to list, in their order; None means no filter.
 
-    ``after`` is the number after which the page begins.
+    ``after`` is the last number of the previous page.
     """
 
     state: str | None = None
@@ -67,7 +66,7 @@ class DeliverySearch:
     after: int | None = None
 
     def conditions(self, row: int) -> list[ColumnElement[bool]]:
-        """Return what a row of ``deliveries`` has to fulfil to be listed."""
+        """Return the conditions that a row of ``deliveries`` has to meet."""
         wanted: list[ColumnElement[bool]] = [deliveries.c.notification_id == row]
         if self.state is not None:
             wanted.append(deliveries.c.state == self.state)
@@ -77,7 +76,7 @@ class DeliverySearch:
             held = (
                 select(sessions.c.id)
                 .join_from(users, sessions, sessions.c.user_id == users.c.id)
-                # Named by app, so that the index of an app's mails serves.
+                # By app, so that the index of an app's mails is used.
                 .where(users.c.app_id.in_(select(apps.c.id)), users.c.mail == self.mail)
             )
             wanted.append(deliveries.c.number.in_(held))
@@ -88,14 +87,14 @@ class DeliverySearch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryPage:
-    """Some deliveries of a notification, and the number after which the next page begins."""
+    """Some deliveries of a notification, and the cursor of the next page."""
 
     deliveries: tuple[Delivery, ...]
     following: int | None
 
 
 def _is_test() -> ColumnElement[bool]:
-    # As it is written behind what the sender named; no address holds a quotation mark.
+    # Appended to what the sender named; no address contains a quotation mark.
     return notifications.c.recipients.endswith(f'"{TEST_MARK}": true}}', autoescape=True)
 
 
@@ -115,7 +114,7 @@ def _stands(standing: Standing) -> ColumnElement[bool]:
             deliveries.c.notification_id == notifications.c.id,
             deliveries.c.state.in_(("failed", "expired")),
         )
-    # Asked from the few that are open, each found by an index of its own.
+    # Starts from the few open ones, each found by its own index.
     unfinished = union(
         select(shards.c.notification_id),
         select(deliveries.c.notification_id).where(deliveries.c.due_at.is_not(None)),

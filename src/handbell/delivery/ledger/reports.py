@@ -1,4 +1,4 @@
-"""What became of notifications, counted: for lists, for the funnel of one, for its progress."""
+"""Counts over notifications: for lists, for the funnel of one, for its progress."""
 
 import json
 from collections import Counter
@@ -22,8 +22,8 @@ from handbell.fixes import Action, Fix, with_app
 from handbell.storage.database import Database
 from handbell.storage.tables import deliveries, notifications, shards
 
-from .counting import Counted, Counting, count_deliveries
 from .listing import TEST_MARK, DeliveryPage, DeliverySearch, Search
+from .state_counts import CountCache, Counted, count_deliveries
 from .store import DELIVERIES
 
 STATES: Final = ("queued", "sending", "held", "sent", "failed", "expired", "cancelled")
@@ -33,13 +33,13 @@ _TITLE_LENGTH: Final = 60
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overview:
-    """One notification and how its deliveries stand. Instants are UNIX milliseconds.
+    """A notification with its delivery counts. Instants are UNIX milliseconds.
 
-    ``title`` is the first thing it says, ``recipients`` whom the sender named, in words. ``states``
-    counts deliveries by state, in the order of :data:`STATES`; ``ahead`` is how many sessions a
-    broadcast has not come to. ``is_running`` says whether something of it is due or on its way.
-    ``displayed`` and ``opened`` are what phones reported. ``row`` is its place in the list.
-    ``is_test`` says that somebody tried it out, ``send_at`` is the later time that was asked for.
+    ``title`` is the beginning of its text, ``recipients`` describes whom the sender named.
+    ``states`` counts deliveries by state, in the order of :data:`STATES`; ``ahead`` is how many
+    sessions a broadcast has not reached yet. ``is_running`` means that some delivery is due or in
+    flight. ``displayed`` and ``opened`` are reported by phones. ``row`` is its place in the list.
+    ``is_test`` marks a test send, ``send_at`` is the requested time.
     """
 
     id: str
@@ -59,13 +59,13 @@ class Overview:
 
     @property
     def total(self) -> int:
-        """How many deliveries were accepted with it."""
+        """Return how many deliveries were accepted with it."""
         return sum(self.states.values()) + self.ahead
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReasonCount:
-    """So many deliveries are in one state for one reason: in words, with what to do about it."""
+    """The number of deliveries in one state for one reason: explained, with the fix."""
 
     state: str
     reason: str
@@ -76,11 +76,11 @@ class ReasonCount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Funnel:
-    """What became of one notification: accepted, sent, displayed, opened, and why not.
+    """The funnel of one notification: accepted, sent, displayed, opened, and the reasons of losses.
 
-    ``sent`` were accepted by the push service; ``displayed`` and ``opened`` are what phones
-    reported, which only those with Handbell's client code do. ``next_due_at`` is when the next of
-    what waits goes on (UNIX milliseconds). ``content`` and ``named`` are as the sender gave
+    ``sent`` were accepted by the push service; ``displayed`` and ``opened`` are reported by
+    phones, which only those with Handbell's client code do. ``next_due_at`` is when the next
+    waiting delivery is due (UNIX milliseconds). ``content`` and ``named`` are as the sender gave
     them.
     """
 
@@ -97,18 +97,18 @@ class Funnel:
 
     @property
     def accepted(self) -> int:
-        """How many deliveries were accepted with it."""
+        """Return how many deliveries were accepted with it."""
         return self.overview.total
 
     @property
     def sent(self) -> int:
-        """How many the push service accepted."""
+        """Return how many the push service accepted."""
         return self.overview.states.get("sent", 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far a notification is: ``settled`` of ``total`` have ended or wait for their time."""
+    """The progress of a notification: ``settled`` of ``total`` have ended or are held."""
 
     settled: int
     total: int
@@ -117,10 +117,10 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backlog:
-    """What waits in the queue, of all apps: what is due, and what is for later.
+    """The queue of all apps: deliveries due now and later.
 
-    ``oldest_due_at`` is since when the first of it is due, ``next_at`` when the next of the others
-    falls due (UNIX milliseconds). ``broadcasts`` are parts of broadcasts that nobody works on yet.
+    ``oldest_due_at`` is when the first of them became due, ``next_at`` when the next other one is
+    due (UNIX milliseconds). ``broadcasts`` are shards without a worker.
     """
 
     due: int
@@ -131,18 +131,18 @@ class Backlog:
 
 
 class Reports:
-    """Counts over the ledger. Every method reads one state of the database."""
+    """Counts over the ledger. Every method reads one snapshot of the database."""
 
     def __init__(self, database: Database, *, now: Callable[[], float] = time) -> None:
         self._database = database
         self._now = now
-        self._counting = Counting()
+        self._counting = CountCache()
 
     def newest(self, app: App | None = None, *, limit: int = 20) -> list[Overview]:
         """Return the newest notifications, of all apps unless one is named.
 
-        What a list says of large ones may be some seconds old, see
-        :class:`~handbell.delivery.ledger.counting.Counting`.
+        Counts of large ones may be some seconds old, see
+        :class:`~handbell.delivery.ledger.state_counts.Counting`.
         """
         statement = select(notifications).order_by(notifications.c.id.desc()).limit(limit)
         if app is not None:
@@ -152,7 +152,7 @@ class Reports:
             return [self._overview(connection, row, self._counting.count) for row in rows]
 
     def page(self, search: Search, *, limit: int) -> list[Overview]:
-        """Return the newest notifications that a search asks for; go on before the last's row."""
+        """Return the newest notifications that match; ``before`` continues after a page."""
         with self._database.read() as connection:
             rows = connection.execute(search.statement(limit)).all()
             return [self._overview(connection, row, self._counting.count) for row in rows]
@@ -165,7 +165,8 @@ class Reports:
             row = _find(connection, notification_id)
             wanted = DELIVERIES.where(*search.conditions(row.id)).order_by(deliveries.c.number)
             found = [
-                Delivery(**one) for one in connection.execute(wanted.limit(limit + 1)).mappings()
+                Delivery(**mapping)
+                for mapping in connection.execute(wanted.limit(limit + 1)).mappings()
             ]
         more = len(found) > limit
         page = tuple(found[:limit])
@@ -208,11 +209,11 @@ class Reports:
         count_ended: Callable[[Connection, int], list[Counted]] = count_deliveries,
     ) -> Overview:
         is_running = _is_running(connection, row.id, int(self._now() * 1000))
-        # While it runs, what is ahead and what is counted have to belong together.
+        # While it runs, both counts must come from one snapshot.
         counted = (count_deliveries if is_running else count_ended)(connection, row.id)
         counts: Counter[str] = Counter()
-        for one in counted:
-            counts[one.state] += one.number
+        for item in counted:
+            counts[item.state] += item.number
         if row.cancelled:
             counts["cancelled"] += row.cancelled
         named = json.loads(row.recipients)
@@ -226,17 +227,17 @@ class Reports:
             states=MappingProxyType({name: counts[name] for name in STATES if counts.get(name)}),
             ahead=count_ahead(connection, _shards_of(connection, row.id)),
             is_running=is_running,
-            displayed=sum(one.displayed for one in counted),
-            opened=sum(one.opened for one in counted),
+            displayed=sum(entry.displayed for entry in counted),
+            opened=sum(entry.opened for entry in counted),
             row=row.id,
             is_test=bool(named.get(TEST_MARK)),
             send_at=row.send_at,
         )
 
     def trend(self, app: App | None, *, hours: int, buckets: int) -> list[HourCount]:
-        """Return what went out in the last so many ``buckets`` of ``hours`` hours each.
+        """Return the counts of the last ``buckets`` of ``hours`` hours each.
 
-        Of all apps unless one is named; the oldest first, the last one still running. Buckets begin
+        For all apps unless one is given; the oldest first, the last one incomplete. Buckets begin
         at whole hours, and days at midnight (UTC).
         """
         width = hours * HOUR
@@ -247,7 +248,7 @@ class Reports:
             return read_buckets(connection, named, since=since, until=until, hours=hours)
 
     def backlog(self) -> Backlog:
-        """Return what waits in the queue, counted by the index of what is due."""
+        """Return the state of the queue, counted by the index of due deliveries."""
         now = int(self._now() * 1000)
         at, shard_at = deliveries.c.due_at, shards.c.due_at
         waiting = (at.is_not(None), deliveries.c.urgency.in_(LEVELS))
@@ -268,7 +269,9 @@ class Reports:
             later=later,
             broadcasts=broadcasts or 0,
             oldest_due_at=oldest,
-            next_at=min((one for one in (following, next_shard) if one is not None), default=None),
+            next_at=min(
+                (item for item in (following, next_shard) if item is not None), default=None
+            ),
         )
 
     def app_id_of(self, notification_id: str) -> str:
@@ -278,7 +281,7 @@ class Reports:
 
 
 def describe(content: Mapping[str, Any]) -> str:
-    """Return the first thing that a notification's content says, shortened."""
+    """Return the beginning of a notification's text, shortened."""
     for name in ("title", "body", "title_loc_key", "loc_key"):
         if text := content.get(name):
             line = " ".join(str(text).split())
@@ -289,13 +292,13 @@ def describe(content: Mapping[str, Any]) -> str:
 
 
 def named_by(recipients: str) -> dict[str, Any]:
-    """Return whom a sender named, of what is stored of it."""
+    """Return the recipients in a stored row."""
     named: dict[str, Any] = json.loads(recipients)
     return {kind: texts for kind, texts in named.items() if kind != TEST_MARK}
 
 
 def describe_recipients(named: Mapping[str, Any]) -> str:
-    """Return in words whom a sender named."""
+    """Describe the recipients in words."""
     if named.get("everybody"):
         return "everybody"
     if former := named.get("replaces"):
@@ -355,9 +358,9 @@ def _reasons(
     ``waits`` is how many wait in shards, by the reason.
     """
     numbers = {
-        (one.state, one.reason or one.state.capitalize()): one.number
-        for one in counted
-        if one.state not in ("sent", "queued", "sending")
+        (entry.state, entry.reason or entry.state.capitalize()): entry.number
+        for entry in counted
+        if entry.state not in ("sent", "queued", "sending")
     }
     if uncome:
         numbers["cancelled", "Cancelled"] = numbers.get(("cancelled", "Cancelled"), 0) + uncome

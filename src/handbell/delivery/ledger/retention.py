@@ -1,9 +1,9 @@
-"""What is kept for how long: the ledger forgets in small steps, so that nobody has to wait for it.
+"""Retention: prune the ledger in small transactions that block nobody.
 
-A delivery is forgotten once it ended so long ago, a notification once it is that old and nothing of
-it is left. What has not ended is never touched, however old. An idempotency key is kept as long as
-its notification, and at least :data:`KEYS_DAYS`; for so long its notification is kept too, because
-the answer to a repeated call is read from it.
+A delivery is pruned when it ended long enough ago, a notification when it is that old and has no
+deliveries left. Unfinished deliveries are never pruned. An idempotency key is kept as long as its
+notification, and at least :data:`KEYS_DAYS`; for so long its notification is kept too, because the
+answer to a repeated call is read from it.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from typing import Final
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, exists, or_, select, tuple_
 
-from handbell._forever import forever
+from handbell._background import forever
 from handbell._threads import in_thread
 from handbell.delivery.delivery import FINAL_STATES
 from handbell.storage.database import Database
@@ -41,10 +41,10 @@ _log = logging.getLogger(__name__)
 
 
 class Pruner:
-    """Forgets what ended more than ``keep_days`` ago. ``now`` gives UNIX seconds.
+    """Prunes what ended more than ``keep_days`` ago. ``now`` returns UNIX seconds.
 
-    Several may work on one database at the same time. The first turn of :meth:`run` comes
-    ``first_after`` seconds after its start, the others ``every`` so many.
+    Several may run on one database. :meth:`run` prunes ``first_after`` seconds after its start,
+    then every ``every`` seconds.
     """
 
     first_after: float = FIRST_AFTER_SECONDS
@@ -58,7 +58,7 @@ class Pruner:
         self._now = now
 
     def step(self, limit: int = STEP_ROWS) -> int:
-        """Remove up to so many rows in one transaction, and return how many; 0 when all is done."""
+        """Prune up to ``limit`` rows in one transaction; return how many, 0 when done."""
         now = self._now()
         before = int((now - self._keep_seconds) * 1000)
         keys_before = min(before, int((now - KEYS_DAYS * _DAY) * 1000))
@@ -67,7 +67,7 @@ class Pruner:
             keyed = select(idempotency.c.notification_id)
             is_old &= notifications.c.public_id.not_in(keyed)
         with self._database.write() as connection:
-            # Keys go first: one whose notification is gone could neither be answered nor be used.
+            # Keys go first: one without its notification could be neither answered nor reused.
             removed = _remove_keys(connection, keys_before, limit)
             removed += _remove_deliveries(connection, is_old, before, limit - removed)
             removed += _remove_notifications(connection, is_old, limit - removed)
@@ -76,7 +76,7 @@ class Pruner:
         return removed
 
     async def prune(self) -> int:
-        """Remove all there is to remove, with pauses, and return how many rows that were."""
+        """Prune everything that is due, with pauses; return the number of rows."""
         removed = 0
         while done := await in_thread(self.step):
             removed += done
@@ -84,7 +84,7 @@ class Pruner:
         return removed
 
     async def run(self) -> None:
-        """Prune after some minutes, which short-lived processes do not see, and then each hour."""
+        """Prune after some minutes, which short-lived processes do not reach, then every hour."""
         await asyncio.sleep(self.first_after)
         await forever(self._turn, name="Pruning", pause=self.every)
 
@@ -136,9 +136,9 @@ def _remove_notifications(connection: Connection, is_old: ColumnElement[bool], l
 
 
 def _remove_circuits(connection: Connection, before: int, limit: int) -> int:
-    """Forget circuits of apps that are gone, and outages that nobody has probed for so long.
+    """Prune circuits of removed apps, and outages that were not probed for long.
 
-    An app that never was registered brings its key with each notification, where it is sealed.
+    An unregistered app brings its key with each notification, sealed.
     """
     registered = select(apps.c.team_id + "." + apps.c.bundle_id)
     unregistered = select(notifications.c.app).where(notifications.c.sealed_key.is_not(None))

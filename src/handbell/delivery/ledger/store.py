@@ -1,4 +1,4 @@
-"""The ledger: what was accepted, and what became of each delivery."""
+"""The ledger: accepted notifications and the outcome of each delivery."""
 
 import json
 from collections.abc import Callable, Collection, Sequence
@@ -46,9 +46,9 @@ DELIVERIES: Final = (
 
 
 class Cancelling(NamedTuple):
-    """A cancel that has begun: the notification's row, what had begun and waited, what was before.
+    """A cancel in progress: the notification's row and the counts at its beginning.
 
-    ``former`` is how many earlier cancels had caught that nothing was begun of.
+    ``former`` is how many deliveries earlier cancels caught before they began.
     """
 
     row: int
@@ -80,9 +80,9 @@ class Ledger:
         self._now = now
 
     def begin_cancel(self, app: App, notification_id: str) -> Cancelling:
-        """Cancel what nobody works on; who works on the rest finds out and lets go of it.
+        """Cancel what no worker holds; workers notice and release the rest.
 
-        How many deliveries that caught is known once nothing is in hand; :meth:`Engine.cancel
+        The number of cancelled deliveries is known when no worker holds any; :meth:`Engine.cancel
         <handbell.delivery.engine.Engine.cancel>` waits for that.
 
         Raises UnknownNotificationError when the app has no such notification.
@@ -96,13 +96,13 @@ class Ledger:
         return cancelling.waiting + now - cancelling.former
 
     def in_hand(self, rows: Collection[int]) -> set[int]:
-        """Return about which broadcasts of these notifications somebody is, or is yet to be."""
+        """Return the broadcasts among these notifications that a worker holds or will take."""
         statement = select(shards.c.notification_id).distinct()
         with self._database.read() as connection:
             return set(connection.scalars(statement.where(shards.c.notification_id.in_(rows))))
 
     def _cancel(self, row: int) -> int:
-        """Cancel what nobody works on, and return how many deliveries of these had begun."""
+        """Cancel what no worker holds; return how many of the deliveries had begun."""
         now = self._milliseconds()
         with self._database.write() as connection:
             mine = shards.c.notification_id == row
@@ -143,19 +143,19 @@ class Ledger:
         return found
 
     def row(self, row: int) -> Row[Any]:
-        """Return a notification's row of the table."""
+        """Return a notification's row."""
         statement = select(notifications).where(notifications.c.id == row)
         with self._database.read() as connection:
             return connection.execute(statement).one()
 
     def rows(self, rows: Collection[int]) -> list[Row[Any]]:
-        """Return rows of the table of notifications; those that are gone are left out."""
+        """Return rows of notifications; missing ones are left out."""
         statement = select(notifications).where(notifications.c.id.in_(rows))
         with self._database.read() as connection:
             return list(connection.execute(statement))
 
     def not_cancelled(self, rows: Collection[int]) -> set[int]:
-        """Return which of these notifications are there and were not cancelled."""
+        """Return which of these notifications exist and were not cancelled."""
         statement = select(notifications.c.id).where(
             notifications.c.id.in_(rows), notifications.c.cancelled_at.is_(None)
         )
@@ -190,12 +190,12 @@ class Ledger:
     def concerning(
         self, app: App, mail: str, session_ids: Sequence[int], limit: int
     ) -> list[Row[Any]]:
-        """Return the newest notifications that went to these sessions, or named their person.
+        """Return the newest notifications that went to these sessions, or to their person by name.
 
-        Sends to everybody are among them. Of those without a delivery to the sessions, only the
-        last :data:`NAMED_AMONG` sends are looked at.
+        Sends to everybody are included. Of those without a delivery to the sessions, only the last
+        :data:`NAMED_AMONG` sends are searched.
         """
-        told = (
+        named = (
             select(notifications.c.id)
             .distinct()
             .join_from(deliveries, notifications)
@@ -214,7 +214,7 @@ class Ledger:
         with self._database.read() as connection:
             found = {
                 row
-                for statement in (told, named)
+                for statement in (named, named)
                 for row in connection.scalars(
                     statement.order_by(notifications.c.id.desc()).limit(limit)
                 )
@@ -230,7 +230,7 @@ class Ledger:
         )
         with self._database.read() as connection:
             rows = connection.execute(query.order_by(deliveries.c.number)).mappings()
-            return [Delivery(**one) for one in rows]
+            return [Delivery(**item) for item in rows]
 
     def ahead(self, session_ids: Sequence[int], row: int) -> Ahead | None:
         """Return which of these sessions a broadcast comes to first, and what it waits for.

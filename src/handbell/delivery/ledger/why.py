@@ -1,7 +1,7 @@
-"""Why somebody saw a notification, or did not: the whole story in plain words.
+"""Explain why a person saw a notification or did not, in plain words.
 
-:func:`why` reads what the registry and the ledger know about one person; the values it returns hold
-both the facts and the sentences. Nothing is sent and nothing is changed.
+:func:`why` reads registry and ledger for one person and returns facts together with sentences. It
+is read-only.
 """
 
 import json
@@ -29,7 +29,7 @@ from handbell.gateways.apns.protocol import REASONS, Reaction
 from handbell.registry.session import CLOSED_WORDS, LOGGED_OUT, Session
 from handbell.registry.store import Registry
 
-from .obstacles import cautions, obstacles
+from .blockers import cautions, obstacles
 from .reports import describe, describe_recipients
 from .store import Ahead, Ledger
 
@@ -39,7 +39,7 @@ NOTIFICATIONS: Final = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionStory:
-    """One device of the person: whether it is sent to, why not, and what to do."""
+    """A device of the person: whether it is sent to, why not, and the fix."""
 
     session: Session
     is_sent_to: bool
@@ -49,7 +49,7 @@ class SessionStory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryStory:
-    """What became of one notification on one device, what happens next, and what to do."""
+    """The state of one notification on one device, what happens next, and the fix."""
 
     delivery: Delivery
     what: str
@@ -59,10 +59,10 @@ class DeliveryStory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotificationStory:
-    """What became of one notification for the person. ``created_at`` is in UNIX milliseconds.
+    """One notification's deliveries to the person. ``created_at`` is in UNIX milliseconds.
 
-    ``note`` tells what no delivery does: that there was no device, or (``is_ahead``) that its turn
-    has not come.
+    ``note`` explains the lack of a delivery: there was no device, or (``is_ahead``) its turn has
+    not come.
     """
 
     id: str
@@ -75,23 +75,23 @@ class NotificationStory:
 
     @property
     def is_sent(self) -> bool:
-        """Whether the push service accepted it for at least one device."""
-        return any(one.delivery.state == "sent" for one in self.deliveries)
+        """Return whether the push service accepted it for at least one device."""
+        return any(delivery.delivery.state == "sent" for delivery in self.deliveries)
 
     @property
     def label(self) -> str:
-        """The notification as a reader recognises it: what it says and when it was written."""
+        """Return the notification's text and time, for readers to recognise it."""
         return f"{self.title!r} of {moment(self.created_at)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Story:
-    """The answer, and what it rests on. ``str`` of it is the whole text.
+    """The answer and its evidence. ``str()`` returns the whole text.
 
     ``is_sent`` is whether the last notification was accepted by the push service for at least one
-    device. ``obstacles`` are what holds up everything for the app, ``to_do`` what mends it, the
-    most pressing first; ``cautions`` are keys of it that are refused while another one is used.
-    Sessions and notifications come newest first.
+    device. ``obstacles`` are what blocks the whole app, ``to_do`` the fixes, the most pressing
+    first; ``cautions`` are refused keys of the app that another one replaces. Sessions and
+    notifications come newest first.
     """
 
     mail: str
@@ -108,16 +108,19 @@ class Story:
         return "\n".join([self.answer, *self.details()])
 
     def details(self, worded: Callable[[str], str] = str) -> list[str]:
-        """Return everything below the answer, line by line; ``worded`` words what to do."""
-        lines = [*(f"  To do: {worded(one)}" for one in self.to_do)]
+        """Return the lines below the answer; ``worded`` words a fix."""
+        lines = [*(f"  To do: {worded(item)}" for item in self.to_do)]
         if held := [*self.obstacles, *self.cautions]:
-            lines += ["", "Sending", *(f"  {one}" for one in held)]
+            lines += ["", "Sending", *(f"  {item}" for item in held)]
         lines += ["", "Devices"]
-        lines += [f"  {one.what}" for one in self.sessions] or ["  none"]
-        for told in self.notifications:
-            lines += ["", f"{told.label}, to {told.recipients} ({told.id})"]
-            lines += [f"  {' '.join(_parts(one, worded))}" for one in told.deliveries]
-            lines += [f"  {told.note}"] if told.note else []
+        lines += [f"  {session.what}" for session in self.sessions] or ["  none"]
+        for entry in self.notifications:
+            lines += [
+                "",
+                f"{entry.label}, to {entry.recipients} ({entry.id})",
+            ]
+            lines += [f"  {' '.join(_parts(delivery, worded))}" for delivery in entry.deliveries]
+            lines += [f"  {entry.note}"] if entry.note else []
         return lines
 
 
@@ -132,9 +135,9 @@ def why(
     now: float,
     limit: int = NOTIFICATIONS,
 ) -> Story:
-    """Return what became of the last notifications that concerned a person, and what happens next.
+    """Explain the last notifications that concerned a person, and what happens next.
 
-    ``limit`` is how many are told, ``now`` is in UNIX seconds.
+    ``limit`` is how many are included, ``now`` is in UNIX seconds.
     """
     mail = fold_mail(mail)
     found = registry.sessions_of(app, mail)
@@ -142,12 +145,12 @@ def why(
     rows = [
         (row, ledger.deliveries_to(ids, row.id)) for row in ledger.concerning(app, mail, ids, limit)
     ]
-    sessions = _dated(found, [one for _, deliveries in rows for one in deliveries])
-    teller = _Teller(app, mail, sessions, rules_store.rules_of(app.id), now)
-    told = tuple(
-        teller.notification(row, deliveries, ledger.ahead(ids, row.id)) for row, deliveries in rows
+    sessions = _dated(found, [delivery for _, deliveries in rows for delivery in deliveries])
+    writer = _StoryWriter(app, mail, sessions, rules_store.rules_of(app.id), now)
+    entries = tuple(
+        writer.notification(row, deliveries, ledger.ahead(ids, row.id)) for row, deliveries in rows
     )
-    return teller.story(told, workers=known_workers.live_workers())
+    return writer.story(entries, workers=known_workers.live_workers())
 
 
 def _parts(one: DeliveryStory, worded: Callable[[str], str]) -> list[str]:
@@ -155,8 +158,8 @@ def _parts(one: DeliveryStory, worded: Callable[[str], str]) -> list[str]:
     return [part for part in parts if part]
 
 
-class _Teller:
-    """Puts the facts about one person into words."""
+class _StoryWriter:
+    """Words the facts about one person."""
 
     def __init__(
         self, app: App, mail: str, sessions: Sequence[Session], rules: AppRules, now: float
@@ -169,25 +172,25 @@ class _Teller:
         self.locales = {session.id: session.locale for session in sessions}
         self.sessions = tuple(_tell_session(session, app.id) for session in sessions)
 
-    # The whole
+    # The whole story
 
-    def story(self, told: tuple[NotificationStory, ...], *, workers: int) -> Story:
-        # Without something that waits nobody misses a worker.
-        working = workers or int(not any(map(_waits, told)))
+    def story(self, entries: tuple[NotificationStory, ...], *, workers: int) -> Story:
+        # Without waiting deliveries a missing worker does not matter.
+        working = workers or int(not any(map(_waits, entries)))
         blocked = obstacles(self.app, self.rules, now=self.now, workers=working)
         warned = cautions(self.app, self.rules)
-        last = told[0] if told else None
+        last = entries[0] if entries else None
         return Story(
             mail=self.mail,
             app=self.app.id,
             is_sent=last is not None and last.is_sent,
-            answer=" ".join([self._answer(last), *(one.what for one in blocked)]),
-            to_do=self._to_do(last, [fix for one in blocked for fix in one.fixes])
-            + tuple(fix for one in warned for fix in one.fixes),
-            obstacles=tuple(one.what for one in blocked),
-            cautions=tuple(one.what for one in warned),
+            answer=" ".join([self._answer(last), *(item.what for item in blocked)]),
+            to_do=self._to_do(last, [fix for item in blocked for fix in item.fixes])
+            + tuple(fix for item in warned for fix in item.fixes),
+            obstacles=tuple(item.what for item in blocked),
+            cautions=tuple(item.what for item in warned),
             sessions=self.sessions,
-            notifications=told,
+            notifications=entries,
         )
 
     def _answer(self, last: NotificationStory | None) -> str:
@@ -196,8 +199,8 @@ class _Teller:
             return f"Nothing was sent to {self.mail} lately. {reach}"
         head = f"The last notification, {last.label},"
         if last.is_sent:
-            sent = [one for one in last.deliveries if one.delivery.state == "sent"]
-            lead = next((one for one in sent if one.delivery.displayed_at), sent[0])
+            sent = [delivery for delivery in last.deliveries if delivery.delivery.state == "sent"]
+            lead = next((item for item in sent if item.delivery.displayed_at), sent[0])
             where = f"{len(sent):,} of {count(len(last.deliveries), 'device')}"
             answer = f"{head} was sent to {where}. {lead.what}"
             return answer if self._is_reachable else f"{answer} {reach}"
@@ -210,10 +213,10 @@ class _Teller:
 
     @property
     def _is_reachable(self) -> bool:
-        return any(one.is_sent_to for one in self.sessions)
+        return any(session.is_sent_to for session in self.sessions)
 
     def _reach(self) -> str:
-        number = sum(one.is_sent_to for one in self.sessions)
+        number = sum(session.is_sent_to for session in self.sessions)
         if number:
             return f"{count(number, 'device')} can be reached."
         if not self.sessions:
@@ -222,9 +225,9 @@ class _Teller:
 
     def _to_do(self, last: NotificationStory | None, fixes: list[str]) -> tuple[str, ...]:
         if last is not None:
-            fixes += [one.fix for one in last.deliveries]
+            fixes += [delivery.fix for delivery in last.deliveries]
         if not self._is_reachable:
-            fixes += [one.fix for one in self.sessions[:1]]
+            fixes += [session.fix for session in self.sessions[:1]]
         if not self.sessions:
             lead = "Let the app register its device token for this mail, or do so by hand"
             fixes.append(Fix(Action.ADD_SESSION, lead, app=self.app.id, about=self.mail, end="."))
@@ -256,7 +259,7 @@ class _Teller:
         try:
             return Composed.read(row, AppState(self.app, self.rules))
         except HandbellError:
-            # What cannot be read is not sent, and its delivery says so.
+            # An unreadable notification is not sent, and its delivery says so.
             return None
 
     def _note(self, row: Any, composed: Composed | None, ahead: Ahead | None) -> str:
@@ -288,8 +291,8 @@ class _Teller:
                 held = f"quiet hours, {self.rules.quiet} in {zone}, hold it"
                 return f"It waits: {held}. It is due at {at}."
         words, fix = meaning(ahead.reason)
-        told = f"It waits: {sentence(words)} It is looked at again at {at}. {self._fix(fix)}"
-        return told.strip()
+        entry = f"It waits: {sentence(words)} It is looked at again at {at}. {self._fix(fix)}"
+        return entry.strip()
 
     def _delivery(
         self, delivery: Delivery, composed: Composed | None, content: dict[str, Any]
@@ -305,7 +308,7 @@ class _Teller:
                 return self._tell_ended(delivery)
 
     def _language(self, delivery: Delivery, composed: Composed | None) -> str:
-        """Return in which language it was sent; empty for a notification that has but one."""
+        """Return the language it was sent in; empty for a notification in only one."""
         if composed is None or composed.languages is None:
             return ""
         locale = self.locales.get(delivery.number)
@@ -365,19 +368,19 @@ class _Teller:
         )
 
 
-def _waits(told: NotificationStory) -> bool:
-    return told.is_ahead or any(not one.delivery.is_final for one in told.deliveries)
+def _waits(entry: NotificationStory) -> bool:
+    return entry.is_ahead or any(not delivery.delivery.is_final for delivery in entry.deliveries)
 
 
 # A device
 
 
 def _dated(found: Sequence[Session], deliveries: Sequence[Delivery]) -> list[Session]:
-    """Return the sessions with the last acceptance that is known: broadcasts do not note theirs."""
+    """Return the sessions with their last known acceptance: broadcasts do not store theirs."""
     last = {session.id: session.accepted_at or 0 for session in found}
-    for one in deliveries:
-        if one.session_id in last:
-            last[one.session_id] = max(last[one.session_id], one.sent_at or 0)
+    for delivery in deliveries:
+        if delivery.session_id in last:
+            last[delivery.session_id] = max(last[delivery.session_id], delivery.sent_at or 0)
     return [replace(session, accepted_at=last[session.id] or None) for session in found]
 
 
@@ -444,18 +447,18 @@ def _tell_sent(
 
 
 def _afterwards(delivery: Delivery, composed: Composed | None, content: dict[str, Any]) -> str:
-    """Return what may still keep a phone from showing what was accepted."""
-    told = []
+    """Return what may still keep the phone from showing an accepted push."""
+    sentences = []
     expires_at = None if composed is None else composed.expires_at
     if expires_at == 0:
-        told.append("It was for now or never: a phone that is off does not get it later.")
+        sentences.append("It was for now or never: a phone that is off does not get it later.")
     elif expires_at:
-        told.append(f"For a phone that is off it is kept until {_at(expires_at)}.")
+        sentences.append(f"For a phone that is off it is kept until {_at(expires_at)}.")
     if content.get("interruption_level") == "passive":
-        told.append("It is passive: it lies in the list without a sound.")
+        sentences.append("It is passive: it lies in the list without a sound.")
     if delivery.unique_id:
-        told.append(f"Apple's delivery log knows it as {delivery.unique_id}.")
-    return " ".join(told)
+        sentences.append(f"Apple's delivery log knows it as {delivery.unique_id}.")
+    return " ".join(sentences)
 
 
 def _tell_moving(delivery: Delivery) -> DeliveryStory:
@@ -509,12 +512,12 @@ def _is_to_mend(reason: str) -> bool:
 
 
 def _fix(words: str) -> str:
-    """Return what to do as a sentence; empty where there is nothing to do."""
+    """Return the fix as a sentence; empty if there is none."""
     return "" if words.startswith("nothing") else as_sentence(words)
 
 
 def _says_more(other: str, fix: str) -> bool:
-    """Return whether another advice begins with this one and goes on."""
+    """Return whether another fix begins with this one and adds to it."""
     return other != fix and other.startswith(fix)
 
 

@@ -1,4 +1,4 @@
-"""What a log says of an event: its level, and its fields without contents, keys and tokens."""
+"""Map events to log records: a level, and fields without contents, keys and tokens."""
 
 import dataclasses
 import json
@@ -49,28 +49,28 @@ LOGGER: Final = "handbell.events"
 
 
 class LoggedEvents:
-    """Tells each event to ``logging``, as one line with key=value: a hook for the engine.
+    """Logs each event through ``logging``, one key=value line per event: an engine hook.
 
-    It needs nothing beside Python; with the extra ``server`` there are structured logs as well.
-    The logger is :data:`LOGGER`, whose level, handlers and format are the program's affair.
+    It needs the standard library only; the extra ``server`` adds structured logs. The program
+    configures level, handlers and format of the logger :data:`LOGGER`.
     """
 
     def __init__(self) -> None:
         self._logger = logging.getLogger(LOGGER)
 
     def __call__(self, event: Event) -> None:
-        """Tell one event."""
+        """Log one event."""
         level = level_of(event)
         if self._logger.isEnabledFor(level):
             fields = fields_of(event)
-            # A handler writes the time itself.
+            # Handlers add the time themselves.
             del fields["timestamp"]
-            told = " ".join(f"{name}={_value(value)}" for name, value in fields.items())
-            self._logger.log(level, "%s %s", name_of(type(event)), told)
+            line = " ".join(f"{name}={_value(value)}" for name, value in fields.items())
+            self._logger.log(level, "%s %s", name_of(type(event)), line)
 
 
 def level_of(event: Event) -> int:
-    """Return the level of ``logging`` at which an event is told."""
+    """Return the ``logging`` level of an event."""
     return LEVELS.get(type(event), logging.INFO)
 
 
@@ -80,7 +80,7 @@ def _value(value: Any) -> str:
 
 
 def fields_of(event: Event) -> dict[str, Any]:
-    """Return what is told of an event, with its time as ISO 8601 and its app first."""
+    """Return the fields logged for an event, with its time as ISO 8601 and its app first."""
     fields: dict[str, Any] = {"timestamp": _iso(event.at), "app": event.app}
     for name in _names(type(event)):
         value = getattr(event, name)

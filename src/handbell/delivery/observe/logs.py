@@ -21,13 +21,13 @@ _LEVELS: Final = {
 class Logs:
     """Writes each event to ``stream`` (standard error): a hook for the engine.
 
-    On a terminal a line is for people: time, level, name, then key=value. Elsewhere it is one JSON
-    object with ``timestamp`` (ISO 8601, UTC), ``level``, ``event`` and the event's own fields.
-    ``is_terminal`` decides where the stream's own word is not wanted, ``level`` is the lowest that
-    is written: ``debug`` also tells each delivery that waits.
+    On a terminal a line is human-readable: time, level, name, then key=value. Elsewhere it is one
+    JSON object with ``timestamp`` (ISO 8601, UTC), ``level``, ``event`` and the event's own
+    fields. ``is_terminal`` overrides the detection of a terminal, ``level`` is the lowest level
+    written: ``debug`` includes each delivery that waits.
 
-    No line holds a notification's content or a key. A device token inside a text is shortened, and
-    a text cannot begin a line of its own.
+    No line contains a notification's content or a key. Device tokens in texts are shortened, and
+    line breaks in texts are escaped.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Logs:
     def __call__(self, event: Event) -> None:
         """Write one event."""
         level = level_of(event)
-        # A million deliveries may be held at once: what is not written costs next to nothing.
+        # A million deliveries may be held at once, so skipped events must cost next to nothing.
         if level >= self._lowest:
             named = {"event": name_of(type(event)), "level": _LEVELS[level]}
             self._lines.append(self._render(None, "", {**fields_of(event), **named}) + "\n")

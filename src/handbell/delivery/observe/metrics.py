@@ -44,11 +44,11 @@ _KNOWN_REASONS: Final = frozenset({*REASONS, *OWN_REASONS})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineState:
-    """How an engine stands at one moment.
+    """A snapshot of an engine.
 
-    ``depth`` counts the work that is due and not begun, ``oldest_age_seconds`` says for how long
-    the oldest of it has been due. ``held`` counts what waits for a later time, ``in_flight`` the
-    pushes on the wire, ``connections`` the open connections to push services.
+    ``depth`` counts deliveries that are due and not begun, ``oldest_age_seconds`` is how long the
+    oldest has been due. ``held`` counts deliveries for a later time, ``in_flight`` the pushes on
+    the wire, ``connections`` the open connections to push services.
     """
 
     depth: int
@@ -61,7 +61,7 @@ class EngineState:
 class Metrics:
     """Counts events: a hook for the engine, with a registry of its own.
 
-    ``observe`` names a function that tells how the engine stands; it is asked at each
+    :meth:`observe` sets a function that returns the engine's state; it is called at each
     :meth:`render`. Every label has a bounded set of values: a reason that is in no table becomes
     ``other``, and so does the app after the first :data:`MOST_APPS`.
     """
@@ -78,15 +78,15 @@ class Metrics:
             self.observe(observe)
 
     def observe(self, state: Callable[[], EngineState]) -> None:
-        """Ask ``state`` how the engine stands, at each rendering. To be called once.
+        """Call ``state`` for the engine's state at each rendering. Call this once.
 
-        It runs in the thread that renders. Where it raises a
-        :class:`~handbell.errors.HandbellError`, that rendering goes without its gauges.
+        It runs in the thread that renders. When it raises a
+        :class:`~handbell.errors.HandbellError`, that rendering omits the gauges.
         """
         self._registry.register(_EngineGauges(state))
 
     def render(self) -> bytes:
-        """Return everything in Prometheus' text format; may be called in any thread."""
+        """Return all metrics in Prometheus' text format; safe in any thread."""
         return generate_latest(self._registry)
 
     def __call__(self, event: Event) -> None:
@@ -174,7 +174,7 @@ class Metrics:
         )
         self._held = self._counter(
             "deliveries_held",
-            "Times a delivery was put off to a later attempt",
+            "Times a delivery was held for a later attempt",
             *("app", "environment", "reason"),
         )
         self._closed = self._counter(
@@ -187,18 +187,18 @@ class Metrics:
             "sessions_moved", "Tokens found to live in this environment", "app", "environment"
         )
         self._lost = self._counter(
-            "verdicts_lost", "Refusals that broke off before they said why", "app", "environment"
+            "verdicts_lost", "Refusals whose reason did not arrive", "app", "environment"
         )
         self._make_circuits()
 
     def _make_circuits(self) -> None:
         where = ("app", "environment")
         self._stops = self._counter(
-            "circuit_opened", "Times that sending for an app stopped", "app", "reason"
+            "circuit_opened", "Times that an app's circuit opened", "app", "reason"
         )
         self._revocations = Histogram(
             "handbell_revocation_seconds",
-            "Seconds until nothing was on its way to sessions that were taken back",
+            "Seconds until nothing was in flight to revoked sessions",
             buckets=BUCKETS,
             registry=self._registry,
         )
@@ -210,7 +210,7 @@ class Metrics:
         )
         self._circuit = self._gauge("circuit_open", "1 while sending for the app is stopped", "app")
         self._down = self._gauge(
-            "service_down", "1 while the push service takes nothing of the app", *where
+            "service_down", "1 during an outage of the push service for the app", *where
         )
 
     def _gauge(self, name: str, about: str, *labels: str) -> Gauge:
@@ -224,10 +224,10 @@ _COUNTED_AT_ONCE: Final = 1000
 
 
 class _Latency(Collector):
-    """The histogram of how long pushes took.
+    """The histogram of push durations.
 
-    The library's own costs 1.5 us for each value, where a whole push costs 20. Here a batch is
-    sorted once and its buckets are looked up: 0.1 us for each.
+    The library's histogram costs 1.5 us per value, where a whole push costs 20. Sorting a batch
+    once and looking its buckets up costs 0.1 us.
     """
 
     def __init__(self) -> None:
@@ -271,31 +271,31 @@ class _Latency(Collector):
 
 
 class _EngineGauges(Collector):
-    """What an :class:`EngineState` says, as gauges."""
+    """The gauges of an :class:`EngineState`."""
 
     def __init__(self, state: Callable[[], EngineState]) -> None:
         self._state = state
 
     def describe(self) -> Iterator[Metric]:
-        """Yield nothing, so that the engine is not asked before the first rendering."""
+        """Yield nothing, so that registering does not call the engine."""
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        """Ask the engine and yield its gauges."""
+        """Read the engine's state and yield its gauges."""
         try:
             state = self._state()
         except HandbellError:
             return
         for name, about, value in (
-            ("queue_depth", "Work that is due and not begun", state.depth),
+            ("queue_depth", "Due deliveries and shards that are not begun", state.depth),
             (
                 "queue_oldest_seconds",
-                "Seconds for which the oldest work has been due",
+                "Age of the oldest due work, in seconds",
                 state.oldest_age_seconds,
             ),
             (
                 "queue_held",
-                "Deliveries and parts of broadcasts that wait for a later time",
+                "Deliveries and shards that are due later",
                 state.held,
             ),
             ("pushes_in_flight", "Pushes on the wire", state.in_flight),

@@ -1,4 +1,4 @@
-"""What an operator lays down for an app's deliveries, and whether its circuit is open."""
+"""The delivery rules of an app, and the state of its circuits."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -63,9 +63,9 @@ _READERS: Final = {
 
 
 def read_rules(given: Mapping[str, str]) -> dict[str, str | None]:
-    """Return an operator's texts as they are stored, by the names of :data:`HELD_BY`.
+    """Return rules given as text in their stored form, by the names of :data:`HELD_BY`.
 
-    ``none`` removes a rule. Raises :class:`~handbell.errors.AppError` for what cannot be.
+    ``none`` removes a rule. Raises :class:`~handbell.errors.AppError` for invalid values.
     """
     return {
         name: None if text.strip().lower() == NO_RULE else str(_READERS[name](text))
@@ -75,10 +75,10 @@ def read_rules(given: Mapping[str, str]) -> dict[str, str | None]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppRules:
-    """The rules of one app: quiet hours, a cap per person, a rate; and how its circuits stand.
+    """The rules of one app: quiet hours, a cap per person, a rate; and the state of its circuits.
 
     An app that is not registered has no rules. ``circuits`` are the app's own, ``services`` those
-    of all push services that take nothing; ``keys`` are the app's credentials, the newest first.
+    of push services in an outage; ``keys`` are the app's credentials, the newest first.
     """
 
     is_registered: bool = True
@@ -93,17 +93,17 @@ class AppRules:
 
     @property
     def standing(self) -> Standing:
-        """Whether the app is stopped, and which of its credentials are passed over."""
+        """Return whether the app is stopped, and which of its credentials are skipped."""
         return standing(self.circuits, self.keys, is_registered=self.is_registered)
 
     @property
     def stops(self) -> tuple[Stop, ...]:
-        """Why pushes of the app are stopped for its configuration, the longest stopped first."""
+        """Return the stops for the app's configuration, the longest stopped first."""
         return self.standing.stops
 
     @property
     def cautions(self) -> tuple[Caution, ...]:
-        """Which of its credentials are refused while another one is used."""
+        """Return which of its credentials are refused while another one is used."""
         return self.standing.cautions
 
     @property
@@ -112,22 +112,22 @@ class AppRules:
         return next(iter(self.stops), None)
 
     def outages(self, now: float) -> tuple[Stop, ...]:
-        """Return why push services take nothing of what the app sends, as known at ``now``.
+        """Return the outages that affect the app, as known at ``now``.
 
-        What nobody has tried again for long is not known.
+        An outage that was not probed for long is left out.
         """
         mine = {key.fingerprint for key in self.keys}
         return tuple(
-            one.stop
-            for one in self.services
-            if one.stop is not None
-            and one.place.credential in mine
-            and now - one.stop.probe_at <= LONGEST_ASKED_SECONDS
+            service.stop
+            for service in self.services
+            if service.stop is not None
+            and service.place.credential in mine
+            and now - service.stop.probe_at <= LONGEST_ASKED_SECONDS
         )
 
     @classmethod
     def read(cls, row: Any, **circuits: Any) -> Self:
-        """Return the rules that a row of the table ``apps`` holds, with how its circuits stand."""
+        """Return the rules and circuit states in a row of the table ``apps``."""
         return cls(
             is_enabled=row.is_enabled,
             quiet=None if row.quiet_hours is None else read_quiet_hours(row.quiet_hours),

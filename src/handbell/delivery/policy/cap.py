@@ -1,4 +1,4 @@
-"""A cap: how many notifications one person may get in a time. Pure."""
+"""A cap: how many notifications one person may get within a period. Pure."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -6,7 +6,7 @@ from typing import Final
 from handbell.creation.values import shown
 from handbell.errors import AppError
 
-from .periods import UNITS, read_share
+from .periods import UNITS, read_count_per_period
 
 LONGEST_PERIOD_SECONDS: Final = 31 * 24 * 3600
 """How far back a cap may count."""
@@ -16,11 +16,11 @@ LONGEST_PERIOD_SECONDS: Final = 31 * 24 * 3600
 class Cap:
     """At most ``most`` notifications for one person in any ``seconds``.
 
-    A person is a user of an app, however many devices; the period rolls, so that no hour of the day
-    is the one in which all caps are fresh. What it stops is recorded as ``capped``, not sent later.
+    A person is a user of an app, however many devices; the period is a rolling one, so caps are
+    not all reset at the same hour. What a cap stops is recorded as ``capped``, not sent later.
     Only what :func:`~handbell.delivery.policy.quiet_hours.disturbs` counts.
 
-    Raises :class:`~handbell.errors.AppError` for a cap of none and for a period beyond
+    Raises :class:`~handbell.errors.AppError` for a cap of 0 and for a period beyond
     :data:`LONGEST_PERIOD_SECONDS`.
     """
 
@@ -45,11 +45,11 @@ class Cap:
         return f"{self.most}/{name}" if times == 1 else f"{self.most}/{times} {name}s"
 
     def since(self, now: float) -> float:
-        """Return the instant after which notifications count."""
+        """Return the instant from which notifications count."""
         return now - self.seconds
 
     def allows(self, count_in_period: int) -> bool:
-        """Return whether one more may go to a person who was sent so many since :meth:`since`."""
+        """Return whether a person with ``count_in_period`` since :meth:`since` may get another."""
         return count_in_period < self.most
 
 
@@ -57,7 +57,7 @@ def read_cap(value: object) -> Cap:
     """Read ``5/day``, ``3 per 2 hours``. Raises :class:`~handbell.errors.AppError` otherwise."""
     if isinstance(value, Cap):
         return value
-    number, seconds, burst = read_share("A cap", value, "5/day or 3/2 hours")
+    number, seconds, burst = read_count_per_period("A cap", value, "5/day or 3/2 hours")
     if not number.is_integer() or burst is not None:
         raise AppError(f"A cap is {shown(value)}", fix="Write a whole number, such as 5/day")
     return Cap(int(number), seconds)

@@ -1,9 +1,9 @@
 """Circuits: what stops sending and what lets it go on. Pure: the clock and chance are passed in.
 
-Two things can be wrong for everybody at once. An app's *configuration* is refused: its key, its
-topic, or all of its tokens (:class:`ConfigurationCircuit`, for one app, environment, credential and
-topic). Or the push *service* takes nothing (:class:`ServiceCircuit`, for one environment and
-credential). Each stops only what it is about; while it is open one push at a time is let through.
+Two failures concern everybody at once. An app's *configuration* is refused: its key, its topic, or
+all of its tokens (:class:`ConfigurationCircuit`, for one app, environment, credential and topic).
+Or the push *service* accepts nothing (:class:`ServiceCircuit`, for one environment and
+credential). Each stops only what it covers; while it is open, one probe at a time is let through.
 
 Instants are UNIX seconds, except ``heard_at`` and ``sent_at``, which are the event loop's.
 docs/decisions/0014-two-circuits.md has the why.
@@ -47,7 +47,7 @@ _SOON_AGAIN_SECONDS: Final = 60.0
 
 
 class Place(NamedTuple):
-    """What a circuit is about. That of a service has neither app nor topic.
+    """The scope of a circuit. That of a service has neither app nor topic.
 
     ``credential`` is a fingerprint.
     """
@@ -59,18 +59,18 @@ class Place(NamedTuple):
 
     @property
     def is_service(self) -> bool:
-        """Whether it is a push service, reached with one credential."""
+        """Return whether it is the circuit of a push service, reached with one credential."""
         return not self.app
 
     @property
     def service(self) -> "Place":
-        """The service that it is reached through."""
+        """Return the service that it is reached through."""
         return Place("", self.environment, self.credential)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stop:
-    """An open circuit: why sending stopped, and when one push is let through (UNIX seconds).
+    """An open circuit: why sending stopped, and when the next probe is sent (UNIX seconds).
 
     ``environment`` and ``topic`` say what is stopped; an outage of the service has no topic.
     """
@@ -85,9 +85,9 @@ class Stop:
 
 
 class Noted(NamedTuple):
-    """What the database says of a circuit, for all processes and the next start.
+    """The stored state of a circuit, for all processes and the next start.
 
-    ``accepted_at`` is when the service first accepted something so (UNIX seconds).
+    ``accepted_at`` is when the service first accepted a push here (UNIX seconds).
     """
 
     place: Place
@@ -97,10 +97,10 @@ class Noted(NamedTuple):
 
 @dataclass(slots=True)
 class Circuit:
-    """What both have in common: closed, or open with a ``stop``.
+    """Base of both circuits: closed, or open with a ``stop``.
 
-    ``probe`` is the permission to send one push through it, while somebody has it. A clock that is
-    set back does not put off a probe for longer than the longest delay.
+    ``probe`` is the permission to send one push through it, while it is taken. A clock that is set
+    back delays a probe by the longest delay at most.
     """
 
     place: Place
@@ -114,11 +114,11 @@ class Circuit:
 
     @property
     def longest(self) -> float:
-        """How far ahead a probe can be, in seconds."""
+        """Return the longest delay to a probe, in seconds."""
         raise NotImplementedError
 
     def may_probe(self, now: float) -> bool:
-        """Return whether one push may be let through the open circuit now."""
+        """Return whether the open circuit lets a probe through now."""
         return self.stop is not None and self.probe is None and self.wait(now) <= 0
 
     def wait(self, now: float) -> float:
@@ -129,9 +129,9 @@ class Circuit:
         return wait if wait <= self.longest else 0.0
 
     def adopt(self, stop: Stop | None, now: float) -> bool:  # noqa: ARG002 - a service's needs it
-        """Take what others have noted of this circuit, unless it is just being probed.
+        """Adopt the stored state of this circuit, unless it is just being probed.
 
-        Say whether it is closed by that.
+        Return whether that closes it.
         """
         if self.probe is not None:
             return False
@@ -140,12 +140,12 @@ class Circuit:
         return is_closed
 
     def move(self, jump: float) -> None:
-        """Move the next probe by as many seconds as the wall's clock was set."""
+        """Move the next probe by the seconds by which the wall clock was set."""
         if self.stop is not None:
             self.stop = replace(self.stop, probe_at=self.stop.probe_at + jump)
 
     def put_off(self, now: float, rng: Random) -> bool:
-        """Note that a probe came to no clear end: the next is later. Say whether one was out."""
+        """Note an inconclusive probe and delay the next; return whether one was out."""
         if self.stop is None or self.probe is None:
             return False
         self._set(self.stop.reason, self.stop.detail, now, rng)
@@ -178,11 +178,11 @@ class Circuit:
 
 
 class Refusal(NamedTuple):
-    """A token that was refused, in every environment that could be asked.
+    """A token that was refused in every environment that could be asked.
 
-    ``person`` is the user's number; None stands for the app's own back end, which gave a token
-    that no session holds. ``was_accepted`` says that the service accepted a push to it at some time
-    before; ``sent_at`` is when this one went out.
+    ``person`` is the user's number; None stands for the app's own back end, for a token without a
+    session. ``was_accepted`` says that the service accepted a push to it before; ``sent_at`` is
+    when this one went out.
     """
 
     person: int | None
@@ -204,14 +204,14 @@ class ConfigurationCircuit(Circuit):
     """Whether the push service accepts an app's key and topic in one environment.
 
     It opens at once when the key, the topic or the certificate is refused; and when the tokens of
-    :data:`SEVERAL_PERSONS` were refused, each person counted once, and nothing was accepted
-    meanwhile. Once something was accepted with this credential (``is_established``), only tokens
-    that were accepted before have a say in that. An accepted push closes it.
+    :data:`SEVERAL_PERSONS` were refused, each person counted once, and nothing was accepted in
+    between. Once a push was accepted with this credential (``is_established``), only refusals of
+    tokens that were accepted before count. An accepted push closes it.
 
-    A token is judged by its refusal only where the configuration is known to be right: something
-    was accepted since the push to it went out; or the app is established, and neither a token that
-    was accepted before nor those of several persons are in doubt. A later acceptance says nothing
-    of an earlier refusal: the configuration may have been mended in between.
+    A refusal condemns its token only when the configuration is known to be right: a push was
+    accepted since the refused one went out; or the app is established, and neither a token that
+    was accepted before nor those of several persons are in doubt. A later acceptance proves
+    nothing about an earlier refusal: the configuration may have been fixed in between.
     """
 
     is_established: bool = False
@@ -226,7 +226,7 @@ class ConfigurationCircuit(Circuit):
 
     @property
     def longest(self) -> float:
-        """How far ahead a probe can be, in seconds."""
+        """Return the longest delay to a probe, in seconds."""
         return 1.25 * MENDED_BY_HAND.longest
 
     def note_accepted(self, heard_at: float) -> Acceptance:
@@ -238,9 +238,9 @@ class ConfigurationCircuit(Circuit):
         return noted
 
     def refuse(self, reason: str, detail: str, now: float, rng: Random, *, is_probe: bool) -> bool:
-        """Note that the configuration was refused; say whether that opens it, or keeps it open.
+        """Note that the configuration was refused; return whether that opens it or keeps it open.
 
-        What was on its way when it opened says nothing new.
+        Pushes in flight when it opened change nothing.
         """
         if self.stop is not None and not is_probe:
             return False
@@ -251,18 +251,18 @@ class ConfigurationCircuit(Circuit):
     def judge(self, refusals: Sequence[Refusal], now: float, rng: Random) -> list[bool]:
         """Return for each refused token whether it is at fault.
 
-        Call it once no more answers are to be waited for; look at ``stop`` afterwards.
+        Call it once no more answers are expected, and check ``stop`` afterwards.
         """
-        for one in refusals:
-            if not self._is_confirmed(one):
-                speaks = one.was_accepted or not self.is_established
-                (self.doubters if speaks else self.strangers).add(one.person)
+        for refusal in refusals:
+            if not self._is_confirmed(refusal):
+                speaks = refusal.was_accepted or not self.is_established
+                (self.doubters if speaks else self.strangers).add(refusal.person)
         if self.stop is None and len(self.doubters) >= SEVERAL_PERSONS:
             self._set(refusals[-1].reason, refusals[-1].detail, now, rng)
             self._forget_doubts()
         if self.stop is not None:
             return [False] * len(refusals)
-        return [self._is_guilty(one) for one in refusals]
+        return [self._is_guilty(item) for item in refusals]
 
     def _is_confirmed(self, refusal: Refusal) -> bool:
         return self.heard_at >= refusal.sent_at
@@ -279,10 +279,10 @@ class ConfigurationCircuit(Circuit):
 
 
 class Trouble(NamedTuple):
-    """A push that the service did not take: an error of its own, no connection, or no answer.
+    """A push that the service failed to take: a server error, no connection, or no answer.
 
-    ``is_certain`` says that no connection could be made, which is no fault of one push; ``after``
-    is the wait that the service asked for, in seconds.
+    ``is_certain`` means that no connection could be made, which is never one push's fault;
+    ``after`` is the wait in seconds that the service asked for.
     """
 
     address: str
@@ -294,12 +294,12 @@ class Trouble(NamedTuple):
 
 @dataclass(slots=True)
 class ServiceCircuit(Circuit):
-    """Whether a push service takes pushes that come with one credential.
+    """Whether a push service accepts pushes with one credential.
 
-    It opens when nearly every answer is trouble: nine times as much as was answered lately, for at
-    least three tokens, or where no connection can be made. A full answer that is no server error
-    closes it. Then what waited goes on at a ramp: at first :data:`FIRST_SENT` pushes, and two more
-    for each that is taken.
+    It opens when nearly every answer is trouble: nine times as many as recent good answers, for at
+    least three tokens, or when no connection can be made. A complete answer that is no server
+    error closes it. Waiting pushes then resume on a ramp: first :data:`FIRST_SENT` pushes, and two
+    more for each accepted one.
     """
 
     taken: float = 0.0
@@ -319,16 +319,16 @@ class ServiceCircuit(Circuit):
 
     @property
     def longest(self) -> float:
-        """How far ahead a probe can be, in seconds."""
+        """Return the longest delay to a probe, in seconds."""
         return LONGEST_ASKED_SECONDS
 
     @property
     def is_well(self) -> bool:
-        """Whether more was taken lately than met trouble."""
+        """Return whether recent good answers outweigh the trouble."""
         return self.stop is None and self.taken > self.troubled
 
     def note_taken(self, count: int, now: float) -> bool:
-        """Note full answers that are no server error; say whether that ends an outage."""
+        """Note complete answers that are no server error; return whether that ends an outage."""
         has_ended = self.stop is not None
         if has_ended:
             self._come_back(now)
@@ -341,7 +341,7 @@ class ServiceCircuit(Circuit):
         return has_ended
 
     def note_trouble(self, trouble: Trouble, now: float) -> None:
-        """Note trouble; :meth:`judge` says what follows from it."""
+        """Note trouble; :meth:`judge` returns what follows from it."""
         self._age(now)
         self.troubled += 1
         if len(self.struck) < FEWEST_TOKENS:
@@ -359,9 +359,9 @@ class ServiceCircuit(Circuit):
         is_heard_out: bool,
         is_probe: bool = False,
     ) -> bool:
-        """Say whether trouble opens the circuit, or keeps it open after a probe.
+        """Return whether trouble opens the circuit, or keeps it open after a probe.
 
-        ``is_heard_out`` says that no better news is to be waited for.
+        ``is_heard_out`` means that no better answer is expected.
         """
         if self.stop is not None:
             if is_probe:
@@ -377,15 +377,15 @@ class ServiceCircuit(Circuit):
         return True
 
     def move(self, jump: float) -> None:
-        """Move the next probe, and what was heard, by as many seconds as the clock was set."""
+        """Move the next probe and the times of answers by the clock's jump in seconds."""
         Circuit.move(self, jump)
         self.seen_at += jump
         self.ended_at += jump
 
     def adopt(self, stop: Stop | None, now: float) -> bool:
-        """Take what others have noted; where they saw the outage end, begin the ramp here.
+        """Adopt the stored state; begin the ramp where another process ended the outage.
 
-        What nobody has probed for long, and this process knows nothing of, is not known any more.
+        An outage that was not probed for long, and that this process never saw, is dropped.
         """
         former = self.stop
         if stop is not None and former is None and now - stop.probe_at > self.longest:
@@ -397,7 +397,7 @@ class ServiceCircuit(Circuit):
         return is_closed
 
     def grant(self, wanted: int, now: float) -> int:
-        """Return how many of so many pushes may go now; fewer than wanted only on the ramp."""
+        """Return how many of ``wanted`` pushes may go now; fewer only on the ramp."""
         if self.credit is None:
             return wanted
         if self.granted >= _RAMP_ENDS or not 0 <= now - self.ended_at <= RAMP_SECONDS:

@@ -1,4 +1,4 @@
-"""What is to be done about one end of one push: a pure decision, tested as a table.
+"""Decide what follows from the outcome of one push: a pure decision, tested as a table.
 
 The gateway says what the push service answered; :func:`decide` says what that means for the
 delivery, for the session and for the app. No clock is read and nothing is written here.
@@ -27,7 +27,7 @@ OTHER_ENVIRONMENT: Final = {"production": "development", "development": "product
 
 
 class Doubt(Enum):
-    """Whose fault a failed delivery is, as far as one answer can tell."""
+    """Who is at fault for a failed delivery, as far as one answer can tell."""
 
     NOBODY = "nobody"
     TOKEN = "token"  # noqa: S105 - a device token's fault, not a secret
@@ -40,11 +40,11 @@ class Decision:
 
     ``state`` is the delivery's next state: ``sent``, ``failed``, or ``held`` when it may be sent
     again later (``after``: the wait the service asked for, in seconds, or None for our own).
-    ``environment`` names where to ask once more at once. The session is closed if it has not
+    ``environment`` names the environment to try next, at once. The session is closed if it has not
     registered since ``gone_since`` (UNIX milliseconds; ``closes`` without it closes for certain),
-    put in quarantine, or found to live elsewhere (``moves_to``). ``doubt`` feeds the circuit of the
-    app's configuration, in the environment ``doubted``. ``is_lost`` says that the answer broke off:
-    it was not taken, and nothing follows from it.
+    put in quarantine, or found to be in another environment (``moves_to``). ``doubt`` feeds the
+    circuit of the app's configuration, in the environment ``doubted``. ``is_lost`` means that the
+    answer was incomplete: the push was not accepted, and nothing follows from it.
     """
 
     state: State
@@ -67,9 +67,9 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """What was answered before, in the environment that the session was thought to live in.
+    """The answer of the environment that was tried first.
 
-    ``reason`` is why the other environment was asked.
+    ``reason`` is why the other environment was tried.
     """
 
     environment: str
@@ -83,15 +83,15 @@ def decide(
     *,
     is_of_its_kind: bool = True,
 ) -> Decision:
-    """Return what follows from the end of a push to ``environment``.
+    """Return what follows from the outcome of a push to ``environment``.
 
-    ``tried`` is given when this was the second environment for the same delivery. A token is put in
-    quarantine only when both refused the token itself: a key that fits only one environment, or an
-    environment that could not be asked, proves nothing against it.
+    ``tried`` is given when this was the second environment for the same delivery. A token is put
+    in quarantine only when both refused the token itself: a key that fits only one environment, or
+    an environment that could not be asked, proves nothing about it.
 
-    ``is_of_its_kind`` says that the push is of the kind that the session's token is for. What the
-    service says of a push of another kind (a VoIP push to a token for alerts) is told of that push,
-    and nothing follows from it for the session: it is not closed, moved or put in quarantine.
+    ``is_of_its_kind`` means that the push is of the kind that the session's token is for. A
+    refusal of another kind of push (a VoIP push to a token for alerts) concerns that push only:
+    the session is not closed, moved or quarantined.
     """
     decision = _decide(outcome, environment, tried)
     if is_of_its_kind:
@@ -147,7 +147,7 @@ def _decide_held(outcome: RetryLater | LostVerdict | Unknown) -> Decision:
 def _decide_gone(outcome: DeviceGone) -> Decision:
     row = REASONS.get(outcome.reason)
     if row is None or row.reaction is not Reaction.CLOSE_SESSION:
-        # Not the push service's own words: somebody between here and there has answered.
+        # Not the push service's own answer: an intermediary has answered.
         return Decision("held", reason=outcome.reason, status=outcome.status, is_lost=True)
     return Decision(
         "failed",
@@ -180,17 +180,18 @@ def _decide_misplaced(failed: Decision, environment: str, tried: Tried | None) -
         tried is None or tried.reason == "BadDeviceToken"
     )
     if both_refused_token:
-        # What the session was thought to be speaks for its token.
+        # The session's last known environment vouches for its token.
         doubted = environment if tried is None else tried.environment
         return replace(failed, quarantines=True, doubt=Doubt.TOKEN, doubted=doubted)
-    # One side refused the key, so nothing is known against the token; the other side's is right.
+    # One environment refused the key, so the token is not in doubt; the other environment's key is
+    # right.
     if tried is not None and reason == "BadDeviceToken":
         failed, environment = replace(failed, reason=tried.reason), tried.environment
     return replace(failed, doubt=Doubt.CONFIGURATION, doubted=environment)
 
 
 class Sign(Enum):
-    """What the end of a push says of the push service itself."""
+    """What the outcome of a push tells about the push service itself."""
 
     ANSWERED = "answered"
     TROUBLE = "trouble"
@@ -224,10 +225,10 @@ _OUR_OWN: Final = frozenset({"RequestUnusable", "Interrupted"})
 
 
 def sign_of(outcome: Outcome) -> Sign:
-    """Return what the end of a push says of the push service: whether it takes any.
+    """Return what an outcome tells about the push service: whether it accepts pushes.
 
-    A server error, a lost connection, silence and what somebody else answers are trouble; a full
-    answer of its own that is none of these shows that it works, whatever it says of the push.
+    A server error, a lost connection, a timeout and an intermediary's answer are trouble; any
+    other complete answer shows that the service works, whatever it says about the push.
     """
     match outcome:
         case Accepted():
@@ -414,9 +415,9 @@ _FIX_BY_REASON: Final = {
 
 
 def meaning(reason: str, detail: str = "") -> tuple[str, str]:
-    """Return a reason in plain words and what to do about it; both are clauses without a full stop.
+    """Return a reason's explanation and remedy; both are clauses without a full stop.
 
-    A reason that nobody documents is returned as it came.
+    An undocumented reason is returned unchanged.
     """
     if reason in REASONS:
         row = REASONS[reason]

@@ -1,4 +1,4 @@
-"""So many in a time, as an operator writes it: ``5/day``, ``200/s burst 500``."""
+"""Counts per period, as operators write them: ``5/day``, ``200/s burst 500``."""
 
 import re
 from typing import Final
@@ -16,8 +16,8 @@ _SHARE: Final = re.compile(
 )
 
 
-def read_share(what: str, value: object, example: str) -> tuple[float, int, int | None]:
-    """Return the number, the period in seconds and the burst of a text such as ``5/2 days``."""
+def read_count_per_period(what: str, value: object, example: str) -> tuple[float, int, int | None]:
+    """Parse a text such as ``5/2 days``; return count, period in seconds and burst."""
     found = _SHARE.fullmatch(value.strip()) if isinstance(value, str) else None
     if found is None:
         raise AppError(f"{what} is {shown(value)}", fix=f"Write it so: {example}")

@@ -1,20 +1,20 @@
-"""The permission to send one push while an app's circuit is open."""
+"""A probe: the permission to send one push while a circuit is open."""
 
 from typing import Protocol
 
 
 class Circuit(Protocol):
-    """What gives a permission, and takes it back."""
+    """Grants the permission, and takes it back."""
 
     def take_back(self, probe: "Probe") -> None:
-        """Let the next one probe who asks, unless somebody has another permission by now."""
+        """Let the next caller probe, unless the permission was granted again by now."""
 
 
 class Probe:
-    """A permission to send one push, given back exactly once, however often it is asked to be.
+    """A permission to send one push, released exactly once, however often it is called.
 
-    Whoever acquires it gives it back in a ``finally``, or hands it to a ticket, which does so when
-    that push has ended. What its answer says of the circuit is not told here.
+    The owner releases it in a ``finally``, or hands it to a ticket, which releases it when that
+    push has ended. What the answer means for the circuit is decided elsewhere.
     """
 
     __slots__ = ("_circuit",)
@@ -23,7 +23,7 @@ class Probe:
         self._circuit: Circuit | None = circuit
 
     def release(self) -> None:
-        """Give the permission back: the next one to ask may probe."""
+        """Release the permission: the next caller may probe."""
         circuit, self._circuit = self._circuit, None
         if circuit is not None:
             circuit.take_back(self)

@@ -1,4 +1,4 @@
-"""Quiet hours: when nobody is disturbed, by the clock on the wall where each recipient is.
+"""Quiet hours: when no alerts are shown, in each recipient's local time.
 
 Pure: ``now`` is passed in. Instants are UNIX seconds.
 """
@@ -23,22 +23,22 @@ _LOUD_LEVELS: Final = frozenset({"time-sensitive", "critical"})
 
 
 def disturbs(*, push_type: str, interruption_level: str | None) -> bool:
-    """Return whether quiet hours hold it, and a cap counts it.
+    """Return whether quiet hours hold a push of this type, and a cap counts it.
 
-    Both are about what a person is shown unasked: the push type ``alert``. Two kinds are exempt,
-    neither held nor counted. What shows nothing (``background``, ``widgets`` …), or what the person
-    is waiting for (``voip``, ``pushtotalk``, ``liveactivity``). And alerts of the interruption
-    levels ``time-sensitive`` and ``critical``, which are for what cannot wait: the phone shows them
-    in spite of a Focus too, and lets the person forbid it.
+    Both concern what is shown to a person unasked: the push type ``alert``. Two kinds are exempt:
+    pushes that show nothing (``background``, ``widgets`` …) or that the person is waiting for
+    (``voip``, ``pushtotalk``, ``liveactivity``); and alerts of the interruption levels
+    ``time-sensitive`` and ``critical``, which a phone shows in spite of a Focus unless the person
+    forbids it.
     """
     return push_type == "alert" and interruption_level not in _LOUD_LEVELS
 
 
 @dataclass(frozen=True, slots=True)
 class QuietHours:
-    """From ``start`` until before ``end``, by the clock on the wall where each recipient is.
+    """Quiet hours from ``start`` until before ``end``, in each recipient's local time.
 
-    Whole minutes without a zone. They span midnight when ``end`` is the earlier one. Raises
+    Whole minutes without a zone. They span midnight when ``end`` is earlier. Raises
     :class:`~handbell.errors.AppError` when both are the same.
     """
 
@@ -62,7 +62,7 @@ class QuietHours:
         return f"{self.start:%H:%M}-{self.end:%H:%M}"
 
     def cover(self, wall: time) -> bool:
-        """Return whether it is quiet when the clock on the wall reads so."""
+        """Return whether it is quiet at this local time."""
         if self.start < self.end:
             return self.start <= wall < self.end
         return wall >= self.start or wall < self.end
@@ -85,16 +85,17 @@ def read_quiet_hours(value: object) -> QuietHours:
 def held_until(
     quiet: QuietHours, zone: str | None, now: float, default_zone: str = DEFAULT_ZONE
 ) -> float | None:
-    """Return the first instant after ``now`` that is not quiet in ``zone``, or None if none is now.
+    """Return when quiet hours end in ``zone``, or None if they are not on at ``now``.
 
-    Right when the clocks change: hours that a jump cuts short end at the jump, and hours that come
-    twice are quiet twice. At most a day and the size of the jump away, but for a day whose only
-    loud time was jumped over. Results are kept by zone and minute, for loops over sessions.
+    Changes of the clocks are handled: hours that a jump cuts short end at the jump, and hours that
+    occur twice are quiet twice. The result is at most a day and the size of the jump away, except
+    for a day whose only time without quiet hours was skipped. Results are cached by zone and
+    minute, for loops over sessions.
     """
     return _held_until(quiet, zone, int(now // _MINUTE_SECONDS), default_zone)
 
 
-# Offsets are whole minutes since 1972, so that the answer is the same throughout a minute.
+# Offsets are whole minutes since 1972, so the result is the same throughout a minute.
 @lru_cache(maxsize=4096)
 def _held_until(
     quiet: QuietHours, zone: str | None, minute: int, default_zone: str

@@ -1,4 +1,4 @@
-"""Who goes first when a push service takes pushes again after an outage."""
+"""Ramp-up after an outage: which pushes go first when a push service recovers."""
 
 from collections.abc import Callable
 from typing import Final
@@ -8,8 +8,8 @@ from .circuit import Place, ServiceCircuit
 _WAITING_SECONDS: Final = 1.0
 
 
-class Ramps:
-    """Grants what services may be sent after an outage, the urgent first; of one event loop.
+class RampUps:
+    """Grants pushes to recovering services, the urgent ones first; belongs to one event loop.
 
     ``clock`` is the loop's.
     """
@@ -19,9 +19,9 @@ class Ramps:
         self._waiting: dict[tuple[Place, int], float] = {}
 
     def grant(self, service: ServiceCircuit, urgency: int, wanted: int, now: float) -> int:
-        """Return how many of so many pushes of an urgency may go now; 0 where others go first.
+        """Return how many of ``wanted`` pushes may go now; 0 while more urgent ones wait.
 
-        Whoever gets none asks again within a moment, or is not waited for.
+        A caller that gets none asks again soon, or loses its turn.
         """
         if service.credit is None:
             return wanted

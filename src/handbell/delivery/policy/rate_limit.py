@@ -1,4 +1,4 @@
-"""A rate limit: how fast an app may send, as a token bucket. Pure."""
+"""A rate limit for an app, as a token bucket. Pure."""
 
 from dataclasses import dataclass
 from math import ceil, isfinite
@@ -8,10 +8,10 @@ from handbell._token_bucket import TokenBucket
 from handbell.creation.values import shown
 from handbell.errors import AppError
 
-from .periods import read_share
+from .periods import read_count_per_period
 
 FASTEST_PER_SECOND: Final = 1_000_000
-_TICK: Final = 1e-6  # more than the rounding of an instant, so that a wait is never too short
+_TICK: Final = 1e-6  # above the rounding error of an instant, so that a wait is never too short
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class RateLimit:
         return f"{rate}/second burst {self.burst}"
 
     def full(self, now: float) -> TokenBucket:
-        """Return a bucket from which nothing was taken yet."""
+        """Return a full bucket."""
         size = float(self.burst)
         return TokenBucket(size=size, rate=self.per_second, tokens=size, at=now)
 
@@ -54,7 +54,7 @@ def read_rate_limit(value: object) -> RateLimit:
         return value
     if isinstance(value, int | float) and not isinstance(value, bool):
         return RateLimit(value, _burst(value))
-    number, seconds, burst = read_share("A rate limit", value, "200/s or 6000/minute")
+    number, seconds, burst = read_count_per_period("A rate limit", value, "200/s or 6000/minute")
     if not seconds:
         raise AppError(f"A rate limit is {shown(value)}", fix="Use a period of a second or more")
     rate = number / seconds
@@ -66,10 +66,10 @@ def _burst(per_second: float) -> int:
 
 
 class Taken(NamedTuple):
-    """How many pushes may go now, the bucket that is left, and the wait in seconds for the rest.
+    """The result of a take: the granted count, the new bucket, and the wait for the rest.
 
-    ``wait_seconds`` is 0 when all were granted. After that time the rest can be had, or as much of
-    it as the bucket holds; to come sooner for less is fine.
+    ``wait_seconds`` is 0 when all were granted. After that time the rest is available, up to the
+    bucket's capacity.
     """
 
     granted: int
@@ -80,8 +80,8 @@ class Taken(NamedTuple):
 def take(bucket: TokenBucket, wanted: int, now: float) -> Taken:
     """Take up to ``wanted`` pushes from the bucket at the instant ``now``.
 
-    Over any span of time no more is granted than the burst and the rate times the span. A clock
-    that was set back adds nothing, and the bucket goes on from there.
+    Over any span of time at most the burst plus the rate times the span is granted. A clock that
+    was set back adds nothing.
     """
     filled = bucket.filled(now)
     granted = min(max(wanted, 0), int(filled.tokens))

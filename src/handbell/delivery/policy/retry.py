@@ -1,8 +1,8 @@
 """When a push is sent again, and when no more: a pure decision, tested as a table.
 
-:func:`~handbell.delivery.policy.decision.decide` says that a delivery is held; :func:`next_attempt`
-says until when. No clock is read: ``now`` and the source of chance are passed in. All instants are
-in UNIX seconds, all delays in seconds. The why is in
+:func:`~handbell.delivery.policy.decision.decide` decides that a delivery is held;
+:func:`next_attempt` decides until when. No clock is read: ``now`` and the random source are passed
+in. All instants are in UNIX seconds, all delays in seconds. See
 docs/decisions/0007-when-a-push-is-sent-again.md.
 """
 
@@ -83,10 +83,11 @@ _BY_REASON: Final = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class SendAgain:
-    """It is sent again at ``at`` (UNIX seconds), under the same apns-id.
+    """Send it again at ``at`` (UNIX seconds), under the same apns-id.
 
-    ``needs_collapse_id`` says that the end was unknown: from now on each repeat of this delivery
-    carries a collapse id, so that the phone shows it once, also when a later answer was clear.
+    ``needs_collapse_id`` means that the outcome was unknown: from now on each repeat of this
+    delivery carries a collapse id, so that the phone shows it once, also when a later answer was
+    clear.
     """
 
     at: float
@@ -96,7 +97,7 @@ class SendAgain:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """It is not sent again: the delivery's final state, the last reason, and why no more.
+    """Give up: the delivery's final state, the last reason, and why it is not retried.
 
     ``state`` is ``expired`` when the notification's own expiry left no time, else ``failed``.
     ``detail`` is a clause without a full stop.
@@ -109,7 +110,7 @@ class GiveUp:
 
 @dataclass(frozen=True, slots=True)
 class Ceiling:
-    """When trying ends (UNIX seconds), in which state, and why, as a clause without a full stop."""
+    """When retries end (UNIX seconds), in which state, and why, as a clause without a full stop."""
 
     at: float
     state: Literal["failed", "expired"]
@@ -117,7 +118,7 @@ class Ceiling:
 
 
 def ceiling(*, created_at: float, expires_at: float | None) -> Ceiling:
-    """Return until when a delivery may be attempted.
+    """Return the end of a delivery's retry period.
 
     That is its expiry, but at most :data:`LONGEST_LIFETIME_SECONDS` after ``created_at``;
     :data:`DEFAULT_LIFETIME_SECONDS` after it without an expiry; :data:`NOW_OR_NEVER_SECONDS` after
@@ -148,7 +149,7 @@ def next_attempt(
     now: float,
     rng: Random,
 ) -> SendAgain | GiveUp:
-    """Return when a held delivery is sent again, or that it is given up, and why.
+    """Return when a held delivery is sent again, or why it is given up.
 
     ``attempts`` is how many were made, the one just ended included; ``expires_at`` as for
     :func:`ceiling`, which counts from ``created_at``: the end of the first attempt, moved on by
@@ -158,10 +159,10 @@ def next_attempt(
         delay = max(base, decision.after or 0) + JITTER * base * rng.random()
 
     and so in the interval [base, 1.25 * base): 15 to 18.75 minutes after the first
-    ``ServiceUnavailable``, 2 to 2.5 seconds where no connection came about. It is never shorter
-    than what the service asked for. Chance never moves an attempt past the ceiling, and one that
-    would fall there without it is given up at once. So is a delivery after :data:`MOST_ATTEMPTS`,
-    and one that may have been taken when it was to arrive at once or not at all.
+    ``ServiceUnavailable``, 2 to 2.5 seconds when no connection was made. It is never shorter than
+    what the service asked for. Jitter never moves an attempt past the ceiling; one that would fall
+    past it without jitter is given up at once. So is a delivery after :data:`MOST_ATTEMPTS`, and
+    one that may have been accepted and must not be delayed.
 
     Raises ValueError when the decision is not ``held``.
     """
@@ -183,11 +184,11 @@ def next_attempt(
 def while_stopped(
     *, reason: str | None, first_due: float, expires_at: int | None, until: float, now: float
 ) -> SendAgain | GiveUp:
-    """Return until when a delivery waits for an open circuit, or that it is given up.
+    """Return until when a delivery waits for an open circuit, or why it is given up.
 
     It waits until ``until``, but not beyond the :func:`ceiling` that counts from ``first_due``:
-    when it could first have gone out. Nothing was attempted meanwhile, so this has no part in how
-    long it is retried later.
+    when it could first have gone out. Nothing was attempted meanwhile, so the wait does not count
+    towards the retry period.
     """
     end = ceiling(created_at=first_due, expires_at=expires_at)
     if now >= end.at:
@@ -198,10 +199,10 @@ def while_stopped(
 def while_refused(
     decision: Decision, *, first_due: float, expires_at: int | None, until: float, now: float
 ) -> SendAgain | GiveUp:
-    """Return until when a delivery waits that met the refusal of its app, or that it is given up.
+    """Return until when a delivery waits whose app was refused, or why it is given up.
 
-    The bounds are those of :func:`while_stopped`; what may have been taken, and was to arrive at
-    once or not at all, is given up.
+    The bounds are those of :func:`while_stopped`; a push that may have been accepted and must not
+    be delayed is given up.
     """
     if decision.is_unknown and expires_at == 0:
         return _only_once(decision)
@@ -247,11 +248,11 @@ def while_down(
     now: float,
     rng: Random,
 ) -> SendAgain | GiveUp:
-    """Return until when a delivery waits that met an outage of the push service, or that it ends.
+    """Return until when a delivery waits in a service outage, or why it is given up.
 
-    The end of the outage lets it go on at once; without that it is looked at again after
-    :data:`OUTAGE_SECONDS` and a quarter of that by chance. The bounds are those of
-    :func:`next_attempt`, with the :func:`ceiling` that counts from ``first_due``.
+    It resumes at once when the outage ends, else it is checked again after :data:`OUTAGE_SECONDS`
+    and up to a quarter more. The bounds are those of :func:`next_attempt`, with the
+    :func:`ceiling` that counts from ``first_due``.
     """
     if attempts >= MOST_ATTEMPTS:
         return GiveUp("failed", decision.reason, f"it was tried {attempts} times")
@@ -270,7 +271,7 @@ def while_down(
 
 
 def until_looked_at(now: float, rng: Random) -> float:
-    """Return when what an outage holds is looked at again, if its end does not let it go on."""
+    """Return when a delivery held by an outage is checked again at the latest."""
     return now + OUTAGE_SECONDS * (1 + JITTER * rng.random())
 
 

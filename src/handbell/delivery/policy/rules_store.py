@@ -1,4 +1,4 @@
-"""The rules of apps in the database: what they are, what a cap counts, and who waits for them."""
+"""Stored rules and circuits of apps, and the deliveries that wait for them."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -46,7 +46,7 @@ _LOOKED_AT: Final = 20_000
 
 
 class RulesStore:
-    """The rules of every app in one database, as the workers go by them."""
+    """Reads and writes the rules of every app in one database."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -71,10 +71,12 @@ class RulesStore:
                 there = connection.execute(select(apps).where(is_any_of(named))).all()
                 rows.update((f"{row.team_id}.{row.bundle_id}", row) for row in there)
                 keys |= _keys(connection, [row.id for row in there])
-        return [_rules(rows.get(one), circuits_of.get(one, ()), services, keys) for one in app_ids]
+        return [
+            _rules(rows.get(name), circuits_of.get(name, ()), services, keys) for name in app_ids
+        ]
 
     def stopped_apps(self) -> list[str]:
-        """Return the ids of the registered apps of which nothing is sent in some place."""
+        """Return the ids of the registered apps that are stopped in some environment."""
         full_id = (apps.c.team_id + "." + apps.c.bundle_id).label("full_id")
         registered = select(full_id, apps.c.id, circuits).join_from(
             apps, circuits, is_app_of(circuits.c.app)
@@ -91,7 +93,7 @@ class RulesStore:
         )
 
     def outages(self) -> list[Noted]:
-        """Return the circuits of the push services that take nothing."""
+        """Return the open circuits of push services."""
         with self._database.read() as connection:
             return [_noted(row) for row in connection.execute(_SERVICES)]
 
@@ -107,7 +109,7 @@ class RulesStore:
                 connection.execute(insert(circuits), list(map(_circuit_row, known)))
 
     def resume(self, app_id: str) -> bool:
-        """Close an app's circuits by hand; say whether one was open."""
+        """Close an app's circuits by hand; return whether one was open."""
         statement = update(circuits).where(circuits.c.app == app_id, circuits.c.reason.is_not(None))
         closed = dict.fromkeys(("reason", "detail", "stopped_at", "probe_at"))
         with self._database.write() as connection:
@@ -132,9 +134,9 @@ class RulesStore:
         app_row: int,
         is_development: bool,  # noqa: FBT001 - called by position
     ) -> dict[str, int]:
-        """Return how many persons of an app live where, by its newest sessions.
+        """Return the number of an app's users by environment, from its newest sessions.
 
-        ``is_development`` counts sessions that were never reached as living there.
+        ``is_development`` is the environment of sessions that were never reached.
         """
         mine = select(sessions).where(sessions.c.app_id == app_row, sessions.c.status == "active")
         newest = mine.order_by(sessions.c.id.desc()).limit(_LOOKED_AT).subquery()
@@ -148,7 +150,7 @@ class RulesStore:
             return {str(name): int(number) for name, number in found}
 
     def hurry(self, app_id: str, reasons: Collection[str], at: float) -> int:
-        """Let what waits for one of these reasons fall due at ``at`` (UNIX seconds) at the latest.
+        """Make deliveries held for these reasons due at ``at`` (UNIX seconds) at the latest.
 
         Returns how many deliveries of the app that are, and parts of broadcasts. Thousands at a
         time are one transaction.
@@ -158,10 +160,10 @@ class RulesStore:
         return changed + self._hurry_shards(app_id, shards.c.reason.in_(reasons), at)
 
     def hurry_after(self, service: Place, app_ids: Collection[str], at: float) -> int:
-        """Let what an outage holds go on at ``at`` (UNIX seconds), the urgent first.
+        """Resume what an outage holds at ``at`` (UNIX seconds), the urgent first.
 
-        That is what was to be sent through the service, for these apps and those whose key it is.
-        Returns how many deliveries that are. Broadcasts that rest go on as well.
+        That covers deliveries through the service for these apps and the apps that own the key;
+        resting broadcasts resume too. Returns the number of deliveries.
         """
         full_id = apps.c.team_id + "." + apps.c.bundle_id
         with self._database.read() as connection:
@@ -184,10 +186,10 @@ class RulesStore:
         return changed
 
     def hurry_one(self, place: Place, at: float) -> bool:
-        """Let one delivery that an open circuit holds fall due, to probe it; say if there was any.
+        """Make one delivery due that an open circuit holds; return whether there was one.
 
-        It is the most urgent; of these one to a session of which something was accepted before;
-        and of these the one that was tried least.
+        It prefers the most urgent, then one whose session accepted a push before, then the one
+        with the fewest attempts.
         """
         held = deliveries.c.reason == SERVICE_DOWN
         if not place.is_service:
@@ -219,7 +221,7 @@ class RulesStore:
         return total
 
     def hurry_broadcasts(self, app_id: str, at: float) -> int:
-        """Let an app's broadcasts that rest go on at ``at`` (UNIX seconds) at the latest.
+        """Resume an app's resting broadcasts at ``at`` (UNIX seconds) at the latest.
 
         Returns how many parts of them that are. What waits for its time stays.
         """
@@ -236,10 +238,10 @@ class RulesStore:
     def notifications_by_user(
         self, user_ids: Iterable[int], since: float, apart_from: int
     ) -> dict[int, set[int]]:
-        """Return which other notifications each user was sent since then (UNIX seconds).
+        """Return the other notifications sent to each user since then (UNIX seconds).
 
-        Only what a cap counts, see :func:`~handbell.delivery.policy.quiet_hours.disturbs`. One that
-        is about to be sent counts as well, for those that came after it.
+        Only those that a cap counts, see :func:`~handbell.delivery.policy.quiet_hours.disturbs`.
+        One that is about to be sent counts as well, for those that came after it.
         """
         statement = (
             select(sessions.c.user_id, deliveries.c.notification_id)
@@ -317,7 +319,7 @@ _SERVICES: Final = select(circuits).where(circuits.c.app == "")
 
 
 def _waiting(level: int, at: float) -> Select[Any]:
-    """Return the keys of the deliveries of a level that are held for longer than until ``at``."""
+    """Return the keys of the deliveries of a level that are held beyond ``at``."""
     return (
         select(deliveries.c.notification_id, deliveries.c.number)
         .join_from(deliveries, notifications)

@@ -1,9 +1,8 @@
-"""When a push may go out: an instant, or a local time in each recipient's zone.
+"""Send times: an instant, or a local time in each recipient's zone.
 
-All of it is pure: ``now`` is passed in, nothing is read or written. Instants are UNIX seconds. A
-session's time zone is an IANA name; a session that names none, or one that this machine's time
-zone data does not know, counts as being in the default zone. The ``str`` of each value is the text
-that reads back as it.
+Pure: ``now`` is passed in, nothing is read or written. Instants are UNIX seconds. A session's time
+zone is an IANA name; a session that names none, or one that this machine's time zone data does not
+know, counts as being in the default zone. The ``str`` of each value parses back to it.
 """
 
 from collections.abc import Iterable
@@ -28,7 +27,7 @@ _YEARS: Final = range(1971, 9999)
 
 @dataclass(frozen=True, slots=True)
 class Instant:
-    """One moment, the same for everybody; whole UNIX seconds."""
+    """A moment, the same for everybody; whole UNIX seconds."""
 
     seconds: int
 
@@ -38,7 +37,7 @@ class Instant:
 
 @dataclass(frozen=True, slots=True)
 class LocalTime:
-    """One reading of the clock on the wall, wherever each recipient is; ``wall`` has no zone."""
+    """A local time, in each recipient's zone; ``wall`` has no zone."""
 
     wall: datetime
 
@@ -55,8 +54,8 @@ def read_send_at(value: object) -> SendAt:
     UNIX seconds, a :class:`~datetime.datetime` with a zone and ISO 8601 text with an offset
     (``2026-12-24T18:00+01:00``) are an instant, kept in whole seconds. A datetime without a zone
     and ISO 8601 text without an offset (``2026-12-24T18:00``) are local. A time in the past is
-    read; :func:`refuse_past` decides. Raises :class:`~handbell.errors.NotificationError` for
-    anything else.
+    accepted here; :func:`refuse_past` decides. Raises :class:`~handbell.errors.NotificationError`
+    for anything else.
     """
     if isinstance(value, Instant | LocalTime):
         return value
@@ -95,10 +94,10 @@ def _is_day(text: str) -> bool:
 
 
 def due_at(send_at: SendAt, zone: str | None, default_zone: str = DEFAULT_ZONE) -> float:
-    """Return the instant at which it falls due for a session in ``zone``, in UNIX seconds.
+    """Return when it is due for a session in ``zone``, in UNIX seconds.
 
-    A local time that the clocks jump over in spring falls due at the jump, the first instant after
-    the gap; one that comes twice in autumn, the first time.
+    A local time that is skipped in spring is due at the first instant after the gap; one that
+    occurs twice in autumn, the first time.
     """
     if isinstance(send_at, Instant):
         return float(send_at.seconds)
@@ -106,14 +105,14 @@ def due_at(send_at: SendAt, zone: str | None, default_zone: str = DEFAULT_ZONE) 
 
 
 _NAMED_ZONES: Final = 3
-# No zone's clock is further behind or ahead.
+# No zone has a larger offset in either direction.
 _FIRST_ZONE: Final = "Pacific/Kiritimati"
 LAST_ZONE: Final = "Etc/GMT+12"
 """Where a local time comes last."""
 
 
 def is_near(send_at: SendAt, now: float) -> bool:
-    """Return whether it depends on a recipient's zone whether that time is past."""
+    """Return whether the recipient's zone decides if that time is past."""
     if isinstance(send_at, Instant):
         return False
     late = now - LATE_SECONDS
@@ -123,10 +122,10 @@ def is_near(send_at: SendAt, now: float) -> bool:
 def refuse_past(
     send_at: SendAt, zones: Iterable[str | None], now: float, default_zone: str = DEFAULT_ZONE
 ) -> list[str]:
-    """Raise NotificationError for a time that is past, by more than :data:`LATE_SECONDS`.
+    """Raise NotificationError for a time more than :data:`LATE_SECONDS` in the past.
 
     A local time is past when it is in each of the ``zones`` of the recipients; where it is past in
-    some of them only, it falls due there at once, and the warning that is returned says so.
+    some of them only, it is due there at once, and a warning is returned.
     """
     late = now - LATE_SECONDS
     if isinstance(send_at, Instant):
@@ -141,9 +140,11 @@ def refuse_past(
     if not past:
         return []
     more = len(past) - _NAMED_ZONES
-    told = ", ".join(past[:_NAMED_ZONES]) + (f" and {count(more, 'more zone')}" if more > 0 else "")
-    said = f"{str(send_at)[:16]} has passed in {told}: devices there get it at once."
-    return [Diagnostic(said, reason="TimePassed")]
+    zone_list = ", ".join(past[:_NAMED_ZONES]) + (
+        f" and {count(more, 'more zone')}" if more > 0 else ""
+    )
+    message = f"{str(send_at)[:16]} has passed in {zone_list}: devices there get it at once."
+    return [Diagnostic(message, reason="TimePassed")]
 
 
 def _past(when: str) -> NotificationError:

@@ -1,21 +1,21 @@
-"""Whether sending for an app is stopped: the one answer, for every surface that tells it.
+"""Whether sending for an app is stopped: the single decision for all surfaces.
 
-A worker passes over a credential that was refused while another one serves the same environment
+A worker skips a credential that was refused while another one serves the same environment
 (:meth:`~handbell.delivery.send.gateway_cache.GatewayCache.find`). So an open circuit stops the app
-only where it is on the credential that is used; else it is a caution about the one that is not.
+only when it concerns the credential in use; else it is a caution.
 """
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from handbell.apps.serving import in_turn
+from handbell.apps.credential_choice import by_preference
 
 from .circuit import Noted, Stop
 from .decision import TOKEN_REASONS
 
 
 class Key(NamedTuple):
-    """What is known of a stored credential: ``environment`` is the only one it serves, or None."""
+    """A stored credential: ``environment`` is the only one it serves, or None."""
 
     fingerprint: str
     key_id: str
@@ -24,33 +24,33 @@ class Key(NamedTuple):
 
 
 class Caution(NamedTuple):
-    """A credential that was refused, beside one that is used in its place."""
+    """A credential that was refused while another one is used instead."""
 
     key: Key
     stop: Stop
 
 
 class Standing(NamedTuple):
-    """Why nothing is sent, the longest stopped first; and what is passed over."""
+    """Why nothing is sent, the longest stopped first; and which credentials are skipped."""
 
     stops: tuple[Stop, ...] = ()
     cautions: tuple[Caution, ...] = ()
 
 
 def is_refused(stop: Stop | None) -> bool:
-    """Return whether a credential was refused, and not tokens: another one may be taken."""
+    """Return whether a credential was refused, and not tokens: another one may be used."""
     return stop is not None and stop.reason not in TOKEN_REASONS
 
 
 def standing(circuits: Iterable[Noted], keys: Sequence[Key], *, is_registered: bool) -> Standing:
-    """Return how an app stands by its circuits and its stored credentials, the newest first.
+    """Return an app's standing from its circuits and stored credentials, the newest first.
 
     An app that is not registered brings its own credential to each send: all its circuits count.
-    Those of a credential that the app no longer has say nothing.
+    Circuits of removed credentials are ignored.
     """
     found = list(circuits)
     if not is_registered:
-        return Standing(_sorted(one.stop for one in found if one.stop is not None))
+        return Standing(_sorted(item.stop for item in found if item.stop is not None))
     open_by_place: dict[tuple[str, str], dict[str, Stop]] = {}
     for one in found:
         if one.stop is not None:
@@ -59,9 +59,11 @@ def standing(circuits: Iterable[Noted], keys: Sequence[Key], *, is_registered: b
     stops: list[Stop] = []
     cautions: list[Caution] = []
     for (environment, _), by_key in open_by_place.items():
-        serving = in_turn(environment, keys, lambda key: key.environment)
-        used = next((one for one in serving if not is_refused(by_key.get(one.fingerprint))), None)
-        known = [(one, by_key[one.fingerprint]) for one in serving if one.fingerprint in by_key]
+        serving = by_preference(environment, keys, lambda key: key.environment)
+        used = next(
+            (item for item in serving if not is_refused(by_key.get(item.fingerprint))), None
+        )
+        known = [(item, by_key[item.fingerprint]) for item in serving if item.fingerprint in by_key]
         if used is None:
             stops += [stop for _, stop in known]
             continue

@@ -1,4 +1,4 @@
-"""Time zones: where the clocks stand, and where they jump."""
+"""Time zones: local time, and jumps of the clock."""
 
 from datetime import UTC, datetime, tzinfo
 from functools import lru_cache
@@ -22,12 +22,12 @@ def jump_between(zone: tzinfo, before: int, after: int) -> int:
 
 
 def wall_clock(seconds: float, zone: tzinfo) -> datetime:
-    """Return what the clock on the wall reads at an instant in UNIX seconds."""
+    """Return the local time at an instant in UNIX seconds."""
     return datetime.fromtimestamp(seconds, zone)
 
 
 def find_zone(zone: str | None, default_zone: str) -> tzinfo:
-    """Return a zone by its IANA name, the default one where there is no such zone."""
+    """Return a zone by its IANA name, the default zone when it is unknown."""
     return (_load_zone(zone) if zone else None) or _load_zone(default_zone) or UTC
 
 

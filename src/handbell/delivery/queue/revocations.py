@@ -19,7 +19,7 @@ from sqlalchemy import delete, insert, select
 from handbell._chunks import chunks
 from handbell._threads import Threads
 from handbell.storage.database import Database
-from handbell.storage.group_commit import Gathering
+from handbell.storage.group_commit import GroupCommit
 from handbell.storage.storage_retry import StorageRetry
 from handbell.storage.tables import revocations, workers
 
@@ -119,7 +119,7 @@ class Revoker:
         self._store = store
         self._threads = threads
         self._own = own
-        self._gathering = Gathering(self._add)
+        self._gathering = GroupCommit(self._add)
         self._waiting = Waiting(
             lambda ids: threads.run(store.outstanding, ids), seconds=LOOK_SECONDS
         )

@@ -1,4 +1,4 @@
-"""Writing down: what has ended goes to the ledger in batches, and is told once it stands there."""
+"""Flush outcomes: write them to the ledger in batches, then emit their events."""
 
 import asyncio
 import contextlib
@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 
 class Flusher:
-    """Writes what a settlement has gathered; belongs to one worker and its event loop."""
+    """Writes the collected outcomes of a settlement; belongs to one worker and event loop."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Flusher:
         self._is_closed = False
 
     async def gathered(self) -> None:
-        """Return when something is to be written, and others had the time to come along."""
+        """Wait until there is something to write and a batch had time to fill."""
         await self._book.reported.wait()
         on_way = self._in_flight.load.all
         if self._book.unwritten < min(_FLUSH_AT, on_way):
@@ -59,9 +59,9 @@ class Flusher:
         self._book.reported.clear()
 
     async def flush(self, broadcasts: list[Broadcast]) -> None:
-        """Write what was gathered until now, and how far these broadcasts came, then tell of it."""
+        """Write the collected outcomes and the progress of these broadcasts, then emit events."""
         batch, events, ended = self._book.cut(broadcasts)
-        batch.told += [event for event in events if type(event) in NAMES]
+        batch.webhook_events += [event for event in events if type(event) in NAMES]
         if batch:
             await self._record(batch)
         self._in_flight.note_written(ended)
@@ -71,7 +71,7 @@ class Flusher:
             self._hooks.emit(event)
 
     async def _record(self, batch: Batch) -> None:
-        """Write a batch; where something in it cannot be written, everything else of it."""
+        """Write a batch; if that fails, write every part of it that can be written."""
         try:
             await self._storage_retry.call(self._recorder.record, batch)
         except Exception:  # noqa: BLE001 - one thing must not take the others with it
@@ -85,13 +85,13 @@ class Flusher:
                 _log.exception("Could not record outcome; left out: %s", part)
 
     def close(self) -> None:
-        """Write no more: whoever waits, or comes later, is told by StoppedError."""
+        """Stop writing: current and later waiters get StoppedError."""
         self._is_closed = True
         self._written.set()
         self._waiting.close(stopped())
 
     async def next_written(self, seconds: float) -> None:
-        """Return when something was written, or after so many seconds.
+        """Wait for the next write, or for ``seconds``.
 
         Raises StoppedError once the worker has stopped.
         """
@@ -99,16 +99,18 @@ class Flusher:
             raise stopped()
         self._written.clear()
         with contextlib.suppress(TimeoutError):
-            # Not wait_for, which in Python 3.11 may keep a cancel to itself.
+            # Not wait_for, which may swallow a cancellation in Python 3.11.
             async with asyncio.timeout(seconds):
                 await self._written.wait()
         if self._is_closed:
             raise stopped()
 
     def _tell(self, batch: Batch) -> None:
-        """Tell those who wait for a notification that this may have been the last of it."""
-        if batch.finished_shards:  # whose they are is not said
+        """Wake the callers waiting for these notifications."""
+        if batch.finished_shards:  # the event has no notification
             self._waiting.tell()
             return
-        rows = {row for row, *_ in batch.sent} | {one.notification_id for one in batch.endings}
+        rows = {row for row, *_ in batch.sent} | {
+            ending.notification_id for ending in batch.endings
+        }
         self._waiting.tell(rows)

@@ -1,8 +1,7 @@
-"""How much went out hour by hour: one small row per app and hour, kept beside the ledger.
+"""Hourly counts: one small row per app and hour, next to the ledger.
 
-A chart over a month must not count millions of deliveries each time it is looked at. So whoever
-writes an end of a delivery adds it to its hour in the same transaction: what the ledger says and
-what is counted here are true together or not at all.
+A chart over a month must not count millions of deliveries at each view. So each outcome is added
+to its hour in the transaction that writes it: ledger and counts always agree.
 """
 
 import json
@@ -30,7 +29,7 @@ _COUNTED_AS: Final = {"sent": "sent", "failed": "failed", "expired": "failed"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HourCount:
-    """How much happened from ``start`` (UNIX milliseconds) on, for ``hours`` hours."""
+    """The counts from ``start`` (UNIX milliseconds) on, for ``hours`` hours."""
 
     start: int
     hours: int
@@ -41,7 +40,7 @@ class HourCount:
 
 
 def add_batch(connection: Connection, batch: Batch, at: int) -> None:
-    """Count what a batch of ends is about to say, in the hour of ``at`` (UNIX milliseconds)."""
+    """Count the outcomes of a batch in the hour of ``at`` (UNIX milliseconds)."""
     by_row: dict[int, Counter[str]] = {}
     for (row, _, _), sent in batch.sent.items():
         by_row.setdefault(row, Counter())["sent"] += len(sent)
@@ -67,9 +66,9 @@ def add_reports(connection: Connection, reports: Iterable[tuple[int, str, int]])
 def read_buckets(
     connection: Connection, app: str | None, *, since: int, until: int, hours: int
 ) -> list[HourCount]:
-    """Return the buckets of ``hours`` hours each that lie between two instants, empty ones too.
+    """Return the buckets of ``hours`` hours between two instants, empty ones included.
 
-    ``app`` is an app id, or None for all of them. ``since`` is the start of the first bucket.
+    ``app`` is an app id, or None for all apps. ``since`` is the start of the first bucket.
     """
     width = hours * HOUR
     place = (tallies.c.hour - since) // width
@@ -95,15 +94,15 @@ def _bucket(start: int, hours: int, row: Any) -> HourCount:
 def _add_rows(connection: Connection, by_row: Mapping[int, Counter[str]], at: int) -> None:
     hour = at // HOUR * HOUR
     if connection.dialect.name == "sqlite":
-        # One statement for any number of notifications: it is on the way of every send.
-        counts = [[row, *(one[name] for name in COUNTED)] for row, one in by_row.items()]
+        # One statement for any number of notifications: it is in the path of every send.
+        counts = [[row, *(bucket[name] for name in COUNTED)] for row, bucket in by_row.items()]
         connection.exec_driver_sql(_ADD_ALL, (hour, json.dumps(counts)))
         return
     by_app: dict[str, Counter[str]] = {}
     for row, app in _apps_of(connection, by_row):
         by_app.setdefault(app, Counter()).update(by_row[row])
     rows = [
-        # In one order everywhere, so that two writers never wait for each other.
+        # A fixed order, so that two writers never deadlock.
         {"app": app, "hour": hour, **{name: counts[name] for name in COUNTED}}
         for app, counts in sorted(by_app.items())
     ]

@@ -1,8 +1,8 @@
-"""What the answers of push services mean: for each push, for its session, and for the circuits.
+"""Judge the answers of push services: for each push, its session, and the circuits.
 
-Most answers are judged as they come. Two are not, until better news can be waited for no longer: a
-refused token, which a wrong configuration could explain, and trouble of the service, which may be
-an outage or one push's own.
+Most answers are judged at once. Two kinds wait for further answers, for a bounded time: a refused
+token, which a wrong configuration could explain, and trouble of the service, which may be an
+outage or concern one push only.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ Persons = Callable[[Collection[int]], Awaitable[dict[int, tuple[int, bool]]]]
 
 
 class Verdict(NamedTuple):
-    """What is known of a push in the end. ``is_outage`` says that nothing is taken of others."""
+    """The final judgement of a push. ``is_outage`` means that the service accepts nothing."""
 
     push_batch: PushBatch
     item: Item
@@ -57,12 +57,12 @@ class Verdict(NamedTuple):
 
     @property
     def key(self) -> tuple[int, int]:
-        """The delivery, by notification and number."""
+        """Return the delivery's key: notification and number."""
         return self.push_batch.composed.row, self.item.number
 
 
 class _Doubted(NamedTuple):
-    """A push of which nobody can say yet what its end means; ``since`` is by the loop's clock."""
+    """A push whose outcome cannot be judged yet; ``since`` is loop time."""
 
     verdict: Verdict
     trouble: Trouble | None
@@ -74,7 +74,7 @@ class _Doubted(NamedTuple):
 
     @property
     def is_decided(self) -> bool:
-        """Whether a circuit has opened meanwhile, so that nothing is to be waited for."""
+        """Return whether a circuit has opened meanwhile, so that waiting is over."""
         route = _way_of(self.verdict)
         circuit: Circuit = route.configuration if self.trouble is None else route.service
         return circuit.stop is not None
@@ -83,38 +83,38 @@ class _Doubted(NamedTuple):
         return now - self.since > (_TOKEN_DOUBT_SECONDS if self.trouble is None else DOUBT_SECONDS)
 
 
-class Bench(Protocol):
-    """Who carries out what is judged."""
+class VerdictActions(Protocol):
+    """Carries out judgements."""
 
     def settle(self, verdict: Verdict) -> None:
-        """Write what became of a push."""
+        """Write the outcome of a push."""
 
     def ask_elsewhere(self, verdict: Verdict) -> None:
-        """Ask the other environment, as the decision says."""
+        """Send to the other environment, as the decision says."""
 
     def tell(self, event: Event) -> None:
-        """Tell of something once what it rests on is written."""
+        """Emit an event once the state it reports is written."""
 
     def adopt(self, keys: Iterable[tuple[int, int]]) -> None:
-        """Have an outage hold what was held before it was known for one."""
+        """Move deliveries that were held before the outage was known under the outage."""
 
 
 class Judge:
-    """Judges the answers of one worker; belongs to its event loop.
+    """Judges the answers that one worker gets; belongs to its event loop.
 
-    ``write`` is told how a circuit stands from now on, and writes it.
+    ``write`` stores the new state of a circuit.
     """
 
     def __init__(
         self,
-        bench: Bench,
+        actions: VerdictActions,
         routes: Routes,
         *,
         write: Callable[[Noted], None],
         now: Callable[[], float],
         rng: Random,
     ) -> None:
-        self._bench = bench
+        self._actions = actions
         self._routes = routes
         self._write = write
         self._now = now
@@ -124,13 +124,13 @@ class Judge:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether there is something that cannot be judged yet."""
+        """Return whether any answer cannot be judged yet."""
         return bool(self._doubted)
 
-    # As the answers come
+    # As answers arrive
 
     def hear(self, push_batch: PushBatch, item: Item, outcome: Outcome) -> None:
-        """Judge one end of one push, now or later."""
+        """Judge the outcome of one push, now or later."""
         tried = push_batch.tried.get(item.number)
         decision = decide(
             outcome,
@@ -159,7 +159,7 @@ class Judge:
             self._carry_out(verdict)
 
     def break_off(self, push_batch: PushBatch, item: Item) -> None:
-        """Note that nothing will be heard of a push: if it was a probe, the next one is later."""
+        """Note that a push gets no outcome: if it was a probe, the next one is delayed."""
         if push_batch.route is not None and push_batch.ticket.is_probe(
             push_batch.composed.row, item.number
         ):
@@ -186,7 +186,7 @@ class Judge:
         if noted.is_first or noted.has_closed:
             self._write_configuration(route)
         if noted.has_closed:
-            self._bench.tell(
+            self._actions.tell(
                 CircuitClosed(
                     app=route.app,
                     at=self._now(),
@@ -198,9 +198,9 @@ class Judge:
 
     def _carry_out(self, verdict: Verdict) -> None:
         if verdict.decision.environment is not None:
-            self._bench.ask_elsewhere(verdict)
+            self._actions.ask_elsewhere(verdict)
         else:
-            self._bench.settle(verdict)
+            self._actions.settle(verdict)
 
     def _hear_of_service(
         self, verdict: Verdict, route: Route, outcome: Outcome, *, is_probe: bool
@@ -208,7 +208,7 @@ class Judge:
         service, decision = route.service, verdict.decision
         match sign_of(outcome):
             case Sign.ANSWERED:
-                # What is accepted is counted with what else follows from it.
+                # Accepted pushes are counted with the rest of the batch.
                 if decision.state != "sent" and service.note_taken(1, self._now()):
                     self._end_outage(service)
                 return None
@@ -229,7 +229,7 @@ class Judge:
         return trouble
 
     def _hear_of_configuration(self, verdict: Verdict, route: Route, *, is_probe: bool) -> bool:
-        """Note what an answer says of the configuration; say whether its token is in doubt."""
+        """Note what an answer means for the configuration; return whether its token is in doubt."""
         decision = verdict.decision
         if decision.state == "sent":
             self.accept(
@@ -253,18 +253,18 @@ class Judge:
         is_stopped = _way_of(verdict).configuration.stop is not None
         return decision.doubt is Doubt.TOKEN and not is_stopped
 
-    # Once nothing better is to be waited for
+    # After the wait for better answers
 
     async def judge_doubted(self, persons: Persons) -> None:
-        """Judge what is in doubt and has waited long enough."""
+        """Judge the doubtful pushes that have waited long enough."""
         ripe = self._take_ripe()
-        tokens = [one.verdict for one in ripe if one.trouble is None]
-        for one in ripe:
-            if one.trouble is not None:
-                self._judge_service(_service_of(one), one.trouble, is_heard_out=True)
-        for one in ripe:
-            if one.trouble is not None:
-                self._settle_trouble(one)
+        tokens = [each.verdict for each in ripe if each.trouble is None]
+        for item in ripe:
+            if item.trouble is not None:
+                self._judge_service(_service_of(item), item.trouble, is_heard_out=True)
+        for entry in ripe:
+            if entry.trouble is not None:
+                self._settle_trouble(entry)
         if tokens:
             await self._judge_tokens(tokens, persons)
 
@@ -273,13 +273,13 @@ class Judge:
             return []
         now = asyncio.get_running_loop().time()
         waiting: dict[str, int] = {}
-        for one in self._doubted:
-            waiting[one.app_state.app.id] = waiting.get(one.app_state.app.id, 0) + 1
+        for item in self._doubted:
+            waiting[item.app_state.app.id] = waiting.get(item.app_state.app.id, 0) + 1
         ripe: list[_Doubted] = []
         rest: list[_Doubted] = []
-        for one in self._doubted:
-            is_idle = one.app_state.load.handed <= waiting[one.app_state.app.id]
-            (ripe if is_idle or one.is_old(now) or one.is_decided else rest).append(one)
+        for entry in self._doubted:
+            is_idle = entry.app_state.load.handed <= waiting[entry.app_state.app.id]
+            (ripe if is_idle or entry.is_old(now) or entry.is_decided else rest).append(entry)
         self._doubted = rest
         return ripe
 
@@ -289,21 +289,21 @@ class Judge:
             recent = self._recent.setdefault(service.place, [])
             if len(recent) < _MOST_RECENT:
                 recent.append(doubted.verdict.key)
-        self._bench.settle(doubted.verdict._replace(is_outage=service.stop is not None))
+        self._actions.settle(doubted.verdict._replace(is_outage=service.stop is not None))
 
     async def _judge_tokens(self, verdicts: Sequence[Verdict], persons: Persons) -> None:
-        numbers = {one.item.number for one in verdicts}
+        numbers = {item.item.number for item in verdicts}
         known: dict[int, tuple[int, bool]] = {}
         try:
-            known = await persons([one for one in numbers if session_id(one) is not None])
+            known = await persons([number for number in numbers if session_id(number) is not None])
         except Exception:  # noqa: BLE001 - nothing may be left without an end
             _log.exception("Could not read owners of refused tokens; none is judged")
-            for one in verdicts:
-                self._bench.settle(_unjudged(one))
+            for item in verdicts:
+                self._actions.settle(_unjudged(item))
             return
         by_route: dict[Route, list[Verdict]] = {}
-        for one in verdicts:
-            by_route.setdefault(_way_of(one), []).append(one)
+        for verdict in verdicts:
+            by_route.setdefault(_way_of(verdict), []).append(verdict)
         for route, members in by_route.items():
             self._judge_route(route, members, known)
 
@@ -312,12 +312,12 @@ class Judge:
     ) -> None:
         circuit = route.configuration
         was_open = circuit.stop is not None
-        refusals = [_refusal(one, known) for one in verdicts]
+        refusals = [_refusal(verdict, known) for verdict in verdicts]
         guilty = circuit.judge(refusals, self._now(), self._rng)
         if circuit.stop is not None and not was_open:
             self._tell_stopped(route, verdicts[0].push_batch.composed.app_state)
         for one, is_guilty in zip(verdicts, guilty, strict=True):
-            self._bench.settle(one if is_guilty else _unjudged(one))
+            self._actions.settle(one if is_guilty else _unjudged(one))
 
     def _judge_service(
         self,
@@ -337,12 +337,12 @@ class Judge:
         self._write(Noted(service.place, None, stop))
         if was_open:
             return
-        self._bench.adopt(self._recent.pop(service.place, ()))
+        self._actions.adopt(self._recent.pop(service.place, ()))
         _log.warning(
             "Push service takes nothing: environment=%s reason=%s", stop.environment, stop.reason
         )
         for app in self._routes.apps_of(service.place):
-            self._bench.tell(
+            self._actions.tell(
                 ServiceDown(
                     app=app,
                     at=self._now(),
@@ -356,7 +356,7 @@ class Judge:
     def _end_outage(self, service: ServiceCircuit) -> None:
         self._write(Noted(service.place))
         for app in self._routes.apps_of(service.place):
-            self._bench.tell(
+            self._actions.tell(
                 ServiceUp(app=app, at=self._now(), environment=service.place.environment)
             )
 
@@ -377,7 +377,7 @@ class Judge:
             return
         app_state.is_proven = False
         self._write_configuration(route)
-        self._bench.tell(
+        self._actions.tell(
             CircuitOpened(
                 app=route.app,
                 at=self._now(),
@@ -392,7 +392,7 @@ class Judge:
 
     def _tell_probed(self, route: Route, opened: Sequence[Circuit]) -> None:
         for circuit in opened:
-            self._bench.tell(
+            self._actions.tell(
                 ProbeSent(
                     app=route.app,
                     at=self._now(),
@@ -403,7 +403,7 @@ class Judge:
             )
 
     def _tell_lost(self, verdict: Verdict) -> None:
-        self._bench.tell(
+        self._actions.tell(
             VerdictLost(
                 app=verdict.push_batch.composed.app_state.app.id,
                 at=self._now(),
@@ -420,7 +420,7 @@ def _service_of(doubted: _Doubted) -> ServiceCircuit:
 
 
 def doubted_route(verdict: Verdict) -> Route | None:
-    """Return the way that a doubt is about, which may be that which was asked first."""
+    """Return the route that a doubt concerns, which may be that of the first attempt."""
     push_batch = verdict.push_batch
     first = push_batch.asked_first
     if first is not None and first.environment == verdict.decision.doubted:
@@ -429,7 +429,7 @@ def doubted_route(verdict: Verdict) -> Route | None:
 
 
 def _way_of(verdict: Verdict) -> Route:
-    """Return the way that a doubt is about; what goes no known way is in no doubt."""
+    """Return the route that a doubt concerns, or None for an unknown route."""
     if (route := doubted_route(verdict)) is None:
         raise ValueError(f"{verdict.key} went no known way")
     return route

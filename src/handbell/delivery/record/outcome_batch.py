@@ -1,4 +1,4 @@
-"""What became of deliveries, gathered until it is written: values only."""
+"""Collected outcomes of deliveries, until they are written: values only."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from handbell.delivery.events import Event
 class Ending(NamedTuple):
     """What a delivery's row is to say from now on. Instants are UNIX milliseconds.
 
-    ``gateway``, ``environment`` and ``urgency`` are for a row that is not there yet.
+    ``gateway``, ``environment`` and ``urgency`` are for a row that does not exist yet.
     """
 
     notification_id: int
@@ -33,7 +33,7 @@ class Ending(NamedTuple):
 
 @dataclass(slots=True)
 class Batch:
-    """What is written in one transaction.
+    """The outcomes written in one transaction.
 
     ``sent`` holds, by notification row, environment and urgency, the numbers of pushes that
     were accepted and of which nothing else is to be said; they are dated when they are written.
@@ -53,7 +53,7 @@ class Batch:
     positions: dict[int, int] = field(default_factory=dict)
     resting_shards: dict[int, tuple[int, str]] = field(default_factory=dict)
     finished_shards: list[int] = field(default_factory=list)
-    told: list[Event] = field(default_factory=list)
+    webhook_events: list[Event] = field(default_factory=list)
 
     def parts(self) -> Iterator["Batch"]:
         """Yield batches of one change each, in the order in which they are written."""

@@ -1,4 +1,4 @@
-"""From an ending to the row and the event that tell of it."""
+"""Turn an outcome into a row and an event."""
 
 from typing import Any, Final
 
@@ -24,9 +24,9 @@ def ending_of(
     due_at: float | None = None,
     attempts: int | None = None,
     begun_at: int | None = None,
-    **what: Any,
+    **fields: Any,
 ) -> Ending:
-    """Return what the row of a delivery is to say; ``due_at`` and ``now`` are UNIX seconds."""
+    """Return the row of a delivery's outcome; ``due_at`` and ``now`` are UNIX seconds."""
     at = int(now * 1000)
     return Ending(
         notification_id=composed.row,
@@ -40,15 +40,15 @@ def ending_of(
         sent_at=at if state == "sent" else None,
         finished_at=None if state == "held" else at,
         begun_at=(begun_at or item.begun_at) if state == "held" else None,
-        **what,
+        **fields,
     )
 
 
 def unreadable_ending(item: Due, error: Exception, now: float, until: float) -> Ending:
-    """Return what the row of a delivery is to say whose notification cannot be read.
+    """Return the row of a delivery whose notification cannot be read.
 
-    It is held until an instant (UNIX seconds), again and again for a day where that is a quarter of
-    an hour later: a wrong secret key may be the cause, and mended.
+    It is held until an instant (UNIX seconds), repeatedly for a day: a wrong secret key may be the
+    cause, and get fixed.
     """
     is_over = item.attempts >= _UNREADABLE_TIMES
     return Ending(
@@ -81,7 +81,7 @@ def sent_event(push_batch: PushBatch, number: int, now: float) -> Event:
 
 
 def event_of(composed: Composed, item: Item, ending: Ending, now: float, took: float) -> Event:
-    """Return the event that tells of an ending; ``took`` is in seconds from the hand-over."""
+    """Return the event for an outcome; ``took`` is in seconds from the hand-over."""
     app, notification_id, number = composed.app_state.app.id, composed.id, item.number
     reason, attempts = ending.reason or "", ending.attempts
     if ending.due_at is not None:

@@ -1,4 +1,4 @@
-"""How the ends of deliveries are written: a batch of them in one transaction."""
+"""Write a batch of outcomes in one transaction."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -70,9 +70,9 @@ _CLOSE: Final = (
     update(sessions)
     .where(
         _SESSION,
-        # A claim that was never proven must not open by its secret as if it had been.
+        # A claim that was never proven must not be reopened by its secret.
         sessions.c.status.in_(["active", "quarantined"]),
-        # Without an instant of the service's nothing says that the device registered after it.
+        # Without the service's instant it is unknown whether the device registered after it.
         sessions.c.registered_at < func.coalesce(bindparam("since", type_=BigInteger), _NEVER),
     )
     .values(status="closed", reason=bindparam("why"), closed_at=bindparam("at"))
@@ -100,14 +100,14 @@ _MOVE_SHARD: Final = (
 
 
 class Recorder:
-    """Writes what became of deliveries. ``now`` gives UNIX seconds."""
+    """Writes outcomes of deliveries. ``now`` returns UNIX seconds."""
 
     def __init__(self, database: Database, *, now: Callable[[], float] = time) -> None:
         self._database = database
         self._now = now
 
     def record(self, batch: Batch) -> None:
-        """Write what became of deliveries, all of it or nothing."""
+        """Write a batch, all or nothing."""
         with self._database.write() as connection:
             write_batch(connection, batch, now=int(self._now() * 1000))
 
@@ -133,12 +133,12 @@ def write_batch(connection: Connection, batch: Batch, *, now: int) -> None:
     if batch.finished_shards:
         _count_cancelled(connection, batch.finished_shards)
         connection.execute(delete(shards).where(shards.c.id.in_(batch.finished_shards)))
-    if batch.told:
-        store_calls(connection, batch.told, now=now / 1000)
+    if batch.webhook_events:
+        store_calls(connection, batch.webhook_events, now=now / 1000)
 
 
 def _insert_sent(connection: Connection, sent: Sent, now: int) -> None:
-    # One statement steps without the interpreter; thousands would take turns with the loop.
+    # One statement runs without the interpreter; thousands would contend with the event loop.
     singles: dict[tuple[str, int], list[tuple[int, int]]] = {}
     for (row, environment, urgency), numbers in sent.items():
         if len(numbers) > _FEW:
@@ -219,7 +219,7 @@ def _note_accepted(connection: Connection, numbers: Sequence[int], now: int) -> 
 
 
 def _count_cancelled(connection: Connection, finished: Sequence[int]) -> None:
-    """Count whom cancelled broadcasts did not come to, now that nothing of it is on its way."""
+    """Count the sessions that cancelled broadcasts did not reach, once none of it is in flight."""
     for shard in connection.execute(
         SHARDS.where(shards.c.id.in_(finished), notifications.c.cancelled_at.is_not(None))
     ).all():

@@ -7,7 +7,7 @@ from typing import Final
 
 from handbell.delivery.policy.parts import parts_of
 from handbell.delivery.policy.probe import Probe
-from handbell.delivery.policy.ramp_up import Ramps
+from handbell.delivery.policy.ramp_up import RampUps
 from handbell.delivery.policy.retry import MENDED_BY_HAND, SERVICE_DOWN
 from handbell.delivery.policy.rules_store import RulesStore
 from handbell.delivery.queue.session_pages import Listener, Shard
@@ -21,7 +21,7 @@ from handbell.delivery.work.push_batch import Broadcast, Page
 from handbell.delivery.work.routes import Route
 from handbell.delivery.work.session_readings import Releases
 from handbell.errors import HandbellError
-from handbell.storage.group_commit import Gathering
+from handbell.storage.group_commit import GroupCommit
 from handbell.storage.storage_retry import StorageRetry
 
 from .admission import DISABLED_SECONDS, waits_of
@@ -54,7 +54,7 @@ class Broadcaster:
         app_states: AppStates,
         in_flight: InFlight,
         releases: Releases,
-        ramps: Ramps,
+        ramps: RampUps,
         gateways: GatewayCache,
         dispatcher: Dispatcher,
         book: Settlement,
@@ -79,7 +79,7 @@ class Broadcaster:
         self._now = now
         self._clock = clock
         self._environments: dict[tuple[int, bool], tuple[str | None, float]] = {}
-        self._reading = Gathering(self._read)
+        self._reading = GroupCommit(self._read)
 
     async def take(self, ready: Sequence[Broadcast]) -> None:
         """Hand out the next page of broadcasts of different apps, as far as each may go on now.

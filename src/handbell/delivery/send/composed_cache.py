@@ -7,7 +7,7 @@ from handbell.apps.app import App
 from handbell.delivery.ledger.store import Ledger
 from handbell.delivery.work.app_state import AppState
 from handbell.delivery.work.composed import Composed
-from handbell.storage.group_commit import Gathering
+from handbell.storage.group_commit import GroupCommit
 from handbell.storage.storage_retry import StorageRetry
 
 LoadComposed = Callable[
@@ -34,7 +34,7 @@ class ComposedCache:
         self._lane_of = app_state_of
         self._storage_retry = storage_retry
         self._kept: dict[int, Composed] = {}
-        self._finding = Gathering(self._find)
+        self._finding = GroupCommit(self._find)
 
     def keep(self, composed: Composed) -> None:
         """Keep a notification, in place of the one kept for longest where there are many."""

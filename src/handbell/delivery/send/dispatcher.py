@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from handbell.delivery.policy.app_rules import AppRules
 from handbell.delivery.policy.probe import Probe
-from handbell.delivery.policy.ramp_up import Ramps
+from handbell.delivery.policy.ramp_up import RampUps
 from handbell.delivery.queue.due import Due
 from handbell.delivery.queue.session_pages import Listener
 from handbell.delivery.record.flusher import FLUSH_SECONDS, Flusher
@@ -46,7 +46,7 @@ class Dispatcher:
         app_states: AppStates,
         flusher: Flusher,
         in_flight: InFlight,
-        ramps: Ramps,
+        ramps: RampUps,
         gateways: GatewayCache,
         now: Callable[[], float],
         clock: Callable[[], float],

@@ -16,7 +16,7 @@ from handbell.delivery.work.push_batch import Item, Portion
 from handbell.delivery.work.routes import Route, Routes
 from handbell.errors import CredentialError, HandbellError, TwinError
 from handbell.gateways.gateway import Gateway
-from handbell.storage.group_commit import Gathering
+from handbell.storage.group_commit import GroupCommit
 
 WAY_SECONDS: Final = 5.0
 """How long a gateway is used before it is asked anew which one it is."""
@@ -60,7 +60,7 @@ class GatewayCache:
         self._threads = threads
         self._clock = clock
         self._gateways: dict[_Place, _Way] = {}
-        self._finding = Gathering(self._ask_all)
+        self._finding = GroupCommit(self._ask_all)
         self._unused: set[Gateway] = set()
         self._asking = 0
         self._dropping: set[asyncio.Task[None]] = set()
@@ -92,8 +92,8 @@ class GatewayCache:
             return way.gateway
         self._asking += 1
         try:
-            besides = {"besides": refused} if refused else {}
-            ask = partial(self._find_gateway, app, key, name, environment, **besides)
+            excluded = {"besides": refused} if refused else {}
+            ask = partial(self._find_gateway, app, key, name, environment, **excluded)
             (found,) = await self._finding.bring([ask])
             if isinstance(found, Exception):
                 raise found

@@ -19,7 +19,7 @@ from handbell._threads import Threads
 from handbell.delivery.events import CircuitClosed, Hooks, ServiceUp
 from handbell.delivery.ledger.store import Ledger
 from handbell.delivery.policy.circuit import Noted, Place
-from handbell.delivery.policy.ramp_up import Ramps
+from handbell.delivery.policy.ramp_up import RampUps
 from handbell.delivery.policy.rules_store import RulesStore
 from handbell.delivery.queue.clock_jumps import ClockJumps
 from handbell.delivery.queue.due import Due
@@ -94,7 +94,7 @@ class Worker:
         self.releases = Releases()
         self.in_flight = InFlight()
         self._routes = Routes(now)
-        self._ramps = Ramps(clock)
+        self._ramps = RampUps(clock)
         self.app_states = AppStates(
             rules_store,
             self.in_flight,

@@ -17,7 +17,7 @@ from uuid import uuid4
 from sqlalchemy import Connection, and_, delete, func, select, update
 
 from handbell._back_off import BackOff
-from handbell._forever import forever
+from handbell._background import forever
 from handbell._threads import Threads, in_thread
 from handbell.apps.vault import Vault
 from handbell.errors import HandbellError, StorageError

@@ -6,7 +6,7 @@ from typing import Final
 
 from handbell._token_bucket import TokenBucket
 from handbell.apps.app import App
-from handbell.apps.serving import in_turn
+from handbell.apps.credential_choice import by_preference
 from handbell.delivery.policy.app_rules import AppRules
 from handbell.delivery.policy.rate_limit import take
 
@@ -70,7 +70,7 @@ class AppState:
         }
         serving = {
             key.fingerprint
-            for key in in_turn(here.environment, self.rules.keys, lambda key: key.environment)
+            for key in by_preference(here.environment, self.rules.keys, lambda key: key.environment)
         }
         return here.credential in serving and bool(serving - refused)
 

@@ -8,7 +8,7 @@ from handbell.apps.app import App
 from handbell.delivery.policy.app_rules import AppRules
 from handbell.delivery.policy.circuit import Place
 from handbell.delivery.policy.rules_store import RulesStore
-from handbell.storage.group_commit import Gathering
+from handbell.storage.group_commit import GroupCommit
 from handbell.storage.storage_retry import StorageRetry
 
 from .app_state import FIRST_BATCH, AppState
@@ -57,7 +57,7 @@ class AppStates:
         self._storage_retry = storage_retry
         self._clock = clock
         self._app_states: dict[str, AppState] = {}
-        self._reading = Gathering(self._read)
+        self._reading = GroupCommit(self._read)
         self._reserved = 0
 
     def of(self, app: App) -> AppState:

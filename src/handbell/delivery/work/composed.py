@@ -15,7 +15,7 @@ from handbell.delivery.policy.schedule import (
     due_at,
     read_send_at,
 )
-from handbell.gateways.apns.wordings import Wordings, compose_each
+from handbell.gateways.apns.wording_cache import Wordings, compose_each
 from handbell.gateways.gateway import Message
 
 from .app_state import AppState

@@ -15,7 +15,7 @@ class FindGateway(Protocol):
     """Gives the way for an app to an environment, or raises the error that says why there is none.
 
     ``key`` is the credential of a sender whose app is not in the registry, or None. Credentials
-    whose fingerprints are in ``besides`` are passed over where there is another.
+    whose fingerprints are in ``excluded`` are passed over where there is another.
     """
 
     def __call__(
@@ -26,6 +26,6 @@ class FindGateway(Protocol):
         environment: str,
         /,
         *,
-        besides: Collection[str] = (),
+        excluded: Collection[str] = (),
     ) -> Gateway:
         """Return the gateway; the same one each time, so that connections are shared."""

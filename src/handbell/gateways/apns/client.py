@@ -1,8 +1,8 @@
 """The gateway to APNs: pushes in, outcomes out, over HTTP/2.
 
-What an answer means is said in ``verdict.py``. What concerns the connection is healed here, once
-for each push: an expired provider token, one renewed too often, a connection that Apple wants
-replaced. Everything else is reported and decided elsewhere.
+``verdict.py`` interprets answers. Connection problems are fixed here, once per push: an expired
+provider token, one renewed too often, a connection that Apple wants replaced. Everything else is
+reported and decided elsewhere.
 
 Source: "Sending notification requests to APNs", "Handling notification responses from APNs"
 (https://developer.apple.com/documentation/usernotifications/).
@@ -58,12 +58,12 @@ from .verdict import judge
 __all__ = ["ApnsGateway", "Endpoint"]
 
 _OK: Final = 200
-_RENEWAL_PAUSE_SECONDS: Final = 5.0  # Apple takes quick opening and closing for an attack
+_RENEWAL_PAUSE_SECONDS: Final = 5.0  # Apple treats rapid connects and disconnects as an attack.
 _SKEW_SAMPLE: Final = 1000
 _SKEW_TOLERANCE: Final = 60.0
 _CHANGING: Final = frozenset({APNS_EXPIRATION, APNS_COLLAPSE_ID})
 _IMPOSSIBLE_TOKEN: Final = "00" * 32
-# For each push: a named tuple's own constructor takes twice as long as the tuple's.
+# On the hot path: a named tuple's own constructor takes twice as long as tuple's.
 _request: Final = cast("Callable[[_Written], Request]", partial(tuple.__new__, Request))
 _accepted: Final = cast("Callable[[_Taken], Accepted]", partial(tuple.__new__, Accepted))
 _Written = tuple[str, Headers, Headers, bytes]
@@ -71,7 +71,7 @@ _Taken = tuple[str, str | None]
 
 
 class _Batch:
-    """One call of :meth:`ApnsGateway.send`: who is told, and how many are still out."""
+    """A call of :meth:`ApnsGateway.send`: its report function, and how many pushes are out."""
 
     __slots__ = ("done", "error", "is_dropped", "left", "report")
 
@@ -93,7 +93,7 @@ class _Batch:
 
 
 class _Job:
-    """One push on its way, and the generation of connections it was last sent over."""
+    """A push in progress, and the generation of connections that it was last sent over."""
 
     __slots__ = ("batch", "generation", "is_second", "is_withdrawn", "push")
 
@@ -106,7 +106,7 @@ class _Job:
 
 
 class _Side:
-    """One environment: its pool of connections, and the headers that pushes there share."""
+    """An environment: its connection pool, and the headers that its pushes share."""
 
     def __init__(
         self, gateway: "ApnsGateway", endpoint: Endpoint, limits: Limits, *, has_unique_ids: bool
@@ -158,7 +158,7 @@ class _Side:
         return tokens.former() or current
 
     def withdraw(self, is_meant: Callable[[Push], bool]) -> None:
-        """Report what is not on the wire as withdrawn, and send nothing of the rest once more."""
+        """Report pushes that are not on the wire as withdrawn, and retry none of the others."""
         waiting, on_wire = self.pool.withdraw(lambda job: is_meant(job.push))
         for job in on_wire:
             job.is_withdrawn = True
@@ -195,7 +195,7 @@ class _Side:
             job.batch.tell(job.push, outcome)
 
     def _is_healed(self, job: _Job, reaction: Reaction | None, headers: Mapping[str, str]) -> bool:
-        """Do what may help, and say whether the push is worth sending once more."""
+        """Fix the token or connection if possible; return whether to send the push once more."""
         if reaction is Reaction.RECONNECT:
             return self._is_renewed(job)
         tokens = self._gateway.tokens
@@ -210,7 +210,7 @@ class _Side:
         return False
 
     def _is_renewed(self, job: _Job) -> bool:
-        """Return whether the next try goes over another connection; a new one now and then only."""
+        """Return whether the retry uses another connection; opens one at limited intervals."""
         if job.generation == self.pool.generation:
             now = asyncio.get_running_loop().time()
             if now < self._renewed_at + _RENEWAL_PAUSE_SECONDS:
@@ -225,9 +225,9 @@ class _Side:
 
 
 def _headers(message: Message, token: str | None) -> tuple[Headers, Headers]:
-    """Return the headers that stay the same from push to push, and those that change.
+    """Return the headers shared by many pushes, and those that vary.
 
-    Which is which, Apple says ("Sending notification requests to APNs").
+    Apple says which is which ("Sending notification requests to APNs").
     """
     shared = [pair for pair in message.headers if pair[0] not in _CHANGING]
     if token is not None:
@@ -238,14 +238,14 @@ def _headers(message: Message, token: str | None) -> tuple[Headers, Headers]:
 class ApnsGateway:
     """Apple's push service, reached with one credential; implements :class:`Gateway`.
 
-    ``endpoints`` names where each environment lives; there is one pool of connections for each, so
-    that a connection is never shared between two teams or keys. ``now`` gives UNIX seconds,
-    ``seconds`` those of a clock that nobody sets.
+    ``endpoints`` names the host of each environment; each has a connection pool, so that a
+    connection is never shared between two teams or keys. ``now`` gives UNIX seconds, ``seconds``
+    those of a monotonic clock.
 
     ``clock_skew`` is how many seconds this machine's clock is ahead of the service's (negative:
-    behind), or None before the first answer; it is compared now and then, not with each answer.
-    ``healed`` counts pushes sent a second time after a token or a connection was replaced;
-    ``fingerprint`` is the credential's.
+    behind), or None before the first answer; it is compared occasionally. ``healed`` counts pushes
+    sent a second time after a token or a connection was replaced; ``fingerprint`` is the
+    credential's.
     """
 
     def __init__(
@@ -281,31 +281,31 @@ class ApnsGateway:
 
     @property
     def connections(self) -> int:
-        """How many connections are open now."""
+        """Return the number of open connections."""
         return sum(side.pool.connected for side in list(self._sides.values()))
 
     @property
     def opened(self) -> int:
-        """How many connections were opened since the start."""
+        """Return how many connections were opened since the start."""
         return sum(side.pool.opened for side in self._sides.values())
 
     @property
     def requests(self) -> int:
-        """How many requests were put on the wire since the start."""
+        """Return how many requests were put on the wire since the start."""
         return sum(side.pool.requests for side in self._sides.values())
 
     @property
     def resent(self) -> int:
-        """How many requests were sent again because they had certainly not been processed."""
+        """Return how many certainly unprocessed requests were sent again."""
         return sum(side.pool.resent for side in self._sides.values())
 
     async def send(self, batch: Sequence[Push], report: Report) -> None:
-        """Send every push and report each end, once, as it comes; see :class:`Gateway`.
+        """Send every push and report each outcome once, as it arrives; see :class:`Gateway`.
 
-        When the call is cancelled, what is not yet on the wire is not sent and not reported; what
-        is on the wire is still reported when it ends. An error raised by ``report`` is raised here
-        after everything was reported. Raises :class:`~handbell.errors.GatewayError` for an
-        environment without an endpoint and after :meth:`close`.
+        When the call is cancelled, pushes not yet on the wire are neither sent nor reported; the
+        others are still reported. An error raised by ``report`` is raised here after everything
+        was reported. Raises :class:`~handbell.errors.GatewayError` for an environment without an
+        endpoint and after :meth:`close`.
         """
         sides = {name: self._side(name) for name in {push.environment for push in batch}}
         if not batch:
@@ -323,26 +323,26 @@ class ApnsGateway:
             raise sending.error
 
     def address_of(self, environment: str) -> str:
-        """Return the address of the host of an environment."""
+        """Return the address of an environment's host."""
         return self._endpoints[environment].url
 
     def require(self, may_begin: Callable[[], bool]) -> None:
-        """Put pushes on the wire only while ``may_begin`` says so; see :class:`Gateway`."""
+        """Put pushes on the wire only while ``may_begin`` returns true; see :class:`Gateway`."""
         self._may_begin = may_begin
         for side in self._sides.values():
             side.pool.may_begin = may_begin
 
     def withdraw(self, is_meant: Callable[[Push], bool]) -> None:
-        """Take back what is not on the wire; see :class:`Gateway`."""
+        """Withdraw pushes that are not on the wire; see :class:`Gateway`."""
         for side in self._sides.values():
             side.withdraw(is_meant)
 
     def host(self, environment: str) -> str:
-        """Return the host of an environment that this gateway serves; a port that is not 443."""
+        """Return the host of an environment; with its port when that is not 443."""
         return authority(self._endpoints[environment].url)
 
     async def probe(self, environment: str, message: Message) -> Outcome:
-        """Return what the service says to a token that no device has; nobody is notified.
+        """Return the service's answer to a token that no device has; nobody is notified.
 
         A refusal of the token means that the key, the team and the topic are accepted.
         """
@@ -352,9 +352,9 @@ class ApnsGateway:
         return outcomes[0]
 
     async def close(self, *, within: float | None = None) -> None:
-        """Finish what was sent, each within its timeout, then close the connections.
+        """Finish pushes in flight, each within its timeout, then close the connections.
 
-        After ``within`` seconds they are broken off, and what was on the wire is unknown.
+        After ``within`` seconds they are aborted with an unknown outcome.
         """
         self._is_closed = True
         closing = (side.pool.close(within=within) for side in self._sides.values())
@@ -384,13 +384,13 @@ class ApnsGateway:
     # -- the clock -------------------------------------------------------------------------------
 
     def compare_clock(self, headers: Mapping[str, str]) -> None:
-        """Note how far this machine's clock is from the ``Date`` of an answer."""
+        """Record the offset between this clock and the ``Date`` of an answer."""
         theirs = instant(headers.get("date", ""))
         if theirs is not None:
             self.clock_skew = self._now() - theirs
 
     def follow_clock(self, headers: Mapping[str, str]) -> None:
-        """Issue tokens by the service's clock where ours is so wrong that it calls them expired."""
+        """Issue tokens by the service's clock when ours is too wrong for them."""
         self.compare_clock(headers)
         if self.tokens is not None:
             skew = self.clock_skew or 0.0

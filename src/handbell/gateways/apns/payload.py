@@ -1,8 +1,8 @@
-"""From a notification to what APNs is sent: the payload's bytes and the headers, or a clear no.
+"""Compose a notification into APNs' payload and headers, or raise a clear error.
 
-Whatever Apple would refuse, delay or drop without a word is refused here, before anything is sent.
-Sources: generating-a-remote-notification and sending-notification-requests-to-apns; for Live
-Activities starting-and-updating-live-activities-with-activitykit-push-notifications.
+What Apple would refuse, delay or silently drop is refused here, before anything is sent. Sources:
+generating-a-remote-notification and sending-notification-requests-to-apns; for Live Activities
+starting-and-updating-live-activities-with-activitykit-push-notifications.
 """
 
 from collections.abc import Iterable, Mapping
@@ -75,7 +75,7 @@ _RAW_SHOWN = frozenset({"alert", "badge", "sound"})
 _WAKING = ("content_available", "silent")
 _CONTROLS = (*_SHOWN, *_WAKING, *_LIVE_ACTIVITY)
 
-# What a notification of each type may not hold: Apple would answer with an error or drop it.
+# Fields that each type may not have: Apple would refuse or drop them.
 _FORBIDDEN: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         "alert": ("silent", "content_changed", *_LIVE_ACTIVITY),
@@ -107,15 +107,14 @@ _NEEDS_TEXT: Final = ("mutable_content", "image_url", "launch_image")
 def compose(
     notification: Notification, *, bundle_id: str, now: float, notification_id: str = ""
 ) -> Message:
-    """Return what every device of one send is told.
+    """Return the message for every device of one send.
 
     ``now`` (UNIX seconds) is when the notification was accepted: ``ttl`` counts from it. The
-    expiry 0 stands for one attempt and no storage. A ``notification_id`` goes along beside ``aps``
-    as ``handbell``: a device is not told its apns-id, and names the notification in its receipts by
-    this. Raises
-    :class:`~handbell.errors.NotificationError` when two fields contradict each other or a value is
-    none of Apple's, and :class:`~handbell.errors.PayloadTooLargeError` when the payload is over the
-    push type's limit.
+    expiry 0 stands for one attempt and no storage. ``notification_id`` is added next to ``aps`` as
+    ``handbell``: a device does not get its apns-id and refers to the notification by this in
+    receipts. Raises :class:`~handbell.errors.NotificationError` when two fields contradict each
+    other or a value is not one of Apple's, and :class:`~handbell.errors.PayloadTooLargeError` when
+    the payload is over the push type's limit.
     """
     kind = _push_type(notification)
     _refuse_forbidden(notification, kind)
@@ -322,7 +321,8 @@ def _payload(notification: Notification, kind: PushType, now: float) -> dict[str
         aps = _aps(notification, kind)
     payload = {"aps": aps, **notification.user_info}
     if notification.url is not None:
-        # Inside for the 4D app, which reads it there; beside, where Apple wants an app's own keys.
+        # Inside ``aps`` for the 4D app, which reads it there; outside, where Apple wants custom
+        # keys.
         aps["url"] = payload["url"] = notification.url
     if notification.image_url is not None:
         payload["data"] = {"media-url": notification.image_url}
@@ -332,7 +332,7 @@ def _payload(notification: Notification, kind: PushType, now: float) -> dict[str
 
 
 def _add_raw(payload: dict[str, Any], raw: Mapping[str, Any], kind: PushType) -> None:
-    """Add members as they were given; none may contradict what the fields make."""
+    """Add custom members; none may contradict the fields."""
     inside = raw.get("aps", {})
     if kind.name == "background" and (shown := sorted(inside.keys() & _RAW_SHOWN)):
         raise NotificationError(

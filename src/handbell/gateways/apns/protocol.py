@@ -1,7 +1,7 @@
 """What Apple publishes about APNs, and nothing else: names, limits and the table of reasons.
 
-The gateway and the twin share this table and no logic, so that a wrong reading on one side is
-caught by the other. Where Apple's pages are silent the value is left out rather than guessed.
+The gateway and the twin share this table and no logic, so that each catches the other's
+misreading. Where Apple's pages are silent the value is left out rather than guessed.
 
 Sources, all below https://developer.apple.com/documentation/usernotifications/ :
 
@@ -56,11 +56,11 @@ APNS_ID_PATTERN: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12
 
 @dataclass(frozen=True, slots=True)
 class PushType:
-    """One value of ``apns-push-type``, what it asks of the other headers, and whom it is for.
+    """One value of ``apns-push-type``, its constraints on other headers, and its purpose.
 
-    ``address_kind`` tells which of a device's tokens takes it: ``alert`` is the one that an app
-    gets by registering for remote notifications; PushKit, ActivityKit, WidgetKit, location pushes
-    and device management each give out tokens of their own.
+    ``address_kind`` is the kind of device token for it: ``alert`` is the one that an app gets by
+    registering for remote notifications; PushKit, ActivityKit, WidgetKit, location pushes and
+    device management each give out tokens of their own.
     """
 
     name: str
@@ -108,7 +108,7 @@ PUSH_TYPES: Final = MappingProxyType(
 
 
 class Reaction(Enum):
-    """What a sender does about a reason. The gateway and the worker act on these alone."""
+    """What a sender does about a reason. Gateway and worker depend on this only."""
 
     FIX_NOTIFICATION = "fix-notification"
     """The request was wrong; sending the same again cannot help. The token is kept."""
@@ -221,7 +221,7 @@ REASONS: Final = MappingProxyType(
                 Reaction.TRY_OTHER_ENVIRONMENT,
             ),
             Reason(
-                # Not in Apple's table, but what the live production host was seen to answer.
+                # Not in Apple's table, but observed from the production host.
                 "BadEnvironmentKeyInToken",
                 403,
                 "the key is limited to the other environment",

@@ -1,7 +1,7 @@
-"""Provider tokens: what proves to Apple that a push comes from the team.
+"""Provider tokens (JWT), which authenticate a team to Apple.
 
-A token is signed deterministically (ES256 by RFC 6979) and issued on a fixed grid of time, so every
-process, every machine and every restart makes the very same token, without talking to each other.
+A token is signed deterministically (ES256 by RFC 6979) and issued on a fixed grid of time, so
+every process, every machine and every restart makes the very same token, without coordination.
 
 Source: "Establishing a token-based connection to APNs"
 (https://developer.apple.com/documentation/usernotifications/).
@@ -25,7 +25,7 @@ from .protocol import PROVIDER_TOKEN_MAX_AGE_SECONDS
 GRID_SECONDS: Final = 35 * 60
 """A token is issued at multiples of this: over Apple's 20 minutes, and well under its 60."""
 
-_MARGIN_SECONDS: Final = 60  # what is on the wire must not grow too old on its way
+_MARGIN_SECONDS: Final = 60  # leaves time for requests on the wire
 _SCALAR_BYTES: Final = 32
 _ES256: Final = ec.ECDSA(hashes.SHA256(), deterministic_signing=True)
 
@@ -52,7 +52,7 @@ def _base64(data: bytes) -> str:
 
 
 class ProviderTokens:
-    """The tokens of one key as time goes on.
+    """The current token of one key, renewed over time.
 
     :meth:`current` changes every 35 minutes, at multiples of 35 minutes of UNIX time, and nowhere
     else. By the clock ``now`` it follows that two different tokens are never issued within 20
@@ -60,8 +60,8 @@ class ProviderTokens:
     behind Apple's still makes tokens that Apple takes. Around a change, two machines whose clocks
     differ use neighbouring tokens for as long as their clocks differ.
 
-    How old a token is goes by ``seconds``, which nobody sets: where the wall's clock is set, the
-    token that Apple knows is used to its end.
+    A token's age is measured by ``seconds``, a monotonic clock: when the wall clock is set, the
+    token that Apple knows is used until it is due.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class ProviderTokens:
         self._made: dict[int, str] = {}
         self._current = ""
         self._since = 0
-        self._zero = -math.inf  # when its age was none, by `seconds`
+        self._zero = -math.inf  # when its age was 0, by `seconds`
 
     def current(self) -> str:
         """Return the token to use now."""
@@ -98,7 +98,7 @@ class ProviderTokens:
     def follow(self, lead: float) -> None:
         """Issue the next token at once, by a clock that is ``lead`` seconds ahead of ``now``.
 
-        That is what a server's answer teaches which calls the current one expired.
+        Used when a server calls the current token expired.
         """
         self._lead = lead
         self._zero = -math.inf
@@ -106,7 +106,7 @@ class ProviderTokens:
     def _token(self, issued_at: int) -> str:
         token = self._made.get(issued_at)
         if token is None:
-            # Two are ever needed, and the ones before must not pile up.
+            # Only two are ever needed; older ones must not accumulate.
             self._made = {
                 at: made for at, made in self._made.items() if at > issued_at - 2 * GRID_SECONDS
             }

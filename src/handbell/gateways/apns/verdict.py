@@ -1,6 +1,6 @@
-"""What an answer of APNs means for its push: a pure judgement, by Apple's table alone.
+"""Interpret an answer of APNs for its push: pure, by Apple's table only.
 
-A verdict needs its whole answer; docs/decisions/0021-how-the-gateway-judges-a-peer.md has the why.
+A verdict needs the complete answer; see docs/decisions/0021-how-the-gateway-judges-a-peer.md.
 Source: "Handling notification responses from APNs"
 (https://developer.apple.com/documentation/usernotifications/).
 """
@@ -47,10 +47,10 @@ def judge(
 ) -> Outcome:
     """Return what an answer of APNs means for the push. Never raises, whatever the answer.
 
-    ``headers`` have lower-case names; ``is_whole`` is False for an answer that broke off. 200 is
-    known by its head. Everything else needs Apple's reason, in JSON, from an answer that is whole:
-    without it 5xx is the service's trouble, and 3xx and 4xx are a verdict that got lost. A reason
-    that Apple's table does not know is judged by the class of its status: 429 and 5xx may be sent
+    ``headers`` have lower-case names; ``is_whole`` is False for an incomplete answer. A 200 is
+    certain from its head. Everything else needs Apple's reason, in JSON, from a complete answer:
+    without it 5xx is the service's trouble, and 3xx and 4xx are a lost verdict. A reason that
+    Apple's table does not know is judged by the class of its status: 429 and 5xx may be sent
     again, everything else is refused.
     """
     if status == _OK:
@@ -76,7 +76,7 @@ def judge(
 
 
 def _without_reason(status: int, headers: Mapping[str, str], *, is_whole: bool) -> Outcome:
-    """Return what an answer means that does not say why: whoever wrote it, no verdict is known."""
+    """Return the outcome of an answer without a reason: no verdict is known."""
     foreign = f"the answer {status} is not one of Apple's; a proxy may have given it"
     if status < _REDIRECTION:
         return Unknown("AnswerUnreadable", foreign)

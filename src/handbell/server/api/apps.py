@@ -11,8 +11,8 @@ from handbell.delivery.policy.app_rules import HELD_BY, NO_RULE, read_rules
 from handbell.delivery.policy.circuit import Stop
 from handbell.errors import AppError, AppForbiddenError, InvalidRequestError
 from handbell.server.access import AppDep, CallerDep
-from handbell.server.calls import as_call
 from handbell.server.context import Context, context_of
+from handbell.server.fix_calls import as_call
 from handbell.server.limits import Limit
 from handbell.server.pages import (
     CursorQuery,
@@ -256,18 +256,18 @@ async def check_up(context: ContextDep, app: AppDep) -> CheckUp:
     context.limiter.require("check-up", app.id, CHECK_UPS)
     findings = await context.system.check_up(app)
     verdicts = {finding.verdict for finding in findings}
-    worst = next((one for one in ("wrong", "doubtful") if one in verdicts), "right")
+    worst = next((item for item in ("wrong", "doubtful") if item in verdicts), "right")
     return CheckUp.model_validate(
         {
             "verdict": worst,
             "findings": [
                 {
-                    "check": one.check,
-                    "verdict": one.verdict,
-                    "sentence": one.sentence,
-                    "fix": as_call(one.fix),
+                    "check": finding.check,
+                    "verdict": finding.verdict,
+                    "sentence": finding.sentence,
+                    "fix": as_call(finding.fix),
                 }
-                for one in findings
+                for finding in findings
             ],
         }
     )
@@ -301,8 +301,8 @@ def describe(context: Context, app: App) -> AppOut:
                 for key, stop in rules.cautions
             ],
             "outages": [
-                {**_stopped(one), "environment": one.environment}
-                for one in rules.outages(context.system.now())
+                {**_stopped(outage), "environment": outage.environment}
+                for outage in rules.outages(context.system.now())
             ],
             "proof": identity.proof,
             "identity_algorithm": identity.algorithm,

@@ -92,7 +92,7 @@ async def list_credentials(context: ContextDep, app: AppDep) -> ResultPage[Crede
     """Return what may be told of them, the newest first; never the key."""
     stored = await context.run(context.system.apps.credentials, app)
     return ResultPage[CredentialOut].model_validate(
-        {"data": [describe(one) for one in stored], "next": None}
+        {"data": [describe(item) for item in stored], "next": None}
     )
 
 
@@ -190,24 +190,24 @@ async def _given(request: Request) -> _Given:
 
 def _from_json(body: bytes) -> _Given:
     try:
-        said = CredentialIn.model_validate_json(body)
+        posted = CredentialIn.model_validate_json(body)
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
         if fault["type"] == "json_invalid":
             raise RequestError("The body is not JSON", fix="Send valid JSON in UTF-8") from None
         where = ".".join(str(part) for part in ("body", *fault["loc"]))
         raise InvalidRequestError(f"{where[:200]}: {fault['msg']}", fix="See /docs") from None
-    if (said.key is None) == (said.certificate is None):
+    if (posted.key is None) == (posted.certificate is None):
         raise InvalidRequestError(
             "Either key or certificate has to be given, and not both",
             fix="Send key and key_id, or certificate",
         )
     return _Given(
-        (said.key or said.certificate or "").encode(errors="replace"),
-        is_certificate=said.certificate is not None,
-        key_id=said.key_id,
-        password=said.password,
-        environment=said.environment,
+        (posted.key or posted.certificate or "").encode(errors="replace"),
+        is_certificate=posted.certificate is not None,
+        key_id=posted.key_id,
+        password=posted.password,
+        environment=posted.environment,
     )
 
 

@@ -71,7 +71,9 @@ async def report_list(
     """
     context = context_of(request)
     own = await devices.own_session(request, app, session)
-    return JSONResponse({"noted": await _note(context, app, own.id, [_read(one) for one in body])})
+    return JSONResponse(
+        {"noted": await _note(context, app, own.id, [_read(item) for item in body])}
+    )
 
 
 @router.post(
@@ -118,7 +120,7 @@ async def _note(context: Context, app: App, session: int, receipts: list[Receipt
     return noted
 
 
-def _read(said: ReceiptIn) -> Receipt:
-    named: dict[str, Any] = {"apns_id": said.apns_id, "notification_id": said.notification_id}
-    at = None if said.at is None else int(said.at.timestamp() * 1000)
-    return Receipt.read(event=said.event, at=at, **named)
+def _read(receipt: ReceiptIn) -> Receipt:
+    named: dict[str, Any] = {"apns_id": receipt.apns_id, "notification_id": receipt.notification_id}
+    at = None if receipt.at is None else int(receipt.at.timestamp() * 1000)
+    return Receipt.read(event=receipt.event, at=at, **named)

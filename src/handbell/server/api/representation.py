@@ -9,7 +9,7 @@ from handbell.delivery.ledger.reports import Funnel, Overview
 from handbell.delivery.response import Response
 from handbell.diagnostic import Diagnostic
 from handbell.registry.session import Session
-from handbell.server.calls import as_call
+from handbell.server.fix_calls import as_call
 from handbell.server.pages import instant
 
 from .session_models import session_out

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from handbell.registry.facts import FACTS, read_facts, unknown_member
+from handbell.registry.device_attributes import FACTS, read_attributes, unknown_member
 from handbell.registry.listing import ListedUser
 from handbell.registry.session import Environment, Platform, Session
 from handbell.server.pages import Instant, instant
@@ -62,7 +62,7 @@ class AboutDevice(BaseModel):
         if "address" in cls.model_fields:
             given = _by_one_name(given)
         known = tuple(name for name in cls.model_fields if name != "ignored")
-        facts, warnings = read_facts(
+        facts, warnings = read_attributes(
             {name: value for name, value in given.items() if name in known}
         )
         warnings += [

@@ -120,7 +120,7 @@ async def list_templates(
     """Return templates, sorted by name."""
     after = "" if cursor is None else read_cursor(cursor, str)[0]
     stored = await context.run(context.system.templates.list, app)
-    rows = [describe(one) for one in stored if one.template.name > after][: limit + 1]
+    rows = [describe(item) for item in stored if item.template.name > after][: limit + 1]
     listed = page(rows, limit, lambda row: write_cursor(row["name"]))
     return ResultPage[TemplateOut].model_validate(listed)
 
@@ -206,11 +206,11 @@ async def preview_template(
     Nothing is stored or sent. A language that cannot be sent has a problem and is no matter to the
     others.
     """
-    told = await context.run(
+    preview = await context.run(
         context.system.preview_template, app, name, given.variables, given.notification
     )
     return TemplatePreviewOut.model_validate(
-        {"name": name, "languages": [wording(one) for one in told]}
+        {"name": name, "languages": [wording(item) for item in preview]}
     )
 
 

@@ -19,7 +19,7 @@ from handbell.server.pages import (
     read_cursor,
     write_cursor,
 )
-from handbell.server.person_path import PERSON
+from handbell.server.path_convertor import PERSON
 from handbell.server.problems import responses
 
 from .session_models import UserDetail, UserOut, session_out, user_out

@@ -71,7 +71,7 @@ async def list_webhooks(context: ContextDep, app: AppDep) -> ResultPage[WebhookO
 
     def read() -> list[dict[str, Any]]:
         standings = store.standings()
-        return [_describe(one, standings.get(one.id)) for one in store.list(app)]
+        return [_describe(item, standings.get(item.id)) for item in store.list(app)]
 
     return ResultPage[WebhookOut].model_validate({"data": await context.run(read), "next": None})
 

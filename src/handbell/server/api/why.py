@@ -8,9 +8,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from handbell.server.access import AppDep, CallerDep
-from handbell.server.calls import as_call
 from handbell.server.context import context_of
-from handbell.server.person_path import PERSON
+from handbell.server.fix_calls import as_call
+from handbell.server.path_convertor import PERSON
 from handbell.server.problems import responses
 
 from . import notification_models as models

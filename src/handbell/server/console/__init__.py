@@ -16,7 +16,7 @@ A page module holds a :class:`~.frame.Pages` and registers its handlers with it:
     async def close(page: Page) -> Response:
         await page.run(page.system.registry.close, int(page.form.text("session")), "closed")
         await page.note("session.close", "session 7")
-        return page.redirect(page.app_url("/people"), said="The session is closed.")
+        return page.redirect(page.app_url("/people"), message="The session is closed.")
 
 Put the module into :data:`MODULES` below, and each route into ``handbell/server/routes.py`` (need
 OPERATOR; SIGN_IN where nobody is signed in yet). ``{app}`` in a path is the app id in full; the
@@ -26,7 +26,7 @@ in; whoever wants a fragment then gets 401.
 * **Blocking calls** of stores go through ``await page.run(function, ...)``.
 * **Forms** are posted, with ``{{ token() }}`` inside; the frame refuses any other. What was sent is
   in ``page.form`` (:class:`~.forms.Form`: ``text``, ``raw``, ``flag``, ``all``, ``file``). After a
-  change answer ``page.redirect(..., said=...)``: the next page says it once. When something is
+  change answer ``page.redirect(..., message=...)``: the next page says it once. When something is
   wrong, render the same page again with ``faults`` (:class:`~.forms.Faults`) and ``status=422``:
   ``Faults.of(error, "field")`` from a HandbellError, or ``faults.add("field", what, fix)``. The
   macros show each fault at its field; ``{{ fault_summary(faults) }}`` goes on top of the form.
@@ -91,8 +91,8 @@ from . import (
 from . import (
     not_found as nowhere,
 )
-from .frame import Console
-from .gate import endpoint, require_operator
+from .layout import Console
+from .request_guard import endpoint, require_operator
 
 if TYPE_CHECKING:
     from handbell.server.context import Context

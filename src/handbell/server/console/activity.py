@@ -1,4 +1,4 @@
-"""*Activity*: what went out, over time, how the queue stands, and every notification."""
+"""*Activity*: sends over time, the queue, and all notifications."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,15 +8,15 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from handbell.apps.app import App
+from handbell.delivery.ledger.blockers import Obstacle
 from handbell.delivery.ledger.listing import Search, Standing
-from handbell.delivery.ledger.obstacles import Obstacle
 from handbell.delivery.ledger.reports import Backlog, Overview
 from handbell.system import System
 
 from .chart import Chart, draw
-from .frame import Page, Pages
+from .layout import Page, Pages
 from .phones import unless_known
-from .watching import Watched
+from .progress_cache import ProgressCache
 
 PAGE: Final = 25
 SPANS: Final = {"day": (1, 24), "month": (24, 30)}
@@ -36,10 +36,10 @@ pages = Pages()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Situation:
-    """How sending stands now: what waits, who sends, and what holds everything up.
+class SendingState:
+    """The current state of sending: the queue, the workers, and what blocks sends.
 
-    ``stopped_elsewhere`` are the ids of other apps whose sending was stopped.
+    ``stopped_elsewhere`` are the ids of other stopped apps.
     """
 
     backlog: Backlog
@@ -80,7 +80,7 @@ async def overview(page: Page) -> Response:
         "is_filtered": is_filtered,
         "kinds": KINDS,
     }
-    is_busy = bool(situation.backlog.due) or any(one.is_running for one in listed)
+    is_busy = bool(situation.backlog.due) or any(item.is_running for item in listed)
     response = page.render("activity.html", every=_HURRY if is_busy else _LEISURE, **values)
     return unless_known(page, response) if page.is_fragment else response
 
@@ -93,47 +93,51 @@ def _standing(text: str) -> Standing | None:
             return None
 
 
-def _read(page: Page, search: Search, span: str) -> tuple[Chart, Situation, list[Overview]]:
+def _read(page: Page, search: Search, span: str) -> tuple[Chart, SendingState, list[Overview]]:
     reports, app = page.system.reports, page.the_app
     hours, buckets = SPANS[span]
-    watched: Watched[list[Overview]] = page.console.memory.setdefault(_MEMORY, Watched())
+    watched: ProgressCache[list[Overview]] = page.console.memory.setdefault(
+        _MEMORY, ProgressCache()
+    )
     found = watched.get(repr(search), lambda: reports.page(search, limit=PAGE + 1))
     return (
         draw(reports.trend(app, hours=hours, buckets=buckets)),
-        situation_of(page.system, app),
+        sending_state_of(page.system, app),
         found,
     )
 
 
-def situation_of(system: System, app: App) -> Situation:
-    """Return how sending stands for an app."""
-    return Situation(
+def sending_state_of(system: System, app: App) -> SendingState:
+    """Return the current state of sending for an app."""
+    return SendingState(
         backlog=system.reports.backlog(),
         workers=system.known_workers.live_workers(),
         held=system.obstacles(app),
-        stopped_elsewhere=tuple(one for one in system.rules_store.stopped_apps() if one != app.id),
+        stopped_elsewhere=tuple(
+            item for item in system.rules_store.stopped_apps() if item != app.id
+        ),
     )
 
 
-def standing_of(one: Overview, *, is_held: bool = False) -> tuple[str, str]:
-    """Return how a notification stands: the kind of its chip, and the word.
+def standing_of(notification: Overview, *, is_held: bool = False) -> tuple[str, str]:
+    """Return the chip of a notification's state: its kind and its word.
 
-    Green is for what was sent, and for that alone. With ``is_held`` something holds up the app.
+    Green is for sent only. With ``is_held`` the app is blocked.
     """
-    states = one.states
-    waits = one.ahead + sum(states.get(name, 0) for name in ("queued", "sending", "held"))
+    states = notification.states
+    waits = notification.ahead + sum(states.get(name, 0) for name in ("queued", "sending", "held"))
     sent, lost = states.get("sent", 0), states.get("failed", 0) + states.get("expired", 0)
     taken_back = states.get("cancelled", 0)
-    is_planned = one.send_at is not None and not one.is_running
+    is_planned = notification.send_at is not None and not notification.is_running
     words = (
         (waits and is_planned, ("plan", "Planned")),
         (waits and is_held, ("stuck", "Held up")),
-        (waits and one.is_running, ("wait", "Going out")),
+        (waits and notification.is_running, ("wait", "Going out")),
         (waits, ("wait", "Waits")),
         (sent and lost > sent, ("bad", "Mostly failed")),
         (sent and taken_back, ("off", "Partly taken back")),
         (sent, ("good", "Sent")),
         (lost, ("bad", "Failed")),
-        (taken_back or one.cancelled_at is not None, ("off", "Taken back")),
+        (taken_back or notification.cancelled_at is not None, ("off", "Taken back")),
     )
     return next((word for is_so, word in words if is_so), ("off", "Reached nobody"))

@@ -8,7 +8,7 @@ from handbell.access.api_keys import SCOPES
 from handbell.errors import AccessError, UnknownAppError
 
 from .forms import Faults
-from .frame import Page, Pages
+from .layout import Page, Pages
 from .settings import TABS
 
 pages = Pages()
@@ -29,9 +29,9 @@ async def keys(page: Page) -> Response:
 
 @pages.post(_KEYS)
 async def make(page: Page) -> Response:
-    """Make an API key, and show it this once."""
+    """Create an API key, and show it once."""
     wanted = page.form.text("app")
-    app = next((one for one in page.apps if one.id == wanted), None)
+    app = next((item for item in page.apps if item.id == wanted), None)
     if wanted and app is None:
         raise UnknownAppError(f"There is no app {wanted[:100]!r}", fix="Choose one of the list")
     try:
@@ -50,7 +50,7 @@ async def make(page: Page) -> Response:
 
 @pages.get(f"{_KEYS}/{{prefix}}/revoke")
 async def ask_revoke(page: Page) -> Response:
-    """Ask before a key is revoked."""
+    """Confirm the revocation of a key."""
     key = await page.run(page.system.api_keys.find, page.request.path_params["prefix"])
     return page.confirm(
         f"Revoke the key {key.name}?",
@@ -69,7 +69,7 @@ async def revoke(page: Page) -> Response:
     """Revoke a key."""
     key = await page.run(page.system.api_keys.revoke, page.request.path_params["prefix"])
     await page.note("api-key.revoke", key.prefix)
-    return page.redirect(_KEYS, said=f"The key {key.name} is revoked.")
+    return page.redirect(_KEYS, message=f"The key {key.name} is revoked.")
 
 
 async def _show(

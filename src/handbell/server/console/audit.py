@@ -5,7 +5,7 @@ from urllib.parse import urlencode
 
 from starlette.responses import Response
 
-from .frame import Page, Pages
+from .layout import Page, Pages
 from .settings import TABS
 
 pages = Pages()
@@ -30,7 +30,7 @@ _KINDS: Final = (
 
 @pages.get(_AUDIT)
 async def audit(page: Page) -> Response:
-    """List what was changed, the newest first."""
+    """List the audit trail, the newest first."""
     kind = page.query("kind")
     wanted = {"kind": kind, "app": page.query("app"), "actor": page.query("actor")}
     before = page.number("before")

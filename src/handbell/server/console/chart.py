@@ -1,4 +1,4 @@
-"""A chart of what went out, as numbers that a template can draw."""
+"""A bar chart of sends, as numbers for a template."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ _THIN: Final = 0.8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bar:
-    """One bucket: the heights of what was sent, failed and opened, and the words for it.
+    """One bucket: the heights of sent, failed and opened, and its labels.
 
-    ``label`` is empty where the axis names nothing. Heights are of :data:`HEIGHT`.
+    ``label`` is empty for an unlabelled tick. Heights are of :data:`HEIGHT`.
     """
 
     bucket: HourCount
@@ -32,24 +32,24 @@ class Bar:
 
     @property
     def iso(self) -> str:
-        """When it begins, for a ``time`` element."""
+        """Return its start, for a ``time`` element."""
         return _start(self.bucket).isoformat().replace("+00:00", "Z")
 
     @property
     def name(self) -> str:
-        """When it begins, in words of UTC."""
+        """Return its start in words, in UTC."""
         return _start(self.bucket).strftime(_form(self.bucket.hours))
 
     @property
     def told(self) -> str:
-        """What it holds, in words."""
-        one = self.bucket
-        return f"{one.sent:,} sent, {one.failed:,} failed, {one.opened:,} opened"
+        """Return its content in words."""
+        bar = self.bucket
+        return f"{bar.sent:,} sent, {bar.failed:,} failed, {bar.opened:,} opened"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
-    """Bars side by side, and the number at the top of the scale."""
+    """Bars, and the number at the top of the scale."""
 
     bars: tuple[Bar, ...]
     top: int
@@ -59,32 +59,32 @@ class Chart:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing happened in all of it."""
+        """Return whether every bar is empty."""
         return not (self.sent or self.failed or self.opened)
 
     @property
     def told(self) -> str:
-        """All of it in a sentence."""
+        """Return a one-sentence summary."""
         span = count(len(self.bars), "hour" if self.bars[0].bucket.hours == 1 else "day")
         return (
             f"In {span}: {self.sent:,} sent, {self.failed:,} failed, {self.opened:,} opened. "
-            f"The most in one is {max(one.bucket.sent for one in self.bars):,} sent."
+            f"The most in one is {max(bar.bucket.sent for bar in self.bars):,} sent."
         )
 
 
 def draw(buckets: Sequence[HourCount]) -> Chart:
-    """Return the chart of some buckets, the oldest first."""
-    top = nice(max((one.sent + one.failed for one in buckets), default=0))
+    """Return the chart of buckets, the oldest first."""
+    top = nice(max((bucket.sent + bucket.failed for bucket in buckets), default=0))
     every = max(1, len(buckets) // _LABELS)
     return Chart(
         bars=tuple(
-            _bar(one, top, is_named=(len(buckets) - 1 - place) % every == 0)
-            for place, one in enumerate(buckets)
+            _bar(bar, top, is_named=(len(buckets) - 1 - place) % every == 0)
+            for place, bar in enumerate(buckets)
         ),
         top=top,
-        sent=sum(one.sent for one in buckets),
-        failed=sum(one.failed for one in buckets),
-        opened=sum(one.opened for one in buckets),
+        sent=sum(bucket.sent for bucket in buckets),
+        failed=sum(bucket.failed for bucket in buckets),
+        opened=sum(bucket.opened for bucket in buckets),
     )
 
 
@@ -109,7 +109,7 @@ def _bar(bucket: HourCount, top: int, *, is_named: bool) -> Bar:
 
 
 def _height(number: int, top: int) -> float:
-    # What is there at all can be seen.
+    # Any nonzero number is visible.
     return round(max(_THIN, HEIGHT * number / top), 2) if number else 0.0
 
 

@@ -1,24 +1,24 @@
-"""The check-up of an app: run when a key was added or somebody asks, and shown until the next."""
+"""The check-up of an app: run on demand or after adding a key, and kept until the next."""
 
 from dataclasses import dataclass
 
 from handbell.apps.checkup import Finding
 
-from .frame import Page
+from .layout import Page
 
 _MEMORY = "check_ups"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckUp:
-    """What a check-up found, and when, in UNIX milliseconds."""
+    """A check-up's findings, and its time in UNIX milliseconds."""
 
     at: int
     findings: list[Finding]
 
 
 async def check_up(page: Page) -> CheckUp:
-    """Ask the push services about the page's app, and remember what they said."""
+    """Run a check-up of the page's app, and keep its findings."""
     findings = await page.system.check_up(page.the_app)
     found = CheckUp(at=int(page.system.now() * 1000), findings=findings)
     page.console.memory.setdefault(_MEMORY, {})[page.the_app.id] = found
@@ -32,5 +32,5 @@ def last_check_up(page: Page) -> CheckUp | None:
 
 
 def forget_check_up(page: Page) -> None:
-    """Forget what the last check-up found: it is not true any more."""
+    """Drop the last check-up: it is outdated."""
     page.console.memory.get(_MEMORY, {}).pop(page.the_app.id, None)

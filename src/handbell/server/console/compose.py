@@ -1,4 +1,4 @@
-"""*Compose*: write a notification, see what it comes to, try it on one phone, send it."""
+"""*Compose*: write a notification, preview it, test it on one phone, send it."""
 
 import hashlib
 import json
@@ -15,10 +15,10 @@ from handbell.delivery.engine import Options
 from handbell.delivery.ledger.reports import describe, describe_recipients
 from handbell.errors import HandbellError, IdempotencyError
 
-from .composing import Counts, Look, look
+from .compose_preview import Counts, DraftPreview, look
 from .draft import Draft, add_fault, read_recipients
 from .forms import Faults
-from .frame import Page, Pages
+from .layout import Page, Pages
 from .phones import Shelf, shelf
 from .security import protect
 
@@ -33,14 +33,14 @@ pages = Pages()
 
 @pages.get("/console/apps/{app}/compose")
 async def write(page: Page) -> Response:
-    """Show the form, empty or filled with a former notification or with recipients."""
+    """Show the form: empty, or filled with a former notification or with recipients."""
     draft = await _begun(page)
     return await _form(page, draft, await _look(page, draft), Faults())
 
 
 @pages.post("/console/apps/{app}/compose")
 async def act(page: Page) -> Response:
-    """Do what the pressed button says: look, write another language, test, or send."""
+    """Handle the pressed button: preview, another language, test, or send."""
     draft = Draft.read(page.form)
     match page.form.text("do"):
         case "send":
@@ -60,7 +60,7 @@ async def act(page: Page) -> Response:
 
 
 async def _restore(page: Page, draft: Draft) -> Response:
-    """Show a draft that the browser kept; nothing where it was sent already."""
+    """Show a draft that the browser kept; nothing if it was sent already."""
     once = draft.get("once")
     is_replaced = once in page.console.memory.get("replaced", {})
     if once and (is_replaced or await page.run(_is_sent, page, draft)):
@@ -74,13 +74,13 @@ def _is_sent(page: Page, draft: Draft) -> bool:
 
 @pages.post("/console/apps/{app}/compose/send")
 async def send(page: Page) -> Response:
-    """Send what was confirmed."""
+    """Send the confirmed notification."""
     return await _send(page, Draft.read(page.form), is_confirmed=True)
 
 
 @pages.post("/console/apps/{app}/compose/preview")
 async def preview(page: Page) -> Response:
-    """Return what a draft comes to, for the script that shows it while somebody types."""
+    """Return the preview of a draft, for the script that updates it on typing."""
     draft = Draft.read(page.form)
     seen = await _look(page, draft)
     held = await page.run(page.system.obstacles, page.the_app)
@@ -89,7 +89,7 @@ async def preview(page: Page) -> Response:
     return protect(JSONResponse({**seen.to_dict(draft), "held": shown}))
 
 
-# What is begun with
+# Initial content
 
 
 async def _begun(page: Page) -> Draft:
@@ -108,9 +108,9 @@ async def _begun(page: Page) -> Draft:
     return Draft.of_notification(content, to=to, recipients="\n".join(lines), zone=zone)
 
 
-async def _look(page: Page, draft: Draft, *, is_fresh: bool = False) -> Look:
+async def _look(page: Page, draft: Draft, *, is_fresh: bool = False) -> DraftPreview:
     counts = page.console.memory.setdefault(_MEMORY, Counts())
-    # The engine belongs to this event loop; the look itself happens in a thread.
+    # The engine belongs to this event loop; the preview runs in a thread.
     assert page.system.engine is not None  # noqa: S101 - it is made by being asked for
     return await page.run(look, page.system, page.the_app, draft, counts, is_fresh=is_fresh)
 
@@ -142,16 +142,16 @@ async def _send(page: Page, draft: Draft, *, is_confirmed: bool) -> Response:
         return await _form(page, draft, seen, faults, status=422)
     if not accepted.is_former:
         await _note(page, accepted.id, seen.notification, seen.recipients)
-    told, kind = await _accepted(page, is_later=options.send_at is not None)
-    told = " ".join([told, *warnings[:_TOLD_AT_MOST]])
+    message, kind = await _accepted(page, is_later=options.send_at is not None)
+    message = " ".join([message, *warnings[:_TOLD_AT_MOST]])
     more = len(warnings) - _TOLD_AT_MOST
     if more > 0:
-        told += f" And {count(more, 'more warning')}."
-    return page.redirect(page.app_url(f"/activity/{accepted.id}"), said=told, kind=kind)
+        message += f" And {count(more, 'more warning')}."
+    return page.redirect(page.app_url(f"/activity/{accepted.id}"), message=message, kind=kind)
 
 
 async def _accepted(page: Page, *, is_later: bool = False) -> tuple[str, str]:
-    """Return what is said after a send, and its kind: nothing is sent yet, so it is never green."""
+    """Return the message after a send, and its kind: never green, since nothing is sent yet."""
     held = await page.run(page.system.obstacles, page.the_app)
     if held:
         return f"Accepted, and it waits: {held[0].headline.rstrip(':')}", "wait"
@@ -160,7 +160,7 @@ async def _accepted(page: Page, *, is_later: bool = False) -> tuple[str, str]:
     return "Accepted.", "plain"
 
 
-def _ask(page: Page, draft: Draft, seen: Look, *, is_missing: bool) -> Response:
+def _ask(page: Page, draft: Draft, seen: DraftPreview, *, is_missing: bool) -> Response:
     faults = Faults()
     if is_missing:
         faults.add("sure", "It was not sent.", "Tick the box to say that so many are meant.")
@@ -173,7 +173,7 @@ def _ask(page: Page, draft: Draft, seen: Look, *, is_missing: bool) -> Response:
     )
 
 
-async def _sent_already(page: Page, draft: Draft, seen: Look) -> Response:
+async def _sent_already(page: Page, draft: Draft, seen: DraftPreview) -> Response:
     faults = Faults()
     faults.add(
         "",
@@ -184,7 +184,7 @@ async def _sent_already(page: Page, draft: Draft, seen: Look) -> Response:
 
 
 async def _test(page: Page, draft: Draft) -> Response:
-    """Send what was written to one address now, and show the form again."""
+    """Send the draft to one address now, and show the form again."""
     address = page.form.text("test_to")
     seen = await _look(page, draft)
     faults = Faults()
@@ -213,13 +213,19 @@ async def _test(page: Page, draft: Draft) -> Response:
     if not accepted.is_former:
         await _note(page, accepted.id, seen.notification, to, "a test ")
     held = await page.run(page.system.obstacles, page.the_app)
-    said = f"The test is on its way to {address}."
+    message = f"The test is on its way to {address}."
     if held:
-        said = f"The test to {address} waits: {held[0].headline.rstrip(':')}"
+        message = f"The test to {address} waits: {held[0].headline.rstrip(':')}"
     if warnings:
-        said = warnings[0]
+        message = warnings[0]
     response = await _form(
-        page, draft, seen, Faults(), test_to=address, said=said, is_reached=not (warnings or held)
+        page,
+        draft,
+        seen,
+        Faults(),
+        test_to=address,
+        message=message,
+        is_reached=not (warnings or held),
     )
     _remember_address(page, response, address)
     return response
@@ -247,8 +253,8 @@ async def _replace(page: Page, draft: Draft) -> Response:
     while len(sent_before) > REMEMBERED:
         del sent_before[next(iter(sent_before))]
     await page.note("notification.send", accepted.id, f"in place of {former}")
-    told, kind = await _accepted(page)
-    return page.redirect(page.app_url(f"/activity/{accepted.id}"), said=told, kind=kind)
+    message, kind = await _accepted(page)
+    return page.redirect(page.app_url(f"/activity/{accepted.id}"), message=message, kind=kind)
 
 
 async def _note(
@@ -265,13 +271,13 @@ async def _note(
 async def _form(
     page: Page,
     draft: Draft,
-    seen: Look,
+    seen: DraftPreview,
     faults: Faults,
     *,
     status: int = 200,
     more_languages: int = 0,
     test_to: str = "",
-    said: str = "",
+    message: str = "",
     is_reached: bool = True,
 ) -> Response:
     if not draft.get("once"):
@@ -295,15 +301,15 @@ async def _form(
         variables=variables,
         held=await page.run(page.system.obstacles, page.the_app),
         draft_key=_draft_key(page),
-        said=said,
+        said=message,
         is_reached=is_reached,
         shelf=phones,
     )
 
 
 def _templates(page: Page, draft: Draft) -> tuple[list[str], tuple[str, ...]]:
-    """Return the names of the app's templates, and the variables of the one that is chosen."""
-    found = {one.template.name: one.template for one in page.system.templates.list(page.the_app)}
+    """Return the names of the app's templates, and the chosen one's variables."""
+    found = {item.template.name: item.template for item in page.system.templates.list(page.the_app)}
     chosen = found.get(draft.get("template"))
     return list(found), () if chosen is None else chosen.variables
 
@@ -313,9 +319,9 @@ def _fresh() -> str:
 
 
 def _draft_key(page: Page) -> str:
-    """Return the name under which the browser keeps a draft: one for each operator, app and start.
+    """Return the browser's key for a draft: one per operator, app and initial content.
 
-    ``keep`` goes on with the draft of the empty form, whoever the address names.
+    ``keep`` continues the empty form's draft, whatever recipients the URL names.
     """
     begun = "" if page.query("keep") else str(page.request.url.query)
     whose = f"{page.operator.mail} {page.the_app.id} {begun}".encode()
@@ -323,7 +329,7 @@ def _draft_key(page: Page) -> str:
 
 
 def _key(draft: Draft) -> str:
-    """Return what makes two posts of one form one send."""
+    """Return the idempotency key that makes two posts of one form one send."""
     return f"console-{hashlib.sha256(draft.get('once', _fresh()).encode()).hexdigest()[:32]}"
 
 
@@ -331,7 +337,7 @@ def _test_key(once: str) -> str:
     return f"console-test-{hashlib.sha256((once or _fresh()).encode()).hexdigest()[:32]}"
 
 
-# The address for tests, which this browser remembers for this operator and app
+# The address for tests, remembered in this browser for this operator and app
 
 
 def _address_cookie(page: Page) -> str:

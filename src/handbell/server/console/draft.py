@@ -1,6 +1,6 @@
-"""What the form of *Compose* holds: read as a notification, as recipients and as a time.
+"""The form of *Compose*: parsed as a notification, recipients and a time.
 
-Whatever is wrong becomes a fault at the field that can be mended.
+Errors become faults of the fields that can be corrected.
 """
 
 import json
@@ -117,7 +117,7 @@ _MEANT: Final = {"languages": "language-tag-0", "variables": "template", "expire
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """The texts of the form by field; flags that are on are ``1``.
+    """The texts of the form by field; set flags are ``1``.
 
     ``languages`` are further languages, each a mapping of ``tag`` and texts. ``variables`` are
     those of a template.
@@ -129,7 +129,7 @@ class Draft:
 
     @classmethod
     def read(cls, form: Form) -> Self:
-        """Return what a form sent."""
+        """Return a posted form's draft."""
         values = {name: form.text(name) for name in _PLAIN}
         values["body"] = form.raw("body").replace("\r\n", "\n").strip()
         values |= {name: "1" for name in _FLAG_FIELDS if form.flag(name)}
@@ -143,7 +143,7 @@ class Draft:
     def of_notification(cls, content: Mapping[str, Any], **values: str) -> Self:
         """Return a form filled with a notification's content; ``values`` are further fields.
 
-        What the form has no field for is left out.
+        Content without a field in the form is left out.
         """
         found = {name: str(content[name]) for name in (*_TEXTS, *_NUMBERS) if name in content}
         found |= {name: "1" for name in _FLAGS if content.get(name)}
@@ -160,60 +160,62 @@ class Draft:
         return self.values.get(name, default)
 
     def having(self, **values: str) -> "Draft":
-        """Return a copy with other texts in some fields."""
+        """Return a copy with changed fields."""
         return Draft(
             values={**self.values, **values}, languages=self.languages, variables=self.variables
         )
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing was written yet."""
+        """Return whether every field is empty."""
         return not any(
             self.values.get(name) for name in (*_TEXTS, *_FLAGS, "user_info", "template")
         )
 
     @property
     def has_rare(self) -> bool:
-        """Whether a field is filled that is folded away."""
+        """Return whether a field in a collapsed section is filled."""
         return any(self.values.get(name) for name in (*_RARE, *_FLAG_FIELDS))
 
     @property
     def is_to_everybody(self) -> bool:
-        """Whether it is for all active sessions."""
+        """Return whether it is for all active sessions."""
         return self.get("to") == "everybody"
 
     def fields(self) -> list[tuple[str, str]]:
-        """Return all of it as the fields of a form, to be carried along."""
+        """Return all values as hidden fields of a form."""
         pairs = list(self.values.items())
         for place, language in enumerate(self.languages):
             pairs += [(f"{_LANGUAGE}-{name}-{place}", text) for name, text in language.items()]
         return [*pairs, *((f"{_VARIABLE}{name}", text) for name, text in self.variables.items())]
 
     def content(self, faults: Faults) -> dict[str, Any]:
-        """Return the notification as the library reads it; what no number is becomes a fault."""
-        said: dict[str, Any] = {name: self.values[name] for name in _TEXTS if name in self.values}
-        said |= {name: True for name in _FLAGS if name in self.values}
+        """Return the notification's content; an invalid number becomes a fault."""
+        content: dict[str, Any] = {
+            name: self.values[name] for name in _TEXTS if name in self.values
+        }
+        content |= {name: True for name in _FLAGS if name in self.values}
         for name, read in _NUMBERS.items():
             if name in self.values:
-                said[name] = _number(name, self.values[name], read, faults)
+                content[name] = _number(name, self.values[name], read, faults)
         if "user_info" in self.values:
-            said["user_info"] = _json(self.values["user_info"], faults)
+            content["user_info"] = _json(self.values["user_info"], faults)
         if self.languages:
-            said["languages"] = _by_tag(self.languages, faults)
+            content["languages"] = _by_tag(self.languages, faults)
         if template := self.get("template"):
-            said["template"] = template
-            said["variables"] = {name: text for name, text in self.variables.items() if text}
-        return said
+            content["template"] = template
+            content["variables"] = {name: text for name, text in self.variables.items() if text}
+        return content
 
     def people(self, faults: Faults) -> Recipients | None:
-        """Return whom it is for, or None with what is wrong."""
+        """Return the recipients, or None with faults."""
         if self.is_to_everybody:
             return EVERYBODY
         named = [text.strip() for text in _SEPARATORS.split(self.get("recipients"))]
         return read_recipients([text for text in named if text], faults)
 
     def options(self, faults: Faults, *, key: str | None = None) -> Options | None:
-        """Return when and how to send, or None with what is wrong."""
+        """Return the delivery options, or None with faults."""
         try:
             return Options.read(
                 send_at=self._send_at(faults),
@@ -240,13 +242,13 @@ class Draft:
         except RegistryError as error:
             faults.add("zone", error.what, error.fix)
         except ValueError:
-            said = f"Day and time: {text[:40]!r} is none."
-            faults.add("send_at", said, "Write it as 2026-12-24T18:00.")
+            content = f"Day and time: {text[:40]!r} is none."
+            faults.add("send_at", content, "Write it as 2026-12-24T18:00.")
         return None
 
 
 def read_notification(read: Callable[[], Notification], faults: Faults) -> Notification | None:
-    """Return what reading gives, or None with what is wrong at which field."""
+    """Return the parsed value, or None with a fault at its field."""
     if faults:
         return None
     try:
@@ -257,7 +259,7 @@ def read_notification(read: Callable[[], Notification], faults: Faults) -> Notif
 
 
 def read_recipients(named: Iterable[str], faults: Faults) -> Recipients | None:
-    """Return the recipients of several texts, or None with each that cannot be understood."""
+    """Return the recipients, or None with each invalid one as a fault."""
     texts = list(named)
     if not texts:
         faults.add(
@@ -269,19 +271,19 @@ def read_recipients(named: Iterable[str], faults: Faults) -> Recipients | None:
     try:
         return Recipients.read(texts)
     except RecipientsError:
-        wrong = [said for text in texts if (said := _why_not(text))]
+        wrong = [content for text in texts if (content := _why_not(text))]
         more = f" And {len(wrong) - _MOST_FAULTY} more." if len(wrong) > _MOST_FAULTY else ""
         faults.add("recipients", " ".join(wrong[:_MOST_FAULTY]) + more)
         return None
 
 
 def add_fault(faults: Faults, error: HandbellError, default: str = "title") -> None:
-    """Note what an error says at the field that it names."""
+    """Add an error as a fault of the field that it names."""
     faults.add(field_of(error, default), readable(error.what), readable(error.fix))
 
 
 def field_of(error: HandbellError, default: str = "title") -> str:
-    """Return the field of the form that an error is about."""
+    """Return the form's field that an error is about."""
     if isinstance(error, TemplateError):
         return "template"
     for name in _NAMED.findall(error.what):
@@ -293,9 +295,9 @@ def field_of(error: HandbellError, default: str = "title") -> str:
 
 
 def readable(text: str) -> str:
-    """Return a sentence of the library's with the fields named as the form names them.
+    """Return an error's text with the form's names of fields.
 
-    A fix stays what it is: a :class:`~handbell.fixes.Fix` is worded by the page.
+    A :class:`~handbell.fixes.Fix` is unchanged: the page words it.
     """
     return text if isinstance(text, Fix) else _MARKED.sub(_as_labelled, text).replace("`", "")
 
@@ -310,8 +312,8 @@ def _why_not(text: str) -> str:
     try:
         Recipients.read(text)
     except RecipientsError as error:
-        said = error.what.replace("`recipients` is ", "")
-        return readable(f"{said} {error.fix}")
+        content = error.what.replace("`recipients` is ", "")
+        return readable(f"{content} {error.fix}")
     return ""
 
 
@@ -355,7 +357,7 @@ def _number(name: str, text: str, read: Callable[[str], float], faults: Faults) 
 
 def _json(text: str, faults: Faults) -> Any:
     try:
-        said = json.loads(text)
+        content = json.loads(text)
     except (ValueError, RecursionError) as error:
         faults.add(
             "user_info",
@@ -363,11 +365,11 @@ def _json(text: str, faults: Faults) -> Any:
             'Write an object: {"order": 42}.',
         )
         return None
-    if not isinstance(said, dict):
+    if not isinstance(content, dict):
         faults.add(
             "user_info",
             f"{LABELS['user_info']}: that is not a JSON object.",
             'Write one: {"order": 42}.',
         )
         return None
-    return said
+    return content

@@ -1,4 +1,4 @@
-"""What a form of the console sent, and what is said beside its fields."""
+"""Posted forms, and the faults of their fields."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,14 +17,14 @@ LARGEST_FILE: Final = 64 * 1024 + 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
-    """A file that came with a form; ``name`` is what the browser said, ``content`` may be cut."""
+    """An uploaded file; ``name`` is the browser's, ``content`` may be truncated."""
 
     name: str
     content: bytes = field(repr=False)
 
 
 class Form:
-    """The fields of a form; what was not sent is empty."""
+    """The fields of a form; absent ones are empty."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class Form:
 
     @classmethod
     async def read(cls, request: Request) -> Self:
-        """Read a form as a browser sends it, with or without files."""
+        """Parse a form, with or without files."""
         texts: dict[str, list[str]] = {}
         files: dict[str, Upload] = {}
         async with request.form(
@@ -52,11 +52,11 @@ class Form:
         return cls(texts, files)
 
     def text(self, name: str, default: str = "") -> str:
-        """Return a field without the blanks around it."""
+        """Return a field without surrounding blanks."""
         return self.raw(name, default).strip()
 
     def raw(self, name: str, default: str = "") -> str:
-        """Return a field as it was sent: for passwords."""
+        """Return a field unchanged: for passwords."""
         return self._texts.get(name, [default])[-1]
 
     def all(self, name: str) -> list[str]:
@@ -64,7 +64,7 @@ class Form:
         return list(self._texts.get(name, ()))
 
     def names(self, prefix: str) -> list[str]:
-        """Return the names of the fields that begin so, in the order in which they were sent."""
+        """Return the names of the fields with a prefix, in their order."""
         return [name for name in self._texts if name.startswith(prefix)]
 
     def flag(self, name: str) -> bool:
@@ -78,21 +78,21 @@ class Form:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """What is wrong with a field, and what to do."""
+    """A fault of a field, and its fix."""
 
     what: str
     fix: str = ""
 
 
 class Faults:
-    """What is wrong with a form, by field; a fault of the whole form is under the name ``""``."""
+    """The faults of a form, by field; those of the whole form are under ``""``."""
 
     def __init__(self) -> None:
         self._found: dict[str, Fault] = {}
 
     @classmethod
     def of(cls, error: HandbellError, name: str = "") -> Self:
-        """Return the fault that an error tells, at one field."""
+        """Return the fault of an error, at one field."""
         faults = cls()
         faults.add(name, error.what, error.fix)
         return faults
@@ -104,7 +104,7 @@ class Faults:
         return iter(self._found.items())
 
     def add(self, name: str, what: str, fix: str = "") -> None:
-        """Note a fault; the first one of a field counts."""
+        """Add a fault; the first one of a field counts."""
         self._found.setdefault(name, Fault(what=what, fix=fix))
 
     def at(self, name: str) -> Fault | None:

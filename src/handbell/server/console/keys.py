@@ -1,4 +1,4 @@
-"""The keys of an app: dropped or browsed for, sealed, checked at once, never shown again."""
+"""The keys of an app: uploaded, sealed, checked at once, never shown again."""
 
 from typing import Final
 
@@ -11,7 +11,7 @@ from handbell.errors import CredentialError
 
 from .check_up import check_up, forget_check_up
 from .forms import Faults, Upload
-from .frame import Page, Pages
+from .layout import Page, Pages
 from .publishing import show_app
 
 pages = Pages()
@@ -23,7 +23,7 @@ _ENVIRONMENTS: Final = frozenset({"production", "development", "twin"})
 
 @pages.post(_KEYS)
 async def add(page: Page) -> Response:
-    """Add the key that was dropped, and check it."""
+    """Add the uploaded key, and check it."""
     upload = page.form.file("key_file")
     if upload is None:
         faults = Faults()
@@ -45,18 +45,19 @@ async def add(page: Page) -> Response:
     await page.note("credential.add", stored.key_id, stored.environment or "both environments")
     checked = await check_up(page)
     verdicts = {finding.verdict for finding in checked.findings}
-    told = " ".join(caveats(credential, now=page.system.now()))
-    if not told and verdicts & {"wrong", "doubtful"}:
-        told = "The check-up has something to say."
+    message = " ".join(caveats(credential, now=page.system.now()))
+    if not message and verdicts & {"wrong", "doubtful"}:
+        message = "The check-up has something to say."
     added = f"The {stored.kind} {stored.key_id} is added"
     return page.redirect(
-        page.app_url("#check-up"), said=f"{added}. {told}" if told else f"{added} and works."
+        page.app_url("#check-up"),
+        message=f"{added}. {message}" if message else f"{added} and works.",
     )
 
 
 @pages.get(f"{_KEYS}/{{key_id}}/remove")
 async def ask_remove(page: Page) -> Response:
-    """Ask before a key is removed."""
+    """Confirm the removal of a key."""
     key_id = page.request.path_params["key_id"]
     return page.confirm(
         f"Remove the key {key_id}?",
@@ -77,11 +78,11 @@ async def remove(page: Page) -> Response:
     await page.run(page.system.apps.remove_credential, page.the_app, key_id)
     await page.note("credential.remove", key_id)
     forget_check_up(page)
-    return page.redirect(page.app_url(), said=f"The key {key_id} is removed.")
+    return page.redirect(page.app_url(), message=f"The key {key_id} is removed.")
 
 
 async def read_upload(page: Page, upload: Upload) -> AuthKey | Certificate:
-    """Return the key or certificate of an upload. Raises CredentialError when it is none."""
+    """Return the key or certificate in an upload. Raises CredentialError for an invalid one."""
     form = page.form
     if upload.name.lower().endswith(_CERTIFICATE_FILES):
         context = page.console.context
@@ -91,10 +92,10 @@ async def read_upload(page: Page, upload: Upload) -> AuthKey | Certificate:
 
 
 def _faults(error: CredentialError) -> Faults:
-    what = error.what.replace("The given text", "This file")
+    message_text = error.what.replace("The given text", "This file")
     faults = Faults()
-    if "key id" in what:
-        faults.add("key_id", what, error.fix)
+    if "key id" in message_text:
+        faults.add("key_id", message_text, error.fix)
     else:
-        faults.add("key_file", what, error.fix)
+        faults.add("key_file", message_text, error.fix)
     return faults

@@ -1,11 +1,11 @@
-"""What is said where there is no page, and what leads back to one."""
+"""Error pages for unknown paths, with a link back."""
 
 from starlette.responses import Response
 from starlette.routing import compile_path
 
 from handbell.server.routes import ROUTES
 
-from .frame import Page, Pages
+from .layout import Page, Pages
 from .security import HOME
 
 pages = Pages()
@@ -13,7 +13,7 @@ pages = Pages()
 
 @pages.get("/console/{rest:path}")
 async def nowhere(page: Page) -> Response:
-    """Lead from where a form was sent to the page that it stands on; else there is no such page."""
+    """Redirect from a form's URL to its page; else answer 404."""
     if not page.request.path_params["rest"]:
         return page.redirect(HOME)
     if _takes("POST", page.path):
@@ -22,7 +22,7 @@ async def nowhere(page: Page) -> Response:
 
 
 def _page_above(path: str) -> str:
-    """Return the nearest page above the address of a form, which a browser may be left at."""
+    """Return the page above a form's URL, at which a browser may be left."""
     while path and not _takes("GET", path):
         path = path.rpartition("/")[0]
     return path or HOME

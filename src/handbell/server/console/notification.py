@@ -1,4 +1,4 @@
-"""One notification: live while it goes out, its funnel, its reasons, its deliveries."""
+"""A notification's page: live progress, funnel, reasons and deliveries."""
 
 import json
 from collections.abc import Iterable
@@ -16,10 +16,10 @@ from handbell.delivery.ledger.reports import STATES, Funnel
 from handbell.delivery.policy.schedule import read_send_at
 
 from .activity import standing_of
-from .frame import Page, Pages
+from .layout import Page, Pages
 from .phones import Shelf, shelf, unless_known
+from .progress_cache import ProgressCache
 from .twin_phones import TwinPhones, VirtualPhone
-from .watching import Watched
 
 PAGE: Final = 25
 MOST_NAMED: Final = 500
@@ -35,7 +35,7 @@ pages = Pages()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One step of the funnel; ``share`` is of what was accepted, between 0 and 1."""
+    """A step of the funnel; ``share`` is the fraction of accepted ones."""
 
     name: str
     number: int
@@ -45,14 +45,14 @@ class Step:
 
 @pages.get(_PATH)
 async def show(page: Page) -> Response:
-    """Show a notification as it stands."""
+    """Show a notification."""
     found = await page.run(_read, page)
     return page.render("notification.html", **found)
 
 
 @pages.get(f"{_PATH}/live")
 async def live(page: Page) -> Response:
-    """Return what changes while it goes out, for the script that looks each second."""
+    """Return the changing parts, for the script that polls each second."""
     number = page.request.path_params["notification"]
     if not page.is_fragment:
         return page.redirect(page.app_url(f"/activity/{number}"))
@@ -62,7 +62,7 @@ async def live(page: Page) -> Response:
 
 @pages.get(f"{_PATH}/cancel")
 async def ask(page: Page) -> Response:
-    """Ask before what is left is taken back."""
+    """Confirm the cancellation."""
     funnel = await page.run(_funnel, page)
     address = page.app_url(f"/activity/{funnel.overview.id}")
     text = [f"Nothing was sent yet of {funnel.accepted:,}, and nothing ever will be."]
@@ -80,23 +80,23 @@ async def ask(page: Page) -> Response:
 
 @pages.post(f"{_PATH}/cancel")
 async def cancel(page: Page) -> Response:
-    """Take back what is not sent yet."""
+    """Cancel what is not sent yet."""
     number = page.request.path_params["notification"]
     caught = await page.system.engine.cancel(page.the_app, number)
     _funnels(page).forget(number)
-    told = count(caught, "delivery", "deliveries")
-    await page.note("notification.cancel", number, f"{told} taken back")
-    said = f"{told} taken back." if caught else "There was nothing left to take back."
-    return page.redirect(page.app_url(f"/activity/{number}"), said=said)
+    caught_text = count(caught, "delivery", "deliveries")
+    await page.note("notification.cancel", number, f"{caught_text} taken back")
+    message = f"{caught_text} taken back." if caught else "There was nothing left to take back."
+    return page.redirect(page.app_url(f"/activity/{number}"), message=message)
 
 
-def _funnels(page: Page) -> Watched[Funnel]:
-    watched: Watched[Funnel] = page.console.memory.setdefault(_MEMORY, Watched())
+def _funnels(page: Page) -> ProgressCache[Funnel]:
+    watched: ProgressCache[Funnel] = page.console.memory.setdefault(_MEMORY, ProgressCache())
     return watched
 
 
 def _funnel(page: Page) -> Funnel:
-    """Return the funnel of the path's notification; of another app's there is none."""
+    """Return the funnel of the path's notification; 404 for another app's."""
     number = page.request.path_params["notification"]
     # Raises for a notification of another app.
     page.system.ledger.find(page.the_app, number)
@@ -138,7 +138,7 @@ def _read(page: Page) -> dict[str, Any]:
 
 
 def steps_of(funnel: Funnel) -> list[Step]:
-    """Return the funnel's steps, with what each of them means."""
+    """Return the funnel's steps, with their explanations."""
     steps = (
         ("Accepted", funnel.accepted, "stored here, so that nothing is lost"),
         ("Sent", funnel.sent, "taken over by the push service"),
@@ -153,7 +153,7 @@ def steps_of(funnel: Funnel) -> list[Step]:
 
 
 def _every(page: Page, funnel: Funnel) -> int:
-    """Return after how many milliseconds to look again; 0 when nothing can change any more."""
+    """Return the polling interval in milliseconds; 0 when nothing can change any more."""
     overview = funnel.overview
     if overview.is_running or overview.states.get("sending"):
         return _HURRY
@@ -185,9 +185,9 @@ def _is_list(value: object) -> bool:
 
 
 def _shelf_of(page: Page, funnel: Funnel, found: DeliveryPage) -> Shelf:
-    """Return the virtual phone that shows this, if there is one.
+    """Return the virtual phone that shows this notification, if any.
 
-    Where it failed, waits or was wiped away there is none: what else a phone shows is not this.
+    There is none if it failed, waits or was dismissed.
     """
     nowhere = Shelf(is_running=False)
     if not funnel.sent or TwinPhones(page.system.twin_folder).page_url is None:
@@ -202,8 +202,8 @@ def _shelf_of(page: Page, funnel: Funnel, found: DeliveryPage) -> Shelf:
 
 
 def _showing(phones: Iterable[VirtualPhone], deliveries: Iterable[Delivery]) -> VirtualPhone | None:
-    """Return the first of the phones that shows what one of the deliveries brought."""
-    brought = {one.apns_id for one in deliveries}
+    """Return the first phone that shows one of the deliveries."""
+    brought = {delivery.apns_id for delivery in deliveries}
     return next(
         (phone for phone in phones if any(card.apns_id in brought for card in phone.cards)), None
     )

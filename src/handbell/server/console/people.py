@@ -1,4 +1,4 @@
-"""People: whom an app knows, found by the beginning of their mail address."""
+"""*People*: an app's users, found by the beginning of their mail address."""
 
 import math
 from collections.abc import Mapping
@@ -7,9 +7,9 @@ from urllib.parse import urlencode
 
 from starlette.responses import Response
 
-from handbell.twin.address import read_address
+from handbell.twin.discovery import read_address
 
-from .frame import Page, Pages
+from .layout import Page, Pages
 
 pages = Pages()
 
@@ -21,7 +21,7 @@ _MEMORY: Final = "people_counts"
 
 @pages.get("/console/apps/{app}/people")
 async def people(page: Page) -> Response:
-    """List people by their addresses; with ``q``, those whose address begins with it."""
+    """List people by address; with ``q``, those whose address begins with it."""
     wanted, after = page.query("q"), page.query("after")
     found = await page.run(
         page.system.directory.users,
@@ -52,7 +52,7 @@ def _address(page: Page, wanted: str, after: str | None = None) -> str:
 
 
 async def _counts(page: Page) -> Mapping[str, int]:
-    """Return how many sessions are in which status, as of some seconds ago at most.
+    """Return the number of sessions by status, cached for some seconds.
 
     Of a million they take some time to count.
     """

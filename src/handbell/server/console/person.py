@@ -1,4 +1,4 @@
-"""One person: their devices, why they saw the last notifications or not, and what can be done."""
+"""A person's page: devices, explanations of recent notifications, and actions."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -10,8 +10,8 @@ from handbell._text import short_token
 from handbell.errors import UnknownSessionError
 from handbell.registry.session import Session
 
-from .frame import Page, Pages
-from .words import platform
+from .formatting import platform
+from .layout import Page, Pages
 
 pages = Pages()
 
@@ -23,40 +23,40 @@ _SESSION: Final = "/console/apps/{app}/sessions/{session}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Act:
-    """Something that can be done to a session: what is asked before, and what is said after."""
+class _SessionAction:
+    """An action on a session: its confirmation, and its message afterwards."""
 
     question: str
     text: str
     label: str
-    said: str
+    message: str
     done_already: str
     is_danger: bool = False
 
 
 _ACTS: Final = {
-    "close": _Act(
+    "close": _SessionAction(
         question="Close the session of {device}?",
         text="Nothing is sent to this device any more, until the app registers it again.",
         label="Close the session",
-        said="The session of {device} is closed.",
+        message="The session of {device} is closed.",
         done_already="The session of {device} was closed already.",
         is_danger=True,
     ),
-    "release": _Act(
+    "release": _SessionAction(
         question="Try {device} again?",
         text="The quarantine ends, and the next notification goes to it. If Apple refuses the "
         "token once more, the session comes back into quarantine.",
         label="End the quarantine",
-        said="{device} is sent to again.",
+        message="{device} is sent to again.",
         done_already="{device} was not in quarantine any more.",
     ),
-    "activate": _Act(
+    "activate": _SessionAction(
         question="Is {device} really theirs?",
         text="The device has not proven that it is {mail}'s. Accept it only if you know it by "
         "other means: whoever holds it sees what is sent to {mail}.",
         label="Accept the device",
-        said="{device} is accepted.",
+        message="{device} is accepted.",
         done_already="{device} did not wait for proof any more.",
         is_danger=True,
     ),
@@ -65,7 +65,7 @@ _ACTS: Final = {
 
 @pages.get(_PERSON)
 async def person(page: Page) -> Response:
-    """Show one person: the answer first, then what it rests on."""
+    """Show one person: the answer first, then its evidence."""
     mail = page.query("mail")
     if not mail:
         return page.redirect(page.app_url("/people"))
@@ -76,7 +76,7 @@ async def person(page: Page) -> Response:
 
 @pages.get(f"{_PERSON}/forget")
 async def ask_forget(page: Page) -> Response:
-    """Ask before a person is forgotten."""
+    """Confirm the erasure of a person."""
     mail = page.query("mail")
     return page.confirm(
         f"Forget {mail}?",
@@ -97,14 +97,14 @@ async def forget(page: Page) -> Response:
     """Remove a person with their devices and their name in the ledger."""
     erased = await page.run(page.system.eraser.erase, page.the_app, page.form.text("mail"))
     await page.system.engine.release(erased.sessions)
-    # Not by their address: the trail would keep what was just removed.
+    # Not by address: the trail would keep what was just erased.
     await page.note("user.remove", f"user {erased.user}")
-    return page.redirect(page.app_url("/people"), said="The person is forgotten.")
+    return page.redirect(page.app_url("/people"), message="The person is forgotten.")
 
 
 @pages.get(f"{_SESSION}/{{act}}")
 async def ask(page: Page) -> Response:
-    """Ask before something is done to a session."""
+    """Confirm an action on a session."""
     act = _act(page)
     session = await _session(page)
     words = _words(session)
@@ -127,16 +127,16 @@ async def act_on(page: Page) -> Response:
     is_done = await _do(page, name, session)
     if is_done:
         await page.note(f"session.{name}", f"session {session.id}")
-    said = act.said if is_done else act.done_already
+    message = act.message if is_done else act.done_already
     return page.redirect(
         address_of(page, session.mail),
-        said=said.format(**_words(session)),
+        message=message.format(**_words(session)),
         kind="good" if is_done else "bad",
     )
 
 
 def address_of(page: Page, mail: str) -> str:
-    """Return the address of a person's page."""
+    """Return the URL of a person's page."""
     return page.app_url(f"/person?{urlencode({'mail': mail})}")
 
 
@@ -146,7 +146,7 @@ async def _do(page: Page, name: str, session: Session) -> bool:
         return await page.run(registry.release, session)
     if name == "close":
         is_done = await page.run(registry.close, session, BY_OPERATOR)
-        # Nothing that is in hand may follow what the operator was told.
+        # Deliveries in hand must not arrive after the operator's confirmation.
         await page.system.engine.release([session.id])
         return is_done
     registered = await page.run(registry.activate, session)
@@ -159,7 +159,7 @@ async def _do(page: Page, name: str, session: Session) -> bool:
 _FROM_PAGE: Final = "Go back to the person's page, load it again, and use its buttons"
 
 
-def _act(page: Page) -> _Act:
+def _act(page: Page) -> _SessionAction:
     act = _ACTS.get(page.request.path_params["act"])
     if act is None:
         raise UnknownSessionError("That cannot be done to a session", fix=_FROM_PAGE)

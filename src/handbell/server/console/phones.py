@@ -1,4 +1,4 @@
-"""The virtual phone beside a page: what it shows, making one, and opening a card on it."""
+"""The virtual phone next to a page: show it, create one, open a card."""
 
 import hashlib
 from dataclasses import dataclass
@@ -7,25 +7,25 @@ from urllib.parse import urlencode
 from starlette.responses import RedirectResponse, Response
 
 from handbell.apps.app import App
-from handbell.apps.samples import make_key
+from handbell.apps.sample_keys import make_key
 from handbell.creation.recipients import Recipients
 from handbell.demo_environment import SAMPLE_MAIL
 from handbell.errors import HandbellError, RecipientsError, TwinError
 from handbell.system import System
 
-from .frame import Page, Pages
+from .fix_buttons import in_console
+from .layout import Page, Pages
 from .security import HOME, protect
 from .twin_phones import TwinPhones, VirtualPhone
-from .ways import in_console
 
 pages = Pages()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shelf:
-    """The virtual phones of an app, and the one that is shown.
+    """An app's virtual phones, and the one that is shown.
 
-    ``is_running`` says whether a twin runs here; ``problem`` is why it cannot be asked just now.
+    ``is_running`` tells whether a twin runs here; ``problem`` is why it is unreachable.
     """
 
     is_running: bool
@@ -35,12 +35,12 @@ class Shelf:
 
     @property
     def mail(self) -> str:
-        """Whose phone is shown; empty without one."""
+        """Return the shown phone's owner; empty without one."""
         return "" if self.shown is None else self.shown.mail or ""
 
 
 def shelf(system: System, app: App, *, wanted: str = "", mail: str = "") -> Shelf:
-    """Return the virtual phones of an app: the ``wanted`` one is shown, else that of ``mail``."""
+    """Return an app's virtual phones: the ``wanted`` one is shown, else that of ``mail``."""
     twin = TwinPhones(system.twin_folder)
     if not twin.is_running:
         return Shelf(is_running=False)
@@ -56,16 +56,16 @@ def shelf(system: System, app: App, *, wanted: str = "", mail: str = "") -> Shel
 
 @pages.get("/console/phones")
 async def go_there(page: Page) -> Response:
-    """Lead to the twin's own page, for a browser on its machine."""
+    """Redirect to the twin's own page, for a browser on its machine."""
     if page.phones_url is not None:
         return protect(RedirectResponse(page.phones_url, 303))
-    said = "The virtual phones are shown on the server's own machine, while a twin runs there."
-    return page.redirect(HOME, said=said, kind="plain")
+    message = "The virtual phones are shown on the server's own machine, while a twin runs there."
+    return page.redirect(HOME, message=message, kind="plain")
 
 
 @pages.get("/console/apps/{app}/phones")
 async def live(page: Page) -> Response:
-    """Return the phone as it is now, for the script that looks each second."""
+    """Return the phone's current state, for the script that polls each second."""
     if not page.is_fragment:
         return page.redirect(page.app_url("/compose"))
     return await _fragment(page, page.query("phone"))
@@ -73,32 +73,34 @@ async def live(page: Page) -> Response:
 
 @pages.post("/console/apps/{app}/phones")
 async def make(page: Page) -> Response:
-    """Make a virtual phone of somebody, and a key for the twin where the app has none."""
+    """Create a virtual phone, and a key for the twin if the app has none."""
     address = page.form.text("phone_mail") or SAMPLE_MAIL
     try:
         (mail,) = Recipients(mails=(address,)).mails
         phone = await page.run(_make, page.system, page.the_app, mail)
     except (RecipientsError, TwinError) as error:
-        return page.redirect(_back(page), said=f"{error.what} {in_console(error.fix)}", kind="bad")
+        return page.redirect(
+            _back(page), message=f"{error.what} {in_console(error.fix)}", kind="bad"
+        )
     if phone.is_keyed:
         await page.note("credential.add", "a key for the twin alone")
     back = f"{_back(page)}?{urlencode({'mail': phone.mail, 'keep': 1})}"
-    return page.redirect(back, said=f"{phone.mail} has a virtual phone. Send something to it.")
+    return page.redirect(back, message=f"{phone.mail} has a virtual phone. Send something to it.")
 
 
 @pages.post("/console/apps/{app}/phones/open")
 async def open_card(page: Page) -> Response:
-    """Open a card as the phone's owner would."""
+    """Open a card, as the phone's user would."""
     phone, card = page.form.text("phone"), page.form.text("card")
     twin = TwinPhones(page.system.twin_folder)
     try:
         await page.run(twin.open_card, phone, card)
     except TwinError as error:
         if not page.is_fragment:
-            return page.redirect(_back(page), said=str(error), kind="bad")
+            return page.redirect(_back(page), message=str(error), kind="bad")
     if page.is_fragment:
         return await _fragment(page, phone)
-    return page.redirect(_back(page), said="Opened.")
+    return page.redirect(_back(page), message="Opened.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +125,7 @@ async def _fragment(page: Page, wanted: str) -> Response:
 
 
 def unless_known(page: Page, response: Response) -> Response:
-    """Return the response, or 304 where the page's script has exactly that already."""
+    """Return the response, or 304 if the page's script has it already."""
     tag = f'"{hashlib.sha256(bytes(response.body)).hexdigest()[:24]}"'
     response.headers["etag"] = tag
     if page.request.headers.get("if-none-match") == tag:
@@ -132,7 +134,7 @@ def unless_known(page: Page, response: Response) -> Response:
 
 
 def _back(page: Page) -> str:
-    """Return the page that the form stands on, of the pages that show a phone."""
+    """Return the form's page, if that shows a phone."""
     number = page.form.text("notification")
     if number.isalnum():
         return page.app_url(f"/activity/{number}")

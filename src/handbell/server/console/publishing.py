@@ -1,4 +1,4 @@
-"""Publishing: the apps, the push switch, and the page on which an app is set up."""
+"""*Publishing*: the apps, the push switch, and an app's set-up."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from handbell.apps.app import App
 from handbell.apps.checkup import Finding
-from handbell.apps.samples import make_key
+from handbell.apps.sample_keys import make_key
 from handbell.apps.store import StoredCredential
 from handbell.delivery.policy.app_rules import AppRules
 from handbell.delivery.policy.rate_limit import read_rate_limit
@@ -17,7 +17,7 @@ from handbell.errors import AppError
 
 from .check_up import CheckUp, check_up, forget_check_up, last_check_up
 from .forms import Faults, Form
-from .frame import Page, Pages
+from .layout import Page, Pages
 
 pages = Pages()
 
@@ -30,7 +30,7 @@ APP: Final = "/console/apps/{app}"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """One app as the list shows it."""
+    """An app in the list."""
 
     app: App
     credentials: list[StoredCredential]
@@ -39,7 +39,7 @@ class Card:
 
 @pages.get(LIST)
 async def apps(page: Page) -> Response:
-    """Show every app, and the form that adds one."""
+    """Show every app, and the form for a new one."""
     return await _list(page)
 
 
@@ -53,18 +53,18 @@ async def add(page: Page) -> Response:
         )
     except AppError as error:
         field = next(
-            (name for name, said in _NAMED_BY if said in error.what),
+            (name for name, message in _NAMED_BY if message in error.what),
             "bundle_id",
         )
         return await _list(page, Faults.of(error, field), page.form)
     page.app = app
     await page.note("app.add", app.id)
-    return page.redirect(page.app_url(), said=f"{app.name} is added. Its key comes next.")
+    return page.redirect(page.app_url(), message=f"{app.name} is added. Its key comes next.")
 
 
 @pages.get(f"{LIST}/sample")
 async def before_sample(page: Page) -> Response:
-    """Lead from the form's address, which reads like that of an app, to the page it stands on."""
+    """Redirect from the form's URL, which looks like an app's, to its page."""
     return page.redirect(LIST)
 
 
@@ -79,19 +79,19 @@ async def add_sample(page: Page) -> Response:
     await page.note("app.add", app.id)
     await _add_twin_key(page, app, is_of_sample=True)
     return page.redirect(
-        page.app_url("/people"), said=f"{app.name} is added, with a key for the virtual phone."
+        page.app_url("/people"), message=f"{app.name} is added, with a key for the virtual phone."
     )
 
 
 @pages.get(APP)
 async def show(page: Page) -> Response:
-    """Show how an app is set up."""
+    """Show an app's set-up."""
     return await show_app(page)
 
 
 @pages.post(f"{APP}/check-up")
 async def check(page: Page) -> Response:
-    """Run a check-up, and show the app's page with what it found."""
+    """Run a check-up, and show the app's page with its findings."""
     await check_up(page)
     if page.is_fragment:
         return await show_app(page)
@@ -100,17 +100,17 @@ async def check(page: Page) -> Response:
 
 @pages.post(f"{APP}/keys/twin")
 async def add_twin_key(page: Page) -> Response:
-    """Make a key that only the twin takes."""
+    """Create a key that only the twin accepts."""
     await _add_twin_key(page, page.the_app)
     await check_up(page)
     return page.redirect(
-        page.app_url(), said="A key for the virtual phone is made. Apple does not know it."
+        page.app_url(), message="A key for the virtual phone is made. Apple does not know it."
     )
 
 
 @pages.get(f"{APP}/switch")
 async def ask_switch(page: Page) -> Response:
-    """Ask before push is switched off."""
+    """Confirm switching push off."""
     app = page.the_app
     if not app.is_enabled:
         return page.redirect(page.app_url())
@@ -134,21 +134,21 @@ async def switch(page: Page) -> Response:
     word = "on" if is_on else "off"
     await page.note("app.set", app.id, f"push {word}")
     kind = "good" if is_on else "plain"
-    return page.redirect(page.app_url(), said=f"Push is {word} for {app.name}.", kind=kind)
+    return page.redirect(page.app_url(), message=f"Push is {word} for {app.name}.", kind=kind)
 
 
 @pages.post(f"{APP}/resume")
 async def resume(page: Page) -> Response:
-    """Try at once what a circuit holds back."""
+    """Retry at once what a circuit holds."""
     was_stopped = await page.run(page.system.resume, page.the_app)
     await page.note("app.set", page.the_app.id, "resume")
-    said = "Sending goes on within seconds." if was_stopped else "Sending was not stopped."
-    return page.redirect(page.app_url(), said=said)
+    message = "Sending goes on within seconds." if was_stopped else "Sending was not stopped."
+    return page.redirect(page.app_url(), message=message)
 
 
 @pages.get(f"{APP}/remove")
 async def ask_remove(page: Page) -> Response:
-    """Ask before an app is removed."""
+    """Confirm the removal of an app."""
     app = page.the_app
     return page.confirm(
         f"Remove {app.name}?",
@@ -169,11 +169,11 @@ async def remove(page: Page) -> Response:
     await page.run(page.console.context.remove_app, app)
     await page.note("app.remove", app.id)
     forget_check_up(page)
-    return page.redirect(LIST, said=f"{app.name} is removed.")
+    return page.redirect(LIST, message=f"{app.name} is removed.")
 
 
 async def show_app(page: Page, faults: Faults | None = None, form: Form | None = None) -> Response:
-    """Return an app's page; with ``faults``, as the answer to the ``form`` that has them."""
+    """Return an app's page; with ``faults``, as the response to ``form``."""
     values = await page.run(_read, page)
     checked: CheckUp | None = last_check_up(page)
     return page.render(
@@ -196,7 +196,7 @@ def _read(page: Page) -> dict[str, Any]:
         "rules": rules,
         "rate": _rate(rules),
         "held": [
-            *(one for one in system.obstacles(app) if one.kind in _TOLD_HERE),
+            *(obstacle for obstacle in system.obstacles(app) if obstacle.kind in _TOLD_HERE),
             *system.cautions(app),
         ],
         "can_mail": system.can_mail,
@@ -206,14 +206,14 @@ def _read(page: Page) -> dict[str, Any]:
 
 
 def _rate(rules: AppRules) -> str:
-    """Return the rate limit as an operator writes it: without a burst that is the usual one."""
+    """Return the rate limit as an operator writes it: without the default burst."""
     plain = str(rules.rate or "").partition(" burst")[0]
     return plain if not plain or read_rate_limit(plain) == rules.rate else str(rules.rate)
 
 
 @cache
 def time_zones() -> tuple[str, ...]:
-    """Return the names of time zones that an operator may want to choose."""
+    """Return the time zones to choose from."""
     from zoneinfo import available_timezones  # noqa: PLC0415 - reads a folder
 
     named = (name for name in sorted(available_timezones()) if "/" in name)
@@ -248,7 +248,7 @@ async def _add_twin_key(page: Page, app: App, *, is_of_sample: bool = False) -> 
 
 def _worst(findings: list[Finding]) -> str:
     verdicts = {finding.verdict for finding in findings}
-    return next((one for one in ("wrong", "doubtful") if one in verdicts), "right")
+    return next((item for item in ("wrong", "doubtful") if item in verdicts), "right")
 
 
 _NAMED_BY: Final = (

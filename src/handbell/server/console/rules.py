@@ -1,4 +1,4 @@
-"""What an operator lays down for an app: quiet hours, a cap, a rate, and the proof of identity."""
+"""Forms of an app's rules: quiet hours, a cap, a rate, and the proof of identity."""
 
 from typing import Final
 
@@ -9,7 +9,7 @@ from handbell.delivery.policy.zones import DEFAULT_ZONE
 from handbell.errors import AppError
 
 from .forms import Faults, Form
-from .frame import Page, Pages
+from .layout import Page, Pages
 from .publishing import show_app
 
 pages = Pages()
@@ -23,7 +23,7 @@ _PROOFS: Final = {
 
 @pages.post("/console/apps/{app}/rules")
 async def set_rules(page: Page) -> Response:
-    """Set the rules that differ from those that are: all of them, or none where one is wrong."""
+    """Set the changed rules: all of them, or none when one is invalid."""
     before = await page.run(page.system.rules_store.rules_of, page.the_app.id)
     stands, changed, faults = _stored(before), dict[str, str](), Faults()
     for name, text in _wanted(page.form).items():
@@ -35,17 +35,17 @@ async def set_rules(page: Page) -> Response:
     if faults:
         return await show_app(page, faults, page.form)
     if not changed:
-        return page.redirect(page.app_url("#rules"), said="Nothing was changed.")
+        return page.redirect(page.app_url("#rules"), message="Nothing was changed.")
     await page.run(page.system.set_rules, page.the_app, changed)
     await page.note(
         "app.set", page.the_app.id, ", ".join(f"{name} {text}" for name, text in changed.items())
     )
-    return page.redirect(page.app_url("#rules"), said="The rules are set.")
+    return page.redirect(page.app_url("#rules"), message="The rules are set.")
 
 
 @pages.post("/console/apps/{app}/proof")
 async def set_proof(page: Page) -> Response:
-    """Set how devices prove whose they are."""
+    """Set the proof of identity."""
     proof, key = page.form.text("proof"), page.form.raw("identity_key")
     try:
         await page.run(
@@ -59,12 +59,12 @@ async def set_proof(page: Page) -> Response:
         return await show_app(page, Faults.of(error, field), page.form)
     detail = f"proof {proof}" + (", another identity key" if key.strip() else "")
     await page.note("app.set", page.the_app.id, detail)
-    return page.redirect(page.app_url("#identity"), said=_PROOFS[proof])
+    return page.redirect(page.app_url("#identity"), message=_PROOFS[proof])
 
 
 @pages.post("/console/apps/{app}/links")
 async def set_links(page: Page) -> Response:
-    """Set the domain of universal links, and where to get the app."""
+    """Set the domain of universal links, and the app's store page."""
     faults = Faults()
     for name in ("associated_domain", "store_url"):
         try:
@@ -75,7 +75,7 @@ async def set_links(page: Page) -> Response:
     if faults:
         return await show_app(page, faults, page.form)
     await page.note("app.set", page.the_app.id, "universal links")
-    return page.redirect(page.app_url("#links"), said="The links are set.")
+    return page.redirect(page.app_url("#links"), message="The links are set.")
 
 
 def _wanted(form: Form) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What keeps the console's pages to its operators: cookies, form tokens, origins and headers."""
+"""Security of the console: cookies, form tokens, origins and headers."""
 
 import hashlib
 import hmac
@@ -45,30 +45,30 @@ Flash = tuple[str, str]
 
 
 def is_https(request: Request, public_url: str) -> bool:
-    """Return whether the console is reached by HTTPS, here or at the proxy before it."""
+    """Return whether the console is reached by HTTPS, here or at its proxy."""
     return request.url.scheme == "https" or public_url.startswith("https:")
 
 
 def cookie_name(*, https: bool) -> str:
-    """Return the name of the sign-in's cookie; browsers bind ``__Host-`` to this host and HTTPS."""
+    """Return the sign-in cookie's name; browsers bind ``__Host-`` to this host and HTTPS."""
     return "__Host-handbell" if https else "handbell"
 
 
 def form_token(secret: str) -> str:
-    """Return what every form of a sign-in carries; it does not tell the cookie."""
+    """Return the form token of a sign-in; it does not reveal the cookie."""
     return _mac(secret, b"form")
 
 
 def is_form_token(given: str, secret: str) -> bool:
-    """Return whether a form carries its sign-in's token; compared in constant time."""
+    """Return whether a form token belongs to its sign-in; compared in constant time."""
     return hmac.compare_digest(given.encode(errors="replace"), form_token(secret).encode())
 
 
 def is_own_form(request: Request, public_url: str) -> bool:
-    """Return whether a browser says that a form was sent from a page of this console.
+    """Return whether a form was posted from a page of this console (CSRF check).
 
-    ``Sec-Fetch-Site`` decides where it is sent, by newer browsers and over HTTPS or to this
-    machine; else ``Origin`` has to be ours. Where neither is there the answer is no.
+    ``Sec-Fetch-Site`` decides if present (newer browsers, over HTTPS or loopback); else ``Origin``
+    has to be ours. Without either the answer is no.
     """
     site = request.headers.get("sec-fetch-site")
     if site is not None:
@@ -82,14 +82,14 @@ def is_own_form(request: Request, public_url: str) -> bool:
 
 
 def safe_next(wanted: str) -> str:
-    """Return where to go after signing in: a page of the console, whatever was asked for."""
+    """Return the target after sign-in: always a page of the console."""
     if not _SAFE_NEXT.fullmatch(wanted) or ".." in wanted:
         return HOME
     return wanted
 
 
 def protect(response: Response, *, images: Sequence[str] = ()) -> Response:
-    """Set the headers that every page has; ``images`` are further sources that it shows."""
+    """Set the security headers of a page; ``images`` are further allowed image sources."""
     policy = dict(_POLICY)
     if images:
         policy["img-src"] = " ".join([policy["img-src"], *images])
@@ -102,7 +102,7 @@ def protect(response: Response, *, images: Sequence[str] = ()) -> Response:
 
 
 def set_sign_in(response: Response, secret: str, *, hours: float, https: bool) -> None:
-    """Give the browser its sign-in."""
+    """Set the sign-in cookie."""
     response.set_cookie(
         cookie_name(https=https),
         secret,
@@ -115,18 +115,18 @@ def set_sign_in(response: Response, secret: str, *, hours: float, https: bool) -
 
 
 def forget_sign_in(response: Response, *, https: bool) -> None:
-    """Take the sign-in from the browser."""
+    """Delete the sign-in cookie."""
     name = cookie_name(https=https)
     response.delete_cookie(name, path="/", secure=https, httponly=True, samesite="lax")
 
 
 def known_cookie(*, https: bool) -> str:
-    """Return the name of the cookie by which a browser is known that signed in before."""
+    """Return the name of the cookie that marks a browser as known."""
     return f"__Host-{KNOWN_COOKIE}" if https else KNOWN_COOKIE
 
 
 def set_known(response: Response, browser_pass: str, *, days: int, https: bool) -> None:
-    """Let the browser be known at its next sign-in; signing out leaves that."""
+    """Mark the browser as known for its next sign-in; signing out keeps that."""
     response.set_cookie(
         known_cookie(https=https),
         browser_pass,
@@ -139,7 +139,7 @@ def set_known(response: Response, browser_pass: str, *, days: int, https: bool) 
 
 
 def set_flash(response: Response, flash: Flash, secret: str, *, https: bool) -> None:
-    """Let the next page say something once; it is signed, so nobody else can put words there."""
+    """Set a message for the next page; it is signed, so that nobody else can forge one."""
     content = urlsafe_b64encode(json.dumps(flash).encode()).decode()
     response.set_cookie(
         FLASH_COOKIE,
@@ -153,7 +153,7 @@ def set_flash(response: Response, flash: Flash, secret: str, *, https: bool) -> 
 
 
 def read_flash(request: Request, secret: str) -> Flash | None:
-    """Return what the page before wanted to say here, or None."""
+    """Return the message from the previous page, or None."""
     content, _, mac = request.cookies.get(FLASH_COOKIE, "").partition(".")
     if not content or not hmac.compare_digest(mac, _mac(secret, content.encode())):
         return None
@@ -162,7 +162,7 @@ def read_flash(request: Request, secret: str) -> Flash | None:
 
 
 def remember_app(response: Response, app_id: str, *, https: bool) -> None:
-    """Remember which app was looked at last; that is no secret."""
+    """Remember the last viewed app; that is no secret."""
     response.set_cookie(
         APP_COOKIE,
         app_id,

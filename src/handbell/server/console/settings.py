@@ -1,4 +1,4 @@
-"""Settings: operators and their invitations, and the account of whoever is signed in."""
+"""*Settings*: operators, invitations, and the operator's own account."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -11,9 +11,9 @@ from handbell.access.invitations import INVITATION_HOURS
 from handbell.errors import OperatorError
 
 from .forms import Faults
-from .frame import Page, Pages
+from .layout import Page, Pages
 from .security import HOME, set_sign_in
-from .sign_in_pace import PER_PAIR
+from .sign_in_limits import PER_PAIR
 
 pages = Pages()
 
@@ -39,7 +39,7 @@ async def operators(page: Page) -> Response:
 
 @pages.post(f"{_OPERATORS}/operators")
 async def invite(page: Page) -> Response:
-    """Make an invitation, and show its link this once."""
+    """Create an invitation, and show its link once."""
     mail = page.form.text("mail")
     try:
         secret = await page.run(page.system.operators.invite, mail or None)
@@ -51,7 +51,7 @@ async def invite(page: Page) -> Response:
 
 @pages.post(f"{_OPERATORS}/operators/reset")
 async def reset(page: Page) -> Response:
-    """Make a link with which an operator sets another password, and show it this once."""
+    """Create a password link for an operator, and show it once."""
     operator = await page.run(page.system.operators.find, page.form.text("mail"))
     secret = await page.run(page.system.operators.reset, operator)
     await page.note("operator.reset", operator.mail)
@@ -60,17 +60,19 @@ async def reset(page: Page) -> Response:
 
 @pages.post(f"{_OPERATORS}/invitations/{{invitation}}/withdraw")
 async def withdraw(page: Page) -> Response:
-    """Take an invitation back."""
+    """Withdraw an invitation."""
     is_done = await page.run(page.system.operators.withdraw, page.request.path_params["invitation"])
     if is_done:
         await page.note("operator.withdraw", "an invitation")
-    said = "The invitation is taken back." if is_done else "The invitation was not open any more."
-    return page.redirect(_OPERATORS, said=said)
+    message = (
+        "The invitation is taken back." if is_done else "The invitation was not open any more."
+    )
+    return page.redirect(_OPERATORS, message=message)
 
 
 @pages.get(f"{_OPERATORS}/operators/remove")
 async def ask_remove(page: Page) -> Response:
-    """Ask before an operator is removed."""
+    """Confirm the removal of an operator."""
     mail = (await page.run(page.system.operators.find, page.query("mail"))).mail
     return page.confirm(
         f"Remove {mail}?",
@@ -88,16 +90,18 @@ async def remove(page: Page) -> Response:
     operator = await page.run(page.system.operators.find, page.form.text("mail"))
     if operator.id == page.operator.id:
         return page.redirect(
-            _OPERATORS, said="You cannot remove yourself; let another operator do it.", kind="bad"
+            _OPERATORS,
+            message="You cannot remove yourself; let another operator do it.",
+            kind="bad",
         )
     await page.run(page.system.operators.remove, operator.mail)
     await page.note("operator.remove", operator.mail)
-    return page.redirect(_OPERATORS, said=f"{operator.mail} is removed.")
+    return page.redirect(_OPERATORS, message=f"{operator.mail} is removed.")
 
 
 @pages.get(_ACCOUNT_PATH)
 async def account(page: Page) -> Response:
-    """Show what concerns whoever is signed in."""
+    """Show the operator's own account."""
     return await _show_account(page)
 
 
@@ -123,7 +127,7 @@ async def change_password(page: Page) -> Response:
     hours = page.console.context.settings.sign_in_hours
     page.secret = await page.run(store.sign_in, operator, hours=hours)
     response = page.redirect(
-        _ACCOUNT_PATH, said="Your password is changed. Everywhere else you are signed out."
+        _ACCOUNT_PATH, message="Your password is changed. Everywhere else you are signed out."
     )
     set_sign_in(response, page.secret, hours=hours, https=page.https)
     return response
@@ -136,8 +140,8 @@ async def sign_out_everywhere(page: Page) -> Response:
         page.system.operators.sign_out_everywhere, page.operator, but=page.secret
     )
     await page.note("operator.sign-out", page.operator.mail, "everywhere else")
-    said = f"{count(ended, 'sign-in')} ended." if ended else "You are signed in nowhere else."
-    return page.redirect(_ACCOUNT_PATH, said=said)
+    message = f"{count(ended, 'sign-in')} ended." if ended else "You are signed in nowhere else."
+    return page.redirect(_ACCOUNT_PATH, message=message)
 
 
 def _link(page: Page, secret: str) -> str:

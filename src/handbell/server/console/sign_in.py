@@ -1,4 +1,4 @@
-"""Signing in and out, and the page on which an invitation makes an operator."""
+"""Sign-in and sign-out, and the page of an invitation."""
 
 import math
 from typing import Final
@@ -13,7 +13,7 @@ from handbell.errors import InvitationError, OperatorError
 from handbell.server.access import client_network, client_of
 
 from .forms import Faults
-from .frame import Page, Pages
+from .layout import Page, Pages
 from .security import (
     HOME,
     forget_sign_in,
@@ -24,7 +24,7 @@ from .security import (
     set_known,
     set_sign_in,
 )
-from .sign_in_pace import PASS_DAYS, PER_NETWORK
+from .sign_in_limits import PASS_DAYS, PER_NETWORK
 
 _INVITATION: Final = "invitation"
 _MINUTE: Final = 60
@@ -34,7 +34,7 @@ pages = Pages()
 
 @pages.get("/console/sign-in")
 async def sign_in(page: Page) -> Response:
-    """Show the form, or go on when somebody is signed in; a script is told who is."""
+    """Show the form, or redirect a signed-in operator; a script gets the operator."""
     if page.is_fragment:
         return _who(page)
     if page.sign_in is not None:
@@ -51,12 +51,12 @@ async def sign_in(page: Page) -> Response:
 
 @pages.post("/console/sign-in")
 async def check(page: Page) -> Response:
-    """Sign in, at the pace that :mod:`~handbell.server.console.sign_in_pace` allows."""
+    """Sign in, within the limits of :mod:`~handbell.server.console.sign_in_limits`."""
     mail = page.form.text("mail")
-    pace = page.console.sign_in_pace
+    pace = page.console.sign_in_limits
     network = client_network(page.request)
     browser_pass = page.request.cookies.get(known_cookie(https=page.https), "")
-    # By the form under which the account is looked up: another spelling is no further try.
+    # In the form in which accounts are looked up: another spelling is no further attempt.
     account = fold_mail(mail[:LONGEST_MAIL])
     attempt = pace.begin(account, network, browser_pass)
     if attempt.wait:
@@ -64,7 +64,7 @@ async def check(page: Page) -> Response:
     operators = page.system.operators
     operator = await page.run_slowly(operators.check, mail, page.form.raw("password"))
     if operator is None:
-        # What is no address may be a password in the wrong field, so it is not written down.
+        # Not a valid address: it may be a password in the wrong field, so it is not recorded.
         named = mail[:LONGEST_MAIL] if "@" in mail else "(no mail address)"
         await page.run(
             page.system.audit.note,
@@ -93,13 +93,13 @@ async def sign_out(page: Page) -> Response:
 
 @pages.get("/console/invitation/{secret}")
 async def invitation(page: Page) -> Response:
-    """Show the form that makes an operator, where the link still serves."""
+    """Show the invitation's form, if its link is still valid."""
     return await _show_invitation(page, page.request.path_params["secret"])
 
 
 @pages.post("/console/invitation/{secret}")
 async def accept(page: Page) -> Response:
-    """Make the operator whom the link invites, and sign them in."""
+    """Create the invited operator, and sign them in."""
     secret = page.request.path_params["secret"]
     limiter = page.console.context.limiter
     limiter.require(_INVITATION, client_network(page.request), PER_NETWORK)
@@ -124,13 +124,13 @@ async def accept(page: Page) -> Response:
 
 
 def _who(page: Page) -> Response:
-    """Return who is signed in, for the page that keeps what is written over a sign-in's end."""
+    """Return the operator, for the page that keeps drafts across sign-ins."""
     mail = None if page.sign_in is None else page.operator.mail
     return protect(JSONResponse({"operator": mail, "token": page.form_token}))
 
 
 async def _begin(page: Page, operator: Operator, target: str) -> Response:
-    """Return the redirection that carries a new sign-in; whichever was there before ends."""
+    """Return the redirect with a new sign-in; a former one ends."""
     operators = page.system.operators
     hours = page.console.context.settings.sign_in_hours
     if page.secret:

@@ -1,8 +1,8 @@
-"""Where the console begins: the page on which there is something to do next."""
+"""The console's start page, which leads to the next step."""
 
 from starlette.responses import Response
 
-from .frame import Page, Pages
+from .layout import Page, Pages
 
 pages = Pages()
 
@@ -15,7 +15,7 @@ async def static(page: Page) -> Response:
 
 @pages.get("/console")
 async def start(page: Page) -> Response:
-    """Lead to what is to be done next: an app, its key, its first device, or what went out."""
+    """Redirect to the next step: an app, its key, its first device, or Activity."""
     app = page.current_app
     if app is None:
         return page.redirect("/console/apps")

@@ -1,4 +1,4 @@
-"""The console's static files, held in memory and named with their content's hash."""
+"""The console's static files, in memory and versioned by content hash."""
 
 import hashlib
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ class _File:
 
 
 class Statics:
-    """The files of the folder ``static``. Nothing outside it can be asked for."""
+    """The files of the folder ``static``. Nothing outside it can be requested."""
 
     def __init__(self, found: Mapping[str, _File]) -> None:
         self._files = dict(found)
@@ -43,14 +43,13 @@ class Statics:
         return cls(found)
 
     def version(self, name: str) -> str:
-        """Return what changes when a file does. Raises KeyError for a file that is not there."""
+        """Return a file's version. Raises KeyError for an unknown file."""
         return self._files[name].version
 
     def answer(self, request: Request, name: str) -> Response:
-        """Return a file, or that the browser has it, or that it is not there.
+        """Return a file, 304 or 404.
 
-        Under an address with its version it never changes; a module that another imports is asked
-        for again each time, which costs an answer without a body.
+        A versioned URL is immutable; modules imported by others are revalidated each time.
         """
         file = self._files.get(name)
         if file is None:

@@ -1,4 +1,4 @@
-"""The virtual phones of a running twin, for pages: read from the twin's own page on loopback.
+"""A client for the virtual phones of a running twin, over its page's API on loopback.
 
 The browser never talks to the twin itself: it has another origin, and may be on another machine.
 """
@@ -13,7 +13,7 @@ from urllib.parse import quote, urlsplit
 
 from handbell.errors import TwinError
 from handbell.fixes import Action, Fix
-from handbell.twin.address import read_address
+from handbell.twin.discovery import read_address
 
 SECONDS: Final = 2.0
 """How long the twin may take to answer."""
@@ -23,7 +23,7 @@ _MOST_BYTES: Final = 8 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VirtualCard:
-    """One notification on a virtual phone; instants are UNIX milliseconds."""
+    """A notification on a virtual phone; instants are UNIX milliseconds."""
 
     id: str
     apns_id: str
@@ -50,10 +50,10 @@ class VirtualPhone:
 
 
 class TwinPhones:
-    """What a running twin shows, asked for anew each time. Every method blocks.
+    """The phones of a running twin, fetched at each call. Every method blocks.
 
-    ``folder`` is where the twin says where it listens. A method raises TwinError when no twin runs
-    or it does not answer as it should.
+    ``folder`` is the twin's folder. A method raises TwinError when no twin runs or its answer is
+    invalid.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -61,40 +61,40 @@ class TwinPhones:
 
     @property
     def is_running(self) -> bool:
-        """Whether a twin runs on this home."""
+        """Return whether a twin runs on this home."""
         return read_address(self._folder) is not None
 
     @property
     def page_url(self) -> str | None:
-        """Where the twin's own page is, on the machine that it runs on; the link opens it."""
+        """Return the link of the twin's own page, on the machine that it runs on."""
         address = read_address(self._folder)
         return None if address is None else address.page_link
 
     def phones(self, app_id: str) -> list[VirtualPhone]:
         """Return the phones of people with this app, the newest first."""
         found = self._ask("GET", "/api/phones")
-        mine = [one for one in found if one["app"] == app_id and one["mail"]]
-        return [_phone(one) for one in reversed(mine) if one["side"] == "production"]
+        mine = [item for item in found if item["app"] == app_id and item["mail"]]
+        return [_phone(item) for item in reversed(mine) if item["side"] == "production"]
 
     def make(self, app_id: str, mail: str) -> VirtualPhone:
-        """Make a phone of somebody with this app on it; it registers itself."""
+        """Create a phone of a user with this app; it registers itself."""
         name = f"{mail.partition('@')[0]}'s phone"
-        said = self._ask("POST", "/api/phones", {"name": name, "mail": mail, "app": app_id})
-        return _phone(said)
+        fields = self._ask("POST", "/api/phones", {"name": name, "mail": mail, "app": app_id})
+        return _phone(fields)
 
     def open_card(self, phone_id: str, card_id: str) -> None:
-        """Open a card, as the phone's owner would."""
+        """Open a card, as the phone's user would."""
         path = f"/api/phones/{quote(phone_id, safe='')}/cards/{quote(card_id)}/open"
         self._ask("POST", path)
 
-    def _ask(self, method: str, path: str, said: Mapping[str, Any] | None = None) -> Any:
+    def _ask(self, method: str, path: str, fields: Mapping[str, Any] | None = None) -> Any:
         address = read_address(self._folder)
         if address is None:
             raise TwinError("The twin is not running", fix=Fix(Action.START_TWIN, "Start it"))
         where = urlsplit(address.page_url)
         connection = HTTPConnection(where.hostname or "", where.port, timeout=SECONDS)
         try:
-            body = None if said is None else json.dumps(said)
+            body = None if fields is None else json.dumps(fields)
             token = {"Authorization": f"Bearer {address.page_token}"}
             connection.request(method, path, body=body, headers=token)
             answer = connection.getresponse()
@@ -104,24 +104,24 @@ class TwinPhones:
         finally:
             connection.close()
         if answer.status >= 400:  # noqa: PLR2004 - HTTP's first error
-            what = content.get("error") if isinstance(content, dict) else None
-            raise TwinError(f"The twin refused: {what or answer.status}", fix="Look at its page")
+            reason = content.get("error") if isinstance(content, dict) else None
+            raise TwinError(f"The twin refused: {reason or answer.status}", fix="Look at its page")
         return content
 
 
-def _phone(said: Mapping[str, Any]) -> VirtualPhone:
-    cards = said["cards"]
+def _phone(fields: Mapping[str, Any]) -> VirtualPhone:
+    cards = fields["cards"]
     return VirtualPhone(
-        id=said["id"],
-        name=said["name"],
-        mail=said["mail"],
-        token=said["token"],
-        is_on=said["is_on"],
-        badge=said["badge"],
-        cards=tuple(_card(one) for one in cards[:SHOWN_CARDS]),
+        id=fields["id"],
+        name=fields["name"],
+        mail=fields["mail"],
+        token=fields["token"],
+        is_on=fields["is_on"],
+        badge=fields["badge"],
+        cards=tuple(_card(card) for card in cards[:SHOWN_CARDS]),
         more=max(0, len(cards) - SHOWN_CARDS),
     )
 
 
-def _card(said: Mapping[str, Any]) -> VirtualCard:
-    return VirtualCard(**{name: said[name] for name in VirtualCard.__dataclass_fields__})
+def _card(fields: Mapping[str, Any]) -> VirtualCard:
+    return VirtualCard(**{name: fields[name] for name in VirtualCard.__dataclass_fields__})

@@ -1,4 +1,4 @@
-"""Webhooks: addresses of the apps' own back ends, and how their calls stand."""
+"""Webhooks: their addresses, and the state of their calls."""
 
 from typing import Final
 
@@ -9,7 +9,7 @@ from handbell.delivery.webhooks.store import NAMES, Webhook
 from handbell.errors import WebhookError
 
 from .forms import Faults
-from .frame import Page, Pages
+from .layout import Page, Pages
 from .settings import TABS
 
 pages = Pages()
@@ -34,10 +34,10 @@ async def webhooks(page: Page) -> Response:
 
 @pages.post(_WEBHOOKS)
 async def add(page: Page) -> Response:
-    """Add a webhook, and show its secret this once."""
+    """Add a webhook, and show its secret once."""
     faults = Faults()
     wanted = page.form.text("app")
-    app = next((one for one in page.apps if one.id == wanted), None)
+    app = next((item for item in page.apps if item.id == wanted), None)
     events = page.form.all("event")
     if app is None:
         faults.add("app", "No app is chosen.", "A webhook belongs to one.")
@@ -51,7 +51,7 @@ async def add(page: Page) -> Response:
         )
     except WebhookError as error:
         return await _show(page, Faults.of(error, "url"))
-    # The address may carry a secret of the receiver's own.
+    # The URL may contain a secret of the receiver.
     await page.note("webhook.add", str(webhook.id), app=app)
     return await _show(page, made=secret)
 
@@ -64,12 +64,12 @@ async def switch(page: Page) -> Response:
     await page.run(page.system.webhooks.set_enabled, webhook.id, is_on)
     word = "on" if is_on else "off"
     await page.note("webhook.set", str(webhook.id), word, app=_app_of(page, webhook))
-    return page.redirect(_WEBHOOKS, said=f"The webhook is {word}.")
+    return page.redirect(_WEBHOOKS, message=f"The webhook is {word}.")
 
 
 @pages.get(f"{_WEBHOOKS}/{{webhook}}/remove")
 async def ask_remove(page: Page) -> Response:
-    """Ask before a webhook is removed."""
+    """Confirm the removal of a webhook."""
     webhook = await _find(page)
     return page.confirm(
         "Remove this webhook?",
@@ -86,7 +86,7 @@ async def remove(page: Page) -> Response:
     webhook = await _find(page)
     await page.run(page.system.webhooks.remove, webhook.id)
     await page.note("webhook.remove", str(webhook.id), app=_app_of(page, webhook))
-    return page.redirect(_WEBHOOKS, said="The webhook is removed.")
+    return page.redirect(_WEBHOOKS, message="The webhook is removed.")
 
 
 async def _find(page: Page) -> Webhook:

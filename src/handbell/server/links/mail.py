@@ -11,7 +11,7 @@ from email.policy import SMTP
 from email.utils import format_datetime, make_msgid
 from typing import Final
 
-from handbell._forever import forever
+from handbell._background import forever
 from handbell._mail import mailbox
 from handbell.registry.proofs import LEASE_SECONDS, VALID_SECONDS, Link
 from handbell.server.context import Context

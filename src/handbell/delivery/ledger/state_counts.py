@@ -1,0 +1,77 @@
+"""Count a notification's deliveries by state; large counts are cached briefly."""
+
+from collections.abc import Callable
+from time import monotonic
+from typing import Final, NamedTuple
+
+from sqlalchemy import Connection, func, select
+
+from handbell.storage.tables import deliveries
+
+LARGE: Final = 20_000
+"""From so many deliveries on a count is kept."""
+
+DELIVERIES_PER_SECOND: Final = 100_000
+"""A count is kept for a second per so many deliveries: ten seconds for a million of them."""
+
+_KEPT_AT_MOST: Final = 1000
+
+
+class Counted(NamedTuple):
+    """The deliveries in one state for one reason, and how many were displayed and opened."""
+
+    state: str
+    reason: str | None
+    number: int
+    displayed: int
+    opened: int
+
+
+class CountCache:
+    """A cache of counts for lists that many pages poll.
+
+    A count takes about a fifth of a second per million deliveries and is cached for fifty times as
+    long, so a page that refreshes constantly costs a fiftieth of a core per large notification.
+    ``monotonic`` returns seconds.
+    """
+
+    def __init__(self, *, monotonic: Callable[[], float] = monotonic) -> None:
+        self._monotonic = monotonic
+        self._kept: dict[int, tuple[float, list[Counted]]] = {}
+
+    def count(self, connection: Connection, row: int) -> list[Counted]:
+        """Return the counts of a notification by state and reason, at most slightly stale."""
+        until, kept = self._kept.get(row, (0.0, []))
+        now = self._monotonic()
+        if now < until:
+            return kept
+        counted = count_deliveries(connection, row)
+        total = sum(item.number for item in counted)
+        if total >= LARGE:
+            if len(self._kept) >= _KEPT_AT_MOST:
+                self._kept = {}
+            self._kept[row] = (now + total / DELIVERIES_PER_SECOND, counted)
+        return counted
+
+
+def count_deliveries(connection: Connection, row: int) -> list[Counted]:
+    """Return the deliveries of a notification by state and reason.
+
+    Nearly all of a broadcast is sent, and counting that without sorting is four times as fast.
+    """
+    mine, state, reason = (
+        deliveries.c.notification_id == row,
+        deliveries.c.state,
+        deliveries.c.reason,
+    )
+    numbers = (
+        func.count(),
+        func.count(deliveries.c.displayed_at),
+        func.count(deliveries.c.opened_at),
+    )
+    sent = connection.execute(select(*numbers).where(mine, state == "sent")).one()
+    others = connection.execute(
+        select(state, reason, *numbers).where(mine, state != "sent").group_by(state, reason)
+    )
+    found = [Counted("sent", None, *sent)] if sent[0] else []
+    return [*found, *(Counted(*other) for other in others)]

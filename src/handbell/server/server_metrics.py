@@ -1,0 +1,84 @@
+"""Metrics of the server: its requests, and the state of its engine."""
+
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from sqlalchemy import func, select
+
+from handbell.delivery.observe.metrics import EngineState
+from handbell.storage.tables import deliveries, shards
+from handbell.system import System
+
+BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0)
+"""Upper bounds of the histogram of requests, in seconds."""
+
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class RequestMetrics:
+    """Counts the requests of one server by method, route and status."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._count = Counter(
+            "handbell_requests",
+            "Requests answered",
+            ["method", "route", "status"],
+            registry=self._registry,
+        )
+        # Looking up a child by its labels costs more than counting.
+        self._counters: dict[tuple[str, str, int], Counter] = {}
+        self._times: dict[str, Histogram] = {}
+        self._seconds = Histogram(
+            "handbell_request_seconds",
+            "Seconds from a request's head to the end of its answer",
+            ["route"],
+            buckets=BUCKETS,
+            registry=self._registry,
+        )
+
+    def note(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count one request; status 0 means that its client left first."""
+        method = method if method in _METHODS else "other"
+        counter = self._counters.get((method, route, status))
+        if counter is None:
+            counter = self._count.labels(method, route, str(status))
+            self._counters[method, route, status] = counter
+            self._times[route] = self._seconds.labels(route)
+        counter.inc()
+        self._times[route].observe(seconds)
+
+    def render(self) -> bytes:
+        """Return the metrics in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+
+def engine_state(system: System) -> EngineState:
+    """Return the engine's state: work of all processes, connections of this one.
+
+    Call it in a thread: it reads the database. Raises StorageError when that fails.
+    """
+    now = int(system.now() * 1000)
+    due = deliveries.c.due_at
+    counted = select(
+        func.count().filter(due <= now),
+        func.count().filter(due > now),
+        func.min(due),
+    ).where(due.is_not(None))
+    shard_due = shards.c.due_at
+    broadcasts = select(
+        func.count().filter(shard_due <= now),
+        func.count().filter(shard_due > now),
+        func.min(shard_due),
+    ).where(shards.c.worker_id.is_(None))
+    with system.database.read() as connection:
+        ready, held, oldest = connection.execute(counted).one()
+        open_shards, waiting_shards, oldest_shard = connection.execute(broadcasts).one()
+    begun = [at for at in (oldest, oldest_shard) if at is not None and at <= now]
+    return EngineState(
+        depth=ready + open_shards,
+        oldest_age_seconds=(now - min(begun)) / 1000 if begun else 0.0,
+        in_flight=system.in_flight,
+        connections=system.connections,
+        held=held + waiting_shards,
+    )

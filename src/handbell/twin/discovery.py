@@ -1,0 +1,99 @@
+"""Discovery of a running twin through a small file in its folder.
+
+Kept light: checking for a twin does not load the server.
+"""
+
+import contextlib
+import json
+import os
+import socket
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from handbell._files import refused
+from handbell.errors import TwinError
+
+ADDRESS_FILE: Final = "address.json"
+_CONNECT_SECONDS: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """The addresses of one running twin, the file with its authority, and its process id.
+
+    ``page_token`` opens a guarded page; only this user can read it from the file.
+    """
+
+    production_url: str
+    development_url: str
+    page_url: str
+    ca_file: str
+    pid: int
+    page_token: str = field(default="", repr=False)
+
+    @property
+    def page_link(self) -> str:
+        """Return the link that opens the page, with its token; paths may be appended."""
+        return f"{self.page_url}/~{self.page_token}" if self.page_token else self.page_url
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the file's content."""
+        return asdict(self)
+
+
+def write_address(folder: Path, address: Address) -> None:
+    """Write the file atomically: a reader never sees a partial one.
+
+    Raises TwinError when the folder cannot be written.
+    """
+    passing = folder / f".{ADDRESS_FILE}.{os.getpid()}"
+    try:
+        passing.unlink(missing_ok=True)
+        made = os.open(passing, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        with os.fdopen(made, "w", encoding="utf-8") as file:
+            file.write(json.dumps(address.to_dict(), indent=2) + "\n")
+        passing.replace(folder / ADDRESS_FILE)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            passing.unlink(missing_ok=True)
+        raise cannot_use(folder, error) from None
+
+
+def cannot_use(folder: Path, error: OSError) -> TwinError:
+    """Return the error for the operating system's refusal of the twin's folder."""
+    _, why, fix = refused(error, elsewhere="name another folder: --home, or HANDBELL_HOME")
+    return TwinError(f"The twin's folder {folder} cannot be used: {why}", fix=fix)
+
+
+def remove_address(folder: Path, address: Address) -> None:
+    """Remove the file, unless another twin has written its address since."""
+    if _read(folder) == address:
+        # A file that cannot be removed names a port without a listener, and is ignored.
+        with contextlib.suppress(OSError):
+            (folder / ADDRESS_FILE).unlink(missing_ok=True)
+
+
+def read_address(folder: Path) -> Address | None:
+    """Return the address of this folder's twin, or None when none is listening.
+
+    The file of a killed twin is ignored.
+    """
+    address = _read(folder)
+    return address if address is not None and _listens(address.page_url) else None
+
+
+def _read(folder: Path) -> Address | None:
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return Address(**json.loads((folder / ADDRESS_FILE).read_text(encoding="utf-8")))
+    return None
+
+
+def _listens(url: str) -> bool:
+    parts = urlsplit(url)
+    with contextlib.suppress(OSError, ValueError):
+        where = (parts.hostname or "", parts.port or 0)
+        socket.create_connection(where, timeout=_CONNECT_SECONDS).close()
+        return True
+    return False

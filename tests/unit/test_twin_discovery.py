@@ -1,0 +1,52 @@
+"""The address file: how others find a running twin."""
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from handbell.twin.discovery import Address, read_address, remove_address, write_address
+
+
+def address(port: int) -> Address:
+    """Return an address whose page is on this port."""
+    return Address(
+        production_url="https://127.0.0.1:1",
+        development_url="https://127.0.0.1:2",
+        page_url=f"http://127.0.0.1:{port}",
+        ca_file="ca.pem",
+        pid=1,
+    )
+
+
+def test_a_running_twin_is_found(tmp_path: Path) -> None:
+    """Who listens is found by the file; who has gone, or never was, is not."""
+    assert read_address(tmp_path) is None
+    with socket.create_server(("127.0.0.1", 0)) as page:
+        running = address(page.getsockname()[1])
+        write_address(tmp_path, running)
+        assert read_address(tmp_path) == running
+    assert read_address(tmp_path) is None
+
+
+def test_only_the_own_file_is_removed(tmp_path: Path) -> None:
+    """A twin that stops leaves the file of a later one alone."""
+    write_address(tmp_path, address(2))
+    remove_address(tmp_path, address(1))
+    assert (tmp_path / "address.json").exists()
+    remove_address(tmp_path, address(2))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_cannot_be_read_counts_as_none(tmp_path: Path) -> None:
+    """Nonsense in the file means that no twin is known."""
+    for text in ("", "[]", "{}", '{"page_url": 5}', '"x"'):
+        (tmp_path / "address.json").write_text(text)
+        assert read_address(tmp_path) is None
+
+
+def test_looking_for_a_twin_is_light() -> None:
+    """Reading the address loads no server."""
+    script = "import sys, handbell.twin.discovery; print({'h2', 'starlette'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert done.stdout == b"set()\n"
