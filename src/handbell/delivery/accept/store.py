@@ -274,7 +274,6 @@ def _keys(connection: Quick, app: str, keys: Sequence[str]) -> Iterator[_Known]:
     for chunk in _chunks(keys):
         driver = driver_of(connection)
         if driver is not None:
-            # As values of their own: out of JSON, SQLite ends a text at a zero.
             asked = driver.execute(_ASK_KEYS.format(_marks(chunk)), (app, *chunk))
             yield from map(_Known._make, asked.fetchall())
         else:
