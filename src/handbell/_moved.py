@@ -23,6 +23,8 @@ MOVED: Final = {
     "handbell.delivery.timing": "handbell.delivery.policy.schedule",
     "handbell.delivery.why": "handbell.delivery.ledger.why",
     "handbell.tables": "handbell.storage.tables",
+    "handbell.twin.address": "handbell.twin.discovery",
+    "handbell.twin.running": "handbell.twin.threaded",
 }
 """The new name of each module by its former one."""
 
