@@ -15,6 +15,7 @@ from tests.reported import report
 from handbell.apps.credentials import read_certificate
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
+from handbell.delivery.events import DeliveryFailed, Event, SessionClosed
 from handbell.delivery.webhooks.store import WebhookStore
 from handbell.delivery.work.app_states import PAGE
 from handbell.errors import MissingCredentialError, NotificationError, TwinError
@@ -113,7 +114,9 @@ def test_a_dead_token_among_many_is_closed_and_disturbs_nobody(stage: "Stage") -
 
 
 def test_a_device_that_came_back_keeps_its_session(stage: "Stage") -> None:
-    """A 410 from before the last registration closes nothing: the device has come back since."""
+    """A 410 from before the last registration closes nothing, and no event says that it did."""
+    events: list[Event] = []
+    stage.system.hooks.add(events.append)
     phone = stage.add_phone(MAIL)
     long_ago = int((time.time() - 3600) * 1000)
     stage.twin.add_fault(
@@ -121,6 +124,8 @@ def test_a_device_that_came_back_keeps_its_session(stage: "Stage") -> None:
     )
     asyncio.run(stage.send(MAIL))
     assert stage.session(MAIL).status == "active"
+    assert any(isinstance(event, DeliveryFailed) for event in events)
+    assert not any(isinstance(event, SessionClosed) for event in events)
 
 
 def test_an_expired_provider_token_is_renewed_on_a_new_connection(stage: "Stage") -> None:

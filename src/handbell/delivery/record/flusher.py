@@ -14,7 +14,7 @@ from handbell.storage.storage_retry import StorageRetry, stopped
 
 from .outcome_batch import Batch
 from .settle import Settlement
-from .write import Recorder
+from .write import Recorder, is_true
 
 FLUSH_SECONDS: Final = 0.02
 """How long an end that came back waits for others, to be written with them."""
@@ -62,27 +62,30 @@ class Flusher:
         """Write the collected outcomes and the progress of these broadcasts, then emit events."""
         batch, events, ended = self._book.cut(broadcasts)
         batch.webhook_events += [event for event in events if type(event) in NAMES]
-        if batch:
-            await self._record(batch)
+        kept = await self._record(batch) if batch else set()
         self._in_flight.note_written(ended)
         self._written.set()
         self._tell(batch)
         for event in events:
-            self._hooks.emit(event)
+            if is_true(event, kept):
+                self._hooks.emit(event)
 
-    async def _record(self, batch: Batch) -> None:
-        """Write a batch; if that fails, write every part of it that can be written."""
+    async def _record(self, batch: Batch) -> set[int]:
+        """Write a batch; if that fails, write every part of it that can be written.
+
+        Returns the sessions that stay as they are in spite of it.
+        """
+        kept: set[int] = set()
         try:
-            await self._storage_retry.call(self._recorder.record, batch)
+            return await self._storage_retry.call(self._recorder.record, batch)
         except Exception:  # noqa: BLE001 - one thing must not take the others with it
             _log.exception("Could not record outcome batch; retrying row by row")
-        else:
-            return
         for part in batch.parts():
             try:
-                await self._storage_retry.call(self._recorder.record, part)
+                kept |= await self._storage_retry.call(self._recorder.record, part)
             except Exception:  # noqa: BLE001 - the same
                 _log.exception("Could not record outcome; left out: %s", part)
+        return kept
 
     def close(self) -> None:
         """Stop writing: current and later waiters get StoppedError."""

@@ -1,14 +1,15 @@
 """Write a batch of outcomes in one transaction."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from time import time
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Connection, bindparam, delete, func, update
+from sqlalchemy import Connection, bindparam, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 
 from handbell._chunks import chunks
+from handbell.delivery.events import Event, SessionClosed, SessionQuarantined
 from handbell.delivery.policy.retry import SERVICE_DOWN
 from handbell.delivery.queue.shards import SHARDS, count_uncome
 from handbell.delivery.webhooks.store import store_calls
@@ -42,7 +43,6 @@ _SENT_COLUMNS: Final = (
     "sent_at",
     "finished_at",
 )
-_NEVER: Final = 2**63 - 1
 
 _INSERT: Final = f"""
     INSERT INTO deliveries ({", ".join(_SENT_COLUMNS)}, is_repeat)
@@ -68,19 +68,11 @@ _SESSION: Final = sessions.c.id == bindparam("session")
 _MOVE: Final = update(sessions).where(_SESSION).values(environment=bindparam("to"))
 _CLOSE: Final = (
     update(sessions)
-    .where(
-        _SESSION,
-        # A claim that was never proven must not be reopened by its secret.
-        sessions.c.status.in_(["active", "quarantined"]),
-        # Without the service's instant it is unknown whether the device registered after it.
-        sessions.c.registered_at < func.coalesce(bindparam("since", type_=BigInteger), _NEVER),
-    )
+    .where(_SESSION)
     .values(status="closed", reason=bindparam("why"), closed_at=bindparam("at"))
 )
 _QUARANTINE: Final = (
-    update(sessions)
-    .where(_SESSION, sessions.c.status == "active")
-    .values(status="quarantined", reason=bindparam("why"))
+    update(sessions).where(_SESSION).values(status="quarantined", reason=bindparam("why"))
 )
 _ADOPT: Final = (
     update(deliveries)
@@ -106,14 +98,18 @@ class Recorder:
         self._database = database
         self._now = now
 
-    def record(self, batch: Batch) -> None:
-        """Write a batch, all or nothing."""
+    def record(self, batch: Batch) -> set[int]:
+        """Write a batch, all or nothing; return what :func:`write_batch` does."""
         with self._database.write() as connection:
-            write_batch(connection, batch, now=int(self._now() * 1000))
+            return write_batch(connection, batch, now=int(self._now() * 1000))
 
 
-def write_batch(connection: Connection, batch: Batch, *, now: int) -> None:
-    """Write a batch; what was plainly accepted is dated ``now`` (UNIX milliseconds)."""
+def write_batch(connection: Connection, batch: Batch, *, now: int) -> set[int]:
+    """Write a batch; what was plainly accepted is dated ``now`` (UNIX milliseconds).
+
+    Returns the sessions that stay as they are, although an answer would have closed or quarantined
+    them: they were registered again meanwhile, or are closed already. No event tells of them.
+    """
     if _is_sqlite(connection):
         _insert_sent(connection, batch.sent, now)
     elif batch.sent:
@@ -124,7 +120,7 @@ def write_batch(connection: Connection, batch: Batch, *, now: int) -> None:
         keys = [{"row": row, "one": number} for row, number in batch.adopted]
         connection.execute(_ADOPT, keys)
     add_batch(connection, batch, now)
-    _change_sessions(connection, batch, now)
+    kept = _change_sessions(connection, batch, now)
     for shard, position in batch.positions.items():
         connection.execute(_MOVE_SHARD, {"shard": shard, "to": position})
     for shard, (due_at, reason) in batch.resting_shards.items():
@@ -133,8 +129,17 @@ def write_batch(connection: Connection, batch: Batch, *, now: int) -> None:
     if batch.finished_shards:
         _count_cancelled(connection, batch.finished_shards)
         connection.execute(delete(shards).where(shards.c.id.in_(batch.finished_shards)))
-    if batch.webhook_events:
-        store_calls(connection, batch.webhook_events, now=now / 1000)
+    told = [event for event in batch.webhook_events if is_true(event, kept)]
+    if told:
+        store_calls(connection, told, now=now / 1000)
+    return kept
+
+
+def is_true(event: Event, kept: Collection[int]) -> bool:
+    """Return whether an event holds where these sessions stay as they are."""
+    if isinstance(event, SessionClosed | SessionQuarantined):
+        return event.session_id not in kept
+    return True
 
 
 def _insert_sent(connection: Connection, sent: Sent, now: int) -> None:
@@ -197,17 +202,42 @@ def _upsert(connection: Connection, endings: Sequence[Ending]) -> None:
     )
 
 
-def _change_sessions(connection: Connection, batch: Batch, now: int) -> None:
+def _change_sessions(connection: Connection, batch: Batch, now: int) -> set[int]:
     _note_accepted(connection, batch.accepted_sessions, now)
     moved = [{"session": one, "to": to} for one, to in batch.moved.items()]
-    gone = [
-        {"session": one, "since": since, "why": why, "at": now}
-        for one, (since, why) in batch.gone.items()
-    ]
-    refused = [{"session": one, "why": why} for one, why in batch.refused.items()]
-    for statement, rows in ((_MOVE, moved), (_CLOSE, gone), (_QUARANTINE, refused)):
-        if rows:
-            connection.execute(statement, rows)
+    if moved:
+        connection.execute(_MOVE, moved)
+    judged = [*batch.gone, *batch.refused]
+    if not judged:
+        return set()
+    found = {row.id: row for chunk in chunks(judged) for row in _lock(connection, chunk)}
+    gone = [one for one, (since, _) in batch.gone.items() if _is_gone(found.get(one), since)]
+    refused = [one for one in batch.refused if one in found and found[one].status == "active"]
+    if gone:
+        values = [{"session": one, "why": batch.gone[one][1], "at": now} for one in gone]
+        connection.execute(_CLOSE, values)
+    if refused:
+        reasons = [{"session": one, "why": batch.refused[one]} for one in refused]
+        connection.execute(_QUARANTINE, reasons)
+    return set(judged).difference(gone, refused)
+
+
+def _lock(connection: Connection, session_ids: Sequence[int]) -> Sequence[Any]:
+    """Return how sessions stand; nobody else changes them before the transaction ends."""
+    columns = (sessions.c.id, sessions.c.status, sessions.c.registered_at)
+    statement = select(*columns).where(sessions.c.id.in_(session_ids)).with_for_update()
+    return connection.execute(statement).all()
+
+
+def _is_gone(session: Any | None, since: int | None) -> bool:
+    """Return whether a session is closed whose device is gone ``since`` (UNIX milliseconds).
+
+    Without the service's instant it is unknown whether the device registered after it.
+    """
+    # A claim that was never proven must not be reopened by its secret.
+    if session is None or session.status not in ("active", "quarantined"):
+        return False
+    return since is None or session.registered_at < since
 
 
 def _note_accepted(connection: Connection, numbers: Sequence[int], now: int) -> None:
