@@ -92,8 +92,7 @@ class GatewayCache:
             return way.gateway
         self._asking += 1
         try:
-            excluded = {"besides": refused} if refused else {}
-            ask = partial(self._find_gateway, app, key, name, environment, **excluded)
+            ask = partial(self._find_gateway, app, key, name, environment, excluded=refused)
             (found,) = await self._finding.bring([ask])
             if isinstance(found, Exception):
                 raise found
