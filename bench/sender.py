@@ -54,11 +54,11 @@ class Task:
 
     @classmethod
     def read(cls, text: str) -> Self:
-        """Return the task of a command line."""
+        """Return the task of a command line, or of the first line of the standard input."""
         return cls(**json.loads(text))
 
     def text(self) -> str:
-        """Return the task as an argument of a command line."""
+        """Return the task as one line."""
         return json.dumps(asdict(self))
 
     def settings(self) -> Settings:
@@ -146,4 +146,6 @@ def _tell(**what: Any) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(run(Task.read(sys.argv[-1])))
+    # An argument has an end where many orders have not.
+    asked = sys.argv[1:] or [sys.stdin.readline()]
+    asyncio.run(run(Task.read(asked[-1])))

@@ -45,8 +45,9 @@ class Sender:
 
     def start(self) -> None:
         """Start the process; returns at once."""
+        task = self._make_task().text()
         process = subprocess.Popen(
-            [sys.executable, "-m", "bench.sender", self._make_task().text()],
+            [sys.executable, "-m", "bench.sender"],
             cwd=ROOT,
             env=clean_environment(),
             stdin=subprocess.PIPE,
@@ -54,10 +55,16 @@ class Sender:
             stderr=subprocess.PIPE,
             text=True,
         )
-        with self._turn:
+        with self._turn, contextlib.suppress(OSError):
             self._process = process
+            self._feed(process, task)
         for listen in (self._listen, self._hear):
             threading.Thread(target=listen, args=(process,), daemon=True).start()
+
+    def _feed(self, process: "subprocess.Popen[str]", line: str) -> None:
+        if process.stdin is not None:
+            process.stdin.write(line + "\n")
+            process.stdin.flush()
 
     def say(self, **what: Any) -> None:
         """Tell the process something, as bench/sender.py reads it; one that is dead hears it not.
@@ -65,9 +72,8 @@ class Sender:
         Its next start has it in its task.
         """
         with self._turn, contextlib.suppress(OSError):
-            if self._process is not None and self._process.stdin is not None:
-                self._process.stdin.write(json.dumps(what) + "\n")
-                self._process.stdin.flush()
+            if self._process is not None:
+                self._feed(self._process, json.dumps(what))
 
     def _listen(self, process: "subprocess.Popen[str]") -> None:
         if process.stderr is not None:
