@@ -24,9 +24,13 @@ def ending_of(
     due_at: float | None = None,
     attempts: int | None = None,
     begun_at: int | None = None,
+    is_repeat: bool = False,
     **fields: Any,
 ) -> Ending:
-    """Return the row of a delivery's outcome; ``due_at`` and ``now`` are UNIX seconds."""
+    """Return the row of a delivery's outcome; ``due_at`` and ``now`` are UNIX seconds.
+
+    What may have been sent before stays a repeat, whatever holds it meanwhile.
+    """
     at = int(now * 1000)
     return Ending(
         notification_id=composed.row,
@@ -40,6 +44,7 @@ def ending_of(
         sent_at=at if state == "sent" else None,
         finished_at=None if state == "held" else at,
         begun_at=(begun_at or item.begun_at) if state == "held" else None,
+        is_repeat=is_repeat or item.is_repeat,
         **fields,
     )
 

@@ -25,11 +25,14 @@ Sent = Mapping[tuple[int, str, int], Sequence[int]]
 
 _ENDING_FIELDS: Final = Ending._fields
 _KEY_FIELDS: Final = frozenset({"notification_id", "number", "gateway", "environment", "urgency"})
-_CHANGED: Final = tuple(name for name in _ENDING_FIELDS if name not in _KEY_FIELDS)
+# What may have been sent before stays a repeat.
+_CHANGED: Final = tuple(
+    name for name in _ENDING_FIELDS if name not in _KEY_FIELDS and name != "is_repeat"
+)
 _REPLACE: Final = (
     "ON CONFLICT (notification_id, number) DO UPDATE SET "
     + ", ".join(f"{name} = excluded.{name}" for name in (*_CHANGED, "environment"))
-    + ", worker_id = NULL"
+    + ", is_repeat = deliveries.is_repeat OR excluded.is_repeat, worker_id = NULL"
 )
 _SENT_COLUMNS: Final = (
     "notification_id",
@@ -196,7 +199,12 @@ def _upsert(connection: Connection, endings: Sequence[Ending]) -> None:
     changed = {name: statement.excluded[name] for name in (*_CHANGED, "environment")}
     connection.execute(
         statement.on_conflict_do_update(
-            index_elements=["notification_id", "number"], set_={**changed, "worker_id": None}
+            index_elements=["notification_id", "number"],
+            set_={
+                **changed,
+                "is_repeat": deliveries.c.is_repeat | statement.excluded.is_repeat,
+                "worker_id": None,
+            },
         ),
         [one._asdict() for one in endings],
     )
