@@ -11,6 +11,7 @@ from pydantic_core import to_json
 from sqlalchemy import Connection, bindparam, func, insert, literal, select
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 
+from handbell._chunks import chunks
 from handbell.apps.app import App
 from handbell.creation.notification import Notification, shared_dict
 from handbell.delivery.delivery import Target
@@ -271,7 +272,7 @@ def _read_keys(connection: Quick, orders: Sequence[Order]) -> dict[Key, _Known]:
 
 def _keys(connection: Quick, app: str, keys: Sequence[str]) -> Iterator[_Known]:
     table = idempotency.c
-    for chunk in _chunks(keys):
+    for chunk in chunks(keys, _NAMED_AT_ONCE):
         driver = driver_of(connection)
         if driver is not None:
             asked = driver.execute(_ASK_KEYS.format(_marks(chunk)), (app, *chunk))
@@ -285,7 +286,7 @@ def _keys(connection: Quick, app: str, keys: Sequence[str]) -> Iterator[_Known]:
 
 def _rows_of(connection: Quick, public_ids: Sequence[str]) -> dict[str, int]:
     found: dict[str, int] = {}
-    for chunk in _chunks(public_ids):
+    for chunk in chunks(public_ids, _NAMED_AT_ONCE):
         driver = driver_of(connection)
         if driver is not None:
             found |= driver.execute(_ASK_ROWS.format(_marks(chunk)), chunk).fetchall()
@@ -446,8 +447,3 @@ def _numbers(targets: Sequence[Target]) -> list[int]:
     return [
         next(addressed) if target.session_id is None else target.session_id for target in targets
     ]
-
-
-def _chunks(names: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(names), _NAMED_AT_ONCE):
-        yield names[start : start + _NAMED_AT_ONCE]
