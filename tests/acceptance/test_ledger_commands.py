@@ -151,7 +151,7 @@ def test_the_worker_sends_what_others_stored_and_ends_when_nothing_is_due(shell:
     told = shell.run("worker", "--until-idle")
     assert len(shell.phone.cards) == 2
     assert told.startswith("Worker ")
-    assert '"event": "pushes.sent"' in told
+    assert '"event":"pushes.sent"' in told
     assert "The worker has stopped." in told
 
 
