@@ -225,8 +225,8 @@ def test_a_worker_that_was_taken_for_dead_begins_nothing_of_what_it_had(scene: S
 
     asyncio.run(scenario())
     times = Counter(scene.accepted(phone).values())
-    # What was on the wire when the lease ran out is the only thing that may have gone twice.
-    assert times[2] <= 3
+    # Only what was on the wire when the lease ran out, or answered and not written, may go twice.
+    assert times[2] <= 4
     assert sum(times.values()) == 40
 
 

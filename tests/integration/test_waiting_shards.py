@@ -397,9 +397,12 @@ def test_what_has_no_way_waits_as_a_shard(stage: Stage, obstacle: str) -> None:
         else:
             gateway.answers = "later"
         await stage.work()
-        (wait,) = system.ledger.waits(sent.id)
+        # A probe that is due ends the wait for a moment.
+        while not (waits := system.ledger.waits(sent.id)):
+            await stage.work()
+        (wait,) = waits
         tried = stage.count(deliveries)
-        assert tried == (0 if obstacle == "no key" else 50)
+        assert tried == 0 if obstacle == "no key" else 50 <= tried < 60
         assert wait.reason == ("NoCredential" if obstacle == "no key" else "ServiceDown")
         assert wait.number == 90 - tried
         story = system.why(stage.play.app, "p89@example.com")
