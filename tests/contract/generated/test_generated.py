@@ -22,7 +22,8 @@ def _copied(name: str, *old: str) -> Path:
     for former in old:
         shutil.rmtree(folder / former, ignore_errors=True)
     for file in (HERE / name).iterdir():
-        shutil.copy(file, folder)
+        if file.is_file():  # what Python compiled lies beside them
+            shutil.copy(file, folder)
     return folder
 
 
