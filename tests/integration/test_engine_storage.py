@@ -212,7 +212,7 @@ def test_a_locked_database_is_told_and_loses_nothing(scene: Scene) -> None:
             before = await scene.accept(engine, [phone.mail for phone in phones])
             with _locked(scene):
                 await scene.until(None, lambda: scene.twin.accepted == 3)
-                with pytest.raises(DatabaseLockedError, match="held the database"):
+                with pytest.raises(DatabaseLockedError):  # whoever waits before it is ours
                     await scene.accept(engine, MAIL)
             await scene.until(engine, lambda: scene.states(before) == {"sent": 3})
             assert (await scene.send(engine, MAIL)).success
