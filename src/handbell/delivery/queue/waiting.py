@@ -15,7 +15,9 @@ from handbell.errors import StorageError
 from handbell.storage.storage_retry import STORAGE_PAUSE
 
 _SHARE: Final = 10
-"""A question is followed by a pause of so many times what it took."""
+"""A question about all is followed by a pause of so many times what it took."""
+_REST: Final = 3
+"""So many times what it took is the pause after any question, while that is short."""
 
 _log = logging.getLogger(__name__)
 
@@ -24,7 +26,9 @@ class Waiting:
     """Those who wait until something is over; belongs to one event loop.
 
     ``ask`` is given the numbers of what is waited for and returns those that are not over. It is
-    asked each ``seconds``, or less often where its answers take long, and at most each ``soonest``.
+    asked each ``seconds``, or less often where its answers take long. After news it is asked at
+    once, but for a pause that is in proportion to what the last question took, and at most
+    ``soonest`` where that is longer.
     """
 
     def __init__(
@@ -106,7 +110,7 @@ class Waiting:
                 took = loop.time() - began
                 if began >= all_at:
                     all_at = loop.time() + max(self._seconds, _SHARE * took)
-                await asyncio.sleep(max(self._soonest, took))
+                await asyncio.sleep(max(took, min(self._soonest, _REST * took)))
         except Exception as error:  # noqa: BLE001 - whoever waits hears of it
             self._fail(error)
         finally:
