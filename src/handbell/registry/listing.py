@@ -61,15 +61,6 @@ class Directory:
         with self._database.read() as connection:
             return _page(connection, app, wanted, before, limit)
 
-    def count_sessions(self, app: App, wanted: SessionFilter | None = None) -> int:
-        """Return the number of matching sessions."""
-        wanted = wanted or SessionFilter()
-        statement = select(func.count()).where(*_conditions(app, wanted))
-        if wanted.status is not None:
-            statement = statement.where(sessions.c.status == wanted.status)
-        with self._database.read() as connection:
-            return connection.scalar(statement) or 0
-
     def statuses(self, app: App) -> dict[str, int]:
         """Return the number of an app's sessions by status."""
         statement = (
@@ -102,12 +93,6 @@ class Directory:
         with self._database.read() as connection:
             found = [_user(row) for row in connection.execute(statement.limit(limit))]
             return _counted(connection, found)
-
-    def count_users(self, app: App, *, containing: str = "") -> int:
-        """Return the number of an app's users, or of those whose address contains a text."""
-        with self._database.read() as connection:
-            statement = select(func.count()).where(*_people(app, containing))
-            return connection.scalar(statement) or 0
 
     def user(self, app: App, mail: str) -> ListedUser | None:
         """Return one user of an app, or None."""
