@@ -205,7 +205,7 @@ class Play:
         await self.engine.worker.stop(within=within)
         assert not self.faults(is_at_rest=True)
         assert len(self.engine.worker.in_flight) == 0
-        assert len(self.engine.worker.releases) == 0
+        assert len(self.engine.worker.release_log) == 0
         await self.system.close_gateways()
 
     def again(self) -> None:

@@ -9,7 +9,7 @@ import json
 import sys
 
 from bench.sender import Task, make_system
-from handbell._threads import in_thread
+from handbell._thread_pool import in_thread
 from handbell.registry.registration import Registration
 
 from .clock import Clock

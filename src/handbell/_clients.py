@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
 from ._portal import EXIT_SECONDS, ask, run
-from ._threads import in_thread
+from ._thread_pool import in_thread
 from .errors import SettingsError
 
 if TYPE_CHECKING:

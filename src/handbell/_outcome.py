@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from handbell.delivery.ledger.answer import still_running
 from handbell.delivery.response import Response
 
-from ._threads import in_thread
+from ._thread_pool import in_thread
 
 if TYPE_CHECKING:
     from .system import System

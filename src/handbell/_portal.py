@@ -13,7 +13,7 @@ from concurrent.futures import CancelledError, Future
 from types import BuiltinFunctionType
 from typing import Any, Final, NoReturn, TypeVar
 
-from ._threads import resolve
+from ._thread_pool import resolve
 from .errors import DeadlockError, SettingsError, StoppedError
 
 T = TypeVar("T")

@@ -15,7 +15,7 @@ from handbell.remote.requests import wrong_variables
 
 from ._chunks import chunks
 from ._outcome import outcome
-from ._threads import in_thread
+from ._thread_pool import in_thread
 from .errors import HandbellError, TemplateError
 
 if TYPE_CHECKING:

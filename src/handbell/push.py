@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from ._clients import AppClient, BlockingClient, blocking
-from ._threads import in_thread
+from ._thread_pool import in_thread
 from ._timeout import read_timeout
 from .auth import Auth, own_auth
 from .creation.notification import Notification, Record

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ._clients import AppClient, BlockingClient, blocking
-from ._threads import in_thread
+from ._thread_pool import in_thread
 
 if TYPE_CHECKING:
     from handbell.delivery.ledger.why import Story

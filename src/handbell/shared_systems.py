@@ -15,7 +15,7 @@ from typing import Final
 from weakref import WeakSet
 
 from ._portal import EXIT_SECONDS, at_end, tell_nobody
-from ._threads import Threads
+from ._thread_pool import ThreadPool
 from .settings import Settings
 from .system import System
 
@@ -39,7 +39,7 @@ class _Shared:
 
 
 _shared: Final[dict[_Key, _Shared]] = {}
-_abandoning: Final = Threads(1, "handbell-abandon")
+_abandoning: Final = ThreadPool(1, "handbell-abandon")
 
 
 @asynccontextmanager

@@ -267,7 +267,7 @@ class System:
             revocations=self.revocations,
             find_gateway=self.find_gateway,
             seal=lambda key: self.vault.seal(pack(key)),
-            reading=self.templates.held,
+            hold_templates=self.templates.held,
             make_sender=self._make_sender,
             pruner=self.pruner,
             now=self.now,

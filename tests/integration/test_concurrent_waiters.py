@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import event
 from tests.scene import Scene, open_scene
 
-from handbell._threads import in_thread
+from handbell._thread_pool import in_thread
 
 MANY = 200
 MAIL = "user0@example.com"

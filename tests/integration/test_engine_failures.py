@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import event, text
 from tests.scene import Scene, open_scene
 
-from handbell._threads import Threads
+from handbell._thread_pool import ThreadPool
 from handbell.apps.app import App
 from handbell.apps.credentials import AuthKey, Certificate
 from handbell.apps.sample_keys import make_key
@@ -243,7 +243,7 @@ def test_a_heart_that_stumbles_beats_on(scene: Scene) -> None:
     jumps = ClockJumps(scene.system.database, known_workers.machine)
 
     async def scenario() -> None:
-        threads = Threads(2, "test")
+        threads = ThreadPool(2, "test")
         heartbeat = Heartbeat(
             known_workers,
             threads=threads,

@@ -106,7 +106,7 @@ def test_a_release_stops_what_is_in_hand(
                 assert {rows[ids[phone.token]].reason for phone in last} == {"SessionClosed"}
 
     asyncio.run(scenario())
-    assert len(scene.system.engine.worker.releases) == 0
+    assert len(scene.system.engine.worker.release_log) == 0
 
 
 def test_a_release_returns_once_the_push_on_the_wire_has_ended(scene: Scene) -> None:

@@ -9,7 +9,7 @@ import pytest
 from bench.chaos import Clock
 from sqlalchemy import insert, select
 
-from handbell._threads import Threads
+from handbell._thread_pool import ThreadPool
 from handbell.clocks import MachineClock, boot_id, seconds_since_boot
 from handbell.delivery.queue.clock_jumps import ClockJumps
 from handbell.delivery.queue.heartbeat import Heartbeat
@@ -124,7 +124,7 @@ def make_heart(
     """Return a heart that beats only when it is told to."""
     told = [] if lost is None else lost
     jumps = ClockJumps(database, known_workers.machine)
-    threads = Threads(4, "test")
+    threads = ThreadPool(4, "test")
     return Heartbeat(
         known_workers,
         threads=threads,

@@ -15,7 +15,7 @@ import pytest
 
 from handbell import AsyncPushNotification, PushNotification, Sessions
 from handbell._portal import Portal
-from handbell._threads import Threads
+from handbell._thread_pool import ThreadPool
 from handbell.demo_environment import isolated_settings
 from handbell.errors import DeadlockError, HandbellError, StorageError
 from handbell.shared_systems import using
@@ -258,7 +258,7 @@ def test_a_door_outlives_what_exits_in_it() -> None:
 @in_loop
 async def test_threads_are_bounded_and_keep_their_order() -> None:
     """More work than threads waits its turn; errors and cancelled calls are each caller's own."""
-    threads, seen = Threads(2, "handbell-test"), []
+    threads, seen = ThreadPool(2, "handbell-test"), []
     most, now, lock = 0, 0, threading.Lock()
 
     def work(number: int) -> int:

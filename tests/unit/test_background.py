@@ -10,14 +10,14 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import InvalidRequestError
 
 from handbell._background import forever
-from handbell._threads import Threads
+from handbell._thread_pool import ThreadPool
 from handbell.delivery.ledger.retention import Pruner
 from handbell.errors import ContradictionError, HandbellError, StatementError, StorageError
 from handbell.storage.database import Database
 from handbell.storage.storage_retry import StorageRetry
 from handbell.storage.tables import users
 
-POOL = Threads(1, "test")
+POOL = ThreadPool(1, "test")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from handbell._threads import Threads
+from handbell._thread_pool import ThreadPool
 from handbell.apps.app import App
 from handbell.delivery.send.gateway_cache import UNUSED_SECONDS, WAY_SECONDS, GatewayCache
 from handbell.delivery.work.app_state import AppState
@@ -34,7 +34,7 @@ class World:
             cast("Any", self._find),
             cast("Any", self._drop),
             Routes(lambda: self.now),
-            threads=Threads(1, "test"),
+            threads=ThreadPool(1, "test"),
             clock=lambda: self.now,
         )
 

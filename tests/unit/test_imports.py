@@ -24,7 +24,7 @@ BASE = {
     "_proxy",
     "_retry_after",
     "_text",
-    "_threads",
+    "_thread_pool",
     "_token_bucket",
     "_version",
     "clocks",

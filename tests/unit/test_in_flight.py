@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handbell._threads import Threads
+from handbell._thread_pool import ThreadPool
 from handbell.apps.app import App
 from handbell.delivery.policy.probe import Probe
 from handbell.delivery.work.app_state import AppState
 from handbell.delivery.work.app_states import AppStates
 from handbell.delivery.work.in_flight import InFlight, Ticket
+from handbell.delivery.work.release_log import ReleaseLog
 from handbell.delivery.work.routes import Routes
-from handbell.delivery.work.session_readings import Releases
 from handbell.storage.storage_retry import StorageRetry
 
 APP = App(team_id="TEAM123456", bundle_id="com.sample.myapp")
@@ -33,13 +33,13 @@ class Circuit:
         self.back += bool(probe)
 
 
-def _ticket(numbers: set[int]) -> tuple[InFlight, AppState, Releases, Ticket]:
-    flight, app_state, releases = InFlight(), AppState(APP), Releases()
+def _ticket(numbers: set[int]) -> tuple[InFlight, AppState, ReleaseLog, Ticket]:
+    flight, app_state, release_log = InFlight(), AppState(APP), ReleaseLog()
     return (
         flight,
         app_state,
-        releases,
-        flight.acquire(app_state, [(ROW, numbers)], releases.begin()),
+        release_log,
+        flight.acquire(app_state, [(ROW, numbers)], release_log.begin()),
     )
 
 
@@ -74,7 +74,7 @@ def test_a_ticket_that_is_finished_leaves_nothing_behind(
     numbers: set[int], handed: set[int], ended: set[int]
 ) -> None:
     """Counts, reading, cap and probe are given back in whatever state it is, once."""
-    flight, app_state, releases, ticket = _ticket(numbers)
+    flight, app_state, release_log, ticket = _ticket(numbers)
     for one in numbers:
         ticket.let_through(ROW, one, user_id=1)
     ticket.hand(ROW, handed)
@@ -86,8 +86,8 @@ def test_a_ticket_that_is_finished_leaves_nothing_behind(
     assert ticket.end(ROW, numbers) == frozenset()
     assert flight.faults([app_state], is_at_rest=True) == []
     assert (len(flight), app_state.load.all, len(app_state.cap_in_flight)) == (0, 0, 0)
-    releases.add([1])
-    assert len(releases) == 0
+    release_log.add([1])
+    assert len(release_log) == 0
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_what_makes_lanes_in_another_thread_disturbs_nobody() -> None:
         cast("Any", None),
         InFlight(),
         Routes(float),
-        storage_retry=StorageRetry(Threads(1, "test")),
+        storage_retry=StorageRetry(ThreadPool(1, "test")),
         on_closed=lambda _: None,
         clock=float,
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from handbell._threads import in_thread
+from handbell._thread_pool import in_thread
 
 from .output import console
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import typer
 
 from handbell._text import count
-from handbell._threads import in_thread
+from handbell._thread_pool import in_thread
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import EVERYBODY, Recipients
 from handbell.creation.template import read_use

@@ -11,7 +11,7 @@ import typer
 
 from handbell._collector import settle
 from handbell._extras import install
-from handbell._threads import in_thread
+from handbell._thread_pool import in_thread
 from handbell.errors import ServeError
 
 from .context import settings, system

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final, NamedTuple, Protocol, overload
 
-from handbell._threads import in_thread
+from handbell._thread_pool import in_thread
 
 from .delivery import Delivery
 

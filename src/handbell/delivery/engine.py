@@ -15,7 +15,7 @@ from time import time
 from typing import Any, Final, TypeGuard, TypeVar
 
 from handbell._background import forever
-from handbell._threads import in_thread
+from handbell._thread_pool import in_thread
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
@@ -26,14 +26,14 @@ from handbell.delivery.accept.store import Acceptance, Draft, Order
 from handbell.delivery.ledger.answer import LISTED_AT_MOST, answer
 from handbell.delivery.ledger.retention import Pruner
 from handbell.delivery.ledger.store import Ledger
+from handbell.delivery.queue.poller import Poller
 from handbell.delivery.queue.revocations import Revocations, Revoker
-from handbell.delivery.queue.waiting import Waiting
 from handbell.delivery.send.worker import Worker
 from handbell.delivery.webhooks.sender import WebhookSender
 from handbell.delivery.work.composed import Composed, is_loud
 from handbell.delivery.work.gateway_finder import FindGateway
 from handbell.delivery.work.push_batch import Portion
-from handbell.delivery.work.session_readings import Reading
+from handbell.delivery.work.release_log import SessionSnapshot
 from handbell.errors import HandbellError, NotificationError
 from handbell.gateways.apns.wording_cache import compose_each
 from handbell.registry.store import Registry
@@ -63,7 +63,7 @@ What it raises as HandbellError is the send's outcome.
 class Engine:
     """Accepts and sends, within one event loop. ``seal`` closes the key of an unregistered app.
 
-    Sends that came together are read within what ``reading`` gives.
+    Sends that came together are read within the context ``hold_templates`` returns.
     ``make_sender`` gives what calls the webhooks, or None where there are none. The ``pruner``
     works each hour while the engine runs.
     """
@@ -78,7 +78,7 @@ class Engine:
         revocations: Revocations,
         find_gateway: FindGateway,
         seal: Callable[[Any], bytes],
-        reading: Callable[[], AbstractContextManager[None]],
+        hold_templates: Callable[[], AbstractContextManager[None]],
         make_sender: Callable[[], WebhookSender | None],
         pruner: Pruner | None = None,
         now: Callable[[], float] = time,
@@ -95,7 +95,7 @@ class Engine:
             now=now,
         )
         self._seal = seal
-        self._reading = reading
+        self._hold_templates = hold_templates
         self._make_sender = make_sender
         self._pruner = pruner
         self._aside: list[asyncio.Task[None]] = []
@@ -104,7 +104,7 @@ class Engine:
         self._storing: set[asyncio.Task[Any]] = set()
         self._gathering = GroupCommit(self.accept_many)
         self._revoker = Revoker(revocations, worker.threads, own=lambda: worker.id)
-        self._cancelling = Waiting(
+        self._cancel_poller = Poller(
             lambda rows: worker.threads.run(ledger.in_hand, rows), seconds=_LOOK_SECONDS
         )
 
@@ -222,10 +222,10 @@ class Engine:
 
     async def _accept(self, entries: Sequence[Unread]) -> list[Acceptance | HandbellError]:
         worker = (self.worker.id or None) if self._starting is not None else None
-        with self.worker.releases.begin() as reading:
+        with self.worker.release_log.begin() as snapshot:
             # In one step: a thread that has to be woken twice waits twice for the interpreter.
             outcomes = await in_thread(self._prepare_and_store, entries, worker)
-            self._begin([one for one in outcomes if _is_stored(one)], reading)
+            self._begin([one for one in outcomes if _is_stored(one)], snapshot)
             return [_outcome(one) for one in outcomes]
 
     def _prepare_and_store(
@@ -235,7 +235,7 @@ class Engine:
 
         What the worker has no room for waits for its turn.
         """
-        with self._reading():
+        with self._hold_templates():
             read = [_read(one) for one in unread]
         entries = [one for one in read if isinstance(one, Entry)]
         prepared = self._store(entries, worker) if entries else []
@@ -280,7 +280,7 @@ class Engine:
         entry = Entry(app=app, notification=Notification(title=app.name), recipients=recipients)
         return self._intake.look_at_time(entry, options.send_at, plan.targets, self._now())
 
-    def _begin(self, stored: Sequence[Prepared], reading: Reading) -> None:
+    def _begin(self, stored: Sequence[Prepared], snapshot: SessionSnapshot) -> None:
         """Tell of sends that were just stored, and send what the worker has room for."""
         if self.worker.hooks:
             self._tell_accepted(stored)
@@ -303,7 +303,7 @@ class Engine:
                     key=entry.key,
                 )
                 portions.append(Portion(composed, acceptance.taken))
-        self.worker.hand_over(portions, reading)
+        self.worker.hand_over(portions, snapshot)
         if len(portions) < len(stored):
             self.worker.wake()
 
@@ -365,7 +365,7 @@ class Engine:
         cancelling = await in_thread(ledger.begin_cancel, app, notification_id)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CANCEL_SECONDS):
-                await self._cancelling.until_over(cancelling.row)
+                await self._cancel_poller.until_over(cancelling.row)
         return await in_thread(ledger.caught, cancelling)
 
     async def replace(

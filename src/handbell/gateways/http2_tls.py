@@ -19,7 +19,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from handbell._proxy import Proxy
-from handbell._threads import resolve
+from handbell._thread_pool import resolve
 from handbell.errors import GatewayError
 
 from .http2_values import Endpoint, NoConnection, NotSent, in_words, trusted_certificates

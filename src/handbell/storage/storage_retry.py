@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-from handbell._threads import Threads
+from handbell._thread_pool import ThreadPool
 from handbell.errors import ContradictionError, StatementError, StoppedError, StorageError
 
 STOP_SECONDS: Final = 10.0
@@ -26,7 +26,7 @@ class StorageRetry:
     """
 
     def __init__(
-        self, threads: Threads, seconds: float = STOP_SECONDS, pause: float = STORAGE_PAUSE
+        self, threads: ThreadPool, seconds: float = STOP_SECONDS, pause: float = STORAGE_PAUSE
     ) -> None:
         self.seconds = seconds
         self.pause = pause

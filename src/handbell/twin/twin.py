@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
-from handbell._threads import in_thread
+from handbell._thread_pool import in_thread
 from handbell.errors import TwinError
 
 from .apns_server import IDLE_SECONDS, ApnsServer

@@ -15,7 +15,7 @@ from typing import Final
 from sqlalchemy import ColumnElement, Connection, and_, delete, exists, or_, select, tuple_
 
 from handbell._background import forever
-from handbell._threads import in_thread
+from handbell._thread_pool import in_thread
 from handbell.delivery.delivery import FINAL_STATES
 from handbell.storage.database import Database
 from handbell.storage.tables import (

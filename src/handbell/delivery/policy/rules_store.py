@@ -115,7 +115,7 @@ class RulesStore:
         with self._database.write() as connection:
             return bool(connection.execute(statement.values({**closed, "probes": 0})).rowcount)
 
-    def persons_of(self, session_ids: Collection[int]) -> dict[int, tuple[int, bool]]:
+    def users_of(self, session_ids: Collection[int]) -> dict[int, tuple[int, bool]]:
         """Return for each session its user, and whether a push to it was ever accepted."""
         was_sent = exists().where(
             deliveries.c.number == sessions.c.id, deliveries.c.state == "sent"
@@ -129,7 +129,7 @@ class RulesStore:
                     found[session] = (user, bool(is_noted or is_sent))
         return found
 
-    def persons_by_environment(
+    def users_by_environment(
         self,
         app_row: int,
         is_development: bool,  # noqa: FBT001 - called by position

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from handbell._threads import Threads
+from handbell._thread_pool import ThreadPool
 from handbell.errors import StorageError
 from handbell.storage.storage_retry import STORAGE_PAUSE
 
@@ -55,7 +55,7 @@ class Heartbeat:
         self,
         known_workers: Workers,
         *,
-        threads: Threads,
+        threads: ThreadPool,
         jumps: ClockJumps,
         on_loss: Callable[[], None],
         on_jump: Callable[[float], None],

@@ -17,13 +17,13 @@ from typing import Final, NamedTuple
 from sqlalchemy import delete, insert, select
 
 from handbell._chunks import chunks
-from handbell._threads import Threads
+from handbell._thread_pool import ThreadPool
 from handbell.storage.database import Database
 from handbell.storage.group_commit import GroupCommit
 from handbell.storage.storage_retry import StorageRetry
 from handbell.storage.tables import revocations, workers
 
-from .waiting import Waiting
+from .poller import Poller
 from .workers import Workers
 
 LOOK_SECONDS: Final = 0.05
@@ -115,14 +115,12 @@ class Revoker:
     Those who ask at the same time share a transaction, and those who wait a question.
     """
 
-    def __init__(self, store: Revocations, threads: Threads, own: Callable[[], int]) -> None:
+    def __init__(self, store: Revocations, threads: ThreadPool, own: Callable[[], int]) -> None:
         self._store = store
         self._threads = threads
         self._own = own
         self._gathering = GroupCommit(self._add)
-        self._waiting = Waiting(
-            lambda ids: threads.run(store.outstanding, ids), seconds=LOOK_SECONDS
-        )
+        self._poller = Poller(lambda ids: threads.run(store.outstanding, ids), seconds=LOOK_SECONDS)
 
     async def revoke(self, session_ids: Collection[int]) -> None:
         """Return when no other worker has anything on its way to these sessions.
@@ -131,11 +129,11 @@ class Revoker:
         """
         told = await self._gathering.bring(list(session_ids))
         for revocation in set().union(*told):
-            await self._waiting.until_over(revocation)
+            await self._poller.until_over(revocation)
 
     def close(self, error: Exception) -> None:
         """Wait no more; whoever does gets the error."""
-        self._waiting.close(error)
+        self._poller.close(error)
 
     async def _add(self, session_ids: Sequence[int]) -> list[list[int]]:
         named = set(session_ids)
@@ -143,11 +141,11 @@ class Revoker:
         return [told] * len(session_ids)
 
 
-class Obedience:
-    """Lets one worker let go of what others revoke; belongs to its event loop.
+class RevocationListener:
+    """Polls for revocations addressed to one worker and applies them; belongs to its event loop.
 
-    ``worker`` tells its id, ``release`` returns when nothing is on its way to some sessions, and
-    ``is_busy`` says whether anything is at all.
+    ``worker`` returns its id, ``release`` returns once nothing is in flight to the given sessions,
+    ``is_busy`` tells whether anything is in flight at all.
     """
 
     def __init__(
@@ -167,7 +165,7 @@ class Obedience:
         self._tasks: dict[int, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
-        """Look for revocations, and obey them, until it is cancelled."""
+        """Poll and apply revocations until cancelled."""
         try:
             while True:
                 await asyncio.sleep(LOOK_SECONDS if self._is_busy() else IDLE_LOOK_SECONDS)
@@ -184,10 +182,10 @@ class Obedience:
             return
         for revocation in found:
             if revocation.id not in self._tasks:
-                task = asyncio.create_task(self._obey(revocation))
+                task = asyncio.create_task(self._apply(revocation))
                 self._tasks[revocation.id] = task
 
-    async def _obey(self, revocation: Revocation) -> None:
+    async def _apply(self, revocation: Revocation) -> None:
         try:
             await self._release(revocation.sessions)
             await self._storage_retry.call(self._store.confirm, [revocation.id])

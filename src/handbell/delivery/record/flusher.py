@@ -6,7 +6,7 @@ import logging
 from typing import Final
 
 from handbell.delivery.events import Hooks
-from handbell.delivery.queue.waiting import Waiting
+from handbell.delivery.queue.poller import Poller
 from handbell.delivery.webhooks.store import NAMES
 from handbell.delivery.work.in_flight import InFlight
 from handbell.delivery.work.push_batch import Broadcast
@@ -38,7 +38,7 @@ class Flusher:
         in_flight: InFlight,
         hooks: Hooks,
         storage_retry: StorageRetry,
-        waiting: Waiting,
+        poller: Poller,
     ) -> None:
         self._book = book
         self._recorder = recorder
@@ -46,7 +46,7 @@ class Flusher:
         self._hooks = hooks
         self._storage_retry = storage_retry
         self._written = asyncio.Event()
-        self._waiting = waiting
+        self._poller = poller
         self._is_closed = False
 
     async def gathered(self) -> None:
@@ -91,7 +91,7 @@ class Flusher:
         """Stop writing: current and later waiters get StoppedError."""
         self._is_closed = True
         self._written.set()
-        self._waiting.close(stopped())
+        self._poller.close(stopped())
 
     async def next_written(self, seconds: float) -> None:
         """Wait for the next write, or for ``seconds``.
@@ -111,9 +111,9 @@ class Flusher:
     def _tell(self, batch: Batch) -> None:
         """Wake the callers waiting for these notifications."""
         if batch.finished_shards:  # the event has no notification
-            self._waiting.tell()
+            self._poller.tell()
             return
         rows = {row for row, *_ in batch.sent} | {
             ending.notification_id for ending in batch.endings
         }
-        self._waiting.tell(rows)
+        self._poller.tell(rows)

@@ -42,7 +42,7 @@ _MOST_RECENT: Final = 1000
 
 _log = logging.getLogger(__name__)
 
-Persons = Callable[[Collection[int]], Awaitable[dict[int, tuple[int, bool]]]]
+SessionUsers = Callable[[Collection[int]], Awaitable[dict[int, tuple[int, bool]]]]
 """Gives for each session its user, and whether a push to it was ever accepted."""
 
 
@@ -255,7 +255,7 @@ class Judge:
 
     # After the wait for better answers
 
-    async def judge_doubted(self, persons: Persons) -> None:
+    async def judge_doubted(self, users_of: SessionUsers) -> None:
         """Judge the doubtful pushes that have waited long enough."""
         ripe = self._take_ripe()
         tokens = [each.verdict for each in ripe if each.trouble is None]
@@ -266,7 +266,7 @@ class Judge:
             if entry.trouble is not None:
                 self._settle_trouble(entry)
         if tokens:
-            await self._judge_tokens(tokens, persons)
+            await self._judge_tokens(tokens, users_of)
 
     def _take_ripe(self) -> list[_Doubted]:
         if not self._doubted:
@@ -291,11 +291,11 @@ class Judge:
                 recent.append(doubted.verdict.key)
         self._actions.settle(doubted.verdict._replace(is_outage=service.stop is not None))
 
-    async def _judge_tokens(self, verdicts: Sequence[Verdict], persons: Persons) -> None:
+    async def _judge_tokens(self, verdicts: Sequence[Verdict], users_of: SessionUsers) -> None:
         numbers = {item.item.number for item in verdicts}
         known: dict[int, tuple[int, bool]] = {}
         try:
-            known = await persons([number for number in numbers if session_id(number) is not None])
+            known = await users_of([number for number in numbers if session_id(number) is not None])
         except Exception:  # noqa: BLE001 - nothing may be left without an end
             _log.exception("Could not read owners of refused tokens; none is judged")
             for item in verdicts:

@@ -27,7 +27,7 @@ from handbell.delivery.work.push_batch import Broadcast, Item, Portion, PushBatc
 from handbell.delivery.work.routes import Route, Routes
 from handbell.gateways.gateway import Accepted, Outcome, Push, Withdrawn
 
-from .judge import Judge, Persons, Verdict, doubted_route
+from .judge import Judge, SessionUsers, Verdict, doubted_route
 from .outcome_batch import Batch, Ending
 from .outcome_rows import ending_of, event_of, sent_event
 
@@ -370,7 +370,7 @@ class Settlement:
     ) -> None:
         """Keep what rows are to say; when what is held is sent again say those who have it."""
         self.reported.set()
-        is_lost = ticket.reading.is_lost
+        is_lost = ticket.snapshot.is_lost
         kept = [one for one in ended if not (is_lost and one[1].state == "held")]
         self._batch.endings += [ending for _, ending in kept]
         now, is_heard = self._now(), bool(self._hooks)
@@ -383,7 +383,7 @@ class Settlement:
 
     def take_back(self, push_batch: PushBatch, item: Item) -> None:
         """End a delivery that was taken back before it was sent."""
-        if push_batch.ticket.reading.is_lost:
+        if push_batch.ticket.snapshot.is_lost:
             self._leave(push_batch.ticket, push_batch.composed, item)
         else:
             self.end(push_batch.ticket, push_batch.composed, item, "cancelled", "SessionClosed")
@@ -399,9 +399,9 @@ class Settlement:
         ticket.end(composed.row, (item.number,))
         self.reported.set()
 
-    async def judge_doubted(self, persons: Persons) -> None:
+    async def judge_doubted(self, users_of: SessionUsers) -> None:
         """Settle what was in doubt, once the answers speak for one side or no more are awaited."""
-        await self._judge.judge_doubted(persons)
+        await self._judge.judge_doubted(users_of)
         if self._judge.is_waiting:
             # What came with them counts once it is cut, and nothing more may be heard.
             self.reported.set()

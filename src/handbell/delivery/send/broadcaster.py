@@ -18,8 +18,8 @@ from handbell.delivery.work.app_states import AppStates
 from handbell.delivery.work.composed import Composed
 from handbell.delivery.work.in_flight import InFlight, Ticket
 from handbell.delivery.work.push_batch import Broadcast, Page
+from handbell.delivery.work.release_log import ReleaseLog
 from handbell.delivery.work.routes import Route
-from handbell.delivery.work.session_readings import Releases
 from handbell.errors import HandbellError
 from handbell.storage.group_commit import GroupCommit
 from handbell.storage.storage_retry import StorageRetry
@@ -53,7 +53,7 @@ class Broadcaster:
         rules_store: RulesStore,
         app_states: AppStates,
         in_flight: InFlight,
-        releases: Releases,
+        release_log: ReleaseLog,
         ramps: RampUps,
         gateways: GatewayCache,
         dispatcher: Dispatcher,
@@ -69,7 +69,7 @@ class Broadcaster:
         self._rules_store = rules_store
         self._app_states = app_states
         self._in_flight = in_flight
-        self._releases = releases
+        self._release_log = release_log
         self._ramps = ramps
         self._gateways = gateways
         self._dispatcher = dispatcher
@@ -131,7 +131,7 @@ class Broadcaster:
             broadcast.ready_at = self._clock() + wait
             return
         with (
-            self._releases.begin() as reading,
+            self._release_log.begin() as snapshot,
             self._app_states.reserving(composed.app_state, most),
         ):
             rules, former = composed.app_state.rules, broadcast.route
@@ -154,7 +154,7 @@ class Broadcaster:
                 return
             ticket = None
             if listeners:
-                ticket = self._dispatcher.begin_page(composed, listeners, rules, reading, probe)
+                ticket = self._dispatcher.begin_page(composed, listeners, rules, snapshot, probe)
             is_last = _is_end(found, most, broadcast.shard) and len(listeners) == len(found)
             self._note_page(broadcast, listeners, ticket, is_last=is_last)
 
@@ -186,8 +186,8 @@ class Broadcaster:
         if not _wants_known(route):
             return listeners[:1]
         numbers = [one.number for one in listeners]
-        persons = await self._storage_retry.call(self._rules_store.persons_of, numbers)
-        known = (place for place, one in enumerate(numbers) if persons.get(one, (0, False))[1])
+        users = await self._storage_retry.call(self._rules_store.users_of, numbers)
+        known = (place for place, one in enumerate(numbers) if users.get(one, (0, False))[1])
         return listeners[: next(known, 0) + 1]
 
     async def _main_route(
@@ -215,10 +215,8 @@ class Broadcaster:
         loop, asked = asyncio.get_running_loop(), (app_row, composed.is_development)
         known, until = self._environments.get(asked, (None, 0.0))
         if loop.time() > until:
-            persons = await self._storage_retry.call(
-                self._rules_store.persons_by_environment, *asked
-            )
-            known = max(persons, key=persons.__getitem__, default=None)
+            users = await self._storage_retry.call(self._rules_store.users_by_environment, *asked)
+            known = max(users, key=users.__getitem__, default=None)
             self._environments[asked] = known, loop.time() + _MAIN_SECONDS
         return known
 

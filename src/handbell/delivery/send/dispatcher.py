@@ -17,8 +17,8 @@ from handbell.delivery.work.app_states import AppStates
 from handbell.delivery.work.composed import Composed
 from handbell.delivery.work.in_flight import InFlight, Ticket
 from handbell.delivery.work.push_batch import Item, Portion
+from handbell.delivery.work.release_log import SessionSnapshot
 from handbell.delivery.work.routes import Route
-from handbell.delivery.work.session_readings import Reading
 from handbell.errors import StoppedError
 
 from .admission import Admission
@@ -74,15 +74,15 @@ class Dispatcher:
         if not task.cancelled() and task.exception() is not None:
             _log.error("Send task failed", exc_info=task.exception())
 
-    def begin_items(self, portions: Sequence[Portion], reading: Reading) -> None:
-        """Begin to send single deliveries; ``reading`` is shared until they are answered."""
+    def begin_items(self, portions: Sequence[Portion], snapshot: SessionSnapshot) -> None:
+        """Begin to send single deliveries; ``snapshot`` is shared until they are answered."""
         by_app: dict[str, list[Portion]] = {}
         for portion in portions:
             by_app.setdefault(portion.composed.app_state.app.id, []).append(portion)
         for of_app in by_app.values():
             members = [(composed.row, _numbers(items)) for composed, items in of_app]
             app_state = of_app[0].composed.app_state
-            ticket = self._in_flight.acquire(app_state, members, reading.share())
+            ticket = self._in_flight.acquire(app_state, members, snapshot.share())
             self.begin(self._send_items(ticket, of_app))
 
     def begin_page(
@@ -90,17 +90,17 @@ class Dispatcher:
         composed: Composed,
         listeners: Sequence[Listener],
         rules: AppRules,
-        reading: Reading,
+        snapshot: SessionSnapshot,
         probe: Probe | None = None,
     ) -> Ticket:
         """Begin to send a page of a broadcast, which was read for these rules.
 
-        ``reading`` is shared; a ``probe`` is for the last of the page, and the ticket's to give
+        ``snapshot`` is shared; a ``probe`` is for the last of the page, and the ticket's to give
         back: the others get a row that says what stops them.
         """
         numbers = _numbers(listeners)
         ticket = self._in_flight.acquire(
-            composed.app_state, [(composed.row, numbers)], reading.share(), is_page=True
+            composed.app_state, [(composed.row, numbers)], snapshot.share(), is_page=True
         )
         # The next page is not read before the answers to the first.
         if probe is not None:

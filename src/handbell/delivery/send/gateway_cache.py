@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from handbell._threads import Threads
+from handbell._thread_pool import ThreadPool
 from handbell.delivery.delivery import GatewayName
 from handbell.delivery.policy.circuit import Place
 from handbell.delivery.work.composed import Composed
@@ -51,7 +51,7 @@ class GatewayCache:
         drop: DropGateway | None,
         routes: Routes,
         *,
-        threads: Threads,
+        threads: ThreadPool,
         clock: Callable[[], float],
     ) -> None:
         self._find_gateway = find_gateway

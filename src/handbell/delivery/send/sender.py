@@ -16,8 +16,8 @@ from handbell.delivery.record.judge import Verdict
 from handbell.delivery.record.settle import Astray, Settlement
 from handbell.delivery.work.in_flight import Ticket
 from handbell.delivery.work.push_batch import Item, Portion, PushBatch
+from handbell.delivery.work.release_log import ReleaseLog
 from handbell.delivery.work.routes import Route
-from handbell.delivery.work.session_readings import Releases
 from handbell.errors import HandbellError, TwinError
 from handbell.gateways.gateway import Gateway, Message, Outcome, Push, Report
 
@@ -41,7 +41,7 @@ WITHOUT_SESSION: Final[Mapping[str | None, str]] = MappingProxyType(
 class PushSender:
     """Hands batches to the gateways; belongs to one worker and its event loop.
 
-    Their ends go to ``book``. What ``releases`` says of a session counts until the last moment
+    Their ends go to ``book``. What ``release_log`` says of a session counts until the last moment
     before its push is handed over, and nothing goes on the wire unless the lease of the
     ``heartbeat`` holds then.
     """
@@ -49,13 +49,13 @@ class PushSender:
     def __init__(
         self,
         book: Settlement,
-        releases: Releases,
+        release_log: ReleaseLog,
         *,
         heartbeat: Heartbeat,
         gateways: GatewayCache,
     ) -> None:
         self._book = book
-        self._releases = releases
+        self._release_log = release_log
         self._heartbeat = heartbeat
         self._gateways = gateways
         self._out: dict[PushBatch, Gateway] = {}
@@ -78,7 +78,7 @@ class PushSender:
             )
             gateway.require(self._heartbeat.lease.holds)
             for push_batch in push_batches:
-                if push_batch.ticket.reading.is_concerned:
+                if push_batch.ticket.snapshot.is_concerned:
                     self._take_back(push_batch)
                 push_batch.route = self._gateways.route_of(
                     push_batch.composed, name, push_batch.environment, gateway
@@ -128,11 +128,11 @@ class PushSender:
                 self._book.interrupt(push_batch, left, RuntimeError("no answer"))
 
     def _take_back(self, push_batch: PushBatch) -> None:
-        reading = push_batch.ticket.reading
+        snapshot = push_batch.ticket.snapshot
         gone = [
             item
             for number, item in push_batch.items.items()
-            if reading.is_lost or reading.is_stale(number)
+            if snapshot.is_lost or snapshot.is_stale(number)
         ]
         for item in gone:
             del push_batch.items[item.number]
@@ -186,7 +186,7 @@ class PushSender:
 
     async def release(self, session_ids: Collection[int]) -> None:
         """See :meth:`handbell.delivery.send.worker.Worker.release`."""
-        self._releases.add(session_ids)
+        self._release_log.add(session_ids)
         ends = [
             (gateway, number, push_batch.end_of(number))
             for push_batch, gateway in self._out.items()
@@ -198,7 +198,7 @@ class PushSender:
 
     def lose(self) -> None:
         """Begin nothing more of what was taken: the worker was taken for dead."""
-        self._releases.lose()
+        self._release_log.lose()
         numbers = {number for push_batch in self._out for number in push_batch.items}
         self._withdraw(set(self._out.values()), numbers)
 

@@ -15,7 +15,7 @@ from random import Random
 from time import monotonic, time
 from typing import Final
 
-from handbell._threads import Threads
+from handbell._thread_pool import ThreadPool
 from handbell.delivery.events import CircuitClosed, Hooks, ServiceUp
 from handbell.delivery.ledger.store import Ledger
 from handbell.delivery.policy.circuit import Noted, Place
@@ -24,9 +24,9 @@ from handbell.delivery.policy.rules_store import RulesStore
 from handbell.delivery.queue.clock_jumps import ClockJumps
 from handbell.delivery.queue.due import Due
 from handbell.delivery.queue.heartbeat import Heartbeat
-from handbell.delivery.queue.revocations import Obedience, Revocations
+from handbell.delivery.queue.poller import Poller
+from handbell.delivery.queue.revocations import RevocationListener, Revocations
 from handbell.delivery.queue.sql_queue import Queue
-from handbell.delivery.queue.waiting import Waiting
 from handbell.delivery.queue.workers import Workers
 from handbell.delivery.record.flusher import Flusher
 from handbell.delivery.record.outcome_rows import unreadable_ending
@@ -36,8 +36,8 @@ from handbell.delivery.work.app_states import AppStates
 from handbell.delivery.work.gateway_finder import DropGateway, FindGateway
 from handbell.delivery.work.in_flight import InFlight
 from handbell.delivery.work.push_batch import Broadcast, Portion
+from handbell.delivery.work.release_log import ReleaseLog, SessionSnapshot
 from handbell.delivery.work.routes import Routes
-from handbell.delivery.work.session_readings import Reading, Releases
 from handbell.errors import StorageError
 from handbell.storage.storage_retry import StorageRetry, stopped
 
@@ -46,8 +46,8 @@ from .broadcaster import Broadcaster
 from .composed_cache import ComposedCache, LoadComposed
 from .dispatcher import Dispatcher
 from .gateway_cache import GatewayCache
+from .graceful_shutdown import ANSWER_SECONDS, GracefulShutdown
 from .sender import PushSender
-from .stopping import ANSWER_SECONDS, Stopping
 
 IDLE_SECONDS: Final = 1.0
 THREADS: Final = 8
@@ -89,9 +89,9 @@ class Worker:
     ) -> None:
         # One that is empty is false, and may be added to later.
         self.hooks = Hooks() if hooks is None else hooks
-        self.threads = threads = Threads(THREADS, "handbell-worker")
+        self.threads = threads = ThreadPool(THREADS, "handbell-worker")
         self.storage_retry = storage_retry = StorageRetry(threads)
-        self.releases = Releases()
+        self.release_log = ReleaseLog()
         self.in_flight = InFlight()
         self._routes = Routes(now)
         self._ramps = RampUps(clock)
@@ -115,7 +115,7 @@ class Worker:
             on_loss=self._lose,
             on_jump=self.app_states.move,
         )
-        self._waiting = Waiting(self._unsettled, seconds=_WATCH_SECONDS)
+        self._poller = Poller(self._unsettled, seconds=_WATCH_SECONDS)
         self._composed_cache = ComposedCache(
             ledger, load, app_state_of=self.app_states.of, storage_retry=storage_retry
         )
@@ -133,15 +133,15 @@ class Worker:
             in_flight=self.in_flight,
             hooks=self.hooks,
             storage_retry=storage_retry,
-            waiting=self._waiting,
+            poller=self._poller,
         )
         gateways = GatewayCache(
             find_gateway, drop_gateway, self._routes, threads=threads, clock=clock
         )
         self._sender = PushSender(
-            self._book, self.releases, heartbeat=self._heartbeat, gateways=gateways
+            self._book, self.release_log, heartbeat=self._heartbeat, gateways=gateways
         )
-        self._obedience = Obedience(
+        self._revocation_listener = RevocationListener(
             revocations,
             storage_retry=storage_retry,
             worker=lambda: self.id,
@@ -167,7 +167,7 @@ class Worker:
             rules_store=rules_store,
             app_states=self.app_states,
             in_flight=self.in_flight,
-            releases=self.releases,
+            release_log=self.release_log,
             ramps=self._ramps,
             gateways=gateways,
             dispatcher=self._dispatcher,
@@ -177,7 +177,7 @@ class Worker:
             now=now,
             clock=clock,
         )
-        self._stopping = Stopping(
+        self._shutdown = GracefulShutdown(
             self._book,
             dispatcher=self._dispatcher,
             in_flight=self.in_flight,
@@ -210,7 +210,7 @@ class Worker:
             asyncio.create_task(self._take_work()),
             asyncio.create_task(self._write_down()),
             asyncio.create_task(self._heartbeat.run()),
-            asyncio.create_task(self._obedience.run()),
+            asyncio.create_task(self._revocation_listener.run()),
         ]
 
     async def stop(self, *, within: float | None = None) -> None:
@@ -226,13 +226,13 @@ class Worker:
         self._wake.set()
         loops, self._loops = self._loops, []
         if not loops:
-            self._stopping.tell()
+            self._shutdown.tell()
             return
         taking, writing, *others = loops
         if writing.done():
             # Whoever ends an event loop cancels what runs in it before it asks for a stop.
             writing = asyncio.create_task(self._write_down())
-        is_written = await self._stopping.finish(
+        is_written = await self._shutdown.finish(
             taking, [writing, *others], answer_seconds=self.answer_seconds, within=within
         )
         if not is_written:
@@ -252,7 +252,7 @@ class Worker:
         Other workers may have a part in it; what they write is asked for by one question for all
         who wait. Raises StoppedError where the worker stops before that.
         """
-        await self._waiting.until_over(row)
+        await self._poller.until_over(row)
 
     async def _unsettled(self, rows: Collection[int]) -> set[int]:
         # What is in hand need not be asked for.
@@ -275,17 +275,17 @@ class Worker:
         _, due_at = await self.storage_retry.call(self._queue.depth)
         return due_at is not None and due_at <= self._now() + _SOON_SECONDS
 
-    def hand_over(self, portions: Sequence[Portion], reading: Reading) -> None:
+    def hand_over(self, portions: Sequence[Portion], snapshot: SessionSnapshot) -> None:
         """Send deliveries that were stored under this worker's name, without reading them back.
 
-        ``reading`` was begun with ``releases`` before their sessions were read; it stays the
+        ``snapshot`` was begun with ``release_log`` before their sessions were read; it stays the
         caller's to end.
         """
         if self._is_stopping:
             return
         for portion in portions:
             self._composed_cache.keep(portion.composed)
-        self._dispatcher.begin_items(portions, reading)
+        self._dispatcher.begin_items(portions, snapshot)
 
     async def release(self, session_ids: Collection[int]) -> None:
         """Send nothing more to sessions that were closed or given to others.
@@ -364,13 +364,13 @@ class Worker:
         self._wake.clear()
 
     async def _take_due(self, level: int) -> bool:
-        with self.releases.begin() as reading:
+        with self.release_log.begin() as snapshot:
             most = self.app_states.most_due()
             due = await self.threads.run(self._queue.claim_due, self.id, level, most, self._full)
-            await self._begin_due(due, reading)
+            await self._begin_due(due, snapshot)
         return bool(due)
 
-    async def _begin_due(self, due: Sequence[Due], reading: Reading) -> None:
+    async def _begin_due(self, due: Sequence[Due], snapshot: SessionSnapshot) -> None:
         by_notification: dict[int, list[Due]] = {}
         for one in due:
             by_notification.setdefault(one.notification, []).append(one)
@@ -386,7 +386,7 @@ class Worker:
                 self._postpone(items, composed)
             elif composed is not None:
                 portions.append(Portion(composed, items))
-        self._dispatcher.begin_items(portions, reading)
+        self._dispatcher.begin_items(portions, snapshot)
 
     def _postpone(self, items: Sequence[Due], error: Exception) -> None:
         now = self._now()
@@ -400,7 +400,7 @@ class Worker:
         while True:
             await self._flusher.gathered()
             try:
-                await self._book.judge_doubted(self._persons_of)
+                await self._book.judge_doubted(self._users_of)
                 self._dispatcher.begin_astray()
                 await self._flusher.flush(self._broadcasts)
             except Exception:  # noqa: BLE001 - one batch must not end the writing
@@ -408,10 +408,10 @@ class Worker:
             if self._broadcasts or self._full:
                 self._wake.set()
 
-    async def _persons_of(self, session_ids: Collection[int]) -> dict[int, tuple[int, bool]]:
+    async def _users_of(self, session_ids: Collection[int]) -> dict[int, tuple[int, bool]]:
         found: dict[int, tuple[int, bool]] = {}
         if session_ids:
-            found = await self.storage_retry.call(self.rules_store.persons_of, session_ids)
+            found = await self.storage_retry.call(self.rules_store.users_of, session_ids)
         return found
 
     def _write_circuit(self, noted: Noted) -> None:

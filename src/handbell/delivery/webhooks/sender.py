@@ -18,7 +18,7 @@ from sqlalchemy import Connection, and_, delete, func, select, update
 
 from handbell._back_off import BackOff
 from handbell._background import forever
-from handbell._threads import Threads, in_thread
+from handbell._thread_pool import ThreadPool, in_thread
 from handbell.apps.vault import Vault
 from handbell.errors import HandbellError, StorageError
 from handbell.storage.database import Database
@@ -112,7 +112,7 @@ class WebhookSender:
         self._rng = rng or random.Random()  # noqa: S311 - spreads load, guards nothing
         self._lease = uuid4().hex
         self._stop = threading.Event()
-        self._threads = Threads(at_once + 1, "handbell-webhook")
+        self._threads = ThreadPool(at_once + 1, "handbell-webhook")
         self._running: dict[int, asyncio.Task[None]] = {}
         self._taking: asyncio.Future[list[_Call]] | None = None
         self._pruned_at = float("-inf")

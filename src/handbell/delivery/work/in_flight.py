@@ -17,7 +17,7 @@ After that the ticket knows it no more. What follows from these states, at any i
 
 - an app's :class:`Load`, and that of all, are the sums over the open tickets;
 - a ticket is open exactly as long as it has a delivery;
-- its reading of the revocations is held exactly as long as one is waiting or handed;
+- its snapshot of the release log is held exactly as long as one is waiting or handed;
 - the permission to probe an open circuit is held exactly as long as its delivery is handed;
 - whoever counts under an app's cap and is not written down belongs to an open ticket.
 
@@ -33,7 +33,7 @@ from handbell.delivery.policy.probe import Probe
 
 from .app_state import AppState
 from .load import Load
-from .session_readings import Reading
+from .release_log import SessionSnapshot
 
 Members = Iterable[tuple[int, Collection[int]]]
 """Deliveries: for each notification's row the numbers of those of it."""
@@ -52,7 +52,7 @@ class Ended(NamedTuple):
 class Ticket:
     """Deliveries of one app, from the moment that they are taken until they are written down.
 
-    ``reading`` is when their sessions were read. ``is_page`` says that it is a page of a broadcast.
+    ``snapshot`` is when their sessions were read. ``is_page`` means a page of a broadcast.
     :meth:`InFlight.acquire` makes one.
     """
 
@@ -66,14 +66,14 @@ class Ticket:
         "_waiting",
         "app_state",
         "is_page",
-        "reading",
+        "snapshot",
     )
 
     def __init__(
-        self, flight: "InFlight", app_state: AppState, reading: Reading, *, is_page: bool
+        self, flight: "InFlight", app_state: AppState, snapshot: SessionSnapshot, *, is_page: bool
     ) -> None:
         self.app_state = app_state
-        self.reading = reading
+        self.snapshot = snapshot
         self.is_page = is_page
         self._flight = flight
         self._waiting: dict[int, set[int]] = {}
@@ -140,7 +140,7 @@ class Ticket:
         if self._probe is not None and not self.is_handed(*self._probed):
             self._give_back_probe()
         if not self.is_out:
-            self.reading.end()
+            self.snapshot.end()
         return ended
 
     def leave_waiting(self) -> None:
@@ -168,7 +168,7 @@ class Ticket:
         self._ended = 0
         self._give_back_probe()
         self._leave_cap(set(self._capped))
-        self.reading.end()
+        self.snapshot.end()
         self._flight.forget(self)
 
     def _give_back_probe(self) -> None:
@@ -201,8 +201,8 @@ class Ticket:
                 yield f"deliveries of {row} are waiting and handed at once"
         if not (self.is_out or self._ended):
             yield "a ticket without a delivery is open"
-        if self.reading.is_held is not self.is_out:
-            yield f"its reading is held: {self.reading.is_held}, it is out: {self.is_out}"
+        if self.snapshot.is_held is not self.is_out:
+            yield f"its snapshot is held: {self.snapshot.is_held}, it is out: {self.is_out}"
         if self._probe is not None and not self.is_handed(*self._probed):
             yield "a probe is held for what is not handed"
         if not self._capped <= self.app_state.cap_in_flight.keys():
@@ -231,13 +231,18 @@ class InFlight:
         return len(self._open)
 
     def acquire(
-        self, app_state: AppState, members: Members, reading: Reading, *, is_page: bool = False
+        self,
+        app_state: AppState,
+        members: Members,
+        snapshot: SessionSnapshot,
+        *,
+        is_page: bool = False,
     ) -> Ticket:
-        """Return a ticket for deliveries that were taken; ``reading`` is the ticket's from now on.
+        """Return a ticket for deliveries that were taken; ``snapshot`` is the ticket's from now on.
 
         All of them wait at first.
         """
-        ticket = Ticket(self, app_state, reading, is_page=is_page)
+        ticket = Ticket(self, app_state, snapshot, is_page=is_page)
         self._open[ticket] = None
         ticket.take(members)
         if not ticket.is_out:

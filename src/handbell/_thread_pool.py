@@ -23,7 +23,7 @@ MOST_RESOLVERS: Final = 4
 _IDLE_SECONDS: Final = 20.0
 
 
-class Threads:
+class ThreadPool:
     """A pool of daemon threads, started when needed and ended when idle.
 
     They are not joined at exit. When no thread exists or can be started, work runs in the caller.
@@ -117,7 +117,7 @@ def _fail(future: "asyncio.Future[Any]", error: BaseException) -> None:
         future.set_exception(error)
 
 
-_all: Final["weakref.WeakSet[Threads]"] = weakref.WeakSet()
+_all: Final["weakref.WeakSet[ThreadPool]"] = weakref.WeakSet()
 
 
 def _reset_all() -> None:
@@ -128,8 +128,8 @@ def _reset_all() -> None:
 os.register_at_fork(after_in_child=_reset_all)
 
 # Created on first use: gevent and eventlet may have patched its parts by then.
-_blocking: Final = cache(partial(Threads, MOST_THREADS, "handbell-blocking"))
-_resolving: Final = cache(partial(Threads, MOST_RESOLVERS, "handbell-resolver"))
+_blocking: Final = cache(partial(ThreadPool, MOST_THREADS, "handbell-blocking"))
+_resolving: Final = cache(partial(ThreadPool, MOST_RESOLVERS, "handbell-resolver"))
 
 
 async def in_thread(function: Callable[..., T], *arguments: Any) -> T:

@@ -1,4 +1,4 @@
-"""How a worker stops: within a bounded time, whatever push services and the database do."""
+"""Graceful shutdown of a worker, in bounded time whatever push services and database do."""
 
 import asyncio
 import logging
@@ -13,15 +13,15 @@ from handbell.storage.storage_retry import StorageRetry
 from .dispatcher import Dispatcher
 
 ANSWER_SECONDS: Final = 60.0
-"""How long a stop waits for the answers of push services, unless it is told otherwise."""
+"""Default seconds for which a shutdown waits for the answers of push services."""
 
 _CANCEL_SECONDS: Final = 2.0
 
 _log = logging.getLogger(__name__)
 
 
-class Stopping:
-    """Finishes what a worker has on its way, as far as that comes to an end by itself."""
+class GracefulShutdown:
+    """Waits for a worker's pushes in flight and writes their outcomes, then ends its tasks."""
 
     def __init__(
         self,
@@ -46,11 +46,11 @@ class Stopping:
         answer_seconds: float,
         within: float | None,
     ) -> bool:
-        """Wait for what is on its way, then let go of it; return whether all that ended is written.
+        """Wait for pushes in flight, then drop the rest; return whether every outcome is written.
 
-        ``taking`` ends by itself, ``others`` are cancelled at the end. Answers are waited for so
-        many seconds, ``within`` where that is less, and a database that takes nothing for as long
-        as patience with it lasts. Whoever waits for the worker is told by StoppedError.
+        ``taking`` ends by itself, ``others`` are cancelled at the end. Waits ``answer_seconds`` for
+        answers (``within`` if that is less), then for an unavailable database as long as the
+        storage retry does. Callers that wait for the worker get StoppedError.
         """
         began = asyncio.get_running_loop().time()
         most = answer_seconds if within is None else min(within, answer_seconds)
@@ -88,12 +88,12 @@ class Stopping:
         return is_written
 
     def tell(self) -> None:
-        """Tell whoever waits for the worker, or comes later, that it has stopped."""
+        """Raise StoppedError in present and later waiters."""
         self._storage_retry.end()
         self._flusher.close()
 
     async def _come_to_be(self, is_so: Callable[[], bool], began: float, until: float) -> bool:
-        """Return whether something came to be so while a stop that ``began`` may wait for it."""
+        """Return whether the condition became true before ``until``."""
         loop = asyncio.get_running_loop()
         while not is_so():
             if loop.time() >= until or self._storage_retry.is_over(began):
@@ -104,7 +104,7 @@ class Stopping:
 
 
 async def end_tasks(tasks: Iterable["asyncio.Task[None]"]) -> None:
-    """Cancel tasks and return when they have ended; but not long after that for one that stays."""
+    """Cancel tasks and return once they have ended, after a bounded wait in any case."""
     left = {task for task in tasks if not task.done()}
     deadline = asyncio.get_running_loop().time() + _CANCEL_SECONDS
     while left and asyncio.get_running_loop().time() < deadline:

@@ -5,7 +5,7 @@ from collections.abc import Collection
 
 import pytest
 
-from handbell.delivery.queue.waiting import Waiting
+from handbell.delivery.queue.poller import Poller
 from handbell.errors import DatabaseLockedError, StorageError
 
 MANY = 1000
@@ -40,11 +40,11 @@ def test_a_thousand_who_wait_are_one_question() -> None:
     ledger = Ledger(*range(MANY))
 
     async def story() -> None:
-        waiting = Waiting(ledger.ask, seconds=3600)
-        tasks = [asyncio.create_task(waiting.until_over(number)) for number in range(MANY)]
+        poller = Poller(ledger.ask, seconds=3600)
+        tasks = [asyncio.create_task(poller.until_over(number)) for number in range(MANY)]
         await ledger.until_asked()
         ledger.going.clear()
-        waiting.tell()
+        poller.tell()
         await asyncio.gather(*tasks)
 
     asyncio.run(story())
@@ -57,8 +57,8 @@ def test_what_others_wrote_is_found() -> None:
     ledger = Ledger(1)
 
     async def story() -> None:
-        waiting = Waiting(ledger.ask, seconds=0.01, soonest=0.0)
-        task = asyncio.create_task(waiting.until_over(1))
+        poller = Poller(ledger.ask, seconds=0.01, soonest=0.0)
+        task = asyncio.create_task(poller.until_over(1))
         await ledger.until_asked(3)
         assert not task.done()
         ledger.going.clear()
@@ -72,11 +72,11 @@ def test_only_what_may_be_over_is_asked_for_at_once() -> None:
     ledger = Ledger(1, 2)
 
     async def story() -> None:
-        waiting = Waiting(ledger.ask, seconds=3600)
-        one, two = (asyncio.create_task(waiting.until_over(number)) for number in (1, 2))
+        poller = Poller(ledger.ask, seconds=3600)
+        one, two = (asyncio.create_task(poller.until_over(number)) for number in (1, 2))
         await ledger.until_asked()
         ledger.going.discard(1)
-        waiting.tell([1, 7])
+        poller.tell([1, 7])
         await asyncio.wait_for(one, 5)
         assert not two.done()
         two.cancel()
@@ -91,7 +91,7 @@ def test_a_database_that_cannot_be_asked_is_asked_again() -> None:
     ledger.errors = [DatabaseLockedError("The database is locked")]
 
     async def story() -> None:
-        await asyncio.wait_for(Waiting(ledger.ask, seconds=3600).until_over(1), 5)
+        await asyncio.wait_for(Poller(ledger.ask, seconds=3600).until_over(1), 5)
 
     asyncio.run(story())
     assert len(ledger.asked) == 2
@@ -103,12 +103,12 @@ def test_a_mistake_is_told_to_all_and_the_next_one_is_asked_for_anew() -> None:
     ledger.errors = [KeyError("a mistake")]
 
     async def story() -> None:
-        waiting = Waiting(ledger.ask, seconds=3600)
+        poller = Poller(ledger.ask, seconds=3600)
         ends = await asyncio.gather(
-            waiting.until_over(1), waiting.until_over(2), return_exceptions=True
+            poller.until_over(1), poller.until_over(2), return_exceptions=True
         )
         assert [type(end) for end in ends] == [KeyError, KeyError]
-        await asyncio.wait_for(waiting.until_over(1), 5)
+        await asyncio.wait_for(poller.until_over(1), 5)
 
     asyncio.run(story())
 
@@ -118,11 +118,11 @@ def test_whoever_waits_when_it_is_closed_is_told() -> None:
     ledger = Ledger(1)
 
     async def story() -> None:
-        waiting = Waiting(ledger.ask, seconds=3600)
-        task = asyncio.create_task(waiting.until_over(1))
+        poller = Poller(ledger.ask, seconds=3600)
+        task = asyncio.create_task(poller.until_over(1))
         await ledger.until_asked()
-        waiting.close(StorageError("it has stopped"))
-        for late in (task, asyncio.create_task(waiting.until_over(2))):
+        poller.close(StorageError("it has stopped"))
+        for late in (task, asyncio.create_task(poller.until_over(2))):
             with pytest.raises(StorageError):
                 await asyncio.wait_for(late, 5)
 
@@ -134,14 +134,14 @@ def test_who_gives_up_is_not_asked_for_any_more() -> None:
     ledger = Ledger(1)
 
     async def story() -> None:
-        waiting = Waiting(ledger.ask, seconds=3600)
+        poller = Poller(ledger.ask, seconds=3600)
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(waiting.until_over(1), 0.05)
+            await asyncio.wait_for(poller.until_over(1), 0.05)
         # What asks ends with the last who waits, and begins anew with the next.
         await asyncio.sleep(0)
         assert not _others()
         ledger.going.clear()
-        await asyncio.wait_for(waiting.until_over(1), 5)
+        await asyncio.wait_for(poller.until_over(1), 5)
         await asyncio.sleep(0)
         assert not _others()
 

@@ -1,8 +1,8 @@
-"""Waiting for what the database says, in one place for all who wait.
+"""One database poll shared by all callers that wait for a row to finish.
 
-A thousand callers that each ask now and then would be the database's main work. Here one question
-is asked for all of them: soon after this process wrote what may have ended it, and from time to
-time, because others write too.
+A thousand callers that each polled would be the database's main load. One query asks for all of
+them: soon after this process wrote something relevant, and periodically, because other processes
+write too.
 """
 
 import asyncio
@@ -22,13 +22,13 @@ _REST: Final = 3
 _log = logging.getLogger(__name__)
 
 
-class Waiting:
-    """Those who wait until something is over; belongs to one event loop.
+class Poller:
+    """Lets callers wait until a row is finished; belongs to one event loop.
 
-    ``ask`` is given the numbers of what is waited for and returns those that are not over. It is
-    asked each ``seconds``, or less often where its answers take long. After news it is asked at
-    once, but for a pause that is in proportion to what the last question took, and at most
-    ``soonest`` where that is longer.
+    ``ask`` gets the row numbers that are waited for and returns the unfinished ones. It is called
+    every ``seconds``, less often where a call takes long. After :meth:`tell` it is called at once,
+    after a pause in proportion to the last call's duration, ``soonest`` seconds at most unless
+    the call itself took longer.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Waiting:
         self._closed_by: Exception | None = None
 
     async def until_over(self, number: int) -> None:
-        """Return when it is over. Raises the error with which the waiting was closed, if it is."""
+        """Return once the row is finished. Raises the error of :meth:`close`, or of ``ask``."""
         if self._closed_by is not None:
             raise self._closed_by
         over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -62,14 +62,14 @@ class Waiting:
             self._leave(number, over)
 
     def tell(self, numbers: Iterable[int] | None = None) -> None:
-        """Say that these may be over, or any of them: the question is asked at once."""
+        """Ask about these rows at once, because they may be finished; None means all."""
         news = self._waiting if numbers is None else self._waiting.keys() & set(numbers)
         if news:
             self._news.update(news)
             self._told.set()
 
     def close(self, error: Exception) -> None:
-        """Ask no more; whoever waits, or comes later, gets the error."""
+        """Stop polling; present and later waiters get the error."""
         self._closed_by = error
         self._stop_asking()
         self._fail(error)
