@@ -116,7 +116,14 @@ def several(store: AppStore, database: Database) -> AppStore:
         (OTHER_TEAM, "com.sample.pad", "notes"),
     ]
     names = ("team_id", "bundle_id", "name")
-    rows = [{**dict(zip(names, one, strict=True)), "created_at": 0} for one in overlapping]
+    rows = [
+        {
+            **dict(zip(names, one, strict=True)),
+            "public_id": f"{one[0]}.{one[1]}",
+            "created_at": 0,
+        }
+        for one in overlapping
+    ]
     with database.write() as connection:
         connection.execute(insert(apps), rows)
     return store

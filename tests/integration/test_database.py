@@ -39,6 +39,7 @@ NOBODY = 65534
 def app_values(number: int) -> dict[str, object]:
     """Return the row of some app."""
     return {
+        "public_id": f"TEAM123456.com.sample.app{number}",
         "team_id": "TEAM123456",
         "bundle_id": f"com.sample.app{number}",
         "name": f"app{number}",
@@ -186,7 +187,7 @@ from handbell.storage.tables import apps
 database = Database.open(sys.argv[1])
 with database.write() as connection:
     connection.execute(apps.insert().values(
-        team_id="TEAM123456", bundle_id=f"com.sample.p{sys.argv[2]}", name="p", created_at=0))
+        public_id=f"TEAM123456.com.sample.p{sys.argv[2]}", name="p", created_at=0))
 database.close()
 """
 

@@ -13,7 +13,7 @@ import pytest
 from handbell.errors import DatabaseFullError, DatabaseLockedError, ReadOnlyError, StorageError
 from handbell.storage.database import Database, Quick, driver_of
 
-_ADD = "INSERT INTO apps (team_id, bundle_id, name, created_at) VALUES ('T', ?, 'App', 0)"
+_ADD = "INSERT INTO apps (public_id, name, created_at) VALUES (?, 'App', 0)"
 _COUNT = "SELECT count(*) FROM apps"
 
 

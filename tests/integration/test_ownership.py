@@ -72,6 +72,7 @@ class Ownership(RuleBasedStateMachine):
         self.proofs = ProofStore(self.database, self.registry, now=self.now)
         self.barred: set[str] = set()
         values = {
+            "public_id": f"TEAM123456.com.a{number}",
             "team_id": "TEAM123456",
             "bundle_id": f"com.a{number}",
             "name": "",

@@ -74,7 +74,7 @@ class Book:
         return counts[0] or 0, counts[1] or 0, counts[2] or 0
 
     def _add_app(self) -> App:
-        values = {"team_id": "TEAM123456", "bundle_id": "com.sample.myapp", "name": "My App"}
+        values = {"public_id": "TEAM123456.com.sample.myapp", "name": "My App"}
         with self.database.write() as connection:
             added = connection.execute(
                 insert(apps).values(**values, created_at=0).returning(apps.c.id)

@@ -40,6 +40,7 @@ def add(database: Database, number: int) -> None:
     """Write one row that survives."""
     with database.write() as connection:
         row = {"team_id": "TEAM123456", "bundle_id": f"com.sample.p{number}", "name": "p"}
+        row["public_id"] = f"{row['team_id']}.{row['bundle_id']}"
         connection.execute(insert(apps).values({**row, "created_at": 0}))
 
 
@@ -154,7 +155,7 @@ for number in range(times):
     one = Database.open(url)
     with one.write() as connection:
         connection.execute(apps.insert().values(
-            team_id="TEAM123456", bundle_id=f"com.sample.p{me}x{number}", name="p", created_at=0))
+            public_id=f"TEAM123456.com.sample.p{me}x{number}", name="p", created_at=0))
     one.close()
     if number % 5 == 0:
         kept.close()
@@ -261,7 +262,7 @@ from sqlalchemy import text
 def add(number):
     with database.write() as connection:
         connection.execute(apps.insert().values(
-            team_id="TEAM123456", bundle_id=f"com.sample.p{number}", name="p", created_at=0))
+            public_id=f"TEAM123456.com.sample.p{number}", name="p", created_at=0))
 database = Database.open(sys.argv[1])
 add(1)
 stop = threading.Event()

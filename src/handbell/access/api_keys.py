@@ -239,7 +239,7 @@ def _digest(secret: str) -> str:
 
 
 def _selected(prefix: str | None = None) -> Select[Any]:
-    statement = select(keys_table, apps_table.c.team_id, apps_table.c.bundle_id).join_from(
+    statement = select(keys_table, apps_table.c.public_id).join_from(
         keys_table, apps_table, isouter=True
     )
     return statement if prefix is None else statement.where(keys_table.c.prefix == prefix)
@@ -251,7 +251,7 @@ def _api_key(row: RowMapping) -> ApiKey:
         prefix=row["prefix"],
         name=row["name"],
         scopes=frozenset(scope for scope in SCOPES if scope in row["scopes"].split(",")),
-        app=None if row["app_id"] is None else f"{row['team_id']}.{row['bundle_id']}",
+        app=row["public_id"],
         app_row=row["app_id"],
         created_at=row["created_at"],
         used_at=row["used_at"],

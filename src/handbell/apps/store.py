@@ -10,12 +10,9 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     RowMapping,
-    and_,
     delete,
-    func,
     insert,
     select,
-    tuple_,
     update,
 )
 from sqlalchemy.exc import IntegrityError
@@ -37,7 +34,7 @@ from handbell.storage.tables import credentials as credentials_table
 from handbell.storage.tables import notifications as notifications_table
 from handbell.storage.tables import webhooks as webhooks_table
 
-from .app import TEAM_ID_LENGTH, App
+from .app import App
 from .credential_choice import by_preference
 from .credentials import AuthKey, Certificate, pack, unpack
 from .names import check_ids, check_name, free_name
@@ -134,6 +131,7 @@ class AppStore:
                     app = replace(app, name=free_name(app, others))
                 check_name(app, others)
             values = {
+                "public_id": app.id,
                 "team_id": app.team_id,
                 "bundle_id": app.bundle_id,
                 "name": app.name,
@@ -490,16 +488,12 @@ def _no_key(app: App, key_id: str) -> MissingCredentialError:
 
 def is_any_of(ids: Collection[str]) -> ColumnElement[bool]:
     """Return the condition that an app is one of these, by its id in full; an index serves it."""
-    pairs = [(team_id, bundle_id) for team_id, _, bundle_id in (one.partition(".") for one in ids)]
-    return tuple_(apps_table.c.team_id, apps_table.c.bundle_id).in_(pairs)
+    return apps_table.c.public_id.in_(ids)
 
 
 def is_app_of(app_id: ColumnElement[str]) -> ColumnElement[bool]:
     """Return the condition that an app is that of a column of ids in full; an index serves it."""
-    return and_(
-        apps_table.c.team_id == func.substr(app_id, 1, TEAM_ID_LENGTH),
-        apps_table.c.bundle_id == func.substr(app_id, TEAM_ID_LENGTH + 2),
-    )
+    return apps_table.c.public_id == app_id
 
 
 def _all_apps(connection: Connection, *where: ColumnElement[bool]) -> list[App]:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
+from dataclasses import fields
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -52,9 +53,9 @@ SESSIONS_PER_USER: Final = 50
 
 _CHUNK: Final = 1000
 
-_UNTOLD: Final = frozenset({"app_id", "secret_digest", "claimed_as"})
+_TOLD: Final = frozenset(field.name for field in fields(Session))
 SESSIONS: Final[Select[Any]] = select(
-    *(column for column in sessions.c if column.name not in _UNTOLD),
+    *(column for column in sessions.c if column.name in _TOLD),
     users.c.mail,
 ).join_from(sessions, users, users.c.id == sessions.c.user_id)
 """Sessions as :class:`Session` has them."""

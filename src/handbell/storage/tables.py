@@ -39,12 +39,25 @@ def _instant(name: str, *, required: bool = False) -> Column[int]:
     return Column(name, BigInteger, nullable=not required)
 
 
+def _service(*, is_key: bool = False) -> Column[str]:
+    # A name in the code's list of push services. The database keeps no list of its own: a further
+    # service would need a migration of every installation.
+    default = text("'apns'")
+    return Column("service", Text, nullable=False, primary_key=is_key, server_default=default)
+
+
 apps: Final = Table(
     "apps",
     metadata,
     Column("id", _Id, primary_key=True),
-    Column("team_id", Text, nullable=False),
-    Column("bundle_id", Text, nullable=False),
+    # What the ledger, keys and callers name the app by, for good: team and bundle id as one text,
+    # TEAM123456.com.sample.myapp, or for an app without Apple's ids a name of its own.
+    Column("public_id", Text, nullable=False, unique=True),
+    Column("team_id", Text, nullable=True),
+    Column("bundle_id", Text, nullable=True),
+    Column("android_package", Text, nullable=True),
+    # The origin of its web pages, to which browsers' subscriptions belong.
+    Column("web_origin", Text, nullable=True),
     Column("name", Text, nullable=False),
     Column("is_enabled", Boolean, nullable=False, server_default=text("true")),
     _instant("created_at", required=True),
@@ -73,6 +86,8 @@ credentials: Final = Table(
     metadata,
     Column("id", _Id, primary_key=True),
     Column("app_id", _Id, ForeignKey("apps.id", ondelete="CASCADE"), nullable=False),
+    _service(),
+    # A key or a certificate of Apple's; other services have kinds of their own.
     Column("kind", Text, nullable=False),
     Column("key_id", Text, nullable=False),
     # Limits the credential to one environment; NULL serves both.
@@ -81,7 +96,6 @@ credentials: Final = Table(
     Column("sealed", LargeBinary, nullable=False),
     _instant("expires_at"),
     _instant("created_at", required=True),
-    CheckConstraint("kind IN ('key', 'certificate')", name="kind"),
     UniqueConstraint("app_id", "key_id"),
     sqlite_autoincrement=True,
 )
@@ -105,8 +119,17 @@ sessions: Final = Table(
     Column("id", _Id, primary_key=True),
     Column("app_id", _Id, ForeignKey("apps.id", ondelete="CASCADE"), nullable=False),
     Column("user_id", _Id, ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    _service(),
+    # Which form of address the service has here: a device's token or another id of it.
+    Column("kind", Text, nullable=False, server_default=text("'device'")),
+    # What an address is told apart by: a device token, or a subscription's endpoint.
     Column("token", Text, nullable=False),
+    # JSON of what else belongs to the address: the keys of a browser's subscription.
+    Column("address", Text, nullable=True),
+    # By which sessions of one device through several services are known as one.
+    Column("device_id", Text, nullable=True),
     Column("platform", Text, nullable=False),
+    # Services without environments have production, and the twin.
     Column("environment", Text, nullable=False),
     Column("status", Text, nullable=False),
     # Why it is closed or quarantined: the push service's reason or ours.
@@ -132,11 +155,12 @@ sessions: Final = Table(
     # In the order of their ids, with what parts of a broadcast go by.
     Index("ix_sessions_app_id_status", "app_id", "status", "id", "time_zone"),
     # One token, one owner: whatever a race does, the database holds it. Who has not proven that
-    # the device is theirs owns nothing.
+    # the device is theirs owns nothing. The token comes before the service, which few ask by.
     Index(
         "uq_sessions_owner",
         "app_id",
         "token",
+        "service",
         unique=True,
         sqlite_where=text("status IN ('active', 'quarantined')"),
         postgresql_where=text("status IN ('active', 'quarantined')"),
@@ -192,12 +216,13 @@ notifications: Final = Table(
 circuits: Final = Table(
     "circuits",
     metadata,
-    # The app id in full and the topic; both are empty for a push service.
+    # The app id in full and the topic; both are empty for the service itself.
     Column("app", Text, primary_key=True),
     Column("environment", Text, primary_key=True),
     # The fingerprint of the key or certificate.
     Column("credential", Text, primary_key=True),
     Column("topic", Text, primary_key=True),
+    _service(is_key=True),
     # When the push service first accepted a push this way.
     _instant("accepted_at"),
     # While it is open: the reason, since when, and when the next probe is sent.
@@ -241,6 +266,35 @@ revocations: Final = Table(
     # A JSON list of the ids of sessions.
     Column("sessions", Text, nullable=False),
     Index("ix_revocations_worker_id", "worker_id"),
+)
+
+nodes: Final = Table(
+    "nodes",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("name", Text, nullable=False),
+    # A server answers requests; a worker only sends.
+    Column("kind", Text, nullable=False),
+    # The version of Handbell that runs there, and the newest schema that it knows.
+    Column("version", Text, nullable=False),
+    Column("revision", Text, nullable=False),
+    _instant("started_at", required=True),
+    # By the database server's clock, where there is one.
+    _instant("seen_at", required=True),
+    # Its worker, while it has one.
+    Column("worker_id", _Id, nullable=True),
+    # JSON: how much it did lately.
+    Column("figures", Text, nullable=True),
+    CheckConstraint("kind IN ('server', 'worker')", name="kind"),
+)
+
+installation: Final = Table(
+    "installation",
+    metadata,
+    # Facts about the database as a whole, each owned by the module that names it.
+    Column("name", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 wall_clock: Final = Table(
@@ -295,8 +349,9 @@ deliveries: Final = Table(
     # The session's id; from ADDRESSED on, a counter of addresses without a session. A session
     # occurs once per notification, and its apns-id is known before a row is written.
     Column("number", BigInteger, primary_key=True, autoincrement=False),
+    # The client that it goes through: that of a push service, or of Xcode's Simulator.
     Column("gateway", Text, nullable=False),
-    # NULL: the session's token decides.
+    # NULL: the session's address decides. Else a token, or JSON where an address has parts.
     Column("address", Text, nullable=True),
     Column("environment", Text, nullable=False),
     Column("state", Text, nullable=False),
@@ -305,6 +360,7 @@ deliveries: Final = Table(
     Column("detail", Text, nullable=True),
     Column("status", Integer, nullable=True),
     Column("attempts", Integer, nullable=False, server_default=text("0")),
+    # The push service's own id of it, where it gives one.
     Column("unique_id", Text, nullable=True),
     Column("urgency", Integer, nullable=False, server_default=text("5")),
     # When a queued or held delivery is due; which worker is sending it now.
@@ -348,6 +404,7 @@ tallies: Final = Table(
     # The app id in full; the start of the hour.
     Column("app", Text, primary_key=True),
     Column("hour", BigInteger, primary_key=True, autoincrement=False),
+    _service(is_key=True),
     Column("sent", Integer, nullable=False, server_default=text("0")),
     # Failed or expired.
     Column("failed", Integer, nullable=False, server_default=text("0")),

@@ -140,7 +140,7 @@ def _remove_circuits(connection: Connection, before: int, limit: int) -> int:
 
     An unregistered app brings its key with each notification, sealed.
     """
-    registered = select(apps.c.team_id + "." + apps.c.bundle_id)
+    registered = select(apps.c.public_id)
     unregistered = select(notifications.c.app).where(notifications.c.sealed_key.is_not(None))
     is_gone = and_(
         circuits.c.app != "",

@@ -69,7 +69,7 @@ class RulesStore:
                 for noted in map(_noted, connection.execute(mine)):
                     circuits_of.setdefault(noted.place.app, []).append(noted)
                 there = connection.execute(select(apps).where(is_any_of(named))).all()
-                rows.update((f"{row.team_id}.{row.bundle_id}", row) for row in there)
+                rows.update((row.public_id, row) for row in there)
                 keys |= _keys(connection, [row.id for row in there])
         return [
             _rules(rows.get(name), circuits_of.get(name, ()), services, keys) for name in app_ids
@@ -77,14 +77,13 @@ class RulesStore:
 
     def stopped_apps(self) -> list[str]:
         """Return the ids of the registered apps that are stopped in some environment."""
-        full_id = (apps.c.team_id + "." + apps.c.bundle_id).label("full_id")
-        registered = select(full_id, apps.c.id, circuits).join_from(
+        registered = select(apps.c.public_id, apps.c.id, circuits).join_from(
             apps, circuits, is_app_of(circuits.c.app)
         )
         open_by_app: dict[tuple[str, int], list[Noted]] = {}
         with self._database.read() as connection:
             for row in connection.execute(registered.where(circuits.c.reason.is_not(None))):
-                open_by_app.setdefault((row.full_id, row.id), []).append(_noted(row))
+                open_by_app.setdefault((row.public_id, row.id), []).append(_noted(row))
             keys = _keys(connection, [row for _, row in open_by_app])
         return sorted(
             app_id
@@ -165,10 +164,9 @@ class RulesStore:
         That covers deliveries through the service for these apps and the apps that own the key;
         resting broadcasts resume too. Returns the number of deliveries.
         """
-        full_id = apps.c.team_id + "." + apps.c.bundle_id
         with self._database.read() as connection:
             registered = connection.scalars(
-                select(full_id)
+                select(apps.c.public_id)
                 .join_from(apps, credentials)
                 .where(credentials.c.fingerprint == service.credential)
             )

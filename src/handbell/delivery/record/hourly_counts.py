@@ -123,7 +123,7 @@ def _apps_of(connection: Connection, rows: Iterable[int]) -> list[Sequence[Any]]
 def _upsert() -> Any:
     statement: Any = insert(tallies)
     summed = {name: tallies.c[name] + statement.excluded[name] for name in COUNTED}
-    return statement.on_conflict_do_update(index_elements=["app", "hour"], set_=summed)
+    return statement.on_conflict_do_update(index_elements=["app", "hour", "service"], set_=summed)
 
 
 _SUMS: Final = ", ".join(
@@ -134,6 +134,6 @@ _ADD_ALL: Final = f"""
     SELECT app, ?1, {_SUMS}
     FROM json_each(?2) JOIN notifications ON notifications.id = json_extract(value, '$[0]')
     WHERE true GROUP BY app
-    ON CONFLICT (app, hour) DO UPDATE SET
+    ON CONFLICT (app, hour, service) DO UPDATE SET
     {", ".join(f"{name} = {name} + excluded.{name}" for name in COUNTED)}
 """  # noqa: S608 - names of columns only

@@ -339,9 +339,9 @@ def _known(events: Iterable[str]) -> list[str]:
 
 
 def _webhooks() -> Select[Any]:
-    return select(
-        webhooks_table, (apps_table.c.team_id + "." + apps_table.c.bundle_id).label("app")
-    ).join_from(webhooks_table, apps_table)
+    return select(webhooks_table, apps_table.c.public_id.label("app")).join_from(
+        webhooks_table, apps_table
+    )
 
 
 def _webhook(row: RowMapping) -> Webhook:

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-HEAD: Final = "0005"
+HEAD: Final = "0006"
 """The newest revision, known without loading Alembic. Revisions count up, four digits each."""
 
 VERSION_TABLE: Final = "handbell_version"

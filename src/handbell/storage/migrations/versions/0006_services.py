@@ -1,0 +1,118 @@
+"""Several push services, ids of apps that are not Apple's, and the nodes of an installation."""
+
+import re
+
+import sqlalchemy as sa
+from alembic import op
+
+from handbell.storage.migrations.rebuild import rebuild, with_column
+
+revision = "0006"
+down_revision = "0005"
+branch_labels = None
+depends_on = None
+
+_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+_SERVICE = "service TEXT DEFAULT 'apns' NOT NULL"
+_APPS = ("android_package TEXT", "web_origin TEXT")
+_SESSIONS = (
+    _SERVICE,
+    "kind TEXT DEFAULT 'device' NOT NULL",
+    "address TEXT",
+    "device_id TEXT",
+)
+_APPLES_ID = "team_id || '.' || bundle_id"
+_OWNED = sa.text("status IN ('active', 'quarantined')")
+
+
+def upgrade() -> None:
+    _create_nodes()
+    connection = op.get_bind()
+    if connection.dialect.name == "sqlite":
+        _alter_sqlite(connection)
+    else:
+        _alter_server()
+    op.drop_index("uq_sessions_owner", "sessions")
+    op.create_index(
+        "uq_sessions_owner",
+        "sessions",
+        ["app_id", "token", "service"],
+        unique=True,
+        sqlite_where=_OWNED,
+        postgresql_where=_OWNED,
+    )
+
+
+def _create_nodes() -> None:
+    op.create_table(
+        "nodes",
+        sa.Column("id", _ID, nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("version", sa.Text(), nullable=False),
+        sa.Column("revision", sa.Text(), nullable=False),
+        sa.Column("started_at", sa.BigInteger(), nullable=False),
+        sa.Column("seen_at", sa.BigInteger(), nullable=False),
+        sa.Column("worker_id", _ID, nullable=True),
+        sa.Column("figures", sa.Text(), nullable=True),
+        sa.CheckConstraint("kind IN ('server', 'worker')", name=op.f("ck_nodes_kind")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_nodes")),
+    )
+    op.create_table(
+        "installation",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("value", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_installation")),
+        sqlite_with_rowid=False,
+    )
+
+
+def _alter_sqlite(connection: sa.Connection) -> None:
+    rebuild(connection, "apps", _with_ids, {"public_id": _APPLES_ID})
+    rebuild(connection, "sessions", with_column(*_SESSIONS))
+    rebuild(connection, "credentials", _of_any_kind)
+    for table in ("circuits", "tallies"):
+        rebuild(connection, table, _with_service_in_key)
+
+
+def _with_ids(made: str) -> str:
+    optional = re.sub(r"\b(team_id|bundle_id) TEXT NOT NULL", r"\1 TEXT", made)
+    added = with_column("public_id TEXT NOT NULL", *_APPS)(optional)
+    unique = ", \n\tCONSTRAINT uq_apps_public_id UNIQUE (public_id)\n)"
+    return re.sub(r"\s*\)$", unique, added)
+
+
+def _of_any_kind(made: str) -> str:
+    added = with_column(_SERVICE)(made)
+    return re.sub(r",\s*CONSTRAINT ck_credentials_kind CHECK \([^)]*\)\)", "", added)
+
+
+def _with_service_in_key(made: str) -> str:
+    added = with_column(_SERVICE)(made)
+    return re.sub(r"(PRIMARY KEY \([^)]*)\)", r"\1, service)", added)
+
+
+def _alter_server() -> None:
+    op.execute("ALTER TABLE apps ADD COLUMN public_id TEXT")
+    op.execute(f"UPDATE apps SET public_id = {_APPLES_ID}")  # noqa: S608 - names of columns only
+    for column in ("team_id", "bundle_id"):
+        op.alter_column("apps", column, nullable=True)
+    op.alter_column("apps", "public_id", nullable=False)
+    op.create_unique_constraint(op.f("uq_apps_public_id"), "apps", ["public_id"])
+    for table, columns in {
+        "apps": _APPS,
+        "sessions": _SESSIONS,
+        "credentials": (_SERVICE,),
+        "circuits": (_SERVICE,),
+        "tallies": (_SERVICE,),
+    }.items():
+        for column in columns:
+            op.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
+    op.drop_constraint(op.f("ck_credentials_kind"), "credentials", type_="check")
+    for table, key in {
+        "circuits": ["app", "environment", "credential", "topic"],
+        "tallies": ["app", "hour"],
+    }.items():
+        name = op.f(f"pk_{table}")
+        op.drop_constraint(name, table, type_="primary")
+        op.create_primary_key(name, table, [*key, "service"])
