@@ -10,7 +10,7 @@ from hpack import Encoder
 from hyperframe.frame import ContinuationFrame, DataFrame, Frame, HeadersFrame
 
 from handbell.gateways.http2_session import Http2Session
-from handbell.gateways.http2_values import End, Request, StreamAnswer
+from handbell.gateways.http2_values import End, Request, StreamResponse
 
 LAST = 2**31 - 1
 
@@ -102,10 +102,10 @@ BAD = block(*PAIRS_BAD)
 
 def answer(
     status: int, body: bytes, pairs: tuple[tuple[str, str], ...], *, is_whole: bool = True
-) -> StreamAnswer:
+) -> StreamResponse:
     """Return the answer that these headers and this body make."""
     encoded = tuple((name.encode(), value.encode()) for name, value in pairs)
-    return StreamAnswer(status, body, encoded, is_whole)
+    return StreamResponse(status, body, encoded, is_whole)
 
 
 def flags(**given: bool) -> list[str]:

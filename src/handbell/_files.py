@@ -12,7 +12,7 @@ from typing import Final, Literal, NamedTuple
 Kind = Literal["full", "read-only", "other"]
 
 
-class Refused(NamedTuple):
+class UnusablePath(NamedTuple):
     """Why a path is unusable, as a clause, and the fix, without a full stop."""
 
     kind: Kind
@@ -50,12 +50,12 @@ _WORDS: Final[dict[int, tuple[Kind, str, str]]] = {
 }
 
 
-def refused(error: OSError, *, elsewhere: str = "") -> Refused:
+def refused(error: OSError, *, elsewhere: str = "") -> UnusablePath:
     """Explain an error. ``elsewhere`` is a clause on how to choose another place."""
     reason = (error.strerror or str(error) or type(error).__name__).lower()
     unknown: tuple[Kind, str, str] = ("other", reason, "Check its path, and who may use it")
     kind, why, fix = _WORDS.get(error.errno or 0, unknown)
-    return Refused(kind, why, f"{fix}, or {elsewhere}" if elsewhere else fix)
+    return UnusablePath(kind, why, f"{fix}, or {elsewhere}" if elsewhere else fix)
 
 
 def why_not_writable(path: Path) -> OSError | None:

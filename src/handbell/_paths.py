@@ -26,7 +26,7 @@ def is_file(path: Path) -> bool:
         return False
 
 
-def is_surely_a_path(given: str | Path) -> bool:
+def is_explicit_path(given: str | Path) -> bool:
     """Return whether a path may be shown, since it cannot be a secret given by mistake.
 
     It exists, or it can only be a file name.
@@ -41,7 +41,7 @@ def is_surely_a_path(given: str | Path) -> bool:
     return is_named and not any(map(_LONG_RUN.search, parts))
 
 
-def others_may(path: Path) -> str:
+def others_can_access(path: Path) -> str:
     """Return other users' access to the file: ``read``, ``read and write``.
 
     Empty if they have none, or the file does not exist. The file is not opened.

@@ -89,7 +89,7 @@ class Portal:
         if not self.is_usable:
             return
         try:
-            self._loop.set_exception_handler(tell_nobody)
+            self._loop.set_exception_handler(ignore_loop_error)
             # No coroutine is created here: one that never begins would warn on standard error.
             self._loop.call_soon_threadsafe(self._wind_up)
             if self._ended.wait(EXIT_SECONDS + _PATIENCE_SECONDS):
@@ -134,7 +134,7 @@ class Portal:
         self._loop.stop()
 
 
-def tell_nobody(_loop: asyncio.AbstractEventLoop, _what: dict[str, Any]) -> None:
+def ignore_loop_error(_loop: asyncio.AbstractEventLoop, _what: dict[str, Any]) -> None:
     """Ignore a loop's error."""
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
-from handbell.creation.template import Use, read_use
+from handbell.creation.template import TemplateUse, read_template_use
 from handbell.delivery.accept.store import Acceptance
 from handbell.delivery.engine import Entry, Options
 from handbell.delivery.ledger.answer import refused
@@ -31,12 +31,14 @@ OptionsOf = Callable[[str], Options]
 """How to send to one recipient."""
 
 
-def read_template(notification: object) -> Use:
+def read_template(notification: object) -> TemplateUse:
     """Parse the use of a template: its name, or a mapping that names it.
 
     Raises TemplateError for a notification without one.
     """
-    use = read_use({"template": notification} if isinstance(notification, str) else notification)
+    use = read_template_use(
+        {"template": notification} if isinstance(notification, str) else notification
+    )
     if use is None:
         raise TemplateError(
             "Variables were given for each recipient, and no template",
@@ -48,7 +50,7 @@ def read_template(notification: object) -> Use:
 async def send_each(
     system: "System",
     app: "App",
-    use: Use,
+    use: TemplateUse,
     variables_of: Mapping[str, Mapping[str, Any]],
     *,
     options_of: OptionsOf,

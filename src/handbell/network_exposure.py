@@ -6,7 +6,7 @@ from pathlib import Path
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from ._paths import others_may
+from ._paths import others_can_access
 from .settings import Settings
 
 
@@ -17,13 +17,13 @@ def exposures(settings: Settings) -> Iterator[str]:
     a password. Nothing is opened.
     """
     database = _database_file(settings)
-    if database is not None and (may := others_may(database)):
+    if database is not None and (may := others_can_access(database)):
         yield (
             f"Others on this machine may {may} the database {database}, with its mail addresses "
             f"and device tokens. Run: chmod 600 {database}"
         )
     file = settings.secrets_file
-    if file is not None and (may := others_may(file)):
+    if file is not None and (may := others_can_access(file)):
         yield (
             f"Others on this machine may {may} {file}, where a password stands. "
             f"Run: chmod 600 {file}"

@@ -14,7 +14,7 @@ from ._timeout import read_timeout
 from .auth import Auth, own_auth
 from .creation.notification import Notification, Record
 from .creation.recipients import EVERYBODY, Recipients
-from .creation.template import read_use
+from .creation.template import read_template_use
 from .errors import CredentialError, RecipientsError, SettingsError
 from .sessions import AsyncSessions, Sessions
 
@@ -31,10 +31,10 @@ __all__ = [
     "AsyncPushNotification",
     "AsyncSessions",
     "Auth",
-    "How",
     "NotificationLike",
     "PushNotification",
     "RecipientsLike",
+    "SendOptions",
     "Sessions",
     "TargetLike",
 ]
@@ -45,7 +45,7 @@ TargetLike = str | Mapping[str, Any] | Record | tuple[str, Any]
 SendAtLike = str | float | datetime | None
 
 
-class How(TypedDict):
+class SendOptions(TypedDict):
     """How to send, beside what and to whom; None is what was left out."""
 
     send_at: SendAtLike
@@ -121,7 +121,7 @@ class AsyncPushNotification(AppClient):
         :meth:`Response.raise_for_errors` does.
         """
         named = Recipients.read(self._named(recipients))
-        how = How(send_at=send_at, urgency=urgency, idempotency_key=idempotency_key)
+        how = SendOptions(send_at=send_at, urgency=urgency, idempotency_key=idempotency_key)
         return await self._send(notification, named, how, timeout)
 
     async def enqueue(
@@ -141,7 +141,7 @@ class AsyncPushNotification(AppClient):
         To everybody: ``enqueue(notification, {"everybody": True})``.
         """
         named = Recipients.read(self._named(recipients))
-        how = How(send_at=send_at, urgency=urgency, idempotency_key=idempotency_key)
+        how = SendOptions(send_at=send_at, urgency=urgency, idempotency_key=idempotency_key)
         return await self._send(notification, named, how, 0)
 
     async def send_all(
@@ -154,7 +154,7 @@ class AsyncPushNotification(AppClient):
         timeout: float | None = None,
     ) -> "Response":
         """Send a notification to every active session of the app. Raises as :meth:`send` does."""
-        how = How(send_at=send_at, urgency=urgency, idempotency_key=idempotency_key)
+        how = SendOptions(send_at=send_at, urgency=urgency, idempotency_key=idempotency_key)
         return await self._send(notification, EVERYBODY, how, timeout)
 
     async def send_each(
@@ -176,15 +176,15 @@ class AsyncPushNotification(AppClient):
         ``timeout`` is for all of them together.
         """
         seconds = read_timeout(timeout)
-        how = How(send_at=send_at, urgency=urgency, idempotency_key=idempotency_key)
+        how = SendOptions(send_at=send_at, urgency=urgency, idempotency_key=idempotency_key)
         from ._send_each import read_template, send_each  # noqa: PLC0415 - heavy
 
         use = read_template(notification)
         if self._remote is not None:
-            from handbell.remote.requests import written_each, written_how  # noqa: PLC0415 - heavy
+            from handbell.remote.requests import write_each, write_options  # noqa: PLC0415 - heavy
 
-            common = written_how(how, is_development=self.auth.is_development)
-            entries = written_each(use, variables_of, common)
+            common = write_options(how, is_development=self.auth.is_development)
+            entries = write_each(use, variables_of, common)
             return await self._remote.send_each(use.template, entries, timeout=seconds)
         from .delivery.engine import Options  # noqa: PLC0415 - heavy
 
@@ -221,12 +221,12 @@ class AsyncPushNotification(AppClient):
         Raises as :meth:`send` does.
         """
         content: NotificationLike
-        if self._remote is not None and read_use(notification) is not None:
+        if self._remote is not None and read_template_use(notification) is not None:
             content = _with_target(notification, target)
         else:
             content = (await self._content(notification)).with_target(target)
         named = Recipients.read(self._named(recipients))
-        how = How(send_at=send_at, urgency=urgency, idempotency_key=idempotency_key)
+        how = SendOptions(send_at=send_at, urgency=urgency, idempotency_key=idempotency_key)
         return await self._send(content, named, how, timeout)
 
     async def wait(
@@ -275,9 +275,9 @@ class AsyncPushNotification(AppClient):
         """
         seconds = read_timeout(timeout)
         if self._remote is not None:
-            from handbell.remote.requests import written  # noqa: PLC0415 - heavy
+            from handbell.remote.requests import write_notification  # noqa: PLC0415 - heavy
 
-            content = written(notification)
+            content = write_notification(notification)
             return await self._remote.replace(notification_id, content, timeout=seconds)
         from ._outcome import outcome  # noqa: PLC0415 - heavy
 
@@ -327,15 +327,19 @@ class AsyncPushNotification(AppClient):
         return named
 
     async def _send(
-        self, notification: NotificationLike, recipients: Recipients, how: How, timeout: object
+        self,
+        notification: NotificationLike,
+        recipients: Recipients,
+        how: SendOptions,
+        timeout: object,
     ) -> "Response":
         seconds = read_timeout(timeout)
         if self._remote is not None:
-            from handbell.remote.requests import written, written_how  # noqa: PLC0415 - heavy
+            from handbell.remote.requests import write_notification, write_options  # noqa: PLC0415 - heavy
 
             entry = {
-                **written_how(how, is_development=self.auth.is_development),
-                "notification": written(notification),
+                **write_options(how, is_development=self.auth.is_development),
+                "notification": write_notification(notification),
                 "recipients": recipients.to_dict(),
             }
             return await self._remote.send(entry, timeout=seconds)
@@ -352,7 +356,7 @@ class AsyncPushNotification(AppClient):
             return await outcome(system, stored.row, stored.id, warnings, timeout=seconds)
 
     async def _content(self, notification: NotificationLike) -> Notification:
-        if read_use(notification) is None:
+        if read_template_use(notification) is None:
             return Notification.read(notification)
         async with self._ready() as (system, app, _):
             return await in_thread(system.read_notification, app, notification)
@@ -423,10 +427,10 @@ class PushNotification(BlockingClient[AsyncPushNotification]):
 
 def _with_target(notification: NotificationLike, target: TargetLike) -> Mapping[str, Any]:
     """Return the use of a template with what opens a target, which wins over the template's own."""
-    written = dict(notification) if isinstance(notification, Mapping) else {}
-    info = written.pop("user_info", written.pop("userInfo", None))
+    write_notification = dict(notification) if isinstance(notification, Mapping) else {}
+    info = write_notification.pop("user_info", write_notification.pop("userInfo", None))
     opened = Notification.read({"silent": True, "user_info": info}).with_target(target)
-    return {**written, "user_info": dict(opened.user_info)}
+    return {**write_notification, "user_info": dict(opened.user_info)}
 
 
 def _read_explicit(system: "System", auth: Auth) -> "tuple[App, AuthKey]":

@@ -71,7 +71,7 @@ class AsyncSessions(AppClient):
             "os_version": os_version,
             "external_id": external_id,
         }
-        from .registry.registering import read_registration  # noqa: PLC0415 - heavy
+        from .registry.backend_registration import read_registration  # noqa: PLC0415 - heavy
 
         new = read_registration(mail, address, platform=platform, environment=environment, **told)
         if self._remote is not None:

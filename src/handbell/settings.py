@@ -30,7 +30,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ._mail import read_mail
-from ._paths import expanded, is_file, is_surely_a_path
+from ._paths import expanded, is_explicit_path, is_file
 from ._proxy import Proxies, read_exceptions
 from .errors import SettingsError
 
@@ -73,7 +73,7 @@ def check_authority(path: Path) -> Path:
 def _existing_file(path: Path) -> Path:
     if not is_file(expanded(path)):
         # Who gave the key's text for its path must not read it in a log.
-        shown = f"file {path}" if is_surely_a_path(path) else "such file"
+        shown = f"file {path}" if is_explicit_path(path) else "such file"
         raise ValueError(f"there is no {shown}")
     return expanded(path)
 

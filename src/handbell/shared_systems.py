@@ -14,7 +14,7 @@ from functools import partial
 from typing import Final
 from weakref import WeakSet
 
-from ._portal import EXIT_SECONDS, at_end, tell_nobody
+from ._portal import EXIT_SECONDS, at_end, ignore_loop_error
 from ._thread_pool import ThreadPool
 from .settings import Settings
 from .system import System
@@ -123,7 +123,7 @@ def _abandon_closed_loops() -> None:
     for key in [key for key in list(_shared) if key[0].is_closed()]:
         gone = _shared.pop(key, None)
         if gone is not None:
-            key[0].set_exception_handler(tell_nobody)
+            key[0].set_exception_handler(ignore_loop_error)
             _abandoning.submit(gone.system.abandon)
 
 
@@ -131,7 +131,7 @@ def silence() -> None:
     """Suppress the loops' warnings, at exit, about our pending tasks."""
     for loop, pid, _ in list(_shared):
         if pid == os.getpid() and not loop.is_running():
-            loop.set_exception_handler(tell_nobody)
+            loop.set_exception_handler(ignore_loop_error)
 
 
 at_end(partial(close_all, within=EXIT_SECONDS), silence)

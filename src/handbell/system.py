@@ -21,14 +21,14 @@ from handbell.apps.vault import Vault
 from handbell.clocks import MachineClock
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
-from handbell.creation.template import Template, read_use
+from handbell.creation.template import Template, read_template_use
 from handbell.delivery.accept.preview import LanguagePreview, Preview, preview, preview_languages
 from handbell.delivery.accept.send_store import SendStore
 from handbell.delivery.delivery import GatewayName
 from handbell.delivery.doctor import probe
 from handbell.delivery.engine import Engine
 from handbell.delivery.events import Hooks
-from handbell.delivery.ledger.blockers import Obstacle, cautions, obstacles
+from handbell.delivery.ledger.blockers import Blocker, cautions, obstacles
 from handbell.delivery.ledger.erasure import Eraser
 from handbell.delivery.ledger.receipts import ReceiptBook
 from handbell.delivery.ledger.reports import Reports
@@ -43,7 +43,7 @@ from handbell.delivery.queue.sql_queue import Queue
 from handbell.delivery.queue.workers import Workers
 from handbell.delivery.record.write import Recorder
 from handbell.delivery.send.worker import Worker
-from handbell.delivery.webhooks.safe_http import Outbound
+from handbell.delivery.webhooks.safe_http import OutboundOptions
 from handbell.delivery.webhooks.sender import WebhookSender
 from handbell.delivery.webhooks.store import WebhookStore
 from handbell.delivery.work.app_state import AppState
@@ -196,9 +196,9 @@ class System:
         )
 
     @property
-    def outbound(self) -> Outbound:
+    def outbound(self) -> OutboundOptions:
         """Return the HTTP client of webhooks."""
-        return Outbound(
+        return OutboundOptions(
             allow_private=self.settings.webhook_allow_private,
             proxies=self.settings.webhook_proxies,
         )
@@ -318,7 +318,7 @@ class System:
         A mapping with ``template`` names it and gives its ``variables``; its other members
         override the template's. Raises NotificationError, TemplateError or UnknownTemplateError.
         """
-        use = read_use(value)
+        use = read_template_use(value)
         return Notification.read(value) if use is None else self.templates.render(app, *use)
 
     def preview_template(
@@ -367,7 +367,7 @@ class System:
             now=self.now(),
         )
 
-    def obstacles(self, app: App) -> list[Obstacle]:
+    def obstacles(self, app: App) -> list[Blocker]:
         """Return what blocks all sends of an app; see delivery.ledger.blockers."""
         return obstacles(
             app,
@@ -377,7 +377,7 @@ class System:
             has_key=bool(self.apps.credentials(app)),
         )
 
-    def cautions(self, app: App) -> list[Obstacle]:
+    def cautions(self, app: App) -> list[Blocker]:
         """Return the refused keys of an app that others replace."""
         return cautions(app, self.rules_store.rules_of(app.id))
 
@@ -408,12 +408,12 @@ class System:
         """
         was_stopped = self.rules_store.resume(app.id)
         self._look_again(app, STOPPED_BY)
-        self.rules_store.hurry_broadcasts(app.id, self._soon)
+        self.rules_store.resume_broadcasts(app.id, self._soon)
         return was_stopped
 
     def _look_again(self, app: App, reasons: Collection[str]) -> None:
         if reasons:
-            self.rules_store.hurry(app.id, reasons, self._soon)
+            self.rules_store.make_due(app.id, reasons, self._soon)
 
     @property
     def _soon(self) -> float:

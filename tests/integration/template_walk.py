@@ -11,7 +11,7 @@ from pathlib import Path
 
 from handbell.creation.expressions import BINARY, TESTS, UNARY
 from handbell.creation.filters import FILTERS
-from handbell.creation.rendering import Refusal, compiled
+from handbell.creation.rendering import TextRefusedError, compiled
 
 _MEBIBYTE = 1 << 20
 _SECONDS = 40
@@ -70,7 +70,7 @@ def main() -> None:
         began = time.process_time()
         try:
             compiled(text).render(VALUES)
-        except Refusal as refusal:
+        except TextRefusedError as refusal:
             if "nested too deep" in str(refusal):
                 raise SystemExit(f"out of memory: {text[:200]}") from None
         tried += 1

@@ -10,7 +10,7 @@ from tests.conftest import APP, Stage
 from tests.serving import Server, administrator, server
 
 from handbell.apps.sample_keys import make_key
-from handbell.delivery.policy.circuit import Noted, Place, Stop
+from handbell.delivery.policy.circuit import CircuitScope, CircuitStop, StoredCircuit
 
 __all__ = ["administrator", "server"]
 
@@ -51,15 +51,15 @@ def test_a_refused_key_beside_another_one_is_told_with_the_app(
     """It has not stopped the app; once the other one is removed, it has."""
     (key,) = stage.system.apps.credentials(stage.app)
     other = stage.system.apps.add_credential(stage.app, make_key(stage.app.team_id))
-    stop = Stop(
+    stop = CircuitStop(
         reason="InvalidProviderToken",
         detail="",
         since=1.8e9,
         probe_at=1.8e9,
         environment="production",
     )
-    place = Place(stage.app.id, "production", key.fingerprint, stage.app.bundle_id)
-    stage.system.rules_store.note(Noted(place, None, stop))
+    place = CircuitScope(stage.app.id, "production", key.fingerprint, stage.app.bundle_id)
+    stage.system.rules_store.note(StoredCircuit(place, None, stop))
     told = administrator.get(f"/v1/apps/{APP}").json()
     assert told["stopped"] is None
     (refused,) = told["refused_keys"]

@@ -84,9 +84,9 @@ def test_administer_includes_the_other_scopes(system: System) -> None:
     """What a key may do is what it was given, and all of it where it administers."""
     key, _ = system.api_keys.add("shop", ["administer"])
     assert key.scopes == {"administer"}
-    assert key.powers == {"administer", "send", "register"}
+    assert key.effective_scopes == {"administer", "send", "register"}
     other, _ = system.api_keys.add("shop", ["send"])
-    assert other.powers == {"send"}
+    assert other.effective_scopes == {"send"}
 
 
 def test_a_revoked_key_is_refused_at_once_here_and_within_a_second_elsewhere(

@@ -124,10 +124,10 @@ def test_addressees_are_what_the_registry_says(database: Database, tmp_path: Pat
     registry.close(registry.sessions_of(ours, "user1@example.com")[0], "gone")
     mails = ["user1@example.com", "ünicode@exämple.com", "nobody@example.com", "user0@example.com"]
     expected = registry.sessions_by_mail(ours, mails)
-    found = registry.addressees(ours, [*mails, mails[0]])
+    found = registry.recipient_sessions(ours, [*mails, mails[0]])
     assert set(found) == set(expected)
     for mail, some in found.items():
         for one, session in zip(some, expected[mail], strict=True):
             assert one._asdict() == {name: getattr(session, name) for name in one._fields}
     nobodys = App(team_id="TEAM123456", bundle_id="com.sample.three")
-    assert registry.addressees(nobodys, mails) == {}
+    assert registry.recipient_sessions(nobodys, mails) == {}

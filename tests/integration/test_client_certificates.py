@@ -18,7 +18,7 @@ from handbell.apps.credentials import read_certificate
 from handbell.apps.sample_keys import make_key
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
-from handbell.gateways.http2 import Endpoint, Limits, Lost, NotSent, StreamAnswer
+from handbell.gateways.http2 import Endpoint, Limits, Lost, NotSent, StreamResponse
 from handbell.settings import Settings
 from handbell.system import System
 from handbell.twin.certificates import Authority
@@ -54,7 +54,7 @@ def test_a_certificate_needs_no_folder_that_can_be_written(
         async with serve(authority, counting()) as url:
             endpoint = Endpoint(url, authority.ca_file, client_certificate=pem)
             (end,) = await send(endpoint, ["/ok-1"], PATIENT)
-        assert isinstance(end, StreamAnswer)
+        assert isinstance(end, StreamResponse)
 
     run(story)
 
@@ -196,10 +196,12 @@ def test_a_host_that_has_answered_does_not_refuse_the_certificate(
         async with serve(authority, Turns) as url:
             endpoint = Endpoint(url, authority.ca_file, client_certificate=pem)
             async with opened(endpoint, PATIENT) as ask:
-                assert isinstance((await ask(["/ok-1"]))[0], StreamAnswer)
+                assert isinstance((await ask(["/ok-1"]))[0], StreamResponse)
                 ends = [*await ask([f"/{wish}-1"]), *await ask([f"/{wish}-2"])]
-                assert isinstance((await ask(["/ok-2"]))[0], StreamAnswer)
-        assert all(end.reason != REFUSED for end in ends if not isinstance(end, StreamAnswer)), ends
+                assert isinstance((await ask(["/ok-2"]))[0], StreamResponse)
+        assert all(end.reason != REFUSED for end in ends if not isinstance(end, StreamResponse)), (
+            ends
+        )
 
     run(story)
 
@@ -229,7 +231,7 @@ def test_a_certificate_that_was_taken_may_be_revoked(authority: Authority) -> No
         async with serve(authority, Revoked) as url:
             endpoint = Endpoint(url, authority.ca_file, client_certificate=pem)
             async with opened(endpoint, PATIENT) as ask:
-                assert isinstance((await ask(["/ok-1"]))[0], StreamAnswer)
+                assert isinstance((await ask(["/ok-1"]))[0], StreamResponse)
                 ask.pool.renew()
                 told: list[str] = []
                 while REFUSED not in told:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.scene import Scene, open_scene
 
-from handbell.delivery.policy.circuit import Place, Stop
+from handbell.delivery.policy.circuit import CircuitScope, CircuitStop
 from handbell.delivery.queue.clock_jumps import JUMP_SECONDS, ClockJumps
 from handbell.delivery.work.app_states import RULES_SECONDS
 from handbell.delivery.work.routes import Routes
@@ -180,8 +180,8 @@ def test_another_start_of_the_machine_begins_anew(scene: Scene) -> None:
 def test_a_circuit_that_only_a_worker_knows_is_probed_in_time(scene: Scene, jump: float) -> None:
     """The circuit of an app that is not registered is in no database, and moves along as well."""
     routes = Routes(scene.clock)
-    route = routes.of(Place("TEAM000000.com.sample.stranger", "production", "key", "topic"))
-    route.configuration.stop = Stop(
+    route = routes.of(CircuitScope("TEAM000000.com.sample.stranger", "production", "key", "topic"))
+    route.configuration.stop = CircuitStop(
         reason="BadTopic", detail="", since=scene.clock(), probe_at=scene.clock() + 60
     )
     jumps = watch(scene)

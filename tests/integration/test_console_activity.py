@@ -14,7 +14,7 @@ from tests.reported import report
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.delivery.engine import Options
-from handbell.delivery.policy.circuit import Noted, Place, Stop
+from handbell.delivery.policy.circuit import CircuitScope, CircuitStop, StoredCircuit
 
 
 class Console:
@@ -116,10 +116,12 @@ def test_the_list_is_filtered_and_goes_on(console: Console) -> None:
 def test_what_stops_sending_is_said(console: Console) -> None:
     """An open circuit and an app that is switched off stand on top, with the way to mend it."""
     system, app = console.stage.system, console.stage.app
-    stop = Stop(reason="InvalidProviderToken", detail="", since=time.time(), probe_at=time.time())
+    stop = CircuitStop(
+        reason="InvalidProviderToken", detail="", since=time.time(), probe_at=time.time()
+    )
     (key,) = system.apps.credentials(app)
-    place = Place(app.id, "production", key.fingerprint, app.bundle_id)
-    system.rules_store.note(Noted(place, None, stop))
+    place = CircuitScope(app.id, "production", key.fingerprint, app.bundle_id)
+    system.rules_store.note(StoredCircuit(place, None, stop))
     system.switch(app, is_enabled=False)
     assert not _says_on(console.visitor, app.id)
     page = console.get()
@@ -136,14 +138,16 @@ def test_an_outage_of_the_push_service_is_said(console: Console) -> None:
     """Who looks learns that nothing is taken, why, and that nobody has to do anything."""
     system, app = console.stage.system, console.stage.app
     (key,) = system.apps.credentials(app)
-    stop = Stop(
+    stop = CircuitStop(
         reason="HTTP 502",
         detail="",
         since=time.time(),
         probe_at=time.time(),
         environment="production",
     )
-    system.rules_store.note(Noted(Place("", "production", key.fingerprint), None, stop))
+    system.rules_store.note(
+        StoredCircuit(CircuitScope("", "production", key.fingerprint), None, stop)
+    )
     assert not _says_on(console.visitor, app.id)
     page = console.get()
     assert "has taken nothing since" in page

@@ -13,7 +13,7 @@ from tests.console import MAIL, PASSWORD, Desk, Visitor, open_console, unhurried
 from handbell.apps.app import App
 from handbell.apps.credentials import AuthKey
 from handbell.apps.sample_keys import make_key
-from handbell.delivery.policy.circuit import Noted, Place, Stop
+from handbell.delivery.policy.circuit import CircuitScope, CircuitStop, StoredCircuit
 from handbell.server.routes import ROUTES
 from handbell.storage.tables import metadata
 from handbell.twin.threaded import RunningTwin
@@ -262,10 +262,10 @@ def test_universal_links_are_set(stage: Stage, visitor: Visitor) -> None:
 def test_what_a_circuit_holds_back_is_tried_again(stage: Stage, visitor: Visitor) -> None:
     """The page says that sending has stopped and why; one button lets it go on."""
     now = stage.system.now()
-    stop = Stop(reason="InvalidProviderToken", detail="", since=now, probe_at=now + 900)
+    stop = CircuitStop(reason="InvalidProviderToken", detail="", since=now, probe_at=now + 900)
     (key,) = stage.system.apps.credentials(stage.app)
-    place = Place(stage.app.id, "production", key.fingerprint, stage.app.bundle_id)
-    stage.system.rules_store.note(Noted(place, None, stop))
+    place = CircuitScope(stage.app.id, "production", key.fingerprint, stage.app.bundle_id)
+    stage.system.rules_store.note(StoredCircuit(place, None, stop))
     page = visitor.get(APP)
     assert "Sending for My App has been stopped" in told(page.text)
     assert "Sending is stopped" in visitor.get("/console/apps").text
@@ -279,15 +279,15 @@ def test_a_refused_key_beside_another_one_is_a_caution(stage: Stage, visitor: Vi
     now = stage.system.now()
     (key,) = stage.system.apps.credentials(stage.app)
     stage.system.apps.add_credential(stage.app, make_key(stage.app.team_id))
-    stop = Stop(
+    stop = CircuitStop(
         reason="InvalidProviderToken",
         detail="",
         since=now,
         probe_at=now + 900,
         environment="production",
     )
-    place = Place(stage.app.id, "production", key.fingerprint, stage.app.bundle_id)
-    stage.system.rules_store.note(Noted(place, None, stop))
+    place = CircuitScope(stage.app.id, "production", key.fingerprint, stage.app.bundle_id)
+    stage.system.rules_store.note(StoredCircuit(place, None, stop))
     page = told(visitor.get(APP).text)
     assert "Sending is stopped" not in page
     assert "has been stopped" not in page

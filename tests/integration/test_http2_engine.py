@@ -20,7 +20,7 @@ from handbell.gateways.http2 import (
     NotSent,
     Pool,
     Request,
-    StreamAnswer,
+    StreamResponse,
     trusted_certificates,
 )
 from handbell.twin.certificates import Authority
@@ -42,11 +42,11 @@ def test_every_request_is_answered(
     async def story() -> None:
         async with serve(authority, server) as url:
             ends = await send(Endpoint(url, authority.ca_file), paths(500))
-        assert [end for end in ends if not isinstance(end, StreamAnswer)] == []
-        assert [end.headers()["x-path"] for end in ends if isinstance(end, StreamAnswer)] == paths(
-            500
-        )
-        assert {end.status for end in ends if isinstance(end, StreamAnswer)} == {200}
+        assert [end for end in ends if not isinstance(end, StreamResponse)] == []
+        assert [
+            end.headers()["x-path"] for end in ends if isinstance(end, StreamResponse)
+        ] == paths(500)
+        assert {end.status for end in ends if isinstance(end, StreamResponse)} == {200}
 
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(story())
@@ -61,7 +61,7 @@ def test_the_server_limit_is_kept(authority: Authority, limit: int) -> None:
     async def story() -> None:
         async with serve(authority, server) as url:
             ends = await send(Endpoint(url, authority.ca_file), paths(150))
-        assert all(isinstance(end, StreamAnswer) for end in ends)
+        assert all(isinstance(end, StreamResponse) for end in ends)
 
     run(story)
     assert server.most_streams <= limit
@@ -77,7 +77,7 @@ def test_several_connections_share_the_work(authority: Authority) -> None:
         limits = Limits(connections=3, in_flight=10, request_timeout=5)
         async with serve(authority, server) as url:
             ends = await send(Endpoint(url, authority.ca_file), paths(600), limits)
-        assert all(isinstance(end, StreamAnswer) for end in ends)
+        assert all(isinstance(end, StreamResponse) for end in ends)
 
     run(story)
     assert server.connections == 3
@@ -91,7 +91,7 @@ def test_a_second_connection_waits_until_the_first_is_stretched(authority: Autho
         limits = Limits(connections=4, in_flight=300, request_timeout=5)
         async with serve(authority, server) as url:
             ends = await send(Endpoint(url, authority.ca_file), paths(200), limits)
-        assert all(isinstance(end, StreamAnswer) for end in ends)
+        assert all(isinstance(end, StreamResponse) for end in ends)
 
     run(story)
     assert server.connections == 1
@@ -112,7 +112,7 @@ def test_a_renewed_pool_uses_a_new_connection(authority: Authority) -> None:
             assert ask.pool.in_flight
             ask.pool.renew()
             ends += [*await ask(paths(50, "second")), *await first]
-            assert all(isinstance(end, StreamAnswer) for end in ends)
+            assert all(isinstance(end, StreamResponse) for end in ends)
 
     run(story)
     assert server.connections == 2
@@ -130,7 +130,7 @@ def test_a_connection_closed_while_idle_is_replaced(authority: Authority) -> Non
             await ask(["/ok-1"])
             assert isinstance((await ask(["/close-1"]))[0], Lost)
             await asyncio.sleep(0.05)
-            assert isinstance((await ask(["/ok-2"]))[0], StreamAnswer)
+            assert isinstance((await ask(["/ok-2"]))[0], StreamResponse)
 
     run(story)
     assert server.asked == {"/ok-1": 1, "/close-1": 1, "/ok-2": 1}
@@ -146,7 +146,7 @@ def test_a_goaway_costs_a_new_connection_and_nothing_else(authority: Authority, 
     async def story() -> None:
         async with serve(authority, server) as url:
             ends = await send(Endpoint(url, authority.ca_file), asked)
-        assert [end for end in ends if not isinstance(end, StreamAnswer)] == []
+        assert [end for end in ends if not isinstance(end, StreamResponse)] == []
 
     run(story)
     assert server.connections == 2
@@ -165,7 +165,7 @@ def test_a_lost_request_is_never_repeated(authority: Authority, wish: str, place
         async with serve(authority, server) as url:
             ends = await send(Endpoint(url, authority.ca_file), asked)
         assert isinstance(ends[place], Lost)
-        assert {type(end) for end in ends} <= {StreamAnswer, Lost}
+        assert {type(end) for end in ends} <= {StreamResponse, Lost}
 
     run(story)
     assert set(server.asked.values()) == {1}
@@ -177,8 +177,8 @@ def test_a_long_answer_is_cut_off(authority: Authority) -> None:
     async def story() -> None:
         async with serve(authority, counting()) as url:
             long, short = await send(Endpoint(url, authority.ca_file), ["/long-1", "/ok-1"])
-        assert isinstance(long, StreamAnswer)
-        assert isinstance(short, StreamAnswer)
+        assert isinstance(long, StreamResponse)
+        assert isinstance(short, StreamResponse)
         assert long.status == 400
         assert len(long.body) <= MAX_BODY_BYTES
 
@@ -299,7 +299,7 @@ def test_proxies_of_the_environment_are_not_used(
     async def story() -> None:
         async with serve(authority, counting()) as url:
             (end,) = await send(Endpoint(url, authority.ca_file), ["/ok-1"])
-        assert isinstance(end, StreamAnswer)
+        assert isinstance(end, StreamResponse)
 
     run(story)
 
@@ -316,7 +316,7 @@ def test_trusted_certificates_come_from_the_environment_first(
     async def story() -> None:
         async with serve(authority, counting()) as url:
             (end,) = await send(Endpoint(url), ["/ok-1"])
-        assert isinstance(end, StreamAnswer)
+        assert isinstance(end, StreamResponse)
 
     run(story)
 

@@ -28,7 +28,7 @@ from handbell.gateways.http2 import (
     NotSent,
     Pool,
     Request,
-    StreamAnswer,
+    StreamResponse,
 )
 from handbell.gateways.http2_tls import connect
 from handbell.twin.certificates import Authority
@@ -93,7 +93,9 @@ def tell(authority: Authority, server: Callable[[], asyncio.Protocol], story: St
 def reasons(ends: list[End]) -> Counter[str]:
     """Count the ends by kind, and by reason where there is one."""
     return Counter(
-        "StreamAnswer" if isinstance(end, StreamAnswer) else f"{type(end).__name__} {end.reason}"
+        "StreamResponse"
+        if isinstance(end, StreamResponse)
+        else f"{type(end).__name__} {end.reason}"
         for end in ends
     )
 
@@ -114,7 +116,7 @@ def test_a_connection_is_asked_before_it_is_used_after_a_rest(authority: Authori
             assert server.pings == 0
             await asyncio.sleep(0.05)
             ends += await ask(paths(20, "later"))
-        assert reasons(ends) == {"StreamAnswer": 21}
+        assert reasons(ends) == {"StreamResponse": 21}
 
     tell(authority, server, story)
     assert server.pings == 1
@@ -131,7 +133,7 @@ def test_a_connection_that_died_while_at_rest_costs_no_request(authority: Author
             await ask(["/deaf-1"])
             return await ask(paths(20, "later"))
 
-    assert reasons(tell(authority, server, story)) == {"StreamAnswer": 20}
+    assert reasons(tell(authority, server, story)) == {"StreamResponse": 20}
     assert server.asked == Counter(["/ok-1", *paths(20, "later")])
 
 
@@ -175,7 +177,7 @@ def test_a_first_stream_that_stays_silent_does_not_hold_up_the_others(
     silent, *others = tell(authority, server, story)
     assert isinstance(silent, Lost)
     assert silent.reason == "TimedOut"
-    assert reasons(others) == {"StreamAnswer": 30}
+    assert reasons(others) == {"StreamResponse": 30}
     assert set(server.asked.values()) == {1}
 
 
@@ -193,7 +195,7 @@ def test_a_limit_that_is_lowered_and_never_raised(authority: Authority, wish: st
 
     ends = tell(authority, server, story)
     stalled = {} if wish == "one" else {"NotSent Stalled": 20}
-    assert reasons(ends) == {"StreamAnswer": 23 - sum(stalled.values()), **stalled}
+    assert reasons(ends) == {"StreamResponse": 23 - sum(stalled.values()), **stalled}
     assert server.connections == (1 if wish == "one" else 2)
 
 
@@ -276,7 +278,7 @@ def test_opening_may_be_given_up_at_any_moment(
                         await asyncio.sleep(0)
                     ask.pool.renew()
                     ends = [*await ask([f"/second-{moment}"]), *await first]
-                    assert reasons(ends) == {"StreamAnswer": 2}
+                    assert reasons(ends) == {"StreamResponse": 2}
             await asyncio.sleep(0.05)
             assert server.present == 0
         gc.collect()
@@ -380,7 +382,7 @@ def test_closing_does_not_wait_for_a_peer_that_never_ends_tls(
             loop = asyncio.get_running_loop()
             hurried = replace(QUICK, farewell_timeout=0.1)
             async with opened(Endpoint(url, authority.ca_file), hurried) as ask:
-                assert reasons(await ask(["/ok-1"])) == {"StreamAnswer": 1}
+                assert reasons(await ask(["/ok-1"])) == {"StreamResponse": 1}
                 began = loop.time()
             assert loop.time() - began < 0.4
             server.stones[0].abort()
@@ -415,7 +417,7 @@ def test_close_may_be_called_twice_at_once_and_waits_for_what_comes_in_between(
             await asyncio.sleep(0)
             impatient.cancel()
             await both
-        assert reasons(ends) == {"StreamAnswer": 60}
+        assert reasons(ends) == {"StreamResponse": 60}
         assert pool.connected == 0
 
     tell(authority, moody(), story)

@@ -11,7 +11,7 @@ from hyperframe.frame import GoAwayFrame, PingFrame, SettingsFrame
 from tests.http2_server import LOOPS, Counted, opened, paths, serve
 from tests.wire import BAD, OK, block, head
 
-from handbell.gateways.http2 import End, Endpoint, Limits, Pool, Request, StreamAnswer
+from handbell.gateways.http2 import End, Endpoint, Limits, Pool, Request, StreamResponse
 from handbell.twin.certificates import Authority
 
 BRIEF = Limits(in_flight=20, connect_timeout=0.5, request_timeout=0.3)
@@ -122,7 +122,7 @@ def test_replies_to_a_server_that_reads_none_are_few(
         ends = runner.run(story())
         assert runner.get_loop().time() - began < 3
     assert len(ends) == 5
-    assert {end.detail for end in ends if not isinstance(end, StreamAnswer)} == {
+    assert {end.detail for end in ends if not isinstance(end, StreamResponse)} == {
         "the server broke the protocol: it sends frames without end, and no answer"
     }
 

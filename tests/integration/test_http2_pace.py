@@ -8,7 +8,7 @@ import pytest
 from hyperframe.frame import GoAwayFrame, RstStreamFrame
 from tests.http2_server import Server, opened, paths, run, serve
 
-from handbell.gateways.http2 import End, Endpoint, Limits, Lost, NotSent, StreamAnswer
+from handbell.gateways.http2 import End, Endpoint, Limits, Lost, NotSent, StreamResponse
 from handbell.twin.certificates import Authority
 
 LIMITS = Limits(in_flight=50, connect_timeout=2, request_timeout=5)
@@ -84,7 +84,7 @@ def test_connections_that_die_young_are_not_opened_without_end(
 
     ends: list[End] = run(story)
     assert server.connections <= 5
-    assert sum(isinstance(end, StreamAnswer) for end in ends) >= answers
+    assert sum(isinstance(end, StreamResponse) for end in ends) >= answers
     assert sum(isinstance(end, Lost) for end in ends) <= 50 + 5 * (1 + answers)
     given_back = [end for end in ends if isinstance(end, NotSent)]
     assert len(given_back) >= 100
@@ -109,7 +109,7 @@ def test_a_host_that_asks_for_calm_gets_it(authority: Authority) -> None:
             await ask(["/ok-1"])
             began = loop.time()
             (end,) = await ask(["/ok-2"])
-            assert isinstance(end, StreamAnswer)
+            assert isinstance(end, StreamResponse)
             assert loop.time() - began > 0.9
 
     run(story)
@@ -133,7 +133,7 @@ def test_nothing_is_lost_by_it_and_all_goes_when_the_host_is_well(
             for again in range(5):
                 asked = [f"{path}-{again}" for path in waiting]
                 told = dict(zip(waiting, await ask(asked), strict=True))
-                ends.update("answered" for end in told.values() if isinstance(end, StreamAnswer))
+                ends.update("answered" for end in told.values() if isinstance(end, StreamResponse))
                 ends.update("lost" for end in told.values() if isinstance(end, Lost))
                 waiting = [path for path, end in told.items() if isinstance(end, NotSent)]
                 if not waiting:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.scene import Scene, open_scene
 
-from handbell.delivery.ledger.listing import DeliverySearch, Search, Standing
+from handbell.delivery.ledger.listing import DeliverySearch, NotificationSearch, NotificationStatus
 
 
 @pytest.fixture
@@ -27,7 +27,9 @@ def _send(scene: Scene, *sends: tuple[object, dict[str, str]]) -> list[str]:
                 how = dict(said)
                 title = how.pop("title", "Hello")
                 ids.append((await scene.accept(engine, to, how, title=title)).id)
-                await engine.worker.settled(scene.system.reports.page(Search(), limit=1)[0].row)
+                await engine.worker.settled(
+                    scene.system.reports.page(NotificationSearch(), limit=1)[0].row
+                )
                 scene.clock.ahead += 3600
             return ids
 
@@ -39,28 +41,30 @@ def test_pages_follow_each_other_to_the_end(scene: Scene) -> None:
     scene.add_phones(1)
     ids = _send(scene, *[("user0@example.com", {})] * 5)
     reports = scene.system.reports
-    first = reports.page(Search(app=scene.app.id), limit=3)
+    first = reports.page(NotificationSearch(app=scene.app.id), limit=3)
     _send(scene, ("user0@example.com", {}))
-    second = reports.page(Search(app=scene.app.id, before=first[-1].row), limit=3)
+    second = reports.page(NotificationSearch(app=scene.app.id, before=first[-1].row), limit=3)
     assert [one.id for one in (*first, *second)] == ids[::-1]
-    assert reports.page(Search(app=scene.app.id, before=second[-1].row), limit=3) == []
+    assert reports.page(NotificationSearch(app=scene.app.id, before=second[-1].row), limit=3) == []
 
 
 @pytest.mark.parametrize(
     ("search", "places"),
     [
-        (Search(), [3, 2, 1, 0]),
-        (Search(text="LUNCH"), [1]),
-        (Search(text="nobody@"), [2]),
-        (Search(text="100%"), []),
-        (Search(urgency=9), [1]),
-        (Search(standing="open"), [3]),
-        (Search(standing="failed"), [2]),
-        (Search(standing="cancelled"), []),
-        (Search(app="TEAM123456.com.sample.other"), []),
+        (NotificationSearch(), [3, 2, 1, 0]),
+        (NotificationSearch(text="LUNCH"), [1]),
+        (NotificationSearch(text="nobody@"), [2]),
+        (NotificationSearch(text="100%"), []),
+        (NotificationSearch(urgency=9), [1]),
+        (NotificationSearch(standing="open"), [3]),
+        (NotificationSearch(standing="failed"), [2]),
+        (NotificationSearch(standing="cancelled"), []),
+        (NotificationSearch(app="TEAM123456.com.sample.other"), []),
     ],
 )
-def test_a_search_finds_what_it_asks_for(scene: Scene, search: Search, places: list[int]) -> None:
+def test_a_search_finds_what_it_asks_for(
+    scene: Scene, search: NotificationSearch, places: list[int]
+) -> None:
     """Filters by text, urgency, app and by how it stands find those and no others."""
     scene.add_phones(1)
     scene.register("nobody@example.com", "ab" * 32)
@@ -81,12 +85,14 @@ def test_a_search_knows_times_and_what_was_cancelled(scene: Scene) -> None:
     scene.add_phones(1)
     ids = _send(scene, *[("user0@example.com", {"send_at": "2099-01-01T10:00+00:00"})] * 3)
     reports = scene.system.reports
-    written = [one.created_at for one in reports.page(Search(), limit=3)][::-1]
-    found = reports.page(Search(since=written[1], until=written[2]), limit=3)
+    written = [one.created_at for one in reports.page(NotificationSearch(), limit=3)][::-1]
+    found = reports.page(NotificationSearch(since=written[1], until=written[2]), limit=3)
     assert [one.id for one in found] == [ids[1]]
     scene.system.ledger.begin_cancel(scene.app, ids[2])
-    cancelled: Standing = "cancelled"
-    assert [one.id for one in reports.page(Search(standing=cancelled), limit=3)] == [ids[2]]
+    cancelled: NotificationStatus = "cancelled"
+    assert [one.id for one in reports.page(NotificationSearch(standing=cancelled), limit=3)] == [
+        ids[2]
+    ]
 
 
 def test_deliveries_come_in_pages_and_by_state_reason_and_mail(scene: Scene) -> None:

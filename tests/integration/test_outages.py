@@ -14,7 +14,7 @@ import pytest
 from tests.scene import Scene, open_scene
 
 from handbell.delivery.events import Event, ProbeSent, ServiceDown, ServiceUp
-from handbell.delivery.policy.circuit import Stop
+from handbell.delivery.policy.circuit import CircuitStop
 from handbell.delivery.policy.retry import SERVICE_DOWN
 from handbell.system import System
 
@@ -81,7 +81,7 @@ async def gated(scene: Scene) -> AsyncIterator[tuple[System, Gate]]:
         await gate.close()
 
 
-def _outage(scene: Scene) -> Stop | None:
+def _outage(scene: Scene) -> CircuitStop | None:
     stops = scene.system.rules_store.rules_of(scene.app.id).outages(scene.clock())
     return next(iter(stops), None)
 

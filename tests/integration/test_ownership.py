@@ -27,7 +27,7 @@ from sqlalchemy import insert, select
 from handbell.apps.app import App
 from handbell.errors import ProofRequiredError, RegistryError, SessionLimitError
 from handbell.registry.proofs import ProofStore
-from handbell.registry.registration import Description, Registration
+from handbell.registry.registration import DeviceDescription, Registration
 from handbell.registry.store import Registry
 from handbell.storage.database import Database
 from handbell.storage.tables import apps, sessions, users
@@ -211,7 +211,7 @@ class Ownership(RuleBasedStateMachine):
         before, owners = self.rows(), self.owners()
         mine = next((row for row in before.values() if row.digest == secret), None)
         try:
-            renewed = self.registry.renew(self.app, secret, Description(), token=token)
+            renewed = self.registry.renew(self.app, secret, DeviceDescription(), token=token)
         except (ProofRequiredError, SessionLimitError):
             assert self.rows() == before
             return
@@ -235,7 +235,7 @@ class Ownership(RuleBasedStateMachine):
             return
         row = self.draw(data, before)
         try:
-            self.registry.change(self.app, row.id, Description(), token=token)
+            self.registry.change(self.app, row.id, DeviceDescription(), token=token)
         except RegistryError:
             assert row.status == "closed"
             return

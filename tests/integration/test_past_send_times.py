@@ -61,6 +61,6 @@ def test_a_local_time_goes_at_once_where_it_has_passed(scene: Scene, to: object)
             with pytest.raises(NotificationError, match="in the past"):
                 await scene.accept(engine, to, gone)
             with pytest.raises(NotificationError, match="in the past"):
-                engine.look_at_time(scene.app, Recipients.read(to), Options.read(**gone))
+                engine.check_send_time(scene.app, Recipients.read(to), Options.read(**gone))
 
     asyncio.run(scenario())

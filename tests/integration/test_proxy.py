@@ -9,10 +9,10 @@ from tests.http2_server import LOOPS, QUICK, counting, opened, paths, run, send,
 from tests.proxy import proxying
 
 from handbell._proxy import Proxy
-from handbell.delivery.policy.decision import UNREACHED, Sign, meaning, sign_of
+from handbell.delivery.policy.decision import UNREACHED, HealthSignal, health_signal, meaning
 from handbell.gateways.apns.protocol import Reaction
 from handbell.gateways.gateway import RetryLater
-from handbell.gateways.http2 import Endpoint, NotSent, StreamAnswer
+from handbell.gateways.http2 import Endpoint, NotSent, StreamResponse
 from handbell.twin.certificates import Authority
 
 PASSWORD = "hunter2 ü"
@@ -37,7 +37,7 @@ def test_pushes_go_through_the_proxy(
             named = url.replace("127.0.0.1", "localhost")
             endpoint = Endpoint(named, authority.ca_file, proxy=proxy.proxy(USER))
             ends = await send(endpoint, paths(200))
-            assert {type(end) for end in ends} == {StreamAnswer}
+            assert {type(end) for end in ends} == {StreamResponse}
             (head,) = proxy.heads
             first, host, credentials, *_ = head.split("\r\n")
             authority_of = named.removeprefix("https://")
@@ -115,7 +115,7 @@ def test_a_proxy_that_is_not_there_is_told_apart_from_the_push_service() -> None
 def test_a_proxy_in_the_way_is_an_outage_and_has_a_fix(reason: str) -> None:
     """One such end is enough to stop sending until a probe comes through; no token is judged."""
     outcome = RetryLater(reason, Reaction.RECONNECT)
-    assert sign_of(outcome) is Sign.UNREACHED
+    assert health_signal(outcome) is HealthSignal.UNREACHED
     words, fix = meaning(reason)
     assert "proxy" in words.lower()
     assert fix

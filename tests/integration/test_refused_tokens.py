@@ -12,7 +12,7 @@ from handbell.apps.app import App
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.delivery.engine import Engine
-from handbell.delivery.policy.circuit import SEVERAL_PERSONS, Stop
+from handbell.delivery.policy.circuit import SEVERAL_PERSONS, CircuitStop
 
 ALWAYS = 1_000_000
 MALLORY = "mallory@example.com"
@@ -26,7 +26,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
         yield scene
 
 
-def _stops(scene: Scene) -> tuple[Stop, ...]:
+def _stops(scene: Scene) -> tuple[CircuitStop, ...]:
     return scene.system.rules_store.rules_of(scene.app.id).stops
 
 

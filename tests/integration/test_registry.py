@@ -18,7 +18,7 @@ from handbell.apps.store import AppStore
 from handbell.apps.vault import Vault
 from handbell.errors import ProofRequiredError, RegistryError, UnknownSessionError
 from handbell.registry.recipient_lookup import BY_MAIL, BY_TOKEN
-from handbell.registry.registration import Description, Registered, Registration
+from handbell.registry.registration import DeviceDescription, Registered, Registration
 from handbell.registry.session import Session
 from handbell.registry.store import Registry
 from handbell.storage.database import Database
@@ -350,7 +350,7 @@ def test_a_secret_is_void_after_a_logout_and_a_move(
     registry.activate(first)
     end(registry, app, first)
     assert registry.session(first.id).status != "active"
-    renewed = registry.renew(app, "mine", Description())
+    renewed = registry.renew(app, "mine", DeviceDescription())
     assert (renewed is not None) is is_heard
     assert registry.session(first.id).status == ("active" if is_heard else "closed")
 
@@ -362,7 +362,7 @@ def test_a_new_token_keeps_the_proof(registry: Registry, app: App, clock: Clock)
     first = registry.admit(app, claim_of(OWNER, secret_digest="mine")).session
     assert registry.activate(first) is not None
     clock.now += 60
-    about = Description.read(app_version="2.1", os_version="18.2")
+    about = DeviceDescription.read(app_version="2.1", os_version="18.2")
     with pytest.raises(ProofRequiredError):
         registry.renew(app, "mine", about, token="EF" * 32)
     renewed = registry.renew(app, "mine", about, token="CD" * 32)
@@ -378,7 +378,7 @@ def test_a_claim_that_is_renewed_owns_nothing(registry: Registry, app: App) -> N
     """A pending device may repeat itself and name another token: it takes it from nobody."""
     owner = registry.register(app, OTHER, "cd" * 32)
     registry.claim(app, claim_of(OWNER, secret_digest="mine"))
-    renewed = registry.renew(app, "mine", Description(), token="cd" * 32)
+    renewed = registry.renew(app, "mine", DeviceDescription(), token="cd" * 32)
     assert renewed is not None
     assert (renewed.session.status, renewed.moved) == ("pending", ())
     assert registry.session(owner.id).status == "active"
@@ -392,16 +392,16 @@ def test_a_correction_says_nothing_of_the_device(
     registry.quarantine(session, reason="BadDeviceToken")
     at = clock.milliseconds
     clock.now += 60
-    changed = registry.change(app, session.id, Description.read(environment="development"))
+    changed = registry.change(app, session.id, DeviceDescription.read(environment="development"))
     assert (changed.session.environment, changed.session.status) == ("development", "quarantined")
     assert changed.session.registered_at == at
     with pytest.raises(UnknownSessionError):
-        registry.change(apps[1], session.id, Description())
+        registry.change(apps[1], session.id, DeviceDescription())
     with pytest.raises(UnknownSessionError):
         registry.session_of_app(apps[1], session.id)
     registry.close(session, "closed")
     with pytest.raises(RegistryError, match="is closed"):
-        registry.change(app, session.id, Description(), token=TOKEN)
+        registry.change(app, session.id, DeviceDescription(), token=TOKEN)
 
 
 def test_a_learnt_environment_is_kept(registry: Registry, app: App) -> None:

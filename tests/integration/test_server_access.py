@@ -10,7 +10,7 @@ import pytest
 from tests.serving import Server, start_server
 
 from handbell.apps.app import App
-from handbell.server.routes import ROUTES, Need
+from handbell.server.routes import ROUTES, RouteRequirement
 from handbell.settings import Settings
 from handbell.system import System
 
@@ -101,7 +101,7 @@ def test_a_revoked_key_opens_nothing(walk: Walk, route: tuple[str, str]) -> None
 @pytest.mark.parametrize("route", KEYED + DEVICES, ids=" ".join)
 def test_a_lesser_scope_opens_nothing(walk: Walk, route: tuple[str, str]) -> None:
     """A key without the route's scope answers 403, before anything is read."""
-    need: Need = ROUTES[route]
+    need: RouteRequirement = ROUTES[route]
     lesser = {"send": ["register"], "register": ["send"], "administer": ["send", "register"]}
     for scope in lesser[need.scope] if need.scope else ["administer"]:
         assert code(walk.ask(route, walk.keys[scope])) == (403, "forbidden")

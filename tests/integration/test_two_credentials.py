@@ -11,7 +11,7 @@ from tests.scene import Scene, open_scene
 from handbell.apps.credentials import AuthKey
 from handbell.apps.sample_keys import make_key
 from handbell.delivery.events import CircuitOpened, Event
-from handbell.delivery.policy.circuit import Stop
+from handbell.delivery.policy.circuit import CircuitStop
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_with_both_keys_refused_the_app_is_stopped(scene: Scene) -> None:
     assert next(iter(scene.system.obstacles(scene.app))).kind == "stopped"
 
 
-def _stops(scene: Scene) -> tuple[Stop, ...]:
+def _stops(scene: Scene) -> tuple[CircuitStop, ...]:
     return scene.system.rules_store.rules_of(scene.app.id).stops
 
 

@@ -19,8 +19,8 @@ from cryptography.x509.oid import NameOID
 from tests.proxy import ProxyServer, opens, proxying
 
 from handbell._proxy import Proxies
-from handbell.delivery.webhooks.call_target import CallAnswer  # noqa: TC001 - read at run time
-from handbell.delivery.webhooks.safe_http import Outbound
+from handbell.delivery.webhooks.call_target import CallResult  # noqa: TC001 - read at run time
+from handbell.delivery.webhooks.safe_http import OutboundOptions
 from handbell.settings import Settings
 from handbell.system import System
 
@@ -116,19 +116,19 @@ async def through(
     exceptions: str = "",
     environment: Mapping[str, str] | None = None,
     resolve: Callable[[str, int], list[str]] = _nowhere,
-) -> AsyncIterator[tuple[ProxyServer, Callable[[str], "asyncio.Future[CallAnswer]"]]]:
+) -> AsyncIterator[tuple[ProxyServer, Callable[[str], "asyncio.Future[CallResult]"]]]:
     """Give a proxy, and what calls an address by it."""
     async with proxying(answer) as proxy:
         setting = proxy.url(USER) if environment is None else "environment"
         named = {"HTTPS_PROXY": proxy.url(USER), **(environment or {})}
-        outbound = Outbound(
+        outbound = OutboundOptions(
             proxies=Proxies.read(setting, exceptions, named),
             ca_file=certificate,
             resolve=resolve,
             request_seconds=5,
         )
 
-        def call(url: str) -> "asyncio.Future[CallAnswer]":
+        def call(url: str) -> "asyncio.Future[CallResult]":
             work = asyncio.to_thread(outbound.post, url, b"{}", HEADERS, stop=NEVER)
             return asyncio.ensure_future(work)
 
@@ -191,7 +191,7 @@ def test_plain_http_never_goes_through_it(certificate: Path) -> None:
 
     async def story() -> None:
         async with proxying() as proxy:
-            outbound = Outbound(
+            outbound = OutboundOptions(
                 allow_private=True,
                 proxies=Proxies.read(proxy.url(), "", {}),
                 ca_file=certificate,
@@ -247,7 +247,7 @@ def test_a_proxy_that_opens_no_way_is_named(certificate: Path, said: bytes, word
 
 def test_a_proxy_that_is_not_there_is_named(certificate: Path) -> None:
     """The reason says which proxy could not be reached."""
-    outbound = Outbound(
+    outbound = OutboundOptions(
         proxies=Proxies.read("http://127.0.0.1:1", "", {}), ca_file=certificate, resolve=_nowhere
     )
     answer = outbound.post(f"https://{NAME}/hook", b"", {}, stop=NEVER)

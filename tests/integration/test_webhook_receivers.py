@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from handbell.delivery.webhooks.call_target import CallAnswer, Resolve
-from handbell.delivery.webhooks.safe_http import MOST_ANSWER_BYTES, Outbound
+from handbell.delivery.webhooks.call_target import CallResult, Resolve
+from handbell.delivery.webhooks.safe_http import MOST_ANSWER_BYTES, OutboundOptions
 from handbell.twin.certificates import Authority
 
 NEVER = threading.Event()
@@ -93,10 +93,10 @@ def call(
     ca_file: Path | None = None,
     host: str = "backend.example",
     stop: threading.Event = NEVER,
-) -> CallAnswer:
+) -> CallResult:
     """Call a receiver, which is on loopback."""
     scheme = "http" if receiver.tls is None else "https"
-    outbound = Outbound(
+    outbound = OutboundOptions(
         allow_private=True, resolve=resolve, ca_file=ca_file, request_seconds=seconds
     )
     return outbound.post(f"{scheme}://{host}:{receiver.port}/hook", b"{}", {}, stop=stop)
@@ -300,13 +300,13 @@ def test_tls_that_never_begins_does_not_hold_the_call(tmp_path: Path) -> None:
     """A receiver that takes the connection and says nothing meets the time of a call."""
     ca_file = Authority.open(tmp_path / "tls").ca_file
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        outbound = Outbound(
+        outbound = OutboundOptions(
             allow_private=True, resolve=_loopback, ca_file=ca_file, request_seconds=0.3
         )
         url = f"https://backend.example:{silent.getsockname()[1]}/"
         answer = outbound.post(url, b"", {}, stop=NEVER)
         assert answer.reason == "it did not answer within 0.3 seconds"
-        quick = Outbound(
+        quick = OutboundOptions(
             allow_private=True, resolve=_loopback, ca_file=ca_file, connect_seconds=0.3
         )
         answer = quick.post(url, b"", {}, stop=NEVER)

@@ -26,8 +26,8 @@ from handbell.delivery.events import (
     Event,
     SessionClosed,
 )
-from handbell.delivery.webhooks.call_target import CallAnswer
-from handbell.delivery.webhooks.safe_http import MOST_ANSWER_BYTES, Outbound
+from handbell.delivery.webhooks.call_target import CallResult
+from handbell.delivery.webhooks.safe_http import MOST_ANSWER_BYTES, OutboundOptions
 from handbell.delivery.webhooks.sender import KEPT_SECONDS, LEASE_SECONDS, WebhookSender
 from handbell.delivery.webhooks.store import Webhook, WebhookStore, signature, store_calls
 from handbell.errors import WebhookError
@@ -37,7 +37,7 @@ from handbell.twin.certificates import Authority
 
 NOON = 1_700_000_000.0
 KEY = Fernet.generate_key()
-LOCAL = Outbound(allow_private=True)
+LOCAL = OutboundOptions(allow_private=True)
 
 
 @dataclass
@@ -147,7 +147,7 @@ class House:
         """The webhooks, which may lie on this machine."""
         return WebhookStore(self.database, self.vault, allow_private=True, now=self.clock)
 
-    def sender(self, outbound: Outbound = LOCAL) -> WebhookSender:
+    def sender(self, outbound: OutboundOptions = LOCAL) -> WebhookSender:
         """Return a new sender, as after a restart."""
         return WebhookSender(
             self.database,
@@ -159,7 +159,7 @@ class House:
             rng=random.Random(1),  # noqa: S311 - no secret
         )
 
-    def send(self, outbound: Outbound = LOCAL) -> int:
+    def send(self, outbound: OutboundOptions = LOCAL) -> int:
         """Make the calls that are due with a new sender, and return how many."""
         return asyncio.run(self.sender(outbound).send_due())
 
@@ -223,7 +223,7 @@ def test_a_certificate_is_checked(house: House, tmp_path: Path) -> None:
     authority = Authority.open(tmp_path / "tls")
     tls = authority.server_context()
     tls.set_alpn_protocols(["http/1.1"])
-    trusting = Outbound(allow_private=True, ca_file=authority.ca_file)
+    trusting = OutboundOptions(allow_private=True, ca_file=authority.ca_file)
     with running(tls) as receiver:
         house.store.add(house.app, receiver.url)
         house.happen(house.failed())
@@ -252,7 +252,7 @@ def test_a_call_that_meets_a_mistake_is_one_attempt_and_the_others_go_on(
     mistakes = [TypeError("a mistake")]
 
     class Mistaken:
-        def post(self, *arguments: Any, **named: Any) -> CallAnswer:
+        def post(self, *arguments: Any, **named: Any) -> CallResult:
             if mistakes:
                 raise mistakes.pop()
             return LOCAL.post(*arguments, **named)
@@ -293,7 +293,7 @@ def test_a_call_of_a_killed_sender_is_made_when_its_lease_ends(
     house.happen(house.failed())
 
     async def die_while_calling() -> None:
-        sender = house.sender(Outbound(allow_private=True, resolve=_hang))
+        sender = house.sender(OutboundOptions(allow_private=True, resolve=_hang))
         await asyncio.wait_for(asyncio.shield(asyncio.ensure_future(sender.send_due())), 0.2)
 
     release = threading.Event()
@@ -440,7 +440,7 @@ def test_a_private_address_is_not_called_unless_allowed(house: House, receiver: 
     url = receiver.url.replace("http://localhost", "https://backend.example")
     house.store.add(house.app, url)
     house.happen(house.failed())
-    assert house.send(Outbound(resolve=lambda _host, _port: ["127.0.0.1"])) == 1
+    assert house.send(OutboundOptions(resolve=lambda _host, _port: ["127.0.0.1"])) == 1
     assert receiver.calls == []
     assert "not public" in house.calls()[0]["last_reason"]
 
@@ -456,7 +456,7 @@ def test_a_call_goes_to_the_address_that_was_checked(house: House, receiver: Rec
     url = receiver.url.replace("localhost", "backend.example")
     house.store.add(house.app, url)
     house.happen(house.failed())
-    assert house.send(Outbound(allow_private=True, resolve=rebinding)) == 1
+    assert house.send(OutboundOptions(allow_private=True, resolve=rebinding)) == 1
     assert asked == ["backend.example"]
     assert receiver.calls[0].headers["host"].startswith("backend.example:")
 

@@ -12,17 +12,17 @@ from handbell.delivery.policy.circuit import (
     LONGEST_ASKED_SECONDS,
     RAMP_SECONDS,
     SEVERAL_PERSONS,
+    CircuitScope,
+    CircuitStop,
     ConfigurationCircuit,
-    Place,
-    Refusal,
     ServiceCircuit,
-    Stop,
-    Trouble,
+    ServiceFailure,
+    TokenRefusal,
 )
 
 NOW = 1_800_000_000.0
 RNG = Random(1)  # noqa: S311 - jitter
-PLACE = Place("TEAM123456.com.sample.myapp", "production", "fingerprint", "com.sample.myapp")
+PLACE = CircuitScope("TEAM123456.com.sample.myapp", "production", "fingerprint", "com.sample.myapp")
 
 
 def _configuration(*, is_established: bool = False) -> ConfigurationCircuit:
@@ -33,15 +33,15 @@ def _service() -> ServiceCircuit:
     return ServiceCircuit(PLACE.service)
 
 
-def _refusal(person: int | None, *, was_accepted: bool = False, sent_at: float = 1) -> Refusal:
-    return Refusal(person, "BadDeviceToken", was_accepted, sent_at)
+def _refusal(person: int | None, *, was_accepted: bool = False, sent_at: float = 1) -> TokenRefusal:
+    return TokenRefusal(person, "BadDeviceToken", was_accepted, sent_at)
 
 
-def _persons(number: int, *, was_accepted: bool = False) -> list[Refusal]:
+def _persons(number: int, *, was_accepted: bool = False) -> list[TokenRefusal]:
     return [_refusal(one, was_accepted=was_accepted) for one in range(1, number + 1)]
 
 
-def _judge(circuit: ConfigurationCircuit, refusals: list[Refusal]) -> list[bool]:
+def _judge(circuit: ConfigurationCircuit, refusals: list[TokenRefusal]) -> list[bool]:
     return circuit.judge(refusals, NOW, RNG)
 
 
@@ -117,7 +117,7 @@ def test_refusals_add_up_over_sends_until_something_is_accepted(*, is_at_once: b
     ],
 )  # fmt: skip
 def test_a_token_is_judged_only_where_the_configuration_is_known_to_be_right(
-    refusals: list[Refusal],
+    refusals: list[TokenRefusal],
     is_established: bool,  # noqa: FBT001
     heard_at: float | None,
     verdicts: list[bool],
@@ -214,7 +214,7 @@ def test_one_probe_at_a_time_and_later_each_time() -> None:
 def _strike(circuit: ServiceCircuit, number: int, now: float, *, tokens: int = 1000) -> bool:
     """Have so many pushes meet trouble; say whether that opened it, all heard out."""
     for one in range(number):
-        trouble = Trouble(f"{one % tokens}", "ServiceUnavailable")
+        trouble = ServiceFailure(f"{one % tokens}", "ServiceUnavailable")
         circuit.note_trouble(trouble, now)
     return circuit.judge(trouble, now, RNG, is_heard_out=True)
 
@@ -258,10 +258,10 @@ def test_trouble_waits_for_better_news_but_a_missing_connection_does_not() -> No
     """While answers are still to come nothing is decided, unless nothing can be reached at all."""
     circuit = _service()
     for one in range(10):
-        trouble = Trouble(str(one), "ServiceUnavailable")
+        trouble = ServiceFailure(str(one), "ServiceUnavailable")
         circuit.note_trouble(trouble, NOW)
         assert not circuit.judge(trouble, NOW, RNG, is_heard_out=False)
-    unreached = Trouble("1", "CannotConnect", is_certain=True)
+    unreached = ServiceFailure("1", "CannotConnect", is_certain=True)
     circuit.note_trouble(unreached, NOW)
     assert circuit.judge(unreached, NOW, RNG, is_heard_out=False)
 
@@ -277,7 +277,9 @@ def test_probes_come_within_seconds_and_never_far_apart() -> None:
         now = circuit.stop.probe_at
         assert circuit.may_probe(now)
         circuit.probe = object()
-        assert circuit.judge(Trouble("1", "HTTP 502"), now, RNG, is_heard_out=True, is_probe=True)
+        assert circuit.judge(
+            ServiceFailure("1", "HTTP 502"), now, RNG, is_heard_out=True, is_probe=True
+        )
     for wait, base in zip(waits, [1, 2, 4, 8, 16, 30, 30, 30], strict=True):
         assert base <= wait <= 1.25 * base
     assert circuit.stop is not None
@@ -293,7 +295,7 @@ def test_a_wait_that_the_service_asks_for_is_honoured_within_a_bound(
     """No probe before the service's ``Retry-After``; but a whole day is not waited for."""
     circuit = _service()
     for one in range(5):
-        trouble = Trouble(str(one), "ServiceUnavailable", after=asked)
+        trouble = ServiceFailure(str(one), "ServiceUnavailable", after=asked)
         circuit.note_trouble(trouble, NOW)
     assert circuit.judge(trouble, NOW, RNG, is_heard_out=True)
     assert least <= circuit.wait(NOW) <= most
@@ -341,7 +343,7 @@ def test_a_service_that_fails_again_at_once_is_not_probed_as_often() -> None:
     _strike(circuit, 5, NOW)
     for _ in range(3):
         circuit.probe = object()
-        circuit.judge(Trouble("1", "HTTP 503"), NOW, RNG, is_heard_out=True, is_probe=True)
+        circuit.judge(ServiceFailure("1", "HTTP 503"), NOW, RNG, is_heard_out=True, is_probe=True)
     for after, least in ((2, 16), (100, 1)):
         circuit.note_taken(1, NOW)
         assert _strike(circuit, 60, NOW + after)
@@ -351,8 +353,8 @@ def test_a_service_that_fails_again_at_once_is_not_probed_as_often() -> None:
 # What others have noted
 
 
-def _stop(probe_at: float) -> Stop:
-    return Stop(reason="ServiceUnavailable", detail="", since=NOW, probe_at=probe_at)
+def _stop(probe_at: float) -> CircuitStop:
+    return CircuitStop(reason="ServiceUnavailable", detail="", since=NOW, probe_at=probe_at)
 
 
 def test_what_others_noted_is_taken_over_except_during_a_probe() -> None:
@@ -397,7 +399,7 @@ def test_an_outage_always_ends_with_what_is_taken(steps: list[tuple[str, int]]) 
                 if circuit.may_probe(now):
                     circuit.probe = object()
                 is_probe = circuit.probe is not None
-                trouble = Trouble("1", "HTTP 503")
+                trouble = ServiceFailure("1", "HTTP 503")
                 circuit.judge(trouble, now, RNG, is_heard_out=True, is_probe=is_probe)
             case _:
                 now += number

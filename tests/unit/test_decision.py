@@ -2,7 +2,15 @@
 
 import pytest
 
-from handbell.delivery.policy.decision import Decision, Doubt, Sign, Tried, decide, meaning, sign_of
+from handbell.delivery.policy.decision import (
+    Decision,
+    FirstAnswer,
+    HealthSignal,
+    Suspect,
+    decide,
+    health_signal,
+    meaning,
+)
 from handbell.gateways.apns.protocol import REASONS, Reaction
 from handbell.gateways.gateway import (
     Accepted,
@@ -22,8 +30,8 @@ def _refused(reason: str) -> Refused:
 
 BAD_TOKEN = _refused("BadDeviceToken")
 BAD_KEY = _refused("BadEnvironmentKeyIdInToken")
-AFTER_BAD_TOKEN = Tried("production", "BadDeviceToken")
-AFTER_BAD_KEY = Tried("production", "BadEnvironmentKeyIdInToken")
+AFTER_BAD_TOKEN = FirstAnswer("production", "BadDeviceToken")
+AFTER_BAD_KEY = FirstAnswer("production", "BadEnvironmentKeyIdInToken")
 
 
 @pytest.mark.parametrize(
@@ -40,16 +48,16 @@ AFTER_BAD_KEY = Tried("production", "BadEnvironmentKeyIdInToken")
             BAD_TOKEN,
             "production",
             None,
-            {"environment": "development", "quarantines": False, "doubt": Doubt.NOBODY},
+            {"environment": "development", "quarantines": False, "doubt": Suspect.NOBODY},
         ),
         (BAD_TOKEN, "development", None, {"environment": "production"}),
         (
             BAD_TOKEN,
             "development",
             AFTER_BAD_TOKEN,
-            {"state": "failed", "environment": None, "quarantines": True, "doubt": Doubt.TOKEN},
+            {"state": "failed", "environment": None, "quarantines": True, "doubt": Suspect.TOKEN},
         ),
-        (BAD_TOKEN, "twin", None, {"quarantines": True, "doubt": Doubt.TOKEN}),
+        (BAD_TOKEN, "twin", None, {"quarantines": True, "doubt": Suspect.TOKEN}),
         (BAD_KEY, "production", None, {"environment": "development", "quarantines": False}),
         (
             BAD_TOKEN,
@@ -57,7 +65,7 @@ AFTER_BAD_KEY = Tried("production", "BadEnvironmentKeyIdInToken")
             AFTER_BAD_KEY,
             {
                 "quarantines": False,
-                "doubt": Doubt.CONFIGURATION,
+                "doubt": Suspect.CONFIGURATION,
                 "doubted": "production",
                 "reason": "BadEnvironmentKeyIdInToken",
             },
@@ -66,7 +74,7 @@ AFTER_BAD_KEY = Tried("production", "BadEnvironmentKeyIdInToken")
             BAD_KEY,
             "development",
             AFTER_BAD_TOKEN,
-            {"quarantines": False, "doubt": Doubt.CONFIGURATION, "doubted": "development"},
+            {"quarantines": False, "doubt": Suspect.CONFIGURATION, "doubted": "development"},
         ),
         (
             DeviceGone("Unregistered", 1_700_000_000_000),
@@ -91,24 +99,24 @@ AFTER_BAD_KEY = Tried("production", "BadEnvironmentKeyIdInToken")
             _refused("InvalidProviderToken"),
             "production",
             None,
-            {"state": "failed", "doubt": Doubt.CONFIGURATION, "quarantines": False},
+            {"state": "failed", "doubt": Suspect.CONFIGURATION, "quarantines": False},
         ),
         (
             _refused("PayloadTooLarge"),
             "production",
             None,
-            {"state": "failed", "doubt": Doubt.NOBODY, "quarantines": False, "closes": False},
+            {"state": "failed", "doubt": Suspect.NOBODY, "quarantines": False, "closes": False},
         ),
         (
             _refused("DeviceTokenNotForTopic"),
             "production",
             None,
-            {"state": "failed", "doubt": Doubt.TOKEN, "quarantines": True},
+            {"state": "failed", "doubt": Suspect.TOKEN, "quarantines": True},
         ),
     ],
 )
 def test_an_outcome_leads_to_its_decision(
-    outcome: Outcome, environment: str, tried: Tried | None, expected: dict[str, object]
+    outcome: Outcome, environment: str, tried: FirstAnswer | None, expected: dict[str, object]
 ) -> None:
     """Each outcome leads to the state, the reaction and the judgement that the design lays down."""
     decision = decide(outcome, environment, tried)
@@ -155,19 +163,19 @@ def _name(value: object) -> str:
 @pytest.mark.parametrize("tried", [None, AFTER_BAD_TOKEN, AFTER_BAD_KEY])
 @pytest.mark.parametrize("outcome", [*EVERY_REFUSAL, Accepted("id"), LostVerdict(410)], ids=_name)
 def test_a_push_of_another_kind_says_nothing_of_the_session(
-    outcome: Outcome, tried: Tried | None
+    outcome: Outcome, tried: FirstAnswer | None
 ) -> None:
     """Whatever the service says of a VoIP push, the token for alerts stays as it is."""
     decision = decide(outcome, "development", tried, is_of_its_kind=False)
     own = decide(outcome, "development", tried)
     assert (decision.state, decision.reason) == (own.state, own.reason)
     assert (decision.closes, decision.quarantines, decision.moves_to) == (False, False, None)
-    assert decision.doubt is not Doubt.TOKEN
+    assert decision.doubt is not Suspect.TOKEN
 
 
 @pytest.mark.parametrize("tried", [None, AFTER_BAD_TOKEN, AFTER_BAD_KEY])
 @pytest.mark.parametrize("status", [301, 400, 403, 404, 410, 413, 429, 500, 503])
-def test_a_verdict_that_broke_off_is_none(status: int, tried: Tried | None) -> None:
+def test_a_verdict_that_broke_off_is_none(status: int, tried: FirstAnswer | None) -> None:
     """Nobody is closed, moved, doubted or asked at the other host; it is sent again."""
     assert decide(LostVerdict(status), "production", tried) == Decision(
         "held", reason="AnswerCut", status=status, is_lost=True
@@ -177,28 +185,31 @@ def test_a_verdict_that_broke_off_is_none(status: int, tried: Tried | None) -> N
 @pytest.mark.parametrize(
     ("outcome", "sign"),
     [
-        (Accepted("id"), Sign.ANSWERED),
-        (BAD_TOKEN, Sign.ANSWERED),
-        (DeviceGone("Unregistered", None), Sign.ANSWERED),
-        (DeviceGone("HTTP 410", None), Sign.NOTHING),
-        (Refused("HTTP 403", Reaction.FIX_CONFIGURATION, 403), Sign.NOTHING),
-        (RetryLater("TooManyRequests", Reaction.SLOW_DOWN_DEVICE, None, 429), Sign.ANSWERED),
-        (RetryLater("HTTP 429", Reaction.BACK_OFF, None, 429), Sign.NOTHING),
-        (RetryLater("ServiceUnavailable", Reaction.BACK_OFF, None, 503), Sign.TROUBLE),
-        (RetryLater("HTTP 502", Reaction.BACK_OFF, None, 502), Sign.TROUBLE),
-        (RetryLater("Shutdown", Reaction.RECONNECT, None, 503), Sign.TROUBLE),
-        (RetryLater("RefusedStream", Reaction.RECONNECT), Sign.TROUBLE),
-        (RetryLater("Stalled", Reaction.RECONNECT), Sign.TROUBLE),
-        (RetryLater("CannotConnect", Reaction.RECONNECT), Sign.UNREACHED),
-        (RetryLater("HostNotFound", Reaction.RECONNECT), Sign.UNREACHED),
-        (RetryLater("RequestUnusable", Reaction.RECONNECT), Sign.NOTHING),
-        (Unknown("TimedOut"), Sign.TROUBLE),
-        (Unknown("ConnectionLost"), Sign.TROUBLE),
-        (LostVerdict(403), Sign.NOTHING),
-        (LostVerdict(403, "AnswerUnreadable"), Sign.TROUBLE),
-        (LostVerdict(503), Sign.TROUBLE),
+        (Accepted("id"), HealthSignal.ANSWERED),
+        (BAD_TOKEN, HealthSignal.ANSWERED),
+        (DeviceGone("Unregistered", None), HealthSignal.ANSWERED),
+        (DeviceGone("HTTP 410", None), HealthSignal.NOTHING),
+        (Refused("HTTP 403", Reaction.FIX_CONFIGURATION, 403), HealthSignal.NOTHING),
+        (
+            RetryLater("TooManyRequests", Reaction.SLOW_DOWN_DEVICE, None, 429),
+            HealthSignal.ANSWERED,
+        ),
+        (RetryLater("HTTP 429", Reaction.BACK_OFF, None, 429), HealthSignal.NOTHING),
+        (RetryLater("ServiceUnavailable", Reaction.BACK_OFF, None, 503), HealthSignal.TROUBLE),
+        (RetryLater("HTTP 502", Reaction.BACK_OFF, None, 502), HealthSignal.TROUBLE),
+        (RetryLater("Shutdown", Reaction.RECONNECT, None, 503), HealthSignal.TROUBLE),
+        (RetryLater("RefusedStream", Reaction.RECONNECT), HealthSignal.TROUBLE),
+        (RetryLater("Stalled", Reaction.RECONNECT), HealthSignal.TROUBLE),
+        (RetryLater("CannotConnect", Reaction.RECONNECT), HealthSignal.UNREACHED),
+        (RetryLater("HostNotFound", Reaction.RECONNECT), HealthSignal.UNREACHED),
+        (RetryLater("RequestUnusable", Reaction.RECONNECT), HealthSignal.NOTHING),
+        (Unknown("TimedOut"), HealthSignal.TROUBLE),
+        (Unknown("ConnectionLost"), HealthSignal.TROUBLE),
+        (LostVerdict(403), HealthSignal.NOTHING),
+        (LostVerdict(403, "AnswerUnreadable"), HealthSignal.TROUBLE),
+        (LostVerdict(503), HealthSignal.TROUBLE),
     ],
 )
-def test_what_an_end_says_of_the_service(outcome: Outcome, sign: Sign) -> None:
+def test_what_an_end_says_of_the_service(outcome: Outcome, sign: HealthSignal) -> None:
     """Only the service's own full answer shows that it works; errors and silence are trouble."""
-    assert sign_of(outcome) is sign
+    assert health_signal(outcome) is sign

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.wire import BAD, LAST, OK, PAIRS_BAD, PAIRS_OK, Wire, answer, block, data, head
 
-from handbell.gateways.http2_values import End, Lost, StreamAnswer
+from handbell.gateways.http2_values import End, Lost, StreamResponse
 
 REFUSED = 7
 
@@ -200,7 +200,7 @@ def test_each_item_ends_once_and_as_the_server_said(
     for number, reply in zip(range(1, 99, 2), given_, strict=False):
         end = wire.ends[number]
         if reply.end == "bare" and end != "bare":  # it was read in full
-            assert isinstance(end, StreamAnswer)
+            assert isinstance(end, StreamResponse)
             assert (end.status, end.body) == (200, b"")
         elif reply.end == "lost":
             assert isinstance(end, Lost)
@@ -233,5 +233,5 @@ def test_a_goaway_divides_what_was_processed(
         if before[number] != "open" or number <= last:
             assert end == before[number]
         else:
-            assert end == "handed back" or isinstance(end, StreamAnswer)
+            assert end == "handed back" or isinstance(end, StreamResponse)
     wire.hear()

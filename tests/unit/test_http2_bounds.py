@@ -18,7 +18,7 @@ from hyperframe.frame import (
 from tests.wire import BAD, OK, Wire, answer, block, data, head
 
 from handbell.gateways.http2_session import ProtocolFault
-from handbell.gateways.http2_values import StreamAnswer
+from handbell.gateways.http2_values import StreamResponse
 
 COMPRESSION, CALM = 9, 11
 INTERIM = block((":status", "103"))
@@ -188,7 +188,7 @@ def test_answers_that_begin_and_do_not_end_hold_a_bounded_memory(
     )
     assert OPEN < held < OPEN + MOST * 2
     wire.session.abandon()
-    ended = [end for _, end in wire.session.ended if isinstance(end, StreamAnswer)]
+    ended = [end for _, end in wire.session.ended if isinstance(end, StreamResponse)]
     assert {end.is_whole for end in ended} == {ended[0].status == 200}
 
 

@@ -6,7 +6,7 @@ import ssl
 
 import pytest
 
-from handbell.gateways.http2_values import in_words, why_not_connected
+from handbell.gateways.http2_values import connect_error_text, in_words
 
 
 def unverified() -> ssl.SSLError:
@@ -39,9 +39,9 @@ ERRORS = {
 def test_an_error_of_the_network_is_told_in_words(error: Exception, words: str) -> None:
     """The system's words stand for it, never a tuple, a number or a place in somebody's source."""
     assert in_words(error) == words
-    assert why_not_connected(error).detail == words
+    assert connect_error_text(error).detail == words
 
 
 def test_a_time_that_is_over_is_told_as_such() -> None:
     """A TimeoutError has no words of its own."""
-    assert why_not_connected(TimeoutError()).detail == "No connection was made in time"
+    assert connect_error_text(TimeoutError()).detail == "No connection was made in time"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handbell.gateways.http2_pace import Pace
+from handbell.gateways.http2_reconnect import ReconnectBackOff
 
 ends = st.tuples(
     st.floats(0, 20), st.integers(0, 3000), st.booleans(), st.floats(0, 30)
@@ -13,7 +13,7 @@ ends = st.tuples(
 
 def pauses(count: int, *, lived: float, answers: int = 1, is_calm: bool = False) -> list[float]:
     """Return the pauses after so many connections that all ended alike, one after the other."""
-    pace, now, found = Pace(), 0.0, []
+    pace, now, found = ReconnectBackOff(), 0.0, []
     for _ in range(count):
         now = max(now, pace.until) + lived
         pace.ended(now, lived=lived, answers=answers, is_calm=is_calm)
@@ -46,7 +46,7 @@ def test_pauses_grow_with_each_connection_that_ends_young(
 def test_an_hour_of_connections_that_die_young_is_a_few_hundred(lived: float, answers: int) -> None:
     """Each is opened seconds after the former one in the end, however often that happens."""
     opened = 0
-    pace, now = Pace(), 0.0
+    pace, now = ReconnectBackOff(), 0.0
     while now < 3600:
         opened += 1
         pace.ended(now + lived, lived=lived, answers=answers, is_calm=False)
@@ -59,7 +59,7 @@ def test_whatever_happened_the_pause_is_bounded_and_forgotten(
     history: list[tuple[float, int, bool, float]],
 ) -> None:
     """No history makes one wait for more than a minute, and 50 good seconds make up for any."""
-    pace, now = Pace(), 1000.0
+    pace, now = ReconnectBackOff(), 1000.0
     for lived, answers, is_calm, later in history:
         now += later
         pace.ended(now, lived=lived, answers=answers, is_calm=is_calm)

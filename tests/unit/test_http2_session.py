@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.wire import BAD, LAST, OK, PAIRS_BAD, PAIRS_OK, Wire, answer, data, head
 
-from handbell.gateways.http2_values import MAX_BODY_BYTES, Lost, Request, StreamAnswer
+from handbell.gateways.http2_values import MAX_BODY_BYTES, Lost, Request, StreamResponse
 
 CANCEL = 8
 BODIES = [b"", b"x", b"x" * 4096, b"y" * 16384, b"y" * 16385, b"z" * 40000, b"z" * 65535]
@@ -111,7 +111,9 @@ def test_long_bodies_of_many_answers_do_not_stop_the_server() -> None:
         wire.server.send_headers(number, [(":status", "400")])
         wire.server.send_data(number, b"x" * 4000, pad_length=200, end_stream=True)
     wire.exchange()
-    assert {len(end.body) for end in wire.ends.values() if isinstance(end, StreamAnswer)} == {4000}
+    assert {len(end.body) for end in wire.ends.values() if isinstance(end, StreamResponse)} == {
+        4000
+    }
     assert len(wire.ends) == 60
 
 
@@ -125,7 +127,7 @@ def test_an_answer_that_is_far_too_long_is_cut_off() -> None:
         wire.server.send_data(number, b"x" * 5000)
     wire.exchange()
     end = wire.ends[number]
-    assert isinstance(end, StreamAnswer)
+    assert isinstance(end, StreamResponse)
     assert (len(end.body), end.is_whole) == (MAX_BODY_BYTES, False)
     assert wire.resets == {number: CANCEL}
 
@@ -162,7 +164,7 @@ def test_an_answer_before_its_request_is_whole_ends_it() -> None:
     wire.exchange()
     wire.session.receive(head(number, OK, is_end=True))
     wire.exchange()
-    assert isinstance(wire.ends[number], StreamAnswer)
+    assert isinstance(wire.ends[number], StreamResponse)
     assert wire.resets == {number: CANCEL}
     assert wire.session.room == 1000
 
@@ -194,10 +196,10 @@ def test_the_reason_of_a_farewell_is_kept(said: bytes, text: str) -> None:
     """
     wire = Wire()
     wire.open(b"1", b"2")
-    farewell = bytearray(GoAwayFrame(last_stream_id=1, additional_data=said).serialize())
-    farewell[9] |= 0x80
-    wire.session.receive(bytes(farewell) + GoAwayFrame(last_stream_id=1).serialize())
-    assert wire.session.farewell == ("NO_ERROR", text)
+    goaway = bytearray(GoAwayFrame(last_stream_id=1, additional_data=said).serialize())
+    goaway[9] |= 0x80
+    wire.session.receive(bytes(goaway) + GoAwayFrame(last_stream_id=1).serialize())
+    assert wire.session.goaway == ("NO_ERROR", text)
     assert wire.session.handed_back == [3]
 
 

@@ -31,7 +31,7 @@ from handbell import (
 from handbell._moved import MOVED
 from handbell.creation.notification import InterruptionLevel, LiveActivityEvent, PushType
 from handbell.delivery.accept.prepare import URGENCIES
-from handbell.delivery.deliveries import PAGE, Ledgered
+from handbell.delivery.deliveries import PAGE, LedgerDeliveries
 from handbell.delivery.ledger.reports import STATES
 from handbell.diagnostic import NOTES
 from handbell.gateways.apns.payload import LIVE_ACTIVITY_EVENTS
@@ -284,7 +284,7 @@ class Counted:
 
     def deliveries(self) -> Deliveries:
         """Return them as a response does."""
-        return Deliveries(Ledgered(lambda: self.total, self.read))
+        return Deliveries(LedgerDeliveries(lambda: self.total, self.read))
 
 
 @pytest.mark.parametrize("total", [0, 1, PAGE - 1, PAGE, PAGE + 1, 5 * PAGE + 3])

@@ -18,11 +18,11 @@ from handbell.delivery.policy.retry import (
     ROWS,
     SERVICE_DOWN,
     GiveUp,
-    SendAgain,
+    RetryAt,
     base_delay,
-    ceiling,
     next_attempt,
     probe_at,
+    retry_deadline,
     while_down,
     while_stopped,
 )
@@ -73,7 +73,7 @@ def _next(
     age: float = 0,
     expires_in: float | None = None,
     rng: Random | None = None,
-) -> SendAgain | GiveUp:
+) -> RetryAt | GiveUp:
     return next_attempt(
         decision,
         attempts=attempts,
@@ -86,7 +86,7 @@ def _next(
 
 def _delay(decision: Decision, attempts: int = 1, rng: Random | None = None) -> float:
     following = _next(decision, attempts=attempts, rng=rng)
-    assert isinstance(following, SendAgain)
+    assert isinstance(following, RetryAt)
     return following.at - NOW
 
 
@@ -187,15 +187,15 @@ def test_the_ceiling_is_the_expiry_within_bounds(
 ) -> None:
     """It is the expiry, a day without one, thirty days at most, half a minute for now or never."""
     expires_at = None if expires_in is None else NOW + expires_in
-    end = ceiling(created_at=NOW - age, expires_at=expires_at)
+    end = retry_deadline(created_at=NOW - age, expires_at=expires_at)
     assert (end.at, end.state) == (NOW + at, state)
 
 
 @pytest.mark.parametrize(
     ("decision", "age", "expected"),
     [
-        (_not_sent("CannotConnect"), 0, SendAgain(NOW + 2, "CannotConnect")),
-        (_answer("Shutdown"), 10, SendAgain(NOW + 15, "Shutdown")),
+        (_not_sent("CannotConnect"), 0, RetryAt(NOW + 2, "CannotConnect")),
+        (_answer("Shutdown"), 10, RetryAt(NOW + 15, "Shutdown")),
         (
             _answer("Shutdown"),
             20,
@@ -214,7 +214,7 @@ def test_the_ceiling_is_the_expiry_within_bounds(
     ],
 )
 def test_now_or_never_is_tried_for_a_moment(
-    decision: Decision, age: float, expected: SendAgain | GiveUp
+    decision: Decision, age: float, expected: RetryAt | GiveUp
 ) -> None:
     """What expires at once is repeated for half a minute, and only if it was surely not taken."""
     assert _next(decision, age=age, expires_in=-NOW) == expected
@@ -231,7 +231,7 @@ def test_an_expired_notification_is_not_sent_again() -> None:
 def test_attempts_are_bounded() -> None:
     """After so many attempts a delivery has failed, with its last reason."""
     decision = _answer("IdleTimeout")
-    assert isinstance(_next(decision, attempts=MOST_ATTEMPTS - 1), SendAgain)
+    assert isinstance(_next(decision, attempts=MOST_ATTEMPTS - 1), RetryAt)
     assert _next(decision, attempts=MOST_ATTEMPTS) == GiveUp(
         "failed", "IdleTimeout", "it was tried 200 times"
     )
@@ -241,9 +241,9 @@ def test_only_a_repeat_after_an_unknown_end_needs_a_collapse_id() -> None:
     """What may have been taken goes out so that the phone shows it once."""
     repeat = _next(_held(Unknown("TimedOut")))
     clear = _next(_answer("TooManyRequests"))
-    assert isinstance(repeat, SendAgain)
+    assert isinstance(repeat, RetryAt)
     assert repeat.needs_collapse_id
-    assert isinstance(clear, SendAgain)
+    assert isinstance(clear, RetryAt)
     assert not clear.needs_collapse_id
 
 
@@ -265,11 +265,11 @@ def test_probes_of_an_open_circuit_come_less_and_less_often() -> None:
 @pytest.mark.parametrize(
     ("decision", "attempts", "expires_in", "expected"),
     [
-        (_answer("ServiceUnavailable"), 1, None, SendAgain(NOW + 300, SERVICE_DOWN)),
-        (_answer("ServiceUnavailable"), 1, 60, SendAgain(NOW + 60, SERVICE_DOWN)),
-        (_answer("ServiceUnavailable", 7200), 1, None, SendAgain(NOW + 300, SERVICE_DOWN)),
-        (_held(Unknown("TimedOut")), 1, None, SendAgain(NOW + 300, SERVICE_DOWN, True)),
-        (_not_sent("CannotConnect"), 1, 0, SendAgain(NOW + NOW_OR_NEVER_SECONDS, SERVICE_DOWN)),
+        (_answer("ServiceUnavailable"), 1, None, RetryAt(NOW + 300, SERVICE_DOWN)),
+        (_answer("ServiceUnavailable"), 1, 60, RetryAt(NOW + 60, SERVICE_DOWN)),
+        (_answer("ServiceUnavailable", 7200), 1, None, RetryAt(NOW + 300, SERVICE_DOWN)),
+        (_held(Unknown("TimedOut")), 1, None, RetryAt(NOW + 300, SERVICE_DOWN, True)),
+        (_not_sent("CannotConnect"), 1, 0, RetryAt(NOW + NOW_OR_NEVER_SECONDS, SERVICE_DOWN)),
         (_held(Unknown("TimedOut")), 1, 0, ("failed", "TimedOut")),
         (_not_sent("CannotConnect"), MOST_ATTEMPTS, None, ("failed", "CannotConnect")),
         (_not_sent("CannotConnect"), 1, -1, ("expired", "CannotConnect")),
@@ -283,7 +283,7 @@ def test_what_an_outage_holds_waits_within_its_bounds(
     again = while_down(
         decision, attempts=attempts, first_due=NOW, expires_at=expires_at, now=NOW, rng=Least()
     )
-    assert (again if isinstance(again, SendAgain) else (again.state, again.reason)) == expected
+    assert (again if isinstance(again, RetryAt) else (again.state, again.reason)) == expected
 
 
 decisions = st.one_of(
@@ -317,7 +317,7 @@ def test_the_next_attempt_is_within_its_bounds(
     base = base_delay(decision, attempts=attempts)
     earliest = NOW + max(base, decision.after or 0)
     assert NOW < earliest <= following.at <= earliest + JITTER * base
-    assert following.at <= ceiling(created_at=NOW - age, expires_at=expires_at).at
+    assert following.at <= retry_deadline(created_at=NOW - age, expires_at=expires_at).at
 
 
 @given(st.lists(decisions, min_size=1, max_size=5), lifetimes, st.randoms())
@@ -378,7 +378,7 @@ def test_a_wait_for_an_open_circuit_ends_with_the_notification(
         assert isinstance(again, GiveUp)
         assert (again.state, again.reason) == (waits, "CircuitOpen")
     else:
-        assert again == SendAgain(NOW + waits, "CircuitOpen")
+        assert again == RetryAt(NOW + waits, "CircuitOpen")
 
 
 def test_now_or_never_waits_half_a_minute_for_an_open_circuit() -> None:

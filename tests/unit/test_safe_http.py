@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handbell.delivery.webhooks.call_target import CallTarget, is_public, resolve
-from handbell.delivery.webhooks.safe_http import Outbound
+from handbell.delivery.webhooks.safe_http import OutboundOptions
 from handbell.errors import WebhookError
 
 NEVER = threading.Event()
@@ -157,7 +157,7 @@ def test_a_loopback_address_is_let_through_when_allowed() -> None:
 )
 def test_a_name_that_leads_into_a_private_network_is_not_called(found: list[str]) -> None:
     """One address that is not public is enough to refuse a name, before anything is opened."""
-    outbound = Outbound(resolve=lambda _host, _port: found)
+    outbound = OutboundOptions(resolve=lambda _host, _port: found)
     answer = outbound.post("https://inside.example/hook", b"{}", {}, stop=NEVER)
     assert answer.status is None
     assert "not public" in answer.reason
@@ -177,13 +177,15 @@ def _unknown(_host: str, _port: int) -> Iterator[str]:
 
 def test_a_name_without_an_address_is_a_reason_and_no_error() -> None:
     """A host that does not resolve now may do so later, so it is told and not raised."""
-    answer = Outbound(resolve=_unknown).post("https://gone.example/", b"", {}, stop=NEVER)
+    answer = OutboundOptions(resolve=_unknown).post("https://gone.example/", b"", {}, stop=NEVER)
     assert (answer.status, answer.is_success) == (None, False)
     assert "gone.example has no address" in answer.reason
 
 
 def test_plain_http_stays_on_this_machine() -> None:
     """Allowed or not, a signed body is never sent over a network without TLS."""
-    outbound = Outbound(allow_private=True, resolve=lambda _host, _port: ["127.0.0.1", "10.0.0.1"])
+    outbound = OutboundOptions(
+        allow_private=True, resolve=lambda _host, _port: ["127.0.0.1", "10.0.0.1"]
+    )
     answer = outbound.post("http://inside.example/", b"", {}, stop=NEVER)
     assert "loopback only" in answer.reason

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handbell.apps.credential_choice import by_preference
-from handbell.delivery.policy.circuit import Noted, Place, Stop
+from handbell.delivery.policy.circuit import CircuitScope, CircuitStop, StoredCircuit
 from handbell.delivery.policy.standing import Key, is_refused, standing
 
 APP = "TEAM123456.com.sample.myapp"
@@ -23,10 +23,10 @@ def opened(
     environment: str = "production",
     topic: str = TOPIC,
     since: float = 1.0,
-) -> Noted:
+) -> StoredCircuit:
     """Return a circuit that is open."""
     credential = key if isinstance(key, str) else key.fingerprint
-    stop = Stop(
+    stop = CircuitStop(
         reason=reason,
         detail="",
         since=since,
@@ -34,10 +34,10 @@ def opened(
         environment=environment,
         topic=topic,
     )
-    return Noted(Place(APP, environment, credential, topic), None, stop)
+    return StoredCircuit(CircuitScope(APP, environment, credential, topic), None, stop)
 
 
-CASES: dict[str, tuple[list[Noted], list[Key], int, list[str]]] = {
+CASES: dict[str, tuple[list[StoredCircuit], list[Key], int, list[str]]] = {
     "the only key is refused": ([opened(NEW)], [NEW], 1, []),
     "one of two keys is refused": ([opened(NEW)], [NEW, OLD], 0, ["NEWKEY1234"]),
     "the key that is not used is refused": ([opened(OLD)], [NEW, OLD], 0, ["OLDKEY1234"]),
@@ -87,7 +87,7 @@ CASES: dict[str, tuple[list[Noted], list[Key], int, list[str]]] = {
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_an_app_is_stopped_where_no_credential_is_left(
-    case: tuple[list[Noted], list[Key], int, list[str]],
+    case: tuple[list[StoredCircuit], list[Key], int, list[str]],
 ) -> None:
     """A refused key beside one that is used is a caution, and no stop."""
     circuits, keys, stops, cautions = case

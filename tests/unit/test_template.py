@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from handbell.creation.expressions import TESTS
 from handbell.creation.filters import FILTERS
-from handbell.creation.rendering import MAX_OUTPUT, MAX_TEXT, Refusal, compiled
-from handbell.creation.template import MAX_VARIABLES_BYTES, Template, read_use
+from handbell.creation.rendering import MAX_OUTPUT, MAX_TEXT, TextRefusedError, compiled
+from handbell.creation.template import MAX_VARIABLES_BYTES, Template, read_template_use
 from handbell.errors import NotificationError, TemplateError
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "notification.md"
@@ -226,7 +226,7 @@ def test_what_an_expression_says(
 ) -> None:
     """Values stand in texts literally; the few filters do what the reference says."""
     if expected is None:
-        with pytest.raises(Refusal):
+        with pytest.raises(TextRefusedError):
             _render(text, **variables)
     else:
         assert _render(text, **variables) == expected
@@ -325,7 +325,7 @@ ATTACKS = [
 @pytest.mark.parametrize("text", ATTACKS, ids=lambda text: text[:40])
 def test_the_sandbox_holds(text: str) -> None:
     """Known ways out of a sandbox, and bombs, are refused; what is said holds no Python object."""
-    with pytest.raises(Refusal) as raised:
+    with pytest.raises(TextRefusedError) as raised:
         compiled(text).render({"a": "a"})
     assert "0x" not in str(raised.value)
     assert len(str(raised.value)) < 400
@@ -343,7 +343,7 @@ def test_the_sandbox_holds(text: str) -> None:
 )
 def test_output_is_bounded(text: str) -> None:
     """However much is made of little, it stops at the bound."""
-    with pytest.raises(Refusal, match=r"too long|comes to more|work on more"):
+    with pytest.raises(TextRefusedError, match=r"too long|comes to more|work on more"):
         _render(text, l=[1] * 9000, s="x" * (MAX_OUTPUT // 8))
 
 
@@ -360,7 +360,7 @@ def test_a_value_is_said_or_refused(text: str, value: Any) -> None:
     for written in (text, "{{ a }}", "{{ a | join }}", "{{ a | date }}", "{{ a | number(1) }}"):
         try:
             told = compiled(written, is_url=True).render({"a": value})
-        except Refusal:
+        except TextRefusedError:
             continue
         assert isinstance(told, str)
 
@@ -387,7 +387,7 @@ def test_a_text_stands_literally_but_for_controls(value: str) -> None:
 )
 def test_how_a_template_is_used(value: Any, expected: Any) -> None:
     """A mapping with `template` uses one; the rest of it wins."""
-    assert read_use(value) == expected
+    assert read_template_use(value) == expected
 
 
 @pytest.mark.parametrize(
@@ -402,7 +402,7 @@ def test_how_a_template_is_used(value: Any, expected: Any) -> None:
 def test_uses_that_are_refused(value: Any) -> None:
     """A template is named by a text, its variables are a mapping."""
     with pytest.raises(TemplateError):
-        read_use(value)
+        read_template_use(value)
 
 
 def test_the_reference_names_every_filter_and_test() -> None:

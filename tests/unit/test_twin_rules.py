@@ -16,7 +16,7 @@ from handbell.gateways.apns.protocol import PUSH_TYPES, REASONS, PushType
 from handbell.twin.certificates import ClientCertificate
 from handbell.twin.phone import Push
 from handbell.twin.provider_token import Key, describe_authorization
-from handbell.twin.rules import TOKEN_KINDS, ClientConnection, Device, Refused, Request, judge
+from handbell.twin.rules import TOKEN_KINDS, ClientConnection, Device, Request, RuleRefusal, judge
 
 NOW = 1_800_000_000
 TEAM, KEY_ID, BUNDLE = "TEAM123456", "KEY1234567", "com.sample.myapp"
@@ -116,7 +116,7 @@ def request(
 def reason(asked: Request, world: World, connection: ClientConnection = FRESH) -> str | None:
     """Return the reason of the refusal, None when accepted."""
     outcome, _ = judge(asked, connection, world)
-    return outcome.reason if isinstance(outcome, Refused) else None
+    return outcome.reason if isinstance(outcome, RuleRefusal) else None
 
 
 REFUSED = [
@@ -193,7 +193,7 @@ def test_each_mistake_gets_its_documented_reason(expected: str, wrong: Any, worl
 def test_an_expired_token_is_told_by_how_much(iat: float, words: str, world: World) -> None:
     """The inspector says how old the provider token is, or how far in the future it was issued."""
     outcome, _ = judge(request(authorization=bearer(iat=iat)), FRESH, world)
-    assert isinstance(outcome, Refused)
+    assert isinstance(outcome, RuleRefusal)
     assert words in outcome.why
 
 
@@ -324,7 +324,7 @@ def test_a_repeated_header_is_refused_but_cookie_crumbs_are_not(world: World) ->
 def test_410_carries_the_time_in_milliseconds(world: World) -> None:
     """Only 410 has a timestamp: when the token was found inactive."""
     outcome, _ = judge(request("/3/device/" + "0a" * 32), FRESH, world)
-    assert isinstance(outcome, Refused)
+    assert isinstance(outcome, RuleRefusal)
     assert (outcome.reason, outcome.timestamp) == ("Unregistered", 1_799_999_999_123)
 
 
@@ -372,7 +372,7 @@ def test_a_token_is_renewed_after_twenty_minutes(seconds: int, expected: str, wo
     world.time = NOW + seconds
     renewed = request(authorization=bearer(iat=NOW + seconds))
     outcome, after = judge(renewed, connection, world)
-    assert (outcome.reason if isinstance(outcome, Refused) else None) == expected
+    assert (outcome.reason if isinstance(outcome, RuleRefusal) else None) == expected
     assert (after == connection) == (expected is not None)
 
 
@@ -397,7 +397,7 @@ def test_a_connection_stays_expired(world: World) -> None:
     world.time = NOW + 3601
     outcome, connection = judge(request(), connection, world)
     fresh = request(authorization=bearer(iat=NOW + 3601))
-    assert isinstance(outcome, Refused)
+    assert isinstance(outcome, RuleRefusal)
     assert outcome.reason == "ExpiredProviderToken"
     assert reason(fresh, world, connection) == "ExpiredProviderToken"
     assert reason(fresh, world, FRESH) is None

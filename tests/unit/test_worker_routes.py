@@ -4,17 +4,17 @@ from collections.abc import Callable
 
 import pytest
 
-from handbell.delivery.policy.circuit import Noted, Place, Stop
+from handbell.delivery.policy.circuit import CircuitScope, CircuitStop, StoredCircuit
 from handbell.delivery.policy.probe import Probe
 from handbell.delivery.work.routes import Route, Routes
 
 NOW = 1_800_000_000.0
-PLACE = Place("TEAM123456.com.sample.myapp", "production", "key", "com.sample.myapp")
-OTHER = Place("TEAM654321.com.sample.second", "production", "key", "com.sample.second")
+PLACE = CircuitScope("TEAM123456.com.sample.myapp", "production", "key", "com.sample.myapp")
+OTHER = CircuitScope("TEAM654321.com.sample.second", "production", "key", "com.sample.second")
 
 
-def _stop(probe_at: float = NOW + 5) -> Stop:
-    return Stop(reason="HTTP 503", detail="", since=NOW, probe_at=probe_at)
+def _stop(probe_at: float = NOW + 5) -> CircuitStop:
+    return CircuitStop(reason="HTTP 503", detail="", since=NOW, probe_at=probe_at)
 
 
 def _routes() -> Routes:
@@ -66,7 +66,7 @@ def test_what_others_noted_counts_here(*, is_made_before: bool) -> None:
     routes = _routes()
     if is_made_before:
         routes.of(PLACE)
-    noted = [Noted(PLACE, NOW, _stop()), Noted(PLACE.service, None, _stop())]
+    noted = [StoredCircuit(PLACE, NOW, _stop()), StoredCircuit(PLACE.service, None, _stop())]
     made = [routes.of(PLACE)] if is_made_before else []
     assert routes.adopt(noted, routes.known(made), made) == []
     route = routes.of(PLACE)
@@ -79,7 +79,9 @@ def _changed(route: Route, _routes: Routes) -> None:
 
 
 def _unwritten(route: Route, routes: Routes) -> None:
-    routes.unwritten[route.service.place] = Noted(route.service.place, None, route.service.stop)
+    routes.unwritten[route.service.place] = StoredCircuit(
+        route.service.place, None, route.service.stop
+    )
 
 
 @pytest.mark.parametrize("meanwhile", [_changed, _unwritten])

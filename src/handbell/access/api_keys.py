@@ -45,8 +45,8 @@ class ApiKey:
     """A stored API key without its secret.
 
     ``prefix`` is the visible part, ``hbk_1a2b3c4d``. ``scopes`` are the granted ones;
-    :attr:`powers` adds implied ones. ``app`` is the app id in full and ``app_row`` its row, both
-    None for a key of every app. Instants are in UNIX milliseconds.
+    :attr:`effective_scopes` adds implied ones. ``app`` is the app id in full and ``app_row`` its
+    row, both None for a key of every app. Instants are in UNIX milliseconds.
     """
 
     id: int
@@ -60,7 +60,7 @@ class ApiKey:
     revoked_at: int | None
 
     @property
-    def powers(self) -> frozenset[Scope]:
+    def effective_scopes(self) -> frozenset[Scope]:
         """Return the scopes and the scopes they imply: an administrator may send and register."""
         return frozenset(SCOPES) if "administer" in self.scopes else self.scopes
 

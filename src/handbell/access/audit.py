@@ -14,7 +14,7 @@ MOST_ENTRIES = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class AuditEntry:
     """An audited action; ``at`` is in UNIX milliseconds, ``app`` the app id in full."""
 
     id: int
@@ -27,7 +27,7 @@ class Entry:
 
 
 # Within the class, `list` is its method.
-_Entries = list[Entry]
+_Entries = list[AuditEntry]
 
 
 class AuditTrail:
@@ -89,8 +89,8 @@ class AuditTrail:
             return [_entry(row) for row in connection.execute(statement).mappings()]
 
 
-def _entry(row: RowMapping) -> Entry:
-    return Entry(
+def _entry(row: RowMapping) -> AuditEntry:
+    return AuditEntry(
         id=row["id"],
         at=row["at"],
         actor=row["actor"],

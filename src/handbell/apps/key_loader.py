@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from handbell._paths import is_surely_a_path
+from handbell._paths import is_explicit_path
 from handbell._text import trimmed
 from handbell.errors import CredentialError
 from handbell.storage.engines import refuse_ours
@@ -33,7 +33,7 @@ _SEQUENCE: Final = b"\x30"
 _BOMS: Final = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 
 
-class Source(NamedTuple):
+class KeySource(NamedTuple):
     """The loaded bytes: the file they came from, if any, and their name for errors."""
 
     path: Path | None
@@ -41,7 +41,7 @@ class Source(NamedTuple):
     where: str
 
 
-def read_source(source: str | Path | bytes) -> Source:
+def read_source(source: str | Path | bytes) -> KeySource:
     """Return the bytes of a key or certificate given as a path, a text or bytes.
 
     Raises :class:`~handbell.errors.CredentialError` where nothing can be read.
@@ -110,16 +110,16 @@ def _is_file(source: str) -> bool:
         return False
 
 
-def _sized(path: Path | None, data: bytes, where: str) -> Source:
+def _sized(path: Path | None, data: bytes, where: str) -> KeySource:
     if not data.strip():
         raise CredentialError(f"{where} is empty", fix=DOWNLOAD)
     if len(data) > MAX_FILE_BYTES:
         raise CredentialError(f"{where} is far too large for a key or certificate", fix=DOWNLOAD)
-    return Source(path, data, where)
+    return KeySource(path, data, where)
 
 
 def _unreadable(source: str | Path, error: Exception) -> CredentialError:
-    if not is_surely_a_path(source):
+    if not is_explicit_path(source):
         return CredentialError(
             "What was given as a key cannot be read: it is neither its text nor a file",
             fix="Give the path of the file, or its whole text with the lines BEGIN and END",

@@ -39,7 +39,7 @@ _WAIT_SECONDS: Final = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
+class DemoResult:
     """The demo's result: the delivery in the ledger, and the card on the phone.
 
     ``accepted_at`` is the twin's own time of acceptance, in UNIX milliseconds.
@@ -109,7 +109,7 @@ def _demo(home: Path, *, keep: bool, as_json: bool) -> None:
                 _say_more()
 
 
-def _send(settings: "Settings", twin: "RunningTwin", phone: str, mail: str) -> Shown:
+def _send(settings: "Settings", twin: "RunningTwin", phone: str, mail: str) -> DemoResult:
     from handbell.push import PushNotification  # noqa: PLC0415 - heavy
 
     push = PushNotification(settings=settings)
@@ -125,7 +125,7 @@ def _send(settings: "Settings", twin: "RunningTwin", phone: str, mail: str) -> S
             if card.apns_id == delivery.apns_id:
                 # The twin records a request when it is complete, a moment after the card is shown.
                 accepted_at = min(card.shown_at, _accepted_at(twin, delivery))
-                return Shown(delivery=delivery, card=card, accepted_at=accepted_at)
+                return DemoResult(delivery=delivery, card=card, accepted_at=accepted_at)
         time.sleep(0.01)
     raise TwinError(
         f"The phone did not show the notification within {_WAIT_SECONDS} seconds", fix=_AGAIN
@@ -136,7 +136,7 @@ def _accepted_at(twin: "RunningTwin", delivery: "Delivery") -> int:
     return next(request.at for request in twin.requests if request.apns_id == delivery.apns_id)
 
 
-def _tell(shown: Shown, app_name: str, *, as_json: bool) -> None:
+def _tell(shown: DemoResult, app_name: str, *, as_json: bool) -> None:
     if as_json:
         write_json(
             {
@@ -157,7 +157,7 @@ def _tell(shown: Shown, app_name: str, *, as_json: bool) -> None:
     console.print(_card(shown.card, app_name))
 
 
-def _print_timeline(shown: Shown) -> None:
+def _print_timeline(shown: DemoResult) -> None:
     for milliseconds, label in (
         (0, "created"),
         (shown.accepted_after, "accepted by the twin of Apple's service"),

@@ -11,7 +11,7 @@ from handbell._text import count
 from handbell._thread_pool import in_thread
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import EVERYBODY, Recipients
-from handbell.creation.template import read_use
+from handbell.creation.template import read_template_use
 from handbell.errors import NotificationError, RecipientsError
 
 from . import context
@@ -23,7 +23,7 @@ from .template import write_languages
 if TYPE_CHECKING:
     from handbell.delivery.accept.preview import LanguagePreview, Preview
     from handbell.delivery.response import Response
-    from handbell.push import How
+    from handbell.push import SendOptions
 
 
 _RULES: Final = {
@@ -135,9 +135,9 @@ def send(
     content = {name: value for name, value in given.items() if value is not None}
     written = _read_content(file, content)
     # A template is rendered where its app is known; all else is looked at before a file is opened.
-    notification = written if read_use(written) else Notification.read(written)
+    notification = written if read_template_use(written) else Notification.read(written)
     named = _read_recipients(recipients, to_all=to_all)
-    how: How = {"send_at": send_at, "urgency": urgency, "idempotency_key": idempotency_key}
+    how: SendOptions = {"send_at": send_at, "urgency": urgency, "idempotency_key": idempotency_key}
     if dry_run:
         _show(*_preview(app, notification, named, how), as_json=as_json)
         return
@@ -148,14 +148,16 @@ def send(
         raise typer.Exit(1)
 
 
-def _send(app: str | None, notification: Written, recipients: Recipients, how: "How") -> "Response":
+def _send(
+    app: str | None, notification: Written, recipients: Recipients, how: "SendOptions"
+) -> "Response":
     from handbell._portal import portal  # noqa: PLC0415 - starts a thread
 
     return portal().run(_send_in_loop(app, notification, recipients, how))
 
 
 async def _send_in_loop(
-    app: str | None, written: Written, recipients: Recipients, how: "How"
+    app: str | None, written: Written, recipients: Recipients, how: "SendOptions"
 ) -> "Response":
     from handbell.delivery.engine import Options  # noqa: PLC0415 - heavy
     from handbell.shared_systems import using  # noqa: PLC0415
@@ -176,13 +178,13 @@ async def _send_in_loop(
 
 
 def _preview(
-    app: str | None, written: Written, recipients: Recipients, how: "How"
+    app: str | None, written: Written, recipients: Recipients, how: "SendOptions"
 ) -> "tuple[list[Preview], list[LanguagePreview]]":
     from handbell.delivery.engine import Options  # noqa: PLC0415 - heavy
 
     parts = context.system()
     found = parts.apps.find(app or parts.settings.app)
-    for warning in parts.engine.look_at_time(found, recipients, Options.read(**how)):
+    for warning in parts.engine.check_send_time(found, recipients, Options.read(**how)):
         say(f"warning: {warning}", err=True)
     notification = parts.read_notification(found, written)
     languages = parts.preview_languages(found, notification) if notification.languages else []

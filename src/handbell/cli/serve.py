@@ -174,9 +174,9 @@ def _warn_of_plain_http(listening: str) -> None:
 
 
 def _twin(parts: "System") -> Any:
-    from .twin import beside  # noqa: PLC0415 - an extra
+    from .twin import run_twin  # noqa: PLC0415 - an extra
 
-    return beside(parts, (), ports=_FREE_PORTS)
+    return run_twin(parts, (), ports=_FREE_PORTS)
 
 
 async def _announce(context: "Context", twin: "Twin | None") -> None:

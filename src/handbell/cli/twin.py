@@ -54,14 +54,14 @@ async def _run(
     mails: list[str], ports: tuple[int, int, int], keys: list[Path], team: str | None
 ) -> None:
     stop = stop_on_signal()
-    async with beside(system(), mails, ports=ports, keys=keys, team=team) as serving:
+    async with run_twin(system(), mails, ports=ports, keys=keys, team=team) as serving:
         _announce(serving)
         await stop.wait()
         say("", "The twin has stopped.")
 
 
 @asynccontextmanager
-async def beside(
+async def run_twin(
     parts: "System",
     mails: Sequence[str],
     *,

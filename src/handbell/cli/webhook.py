@@ -12,7 +12,7 @@ from .inputs import number_of
 from .output import AppOption, Json, local_time, say, write_json, write_table
 
 if TYPE_CHECKING:
-    from handbell.delivery.webhooks.store import Standing, WebhookStore
+    from handbell.delivery.webhooks.store import WebhookStatus, WebhookStore
     from handbell.system import System
 
 commands = typer.Typer(
@@ -149,7 +149,7 @@ def _store(parts: "System") -> "WebhookStore":
     )
 
 
-def _calls(standing: "Standing | None") -> list[object]:
+def _calls(standing: "WebhookStatus | None") -> list[object]:
     if standing is None:
         return [0, 0, ""]
     return [standing.waiting, standing.failed, standing.last_reason]

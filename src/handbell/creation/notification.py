@@ -109,7 +109,7 @@ class Record:
         return {"dataClass": self.data_class, "entity": {"primaryKey": self.primary_key}}
 
 
-Target = str | Mapping[str, Any] | tuple[str, Any] | Record
+TapTarget = str | Mapping[str, Any] | tuple[str, Any] | Record
 """What :meth:`Notification.with_target` opens."""
 
 
@@ -209,7 +209,7 @@ class Notification:
             if value or name != "user_info"
         }
 
-    def with_target(self, target: Target) -> Self:
+    def with_target(self, target: TapTarget) -> Self:
         """Return a copy that makes the app open a data class, or one record of it.
 
         ``target`` is the name of a data class, a :class:`Record`, a pair (data class, primary key)

@@ -68,7 +68,7 @@ _RESERVED: Final = frozenset({"self", "true", "false", "none", "True", "False", 
 _DIRECTIONS: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
-class Refusal(Exception):  # noqa: N818 - what a template may not do, or could not
+class TextRefusedError(Exception):
     """A template text is invalid or did not render; ``missing`` names missing variables.
 
     Internal: the caller turns it into a TemplateError.
@@ -139,7 +139,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         return self.undefined(obj=obj, name=argument)
 
 
-class Compiled(NamedTuple):
+class CompiledText(NamedTuple):
     """A compiled text, and the names of its variables."""
 
     template: Template
@@ -151,57 +151,61 @@ class Compiled(NamedTuple):
             with allowance():
                 return "".join(_bounded(self.template.generate(variables)))
         except UndefinedError as error:
-            raise Refusal("a value is missing", missing=error.message) from None
-        except Refusal:
+            raise TextRefusedError("a value is missing", missing=error.message) from None
+        except TextRefusedError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever an expression does is its own error
-            raise Refusal(_words(error)) from None
+            raise TextRefusedError(_words(error)) from None
 
 
 @lru_cache(maxsize=4096)
-def compiled(text: str, *, is_url: bool = False) -> Compiled:
+def compiled(text: str, *, is_url: bool = False) -> CompiledText:
     """Compile a text. With ``is_url`` values are percent-encoded.
 
     A URL that is a single expression is not encoded. Raises Refusal.
     """
     if len(text) > MAX_TEXT:
-        raise Refusal(f"it has {len(text):,} characters, more than {MAX_TEXT:,}")
+        raise TextRefusedError(f"it has {len(text):,} characters, more than {MAX_TEXT:,}")
     try:
         tree = _TEXTS.parse(text)
         _check(tree)
         names = frozenset(each.name for each in tree.find_all(nodes.Name))
         environment = _URLS if is_url and not _is_one_expression(tree) else _TEXTS
         template = environment.from_string(text)
-    except Refusal:
+    except TextRefusedError:
         raise
     except (TemplateError, RecursionError, SyntaxError, MemoryError, ValueError) as error:
-        raise Refusal(_words(error)) from None
-    return Compiled(template, names)
+        raise TextRefusedError(_words(error)) from None
+    return CompiledText(template, names)
 
 
 def check_name(name: str) -> None:
     """Raise Refusal for an invalid variable name."""
     if not name.isidentifier() or name.startswith("_") or name in _RESERVED:
-        raise Refusal(f"{name[:80]!r} cannot be the name of a variable")
+        raise TextRefusedError(f"{name[:80]!r} cannot be the name of a variable")
 
 
 def _check(tree: nodes.Template) -> None:
     for number, node in enumerate(tree.find_all(nodes.Node)):
         if number > MAX_NODES:
-            raise Refusal(f"it has more than {MAX_NODES} parts")
+            raise TextRefusedError(f"it has more than {MAX_NODES} parts")
         if not isinstance(node, _ALLOWED):
             noun = _NOUNS.get(type(node), f"`{type(node).__name__.lower()}`")
-            raise Refusal(f"it has {noun}, which a template cannot use")
+            raise TextRefusedError(f"it has {noun}, which a template cannot use")
         if isinstance(node, nodes.Name):
             check_name(node.name)
         if isinstance(node, nodes.Getattr) and node.attr.startswith("_"):
-            raise Refusal(f"it asks for {node.attr[:80]!r}, which no value has")
+            raise TextRefusedError(f"it asks for {node.attr[:80]!r}, which no value has")
         if isinstance(node, nodes.Filter) and node.name not in FILTERS:
-            raise Refusal(f"there is no filter {node.name[:80]!r}; known: {', '.join(FILTERS)}")
+            raise TextRefusedError(
+                f"there is no filter {node.name[:80]!r}; known: {', '.join(FILTERS)}"
+            )
         if isinstance(node, nodes.Test) and node.name not in TESTS:
-            raise Refusal(f"there is no test {node.name[:80]!r}; known: {', '.join(TESTS)}")
+            raise TextRefusedError(
+                f"there is no test {node.name[:80]!r}; known: {', '.join(TESTS)}"
+            )
         if isinstance(node, nodes.Test) and (node.args or node.kwargs):
-            raise Refusal(f"the test {node.name!r} takes nothing beside the value")
+            raise TextRefusedError(f"the test {node.name!r} takes nothing beside the value")
 
 
 def _is_one_expression(tree: nodes.Template) -> bool:
@@ -216,7 +220,7 @@ def _bounded(parts: Iterator[str]) -> Iterator[str]:
     for part in parts:
         length += len(part)
         if length > MAX_OUTPUT:
-            raise Refusal(f"it comes to more than {MAX_OUTPUT:,} characters")
+            raise TextRefusedError(f"it comes to more than {MAX_OUTPUT:,} characters")
         yield part
 
 

@@ -150,7 +150,7 @@ class Template:
         def change(field: str, where: str, text: str) -> Any:
             try:
                 shown = rendering.compiled(text, is_url=field in _URLS).render(given)
-            except rendering.Refusal as refusal:
+            except rendering.TextRefusedError as refusal:
                 raise self._failed(where, refusal, given) from None
             is_number = field in _NUMBERS and shown.isdecimal() and len(shown) <= _MAX_NUMBER_DIGITS
             return int(shown) if is_number else shown
@@ -188,7 +188,7 @@ class Template:
             raise TemplateError(f"{self._label}: {error.what}", fix=error.fix) from None
 
 
-class Use(NamedTuple):
+class TemplateUse(NamedTuple):
     """The use of a template in a send: its name, variables, and overriding fields."""
 
     template: str
@@ -196,7 +196,7 @@ class Use(NamedTuple):
     overrides: Mapping[str, Any]
 
 
-def read_use(value: object) -> Use | None:
+def read_template_use(value: object) -> TemplateUse | None:
     """Parse the use of a template; None for a notification without one.
 
     Raises TemplateError for a ``template`` or ``variables`` of a wrong type.
@@ -214,7 +214,7 @@ def read_use(value: object) -> Use | None:
             fix='They must be a mapping, such as {"name": "Ada"}',
         )
     overrides = {key: field for key, field in value.items() if key not in ("template", "variables")}
-    return Use(_name(value["template"]), variables or {}, overrides)
+    return TemplateUse(_name(value["template"]), variables or {}, overrides)
 
 
 def _rendering() -> ModuleType:
@@ -308,7 +308,7 @@ def _names_in(notification: Mapping[str, Any]) -> frozenset[str]:
     def look(field: str, where: str, text: str) -> str:
         try:
             found.update(rendering.compiled(text, is_url=field in _URLS).names)
-        except rendering.Refusal as refusal:
+        except rendering.TextRefusedError as refusal:
             raise TemplateError(
                 f"`{where}` cannot be a template's text: {refusal}",
                 fix="docs/notification.md says what a template may hold",
@@ -331,7 +331,7 @@ def _declared(value: object, used: Iterable[str]) -> tuple[str, ...]:
     for name in value:
         try:
             rendering.check_name(name)
-        except rendering.Refusal as refusal:
+        except rendering.TextRefusedError as refusal:
             raise TemplateError(str(refusal), fix="Use letters, digits and underscores") from None
     for name in sorted(used):
         if name not in value:

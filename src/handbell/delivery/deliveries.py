@@ -12,27 +12,27 @@ PAGE: Final = 500
 """How many deliveries are read, and held in memory, at a time."""
 
 
-class Page(NamedTuple):
+class DeliveryBatch(NamedTuple):
     """Some deliveries, and where the next ones begin; None where these are the last."""
 
     deliveries: Sequence[Delivery]
     following: Any
 
 
-class Source(Protocol):
+class DeliverySource(Protocol):
     """Where the deliveries of one notification are kept, for ordinary and asynchronous callers."""
 
     def count(self) -> int:
         """Return how many there are now."""
 
-    def page(self, start: Any) -> Page:
+    def page(self, start: Any) -> DeliveryBatch:
         """Return the page that begins at ``start``; the first one at None."""
 
-    async def fetch(self, start: Any) -> Page:
+    async def fetch(self, start: Any) -> DeliveryBatch:
         """Return what :meth:`page` does, without holding up the event loop."""
 
 
-class Ledgered:
+class LedgerDeliveries:
     """Reads from a ledger: ``count`` counts, ``read`` returns so many after a number."""
 
     def __init__(
@@ -41,12 +41,12 @@ class Ledgered:
         self.count = count
         self._read = read
 
-    def page(self, start: int | None) -> Page:
+    def page(self, start: int | None) -> DeliveryBatch:
         """Return the page behind the delivery with the number ``start``."""
         found = self._read(-1 if start is None else start, PAGE)
-        return Page(found, found[-1].number if len(found) == PAGE else None)
+        return DeliveryBatch(found, found[-1].number if len(found) == PAGE else None)
 
-    async def fetch(self, start: int | None) -> Page:
+    async def fetch(self, start: int | None) -> DeliveryBatch:
         """Return what :meth:`page` does, read in another thread."""
         return await in_thread(self.page, start)
 
@@ -62,7 +62,7 @@ class Deliveries(Sequence[Delivery]):
 
     __slots__ = ("_source",)
 
-    def __init__(self, source: Source | None = None) -> None:
+    def __init__(self, source: DeliverySource | None = None) -> None:
         self._source = source
 
     def __len__(self) -> int:

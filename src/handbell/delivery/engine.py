@@ -19,8 +19,8 @@ from handbell._thread_pool import in_thread
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
-from handbell.delivery.accept.prepare import Entry, Intake, Options, Prepared
-from handbell.delivery.accept.resolve import Plan
+from handbell.delivery.accept.prepare import Entry, Options, Prepared, SendPreparer
+from handbell.delivery.accept.resolve import ResolvedRecipients
 from handbell.delivery.accept.send_store import SendStore
 from handbell.delivery.accept.store import Acceptance, Draft, Order
 from handbell.delivery.ledger.answer import LISTED_AT_MOST, answer
@@ -86,7 +86,7 @@ class Engine:
         self.worker = worker
         self._sends = sends
         self._ledger = ledger
-        self._intake = Intake(
+        self._intake = SendPreparer(
             sends,
             registry,
             rules_store=worker.rules_store,
@@ -265,11 +265,13 @@ class Engine:
                 one.accepted = outcome
         return prepared
 
-    def plan(self, app: App, recipients: Recipients, *, is_development: bool = False) -> Plan:
+    def plan(
+        self, app: App, recipients: Recipients, *, is_development: bool = False
+    ) -> ResolvedRecipients:
         """Return whom a send would reach; of everybody, the first ones only."""
         return self._intake.plan(app, recipients, is_development=is_development)
 
-    def look_at_time(self, app: App, recipients: Recipients, options: Options) -> list[str]:
+    def check_send_time(self, app: App, recipients: Recipients, options: Options) -> list[str]:
         """Return what a sender should know of the time that a send names, and store nothing.
 
         Raises NotificationError for a time in the past, as accepting it would.
@@ -278,7 +280,7 @@ class Engine:
             return []
         plan = self._intake.plan(app, recipients)
         entry = Entry(app=app, notification=Notification(title=app.name), recipients=recipients)
-        return self._intake.look_at_time(entry, options.send_at, plan.targets, self._now())
+        return self._intake.check_send_time(entry, options.send_at, plan.targets, self._now())
 
     def _begin(self, stored: Sequence[Prepared], snapshot: SessionSnapshot) -> None:
         """Tell of sends that were just stored, and send what the worker has room for."""

@@ -7,7 +7,7 @@ from typing import Self
 from handbell.diagnostic import Diagnostic
 from handbell.errors import DeliveryError
 
-from .deliveries import Deliveries, Source
+from .deliveries import Deliveries, DeliverySource
 from .delivery import State
 
 
@@ -37,7 +37,7 @@ class Response:
     total: int = 0
     states: Mapping[State, int] = field(default_factory=dict, hash=False)
     is_running: bool = False
-    _source: Source | None = field(default=None, repr=False, compare=False)
+    _source: DeliverySource | None = field(default=None, repr=False, compare=False)
 
     @property
     def deliveries(self) -> Deliveries:

@@ -18,7 +18,7 @@ from handbell.errors import GatewayError
 
 from .http2_connection import ENDS_THAT_TELL, Http2Connection
 from .http2_headers import Headers
-from .http2_pace import Pace
+from .http2_reconnect import ReconnectBackOff
 from .http2_tls import tls_context
 from .http2_values import (
     MAX_BODY_BYTES,
@@ -28,7 +28,7 @@ from .http2_values import (
     Lost,
     NotSent,
     Request,
-    StreamAnswer,
+    StreamResponse,
     trusted_certificates,
 )
 
@@ -42,7 +42,7 @@ __all__ = [
     "NotSent",
     "Pool",
     "Request",
-    "StreamAnswer",
+    "StreamResponse",
     "trusted_certificates",
 ]
 
@@ -67,10 +67,10 @@ class Pool(Generic[T]):
     headers.
 
     Where connections end soon after they were opened, the next is opened after a growing pause
-    (:class:`~.http2_pace.Pace`); queued items go there first, or are given back if the wait would
-    be long: as :class:`NotSent`, with the time for another try. ``may_begin`` is called before
-    each round of requests; while it returns false, submitted items wait. It may be set at any
-    time.
+    (:class:`~.http2_reconnect.ReconnectBackOff`); queued items go there first, or are given back if
+    the wait would be long: as :class:`NotSent`, with the time for another try. ``may_begin`` is
+    called before each round of requests; while it returns false, submitted items wait. It may be
+    set at any time.
 
     ``opened``, ``requests`` and ``resent`` count since the start: connections opened, requests put
     on the wire, and requests sent again because the server certainly had not processed them.
@@ -104,7 +104,7 @@ class Pool(Generic[T]):
         self._connections: list[Http2Connection[T]] = []
         self._closing: list[Http2Connection[T]] = []
         self._tries: dict[int, int] = {}
-        self._pace = Pace()
+        self._pace = ReconnectBackOff()
         self._cannot_connect: NotSent | None = None
         self._is_settling = False
         self._is_closed = False
@@ -123,7 +123,7 @@ class Pool(Generic[T]):
         return sum(connection.in_flight for connection in self._connections)
 
     @property
-    def is_wary(self) -> bool:
+    def is_unstable(self) -> bool:
         """Return whether the last connections ended young, so that this one has to prove itself."""
         return self._pace.level > _WARY
 
@@ -269,7 +269,7 @@ class Pool(Generic[T]):
         draining = len(self._connections) - len(usable)
         if len(usable) >= self.limits.connections or draining >= _MOST_DRAINING:
             return None
-        if not all(each.is_stretched for each in usable):
+        if not all(each.is_saturated for each in usable):
             return None
         unanswered = [each for each in self._connections if each.answered_at is None]
         if len(unanswered) >= _CONNECTION_TRIES:
@@ -289,7 +289,7 @@ class Pool(Generic[T]):
     def _note_ends(self) -> None:
         """Make the next connection wait for those that ended, whatever they answered."""
         for connection in self._connections:
-            is_calm = connection.is_asked_for_calm
+            is_calm = connection.is_throttled_by_server
             if connection.failure is not None and connection.noted is not is_calm:
                 connection.noted = is_calm
                 self._rest(connection, connection.failure)
@@ -309,7 +309,7 @@ class Pool(Generic[T]):
             now,
             lived=now - (connection.made_at or now),
             answers=connection.answers,
-            is_calm=connection.is_asked_for_calm,
+            is_calm=connection.is_throttled_by_server,
         )
         is_hopeless = isinstance(failure, NotSent) or self._pace.level > _TOO_OFTEN
         has_answered = connection.answered_at is not None

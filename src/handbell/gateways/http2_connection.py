@@ -22,12 +22,12 @@ from .http2_values import (
     NoConnection,
     NotSent,
     Request,
-    StreamAnswer,
+    StreamResponse,
     certificate_refused,
+    connect_error_text,
     in_words,
-    is_hung_up,
-    says_certificate,
-    why_not_connected,
+    is_certificate_error,
+    is_closed_by_peer,
 )
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ _BUFFER_BYTES: Final = 256 * 1024  # bytes waiting for the network; above it not
 _PATIENCE_SECONDS: Final = 1.0
 _LISTEN_SECONDS: Final = 1.0
 _FAREWELL_PATIENCE: Final = 1.2  # a little longer than TLS may take to close
-_BARE_OK: Final = StreamAnswer(_OK)
+_BARE_OK: Final = StreamResponse(_OK)
 _CALM: Final = error_name(CALM)
 _CLOSED_HERE: Final = Lost("ConnectionLost", "the connection was closed from here")
 _REFUSED: Final = NotSent("RefusedStream", "the server refused the stream; it may be overloaded")
@@ -48,7 +48,7 @@ ENDS_THAT_TELL: Final = 5
 """So many silent ends in a row outweigh that the host has answered with this certificate before."""
 
 
-class Owner(Protocol[T]):
+class ConnectionPool(Protocol[T]):
     """What a connection needs from its pool."""
 
     endpoint: Endpoint
@@ -61,7 +61,7 @@ class Owner(Protocol[T]):
     silent_ends: int
 
     @property
-    def is_wary(self) -> bool:
+    def is_unstable(self) -> bool:
         """Return whether the last connections ended young."""
 
     def tls(self) -> ssl.SSLContext:
@@ -89,7 +89,7 @@ class Http2Connection(asyncio.Protocol, Generic[T]):
     it. ``closed`` is done when it is closed completely.
     """
 
-    def __init__(self, pool: Owner[T], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, pool: ConnectionPool[T], loop: asyncio.AbstractEventLoop) -> None:
         self.pool = pool
         self.loop = loop
         self.made_at: float | None = None
@@ -137,20 +137,20 @@ class Http2Connection(asyncio.Protocol, Generic[T]):
         if self.is_draining or self._is_paused or self._asked_at or not self._session.is_greeted:
             return 0
         window = 1 if self._is_gated else self.window
-        if self.pool.is_wary:  # so that few requests are lost if this one dies young as well
+        if self.pool.is_unstable:  # so that few requests are lost if this one dies young as well
             window = min(window, 1 + self.answers)
         return max(0, min(window - self.in_flight, self._session.room))
 
     @property
-    def is_stretched(self) -> bool:
+    def is_saturated(self) -> bool:
         """Return whether this connection is at its limit, so that a second one would help."""
         return not self._is_gated and self.in_flight >= self.window
 
     @property
-    def is_asked_for_calm(self) -> bool:
+    def is_throttled_by_server(self) -> bool:
         """Return whether the server left with ENHANCE_YOUR_CALM."""
-        farewell = self._session.farewell
-        return farewell is not None and farewell.error == _CALM
+        goaway = self._session.goaway
+        return goaway is not None and goaway.error == _CALM
 
     # -- opening ---------------------------------------------------------------------------------
 
@@ -171,7 +171,7 @@ class Http2Connection(asyncio.Protocol, Generic[T]):
         elif isinstance(error := opening.exception(), NoConnection):
             self.failure = error.end
         elif isinstance(error, Exception):
-            self.failure = self._refusal(error) or why_not_connected(error)
+            self.failure = self._refusal(error) or connect_error_text(error)
         if self.failure is not None:
             self.is_draining = True
             if self._transport is None and not self.closed.done():
@@ -279,7 +279,7 @@ class Http2Connection(asyncio.Protocol, Generic[T]):
         """Record why the connection is unusable, unless that is known."""
         self.is_draining = True
         if self.failure is None:
-            self._is_disowned = says_certificate(error)
+            self._is_disowned = is_certificate_error(error)
             # In TLS 1.3 the server judges our certificate after our side of the handshake is done.
             why = "the server hung up" if error is None else in_words(error)
             self.failure = self._refusal(error) or Lost("ConnectionLost", why)
@@ -288,7 +288,7 @@ class Http2Connection(asyncio.Protocol, Generic[T]):
         """Return the end to report when this failure is, or may be, about our certificate."""
         if self.pool.endpoint.client_certificate is None:
             return None
-        if not said and is_hung_up(error):
+        if not said and is_closed_by_peer(error):
             self.pool.silent_ends += not self.answers
         is_heard = self.answers > 0 or self.pool.silent_ends < ENDS_THAT_TELL
         return certificate_refused(error, is_heard=is_heard, said=said)
@@ -326,9 +326,9 @@ class Http2Connection(asyncio.Protocol, Generic[T]):
     def _leave(self) -> None:
         """Begin nothing new after GOAWAY; accepted requests may finish."""
         self.is_draining = True
-        farewell = self._session.farewell
-        if farewell is not None:
-            said = f"{farewell.error}: {farewell.text}" if farewell.text else farewell.error
+        goaway = self._session.goaway
+        if goaway is not None:
+            said = f"{goaway.error}: {goaway.text}" if goaway.text else goaway.error
             refusal = self._refusal(None, said)
             self.failure = refusal or Lost("ConnectionLost", f"the server said {said}")
 
@@ -336,7 +336,7 @@ class Http2Connection(asyncio.Protocol, Generic[T]):
         self.failure = failure
         self.is_draining = self._is_broken = True
         if self._transport is not None:
-            self._session.say_goodbye(error)
+            self._session.send_goaway(error)
             self._flush()
             self._transport.abort()
 
@@ -375,7 +375,7 @@ class Http2Connection(asyncio.Protocol, Generic[T]):
     def _await_greeting(self, now: float) -> None:
         """Hold requests until the server's SETTINGS arrive, within a time limit."""
         if not self._is_broken and now - self._heard_at > self.pool.limits.connect_timeout:
-            self._break_off(why_not_connected(TimeoutError("The server did not speak HTTP/2")))
+            self._break_off(connect_error_text(TimeoutError("The server did not speak HTTP/2")))
 
     def _look_after_the_oldest(self, now: float, timeout: float) -> None:
         first = self._oldest()
@@ -414,7 +414,7 @@ class Http2Connection(asyncio.Protocol, Generic[T]):
         elif not self.closed.done():
             self.failure = self.failure or _CLOSED_HERE
             if not self._transport.is_closing():
-                self._session.say_goodbye()
+                self._session.send_goaway()
                 self._flush()
                 self._transport.close()
             storage_retry = _FAREWELL_PATIENCE * self.pool.limits.farewell_timeout

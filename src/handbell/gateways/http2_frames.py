@@ -95,12 +95,12 @@ def frame(kind: int, flags: int, number: int, payload: bytes = b"") -> bytes:
     return write_head(size >> 8, size & 0xFF, kind, flags, number) + payload
 
 
-def reset(number: int, error: int) -> bytes:
+def rst_stream(number: int, error: int) -> bytes:
     """Return the RST_STREAM that ends a stream."""
     return frame(RST_STREAM, 0, number, _number.pack(error))
 
 
-def widening(number: int, increment: int) -> bytes:
+def window_update(number: int, increment: int) -> bytes:
     """Return the WINDOW_UPDATE that enlarges the peer's window."""
     return frame(WINDOW_UPDATE, 0, number, _number.pack(increment))
 
@@ -110,7 +110,7 @@ def settings(values: dict[int, int]) -> bytes:
     return frame(SETTINGS, 0, 0, b"".join(_setting.pack(*pair) for pair in values.items()))
 
 
-def farewell(error: int) -> bytes:
+def goaway(error: int) -> bytes:
     """Return the GOAWAY of a client: a server opens no streams, so none was processed."""
     return frame(GOAWAY, 0, 0, _farewell.pack(0, error))
 
@@ -154,7 +154,7 @@ def read_settings(payload: bytes) -> list[tuple[int, int]]:
     return list(_setting.iter_unpack(payload))
 
 
-def read_farewell(payload: bytes) -> tuple[int, int, bytes]:
+def read_goaway(payload: bytes) -> tuple[int, int, bytes]:
     """Return the last stream, the error and the debug text of a GOAWAY."""
     last, error = _farewell.unpack_from(payload)
     return last & MOST, error, payload[_farewell.size :]

@@ -106,9 +106,9 @@ class Http2Sender(Generic[T]):
         """Send a PING; any received frame counts as its answer."""
         self._out.append(wire.frame(wire.PING, 0, 0, b"handbell"))
 
-    def say_goodbye(self, error: int = wire.NO_ERROR) -> None:
+    def send_goaway(self, error: int = wire.NO_ERROR) -> None:
         """Announce to the peer that the connection is going to be closed."""
-        self._out.append(wire.farewell(error))
+        self._out.append(wire.goaway(error))
 
     def _open_in_parts(self, number: int, block: bytes, body: bytes) -> None:
         kind, flags = HEADERS, 0 if body else END_STREAM

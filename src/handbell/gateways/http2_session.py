@@ -31,7 +31,7 @@ from .http2_frames import (
 )
 from .http2_headers import header_reader, read_block
 from .http2_sender import MOST_BLOCK_BYTES, Http2Sender
-from .http2_values import MAX_BODY_BYTES, End, Lost, StreamAnswer
+from .http2_values import MAX_BODY_BYTES, End, Lost, StreamResponse
 
 __all__ = ["GoAway", "Http2Session", "ProtocolFault"]
 
@@ -80,10 +80,10 @@ class Http2Session(Http2Sender[T]):
     The ends of the items in ``streams`` are in ``answered`` (a plain 200), ``ended``, and, where
     the server certainly did not process them, ``refused`` (by REFUSED_STREAM) and ``handed_back``
     (by GOAWAY). ``is_listening`` has the next answer read in full. ``is_greeted`` means that the
-    server has sent its settings, ``farewell`` is its last GOAWAY.
+    server has sent its settings, ``goaway`` is its last GOAWAY.
 
     A 200 counts from its head on, however its stream ends. Any other incomplete answer is marked
-    (``StreamAnswer.is_whole``).
+    (``StreamResponse.is_whole``).
 
     Frames that end no request, such as PING and SETTINGS, cost work and need replies. After 10,000
     of them the connection is given up; every end compensates for 100, and headers count by their
@@ -98,7 +98,7 @@ class Http2Session(Http2Sender[T]):
         self.handed_back: list[T] = []
         self.is_listening = is_listening
         self.is_greeted = False
-        self.farewell: GoAway | None = None
+        self.goaway: GoAway | None = None
         self._keeps_listening = is_listening
         self._reader = header_reader(MOST_BLOCK_BYTES)
         self._rest = b""
@@ -112,7 +112,7 @@ class Http2Session(Http2Sender[T]):
         """Reset streams; return their items that have no answer."""
         given_up: list[T] = []
         for number in numbers:
-            self._out.append(wire.reset(number, wire.CANCEL))
+            self._out.append(wire.rst_stream(number, wire.CANCEL))
             given_up += self._give_up(number)
         return given_up
 
@@ -203,7 +203,7 @@ class Http2Session(Http2Sender[T]):
             case wire.PING if not flags & ACK:
                 self._out.append(wire.frame(wire.PING, ACK, 0, payload))
             case wire.GOAWAY:
-                self._read_farewell(payload)
+                self._read_goaway(payload)
             case wire.PUSH_PROMISE:
                 raise ProtocolFault("a push promise came, though none was allowed")
 
@@ -286,7 +286,7 @@ class Http2Session(Http2Sender[T]):
         data = wire.unpadded(wire.DATA, flags, payload)
         self._unread += len(payload)
         if self._unread >= FIRST_WINDOW // 2:
-            self._out.append(wire.widening(0, self._unread))
+            self._out.append(wire.window_update(0, self._unread))
             self._unread = 0
         if number not in self.streams:
             return
@@ -306,18 +306,18 @@ class Http2Session(Http2Sender[T]):
 
     def _answer(self, number: int, *, is_ended: bool = True, is_whole: bool = True) -> None:
         if not is_ended or number in self._held:  # the rest of either body is not needed
-            self._out.append(wire.reset(number, wire.CANCEL))
+            self._out.append(wire.rst_stream(number, wire.CANCEL))
         self._end_answered(number, is_whole=is_whole)
 
     def _end_answered(self, number: int, *, is_whole: bool) -> None:
         partial = self._partial[number]
         body = partial.body[:MAX_BODY_BYTES]
         is_whole = is_whole or partial.status == _OK
-        answer = StreamAnswer(partial.status, body, partial.pairs, is_whole)
+        answer = StreamResponse(partial.status, body, partial.pairs, is_whole)
         self.ended.append((self._take(number), answer))
 
     def _spoil(self, number: int, why: str, error: int = wire.PROTOCOL_ERROR) -> None:
-        self._out.append(wire.reset(number, error))
+        self._out.append(wire.rst_stream(number, error))
         self.ended += [(item, Lost("StreamReset", why)) for item in self._give_up(number)]
 
     def _give_up(self, number: int) -> list[T]:
@@ -337,15 +337,15 @@ class Http2Session(Http2Sender[T]):
                 why = f"the server ended the stream: {wire.error_name(error)}"
                 self.ended.append((item, Lost("StreamReset", why)))
 
-    def _read_farewell(self, payload: bytes) -> None:
-        last, error, data = wire.read_farewell(payload)
+    def _read_goaway(self, payload: bytes) -> None:
+        last, error, data = wire.read_goaway(payload)
         text = "".join(
             each if each.isprintable() else " "
             for each in data[:_MOST_TEXT].decode(errors="replace")
         )
         self.is_left = True
-        if text or error or self.farewell is None:
-            self.farewell = GoAway(wire.error_name(error), text.strip())
+        if text or error or self.goaway is None:
+            self.goaway = GoAway(wire.error_name(error), text.strip())
         for number in [each for each in self.streams if each > last]:
             self.handed_back += self._give_up(number)
 

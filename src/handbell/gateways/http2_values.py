@@ -72,7 +72,7 @@ class Request(NamedTuple):
     body: bytes
 
 
-class StreamAnswer(NamedTuple):
+class StreamResponse(NamedTuple):
     """The server's answer. ``pairs`` are its headers as they came; :meth:`headers` reads them.
 
     ``is_whole`` is False when it is incomplete: only the head is certain then.
@@ -106,7 +106,7 @@ class Lost(NamedTuple):
     detail: str = ""
 
 
-End = StreamAnswer | NotSent | Lost
+End = StreamResponse | NotSent | Lost
 
 
 class NoConnection(Exception):  # noqa: N818 - the pool's affair, it reaches no caller
@@ -142,16 +142,16 @@ def certificate_refused(
     explanation. A TLS alert about a certificate is certain. A silent close counts only for a host
     that has not answered with this certificate: ``is_heard`` is False then.
     """
-    if says_certificate(error) or _CERTIFICATE in said.upper():
+    if is_certificate_error(error) or _CERTIFICATE in said.upper():
         why = said or in_words(error or ConnectionError())
         return NotSent(_REFUSED, f"it refused the app's certificate: {why}")
-    if is_heard or said or not is_hung_up(error):
+    if is_heard or said or not is_closed_by_peer(error):
         return None
     why = "the server hung up" if error is None else in_words(error)
     return NotSent(_REFUSED, f"{_WITHOUT_A_WORD}: {why}")
 
 
-def says_certificate(error: Exception | None) -> bool:
+def is_certificate_error(error: Exception | None) -> bool:
     """Return whether the host refused our certificate by a TLS alert."""
     if not isinstance(error, ssl.SSLError) or isinstance(error, ssl.SSLCertVerificationError):
         return False
@@ -159,14 +159,14 @@ def says_certificate(error: Exception | None) -> bool:
     return "ALERT" in said and any(word in said for word in _ABOUT_CERTIFICATES)
 
 
-def why_not_connected(error: Exception) -> NotSent:
+def connect_error_text(error: Exception) -> NotSent:
     """Return the end of requests when the connection could not be made."""
     reason = next(reason for kind, reason in _REASON_OF if isinstance(error, kind))
     is_silent = isinstance(error, TimeoutError) and not error.args
     return NotSent(reason, "No connection was made in time" if is_silent else in_words(error))
 
 
-def is_hung_up(error: Exception | None) -> bool:
+def is_closed_by_peer(error: Exception | None) -> bool:
     """Return whether the error means that the host closed the connection; None does."""
     if error is None:
         return True

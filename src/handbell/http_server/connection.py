@@ -16,8 +16,8 @@ from handbell.errors import HandbellError, RequestError
 
 from . import error_responses
 from .bounds import Bounds
-from .request_cycle import EXTENSIONS, Exchange
-from .request_head import Head, HeadRefusedError
+from .request_cycle import EXTENSIONS, RequestCycle
+from .request_head import BadHeadError, Head
 
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 _OVERHEAD: Final = 17
@@ -26,7 +26,7 @@ _OVERHEAD: Final = 17
 _log = logging.getLogger(__name__)
 
 
-class Owner(Protocol):
+class ConnectionServer(Protocol):
     """What a connection needs from its server."""
 
     bounds: Bounds
@@ -36,7 +36,7 @@ class Owner(Protocol):
     date_line: bytes
     now: Callable[[], float]
 
-    def run(self, exchange: Exchange) -> None:
+    def run(self, exchange: RequestCycle) -> None:
         """Have the application answer a request."""
 
     def forget(self, connection: "HttpConnection") -> None:
@@ -50,7 +50,7 @@ class HttpConnection(asyncio.Protocol):
     """
 
     def __init__(
-        self, server: Owner, client: tuple[str, int], network: str, *, is_exempt: bool
+        self, server: ConnectionServer, client: tuple[str, int], network: str, *, is_exempt: bool
     ) -> None:
         self.server = server
         self.network = network
@@ -61,9 +61,9 @@ class HttpConnection(asyncio.Protocol):
         self._local: tuple[str, int] | None = None
         self._parser = httptools.HttpRequestParser(self)
         # The exchanges whose request is being read, that is being answered, and that are queued.
-        self._reading: Exchange | None = None
-        self._running: Exchange | None = None
-        self._waiting: deque[Exchange] = deque()
+        self._reading: RequestCycle | None = None
+        self._running: RequestCycle | None = None
+        self._waiting: deque[RequestCycle] = deque()
         self._error: HandbellError | None = None
         self._is_deaf = self._is_unwanted = False
         self._is_paused = False
@@ -165,13 +165,13 @@ class HttpConnection(asyncio.Protocol):
         if parser.should_upgrade():
             if parser.get_method() == b"CONNECT":
                 no_proxy = RequestError("This server is no proxy", fix="Ask for one of its paths")
-                raise HeadRefusedError(no_proxy)
+                raise BadHeadError(no_proxy)
             self._is_upgrade = True
             return
         version = parser.get_http_version()
         self._head.check(version)
         is_last = version != "1.1" or not parser.should_keep_alive()
-        exchange = Exchange(
+        exchange = RequestCycle(
             self,
             self._scope(version, parser.get_method().decode("ascii")),
             is_last=is_last,
@@ -183,7 +183,7 @@ class HttpConnection(asyncio.Protocol):
             self._start(exchange)
         elif len(self._waiting) >= server.bounds.pipelined:
             self._reading = None
-            raise HeadRefusedError(error_responses.too_many_waiting(server.bounds))
+            raise BadHeadError(error_responses.too_many_waiting(server.bounds))
         else:
             self._waiting.append(exchange)
             self._pause()
@@ -226,7 +226,7 @@ class HttpConnection(asyncio.Protocol):
 
     def _refuse_parsed(self, error: httptools.HttpParserError) -> None:
         cause = error.__context__
-        if isinstance(cause, HeadRefusedError):
+        if isinstance(cause, BadHeadError):
             self._refuse(cause.why)
         elif not self._is_deaf:
             if cause is not None:
@@ -284,7 +284,7 @@ class HttpConnection(asyncio.Protocol):
             # cancelled.
             self._is_unwanted = True
 
-    def done(self, exchange: Exchange) -> None:
+    def done(self, exchange: RequestCycle) -> None:
         """Continue after a complete answer: with the next request, or to the end."""
         self._running = None
         if self.transport is None or self.transport.is_closing():
@@ -310,7 +310,7 @@ class HttpConnection(asyncio.Protocol):
         elif self._running is None:
             self.transport.close()
 
-    def _start(self, exchange: Exchange) -> None:
+    def _start(self, exchange: RequestCycle) -> None:
         self._running = exchange
         self.server.run(exchange)
 
@@ -399,7 +399,7 @@ class HttpConnection(asyncio.Protocol):
         elif self._rest_since is not None and now - self._rest_since > bounds.keep_alive_seconds:
             self.stop()
 
-    def _look_at_body(self, exchange: Exchange, now: float) -> None:
+    def _look_at_body(self, exchange: RequestCycle, now: float) -> None:
         bounds = self.server.bounds
         if self._is_paused:
             # Reading is paused by us: the application is busy.
@@ -418,7 +418,7 @@ class HttpConnection(asyncio.Protocol):
             self._refuse(error_responses.late(missing))
 
     @property
-    def leisure(self) -> tuple[int, float] | None:
+    def eviction_priority(self) -> tuple[int, float] | None:
         """Return the priority for eviction: the lower the better, None while a request runs."""
         since = (self._head_since, self._rest_since, self._linger_since, self._closing_since)
         if self._running is None:

@@ -24,7 +24,7 @@ _MISTAKE: Final = b"Internal Server Error"
 _log = logging.getLogger(__name__)
 
 
-class Wire(Protocol):
+class ResponseTransport(Protocol):
     """What an exchange needs from its connection."""
 
     @property
@@ -44,14 +44,14 @@ class Wire(Protocol):
     def writable(self) -> asyncio.Event | None:
         """Return an event that is set when the client reads again; None while it does."""
 
-    def done(self, exchange: "Exchange") -> None:
+    def done(self, exchange: "RequestCycle") -> None:
         """Handle the end of a response."""
 
     def abort(self) -> None:
         """Abort the connection."""
 
 
-class Exchange:
+class RequestCycle:
     """A request and its response. ``is_last`` means that the connection closes afterwards.
 
     ``is_whole`` means that the request is complete, ``is_gone`` that the client has left,
@@ -81,7 +81,12 @@ class Exchange:
     )
 
     def __init__(
-        self, wire: Wire, scope: dict[str, Any], *, is_last: bool, expects_continue: bool
+        self,
+        wire: ResponseTransport,
+        scope: dict[str, Any],
+        *,
+        is_last: bool,
+        expects_continue: bool,
     ) -> None:
         self._wire = wire
         self.scope = scope

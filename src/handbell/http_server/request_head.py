@@ -16,7 +16,7 @@ _NOTED: Final = frozenset({_HOST, _CODING, _EXPECT})
 _VERSIONS: Final = frozenset({"1.0", "1.1"})
 
 
-class HeadRefusedError(Exception):
+class BadHeadError(Exception):
     """A head is refused; ``why`` is the message to the client."""
 
     def __init__(self, why: HandbellError) -> None:
@@ -50,7 +50,7 @@ class Head:
             self._note(name, value)
         self.headers.append((name, value))
         if len(self.headers) > self._bounds.headers:
-            raise HeadRefusedError(error_responses.too_large(self._bounds))
+            raise BadHeadError(error_responses.too_large(self._bounds))
 
     def check(self, version: str) -> None:
         """Raise HeadRefusedError for an invalid or ambiguous head."""
@@ -103,7 +103,7 @@ class Head:
     def _count(self, size: int) -> None:
         self._size += size
         if self._size > self._bounds.head_bytes:
-            raise HeadRefusedError(error_responses.too_large(self._bounds))
+            raise BadHeadError(error_responses.too_large(self._bounds))
 
     def _absolute(self) -> tuple[bytes, list[tuple[bytes, bytes]]]:
         """Return path and headers of an absolute target, whose host wins (RFC 9112)."""
@@ -120,4 +120,4 @@ class Head:
 
 
 def _refuse(message: str, fix: str) -> NoReturn:
-    raise HeadRefusedError(RequestError(message, fix=fix))
+    raise BadHeadError(RequestError(message, fix=fix))

@@ -19,7 +19,7 @@ from .bounds import Bounds
 from .connection import HttpConnection
 from .lingering_close import LingeringClose
 from .networks import network_of
-from .request_cycle import Exchange
+from .request_cycle import RequestCycle
 
 _AT_ONCE: Final = 64
 """How many connections are accepted before others have their turn."""
@@ -107,7 +107,7 @@ class HttpServer:
                 if self._tasks:
                     await asyncio.wait(self._tasks)
 
-    def run(self, exchange: Exchange) -> None:
+    def run(self, exchange: RequestCycle) -> None:
         """Let the application answer a request."""
         task = self._loop.create_task(exchange.run(self._application))
         self._tasks.add(task)
@@ -217,7 +217,11 @@ class HttpServer:
 
     def _make_room(self) -> bool:
         """Evict some idle connections; return whether there were any."""
-        ranked = [(item, leisure) for item in self.connections if (leisure := item.leisure)]
+        ranked = [
+            (item, eviction_priority)
+            for item in self.connections
+            if (eviction_priority := item.eviction_priority)
+        ]
         chosen = heapq.nsmallest(
             max(1, self._ceiling // _EVICTED_PART),
             ranked,

@@ -29,7 +29,7 @@ _AT_ONCE: Final = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Admitted:
+class BulkResult:
     """The result of a bulk registration: sessions that lost their token, and refusals.
 
     ``refused`` has the errors by the position of the registration.
@@ -53,7 +53,7 @@ _Placed = tuple[int, Registration]
 
 def register_many(
     connection: Connection, app: App, registrations: Iterable[Registration], *, most: int
-) -> Admitted:
+) -> BulkResult:
     """Write registrations with the effect of one after the other; return the result.
 
     ``most`` is the limit of sessions per person; registrations beyond it are refused.
@@ -72,7 +72,7 @@ def register_many(
                     moved.extend(register(connection, app, registration, most=most)[1])
                 except SessionLimitError as error:
                     refused[place] = error
-    return Admitted(moved=tuple(moved), refused=refused)
+    return BulkResult(moved=tuple(moved), refused=refused)
 
 
 def _groups(registrations: Iterable[Registration]) -> Iterator[list[_Placed]]:

@@ -31,7 +31,7 @@ from handbell.errors import ProofRequiredError, RegistryError, SessionLimitError
 from handbell.fixes import Action, Fix
 from handbell.storage.tables import apps, proofs, sessions, users
 
-from .registration import DESCRIBED, Description, Registration
+from .registration import DESCRIBED, DeviceDescription, Registration
 from .session import CROWDED_OUT, MOVED, Session
 
 PROVEN: Final = sessions.c.status.in_([literal_column("'active'"), literal_column("'quarantined'")])
@@ -113,7 +113,13 @@ def prove(
 
 
 def renew(
-    connection: Connection, row: int, about: Description, *, token: str | None, at: int, most: int
+    connection: Connection,
+    row: int,
+    about: DeviceDescription,
+    *,
+    token: str | None,
+    at: int,
+    most: int,
 ) -> tuple[int, ...]:
     """Refresh a session by its device's secret; return the rows that lost the token.
 
@@ -147,7 +153,7 @@ def is_repeat(known: Session, token: str | None) -> bool:
     return known.status in ("active", "pending") and token in (None, known.token)
 
 
-def repeat(connection: Connection, known: Session, about: Description, *, at: int) -> Session:
+def repeat(connection: Connection, known: Session, about: DeviceDescription, *, at: int) -> Session:
     """Refresh a session as :func:`renew` does, but cheaper, when :func:`is_repeat` holds.
 
     Each device does this at each start of its app.
@@ -178,7 +184,7 @@ _REPEAT: Final = (
 
 
 def correct(
-    connection: Connection, row: int, about: Description, *, token: str | None, at: int
+    connection: Connection, row: int, about: DeviceDescription, *, token: str | None, at: int
 ) -> tuple[int, ...]:
     """Correct a session; return the rows that lost the token.
 

@@ -37,11 +37,11 @@ LEASES: Final = Leases(proofs, "mail_due_at", "digest", seconds=LEASE_SECONDS)
 KEPT_SECONDS: Final = 24 * 3600
 """How long a link that is over can still be told that it is."""
 
-Refusal = Literal["unknown", "used", "late"]
+LinkRefusal = Literal["unknown", "used", "late"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Link:
+class MailLink:
     """A link to mail: its addressee, its app, and its secret."""
 
     proof: int
@@ -52,7 +52,7 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class LinkConfirmation:
     """The question of a link's page: whether this device belongs to the reader."""
 
     app: App
@@ -93,7 +93,7 @@ class ProofStore:
             self._note(connection, row)
         return True
 
-    def take_due(self) -> list[Link]:
+    def take_due(self) -> list[MailLink]:
         """Lease the links that are due, each with a new secret.
 
         Nobody else gets them for :data:`LEASE_SECONDS`. Expired ones are dropped.
@@ -111,15 +111,15 @@ class ProofStore:
             first = LEASES.next_due(connection)
         return None if first is None else first / 1000
 
-    def mailed(self, link: Link) -> None:
+    def mailed(self, link: MailLink) -> None:
         """Mark a link as mailed."""
         self._set_due(link, None)
 
-    def postpone(self, link: Link, seconds: float) -> None:
+    def postpone(self, link: MailLink, seconds: float) -> None:
         """Mail a link later; with a new secret, since the fate of the first is unknown."""
         self._set_due(link, self._milliseconds() + int(seconds * 1000))
 
-    def look(self, secret: str) -> Question | Refusal:
+    def look(self, secret: str) -> LinkConfirmation | LinkRefusal:
         """Return a link's question, or why it is invalid. Nothing is used up."""
         with self._database.read() as connection:
             row = connection.execute(
@@ -128,11 +128,11 @@ class ProofStore:
         refusal = self._refusal(row)
         if refusal is not None or row is None:
             return refusal or "unknown"
-        return Question(
+        return LinkConfirmation(
             app=_app(row), mail=row.mail, platform=row.platform, asked_at=row.created_at
         )
 
-    def prove(self, secret: str) -> Registered | Refusal:
+    def prove(self, secret: str) -> Registered | LinkRefusal:
         """Use a link: activate its session and move the token to it, in one transaction.
 
         A link is valid once, even in a race.
@@ -198,7 +198,7 @@ class ProofStore:
         }
         connection.execute(insert(proofs).values(values))
 
-    def _take(self, connection: Connection, row: Any, now: int) -> Link | None:
+    def _take(self, connection: Connection, row: Any, now: int) -> MailLink | None:
         if row.created_at + MAIL_SECONDS * 1000 < now or row.used_at is not None:
             LEASES.settle(connection, row.id, row.digest, None)
             return None
@@ -207,15 +207,15 @@ class ProofStore:
         # Another process may have been faster.
         if not LEASES.take(connection, [row.id], digest_of(secret), now, **valid):
             return None
-        return Link(
+        return MailLink(
             proof=row.id, mail=row.mail, app=_app(row), secret=secret, asked_at=row.created_at
         )
 
-    def _set_due(self, link: Link, due_at: int | None) -> None:
+    def _set_due(self, link: MailLink, due_at: int | None) -> None:
         with self._database.write() as connection:
             LEASES.settle(connection, link.proof, digest_of(link.secret), due_at)
 
-    def _refusal(self, row: Any) -> Refusal | None:
+    def _refusal(self, row: Any) -> LinkRefusal | None:
         if row is None:
             return "unknown"
         if row.used_at is not None:

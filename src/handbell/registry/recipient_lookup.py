@@ -13,7 +13,7 @@ from handbell.storage.tables import sessions, users
 from .ownership import CLAIMED, NEWEST_FIRST, PROVEN
 
 
-class Addressee(NamedTuple):
+class RecipientSession(NamedTuple):
     """A session as a send needs it, whatever its status; created thousands of times a second."""
 
     mail: str
@@ -69,27 +69,29 @@ BY_TOKEN: Final = f"""
 """  # noqa: S608 - names of columns only
 
 
-def read_addressees(
+def read_recipient_sessions(
     connection: Quick, app: int, mails: Collection[str]
-) -> dict[str, list[Addressee]]:
+) -> dict[str, list[RecipientSession]]:
     """Return the sessions of an app's users by mail, the newest registration first.
 
     ``app`` is the app's row, ``mails`` are folded. Mails without a session are left out.
     """
-    found: dict[str, list[Addressee]] = {}
+    found: dict[str, list[RecipientSession]] = {}
     for row in _rows(connection, app, mails):
-        found.setdefault(row[0], []).append(Addressee._make(row))
+        found.setdefault(row[0], []).append(RecipientSession._make(row))
     return found
 
 
-def read_holders(connection: Quick, app: int, tokens: Collection[str]) -> dict[str, Addressee]:
+def read_holders(
+    connection: Quick, app: int, tokens: Collection[str]
+) -> dict[str, RecipientSession]:
     """Return the session that holds each device token, by token; closed ones hold none.
 
     Where nobody has proven that a token is theirs, it is the newest of those who claim it.
     """
-    found: dict[str, Addressee] = {}
+    found: dict[str, RecipientSession] = {}
     for row in _rows(connection, app, tokens, is_by_token=True):
-        holder = Addressee._make(row)
+        holder = RecipientSession._make(row)
         found.setdefault(holder.token, holder)
     return found
 

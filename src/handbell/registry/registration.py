@@ -23,7 +23,7 @@ DESCRIBED: Final = ("platform", "time_zone", *_LABELS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Description:
+class DeviceDescription:
     """A device's description of itself, validated; None for what it left out."""
 
     platform: str | None = None
@@ -71,7 +71,7 @@ class Registration:
     token: str
     status: str
     at: int
-    about: Description
+    about: DeviceDescription
     secret_digest: str | None = None
 
     @classmethod
@@ -95,7 +95,7 @@ class Registration:
             token=read_token(token),
             status=status,
             at=at,
-            about=Description.read(**about),
+            about=DeviceDescription.read(**about),
             secret_digest=secret_digest,
         )
 

@@ -90,7 +90,7 @@ class RegisteredSession(Session):
     warnings: tuple[str, ...] = ()
 
 
-class Place(NamedTuple):
+class SessionLocation(NamedTuple):
     """Where sessions are: their environment, whether a push was accepted there, their time zone."""
 
     environment: str

@@ -23,7 +23,7 @@ from handbell.fixes import Action, Fix
 from handbell.storage.database import Database
 from handbell.storage.tables import sessions, users
 
-from .bulk import Admitted, register_many
+from .bulk import BulkResult, register_many
 from .ownership import (
     NEWEST_FIRST,
     PROVEN,
@@ -35,14 +35,14 @@ from .ownership import (
     renew,
     repeat,
 )
-from .recipient_lookup import Addressee, read_addressees, read_holders
-from .registration import Description, Registered, Registration
+from .recipient_lookup import RecipientSession, read_holders, read_recipient_sessions
+from .registration import DeviceDescription, Registered, Registration
 from .session import (
     ActiveSession,
     Environment,
-    Place,
     Platform,
     Session,
+    SessionLocation,
     read_environment,
     read_token,
 )
@@ -163,7 +163,7 @@ class Registry:
             row, moved = register(connection, app, registration, most=self.most_sessions)
             return Registered(session=read_session(connection, row), moved=moved)
 
-    def admit_many(self, app: App, registrations: Iterable[Registration]) -> Admitted:
+    def admit_many(self, app: App, registrations: Iterable[Registration]) -> BulkResult:
         """Write many registrations in one transaction; return lost tokens and refusals.
 
         Refused are those whose persons have reached the limit of sessions.
@@ -189,7 +189,7 @@ class Registry:
             return read_session(connection, row)
 
     def renew(
-        self, app: App, digest: str, about: Description, *, token: str | None = None
+        self, app: App, digest: str, about: DeviceDescription, *, token: str | None = None
     ) -> Registered | None:
         """Refresh the session of the secret with this digest; None when there is none.
 
@@ -211,7 +211,7 @@ class Registry:
             return Registered(session=read_session(connection, known.id), moved=moved)
 
     def change(
-        self, app: App, session_id: int, about: Description, *, token: str | None = None
+        self, app: App, session_id: int, about: DeviceDescription, *, token: str | None = None
     ) -> Registered:
         """Correct a session and return it.
 
@@ -358,24 +358,26 @@ class Registry:
                 found.setdefault(spelling, []).append(session)
         return found
 
-    def addressees(self, app: App, mails: Iterable[str]) -> dict[str, list[Addressee]]:
+    def recipient_sessions(
+        self, app: App, mails: Iterable[str]
+    ) -> dict[str, list[RecipientSession]]:
         """Return the sessions of many users as a send needs them, by folded mail.
 
         All statuses, each list with the newest registration first. Mails without one are left out.
         """
-        found: dict[str, list[Addressee]] = {}
+        found: dict[str, list[RecipientSession]] = {}
         with self._database.quick_read() as connection:
             for chunk in chunks(dict.fromkeys(mails), _CHUNK):
-                found |= read_addressees(connection, app.row or 0, chunk)
+                found |= read_recipient_sessions(connection, app.row or 0, chunk)
         return found
 
-    def holders(self, app: App, tokens: Iterable[str]) -> dict[str, Addressee]:
+    def holders(self, app: App, tokens: Iterable[str]) -> dict[str, RecipientSession]:
         """Return what a send needs of the sessions that hold these device tokens, by token.
 
         Closed ones hold none. Where nobody has proven that a token is theirs, it is the newest of
         those who claim it.
         """
-        found: dict[str, Addressee] = {}
+        found: dict[str, RecipientSession] = {}
         with self._database.quick_read() as connection:
             for chunk in chunks(dict.fromkeys(token.lower() for token in tokens), _CHUNK):
                 found |= read_holders(connection, app.row or 0, chunk)
@@ -413,11 +415,11 @@ class Registry:
         with self._database.read() as connection:
             return [ActiveSession._make(row) for row in connection.execute(page)]
 
-    def places_of_active(self, app: App, *, limit: int) -> list[Place]:
+    def locations_of_active(self, app: App, *, limit: int) -> list[SessionLocation]:
         """Return where an app's first active sessions are, each place once."""
         asked = {"app": app.row, "most": limit}
         with self._database.read() as connection:
-            return [Place._make(row) for row in connection.execute(_PLACES, asked)]
+            return [SessionLocation._make(row) for row in connection.execute(_PLACES, asked)]
 
     def time_zones(self, app: App) -> set[str | None]:
         """Return the time zones of an app's active sessions; None is an unknown one."""

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from handbell._portal import portal
 from handbell._retry_after import retry_after
-from handbell.delivery.deliveries import Page
+from handbell.delivery.deliveries import DeliveryBatch
 from handbell.delivery.delivery import Delivery
 from handbell.delivery.ids import read_apns_id
 from handbell.delivery.ledger.why import DeliveryStory, NotificationStory, SessionStory, Story
@@ -52,14 +52,14 @@ def _kinds() -> dict[str, type[HandbellError]]:
 class DeliveryStore(Protocol):
     """Where the deliveries of a server's notifications are asked for."""
 
-    async def deliveries(self, notification_id: str, cursor: str | None) -> Page:
+    async def deliveries(self, notification_id: str, cursor: str | None) -> DeliveryBatch:
         """Return a page of a notification's deliveries, the first one without a cursor."""
 
     async def count_deliveries(self, notification_id: str) -> int:
         """Return how many deliveries of a notification there are now."""
 
 
-class _Asked:
+class _RemoteDeliveries:
     """Asks a server for the deliveries of one notification, page by page."""
 
     def __init__(self, store: DeliveryStore, notification_id: str) -> None:
@@ -69,10 +69,10 @@ class _Asked:
     def count(self) -> int:
         return portal().run(self._count())
 
-    def page(self, start: str | None) -> Page:
+    def page(self, start: str | None) -> DeliveryBatch:
         return portal().run(self.fetch(start))
 
-    async def fetch(self, start: str | None) -> Page:
+    async def fetch(self, start: str | None) -> DeliveryBatch:
         return await self._store.deliveries(self._notification_id, start)
 
     async def _count(self) -> int:
@@ -95,7 +95,7 @@ def read_response(
         total=answer.get("total", 0),
         states=dict(answer.get("states", {})),
         is_running=answer.get("is_running", False),
-        _source=_Asked(store, answer["id"]),
+        _source=_RemoteDeliveries(store, answer["id"]),
     )
 
 

@@ -22,7 +22,7 @@ from handbell._variables import (
     proxy_variable,
     wrong_exceptions,
 )
-from handbell.delivery.deliveries import Page
+from handbell.delivery.deliveries import DeliveryBatch
 from handbell.delivery.ledger.answer import refused, still_running
 from handbell.delivery.ledger.why import Story
 from handbell.delivery.response import Response
@@ -34,7 +34,7 @@ from handbell.errors import (
     UnknownAppError,
     UnknownNotificationError,
 )
-from handbell.registry.registering import Vouched
+from handbell.registry.backend_registration import BackendRegistration
 from handbell.registry.session import RegisteredSession, Session
 
 from .answers import (
@@ -67,7 +67,7 @@ _ASKED_AT_ONCE: Final = 8
 """How many outcomes are asked for at the same time."""
 
 
-class Wait:
+class OutcomeDeadline:
     """How long somebody waits for outcomes: ``timeout`` seconds from now, None for ever."""
 
     def __init__(self, timeout: float | None) -> None:
@@ -131,14 +131,14 @@ class RemoteApp:
         Not longer than ``timeout`` seconds; with 0 it returns what the server says at once.
         """
         body = {"idempotency_key": uuid.uuid4().hex, **entry}
-        wait = Wait(timeout)
+        wait = OutcomeDeadline(timeout)
         path = await self._path("notifications")
         return await self._outcome(await self._call("POST", path, body, wait=wait.preferred), wait)
 
     async def wait(self, notification_id: str, *, timeout: float | None = None) -> Response:
         """Return what became of a notification when every delivery has ended or waits."""
         path = await self._notification(notification_id)
-        wait = Wait(timeout)
+        wait = OutcomeDeadline(timeout)
         told = await self._call("GET", path)
         return await self._outcome({"id": told["id"], "warnings": []}, wait)
 
@@ -163,7 +163,9 @@ class RemoteApp:
             calls = [{"idempotency_key": uuid.uuid4().hex, **good[name]} for name in some]
             told = await self._call("POST", await self._path("notifications"), calls)
             answers |= dict(zip(some, told, strict=True))
-        return await self._outcomes({name: answers[name] for name in entries}, Wait(timeout))
+        return await self._outcomes(
+            {name: answers[name] for name in entries}, OutcomeDeadline(timeout)
+        )
 
     async def cancel(self, notification_id: str) -> int:
         """Take back what is not sent yet, and return how many deliveries that caught."""
@@ -179,25 +181,25 @@ class RemoteApp:
     ) -> Response:
         """Send new content to those who got a notification, and wait as :meth:`send` does."""
         path = await self._notification(notification_id, "replace")
-        body, wait = {"notification": notification}, Wait(timeout)
+        body, wait = {"notification": notification}, OutcomeDeadline(timeout)
         # Without a key it must not be made twice: only what did not go out is tried again.
         return await self._outcome(
             await self._call("POST", path, body, wait=wait.preferred, is_repeatable=False), wait
         )
 
-    async def deliveries(self, notification_id: str, cursor: str | None) -> Page:
+    async def deliveries(self, notification_id: str, cursor: str | None) -> DeliveryBatch:
         """Return a page of a notification's deliveries, the first one without a cursor."""
         path = await self._path("notifications", notification_id, "deliveries")
         asked = {"limit": _PAGE} if cursor is None else {"limit": _PAGE, "cursor": cursor}
         page = await self._call("GET", path, params=asked)
-        return Page(read_deliveries(page["data"]), page["next"])
+        return DeliveryBatch(read_deliveries(page["data"]), page["next"])
 
     async def count_deliveries(self, notification_id: str) -> int:
         """Return how many deliveries of a notification there are now."""
         path = await self._path("notifications", notification_id)
         return int((await self._call("GET", path))["total"])
 
-    async def register(self, device: Vouched) -> RegisteredSession:
+    async def register(self, device: BackendRegistration) -> RegisteredSession:
         """Register a device that a back end vouches for, and return its session."""
         about = {name: value for name, value in device.about.items() if value is not None}
         body = {"mail": device.mail, "device_token": device.token, **about}
@@ -231,7 +233,7 @@ class RemoteApp:
             await guard.aclose()
 
     async def _outcomes(
-        self, answers: Mapping[str, Mapping[str, Any] | HandbellError], wait: "Wait"
+        self, answers: Mapping[str, Mapping[str, Any] | HandbellError], wait: "OutcomeDeadline"
     ) -> dict[str, Response]:
         """Return each one's outcome, some asked for at a time, in the order of the answers."""
         found: dict[str, Response] = {}
@@ -250,13 +252,13 @@ class RemoteApp:
         return {name: found[name] for name in answers}
 
     async def _outcome_or_refusal(
-        self, answer: Mapping[str, Any] | HandbellError, wait: "Wait"
+        self, answer: Mapping[str, Any] | HandbellError, wait: "OutcomeDeadline"
     ) -> Response:
         if not isinstance(answer, HandbellError) and "error" not in answer:
             return await self._outcome(answer, wait)
         return refused(answer if isinstance(answer, HandbellError) else read_error(answer["error"]))
 
-    async def _outcome(self, answer: Mapping[str, Any], wait: "Wait") -> Response:
+    async def _outcome(self, answer: Mapping[str, Any], wait: "OutcomeDeadline") -> Response:
         """Return the outcome that was answered, or the one that comes of what was accepted."""
         if "success" in answer:
             return read_response(answer, self)
@@ -272,7 +274,7 @@ class RemoteApp:
             given = (*given, still_running(answer["id"], wait.timeout))
         return read_response(told, self, given)
 
-    async def _settled(self, notification_id: str, wait: "Wait") -> Mapping[str, Any]:
+    async def _settled(self, notification_id: str, wait: "OutcomeDeadline") -> Mapping[str, Any]:
         """Return how a notification stands when it has ended or waits, or nobody waits longer."""
         path = await self._path("notifications", notification_id)
         pause = _POLL_SECONDS

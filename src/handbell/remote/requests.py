@@ -5,24 +5,24 @@ from datetime import datetime
 from typing import Any
 
 from handbell.creation.notification import Notification
-from handbell.creation.template import Use, read_use
+from handbell.creation.template import TemplateUse, read_template_use
 from handbell.creation.values import json_mapping, shown
 from handbell.delivery.policy.schedule import read_send_at
 from handbell.errors import HandbellError, TemplateError
 
 
-def written(notification: Any) -> dict[str, Any]:
+def write_notification(notification: Any) -> dict[str, Any]:
     """Return the notification of a call: a template's use as it is, all else checked here.
 
     Raises NotificationError for what JSON cannot carry, as a local send does.
     """
-    use = read_use(notification)
+    use = read_template_use(notification)
     if use is None:
         return Notification.read(notification).to_dict()
     return _used(use, use.variables)
 
 
-def written_how(how: Mapping[str, Any], *, is_development: bool) -> dict[str, Any]:
+def write_options(how: Mapping[str, Any], *, is_development: bool) -> dict[str, Any]:
     """Return how to send, with only what is set.
 
     Raises NotificationError for a ``send_at`` that is none; what is a text the server reads.
@@ -35,8 +35,8 @@ def written_how(how: Mapping[str, Any], *, is_development: bool) -> dict[str, An
     return {**given, "is_development": True} if is_development else given
 
 
-def written_each(
-    use: Use, variables_of: Mapping[str, Any], how: Mapping[str, Any]
+def write_each(
+    use: TemplateUse, variables_of: Mapping[str, Any], how: Mapping[str, Any]
 ) -> dict[str, dict[str, Any] | HandbellError]:
     """Return a call for each recipient, or what is wrong with the variables of that one.
 
@@ -69,7 +69,7 @@ def wrong_variables(value: object) -> TemplateError:
     )
 
 
-def _used(use: Use, variables: Mapping[str, Any]) -> dict[str, Any]:
+def _used(use: TemplateUse, variables: Mapping[str, Any]) -> dict[str, Any]:
     beside = {name: _dated(value) for name, value in use.overrides.items()}
     return {
         **json_mapping("notification", beside),

@@ -31,7 +31,7 @@ from .context import Context
 from .hosts import Hosts
 from .limits import Limit
 from .requests import BYTES_TYPE, STREAM_TYPES, header, headers_by_name, media_type
-from .routes import DEVICE, OPERATOR, PUBLIC, ROUTES, SESSION, SIGN_IN, Need
+from .routes import DEVICE, OPERATOR, PUBLIC, ROUTES, SESSION, SIGN_IN, RouteRequirement
 
 __all__ = [
     "DEVICE",
@@ -43,7 +43,7 @@ __all__ = [
     "AppDep",
     "Caller",
     "CallerDep",
-    "Need",
+    "RouteRequirement",
     "Scope",
     "bearer",
     "caller_of",
@@ -135,7 +135,11 @@ AppDep = Annotated[App, Depends(_app_dependency)]
 
 
 def guarded(
-    route: Route, needs: dict[str, Need], context: Context, *, require_operator: RequireOperator
+    route: Route,
+    needs: dict[str, RouteRequirement],
+    context: Context,
+    *,
+    require_operator: RequireOperator,
 ) -> ASGIApp:
     """Return the route's application behind a guard; ``needs`` are its methods' requirements.
 
@@ -173,7 +177,7 @@ def guarded(
     return guard
 
 
-def _is_stream(need: Need, named: str) -> bool:
+def _is_stream(need: RouteRequirement, named: str) -> bool:
     if need.takes_lines_alone and named == BYTES_TYPE:
         return True
     return need.takes_streams and named in STREAM_TYPES
@@ -226,7 +230,7 @@ def _check_coding(headers: Mapping[bytes, bytes]) -> None:
         )
 
 
-async def _caller(request: Request, context: Context, need: Need) -> Caller:
+async def _caller(request: Request, context: Context, need: RouteRequirement) -> Caller:
     if need.kind in ("public", "operator", "sign-in"):
         return ANYBODY
     if need.kind == "metrics" and _may_measure(request, context):
@@ -244,7 +248,7 @@ async def _caller(request: Request, context: Context, need: Need) -> Caller:
         raise ForbiddenError(
             "Only the device itself may do this", fix="Send the session's secret, not an API key"
         )
-    if need.scope not in key.powers:
+    if need.scope not in key.effective_scopes:
         raise ForbiddenError(
             f"The API key {key.prefix} has no scope {need.scope}",
             fix=Fix(Action.MAKE_API_KEY, f"Use one with the scope {need.scope}", about=need.scope),
@@ -254,7 +258,7 @@ async def _caller(request: Request, context: Context, need: Need) -> Caller:
             f"The API key {key.prefix} serves {key.app} only",
             fix="Use a key that serves every app",
         )
-    return Caller(actor=f"key {key.prefix}", scopes=key.powers, app=key.app_row)
+    return Caller(actor=f"key {key.prefix}", scopes=key.effective_scopes, app=key.app_row)
 
 
 async def _key(request: Request, context: Context, token: str | None) -> ApiKey:
@@ -301,7 +305,7 @@ def _may_measure(request: Request, context: Context) -> bool:
     return compare_digest((bearer(request) or "").encode(), key.encode())
 
 
-def needs_of(route: Route) -> dict[str, Need]:
+def needs_of(route: Route) -> dict[str, RouteRequirement]:
     """Return a route's requirements by method. Raises ServeError for one missing in the table."""
     methods = sorted((route.methods or {"GET"}) - {"HEAD"})
     missing = [method for method in methods if (method, route.path) not in ROUTES]

@@ -22,7 +22,7 @@ from .api import notification_models
 from .context import Context, context_of
 from .pages import address_of
 from .problems import MEDIA_TYPE, Problem
-from .routes import ROUTES, Need
+from .routes import ROUTES, RouteRequirement
 from .schemas import tidy
 
 router = APIRouter(include_in_schema=False)
@@ -199,7 +199,7 @@ def _name_parameters(operation: dict[str, Any], names: Iterable[str]) -> None:
         del operation["parameters"]
 
 
-def _complete(operation: dict[str, Any], need: Need, path: str) -> None:
+def _complete(operation: dict[str, Any], need: RouteRequirement, path: str) -> None:
     """Add the requirements of an operation's row in the table, and its error responses."""
     operation["security"] = _security(need)
     if need.scope is not None:
@@ -226,7 +226,7 @@ def _complete(operation: dict[str, Any], need: Need, path: str) -> None:
     operation["responses"]["default"] = {"$ref": "#/components/responses/Problem"}
 
 
-def _likely(operation: dict[str, Any], need: Need, path: str) -> Iterator[int]:
+def _likely(operation: dict[str, Any], need: RouteRequirement, path: str) -> Iterator[int]:
     """Yield the errors that the guard and the body limit add to an operation."""
     if need.kind in ("key", "device", "metrics"):
         yield from (401, 403, 429)
@@ -237,7 +237,7 @@ def _likely(operation: dict[str, Any], need: Need, path: str) -> Iterator[int]:
     yield 503
 
 
-def _security(need: Need) -> list[dict[str, list[str]]]:
+def _security(need: RouteRequirement) -> list[dict[str, list[str]]]:
     match need.kind:
         case "key":
             return [{"apiKey": []}]

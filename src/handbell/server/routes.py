@@ -16,7 +16,7 @@ Kind = Literal["public", "key", "device", "metrics", "operator", "sign-in"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Need:
+class RouteRequirement:
     """The requirements for a caller.
 
     ``public``: anybody. ``key``: an API key with ``scope``; if the path names an app, the key must
@@ -40,28 +40,30 @@ class Need:
     any_host: bool = False
 
 
-PUBLIC: Final = Need(kind="public")
-ANY_HOST: Final = Need(kind="public", any_host=True)
-SEND: Final = Need(kind="key", scope="send")
-REGISTER: Final = Need(kind="key", scope="register")
-ADMINISTER: Final = Need(kind="key", scope="administer")
-SEND_STREAM: Final = Need(kind="key", scope="send", takes_streams=True)
-SEND_LINES: Final = Need(kind="key", scope="send", takes_streams=True, takes_lines_alone=True)
-REGISTER_LINES: Final = Need(
+PUBLIC: Final = RouteRequirement(kind="public")
+ANY_HOST: Final = RouteRequirement(kind="public", any_host=True)
+SEND: Final = RouteRequirement(kind="key", scope="send")
+REGISTER: Final = RouteRequirement(kind="key", scope="register")
+ADMINISTER: Final = RouteRequirement(kind="key", scope="administer")
+SEND_STREAM: Final = RouteRequirement(kind="key", scope="send", takes_streams=True)
+SEND_LINES: Final = RouteRequirement(
+    kind="key", scope="send", takes_streams=True, takes_lines_alone=True
+)
+REGISTER_LINES: Final = RouteRequirement(
     kind="key", scope="register", takes_streams=True, takes_lines_alone=True
 )
-EVERY_APP: Final = Need(kind="key", scope="administer", any_app=True)
-DEVICE: Final = Need(kind="device", scope="register")
-SESSION: Final = Need(kind="device")
-METRICS: Final = Need(kind="metrics", scope="administer", any_app=True)
-OPERATOR: Final = Need(kind="operator")
-SIGN_IN: Final = Need(kind="sign-in")
+EVERY_APP: Final = RouteRequirement(kind="key", scope="administer", any_app=True)
+DEVICE: Final = RouteRequirement(kind="device", scope="register")
+SESSION: Final = RouteRequirement(kind="device")
+METRICS: Final = RouteRequirement(kind="metrics", scope="administer", any_app=True)
+OPERATOR: Final = RouteRequirement(kind="operator")
+SIGN_IN: Final = RouteRequirement(kind="sign-in")
 
 _APP: Final = "/v1/apps/{app}"
 _SENT: Final = f"{_APP}/notifications"
 _PAGES: Final = "/console/apps/{app}"
 
-ROUTES: Final[Mapping[tuple[str, str], Need]] = MappingProxyType(
+ROUTES: Final[Mapping[tuple[str, str], RouteRequirement]] = MappingProxyType(
     {
         ("GET", "/"): PUBLIC,
         ("GET", "/healthz"): ANY_HOST,

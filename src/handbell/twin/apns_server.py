@@ -34,7 +34,7 @@ from hyperframe.frame import GoAwayFrame, PingFrame
 
 from .certificates import read_client_certificate
 from .faults import Fault
-from .responses import Exchange, TwinAnswer
+from .responses import TwinExchange, TwinResponse
 from .rules import ClientConnection, Request
 
 FIRST_STREAMS: Final = 1
@@ -58,7 +58,7 @@ _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 logger = logging.getLogger(__name__)
 
 
-Handle = Callable[[Request, ClientConnection], tuple[Exchange, ClientConnection]]
+Handle = Callable[[Request, ClientConnection], tuple[TwinExchange, ClientConnection]]
 
 
 class ApnsServer:
@@ -376,7 +376,7 @@ class _ConnectionProtocol(asyncio.Protocol):
 
     # Sent frames
 
-    def _strike(self, number: int, answer: TwinAnswer | None, fault: Fault) -> None:
+    def _strike(self, number: int, answer: TwinResponse | None, fault: Fault) -> None:
         match fault.kind:
             case "slow":
                 self._later(fault.seconds or 0.0, self._answer, number, answer)
@@ -400,7 +400,7 @@ class _ConnectionProtocol(asyncio.Protocol):
             case _:
                 self._answer(number, answer)
 
-    def _leave(self, number: int, answer: TwinAnswer | None, fault: Fault) -> None:
+    def _leave(self, number: int, answer: TwinResponse | None, fault: Fault) -> None:
         """Send GOAWAY after this stream, or before it: then it and later ones are unprocessed."""
         self._go_away(fault.reason or "Shutdown", number if fault.graceful else number - 2)
         if fault.graceful:
@@ -439,7 +439,7 @@ class _ConnectionProtocol(asyncio.Protocol):
             self._h2.reset_stream(number, code)
             self._close_when_done()
 
-    def _answer(self, number: int, answer: TwinAnswer | None, *, is_cut: bool = False) -> None:
+    def _answer(self, number: int, answer: TwinResponse | None, *, is_cut: bool = False) -> None:
         stream = self._streams.get(number)
         if stream is None or answer is None:
             return

@@ -14,11 +14,11 @@ from handbell.gateways.apns.protocol import (
 
 from .certificates import ClientCertificate
 from .provider_token import BadTokenError, Claims, Key
-from .rule_context import ClientConnection, ExpiredError, KnownState, RefusalError, Request
+from .rule_context import ClientConnection, ExpiredError, RefusalError, Request, RuleState
 
 
 def authenticate(
-    request: Request, connection: ClientConnection, world: KnownState
+    request: Request, connection: ClientConnection, world: RuleState
 ) -> tuple[ClientConnection, Key | None]:
     """Return the connection bound to the authenticated client, and the key that was used.
 
@@ -62,9 +62,7 @@ def _bearer(request: Request) -> str:
     return token.strip()
 
 
-def _provider_token(
-    token: str, connection: ClientConnection, world: KnownState
-) -> ClientConnection:
+def _provider_token(token: str, connection: ClientConnection, world: RuleState) -> ClientConnection:
     """Return the connection with a new provider token, if that is valid and may be changed.
 
     ES256 with ``kid``, ``iss`` and ``iat``, at most an hour away; one connection belongs to one

@@ -136,10 +136,10 @@ class Fault:
         return {name: value for name, value in values.items() if value is not None}
 
 
-Plan = tuple[Fault, ...]
+Faults = tuple[Fault, ...]
 
 
-def take(plan: Plan, side: str, token: str | None) -> tuple[Fault | None, Plan]:
+def take(plan: Faults, side: str, token: str | None) -> tuple[Fault | None, Faults]:
     """Return the fault for this request, if any, and the remaining plan.
 
     The oldest matching fault applies; those waiting for ``after`` requests count this one.
@@ -164,7 +164,7 @@ class FaultPlan:
     def __init__(
         self, on_change: Callable[[str, Fault], None] = lambda _event, _fault: None
     ) -> None:
-        self._plan: Plan = ()
+        self._plan: Faults = ()
         self._names = (f"fault-{number}" for number in itertools.count(1))
         self._on_change = on_change
 

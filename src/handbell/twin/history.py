@@ -23,7 +23,7 @@ _MAX_MISSED_EVENTS: Final = 2000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Received:
+class ReceivedRequest:
     """A received request and its result.
 
     ``status`` is the answer's, None when a fault suppressed it; ``verdict`` is one plain sentence;
@@ -85,7 +85,7 @@ class Received:
         }
 
 
-class Named:
+class IdEvent:
     """An event that has only an id."""
 
     def __init__(self, name: str) -> None:
@@ -96,11 +96,11 @@ class Named:
         return {"id": self._name}
 
 
-What = Phone | Received | Fault | Named
+What = Phone | ReceivedRequest | Fault | IdEvent
 Change = tuple[str, What]
 
 
-class Listener:
+class Subscription:
     """A subscription to changes; one that falls far behind is closed and has to start anew."""
 
     def __init__(self) -> None:
@@ -133,12 +133,12 @@ class History:
     """The last requests that the twin got, and the subscribers to all changes."""
 
     def __init__(self) -> None:
-        self._requests: deque[Received] = deque(maxlen=MAX_REQUESTS)
+        self._requests: deque[ReceivedRequest] = deque(maxlen=MAX_REQUESTS)
         self._ids = itertools.count(1)
-        self._listeners: set[Listener] = set()
+        self._listeners: set[Subscription] = set()
 
     @property
-    def requests(self) -> list[Received]:
+    def requests(self) -> list[ReceivedRequest]:
         """Return the last requests, newest first."""
         return list(reversed(self._requests))
 
@@ -146,7 +146,7 @@ class History:
         """Return the id of the next request."""
         return str(next(self._ids))
 
-    def add(self, received: Received) -> None:
+    def add(self, received: ReceivedRequest) -> None:
         """Add a request and publish it."""
         self._requests.append(received)
         self.publish("request", received)
@@ -157,9 +157,9 @@ class History:
             listener.put((name, subject))
 
     @contextlib.contextmanager
-    def listen(self) -> Iterator[Listener]:
+    def listen(self) -> Iterator[Subscription]:
         """Yield a listener that receives every change while the block runs."""
-        listener = Listener()
+        listener = Subscription()
         self._listeners.add(listener)
         try:
             yield listener
@@ -172,7 +172,7 @@ class History:
             listener.close()
 
 
-class Tally:
+class PushCounts:
     """Counts by token and ``apns-id``, bounded: the oldest tokens are dropped first."""
 
     def __init__(self) -> None:

@@ -152,7 +152,7 @@ class _Guard:
             scheme, _, brought = request.headers.get("authorization", "").partition(" ")
             bearer = brought.strip() if scheme.lower() == "bearer" else ""
             token = bearer or request.cookies.get(self._cookie, "")
-        if not self._twin.lets_in(token):
+        if not self._twin.allows_token(token):
             return _error(403, _ASKS_FOR_LINK)
         if not first.startswith("~") or scope["path"] != "/" or scope["method"] != "GET":
             return None

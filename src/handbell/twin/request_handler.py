@@ -18,10 +18,10 @@ from handbell.gateways.apns.protocol import (
 from . import rules
 from .device_store import DeviceStore
 from .faults import ANSWERING, Fault, FaultPlan
-from .history import History, Received, Tally
+from .history import History, PushCounts, ReceivedRequest
 from .hooks import call
 from .phone import Arrival, Card, Phone, Push, arrive
-from .responses import GONE, Exchange, TwinAnswer, fault_answer, make_answer
+from .responses import GONE, TwinExchange, TwinResponse, fault_answer, make_answer
 
 _OK: Final = 200
 
@@ -35,7 +35,7 @@ class RequestHandler:
 
     def __init__(
         self,
-        world: rules.KnownState,
+        world: rules.RuleState,
         device_store: DeviceStore,
         *,
         faults: FaultPlan,
@@ -43,7 +43,7 @@ class RequestHandler:
         on_displayed: Callable[[Phone, Card], object],
     ) -> None:
         self.total = 0
-        self.accepted, self.shown = Tally(), Tally()
+        self.accepted, self.shown = PushCounts(), PushCounts()
         self._world = world
         self._device_store = device_store
         self._faults = faults
@@ -52,7 +52,7 @@ class RequestHandler:
 
     def handle(
         self, request: rules.Request, connection: rules.ClientConnection
-    ) -> tuple[Exchange, rules.ClientConnection]:
+    ) -> tuple[TwinExchange, rules.ClientConnection]:
         """Return the answer to a request, and the connection's state afterwards."""
         fault = self._faults.take(connection.side, request.device_token)
         if fault is not None and not fault.is_processed:
@@ -72,7 +72,7 @@ class RequestHandler:
 
     def _strike(
         self, request: rules.Request, connection: rules.ClientConnection, fault: Fault
-    ) -> Exchange:
+    ) -> TwinExchange:
         """Return the result of a request that a fault affects."""
         answer = (
             fault_answer(fault, _given_id(request), connection.side, self._world.now())
@@ -91,7 +91,7 @@ class RequestHandler:
         )
         if answer is not None and answer.status == GONE and self._is_of_its_kind(request):
             self._lose(request.device_token or "", answer)
-        return Exchange(answer, fault)
+        return TwinExchange(answer, fault)
 
     def _is_of_its_kind(self, request: rules.Request) -> bool:
         """Return whether the push type fits the token's kind."""
@@ -99,7 +99,7 @@ class RequestHandler:
         push_type = PUSH_TYPES.get(request.header(APNS_PUSH_TYPE) or "")
         return device is None or push_type is None or push_type.address_kind == device.kind
 
-    def _lose(self, token: str, answer: TwinAnswer) -> None:
+    def _lose(self, token: str, answer: TwinResponse) -> None:
         """Remove the app from the phone, as a client that got 410 assumes."""
         stamp = json.loads(answer.body).get("timestamp") if answer.body else None
         phone = self._device_store.lose(token, int(stamp or self._world.now() * 1000))
@@ -112,7 +112,7 @@ class RequestHandler:
         connection: rules.ClientConnection,
         push: Push,
         fault: Fault | None,
-    ) -> Exchange:
+    ) -> TwinExchange:
         push = push if push.apns_id else replace(push, apns_id=str(uuid4()))
         answer = make_answer(_OK, push.apns_id, connection.side, self._world.now())
         self.total += 1
@@ -133,15 +133,15 @@ class RequestHandler:
             self._device_store.put(arrival.phone)
             self._history.publish("phone", arrival.phone)
         self.show(arrival, push)
-        return Exchange(answer, fault)
+        return TwinExchange(answer, fault)
 
     def _refuse(
         self,
         request: rules.Request,
         connection: rules.ClientConnection,
-        refused: rules.Refused,
+        refused: rules.RuleRefusal,
         fault: Fault | None,
-    ) -> Exchange:
+    ) -> TwinExchange:
         status = REASONS[refused.reason].status
         answer = make_answer(
             status,
@@ -161,7 +161,7 @@ class RequestHandler:
             what="refused",
             fault=fault.kind if fault else None,
         )
-        return Exchange(answer, fault)
+        return TwinExchange(answer, fault)
 
     def _record(
         self,
@@ -176,7 +176,7 @@ class RequestHandler:
         unique_id: str | None = None,
         fault: str | None = None,
     ) -> None:
-        received = Received(
+        received = ReceivedRequest(
             id=self._history.next_id(),
             at=int(self._world.now() * 1000),
             side=connection.side,

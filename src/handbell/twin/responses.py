@@ -18,7 +18,7 @@ GONE: Final = 410
 
 
 @dataclass(frozen=True, slots=True)
-class TwinAnswer:
+class TwinResponse:
     """An HTTP answer: status, headers except ``:status``, body."""
 
     status: int
@@ -31,10 +31,10 @@ class TwinAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange:
+class TwinExchange:
     """The result of a request: the answer, if any, and the fault that affects it."""
 
-    answer: TwinAnswer | None
+    answer: TwinResponse | None
     fault: Fault | None = None
 
 
@@ -47,7 +47,7 @@ def make_answer(
     reason: str | None = None,
     timestamp: int | None = None,
     retry_after: int | None = None,
-) -> TwinAnswer:
+) -> TwinResponse:
     """Return an answer in APNs' form.
 
     ``apns-id`` is echoed or generated; ``apns-unique-id`` is for accepted pushes on the
@@ -64,12 +64,12 @@ def make_answer(
     if timestamp is not None:
         content["timestamp"] = timestamp
     if not content:
-        return TwinAnswer(status, tuple(headers))
+        return TwinResponse(status, tuple(headers))
     headers.append(("content-type", "application/json"))
-    return TwinAnswer(status, tuple(headers), json.dumps(content, separators=(",", ":")).encode())
+    return TwinResponse(status, tuple(headers), json.dumps(content, separators=(",", ":")).encode())
 
 
-def fault_answer(fault: Fault, apns_id: str | None, side: str, now: float) -> TwinAnswer:
+def fault_answer(fault: Fault, apns_id: str | None, side: str, now: float) -> TwinResponse:
     """Return the answer that a fault requests; a 410 always gets a timestamp."""
     status = fault.status or _OK
     timestamp = fault.timestamp

@@ -35,7 +35,7 @@ class Device:
         return self.bundle_id + TOKEN_KINDS[self.kind]
 
 
-class KnownState(Protocol):
+class RuleState(Protocol):
     """The state that rules may query."""
 
     def now(self) -> float:
@@ -96,7 +96,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RuleRefusal:
     """A refused push: the documented reason, and an explanation.
 
     ``timestamp`` (UNIX ms) is for 410 only.
@@ -112,7 +112,7 @@ class RefusalError(Exception):
 
     def __init__(self, reason: str, why: str, timestamp: int | None = None) -> None:
         super().__init__(reason)
-        self.refused = Refused(reason, why, timestamp)
+        self.refused = RuleRefusal(reason, why, timestamp)
 
 
 class ExpiredError(RefusalError):

@@ -36,22 +36,30 @@ from .rule_context import (
     ClientConnection,
     Device,
     ExpiredError,
-    KnownState,
     RefusalError,
-    Refused,
     Request,
+    RuleRefusal,
+    RuleState,
 )
 
-__all__ = ["TOKEN_KINDS", "ClientConnection", "Device", "KnownState", "Refused", "Request", "judge"]
+__all__ = [
+    "TOKEN_KINDS",
+    "ClientConnection",
+    "Device",
+    "Request",
+    "RuleRefusal",
+    "RuleState",
+    "judge",
+]
 
 _HEX: Final = re.compile(r"(?:[0-9a-fA-F]{2}){4,256}")
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,255}")
 _DIGITS: Final = re.compile(r"[0-9]{1,15}")
 
-Judgement = tuple[Push | Refused, ClientConnection]
+Judgement = tuple[Push | RuleRefusal, ClientConnection]
 
 
-def judge(request: Request, connection: ClientConnection, world: KnownState) -> Judgement:
+def judge(request: Request, connection: ClientConnection, world: RuleState) -> Judgement:
     """Return the push or its refusal, and the connection's state afterwards."""
     try:
         token = _path(request)
@@ -100,7 +108,7 @@ def _duplicates(request: Request) -> None:
 
 
 def _push(
-    request: Request, token: str, connection: ClientConnection, key: Key | None, world: KnownState
+    request: Request, token: str, connection: ClientConnection, key: Key | None, world: RuleState
 ) -> Push:
     push_type = _push_type(request)
     expires_at, collapse_id = _expiration(request), _collapse_id(request)
@@ -200,7 +208,7 @@ def _allowance(
     push_type: PushType | None,
     connection: ClientConnection,
     key: Key | None,
-    world: KnownState,
+    world: RuleState,
 ) -> None:
     """Refuse a topic that the certificate does not list, or that the key or team may not use.
 
@@ -243,7 +251,7 @@ def _payload(request: Request, topic: str, push_type: PushType | None) -> None:
 # The device token
 
 
-def _device(push: Push, connection: ClientConnection, world: KnownState) -> None:
+def _device(push: Push, connection: ClientConnection, world: RuleState) -> None:
     """Refuse a token that is unknown, of another app or kind, or no longer active.
 
     An app has a token for each kind of push, since PushKit, ActivityKit and others issue their

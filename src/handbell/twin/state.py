@@ -15,7 +15,7 @@ from . import rules
 from .device_store import DeviceStore
 from .discovery import Address
 from .faults import Fault, FaultPlan
-from .history import History, Listener, Named, Received
+from .history import History, IdEvent, ReceivedRequest, Subscription
 from .hooks import TwinHooks, call
 from .phone import Card, Phone, switch
 from .provider_token import Key, read_public_key
@@ -64,7 +64,7 @@ class TwinState:
             raise TwinError("The twin is not running", fix="Start it first")
         return self._address
 
-    def lets_in(self, token: str) -> bool:
+    def allows_token(self, token: str) -> bool:
         """Return whether a caller with this token, or without one, may use the page."""
         if hmac.compare_digest(token.encode(), self._page_token.encode()):
             return True
@@ -179,7 +179,7 @@ class TwinState:
         gone = self._device_store.remove(_id(phone), int(self._now() * 1000))
         if gone is None:
             return
-        self._history.publish("phone-removed", Named(gone.id))
+        self._history.publish("phone-removed", IdEvent(gone.id))
         call(self._hooks.on_phone_removed, gone)
 
     def switch(self, phone: Phone | str, is_on: bool) -> Phone:  # noqa: FBT001  as on the switch
@@ -237,7 +237,7 @@ class TwinState:
     # History
 
     @property
-    def requests(self) -> list[Received]:
+    def requests(self) -> list[ReceivedRequest]:
         """The last requests, newest first, 1000 at most."""
         return self._history.requests
 
@@ -257,12 +257,12 @@ class TwinState:
         """
         return self._handler.shown.of(token)
 
-    def listen(self) -> AbstractContextManager[Listener]:
+    def listen(self) -> AbstractContextManager[Subscription]:
         """Yield a listener that receives every change while the block runs."""
         return self._history.listen()
 
     def _on_fault(self, name: str, fault: Fault) -> None:
-        self._history.publish(name, fault if name == "fault" else Named(fault.id))
+        self._history.publish(name, fault if name == "fault" else IdEvent(fault.id))
 
     # Queries of the rules
 

@@ -12,7 +12,7 @@ from handbell.errors import TwinError
 
 from .discovery import Address
 from .faults import Fault
-from .history import Received
+from .history import ReceivedRequest
 from .phone import Phone
 from .twin import Twin
 
@@ -116,7 +116,7 @@ class RunningTwin:
         return self.call(lambda twin: dict(twin.phones))
 
     @property
-    def requests(self) -> list[Received]:
+    def requests(self) -> list[ReceivedRequest]:
         """Return the last requests, newest first, 1000 at most."""
         return self.call(lambda twin: twin.requests)
 

@@ -13,7 +13,7 @@ from tests.contract.server_clients.test_server_clients import tool
 from tests.http2_server import counting, paths, send, serve
 
 from handbell._proxy import Proxy
-from handbell.gateways.http2 import End, Endpoint, NotSent, StreamAnswer
+from handbell.gateways.http2 import End, Endpoint, NotSent, StreamResponse
 from handbell.twin.certificates import Authority
 
 pytestmark = [pytest.mark.clients, pytest.mark.judge("tinyproxy")]
@@ -71,7 +71,7 @@ def ends_through(folder: Path, user: str, more: str = "", host: str = "localhost
 
 def test_tinyproxy_lets_pushes_through(tmp_path: Path) -> None:
     """A hundred requests go over its tunnel, with user and password."""
-    assert {type(end) for end in ends_through(tmp_path, "me:hunter2@")} == {StreamAnswer}
+    assert {type(end) for end in ends_through(tmp_path, "me:hunter2@")} == {StreamResponse}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from handbell.apps.app import App
 from handbell.storage.database import Database
 from handbell.storage.tables import sessions, users
 
-from .resolve import Plan
+from .resolve import ResolvedRecipients
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +26,7 @@ class Audience:
     left_out: tuple[str, ...] = ()
 
 
-def audience_of(plan: Plan) -> Audience:
+def audience_of(plan: ResolvedRecipients) -> Audience:
     """Return the audience of a send to named recipients."""
     people = {target.mail for target in plan.targets if target.mail is not None}
     return Audience(

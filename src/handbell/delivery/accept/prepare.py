@@ -28,7 +28,7 @@ from handbell.errors import HandbellError, NotificationError
 from handbell.gateways.apns.wording_cache import Wordings, compose_each
 from handbell.registry.store import Registry
 
-from .resolve import Plan, resolve_many, some_places, some_targets
+from .resolve import ResolvedRecipients, resolve_many, sample_locations, sample_targets
 from .send_store import SendStore
 from .store import Acceptance, Order
 
@@ -174,7 +174,7 @@ _Problems = dict[tuple[Any, ...], HandbellError | None]
 """Why there is no way for an app, a key, a gateway and an environment; None where there is one."""
 
 
-class Intake:
+class SendPreparer:
     """Looks at sends; reads, and writes nothing. Every method may block."""
 
     def __init__(
@@ -209,7 +209,7 @@ class Intake:
         orders = [self._order(entry, at) for entry in entries]
         plans = self._plans(
             [(one.app, one.recipients, one.options.is_development) for one in entries],
-            sample=some_places,
+            sample=sample_locations,
         )
         prepared = [
             Prepared(entry=entry, order=order, targets=plan.targets, warnings=plan.warnings)
@@ -270,12 +270,12 @@ class Intake:
                 if not is_loud(entry.notification, one.wordings.own.message):
                     one.order = replace(one.order, is_loud=False)
             if send_at is not None:
-                one.warnings.extend(self.look_at_time(entry, send_at, one.targets or (), now))
+                one.warnings.extend(self.check_send_time(entry, send_at, one.targets or (), now))
             self._require_a_way(entry, one.targets or (), gateways)
         except HandbellError as error:
             one.error = error
 
-    def look_at_time(
+    def check_send_time(
         self, entry: Entry, send_at: SendAt, targets: Iterable[Target], now: float
     ) -> list[str]:
         """Return what to know of a time. Raises NotificationError for one in the past."""
@@ -315,7 +315,9 @@ class Intake:
             return error
         return None
 
-    def plan(self, app: App, recipients: Recipients, *, is_development: bool = False) -> Plan:
+    def plan(
+        self, app: App, recipients: Recipients, *, is_development: bool = False
+    ) -> ResolvedRecipients:
         """Return whom a send would reach; of everybody, the first ones only."""
         (plan,) = self._plans([(app, recipients, is_development)])
         return plan
@@ -323,14 +325,14 @@ class Intake:
     def _plans(
         self,
         wanted: Sequence[tuple[App, Recipients, bool]],
-        sample: Callable[..., list[Target]] = some_targets,
-    ) -> list[Plan]:
-        plans: dict[int, Plan] = {}
+        sample: Callable[..., list[Target]] = sample_targets,
+    ) -> list[ResolvedRecipients]:
+        plans: dict[int, ResolvedRecipients] = {}
         named: dict[tuple[str, bool], list[int]] = {}
         for place, (app, recipients, is_development) in enumerate(wanted):
             if recipients.everybody:
                 targets = sample(app, self._registry, is_development=is_development)
-                plans[place] = Plan(targets)
+                plans[place] = ResolvedRecipients(targets)
             else:
                 named.setdefault((app.id, is_development), []).append(place)
         for (_, is_development), places in named.items():

@@ -13,7 +13,7 @@ from handbell.errors import NotificationError, PayloadTooLargeError
 from handbell.gateways.apns.protocol import APNS_ID, AUTHORIZATION, DEVICE_PATH, PUSH_TYPES
 from handbell.gateways.apns.wording_cache import Wording, compose_each
 
-from .resolve import Plan
+from .resolve import ResolvedRecipients
 
 _LATER: Final = "(made when it is stored)"
 
@@ -98,7 +98,7 @@ def _in_language(
 def preview(
     app: App,
     notification: Notification,
-    plan: Plan,
+    plan: ResolvedRecipients,
     *,
     describe_host: Callable[[str], str],
     has_token: Callable[[str], bool],

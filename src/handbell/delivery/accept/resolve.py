@@ -9,8 +9,8 @@ from handbell.apps.app import App
 from handbell.creation.recipients import Recipients
 from handbell.delivery.delivery import Target
 from handbell.diagnostic import Diagnostic
-from handbell.registry.recipient_lookup import Addressee
-from handbell.registry.session import CLOSED_WORDS, LOGGED_OUT, ActiveSession, Place
+from handbell.registry.recipient_lookup import RecipientSession
+from handbell.registry.session import CLOSED_WORDS, LOGGED_OUT, ActiveSession, SessionLocation
 from handbell.registry.store import Registry
 
 SAMPLE: Final = 50
@@ -18,7 +18,7 @@ SAMPLE: Final = 50
 
 
 @dataclass(slots=True)
-class Plan:
+class ResolvedRecipients:
     """Whom one send would reach, and who is left out with the reason."""
 
     targets: list[Target] = field(default_factory=list)
@@ -32,7 +32,7 @@ def resolve_many(
     *,
     environment: str,
     is_development: bool = False,
-) -> list[Plan]:
+) -> list[ResolvedRecipients]:
     """Return for each send the targets of its named recipients, each device once.
 
     A pending session is never a target. ``environment`` is assumed for device tokens that no
@@ -41,11 +41,11 @@ def resolve_many(
     """
     mails = [mail for one in recipients for mail in one.mails]
     tokens = [token for one in recipients for token in one.device_tokens]
-    by_mail = registry.addressees(app, mails) if mails else {}
+    by_mail = registry.recipient_sessions(app, mails) if mails else {}
     by_token = registry.holders(app, tokens) if tokens else {}
     plans = []
     for one in recipients:
-        plan = Plan()
+        plan = ResolvedRecipients()
         _add_mails(plan, one.mails, by_mail, is_development=is_development)
         _add_tokens(plan, one.device_tokens, by_token, environment)
         plan.targets.extend(
@@ -58,14 +58,14 @@ def resolve_many(
     return plans
 
 
-def some_targets(app: App, registry: Registry, *, is_development: bool = False) -> list[Target]:
+def sample_targets(app: App, registry: Registry, *, is_development: bool = False) -> list[Target]:
     """Return the targets of an app's first active sessions, as a sample of everybody."""
     sample = registry.page_of_active(app, limit=SAMPLE)
     return [_session_target(session, is_development=is_development) for session in sample]
 
 
-def some_places(app: App, registry: Registry, *, is_development: bool = False) -> list[Target]:
-    """Return a target for each place of those of :func:`some_targets`, which name no device."""
+def sample_locations(app: App, registry: Registry, *, is_development: bool = False) -> list[Target]:
+    """Return a target for each place of those of :func:`sample_targets`, which name no device."""
     return [
         Target(
             gateway="apns",
@@ -73,19 +73,19 @@ def some_places(app: App, registry: Registry, *, is_development: bool = False) -
             environment=_environment(place, is_development=is_development),
             time_zone=place.time_zone,
         )
-        for place in registry.places_of_active(app, limit=SAMPLE)
+        for place in registry.locations_of_active(app, limit=SAMPLE)
     ]
 
 
-def _environment(place: Place, *, is_development: bool) -> str:
+def _environment(place: SessionLocation, *, is_development: bool) -> str:
     is_new = not place.was_reached and place.environment == "production"
     return "development" if is_development and is_new else place.environment
 
 
 def _add_mails(
-    plan: Plan,
+    plan: ResolvedRecipients,
     mails: Iterable[str],
-    found: Mapping[str, list[Addressee]],
+    found: Mapping[str, list[RecipientSession]],
     *,
     is_development: bool,
 ) -> None:
@@ -99,20 +99,20 @@ def _add_mails(
         )
 
 
-def nobody(mail: str, sessions: list[Addressee]) -> Diagnostic:
+def nobody(mail: str, sessions: list[RecipientSession]) -> Diagnostic:
     """Return the warning that a mail is not reached; none of its sessions is active."""
     reason, why = _why_nobody(sessions)
     return Diagnostic(f"{mail} {why}", recipient=mail, reason=reason)
 
 
-def _why_nobody(sessions: list[Addressee]) -> tuple[str, str]:
+def _why_nobody(sessions: list[RecipientSession]) -> tuple[str, str]:
     """Return why none of a person's sessions is sent to: the reason, and in words."""
     if not sessions:
         return (
             "NoDevice",
             "has no device: no session of this app was ever registered for this mail.",
         )
-    by_status: dict[str, list[Addressee]] = {}
+    by_status: dict[str, list[RecipientSession]] = {}
     for session in sessions:
         by_status.setdefault(session.status, []).append(session)
     if pending := by_status.get("pending"):
@@ -130,7 +130,10 @@ def _why_nobody(sessions: list[Addressee]) -> tuple[str, str]:
 
 
 def _add_tokens(
-    plan: Plan, tokens: Iterable[str], known: Mapping[str, Addressee], environment: str
+    plan: ResolvedRecipients,
+    tokens: Iterable[str],
+    known: Mapping[str, RecipientSession],
+    environment: str,
 ) -> None:
     for token in tokens:
         session = known.get(token)
@@ -148,7 +151,9 @@ def _add_tokens(
             )
 
 
-def _session_target(session: ActiveSession | Addressee, *, is_development: bool = False) -> Target:
+def _session_target(
+    session: ActiveSession | RecipientSession, *, is_development: bool = False
+) -> Target:
     starts_in_development = (
         is_development and session.accepted_at is None and session.environment == "production"
     )

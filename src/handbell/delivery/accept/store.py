@@ -16,7 +16,7 @@ from handbell.apps.app import App
 from handbell.creation.notification import Notification, shared_dict
 from handbell.delivery.delivery import Target
 from handbell.delivery.ids import new_notification_id
-from handbell.delivery.policy.parts import SCHEDULED, Part
+from handbell.delivery.policy.parts import SCHEDULED, ShardPart
 from handbell.delivery.policy.schedule import Instant, SendAt
 from handbell.delivery.queue.due import Due
 from handbell.delivery.queue.shards import SHARD_SESSIONS
@@ -121,7 +121,7 @@ class Draft:
     order: Order
     targets: Sequence[Target] | None
     worker: int | None = None
-    parts: Sequence[Part] = ()
+    parts: Sequence[ShardPart] = ()
 
 
 class Acceptance(NamedTuple):
@@ -385,7 +385,7 @@ def _shard_rows(connection: Connection, draft: Draft, row: int, now: int) -> lis
     if first is None:
         return []
     due_at = order.send_at.seconds if isinstance(order.send_at, Instant) else 0
-    parts = draft.parts or [Part(due_at, SCHEDULED if due_at * 1000 > now else None, None)]
+    parts = draft.parts or [ShardPart(due_at, SCHEDULED if due_at * 1000 > now else None, None)]
     span = SHARD_SESSIONS * min(len(parts), _MOST_SPANS)
     return [
         {

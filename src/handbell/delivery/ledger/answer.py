@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from handbell._text import count, moment, sentence
-from handbell.delivery.deliveries import Ledgered
+from handbell.delivery.deliveries import LedgerDeliveries
 from handbell.delivery.delivery import STATES, Delivery, State
 from handbell.delivery.policy.decision import CERTIFICATE_REASONS, meaning
 from handbell.delivery.response import Response
@@ -60,7 +60,7 @@ def answer(
         total=counts.total(),
         states={state: counts[state] for state in STATES if counts[state]},
         is_running=is_running,
-        _source=Ledgered(
+        _source=LedgerDeliveries(
             lambda: sum(ledger.counts(notification_id).values()),
             lambda number, limit: ledger.deliveries_after(notification_id, number, limit),
         ),

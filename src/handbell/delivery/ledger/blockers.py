@@ -6,7 +6,7 @@ from typing import Literal
 from handbell._text import moment, sentence
 from handbell.apps.app import App
 from handbell.delivery.policy.app_rules import AppRules
-from handbell.delivery.policy.circuit import Stop
+from handbell.delivery.policy.circuit import CircuitStop
 from handbell.delivery.policy.decision import UNREACHED, meaning
 from handbell.delivery.policy.standing import Key
 from handbell.fixes import Action, Fix, as_sentence, with_app
@@ -15,7 +15,7 @@ Kind = Literal["stopped", "outage", "disabled", "no-key", "no-worker", "passed-o
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Obstacle:
+class Blocker:
     """A reason why nothing is sent: a headline, details, and the fix, in that order.
 
     ``since`` is in UNIX seconds, None if unknown.
@@ -35,7 +35,7 @@ class Obstacle:
 
 def obstacles(
     app: App, rules: AppRules, *, now: float, workers: int, has_key: bool = True
-) -> list[Obstacle]:
+) -> list[Blocker]:
     """Return the obstacles of an app, the most pressing first; ``now`` is in UNIX seconds."""
     found = [] if has_key else [_no_key(app)]
     found += [_stopped(app, stop) for stop in rules.stops]
@@ -47,17 +47,17 @@ def obstacles(
     return found
 
 
-def cautions(app: App, rules: AppRules) -> list[Obstacle]:
+def cautions(app: App, rules: AppRules) -> list[Blocker]:
     """Return what needs fixing but blocks nothing: refused credentials that others replace."""
     return [_passed_over(app, *caution) for caution in rules.cautions]
 
 
-def _passed_over(app: App, key: Key, stop: Stop) -> Obstacle:
+def _passed_over(app: App, key: Key, stop: CircuitStop) -> Blocker:
     words, _ = meaning(stop.reason)
     name = f"the {key.kind} {key.key_id}"
     lead = f"What is sent goes by the other one. Remove {name}"
     remove = Fix(Action.REMOVE_KEY, lead, app=app.id, about=key.key_id, end=".")
-    return Obstacle(
+    return Blocker(
         kind="passed-over",
         headline=f"{name[:1].upper()}{name[1:]} is refused ({stop.environment}) "
         f"since {_at(stop.since)}:",
@@ -67,8 +67,8 @@ def _passed_over(app: App, key: Key, stop: Stop) -> Obstacle:
     )
 
 
-def _no_key(app: App) -> Obstacle:
-    return Obstacle(
+def _no_key(app: App) -> Blocker:
+    return Blocker(
         kind="no-key",
         headline=f"{app.name} has no key.",
         more="Nothing can be sent to it.",
@@ -76,12 +76,12 @@ def _no_key(app: App) -> Obstacle:
     )
 
 
-def _stopped(app: App, stop: Stop) -> Obstacle:
+def _stopped(app: App, stop: CircuitStop) -> Blocker:
     words, fix = meaning(stop.reason)
     where = "" if stop.environment in ("", "production") else f" in {stop.environment}"
     mend = fix or Fix(Action.CHECK_UP, "mend what the check-up names")
     go_on = Fix(Action.RESUME, "Then go on without waiting", app=app.id, end=".")
-    return Obstacle(
+    return Blocker(
         kind="stopped",
         headline=f"Sending for {app.name} has been stopped{where} since {_at(stop.since)}:",
         more=f"{sentence(f'{words} ({stop.reason})')} One push is tried at {_at(stop.probe_at)}; "
@@ -91,11 +91,11 @@ def _stopped(app: App, stop: Stop) -> Obstacle:
     )
 
 
-def _outage(stop: Stop) -> Obstacle:
+def _outage(stop: CircuitStop) -> Blocker:
     words, fix = meaning(stop.reason)
     service = "The twin" if stop.environment == "twin" else "Apple's push service"
     is_to_mend = stop.reason in UNREACHED and not fix.startswith("nothing")
-    return Obstacle(
+    return Blocker(
         kind="outage",
         headline=f"{service} ({stop.environment}) has taken nothing since {_at(stop.since)}:",
         more=f"{sentence(f'{words} ({stop.reason})')} One push is tried at {_at(stop.probe_at)}; "
@@ -105,8 +105,8 @@ def _outage(stop: Stop) -> Obstacle:
     )
 
 
-def _disabled(app: App) -> Obstacle:
-    return Obstacle(
+def _disabled(app: App) -> Blocker:
+    return Blocker(
         kind="disabled",
         headline=f"{app.name} is switched off.",
         more="What is sent waits.",
@@ -114,8 +114,8 @@ def _disabled(app: App) -> Obstacle:
     )
 
 
-def _no_worker() -> Obstacle:
-    return Obstacle(
+def _no_worker() -> Blocker:
+    return Blocker(
         kind="no-worker",
         headline="No worker is running, so what waits does not go on.",
         fixes=(Fix(Action.START_WORKER, "Start one", end="."),),

@@ -30,7 +30,7 @@ _AT_ONCE: Final = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Erased:
+class ErasureResult:
     """What was removed: the person's row, and the sessions to release."""
 
     user: int
@@ -43,7 +43,7 @@ class Eraser:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def erase(self, app: App, mail: str) -> Erased:
+    def erase(self, app: App, mail: str) -> ErasureResult:
         """Remove a user of an app with every session, and their name from the ledger.
 
         Deliveries stay, without anything that identifies the person. The content of a notification
@@ -80,13 +80,13 @@ class Eraser:
         statement = select(notifications.c.id).where(notifications.c.app == app.id, is_named)
         return list(connection.scalars(statement))
 
-    def _remove(self, connection: Connection, app: App, mail: str) -> Erased:
+    def _remove(self, connection: Connection, app: App, mail: str) -> ErasureResult:
         user = _known_user(connection, app, mail)
         of_user = select(sessions.c.id).where(sessions.c.user_id == user)
         held = tuple(connection.scalars(of_user))
         connection.execute(delete(sessions).where(sessions.c.user_id == user))
         connection.execute(delete(users).where(users.c.id == user))
-        return Erased(user=user, sessions=held)
+        return ErasureResult(user=user, sessions=held)
 
 
 def _known_user(connection: Connection, app: App, mail: str) -> int:

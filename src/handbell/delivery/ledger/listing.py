@@ -14,12 +14,12 @@ SEARCHED_AMONG: Final = 100_000
 TEST_MARK: Final = "is_test"
 """The member of a notification's recipients that says that somebody tried it out."""
 
-Standing = Literal["open", "failed", "cancelled"]
+NotificationStatus = Literal["open", "failed", "cancelled"]
 """What is not done with, what has a failed or expired delivery, what was taken back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Search:
+class NotificationSearch:
     """Which notifications to list, the newest first; None means no filter.
 
     ``text`` is searched in content and recipients, ignoring case. Instants are UNIX milliseconds,
@@ -28,7 +28,7 @@ class Search:
 
     app: str | None = None
     text: str | None = None
-    standing: Standing | None = None
+    standing: NotificationStatus | None = None
     urgency: int | None = None
     since: int | None = None
     until: int | None = None
@@ -106,7 +106,7 @@ def _says(text: str) -> ColumnElement[bool]:
     )
 
 
-def _stands(standing: Standing) -> ColumnElement[bool]:
+def _stands(standing: NotificationStatus) -> ColumnElement[bool]:
     if standing == "cancelled":
         return notifications.c.cancelled_at.is_not(None)
     if standing == "failed":

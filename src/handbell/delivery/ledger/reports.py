@@ -22,7 +22,7 @@ from handbell.fixes import Action, Fix, with_app
 from handbell.storage.database import Database
 from handbell.storage.tables import deliveries, notifications, shards
 
-from .listing import TEST_MARK, DeliveryPage, DeliverySearch, Search
+from .listing import TEST_MARK, DeliveryPage, DeliverySearch, NotificationSearch
 from .state_counts import CountCache, Counted, count_deliveries
 from .store import DELIVERIES
 
@@ -151,7 +151,7 @@ class Reports:
             rows = connection.execute(statement).all()
             return [self._overview(connection, row, self._counting.count) for row in rows]
 
-    def page(self, search: Search, *, limit: int) -> list[Overview]:
+    def page(self, search: NotificationSearch, *, limit: int) -> list[Overview]:
         """Return the newest notifications that match; ``before`` continues after a page."""
         with self._database.read() as connection:
             rows = connection.execute(search.statement(limit)).all()

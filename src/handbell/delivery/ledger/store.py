@@ -45,7 +45,7 @@ DELIVERIES: Final = (
 """Deliveries as :class:`Delivery` has them."""
 
 
-class Cancelling(NamedTuple):
+class Cancellation(NamedTuple):
     """A cancel in progress: the notification's row and the counts at its beginning.
 
     ``former`` is how many deliveries earlier cancels caught before they began.
@@ -56,7 +56,7 @@ class Cancelling(NamedTuple):
     former: int
 
 
-class Ahead(NamedTuple):
+class PendingShard(NamedTuple):
     """When a broadcast comes to a session of a time zone (UNIX seconds), and what it waits for."""
 
     zone: str | None
@@ -79,7 +79,7 @@ class Ledger:
         self._database = database
         self._now = now
 
-    def begin_cancel(self, app: App, notification_id: str) -> Cancelling:
+    def begin_cancel(self, app: App, notification_id: str) -> Cancellation:
         """Cancel what no worker holds; workers notice and release the rest.
 
         The number of cancelled deliveries is known when no worker holds any; :meth:`Engine.cancel
@@ -88,9 +88,9 @@ class Ledger:
         Raises UnknownNotificationError when the app has no such notification.
         """
         row = self.find(app, notification_id)
-        return Cancelling(row.id, self._cancel(row.id), int(row.cancelled))
+        return Cancellation(row.id, self._cancel(row.id), int(row.cancelled))
 
-    def caught(self, cancelling: Cancelling) -> int:
+    def caught(self, cancelling: Cancellation) -> int:
         """Return how many deliveries a cancel has caught so far."""
         now = int(self.row(cancelling.row).cancelled)
         return cancelling.waiting + now - cancelling.former
@@ -232,7 +232,7 @@ class Ledger:
             rows = connection.execute(query.order_by(deliveries.c.number)).mappings()
             return [Delivery(**item) for item in rows]
 
-    def ahead(self, session_ids: Sequence[int], row: int) -> Ahead | None:
+    def ahead(self, session_ids: Sequence[int], row: int) -> PendingShard | None:
         """Return which of these sessions a broadcast comes to first, and what it waits for.
 
         None where it comes to none of them any more.
@@ -259,7 +259,7 @@ class Ledger:
             for one in connection.execute(statement):
                 spanning.setdefault((one.session, one.time_zone), []).append(one)
         found = [
-            Ahead(zone, shard.reason, shard.due_at / 1000)
+            PendingShard(zone, shard.reason, shard.due_at / 1000)
             for (_, zone), its in spanning.items()
             for shard in [shard_for(its, zone or NO_ZONE)]
         ]

@@ -16,7 +16,7 @@ from handbell.apps.app import App
 from handbell.delivery.delivery import Delivery
 from handbell.delivery.policy.app_rules import AppRules
 from handbell.delivery.policy.decision import OWN_REASONS, meaning
-from handbell.delivery.policy.retry import SERVICE_DOWN, ceiling
+from handbell.delivery.policy.retry import SERVICE_DOWN, retry_deadline
 from handbell.delivery.policy.rules_store import RulesStore
 from handbell.delivery.policy.schedule import LocalTime
 from handbell.delivery.policy.zones import find_zone
@@ -31,7 +31,7 @@ from handbell.registry.store import Registry
 
 from .blockers import cautions, obstacles
 from .reports import describe, describe_recipients
-from .store import Ahead, Ledger
+from .store import Ledger, PendingShard
 
 NOTIFICATIONS: Final = 5
 """How many of the last notifications are told."""
@@ -240,7 +240,7 @@ class _StoryWriter:
     # One notification
 
     def notification(
-        self, row: Any, deliveries: Sequence[Delivery], ahead: Ahead | None
+        self, row: Any, deliveries: Sequence[Delivery], ahead: PendingShard | None
     ) -> NotificationStory:
         named = json.loads(row.recipients)
         content = json.loads(row.content)
@@ -262,7 +262,7 @@ class _StoryWriter:
             # An unreadable notification is not sent, and its delivery says so.
             return None
 
-    def _note(self, row: Any, composed: Composed | None, ahead: Ahead | None) -> str:
+    def _note(self, row: Any, composed: Composed | None, ahead: PendingShard | None) -> str:
         """Return why no delivery was made for the person."""
         if row.cancelled_at is not None:
             return f"It was taken back at {moment(row.cancelled_at)}, before their turn came."
@@ -276,7 +276,7 @@ class _StoryWriter:
         now = "" if self._is_reachable else f" {self.sessions[0].what}"
         return f"They had no active device then.{now}"
 
-    def _ahead(self, ahead: Ahead, composed: Composed | None) -> str:
+    def _ahead(self, ahead: PendingShard, composed: Composed | None) -> str:
         """Return what a broadcast waits for that has yet to come to the person."""
         if ahead.due_at <= self.now or ahead.reason is None:
             return "It goes to many, and their turn has not come yet."
@@ -501,7 +501,7 @@ def _goes_on(delivery: Delivery) -> str:
 def _until(composed: Composed | None, zone: str | None) -> str:
     if composed is None:
         return ""
-    end = ceiling(created_at=composed.starts_at(zone), expires_at=composed.expires_at)
+    end = retry_deadline(created_at=composed.starts_at(zone), expires_at=composed.expires_at)
     return f" It is tried until {_at(end.at)}."
 
 

@@ -9,11 +9,11 @@ from handbell.gateways.apns.protocol import REASONS, Reaction
 from handbell.registry.session import read_time_zone
 
 from .cap import Cap, read_cap
-from .circuit import LONGEST_ASKED_SECONDS, Noted, Stop
+from .circuit import LONGEST_ASKED_SECONDS, CircuitStop, StoredCircuit
 from .decision import CERTIFICATE_REASONS
 from .quiet_hours import QuietHours, read_quiet_hours
 from .rate_limit import RateLimit, read_rate_limit
-from .standing import Caution, Key, Standing, standing
+from .standing import Key, RefusedCredential, Standing, standing
 from .zones import DEFAULT_ZONE
 
 NO_RULE: Final = "none"
@@ -87,8 +87,8 @@ class AppRules:
     cap: Cap | None = None
     rate: RateLimit | None = None
     time_zone: str = DEFAULT_ZONE
-    circuits: tuple[Noted, ...] = ()
-    services: tuple[Noted, ...] = ()
+    circuits: tuple[StoredCircuit, ...] = ()
+    services: tuple[StoredCircuit, ...] = ()
     keys: tuple[Key, ...] = ()
 
     @property
@@ -97,21 +97,21 @@ class AppRules:
         return standing(self.circuits, self.keys, is_registered=self.is_registered)
 
     @property
-    def stops(self) -> tuple[Stop, ...]:
+    def stops(self) -> tuple[CircuitStop, ...]:
         """Return the stops for the app's configuration, the longest stopped first."""
         return self.standing.stops
 
     @property
-    def cautions(self) -> tuple[Caution, ...]:
+    def cautions(self) -> tuple[RefusedCredential, ...]:
         """Return which of its credentials are refused while another one is used."""
         return self.standing.cautions
 
     @property
-    def stop(self) -> Stop | None:
+    def stop(self) -> CircuitStop | None:
         """The first of the :attr:`stops`, or None."""
         return next(iter(self.stops), None)
 
-    def outages(self, now: float) -> tuple[Stop, ...]:
+    def outages(self, now: float) -> tuple[CircuitStop, ...]:
         """Return the outages that affect the app, as known at ``now``.
 
         An outage that was not probed for long is left out.

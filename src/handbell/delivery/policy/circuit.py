@@ -46,7 +46,7 @@ _HALF_LIFE_SECONDS: Final = 5.0
 _SOON_AGAIN_SECONDS: Final = 60.0
 
 
-class Place(NamedTuple):
+class CircuitScope(NamedTuple):
     """The scope of a circuit. That of a service has neither app nor topic.
 
     ``credential`` is a fingerprint.
@@ -63,13 +63,13 @@ class Place(NamedTuple):
         return not self.app
 
     @property
-    def service(self) -> "Place":
+    def service(self) -> "CircuitScope":
         """Return the service that it is reached through."""
-        return Place("", self.environment, self.credential)
+        return CircuitScope("", self.environment, self.credential)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stop:
+class CircuitStop:
     """An open circuit: why sending stopped, and when the next probe is sent (UNIX seconds).
 
     ``environment`` and ``topic`` say what is stopped; an outage of the service has no topic.
@@ -84,15 +84,15 @@ class Stop:
     topic: str = ""
 
 
-class Noted(NamedTuple):
+class StoredCircuit(NamedTuple):
     """The stored state of a circuit, for all processes and the next start.
 
     ``accepted_at`` is when the service first accepted a push here (UNIX seconds).
     """
 
-    place: Place
+    place: CircuitScope
     accepted_at: float | None = None
-    stop: Stop | None = None
+    stop: CircuitStop | None = None
 
 
 @dataclass(slots=True)
@@ -103,8 +103,8 @@ class Circuit:
     back delays a probe by the longest delay at most.
     """
 
-    place: Place
-    stop: Stop | None = None
+    place: CircuitScope
+    stop: CircuitStop | None = None
     probe: object | None = None
 
     @property
@@ -128,7 +128,7 @@ class Circuit:
         wait = self.stop.probe_at - now
         return wait if wait <= self.longest else 0.0
 
-    def adopt(self, stop: Stop | None, now: float) -> bool:  # noqa: ARG002 - a service's needs it
+    def adopt(self, stop: CircuitStop | None, now: float) -> bool:  # noqa: ARG002 - a service's needs it
         """Adopt the stored state of this circuit, unless it is just being probed.
 
         Return whether that closes it.
@@ -165,7 +165,7 @@ class Circuit:
         former = self.stop
         probes = probes if former is None else former.probes + 1
         at = probe_at(self.row, probes=probes, now=now, rng=rng)
-        self.stop = Stop(
+        self.stop = CircuitStop(
             reason=reason,
             detail=detail,
             since=now if former is None else former.since,
@@ -177,7 +177,7 @@ class Circuit:
         self.probe = None
 
 
-class Refusal(NamedTuple):
+class TokenRefusal(NamedTuple):
     """A token that was refused in every environment that could be asked.
 
     ``person`` is the user's number; None stands for the app's own back end, for a token without a
@@ -192,7 +192,7 @@ class Refusal(NamedTuple):
     detail: str = ""
 
 
-class Acceptance(NamedTuple):
+class CircuitRecovery(NamedTuple):
     """What follows from an accepted push: whether it was the first, and closed the circuit."""
 
     is_first: bool
@@ -229,9 +229,9 @@ class ConfigurationCircuit(Circuit):
         """Return the longest delay to a probe, in seconds."""
         return 1.25 * MENDED_BY_HAND.longest
 
-    def note_accepted(self, heard_at: float) -> Acceptance:
+    def note_accepted(self, heard_at: float) -> CircuitRecovery:
         """Note that a push was accepted."""
-        noted = Acceptance(not self.is_established, self.stop is not None)
+        noted = CircuitRecovery(not self.is_established, self.stop is not None)
         self.heard_at, self.is_established = heard_at, True
         self.stop = self.probe = None
         self._forget_doubts()
@@ -248,7 +248,7 @@ class ConfigurationCircuit(Circuit):
         self._forget_doubts()
         return True
 
-    def judge(self, refusals: Sequence[Refusal], now: float, rng: Random) -> list[bool]:
+    def judge(self, refusals: Sequence[TokenRefusal], now: float, rng: Random) -> list[bool]:
         """Return for each refused token whether it is at fault.
 
         Call it once no more answers are expected, and check ``stop`` afterwards.
@@ -264,10 +264,10 @@ class ConfigurationCircuit(Circuit):
             return [False] * len(refusals)
         return [self._is_guilty(item) for item in refusals]
 
-    def _is_confirmed(self, refusal: Refusal) -> bool:
+    def _is_confirmed(self, refusal: TokenRefusal) -> bool:
         return self.heard_at >= refusal.sent_at
 
-    def _is_guilty(self, refusal: Refusal) -> bool:
+    def _is_guilty(self, refusal: TokenRefusal) -> bool:
         if self._is_confirmed(refusal):
             return True
         in_doubt = bool(self.doubters) or len(self.strangers) >= SEVERAL_PERSONS
@@ -278,7 +278,7 @@ class ConfigurationCircuit(Circuit):
             self.doubters, self.strangers = set(), set()
 
 
-class Trouble(NamedTuple):
+class ServiceFailure(NamedTuple):
     """A push that the service failed to take: a server error, no connection, or no answer.
 
     ``is_certain`` means that no connection could be made, which is never one push's fault;
@@ -340,7 +340,7 @@ class ServiceCircuit(Circuit):
             self.credit += 2 * count
         return has_ended
 
-    def note_trouble(self, trouble: Trouble, now: float) -> None:
+    def note_trouble(self, trouble: ServiceFailure, now: float) -> None:
         """Note trouble; :meth:`judge` returns what follows from it."""
         self._age(now)
         self.troubled += 1
@@ -352,7 +352,7 @@ class ServiceCircuit(Circuit):
 
     def judge(
         self,
-        trouble: Trouble,
+        trouble: ServiceFailure,
         now: float,
         rng: Random,
         *,
@@ -382,7 +382,7 @@ class ServiceCircuit(Circuit):
         self.seen_at += jump
         self.ended_at += jump
 
-    def adopt(self, stop: Stop | None, now: float) -> bool:
+    def adopt(self, stop: CircuitStop | None, now: float) -> bool:
         """Adopt the stored state; begin the ramp where another process ended the outage.
 
         An outage that was not probed for long, and that this process never saw, is dropped.

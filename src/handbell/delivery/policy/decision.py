@@ -26,7 +26,7 @@ OTHER_ENVIRONMENT: Final = {"production": "development", "development": "product
 """Where else a token may live. The twin has no other side to ask."""
 
 
-class Doubt(Enum):
+class Suspect(Enum):
     """Who is at fault for a failed delivery, as far as one answer can tell."""
 
     NOBODY = "nobody"
@@ -61,12 +61,12 @@ class Decision:
     moves_to: str | None = None
     is_unknown: bool = False
     is_lost: bool = False
-    doubt: Doubt = Doubt.NOBODY
+    doubt: Suspect = Suspect.NOBODY
     doubted: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
+class FirstAnswer:
     """The answer of the environment that was tried first.
 
     ``reason`` is why the other environment was tried.
@@ -79,7 +79,7 @@ class Tried:
 def decide(
     outcome: Outcome,
     environment: str,
-    tried: Tried | None = None,
+    tried: FirstAnswer | None = None,
     *,
     is_of_its_kind: bool = True,
 ) -> Decision:
@@ -96,13 +96,13 @@ def decide(
     decision = _decide(outcome, environment, tried)
     if is_of_its_kind:
         return decision
-    doubt = Doubt.NOBODY if decision.doubt is Doubt.TOKEN else decision.doubt
+    doubt = Suspect.NOBODY if decision.doubt is Suspect.TOKEN else decision.doubt
     return replace(
         decision, closes=False, gone_since=None, quarantines=False, moves_to=None, doubt=doubt
     )
 
 
-def _decide(outcome: Outcome, environment: str, tried: Tried | None) -> Decision:
+def _decide(outcome: Outcome, environment: str, tried: FirstAnswer | None) -> Decision:
     match outcome:
         case Accepted():
             moved = environment if tried is not None else None
@@ -112,7 +112,7 @@ def _decide(outcome: Outcome, environment: str, tried: Tried | None) -> Decision
         case RetryLater() | LostVerdict() | Unknown():
             held = _decide_held(outcome)
             if outcome.reason in CERTIFICATE_REASONS:
-                return replace(held, doubt=Doubt.CONFIGURATION, doubted=environment)
+                return replace(held, doubt=Suspect.CONFIGURATION, doubted=environment)
             return held
         case Withdrawn():
             return Decision("cancelled", reason="SessionClosed")
@@ -158,20 +158,20 @@ def _decide_gone(outcome: DeviceGone) -> Decision:
     )
 
 
-def _decide_refused(outcome: Refused, environment: str, tried: Tried | None) -> Decision:
+def _decide_refused(outcome: Refused, environment: str, tried: FirstAnswer | None) -> Decision:
     failed = Decision("failed", reason=outcome.reason, status=outcome.status, detail=outcome.detail)
     match outcome.reaction:
         case Reaction.TRY_OTHER_ENVIRONMENT:
             return _decide_misplaced(failed, environment, tried)
         case Reaction.WRONG_APP:
-            return replace(failed, quarantines=True, doubt=Doubt.TOKEN, doubted=environment)
+            return replace(failed, quarantines=True, doubt=Suspect.TOKEN, doubted=environment)
         case Reaction.FIX_CONFIGURATION:
-            return replace(failed, doubt=Doubt.CONFIGURATION, doubted=environment)
+            return replace(failed, doubt=Suspect.CONFIGURATION, doubted=environment)
         case _:
             return failed
 
 
-def _decide_misplaced(failed: Decision, environment: str, tried: Tried | None) -> Decision:
+def _decide_misplaced(failed: Decision, environment: str, tried: FirstAnswer | None) -> Decision:
     reason = failed.reason or ""
     other = OTHER_ENVIRONMENT.get(environment)
     if tried is None and other is not None:
@@ -182,15 +182,15 @@ def _decide_misplaced(failed: Decision, environment: str, tried: Tried | None) -
     if both_refused_token:
         # The session's last known environment vouches for its token.
         doubted = environment if tried is None else tried.environment
-        return replace(failed, quarantines=True, doubt=Doubt.TOKEN, doubted=doubted)
+        return replace(failed, quarantines=True, doubt=Suspect.TOKEN, doubted=doubted)
     # One environment refused the key, so the token is not in doubt; the other environment's key is
     # right.
     if tried is not None and reason == "BadDeviceToken":
         failed, environment = replace(failed, reason=tried.reason), tried.environment
-    return replace(failed, doubt=Doubt.CONFIGURATION, doubted=environment)
+    return replace(failed, doubt=Suspect.CONFIGURATION, doubted=environment)
 
 
-class Sign(Enum):
+class HealthSignal(Enum):
     """What the outcome of a push tells about the push service itself."""
 
     ANSWERED = "answered"
@@ -224,7 +224,7 @@ _SERVER_ERROR: Final = 500
 _OUR_OWN: Final = frozenset({"RequestUnusable", "Interrupted"})
 
 
-def sign_of(outcome: Outcome) -> Sign:
+def health_signal(outcome: Outcome) -> HealthSignal:
     """Return what an outcome tells about the push service: whether it accepts pushes.
 
     A server error, a lost connection, a timeout and an intermediary's answer are trouble; any
@@ -232,31 +232,31 @@ def sign_of(outcome: Outcome) -> Sign:
     """
     match outcome:
         case Accepted():
-            return Sign.ANSWERED
+            return HealthSignal.ANSWERED
         case Refused() | DeviceGone():
-            return Sign.ANSWERED if outcome.reason in REASONS else Sign.NOTHING
+            return HealthSignal.ANSWERED if outcome.reason in REASONS else HealthSignal.NOTHING
         case Withdrawn():
-            return Sign.NOTHING
+            return HealthSignal.NOTHING
         case LostVerdict():
             is_foreign = outcome.reason == "AnswerUnreadable"
             is_trouble = is_foreign or outcome.status >= _SERVER_ERROR
-            return Sign.TROUBLE if is_trouble else Sign.NOTHING
+            return HealthSignal.TROUBLE if is_trouble else HealthSignal.NOTHING
         case RetryLater() | Unknown():
             return _sign_of_later(outcome)
 
 
-def _sign_of_later(outcome: RetryLater | Unknown) -> Sign:
+def _sign_of_later(outcome: RetryLater | Unknown) -> HealthSignal:
     if outcome.reason in CERTIFICATE_REASONS:
-        return Sign.NOTHING
+        return HealthSignal.NOTHING
     if isinstance(outcome, Unknown):
-        return Sign.TROUBLE
+        return HealthSignal.TROUBLE
     if outcome.status >= _SERVER_ERROR:
-        return Sign.TROUBLE
+        return HealthSignal.TROUBLE
     if outcome.status:
-        return Sign.ANSWERED if outcome.reason in REASONS else Sign.NOTHING
+        return HealthSignal.ANSWERED if outcome.reason in REASONS else HealthSignal.NOTHING
     if outcome.reason in UNREACHED:
-        return Sign.UNREACHED
-    return Sign.NOTHING if outcome.reason in _OUR_OWN else Sign.TROUBLE
+        return HealthSignal.UNREACHED
+    return HealthSignal.NOTHING if outcome.reason in _OUR_OWN else HealthSignal.TROUBLE
 
 
 _REACH = "check the address, the network, and that this machine may open connections to that port"

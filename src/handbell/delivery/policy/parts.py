@@ -19,14 +19,14 @@ TIMES_OF_DAY: Final = (SCHEDULED, QUIET)
 """Why something waits for a time that people mean, and not for so long."""
 
 
-class Wait(NamedTuple):
+class HoldReason(NamedTuple):
     """Why something waits, and until when (UNIX seconds)."""
 
     reason: str
     until: float
 
 
-class Part(NamedTuple):
+class ShardPart(NamedTuple):
     """What of a range of sessions falls due together.
 
     ``due_at`` is in UNIX seconds, ``reason`` is None where nothing is waited for. ``zones`` is as a
@@ -39,8 +39,8 @@ class Part(NamedTuple):
 
 
 def parts_of(
-    waits: Mapping[str, Wait | None], now: float, *, within: str | None = None
-) -> list[Part]:
+    waits: Mapping[str, HoldReason | None], now: float, *, within: str | None = None
+) -> list[ShardPart]:
     """Return the parts of a range, the first one due first, from its zones and what each waits for.
 
     Zones that fall due together are one part. The last one is for whoever is left when it is due,
@@ -51,20 +51,20 @@ def parts_of(
         due = (now, "") if wait is None else (max(now, wait.until), wait.reason)
         by_due.setdefault(due, []).append(zone)
     if not by_due:
-        return [Part(now, None, within)]
+        return [ShardPart(now, None, within)]
     *former, (last, mine) = sorted(by_due.items())
-    parts = [Part(at, reason or None, write_zones(zones)) for (at, reason), zones in former]
+    parts = [ShardPart(at, reason or None, write_zones(zones)) for (at, reason), zones in former]
     taken = {zone for _, zones in former for zone in zones}
     rest = None if within is None else write_zones({*mine, *read_zones(within)} - taken)
-    return [*parts, Part(last[0], last[1] or None, rest)]
+    return [*parts, ShardPart(last[0], last[1] or None, rest)]
 
 
 def local_waits(
     send_at: LocalTime, zones: Iterable[str], default_zone: str | None
-) -> dict[str, Wait | None]:
+) -> dict[str, HoldReason | None]:
     """Return until when each time zone waits for a local time."""
     default = default_zone or DEFAULT_ZONE
-    return {zone: Wait(SCHEDULED, due_at(send_at, zone or None, default)) for zone in zones}
+    return {zone: HoldReason(SCHEDULED, due_at(send_at, zone or None, default)) for zone in zones}
 
 
 def write_zones(zones: Collection[str]) -> str:

@@ -3,7 +3,7 @@
 from typing import Protocol
 
 
-class Circuit(Protocol):
+class ProbedCircuit(Protocol):
     """Grants the permission, and takes it back."""
 
     def take_back(self, probe: "Probe") -> None:
@@ -19,8 +19,8 @@ class Probe:
 
     __slots__ = ("_circuit",)
 
-    def __init__(self, circuit: Circuit) -> None:
-        self._circuit: Circuit | None = circuit
+    def __init__(self, circuit: ProbedCircuit) -> None:
+        self._circuit: ProbedCircuit | None = circuit
 
     def release(self) -> None:
         """Release the permission: the next caller may probe."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
-from .circuit import Place, ServiceCircuit
+from .circuit import CircuitScope, ServiceCircuit
 
 _WAITING_SECONDS: Final = 1.0
 
@@ -16,7 +16,7 @@ class RampUps:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._waiting: dict[tuple[Place, int], float] = {}
+        self._waiting: dict[tuple[CircuitScope, int], float] = {}
 
     def grant(self, service: ServiceCircuit, urgency: int, wanted: int, now: float) -> int:
         """Return how many of ``wanted`` pushes may go now; 0 while more urgent ones wait.

@@ -65,7 +65,7 @@ def _burst(per_second: float) -> int:
     return ceil(per_second) if 1 < per_second <= FASTEST_PER_SECOND else 1
 
 
-class Taken(NamedTuple):
+class TakeResult(NamedTuple):
     """The result of a take: the granted count, the new bucket, and the wait for the rest.
 
     ``wait_seconds`` is 0 when all were granted. After that time the rest is available, up to the
@@ -77,7 +77,7 @@ class Taken(NamedTuple):
     wait_seconds: float
 
 
-def take(bucket: TokenBucket, wanted: int, now: float) -> Taken:
+def take(bucket: TokenBucket, wanted: int, now: float) -> TakeResult:
     """Take up to ``wanted`` pushes from the bucket at the instant ``now``.
 
     Over any span of time at most the burst plus the rate times the span is granted. A clock that
@@ -88,5 +88,5 @@ def take(bucket: TokenBucket, wanted: int, now: float) -> Taken:
     left = filled.without(granted)
     rest = min(wanted - granted, int(bucket.size))
     if rest <= 0:
-        return Taken(granted, left, 0.0)
-    return Taken(granted, left, left.wait_for(rest) + _TICK)
+        return TakeResult(granted, left, 0.0)
+    return TakeResult(granted, left, left.wait_for(rest) + _TICK)

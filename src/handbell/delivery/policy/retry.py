@@ -82,7 +82,7 @@ _BY_REASON: Final = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True)
-class SendAgain:
+class RetryAt:
     """Send it again at ``at`` (UNIX seconds), under the same apns-id.
 
     ``needs_collapse_id`` means that the outcome was unknown: from now on each repeat of this
@@ -109,7 +109,7 @@ class GiveUp:
 
 
 @dataclass(frozen=True, slots=True)
-class Ceiling:
+class RetryDeadline:
     """When retries end (UNIX seconds), in which state, and why, as a clause without a full stop."""
 
     at: float
@@ -117,7 +117,7 @@ class Ceiling:
     detail: str
 
 
-def ceiling(*, created_at: float, expires_at: float | None) -> Ceiling:
+def retry_deadline(*, created_at: float, expires_at: float | None) -> RetryDeadline:
     """Return the end of a delivery's retry period.
 
     That is its expiry, but at most :data:`LONGEST_LIFETIME_SECONDS` after ``created_at``;
@@ -129,15 +129,17 @@ def ceiling(*, created_at: float, expires_at: float | None) -> Ceiling:
         return _lifetime(created_at, DEFAULT_LIFETIME_SECONDS)
     if not expires_at:
         at = created_at + NOW_OR_NEVER_SECONDS
-        return Ceiling(at, "expired", "it was to arrive at once or not at all")
+        return RetryDeadline(at, "expired", "it was to arrive at once or not at all")
     if expires_at > created_at + LONGEST_LIFETIME_SECONDS:
         return _lifetime(created_at, LONGEST_LIFETIME_SECONDS)
-    return Ceiling(expires_at, "expired", "it expires before it could be sent again")
+    return RetryDeadline(expires_at, "expired", "it expires before it could be sent again")
 
 
-def _lifetime(created_at: float, seconds: int) -> Ceiling:
+def _lifetime(created_at: float, seconds: int) -> RetryDeadline:
     hours = count(seconds // _HOUR, "hour")
-    return Ceiling(created_at + seconds, "failed", f"no notification is tried for over {hours}")
+    return RetryDeadline(
+        created_at + seconds, "failed", f"no notification is tried for over {hours}"
+    )
 
 
 def next_attempt(
@@ -148,12 +150,12 @@ def next_attempt(
     expires_at: float | None,
     now: float,
     rng: Random,
-) -> SendAgain | GiveUp:
+) -> RetryAt | GiveUp:
     """Return when a held delivery is sent again, or why it is given up.
 
     ``attempts`` is how many were made, the one just ended included; ``expires_at`` as for
-    :func:`ceiling`, which counts from ``created_at``: the end of the first attempt, moved on by
-    each time that a rule or an open circuit held it since. The delay is ::
+    :func:`retry_deadline`, which counts from ``created_at``: the end of the first attempt, moved on
+    by each time that a rule or an open circuit held it since. The delay is ::
 
         base  = min(longest, first * factor ** (attempts - 1))      the row's, see row_of
         delay = max(base, decision.after or 0) + JITTER * base * rng.random()
@@ -174,31 +176,31 @@ def next_attempt(
         return _only_once(decision)
     base = base_delay(decision, attempts=attempts)
     earliest = now + max(base, decision.after or 0)
-    end = ceiling(created_at=created_at, expires_at=expires_at)
+    end = retry_deadline(created_at=created_at, expires_at=expires_at)
     if earliest >= end.at:
         return GiveUp(end.state, decision.reason, end.detail)
     spread = min(JITTER * base, end.at - earliest)
-    return SendAgain(earliest + spread * rng.random(), decision.reason, decision.is_unknown)
+    return RetryAt(earliest + spread * rng.random(), decision.reason, decision.is_unknown)
 
 
 def while_stopped(
     *, reason: str | None, first_due: float, expires_at: int | None, until: float, now: float
-) -> SendAgain | GiveUp:
+) -> RetryAt | GiveUp:
     """Return until when a delivery waits for an open circuit, or why it is given up.
 
-    It waits until ``until``, but not beyond the :func:`ceiling` that counts from ``first_due``:
-    when it could first have gone out. Nothing was attempted meanwhile, so the wait does not count
-    towards the retry period.
+    It waits until ``until``, but not beyond the :func:`retry_deadline` that counts from
+    ``first_due``: when it could first have gone out. Nothing was attempted meanwhile, so the wait
+    does not count towards the retry period.
     """
-    end = ceiling(created_at=first_due, expires_at=expires_at)
+    end = retry_deadline(created_at=first_due, expires_at=expires_at)
     if now >= end.at:
         return GiveUp(end.state, reason, end.detail)
-    return SendAgain(min(until, end.at), reason)
+    return RetryAt(min(until, end.at), reason)
 
 
 def while_refused(
     decision: Decision, *, first_due: float, expires_at: int | None, until: float, now: float
-) -> SendAgain | GiveUp:
+) -> RetryAt | GiveUp:
     """Return until when a delivery waits whose app was refused, or why it is given up.
 
     The bounds are those of :func:`while_stopped`; a push that may have been accepted and must not
@@ -247,12 +249,12 @@ def while_down(
     expires_at: int | None,
     now: float,
     rng: Random,
-) -> SendAgain | GiveUp:
+) -> RetryAt | GiveUp:
     """Return until when a delivery waits in a service outage, or why it is given up.
 
     It resumes at once when the outage ends, else it is checked again after :data:`OUTAGE_SECONDS`
     and up to a quarter more. The bounds are those of :func:`next_attempt`, with the
-    :func:`ceiling` that counts from ``first_due``.
+    :func:`retry_deadline` that counts from ``first_due``.
     """
     if attempts >= MOST_ATTEMPTS:
         return GiveUp("failed", decision.reason, f"it was tried {attempts} times")
@@ -262,7 +264,7 @@ def while_down(
         reason=SERVICE_DOWN,
         first_due=first_due,
         expires_at=expires_at,
-        until=until_looked_at(now, rng),
+        until=next_outage_check(now, rng),
         now=now,
     )
     if isinstance(again, GiveUp):
@@ -270,7 +272,7 @@ def while_down(
     return replace(again, needs_collapse_id=decision.is_unknown)
 
 
-def until_looked_at(now: float, rng: Random) -> float:
+def next_outage_check(now: float, rng: Random) -> float:
     """Return when a delivery held by an outage is checked again at the latest."""
     return now + OUTAGE_SECONDS * (1 + JITTER * rng.random())
 

@@ -36,7 +36,7 @@ from handbell.storage.tables import (
 )
 
 from .app_rules import STOPPED_BY, AppRules
-from .circuit import Noted, Place, Stop
+from .circuit import CircuitScope, CircuitStop, StoredCircuit
 from .parts import TIMES_OF_DAY
 from .retry import SERVICE_DOWN
 from .standing import Key, standing
@@ -58,8 +58,8 @@ class RulesStore:
 
     def rules_of_many(self, app_ids: Sequence[str]) -> list[AppRules]:
         """Return the rules of apps, in their order, by as few statements as for one app."""
-        services: list[Noted] = []
-        circuits_of: dict[str, list[Noted]] = {}
+        services: list[StoredCircuit] = []
+        circuits_of: dict[str, list[StoredCircuit]] = {}
         rows: dict[str, Any] = {}
         keys: dict[int, tuple[Key, ...]] = {}
         with self._database.read() as connection:
@@ -80,7 +80,7 @@ class RulesStore:
         registered = select(apps.c.public_id, apps.c.id, circuits).join_from(
             apps, circuits, is_app_of(circuits.c.app)
         )
-        open_by_app: dict[tuple[str, int], list[Noted]] = {}
+        open_by_app: dict[tuple[str, int], list[StoredCircuit]] = {}
         with self._database.read() as connection:
             for row in connection.execute(registered.where(circuits.c.reason.is_not(None))):
                 open_by_app.setdefault((row.public_id, row.id), []).append(_noted(row))
@@ -91,12 +91,12 @@ class RulesStore:
             if standing(noted, keys.get(row, ()), is_registered=True).stops
         )
 
-    def outages(self) -> list[Noted]:
+    def outages(self) -> list[StoredCircuit]:
         """Return the open circuits of push services."""
         with self._database.read() as connection:
             return [_noted(row) for row in connection.execute(_SERVICES)]
 
-    def note(self, *noted: Noted) -> None:
+    def note(self, *noted: StoredCircuit) -> None:
         """Note how circuits stand, each one once.
 
         Of a service that takes pushes nothing has to be known.
@@ -148,17 +148,19 @@ class RulesStore:
             found = connection.execute(statement.group_by(environment))
             return {str(name): int(number) for name, number in found}
 
-    def hurry(self, app_id: str, reasons: Collection[str], at: float) -> int:
+    def make_due(self, app_id: str, reasons: Collection[str], at: float) -> int:
         """Make deliveries held for these reasons due at ``at`` (UNIX seconds) at the latest.
 
         Returns how many deliveries of the app that are, and parts of broadcasts. Thousands at a
         time are one transaction.
         """
         its = notifications.c.app == app_id
-        changed = self._hurry(and_(its, deliveries.c.reason.in_(reasons)), at)
-        return changed + self._hurry_shards(app_id, shards.c.reason.in_(reasons), at)
+        changed = self._make_due(and_(its, deliveries.c.reason.in_(reasons)), at)
+        return changed + self._make_shards_due(app_id, shards.c.reason.in_(reasons), at)
 
-    def hurry_after(self, service: Place, app_ids: Collection[str], at: float) -> int:
+    def resume_after_outage(
+        self, service: CircuitScope, app_ids: Collection[str], at: float
+    ) -> int:
         """Resume what an outage holds at ``at`` (UNIX seconds), the urgent first.
 
         That covers deliveries through the service for these apps and the apps that own the key;
@@ -171,7 +173,7 @@ class RulesStore:
                 .where(credentials.c.fingerprint == service.credential)
             )
             concerned = {*app_ids, *registered}
-        changed = self._hurry(
+        changed = self._make_due(
             and_(
                 notifications.c.app.in_(concerned),
                 deliveries.c.reason == SERVICE_DOWN,
@@ -180,10 +182,10 @@ class RulesStore:
             at,
         )
         for app_id in concerned:
-            self.hurry_broadcasts(app_id, at)
+            self.resume_broadcasts(app_id, at)
         return changed
 
-    def hurry_one(self, place: Place, at: float) -> bool:
+    def resume_one(self, place: CircuitScope, at: float) -> bool:
         """Make one delivery due that an open circuit holds; return whether there was one.
 
         It prefers the most urgent, then one whose session accepted a push before, then the one
@@ -207,7 +209,7 @@ class RulesStore:
                     return True
         return False
 
-    def _hurry(self, which: ColumnElement[bool], at: float) -> int:
+    def _make_due(self, which: ColumnElement[bool], at: float) -> int:
         total = 0
         for level in LEVELS:
             statement = _bring_forward(_waiting(level, at).where(which).limit(_HURRIED_AT_ONCE), at)
@@ -218,15 +220,15 @@ class RulesStore:
                 total += changed
         return total
 
-    def hurry_broadcasts(self, app_id: str, at: float) -> int:
+    def resume_broadcasts(self, app_id: str, at: float) -> int:
         """Resume an app's resting broadcasts at ``at`` (UNIX seconds) at the latest.
 
         Returns how many parts of them that are. What waits for its time stays.
         """
         reason = shards.c.reason
-        return self._hurry_shards(app_id, or_(reason.is_(None), reason.not_in(TIMES_OF_DAY)), at)
+        return self._make_shards_due(app_id, or_(reason.is_(None), reason.not_in(TIMES_OF_DAY)), at)
 
-    def _hurry_shards(self, app_id: str, which: ColumnElement[bool], at: float) -> int:
+    def _make_shards_due(self, app_id: str, which: ColumnElement[bool], at: float) -> int:
         mine = select(notifications.c.id).where(notifications.c.app == app_id)
         resting = shards.c.worker_id.is_(None) & (shards.c.due_at > int(at * 1000))
         statement = update(shards).where(resting, which, shards.c.notification_id.in_(mine))
@@ -272,8 +274,8 @@ class RulesStore:
 
 def _rules(
     row: Any,
-    noted: Iterable[Noted],
-    services: Iterable[Noted],
+    noted: Iterable[StoredCircuit],
+    services: Iterable[StoredCircuit],
     keys: Mapping[int, tuple[Key, ...]],
 ) -> AppRules:
     found: dict[str, Any] = {"circuits": tuple(noted), "services": tuple(services)}
@@ -293,11 +295,11 @@ def _keys(connection: Connection, app_rows: Sequence[int]) -> dict[int, tuple[Ke
     return found
 
 
-def _named(place: Place) -> dict[str, str]:
+def _named(place: CircuitScope) -> dict[str, str]:
     return {f"its_{name}": value for name, value in place._asdict().items()}
 
 
-def _circuit_row(circuit: Noted) -> dict[str, Any]:
+def _circuit_row(circuit: StoredCircuit) -> dict[str, Any]:
     stop = circuit.stop
     return {
         **circuit.place._asdict(),
@@ -311,7 +313,7 @@ def _circuit_row(circuit: Noted) -> dict[str, Any]:
 
 
 _FORGET: Final = delete(circuits).where(
-    *(circuits.c[name] == bindparam(f"its_{name}") for name in Place._fields)
+    *(circuits.c[name] == bindparam(f"its_{name}") for name in CircuitScope._fields)
 )
 _SERVICES: Final = select(circuits).where(circuits.c.app == "")
 
@@ -338,10 +340,10 @@ def _milliseconds(seconds: float | None) -> int | None:
     return None if seconds is None else int(seconds * 1000)
 
 
-def _noted(row: Any) -> Noted:
+def _noted(row: Any) -> StoredCircuit:
     stop = None
     if row.reason is not None:
-        stop = Stop(
+        stop = CircuitStop(
             reason=row.reason,
             detail=row.detail or "",
             since=row.stopped_at / 1000,
@@ -350,5 +352,5 @@ def _noted(row: Any) -> Noted:
             environment=row.environment,
             topic=row.topic,
         )
-    place = Place(row.app, row.environment, row.credential, row.topic)
-    return Noted(place, None if row.accepted_at is None else row.accepted_at / 1000, stop)
+    place = CircuitScope(row.app, row.environment, row.credential, row.topic)
+    return StoredCircuit(place, None if row.accepted_at is None else row.accepted_at / 1000, stop)

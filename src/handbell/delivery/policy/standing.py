@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from handbell.apps.credential_choice import by_preference
 
-from .circuit import Noted, Stop
+from .circuit import CircuitStop, StoredCircuit
 from .decision import TOKEN_REASONS
 
 
@@ -23,26 +23,28 @@ class Key(NamedTuple):
     environment: str | None = None
 
 
-class Caution(NamedTuple):
+class RefusedCredential(NamedTuple):
     """A credential that was refused while another one is used instead."""
 
     key: Key
-    stop: Stop
+    stop: CircuitStop
 
 
 class Standing(NamedTuple):
     """Why nothing is sent, the longest stopped first; and which credentials are skipped."""
 
-    stops: tuple[Stop, ...] = ()
-    cautions: tuple[Caution, ...] = ()
+    stops: tuple[CircuitStop, ...] = ()
+    cautions: tuple[RefusedCredential, ...] = ()
 
 
-def is_refused(stop: Stop | None) -> bool:
+def is_refused(stop: CircuitStop | None) -> bool:
     """Return whether a credential was refused, and not tokens: another one may be used."""
     return stop is not None and stop.reason not in TOKEN_REASONS
 
 
-def standing(circuits: Iterable[Noted], keys: Sequence[Key], *, is_registered: bool) -> Standing:
+def standing(
+    circuits: Iterable[StoredCircuit], keys: Sequence[Key], *, is_registered: bool
+) -> Standing:
     """Return an app's standing from its circuits and stored credentials, the newest first.
 
     An app that is not registered brings its own credential to each send: all its circuits count.
@@ -51,13 +53,13 @@ def standing(circuits: Iterable[Noted], keys: Sequence[Key], *, is_registered: b
     found = list(circuits)
     if not is_registered:
         return Standing(_sorted(item.stop for item in found if item.stop is not None))
-    open_by_place: dict[tuple[str, str], dict[str, Stop]] = {}
+    open_by_place: dict[tuple[str, str], dict[str, CircuitStop]] = {}
     for one in found:
         if one.stop is not None:
             place = (one.place.environment, one.place.topic)
             open_by_place.setdefault(place, {})[one.place.credential] = one.stop
-    stops: list[Stop] = []
-    cautions: list[Caution] = []
+    stops: list[CircuitStop] = []
+    cautions: list[RefusedCredential] = []
     for (environment, _), by_key in open_by_place.items():
         serving = by_preference(environment, keys, lambda key: key.environment)
         used = next(
@@ -68,9 +70,9 @@ def standing(circuits: Iterable[Noted], keys: Sequence[Key], *, is_registered: b
             stops += [stop for _, stop in known]
             continue
         stops += [stop for key, stop in known if key is used]
-        cautions += [Caution(key, stop) for key, stop in known if is_refused(stop)]
+        cautions += [RefusedCredential(key, stop) for key, stop in known if is_refused(stop)]
     return Standing(_sorted(stops), tuple(sorted(cautions, key=lambda one: one.stop.since)))
 
 
-def _sorted(stops: Iterable[Stop]) -> tuple[Stop, ...]:
+def _sorted(stops: Iterable[CircuitStop]) -> tuple[CircuitStop, ...]:
     return tuple(sorted(stops, key=lambda one: one.since))

@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 
 from handbell._chunks import chunks
-from handbell.delivery.policy.parts import Part
+from handbell.delivery.policy.parts import ShardPart
 from handbell.delivery.urgency import LEVELS
 from handbell.storage.database import Database
 from handbell.storage.tables import ADDRESSED, deliveries, notifications, sessions, shards, users
@@ -145,7 +145,7 @@ class Queue:
         with self._database.read() as connection:
             return read_zones_of(connection, shard)
 
-    def divide(self, worker: int, shard: Shard, parts: Sequence[Part]) -> bool:
+    def divide(self, worker: int, shard: Shard, parts: Sequence[ShardPart]) -> bool:
         """Let a shard end where it was handed out to, and parts of it take its place behind that.
 
         False, and nothing is changed, where it is not the worker's any more. Once more for the same

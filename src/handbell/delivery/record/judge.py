@@ -25,13 +25,20 @@ from handbell.delivery.ids import session_id
 from handbell.delivery.policy.circuit import (
     DOUBT_SECONDS,
     Circuit,
-    Noted,
-    Place,
-    Refusal,
+    CircuitScope,
     ServiceCircuit,
-    Trouble,
+    ServiceFailure,
+    StoredCircuit,
+    TokenRefusal,
 )
-from handbell.delivery.policy.decision import Decision, Doubt, Sign, Tried, decide, sign_of
+from handbell.delivery.policy.decision import (
+    Decision,
+    FirstAnswer,
+    HealthSignal,
+    Suspect,
+    decide,
+    health_signal,
+)
 from handbell.delivery.work.app_state import AppState
 from handbell.delivery.work.push_batch import Item, PushBatch
 from handbell.delivery.work.routes import Route, Routes
@@ -52,7 +59,7 @@ class Verdict(NamedTuple):
     push_batch: PushBatch
     item: Item
     decision: Decision
-    tried: Tried | None = None
+    tried: FirstAnswer | None = None
     is_outage: bool = False
 
     @property
@@ -65,7 +72,7 @@ class _Doubted(NamedTuple):
     """A push whose outcome cannot be judged yet; ``since`` is loop time."""
 
     verdict: Verdict
-    trouble: Trouble | None
+    trouble: ServiceFailure | None
     since: float
 
     @property
@@ -110,7 +117,7 @@ class Judge:
         actions: VerdictActions,
         routes: Routes,
         *,
-        write: Callable[[Noted], None],
+        write: Callable[[StoredCircuit], None],
         now: Callable[[], float],
         rng: Random,
     ) -> None:
@@ -120,7 +127,7 @@ class Judge:
         self._now = now
         self._rng = rng
         self._doubted: list[_Doubted] = []
-        self._recent: dict[Place, list[tuple[int, int]]] = {}
+        self._recent: dict[CircuitScope, list[tuple[int, int]]] = {}
 
     @property
     def is_waiting(self) -> bool:
@@ -204,24 +211,24 @@ class Judge:
 
     def _hear_of_service(
         self, verdict: Verdict, route: Route, outcome: Outcome, *, is_probe: bool
-    ) -> Trouble | None:
+    ) -> ServiceFailure | None:
         service, decision = route.service, verdict.decision
-        match sign_of(outcome):
-            case Sign.ANSWERED:
+        match health_signal(outcome):
+            case HealthSignal.ANSWERED:
                 # Accepted pushes are counted with the rest of the batch.
                 if decision.state != "sent" and service.note_taken(1, self._now()):
                     self._end_outage(service)
                 return None
-            case Sign.NOTHING:
+            case HealthSignal.NOTHING:
                 if is_probe:
                     self._put_off(service)
                 return None
             case sign:
-                trouble = Trouble(
+                trouble = ServiceFailure(
                     verdict.item.token,
                     decision.reason or "",
                     decision.detail,
-                    is_certain=sign is Sign.UNREACHED,
+                    is_certain=sign is HealthSignal.UNREACHED,
                     after=decision.after or 0.0,
                 )
         service.note_trouble(trouble, self._now())
@@ -236,7 +243,7 @@ class Judge:
                 route, verdict.push_batch.composed.app_state, 1, asyncio.get_running_loop().time()
             )
             return False
-        if decision.doubt is Doubt.CONFIGURATION:
+        if decision.doubt is Suspect.CONFIGURATION:
             concerned = _way_of(verdict)
             is_concerned = is_probe and concerned is route
             if concerned.configuration.refuse(
@@ -251,7 +258,7 @@ class Judge:
         if is_probe:
             self._put_off(route.configuration)
         is_stopped = _way_of(verdict).configuration.stop is not None
-        return decision.doubt is Doubt.TOKEN and not is_stopped
+        return decision.doubt is Suspect.TOKEN and not is_stopped
 
     # After the wait for better answers
 
@@ -322,7 +329,7 @@ class Judge:
     def _judge_service(
         self,
         service: ServiceCircuit,
-        trouble: Trouble,
+        trouble: ServiceFailure,
         *,
         is_heard_out: bool,
         is_probe: bool = False,
@@ -334,7 +341,7 @@ class Judge:
         stop = service.stop
         if not is_changed or stop is None:
             return
-        self._write(Noted(service.place, None, stop))
+        self._write(StoredCircuit(service.place, None, stop))
         if was_open:
             return
         self._actions.adopt(self._recent.pop(service.place, ()))
@@ -354,7 +361,7 @@ class Judge:
             )
 
     def _end_outage(self, service: ServiceCircuit) -> None:
-        self._write(Noted(service.place))
+        self._write(StoredCircuit(service.place))
         for app in self._routes.apps_of(service.place):
             self._actions.tell(
                 ServiceUp(app=app, at=self._now(), environment=service.place.environment)
@@ -362,14 +369,14 @@ class Judge:
 
     def _put_off(self, circuit: Circuit) -> None:
         if circuit.put_off(self._now(), self._rng):
-            self._write(Noted(circuit.place, self._accepted_at(circuit), circuit.stop))
+            self._write(StoredCircuit(circuit.place, self._accepted_at(circuit), circuit.stop))
 
     def _accepted_at(self, circuit: Circuit) -> float | None:
         return self._now() if getattr(circuit, "is_established", False) else None
 
     def _write_configuration(self, route: Route) -> None:
         circuit = route.configuration
-        self._write(Noted(circuit.place, self._accepted_at(circuit), circuit.stop))
+        self._write(StoredCircuit(circuit.place, self._accepted_at(circuit), circuit.stop))
 
     def _tell_stopped(self, route: Route, app_state: AppState) -> None:
         stop = route.configuration.stop
@@ -435,11 +442,11 @@ def _way_of(verdict: Verdict) -> Route:
     return route
 
 
-def _refusal(verdict: Verdict, known: dict[int, tuple[int, bool]]) -> Refusal:
+def _refusal(verdict: Verdict, known: dict[int, tuple[int, bool]]) -> TokenRefusal:
     decision = verdict.decision
     person, was_accepted = known.get(verdict.item.number, (None, False))
     push_batch = verdict.push_batch
-    return Refusal(
+    return TokenRefusal(
         person=person,
         reason=decision.reason or "",
         was_accepted=was_accepted,

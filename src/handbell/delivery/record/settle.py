@@ -8,15 +8,15 @@ from typing import Final, NamedTuple
 
 from handbell.delivery.events import Event, Hooks, SessionClosed, SessionMoved, SessionQuarantined
 from handbell.delivery.ids import session_id
-from handbell.delivery.policy.circuit import Noted
-from handbell.delivery.policy.decision import Decision, Doubt, Tried
+from handbell.delivery.policy.circuit import StoredCircuit
+from handbell.delivery.policy.decision import Decision, FirstAnswer, Suspect
 from handbell.delivery.policy.retry import (
     SERVICE_DOWN,
     WAYLESS,
     GiveUp,
-    SendAgain,
+    RetryAt,
     next_attempt,
-    until_looked_at,
+    next_outage_check,
     while_down,
     while_refused,
     while_stopped,
@@ -52,7 +52,7 @@ class Astray(NamedTuple):
 
     push_batch: PushBatch
     item: Item
-    tried: Tried
+    tried: FirstAnswer
     environment: str
 
 
@@ -71,7 +71,7 @@ class Settlement:
         hooks: Hooks,
         now: Callable[[], float],
         rng: Random,
-        write: Callable[[Noted], None],
+        write: Callable[[StoredCircuit], None],
     ) -> None:
         self.reported = asyncio.Event()
         self.astray: list[Astray] = []
@@ -139,7 +139,7 @@ class Settlement:
         """Have the other environment asked about a push, as the decision says."""
         push_batch, item, decision, *_ = verdict
         if decision.environment is not None:
-            aside = Tried(push_batch.environment, decision.reason or "")
+            aside = FirstAnswer(push_batch.environment, decision.reason or "")
             self.astray.append(Astray(push_batch, item, aside, decision.environment))
             self.reported.set()
 
@@ -174,7 +174,7 @@ class Settlement:
         state, reason, detail, due_at = decision.state, decision.reason, decision.detail, None
         begun_at = int(now * 1000) if item.begun_at is None else item.begun_at
         match self._again(verdict, attempts, begun_at / 1000):
-            case SendAgain() as again:
+            case RetryAt() as again:
                 state, due_at = "held", again.at
                 is_repeat = is_repeat or again.needs_collapse_id
                 if is_outage:
@@ -201,14 +201,14 @@ class Settlement:
         if self._add(push_batch.ticket, composed, item, ending, took):
             self._change_session(composed, item, decision)
 
-    def _again(self, verdict: Verdict, attempts: int, begun_at: float) -> SendAgain | GiveUp | None:
+    def _again(self, verdict: Verdict, attempts: int, begun_at: float) -> RetryAt | GiveUp | None:
         """Return when a push is sent again that was not taken; None where it has its end."""
         push_batch, item, decision, _, is_outage = verdict
         composed, now, route = push_batch.composed, self._now(), doubted_route(verdict)
         first_due = composed.starts_at(item.time_zone)
-        if route is not None and route.configuration.stop and decision.doubt is not Doubt.NOBODY:
+        if route is not None and route.configuration.stop and decision.doubt is not Suspect.NOBODY:
             # A dead token must not be every probe: others go first.
-            more = DEAD_TOKEN_SECONDS if decision.doubt is Doubt.TOKEN else 0
+            more = DEAD_TOKEN_SECONDS if decision.doubt is Suspect.TOKEN else 0
             return while_refused(
                 decision,
                 first_due=first_due,
@@ -308,7 +308,7 @@ class Settlement:
         if route.configuration.stop is not None:
             reason, until = "CircuitOpen", composed.app_state.look_again_at(route, now)
         else:
-            reason, until = SERVICE_DOWN, until_looked_at(now, self._rng)
+            reason, until = SERVICE_DOWN, next_outage_check(now, self._rng)
         for item in items:
             again = while_stopped(
                 reason=reason,
@@ -317,7 +317,7 @@ class Settlement:
                 until=until,
                 now=now,
             )
-            if isinstance(again, SendAgain):
+            if isinstance(again, RetryAt):
                 self.hold(ticket, composed, item, reason, again.at)
             else:
                 self.end(ticket, composed, item, again.state, reason, detail=again.detail)

@@ -6,7 +6,7 @@ from typing import Any, Final, Protocol
 
 from handbell.delivery.policy.app_rules import AppRules
 from handbell.delivery.policy.cap import Cap
-from handbell.delivery.policy.parts import QUIET, SCHEDULED, Wait
+from handbell.delivery.policy.parts import QUIET, SCHEDULED, HoldReason
 from handbell.delivery.policy.quiet_hours import held_until
 from handbell.delivery.policy.rules_store import RulesStore
 from handbell.delivery.queue.due import Due
@@ -149,17 +149,19 @@ def _is_allowed(
 
 def waits_of(
     composed: Composed, zones: Iterable[str | None], rules: AppRules, now: float
-) -> dict[str | None, Wait]:
+) -> dict[str | None, HoldReason]:
     """Return what a notification waits for in time zones, of those where it has to wait."""
     waits = {zone: _wait_of(composed, zone, rules, now) for zone in zones}
     return {zone: wait for zone, wait in waits.items() if wait is not None}
 
 
-def _wait_of(composed: Composed, zone: str | None, rules: AppRules, now: float) -> Wait | None:
+def _wait_of(
+    composed: Composed, zone: str | None, rules: AppRules, now: float
+) -> HoldReason | None:
     # What is for no later time is due, also where the clock was set back since.
     if composed.send_at is not None and (starts_at := composed.starts_at(zone)) > now:
-        return Wait(SCHEDULED, starts_at)
+        return HoldReason(SCHEDULED, starts_at)
     if rules.quiet is None or not composed.is_loud:
         return None
     until = held_until(rules.quiet, zone, now, rules.time_zone)
-    return None if until is None else Wait(QUIET, until)
+    return None if until is None else HoldReason(QUIET, until)

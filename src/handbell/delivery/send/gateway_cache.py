@@ -9,7 +9,7 @@ from typing import Final
 
 from handbell._thread_pool import ThreadPool
 from handbell.delivery.delivery import GatewayName
-from handbell.delivery.policy.circuit import Place
+from handbell.delivery.policy.circuit import CircuitScope
 from handbell.delivery.work.composed import Composed
 from handbell.delivery.work.gateway_finder import DropGateway, FindGateway
 from handbell.delivery.work.push_batch import Item, Portion
@@ -128,7 +128,7 @@ class GatewayCache:
         app_state = composed.app_state
         credential = getattr(gateway, "fingerprint", "")
         route = self._routes.of(
-            Place(app_state.app.id, environment, credential, composed.message.topic)
+            CircuitScope(app_state.app.id, environment, credential, composed.message.topic)
         )
         if route not in app_state.routes:
             app_state.routes.append(route)

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple, cast
 
 from handbell.delivery.delivery import GatewayName
 from handbell.delivery.ids import apns_ids
-from handbell.delivery.policy.decision import Decision, Tried
+from handbell.delivery.policy.decision import Decision, FirstAnswer
 from handbell.delivery.queue.heartbeat import Heartbeat
 from handbell.delivery.record.judge import Verdict
 from handbell.delivery.record.settle import Astray, Settlement
@@ -158,7 +158,7 @@ class PushSender:
 
     def readdress(self, astray: Sequence[Astray]) -> Iterator[PushBatch]:
         """Yield batches of what the other environment is to be asked about."""
-        groups: dict[tuple[PushBatch, str], list[tuple[Item, Tried]]] = {}
+        groups: dict[tuple[PushBatch, str], list[tuple[Item, FirstAnswer]]] = {}
         for push_batch, item, tried, environment in astray:
             groups.setdefault((push_batch, environment), []).append((item, tried))
         loop = asyncio.get_running_loop()

@@ -18,7 +18,7 @@ from typing import Final
 from handbell._thread_pool import ThreadPool
 from handbell.delivery.events import CircuitClosed, Hooks, ServiceUp
 from handbell.delivery.ledger.store import Ledger
-from handbell.delivery.policy.circuit import Noted, Place
+from handbell.delivery.policy.circuit import CircuitScope, StoredCircuit
 from handbell.delivery.policy.ramp_up import RampUps
 from handbell.delivery.policy.rules_store import RulesStore
 from handbell.delivery.queue.clock_jumps import ClockJumps
@@ -189,7 +189,7 @@ class Worker:
         self._full: list[str] = []
         self._circuits_turn = asyncio.Lock()
         self._seek_at = 0.0
-        self._probes_sought: dict[Place, tuple[float, float]] = {}
+        self._probes_sought: dict[CircuitScope, tuple[float, float]] = {}
         self.answer_seconds = answer_seconds
         self._is_stopping = False
 
@@ -352,7 +352,7 @@ class Worker:
             if stop is None or (stop.probe_at == probe_at and at - sought_at < _SOON_SECONDS):
                 continue
             self._probes_sought[place] = (stop.probe_at, at)
-            await self.threads.run(self.rules_store.hurry_one, place, self._now())
+            await self.threads.run(self.rules_store.resume_one, place, self._now())
 
     async def _rest(self) -> None:
         now = self._clock()
@@ -414,7 +414,7 @@ class Worker:
             found = await self.storage_retry.call(self.rules_store.users_of, session_ids)
         return found
 
-    def _write_circuit(self, noted: Noted) -> None:
+    def _write_circuit(self, noted: StoredCircuit) -> None:
         self._routes.unwritten[noted.place] = noted
         self._dispatcher.begin(self._write_circuits())
 
@@ -430,7 +430,7 @@ class Worker:
                 if place.is_service and noted.stop is None:
                     await self._let_go_on(place)
 
-    def _note_closed(self, place: Place) -> None:
+    def _note_closed(self, place: CircuitScope) -> None:
         """Let go on what a circuit held that others have closed; webhooks have heard of it."""
         at, environment = self._now(), place.environment
         if not place.is_service:
@@ -441,9 +441,11 @@ class Worker:
             self.hooks.emit(ServiceUp(app=app, at=at, environment=environment))
         self._dispatcher.begin(self._let_go_on(place))
 
-    async def _let_go_on(self, service: Place) -> None:
+    async def _let_go_on(self, service: CircuitScope) -> None:
         apps = self._routes.apps_of(service)
-        await self.storage_retry.call(self.rules_store.hurry_after, service, apps, self._now())
+        await self.storage_retry.call(
+            self.rules_store.resume_after_outage, service, apps, self._now()
+        )
         self._wake.set()
 
 

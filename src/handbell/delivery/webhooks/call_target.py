@@ -200,7 +200,7 @@ def _wrong(url: str, why: str, *, fix: str = "") -> WebhookError:
     )
 
 
-class CallAnswer(NamedTuple):
+class CallResult(NamedTuple):
     """What came of a request: the status of its answer, or None with the reason why there is none.
 
     ``retry_after`` is the wait in seconds that the answer asked for, or None.

@@ -31,7 +31,7 @@ from handbell.gateways.http2_tls import (
 )
 from handbell.gateways.http2_values import NoConnection, in_words, trusted_certificates
 
-from .call_target import CallAnswer, CallTarget
+from .call_target import CallResult, CallTarget
 
 _LOOKS_FOR_STOP_SECONDS: Final = 0.25
 
@@ -56,14 +56,14 @@ class Exchange:
     most_bytes: int
 
 
-def perform(exchange: Exchange, stop: threading.Event) -> CallAnswer:
+def perform(exchange: Exchange, stop: threading.Event) -> CallResult:
     """Return what came of an exchange; it ends soon after ``stop`` is set."""
     # The loop of the library alone: another one, such as uvloop, is the embedding program's affair.
     with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
         return runner.run(_perform(exchange, stop))
 
 
-async def _perform(exchange: Exchange, stop: threading.Event) -> CallAnswer:
+async def _perform(exchange: Exchange, stop: threading.Event) -> CallResult:
     course = _Course(exchange)
     going = asyncio.create_task(course.run())
     until = asyncio.get_running_loop().time() + exchange.seconds
@@ -91,14 +91,14 @@ async def _perform(exchange: Exchange, stop: threading.Event) -> CallAnswer:
     if exchange.proxy is not None:
         name = exchange.proxy.authority
         reason = f"through the proxy {name}: {reason.removeprefix(f'the proxy {name}: ')}"
-    return CallAnswer.none(reason)
+    return CallResult.none(reason)
 
 
 class _Course:
     """One exchange as it goes: ``answer`` is there as soon as the head of the answer is."""
 
     def __init__(self, exchange: Exchange) -> None:
-        self.answer: CallAnswer | None = None
+        self.answer: CallResult | None = None
         self._exchange = exchange
         self._way = _Way(exchange)
 
@@ -160,12 +160,12 @@ class _Course:
         return said
 
 
-def _judge(response: httpcore.Response) -> CallAnswer:
+def _judge(response: httpcore.Response) -> CallResult:
     headers = {
         name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers
     }
     after = retry_after(headers, now=time.time())
-    return CallAnswer(response.status, f"answered {response.status}", math.ceil(after or 0) or None)
+    return CallResult(response.status, f"answered {response.status}", math.ceil(after or 0) or None)
 
 
 class _TooLongError(Exception):

@@ -20,7 +20,7 @@ from handbell._proxy import DIRECT, Proxies
 from handbell._version import __version__
 from handbell.errors import HandbellError
 
-from .call_target import CallAnswer, CallTarget, Resolve, resolve
+from .call_target import CallResult, CallTarget, Resolve, resolve
 
 MOST_ANSWER_BYTES: Final = 64 * 1024
 CONNECT_SECONDS: Final = 10.0
@@ -29,7 +29,7 @@ REQUEST_SECONDS: Final = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outbound:
+class OutboundOptions:
     """How requests to foreign addresses are made.
 
     ``allow_private`` lifts the check of addresses, and lets ``http`` through to loopback.
@@ -46,7 +46,7 @@ class Outbound:
 
     def post(
         self, url: str, body: bytes, headers: Mapping[str, str], *, stop: threading.Event
-    ) -> CallAnswer:
+    ) -> CallResult:
         """Post the body and return what came of it; nothing that the receiver does is raised.
 
         Blocks for at most ``request_seconds`` and what the resolver takes; within a second once
@@ -74,5 +74,5 @@ class Outbound:
                 most_bytes=MOST_ANSWER_BYTES,
             )
         except HandbellError as error:
-            return CallAnswer.none(error.what)
+            return CallResult.none(error.what)
         return perform(exchange, stop)

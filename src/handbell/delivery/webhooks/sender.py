@@ -26,8 +26,8 @@ from handbell.storage.leases import Leases
 from handbell.storage.tables import webhook_calls as calls_table
 from handbell.storage.tables import webhooks as webhooks_table
 
-from .call_target import CallAnswer
-from .safe_http import Outbound
+from .call_target import CallResult
+from .safe_http import OutboundOptions
 from .store import Webhook, iso, message_id, signature
 
 _log = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ class WebhookSender:
         database: Database,
         vault: Vault,
         *,
-        outbound: Outbound | None = None,
+        outbound: OutboundOptions | None = None,
         at_once: int = 16,
         poll_seconds: float = 1.0,
         now: Callable[[], float] = time.time,
@@ -104,7 +104,7 @@ class WebhookSender:
     ) -> None:
         self._database = database
         self._vault = vault
-        self._outbound = outbound or Outbound()
+        self._outbound = outbound or OutboundOptions()
         self._at_once = at_once
         self._poll_seconds = poll_seconds
         self._now = now
@@ -132,7 +132,7 @@ class WebhookSender:
             await asyncio.gather(*self._running.values())
         return made
 
-    def send_test(self, webhook: Webhook) -> CallAnswer:
+    def send_test(self, webhook: Webhook) -> CallResult:
         """Call a webhook at once with the event ``test``, and return what came of it.
 
         It is made once and not kept. Blocks until it is answered.
@@ -250,7 +250,7 @@ class WebhookSender:
             answer = self._post(call)
         except Exception as error:  # noqa: BLE001 - it counts as an attempt, as any other
             _log.exception("Could not make webhook call: webhook=%d", call.webhook_id)
-            answer = CallAnswer(None, f"a mistake of Handbell's: {type(error).__name__}")
+            answer = CallResult(None, f"a mistake of Handbell's: {type(error).__name__}")
         now = self._now()
         if answer.is_success:
             self._write(call, answer, state="sent", due_at=None)
@@ -259,11 +259,11 @@ class WebhookSender:
         else:
             self._put_off(call, answer, now)
 
-    def _post(self, call: _Call) -> CallAnswer:
+    def _post(self, call: _Call) -> CallResult:
         try:
             secret = self._vault.unseal(call.sealed_secret).decode()
         except HandbellError as error:
-            return CallAnswer(None, error.what)
+            return CallResult(None, error.what)
         body = call.body.encode()
         timestamp = int(self._now())
         headers = {
@@ -274,7 +274,7 @@ class WebhookSender:
         }
         return self._outbound.post(call.url, body, headers, stop=self._stop)
 
-    def _put_off(self, call: _Call, answer: CallAnswer, now: float) -> None:
+    def _put_off(self, call: _Call, answer: CallResult, now: float) -> None:
         again = next_attempt(
             call.attempts,
             created_at=call.created_at / 1000,
@@ -289,7 +289,7 @@ class WebhookSender:
         state = "failed" if again is None else "queued"
         self._write(call, answer, state=state, due_at=again)
 
-    def _write(self, call: _Call, answer: CallAnswer, *, state: str, due_at: float | None) -> None:
+    def _write(self, call: _Call, answer: CallResult, *, state: str, due_at: float | None) -> None:
         """Store what came of a call, and let the others of its webhook wait after a failure."""
         now = self._milliseconds()
         values = {

@@ -85,7 +85,7 @@ class Webhook:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class WebhookStatus:
     """How a webhook's calls stand: how many wait, how many were given up, and the last trouble."""
 
     waiting: int = 0
@@ -161,7 +161,7 @@ class WebhookStore:
             raise _gone(webhook_id)
         return _webhook(row)
 
-    def standings(self) -> dict[int, Standing]:
+    def standings(self) -> dict[int, WebhookStatus]:
         """Return how the calls of each webhook stand that has any, by the webhook's id."""
         table = calls_table
         waiting = func.count().filter(table.c.finished_at.is_(None))
@@ -178,7 +178,7 @@ class WebhookStore:
             reasons = select(table.c.id, table.c.last_reason).where(table.c.id.in_(latest))
             told = {row.id: row.last_reason for row in connection.execute(reasons)}
         return {
-            row["webhook_id"]: Standing(
+            row["webhook_id"]: WebhookStatus(
                 waiting=row["waiting"], failed=row["failed"], last_reason=told.get(row["latest"])
             )
             for row in rows

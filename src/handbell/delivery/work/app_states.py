@@ -6,7 +6,7 @@ from typing import Final
 
 from handbell.apps.app import App
 from handbell.delivery.policy.app_rules import AppRules
-from handbell.delivery.policy.circuit import Place
+from handbell.delivery.policy.circuit import CircuitScope
 from handbell.delivery.policy.rules_store import RulesStore
 from handbell.storage.group_commit import GroupCommit
 from handbell.storage.storage_retry import StorageRetry
@@ -46,7 +46,7 @@ class AppStates:
         routes: Routes,
         *,
         storage_retry: StorageRetry,
-        on_closed: Callable[[Place], None],
+        on_closed: Callable[[CircuitScope], None],
         clock: Callable[[], float],
     ) -> None:
         self.window = WINDOW

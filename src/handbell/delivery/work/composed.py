@@ -7,7 +7,7 @@ from typing import Any
 from handbell.creation.notification import Notification
 from handbell.delivery.policy.app_rules import AppRules
 from handbell.delivery.policy.quiet_hours import disturbs
-from handbell.delivery.policy.retry import ceiling
+from handbell.delivery.policy.retry import retry_deadline
 from handbell.delivery.policy.schedule import (
     LAST_ZONE,
     LocalTime,
@@ -127,7 +127,7 @@ class Composed:
     def is_over(self, now: float) -> bool:
         """Return whether what was not attempted yet is given up, if it cannot go out now."""
         starts = self.starts_at(LAST_ZONE)
-        return now >= ceiling(created_at=starts, expires_at=self.expires_at).at
+        return now >= retry_deadline(created_at=starts, expires_at=self.expires_at).at
 
     def needs(self, rules: AppRules) -> frozenset[str]:
         """Return the columns of a session, beside its token, that its deliveries go by."""

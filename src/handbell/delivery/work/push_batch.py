@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from handbell.delivery.policy.decision import Tried
+from handbell.delivery.policy.decision import FirstAnswer
 from handbell.delivery.queue.due import Due
 from handbell.delivery.queue.session_pages import Listener, Shard
 
@@ -99,7 +99,7 @@ class PushBatch:
         items: dict[int, Item],
         started: float,
         *,
-        tried: Mapping[int, Tried] | None = None,
+        tried: Mapping[int, FirstAnswer] | None = None,
         asked_first: "PushBatch | None" = None,
     ) -> None:
         self.route: Route | None = None

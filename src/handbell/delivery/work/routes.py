@@ -6,11 +6,11 @@ from typing import Final
 
 from handbell.delivery.policy.circuit import (
     Circuit,
+    CircuitScope,
+    CircuitStop,
     ConfigurationCircuit,
-    Noted,
-    Place,
     ServiceCircuit,
-    Stop,
+    StoredCircuit,
 )
 from handbell.delivery.policy.probe import Probe
 from handbell.delivery.policy.standing import is_refused
@@ -42,7 +42,7 @@ class Route:
         return [one for one in both if one.stop is not None]
 
     @property
-    def stop(self) -> Stop | None:
+    def stop(self) -> CircuitStop | None:
         """Why nothing goes this way now, or None."""
         return self.configuration.stop or self.service.stop
 
@@ -85,7 +85,7 @@ class Route:
         return now + max(SOON_SECONDS, *(one.wait(now) for one in self.open), 0.0)
 
 
-Known = Mapping[Place, Stop | None]
+Known = Mapping[CircuitScope, CircuitStop | None]
 """How circuits stood before the database was asked about them."""
 
 
@@ -96,25 +96,25 @@ class Routes:
     """
 
     def __init__(self, now: Callable[[], float]) -> None:
-        self.unwritten: dict[Place, Noted] = {}
+        self.unwritten: dict[CircuitScope, StoredCircuit] = {}
         self._now = now
-        self._routes: dict[Place, Route] = {}
-        self._services: dict[Place, ServiceCircuit] = {}
-        self._noted: dict[Place, Noted] = {}
+        self._routes: dict[CircuitScope, Route] = {}
+        self._services: dict[CircuitScope, ServiceCircuit] = {}
+        self._noted: dict[CircuitScope, StoredCircuit] = {}
 
-    def of(self, place: Place) -> Route:
+    def of(self, place: CircuitScope) -> Route:
         """Return the route of an app to an environment, made when first asked for."""
         route = self._routes.get(place)
         if route is None:
             route = Route(ConfigurationCircuit(place), self._service(place.service))
             self._routes[place] = route
-            self._adopt(route.configuration, self._noted.pop(place, Noted(place)))
+            self._adopt(route.configuration, self._noted.pop(place, StoredCircuit(place)))
         return route
 
-    def _service(self, place: Place) -> ServiceCircuit:
+    def _service(self, place: CircuitScope) -> ServiceCircuit:
         return self._services.setdefault(place, ServiceCircuit(place))
 
-    def apps_of(self, service: Place) -> list[str]:
+    def apps_of(self, service: CircuitScope) -> list[str]:
         """Return the ids of the apps that were seen to use a service."""
         return sorted({one.app for one in self._routes.values() if one.service.place == service})
 
@@ -143,8 +143,8 @@ class Routes:
         return {one.place: one.stop for one in circuits}
 
     def adopt(
-        self, noted: Iterable[Noted], before: Known, routes: Iterable[Route] = ()
-    ) -> list[Place]:
+        self, noted: Iterable[StoredCircuit], before: Known, routes: Iterable[Route] = ()
+    ) -> list[CircuitScope]:
         """Take over what the database says of the circuits of an app's routes and of all services.
 
         What has changed since ``before``, or is not written yet, is known better here. Returns
@@ -158,13 +158,15 @@ class Routes:
         circuits = [*(one.configuration for one in routes), *self._services.values()]
         return [one.place for one in circuits if self._adopt_one(one, found, before)]
 
-    def _adopt_one(self, circuit: Circuit, found: Mapping[Place, Noted], before: Known) -> bool:
+    def _adopt_one(
+        self, circuit: Circuit, found: Mapping[CircuitScope, StoredCircuit], before: Known
+    ) -> bool:
         place = circuit.place
         if place in self.unwritten or before.get(place) is not circuit.stop:
             return False
-        return self._adopt(circuit, found.get(place, Noted(place)))
+        return self._adopt(circuit, found.get(place, StoredCircuit(place)))
 
-    def _adopt(self, circuit: Circuit, noted: Noted) -> bool:
+    def _adopt(self, circuit: Circuit, noted: StoredCircuit) -> bool:
         if isinstance(circuit, ConfigurationCircuit) and noted.accepted_at is not None:
             circuit.is_established = True
         return circuit.adopt(noted.stop, self._now())

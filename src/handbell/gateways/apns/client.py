@@ -39,7 +39,7 @@ from handbell.gateways.http2 import (
     NotSent,
     Pool,
     Request,
-    StreamAnswer,
+    StreamResponse,
 )
 from handbell.gateways.http2_tls import authority
 
@@ -168,7 +168,7 @@ class _Side:
     # -- in --------------------------------------------------------------------------------------
 
     def _finish(self, job: _Job, end: End) -> None:
-        if isinstance(end, StreamAnswer):
+        if isinstance(end, StreamResponse):
             self._until_sample -= 1
             if self._until_sample < 0 and end.pairs:
                 self._sample_clock(end)
@@ -183,7 +183,7 @@ class _Side:
         else:
             job.batch.tell(job.push, Unknown(end.reason, end.detail))
 
-    def _not_taken(self, job: _Job, answer: StreamAnswer) -> None:
+    def _not_taken(self, job: _Job, answer: StreamResponse) -> None:
         headers = answer.headers()
         outcome = judge(answer.status, answer.body, headers, is_whole=answer.is_whole)
         reaction = getattr(outcome, "reaction", None)
@@ -219,7 +219,7 @@ class _Side:
             self.pool.renew()
         return True
 
-    def _sample_clock(self, answer: StreamAnswer) -> None:
+    def _sample_clock(self, answer: StreamResponse) -> None:
         self._until_sample = _SKEW_SAMPLE
         self._gateway.compare_clock(answer.headers())
 

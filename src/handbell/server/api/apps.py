@@ -8,7 +8,7 @@ from starlette.requests import Request
 
 from handbell.apps.app import App
 from handbell.delivery.policy.app_rules import HELD_BY, NO_RULE, read_rules
-from handbell.delivery.policy.circuit import Stop
+from handbell.delivery.policy.circuit import CircuitStop
 from handbell.errors import AppError, AppForbiddenError, InvalidRequestError
 from handbell.server.access import AppDep, CallerDep
 from handbell.server.context import Context, context_of
@@ -313,7 +313,7 @@ def describe(context: Context, app: App) -> AppOut:
     )
 
 
-def _stopped(stop: Stop) -> dict[str, Any]:
+def _stopped(stop: CircuitStop) -> dict[str, Any]:
     return {
         "reason": stop.reason,
         "detail": stop.detail,

@@ -17,7 +17,12 @@ from handbell.errors import (
     UnknownSessionError,
 )
 from handbell.fixes import Action, Fix
-from handbell.registry.registration import Description, Registered, Registration, registered_mail
+from handbell.registry.registration import (
+    DeviceDescription,
+    Registered,
+    Registration,
+    registered_mail,
+)
 from handbell.registry.secret import SESSION_MARK, digest_of, new_secret
 from handbell.registry.session import Session
 from handbell.server.access import Caller, client_network, session_secret
@@ -76,7 +81,7 @@ async def renew(
 ) -> Registered:
     """Refresh the session that a secret speaks for. Raises UnauthorizedError when it is void."""
     context = context_of(request)
-    described = Description.read(**about)
+    described = DeviceDescription.read(**about)
     renewed = await context.run(
         context.system.registry.renew, app, digest_of(secret), described, token=token
     )

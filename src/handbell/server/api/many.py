@@ -24,7 +24,7 @@ from . import notification_models as models
 from .acceptance import accept_list, prefers_minimal
 from .entries import EntryReader, read_json
 from .line_sender import LineSender
-from .streaming import LINES, LINES_BODY, MEDIA_TYPE, StreamedAnswer, type_of_lines
+from .streaming import LINES, LINES_BODY, MEDIA_TYPE, StreamedResponse, type_of_lines
 
 router = APIRouter(prefix="/v1/apps/{app}/notifications", tags=["notifications"])
 
@@ -122,7 +122,7 @@ def answer_lines(
     """Return what accepts the lines of a request as they come, and answers them."""
     is_brief = prefers_minimal(header(request.scope, b"prefer"))
     lines = LineSender(context=context, reader=reader, is_brief=is_brief)
-    return StreamedAnswer(
+    return StreamedResponse(
         lines.step,
         lines.closing,
         limit=context.settings.max_body_bytes,

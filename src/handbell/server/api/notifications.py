@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from handbell._mail import fold_mail
 from handbell.apps.app import App
 from handbell.delivery.accept.prepare import URGENCIES
-from handbell.delivery.ledger.listing import DeliverySearch, Search, Standing
+from handbell.delivery.ledger.listing import DeliverySearch, NotificationSearch, NotificationStatus
 from handbell.delivery.ledger.reports import Overview
 from handbell.errors import HandbellError, InvalidRequestError, MediaTypeError
 from handbell.server.access import AppDep, CallerDep, app_of, caller_of
@@ -147,7 +147,7 @@ async def list_notifications(
     caller: CallerDep,
     *,
     state: Annotated[
-        Standing | None,
+        NotificationStatus | None,
         Query(description="open: not done with; failed: something failed; cancelled: taken back"),
     ] = None,
     urgency: Annotated[Literal["urgent", "normal", "bulk"] | None, Query()] = None,
@@ -161,7 +161,7 @@ async def list_notifications(
 ) -> Response:
     """Return notifications of the app that all filters fit."""
     context = context_of(request)
-    search = Search(
+    search = NotificationSearch(
         app=app.id,
         text=text or None,
         standing=state,

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from handbell.registry.listing import SessionFilter
-from handbell.registry.registration import Description
+from handbell.registry.registration import DeviceDescription
 from handbell.registry.session import (
     CLOSED_BY_OPERATOR,
     LOGGED_OUT,
@@ -145,7 +145,7 @@ async def change_session(
         context.system.registry.change,
         app,
         devices.session_id(session),
-        Description.read(**body.about()),
+        DeviceDescription.read(**body.about()),
         token=body.device_token,
     )
     await devices.release(context, changed)

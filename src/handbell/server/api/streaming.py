@@ -44,7 +44,7 @@ LINES_AT_ONCE: Final = 1000
 _BYTES_AT_ONCE: Final = 262_144
 _WEIGHT: Final = re.compile(r"\bq=([01](?:\.\d{1,3})?)")
 
-Step = Callable[[Sequence[Line]], Awaitable[Awaitable[bytes]]]
+LineHandler = Callable[[Sequence[Line]], Awaitable[Awaitable[bytes]]]
 """Looks at some lines and gives what returns their answers, which must not raise.
 
 The lines that follow are looked at while these are stored.
@@ -143,7 +143,7 @@ class LineStream:
             self._came.set()
 
 
-class StreamedAnswer(Response):
+class StreamedResponse(Response):
     """Answers a stream of lines. ``step`` looks at lines, ``closing`` gives the last answer.
 
     Starlette's own streaming response reads the request to notice that the client is gone, and
@@ -154,7 +154,7 @@ class StreamedAnswer(Response):
 
     def __init__(
         self,
-        step: Step,
+        step: LineHandler,
         closing: Callable[[], bytes],
         *,
         limit: int,

@@ -24,7 +24,7 @@ from handbell.server.problems import members_of, responses
 
 from .lines import Line
 from .session_models import RegistrationIn, SessionOut, SessionStatus, session_out
-from .streaming import LINES, LINES_BODY, StreamedAnswer, type_of_lines, type_wanted
+from .streaming import LINES, LINES_BODY, StreamedResponse, type_of_lines, type_wanted
 
 router = APIRouter(prefix="/v1/apps/{app}/sessions", tags=["sessions"])
 
@@ -128,7 +128,7 @@ async def import_sessions(request: Request, app: AppDep, caller: CallerDep) -> R
     )
     limit = context.settings.max_body_bytes
     stopping = context.stopping
-    return StreamedAnswer(step, closing, limit=limit, stopping=stopping, media_type=kind)
+    return StreamedResponse(step, closing, limit=limit, stopping=stopping, media_type=kind)
 
 
 @router.get(

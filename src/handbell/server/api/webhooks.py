@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from handbell.apps.app import App
-from handbell.delivery.webhooks.store import Standing, Webhook
+from handbell.delivery.webhooks.store import Webhook, WebhookStatus
 from handbell.errors import NotFoundError
 from handbell.server.access import AppDep, CallerDep
 from handbell.server.context import Context, context_of
@@ -159,8 +159,8 @@ def _find(context: Context, app: App, webhook_id: int) -> Webhook:
     raise NotFoundError(f"{app.id} has no webhook {webhook_id}", fix="List what there is with GET")
 
 
-def _describe(webhook: Webhook, standing: Standing | None) -> dict[str, Any]:
-    standing = standing or Standing()
+def _describe(webhook: Webhook, standing: WebhookStatus | None) -> dict[str, Any]:
+    standing = standing or WebhookStatus()
     return {
         "id": webhook.id,
         "url": webhook.url,

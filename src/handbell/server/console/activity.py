@@ -8,13 +8,13 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from handbell.apps.app import App
-from handbell.delivery.ledger.blockers import Obstacle
-from handbell.delivery.ledger.listing import Search, Standing
+from handbell.delivery.ledger.blockers import Blocker
+from handbell.delivery.ledger.listing import NotificationSearch, NotificationStatus
 from handbell.delivery.ledger.reports import Backlog, Overview
 from handbell.system import System
 
 from .chart import Chart, draw
-from .layout import Page, Pages
+from .layout import Page, PageRoutes
 from .phones import unless_known
 from .progress_cache import ProgressCache
 
@@ -32,7 +32,7 @@ _HURRY, _LEISURE = 2000, 10_000
 """After how many milliseconds an open page looks again."""
 _MEMORY: Final = "activity"
 
-pages = Pages()
+pages = PageRoutes()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class SendingState:
 
     backlog: Backlog
     workers: int
-    held: Sequence[Obstacle]
+    held: Sequence[Blocker]
     stopped_elsewhere: tuple[str, ...]
 
 
@@ -55,7 +55,7 @@ async def overview(page: Page) -> Response:
     text, before = page.query("text")[:200], page.number("before")
     standing = _standing(page.query("standing"))
     kind = page.query("kind") if page.query("kind") in ("tests", "real") else ""
-    search = Search(
+    search = NotificationSearch(
         app=page.the_app.id,
         text=text or None,
         standing=standing,
@@ -85,7 +85,7 @@ async def overview(page: Page) -> Response:
     return unless_known(page, response) if page.is_fragment else response
 
 
-def _standing(text: str) -> Standing | None:
+def _standing(text: str) -> NotificationStatus | None:
     match text:
         case "open" | "failed" | "cancelled":
             return text
@@ -93,7 +93,9 @@ def _standing(text: str) -> Standing | None:
             return None
 
 
-def _read(page: Page, search: Search, span: str) -> tuple[Chart, SendingState, list[Overview]]:
+def _read(
+    page: Page, search: NotificationSearch, span: str
+) -> tuple[Chart, SendingState, list[Overview]]:
     reports, app = page.system.reports, page.the_app
     hours, buckets = SPANS[span]
     watched: ProgressCache[list[Overview]] = page.console.memory.setdefault(

@@ -8,10 +8,10 @@ from handbell.access.api_keys import SCOPES
 from handbell.errors import AccessError, UnknownAppError
 
 from .forms import Faults
-from .layout import Page, Pages
+from .layout import Page, PageRoutes
 from .settings import TABS
 
-pages = Pages()
+pages = PageRoutes()
 
 _KEYS: Final = "/console/settings/api-keys"
 _SCOPE_WORDS: Final = {
@@ -44,7 +44,7 @@ async def make(page: Page) -> Response:
     scopes = ", ".join(scope for scope in SCOPES if scope in key.scopes)
     await page.note("api-key.add", key.prefix, f"{scopes}; {key.app or 'every app'}", app=app)
     example = app or page.current_app
-    can_send = "" if example is None or "send" not in key.powers else example.id
+    can_send = "" if example is None or "send" not in key.effective_scopes else example.id
     return await _show(page, made=secret, can_send=can_send)
 
 

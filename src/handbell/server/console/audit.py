@@ -5,10 +5,10 @@ from urllib.parse import urlencode
 
 from starlette.responses import Response
 
-from .layout import Page, Pages
+from .layout import Page, PageRoutes
 from .settings import TABS
 
-pages = Pages()
+pages = PageRoutes()
 
 AT_ONCE: Final = 50
 """How many entries one page lists."""

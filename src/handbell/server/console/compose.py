@@ -15,11 +15,11 @@ from handbell.delivery.engine import Options
 from handbell.delivery.ledger.reports import describe, describe_recipients
 from handbell.errors import HandbellError, IdempotencyError
 
-from .compose_preview import Counts, DraftPreview, look
+from .compose_preview import AudienceCounts, DraftPreview, look
 from .draft import Draft, add_fault, read_recipients
 from .forms import Faults
-from .layout import Page, Pages
-from .phones import Shelf, shelf
+from .layout import Page, PageRoutes
+from .phones import PhonePanel, shelf
 from .security import protect
 
 REMEMBERED: Final = 1000
@@ -28,7 +28,7 @@ _TOLD_AT_MOST: Final = 3
 _SECONDS_OF_ADDRESS: Final = 365 * 24 * 3600
 _MEMORY: Final = "compose"
 
-pages = Pages()
+pages = PageRoutes()
 
 
 @pages.get("/console/apps/{app}/compose")
@@ -109,7 +109,7 @@ async def _begun(page: Page) -> Draft:
 
 
 async def _look(page: Page, draft: Draft, *, is_fresh: bool = False) -> DraftPreview:
-    counts = page.console.memory.setdefault(_MEMORY, Counts())
+    counts = page.console.memory.setdefault(_MEMORY, AudienceCounts())
     # The engine belongs to this event loop; the preview runs in a thread.
     assert page.system.engine is not None  # noqa: S101 - it is made by being asked for
     return await page.run(look, page.system, page.the_app, draft, counts, is_fresh=is_fresh)
@@ -284,7 +284,7 @@ async def _form(
         draft = draft.having(once=_fresh())
     address = test_to or _known_address(page)
     template_names, variables = await page.run(_templates, page, draft)
-    phones: Shelf = await page.run(
+    phones: PhonePanel = await page.run(
         shelf, page.system, page.the_app, wanted=page.query("phone"), mail=address
     )
     return page.render(

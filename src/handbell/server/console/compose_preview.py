@@ -95,7 +95,7 @@ class DraftPreview:
 
 
 @dataclass(slots=True)
-class Counts:
+class AudienceCounts:
     """The size of each app's audience, recounted after some seconds."""
 
     found: dict[str, tuple[float, Audience]] = field(default_factory=dict)
@@ -112,7 +112,7 @@ class Counts:
 
 
 def look(
-    system: System, app: App, draft: Draft, counts: Counts, *, is_fresh: bool = False
+    system: System, app: App, draft: Draft, counts: AudienceCounts, *, is_fresh: bool = False
 ) -> DraftPreview:
     """Return the preview of a draft. Blocks; ``is_fresh`` recounts the audience."""
     faults = Faults()

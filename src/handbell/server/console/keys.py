@@ -11,10 +11,10 @@ from handbell.errors import CredentialError
 
 from .check_up import check_up, forget_check_up
 from .forms import Faults, Upload
-from .layout import Page, Pages
+from .layout import Page, PageRoutes
 from .publishing import show_app
 
-pages = Pages()
+pages = PageRoutes()
 
 _KEYS: Final = "/console/apps/{app}/keys"
 _CERTIFICATE_FILES: Final = (".p12", ".pfx", ".pem")

@@ -318,7 +318,7 @@ Handler = Callable[[Page], Awaitable[Response]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Listed:
+class PageRoute:
     """A route of a page module."""
 
     method: str
@@ -327,11 +327,11 @@ class Listed:
     is_bare: bool = False
 
 
-class Pages:
+class PageRoutes:
     """The routes of one page module, in order; see the docstring of this package."""
 
     def __init__(self) -> None:
-        self.listed: list[Listed] = []
+        self.listed: list[PageRoute] = []
 
     def get(self, path: str, *, bare: bool = False) -> Callable[[Handler], Handler]:
         """Return a decorator for a handler of GET (and HEAD) on a path.
@@ -346,7 +346,7 @@ class Pages:
 
     def _add(self, method: str, path: str, *, bare: bool = False) -> Callable[[Handler], Handler]:
         def add(handler: Handler) -> Handler:
-            self.listed.append(Listed(method=method, path=path, handler=handler, is_bare=bare))
+            self.listed.append(PageRoute(method=method, path=path, handler=handler, is_bare=bare))
             return handler
 
         return add

@@ -5,14 +5,14 @@ from starlette.routing import compile_path
 
 from handbell.server.routes import ROUTES
 
-from .layout import Page, Pages
+from .layout import Page, PageRoutes
 from .security import HOME
 
-pages = Pages()
+pages = PageRoutes()
 
 
 @pages.get("/console/{rest:path}")
-async def nowhere(page: Page) -> Response:
+async def not_found(page: Page) -> Response:
     """Redirect from a form's URL to its page; else answer 404."""
     if not page.request.path_params["rest"]:
         return page.redirect(HOME)

@@ -16,8 +16,8 @@ from handbell.delivery.ledger.reports import STATES, Funnel
 from handbell.delivery.policy.schedule import read_send_at
 
 from .activity import standing_of
-from .layout import Page, Pages
-from .phones import Shelf, shelf, unless_known
+from .layout import Page, PageRoutes
+from .phones import PhonePanel, shelf, unless_known
 from .progress_cache import ProgressCache
 from .twin_phones import TwinPhones, VirtualPhone
 
@@ -30,11 +30,11 @@ _HURRY, _LEISURE = 1000, 1500
 _MEMORY: Final = "funnels"
 _PATH: Final = "/console/apps/{app}/activity/{notification}"
 
-pages = Pages()
+pages = PageRoutes()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class FunnelStep:
     """A step of the funnel; ``share`` is the fraction of accepted ones."""
 
     name: str
@@ -137,7 +137,7 @@ def _read(page: Page) -> dict[str, Any]:
     }
 
 
-def steps_of(funnel: Funnel) -> list[Step]:
+def steps_of(funnel: Funnel) -> list[FunnelStep]:
     """Return the funnel's steps, with their explanations."""
     steps = (
         ("Accepted", funnel.accepted, "stored here, so that nothing is lost"),
@@ -147,7 +147,7 @@ def steps_of(funnel: Funnel) -> list[Step]:
     )
     whole = funnel.accepted or 1
     return [
-        Step(name=name, number=number, share=min(1.0, number / whole), explained=explained)
+        FunnelStep(name=name, number=number, share=min(1.0, number / whole), explained=explained)
         for name, number, explained in steps
     ]
 
@@ -184,12 +184,12 @@ def _is_list(value: object) -> bool:
     return isinstance(value, list)
 
 
-def _shelf_of(page: Page, funnel: Funnel, found: DeliveryPage) -> Shelf:
+def _shelf_of(page: Page, funnel: Funnel, found: DeliveryPage) -> PhonePanel:
     """Return the virtual phone that shows this notification, if any.
 
     There is none if it failed, waits or was dismissed.
     """
-    nowhere = Shelf(is_running=False)
+    nowhere = PhonePanel(is_running=False)
     if not funnel.sent or TwinPhones(page.system.twin_folder).page_url is None:
         return nowhere
     phones = shelf(page.system, page.the_app)
@@ -198,7 +198,9 @@ def _shelf_of(page: Page, funnel: Funnel, found: DeliveryPage) -> Shelf:
         search = DeliverySearch(mail=phones.mail)
         theirs = page.system.reports.deliveries(funnel.overview.id, search, limit=PAGE)
         mine = _showing((phones.shown,), theirs.deliveries)
-    return nowhere if mine is None else Shelf(is_running=True, phones=phones.phones, shown=mine)
+    return (
+        nowhere if mine is None else PhonePanel(is_running=True, phones=phones.phones, shown=mine)
+    )
 
 
 def _showing(phones: Iterable[VirtualPhone], deliveries: Iterable[Delivery]) -> VirtualPhone | None:

@@ -9,9 +9,9 @@ from starlette.responses import Response
 
 from handbell.twin.discovery import read_address
 
-from .layout import Page, Pages
+from .layout import Page, PageRoutes
 
-pages = Pages()
+pages = PageRoutes()
 
 AT_ONCE: Final = 50
 """How many people one page lists."""

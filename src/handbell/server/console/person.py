@@ -11,9 +11,9 @@ from handbell.errors import UnknownSessionError
 from handbell.registry.session import Session
 
 from .formatting import platform
-from .layout import Page, Pages
+from .layout import Page, PageRoutes
 
-pages = Pages()
+pages = PageRoutes()
 
 BY_OPERATOR: Final = "closed by operator"
 """Why a session is closed that was closed on these pages."""

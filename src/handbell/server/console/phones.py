@@ -14,15 +14,15 @@ from handbell.errors import HandbellError, RecipientsError, TwinError
 from handbell.system import System
 
 from .fix_buttons import in_console
-from .layout import Page, Pages
+from .layout import Page, PageRoutes
 from .security import HOME, protect
 from .twin_phones import TwinPhones, VirtualPhone
 
-pages = Pages()
+pages = PageRoutes()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shelf:
+class PhonePanel:
     """An app's virtual phones, and the one that is shown.
 
     ``is_running`` tells whether a twin runs here; ``problem`` is why it is unreachable.
@@ -39,19 +39,19 @@ class Shelf:
         return "" if self.shown is None else self.shown.mail or ""
 
 
-def shelf(system: System, app: App, *, wanted: str = "", mail: str = "") -> Shelf:
+def shelf(system: System, app: App, *, wanted: str = "", mail: str = "") -> PhonePanel:
     """Return an app's virtual phones: the ``wanted`` one is shown, else that of ``mail``."""
     twin = TwinPhones(system.twin_folder)
     if not twin.is_running:
-        return Shelf(is_running=False)
+        return PhonePanel(is_running=False)
     try:
         phones = tuple(twin.phones(app.id))
     except TwinError as error:
-        return Shelf(is_running=True, problem=str(error))
+        return PhonePanel(is_running=True, problem=str(error))
     by_id = {phone.id: phone for phone in phones}
     of_mail = next((phone for phone in phones if mail and phone.mail == mail.casefold()), None)
     shown = by_id.get(wanted) or of_mail or next(iter(phones), None)
-    return Shelf(is_running=True, phones=phones, shown=shown)
+    return PhonePanel(is_running=True, phones=phones, shown=shown)
 
 
 @pages.get("/console/phones")

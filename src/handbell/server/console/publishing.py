@@ -17,9 +17,9 @@ from handbell.errors import AppError
 
 from .check_up import CheckUp, check_up, forget_check_up, last_check_up
 from .forms import Faults, Form
-from .layout import Page, Pages
+from .layout import Page, PageRoutes
 
-pages = Pages()
+pages = PageRoutes()
 
 _TOLD_HERE: Final = frozenset({"stopped", "outage", "no-worker"})
 """What else holds up an app is said by the switch, and where its key would stand."""
@@ -29,7 +29,7 @@ APP: Final = "/console/apps/{app}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Card:
+class AppCard:
     """An app in the list."""
 
     app: App
@@ -221,9 +221,9 @@ def time_zones() -> tuple[str, ...]:
 
 
 async def _list(page: Page, faults: Faults | None = None, form: Form | None = None) -> Response:
-    def read() -> list[Card]:
+    def read() -> list[AppCard]:
         return [
-            Card(
+            AppCard(
                 app=app,
                 credentials=page.system.apps.credentials(app),
                 rules=page.system.rules_store.rules_of(app.id),

@@ -13,10 +13,10 @@ from starlette.responses import RedirectResponse, Response
 from handbell.apps.app import App
 from handbell.errors import HandbellError, RateLimitedError, StorageError, UnknownAppError
 from handbell.server.context import Context, context_of
-from handbell.server.routes import ROUTES, Need
+from handbell.server.routes import ROUTES, RouteRequirement
 
 from .forms import Form
-from .layout import FRAGMENT_HEADER, Console, Listed, Page
+from .layout import FRAGMENT_HEADER, Console, Page, PageRoute
 from .security import HOME, cookie_name, is_form_token, is_https, is_own_form, protect
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ async def require_operator(request: Request) -> Response | None:
     return protect(RedirectResponse(target, 303))
 
 
-def endpoint(console: Console, listed: Listed) -> Callable[[Request], Awaitable[Response]]:
+def endpoint(console: Console, listed: PageRoute) -> Callable[[Request], Awaitable[Response]]:
     """Return the ASGI handler of a route."""
 
     async def answer(request: Request) -> Response:
@@ -80,7 +80,7 @@ def endpoint(console: Console, listed: Listed) -> Callable[[Request], Awaitable[
     return answer
 
 
-async def _answer(page: Page, listed: Listed) -> Response:
+async def _answer(page: Page, listed: PageRoute) -> Response:
     if listed.is_bare:
         return await listed.handler(page)
     await _fill(page)
@@ -102,7 +102,7 @@ async def _fill(page: Page) -> None:
         page.apps = await page.run(page.system.apps.list)
 
 
-async def _read_form(page: Page, need: Need) -> Response | None:
+async def _read_form(page: Page, need: RouteRequirement) -> Response | None:
     if not is_own_form(page.request, page.console.context.public_url):
         return page.problem(
             403,

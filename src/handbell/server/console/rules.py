@@ -9,10 +9,10 @@ from handbell.delivery.policy.zones import DEFAULT_ZONE
 from handbell.errors import AppError
 
 from .forms import Faults, Form
-from .layout import Page, Pages
+from .layout import Page, PageRoutes
 from .publishing import show_app
 
-pages = Pages()
+pages = PageRoutes()
 
 _PROOFS: Final = {
     "key": "Only the back end registers devices now.",

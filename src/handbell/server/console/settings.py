@@ -11,11 +11,11 @@ from handbell.access.invitations import INVITATION_HOURS
 from handbell.errors import OperatorError
 
 from .forms import Faults
-from .layout import Page, Pages
+from .layout import Page, PageRoutes
 from .security import HOME, set_sign_in
 from .sign_in_limits import PER_PAIR
 
-pages = Pages()
+pages = PageRoutes()
 
 TABS: Final[Sequence[tuple[str, str, str]]] = (
     ("operators", "Operators", "/console/settings"),

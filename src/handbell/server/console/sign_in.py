@@ -13,7 +13,7 @@ from handbell.errors import InvitationError, OperatorError
 from handbell.server.access import client_network, client_of
 
 from .forms import Faults
-from .layout import Page, Pages
+from .layout import Page, PageRoutes
 from .security import (
     HOME,
     forget_sign_in,
@@ -29,7 +29,7 @@ from .sign_in_limits import PASS_DAYS, PER_NETWORK
 _INVITATION: Final = "invitation"
 _MINUTE: Final = 60
 
-pages = Pages()
+pages = PageRoutes()
 
 
 @pages.get("/console/sign-in")

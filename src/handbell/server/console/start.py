@@ -2,9 +2,9 @@
 
 from starlette.responses import Response
 
-from .layout import Page, Pages
+from .layout import Page, PageRoutes
 
-pages = Pages()
+pages = PageRoutes()
 
 
 @pages.get("/console/static/{name}", bare=True)

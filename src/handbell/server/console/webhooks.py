@@ -9,10 +9,10 @@ from handbell.delivery.webhooks.store import NAMES, Webhook
 from handbell.errors import WebhookError
 
 from .forms import Faults
-from .layout import Page, Pages
+from .layout import Page, PageRoutes
 from .settings import TABS
 
-pages = Pages()
+pages = PageRoutes()
 
 _WEBHOOKS: Final = "/console/settings/webhooks"
 _EVENT_WORDS: Final = {

@@ -13,7 +13,7 @@ from typing import Final
 
 from handbell._background import forever
 from handbell._mail import mailbox
-from handbell.registry.proofs import LEASE_SECONDS, VALID_SECONDS, Link
+from handbell.registry.proofs import LEASE_SECONDS, VALID_SECONDS, MailLink
 from handbell.server.context import Context
 
 from .smtp import MailServer
@@ -69,7 +69,7 @@ async def _mail(context: Context, server: MailServer) -> None:
     await forever(turn, name="Mailing links", pause=_FIRST_PAUSE)
 
 
-async def _send(context: Context, server: MailServer, link: Link) -> None:
+async def _send(context: Context, server: MailServer, link: MailLink) -> None:
     """Send one mail, or put it off.
 
     It waits as long again as it has waited already. Attempts are not counted: a link lives for
@@ -137,7 +137,7 @@ def _tell(error: Exception) -> str:
     return type(error).__name__ if code is None else f"{type(error).__name__} {code}"
 
 
-def compose(link: Link, sender: str, public_url: str, now: float) -> EmailMessage:
+def compose(link: MailLink, sender: str, public_url: str, now: float) -> EmailMessage:
     """Return the mail of a link, as text and as HTML. Raises ValueError for a bad address."""
     values = {
         "app": link.app.name,

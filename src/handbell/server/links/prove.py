@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from handbell.errors import SessionLimitError
-from handbell.registry.proofs import VALID_SECONDS, Refusal
+from handbell.registry.proofs import VALID_SECONDS, LinkRefusal
 from handbell.server.access import client_network
 from handbell.server.context import Context, context_of
 from handbell.server.limits import Limit
@@ -28,7 +28,7 @@ _DEVICES: Final = {
     "visionos": "An Apple Vision Pro",
     "watchos": "An Apple Watch",
 }
-_REFUSALS: Final[dict[Refusal, tuple[int, str, str]]] = {
+_REFUSALS: Final[dict[LinkRefusal, tuple[int, str, str]]] = {
     "unknown": (
         404,
         "This link is not known",
@@ -93,7 +93,7 @@ async def prove(request: Request, context: ContextDep, secret: Secret) -> Respon
     return page("proven.html", app=question.app.name)
 
 
-def _refused(refusal: Refusal) -> Response:
+def _refused(refusal: LinkRefusal) -> Response:
     status, heading, text = _REFUSALS[refusal]
     return page("refused.html", status, heading=heading, text=text)
 

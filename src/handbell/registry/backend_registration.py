@@ -7,14 +7,14 @@ from typing import Any
 from handbell.apps.app import App
 
 from .device_attributes import read_attributes
-from .registration import Description, Registered, Registration, registered_mail
+from .registration import DeviceDescription, Registered, Registration, registered_mail
 from .secret import SESSION_MARK, digest_of, new_secret
 from .session import RegisteredSession, Session, read_token
 from .store import Registry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Vouched:
+class BackendRegistration:
     """Whose device is reached where, as a back end says it; ``warnings`` name what was left out."""
 
     mail: str
@@ -42,12 +42,12 @@ class Vouched:
 
 def read_registration(
     mail: str, address: str, *, platform: str | None, environment: str | None, **given: object
-) -> Vouched:
+) -> BackendRegistration:
     """Return what can be registered of what a back end says. Raises RegistryError."""
     facts, warnings = read_attributes(given)
     about = {"platform": platform, "environment": environment, **facts}
-    described = Description.read(**about)
-    return Vouched(
+    described = DeviceDescription.read(**about)
+    return BackendRegistration(
         mail=registered_mail(mail),
         token=read_token(address),
         about={**described.given(), "environment": described.environment},

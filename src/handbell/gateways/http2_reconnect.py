@@ -14,7 +14,7 @@ _PAUSES: Final = BackOff(0.1, 2, 15)
 _CALM_PAUSES: Final = BackOff(1, 2, 60)
 
 
-class Pace:
+class ReconnectBackOff:
     """The back-off before the next connection; see :meth:`ended`.
 
     ``until`` is when it may be opened; ``level`` the number of connections that ended young, less
