@@ -19,7 +19,7 @@ from handbell.system import System
 from handbell.twin.phone import Phone
 from handbell.twin.threaded import RunningTwin, start_twin
 
-pytest_plugins = ["pytester", "tests.judges"]
+pytest_plugins = ["pytester", "tests.judges", "tests.postgresql"]
 
 APP = "TEAM123456.com.sample.myapp"
 
@@ -63,11 +63,15 @@ class Stage:
 
 
 @contextmanager
-def open_system(folder: Path) -> Iterator[tuple[System, RunningTwin]]:
-    """Give a system in a folder, and the twin that both of its environments are."""
+def open_system(folder: Path, database_url: str = "") -> Iterator[tuple[System, RunningTwin]]:
+    """Give a system in a folder, and the twin that both of its environments are.
+
+    Its database is an SQLite file in the folder, or that of a URL.
+    """
     with start_twin(folder / "twin") as twin:
         settings = Settings.load(
             home=folder / "home",
+            database_url=database_url,
             apns_production_url=twin.production_url,
             apns_development_url=twin.development_url,
             apns_ca_file=twin.ca_file,
@@ -79,9 +83,9 @@ def open_system(folder: Path) -> Iterator[tuple[System, RunningTwin]]:
 
 
 @contextmanager
-def open_stage(folder: Path) -> Iterator[Stage]:
+def open_stage(folder: Path, database_url: str = "") -> Iterator[Stage]:
     """Give a system with an app, its key, and a twin that knows the key."""
-    with open_system(folder) as (system, twin):
+    with open_system(folder, database_url) as (system, twin):
         named = App.read_id(APP)
         app = system.apps.add(named.team_id, named.bundle_id, name="My App")
         key = make_key(app.team_id)
@@ -92,7 +96,7 @@ def open_stage(folder: Path) -> Iterator[Stage]:
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    """Give a stage of the test's own."""
-    with open_stage(tmp_path) as opened:
+def stage(tmp_path: Path, database_url: str) -> Iterator[Stage]:
+    """Give a stage of the test's own; see tests/postgresql.py for its database."""
+    with open_stage(tmp_path, database_url) as opened:
         yield opened

@@ -22,7 +22,7 @@ from handbell.delivery.accept.store import Acceptance
 from handbell.delivery.delivery import Delivery
 from handbell.delivery.engine import Engine, Options
 from handbell.delivery.response import Response
-from handbell.settings import DATABASE_FILE, Settings
+from handbell.settings import Settings
 from handbell.system import System
 from handbell.twin.phone import Phone
 from handbell.twin.threaded import RunningTwin, start_twin
@@ -80,7 +80,7 @@ class Scene:
                 for one in range(number)
             ]
         )
-        fill(self.home / DATABASE_FILE, self.app.row or 0, [phone.token for phone in phones])
+        fill(self.system.database, self.app.row or 0, [phone.token for phone in phones])
         return phones
 
     def register(

@@ -55,10 +55,10 @@ class Home:
         system = make_system(self._task, clock)
         app = _add_app(system, twin, APP, "Chaos")
         _add_app(system, twin, SWITCHING_APP, "Switching")
-        system.database.close()
         phones = twin.call(lambda twin: [twin.add_phone(app=APP) for _ in range(sessions)])
         self.tokens = [phone.token for phone in phones]
-        fill(self.database, app.row or 0, self.tokens)
+        fill(system.database, app.row or 0, self.tokens)
+        system.database.close()
         with contextlib.closing(sqlite3.connect(self.database)) as raw:
             raw.executescript(_NOTE_UNKNOWN)
 

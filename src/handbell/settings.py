@@ -183,7 +183,7 @@ class Settings(BaseSettings):
         validate_default=True,
         repr=False,
         description="Address of an SQLite or PostgreSQL database, such as "
-        "sqlite:////srv/handbell.db or postgresql+psycopg://user:password@host/name. "
+        "sqlite:////srv/handbell.db or postgresql://user:password@host/name. "
         "Without it: handbell.db in the home folder.",
     )
     secret_key: Annotated[SecretStr, AfterValidator(_fernet_keys)] | None = Field(

@@ -1,16 +1,18 @@
 """What virtual phones say reaches the ledger, however much it is and however early."""
 
 import asyncio
-import sqlite3
 import time
-from contextlib import closing
 from dataclasses import replace
 
+import pytest
+from sqlalchemy import text
 from tests.conftest import Stage
 
 from handbell._device_reports import DeviceReports
 from handbell.delivery.ledger.receipts import Receipt, ReceiptKind
 from handbell.delivery.record.hourly_counts import HOUR
+
+pytestmark = pytest.mark.databases
 
 MAIL = "test@4d.com"
 
@@ -39,9 +41,9 @@ def test_many_reports_are_written_at_once_and_each_counts_once(stage: Stage) -> 
     sent = a.sent_at or 0
     assert first == [(max(now - 3, sent), max(now - 2, sent)), (now, None)]
     assert second == [(now, now), (None, None)]
-    with closing(sqlite3.connect(stage.system.settings.home / "handbell.db")) as database:
-        counted = database.execute("SELECT sum(displayed), sum(opened) FROM tallies").fetchone()
-    assert counted == (3, 2)
+    with stage.system.database.read() as database:
+        counted = database.execute(text("SELECT sum(displayed), sum(opened) FROM tallies")).one()
+    assert tuple(counted) == (3, 2)
 
 
 def test_an_instant_that_cannot_be_is_put_right_and_counted_in_its_hour(stage: Stage) -> None:
@@ -56,10 +58,10 @@ def test_an_instant_that_cannot_be_is_put_right_and_counted_in_its_hour(stage: S
     ((displayed, opened),) = _instants(stage, ends[1].notification_id)
     assert displayed == opened
     assert (ends[1].sent_at or 0) <= (opened or 0) <= stage.system.now() * 1000
-    with closing(sqlite3.connect(stage.system.settings.home / "handbell.db")) as database:
-        rows = database.execute("SELECT hour FROM tallies WHERE displayed > 0").fetchall()
+    with stage.system.database.read() as database:
+        hours = database.scalars(text("SELECT hour FROM tallies WHERE displayed > 0")).all()
     noted = ends[0].sent_at or 0, opened or 0
-    assert {hour for (hour,) in rows} <= {one // HOUR * HOUR for one in noted}
+    assert set(hours) <= {one // HOUR * HOUR for one in noted}
 
 
 def test_a_session_reports_on_what_it_got_alone(stage: Stage) -> None:
@@ -100,23 +102,26 @@ def test_a_report_that_comes_before_its_delivery_waits_for_it(stage: Stage) -> N
     stage.add_phone(MAIL)
     stage.add_phone("user1@example.com")
     early, other = asyncio.run(stage.send([MAIL, "user1@example.com"])).deliveries
-    home = stage.system.settings.home / "handbell.db"
-    with closing(sqlite3.connect(home, isolation_level=None)) as database:
-        own = (early.number,)
-        database.execute("UPDATE deliveries SET number = -1 WHERE number = ?", own)
-        reporter = DeviceReports(stage.system)
-        reporter.add(early.apns_id, "opened")
-        reporter.add("00000000-0000-4000-8000-000000000000", "opened")
-        reporter.add(other.apns_id, "opened")
-        deadline = time.monotonic() + 5
-        while time.monotonic() < deadline:
-            if _opened(stage, other.notification_id) == [other.apns_id]:
-                break
-            time.sleep(0.01)
-        assert _opened(stage, other.notification_id) == [other.apns_id]
-        database.execute("UPDATE deliveries SET number = ? WHERE number = -1", own)
+    _renumber(stage, early.number, -1)
+    reporter = DeviceReports(stage.system)
+    reporter.add(early.apns_id, "opened")
+    reporter.add("00000000-0000-4000-8000-000000000000", "opened")
+    reporter.add(other.apns_id, "opened")
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        if _opened(stage, other.notification_id) == [other.apns_id]:
+            break
+        time.sleep(0.01)
+    assert _opened(stage, other.notification_id) == [other.apns_id]
+    _renumber(stage, -1, early.number)
     reporter.close()
     assert len(_opened(stage, other.notification_id)) == 2
+
+
+def _renumber(stage: Stage, number: int, to: int) -> None:
+    move = text("UPDATE deliveries SET number = :to WHERE number = :number")
+    with stage.system.database.write() as connection:
+        connection.execute(move, {"number": number, "to": to})
 
 
 def _receipt(event: ReceiptKind, apns_id: str, at: int) -> Receipt:

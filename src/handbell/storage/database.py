@@ -41,6 +41,7 @@ from handbell.errors import (
     StorageError,
 )
 
+from . import postgresql
 from .engines import SharedEngine, share_file, share_server
 from .migrations import HEAD, VERSION_TABLE
 from .migrations.backup import back_up
@@ -124,8 +125,11 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """Yield a connection with one consistent snapshot of the database."""
-        with self._in_use(), self._engine.connect() as connection, connection.begin():
-            yield connection
+        with self._in_use(), self._engine.connect() as connection:
+            if self.path is None:
+                connection.execution_options(**postgresql.SNAPSHOT)
+            with connection.begin():
+                yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -335,6 +339,9 @@ class Database:
             shared.leave(use)
 
     def _storage_error(self, error: BaseException | None) -> StorageError:
+        if self.path is None:
+            is_wrong = _is_misunderstood(error)
+            return self._misunderstood(error) if is_wrong else postgresql.failure(self.name, error)
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in _MISUNDERSTOOD or _is_misunderstood(error):
             return self._misunderstood(error)
@@ -491,14 +498,14 @@ def _understood(url: str) -> URL:
         raise SettingsError(
             "The database URL is not one that Handbell understands",
             fix="Set HANDBELL_DATABASE_URL to sqlite:////path/to/handbell.db or to "
-            "postgresql+psycopg://user:password@host/name, or remove it",
+            "postgresql://user:password@host/name, or remove it",
         )
     if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
         raise SettingsError(
             "A database in memory is gone with its connection",
             fix="Set HANDBELL_DATABASE_URL to a file: sqlite:////path/to/handbell.db",
         )
-    return parsed
+    return parsed if parsed.get_backend_name() == "sqlite" else postgresql.read_url(parsed)
 
 
 def _check_driver(url: URL) -> None:
@@ -507,15 +514,14 @@ def _check_driver(url: URL) -> None:
     except (NoSuchModuleError, ModuleNotFoundError) as error:
         raise SettingsError(
             f"The driver of the database URL is not installed: {error}",
-            fix="Install it, or name another in HANDBELL_DATABASE_URL: for PostgreSQL write "
-            "postgresql+psycopg:// and run: pip install 'psycopg[binary]'",
+            fix="Run: pip install 'handbell[postgresql]'",
         ) from error
 
 
 def _share(url: URL, wait: float) -> SharedEngine:
     path = _file(url)
     if path is None:
-        return share_server(url, partial(create_engine, hide_parameters=True))
+        return share_server(url, postgresql.make_engine)
     is_uri = _is_uri(url)
     if not is_uri:
         path = path.resolve()

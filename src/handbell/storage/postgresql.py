@@ -1,0 +1,180 @@
+"""What only PostgreSQL knows: how to connect, and what its errors mean.
+
+Everything works behind PgBouncer in transaction mode: no statement is prepared on the server, and
+nothing is set for longer than a transaction (docs/decisions/0027-postgresql.md).
+"""
+
+import time
+from typing import Any, Final
+
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DisconnectionError
+
+from handbell.errors import (
+    DatabaseFullError,
+    DatabaseLockedError,
+    ReadOnlyError,
+    SettingsError,
+    StorageError,
+)
+
+DRIVER: Final = "postgresql+psycopg"
+"""How SQLAlchemy names psycopg 3."""
+
+POOL_SIZE: Final = 5
+"""How many connections of one process stay open."""
+
+MOST_CONNECTIONS: Final = 15
+"""How many connections one process has at once at most."""
+
+SNAPSHOT: Final[dict[str, Any]] = {
+    "isolation_level": "REPEATABLE READ",
+    "postgresql_readonly": True,
+}
+"""The options of a connection whose transaction sees one state, and changes nothing."""
+
+_IDLE_SECONDS: Final = 1.0
+_CONNECT: Final[dict[str, Any]] = {
+    # Prepared statements belong to a connection, and a pooler hands out another one each time.
+    "prepare_threshold": None,
+    "application_name": "handbell",
+    "connect_timeout": 5,
+    # A link that is cut without a word is noticed in half a minute, not in two hours.
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
+    "tcp_user_timeout": 30_000,
+}
+
+
+def read_url(url: URL) -> URL:
+    """Return the URL with the driver that is used; any other driver is refused."""
+    if url.drivername not in ("postgresql", DRIVER):
+        raise SettingsError(
+            f"The database URL names a driver that Handbell does not use: {url.drivername}",
+            fix="Write postgresql://user:password@host/name in HANDBELL_DATABASE_URL",
+        )
+    return url.set(drivername=DRIVER)
+
+
+def make_engine(url: URL) -> Engine:
+    """Return an engine whose connections are pooled, and found anew when they are lost.
+
+    What the query of the URL says comes before what is chosen here.
+    """
+    chosen = {name: value for name, value in _CONNECT.items() if name not in url.query}
+    engine = create_engine(
+        url,
+        connect_args=chosen,
+        hide_parameters=True,
+        pool_size=POOL_SIZE,
+        max_overflow=MOST_CONNECTIONS - POOL_SIZE,
+        # Those that are seldom needed are the ones that a server or a pooler closes.
+        pool_use_lifo=True,
+    )
+    event.listen(engine, "checkin", _note_use)
+    event.listen(engine, "checkout", _check_after_rest)
+    return engine
+
+
+def _note_use(_connection: object, record: Any) -> None:
+    record.info["used_at"] = time.monotonic()
+
+
+def _check_after_rest(connection: Any, record: Any, _proxy: object) -> None:
+    """Have a connection that was lost while it was idle replaced, before somebody works with it."""
+    if time.monotonic() - record.info.get("used_at", time.monotonic()) < _IDLE_SECONDS:
+        return
+    try:
+        connection.execute("SELECT 1")
+        connection.rollback()
+    except Exception as error:
+        raise DisconnectionError from error
+
+
+def failure(name: str, error: BaseException | None) -> StorageError:
+    """Return the error for what PostgreSQL, or the way to it, failed in. ``name`` is the URL's."""
+    state = getattr(error, "sqlstate", None) or ""
+    told = _one_line(error)
+    for states, kind, message, fix in _FAILURES:
+        if state.startswith(states):
+            return kind(message.format(name=name, error=told), fix=fix)
+    for words, kind, message, fix in _TOLD:
+        if words in told:
+            return kind(message.format(name=name, error=told), fix=fix)
+    return StorageError(f"The database {name} failed: {told}", fix=_CHECK)
+
+
+def _one_line(error: BaseException | None) -> str:
+    return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
+
+
+_CHECK: Final = "Check HANDBELL_DATABASE_URL, and that the server runs and can be reached"
+_AGAIN: Final = "Try again; what was accepted is not lost"
+_FULL: Final = (
+    DatabaseFullError,
+    "There is no space left for the database {name}: {error}",
+    "Free space on the disk of the database server; nothing that was accepted is lost",
+)
+_BUSY: Final = (
+    StorageError,
+    "The database {name} takes no more connections: {error}",
+    "Raise max_connections of the server, put PgBouncer before it, or run fewer processes",
+)
+_READ_ONLY: Final = (
+    ReadOnlyError,
+    "The database {name} cannot be written: {error}",
+    "Name the primary server in HANDBELL_DATABASE_URL (see target_session_attrs)",
+)
+_GONE: Final = (
+    StorageError,
+    "The connection to the database {name} was lost: {error}",
+    _AGAIN,
+)
+_STARTING: Final = (StorageError, "The database {name} takes nothing now: {error}", _AGAIN)
+_Kind = tuple[type[StorageError], str, str]
+_FAILURES: Final[tuple[tuple[tuple[str, ...] | str, type[StorageError], str, str], ...]] = (
+    (("53100",), *_FULL),
+    (("53300",), *_BUSY),
+    (("25006",), *_READ_ONLY),
+    (
+        ("42501",),
+        ReadOnlyError,
+        "The database {name} may not be written by this user: {error}",
+        "Let this user own the database, or grant it all rights on its tables",
+    ),
+    (
+        ("40", "55P03"),
+        DatabaseLockedError,
+        "Others changed the same rows of the database {name} at once: {error}",
+        _AGAIN,
+    ),
+    (("57014",), StorageError, "The database {name} took too long: {error}", _AGAIN),
+    (("57P03",), *_STARTING),
+    (("57P", "08"), *_GONE),
+    (
+        ("28", "3D000"),
+        StorageError,
+        "The database {name} lets nobody in by this URL: {error}",
+        "Check user, password and name of the database in HANDBELL_DATABASE_URL",
+    ),
+    (
+        ("XX001", "XX002"),
+        StorageError,
+        "The database {name} is damaged: {error}",
+        "Restore it from a backup",
+    ),
+)
+# Who is not let in is told in words alone.
+_TOLD: Final[tuple[tuple[str, type[StorageError], str, str], ...]] = (
+    ("too many clients", *_BUSY),
+    ("remaining connection slots", *_BUSY),
+    ("too many connections", *_BUSY),
+    ("no more connections allowed", *_BUSY),
+    ("the database system is", *_STARTING),
+    ("server closed the connection", *_GONE),
+    ("the connection is lost", *_GONE),
+    ("the connection is closed", *_GONE),
+    ("No space left on device", *_FULL),
+)
