@@ -9,7 +9,7 @@ STAMP  := $(VENV)/.installed
 DIST   ?= dist
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test test-clients test-swift demo dist bench chaos docs pictures lock clean browser
+.PHONY: help setup check test test-clients test-cluster test-swift demo dist bench chaos docs pictures lock clean browser
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,10 +30,13 @@ check: setup ## format, lint and types
 
 test: setup browser ## every test that needs no toolchain but Python's
 	@$(BIN)/python -m compileall -q src tests # hundreds of processes import them
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not clients"
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not clients and not cluster"
 
 test-clients: setup test-swift ## other people's clients and toolchains, and an installed wheel (Go, Java, Node, curl, Swift)
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m clients
+
+test-cluster: setup ## several servers and workers on one PostgreSQL, and what can go wrong there
+	$(BIN)/python -m pytest -m cluster
 
 test-swift: setup ## the tests of the Swift package, where Swift is or can be had
 	HANDBELL_PYTHON=$(CURDIR)/$(BIN)/python examples/ios/test-on-linux.sh
@@ -47,8 +50,8 @@ dist: setup ## build a wheel and an sdist into dist/
 bench: setup ## measure Handbell against its peers, side by side
 	$(BIN)/python -m bench
 
-chaos: setup ## kill senders, break connections and disks, count what is lost (SEED=1 SECONDS=60)
-	$(BIN)/python -m bench.chaos $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))
+chaos: setup ## kill, cut, fill and count what is lost (SEED=1 SECONDS=60 DATABASE=postgresql)
+	$(BIN)/python -m bench.$(if $(filter postgresql,$(DATABASE)),fleet,chaos) $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))
 
 browser:
 	@command -v chromium >/dev/null 2>&1 || { \

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from bench.postgresql import Unavailable, programs
 
 _ROOT = Path(__file__).parent.parent.parent
 
@@ -21,6 +22,27 @@ def test_nothing_is_lost_in_chaos(sessions: str, seconds: str) -> None:
     They are killed, cut off, without a disk and without a right clock; the service is not there.
     """
     command = [sys.executable, "-m", "bench.chaos", "--sessions", sessions, "--seconds", seconds]
+    done = subprocess.run(
+        [*command, "--seed", "1"], cwd=_ROOT, capture_output=True, text=True, check=False
+    )
+    print(done.stdout)  # noqa: T201 - the figures, for whoever asks with -s
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "not reached as the twin counts: 0" in done.stdout
+    assert "accepted for a former user after the answer: 0" in done.stdout
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(600)
+def test_nothing_is_lost_in_a_fleet() -> None:
+    """Two servers and three workers on one PostgreSQL reach everybody, and no former user.
+
+    Nodes and the database are killed, links are cut, and the clock of two nodes is wrong.
+    """
+    try:
+        programs()
+    except Unavailable as error:
+        pytest.skip(str(error))
+    command = [sys.executable, "-m", "bench.fleet", "--sessions", "5000", "--seconds", "45"]
     done = subprocess.run(
         [*command, "--seed", "1"], cwd=_ROOT, capture_output=True, text=True, check=False
     )
