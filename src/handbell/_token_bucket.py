@@ -1,6 +1,21 @@
 """A token bucket: how much is available now, and when the rest is. Pure."""
 
 from dataclasses import dataclass, replace
+from typing import Final, NamedTuple
+
+_TICK: Final = 2e-6  # above the rounding error of an instant, so that a wait is never too short
+
+
+class Taken(NamedTuple):
+    """The result of a take: the granted count, the new bucket, and the wait for the rest.
+
+    ``wait_seconds`` is 0 when all were granted. After that time the rest is available, up to the
+    bucket's capacity.
+    """
+
+    granted: int
+    bucket: "TokenBucket"
+    wait_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +31,11 @@ class TokenBucket:
     tokens: float
     at: float
 
+    @classmethod
+    def full(cls, size: float, rate: float, now: float) -> "TokenBucket":
+        """Return a full bucket."""
+        return cls(size=size, rate=rate, tokens=size, at=now)
+
     def filled(self, now: float) -> "TokenBucket":
         """Return the bucket at ``now``."""
         gained = max(0.0, now - self.at) * self.rate
@@ -28,3 +48,13 @@ class TokenBucket:
     def wait_for(self, amount: float) -> float:
         """Return the seconds from ``at`` until ``amount`` is available; 0 when it is."""
         return max(0.0, amount - self.tokens) / self.rate
+
+    def take(self, wanted: int, now: float) -> Taken:
+        """Take up to ``wanted`` whole tokens at the instant ``now``."""
+        filled = self.filled(now)
+        granted = min(max(wanted, 0), int(filled.tokens))
+        left = filled.without(granted)
+        rest = min(wanted - granted, int(self.size))
+        if rest <= 0:
+            return Taken(granted, left, 0.0)
+        return Taken(granted, left, left.wait_for(rest) + _TICK)

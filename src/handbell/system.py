@@ -61,6 +61,8 @@ from handbell.registry.proofs import ProofStore
 from handbell.registry.store import Registry
 from handbell.settings import Settings
 from handbell.storage.database import Database
+from handbell.storage.server_clock import ServerClock
+from handbell.storage.shared_buckets import SharedBuckets
 from handbell.twin.discovery import read_address
 
 if TYPE_CHECKING:
@@ -78,8 +80,10 @@ class System:
     A system's gateways belong to the event loop in which they were first used. Close it in that
     loop; the stores alone need no closing.
 
-    ``now`` is the wall clock in UNIX seconds. Intervals are measured by ``clock`` within this
-    process and by ``machine`` between processes of one machine: both are monotonic.
+    ``now`` is the wall clock in UNIX seconds. On a database server, its clock takes the place of
+    ``now`` (:class:`~handbell.storage.server_clock.ServerClock`), so that all machines agree;
+    ``has_own_time`` keeps ``now`` even so. Intervals are measured by ``clock`` within this process
+    and by ``machine`` between processes of one machine: both are monotonic.
     """
 
     def __init__(
@@ -89,14 +93,23 @@ class System:
         now: Callable[[], float] = time,
         clock: Callable[[], float] = monotonic,
         machine: MachineClock | None = None,
+        has_own_time: bool = False,
     ) -> None:
         self.settings = settings
-        self.now = now
+        self._wall_clock = now
+        self._has_own_time = has_own_time
         self.clock = clock
         self.machine = machine or MachineClock.here()
         self._gateways: dict[tuple[str, str, Endpoint], ApnsGateway] = {}
         # Threads may look up the same gateway at once, and two connections would not be shared.
         self._gateways_lock = threading.Lock()
+
+    @cached_property
+    def now(self) -> Callable[[], float]:
+        """Return the wall clock that everything here goes by, in UNIX seconds."""
+        if self._has_own_time or self.settings.database_url.startswith("sqlite"):
+            return self._wall_clock
+        return ServerClock(lambda: self.database, self.machine)
 
     @property
     def twin_folder(self) -> Path:
@@ -224,6 +237,11 @@ class System:
         return Revocations(self.database, self.known_workers)
 
     @cached_property
+    def buckets(self) -> SharedBuckets:
+        """Return the token buckets that all processes share."""
+        return SharedBuckets(self.database, self.machine)
+
+    @cached_property
     def rules_store(self) -> RulesStore:
         """Return the store of apps' rules and waiting deliveries."""
         return RulesStore(self.database)
@@ -249,6 +267,7 @@ class System:
             revocations=self.revocations,
             jumps=ClockJumps(self.database, self.machine, now=self.now),
             rules_store=self.rules_store,
+            buckets=self.buckets,
             find_gateway=self.find_gateway,
             drop_gateway=self.drop_gateway,
             load=self._load_composed,

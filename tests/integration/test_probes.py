@@ -87,8 +87,7 @@ async def no_room_in_the_rate(play: Play) -> None:
     play.system.set_rules(play.app, {"rate_limit": "1/week"})
     play.clock.move(SOON_SECONDS)
     await play.engine.worker.app_states.read_rules(play.app_state)
-    assert play.app_state.bucket is not None
-    play.app_state.grant(1, play.clock())
+    assert (await play.engine.worker.app_states.grant(play.app_state, 1)).number == 1
     play.clock.move(PROBE_SECONDS)
     late = await play.accept("user1@example.com")
     await play.until(lambda: play.states(late) == {"held": 1})

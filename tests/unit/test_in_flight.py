@@ -134,6 +134,7 @@ def test_what_makes_lanes_in_another_thread_disturbs_nobody() -> None:
         cast("Any", None),
         InFlight(),
         Routes(float),
+        rates=cast("Any", None),
         storage_retry=StorageRetry(ThreadPool(1, "test")),
         on_closed=lambda _: None,
         clock=float,

@@ -16,7 +16,6 @@ from handbell.delivery.policy.rate_limit import (
     FASTEST_PER_SECOND,
     RateLimit,
     read_rate_limit,
-    take,
 )
 from handbell.delivery.policy.schedule import Instant, LocalTime, SendAt, due_at, read_send_at
 from handbell.errors import AppError, NotificationError
@@ -451,13 +450,13 @@ def test_other_rate_limits_are_refused(value: object, text: str) -> None:
 
 
 def _taken(bucket: TokenBucket, wanted: int, now: float) -> tuple[int, TokenBucket, float]:
-    granted, left, wait = take(bucket, wanted, now)
+    granted, left, wait = bucket.take(wanted, now)
     return granted, left, round(wait, 4)
 
 
 def test_a_bucket_gives_its_burst_then_its_rate() -> None:
     """Full at first, then as much as time has brought, and never more than it holds."""
-    granted, bucket, wait = _taken(RateLimit(10, 5).full(NOW), 3, NOW)
+    granted, bucket, wait = _taken(TokenBucket.full(5, 10, NOW), 3, NOW)
     assert (granted, wait) == (3, 0)
     granted, bucket, wait = _taken(bucket, 4, NOW)
     assert (granted, wait) == (2, 0.2)
@@ -469,10 +468,10 @@ def test_a_bucket_gives_its_burst_then_its_rate() -> None:
 
 def test_a_clock_set_back_neither_adds_nor_stalls() -> None:
     """A bucket goes on from the time it is told, whatever it was told before."""
-    _, empty, _ = take(RateLimit(10, 5).full(NOW), 5, NOW)
+    _, empty, _ = TokenBucket.full(5, 10, NOW).take(5, NOW)
     granted, bucket, wait = _taken(empty, 1, NOW - 3600)
     assert (granted, wait) == (0, 0.1)
-    assert take(bucket, 1, NOW - 3600 + 0.11).granted == 1
+    assert bucket.take(1, NOW - 3600 + 0.11).granted == 1
 
 
 limits = st.builds(RateLimit, st.floats(0.01, 1e6), st.integers(1, 10**4))
@@ -483,10 +482,10 @@ def test_no_more_is_granted_than_burst_and_rate_allow(
     limit: RateLimit, wishes: list[tuple[int, float]]
 ) -> None:
     """Over any span: at most the burst and the rate times the span, and never more than wanted."""
-    now, bucket, total = NOW, limit.full(NOW), 0
+    now, bucket, total = NOW, TokenBucket.full(limit.burst, limit.per_second, NOW), 0
     for wanted, pause in wishes:
         now += pause
-        granted, bucket, wait = take(bucket, wanted, now)
+        granted, bucket, wait = bucket.take(wanted, now)
         assert 0 <= granted <= max(wanted, 0)
         assert (wait == 0) is (granted >= wanted)
         assert 0 <= bucket.tokens <= limit.burst
@@ -498,11 +497,13 @@ def test_no_more_is_granted_than_burst_and_rate_allow(
 @given(limits, st.integers(1, 10**7), st.floats(0, 1))
 def test_a_wait_is_long_enough(limit: RateLimit, wanted: int, share: float) -> None:
     """Whoever waits as long as told gets the rest, or as much as the bucket holds."""
-    bucket = replace(limit.full(NOW), tokens=limit.burst * share)
-    granted, bucket, wait = take(bucket, wanted, NOW)
+    bucket = replace(
+        TokenBucket.full(limit.burst, limit.per_second, NOW), tokens=limit.burst * share
+    )
+    granted, bucket, wait = bucket.take(wanted, NOW)
     if granted < wanted:
         rest = wanted - granted
-        assert take(bucket, rest, NOW + wait).granted == min(rest, limit.burst)
+        assert bucket.take(rest, NOW + wait).granted == min(rest, limit.burst)
 
 
 def test_every_operator_value_is_hashable_and_frozen() -> None:

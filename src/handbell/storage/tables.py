@@ -231,6 +231,8 @@ circuits: Final = Table(
     _instant("stopped_at"),
     _instant("probe_at"),
     Column("probes", Integer, nullable=False, server_default=text("0")),
+    # The worker that may send the one probe.
+    Column("prober", _Id, ForeignKey("workers.id", ondelete="SET NULL"), nullable=True),
     sqlite_with_rowid=False,
 )
 
@@ -294,6 +296,34 @@ installation: Final = Table(
     # Facts about the database as a whole, each owned by the module that names it.
     Column("name", Text, primary_key=True),
     Column("value", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+cap_claims: Final = Table(
+    "cap_claims",
+    metadata,
+    # What a worker has let through an app's cap and not written down yet, for the other workers.
+    Column("user_id", _Id, primary_key=True, autoincrement=False),
+    Column("notification_id", _Id, primary_key=True, autoincrement=False),
+    Column(
+        "worker_id",
+        _Id,
+        ForeignKey("workers.id", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Index("ix_cap_claims_worker_id", "worker_id"),
+    sqlite_with_rowid=False,
+)
+
+shared_buckets: Final = Table(
+    "shared_buckets",
+    metadata,
+    # A token bucket of all processes: its purpose, and whose it is.
+    Column("name", Text, primary_key=True),
+    # When it is full again, in microseconds of the clock that all processes share.
+    Column("full_at", BigInteger, nullable=False),
+    Index("ix_shared_buckets_full_at", "full_at"),
     sqlite_with_rowid=False,
 )
 

@@ -17,13 +17,17 @@ class Probe:
     push has ended. What the answer means for the circuit is decided elsewhere.
     """
 
-    __slots__ = ("_circuit",)
+    __slots__ = ("_circuits",)
 
     def __init__(self, circuit: ProbedCircuit) -> None:
-        self._circuit: ProbedCircuit | None = circuit
+        self._circuits = [circuit]
+
+    def bind(self, circuit: ProbedCircuit) -> None:
+        """Have another one take the permission back as well."""
+        self._circuits.append(circuit)
 
     def release(self) -> None:
         """Release the permission: the next caller may probe."""
-        circuit, self._circuit = self._circuit, None
-        if circuit is not None:
+        circuits, self._circuits = self._circuits, []
+        for circuit in circuits:
             circuit.take_back(self)

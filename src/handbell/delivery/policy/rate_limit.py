@@ -1,17 +1,15 @@
-"""A rate limit for an app, as a token bucket. Pure."""
+"""A rate limit for an app. Pure."""
 
 from dataclasses import dataclass
 from math import ceil, isfinite
-from typing import Final, NamedTuple
+from typing import Final
 
-from handbell._token_bucket import TokenBucket
 from handbell.creation.values import shown
 from handbell.errors import AppError
 
 from .periods import read_count_per_period
 
 FASTEST_PER_SECOND: Final = 1_000_000
-_TICK: Final = 1e-6  # above the rounding error of an instant, so that a wait is never too short
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +36,6 @@ class RateLimit:
         rate = repr(float(self.per_second)).removesuffix(".0")
         return f"{rate}/second burst {self.burst}"
 
-    def full(self, now: float) -> TokenBucket:
-        """Return a full bucket."""
-        size = float(self.burst)
-        return TokenBucket(size=size, rate=self.per_second, tokens=size, at=now)
-
 
 def read_rate_limit(value: object) -> RateLimit:
     """Read ``200`` (per second), ``200/s``, ``6000 per minute``, ``200/s burst 500``.
@@ -63,30 +56,3 @@ def read_rate_limit(value: object) -> RateLimit:
 
 def _burst(per_second: float) -> int:
     return ceil(per_second) if 1 < per_second <= FASTEST_PER_SECOND else 1
-
-
-class TakeResult(NamedTuple):
-    """The result of a take: the granted count, the new bucket, and the wait for the rest.
-
-    ``wait_seconds`` is 0 when all were granted. After that time the rest is available, up to the
-    bucket's capacity.
-    """
-
-    granted: int
-    bucket: TokenBucket
-    wait_seconds: float
-
-
-def take(bucket: TokenBucket, wanted: int, now: float) -> TakeResult:
-    """Take up to ``wanted`` pushes from the bucket at the instant ``now``.
-
-    Over any span of time at most the burst plus the rate times the span is granted. A clock that
-    was set back adds nothing.
-    """
-    filled = bucket.filled(now)
-    granted = min(max(wanted, 0), int(filled.tokens))
-    left = filled.without(granted)
-    rest = min(wanted - granted, int(bucket.size))
-    if rest <= 0:
-        return TakeResult(granted, left, 0.0)
-    return TakeResult(granted, left, left.wait_for(rest) + _TICK)

@@ -14,12 +14,12 @@ from sqlalchemy import (
     delete,
     exists,
     func,
-    insert,
     or_,
     select,
     tuple_,
     update,
 )
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 
 from handbell._chunks import chunks
 from handbell.apps.store import is_any_of, is_app_of
@@ -99,18 +99,49 @@ class RulesStore:
     def note(self, *noted: StoredCircuit) -> None:
         """Note how circuits stand, each one once.
 
-        Of a service that takes pushes nothing has to be known.
+        Of a service that takes pushes nothing has to be known. Who may probe one that stays open
+        still may.
         """
         known = [one for one in noted if one.stop is not None or not one.place.is_service]
+        over = [one for one in noted if one not in known]
         with self._database.write() as connection:
-            connection.execute(_FORGET, [_named(one.place) for one in noted])
+            if over:
+                connection.execute(_FORGET, [_named(one.place) for one in over])
             if known:
-                connection.execute(insert(circuits), list(map(_circuit_row, known)))
+                # A fixed order, so that two writers never deadlock.
+                connection.execute(_NOTE, sorted(map(_circuit_row, known), key=_key_of))
+
+    def claim_probe(
+        self, places: Collection[CircuitScope], worker: int
+    ) -> tuple[bool, list[StoredCircuit]]:
+        """Give a worker the permission to probe circuits that are open, unless another has it.
+
+        Returns whether it has all of them, and how they stand; one that is missing is closed. A
+        worker keeps it until :meth:`release_probe`, or until it is struck off. Raises
+        ContradictionError where it is being struck off.
+        """
+        mine = tuple_(*(circuits.c[name] for name in CircuitScope._fields)).in_(sorted(places))
+        statement = select(circuits).where(mine).order_by(*circuits.primary_key)
+        with self._database.write() as connection:
+            rows = connection.execute(statement.with_for_update()).all()
+            is_free = len(rows) == len(places) and all(
+                row.reason is not None and row.prober in (None, worker) for row in rows
+            )
+            if is_free:
+                connection.execute(update(circuits).where(mine).values(prober=worker))
+        return is_free, list(map(_noted, rows))
+
+    def release_probe(self, places: Collection[CircuitScope], worker: int) -> None:
+        """Take the permission back from a worker: another one may probe."""
+        mine = tuple_(*(circuits.c[name] for name in CircuitScope._fields)).in_(sorted(places))
+        statement = update(circuits).where(mine, circuits.c.prober == worker)
+        with self._database.write() as connection:
+            connection.execute(statement.values(prober=None))
 
     def resume(self, app_id: str) -> bool:
         """Close an app's circuits by hand; return whether one was open."""
         statement = update(circuits).where(circuits.c.app == app_id, circuits.c.reason.is_not(None))
-        closed = dict.fromkeys(("reason", "detail", "stopped_at", "probe_at"))
+        closed = dict.fromkeys(("reason", "detail", "stopped_at", "probe_at", "prober"))
         with self._database.write() as connection:
             return bool(connection.execute(statement.values({**closed, "probes": 0})).rowcount)
 
@@ -312,6 +343,23 @@ def _circuit_row(circuit: StoredCircuit) -> dict[str, Any]:
     }
 
 
+def _key_of(row: Mapping[str, Any]) -> CircuitScope:
+    return CircuitScope(*(row[name] for name in CircuitScope._fields))
+
+
+def _upsert() -> Any:
+    statement: Any = postgresql_insert(circuits)
+    new = {
+        column.name: statement.excluded[column.name]
+        for column in circuits.c
+        if not column.primary_key and column is not circuits.c.prober
+    }
+    is_open = statement.excluded.reason.is_not(None)
+    new["prober"] = case((is_open, circuits.c.prober), else_=None)
+    return statement.on_conflict_do_update(index_elements=list(circuits.primary_key), set_=new)
+
+
+_NOTE: Final = _upsert()
 _FORGET: Final = delete(circuits).where(
     *(circuits.c[name] == bindparam(f"its_{name}") for name in CircuitScope._fields)
 )

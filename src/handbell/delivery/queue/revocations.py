@@ -66,7 +66,8 @@ class Revocations:
             rows = [
                 # Not the next number: one that was deleted must not name another.
                 {"id": secrets.randbits(_ID_BITS), "worker_id": worker, "sessions": named}
-                for worker in connection.scalars(listed)
+                # Locked, so that none is struck off before its row refers to it.
+                for worker in connection.scalars(listed.with_for_update(read=True, key_share=True))
             ]
             if rows:
                 connection.execute(insert(revocations), rows)

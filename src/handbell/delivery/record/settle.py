@@ -322,14 +322,18 @@ class Settlement:
             else:
                 self.end(ticket, composed, item, again.state, reason, detail=again.detail)
 
-    def hold_in_turn(self, ticket: Ticket, portions: Sequence[Portion], start: float) -> None:
-        """Hold each until the app's rate has come to it, so that few are looked at in vain."""
+    def hold_in_turn(self, ticket: Ticket, portions: Sequence[Portion], start: float) -> float:
+        """Hold each until the app's rate has come to it, so that few are looked at in vain.
+
+        Returns until when the last one waits.
+        """
         until = start
         for composed, items in portions:
             rate = composed.app_state.rules.rate
             for item in items:
                 self.hold(ticket, composed, item, "RateLimit", until)
                 until += 0.0 if rate is None else 1 / rate.per_second
+        return until
 
     def end(
         self,

@@ -28,6 +28,7 @@ from .admission import DISABLED_SECONDS, waits_of
 from .composed_cache import ComposedCache
 from .dispatcher import Dispatcher
 from .gateway_cache import GatewayCache
+from .probes import Probes
 from .sender import no_way_reason
 
 _WATCH_SECONDS: Final = 0.25
@@ -56,6 +57,7 @@ class Broadcaster:
         release_log: ReleaseLog,
         ramps: RampUps,
         gateways: GatewayCache,
+        probes: Probes,
         dispatcher: Dispatcher,
         book: Settlement,
         storage_retry: StorageRetry,
@@ -72,6 +74,7 @@ class Broadcaster:
         self._release_log = release_log
         self._ramps = ramps
         self._gateways = gateways
+        self._probes = probes
         self._dispatcher = dispatcher
         self._book = book
         self._storage_retry = storage_retry
@@ -112,7 +115,7 @@ class Broadcaster:
         if not app_state.rules.is_enabled:
             self._let_rest(broadcast, "AppDisabled", now + DISABLED_SECONDS)
             return
-        probe = None if route is None or route.stop is None else route.acquire(now)
+        probe = await self._acquire(route)
         try:
             if route is not None and _is_stopped(route, composed, probe, now):
                 self._rest_stopped(broadcast, route)
@@ -123,10 +126,14 @@ class Broadcaster:
             if probe is not None and not self._in_flight.holds(probe):
                 probe.release()
 
+    async def _acquire(self, route: Route | None) -> Probe | None:
+        is_open = route is not None and route.stop is not None
+        return await self._probes.acquire(route) if route is not None and is_open else None
+
     async def _read_page(
         self, broadcast: Broadcast, composed: Composed, probe: Probe | None
     ) -> None:
-        most, wait = self._size_of_page(broadcast, composed, probe)
+        most, wait = await self._size_of_page(broadcast, composed, probe)
         if not most:
             broadcast.ready_at = self._clock() + wait
             return
@@ -161,7 +168,7 @@ class Broadcaster:
     async def _read(self, asked: Sequence[Asked]) -> list[list[Listener]]:
         return await self._storage_retry.call(self._queue.pages, asked)
 
-    def _size_of_page(
+    async def _size_of_page(
         self, broadcast: Broadcast, composed: Composed, probe: Probe | None
     ) -> tuple[int, float]:
         """Return how many sessions to read, and where that is 0 the wait until it may be more."""
@@ -171,13 +178,16 @@ class Broadcaster:
             # What is over is handed out in spite of the circuit, so that each gets its end.
             return size, 0.0
         if probe is not None:
-            granted, wait = app_state.grant(1, self._clock())
+            granted, wait, _ = await self._app_states.grant(app_state, 1)
             return granted * (_LOOKED_AT if _wants_known(route) else 1), wait
         if not app_state.is_proven:
             size = min(size, FIRST_BATCH)
         if route is not None:
             size = self._ramps.grant(route.service, broadcast.shard.urgency, size, now)
-        return app_state.grant(size, self._clock()) if size else (0, _RAMP_PAUSE_SECONDS)
+        if not size:
+            return 0, _RAMP_PAUSE_SECONDS
+        granted, _, wait = await self._app_states.grant(app_state, size)
+        return granted, wait
 
     async def _up_to_known(
         self, listeners: Sequence[Listener], route: Route | None

@@ -23,6 +23,7 @@ from handbell.errors import StoppedError
 
 from .admission import Admission
 from .gateway_cache import GatewayCache
+from .probes import Probes
 from .sender import PushSender
 
 PROBE_SECONDS: Final = 2.0
@@ -33,6 +34,8 @@ _log = logging.getLogger(__name__)
 
 class Dispatcher:
     """Sends what a worker has taken, each part in a task of its own; ``tasks`` are those that run.
+
+    Until ``turns_until`` (UNIX seconds), what a rate holds falls due a few at a time.
 
     What is taken gets a ticket here; what is not sent gets a row that says why not, or until when.
     """
@@ -47,11 +50,13 @@ class Dispatcher:
         flusher: Flusher,
         in_flight: InFlight,
         ramps: RampUps,
+        probes: Probes,
         gateways: GatewayCache,
         now: Callable[[], float],
-        clock: Callable[[], float],
     ) -> None:
         self.tasks: set[asyncio.Task[None]] = set()
+        self.turns_until = 0.0
+        self._probes = probes
         self._book = book
         self._admission = admission
         self._sender = sender
@@ -61,7 +66,6 @@ class Dispatcher:
         self._ramps = ramps
         self._gateways = gateways
         self._now = now
-        self._clock = clock
 
     def begin(self, work: Any) -> None:
         """Do something aside, in a task of its own; where it breaks off, the log says so."""
@@ -157,9 +161,9 @@ class Dispatcher:
         self, ticket: Ticket, route: Route | None, ready: Sequence[Portion]
     ) -> None:
         while ready:
-            now, probe = self._now(), None
+            probe = None
             if route is not None and route.stop is not None:
-                probe = route.acquire(now)
+                probe = await self._probes.acquire(route)
                 if probe is None and await self._is_let_go(route):
                     continue
                 if probe is None:
@@ -169,7 +173,7 @@ class Dispatcher:
                 ready = probe_first(ready, route)
             waiting = ready
             try:
-                ready = self._begin_next(ticket, route, waiting, probe)
+                ready = await self._begin_next(ticket, route, waiting, probe)
             finally:
                 if probe is not None and ticket.probe is not probe:
                     probe.release()
@@ -178,7 +182,7 @@ class Dispatcher:
             while ready and ticket.app_state.awaits_proof:
                 await self._flusher.next_written(FLUSH_SECONDS)
 
-    def _begin_next(
+    async def _begin_next(
         self,
         ticket: Ticket,
         route: Route | None,
@@ -190,9 +194,10 @@ class Dispatcher:
         most = 1 if probe is not None else self._most(ticket.app_state, route, ready, now)
         if not most:
             return ready
-        most, wait = ticket.app_state.grant(most, self._clock())
+        most, wait, _ = await self._app_states.grant(ticket.app_state, most)
         if not most:
-            self._book.hold_in_turn(ticket, ready, now + wait)
+            until = self._book.hold_in_turn(ticket, ready, self._now() + wait)
+            self.turns_until = max(self.turns_until, until)
             return ()
         part, rest = _split(ready, most)
         for composed, items in part:

@@ -9,11 +9,11 @@ refused holds one place of that window and nothing else.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from functools import partial
 from random import Random
 from time import monotonic, time
-from typing import Final
+from typing import Any, Final
 
 from handbell._thread_pool import ThreadPool
 from handbell.delivery.events import CircuitClosed, Hooks, ServiceUp
@@ -36,9 +36,11 @@ from handbell.delivery.work.app_states import AppStates
 from handbell.delivery.work.gateway_finder import DropGateway, FindGateway
 from handbell.delivery.work.in_flight import InFlight
 from handbell.delivery.work.push_batch import Broadcast, Portion
+from handbell.delivery.work.rate_shares import SHARE_SECONDS, RateShares
 from handbell.delivery.work.release_log import ReleaseLog, SessionSnapshot
 from handbell.delivery.work.routes import Routes
 from handbell.errors import StorageError
+from handbell.storage.shared_buckets import SharedBuckets
 from handbell.storage.storage_retry import StorageRetry, stopped
 
 from .admission import DISABLED_SECONDS, Admission
@@ -47,6 +49,7 @@ from .composed_cache import ComposedCache, LoadComposed
 from .dispatcher import Dispatcher
 from .gateway_cache import GatewayCache
 from .graceful_shutdown import ANSWER_SECONDS, GracefulShutdown
+from .probes import Probes
 from .sender import PushSender
 
 IDLE_SECONDS: Final = 1.0
@@ -78,6 +81,7 @@ class Worker:
         revocations: Revocations,
         jumps: ClockJumps,
         rules_store: RulesStore,
+        buckets: SharedBuckets,
         find_gateway: FindGateway,
         drop_gateway: DropGateway | None = None,
         load: LoadComposed,
@@ -99,6 +103,7 @@ class Worker:
             rules_store,
             self.in_flight,
             self._routes,
+            rates=RateShares(buckets, call=storage_retry.call, clock=clock),
             storage_retry=storage_retry,
             on_closed=self._note_closed,
             clock=clock,
@@ -148,6 +153,16 @@ class Worker:
             release=self._sender.release,
             is_busy=lambda: len(self.in_flight) > 0,
         )
+        probes = Probes(
+            rules_store,
+            self._routes,
+            worker=lambda: self.id,
+            call=storage_retry.call,
+            write_circuits=self._write_circuits,
+            on_closed=self._note_closed,
+            begin=self._begin_aside,
+            now=now,
+        )
         self._dispatcher = Dispatcher(
             self._book,
             Admission(self._book, rules_store, read=storage_retry.call, now=now),
@@ -156,9 +171,9 @@ class Worker:
             flusher=self._flusher,
             in_flight=self.in_flight,
             ramps=self._ramps,
+            probes=probes,
             gateways=gateways,
             now=now,
-            clock=clock,
         )
         self._pages = Broadcaster(
             self._broadcasts,
@@ -170,6 +185,7 @@ class Worker:
             release_log=self.release_log,
             ramps=self._ramps,
             gateways=gateways,
+            probes=probes,
             dispatcher=self._dispatcher,
             book=self._book,
             storage_retry=storage_retry,
@@ -357,7 +373,8 @@ class Worker:
     async def _rest(self) -> None:
         now = self._clock()
         later = [one.ready_at - now for one in self._broadcasts if one.ready_at > now]
-        wait = min([IDLE_SECONDS, *later])
+        is_in_turn = self._now() < self._dispatcher.turns_until
+        wait = min([SHARE_SECONDS if is_in_turn else IDLE_SECONDS, *later])
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(wait):
                 await self._wake.wait()
@@ -429,6 +446,9 @@ class Worker:
                     del self._routes.unwritten[place]
                 if place.is_service and noted.stop is None:
                     await self._let_go_on(place)
+
+    def _begin_aside(self, work: Coroutine[Any, Any, None]) -> None:
+        self._dispatcher.begin(work)
 
     def _note_closed(self, place: CircuitScope) -> None:
         """Let go on what a circuit held that others have closed; webhooks have heard of it."""

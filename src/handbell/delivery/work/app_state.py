@@ -1,14 +1,12 @@
-"""One app's way out: its rules, its rate, and how much of it is on its way."""
+"""One app's way out: its rules, and how much of it is on its way."""
 
 import math
 from dataclasses import dataclass, field
 from typing import Final
 
-from handbell._token_bucket import TokenBucket
 from handbell.apps.app import App
 from handbell.apps.credential_choice import by_preference
 from handbell.delivery.policy.app_rules import AppRules
-from handbell.delivery.policy.rate_limit import take
 
 from .cap_in_flight import CapInFlight
 from .load import Load
@@ -26,8 +24,7 @@ class AppState:
     from the tickets (:mod:`~handbell.delivery.work.in_flight`). ``routes`` are the ways that its
     pushes went.
     ``is_proven`` says that something was accepted since a circuit of the app's opened last.
-    ``read_at``, when the rules were read, and the bucket of the rate go by a clock that nobody
-    sets.
+    ``read_at``, when the rules were read, goes by a clock that nobody sets.
     """
 
     app: App
@@ -36,7 +33,6 @@ class AppState:
     load: Load = field(default_factory=Load)
     routes: list[Route] = field(default_factory=list)
     is_proven: bool = False
-    bucket: TokenBucket | None = None
     cap_in_flight: CapInFlight = field(default_factory=CapInFlight)
     reserved: int = 0
 
@@ -76,18 +72,4 @@ class AppState:
 
     def take_rules(self, rules: AppRules, instant: float) -> None:
         """Take the rules as they stand in the database at an instant, by the steady clock."""
-        if rules.rate is None:
-            self.bucket = None
-        elif self.bucket is None or self.rules.rate != rules.rate:
-            self.bucket = rules.rate.full(instant)
         self.rules, self.read_at = rules, instant
-
-    def grant(self, wanted: int, instant: float) -> tuple[int, float]:
-        """Return how many of so many pushes may go, and the wait for more in seconds.
-
-        The ``instant`` is by the steady clock.
-        """
-        if self.bucket is None:
-            return wanted, 0.0
-        granted, self.bucket, wait = take(self.bucket, wanted, instant)
-        return granted, wait

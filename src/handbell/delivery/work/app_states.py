@@ -13,6 +13,7 @@ from handbell.storage.storage_retry import StorageRetry
 
 from .app_state import FIRST_BATCH, AppState
 from .in_flight import InFlight
+from .rate_shares import Granted, RateShares
 from .routes import Routes
 
 PAGE: Final = 2000
@@ -35,8 +36,8 @@ class AppStates:
     """What is known of each app, and the window that they share; belongs to one worker.
 
     ``window`` is how many pushes may be in flight at once; it may be changed at any time.
-    ``on_closed`` is told of a circuit that was closed by others, or by hand. ``clock`` never goes
-    back.
+    ``rates`` are the worker's shares of the apps' rates. ``on_closed`` is told of a circuit that
+    was closed by others, or by hand. ``clock`` never goes back.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class AppStates:
         in_flight: InFlight,
         routes: Routes,
         *,
+        rates: RateShares,
         storage_retry: StorageRetry,
         on_closed: Callable[[CircuitScope], None],
         clock: Callable[[], float],
@@ -54,6 +56,7 @@ class AppStates:
         self._on_closed = on_closed
         self._in_flight = in_flight
         self._rules_store = rules_store
+        self._rates = rates
         self._storage_retry = storage_retry
         self._clock = clock
         self._app_states: dict[str, AppState] = {}
@@ -78,6 +81,13 @@ class AppStates:
             noted = (*rules.circuits, *rules.services)
             for place in self._routes.adopt(noted, before, app_state.routes):
                 self._on_closed(place)
+
+    async def grant(self, app_state: AppState, wanted: int) -> Granted:
+        """Return how many of so many pushes of an app its rate lets go now, or when more may."""
+        rate = app_state.rules.rate
+        if rate is None:
+            return Granted(wanted)
+        return await self._rates.grant(app_state.app.id, rate, wanted)
 
     async def _read(self, app_ids: Sequence[str]) -> list[AppRules]:
         return await self._storage_retry.call(self._rules_store.rules_of_many, app_ids)

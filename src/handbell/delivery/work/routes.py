@@ -1,7 +1,7 @@
 """The ways out of one worker: for each the circuits that stand open or closed on it."""
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
 from handbell.delivery.policy.circuit import (
@@ -123,6 +123,13 @@ class Routes:
         now = self._now()
         return [one for one in self._all() if one.may_probe(now)]
 
+    def wait(self, route: Route, seconds: float) -> None:
+        """Let a route's open circuits wait for their next probe: others are probing them."""
+        now = self._now()
+        for one in route.open:
+            if one.stop is not None and one.wait(now) < seconds:
+                one.stop = replace(one.stop, probe_at=now + seconds)
+
     def move(self, jump: float) -> None:
         """Move what the circuits wait for by as many seconds as the wall's clock was set."""
         for circuit in self._all():
@@ -157,6 +164,22 @@ class Routes:
                 self._service(place)
         circuits = [*(one.configuration for one in routes), *self._services.values()]
         return [one.place for one in circuits if self._adopt_one(one, found, before)]
+
+    def noted(self, places: Collection[CircuitScope]) -> list[StoredCircuit]:
+        """Return circuits as they stand here."""
+        return [
+            StoredCircuit(one.place, stop=one.stop) for one in self._all() if one.place in places
+        ]
+
+    def adopt_open(self, route: Route, noted: Iterable[StoredCircuit]) -> list[CircuitScope]:
+        """Take over how a route's open circuits stand; return which of them others have closed."""
+        found = {one.place: one for one in noted}
+        return [
+            one.place
+            for one in route.open
+            if one.place not in self.unwritten
+            and self._adopt(one, found.get(one.place, StoredCircuit(one.place)))
+        ]
 
     def _adopt_one(
         self, circuit: Circuit, found: Mapping[CircuitScope, StoredCircuit], before: Known

@@ -21,6 +21,7 @@ _SESSIONS = (
     "address TEXT",
     "device_id TEXT",
 )
+_PROBER = "REFERENCES workers (id) ON DELETE SET NULL"
 _APPLES_ID = "team_id || '.' || bundle_id"
 _OWNED = sa.text("status IN ('active', 'quarantined')")
 
@@ -65,14 +66,39 @@ def _create_nodes() -> None:
         sa.PrimaryKeyConstraint("name", name=op.f("pk_installation")),
         sqlite_with_rowid=False,
     )
+    op.create_table(
+        "cap_claims",
+        sa.Column("user_id", _ID, nullable=False),
+        sa.Column("notification_id", _ID, nullable=False),
+        sa.Column("worker_id", _ID, nullable=False),
+        sa.ForeignKeyConstraint(
+            ["worker_id"],
+            ["workers.id"],
+            name=op.f("fk_cap_claims_worker_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint(
+            "user_id", "notification_id", "worker_id", name=op.f("pk_cap_claims")
+        ),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("ix_cap_claims_worker_id", "cap_claims", ["worker_id"])
+    op.create_table(
+        "shared_buckets",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("full_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_shared_buckets")),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("ix_shared_buckets_full_at", "shared_buckets", ["full_at"])
 
 
 def _alter_sqlite(connection: sa.Connection) -> None:
     rebuild(connection, "apps", _with_ids, {"public_id": _APPLES_ID})
     rebuild(connection, "sessions", with_column(*_SESSIONS))
     rebuild(connection, "credentials", _of_any_kind)
-    for table in ("circuits", "tallies"):
-        rebuild(connection, table, _with_service_in_key)
+    rebuild(connection, "tallies", _with_service_in_key)
+    rebuild(connection, "circuits", _with_prober)
 
 
 def _with_ids(made: str) -> str:
@@ -92,6 +118,12 @@ def _with_service_in_key(made: str) -> str:
     return re.sub(r"(PRIMARY KEY \([^)]*)\)", r"\1, service)", added)
 
 
+def _with_prober(made: str) -> str:
+    added = with_column("prober INTEGER")(_with_service_in_key(made))
+    key = f", \n\tCONSTRAINT fk_circuits_prober FOREIGN KEY(prober) {_PROBER}"
+    return re.sub(r"(PRIMARY KEY \([^)]*\))", rf"\1{key}", added)
+
+
 def _alter_server() -> None:
     op.execute("ALTER TABLE apps ADD COLUMN public_id TEXT")
     op.execute(f"UPDATE apps SET public_id = {_APPLES_ID}")  # noqa: S608 - names of columns only
@@ -108,6 +140,9 @@ def _alter_server() -> None:
     }.items():
         for column in columns:
             op.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
+    op.execute(
+        f"ALTER TABLE circuits ADD COLUMN prober BIGINT CONSTRAINT fk_circuits_prober {_PROBER}"
+    )
     op.drop_constraint(op.f("ck_credentials_kind"), "credentials", type_="check")
     for table, key in {
         "circuits": ["app", "environment", "credential", "topic"],

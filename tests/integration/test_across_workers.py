@@ -1,0 +1,118 @@
+"""What holds for all workers of a database together, whichever process or machine they are on."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+from tests.conftest import Stage
+
+from handbell.creation.notification import Notification
+from handbell.creation.recipients import Recipients
+from handbell.delivery.accept.store import Acceptance
+from handbell.delivery.engine import Engine
+from handbell.delivery.policy.circuit import CircuitScope, CircuitStop, StoredCircuit
+from handbell.system import System
+
+pytestmark = pytest.mark.databases
+
+
+@contextlib.asynccontextmanager
+async def working(stage: Stage, number: int) -> AsyncIterator[list[Engine]]:
+    """Run engines of so many systems of their own on the stage's database."""
+    systems = [System(stage.system.settings) for _ in range(number)]
+    try:
+        for system in systems:
+            await system.engine.start()
+        yield [system.engine for system in systems]
+    finally:
+        for system in systems:
+            await system.close()
+
+
+async def accept(stage: Stage, engine: Engine, mails: list[str]) -> Acceptance:
+    """Accept a send to people and return at once."""
+    acceptance, _ = await engine.accept(
+        stage.app, Notification(title="Hello"), Recipients.read(mails)
+    )
+    return acceptance
+
+
+async def until(is_so: Callable[[], object], seconds: float = 30) -> None:
+    """Return when something is so."""
+    deadline = time.monotonic() + seconds
+    while not await asyncio.to_thread(is_so):
+        assert time.monotonic() < deadline, "it did not come to pass"
+        await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("kind", ["lists", "singles", "everybody"])
+def test_a_rate_is_that_of_all_workers_together(stage: Stage, kind: str) -> None:
+    """In no second more goes out than the burst and 1.1 times the rate, and all of it does."""
+    rate, burst, number = 100, 20, 300
+    people = number // 2 if kind == "singles" else 100
+    mails = [f"user{one}@example.com" for one in range(people)]
+    for mail in mails:
+        stage.add_phone(mail)
+    stage.system.set_rules(stage.app, {"rate_limit": f"{rate}/s burst {burst}"})
+
+    async def scenario() -> None:
+        async with working(stage, 2) as engines:
+            if kind == "everybody":
+                for engine in (*engines, engines[0]):
+                    await engine.accept(
+                        stage.app, Notification(title="Hello"), Recipients.read({"everybody": True})
+                    )
+            elif kind == "lists":
+                for engine in (*engines, engines[0]):
+                    await accept(stage, engine, mails)
+            else:
+                await asyncio.gather(
+                    *(accept(stage, engine, [mail]) for engine in engines for mail in mails)
+                )
+            await until(lambda: stage.twin.accepted >= number, 60)
+
+    asyncio.run(scenario())
+    times = sorted(one.at / 1000 for one in stage.twin.requests)
+    assert len(times) == number
+    for start in times:
+        within = [at for at in times if start <= at < start + 1]
+        assert len(within) <= burst + 1.1 * rate + 1
+    least = (number - burst) / rate
+    assert least * 0.9 <= times[-1] - times[0]
+
+
+def test_a_circuit_is_probed_by_one_worker(stage: Stage) -> None:
+    """Who has the permission keeps it until the probe is over, or the worker is struck off."""
+    place = CircuitScope(stage.app.id, "production", "key")
+
+    async def scenario() -> None:
+        async with working(stage, 2) as engines:
+            one, other = (engine.worker.id for engine in engines)
+            rules = stage.system.rules_store
+            assert rules.claim_probe([place], one) == (False, [])
+            stop = _stop()
+            rules.note(StoredCircuit(place, stop=stop))
+            assert rules.claim_probe([place], one)[0]
+            assert rules.claim_probe([place], one)[0]
+            assert not rules.claim_probe([place], other)[0]
+            rules.note(StoredCircuit(place, stop=stop))
+            assert not rules.claim_probe([place], other)[0]
+            rules.release_probe([place], other)
+            assert not rules.claim_probe([place], other)[0]
+            rules.release_probe([place], one)
+            assert rules.claim_probe([place], other)[0]
+            rules.note(StoredCircuit(place))
+            assert rules.claim_probe([place], other)[0] is False
+            rules.note(StoredCircuit(place, stop=stop))
+            assert rules.claim_probe([place], one)[0]
+            stage.system.known_workers.retire(one)
+            assert rules.claim_probe([place], other)[0]
+
+    asyncio.run(scenario())
+
+
+def _stop() -> CircuitStop:
+    now = time.time()
+    return CircuitStop(reason="InvalidProviderToken", detail="", since=now, probe_at=now)
