@@ -375,7 +375,7 @@ def test_why_names_the_persons_own_time(stage: Stage) -> None:
     assert system.why(app, "east@example.com").is_sent
     stage.register("late", EAST)
     assert not system.why(app, "late@example.com").notifications[0].is_ahead
-    system.pruner._keep_seconds = -DAY  # noqa: SLF001 - everything is old
+    system.pruner._keep_days = -1  # noqa: SLF001 - everything is old
     there = stage.count(notifications), stage.count(shards), stage.count(deliveries)
     while system.pruner.step():
         pass

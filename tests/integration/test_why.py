@@ -315,6 +315,13 @@ def test_one_device_of_two_is_enough_and_the_other_is_told(stage: "Stage") -> No
     assert "410 Unregistered" in str(story)
 
 
+def test_what_went_to_a_device_by_its_token_is_told_of_its_person(stage: "Stage") -> None:
+    """Whoever is named by no mail is found by what their session got."""
+    phone = stage.add_phone(MAIL)
+    asyncio.run(stage.send(phone.token))
+    assert _why(stage).is_sent
+
+
 def test_another_persons_and_another_apps_notifications_stay_out(stage: "Stage") -> None:
     """Only what concerned the person is told, whatever was sent besides."""
     stage.add_phone(MAIL)

@@ -11,6 +11,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
@@ -44,6 +45,12 @@ def _service(*, is_key: bool = False) -> Column[str]:
     # service would need a migration of every installation.
     default = text("'apns'")
     return Column("service", Text, nullable=False, primary_key=is_key, server_default=default)
+
+
+def _of_notification() -> ForeignKeyConstraint:
+    # PostgreSQL would look a notification up for each row, and all rows for a partition dropped.
+    key = ForeignKeyConstraint(["notification_id"], ["notifications.id"], ondelete="CASCADE")
+    return key.ddl_if(dialect="sqlite")
 
 
 apps: Final = Table(
@@ -189,7 +196,7 @@ notifications: Final = Table(
     metadata,
     Column("id", _Id, primary_key=True),
     # 15 hex digits, the public id; every apns-id of this notification begins with it.
-    Column("public_id", Text, nullable=False, unique=True),
+    Column("public_id", Text, nullable=False),
     # The app id in full, so that an unregistered app has a ledger too.
     Column("app", Text, nullable=False),
     Column("content", Text, nullable=False),
@@ -208,6 +215,8 @@ notifications: Final = Table(
     _instant("cancelled_at"),
     # Sessions that a broadcast had not reached when it was cancelled.
     Column("cancelled", Integer, nullable=False, server_default=text("0")),
+    # On PostgreSQL each partition has such an index of its own.
+    UniqueConstraint("public_id").ddl_if(dialect="sqlite"),
     Index("ix_notifications_created_at", "created_at"),
     # The newest of one app, page by page.
     Index("ix_notifications_app", "app", "id"),
@@ -339,12 +348,7 @@ shards: Final = Table(
     "shards",
     metadata,
     Column("id", _Id, primary_key=True),
-    Column(
-        "notification_id",
-        _Id,
-        ForeignKey("notifications.id", ondelete="CASCADE"),
-        nullable=False,
-    ),
+    Column("notification_id", _Id, nullable=False),
     # The app's sessions; or those that got the notification of this row.
     Column("source_id", _Id, nullable=True),
     Column("urgency", Integer, nullable=False),
@@ -362,6 +366,7 @@ shards: Final = Table(
     Column("zones", Text, nullable=True),
     # Others span the same sessions, so those that have a delivery are passed over.
     Column("is_split", Boolean, nullable=False, server_default=text("false")),
+    _of_notification(),
     Index("ix_shards_urgency_due_at", "urgency", "due_at"),
     Index("ix_shards_notification_id", "notification_id"),
 )
@@ -369,13 +374,7 @@ shards: Final = Table(
 deliveries: Final = Table(
     "deliveries",
     metadata,
-    Column(
-        "notification_id",
-        _Id,
-        ForeignKey("notifications.id", ondelete="CASCADE"),
-        primary_key=True,
-        autoincrement=False,
-    ),
+    Column("notification_id", _Id, primary_key=True, autoincrement=False),
     # The session's id; from ADDRESSED on, a counter of addresses without a session. A session
     # occurs once per notification, and its apns-id is known before a row is written.
     Column("number", BigInteger, primary_key=True, autoincrement=False),
@@ -410,6 +409,7 @@ deliveries: Final = Table(
         "state IN ('queued', 'sending', 'held', 'failed', 'expired', 'cancelled')",
         name="state",
     ),
+    _of_notification(),
     Index("ix_deliveries_number", "number"),
     Index(
         "ix_deliveries_due",

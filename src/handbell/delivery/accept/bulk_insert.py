@@ -19,10 +19,11 @@ def insert_notifications(connection: Quick, columns: Columns) -> list[int]:
     driver = driver_of(connection)
     if driver is None or "sealed_key" in varying or same["sealed_key"] is not None:
         assert isinstance(connection, Connection)  # noqa: S101 - the driver alone seals nothing
-        statement = insert(notifications).returning(
-            notifications.c.id, sort_by_parameter_order=True
-        )
-        return list(connection.scalars(statement, _rows(varying, same, count)))
+        # The ids that PostgreSQL gives out are not in the order of the rows.
+        statement = insert(notifications).returning(notifications.c.public_id, notifications.c.id)
+        given = connection.execute(statement, _rows(varying, same, count))
+        row_of = {row.public_id: row.id for row in given}
+        return [row_of[public_id] for public_id in columns["public_id"]]
     # Nobody else writes now, so what SQLite would choose can be chosen here.
     (first,) = driver.execute(_LAST).fetchone()
     ids = list(range(first + 1, first + 1 + count))

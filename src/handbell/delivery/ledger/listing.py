@@ -93,14 +93,20 @@ class DeliveryPage:
     following: int | None
 
 
+def is_newest(number: int) -> ColumnElement[bool]:
+    """Return the condition that a notification is among so many of the last ones."""
+    table = notifications.alias()
+    older = select(table.c.id).order_by(table.c.id.desc()).offset(number).limit(1)
+    return notifications.c.id > func.coalesce(older.scalar_subquery(), 0)
+
+
 def _is_test() -> ColumnElement[bool]:
     # Appended to what the sender named; no address contains a quotation mark.
     return notifications.c.recipients.endswith(f'"{TEST_MARK}": true}}', autoescape=True)
 
 
 def _says(text: str) -> ColumnElement[bool]:
-    newest = select(func.max(notifications.c.id)).scalar_subquery()
-    return (notifications.c.id > newest - SEARCHED_AMONG) & or_(
+    return is_newest(SEARCHED_AMONG) & or_(
         notifications.c.content.icontains(text, autoescape=True),
         notifications.c.recipients.icontains(text, autoescape=True),
     )

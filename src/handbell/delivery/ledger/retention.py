@@ -4,6 +4,9 @@ A delivery is pruned when it ended long enough ago, a notification when it is th
 deliveries left. Unfinished deliveries are never pruned. An idempotency key is kept as long as its
 notification, and at least :data:`KEYS_DAYS`; for so long its notification is kept too, because the
 answer to a repeated call is read from it.
+
+On PostgreSQL whole partitions are dropped, so that rows stay until their partition is old. Only
+what keeps a partition open has the others in it removed row by row.
 """
 
 import asyncio
@@ -27,6 +30,8 @@ from handbell.storage.tables import (
     shards,
     tallies,
 )
+
+from .old_partitions import drop_partitions, is_for_steps, make_partitions
 
 KEYS_DAYS: Final = 30
 """For how long, at least, a repeated call returns the first answer."""
@@ -54,43 +59,80 @@ class Pruner:
         self, database: Database, *, keep_days: float, now: Callable[[], float] = time
     ) -> None:
         self._database = database
-        self._keep_seconds = keep_days * _DAY
+        self._keep_days = keep_days
         self._now = now
 
     def step(self, limit: int = STEP_ROWS) -> int:
         """Prune up to ``limit`` rows in one transaction; return how many, 0 when done."""
-        now = self._now()
-        before = int((now - self._keep_seconds) * 1000)
-        keys_before = min(before, int((now - KEYS_DAYS * _DAY) * 1000))
+        before, keys_before = self._before(), self._keys_before()
         is_old: ColumnElement[bool] = notifications.c.created_at < before
         if keys_before < before:
             keyed = select(idempotency.c.notification_id)
             is_old &= notifications.c.public_id.not_in(keyed)
         with self._database.write() as connection:
+            if (is_for_me := is_for_steps(connection, before)) is not None:
+                is_old &= is_for_me
             # Keys go first: one without its notification could be neither answered nor reused.
             removed = _remove_keys(connection, keys_before, limit)
             removed += _remove_deliveries(connection, is_old, before, limit - removed)
             removed += _remove_notifications(connection, is_old, limit - removed)
             removed += _remove_tallies(connection, before, limit - removed)
-            removed += _remove_circuits(connection, int((now - _DAY) * 1000), limit - removed)
+            removed += _remove_circuits(connection, self._ago(1), limit - removed)
         return removed
+
+    def remove_keys(self, limit: int = STEP_ROWS) -> int:
+        """Prune up to ``limit`` idempotency keys in one transaction; return how many."""
+        with self._database.write() as connection:
+            return _remove_keys(connection, self._keys_before(), limit)
+
+    def make_partitions(self) -> None:
+        """Make the partitions for the days ahead, where the database has partitions."""
+        make_partitions(self._database, self._keep_days)
+
+    def drop_partitions(self) -> int:
+        """Drop the partitions in which all is old; return how many."""
+        return drop_partitions(self._database, self._before())
+
+    def _before(self) -> int:
+        """Return until when what has ended is old, in UNIX milliseconds."""
+        return self._ago(self._keep_days)
+
+    def _keys_before(self) -> int:
+        return min(self._before(), self._ago(KEYS_DAYS))
+
+    def _ago(self, days: float) -> int:
+        return int((self._now() - days * _DAY) * 1000)
 
     async def prune(self) -> int:
-        """Prune everything that is due, with pauses; return the number of rows."""
-        removed = 0
-        while done := await in_thread(self.step):
-            removed += done
-            await asyncio.sleep(_PAUSE_SECONDS)
-        return removed
+        """Prune everything that is due, with pauses; return the number of single rows."""
+        # Keys go first: one that is no longer valid would keep its partition.
+        removed = await _repeat(self.remove_keys)
+        await in_thread(self.drop_partitions)
+        return removed + await _repeat(self.step)
 
     async def run(self) -> None:
-        """Prune after some minutes, which short-lived processes do not reach, then every hour."""
-        await asyncio.sleep(self.first_after)
+        """Prune after some minutes, which short-lived processes do not reach, then every hour.
+
+        Partitions are made at once.
+        """
+        self._is_first_turn = True
         await forever(self._turn, name="Pruning", pause=self.every)
 
     async def _turn(self) -> float:
+        await in_thread(self.make_partitions)
+        if self._is_first_turn:
+            self._is_first_turn = False
+            return self.first_after
         _log.info("Pruned old rows: rows=%d", await self.prune())
         return self.every
+
+
+async def _repeat(step: Callable[[], int]) -> int:
+    removed = 0
+    while done := await in_thread(step):
+        removed += done
+        await asyncio.sleep(_PAUSE_SECONDS)
+    return removed
 
 
 def _remove_keys(connection: Connection, before: int, limit: int) -> int:
@@ -112,7 +154,7 @@ def _remove_deliveries(
         .join_from(notifications, deliveries)
         .where(
             is_old,
-            ~exists().where(shards.c.notification_id == notifications.c.id),
+            ~_has_shards(),
             deliveries.c.finished_at < before,
             deliveries.c.state.in_(FINAL_STATES),
         )
@@ -122,13 +164,19 @@ def _remove_deliveries(
     return connection.execute(delete(deliveries).where(key.in_(old))).rowcount
 
 
+def _has_shards() -> ColumnElement[bool]:
+    """Return the condition that a broadcast of a notification runs, or one to who got it."""
+    row = notifications.c.id
+    return exists().where(or_(shards.c.notification_id == row, shards.c.source_id == row))
+
+
 def _remove_notifications(connection: Connection, is_old: ColumnElement[bool], limit: int) -> int:
     old = (
         select(notifications.c.id)
         .where(
             is_old,
             ~exists().where(deliveries.c.notification_id == notifications.c.id),
-            ~exists().where(shards.c.notification_id == notifications.c.id),
+            ~_has_shards(),
         )
         .limit(limit)
     )
@@ -140,12 +188,11 @@ def _remove_circuits(connection: Connection, before: int, limit: int) -> int:
 
     An unregistered app brings its key with each notification, sealed.
     """
-    registered = select(apps.c.public_id)
-    unregistered = select(notifications.c.app).where(notifications.c.sealed_key.is_not(None))
+    its = notifications.c.app == circuits.c.app
     is_gone = and_(
         circuits.c.app != "",
-        circuits.c.app.not_in(registered),
-        circuits.c.app.not_in(unregistered),
+        circuits.c.app.not_in(select(apps.c.public_id)),
+        ~exists().where(its, notifications.c.sealed_key.is_not(None)).correlate(circuits),
     )
     is_left = and_(circuits.c.app == "", circuits.c.probe_at < before)
     key = (circuits.c.app, circuits.c.environment, circuits.c.credential, circuits.c.topic)

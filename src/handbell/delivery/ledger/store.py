@@ -5,7 +5,18 @@ from collections.abc import Callable, Collection, Sequence
 from time import time
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Row, and_, delete, exists, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    and_,
+    delete,
+    exists,
+    func,
+    or_,
+    select,
+    update,
+)
 
 from handbell.apps.app import App
 from handbell.creation.recipients import EVERYBODY
@@ -16,6 +27,8 @@ from handbell.errors import UnknownNotificationError
 from handbell.fixes import Action, Fix
 from handbell.storage.database import Database
 from handbell.storage.tables import deliveries, notifications, sessions, shards, users
+
+from .listing import is_newest
 
 NAMED_AMONG: Final = 10_000
 """Among how many of the last sends a person is looked for by name."""
@@ -70,6 +83,16 @@ class ShardWait(NamedTuple):
     reason: str
     number: int
     due_at: int
+
+
+def row_of(connection: Connection, notification_id: str) -> int | None:
+    """Return the row of a notification, or None.
+
+    What is asked by it next looks in one partition, where there are several.
+    """
+    statement = select(notifications.c.id).where(notifications.c.public_id == notification_id)
+    found: int | None = connection.scalar(statement)
+    return found
 
 
 class Ledger:
@@ -164,27 +187,23 @@ class Ledger:
 
     def deliveries_of(self, notification_id: str) -> list[Delivery]:
         """Return every delivery of a notification: sessions first, then bare addresses."""
-        query = DELIVERIES.where(notifications.c.public_id == notification_id)
-        with self._database.read() as connection:
-            rows = connection.execute(query.order_by(deliveries.c.number)).mappings()
-            return [Delivery(**row) for row in rows]
+        return self._deliveries(notification_id)
 
     def deliveries_after(self, notification_id: str, number: int, limit: int) -> list[Delivery]:
         """Return the next deliveries of a notification behind a number, in their order."""
-        query = DELIVERIES.where(
-            notifications.c.public_id == notification_id, deliveries.c.number > number
-        )
-        with self._database.read() as connection:
-            rows = connection.execute(query.order_by(deliveries.c.number).limit(limit)).mappings()
-            return [Delivery(**row) for row in rows]
+        return self._deliveries(notification_id, deliveries.c.number > number, limit=limit)
 
     def unsent(self, notification_id: str, limit: int) -> list[Delivery]:
         """Return the first deliveries of a notification that ended unaccepted, or are held."""
-        query = DELIVERIES.where(
-            notifications.c.public_id == notification_id, deliveries.c.state.in_(UNSENT)
-        )
+        return self._deliveries(notification_id, deliveries.c.state.in_(UNSENT), limit=limit)
+
+    def _deliveries(
+        self, notification_id: str, *conditions: ColumnElement[bool], limit: int | None = None
+    ) -> list[Delivery]:
         with self._database.read() as connection:
-            rows = connection.execute(query.order_by(deliveries.c.number).limit(limit)).mappings()
+            mine = deliveries.c.notification_id == row_of(connection, notification_id)
+            query = DELIVERIES.where(mine, *conditions).order_by(deliveries.c.number)
+            rows = connection.execute(query.limit(limit)).mappings()
             return [Delivery(**row) for row in rows]
 
     def concerning(
@@ -195,17 +214,16 @@ class Ledger:
         Sends to everybody are included. Of those without a delivery to the sessions, only the last
         :data:`NAMED_AMONG` sends are searched.
         """
-        named = (
+        got = (
             select(notifications.c.id)
             .distinct()
             .join_from(deliveries, notifications)
             .where(deliveries.c.number.in_(session_ids), notifications.c.app == app.id)
         )
         name = json.dumps(mail, ensure_ascii=False)
-        newest = select(func.max(notifications.c.id)).scalar_subquery()
         named = select(notifications.c.id).where(
             notifications.c.app == app.id,
-            notifications.c.id > newest - NAMED_AMONG,
+            is_newest(NAMED_AMONG),
             or_(
                 notifications.c.recipients == _EVERYBODY,
                 notifications.c.recipients.contains(name, autoescape=True),
@@ -214,7 +232,7 @@ class Ledger:
         with self._database.read() as connection:
             found = {
                 row
-                for statement in (named, named)
+                for statement in (got, named)
                 for row in connection.scalars(
                     statement.order_by(notifications.c.id.desc()).limit(limit)
                 )
@@ -270,9 +288,9 @@ class Ledger:
 
         Nothing is said of what is being sent.
         """
-        mine = notifications.c.public_id == notification_id
         now = self._milliseconds()
         with self._database.read() as connection:
+            mine = shards.c.notification_id == row_of(connection, notification_id)
             found = connection.execute(SHARDS.where(mine)).all()
             counted = count_waits(connection, found, now)
         at = {
@@ -282,13 +300,10 @@ class Ledger:
 
     def counts(self, notification_id: str) -> dict[tuple[State, str | None], int]:
         """Return the number of deliveries of a notification by state and reason."""
-        query = (
-            select(deliveries.c.state, deliveries.c.reason, func.count())
-            .join_from(deliveries, notifications)
-            .where(notifications.c.public_id == notification_id)
-            .group_by(deliveries.c.state, deliveries.c.reason)
-        )
+        kind = (deliveries.c.state, deliveries.c.reason)
         with self._database.read() as connection:
+            mine = deliveries.c.notification_id == row_of(connection, notification_id)
+            query = select(*kind, func.count()).where(mine).group_by(*kind)
             return {(state, reason): n for state, reason, n in connection.execute(query)}
 
     def _milliseconds(self) -> int:

@@ -1,10 +1,12 @@
-"""Several push services, ids of apps that are not Apple's, and the nodes of an installation."""
+"""Several push services, ids of apps, the nodes of an installation, and a ledger in partitions."""
 
 import re
 
 import sqlalchemy as sa
 from alembic import op
 
+from handbell.storage import partitions
+from handbell.storage.migrations.divide import divide
 from handbell.storage.migrations.rebuild import rebuild, with_column
 
 revision = "0006"
@@ -23,6 +25,10 @@ _SESSIONS = (
 )
 _PROBER = "REFERENCES workers (id) ON DELETE SET NULL"
 _APPLES_ID = "team_id || '.' || bundle_id"
+_ID_WITH_TIME = (
+    f"((floor(extract(epoch FROM now()))::bigint - {partitions.EPOCH}) << {partitions.NUMBER_BITS})"
+    f" | (nextval('notification_numbers') & {(1 << partitions.NUMBER_BITS) - 1})"
+)
 _OWNED = sa.text("status IN ('active', 'quarantined')")
 
 
@@ -33,6 +39,7 @@ def upgrade() -> None:
         _alter_sqlite(connection)
     else:
         _alter_server()
+        _divide_ledger(connection)
     op.drop_index("uq_sessions_owner", "sessions")
     op.create_index(
         "uq_sessions_owner",
@@ -151,3 +158,19 @@ def _alter_server() -> None:
         name = op.f(f"pk_{table}")
         op.drop_constraint(name, table, type_="primary")
         op.create_primary_key(name, table, [*key, "service"])
+
+
+def _divide_ledger(connection: sa.Connection) -> None:
+    for table in ("deliveries", "shards"):
+        # Each row written would look up its notification, and each partition dropped all rows.
+        op.drop_constraint(op.f(f"fk_{table}_notification_id"), table, type_="foreignkey")
+    op.drop_constraint(op.f("uq_notifications_public_id"), "notifications", type_="unique")
+    op.execute("CREATE UNIQUE INDEX notifications_before_public_id ON notifications (public_id)")
+    op.execute("ALTER TABLE notifications ALTER COLUMN id DROP DEFAULT")
+    op.execute("DROP SEQUENCE IF EXISTS notifications_id_seq")
+    op.execute("CREATE SEQUENCE notification_numbers")
+    now: float = connection.scalar(sa.text("SELECT extract(epoch FROM now())"))
+    for table in ("notifications", "deliveries"):
+        divide(connection, table, end=partitions.id_at(partitions.day_of(now)))
+    op.execute(f"ALTER TABLE notifications ALTER COLUMN id SET DEFAULT {_ID_WITH_TIME}")
+    partitions.make_ahead(connection, partitions.FIRST_DAYS)

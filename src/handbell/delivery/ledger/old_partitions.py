@@ -1,0 +1,131 @@
+"""Old partitions of the ledger on PostgreSQL: dropped whole, once nothing in them is open.
+
+A partition is looked at without a lock first, which may take its time. What can still change then,
+that a broadcast begins to those who got something in it, is looked at again under the lock.
+"""
+
+import logging
+from typing import Final
+
+from sqlalchemy import ColumnElement, Connection, or_, text
+
+from handbell.delivery.delivery import FINAL_STATES
+from handbell.errors import DatabaseLockedError
+from handbell.storage.database import Database
+from handbell.storage.partitions import (
+    DAY,
+    KEY_OF,
+    Partition,
+    drop,
+    instant_of,
+    is_partitioned,
+    lock_tables,
+    make_ahead,
+    read_partitions,
+    span_days,
+)
+from handbell.storage.tables import notifications
+
+_FINAL: Final = ", ".join(f"'{state}'" for state in sorted(FINAL_STATES))
+_IS_OPEN: Final = """
+    SELECT EXISTS (SELECT FROM {deliveries} WHERE due_at IS NOT NULL)
+        OR EXISTS (SELECT FROM {deliveries} WHERE worker_id IS NOT NULL)
+        OR EXISTS (SELECT FROM shards WHERE notification_id >= :first AND notification_id < :end)
+        OR EXISTS (SELECT FROM shards WHERE source_id >= :first AND source_id < :end)
+"""
+_IS_NEEDED: Final = f"""
+    SELECT EXISTS (SELECT FROM {{notifications}} WHERE created_at >= :before)
+        OR EXISTS (SELECT FROM idempotency JOIN {{notifications}} answer
+                   ON answer.public_id = idempotency.notification_id
+                   WHERE idempotency.created_at < :keyed_until)
+        OR EXISTS (SELECT FROM {{deliveries}} WHERE finished_at IS NULL OR finished_at >= :before
+                   OR state NOT IN ({_FINAL}))
+"""  # noqa: S608 - names of states only
+
+_log = logging.getLogger(__name__)
+
+
+def make_partitions(database: Database, keep_days: float) -> None:
+    """Make the partitions for the days ahead, where there are partitions.
+
+    Where the tables are busy that is left for the next time.
+    """
+    if database.path is not None:
+        return
+    try:
+        with database.write() as connection:
+            for made in make_ahead(connection, span_days(keep_days)):
+                _log.info("Made partition of the ledger: partition=%s", made.name)
+    except DatabaseLockedError:
+        _log.info("Ledger is busy; making partitions later")
+
+
+def drop_partitions(database: Database, before: int) -> int:
+    """Drop the partitions in which all ended before an instant (UNIX ms); return how many.
+
+    Where the tables are busy the rest is left for the next time.
+    """
+    with database.read() as connection:
+        old = [one for one in _past(connection, before) if not _is_needed(connection, one, before)]
+    dropped = 0
+    for partition in old:
+        try:
+            dropped += _drop_unless_open(database, partition)
+        except DatabaseLockedError:
+            _log.info("Ledger is busy; dropping later: partition=%s", partition.name)
+            break
+    return dropped
+
+
+def is_for_steps(connection: Connection, before: int) -> ColumnElement[bool] | None:
+    """Return the condition that a notification is not of a partition that will be dropped whole.
+
+    ``before`` is in UNIX milliseconds. None where there are no partitions.
+    """
+    if not is_partitioned(connection):
+        return None
+    later = [one for one in _with_time(connection) if not _is_past(one, before)]
+    row = notifications.c.id
+    return or_(row < later[0].first, row >= later[-1].end) if later else None
+
+
+def _drop_unless_open(database: Database, partition: Partition) -> bool:
+    with database.write() as connection:
+        lock_tables(connection)
+        if _is_open(connection, partition):
+            return False
+        drop(connection, partition)
+    _log.info("Dropped partition of the ledger: partition=%s", partition.name)
+    return True
+
+
+def _past(connection: Connection, before: int) -> list[Partition]:
+    if not is_partitioned(connection):
+        return []
+    return [one for one in _with_time(connection) if _is_past(one, before)]
+
+
+def _with_time(connection: Connection) -> list[Partition]:
+    return [one for one in read_partitions(connection) if one.first is not None]
+
+
+def _is_past(partition: Partition, before: int) -> bool:
+    return instant_of(partition.end) * 1000 <= before
+
+
+def _is_open(connection: Connection, partition: Partition) -> bool:
+    return _ask(connection, _IS_OPEN, partition, first=partition.first, end=partition.end)
+
+
+def _is_needed(connection: Connection, partition: Partition, before: int) -> bool:
+    """Return whether anything in a partition is open, young or what a repeated call gets."""
+    # A key is as old as its notification, but for the difference of two clocks.
+    until = (instant_of(partition.end) + DAY) * 1000
+    return _is_open(connection, partition) or _ask(
+        connection, _IS_NEEDED, partition, before=before, keyed_until=until
+    )
+
+
+def _ask(connection: Connection, question: str, partition: Partition, **values: object) -> bool:
+    named = question.format(**{table: partition.table(table) for table in KEY_OF})
+    return bool(connection.execute(text(named), values).scalar_one())

@@ -1,0 +1,182 @@
+"""Partitions of the ledger on PostgreSQL, so that forgetting is dropping.
+
+``notifications`` and ``deliveries`` are divided at the same ids, which have their time in the high
+bits. Each has a partition for every span of days, made ahead; ``before`` for ids without a time,
+and ``default`` for what no other one takes, so that a notification is stored whatever was not made
+in time. docs/decisions/0028-keys-partitions-services.md says why.
+"""
+
+import math
+import re
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
+
+from sqlalchemy import Connection, TextClause, text
+
+EPOCH: Final = 1_577_836_800
+"""The instant at which the time in an id is zero: the first of January 2020, in UNIX seconds."""
+
+NUMBER_BITS: Final = 20
+"""How many low bits of an id tell those of one second apart; all in all it stays below 2**53."""
+
+DAY: Final = 24 * 3600
+FIRST_DAYS: Final = 7
+"""How many days the partitions span that a migration makes."""
+
+AHEAD_DAYS: Final = 7
+"""For how many days, at least, there are partitions ahead."""
+
+KEY_OF: Final = {"notifications": "id", "deliveries": "notification_id"}
+"""The partitioned tables, and by which column each is divided."""
+
+BEFORE: Final = "before"
+DEFAULT: Final = "default"
+
+_MOST_KEPT: Final = 13
+_LOCK: Final = 0x68616E6462656C6D
+_LOCK_MILLISECONDS: Final = 200
+_RANGE: Final = re.compile(r"FROM \((MINVALUE|'-?\d+')\) TO \('(-?\d+)'\)")
+_FOUND: Final = text("""
+    SELECT child.relname AS name, pg_get_expr(child.relpartbound, child.oid) AS bounds
+    FROM pg_inherits JOIN pg_class child ON child.oid = inhrelid
+    WHERE inhparent = to_regclass('notifications')
+""")
+_NOW: Final = text("SELECT floor(extract(epoch FROM now()))::bigint")
+
+
+class Partition(NamedTuple):
+    """One span of both tables: the ids from ``first`` on, those from ``end`` on are the next's.
+
+    ``name`` is what follows the table's name. ``first`` is None for ``before``.
+    """
+
+    name: str
+    first: int | None
+    end: int
+
+    def table(self, name: str) -> str:
+        """Return the name of its part of a table."""
+        return f"{name}_{self.name}"
+
+
+def id_at(seconds: float) -> int:
+    """Return the lowest id that a notification gets from an instant (UNIX seconds) on."""
+    return (math.floor(seconds) - EPOCH) << NUMBER_BITS
+
+
+def instant_of(row: int) -> int:
+    """Return when the id was given out, in UNIX seconds."""
+    return (row >> NUMBER_BITS) + EPOCH
+
+
+def day_of(seconds: float) -> int:
+    """Return the beginning of the day (UTC) of an instant, both in UNIX seconds."""
+    return math.floor(seconds) // DAY * DAY
+
+
+def span_days(keep_days: float) -> int:
+    """Return how many days one partition spans where rows are kept for so many days.
+
+    Whoever asks without a time asks each partition, so there are never many of them.
+    """
+    return max(1, math.ceil(keep_days / _MOST_KEPT))
+
+
+def spans(first: int, until: int, days: int) -> list[tuple[int, int]]:
+    """Return bounds of ids, the first of them ``first``, that reach ``until`` at least.
+
+    Every bound but the first is that of a day.
+    """
+    found: list[tuple[int, int]] = []
+    while first < until:
+        end = id_at(day_of(instant_of(first)) + days * DAY)
+        found.append((first, end))
+        first = end
+    return found
+
+
+def is_partitioned(connection: Connection) -> bool:
+    """Return whether the ledger of this database has partitions at all."""
+    return connection.dialect.name == "postgresql"
+
+
+def read_partitions(connection: Connection) -> list[Partition]:
+    """Return the partitions in the order of their ids, without ``default``."""
+    found = []
+    for name, bounds in connection.execute(_FOUND):
+        if (read := _RANGE.search(bounds)) is not None:
+            first, end = read.groups()
+            lowest = None if first == "MINVALUE" else int(first.strip("'"))
+            found.append(Partition(name.partition("_")[2], lowest, int(end)))
+    return sorted(found, key=lambda one: one.end)
+
+
+def make_ahead(connection: Connection, days: int) -> list[Partition]:
+    """Make the partitions for the days ahead, of so many days each; return what was made.
+
+    Safe from several machines at once. Raises :class:`~handbell.errors.DatabaseLockedError` where
+    the tables are too busy: try again later.
+    """
+    if not _missing(connection, days):
+        return []
+    connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+    wait_little(connection)
+    return [_make(connection, *bounds) for bounds in _missing(connection, days)]
+
+
+def lock_tables(connection: Connection) -> None:
+    """Keep everybody else from the ledger until the transaction ends, which is to be soon.
+
+    Whoever comes meanwhile waits, and behind whoever is waited for, so that is given up soon:
+    :class:`~handbell.errors.DatabaseLockedError`.
+    """
+    wait_little(connection)
+    connection.execute(text("LOCK TABLE ONLY deliveries, ONLY notifications"))
+
+
+def drop(connection: Connection, partition: Partition) -> None:
+    """Drop a partition of both tables; to be called after :func:`lock_tables`."""
+    names = ", ".join(partition.table(table) for table in KEY_OF)
+    connection.execute(text(f"DROP TABLE {names}"))
+
+
+def wait_little(connection: Connection) -> None:
+    """Let no statement of this transaction wait for a lock for long, as others wait behind it."""
+    connection.execute(text(f"SET LOCAL lock_timeout = {_LOCK_MILLISECONDS}"))
+
+
+def _missing(connection: Connection, days: int) -> list[tuple[int, int]]:
+    now: int = connection.execute(_NOW).scalar_one()
+    until = id_at(now + AHEAD_DAYS * DAY)
+    end = max(one.end for one in read_partitions(connection))
+    if end >= until:
+        return []
+    # What came while there was no partition for it stays where it is.
+    strays = (connection.execute(_last_in_default(table)).scalar() for table in KEY_OF)
+    behind = [id_at(day_of(instant_of(row)) + DAY) for row in strays if row is not None]
+    return spans(max([end, *behind]), until, days)
+
+
+def _last_in_default(table: str) -> TextClause:
+    return text(f"SELECT max({KEY_OF[table]}) FROM {table}_{DEFAULT}")  # noqa: S608 - names
+
+
+def _make(connection: Connection, first: int, end: int) -> Partition:
+    made = Partition(f"{datetime.fromtimestamp(instant_of(first), UTC):%Y%m%d}", first, end)
+    for table in KEY_OF:
+        name = made.table(table)
+        add_table(connection, table, name)
+        # Unlike making it as a partition, this lets others use the table meanwhile.
+        attach = f"ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES FROM ({first}) TO ({end})"
+        connection.execute(text(attach))
+    return made
+
+
+def add_table(connection: Connection, table: str, name: str) -> None:
+    """Make a table that is to be a partition of another one; its indexes come when it is that."""
+    alike = f"CREATE TABLE {name} (LIKE {table} INCLUDING DEFAULTS INCLUDING CONSTRAINTS)"
+    connection.execute(text(alike))
+    if table == "notifications":
+        # It has no time in it, so it can be unique in each partition only.
+        unique = f"CREATE UNIQUE INDEX {name}_public_id ON {name} (public_id)"
+        connection.execute(text(unique))
