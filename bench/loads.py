@@ -180,7 +180,7 @@ def _until_sent(system: System, clock: Clock) -> Callable[[], Awaitable[None]]:
     """Return what lets time pass from one due time to the next until all is sent."""
 
     async def go() -> None:
-        while (next_at := system.reports.backlog().next_at) is not None:
+        while (next_at := system.status.read().next_at) is not None:
             clock.move(max(0.0, next_at / 1000 + 1 - clock()))
             system.engine.worker.wake()
             await system.engine.worker.idle()

@@ -9,6 +9,9 @@ from difflib import get_close_matches
 from typing import Final
 
 _SHORT: Final = 12
+_MINUTE: Final = 60
+_HOUR: Final = 3600
+_DAY: Final = 86_400
 # Controls, line ends of Unicode, what turns the direction of writing, and halves of pairs.
 _COMMANDS: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
@@ -68,6 +71,20 @@ def moment(milliseconds: float) -> str:
     here = datetime.fromtimestamp(milliseconds / 1000, UTC).astimezone()
     zone = here.isoformat()[-6:]
     return f"{local_time(milliseconds)} {'UTC' if zone == '+00:00' else zone}"
+
+
+def rough_span(seconds: float) -> str:
+    """Return how long ago something was, roughly: ``3 min ago``; below zero, ``in 2 h``."""
+    size = abs(seconds)
+    if size < _MINUTE:
+        return "just now"
+    if size < _HOUR:
+        told = f"{int(size // _MINUTE)} min"
+    elif size < _DAY:
+        told = f"{int(size // _HOUR)} h"
+    else:
+        told = count(int(size // _DAY), "day")
+    return f"{told} ago" if seconds > 0 else f"in {told}"
 
 
 def local_time(milliseconds: float) -> str:

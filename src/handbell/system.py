@@ -10,11 +10,13 @@ from pathlib import Path
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any, Final
 
+from handbell._thread_pool import in_thread
 from handbell.access.api_keys import ApiKeyStore
 from handbell.access.audit import AuditTrail
 from handbell.apps.app import App
 from handbell.apps.checkup import Finding, check_credentials
 from handbell.apps.credentials import AuthKey, Certificate, pack, unpack
+from handbell.apps.installation_key import InstallationKey
 from handbell.apps.store import AppStore, StoredCredential
 from handbell.apps.templates import TemplateStore
 from handbell.apps.vault import Vault
@@ -33,11 +35,14 @@ from handbell.delivery.ledger.erasure import Eraser
 from handbell.delivery.ledger.receipts import ReceiptBook
 from handbell.delivery.ledger.reports import Reports
 from handbell.delivery.ledger.retention import Pruner
+from handbell.delivery.ledger.status import StatusBoard
 from handbell.delivery.ledger.store import Ledger
 from handbell.delivery.ledger.why import Story, why
+from handbell.delivery.observe.recent import Recent
 from handbell.delivery.policy.app_rules import HELD_BY, STOPPED_BY, read_rules
 from handbell.delivery.policy.rules_store import RulesStore
 from handbell.delivery.queue.clock_jumps import ClockJumps
+from handbell.delivery.queue.nodes import NodeKind, Presence
 from handbell.delivery.queue.revocations import Revocations
 from handbell.delivery.queue.sql_queue import Queue
 from handbell.delivery.queue.workers import Workers
@@ -100,6 +105,8 @@ class System:
         self._has_own_time = has_own_time
         self.clock = clock
         self.machine = machine or MachineClock.here()
+        self._node_kind: NodeKind = "worker"
+        self._figures: Callable[[], Mapping[str, float]] = dict
         self._gateways: dict[tuple[str, str, Endpoint], ApnsGateway] = {}
         # Threads may look up the same gateway at once, and two connections would not be shared.
         self._gateways_lock = threading.Lock()
@@ -123,8 +130,16 @@ class System:
 
     @cached_property
     def vault(self) -> Vault:
-        """Return the vault, which encrypts credentials."""
-        return Vault.open(self.settings)
+        """Return the vault, which encrypts credentials: with the installation's key alone."""
+        return Vault.open(self.settings, before_seal=self._check_key)
+
+    @cached_property
+    def installation_key(self) -> InstallationKey:
+        """Return what tells whether this machine has the installation's secret key."""
+        return InstallationKey(self.database, Vault.open(self.settings))
+
+    def _check_key(self) -> None:
+        self.installation_key.check_once()
 
     @cached_property
     def apps(self) -> AppStore:
@@ -232,6 +247,25 @@ class System:
         return Workers(self.database, now=self.now, machine=self.machine)
 
     @cached_property
+    def presence(self) -> Presence:
+        """Return this process's row among the nodes."""
+        return Presence(self.database, kind=self._node_kind, figures=self._figures, now=self.now)
+
+    def run_as(self, kind: NodeKind) -> None:
+        """Be a node of a kind, which counts what it does; call it before anything is sent.
+
+        A program that sends by the library is a worker, and not slowed down by counting.
+        """
+        recent = Recent(self.clock)
+        self.hooks.add(recent)
+        self._node_kind, self._figures = kind, recent.figures
+
+    @cached_property
+    def status(self) -> StatusBoard:
+        """Return what reads the status of the installation."""
+        return StatusBoard(self.database, now=self.now)
+
+    @cached_property
     def revocations(self) -> Revocations:
         """Return the revocations for workers of all processes."""
         return Revocations(self.database, self.known_workers)
@@ -266,6 +300,7 @@ class System:
             known_workers=self.known_workers,
             revocations=self.revocations,
             jumps=ClockJumps(self.database, self.machine, now=self.now),
+            on_beat=self.presence.beat,
             rules_store=self.rules_store,
             buckets=self.buckets,
             find_gateway=self.find_gateway,
@@ -287,6 +322,7 @@ class System:
             find_gateway=self.find_gateway,
             seal=lambda key: self.vault.seal(pack(key)),
             hold_templates=self.templates.held,
+            before_start=self._check_key,
             make_sender=self._make_sender,
             pruner=self.pruner,
             now=self.now,
@@ -561,6 +597,9 @@ class System:
         try:
             if (engine := self.__dict__.pop("engine", None)) is not None:
                 await engine.stop(within=within)
+            if (presence := self.__dict__.pop("presence", None)) is not None:
+                with suppress(StorageError):
+                    await in_thread(presence.end)
         finally:
             gateways, self._gateways = list(self._gateways.values()), {}
             left = None if within is None else max(_LEAST_SECONDS, within - loop.time() + began)
@@ -583,6 +622,8 @@ class System:
         with suppress(StorageError):
             if engine is not None and engine.worker.id:
                 self.known_workers.retire(engine.worker.id)
+            if "presence" in self.__dict__:
+                self.presence.end()
         if "database" in self.__dict__:
             self.database.close()
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 from starlette.responses import Response
 
-from handbell.server.console.formatting import span
+from handbell._text import rough_span
 from handbell.server.console.security import (
     FLASH_COOKIE,
     form_token,
@@ -150,4 +150,4 @@ def test_further_images_are_the_only_thing_that_a_page_may_allow() -> None:
 )
 def test_a_distance_in_time_is_told_roughly(seconds: float, said: str) -> None:
     """In the largest unit that fits, behind or ahead."""
-    assert span(seconds) == said
+    assert rough_span(seconds) == said

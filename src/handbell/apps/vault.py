@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
@@ -20,10 +20,17 @@ _OTHERS: Final = 0o077
 class Vault:
     """Encrypts and decrypts bytes. The first key encrypts, every key decrypts.
 
-    Create it with :meth:`open`. Neither its repr nor its errors contain a key.
+    Create it with :meth:`open`. Neither its repr nor its errors contain a key; ``origin`` says
+    where they are from. ``before_seal`` is called before each encryption and may refuse it.
     """
 
-    def __init__(self, keys: Sequence[str | bytes], *, origin: str = "the given key") -> None:
+    def __init__(
+        self,
+        keys: Sequence[str | bytes],
+        *,
+        origin: str = "the given key",
+        before_seal: Callable[[], None] = lambda: None,
+    ) -> None:
         try:
             fernets = [Fernet(key) for key in keys]
         except (ValueError, TypeError):
@@ -33,14 +40,16 @@ class Vault:
                 f"There is no usable key in {origin}",
                 fix="Put back the key that was there; a new one cannot open what is sealed",
             )
+        self._first = fernets[0]
         self._fernet = MultiFernet(fernets)
-        self._origin = origin
+        self._before_seal = before_seal
+        self.origin = origin
 
     def __repr__(self) -> str:
-        return f"Vault(origin={self._origin!r})"
+        return f"Vault(origin={self.origin!r})"
 
     @classmethod
-    def open(cls, settings: Settings) -> Self:
+    def open(cls, settings: Settings, *, before_seal: Callable[[], None] = lambda: None) -> Self:
         """Return the vault of the settings: ``secret_key``, else ``secret.key`` in the home folder.
 
         The file is created atomically with mode 600 at first use, even when several processes
@@ -48,17 +57,19 @@ class Vault:
         others may read it or it is unusable.
         """
         if settings.secret_key is not None:
-            return cls(secret_keys(settings.secret_key), origin="HANDBELL_SECRET_KEY")
+            keys = secret_keys(settings.secret_key)
+            return cls(keys, origin="HANDBELL_SECRET_KEY", before_seal=before_seal)
         path = settings.home / KEY_FILE
         try:
             if not path.exists():
                 _make(path)
-            return cls(_read(path), origin=str(path))
+            return cls(_read(path), origin=str(path), before_seal=before_seal)
         except OSError as error:
             raise storage_error(error, path) from error
 
     def seal(self, plain: bytes) -> bytes:
         """Encrypt with the first key."""
+        self._before_seal()
         return self._fernet.encrypt(plain)
 
     def unseal(self, sealed: bytes) -> bytes:
@@ -68,8 +79,17 @@ class Vault:
         except InvalidToken:
             raise self._no_key() from None
 
+    def has_sealed(self, sealed: bytes) -> bool:
+        """Return whether the first key has encrypted it."""
+        try:
+            self._first.decrypt(sealed)
+        except InvalidToken:
+            return False
+        return True
+
     def reseal(self, sealed: bytes) -> bytes:
         """Re-encrypt with the first key, so that the others can be removed."""
+        self._before_seal()
         try:
             return self._fernet.rotate(sealed)
         except InvalidToken:
@@ -77,7 +97,7 @@ class Vault:
 
     def _no_key(self) -> CredentialError:
         return CredentialError(
-            f"A stored credential was sealed with another key than {self._origin}",
+            f"A stored credential was sealed with another key than {self.origin}",
             fix="Bring back the key it was sealed with, or add the credential again",
         )
 

@@ -20,6 +20,7 @@ from . import (
     send,
     serve,
     session,
+    status,
     template,
     twin,
     webhook,
@@ -90,3 +91,4 @@ application.add_typer(webhook.commands, name="webhook")
 application.add_typer(db.commands, name="db")
 application.command("import-4d")(import_4d.import_4d)
 application.command("doctor")(doctor.doctor)
+application.command("status")(status.status)

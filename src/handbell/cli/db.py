@@ -1,19 +1,16 @@
 """``handbell db``: the database and its schema."""
 
 from contextlib import closing
+from typing import Annotated
 
 import typer
 
-from . import context
+from . import context, db_copy
 from .output import Json, say, write_json
 
 commands = typer.Typer(help="The database and its schema.", no_args_is_help=True)
-
-
-@commands.callback()
-def _commands() -> None:
-    # Without it, Typer would make one command of a group of one.
-    pass
+commands.command("copy")(db_copy.copy)
+commands.command("reopen")(db_copy.reopen)
 
 
 @commands.command()
@@ -32,3 +29,28 @@ def upgrade(*, as_json: Json = False) -> None:
             write_json({"database": database.name, "revision": revision})
         else:
             say(f"The schema of {database.name} is up to date, at {revision}.")
+
+
+@commands.command("accept-key")
+def accept_key(
+    *,
+    is_sure: Annotated[
+        bool, typer.Option("--yes", help="Do not ask whether the former key is lost for good.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Make this machine's secret key the installation's, when the former one is lost for good.
+
+    What the lost key sealed stays closed: add the keys of Apple, the webhooks and the identity keys
+    again. Every other machine needs this key from then on.
+    """
+    if not is_sure and not as_json:
+        typer.confirm("Secrets that the former key sealed are lost then. Go on?", abort=True)
+    parts = context.system()
+    with closing(parts.database):
+        parts.installation_key.accept()
+        found = {"key": parts.vault.origin, "database": parts.database.name}
+    if as_json:
+        write_json(found)
+    else:
+        say(f"The key from {found['key']} is the one of {found['database']} now.")

@@ -124,6 +124,7 @@ async def _run(
     from handbell.http_server.networks import is_loopback  # noqa: PLC0415
     from handbell.server.asgi_server import bind, make_context, serving, url_of  # noqa: PLC0415
     from handbell.server.links.mail import mailing  # noqa: PLC0415
+    from handbell.server.presence import present  # noqa: PLC0415
 
     stop = stop_on_signal()
     raise_file_limit()
@@ -131,7 +132,7 @@ async def _run(
         bound = stack.enter_context(bind(parts.settings.listen))
         stack.push_async_callback(parts.close)
         # What cannot be used is said now, not by the first send.
-        await in_thread(lambda: (parts.vault, parts.database))
+        await in_thread(parts.installation_key.check_once)
         twin = await stack.enter_async_context(_twin(parts)) if has_twin else None
         # What is on its way ends before the twin does.
         stack.push_async_callback(parts.close_gateways)
@@ -146,6 +147,7 @@ async def _run(
             await parts.engine.start()
         application = create(context)
         await stack.enter_async_context(mailing(context))
+        await stack.enter_async_context(present(context))
         await stack.enter_async_context(serving(application, bound, settings=parts.settings))
         settle()
         if twin is not None:

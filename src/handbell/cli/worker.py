@@ -41,6 +41,7 @@ def worker(
 async def _run(*, until_idle: bool, level: str) -> None:
     parts = system()
     parts.hooks.add(_logs(level))
+    parts.run_as("worker")
     stop = stop_on_signal()
     ends: list[asyncio.Task[object]] = []
     try:

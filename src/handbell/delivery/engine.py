@@ -64,8 +64,9 @@ class Engine:
     """Accepts and sends, within one event loop. ``seal`` closes the key of an unregistered app.
 
     Sends that came together are read within the context ``hold_templates`` returns.
-    ``make_sender`` gives what calls the webhooks, or None where there are none. The ``pruner``
-    works each hour while the engine runs.
+    ``before_start`` is called in a thread before anything is taken; what it raises is why there
+    is no start. ``make_sender`` gives what calls the webhooks, or None where there are none. The
+    ``pruner`` works each hour while the engine runs.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Engine:
         find_gateway: FindGateway,
         seal: Callable[[Any], bytes],
         hold_templates: Callable[[], AbstractContextManager[None]],
+        before_start: Callable[[], None] = lambda: None,
         make_sender: Callable[[], WebhookSender | None],
         pruner: Pruner | None = None,
         now: Callable[[], float] = time,
@@ -96,6 +98,7 @@ class Engine:
         )
         self._seal = seal
         self._hold_templates = hold_templates
+        self._before_start = before_start
         self._make_sender = make_sender
         self._pruner = pruner
         self._aside: list[asyncio.Task[None]] = []
@@ -119,6 +122,7 @@ class Engine:
         await asyncio.shield(self._starting)
 
     async def _start(self) -> None:
+        await in_thread(self._before_start)
         await self.worker.start()
         self._aside.append(asyncio.create_task(self._call_webhooks()))
         if self._pruner is not None:

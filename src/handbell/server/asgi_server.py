@@ -42,6 +42,7 @@ def make_context(
     """Return the context of a server over a system, and count the system's events."""
     metrics = Metrics(partial(engine_state, system))
     system.hooks.add(metrics)
+    system.run_as("server")
     return Context(
         system=system,
         settings=system.settings,

@@ -71,6 +71,7 @@ ROUTES: Final[Mapping[tuple[str, str], RouteRequirement]] = MappingProxyType(
         ("GET", "/metrics"): METRICS,
         ("GET", "/openapi.json"): PUBLIC,
         ("GET", "/docs"): PUBLIC,
+        ("GET", "/v1/status"): EVERY_APP,
         # Apps and what belongs to them.
         ("GET", "/v1/apps"): SEND,
         ("POST", "/v1/apps"): EVERY_APP,

@@ -3,10 +3,9 @@
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from sqlalchemy import func, select
 
 from handbell.delivery.observe.metrics import EngineState
-from handbell.storage.tables import deliveries, shards
+from handbell.delivery.queue.depth import read_depths
 from handbell.system import System
 
 BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0)
@@ -59,26 +58,13 @@ def engine_state(system: System) -> EngineState:
     Call it in a thread: it reads the database. Raises StorageError when that fails.
     """
     now = int(system.now() * 1000)
-    due = deliveries.c.due_at
-    counted = select(
-        func.count().filter(due <= now),
-        func.count().filter(due > now),
-        func.min(due),
-    ).where(due.is_not(None))
-    shard_due = shards.c.due_at
-    broadcasts = select(
-        func.count().filter(shard_due <= now),
-        func.count().filter(shard_due > now),
-        func.min(shard_due),
-    ).where(shards.c.worker_id.is_(None))
     with system.database.read() as connection:
-        ready, held, oldest = connection.execute(counted).one()
-        open_shards, waiting_shards, oldest_shard = connection.execute(broadcasts).one()
-    begun = [at for at in (oldest, oldest_shard) if at is not None and at <= now]
+        depths = read_depths(connection, now)
+    begun = [depth.oldest_due_at for depth in depths if depth.oldest_due_at is not None]
     return EngineState(
-        depth=ready + open_shards,
+        depth=sum(depth.due + depth.shards_due for depth in depths),
         oldest_age_seconds=(now - min(begun)) / 1000 if begun else 0.0,
         in_flight=system.in_flight,
         connections=system.connections,
-        held=held + waiting_shards,
+        held=sum(depth.later + depth.shards_later for depth in depths),
     )

@@ -43,6 +43,7 @@ from handbell.errors import (
 
 from . import postgresql
 from .engines import SharedEngine, share_file, share_server
+from .installation import check_open
 from .migrations import HEAD, VERSION_TABLE
 from .migrations.backup import back_up
 from .tables import metadata
@@ -106,17 +107,28 @@ class Database:
         return _file(self._url)
 
     @classmethod
-    def open(cls, url: str, *, migrate: bool | None = None, wait: float = WAIT_SECONDS) -> Self:
+    def open(
+        cls,
+        url: str,
+        *,
+        migrate: bool | None = None,
+        even_closed: bool = False,
+        wait: float = WAIT_SECONDS,
+    ) -> Self:
         """Return a database with the current schema; create it when it does not exist.
 
         ``migrate`` allows an older schema to be upgraded; None allows it for SQLite only, since a
         shared server is upgraded once, with ``handbell db upgrade``. Raises :class:`StorageError`
         when the schema is newer than this Handbell, is older and may not be migrated, or is not
-        Handbell's.
+        Handbell's; and, unless ``even_closed``, for one that is copied elsewhere, or to which a
+        copy is not complete.
         """
         database = cls(url, wait=wait)
         try:
             database._prepare(allowed=database.path is not None if migrate is None else migrate)
+            if not even_closed:
+                with database.read() as connection:
+                    check_open(connection, database.name)
         except BaseException:
             database.close()
             raise

@@ -16,7 +16,7 @@ from handbell.delivery.delivery import Delivery
 from handbell.delivery.policy.decision import meaning
 from handbell.delivery.queue.shards import SHARDS, count_ahead, count_waits
 from handbell.delivery.record.hourly_counts import HOUR, HourCount, read_buckets
-from handbell.delivery.urgency import BULK, LEVELS, NORMAL, URGENT
+from handbell.delivery.urgency import NAMES
 from handbell.errors import UnknownNotificationError
 from handbell.fixes import Action, Fix, with_app
 from handbell.storage.database import Database
@@ -27,7 +27,6 @@ from .state_counts import CountCache, Counted, count_deliveries
 from .store import DELIVERIES
 
 STATES: Final = ("queued", "sending", "held", "sent", "failed", "expired", "cancelled")
-_URGENCIES: Final = MappingProxyType({URGENT: "urgent", NORMAL: "normal", BULK: "bulk"})
 _TITLE_LENGTH: Final = 60
 
 
@@ -115,21 +114,6 @@ class Progress:
     is_running: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Backlog:
-    """The queue of all apps: deliveries due now and later.
-
-    ``oldest_due_at`` is when the first of them became due, ``next_at`` when the next other one is
-    due (UNIX milliseconds). ``broadcasts`` are shards without a worker.
-    """
-
-    due: int
-    later: int
-    broadcasts: int
-    oldest_due_at: int | None
-    next_at: int | None
-
-
 class Reports:
     """Counts over the ledger. Every method reads one snapshot of the database."""
 
@@ -184,7 +168,7 @@ class Reports:
                 overview=overview,
                 content=json.loads(row.content),
                 named=named_by(row.recipients),
-                urgency=_URGENCIES.get(row.urgency, str(row.urgency)),
+                urgency=NAMES.get(row.urgency, str(row.urgency)),
                 send_at=row.send_at,
                 replaces=row.replaces,
                 displayed=overview.displayed,
@@ -246,33 +230,6 @@ class Reports:
         named = None if app is None else app.id
         with self._database.read() as connection:
             return read_buckets(connection, named, since=since, until=until, hours=hours)
-
-    def backlog(self) -> Backlog:
-        """Return the state of the queue, counted by the index of due deliveries."""
-        now = int(self._now() * 1000)
-        at, shard_at = deliveries.c.due_at, shards.c.due_at
-        waiting = (at.is_not(None), deliveries.c.urgency.in_(LEVELS))
-        with self._database.read() as connection:
-            due, oldest = connection.execute(
-                select(func.count(), func.min(at)).where(*waiting, at <= now)
-            ).one()
-            later, following = connection.execute(
-                select(func.count(), func.min(at)).where(*waiting, at > now)
-            ).one()
-            resting = shards.c.worker_id.is_(None)
-            broadcasts = connection.scalar(select(func.count()).where(resting, shard_at <= now))
-            next_shard = connection.scalar(
-                select(func.min(shard_at)).where(resting, shard_at > now)
-            )
-        return Backlog(
-            due=due,
-            later=later,
-            broadcasts=broadcasts or 0,
-            oldest_due_at=oldest,
-            next_at=min(
-                (item for item in (following, next_shard) if item is not None), default=None
-            ),
-        )
 
     def app_id_of(self, notification_id: str) -> str:
         """Return the id of the app it was sent to. Raises UnknownNotificationError."""

@@ -47,7 +47,8 @@ class Heartbeat:
     """Keeps one worker in the table ``workers``, under the id ``worker``; 0 before it has begun.
 
     ``on_loss`` is called where the worker was taken for dead: others have what it had taken.
-    ``on_jump`` is told by how many seconds the wall's clock was set. Beats are ``seconds`` apart;
+    ``on_jump`` is told by how many seconds the wall's clock was set. ``on_beat`` is called with the
+    worker's id in a thread, at its entry and at each regular beat. Beats are ``seconds`` apart;
     each renews the ``lease``.
     """
 
@@ -59,6 +60,7 @@ class Heartbeat:
         jumps: ClockJumps,
         on_loss: Callable[[], None],
         on_jump: Callable[[float], None],
+        on_beat: Callable[[int], None] = lambda _worker: None,
         seconds: float = BEAT_SECONDS,
     ) -> None:
         self.worker = 0
@@ -68,6 +70,7 @@ class Heartbeat:
         self._jumps = jumps
         self._on_loss = on_loss
         self._on_jump = on_jump
+        self._on_beat = on_beat
         self._pause = seconds
         self._turn = asyncio.Lock()
         # Known before it is entered, so that an entry whose end was not seen is the same one.
@@ -78,7 +81,8 @@ class Heartbeat:
         async with self._turn:
             await self._enter(self._workers.machine.seconds())
         await self._threads.run(self._workers.reclaim)
-        with contextlib.suppress(StorageError):  # it is looked again at the next beat
+        with contextlib.suppress(StorageError):  # both are done again at the next beat
+            await self._threads.run(self._on_beat, self.worker)
             await self._follow_clock()
 
     async def end(self) -> None:
@@ -95,6 +99,7 @@ class Heartbeat:
             await asyncio.sleep(self._pause)
             try:
                 await self._beat()
+                await self._threads.run(self._on_beat, self.worker)
                 await self._threads.run(self._workers.reclaim)
                 await self._follow_clock()
             except StorageError as error:

@@ -66,8 +66,9 @@ class Worker:
     """Sends what is due, for every app, until it is stopped.
 
     ``find_gateway``, ``drop_gateway`` and ``load`` come from the system. Run it with :meth:`start`
-    and :meth:`stop` in one event loop, once. ``in_flight`` is what is on its way, ``app_states``
-    say how much that may be. ``answer_seconds`` is how long a stop waits for push services.
+    and :meth:`stop` in one event loop, once. ``on_beat`` is called at each heartbeat.
+    ``in_flight`` is what is on its way, ``app_states`` say how much that may be.
+    ``answer_seconds`` is how long a stop waits for push services.
     Raises nothing: what goes wrong is written, told to the hooks, or tried again.
     """
 
@@ -80,6 +81,7 @@ class Worker:
         known_workers: Workers,
         revocations: Revocations,
         jumps: ClockJumps,
+        on_beat: Callable[[int], None] = lambda _worker: None,
         rules_store: RulesStore,
         buckets: SharedBuckets,
         find_gateway: FindGateway,
@@ -119,6 +121,7 @@ class Worker:
             jumps=jumps,
             on_loss=self._lose,
             on_jump=self.app_states.move,
+            on_beat=on_beat,
         )
         self._poller = Poller(self._unsettled, seconds=_WATCH_SECONDS)
         self._composed_cache = ComposedCache(

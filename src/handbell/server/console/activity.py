@@ -10,7 +10,8 @@ from starlette.responses import Response
 from handbell.apps.app import App
 from handbell.delivery.ledger.blockers import Blocker
 from handbell.delivery.ledger.listing import NotificationSearch, NotificationStatus
-from handbell.delivery.ledger.reports import Backlog, Overview
+from handbell.delivery.ledger.reports import Overview
+from handbell.delivery.ledger.status import Status
 from handbell.system import System
 
 from .chart import Chart, draw
@@ -37,13 +38,12 @@ pages = PageRoutes()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendingState:
-    """The current state of sending: the queue, the workers, and what blocks sends.
+    """The current state of sending: of the installation, and what blocks this app's sends.
 
     ``stopped_elsewhere`` are the ids of other stopped apps.
     """
 
-    backlog: Backlog
-    workers: int
+    status: Status
     held: Sequence[Blocker]
     stopped_elsewhere: tuple[str, ...]
 
@@ -80,7 +80,7 @@ async def overview(page: Page) -> Response:
         "is_filtered": is_filtered,
         "kinds": KINDS,
     }
-    is_busy = bool(situation.backlog.due) or any(item.is_running for item in listed)
+    is_busy = bool(situation.status.due) or any(item.is_running for item in listed)
     response = page.render("activity.html", every=_HURRY if is_busy else _LEISURE, **values)
     return unless_known(page, response) if page.is_fragment else response
 
@@ -112,8 +112,7 @@ def _read(
 def sending_state_of(system: System, app: App) -> SendingState:
     """Return the current state of sending for an app."""
     return SendingState(
-        backlog=system.reports.backlog(),
-        workers=system.known_workers.live_workers(),
+        status=system.status.read(),
         held=system.obstacles(app),
         stopped_elsewhere=tuple(
             item for item in system.rules_store.stopped_apps() if item != app.id

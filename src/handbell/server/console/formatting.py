@@ -9,14 +9,11 @@ from typing import Any, Final
 from markupsafe import Markup, escape
 
 from handbell._icon import AppIcon
-from handbell._text import count, moment, short_token, zoned
+from handbell._text import count, moment, rough_span, short_token, zoned
 
 from .fix_buttons import in_console, remedy
 
 _FULL: Final = 999
-_MINUTE: Final = 60
-_HOUR: Final = 3600
-_DAY: Final = 86_400
 
 # As moment() writes it in a sentence.
 _MOMENT: Final = re.compile(r"(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d) (UTC|[+-]\d\d:\d\d)")
@@ -93,22 +90,8 @@ def ago(milliseconds: float | None, now: float, *, empty: str = "never") -> Mark
     instant = datetime.fromtimestamp(milliseconds / 1000, UTC)
     iso = instant.isoformat(timespec="seconds").replace("+00:00", "Z")
     title = moment(milliseconds)
-    told = span(now - milliseconds / 1000)
+    told = rough_span(now - milliseconds / 1000)
     return Markup('<time datetime="{}" data-ago title="{}">{}</time>').format(iso, title, told)
-
-
-def span(seconds: float) -> str:
-    """Return a rough duration: ``3 min ago``, ``in 2 h``."""
-    size = abs(seconds)
-    if size < _MINUTE:
-        return "just now"
-    if size < _HOUR:
-        told = f"{int(size // _MINUTE)} min"
-    elif size < _DAY:
-        told = f"{int(size // _HOUR)} h"
-    else:
-        told = count(int(size // _DAY), "day")
-    return f"{told} ago" if seconds > 0 else f"in {told}"
 
 
 def with_times(text: str) -> Markup:

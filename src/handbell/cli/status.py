@@ -1,0 +1,113 @@
+"""``handbell status``: who runs, what waits and since when, how fast it goes, what is stopped."""
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Final
+
+from rich.text import Text
+
+from handbell._text import count, rough_span
+
+from .context import system
+from .output import Json, console, say, write_json, write_table
+
+if TYPE_CHECKING:
+    from handbell.delivery.ledger.status import OpenCircuit, Status
+    from handbell.delivery.queue.depth import Depth
+    from handbell.delivery.queue.nodes import Node
+
+_NODES: Final = ("", "node", "", "version", "since", "seen", "does")
+_QUEUE: Final = ("", "urgency", "due", "oldest", "later", "next", "broadcasts")
+_RATES: Final = ("", "last 5 minutes", "number", "per second")
+_CIRCUITS: Final = ("", "app or service", "environment", "reason", "since", "next try")
+
+
+def status(*, as_json: Json = False) -> None:
+    """Say how the installation is: nodes, queue, rates, what is stopped, webhooks.
+
+    It reads the database only, so it says the same on each machine. In a pipe each line begins
+    with what it is about: node, queue, rate, circuit or webhooks.
+    """
+    parts = system()
+    with closing(parts.database):
+        found = parts.status.read()
+    if as_json:
+        write_json(found)
+        return
+    if console.is_terminal:
+        say(f"{found.database}, schema {found.revision}")
+    else:
+        write_table(
+            (), [("database", found.database, found.database_kind, found.revision)], empty=""
+        )
+    _section(
+        "Nodes", _NODES, [_node(node, found) for node in found.nodes], "No server or worker runs."
+    )
+    _section("Queue", _QUEUE, [_depth(depth, found) for depth in found.queue], "")
+    _section("Rates", _RATES, _rates(found), "")
+    _section(
+        "Stopped",
+        _CIRCUITS,
+        [_circuit(one, found) for one in found.circuits],
+        "Nothing is stopped.",
+    )
+    _webhooks(found)
+
+
+def _section(
+    title: str, columns: tuple[str, ...], rows: "list[tuple[object, ...]]", empty: str
+) -> None:
+    """Write a table under its title; in a pipe the first cell says what a line is about."""
+    if console.is_terminal:
+        console.print(Text(f"\n{title}", style="bold"))
+        columns, rows = columns[1:], [row[1:] for row in rows]
+    write_table(columns, rows, empty=empty)
+
+
+def _node(node: "Node", status: "Status") -> tuple[object, ...]:
+    does = "gone" if node.is_gone else "sends" if node.is_sending else "does not send"
+    since, seen = _ago(node.started_at, status), _ago(node.seen_at, status)
+    return "node", node.name, node.kind, node.version, since, seen, does
+
+
+def _depth(depth: "Depth", status: "Status") -> tuple[object, ...]:
+    parts = f"{depth.shards_due:,} due, {depth.shards_later:,} later"
+    return (
+        "queue",
+        depth.urgency,
+        f"{depth.due:,}",
+        _ago(depth.oldest_due_at, status),
+        f"{depth.later:,}",
+        _ago(depth.next_at, status),
+        parts if depth.shards_due or depth.shards_later else "",
+    )
+
+
+def _rates(status: "Status") -> list[tuple[object, ...]]:
+    rates = status.rates
+    return [
+        ("rate", "accepted", f"{rates.accepted:,}", f"{rates.accepted_per_second:,.1f}"),
+        ("rate", "sent", f"{rates.sent:,}", f"{rates.sent_per_second:,.1f}"),
+        ("rate", "failed", f"{rates.failed:,}", f"{rates.failed_per_second:,.1f}"),
+    ]
+
+
+def _circuit(circuit: "OpenCircuit", status: "Status") -> tuple[object, ...]:
+    name = circuit.app or "the push service"
+    since, probe = _ago(circuit.stopped_at, status), _ago(circuit.probe_at, status)
+    return "circuit", name, circuit.environment, circuit.reason, since, probe
+
+
+def _webhooks(status: "Status") -> None:
+    calls = status.webhooks
+    if not console.is_terminal:
+        row = ("webhooks", calls.waiting, calls.due, _ago(calls.oldest_due_at, status))
+        write_table((), [row], empty="")
+    elif calls.waiting:
+        oldest = f", the oldest {_ago(calls.oldest_due_at, status)}" if calls.oldest_due_at else ""
+        say("", f"Webhooks: {count(calls.waiting, 'call')} waiting, {calls.due:,} due{oldest}.")
+
+
+def _ago(milliseconds: int | None, status: "Status") -> str:
+    if milliseconds is None:
+        return ""
+    return rough_span((status.read_at - milliseconds) / 1000)

@@ -1,0 +1,178 @@
+"""How an installation is: who runs, what waits and since when, the rates, what is stopped."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from time import time
+from typing import Final
+
+from sqlalchemy import Connection, func, select
+
+from handbell.delivery.queue.depth import Depth, read_depths
+from handbell.delivery.queue.nodes import Node, read_nodes
+from handbell.storage.database import Database
+from handbell.storage.migrations import HEAD
+from handbell.storage.tables import circuits, webhook_calls
+
+_SHORTEST_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """What all living nodes did in the last five minutes: counts, and per second."""
+
+    accepted: int = 0
+    sent: int = 0
+    failed: int = 0
+    accepted_per_second: float = 0.0
+    sent_per_second: float = 0.0
+    failed_per_second: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenCircuit:
+    """What is stopped, and why: an app's way, or a push service where ``app`` is empty.
+
+    ``stopped_at`` and ``probe_at``, when the next push is let through, are UNIX milliseconds.
+    """
+
+    app: str
+    environment: str
+    topic: str
+    reason: str
+    detail: str
+    stopped_at: int
+    probe_at: int
+    probes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookBacklog:
+    """Calls of webhooks that wait: ``due`` of ``waiting`` at once (UNIX milliseconds)."""
+
+    waiting: int
+    due: int
+    oldest_due_at: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """The state of an installation at ``read_at`` (UNIX milliseconds), in one snapshot.
+
+    ``database`` is its name without a password, ``database_kind`` is ``sqlite`` or ``postgresql``.
+    ``queue`` has each urgency, the most urgent first.
+    """
+
+    read_at: int
+    database: str
+    database_kind: str
+    revision: str
+    nodes: tuple[Node, ...]
+    queue: tuple[Depth, ...]
+    rates: Rates
+    circuits: tuple[OpenCircuit, ...]
+    webhooks: WebhookBacklog
+
+    @property
+    def workers(self) -> int:
+        """Return how many nodes take work from the queue now."""
+        return sum(node.is_sending and not node.is_gone for node in self.nodes)
+
+    @property
+    def due(self) -> int:
+        """Return how many deliveries of all urgencies are due."""
+        return sum(depth.due for depth in self.queue)
+
+    @property
+    def later(self) -> int:
+        """Return how many deliveries of all urgencies wait for later."""
+        return sum(depth.later for depth in self.queue)
+
+    @property
+    def shards_due(self) -> int:
+        """Return how many parts of broadcasts are due."""
+        return sum(depth.shards_due for depth in self.queue)
+
+    @property
+    def oldest_due_at(self) -> int | None:
+        """Return when the first of what is due became it."""
+        return min(
+            (depth.oldest_due_at for depth in self.queue if depth.oldest_due_at), default=None
+        )
+
+    @property
+    def next_at(self) -> int | None:
+        """Return when the first of what waits for later is due."""
+        return min((depth.next_at for depth in self.queue if depth.next_at), default=None)
+
+
+class StatusBoard:
+    """Reads the status of one installation; ``now`` gives UNIX seconds."""
+
+    def __init__(self, database: Database, *, now: Callable[[], float] = time) -> None:
+        self._database = database
+        self._now = now
+
+    def read(self) -> Status:
+        """Return the status."""
+        now = int(self._now() * 1000)
+        with self._database.read() as connection:
+            found = read_nodes(connection, self._now)
+            return Status(
+                read_at=now,
+                database=self._database.name,
+                database_kind=connection.dialect.name,
+                revision=HEAD,
+                nodes=tuple(found),
+                queue=tuple(read_depths(connection, now)),
+                rates=rates_of(found),
+                circuits=tuple(_open_circuits(connection)),
+                webhooks=_webhook_backlog(connection, now),
+            )
+
+
+def rates_of(found: Iterable[Node]) -> Rates:
+    """Return what the living ones of these nodes did."""
+    living = [node.figures for node in found if not node.is_gone and node.figures]
+
+    def total(name: str) -> int:
+        return int(sum(figures[name] for figures in living))
+
+    def per_second(name: str) -> float:
+        each = (figures[name] / max(_SHORTEST_SECONDS, figures["seconds"]) for figures in living)
+        return round(sum(each), 2)
+
+    return Rates(
+        accepted=total("accepted"),
+        sent=total("sent"),
+        failed=total("failed"),
+        accepted_per_second=per_second("accepted"),
+        sent_per_second=per_second("sent"),
+        failed_per_second=per_second("failed"),
+    )
+
+
+def _open_circuits(connection: Connection) -> Iterable[OpenCircuit]:
+    statement = select(circuits).where(circuits.c.reason.is_not(None))
+    order = (circuits.c.app, circuits.c.environment, circuits.c.stopped_at)
+    for row in connection.execute(statement.order_by(*order)):
+        yield OpenCircuit(
+            app=row.app,
+            environment=row.environment,
+            topic=row.topic,
+            reason=row.reason,
+            detail=row.detail or "",
+            stopped_at=row.stopped_at,
+            probe_at=row.probe_at,
+            probes=row.probes,
+        )
+
+
+def _webhook_backlog(connection: Connection, now: int) -> WebhookBacklog:
+    at = webhook_calls.c.due_at
+    # While a call is made, it is due when the lease of its caller ends.
+    is_due = (at <= now) & (webhook_calls.c.state == "queued")
+    counted = select(func.count(), func.count().filter(is_due), func.min(at).filter(is_due)).where(
+        at.is_not(None)
+    )
+    waiting, due, oldest = connection.execute(counted).one()
+    return WebhookBacklog(waiting=waiting, due=due, oldest_due_at=oldest)

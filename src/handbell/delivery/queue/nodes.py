@@ -1,0 +1,132 @@
+"""Who runs: the servers and workers of an installation, as each notes it with its heartbeat.
+
+Nothing depends on it: what a worker may do goes by :mod:`~handbell.delivery.queue.workers`. It is
+for people, who want to see which machines are there, with which version, and since when.
+"""
+
+import json
+import os
+import secrets
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from time import time
+from types import MappingProxyType
+from typing import Any, Final, Literal
+
+from sqlalchemy import Connection, delete, extract, func, insert, select, update
+
+from handbell._version import __version__
+from handbell.storage.database import Database
+from handbell.storage.migrations import HEAD
+from handbell.storage.tables import nodes
+
+from .workers import LEASE_SECONDS
+
+NodeKind = Literal["server", "worker"]
+"""A server answers requests, and may send as well; a worker only sends."""
+
+KEEP_SECONDS: Final = 24 * 3600.0
+"""How long one that is gone without a word is still shown."""
+
+_ID_BITS: Final = 53
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A running server or worker. Instants are UNIX milliseconds.
+
+    ``name`` is its host and the number of its process. ``revision`` is the newest schema that it
+    knows, ``is_sending`` whether it has a worker. ``is_gone`` means that it has not been seen for
+    as long as a worker's lease, without having said that it stops. ``figures`` are counts of what
+    it did lately, see :class:`~handbell.delivery.observe.recent.Recent`.
+    """
+
+    name: str
+    kind: str
+    version: str
+    revision: str
+    started_at: int
+    seen_at: int
+    is_sending: bool
+    is_gone: bool
+    figures: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+
+
+class Presence:
+    """The row of this process. Every method is one transaction.
+
+    ``figures`` gives what it did lately; ``now`` gives UNIX seconds, and is used where the database
+    has no clock of its own.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        kind: NodeKind,
+        figures: Callable[[], Mapping[str, float]],
+        now: Callable[[], float] = time,
+    ) -> None:
+        self._database = database
+        self._kind = kind
+        self._figures = figures
+        self._now = now
+        self._id = secrets.randbits(_ID_BITS)
+        self._pid = os.getpid()
+
+    def beat(self, worker: int | None = None) -> None:
+        """Note that this process lives, and forget those that are gone for long."""
+        with self._database.write() as connection:
+            now = _milliseconds(connection, self._now)
+            connection.execute(delete(nodes).where(nodes.c.seen_at < now - KEEP_SECONDS * 1000))
+            values: dict[str, Any] = {
+                "seen_at": now,
+                "worker_id": worker,
+                "figures": json.dumps(dict(self._figures())),
+            }
+            mine = update(nodes).where(nodes.c.id == self._id).values(values)
+            if not connection.execute(mine).rowcount:
+                connection.execute(insert(nodes).values(**self._entry(now), **values))
+
+    def _entry(self, now: int) -> dict[str, Any]:
+        return {
+            "id": self._id,
+            "name": f"{socket.gethostname()}:{self._pid}",
+            "kind": self._kind,
+            "version": __version__,
+            "revision": HEAD,
+            "started_at": now,
+        }
+
+    def end(self) -> None:
+        """Remove the row: the process stops."""
+        with self._database.write() as connection:
+            connection.execute(delete(nodes).where(nodes.c.id == self._id))
+
+
+def read_nodes(connection: Connection, now: Callable[[], float]) -> list[Node]:
+    """Return all nodes: servers first, each kind in the order in which they started."""
+    at = _milliseconds(connection, now)
+    order = (nodes.c.kind, nodes.c.started_at, nodes.c.name)
+    return [
+        Node(
+            name=row.name,
+            kind=row.kind,
+            version=row.version,
+            revision=row.revision,
+            started_at=row.started_at,
+            seen_at=row.seen_at,
+            is_sending=row.worker_id is not None,
+            is_gone=at - row.seen_at > LEASE_SECONDS * 1000,
+            figures=MappingProxyType(json.loads(row.figures or "{}")),
+        )
+        for row in connection.execute(select(nodes).order_by(*order))
+    ]
+
+
+def _milliseconds(connection: Connection, now: Callable[[], float]) -> int:
+    if connection.dialect.name == "sqlite":
+        return int(now() * 1000)
+    # The machines' clocks may differ; the server's is the same for all of them.
+    return int(connection.execute(select(extract("epoch", func.now()))).scalar_one() * 1000)
