@@ -42,7 +42,7 @@ class DeviceReports:
     def add(self, apns_id: str, event: ReceiptKind) -> None:
         """Note that something happened on a phone just now."""
         at = int(self._system.now() * 1000)
-        report = Receipt.read(event=event, apns_id=apns_id, at=at)
+        report = Receipt.read(event=event, delivery_id=apns_id, at=at)
         with self._changed:
             self._new.append(report)
             if self._thread is None:

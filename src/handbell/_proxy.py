@@ -8,9 +8,11 @@ import re
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final, Self
 from urllib.parse import unquote, urlsplit
+
+from ._ip import read_ip
 
 ENVIRONMENT: Final = "environment"
 """The value of the setting that stands for the usual variables."""
@@ -94,7 +96,7 @@ class _Bypass:
         if self.port not in (None, port):
             return False
         if self.network is not None:
-            address = _address(host)
+            address = read_ip(host)
             return address is not None and address in self.network
         return self.name in ("*", host) or host.endswith(f".{self.name}")
 
@@ -163,19 +165,11 @@ def _listed(text: str) -> list[str]:
 
 
 def _is_this_machine(host: str) -> bool:
-    address = _address(host)
+    address = read_ip(host)
     if address is None:
         return host == "localhost" or host.endswith(".localhost")
-    inner = getattr(address, "ipv4_mapped", None) or address
-    return bool(inner.is_loopback or inner.is_unspecified)
+    return address.is_loopback or address.is_unspecified
 
 
 def _is_host(host: str) -> bool:
-    return _address(host) is not None or _NAME.fullmatch(host) is not None
-
-
-def _address(host: str) -> IPv4Address | IPv6Address | None:
-    try:
-        return ip_address(host)
-    except ValueError:
-        return None
+    return read_ip(host) is not None or _NAME.fullmatch(host) is not None

@@ -118,6 +118,27 @@ _HALF: Final = "a text holds half of a character, such as \\ud800"
 _STRICTER: Final = (("recursion", _TOO_DEEP), ("hex escape", _HALF), ("surrogate", _HALF))
 
 
+_TOO_LONG: Final = "it holds a number that is too long"
+
+
+def parse_fault(error: Exception) -> str:
+    """Return in words why a reader of JSON or TOML gave up, without the text at hand."""
+    if isinstance(error, RecursionError):
+        return _TOO_DEEP
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8"
+    # Python's own limit of digits, which is told with a function's name.
+    return _TOO_LONG if "integer string conversion" in str(error) else str(error)
+
+
+def read_timestamp(text: str) -> datetime:
+    """Parse a date and time of ISO 8601, or of RFC 3339, where ``T`` and ``Z`` may be lower case.
+
+    It has a zone where the text names an offset. Raises ValueError for other text.
+    """
+    return datetime.fromisoformat(text.strip().upper())
+
+
 class _ConstantError(ValueError):
     """What Python reads as a number, and JSON does not know."""
 
@@ -143,8 +164,8 @@ def json_fault(text: str | bytes, error: Exception) -> str:
         return "it is not UTF-8"
     except _ConstantError as found:
         return str(found)
-    except (ValueError, RecursionError):
-        return f"{_TOO_DEEP}, or holds a number that is too long"
+    except (ValueError, RecursionError) as found:
+        return parse_fault(found)
     return told
 
 

@@ -32,6 +32,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from ._mail import read_mail
 from ._paths import expanded, is_explicit_path, is_file
 from ._proxy import Proxies, read_exceptions
+from ._text import parse_fault
 from .errors import SettingsError
 
 PREFIX: Final = "HANDBELL_"
@@ -425,13 +426,13 @@ def _config_file(given: Mapping[str, Any]) -> Path | None:
 def _read_config(file: Path) -> dict[str, Any]:
     try:
         written = tomllib.loads(file.read_text(encoding="utf-8-sig"))
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{file} is not TOML: {error}", fix="Correct that line") from None
-    except RecursionError:
-        raise SettingsError(f"{file} is nested too deeply", fix="Write plain settings") from None
     except UnicodeDecodeError as error:
         raise SettingsError(
             f"{file} is not UTF-8: byte {error.start} cannot be read", fix="Save it as UTF-8"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise SettingsError(
+            f"{file} cannot be read as TOML: {parse_fault(error)}", fix="Correct it there"
         ) from None
     except OSError as error:
         raise SettingsError(

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from time import monotonic, time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from handbell._thread_pool import in_thread
 from handbell.access.api_keys import ApiKeyStore
@@ -63,6 +63,7 @@ from handbell.gateways.simulator import SimulatorGateway
 from handbell.registry.identity import IdentityStore, check_identity
 from handbell.registry.listing import Directory
 from handbell.registry.proofs import ProofStore
+from handbell.registry.session import Environment
 from handbell.registry.store import Registry
 from handbell.settings import Settings
 from handbell.storage.database import Database
@@ -74,7 +75,7 @@ if TYPE_CHECKING:
     from handbell.access.operators import OperatorStore
 
 Credential = AuthKey | Certificate
-ENVIRONMENTS: Final = ("production", "development", "twin")
+ENVIRONMENTS: Final[tuple[Environment, ...]] = get_args(Environment)
 _LEAST_SECONDS: Final = 0.1
 _ANSWER_MARGIN_SECONDS: Final = 5.0
 
@@ -562,7 +563,9 @@ class System:
         usable = [item for item in stored if item.key_id not in unusable]
         if not usable:
             return findings
-        serving = {name: _serving(name, usable) for name in ENVIRONMENTS}
+        serving: dict[Environment, list[StoredCredential]] = {
+            name: _serving(name, usable) for name in ENVIRONMENTS
+        }
         return findings + await probe(
             app,
             {environment: found for environment, found in serving.items() if found},

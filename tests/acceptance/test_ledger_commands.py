@@ -80,6 +80,10 @@ def test_what_was_sent_is_told_counted_and_taken_back(shell: Shell) -> None:
     """``why``, ``notification list``, ``show`` and ``cancel`` agree about one person's story."""
     shell.run("send", MAIL, "--title", "Hello", "--urgency", "urgent")
     assert "accepted it at" in shell.run("why", MAIL)
+    story = shell.read("why", MAIL)
+    (brought,) = (one["delivery"] for one in story["notifications"][0]["deliveries"])
+    assert brought["id"] == brought["apns_id"]
+    assert brought["address"] == story["sessions"][0]["session"]["address"]
     stored = shell.run("send", MAIL, "--title", "Later", "--at", "2999-12-24T18:00")
     assert "stored and waits for its time" in stored
     assert "Start one with: handbell worker" in stored

@@ -643,3 +643,22 @@ def test_what_is_not_there_is_told_as_a_page(visitor: Visitor) -> None:
         assert answer.status_code == 404
         assert "Not found" in answer.text
         assert 'aria-label="Console"' in answer.text
+
+
+@pytest.mark.parametrize(
+    ("path", "what"),
+    [
+        (f"{APP}/keys/zz/remove", "has no key 'zz'"),
+        (f"{APP}/person/forget?mail=nobody@example.com", "has no user 'nobody@example.com'"),
+        (f"{APP}/sessions/999999/close", "no session 999999"),
+        (f"{APP}/activity/0f3a5c7e9b1d2f4/cancel", "0f3a5c7e9b1d2f4"),
+        (f"{SETTINGS}/api-keys/hbk_00000000/revoke", "hbk_00000000"),
+        (f"{SETTINGS}/webhooks/999999/remove", "999999"),
+        (f"{SETTINGS}/operators/remove?mail=nobody@example.com", "nobody@example.com"),
+    ],
+)
+def test_nobody_is_asked_about_what_is_not_there(visitor: Visitor, path: str, what: str) -> None:
+    """A page that asks first is 404 for what does not exist, says so, and so does its form."""
+    for answer in (visitor.get(path), visitor.post(path.partition("?")[0])):
+        assert answer.status_code == 404, answer.text
+    assert what in told(visitor.get(path).text)

@@ -361,8 +361,17 @@ def test_a_thread_that_waits_too_long_is_told(database: Database) -> None:
     """A writer in another thread counts as well."""
     with ThreadPoolExecutor(1) as pool, database.write():
         waiting = pool.submit(add_app, database)
-        with pytest.raises(DatabaseLockedError):
+        with pytest.raises(DatabaseLockedError, match="Other writes of this program"):
             waiting.result()
+
+
+def test_threads_behind_one_that_waits_for_another_process_name_that(database: Database) -> None:
+    """Whoever waits behind a writer of this program hears what that writer waits for."""
+    assert database.path is not None
+    with locked_by_another_process(database.path), ThreadPoolExecutor(4) as pool:
+        for waiting in [pool.submit(add_app, database) for _ in range(4)]:
+            with pytest.raises(DatabaseLockedError, match="Another process"):
+                waiting.result()
 
 
 def test_a_full_disk_is_named(database: Database) -> None:

@@ -408,7 +408,7 @@ def test_many_receipts_are_told_one_by_one(desk: Desk, path: str) -> None:
         {"notification_id": first.notification_id, "event": "displayed"},
         {"notification_id": "0" * 15, "event": "opened"},
         {"apns_id": "no id", "event": "opened"},
-        {"apns_id": apns_id(second.notification_id or "", session["id"]), "event": "opened"},
+        {"id": apns_id(second.notification_id or "", session["id"]), "event": "opened"},
         {"notification_id": first.notification_id, "event": "displayed"},
     ]
     address = path.format(id=session["id"])
@@ -447,6 +447,8 @@ def test_a_receipt_is_taken_from_whom_it_concerns_only(desk: Desk) -> None:
     delivery = desk.stage.delivery(sent)
     assert (delivery.displayed_at, delivery.opened_at) == (None, None)
     for bad in (
+        {"id": named, "apns_id": named[:-1] + "0", "event": "opened"},
+        {"id": named, "notification_id": sent.notification_id, "event": "opened"},
         {"event": "opened"},
         {"event": "opened", "apns_id": named, "notification_id": "0" * 15},
         {"event": "seen", "apns_id": named},

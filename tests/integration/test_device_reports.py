@@ -125,7 +125,7 @@ def _renumber(stage: Stage, number: int, to: int) -> None:
 
 
 def _receipt(event: ReceiptKind, apns_id: str, at: int) -> Receipt:
-    return Receipt.read(event=event, apns_id=apns_id, at=at)
+    return Receipt.read(event=event, delivery_id=apns_id, at=at)
 
 
 def _instants(stage: Stage, notification_id: str) -> list[tuple[int | None, int | None]]:

@@ -13,6 +13,7 @@ import httpx
 import pytest
 from bench.chaos import Clock
 from sqlalchemy import select, text
+from tests.outcomes import Outcomes
 from tests.postbox import Mailbox, link_of, start_mailbox
 from tests.serving import Server, start_server
 from tests.stored import stored_in
@@ -67,6 +68,11 @@ class House:
         said = Notification.read({"title": "Hello"})
         engine = self.server.system.engine
         return self.server.run(engine.send(self.app, said, Recipients.read(to)))
+
+    @property
+    def outcomes(self) -> Outcomes:
+        """What records the answers of push services."""
+        return Outcomes(self.server.system.database, now=self.server.system.now)
 
     def hurry(self, seconds: float = 0) -> None:
         """Let time pass, and the mailer look again."""
@@ -513,7 +519,7 @@ def test_an_old_secret_takes_no_token_back(house: House) -> None:
     phone = house.add_phone()
     former = _prove(house, phone, MAIL)
     registry = house.server.system.registry
-    registry.close_if_gone(registry.sessions_of(house.app, MAIL)[0], since=None, reason="Gone")
+    house.outcomes.gone(registry.sessions_of(house.app, MAIL)[0])
     _prove(house, phone, OTHER)
     assert _tries(house, former, phone.token) == {401}
     assert [one.status for one in registry.sessions_of(house.app, OTHER)] == ["active"]
@@ -526,7 +532,7 @@ def test_a_device_that_came_back_with_a_token_of_its_own_needs_no_mail(house: Ho
     own = _prove(house, house.add_phone(), MAIL)
     _prove(house, theirs, OTHER)
     registry = house.server.system.registry
-    registry.close_if_gone(registry.sessions_of(house.app, MAIL)[0], since=None, reason="Gone")
+    house.outcomes.gone(registry.sessions_of(house.app, MAIL)[0])
     current = f"{house.path}/current"
     for method, where in (("POST", house.path), ("PATCH", current)):
         taken = house.client.request(
@@ -550,7 +556,7 @@ def test_who_signs_out_a_device_that_is_gone_is_signed_out(house: House) -> None
     phone = house.add_phone()
     own = _prove(house, phone, MAIL)
     registry = house.server.system.registry
-    registry.close_if_gone(registry.sessions_of(house.app, MAIL)[0], since=None, reason="Gone")
+    house.outcomes.gone(registry.sessions_of(house.app, MAIL)[0])
     assert house.client.delete(f"{house.path}/current", headers=own).status_code == 204
     assert _tries(house, own, phone.token) == {401}
 
@@ -558,8 +564,7 @@ def test_who_signs_out_a_device_that_is_gone_is_signed_out(house: House) -> None
 def test_a_claim_that_apple_calls_gone_proves_nothing(house: House) -> None:
     """A pending session stays pending: its secret must not open it as if it had been proven."""
     told = house.ask("ef" * 32).json()
-    registry = house.server.system.registry
-    assert not registry.close_if_gone(told["id"], since=None, reason="Unregistered")
+    assert not house.outcomes.gone(told["id"])
     own = {"Authorization": f"Bearer {told['secret']}"}
     again = house.client.post(house.path, json={"device_token": "ef" * 32}, headers=own)
     assert again.json()["status"] == "pending"
@@ -576,10 +581,10 @@ def test_a_person_has_so_many_sessions(house: House) -> None:
         return house.client.post(house.path, json=body, headers=key)
 
     ids = [register(number).json()["id"] for number in (1, 2)]
-    registry.mark_accepted(ids[:1])
+    house.outcomes.accepted(ids[:1])
     third = register(3).json()["id"]
     assert registry.session(ids[1]).reason == "session-limit"
-    registry.mark_accepted([third])
+    house.outcomes.accepted([third])
     refused = register(4)
     assert (refused.status_code, refused.json()["code"]) == (409, "session-limit")
     assert "HANDBELL_SESSIONS_PER_USER" in refused.json()["fix"]
@@ -593,7 +598,7 @@ def test_a_person_has_so_many_sessions(house: House) -> None:
     assert house.client.post(f"/prove/{house.mailbox.secret(3)}").status_code == 200
     batch = f'{{"mail": "{MAIL}", "device_token": "{"ab" * 32}"}}\n'
     lines = {**key, "Content-Type": "application/x-ndjson"}
-    registry.mark_accepted(one.id for one in registry.sessions_of(house.app, MAIL))
+    house.outcomes.accepted(one.id for one in registry.sessions_of(house.app, MAIL))
     told = house.client.post(f"{house.path}/import", content=batch, headers=lines).text
     assert "session-limit" in told
     assert '{"imported":0,"refused":1}' in told

@@ -23,6 +23,7 @@ from hypothesis.stateful import (
     rule,
 )
 from sqlalchemy import insert, select
+from tests.outcomes import Outcomes
 
 from handbell.apps.app import App
 from handbell.errors import ProofRequiredError, RegistryError, SessionLimitError
@@ -69,6 +70,7 @@ class Ownership(RuleBasedStateMachine):
         number = next(self.numbers)
         self.at = 1_800_000_000.0
         self.registry = Registry(self.database, most_sessions=most, now=self.now)
+        self.outcomes = Outcomes(self.database, now=self.now)
         self.proofs = ProofStore(self.database, self.registry, now=self.now)
         self.barred: set[str] = set()
         values = {
@@ -253,7 +255,7 @@ class Ownership(RuleBasedStateMachine):
             self.registry.close(row.id, "closed")
             self.barred |= {row.digest} if row.digest else set()
         elif act == "gone":
-            self.registry.close_if_gone(row.id, since=None, reason="Unregistered")
+            self.outcomes.gone(row.id)
         elif act == "quarantine":
             self.registry.quarantine(row.id, reason="BadDeviceToken")
         elif act == "release":
@@ -272,7 +274,7 @@ class Ownership(RuleBasedStateMachine):
         """Accept something for a device, as Apple does."""
         active = {row.id: row for row in self.rows().values() if row.status == "active"}
         if active:
-            self.registry.mark_accepted([self.draw(data, active).id])
+            self.outcomes.accepted([self.draw(data, active).id])
 
     @invariant()
     def one_token_has_one_owner(self) -> None:

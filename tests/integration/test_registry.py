@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from cryptography.fernet import Fernet
 from sqlalchemy import Engine, delete, event, func, select
+from tests.outcomes import Outcomes
 
 from handbell.apps.app import App
 from handbell.apps.store import AppStore
@@ -62,6 +63,12 @@ def clock() -> Clock:
 def registry(database: Database, clock: Clock) -> Registry:
     """Return an empty registry."""
     return Registry(database, now=clock)
+
+
+@pytest.fixture
+def outcomes(database: Database, clock: Clock) -> Outcomes:
+    """Return what records the answers of push services."""
+    return Outcomes(database, now=clock)
 
 
 @pytest.fixture
@@ -266,11 +273,11 @@ def test_the_token_moves_at_the_moment_of_the_proof(
 
 @pytest.mark.parametrize("state", ["active", "quarantined", "closed"])
 def test_a_person_who_proves_a_device_again_keeps_the_session(
-    registry: Registry, app: App, state: str
+    registry: Registry, outcomes: Outcomes, app: App, state: str
 ) -> None:
     """The former session goes on under the new secret, whatever became of it in between."""
     former = registry.register(app, OWNER, TOKEN, environment="development", device="phone")
-    registry.mark_accepted([former.id])
+    outcomes.accepted([former.id])
     if state == "quarantined":
         registry.quarantine(former, reason="BadDeviceToken")
     if state == "closed":
@@ -332,23 +339,24 @@ def test_a_claimant_does_not_speak_for_what_another_proved(registry: Registry, a
 @pytest.mark.parametrize(
     ("end", "is_heard"),
     [
-        (lambda registry, _, one: registry.close(one, "closed"), False),
-        (lambda registry, app, _: registry.register(app, OTHER, TOKEN), False),
-        (lambda registry, _, one: registry.close_if_gone(one, since=None, reason="Gone"), True),
-        (lambda registry, _, one: registry.quarantine(one, reason="BadDeviceToken"), True),
+        (lambda registry, _outcomes, _, one: registry.close(one, "closed"), False),
+        (lambda registry, _outcomes, app, _: registry.register(app, OTHER, TOKEN), False),
+        (lambda _, outcomes, _app, one: outcomes.gone(one), True),
+        (lambda registry, _, _app, one: registry.quarantine(one, reason="BadDeviceToken"), True),
     ],
     ids=["logged out", "moved", "gone", "quarantined"],
 )
 def test_a_secret_is_void_after_a_logout_and_a_move(
     registry: Registry,
+    outcomes: Outcomes,
     app: App,
-    end: Callable[[Registry, App, Session], object],
+    end: Callable[[Registry, Outcomes, App, Session], object],
     is_heard: bool,  # noqa: FBT001
 ) -> None:
     """A device whose push service called it gone comes back; one that left does not."""
     first = registry.claim(app, claim_of(OWNER, secret_digest="mine"))
     registry.activate(first)
-    end(registry, app, first)
+    end(registry, outcomes, app, first)
     assert registry.session(first.id).status != "active"
     renewed = registry.renew(app, "mine", DeviceDescription())
     assert (renewed is not None) is is_heard
@@ -404,11 +412,11 @@ def test_a_correction_says_nothing_of_the_device(
         registry.change(app, session.id, DeviceDescription(), token=TOKEN)
 
 
-def test_a_learnt_environment_is_kept(registry: Registry, app: App) -> None:
+def test_a_learnt_environment_is_kept(registry: Registry, outcomes: Outcomes, app: App) -> None:
     """A repeat that names no environment keeps where the token turned out to live."""
     session = registry.register(app, OWNER, TOKEN)
     assert session.environment == "production"
-    registry.remember_environment(session, "development")
+    outcomes.moved(session, "development")
     assert registry.register(app, OWNER, TOKEN).environment == "development"
     assert registry.register(app, OWNER, TOKEN, environment="twin").environment == "twin"
 
@@ -434,6 +442,7 @@ def test_a_session_is_closed_once(registry: Registry, app: App, clock: Clock) ->
 @pytest.mark.parametrize(("seconds", "closes"), [(-1, False), (0, False), (1, True), (None, True)])
 def test_a_device_that_came_back_keeps_its_session(
     registry: Registry,
+    outcomes: Outcomes,
     app: App,
     seconds: int | None,
     closes: bool,  # noqa: FBT001
@@ -441,7 +450,7 @@ def test_a_device_that_came_back_keeps_its_session(
     """A push service's "gone since" counts only when it is later than the last registration."""
     session = registry.register(app, OWNER, TOKEN)
     since = None if seconds is None else session.registered_at + seconds * SECOND
-    assert registry.close_if_gone(session, since=since, reason="Unregistered") is closes
+    assert outcomes.gone(session, since=since) is closes
     assert registry.session(session.id).status == ("closed" if closes else "active")
 
 
@@ -515,16 +524,13 @@ def test_a_bulk_is_larger_than_what_one_statement_takes(registry: Registry, app:
 
 
 def test_accepted_is_noted_in_bulk(
-    registry: Registry, app: App, database: Database, clock: Clock
+    registry: Registry, outcomes: Outcomes, app: App, clock: Clock
 ) -> None:
-    """Many sessions at once, in the caller's transaction if there is one."""
+    """Sessions that accepted a push say when, and no others."""
     ids = [registry.register(app, OWNER, f"{number:08x}").id for number in range(3)]
-    registry.mark_accepted(ids[:1])
-    registry.mark_accepted([])
-    with database.write() as connection:
-        registry.mark_accepted(ids[1:2], at=5, connection=connection)
+    outcomes.accepted(ids[:2])
     accepted = [registry.session(one).accepted_at for one in ids]
-    assert accepted == [clock.milliseconds, 5, None]
+    assert accepted == [clock.milliseconds, clock.milliseconds, None]
 
 
 def test_people_and_devices_are_listed(registry: Registry, apps: list[App]) -> None:

@@ -148,6 +148,26 @@ def test_a_byte_order_mark_before_json_is_skipped(
     assert "not JSON" not in plain.text
 
 
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b"[" * 1_500 + b"]" * 1_500, "it is nested too deeply"),
+        (b'{"id": "x", }', "a name in double quotes is missing in line 1, column 13"),
+        (b'{"id": "\xff"}', "it is not UTF-8"),
+    ],
+    ids=["brackets", "comma", "latin-1"],
+)
+@pytest.mark.parametrize("route", JSON_BODIES, ids=" ".join)
+def test_a_body_that_is_not_json_is_told_what_is_wrong(
+    route: tuple[str, str], body: bytes, why: str, server: Server
+) -> None:
+    """In the same words, wherever JSON is read."""
+    with server.client(server.key(), headers={"Content-Type": "application/json"}) as client:
+        answer = client.request(*route, content=body)
+    assert (answer.status_code, answer.json()["code"]) == (400, "request-malformed"), answer.text
+    assert answer.json()["detail"].rstrip(".") == f"The body is not JSON: {why}"
+
+
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "GZIP", "gzip, identity"])
 @pytest.mark.parametrize(
     ("method", "path", "kind"),

@@ -79,6 +79,7 @@ def test_recipients_are_read_by_either_name_and_told_by_both(server: Server, sta
             body = {"notification": {"title": "x"}, "recipients": {name: [TOKEN]}}
             told = client.post(sent, json=body).json()
             assert [_names(one) for one in told["deliveries"]] == [{TOKEN}]
+            assert [one["apns_id"] for one in told["deliveries"]] == [told["deliveries"][0]["id"]]
             assert told["states"] == {"failed": 1}
             assert not told["is_running"]
             (parts,) = told["error_details"]

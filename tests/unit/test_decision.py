@@ -21,6 +21,7 @@ from handbell.gateways.gateway import (
     RetryLater,
     Unknown,
 )
+from handbell.registry.session import Environment
 
 
 def _refused(reason: str) -> Refused:
@@ -116,7 +117,10 @@ AFTER_BAD_KEY = FirstAnswer("production", "BadEnvironmentKeyIdInToken")
     ],
 )
 def test_an_outcome_leads_to_its_decision(
-    outcome: Outcome, environment: str, tried: FirstAnswer | None, expected: dict[str, object]
+    outcome: Outcome,
+    environment: Environment,
+    tried: FirstAnswer | None,
+    expected: dict[str, object],
 ) -> None:
     """Each outcome leads to the state, the reaction and the judgement that the design lays down."""
     decision = decide(outcome, environment, tried)

@@ -17,6 +17,7 @@ BASE = {
     "_files",
     "_background",
     "_icon",
+    "_ip",
     "_mail",
     "_paths",
     "_back_off",

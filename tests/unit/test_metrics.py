@@ -25,6 +25,7 @@ from handbell.delivery.events import (
 )
 from handbell.delivery.observe.metrics import BUCKETS, MOST_APPS, EngineState, Metrics
 from handbell.errors import DatabaseLockedError
+from handbell.registry.session import Environment  # noqa: TC001 - not worth a block
 
 PAGE = (Path(__file__).parents[2] / "docs/metrics.md").read_text(encoding="utf-8")
 APP = "TEAM123456.com.sample.myapp"
@@ -140,7 +141,8 @@ def test_an_app_is_stopped_as_long_as_one_of_its_circuits_is_open() -> None:
                 app=APP, at=0.0, reason="x", detail="", probe_at=1.0, environment=environment
             )
         )
-    for environment, is_open in (("development", 1), ("production", 0)):
+    closings: tuple[tuple[Environment, int], ...] = (("development", 1), ("production", 0))
+    for environment, is_open in closings:
         metrics(CircuitClosed(app=APP, at=0.0, environment=environment))
         assert value(metrics, "handbell_circuit_open", app=APP) == is_open
 

@@ -7,7 +7,7 @@ import inspect
 import re
 import subprocess
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, assert_type, get_args
 
@@ -93,8 +93,66 @@ def _written(value: object) -> str:
 def test_the_public_names_are_those_of_the_list() -> None:
     """``tests/public_api.txt`` holds every name with its signature. Whoever changes it means it."""
     listed = LIST.read_text(encoding="utf-8").splitlines()
-    changes = [line for line in difflib.ndiff(listed, list(_lines())) if line[0] in "+-"]
-    assert changes == [], "\n".join(["Change tests/public_api.txt if it is meant:", *changes])
+    changes = list(_changes(listed, list(_lines())))
+    if changes:
+        head = "The public API differs from tests/public_api.txt. If that is meant, run"
+        command = "    python tests/unit/test_public_api.py"
+        pytest.fail("\n".join([head, command, "", *changes]), pytrace=False)
+
+
+@pytest.mark.parametrize(
+    ("listed", "found", "told"),
+    [
+        (["A(x: int) -> None"], ["A(x: int) -> None"], []),
+        (["A", "B"], ["B"], ["removed  A"]),
+        (["B"], ["A.id", "B"], ["added    A.id"]),
+        (
+            ["A.send(self, to: dict[str, int], *, at: float = 0) -> None"],
+            ["A.send(self, to: dict[str, int], *, at: str = 0, key: str) -> int"],
+            [
+                "changed  A.send",
+                "         - at: float = 0",
+                "         + at: str = 0",
+                "         - -> None",
+                "         + key: str",
+                "         + -> int",
+            ],
+        ),
+    ],
+)
+def test_a_change_of_the_public_names_is_told_by_name(
+    listed: list[str], found: list[str], told: list[str]
+) -> None:
+    """A name that came, went or changed, and of a signature only what differs."""
+    assert list(_changes(listed, found)) == told
+
+
+def _changes(listed: Sequence[str], found: Sequence[str]) -> Iterator[str]:
+    """Yield in lines what became of each name that is not the same in both lists."""
+    before, after = ({_name(line): line for line in lines} for lines in (listed, found))
+    for name in sorted(before.keys() | after.keys()):
+        if name not in after:
+            yield f"removed  {name}"
+        elif name not in before:
+            yield f"added    {after[name]}"
+        elif before[name] != after[name]:
+            yield f"changed  {name}"
+            parts = difflib.ndiff(_parts(before[name]), _parts(after[name]))
+            yield from (f"         {part}" for part in parts if part[0] in "+-")
+
+
+def _name(line: str) -> str:
+    return re.split(r"[( ]", line, maxsplit=1)[0]
+
+
+def _parts(line: str) -> list[str]:
+    """Return a signature's parameters and its result, each by itself."""
+    inside, _, result = line.partition("(")[2].rpartition(")")
+    parts = [""]
+    for piece in inside.split(", "):
+        is_open = parts[-1].count("[") > parts[-1].count("]")
+        parts[-1:] = [f"{parts[-1]}, {piece}"] if is_open else [parts[-1], piece]
+    return [*parts[1:], result.strip()]
 
 
 @pytest.mark.parametrize(("plain", "awaited"), TWINS, ids=lambda kind: kind.__name__)
@@ -325,3 +383,7 @@ def test_they_are_a_sequence() -> None:
     for wrong in (PAGE + 2, -PAGE - 3):
         with pytest.raises(IndexError):
             found[wrong]
+
+
+if __name__ == "__main__":
+    LIST.write_text("\n".join(_lines()) + "\n", encoding="utf-8")

@@ -42,6 +42,8 @@ def _utc(text: str) -> float:
         (1_798_131_600.9, Instant(1_798_131_600)),
         ("2026-12-24T18:00+01:00", Instant(1_798_131_600)),
         ("2026-12-24T17:00:00Z", Instant(1_798_131_600)),
+        ("2026-12-24t17:00:00z", Instant(1_798_131_600)),
+        ("2026-12-24t18:00", LocalTime(CHRISTMAS_EVE)),
         (" 20261224T170000Z ", Instant(1_798_131_600)),
         (datetime(2026, 12, 24, 17, tzinfo=UTC), Instant(1_798_131_600)),
         (CHRISTMAS_EVE.replace(tzinfo=timezone(timedelta(hours=1))), Instant(1_798_131_600)),

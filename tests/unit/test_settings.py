@@ -153,6 +153,8 @@ def test_the_home_folder_may_hold_the_file(monkeypatch: pytest.MonkeyPatch, tmp_
         (b'config = "other.toml"\n', "names config"),
         (b"app = '\xff'\n", "is not UTF-8"),
         (b"app = " + b"[" * 5000, "is nested too deeply"),
+        (b"app = " + b"{a=" * 5000, "is nested too deeply"),
+        (b"keep_days = " + b"9" * 5000, "holds a number that is too long"),
     ],
 )
 def test_a_wrong_file_is_named_with_what_is_wrong(tmp_path: Path, text: bytes, what: str) -> None:

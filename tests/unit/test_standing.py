@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from handbell.apps.credential_choice import by_preference
 from handbell.delivery.policy.circuit import CircuitScope, CircuitStop, StoredCircuit
 from handbell.delivery.policy.standing import Key, is_refused, standing
+from handbell.registry.session import Environment
 
 APP = "TEAM123456.com.sample.myapp"
 TOPIC = "com.sample.myapp"
@@ -20,7 +21,7 @@ LIMITED = Key("f-lim", "ABCDEF1234", "certificate", "production")
 def opened(
     key: Key | str,
     reason: str = "InvalidProviderToken",
-    environment: str = "production",
+    environment: Environment = "production",
     topic: str = TOPIC,
     since: float = 1.0,
 ) -> StoredCircuit:
@@ -104,15 +105,15 @@ def test_an_app_outside_the_registry_is_stopped_by_any_circuit() -> None:
 @given(st.data())
 def test_it_agrees_with_how_a_worker_chooses(data: st.DataObject) -> None:
     """Passing over refused ones, as a worker does, ends at an open circuit where it is stopped."""
-    environments = [None, "production", "development", "twin"]
+    environments: list[Environment] = ["production", "development", "twin"]
     keys = [
-        Key(f"f-{number}", f"K{number}", "key", data.draw(st.sampled_from(environments)))
+        Key(f"f-{number}", f"K{number}", "key", data.draw(st.sampled_from([None, *environments])))
         for number in range(data.draw(st.integers(1, 4)))
     ]
-    environment = data.draw(st.sampled_from(environments[1:]))
+    environment = data.draw(st.sampled_from(environments))
     reasons = st.sampled_from([None, "InvalidProviderToken", "BadDeviceToken"])
     circuits = [
-        opened(key, reason, environment or "")
+        opened(key, reason, environment)
         for key in keys
         if (reason := data.draw(reasons)) is not None
     ]

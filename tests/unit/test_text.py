@@ -1,11 +1,13 @@
+import json
 import time
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Callable, Iterator
 
 import pytest
 from markupsafe import escape
 from pydantic_core import from_json
 
-from handbell._text import json_fault, local_time, moment
+from handbell._text import json_fault, local_time, moment, parse_fault
 from handbell.server.console.formatting import with_times
 
 AT = 1_795_820_000_000
@@ -55,3 +57,23 @@ def test_what_is_wrong_with_json_is_told_in_words(text: str, words: str) -> None
     with pytest.raises(ValueError, match="line 1") as caught:
         from_json(text, allow_inf_nan=False)
     assert json_fault(text, caught.value) == words
+
+
+@pytest.mark.parametrize(
+    ("read", "text", "words"),
+    [
+        (json.loads, "[" * 150_000, "it is nested too deeply"),
+        (json.loads, "9" * 5_000, "it holds a number that is too long"),
+        (tomllib.loads, "a = " + "[" * 5_000, "it is nested too deeply"),
+        (tomllib.loads, "a = " + "{b=" * 5_000, "it is nested too deeply"),
+        (tomllib.loads, "a = " + "9" * 5_000, "it holds a number that is too long"),
+        (tomllib.loads, "a = ", "Invalid value (at end of document)"),
+    ],
+)
+def test_why_a_reader_gave_up_is_told_in_words(
+    read: Callable[[str], object], text: str, words: str
+) -> None:
+    """Python's own readers of JSON and TOML stop for reasons of Python's, which name functions."""
+    with pytest.raises((ValueError, RecursionError)) as caught:
+        read(text)
+    assert parse_fault(caught.value) == words

@@ -142,6 +142,7 @@ def _tell(shown: DemoResult, app_name: str, *, as_json: bool) -> None:
             {
                 "accepted": shown.delivery.state == "sent",
                 "displayed": True,
+                "id": shown.delivery.id,
                 "apns_id": shown.delivery.apns_id,
                 "notification_id": shown.delivery.notification_id,
                 "milliseconds": {

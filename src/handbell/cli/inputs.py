@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import typer
 
-from handbell._text import json_fault
+from handbell._text import json_fault, parse_fault
 from handbell.errors import NotificationError
 
 _NUMBER: Final = re.compile(r"[+-]?\d{1,18}")
@@ -70,8 +70,10 @@ def read_document(file: Path) -> dict[str, Any]:
         return tomllib.loads(text.removeprefix(codecs.BOM_UTF8).decode())
     except UnicodeDecodeError:
         raise NotificationError(f"{file} is not UTF-8", fix="Save it as UTF-8") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise NotificationError(f"{file} is not TOML: {error}", fix="Mend it there") from None
+    except (ValueError, RecursionError) as error:
+        raise NotificationError(
+            f"{file} cannot be read as TOML: {parse_fault(error)}", fix="Correct it there"
+        ) from None
 
 
 def read_pairs(option: str, parts: list[str] | None) -> dict[str, Any]:

@@ -36,6 +36,8 @@ AppOption = Annotated[
     ),
 ]
 
+_OTHER_NAMES: Final = ("id", "apns_id", "address")
+"""Properties by which deliveries and sessions are named over HTTP too."""
 # A key in PEM, and a long run of base64 with both cases and digits.
 _RUN = r"[A-Za-z0-9+/=]"
 _KEY: Final = re.compile(
@@ -148,11 +150,9 @@ def _several_lines(text: str) -> str:
 
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {
-            field.name: getattr(value, field.name)
-            for field in dataclasses.fields(value)
-            if field.repr
-        }
+        names = [field.name for field in dataclasses.fields(value) if field.repr]
+        other = [name for name in _OTHER_NAMES if name not in names and hasattr(value, name)]
+        return {name: getattr(value, name) for name in (*names, *other)}
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, Path):

@@ -251,10 +251,7 @@ def _tell(response: "Response", *, waits: str, as_json: bool) -> None:
                 "notification_id": response.notification_id,
                 "warnings": response.warnings,
                 "errors": response.errors,
-                "deliveries": [
-                    {**_as_dict(delivery), "id": delivery.id, "apns_id": delivery.apns_id}
-                    for delivery in response.deliveries
-                ],
+                "deliveries": list(response.deliveries),
             }
         )
         return
@@ -267,10 +264,6 @@ def _tell(response: "Response", *, waits: str, as_json: bool) -> None:
     write_lines(response.errors, "error: ", "red")
     if is_stranded:
         write_lines([NO_WORKER], "warning: ", "yellow")
-
-
-def _as_dict(value: Any) -> dict[str, Any]:
-    return {name: getattr(value, name) for name in value.__dataclass_fields__}
 
 
 def _show(previews: "list[Preview]", languages: "list[LanguagePreview]", *, as_json: bool) -> None:

@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from jinja2 import Undefined
 
+from handbell._text import read_timestamp
+
 from .expressions import MAX_TEXT, listed, number, plain_text, whole_number
 from .graphemes import ELLIPSIS, clusters
 
@@ -90,7 +92,7 @@ def _date(value: Any, form: str = "%Y-%m-%d") -> str:
         raise ValueError("`date` knows %Y %y %m %d %H %M %S and %%")
     if not isinstance(value, str):
         return datetime.fromtimestamp(number(value), UTC).strftime(form)
-    return datetime.fromisoformat(plain_text(value)).strftime(form)
+    return read_timestamp(plain_text(value)).strftime(form)
 
 
 FILTERS: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(

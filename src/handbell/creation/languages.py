@@ -72,10 +72,26 @@ def read_tag(name: str, value: object) -> str:
 def fallbacks(locale: str | None) -> tuple[str, ...]:
     """Return the tags to try, the best first; empty for an invalid locale.
 
-    Accepts locales as phones write them: ``fr_CA``, ``zh-Hant_TW``, ``en_US@calendar=japanese``.
+    Accepts locales as phones and POSIX systems write them: ``fr_CA``, ``zh-Hant_TW``,
+    ``en_US@calendar=japanese``, ``sr_RS.UTF-8@latin``.
     """
-    tag = _canonical(re.split("[@.]", locale, maxsplit=1)[0]) if locale else None
+    tag = _canonical(_without_modifier(locale)) if locale else None
     return () if tag is None else tuple(dict.fromkeys(_way(tag.split("-"))))
+
+
+_SCRIPTS: Final = {"latin": "Latn", "cyrillic": "Cyrl", "devanagari": "Deva", "iqtelif": "Latn"}
+"""The modifiers of POSIX locales that name a script."""
+
+
+def _without_modifier(locale: str) -> str:
+    name, _, modifier = locale.partition("@")
+    name = name.partition(".")[0].strip()
+    script = _SCRIPTS.get(modifier.strip().lower())
+    if script is None:
+        return name
+    language, *rest = re.split("[-_]", name)
+    has_script = bool(rest) and len(rest[0]) == _SCRIPT_LETTERS
+    return name if has_script else "-".join([language, script, *rest])
 
 
 def choose(locale: str | None, known: Collection[str]) -> str | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from handbell._text import nearest
+from handbell._text import nearest, read_timestamp
 from handbell.errors import NotificationError
 
 MAX_DEPTH: Final = 64
@@ -265,7 +265,7 @@ def _plain_number(name: str, value: float) -> float:
 
 def _moment(name: str, value: str) -> datetime:
     try:
-        return datetime.fromisoformat(value.strip())
+        return read_timestamp(value)
     except ValueError:
         raise _wrong(
             name, value, "ISO 8601 text with an offset, such as `2027-03-01T09:00:00+01:00`"

@@ -26,7 +26,7 @@ class Target(NamedTuple):
 
     gateway: GatewayName
     address: str
-    environment: str
+    environment: Environment
     session_id: int | None = None
     mail: str | None = None
     user_id: int | None = None

@@ -25,6 +25,7 @@ from handbell.gateways.gateway import (
     RetryLater,
 )
 from handbell.gateways.http2_tls import authority
+from handbell.registry.session import Environment
 
 CLOCK_TOLERANCE_SECONDS: Final = 60
 CLOCK_LIMIT_SECONDS: Final = 1500
@@ -38,7 +39,7 @@ FindProbed = Callable[[str, str], ApnsGateway]
 
 
 async def probe(
-    app: App, serving: Mapping[str, Sequence[StoredCredential]], find_gateway: FindProbed
+    app: App, serving: Mapping[Environment, Sequence[StoredCredential]], find_gateway: FindProbed
 ) -> list[Finding]:
     """Send one push with an impossible token to each environment, with each of its credentials.
 
@@ -55,7 +56,10 @@ async def probe(
 
 
 async def _probe_all(
-    app: App, environment: str, serving: Sequence[StoredCredential], find_gateway: FindProbed
+    app: App,
+    environment: Environment,
+    serving: Sequence[StoredCredential],
+    find_gateway: FindProbed,
 ) -> list[Finding]:
     if len(serving) == 1:
         return await _probe_one(app, environment, serving[0].key_id, find_gateway)
@@ -93,7 +97,7 @@ def _mended(finding: Finding, app: App, stored: StoredCredential) -> Finding:
 
 
 async def _probe_one(
-    app: App, environment: str, key_id: str, find_gateway: FindProbed, name: str = ""
+    app: App, environment: Environment, key_id: str, find_gateway: FindProbed, name: str = ""
 ) -> list[Finding]:
     message = compose(
         Notification(title="Handbell's check-up", ttl=0), bundle_id=app.bundle_id, now=0
@@ -113,7 +117,7 @@ async def _probe_one(
     return findings
 
 
-def _name(environment: str, host: str) -> str:
+def _name(environment: Environment, host: str) -> str:
     if environment == "twin":
         return "the twin"
     if host in _APPLES:
@@ -121,7 +125,9 @@ def _name(environment: str, host: str) -> str:
     return f"{host} as {environment} host"
 
 
-def judge_probe(environment: str, outcome: Outcome, name: str = "", *, host: str) -> Finding:
+def judge_probe(
+    environment: Environment, outcome: Outcome, name: str = "", *, host: str
+) -> Finding:
     """Return what the answer to an impossible token means for the app's configuration.
 
     ``name`` names the credential if there are several; ``host`` answered, and is named if it is
@@ -154,7 +160,7 @@ def judge_probe(environment: str, outcome: Outcome, name: str = "", *, host: str
             return _judge_failure(environment, host, outcome, name)
 
 
-def _judge_failure(environment: str, host: str, outcome: Outcome, name: str) -> Finding:
+def _judge_failure(environment: Environment, host: str, outcome: Outcome, name: str) -> Finding:
     reason = getattr(outcome, "reason", "")
     words, fix = meaning(reason, getattr(outcome, "detail", ""))
     is_refused = isinstance(outcome, Refused)

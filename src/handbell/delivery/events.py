@@ -8,6 +8,13 @@ import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
+
+from handbell.registry.session import Environment
+
+from .delivery import State
+
+CircuitName = Literal["configuration", "service"]
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +48,7 @@ class PushesSent(Event):
     """The push service accepted pushes; ``seconds`` holds how long each took from its hand-over."""
 
     notification_id: str
-    environment: str
+    environment: Environment
     seconds: tuple[float, ...]
 
 
@@ -52,11 +59,11 @@ class DeliveryFailed(Event):
     notification_id: str
     number: int
     mail: str | None
-    state: str
+    state: State
     reason: str
     status: int | None
     attempts: int
-    environment: str | None = None
+    environment: Environment | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +75,7 @@ class DeliveryHeld(Event):
     reason: str
     until: float
     attempts: int
-    environment: str | None = None
+    environment: Environment | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +101,7 @@ class SessionMoved(Event):
     """A token turned out to belong to another environment, which is stored."""
 
     session_id: int
-    environment: str
+    environment: Environment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +125,7 @@ class CircuitOpened(Event):
     reason: str
     detail: str
     probe_at: float
-    environment: str | None = None
+    environment: Environment | None = None
     topic: str | None = None
     has_other: bool = False
 
@@ -127,7 +134,7 @@ class CircuitOpened(Event):
 class CircuitClosed(Event):
     """Sending for the app resumes: the push service accepts it again."""
 
-    environment: str | None = None
+    environment: Environment | None = None
     topic: str | None = None
 
 
@@ -135,7 +142,7 @@ class CircuitClosed(Event):
 class ServiceDown(Event):
     """The push service has an outage, for all apps; the next probe is at ``probe_at``."""
 
-    environment: str
+    environment: Environment
     reason: str
     detail: str
     probe_at: float
@@ -145,7 +152,7 @@ class ServiceDown(Event):
 class ServiceUp(Event):
     """The push service works again, and what its outage held resumes."""
 
-    environment: str
+    environment: Environment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,8 +162,8 @@ class ProbeSent(Event):
     ``is_passed`` means that this closed it.
     """
 
-    environment: str
-    circuit: str
+    environment: Environment
+    circuit: CircuitName
     is_passed: bool
 
 
@@ -166,7 +173,7 @@ class VerdictLost(Event):
 
     notification_id: str
     number: int
-    environment: str
+    environment: Environment
     status: int
 
 

@@ -11,6 +11,7 @@ from handbell.storage.database import Quick, driver_of
 from handbell.storage.tables import sessions, users
 
 from .ownership import CLAIMED, NEWEST_FIRST, PROVEN
+from .session import Environment
 
 
 class RecipientSession(NamedTuple):
@@ -19,7 +20,7 @@ class RecipientSession(NamedTuple):
     mail: str
     id: int
     token: str
-    environment: str
+    environment: Environment
     status: str
     reason: str | None
     user_id: int

@@ -93,7 +93,7 @@ class RegisteredSession(Session):
 class SessionLocation(NamedTuple):
     """Where sessions are: their environment, whether a push was accepted there, their time zone."""
 
-    environment: str
+    environment: Environment
     was_reached: bool
     time_zone: str | None
 
@@ -103,7 +103,7 @@ class ActiveSession(NamedTuple):
 
     id: int
     token: str
-    environment: str
+    environment: Environment
     mail: str
     platform: str
     time_zone: str | None

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
 from dataclasses import fields
 from typing import Any, Final
 
@@ -26,7 +25,6 @@ from handbell.storage.tables import sessions, users
 from .bulk import BulkResult, register_many
 from .ownership import (
     NEWEST_FIRST,
-    PROVEN,
     claim,
     correct,
     is_repeat,
@@ -43,7 +41,6 @@ from .session import (
     Platform,
     Session,
     SessionLocation,
-    read_environment,
     read_token,
 )
 from .user import User
@@ -257,18 +254,6 @@ class Registry:
             connection.execute(mine.values(secret_digest=None))
             return connection.execute(mine.where(_OPEN).values(values)).rowcount > 0
 
-    def close_if_gone(self, session: Session | int, *, since: int | None, reason: str) -> bool:
-        """Close a session whose device is gone since ``since``, by the push service's answer.
-
-        Only if its last registration is earlier: a device that came back keeps its session. None,
-        when the service gives no instant, closes it. An unproven one stays pending: its secret
-        must not reopen it. Instants are in UNIX milliseconds.
-        """
-        earlier = PROVEN if since is None else PROVEN & (sessions.c.registered_at < since)
-        return self._change(
-            session, earlier, status="closed", reason=reason, closed_at=self._milliseconds()
-        )
-
     def quarantine(self, session: Session | int, *, reason: str) -> bool:
         """Stop sending to an active session until its device registers again; keep the token."""
         return self._change(
@@ -280,30 +265,6 @@ class Registry:
         return self._change(
             session, sessions.c.status == "quarantined", status="active", reason=None
         )
-
-    def remember_environment(self, session: Session | int, environment: Environment | str) -> None:
-        """Store the environment in which a session's token was found."""
-        self._change(session, _OPEN, environment=read_environment(environment))
-
-    def mark_accepted(
-        self,
-        session_ids: Iterable[int],
-        *,
-        at: int | None = None,
-        connection: Connection | None = None,
-    ) -> None:
-        """Record that a push was accepted for these sessions, now or at ``at``.
-
-        With a ``connection`` in that transaction, else in a new one.
-        """
-        moment = self._milliseconds() if at is None else at
-        statements = [
-            update(sessions).where(sessions.c.id.in_(chunk)).values(accepted_at=moment)
-            for chunk in chunks(session_ids, _CHUNK)
-        ]
-        with nullcontext(connection) if connection else self._database.write() as writing:
-            for statement in statements:
-                writing.execute(statement)
 
     def session(self, session_id: int) -> Session:
         """Return one session, or raise :class:`~handbell.errors.UnknownSessionError`."""

@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
 
 from handbell import errors
+from handbell._text import json_fault, parse_fault
 from handbell.errors import HandbellError, RateLimitedError
 from handbell.server.fix_calls import as_call
 
@@ -148,10 +149,7 @@ async def _validation(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - as above
     faults = error.errors()
     if any(fault["type"] == "json_invalid" for fault in faults):
-        kind: type[HandbellError] = errors.RequestError
-        return problem(
-            kind.status, kind.code, "The body is not JSON.", fix="Send valid JSON in UTF-8."
-        )
+        return _not_json(json_fault(error.body, ValueError(faults[0]["ctx"]["error"])))
     kind = errors.InvalidRequestError
     listed = [_fault(fault) for fault in faults[:MOST_ERRORS]]
     first = listed[0]
@@ -161,6 +159,12 @@ async def _validation(_request: Request, error: Exception) -> Response:
         f"{first['where']}: {first['detail']}.",
         fix="Correct what errors lists; /docs shows what each operation takes.",
         errors=listed,
+    )
+
+
+def _not_json(why: str) -> Response:
+    return problem_of(
+        errors.RequestError(f"The body is not JSON: {why}", fix="Send valid JSON in UTF-8")
     )
 
 
@@ -187,6 +191,9 @@ _OF_STATUS: Final[Mapping[int, tuple[type[HandbellError], str]]] = {
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - as above
     headers = error.headers
+    if isinstance(error.__cause__, RecursionError | ValueError):
+        # FastAPI has no words for what Python's reader of JSON does not even begin.
+        return _not_json(parse_fault(error.__cause__))
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         headers = {"Allow": ", ".join(_methods_of(request))}
     kind, fix = _OF_STATUS.get(error.status_code, (errors.RequestError, ""))

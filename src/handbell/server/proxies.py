@@ -6,6 +6,8 @@ from typing import Final
 
 from starlette.types import Scope
 
+from handbell._ip import read_ip
+
 _FORWARDED: Final = frozenset(
     {
         b"forwarded",
@@ -35,12 +37,8 @@ class Proxies:
         """Return whether a proxy at this address is trusted."""
         if not self._networks:
             return False
-        try:
-            parsed = ip_address(address)
-        except ValueError:
-            return False
-        mapped = getattr(parsed, "ipv4_mapped", None) or parsed
-        return any(mapped in network for network in self._networks)
+        parsed = read_ip(address)
+        return parsed is not None and any(parsed in network for network in self._networks)
 
     def apply(self, scope: Scope, root_path: str) -> None:
         """Set the client, scheme, host and path that a request's client used.

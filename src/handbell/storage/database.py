@@ -157,6 +157,7 @@ class Database:
         with self._turn(), self._in_use(), self._engine.connect() as connection:
             connection.execution_options(**{_WRITES: True})
             with connection.begin():
+                self._shared.is_writing = True
                 yield connection
 
     @contextmanager
@@ -180,21 +181,20 @@ class Database:
                 yield connection
             return
         with self._turn(), self._in_use(), self._driver("BEGIN IMMEDIATE") as driver:
+            self._shared.is_writing = True
             yield driver
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
         # Waiting threads are woken in order here; SQLite would let them poll for its lock.
-        turn = self._shared.turn
+        shared = self._shared
+        turn = shared.turn
         if not turn.acquire(timeout=self._wait):
-            raise DatabaseLockedError(
-                f"Other writes of this program have kept the database {self.name} busy for more "
-                f"than {self._wait:g} s",
-                fix="Try again; if it lasts, look for what writes much or long in this program",
-            )
+            raise self._busy() if shared.is_writing else self._locked()
         try:
             yield
         finally:
+            shared.is_writing = False
             turn.release()
 
     @contextmanager
@@ -266,6 +266,7 @@ class Database:
             _act_on_references(connection, is_on=False)
             try:
                 with connection.begin():
+                    self._shared.is_writing = True
                     yield connection
                     _check_references(connection)
             finally:
@@ -393,6 +394,13 @@ class Database:
         return ContradictionError(
             f"The database {self.name} refused what was to be written: {error}",
             fix="Nothing was changed; look at what else writes to this database",
+        )
+
+    def _busy(self) -> DatabaseLockedError:
+        return DatabaseLockedError(
+            f"Other writes of this program have kept the database {self.name} busy for more "
+            f"than {self._wait:g} s",
+            fix="Try again; if it lasts, look for what writes much or long in this program",
         )
 
     def _locked(self) -> DatabaseLockedError:

@@ -31,6 +31,8 @@ Identity = tuple[object, ...]
 class SharedEngine:
     """The engine of one database. ``turn`` serializes writers where the database needs it.
 
+    ``is_writing`` says that the holder of the turn has SQLite's lock, and does not wait for it.
+
     ``path`` is the file under its first known name, None for a database server. Each use is
     between :meth:`enter` and :meth:`leave`. Connections stay open as long as there are users; a
     caller that is not one gets a connection for one use.
@@ -39,6 +41,7 @@ class SharedEngine:
     def __init__(self, engine: Engine, identity: Identity, path: str | None) -> None:
         self.engine = engine
         self.turn = threading.Lock()
+        self.is_writing = False
         self._identity = identity
         self._path = path
         self._users = 0
@@ -154,6 +157,7 @@ class SharedEngine:
         self._is_forking = False
         self._gate = threading.Condition()
         self.turn = threading.Lock()
+        self.is_writing = False
 
 
 # The garbage collector may run anywhere, and finalizers take the lock again.

@@ -26,6 +26,7 @@ from handbell.delivery.work.gateway_finder import FindGateway
 from handbell.diagnostic import Diagnostic
 from handbell.errors import HandbellError, NotificationError
 from handbell.gateways.apns.wording_cache import Wordings, compose_each
+from handbell.registry.session import Environment
 from handbell.registry.store import Registry
 
 from .resolve import ResolvedRecipients, resolve_many, sample_locations, sample_targets
@@ -307,7 +308,7 @@ class SendPreparer:
             raise problem
 
     def _problem_of(
-        self, app: App, key: Any, name: GatewayName, environment: str
+        self, app: App, key: Any, name: GatewayName, environment: Environment
     ) -> HandbellError | None:
         try:
             self._find_gateway(app, key, name, environment)

@@ -114,7 +114,7 @@ def preview(
     warnings = [*plan.warnings, *wordings.warnings]
     environments = {target.environment for target in plan.targets if target.gateway == "apns"}
     hidden = ((AUTHORIZATION, "bearer (hidden)"),)
-    proofs = {name: hidden if has_token(name) else () for name in environments}
+    proofs: dict[str, Headers] = {name: hidden if has_token(name) else () for name in environments}
     return [
         *(Preview(recipient="", warning=warning) for warning in warnings),
         *(

@@ -10,7 +10,13 @@ from handbell.creation.recipients import Recipients
 from handbell.delivery.delivery import Target
 from handbell.diagnostic import Diagnostic
 from handbell.registry.recipient_lookup import RecipientSession
-from handbell.registry.session import CLOSED_WORDS, LOGGED_OUT, ActiveSession, SessionLocation
+from handbell.registry.session import (
+    CLOSED_WORDS,
+    LOGGED_OUT,
+    ActiveSession,
+    Environment,
+    SessionLocation,
+)
 from handbell.registry.store import Registry
 
 SAMPLE: Final = 50
@@ -30,7 +36,7 @@ def resolve_many(
     recipients: Sequence[Recipients],
     registry: Registry,
     *,
-    environment: str,
+    environment: Environment,
     is_development: bool = False,
 ) -> list[ResolvedRecipients]:
     """Return for each send the targets of its named recipients, each device once.
@@ -77,7 +83,7 @@ def sample_locations(app: App, registry: Registry, *, is_development: bool = Fal
     ]
 
 
-def _environment(place: SessionLocation, *, is_development: bool) -> str:
+def _environment(place: SessionLocation, *, is_development: bool) -> Environment:
     is_new = not place.was_reached and place.environment == "production"
     return "development" if is_development and is_new else place.environment
 
@@ -133,7 +139,7 @@ def _add_tokens(
     plan: ResolvedRecipients,
     tokens: Iterable[str],
     known: Mapping[str, RecipientSession],
-    environment: str,
+    environment: Environment,
 ) -> None:
     for token in tokens:
         session = known.get(token)

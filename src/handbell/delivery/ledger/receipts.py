@@ -42,7 +42,7 @@ class Receipt:
         cls,
         *,
         event: ReceiptKind,
-        apns_id: str | None = None,
+        delivery_id: str | None = None,
         notification_id: str | None = None,
         at: int | None = None,
     ) -> "Receipt":
@@ -51,15 +51,15 @@ class Receipt:
         An id that is not one of ours makes a receipt that fits no notification. Raises
         :class:`~handbell.errors.RegistryError` when neither is given, or both are.
         """
-        if (apns_id is None) == (notification_id is None):
+        if (delivery_id is None) == (notification_id is None):
             raise RegistryError(
                 "A receipt names its notification by one id",
-                fix="Name apns_id or notification_id, and not both",
+                fix="Name id or notification_id, and not both",
             )
         if notification_id is not None:
             named = notification_id if is_notification_id(notification_id) else ""
             return cls(notification_id=named, number=None, event=event, at=at)
-        found = read_apns_id(apns_id or "") or ("", -1)
+        found = read_apns_id(delivery_id or "") or ("", -1)
         return cls(notification_id=found[0], number=found[1], event=event, at=at)
 
     def delivery(self, session_id: int | None) -> _Name | None:

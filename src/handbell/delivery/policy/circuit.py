@@ -16,6 +16,7 @@ from random import Random
 from typing import Final, NamedTuple
 
 from handbell._back_off import BackOff
+from handbell.registry.session import Environment
 
 from .retry import MENDED_BY_HAND, SERVICE_PROBE, probe_at
 
@@ -53,7 +54,7 @@ class CircuitScope(NamedTuple):
     """
 
     app: str
-    environment: str
+    environment: Environment
     credential: str
     topic: str = ""
 
@@ -80,7 +81,7 @@ class CircuitStop:
     since: float
     probe_at: float
     probes: int = 0
-    environment: str = ""
+    environment: Environment | None = None
     topic: str = ""
 
 

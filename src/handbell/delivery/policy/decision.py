@@ -21,8 +21,12 @@ from handbell.gateways.gateway import (
     Unknown,
     Withdrawn,
 )
+from handbell.registry.session import Environment
 
-OTHER_ENVIRONMENT: Final = {"production": "development", "development": "production"}
+OTHER_ENVIRONMENT: Final[dict[Environment, Environment]] = {
+    "production": "development",
+    "development": "production",
+}
 """Where else a token may live. The twin has no other side to ask."""
 
 
@@ -52,13 +56,13 @@ class Decision:
     status: int | None = None
     detail: str = ""
     unique_id: str | None = None
-    environment: str | None = None
+    environment: Environment | None = None
     after: float | None = None
     reaction: Reaction | None = None
     closes: bool = False
     gone_since: int | None = None
     quarantines: bool = False
-    moves_to: str | None = None
+    moves_to: Environment | None = None
     is_unknown: bool = False
     is_lost: bool = False
     doubt: Suspect = Suspect.NOBODY
@@ -72,13 +76,13 @@ class FirstAnswer:
     ``reason`` is why the other environment was tried.
     """
 
-    environment: str
+    environment: Environment
     reason: str
 
 
 def decide(
     outcome: Outcome,
-    environment: str,
+    environment: Environment,
     tried: FirstAnswer | None = None,
     *,
     is_of_its_kind: bool = True,
@@ -102,7 +106,7 @@ def decide(
     )
 
 
-def _decide(outcome: Outcome, environment: str, tried: FirstAnswer | None) -> Decision:
+def _decide(outcome: Outcome, environment: Environment, tried: FirstAnswer | None) -> Decision:
     match outcome:
         case Accepted():
             moved = environment if tried is not None else None
@@ -158,7 +162,9 @@ def _decide_gone(outcome: DeviceGone) -> Decision:
     )
 
 
-def _decide_refused(outcome: Refused, environment: str, tried: FirstAnswer | None) -> Decision:
+def _decide_refused(
+    outcome: Refused, environment: Environment, tried: FirstAnswer | None
+) -> Decision:
     failed = Decision("failed", reason=outcome.reason, status=outcome.status, detail=outcome.detail)
     match outcome.reaction:
         case Reaction.TRY_OTHER_ENVIRONMENT:
@@ -171,7 +177,9 @@ def _decide_refused(outcome: Refused, environment: str, tried: FirstAnswer | Non
             return failed
 
 
-def _decide_misplaced(failed: Decision, environment: str, tried: FirstAnswer | None) -> Decision:
+def _decide_misplaced(
+    failed: Decision, environment: Environment, tried: FirstAnswer | None
+) -> Decision:
     reason = failed.reason or ""
     other = OTHER_ENVIRONMENT.get(environment)
     if tried is None and other is not None:

@@ -24,6 +24,7 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from handbell._chunks import chunks
 from handbell.apps.store import is_any_of, is_app_of
 from handbell.delivery.urgency import LEVELS
+from handbell.registry.session import Environment
 from handbell.storage.database import Database
 from handbell.storage.tables import (
     apps,
@@ -163,7 +164,7 @@ class RulesStore:
         self,
         app_row: int,
         is_development: bool,  # noqa: FBT001 - called by position
-    ) -> dict[str, int]:
+    ) -> dict[Environment, int]:
         """Return the number of an app's users by environment, from its newest sessions.
 
         ``is_development`` is the environment of sessions that were never reached.
@@ -177,7 +178,7 @@ class RulesStore:
         statement = select(environment, func.count(newest.c.user_id.distinct()))
         with self._database.read() as connection:
             found = connection.execute(statement.group_by(environment))
-            return {str(name): int(number) for name, number in found}
+            return {name: int(number) for name, number in found}
 
     def make_due(self, app_id: str, reasons: Collection[str], at: float) -> int:
         """Make deliveries held for these reasons due at ``at`` (UNIX seconds) at the latest.

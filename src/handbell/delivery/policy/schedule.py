@@ -12,7 +12,7 @@ from functools import lru_cache
 from math import ceil, floor
 from typing import Final
 
-from handbell._text import count, moment
+from handbell._text import count, moment, read_timestamp
 from handbell.creation.values import instant, shown
 from handbell.diagnostic import Diagnostic
 from handbell.errors import NotificationError
@@ -76,7 +76,7 @@ def _read_moment(text: str) -> datetime:
             fix="Add one, such as 2026-12-24T18:00",
         )
     try:
-        return datetime.fromisoformat(text.strip())
+        return read_timestamp(text)
     except ValueError:
         raise NotificationError(
             f"`send_at` is {shown(text)}",

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from handbell.apps.credential_choice import by_preference
+from handbell.registry.session import Environment
 
 from .circuit import CircuitStop, StoredCircuit
 from .decision import TOKEN_REASONS
@@ -20,7 +21,7 @@ class Key(NamedTuple):
     fingerprint: str
     key_id: str
     kind: str
-    environment: str | None = None
+    environment: Environment | None = None
 
 
 class RefusedCredential(NamedTuple):

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from handbell.delivery.delivery import GatewayName
+from handbell.registry.session import Environment
 
 
 class Due(NamedTuple):
@@ -18,7 +19,7 @@ class Due(NamedTuple):
     number: int
     gateway: GatewayName
     token: str
-    environment: str
+    environment: Environment
     attempts: int
     is_repeat: bool
     mail: str | None

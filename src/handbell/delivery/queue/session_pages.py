@@ -23,6 +23,7 @@ from sqlalchemy import (
 )
 
 from handbell.delivery.delivery import GatewayName
+from handbell.registry.session import Environment
 from handbell.storage.tables import deliveries, sessions
 
 Also = frozenset[str]
@@ -39,7 +40,7 @@ class Listener(NamedTuple):
 
     number: int
     token: str
-    environment: str
+    environment: Environment
     user_id: int | None
     time_zone: str | None
     is_repeat: bool

@@ -353,7 +353,7 @@ class Judge:
                 ServiceDown(
                     app=app,
                     at=self._now(),
-                    environment=stop.environment,
+                    environment=service.place.environment,
                     reason=stop.reason,
                     detail=stop.detail,
                     probe_at=stop.probe_at,

@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from handbell.delivery.delivery import State
 from handbell.delivery.events import Event
+from handbell.registry.session import Environment
 
 
 class Ending(NamedTuple):
@@ -16,9 +18,9 @@ class Ending(NamedTuple):
     notification_id: int
     number: int
     gateway: str
-    environment: str
+    environment: Environment
     urgency: int
-    state: str
+    state: State
     attempts: int
     reason: str | None = None
     detail: str | None = None
@@ -47,7 +49,7 @@ class Batch:
     endings: list[Ending] = field(default_factory=list)
     adopted: list[tuple[int, int]] = field(default_factory=list)
     accepted_sessions: list[int] = field(default_factory=list)
-    moved: dict[int, str] = field(default_factory=dict)
+    moved: dict[int, Environment] = field(default_factory=dict)
     gone: dict[int, tuple[int | None, str]] = field(default_factory=dict)
     refused: dict[int, str] = field(default_factory=dict)
     positions: dict[int, int] = field(default_factory=dict)

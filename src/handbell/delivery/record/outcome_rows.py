@@ -2,12 +2,14 @@
 
 from typing import Any, Final
 
+from handbell.delivery.delivery import State
 from handbell.delivery.events import DeliveryFailed, DeliveryHeld, Event, PushesSent
 from handbell.delivery.queue.due import Due
 from handbell.delivery.urgency import NORMAL
 from handbell.delivery.work.composed import Composed
 from handbell.delivery.work.push_batch import Item, PushBatch
 from handbell.errors import HandbellError
+from handbell.registry.session import Environment
 
 from .outcome_batch import Ending
 
@@ -17,8 +19,8 @@ _UNREADABLE_TIMES: Final = 24 * 4
 def ending_of(
     composed: Composed,
     item: Item,
-    state: str,
-    environment: str,
+    state: State,
+    environment: Environment,
     now: float,
     *,
     due_at: float | None = None,

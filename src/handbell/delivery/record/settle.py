@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import Final, NamedTuple
 
+from handbell.delivery.delivery import State
 from handbell.delivery.events import Event, Hooks, SessionClosed, SessionMoved, SessionQuarantined
 from handbell.delivery.ids import session_id
 from handbell.delivery.policy.circuit import StoredCircuit
@@ -26,6 +27,7 @@ from handbell.delivery.work.in_flight import Ended, InFlight, Ticket
 from handbell.delivery.work.push_batch import Broadcast, Item, Portion, PushBatch
 from handbell.delivery.work.routes import Route, Routes
 from handbell.gateways.gateway import Accepted, Outcome, Push, Withdrawn
+from handbell.registry.session import Environment
 
 from .judge import Judge, SessionUsers, Verdict, doubted_route
 from .outcome_batch import Batch, Ending
@@ -53,7 +55,7 @@ class Astray(NamedTuple):
     push_batch: PushBatch
     item: Item
     tried: FirstAnswer
-    environment: str
+    environment: Environment
 
 
 class Settlement:
@@ -340,7 +342,7 @@ class Settlement:
         ticket: Ticket,
         composed: Composed,
         item: Item,
-        state: str,
+        state: State,
         reason: str,
         *,
         detail: str | None = None,

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
+from handbell.delivery.delivery import State  # noqa: TC001 - not worth a block
 from handbell.delivery.policy.app_rules import AppRules
 from handbell.delivery.policy.cap import Cap
 from handbell.delivery.policy.parts import QUIET, SCHEDULED, HoldReason
@@ -86,7 +87,7 @@ class Admission:
             self._book.hold_all(ticket, composed, items, "AppDisabled", now + DISABLED_SECONDS)
             return []
         if composed.is_cancelled or composed.is_expired(now):
-            state = "cancelled" if composed.is_cancelled else "expired"
+            state: State = "cancelled" if composed.is_cancelled else "expired"
             for item in items:
                 self._book.end(ticket, composed, item, state, state.capitalize())
             return []

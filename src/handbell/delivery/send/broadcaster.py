@@ -21,6 +21,7 @@ from handbell.delivery.work.push_batch import Broadcast, Page
 from handbell.delivery.work.release_log import ReleaseLog
 from handbell.delivery.work.routes import Route
 from handbell.errors import HandbellError
+from handbell.registry.session import Environment
 from handbell.storage.group_commit import GroupCommit
 from handbell.storage.storage_retry import StorageRetry
 
@@ -81,7 +82,7 @@ class Broadcaster:
         self._worker = worker
         self._now = now
         self._clock = clock
-        self._environments: dict[tuple[int, bool], tuple[str | None, float]] = {}
+        self._environments: dict[tuple[int, bool], tuple[Environment | None, float]] = {}
         self._reading = GroupCommit(self._read)
 
     async def take(self, ready: Sequence[Broadcast]) -> None:
@@ -220,13 +221,14 @@ class Broadcaster:
             else await self._gateways.route(composed, "apns", environment)
         )
 
-    async def _main_environment(self, app_row: int, composed: Composed) -> str | None:
+    async def _main_environment(self, app_row: int, composed: Composed) -> Environment | None:
         """Return where most persons of an app live, as it was some seconds ago."""
         loop, asked = asyncio.get_running_loop(), (app_row, composed.is_development)
         known, until = self._environments.get(asked, (None, 0.0))
         if loop.time() > until:
             users = await self._storage_retry.call(self._rules_store.users_by_environment, *asked)
-            known = max(users, key=users.__getitem__, default=None)
+            most = max(users.values(), default=0)
+            known = next((name for name, number in users.items() if number == most), None)
             self._environments[asked] = known, loop.time() + _MAIN_SECONDS
         return known
 

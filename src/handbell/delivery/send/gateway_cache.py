@@ -16,6 +16,7 @@ from handbell.delivery.work.push_batch import Item, Portion
 from handbell.delivery.work.routes import Route, Routes
 from handbell.errors import CredentialError, HandbellError, TwinError
 from handbell.gateways.gateway import Gateway
+from handbell.registry.session import Environment
 from handbell.storage.group_commit import GroupCommit
 
 WAY_SECONDS: Final = 5.0
@@ -65,7 +66,9 @@ class GatewayCache:
         self._asking = 0
         self._dropping: set[asyncio.Task[None]] = set()
 
-    async def find(self, composed: Composed, name: GatewayName, environment: str) -> Gateway:
+    async def find(
+        self, composed: Composed, name: GatewayName, environment: Environment
+    ) -> Gateway:
         """Return the gateway for a notification; raises what the search for it raises.
 
         Where its credential was refused, that of another one which serves the environment.
@@ -83,7 +86,11 @@ class GatewayCache:
             refused |= {credential}
 
     async def _find(
-        self, composed: Composed, name: GatewayName, environment: str, refused: frozenset[str]
+        self,
+        composed: Composed,
+        name: GatewayName,
+        environment: Environment,
+        refused: frozenset[str],
     ) -> Gateway:
         app, key = composed.app_state.app, composed.key
         place = (app.id, name, environment, None if key is None else key.fingerprint, refused)
@@ -111,7 +118,9 @@ class GatewayCache:
         """Ask for gateways in one go, since each turn of a thread costs as much as an answer."""
         return await self._threads.run(lambda: list(map(_answer, asks)))
 
-    async def route(self, composed: Composed, name: GatewayName, environment: str) -> Route | None:
+    async def route(
+        self, composed: Composed, name: GatewayName, environment: Environment
+    ) -> Route | None:
         """Return the way of a notification to an environment, None where there is none."""
         try:
             gateway = await self.find(composed, name, environment)
@@ -120,7 +129,7 @@ class GatewayCache:
         return self.route_of(composed, name, environment, gateway)
 
     def route_of(
-        self, composed: Composed, name: GatewayName, environment: str, gateway: Gateway
+        self, composed: Composed, name: GatewayName, environment: Environment, gateway: Gateway
     ) -> Route | None:
         """Return the way that leads through a gateway; None where no circuit stands on it."""
         if name != "apns":

@@ -20,6 +20,7 @@ from handbell.delivery.work.release_log import ReleaseLog
 from handbell.delivery.work.routes import Route
 from handbell.errors import HandbellError, TwinError
 from handbell.gateways.gateway import Gateway, Message, Outcome, Push, Report
+from handbell.registry.session import Environment
 
 from .gateway_cache import GatewayCache
 
@@ -158,7 +159,7 @@ class PushSender:
 
     def readdress(self, astray: Sequence[Astray]) -> Iterator[PushBatch]:
         """Yield batches of what the other environment is to be asked about."""
-        groups: dict[tuple[PushBatch, str], list[tuple[Item, FirstAnswer]]] = {}
+        groups: dict[tuple[PushBatch, Environment], list[tuple[Item, FirstAnswer]]] = {}
         for push_batch, item, tried, environment in astray:
             groups.setdefault((push_batch, environment), []).append((item, tried))
         loop = asyncio.get_running_loop()
@@ -216,7 +217,7 @@ class _Way(NamedTuple):
     """What pushes have in common that one call of a gateway can send."""
 
     name: GatewayName
-    environment: str
+    environment: Environment
     key: str | None
 
 

@@ -11,6 +11,7 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_netw
 from typing import Final, NamedTuple, Self
 from urllib.parse import SplitResult, urlsplit
 
+from handbell._ip import Address, read_ip, unmapped
 from handbell._text import without_password
 from handbell.errors import WebhookError
 
@@ -36,7 +37,6 @@ _NOT_PUBLIC: Final = (
 _UNICAST: Final = IPv6Network("2000::/3")  # what IANA has given out as global
 _NAT64: Final = IPv6Network("64:ff9b::/96")
 
-Address = IPv4Address | IPv6Address
 Resolve = Callable[[str, int], Iterable[str]]
 """Returns the addresses of a host as texts; raises OSError when there is none."""
 
@@ -53,7 +53,7 @@ def is_public(address: str | Address) -> bool:
     An IPv6 address that carries an IPv4 address (mapped, NAT64, 6to4) is what the inner one is. One
     whose meaning is not certain (Teredo, a zone, not assigned) is not public.
     """
-    found = _address(address) if isinstance(address, str) else address
+    found = read_ip(address) if isinstance(address, str) else unmapped(address)
     if found is None or any(found in each for each in _NOT_PUBLIC if each.version == found.version):
         return False
     if isinstance(found, IPv4Address):
@@ -64,17 +64,10 @@ def is_public(address: str | Address) -> bool:
     return is_public(inner) if inner is not None else found in _UNICAST and found.is_global
 
 
-def _address(text: str) -> Address | None:
-    try:
-        return ip_address(text)
-    except ValueError:
-        return None
-
-
 def _inner(address: IPv6Address) -> IPv4Address | None:
     if address in _NAT64:
         return IPv4Address(int(address) & 0xFFFFFFFF)
-    return address.ipv4_mapped or address.sixtofour
+    return address.sixtofour
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +159,7 @@ def _split(url: str) -> SplitResult:
 
 
 def _host(url: str, host: str, *, allow_private: bool) -> str:
-    address = _address(host)
+    address = read_ip(host)
     if address is None:
         if not _NAME.fullmatch(host) or _NUMERIC.fullmatch(host):
             raise _wrong(url, f"{host} is neither a host's name in ASCII nor an address")
@@ -189,7 +182,7 @@ _ALLOW_HTTP: Final = (
 
 
 def _is_private(host: str) -> bool:
-    address = _address(host)
+    address = read_ip(host)
     return bool(_LOCAL.fullmatch(host)) if address is None else not is_public(address)
 
 

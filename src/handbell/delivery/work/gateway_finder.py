@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from handbell.apps.app import App
 from handbell.delivery.delivery import GatewayName
 from handbell.gateways.gateway import Gateway
+from handbell.registry.session import Environment
 
 DropGateway = Callable[[Gateway], Awaitable[None]]
 """Closes a gateway that nothing is sent by any more, and forgets it."""
@@ -23,7 +24,7 @@ class FindGateway(Protocol):
         app: App,
         key: Any,
         name: GatewayName,
-        environment: str,
+        environment: Environment,
         /,
         *,
         excluded: Collection[str] = (),

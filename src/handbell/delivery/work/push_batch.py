@@ -9,6 +9,7 @@ from typing import NamedTuple
 from handbell.delivery.policy.decision import FirstAnswer
 from handbell.delivery.queue.due import Due
 from handbell.delivery.queue.session_pages import Listener, Shard
+from handbell.registry.session import Environment
 
 from .app_state import AppState
 from .composed import Composed
@@ -95,7 +96,7 @@ class PushBatch:
         self,
         ticket: Ticket,
         composed: Composed,
-        environment: str,
+        environment: Environment,
         items: dict[int, Item],
         started: float,
         *,

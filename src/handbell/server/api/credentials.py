@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
+from handbell._text import json_fault
 from handbell.apps.app import App
 from handbell.apps.checkup import caveats
 from handbell.apps.credentials import (
@@ -194,7 +195,10 @@ def _from_json(body: bytes) -> _Given:
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
         if fault["type"] == "json_invalid":
-            raise RequestError("The body is not JSON", fix="Send valid JSON in UTF-8") from None
+            why = json_fault(body, ValueError(fault["msg"]))
+            raise RequestError(
+                f"The body is not JSON: {why}", fix="Send valid JSON in UTF-8"
+            ) from None
         where = ".".join(str(part) for part in ("body", *fault["loc"]))
         raise InvalidRequestError(f"{where[:200]}: {fault['msg']}", fix="See /docs") from None
     if (posted.key is None) == (posted.certificate is None):

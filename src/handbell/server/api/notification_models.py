@@ -192,6 +192,7 @@ class DeliveryAnswer(BaseModel):
     """One notification to one session; APNs gets its ``id`` as the apns-id."""
 
     id: str
+    apns_id: str = Field(description="The same as id")
     notification_id: str
     session_id: int | None = Field(description="Null for an address that no session holds")
     mail: str | None

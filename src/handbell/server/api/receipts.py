@@ -1,7 +1,7 @@
 """Receipts: what a device says of the notifications that it got."""
 
 import asyncio
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from handbell.apps.app import App
 from handbell.delivery.ledger.receipts import Receipt
-from handbell.errors import NotFoundError
+from handbell.errors import InvalidRequestError, NotFoundError
 from handbell.server.access import AppDep
 from handbell.server.context import Context, context_of
 from handbell.server.problems import responses
@@ -28,7 +28,7 @@ _APNS_ID: Final = "7c5e8f0a-1b2c-8d3e-8000-000000000007"
 
 
 class ReceiptIn(BaseModel):
-    """One report; the notification is named by one of its two ids."""
+    """One report. It names its delivery by ``id``, or its notification."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -36,7 +36,10 @@ class ReceiptIn(BaseModel):
     )
 
     event: Literal["displayed", "opened"]
-    apns_id: str | None = Field(default=None, max_length=100, examples=[_APNS_ID])
+    id: str | None = Field(
+        default=None, max_length=100, description="The delivery's id", examples=[_APNS_ID]
+    )
+    apns_id: str | None = Field(default=None, max_length=100, description="The same as id")
     notification_id: str | None = Field(
         default=None,
         max_length=100,
@@ -121,6 +124,14 @@ async def _note(context: Context, app: App, session: int, receipts: list[Receipt
 
 
 def _read(receipt: ReceiptIn) -> Receipt:
-    named: dict[str, Any] = {"apns_id": receipt.apns_id, "notification_id": receipt.notification_id}
     at = None if receipt.at is None else int(receipt.at.timestamp() * 1000)
-    return Receipt.read(event=receipt.event, at=at, **named)
+    if receipt.id is not None and receipt.apns_id not in (None, receipt.id):
+        raise InvalidRequestError(
+            "id and apns_id are the same, and two were given", fix="Give one of them"
+        )
+    return Receipt.read(
+        event=receipt.event,
+        at=at,
+        delivery_id=receipt.apns_id if receipt.id is None else receipt.id,
+        notification_id=receipt.notification_id,
+    )

@@ -38,9 +38,10 @@ def represent(value: Any) -> Any:
 
 
 def delivery(one: Delivery) -> dict[str, Any]:
-    """Return a delivery; ``address`` is where it goes, under its former name as well."""
+    """Return a delivery, its id and address under Apple's names as well."""
     return {
-        "id": one.apns_id,
+        "id": one.id,
+        "apns_id": one.apns_id,
         "notification_id": one.notification_id,
         "session_id": one.session_id,
         "mail": one.mail,

@@ -7,7 +7,7 @@ from starlette.responses import Response
 from handbell._text import trimmed
 from handbell.apps.checkup import caveats
 from handbell.apps.credentials import AuthKey, Certificate, key_id_of_name, read_auth_key
-from handbell.errors import CredentialError
+from handbell.errors import CredentialError, NotFoundError
 
 from .check_up import check_up, forget_check_up
 from .forms import Faults, Upload
@@ -58,7 +58,7 @@ async def add(page: Page) -> Response:
 @pages.get(f"{_KEYS}/{{key_id}}/remove")
 async def ask_remove(page: Page) -> Response:
     """Confirm the removal of a key."""
-    key_id = page.request.path_params["key_id"]
+    key_id = await _find(page)
     return page.confirm(
         f"Remove the key {key_id}?",
         text=(
@@ -74,11 +74,23 @@ async def ask_remove(page: Page) -> Response:
 @pages.post(f"{_KEYS}/{{key_id}}/remove")
 async def remove(page: Page) -> Response:
     """Remove a key."""
-    key_id = page.request.path_params["key_id"]
+    key_id = await _find(page)
     await page.run(page.system.apps.remove_credential, page.the_app, key_id)
     await page.note("credential.remove", key_id)
     forget_check_up(page)
     return page.redirect(page.app_url(), message=f"The key {key_id} is removed.")
+
+
+async def _find(page: Page) -> str:
+    """Return the id of the key in the path. Raises NotFoundError where the app has none with it."""
+    key_id: str = page.request.path_params["key_id"]
+    stored = await page.run(page.system.apps.credentials, page.the_app)
+    if all(one.key_id != key_id for one in stored):
+        raise NotFoundError(
+            f"{page.the_app.name} has no key {key_id[:100]!r}",
+            fix="Look at the app's page for its keys",
+        )
+    return key_id
 
 
 async def read_upload(page: Page, upload: Upload) -> AuthKey | Certificate:

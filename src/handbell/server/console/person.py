@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 from starlette.responses import Response
 
 from handbell._text import short_token
-from handbell.errors import UnknownSessionError
+from handbell.errors import UnknownSessionError, UnknownUserError
 from handbell.registry.session import Session
 
 from .formatting import platform
@@ -78,6 +78,10 @@ async def person(page: Page) -> Response:
 async def ask_forget(page: Page) -> Response:
     """Confirm the erasure of a person."""
     mail = page.query("mail")
+    if await page.run(page.system.directory.user, page.the_app, mail) is None:
+        raise UnknownUserError(
+            f"{page.the_app.name} has no user {mail[:100]!r}", fix="Look at the list of its users"
+        )
     return page.confirm(
         f"Forget {mail}?",
         text=(
