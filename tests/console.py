@@ -1,11 +1,9 @@
 """A server with its console on a free port, and clients that sign in to it."""
 
-import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final
 
 import httpx
@@ -15,11 +13,13 @@ from tests.serving import Server
 from handbell.access.operators import OperatorStore
 from handbell.access.passwords import Passwords
 from handbell.apps.app import App
+from handbell.clocks import MachineClock
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.delivery.response import Response
 from handbell.server.context import Context
 from handbell.server.limits import Limiter
+from handbell.storage.shared_buckets import Ask, Given, SharedBuckets
 from handbell.system import System
 
 MAIL: Final = "operator@example.com"
@@ -91,8 +91,25 @@ def quick_operators(system: System) -> OperatorStore:
 
 
 def unhurried() -> Limiter:
-    """Return limits by a clock on which an hour passes each time it is read: nobody waits."""
-    return Limiter(now=partial(next, itertools.count(step=3600)))
+    """Return limits of buckets that are never empty: nobody waits."""
+    return Limiter(Fountains)
+
+
+class Fountains:
+    """Buckets that are never empty."""
+
+    def take(self, asks: Sequence[Ask]) -> list[Given]:
+        """Give whatever is asked for."""
+        return [Given(ask.wanted, 0.0) for ask in asks]
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Fill what is full."""
+
+
+def limited_by(system: System, clock: Callable[[], float]) -> Limiter:
+    """Return the limits of a system by a clock of the test's."""
+    machine = MachineClock("test", clock)
+    return Limiter(lambda: SharedBuckets(system.database, machine), clock=clock)
 
 
 @contextmanager

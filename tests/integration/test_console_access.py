@@ -7,9 +7,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.console import MAIL, PASSWORD, Desk, open_console, unhurried
+from tests.console import MAIL, PASSWORD, Desk, limited_by, open_console, unhurried
 
-from handbell.server.limits import Limiter
 from handbell.server.routes import ROUTES
 from handbell.settings import Settings
 from handbell.system import System
@@ -213,7 +212,7 @@ def test_guessing_is_slowed_down(tmp_path: Path) -> None:
     system = System(Settings.load(home=tmp_path))
     with (
         closing(system.database),
-        open_console(system, limiter=Limiter(now=lambda: clock[0])) as desk,
+        open_console(system, limiter=limited_by(system, lambda: clock[0])) as desk,
         desk.client() as client,
     ):
         system.operators.add(MAIL, PASSWORD)

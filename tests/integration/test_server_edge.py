@@ -11,13 +11,12 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.console import open_console
+from tests.console import limited_by, open_console
 from tests.edge import Client
 from tests.serving import Server, start_server
 
 from handbell.http_server.bounds import Bounds
 from handbell.server.hosts import Hosts
-from handbell.server.limits import Limiter
 from handbell.server.routes import ROUTES
 from handbell.settings import Settings
 from handbell.system import System
@@ -372,7 +371,7 @@ def doors(tmp_path: Path) -> Iterator[Doors]:
     system = System(Settings.load(home=tmp_path, trusted_proxies="127.0.0.1"))
     with (
         closing(system.database),
-        open_console(system, limiter=Limiter(now=lambda: clock[0])) as desk,
+        open_console(system, limiter=limited_by(system, lambda: clock[0])) as desk,
     ):
         system.operators.add(MAIL, PASSWORD)
         yield Doors(desk.url, clock)

@@ -55,7 +55,7 @@ __all__ = [
     "unrouted",
 ]
 
-WRONG_KEYS: Final = Limit(number=100, seconds=60)
+WRONG_KEYS: Final = Limit(number=100, seconds=60, step=10)
 """How many requests with a wrong key one address may make."""
 
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
@@ -268,7 +268,7 @@ async def _key(request: Request, context: Context, token: str | None) -> ApiKey:
     key = keys.known(token) or await context.run(keys.check, token)
     if key is None:
         # Slows guessing down; a valid key from the same address is not limited.
-        context.limiter.require("unauthorized", client_network(request), WRONG_KEYS)
+        await context.require("unauthorized", client_network(request), WRONG_KEYS)
         raise UnauthorizedError("The API key is not known, or was revoked", fix=_ASK)
     return key
 

@@ -47,7 +47,7 @@ def make_context(
         system=system,
         settings=system.settings,
         metrics=metrics,
-        limiter=limiter or Limiter(),
+        limiter=limiter or Limiter(lambda: system.buckets),
         public_url=public_url,
         root_path=root_path_of(system.settings),
         has_worker=has_worker,

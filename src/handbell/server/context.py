@@ -17,7 +17,7 @@ from handbell.delivery.observe.metrics import Metrics
 from handbell.settings import Settings
 from handbell.system import System
 
-from .limits import Limiter
+from .limits import Limit, Limiter
 from .server_metrics import RequestMetrics
 
 P = ParamSpec("P")
@@ -88,6 +88,10 @@ class Context:
         self.system.apps.remove(app)
         self.system.api_keys.forget()
         self.apps.clear()
+
+    async def require(self, purpose: str, caller: str, limit: Limit) -> None:
+        """Count a call of a caller. Raises RateLimitedError; see :class:`~.limits.Limiter`."""
+        await self.run(self.limiter.require, purpose, caller, limit)
 
     async def read_certificate(self, content: bytes, *, password: str | None) -> Certificate:
         """Parse an untrusted certificate; see :mod:`handbell.apps.isolated_parser`."""

@@ -1,67 +1,102 @@
-"""Rate limits per caller: token buckets in memory."""
+"""Rate limits per caller, which all servers on a database share."""
 
+import hashlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
-from handbell._token_bucket import TokenBucket
 from handbell.errors import RateLimitedError
+from handbell.storage.shared_buckets import Ask, Given
 
-MOST_BUCKETS: Final = 100_000
-"""How many callers are remembered; beyond that the fullest buckets are forgotten."""
+MOST_CALLERS: Final = 100_000
+"""How many callers a server remembers; beyond that the oldest are forgotten."""
+
+_REFUSED_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
-    """``number`` at once, and as many again, evenly, in each ``seconds``."""
+    """``number`` at once, and as many again, evenly, in each ``seconds``.
 
-    number: float
+    A server takes ``step`` of them at a time: with 1 the limit is exact, with more each further
+    server may grant as many beyond it, and the database is asked so much less often.
+    """
+
+    number: int
     seconds: float
+    step: int = 1
 
-    def full(self, now: float) -> TokenBucket:
-        """Return a full bucket."""
-        rate = self.number / self.seconds
-        return TokenBucket(size=self.number, rate=rate, tokens=self.number, at=now)
+
+class Buckets(Protocol):
+    """The buckets that all servers share."""
+
+    def take(self, asks: Sequence[Ask]) -> list[Given]:
+        """Return what each is given; each bucket is named once."""
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Fill buckets."""
+
+
+@dataclass(slots=True)
+class _Caller:
+    """What a server has for a caller, or until when the caller is refused and not asked about."""
+
+    left: int = 0
+    free_at: float = 0.0
+    ask_at: float = 0.0
 
 
 class Limiter:
-    """Token buckets by purpose and caller. ``now`` returns seconds.
+    """Limits of what one caller may do for a purpose. Its methods block, in whatever thread.
 
-    At most ``most`` are kept. Thread-safe. Buckets are per process: several servers behind one
-    address each grant the limit.
+    ``buckets`` gives those that all servers share; they hold no address, only digests. Who is
+    refused is refused for a second without a further question, so that a flood costs the database
+    nothing. ``clock`` returns seconds and never goes back.
     """
 
     def __init__(
-        self, *, now: Callable[[], float] = time.monotonic, most: int = MOST_BUCKETS
+        self,
+        buckets: Callable[[], Buckets],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        most: int = MOST_CALLERS,
     ) -> None:
-        self._now = now
+        self._buckets = buckets
+        self._clock = clock
         self._most = most
         self._lock = threading.Lock()
-        self._buckets: dict[tuple[str, str], TokenBucket] = {}
+        self._callers: dict[str, _Caller] = {}
 
     @property
     def size(self) -> int:
-        """Return the number of buckets."""
-        return len(self._buckets)
+        """Return the number of callers that are remembered."""
+        return len(self._callers)
 
-    def take(self, purpose: str, caller: str, limit: Limit, amount: float = 1.0) -> float:
-        """Take from a bucket and return 0; or take nothing and return the seconds to wait."""
-        now = self._now()
+    def take(self, purpose: str, caller: str, limit: Limit) -> float:
+        """Count a call and return 0; or count nothing and return the seconds to wait."""
+        name, now = _name(purpose, caller), self._clock()
         with self._lock:
-            bucket = self._buckets.get((purpose, caller)) or limit.full(now)
-            bucket = bucket.filled(now)
-            if (wait := bucket.wait_for(amount)) > 0:
-                return wait
-            self._buckets[purpose, caller] = bucket.without(amount)
-            if len(self._buckets) > self._most:
-                self._forget(now)
-        return 0.0
+            known = self._callers.get(name, _Caller())
+            if known.left:
+                known.left -= 1
+                return 0.0
+            if now < min(known.ask_at, known.free_at):
+                return known.free_at - now
+        (given,) = self._buckets().take([_ask(name, limit, wanted=limit.step)])
+        with self._lock:
+            known = self._callers.setdefault(name, _Caller())
+            known.left += max(0, given.granted - 1)
+            known.free_at = now + given.wait_seconds
+            known.ask_at = now + _REFUSED_SECONDS
+            if len(self._callers) > self._most:
+                self._forget_oldest()
+        return given.wait_seconds
 
-    def require(self, purpose: str, caller: str, limit: Limit, amount: float = 1.0) -> None:
-        """Take from a bucket. Raises RateLimitedError with the time to wait."""
-        wait = self.take(purpose, caller, limit, amount)
+    def require(self, purpose: str, caller: str, limit: Limit) -> None:
+        """Count a call. Raises RateLimitedError with the time to wait."""
+        wait = self.take(purpose, caller, limit)
         if wait > 0:
             raise RateLimitedError(
                 "Rate limit exceeded",
@@ -69,22 +104,36 @@ class Limiter:
                 retry_after=wait,
             )
 
-    def give_back(self, purpose: str, caller: str, amount: float = 1.0) -> None:
-        """Return unused tokens."""
-        with self._lock:
-            if (purpose, caller) in self._buckets:
-                bucket = self._buckets[purpose, caller]
-                self._buckets[purpose, caller] = bucket.without(-amount)
+    def give_back(self, purpose: str, caller: str, limit: Limit) -> None:
+        """Count a call no more."""
+        name = _name(purpose, caller)
+        self._buckets().take([_ask(name, limit, back=1)])
+        self._drop(name)
 
     def forget(self, purpose: str, caller: str) -> None:
-        """Refill a bucket, as after a successful sign-in."""
+        """Count no call so far, as after a successful sign-in."""
+        name = _name(purpose, caller)
+        self._buckets().forget([name])
+        self._drop(name)
+
+    def _drop(self, name: str) -> None:
         with self._lock:
-            self._buckets.pop((purpose, caller), None)
+            self._callers.pop(name, None)
 
-    def _forget(self, now: float) -> None:
-        def room(key: tuple[str, str]) -> float:
-            bucket = self._buckets[key]
-            return bucket.size - bucket.filled(now).tokens
+    def _forget_oldest(self) -> None:
+        for name in list(self._callers)[: self._most // 2]:
+            del self._callers[name]
 
-        for key in sorted(self._buckets, key=room)[: self._most // 2]:
-            del self._buckets[key]
+
+def _name(purpose: str, caller: str) -> str:
+    return f"{purpose} {hashlib.sha256(caller.encode()).hexdigest()}"
+
+
+def _ask(name: str, limit: Limit, *, wanted: int = 0, back: int = 0) -> Ask:
+    return Ask(
+        name=name,
+        size=float(limit.number),
+        rate=limit.number / limit.seconds,
+        wanted=wanted,
+        back=back,
+    )

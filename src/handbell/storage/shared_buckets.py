@@ -21,7 +21,8 @@ from .tables import shared_buckets
 
 _MICROSECONDS: Final = 1_000_000
 _KEPT_SECONDS: Final = 3600
-_PRUNED_AT_ONCE: Final = 500
+_TAKES_BETWEEN: Final = 1000
+_PRUNED_AT_ONCE: Final = 2 * _TAKES_BETWEEN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,12 +52,14 @@ class SharedBuckets:
     """The token buckets in one database. Every method is one transaction.
 
     Over any span, all processes together are given at most what a bucket holds and gains. For
-    SQLite the clock is that of the ``machine``, on a database server its own.
+    SQLite the clock is that of the ``machine``, on a database server its own. Now and then, the
+    rows of buckets are removed that have been full for an hour.
     """
 
     def __init__(self, database: Database, machine: MachineClock | None = None) -> None:
         self._database = database
         self._machine = machine or MachineClock.here()
+        self._until_pruned = _TAKES_BETWEEN
 
     def take(self, asks: Sequence[Ask]) -> list[Given]:
         """Return what each is given, in their order; each bucket is named once."""
@@ -65,6 +68,10 @@ class SharedBuckets:
             now = shared_seconds(connection, self._machine)
             given = [_take(ask, full_at, now) for ask in asks]
             _write(connection, full_at)
+        self._until_pruned -= 1
+        if self._until_pruned <= 0:
+            self._until_pruned = _TAKES_BETWEEN
+            self.prune()
         return given
 
     def forget(self, names: Iterable[str]) -> None:

@@ -253,7 +253,7 @@ async def check_up(context: ContextDep, app: AppDep) -> CheckUp:
 
     One push with a token that no device has goes to each environment.
     """
-    context.limiter.require("check-up", app.id, CHECK_UPS)
+    await context.require("check-up", app.id, CHECK_UPS)
     findings = await context.system.check_up(app)
     verdicts = {finding.verdict for finding in findings}
     worst = next((item for item in ("wrong", "doubtful") if item in verdicts), "right")

@@ -35,9 +35,9 @@ from .session_models import RegistrationIn, session_out
 CURRENT: Final = "current"
 """What a device may call its own session in an address."""
 
-PER_CLIENT: Final = Limit(number=120, seconds=60)
+PER_CLIENT: Final = Limit(number=120, seconds=60, step=12)
 """How many registrations with a proof of their own one network address may ask for."""
-WRONG_SECRETS: Final = Limit(number=100, seconds=60)
+WRONG_SECRETS: Final = Limit(number=100, seconds=60, step=10)
 """How many requests with a wrong session secret one network address may make."""
 MAILS_PER_CLIENT: Final = Limit(number=30, seconds=600)
 """How many links one network address may have mailed."""
@@ -67,7 +67,7 @@ async def register(
     if secret is not None and body.mail is None and body.identity_token is None:
         renewed = await renew(request, app, secret, body.about(), body.device_token)
         return RegistrationAnswer(status=200, body=_told(renewed.session, None, body))
-    context.limiter.require("registrations", client_network(request), PER_CLIENT)
+    await context.require("registrations", client_network(request), PER_CLIENT)
     identity = await context.run(context.system.identities.of, app)
     if identity.proof == "token" and body.identity_token is not None:
         return await _by_token(context, app, body)
@@ -86,7 +86,7 @@ async def renew(
         context.system.registry.renew, app, digest_of(secret), described, token=token
     )
     if renewed is None:
-        raise _void(request)
+        raise await _void(request)
     await release(context, renewed)
     return renewed
 
@@ -102,7 +102,7 @@ async def own_session(request: Request, app: App, named: str) -> Session:
     find = context.system.registry.session_by_secret
     session = await context.run(find, app, digest)
     if session is None:
-        raise _void(request)
+        raise await _void(request)
     if named != CURRENT and await context.run(find, app, digest, session_id(named)) is None:
         raise unknown_session(named)
     return session
@@ -168,9 +168,8 @@ async def _by_link(
     mail_server(context.settings)
     secret = new_secret(SESSION_MARK)
     registration = await _read(context, body, body.mail, secret, status="pending")
-    limiter = context.limiter
-    limiter.require("mails-by-client", client_network(request), MAILS_PER_CLIENT)
-    limiter.require("mails", digest_of(f"{app.id} {registration.mail}"), MAILS_PER_ADDRESS)
+    await context.require("mails-by-client", client_network(request), MAILS_PER_CLIENT)
+    await context.require("mails", digest_of(f"{app.id} {registration.mail}"), MAILS_PER_ADDRESS)
     proofs = context.system.proofs
     if known is not None:
         session = await context.run(
@@ -243,8 +242,8 @@ def _not_proven(proof: str, app: App) -> RegistryError:
     return ProofRequiredError("Nothing proves whose device this is", fix=fixes[proof])
 
 
-def _void(request: Request) -> UnauthorizedError:
-    context_of(request).limiter.require("secrets", client_network(request), WRONG_SECRETS)
+async def _void(request: Request) -> UnauthorizedError:
+    await context_of(request).require("secrets", client_network(request), WRONG_SECRETS)
     return UnauthorizedError(
         "The session secret is not known, or its session is over", fix="Register the device again"
     )

@@ -109,7 +109,7 @@ async def account(page: Page) -> Response:
 async def change_password(page: Page) -> Response:
     """Change the password; every other sign-in ends."""
     operator, faults = page.operator, Faults()
-    page.console.context.limiter.require(_CHANGE, operator.mail, PER_PAIR)
+    await page.console.context.require(_CHANGE, operator.mail, PER_PAIR)
     store, password = page.system.operators, page.form.raw("password")
     if await page.run_slowly(store.check, operator.mail, page.form.raw("current")) is None:
         faults.add("current", "This is not your password.")
@@ -122,7 +122,7 @@ async def change_password(page: Page) -> Response:
             faults = Faults.of(error, "password")
     if faults:
         return await _show_account(page, faults)
-    page.console.context.limiter.forget(_CHANGE, operator.mail)
+    await page.run(page.console.context.limiter.forget, _CHANGE, operator.mail)
     await page.note("operator.set", operator.mail, "password")
     hours = page.console.context.settings.sign_in_hours
     page.secret = await page.run(store.sign_in, operator, hours=hours)

@@ -58,7 +58,7 @@ async def check(page: Page) -> Response:
     browser_pass = page.request.cookies.get(known_cookie(https=page.https), "")
     # In the form in which accounts are looked up: another spelling is no further attempt.
     account = fold_mail(mail[:LONGEST_MAIL])
-    attempt = pace.begin(account, network, browser_pass)
+    attempt = await page.run(pace.begin, account, network, browser_pass)
     if attempt.wait:
         return _too_many(page, mail, attempt.wait)
     operators = page.system.operators
@@ -76,7 +76,7 @@ async def check(page: Page) -> Response:
         faults = Faults()
         faults.add("", "The mail address or the password is not right.")
         return _form_again(page, mail, faults, 422)
-    browser_pass = pace.succeed(attempt)
+    browser_pass = await page.run(pace.succeed, attempt)
     response = await _begin(page, operator, safe_next(page.form.text("next")))
     set_known(response, browser_pass, days=PASS_DAYS, https=page.https)
     return response
@@ -101,8 +101,7 @@ async def invitation(page: Page) -> Response:
 async def accept(page: Page) -> Response:
     """Create the invited operator, and sign them in."""
     secret = page.request.path_params["secret"]
-    limiter = page.console.context.limiter
-    limiter.require(_INVITATION, client_network(page.request), PER_NETWORK)
+    await page.console.context.require(_INVITATION, client_network(page.request), PER_NETWORK)
     password = page.form.raw("password")
     mail = page.form.text("mail")
     if password != page.form.raw("again"):

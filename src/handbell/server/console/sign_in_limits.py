@@ -7,6 +7,7 @@ before are exempt from that one.
 
 import json
 import secrets
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -41,11 +42,13 @@ class Attempt:
     account: str
     network: str
     wait: float = 0.0
-    taken: tuple[tuple[str, str], ...] = ()
+    taken: tuple[tuple[str, str, Limit], ...] = ()
 
 
 class SignInLimits:
-    """Limits sign-in attempts. ``now`` returns UNIX seconds, for the age of a pass.
+    """Limits sign-in attempts, at all servers together. Its methods block.
+
+    ``now`` returns UNIX seconds, for the age of a pass.
 
     A pass marks a browser that has signed in. It grants nothing, and is encrypted against forgery.
     """
@@ -56,6 +59,7 @@ class SignInLimits:
         self._limiter = limiter
         self._vault = vault
         self._now = now
+        self._lock = threading.Lock()
         self._known: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     def begin(self, account: str, network: str, browser_pass: str) -> Attempt:
@@ -64,14 +68,14 @@ class SignInLimits:
         if number is not None:
             known = f"{number} {account}"
             if not self._limiter.take(_PASSED, known, PER_PAIR):
-                return Attempt(account, network, taken=((_PASSED, known),))
-        taken: list[tuple[str, str]] = []
+                return Attempt(account, network, taken=((_PASSED, known, PER_PAIR),))
+        taken: list[tuple[str, str, Limit]] = []
         for purpose, caller, limit in self._limits(account, network):
             wait = self._limiter.take(purpose, caller, limit)
             if wait:
                 self._give_back(taken)
                 return Attempt(account, network, wait=wait)
-            taken.append((purpose, caller))
+            taken.append((purpose, caller, limit))
         return Attempt(account, network, taken=tuple(taken))
 
     def succeed(self, attempt: Attempt) -> str:
@@ -79,10 +83,11 @@ class SignInLimits:
         self._give_back(attempt.taken)
         self._limiter.forget(_PAIR, f"{attempt.network} {attempt.account}")
         place = attempt.network, attempt.account
-        self._known[place] = None
-        self._known.move_to_end(place)
-        if len(self._known) > _MOST_KNOWN:
-            self._known.popitem(last=False)
+        with self._lock:
+            self._known[place] = None
+            self._known.move_to_end(place)
+            if len(self._known) > _MOST_KNOWN:
+                self._known.popitem(last=False)
         made = json.dumps([attempt.account, secrets.token_hex(8), int(self._now())])
         return self._vault().seal(_MARK + made.encode()).decode("ascii")
 
@@ -95,9 +100,9 @@ class SignInLimits:
             limits.append((_ACCOUNT, account, PER_ACCOUNT))
         return limits
 
-    def _give_back(self, taken: Iterable[tuple[str, str]]) -> None:
-        for purpose, caller in taken:
-            self._limiter.give_back(purpose, caller)
+    def _give_back(self, taken: Iterable[tuple[str, str, Limit]]) -> None:
+        for purpose, caller, limit in taken:
+            self._limiter.give_back(purpose, caller, limit)
 
     def _read_pass(self, account: str, browser_pass: str) -> str | None:
         """Return the number of a pass for this account, None for an invalid one."""

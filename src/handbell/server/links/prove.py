@@ -17,7 +17,7 @@ from .templating import page
 
 router = APIRouter(include_in_schema=False)
 
-PER_CLIENT: Final = Limit(number=60, seconds=60)
+PER_CLIENT: Final = Limit(number=60, seconds=60, step=6)
 """How often one address may open links, right ones or wrong ones."""
 
 _DEVICES: Final = {
@@ -53,7 +53,7 @@ Secret = Annotated[str, Path(max_length=200)]
 @router.get("/prove/{secret}")
 async def ask(request: Request, context: ContextDep, secret: Secret) -> Response:
     """Ask whether the device is the opener's; nothing is used up."""
-    if (limited := _limited(request, context)) is not None:
+    if (limited := await _limited(request, context)) is not None:
         return limited
     question = await context.run(context.system.proofs.look, secret)
     if isinstance(question, str):
@@ -74,7 +74,7 @@ async def prove(request: Request, context: ContextDep, secret: Secret) -> Respon
 
     The answer comes when nothing of a former user's can be shown any more.
     """
-    if (limited := _limited(request, context)) is not None:
+    if (limited := await _limited(request, context)) is not None:
         return limited
     question = await context.run(context.system.proofs.look, secret)
     try:
@@ -98,8 +98,8 @@ def _refused(refusal: LinkRefusal) -> Response:
     return page("refused.html", status, heading=heading, text=text)
 
 
-def _limited(request: Request, context: Context) -> Response | None:
-    wait = context.limiter.take("links", client_network(request), PER_CLIENT)
+async def _limited(request: Request, context: Context) -> Response | None:
+    wait = await context.run(context.limiter.take, "links", client_network(request), PER_CLIENT)
     if wait <= 0:
         return None
     answer = page(
