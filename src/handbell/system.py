@@ -41,6 +41,7 @@ from handbell.delivery.ledger.why import Story, why
 from handbell.delivery.observe.recent import Recent
 from handbell.delivery.policy.app_rules import HELD_BY, STOPPED_BY, read_rules
 from handbell.delivery.policy.rules_store import RulesStore
+from handbell.delivery.queue.cap_claims import CapClaims
 from handbell.delivery.queue.clock_jumps import ClockJumps
 from handbell.delivery.queue.nodes import NodeKind, Presence
 from handbell.delivery.queue.revocations import Revocations
@@ -304,6 +305,7 @@ class System:
             on_beat=self.presence.beat,
             rules_store=self.rules_store,
             buckets=self.buckets,
+            cap_claims=CapClaims(self.database),
             find_gateway=self.find_gateway,
             drop_gateway=self.drop_gateway,
             load=self._load_composed,

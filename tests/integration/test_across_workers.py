@@ -6,13 +6,16 @@ import time
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+from sqlalchemy import Table, func, select
 from tests.conftest import Stage
 
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.delivery.accept.store import Acceptance
-from handbell.delivery.engine import Engine
+from handbell.delivery.engine import Engine, Options
 from handbell.delivery.policy.circuit import CircuitScope, CircuitStop, StoredCircuit
+from handbell.server.limits import Limit, Limiter
+from handbell.storage.tables import cap_claims
 from handbell.system import System
 
 pytestmark = pytest.mark.databases
@@ -31,11 +34,9 @@ async def working(stage: Stage, number: int) -> AsyncIterator[list[Engine]]:
             await system.close()
 
 
-async def accept(stage: Stage, engine: Engine, mails: list[str]) -> Acceptance:
+async def accept(stage: Stage, engine: Engine, to: object) -> Acceptance:
     """Accept a send to people and return at once."""
-    acceptance, _ = await engine.accept(
-        stage.app, Notification(title="Hello"), Recipients.read(mails)
-    )
+    acceptance, _ = await engine.accept(stage.app, Notification(title="Hello"), Recipients.read(to))
     return acceptance
 
 
@@ -83,6 +84,71 @@ def test_a_rate_is_that_of_all_workers_together(stage: Stage, kind: str) -> None
     assert least * 0.9 <= times[-1] - times[0]
 
 
+@pytest.mark.parametrize("kind", ["lists", "everybody"])
+def test_a_cap_counts_what_other_workers_have_on_their_way(stage: Stage, kind: str) -> None:
+    """However many workers send to a person at one time, no more arrive than the cap says."""
+    mails = [f"user{one}@example.com" for one in range(8)]
+    tokens = [stage.add_phone(mail).token for mail in mails]
+    stage.system.set_rules(stage.app, {"cap": "2/day"})
+    stage.twin.add_fault("slow", seconds=0.3, count=1000)
+    to = {"everybody": True} if kind == "everybody" else mails
+
+    async def scenario() -> None:
+        async with working(stage, 3) as engines:
+            # Each worker knows of the others from its first batch on.
+            sends = await asyncio.gather(
+                *(accept(stage, engine, to) for engine in engines for _ in range(2))
+            )
+            ledger = stage.system.ledger
+            await until(
+                lambda: (
+                    all(
+                        one.state in {"sent", "cancelled"}
+                        for send in sends
+                        for one in ledger.deliveries_of(send.id)
+                    )
+                    and sum(len(ledger.deliveries_of(send.id)) for send in sends) == 6 * 8
+                )
+            )
+            await until(lambda: not _rows(stage.system, cap_claims))
+
+    asyncio.run(scenario())
+    assert [len(stage.twin.accepted_of(token)) for token in tokens] == [2] * 8
+
+
+def test_a_key_of_a_call_is_known_to_all_who_accept(stage: Stage) -> None:
+    """Of calls with one idempotency key at several servers at once, one is stored."""
+    stage.add_phone("user0@example.com")
+    options = Options.read(idempotency_key="once")
+
+    async def scenario() -> set[str]:
+        async with working(stage, 2) as engines:
+            told = await asyncio.gather(
+                *(
+                    engine.accept(
+                        stage.app,
+                        Notification(title="Hello"),
+                        Recipients.read("user0@example.com"),
+                        options,
+                    )
+                    for engine in [*engines] * 5
+                )
+            )
+            await until(lambda: stage.twin.accepted)
+            return {acceptance.id for acceptance, _ in told}
+
+    assert len(asyncio.run(scenario())) == 1
+    assert stage.twin.accepted == 1
+
+
+def test_servers_count_the_calls_of_one_caller_together(stage: Stage) -> None:
+    """An exact limit is exact, whichever server is asked."""
+    servers = [Limiter(lambda: stage.system.buckets) for _ in range(2)]
+    limit = Limit(number=5, seconds=1e6)
+    waits = [servers[turn % 2].take("sign-in", "a", limit) for turn in range(9)]
+    assert [wait == 0 for wait in waits] == [True] * 5 + [False] * 4
+
+
 def test_a_circuit_is_probed_by_one_worker(stage: Stage) -> None:
     """Who has the permission keeps it until the probe is over, or the worker is struck off."""
     place = CircuitScope(stage.app.id, "production", "key")
@@ -116,3 +182,8 @@ def test_a_circuit_is_probed_by_one_worker(stage: Stage) -> None:
 def _stop() -> CircuitStop:
     now = time.time()
     return CircuitStop(reason="InvalidProviderToken", detail="", since=now, probe_at=now)
+
+
+def _rows(system: System, table: Table) -> int:
+    with system.database.read() as connection:
+        return connection.scalar(select(func.count()).select_from(table)) or 0

@@ -21,6 +21,7 @@ from handbell.creation.recipients import Recipients
 from handbell.delivery.accept.send_store import SendStore
 from handbell.delivery.accept.store import Order
 from handbell.delivery.engine import Engine
+from handbell.delivery.queue.cap_claims import CapClaims, CapQuestion
 from handbell.delivery.queue.shards import SHARD_SESSIONS
 from handbell.delivery.queue.workers import LEASE_SECONDS
 from handbell.delivery.record.outcome_batch import Batch
@@ -398,7 +399,8 @@ def test_what_is_written_or_asked_at_once_may_be_of_any_size(scene: Scene) -> No
     """A batch that names more sessions than one statement may is written all the same."""
     numbers = range(300_000)
     scene.system.recorder.record(Batch(accepted_sessions=list(numbers)))
-    assert scene.system.rules_store.notifications_by_user(numbers, 0.0, 1) == {}
+    asked = CapQuestion(1, frozenset(numbers), 1, 0.0)
+    assert CapClaims(scene.system.database).sent_to(asked) == {}
 
 
 class _Pragma:

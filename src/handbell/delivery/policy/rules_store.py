@@ -267,42 +267,6 @@ class RulesStore:
         with self._database.write() as connection:
             return connection.execute(statement.values(due_at=int(at * 1000))).rowcount
 
-    def notifications_by_user(
-        self, user_ids: Iterable[int], since: float, apart_from: int
-    ) -> dict[int, set[int]]:
-        """Return the other notifications sent to each user since then (UNIX seconds).
-
-        Only those that a cap counts, see :func:`~handbell.delivery.policy.quiet_hours.disturbs`.
-        One that is about to be sent counts as well, for those that came after it.
-        """
-        statement = (
-            select(sessions.c.user_id, deliveries.c.notification_id)
-            .distinct()
-            .join_from(sessions, deliveries, deliveries.c.number == sessions.c.id)
-            .join(notifications, notifications.c.id == deliveries.c.notification_id)
-            .where(
-                sessions.c.user_id.in_(bindparam("user_ids", expanding=True)),
-                notifications.c.is_loud,
-                deliveries.c.notification_id != apart_from,
-                or_(
-                    deliveries.c.sent_at > int(since * 1000),
-                    and_(
-                        deliveries.c.notification_id < apart_from,
-                        or_(
-                            deliveries.c.state == "sending",
-                            and_(deliveries.c.state == "held", deliveries.c.attempts > 0),
-                        ),
-                    ),
-                ),
-            )
-        )
-        found: dict[int, set[int]] = {}
-        with self._database.read() as connection:
-            for chunk in chunks(list(set(user_ids))):
-                for user_id, row in connection.execute(statement, {"user_ids": chunk}):
-                    found.setdefault(user_id, set()).add(row)
-        return found
-
 
 def _rules(
     row: Any,

@@ -1,21 +1,21 @@
 """What may go now: the app's switch, times, quiet hours and the cap, looked at before each send."""
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
 
 from handbell.delivery.delivery import State  # noqa: TC001 - not worth a block
 from handbell.delivery.policy.app_rules import AppRules
 from handbell.delivery.policy.cap import Cap
 from handbell.delivery.policy.parts import QUIET, SCHEDULED, HoldReason
 from handbell.delivery.policy.quiet_hours import held_until
-from handbell.delivery.policy.rules_store import RulesStore
 from handbell.delivery.queue.due import Due
 from handbell.delivery.record.settle import Settlement
 from handbell.delivery.work.composed import Composed
 from handbell.delivery.work.in_flight import Ticket
 from handbell.delivery.work.push_batch import Item, Portion
 
+from .cap_gate import CapGate
 from .sender import WITHOUT_SESSION
 
 DISABLED_SECONDS: Final = 15 * 60
@@ -24,27 +24,16 @@ DISABLED_SECONDS: Final = 15 * 60
 _log = logging.getLogger(__name__)
 
 
-class Read(Protocol):
-    """Calls something of the stores in a thread until the database takes it."""
-
-    def __call__(self, what: Callable[..., Any], /, *arguments: Any) -> Awaitable[Any]:
-        """Return what it returned."""
-
-
 class Admission:
     """Lets deliveries through, or gives them a row that says why not; belongs to one worker.
 
-    Within one process a cap is exact, also for pushes that are on their way. Across processes the
-    pushes of a broadcast have no rows until they end: a person may get one more than the cap for
-    each broadcast that another process has in hand for them in that moment.
+    A cap is exact, also for pushes that are on their way; see
+    :class:`~handbell.delivery.send.cap_gate.CapGate` for other workers.
     """
 
-    def __init__(
-        self, book: Settlement, rules_store: RulesStore, *, read: Read, now: Callable[[], float]
-    ) -> None:
+    def __init__(self, book: Settlement, cap_gate: CapGate, *, now: Callable[[], float]) -> None:
         self._book = book
-        self._rules_store = rules_store
-        self._read = read
+        self._cap_gate = cap_gate
         self._now = now
 
     async def admit(
@@ -117,35 +106,21 @@ class Admission:
     ) -> tuple[list[Item], list[Item]]:
         """Return what the cap lets through, which is underway from now on, and what it does not."""
         known = {item.user_id for item in items if item.user_id is not None}
-        cap_in_flight, row = composed.app_state.cap_in_flight, composed.row
+        app_state, row = composed.app_state, composed.row
         ready: list[Item] = []
         capped: list[Item] = []
-        async with cap_in_flight.turn:
-            there = {user_id: cap_in_flight.rows_of(user_id) for user_id in known}
-            written = await self._read(
-                self._rules_store.notifications_by_user, known, cap.since(self._now()), row
-            )
+        async with app_state.cap_in_flight.turn:
+            allowed = await self._cap_gate.allowed(app_state, cap, row, known, self._now())
             for item in items:
-                if not _is_allowed(cap, item, row, written, there):
-                    capped.append(item)
-                    continue
-                ready.append(item)
-                if item.user_id is not None:
+                if item.user_id is None:
+                    ready.append(item)
+                elif item.user_id in allowed:
+                    ready.append(item)
                     ticket.let_through(row, item.number, item.user_id)
+                else:
+                    capped.append(item)
+            app_state.cap_in_flight.free_unused((user, row) for user in allowed)
         return ready, capped
-
-
-def _is_allowed(
-    cap: Cap,
-    item: Item,
-    row: int,
-    written: Mapping[int, Collection[int]],
-    cap_in_flight: Mapping[int, Collection[int]],
-) -> bool:
-    if item.user_id is None:
-        return True
-    others = {*written.get(item.user_id, ()), *cap_in_flight[item.user_id]} - {row}
-    return cap.allows(len(others))
 
 
 def waits_of(

@@ -21,6 +21,7 @@ from handbell.delivery.ledger.store import Ledger
 from handbell.delivery.policy.circuit import CircuitScope, StoredCircuit
 from handbell.delivery.policy.ramp_up import RampUps
 from handbell.delivery.policy.rules_store import RulesStore
+from handbell.delivery.queue.cap_claims import CapClaims
 from handbell.delivery.queue.clock_jumps import ClockJumps
 from handbell.delivery.queue.due import Due
 from handbell.delivery.queue.heartbeat import Heartbeat
@@ -45,6 +46,7 @@ from handbell.storage.storage_retry import StorageRetry, stopped
 
 from .admission import DISABLED_SECONDS, Admission
 from .broadcaster import Broadcaster
+from .cap_gate import CapGate
 from .composed_cache import ComposedCache, LoadComposed
 from .dispatcher import Dispatcher
 from .gateway_cache import GatewayCache
@@ -84,6 +86,7 @@ class Worker:
         on_beat: Callable[[int], None] = lambda _worker: None,
         rules_store: RulesStore,
         buckets: SharedBuckets,
+        cap_claims: CapClaims,
         find_gateway: FindGateway,
         drop_gateway: DropGateway | None = None,
         load: LoadComposed,
@@ -156,6 +159,7 @@ class Worker:
             release=self._sender.release,
             is_busy=lambda: len(self.in_flight) > 0,
         )
+        self._cap_gate = CapGate(cap_claims, call=storage_retry.call, worker=lambda: self.id)
         probes = Probes(
             rules_store,
             self._routes,
@@ -168,7 +172,7 @@ class Worker:
         )
         self._dispatcher = Dispatcher(
             self._book,
-            Admission(self._book, rules_store, read=storage_retry.call, now=now),
+            Admission(self._book, self._cap_gate, now=now),
             self._sender,
             app_states=self.app_states,
             flusher=self._flusher,
@@ -423,6 +427,7 @@ class Worker:
                 await self._book.judge_doubted(self._users_of)
                 self._dispatcher.begin_astray()
                 await self._flusher.flush(self._broadcasts)
+                await self._cap_gate.release(self.app_states.all())
             except Exception:  # noqa: BLE001 - one batch must not end the writing
                 _log.exception("Flush of outcomes failed; continuing")
             if self._broadcasts or self._full:

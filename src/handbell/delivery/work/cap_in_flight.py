@@ -3,6 +3,9 @@
 import asyncio
 from collections.abc import Iterable, KeysView
 
+UserAndRow = tuple[int, int]
+"""A user and a notification's row."""
+
 
 class CapInFlight:
     """The deliveries of one app that were let through its cap and are not written down yet.
@@ -11,12 +14,17 @@ class CapInFlight:
     database is asked until what is let through was added here, the two together miss nothing that
     this process sends: what was added before is here, or was written before the question. Belongs
     to one event loop.
+
+    What is here may be claimed in the database as well, for other workers; a claim is *freed* once
+    nothing of that notification is on its way to that user.
     """
 
     def __init__(self) -> None:
         self.turn = asyncio.Lock()
         self._users: dict[tuple[int, int], int] = {}
         self._by_user: dict[int, set[tuple[int, int]]] = {}
+        self._claimed: set[UserAndRow] = set()
+        self._freed: set[UserAndRow] = set()
 
     def __len__(self) -> int:
         return len(self._users)
@@ -36,6 +44,7 @@ class CapInFlight:
             left.discard((row, number))
             if not left:
                 del self._by_user[user_id]
+            self.free_unused([(user_id, row)])
 
     def keys(self) -> KeysView[tuple[int, int]]:
         """Return the deliveries, by notification and number."""
@@ -44,3 +53,28 @@ class CapInFlight:
     def rows_of(self, user_id: int) -> set[int]:
         """Return the notifications that are about to reach a user."""
         return {row for row, _ in self._by_user.get(user_id, ())}
+
+    def unclaimed(self) -> set[UserAndRow]:
+        """Return what is on its way and not claimed."""
+        return {(user, row) for (row, _), user in self._users.items()} - self._claimed
+
+    def note_claimed(self, pairs: Iterable[UserAndRow]) -> None:
+        """Note what is claimed, whether or not it is still on its way."""
+        self._claimed.update(pairs)
+
+    def free_unused(self, pairs: Iterable[UserAndRow]) -> None:
+        """Free the claims of these of which nothing is on its way."""
+        for user, row in pairs:
+            if (user, row) in self._claimed and row not in self.rows_of(user):
+                self._claimed.discard((user, row))
+                self._freed.add((user, row))
+
+    @property
+    def has_freed(self) -> bool:
+        """Whether claims are to be taken back."""
+        return bool(self._freed)
+
+    def take_freed(self) -> set[UserAndRow]:
+        """Return the claims that are to be taken back, and forget them."""
+        freed, self._freed = self._freed, set()
+        return freed
