@@ -18,6 +18,7 @@ from handbell.server.application import create_application
 from handbell.server.asgi_server import bind, make_context, serving, url_of
 from handbell.server.context import Context  # noqa: TC001 - an attribute's type
 from handbell.server.links.mail import mailing
+from handbell.server.presence import present
 from handbell.system import System
 
 T = TypeVar("T")
@@ -82,6 +83,7 @@ class Server:
             try:
                 async with (
                     mailing(self.context),
+                    present(self.context),
                     serving(
                         create_application(self.context),
                         bound,

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from handbell._text import count
+
 from . import context, db_copy
 from .output import Json, say, write_json
 
@@ -29,6 +31,21 @@ def upgrade(*, as_json: Json = False) -> None:
             write_json({"database": database.name, "revision": revision})
         else:
             say(f"The schema of {database.name} is up to date, at {revision}.")
+
+
+@commands.command()
+def reseal(*, as_json: Json = False) -> None:
+    """Seal every secret with the first of this machine's keys, so that the others can go.
+
+    Run it once every machine has the new key; docs/settings.md has the steps.
+    """
+    parts = context.system()
+    with closing(parts.database):
+        number, name = parts.apps.reseal(), parts.database.name
+    if as_json:
+        write_json({"resealed": number, "database": name})
+    else:
+        say(f"{count(number, 'secret')} of {name} sealed anew.")
 
 
 @commands.command("accept-key")

@@ -135,10 +135,10 @@ def rates_of(found: Iterable[Node]) -> Rates:
     living = [node.figures for node in found if not node.is_gone and node.figures]
 
     def total(name: str) -> int:
-        return int(sum(figures[name] for figures in living))
+        return int(sum(figures.get(name, 0) for figures in living))
 
     def per_second(name: str) -> float:
-        each = (figures[name] / max(_SHORTEST_SECONDS, figures["seconds"]) for figures in living)
+        each = (one.get(name, 0) / max(_SHORTEST_SECONDS, one.get("seconds", 0)) for one in living)
         return round(sum(each), 2)
 
     return Rates(
