@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
 
@@ -17,12 +17,29 @@ from .measure import MOST_TOKENS, Bench
 from .report import Table
 from .rig import Rig, RigError
 
+if TYPE_CHECKING:
+    from .figures import Figure
+
 RESULTS: Final = Path(__file__).parent / "RESULTS.md"
 FULL_ROUNDS: Final = 5
 QUICK_ROUNDS: Final = 3
 FULL_SESSIONS: Final = 3_000_000
 QUICK_SESSIONS: Final = 100_000
 WIDTH: Final = 130
+PARTS: Final = (
+    "throughput",
+    "slow",
+    "refusing",
+    "latency",
+    "accepting",
+    "loads",
+    "calls",
+    "lines",
+    "sending",
+    "databases",
+    "lookups",
+    "memory",
+)
 
 Part = Callable[[], list[Table]]
 """One measurement and its tables."""
@@ -83,26 +100,40 @@ def _measure(
 
         bench = Bench(rig, tools=tools, rounds=rounds, note=note)
         bench.prepare()
-        fast = bench.throughput()
-        tables.append(report.throughput(fast))
-        parts: list[Part] = [
-            lambda: [report.slow(bench.slow())],
-            lambda: [report.refusing(bench.refusing(), fast)],
-            lambda: report.latency(bench.latency(), bench.start()),
-            lambda: [report.accepting(bench.accepting())],
-            lambda: _loads(bench, asked),
-        ]
-        if "wrk" in tools:
-            parts.append(lambda: [report.single_calls(bench.single_calls())])
-            parts.append(lambda: [report.lines(bench.lines())])
-        if not asked.quick:
-            parts.append(lambda: [report.memory(bench.memory())])
-        for part in parts:
+        parts = _parts(bench, asked, tools)
+        for part in [parts[name] for name in asked.only or parts]:
             try:
                 tables += part()
             except RigError as error:
                 failures.append(str(error))
     return tables, failures
+
+
+def _parts(bench: Bench, asked: argparse.Namespace, tools: frozenset[str]) -> dict[str, Part]:
+    """Return what is measured, by the name that ``--only`` takes."""
+    fast: list[Figure] = []
+
+    def throughput() -> list[Table]:
+        fast[:] = bench.throughput()
+        return [report.throughput(fast)]
+
+    parts: dict[str, Part] = {
+        "throughput": throughput,
+        "slow": lambda: [report.slow(bench.slow())],
+        "refusing": lambda: [report.refusing(bench.refusing(), fast)],
+        "latency": lambda: report.latency(bench.latency(), bench.start()),
+        "accepting": lambda: [report.accepting(bench.accepting())],
+        "loads": lambda: _loads(bench, asked),
+    }
+    if "wrk" in tools:
+        parts["calls"] = lambda: [report.single_calls(bench.single_calls())]
+        parts["lines"] = lambda: [report.lines(bench.lines())]
+        parts["sending"] = lambda: [report.sending_by_database(bench.sending_by_database())]
+    parts["databases"] = lambda: [report.accepting_by_database(bench.accepting_by_database())]
+    if asked.only or not asked.quick:
+        parts["lookups"] = lambda: [report.lookups(bench.lookups())]
+        parts["memory"] = lambda: [report.memory(bench.memory())]
+    return parts
 
 
 def _loads(bench: Bench, asked: argparse.Namespace) -> list[Table]:
@@ -113,7 +144,8 @@ def _loads(bench: Bench, asked: argparse.Namespace) -> list[Table]:
 def _command(asked: argparse.Namespace) -> str:
     quick = " --quick" if asked.quick else ""
     rounds = f" --rounds {asked.rounds}" if asked.rounds else ""
-    return f"`python -m bench{quick}{rounds}`"
+    only = f" --only {' '.join(asked.only)}" if asked.only else ""
+    return f"`python -m bench{quick}{rounds}{only}`"
 
 
 def _remarks(left_out: list[str]) -> str:
@@ -129,6 +161,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="leave out the large broadcasts")
     parser.add_argument("--rounds", type=int, default=0, help="rounds of each program")
+    parser.add_argument("--only", nargs="+", default=[], help="these parts alone", choices=PARTS)
     parser.add_argument("--output", type=Path, default=RESULTS, help="where the results go")
     return parser.parse_args()
 

@@ -12,7 +12,6 @@ import os
 import random
 import re
 import socket
-import sqlite3
 import subprocess
 import sys
 import time
@@ -23,12 +22,15 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
+from sqlalchemy import text
+
 from handbell.creation.template import Template
-from handbell.settings import DATABASE_FILE
+from handbell.storage.database import Database
 from handbell.system import System
 
 from . import seed
 from .job import Job
+from .postgresql import PostgresServer
 from .programs import ROOT, output
 from .rig import RigError
 
@@ -68,7 +70,8 @@ _TEMPLATE: Final = {
 class FormFigure:
     """What a form came to: sends, pushes of each, CPU in microseconds, and what callers saw.
 
-    ``rate`` is sends per second until the last push was answered and recorded.
+    ``rate`` is sends per second until the last push was answered and recorded. ``database_cpu`` is
+    that of a database server's processes, which ``cpu`` does not hold.
     """
 
     name: str
@@ -77,6 +80,7 @@ class FormFigure:
     pushes: float
     rate: float
     cpu: float
+    database_cpu: float = 0.0
     p50: float = 0.0
     p99: float = 0.0
 
@@ -92,6 +96,7 @@ class Target:
         self.key = key
         self.port = port
         self.pids: list[int] = []
+        self.database: PostgresServer | None = None
         self._sent = sent
 
     @property
@@ -104,6 +109,7 @@ class Target:
         self._wrk(form, 1)
         self._drained()
         (before, pushed), cpu, started = self._sent(), self._cpu(), time.perf_counter()
+        database_cpu = self._database_cpu()
         said = self._wrk(form, seconds)
         after, arrived = self._drained()
         taken, sends = time.perf_counter() - started, after - before
@@ -115,6 +121,7 @@ class Target:
             pushes=(arrived - pushed) / sends,
             rate=sends / taken,
             cpu=1e6 * (self._cpu() - cpu) / sends,
+            database_cpu=1e6 * (self._database_cpu() - database_cpu) / sends,
             p50=waits.get("50", 0.0),
             p99=waits.get("99", 0.0),
         )
@@ -123,7 +130,7 @@ class Target:
         """Send one stream of lines of a form with curl, and wait for the last push of it."""
         file = folder / "lines"
         file.write_bytes(b"".join(line + b"\n" for line in _lines(form)))
-        cpu, started = self._cpu(), time.perf_counter()
+        cpu, database_cpu, started = self._cpu(), self._database_cpu(), time.perf_counter()
         (_, pushed) = self._sent()
         command = ["curl", "-sS", "-f", "-X", "POST", "-T", str(file)]
         command += ["-H", "Content-Type: application/x-ndjson"]
@@ -139,6 +146,7 @@ class Target:
             pushes=(arrived - pushed) / LINES,
             rate=LINES / (time.perf_counter() - started),
             cpu=1e6 * (self._cpu() - cpu) / LINES,
+            database_cpu=1e6 * (self._database_cpu() - database_cpu) / LINES,
         )
 
     def _wrk(self, form: str, seconds: int) -> list[tuple[str, str, str]]:
@@ -162,6 +170,9 @@ class Target:
     def _cpu(self) -> float:
         return sum(map(_cpu_of, self.pids))
 
+    def _database_cpu(self) -> float:
+        return self.database.cpu_seconds() if self.database is not None else 0.0
+
 
 def _cpu_of(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -169,8 +180,13 @@ def _cpu_of(pid: int) -> float:
 
 
 @contextmanager
-def handbell_server(job: Job, *, is_beside: bool = False) -> Iterator[Target]:
-    """Run ``handbell serve`` over a home; with ``is_beside`` a ``handbell worker`` sends."""
+def handbell_server(
+    job: Job, *, is_beside: bool = False, postgresql: PostgresServer | None = None
+) -> Iterator[Target]:
+    """Run ``handbell serve`` over a home; with ``is_beside`` a ``handbell worker`` sends.
+
+    ``postgresql`` is the server of the job's database, where that is not an SQLite file.
+    """
     system = System(seed.settings(job))
     app = system.apps.list()[0]
     _, key = system.api_keys.add("forms", ["send"], app)
@@ -180,6 +196,7 @@ def handbell_server(job: Job, *, is_beside: bool = False) -> Iterator[Target]:
     environment = {
         **os.environ,
         "HANDBELL_HOME": job.home,
+        **({"HANDBELL_DATABASE_URL": job.database} if job.database else {}),
         "HANDBELL_APNS_PRODUCTION_URL": job.url,
         "HANDBELL_APNS_DEVELOPMENT_URL": job.url.replace("127.0.0.1", "localhost"),
         "HANDBELL_APNS_CA_FILE": job.ca_file,
@@ -190,19 +207,32 @@ def handbell_server(job: Job, *, is_beside: bool = False) -> Iterator[Target]:
     if is_beside:
         commands = [[*commands[0], "--no-worker"], [*handbell, "worker"]]
     path = f"/v1/apps/{app.id}/notifications"
-    with closing(sqlite3.connect(Path(job.home) / DATABASE_FILE)) as database:
-
-        def sent() -> tuple[int, int]:
-            # Until nothing is open, no more pushes count than sends that have one at least.
-            (sends,) = database.execute("SELECT count(*) FROM notifications").fetchone()
-            (open_ones, done) = database.execute(
-                "SELECT count(*) FILTER (WHERE state <> 'sent'), count(*) FROM deliveries"
-            ).fetchone()
-            return sends, done if not open_ones else 0
-
+    with _counter(job) as sent:
         target = Target("Handbell", path, key, port, sent)
+        target.database = postgresql
         with _running(commands, environment, target):
             yield target
+
+
+@contextmanager
+def _counter(job: Job) -> Iterator[Callable[[], tuple[int, int]]]:
+    """Give what counts sends, and the pushes that they came to."""
+    database = Database(seed.settings(job).database_url)
+    counts = text(
+        "SELECT (SELECT count(*) FROM notifications), count(*) FILTER (WHERE state <> 'sent'),"
+        " count(*) FROM deliveries"
+    )
+
+    def sent() -> tuple[int, int]:
+        with database.read() as connection:
+            sends, open_ones, done = connection.execute(counts).one()
+        # Until nothing is open, no more pushes count than sends that have one at least.
+        return sends, done if not open_ones else 0
+
+    try:
+        yield sent
+    finally:
+        database.close()
 
 
 @contextmanager

@@ -19,7 +19,8 @@ class Job:
     """One round of one program: ``count`` alerts to as many device tokens, after a warm-up.
 
     ``tokens`` is a file with one token a line, ``warm_up`` of them first; ``home`` is the folder of
-    a Handbell with the sessions, for programs that need it.
+    a Handbell with the sessions, for programs that need it; its database is an SQLite file in it,
+    unless ``database`` is the URL of another one.
     """
 
     url: str
@@ -30,6 +31,7 @@ class Job:
     in_flight: int = 200
     warm_up: int = 500
     home: str = ""
+    database: str = ""
     loop: str = "uvloop"
     team_id: str = "TEAM123456"
     key_id: str = "KEY1234567"

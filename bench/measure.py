@@ -13,9 +13,10 @@ from typing import Final
 
 from handbell.settings import Settings
 
-from . import forms, loads, seed, server
+from . import forms, loads, seed, server, shared_database
 from .figures import Figure, figure, percentile
 from .job import Job, Result
+from .postgresql import PostgresServer, Unavailable
 from .programs import (
     AIOAPNS,
     ENGINE,
@@ -36,7 +37,7 @@ from .programs import (
     measured,
     output,
 )
-from .rig import SLOW_STREAMS, Rig
+from .rig import SLOW_STREAMS, Rig, RigError
 
 SESSIONS: Final = 200_000
 FAST_PUSHES: Final = 100_000
@@ -179,6 +180,73 @@ class Bench:
                     ours.append(target.lines(form, self._rig.folder))
             found.append(forms.middle(ours))
         return found
+
+    def accepting_by_database(self) -> list[shared_database.Taken]:
+        """Return what the server accepts on SQLite and on PostgreSQL, in turn: medians."""
+        rounds: dict[str, list[list[shared_database.Taken]]] = {}
+        home = self._make_home(server.PEOPLE)
+        with self._postgresql() as postgresql:
+            for number in range(1, self._form_rounds() + 1):
+                self._note(f"accepting, SQLite and PostgreSQL, round {number}")
+                copy = seed.copy_home(home, self._rig.folder / "server")
+                job = replace(self._rig.job("fast", server.PEOPLE), home=str(copy))
+                rounds.setdefault("SQLite", []).append(shared_database.accepting(None, job))
+                job = self._shared_job(postgresql, server.PEOPLE, f"accepting{number}")
+                rounds.setdefault("PostgreSQL", []).append(
+                    shared_database.accepting(postgresql, job)
+                )
+        return [
+            sorted(each, key=lambda one: one.accepted.rate)[len(each) // 2]
+            for its_rounds in rounds.values()
+            for each in zip(*its_rounds, strict=True)
+        ]
+
+    def sending_by_database(self) -> list[tuple[str, str, forms.FormFigure]]:
+        """Return what sends come to on SQLite and PostgreSQL, a worker beside: medians."""
+        found: list[tuple[str, str, forms.FormFigure]] = []
+        with self._postgresql() as postgresql:
+            for kind in ("single calls", "one stream of lines"):
+                sides: dict[str, list[forms.FormFigure]] = {"SQLite": [], "PostgreSQL": []}
+                for number in range(1, self._form_rounds() + 1):
+                    self._note(f"{kind}, SQLite and PostgreSQL, round {number}")
+                    name = f"{kind.split()[0]}{number}"
+                    shared = self._shared_job(postgresql, forms.PEOPLE, name)
+                    for side, job, its in (
+                        ("SQLite", self._form_job(), None),
+                        ("PostgreSQL", shared, postgresql),
+                    ):
+                        with forms.handbell_server(job, is_beside=True, postgresql=its) as target:
+                            sides[side].append(
+                                target.calls(forms.MIX)
+                                if kind == "single calls"
+                                else target.lines(forms.MIX, self._rig.folder)
+                            )
+                found += [(side, kind, forms.middle(one)) for side, one in sides.items()]
+        return found
+
+    def lookups(self) -> list[shared_database.Lookup]:
+        """Return how long look-ups take in a small registry and a large one, on PostgreSQL."""
+        found: list[shared_database.Lookup] = []
+        with self._postgresql() as postgresql:
+            for size in shared_database.SIZES:
+                self._note(f"making {size:,} sessions in PostgreSQL")
+                job = self._shared_job(postgresql, size, f"size{size}")
+                found += shared_database.lookups(job)
+        return found
+
+    @contextmanager
+    def _postgresql(self) -> Iterator[PostgresServer]:
+        try:
+            with shared_database.running("shared_buffers=1GB") as postgresql:
+                yield postgresql
+        except Unavailable as error:
+            raise RigError(str(error)) from error
+
+    def _shared_job(self, postgresql: PostgresServer, sessions: int, name: str) -> Job:
+        home = self._rig.folder / name
+        shutil.rmtree(home, ignore_errors=True)
+        job = replace(self._rig.job("fast", sessions), home=str(home))
+        return shared_database.prepared(postgresql, job, name)
 
     def _form_rounds(self) -> int:
         return min(3, self._rounds)

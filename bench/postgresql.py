@@ -108,6 +108,12 @@ class PostgresServer:
         while time.monotonic() < deadline and _is_left(self._data):
             time.sleep(0.01)
 
+    def cpu_seconds(self) -> float:
+        """Return the CPU that its processes have used, those that ended included."""
+        root = self.pid
+        children = Path(f"/proc/{root}/task/{root}/children").read_text().split()
+        return _cpu(root, is_parent=True) + sum(_cpu(int(child)) for child in children)
+
     def execute(self, *statements: str, database: str = "postgres") -> list[Any]:
         """Run statements one by one, each committed by itself; return the rows of the last."""
         import psycopg  # noqa: PLC0415 - tests without PostgreSQL do without it
@@ -146,6 +152,15 @@ class PostgresServer:
     def _last_line(self) -> str:
         log = self.folder / "log"
         return log.read_text().strip().splitlines()[-1] if log.exists() else "it says nothing"
+
+
+def _cpu(pid: int, *, is_parent: bool = False) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:  # it has just ended
+        return 0.0
+    # A parent's own, and that of its children that were waited for.
+    return sum(map(int, fields[11 : 15 if is_parent else 13])) / os.sysconf("SC_CLK_TCK")
 
 
 def new_folder() -> Path:

@@ -14,6 +14,7 @@ from .measure import Latency, Start
 from .programs import AIOAPNS, GO
 from .rig import SLOW_SECONDS, SLOW_STREAMS
 from .server import CONNECTIONS, Accepted
+from .shared_database import Lookup, Taken
 
 MIB: Final = 1024 * 1024
 
@@ -224,6 +225,56 @@ def waiting(steps: Sequence[Step]) -> Table:
         "waits as shards, named recipients as rows."
     )
     return Table("What waits", header, rows, (note,))
+
+
+def accepting_by_database(found: Sequence[Taken]) -> Table:
+    """Return the table of what is accepted on each database."""
+    rows = [
+        (
+            f"{one.accepted.name}, {one.database}",
+            f"{one.accepted.rate:,.0f}",
+            f"{one.accepted.p50:.1f}",
+            f"{one.accepted.p99:.1f}",
+            f"{one.accepted.cpu:.0f}",
+            f"{one.database_cpu:.0f}" if one.database_cpu else "-",
+        )
+        for one in found
+    ]
+    header = ("", "sends/s", "ms p50", "ms p99", "server CPU us", "database CPU us")
+    return Table("Accepting on SQLite and on PostgreSQL, each send durable", header, rows)
+
+
+def sending_by_database(found: Sequence[tuple[str, str, FormFigure]]) -> Table:
+    """Return the table of the whole engine on each database."""
+    rows = [
+        (
+            f"{kind}, {side}",
+            f"{one.rate:,.0f}",
+            f"{one.cpu:.0f}",
+            f"{one.database_cpu:.0f}" if one.database_cpu else "-",
+            f"{one.pushes:.1f}",
+        )
+        for side, kind, one in found
+    ]
+    header = ("", "sends/s", "CPU us/send", "database CPU us", "pushes each")
+    title = "SQLite and PostgreSQL, a mix of all forms, a worker beside, to the end"
+    return Table(title, header, rows, (_LINES_NOTE,))
+
+
+def lookups(found: Sequence[Lookup]) -> Table:
+    """Return the table of look-ups in registries of two sizes."""
+    small = {one.name: one for one in reversed(found)}
+    rows = [
+        (
+            f"{one.name}, {one.sessions:,} sessions",
+            f"{one.p50:.2f}",
+            f"{one.p99:.2f}",
+            ratio(one.p99, small[one.name].p99),
+        )
+        for one in sorted(found, key=lambda one: (one.name, one.sessions))
+    ]
+    header = ("", "ms p50", "ms p99", "p99 x the small one")
+    return Table("Look-ups on PostgreSQL, by the number of sessions", header, rows)
 
 
 def document(tables: Sequence[Table], facts: Sequence[tuple[str, str]], remarks: str) -> str:

@@ -7,9 +7,12 @@ import time
 from pathlib import Path
 from typing import Final
 
+from sqlalchemy import text
+
 from handbell.apps.app import App
 from handbell.apps.credentials import read_auth_key
 from handbell.settings import DATABASE_FILE, Settings
+from handbell.storage.database import Database
 from handbell.system import System
 
 from .job import Job
@@ -24,12 +27,29 @@ VALUES (?, ?, ?, ?, 'ios', 'production', 'active', 'en', 'Europe/Paris', 'iPhone
 """
 
 
+_FILL_SERVER: Final = (
+    """
+    INSERT INTO users (id, app_id, mail, created_at)
+    SELECT n, :app, 'user' || n || '@example.com', :at FROM generate_series(1, :count) AS n
+    """,
+    """
+    INSERT INTO sessions (id, app_id, user_id, token, platform, environment, status, locale,
+                          time_zone, device, created_at, registered_at)
+    SELECT n, :app, n, md5(n::text) || md5(random()::text), 'ios', 'production', 'active', 'en',
+           'Europe/Paris', 'iPhone', :at, :at
+    FROM generate_series(1, :count) AS n
+    """,
+    "SELECT setval(pg_get_serial_sequence('users', 'id'), :count), :app, :at",
+    "SELECT setval(pg_get_serial_sequence('sessions', 'id'), :count), :app, :at",
+)
+
+
 def settings(job: Job) -> Settings:
     """Return the settings of a home for one of the sinks."""
     home = Path(job.home)
     return Settings.load(
         home=home,
-        database_url=f"sqlite:///{home / DATABASE_FILE}",
+        database_url=job.database or f"sqlite:///{home / DATABASE_FILE}",
         apns_production_url=job.url,
         # The same sink under its other name, so that it is another host to the engine.
         apns_development_url=job.url.replace("127.0.0.1", "localhost"),
@@ -44,8 +64,19 @@ def make_home(job: Job) -> None:
     app = system.apps.add(job.team_id, job.topic, name="Bench")
     key = read_auth_key(job.key_file, team_id=job.team_id, key_id=job.key_id)
     system.apps.add_credential(app, key)
+    if job.database:
+        _fill_server(system.database, app.row or 0, job.count)
     system.database.close()
-    _fill(Path(job.home) / DATABASE_FILE, app.row or 0, job.count)
+    if not job.database:
+        _fill(Path(job.home) / DATABASE_FILE, app.row or 0, job.count)
+
+
+def _fill_server(database: Database, app: int, count: int) -> None:
+    """Fill a PostgreSQL by itself: millions of rows need not travel."""
+    values = {"app": app, "count": count, "at": int(time.time() * 1000) - 60_000}
+    with database.write() as connection:
+        for statement in _FILL_SERVER:
+            connection.execute(text(statement), values)
 
 
 def make_apps(job: Job, number: int) -> list[App]:
