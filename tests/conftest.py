@@ -1,5 +1,6 @@
 """What many tests share: a Handbell wired to a twin on both sides."""
 
+import signal
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,12 @@ from handbell.twin.threaded import RunningTwin, start_twin
 pytest_plugins = ["pytester", "tests.judges", "tests.postgresql"]
 
 APP = "TEAM123456.com.sample.myapp"
+
+
+def pytest_configure() -> None:
+    """Let processes under test hear Ctrl-C, also in a run that a shell script put behind it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass(frozen=True)

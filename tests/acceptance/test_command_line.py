@@ -164,22 +164,29 @@ def test_the_demo_names_itself_as_it_can_be_called(shell: Shell, *, on_path: boo
     assert f"See more: {'handbell' if on_path else COMMAND} demo --keep leaves" in run.stdout
 
 
-def test_a_demo_that_stays_prints_one_json_object(shell: Shell) -> None:
-    """With ``--keep`` too, standard output is the JSON alone; where the phone is goes beside it."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_demo_that_stays_prints_one_json_object(
+    shell: Shell, tmp_path: Path, number: signal.Signals
+) -> None:
+    """With ``--keep`` too, standard output is the JSON alone; where the phone is goes beside it.
+
+    However it is told to stop, its temporary home is removed.
+    """
     running = subprocess.Popen(
         [COMMAND, "demo", "--json", "--keep"],
-        env=shell.environment,
+        env={**shell.environment, "TMPDIR": str(tmp_path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
     assert running.stderr is not None
     said = next(line for line in running.stderr if line.strip())
-    running.send_signal(signal.SIGINT)
+    running.send_signal(number)
     out, _ = running.communicate(timeout=50)
     assert said.startswith("The phone: http://127.0.0.1:")
     assert json.loads(out)["displayed"] is True
     assert running.returncode == 0
+    assert list(tmp_path.glob("handbell-demo-*")) == []
 
 
 @pytest.mark.parametrize("command", ["demo", "twin"])

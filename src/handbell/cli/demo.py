@@ -1,5 +1,6 @@
 """``handbell demo``: a complete send in a few seconds, without an Apple account."""
 
+import asyncio
 import shutil
 import sys
 import time
@@ -19,6 +20,7 @@ from handbell._files import refused
 from handbell.errors import StorageError, TwinError
 
 from .output import Json, console, console_on, write_json
+from .signals import stop_on_signal
 
 if TYPE_CHECKING:
     from handbell.delivery.delivery import Delivery
@@ -198,11 +200,13 @@ def _own_name() -> str:
 
 
 def _wait(page_url: str, *, is_told: bool) -> None:
-    """Wait for Ctrl-C; ``is_told`` keeps standard output to its one JSON value."""
+    """Wait for Ctrl-C or SIGTERM; ``is_told`` keeps standard output to its one JSON value."""
     place = console_on(stderr=True) if is_told else console
-    try:
+
+    async def wait() -> None:
+        stop = stop_on_signal()
         place.print(f"\nThe phone: [bold]{page_url}[/]   Ctrl-C ends it.", soft_wrap=True)
-        while True:
-            time.sleep(3600)
-    except KeyboardInterrupt:
-        place.print()
+        await stop.wait()
+
+    asyncio.run(wait())
+    place.print()
