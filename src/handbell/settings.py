@@ -235,6 +235,13 @@ class Settings(BaseSettings):
         le=64,
         description="Connections per pool; a pool serves one team, key and environment.",
     )
+    total_connections: int = Field(
+        default=0,
+        ge=0,
+        le=10_000,
+        description="Ceiling of the connections of all workers together, for one team, key and "
+        "environment; 0 for none. Each worker has an equal share of them, and at least one.",
+    )
     in_flight: int = Field(
         default=1000,
         ge=1,

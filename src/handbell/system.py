@@ -109,6 +109,8 @@ class System:
         self.machine = machine or MachineClock.here()
         self._node_kind: NodeKind = "worker"
         self._figures: Callable[[], Mapping[str, float]] = dict
+        # A worker that is new begins with one, until the others have heard of it.
+        self._most_connections = 1 if settings.total_connections else settings.connections
         self._gateways: dict[tuple[str, str, Endpoint], ApnsGateway] = {}
         # Threads may look up the same gateway at once, and two connections would not be shared.
         self._gateways_lock = threading.Lock()
@@ -303,6 +305,7 @@ class System:
             revocations=self.revocations,
             jumps=ClockJumps(self.database, self.machine, now=self.now),
             on_beat=self.presence.beat,
+            on_place=self._share_connections if self.settings.total_connections else None,
             rules_store=self.rules_store,
             buckets=self.buckets,
             cap_claims=CapClaims(self.database),
@@ -514,7 +517,7 @@ class System:
                 self._gateways[key] = ApnsGateway(
                     credential=credential,
                     endpoints={environment: endpoint},
-                    connections=self.settings.connections,
+                    connections=self._most_connections,
                     in_flight=self.settings.in_flight,
                     connect_timeout=self.settings.connect_timeout,
                     request_timeout=self.settings.request_timeout,
@@ -522,6 +525,16 @@ class System:
                     seconds=self.machine.seconds,
                 )
             return self._gateways[key]
+
+    def _share_connections(self, place: int, workers: int) -> None:
+        """Limit the connections of each gateway to this worker's share of the ceiling."""
+        share, rest = divmod(self.settings.total_connections, workers)
+        mine = max(1, share + (place < rest))
+        self._most_connections = min(self.settings.connections, mine)
+        with self._gateways_lock:
+            gateways = list(self._gateways.values())
+        for gateway in gateways:
+            gateway.limit_connections(self._most_connections)
 
     async def drop_gateway(self, gateway: Gateway) -> None:
         """Close a gateway that is no longer used; the next call creates another."""

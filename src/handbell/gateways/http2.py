@@ -12,6 +12,7 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Final, Generic, TypeVar
 
 from handbell.errors import GatewayError
@@ -155,6 +156,15 @@ class Pool(Generic[T]):
             self._settle()
         on_wire = [item for each in self._connections for item in each.on_wire if is_meant(item)]
         return waiting, on_wire
+
+    def limit_connections(self, most: int) -> None:
+        """Open no more than so many connections; what is beyond finishes its requests and ends."""
+        self.limits = replace(self.limits, connections=most)
+        usable = [each for each in self._connections if not each.is_draining]
+        for connection in usable[most:]:
+            connection.is_draining = True
+        if not self._is_settling:
+            self._settle()
 
     def renew(self) -> None:
         """Use a new connection from now on; requests in flight finish on the old one."""

@@ -48,8 +48,9 @@ class Heartbeat:
 
     ``on_loss`` is called where the worker was taken for dead: others have what it had taken.
     ``on_jump`` is told by how many seconds the wall's clock was set. ``on_beat`` is called with the
-    worker's id in a thread, at its entry and at each regular beat. Beats are ``seconds`` apart;
-    each renews the ``lease``.
+    worker's id in a thread, at its entry and at each regular beat, and ``on_place`` with its place
+    among the workers that live, from 0, and their number. Beats are ``seconds`` apart; each renews
+    the ``lease``.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Heartbeat:
         on_loss: Callable[[], None],
         on_jump: Callable[[float], None],
         on_beat: Callable[[int], None] = lambda _worker: None,
+        on_place: Callable[[int, int], None] | None = None,
         seconds: float = BEAT_SECONDS,
     ) -> None:
         self.worker = 0
@@ -71,6 +73,7 @@ class Heartbeat:
         self._on_loss = on_loss
         self._on_jump = on_jump
         self._on_beat = on_beat
+        self._on_place = on_place
         self._pause = seconds
         self._turn = asyncio.Lock()
         # Known before it is entered, so that an entry whose end was not seen is the same one.
@@ -101,11 +104,17 @@ class Heartbeat:
                 await self._beat()
                 await self._threads.run(self._on_beat, self.worker)
                 await self._threads.run(self._workers.reclaim)
+                await self._find_place()
                 await self._follow_clock()
             except StorageError as error:
                 _log.warning("Worker heartbeat failed: %s", error)
             except Exception:  # noqa: BLE001 - others would take a worker for dead that lives
                 _log.exception("Worker heartbeat failed; retrying")
+
+    async def _find_place(self) -> None:
+        # Not at the entry: the others have to hear of this worker first.
+        if self._on_place is not None:
+            self._on_place(*await self._threads.run(self._workers.place_of, self.worker))
 
     async def _follow_clock(self) -> None:
         if jump := await self._threads.run(self._jumps.follow):

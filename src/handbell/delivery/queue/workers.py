@@ -126,6 +126,12 @@ class Workers:
                 for row, is_dead in self._judged(connection)
             )
 
+    def place_of(self, worker: int) -> tuple[int, int]:
+        """Return the place of a worker among those that live, from 0, and how many these are."""
+        with self._database.read() as connection:
+            living = sorted(row.id for row, is_dead in self._judged(connection) if not is_dead)
+        return sum(one < worker for one in living), max(1, len(living))
+
     def _judged(self, connection: Connection) -> list[tuple[Row[Any], bool]]:
         """Return the rows of all workers, and whether each is dead."""
         rows = connection.execute(select(workers)).all()

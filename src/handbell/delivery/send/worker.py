@@ -68,9 +68,9 @@ class Worker:
     """Sends what is due, for every app, until it is stopped.
 
     ``find_gateway``, ``drop_gateway`` and ``load`` come from the system. Run it with :meth:`start`
-    and :meth:`stop` in one event loop, once. ``on_beat`` is called at each heartbeat.
-    ``in_flight`` is what is on its way, ``app_states`` say how much that may be.
-    ``answer_seconds`` is how long a stop waits for push services.
+    and :meth:`stop` in one event loop, once. ``on_beat`` is called at each heartbeat, ``on_place``
+    with the worker's place among all. ``in_flight`` is what is on its way, ``app_states`` say how
+    much that may be. ``answer_seconds`` is how long a stop waits for push services.
     Raises nothing: what goes wrong is written, told to the hooks, or tried again.
     """
 
@@ -84,6 +84,7 @@ class Worker:
         revocations: Revocations,
         jumps: ClockJumps,
         on_beat: Callable[[int], None] = lambda _worker: None,
+        on_place: Callable[[int, int], None] | None = None,
         rules_store: RulesStore,
         buckets: SharedBuckets,
         cap_claims: CapClaims,
@@ -125,6 +126,7 @@ class Worker:
             on_loss=self._lose,
             on_jump=self.app_states.move,
             on_beat=on_beat,
+            on_place=on_place,
         )
         self._poller = Poller(self._unsettled, seconds=_WATCH_SECONDS)
         self._composed_cache = ComposedCache(

@@ -332,6 +332,12 @@ class ApnsGateway:
         for side in self._sides.values():
             side.pool.may_begin = may_begin
 
+    def limit_connections(self, most: int) -> None:
+        """Open no more than so many connections to an environment; close what is beyond."""
+        self._limits = replace(self._limits, connections=most)
+        for side in self._sides.values():
+            side.pool.limit_connections(most)
+
     def withdraw(self, is_meant: Callable[[Push], bool]) -> None:
         """Withdraw pushes that are not on the wire; see :class:`Gateway`."""
         for side in self._sides.values():
