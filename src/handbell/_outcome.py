@@ -1,4 +1,4 @@
-"""Waiting for what becomes of a send that is stored."""
+"""Waits for the outcome of a stored send."""
 
 import asyncio
 from collections.abc import Iterable
@@ -20,22 +20,22 @@ async def outcome(
     warnings: Iterable[str] = (),
     *,
     timeout: float | None = None,
-    asked: float | None = None,
+    requested_timeout: float | None = None,
 ) -> Response:
-    """Return what became of a stored send once each of its deliveries has ended or waits.
+    """Wait until each delivery of a stored send has ended or is held, and return the response.
 
-    Not longer than ``timeout`` seconds: the answer says then that it goes on, by a warning too
-    where somebody waited at all. It names the seconds that were ``asked`` for, if others were.
+    After ``timeout`` seconds the response says that the send is still running, with a warning
+    unless the time-out is 0. The warning names ``requested_timeout`` where that differs.
     """
     known = list(warnings)
-    asked = timeout if asked is None else asked
+    requested_timeout = timeout if requested_timeout is None else requested_timeout
     try:
         if timeout == 0:
             return await in_thread(_so_far, system, notification_id, known, 0)
         async with asyncio.timeout(timeout):
             await system.engine.worker.settled(row)
     except TimeoutError:
-        return await in_thread(_so_far, system, notification_id, known, asked or 0)
+        return await in_thread(_so_far, system, notification_id, known, requested_timeout or 0)
     return await in_thread(system.engine.response, notification_id, known)
 
 

@@ -127,5 +127,10 @@ async def _answer(
     if isinstance(accepted, HandbellError):
         return refused(accepted)
     return await outcome(
-        system, accepted.row, accepted.id, accepted.warnings, timeout=left, asked=timeout
+        system,
+        accepted.row,
+        accepted.id,
+        accepted.warnings,
+        timeout=left,
+        requested_timeout=timeout,
     )

@@ -30,8 +30,8 @@ class ThreadPool:
     A forked process starts with none.
     """
 
-    def __init__(self, most: int, name: str) -> None:
-        self._most = most
+    def __init__(self, max_threads: int, name: str) -> None:
+        self._max_threads = max_threads
         self._name = name
         self._reset()
         _all.add(self)
@@ -63,7 +63,7 @@ class ThreadPool:
         with self._lock:
             self._unfinished += 1
             self._jobs.put(work)
-            if self._unfinished > self._threads and self._threads < self._most:
+            if self._unfinished > self._threads and self._threads < self._max_threads:
                 self._start()
             if self._threads:
                 return

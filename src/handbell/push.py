@@ -121,8 +121,10 @@ class AsyncPushNotification(AppClient):
         :meth:`Response.raise_for_errors` does.
         """
         named = Recipients.read(self._named(recipients))
-        how = SendOptions(send_at=send_at, urgency=urgency, idempotency_key=idempotency_key)
-        return await self._send(notification, named, how, timeout)
+        send_options = SendOptions(
+            send_at=send_at, urgency=urgency, idempotency_key=idempotency_key
+        )
+        return await self._send(notification, named, send_options, timeout)
 
     async def enqueue(
         self,
@@ -141,8 +143,10 @@ class AsyncPushNotification(AppClient):
         To everybody: ``enqueue(notification, {"everybody": True})``.
         """
         named = Recipients.read(self._named(recipients))
-        how = SendOptions(send_at=send_at, urgency=urgency, idempotency_key=idempotency_key)
-        return await self._send(notification, named, how, 0)
+        send_options = SendOptions(
+            send_at=send_at, urgency=urgency, idempotency_key=idempotency_key
+        )
+        return await self._send(notification, named, send_options, 0)
 
     async def send_all(
         self,
@@ -154,8 +158,10 @@ class AsyncPushNotification(AppClient):
         timeout: float | None = None,
     ) -> "Response":
         """Send a notification to every active session of the app. Raises as :meth:`send` does."""
-        how = SendOptions(send_at=send_at, urgency=urgency, idempotency_key=idempotency_key)
-        return await self._send(notification, EVERYBODY, how, timeout)
+        send_options = SendOptions(
+            send_at=send_at, urgency=urgency, idempotency_key=idempotency_key
+        )
+        return await self._send(notification, EVERYBODY, send_options, timeout)
 
     async def send_each(
         self,
@@ -176,14 +182,16 @@ class AsyncPushNotification(AppClient):
         ``timeout`` is for all of them together.
         """
         seconds = read_timeout(timeout)
-        how = SendOptions(send_at=send_at, urgency=urgency, idempotency_key=idempotency_key)
+        send_options = SendOptions(
+            send_at=send_at, urgency=urgency, idempotency_key=idempotency_key
+        )
         from ._send_each import read_template, send_each  # noqa: PLC0415 - heavy
 
         use = read_template(notification)
         if self._remote is not None:
             from handbell.remote.requests import write_each, write_options  # noqa: PLC0415 - heavy
 
-            common = write_options(how, is_development=self.auth.is_development)
+            common = write_options(send_options, is_development=self.auth.is_development)
             entries = write_each(use, variables_of, common)
             return await self._remote.send_each(use.template, entries, timeout=seconds)
         from .delivery.engine import Options  # noqa: PLC0415 - heavy
@@ -226,8 +234,10 @@ class AsyncPushNotification(AppClient):
         else:
             content = (await self._content(notification)).with_target(target)
         named = Recipients.read(self._named(recipients))
-        how = SendOptions(send_at=send_at, urgency=urgency, idempotency_key=idempotency_key)
-        return await self._send(content, named, how, timeout)
+        send_options = SendOptions(
+            send_at=send_at, urgency=urgency, idempotency_key=idempotency_key
+        )
+        return await self._send(content, named, send_options, timeout)
 
     async def wait(
         self,
@@ -330,7 +340,7 @@ class AsyncPushNotification(AppClient):
         self,
         notification: NotificationLike,
         recipients: Recipients,
-        how: SendOptions,
+        send_options: SendOptions,
         timeout: object,
     ) -> "Response":
         seconds = read_timeout(timeout)
@@ -338,7 +348,7 @@ class AsyncPushNotification(AppClient):
             from handbell.remote.requests import write_notification, write_options  # noqa: PLC0415 - heavy
 
             entry = {
-                **write_options(how, is_development=self.auth.is_development),
+                **write_options(send_options, is_development=self.auth.is_development),
                 "notification": write_notification(notification),
                 "recipients": recipients.to_dict(),
             }
@@ -347,7 +357,7 @@ class AsyncPushNotification(AppClient):
         from ._outcome import outcome  # noqa: PLC0415 - heavy
         from .delivery.engine import Options  # noqa: PLC0415
 
-        options = Options.read(is_development=self.auth.is_development, **how)
+        options = Options.read(is_development=self.auth.is_development, **send_options)
         async with self._ready() as (system, app, key):
             await system.engine.start()
             stored, warnings = await system.engine.accept(

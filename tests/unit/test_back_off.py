@@ -31,5 +31,5 @@ def test_chance_adds_at_most_a_quarter_of_the_delay(
     delay = back_off.delay(steps)
     assert delay <= back_off.longest
     assert delay <= back_off.delay(steps + 1)
-    spread = back_off.spread(steps, Random(seed), asked=asked)  # noqa: S311 - jitter
+    spread = back_off.spread(steps, Random(seed), at_least=asked)  # noqa: S311 - jitter
     assert max(delay, asked) <= spread <= max(delay, asked) + JITTER * delay

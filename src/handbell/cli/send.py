@@ -137,11 +137,15 @@ def send(
     # A template is rendered where its app is known; all else is looked at before a file is opened.
     notification = written if read_template_use(written) else Notification.read(written)
     named = _read_recipients(recipients, to_all=to_all)
-    how: SendOptions = {"send_at": send_at, "urgency": urgency, "idempotency_key": idempotency_key}
+    send_options: SendOptions = {
+        "send_at": send_at,
+        "urgency": urgency,
+        "idempotency_key": idempotency_key,
+    }
     if dry_run:
-        _show(*_preview(app, notification, named, how), as_json=as_json)
+        _show(*_preview(app, notification, named, send_options), as_json=as_json)
         return
-    response = _send(app, notification, named, how)
+    response = _send(app, notification, named, send_options)
     waits = _waits(response, is_scheduled=send_at is not None, to_all=to_all)
     _tell(response, waits=waits, as_json=as_json)
     if not response.success and not waits:
@@ -149,15 +153,15 @@ def send(
 
 
 def _send(
-    app: str | None, notification: Written, recipients: Recipients, how: "SendOptions"
+    app: str | None, notification: Written, recipients: Recipients, send_options: "SendOptions"
 ) -> "Response":
     from handbell._portal import portal  # noqa: PLC0415 - starts a thread
 
-    return portal().run(_send_in_loop(app, notification, recipients, how))
+    return portal().run(_send_in_loop(app, notification, recipients, send_options))
 
 
 async def _send_in_loop(
-    app: str | None, written: Written, recipients: Recipients, how: "SendOptions"
+    app: str | None, written: Written, recipients: Recipients, send_options: "SendOptions"
 ) -> "Response":
     from handbell.delivery.engine import Options  # noqa: PLC0415 - heavy
     from handbell.shared_systems import using  # noqa: PLC0415
@@ -166,7 +170,7 @@ async def _send_in_loop(
     async with using(context.settings(), _send_in_loop) as parts:
         found = await in_thread(parts.apps.find, app or parts.settings.app)
         notification = await in_thread(parts.read_notification, found, written)
-        options = Options.read(**how)
+        options = Options.read(**send_options)
         if not (recipients.everybody and console.is_terminal):
             return await parts.engine.send(found, notification, recipients, options)
         await parts.engine.start()
@@ -178,13 +182,13 @@ async def _send_in_loop(
 
 
 def _preview(
-    app: str | None, written: Written, recipients: Recipients, how: "SendOptions"
+    app: str | None, written: Written, recipients: Recipients, send_options: "SendOptions"
 ) -> "tuple[list[Preview], list[LanguagePreview]]":
     from handbell.delivery.engine import Options  # noqa: PLC0415 - heavy
 
     parts = context.system()
     found = parts.apps.find(app or parts.settings.app)
-    for warning in parts.engine.check_send_time(found, recipients, Options.read(**how)):
+    for warning in parts.engine.check_send_time(found, recipients, Options.read(**send_options)):
         say(f"warning: {warning}", err=True)
     notification = parts.read_notification(found, written)
     languages = parts.preview_languages(found, notification) if notification.languages else []

@@ -106,7 +106,7 @@ class Engine:
         self._starting: asyncio.Task[None] | None = None
         self._storing: set[asyncio.Task[Any]] = set()
         self._gathering = GroupCommit(self.accept_many)
-        self._revoker = Revoker(revocations, worker.threads, own=lambda: worker.id)
+        self._revoker = Revoker(revocations, worker.threads, own_worker=lambda: worker.id)
         self._cancel_poller = Poller(
             lambda rows: worker.threads.run(ledger.in_hand, rows), seconds=_LOOK_SECONDS
         )
@@ -272,7 +272,7 @@ class Engine:
     def plan(
         self, app: App, recipients: Recipients, *, is_development: bool = False
     ) -> ResolvedRecipients:
-        """Return whom a send would reach; of everybody, the first ones only."""
+        """Return the targets of a send; for a broadcast a sample of the first sessions."""
         return self._intake.plan(app, recipients, is_development=is_development)
 
     def check_send_time(self, app: App, recipients: Recipients, options: Options) -> list[str]:

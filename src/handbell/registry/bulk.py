@@ -52,24 +52,26 @@ _Placed = tuple[int, Registration]
 
 
 def register_many(
-    connection: Connection, app: App, registrations: Iterable[Registration], *, most: int
+    connection: Connection, app: App, registrations: Iterable[Registration], *, max_sessions: int
 ) -> BulkResult:
     """Write registrations with the effect of one after the other; return the result.
 
-    ``most`` is the limit of sessions per person; registrations beyond it are refused.
+    ``max_sessions`` is the limit of sessions per person; registrations beyond it are refused.
     """
     lock_app(connection, app)
     moved: list[int] = []
     refused: dict[int, SessionLimitError] = {}
     for group in _groups(registrations):
         people, known = _users(connection, app, [registration for _, registration in group])
-        crowded = _crowded(connection, people, known, group, most)
+        crowded = _crowded(connection, people, known, group, max_sessions)
         roomy = [registration for _, registration in group if registration.mail not in crowded]
         moved.extend(_register(connection, app, people, known, roomy))
         for place, registration in group:
             if registration.mail in crowded:
                 try:
-                    moved.extend(register(connection, app, registration, most=most)[1])
+                    moved.extend(
+                        register(connection, app, registration, max_sessions=max_sessions)[1]
+                    )
                 except SessionLimitError as error:
                     refused[place] = error
     return BulkResult(moved=tuple(moved), refused=refused)
@@ -94,7 +96,7 @@ def _crowded(
     people: Mapping[str, int],
     known: list[int],
     group: Sequence[_Placed],
-    most: int,
+    max_sessions: int,
 ) -> set[str]:
     """Return who might exceed the limit of sessions: their registrations are written singly."""
     held = (
@@ -104,7 +106,9 @@ def _crowded(
     )
     counts = {row[0]: row[1] for row in connection.execute(held)} if known else {}
     more = Counter(registration.mail for _, registration in group)
-    return {mail for mail, added in more.items() if counts.get(people[mail], 0) + added > most}
+    return {
+        mail for mail, added in more.items() if counts.get(people[mail], 0) + added > max_sessions
+    }
 
 
 def _register(

@@ -49,12 +49,12 @@ NEWEST_FIRST: Final = (sessions.c.registered_at.desc(), sessions.c.id.desc())
 
 
 def register(
-    connection: Connection, app: App, new: Registration, *, most: int
+    connection: Connection, app: App, new: Registration, *, max_sessions: int
 ) -> tuple[int, tuple[int, ...]]:
     """Write a registration; return the session's row and the rows that lost the token.
 
     The same person's session is refreshed: a proven one stays proven, a quarantine ends, and a
-    closed one reopens. ``most`` is the limit of sessions per person.
+    closed one reopens. ``max_sessions`` is the limit of sessions per person.
     """
     lock_app(connection, app)
     user = _user(connection, app, new)
@@ -62,33 +62,33 @@ def register(
     is_proof = new.status == "active"
     is_own = holder is not None and holder.user_id == user
     if is_proof and not is_own:
-        make_room(connection, user, most, at=new.at)
+        make_room(connection, user, max_sessions, at=new.at)
     if is_proof:
         silence_others(connection, app.row, {new.token: user})
     if holder is not None and is_own:
         return _refresh(connection, holder, new), ()
     former = _former(connection, user, new.token)
     if former is None and not is_proof:
-        make_room_to_claim(connection, user, most)
+        make_room_to_claim(connection, user, max_sessions)
     moved = _take_over(connection, holder, new.at) if is_proof else ()
     if former is not None:
         return _refresh(connection, former, new), moved
     return _add(connection, app, user, new), moved
 
 
-def claim(connection: Connection, app: App, new: Registration, *, most: int) -> int:
+def claim(connection: Connection, app: App, new: Registration, *, max_sessions: int) -> int:
     """Add a separate pending session and return its row.
 
-    Beyond ``most`` claims of a person the oldest is removed; proven sessions are unchanged.
+    Beyond ``max_sessions`` claims of a person the oldest is removed; proven sessions are unchanged.
     """
     lock_app(connection, app)
     user = _user_alike(connection, app, new)
-    make_room_to_claim(connection, user, most)
+    make_room_to_claim(connection, user, max_sessions)
     return _add(connection, app, user, new)
 
 
 def prove(
-    connection: Connection, row: int, at: int, *, most: int
+    connection: Connection, row: int, at: int, *, max_sessions: int
 ) -> tuple[int, tuple[int, ...]] | None:
     """Activate a pending session; return its row and the rows that lost the token.
 
@@ -103,7 +103,7 @@ def prove(
     is_own = holder is not None and holder.user_id == pending.user_id
     former = holder if is_own else _former(connection, pending.user_id, pending.token, but=row)
     if not is_own:
-        make_room(connection, pending.user_id, most, at=at)
+        make_room(connection, pending.user_id, max_sessions, at=at)
     moved = () if is_own else _take_over(connection, holder, at)
     if former is not None:
         return _carry_on(connection, former, pending), moved
@@ -119,7 +119,7 @@ def renew(
     *,
     token: str | None,
     at: int,
-    most: int,
+    max_sessions: int,
 ) -> tuple[int, ...]:
     """Refresh a session by its device's secret; return the rows that lost the token.
 
@@ -132,7 +132,7 @@ def renew(
     is_claim = known.status == "pending"
     moved = () if is_claim else _make_way_for_own(connection, known, wanted, at)
     if known.status == "closed":
-        make_room(connection, known.user_id, most, at=at)
+        make_room(connection, known.user_id, max_sessions, at=at)
     # A token belongs to one environment: a push service's acceptance outweighs the device's guess.
     is_settled = known.accepted_at is not None and wanted == known.token
     values: dict[str, Any] = {
@@ -255,12 +255,12 @@ def silence_others(
         connection.execute(void)
 
 
-def make_room(connection: Connection, user: int, most: int, *, at: int) -> None:
+def make_room(connection: Connection, user: int, max_sessions: int, *, at: int) -> None:
     """Make room for one more proven session of a person.
 
-    Beyond ``most``, sessions for which no push was ever accepted are removed, the longest silent
-    first. Raises :class:`~handbell.errors.SessionLimitError`, with nothing changed, if that is not
-    enough: working sessions are kept.
+    Beyond ``max_sessions``, sessions for which no push was ever accepted are removed, the longest
+    silent first. Raises :class:`~handbell.errors.SessionLimitError`, with nothing changed, if that
+    is not enough: working sessions are kept.
     """
     statement = (
         select(sessions.c.id, sessions.c.accepted_at)
@@ -268,26 +268,26 @@ def make_room(connection: Connection, user: int, most: int, *, at: int) -> None:
         .order_by(sessions.c.registered_at, sessions.c.id)
     )
     held = connection.execute(statement).all()
-    excess = len(held) - most + 1
+    excess = len(held) - max_sessions + 1
     if excess <= 0:
         return
     idle = [row.id for row in held if row.accepted_at is None][:excess]
     if len(idle) < excess:
         raise SessionLimitError(
-            f"This person has {len(held)} sessions already, and {most} are allowed",
+            f"This person has {len(held)} sessions already, and {max_sessions} are allowed",
             fix="Close those that are no longer used, or raise HANDBELL_SESSIONS_PER_USER",
         )
     values = {"status": "closed", "reason": CROWDED_OUT, "closed_at": at, "secret_digest": None}
     connection.execute(update(sessions).where(sessions.c.id.in_(idle)).values(values))
 
 
-def make_room_to_claim(connection: Connection, user: int, most: int) -> None:
-    """Remove a person's oldest claims if there are ``most`` already; nothing else changes."""
+def make_room_to_claim(connection: Connection, user: int, max_sessions: int) -> None:
+    """Remove a user's oldest claims if there are ``max_sessions`` already."""
     statement = (
         select(sessions.c.id)
         .where(sessions.c.user_id == user, CLAIMED)
         .order_by(sessions.c.registered_at.desc(), sessions.c.id.desc())
-        .offset(most - 1)
+        .offset(max_sessions - 1)
     )
     if rows := connection.scalars(statement).all():
         connection.execute(delete(sessions).where(sessions.c.id.in_(rows)))

@@ -151,7 +151,9 @@ class ProofStore:
             )
             if not connection.execute(used).rowcount:
                 return "used"
-            proven = prove(connection, row.session_id, now, most=self._registry.most_sessions)
+            proven = prove(
+                connection, row.session_id, now, max_sessions=self._registry.most_sessions
+            )
             if proven is None:
                 return "late"
             return Registered(session=read_session(connection, proven[0]), moved=proven[1])

@@ -157,7 +157,7 @@ class Registry:
         with self._database.write() as connection:
             if first is not None:
                 first(connection)
-            row, moved = register(connection, app, registration, most=self.most_sessions)
+            row, moved = register(connection, app, registration, max_sessions=self.most_sessions)
             return Registered(session=read_session(connection, row), moved=moved)
 
     def admit_many(self, app: App, registrations: Iterable[Registration]) -> BulkResult:
@@ -166,7 +166,7 @@ class Registry:
         Refused are those whose persons have reached the limit of sessions.
         """
         with self._database.write() as connection:
-            return register_many(connection, app, registrations, most=self.most_sessions)
+            return register_many(connection, app, registrations, max_sessions=self.most_sessions)
 
     def claim(
         self,
@@ -180,7 +180,7 @@ class Registry:
         ``then`` is called in the same transaction with the session's id.
         """
         with self._database.write() as connection:
-            row = claim(connection, app, registration, most=self.most_sessions)
+            row = claim(connection, app, registration, max_sessions=self.most_sessions)
             if then is not None:
                 then(connection, row)
             return read_session(connection, row)
@@ -204,7 +204,9 @@ class Registry:
             at = self._milliseconds()
             if is_repeat(known, wanted):
                 return Registered(session=repeat(connection, known, about, at=at))
-            moved = renew(connection, known.id, about, token=wanted, at=at, most=self.most_sessions)
+            moved = renew(
+                connection, known.id, about, token=wanted, at=at, max_sessions=self.most_sessions
+            )
             return Registered(session=read_session(connection, known.id), moved=moved)
 
     def change(
@@ -237,7 +239,7 @@ class Registry:
         """
         row = session.id if isinstance(session, Session) else session
         with self._database.write() as connection:
-            proven = prove(connection, row, self._milliseconds(), most=self.most_sessions)
+            proven = prove(connection, row, self._milliseconds(), max_sessions=self.most_sessions)
             if proven is None:
                 return None
             return Registered(session=read_session(connection, proven[0]), moved=proven[1])

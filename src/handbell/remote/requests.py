@@ -22,12 +22,12 @@ def write_notification(notification: Any) -> dict[str, Any]:
     return _used(use, use.variables)
 
 
-def write_options(how: Mapping[str, Any], *, is_development: bool) -> dict[str, Any]:
+def write_options(send_options: Mapping[str, Any], *, is_development: bool) -> dict[str, Any]:
     """Return how to send, with only what is set.
 
     Raises NotificationError for a ``send_at`` that is none; what is a text the server reads.
     """
-    given = {name: value for name, value in how.items() if value is not None}
+    given = {name: value for name, value in send_options.items() if value is not None}
     send_at = given.get("send_at")
     if send_at is not None and not isinstance(send_at, str):
         read_send_at(send_at)
@@ -36,7 +36,7 @@ def write_options(how: Mapping[str, Any], *, is_development: bool) -> dict[str, 
 
 
 def write_each(
-    use: TemplateUse, variables_of: Mapping[str, Any], how: Mapping[str, Any]
+    use: TemplateUse, variables_of: Mapping[str, Any], send_options: Mapping[str, Any]
 ) -> dict[str, dict[str, Any] | HandbellError]:
     """Return a call for each recipient, or what is wrong with the variables of that one.
 
@@ -45,20 +45,22 @@ def write_each(
     """
     if not isinstance(variables_of, Mapping):
         raise wrong_variables(variables_of)
-    key = how.get("idempotency_key")
+    key = send_options.get("idempotency_key")
 
-    def entry(name: str, own: object) -> dict[str, Any] | HandbellError:
-        if not isinstance(own, Mapping):
-            return wrong_variables(own)
+    def entry(name: str, recipient_variables: object) -> dict[str, Any] | HandbellError:
+        if not isinstance(recipient_variables, Mapping):
+            return wrong_variables(recipient_variables)
         try:
-            notification = _used(use, {**use.variables, **own})
+            notification = _used(use, {**use.variables, **recipient_variables})
         except HandbellError as error:
             return error
         named = {} if key is None else {"idempotency_key": f"{key}:{name}"}
         # The name is read there, so that a wrong one is that answer's error alone.
-        return {**how, **named, "notification": notification, "recipients": name}
+        return {**send_options, **named, "notification": notification, "recipients": name}
 
-    return {name: entry(name, own) for name, own in variables_of.items()}
+    return {
+        name: entry(name, recipient_variables) for name, recipient_variables in variables_of.items()
+    }
 
 
 def wrong_variables(value: object) -> TemplateError:
@@ -70,9 +72,9 @@ def wrong_variables(value: object) -> TemplateError:
 
 
 def _used(use: TemplateUse, variables: Mapping[str, Any]) -> dict[str, Any]:
-    beside = {name: _dated(value) for name, value in use.overrides.items()}
+    overrides = {name: _dated(value) for name, value in use.overrides.items()}
     return {
-        **json_mapping("notification", beside),
+        **json_mapping("notification", overrides),
         "template": use.template,
         "variables": json_mapping("variables", variables),
     }

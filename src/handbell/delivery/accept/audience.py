@@ -1,4 +1,4 @@
-"""How many a send would reach: people and devices, and who is left out."""
+"""Audience counts of a send: users, devices, and recipients left out."""
 
 from dataclasses import dataclass
 
@@ -13,11 +13,11 @@ from .resolve import ResolvedRecipients
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audience:
-    """Whom a send would reach, counted.
+    """Counts of the users and devices a send would reach.
 
-    ``people`` have ``devices`` among them; a device token that no session holds is a device of
-    nobody. ``without`` people have no device that is active; ``left_out`` says who of those named,
-    and why, in sentences.
+    ``people`` users have ``devices`` active devices; a device token without a session counts as a
+    device only. ``without`` users have no active device; ``left_out`` names the recipients that are
+    not reached and the reason, one sentence each.
     """
 
     people: int
@@ -38,7 +38,7 @@ def audience_of(plan: ResolvedRecipients) -> Audience:
 
 
 def count_everybody(database: Database, app: App) -> Audience:
-    """Return the audience of a send to everybody; nobody is listed, whole indexes are counted."""
+    """Return the audience of a broadcast, counted from indexes; ``left_out`` is empty."""
     active = (sessions.c.app_id == app.row, sessions.c.status == "active")
     with database.read() as connection:
         devices = connection.scalar(select(func.count()).select_from(sessions).where(*active))

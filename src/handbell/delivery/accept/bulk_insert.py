@@ -1,4 +1,4 @@
-"""Many notifications and deliveries in one step of the database."""
+"""Bulk inserts of notifications and deliveries."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -13,7 +13,7 @@ _LAST: Final = "SELECT coalesce(max(id), 0) FROM notifications"
 
 
 def insert_notifications(connection: Quick, columns: Columns) -> list[int]:
-    """Insert notifications, column by column, and return their ids in their order."""
+    """Insert notifications, given column by column; return their row ids in order."""
     count = len(columns["public_id"])
     same, varying = sort_out(columns, "public_id")
     driver = driver_of(connection)
@@ -32,7 +32,7 @@ def insert_notifications(connection: Quick, columns: Columns) -> list[int]:
 
 
 def insert_deliveries(connection: Quick, columns: Columns) -> None:
-    """Insert deliveries, column by column; there may be none."""
+    """Insert deliveries, given column by column; an empty batch is allowed."""
     count = len(columns["number"])
     if not count:
         return

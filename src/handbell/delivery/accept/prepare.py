@@ -1,4 +1,4 @@
-"""What is looked at before a send is stored: whether it can be sent, and to whom."""
+"""Checks before a send is stored: is it valid, can it be sent, and to which devices."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -69,7 +69,7 @@ _COLLAPSE_ID: Final = re.compile(r"[!-~]{1,64}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How to send, beside what and to whom.
+    """The options of a send: time, urgency, idempotency.
 
     ``send_at`` is an instant or a local time in each recipient's zone; ``urgency`` is ``urgent``,
     ``normal`` or ``bulk`` and says who goes first (without it: normal for named recipients, bulk
@@ -93,7 +93,7 @@ class Options:
         is_development: bool = False,
         is_test: bool = False,
     ) -> "Options":
-        """Return the options as they were given. Raises NotificationError for what cannot be."""
+        """Parse options. Raises NotificationError for an invalid one."""
         if urgency is not None and urgency not in URGENCIES:
             raise NotificationError(
                 f"The urgency is {urgency[:40]!r}", fix=f"Use one of {', '.join(URGENCIES)}"
@@ -116,7 +116,7 @@ class Options:
 
 
 class Entry(NamedTuple):
-    """One send among many: what, to whom, how. ``key`` is an unregistered app's credential."""
+    """One send of a batch. ``key`` is the credential of an app that is not registered."""
 
     app: App
     notification: Notification
@@ -127,7 +127,7 @@ class Entry(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class Prepared:
-    """An entry that was looked at: ready to be stored, answered before, or impossible.
+    """A checked entry: ready to be stored, already answered, or refused with an ``error``.
 
     ``accepted`` is its own answer once it is stored, or that of the send which had its idempotency
     key first. ``targets`` is None for everybody.
@@ -143,7 +143,7 @@ class Prepared:
 
     @property
     def is_stored(self) -> bool:
-        """Whether it was stored just now, and not refused or answered before."""
+        """Whether this call stored it: neither refused nor answered before."""
         return self.error is None and self.accepted is not None and not self.accepted.is_former
 
 
@@ -166,7 +166,7 @@ def is_ordinary(order: Order) -> bool:
 
 
 def _named(entry: Entry) -> dict[str, Any]:
-    """Return whom a send names, as the ledger keeps it."""
+    """Return the recipients of a send as the ledger stores them."""
     named = entry.recipients.to_dict()
     return {**named, TEST_MARK: True} if entry.options.is_test else named
 
@@ -176,7 +176,7 @@ _Problems = dict[tuple[Any, ...], HandbellError | None]
 
 
 class SendPreparer:
-    """Looks at sends; reads, and writes nothing. Every method may block."""
+    """Checks sends before they are stored. Reads the database, writes nothing; methods block."""
 
     def __init__(
         self,
@@ -201,9 +201,9 @@ class SendPreparer:
         *,
         is_sent_now: Callable[[App], bool] = lambda _: True,
     ) -> list[Prepared]:
-        """Look at sends. What is wrong with one is its ``error``, and no matter to the others.
+        """Check sends. A fault of one is its ``error`` and does not affect the others.
 
-        A known idempotency key is answered before anything else is looked at. Of an app of which
+        A known idempotency key is answered before any other check. For an app of which
         nothing ``is_sent_now``, what is certain to fit is not composed for the look alone.
         """
         at = int(self._now() * 1000)
@@ -279,7 +279,7 @@ class SendPreparer:
     def check_send_time(
         self, entry: Entry, send_at: SendAt, targets: Iterable[Target], now: float
     ) -> list[str]:
-        """Return what to know of a time. Raises NotificationError for one in the past."""
+        """Return warnings about a send time. Raises NotificationError for one in the past."""
         if not isinstance(send_at, LocalTime):
             return refuse_past(send_at, (), now)
         zones: Iterable[str | None] = {target.time_zone for target in targets}
@@ -319,7 +319,7 @@ class SendPreparer:
     def plan(
         self, app: App, recipients: Recipients, *, is_development: bool = False
     ) -> ResolvedRecipients:
-        """Return whom a send would reach; of everybody, the first ones only."""
+        """Return the targets of a send; for a broadcast a sample of the first sessions."""
         (plan,) = self._plans([(app, recipients, is_development)])
         return plan
 

@@ -1,4 +1,4 @@
-"""The exact request that a send would make, for whoever wants to look first."""
+"""Previews: the exact requests a send would make."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ Headers = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preview:
-    """The request that a send would make for one target, or the warning why there is none.
+    """The request a send would make for one target, or a warning why there is none.
 
     ``headers`` are those of the request, but for the secret in ``authorization`` and for the
     ``apns-id``, which a delivery gets when it is stored. ``language`` is None for the
@@ -42,7 +42,7 @@ class Preview:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LanguagePreview:
-    """What somebody who speaks a language would be sent; None is the notification's own text.
+    """A notification as sent in one language; ``None`` is its own text.
 
     ``notification`` holds its fields as they are sent, ``size`` and ``limit`` are in bytes, and
     ``cuts`` says what had to be cut. ``problem`` is empty, or why it cannot be sent so; then there
@@ -59,9 +59,9 @@ class LanguagePreview:
 
 
 def preview_languages(app: App, notification: Notification, *, now: float) -> list[LanguagePreview]:
-    """Return what each language of a notification comes to, its own text first.
+    """Return a preview of each language of a notification, its own text first.
 
-    What is wrong with one language is its ``problem``, and no matter to the others. Nothing is
+    A fault of one language is its ``problem`` and does not affect the others. Nothing is
     stored or sent.
     """
     return [
@@ -104,7 +104,7 @@ def preview(
     has_token: Callable[[str], bool],
     now: float,
 ) -> list[Preview]:
-    """Return the exact request per target, and a preview with a warning for whoever has none.
+    """Return the exact request per target, and a warning for each recipient without one.
 
     ``describe_host`` gives the address of an environment, ``has_token`` says whether the app proves
     itself by a provider token there, and not by a certificate. Raises NotificationError when the

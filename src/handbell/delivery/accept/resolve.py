@@ -1,4 +1,4 @@
-"""From recipients to targets: one per active session, and a warning for whoever has none."""
+"""Resolves recipients to targets: one per active session, a warning for those without."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ SAMPLE: Final = 50
 
 @dataclass(slots=True)
 class ResolvedRecipients:
-    """Whom one send would reach, and who is left out with the reason."""
+    """The targets of one send, and warnings for recipients that are left out."""
 
     targets: list[Target] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -106,13 +106,13 @@ def _add_mails(
 
 
 def nobody(mail: str, sessions: list[RecipientSession]) -> Diagnostic:
-    """Return the warning that a mail is not reached; none of its sessions is active."""
+    """Return the warning for a mail address without an active session."""
     reason, why = _why_nobody(sessions)
     return Diagnostic(f"{mail} {why}", recipient=mail, reason=reason)
 
 
 def _why_nobody(sessions: list[RecipientSession]) -> tuple[str, str]:
-    """Return why none of a person's sessions is sent to: the reason, and in words."""
+    """Return reason and explanation why none of a user's sessions is active."""
     if not sessions:
         return (
             "NoDevice",

@@ -1,4 +1,4 @@
-"""The sends in the database: stored before anybody hears yes, and found by their keys."""
+"""Stores sends, and finds them by idempotency key."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -37,10 +37,10 @@ class SendStore:
         return accepted
 
     def accept_many(self, drafts: Sequence[Draft]) -> list[Acceptance | IdempotencyError]:
-        """Store sends in one transaction; once this returns, nothing of them is lost.
+        """Store sends in one transaction; they are durable once this returns.
 
-        One whose idempotency key was used before gets the first one's answer, or the error that it
-        was used for something else; the others are stored even so.
+        A send whose idempotency key is known gets the first send's answer, or IdempotencyError for
+        another content; that does not affect the others.
         """
         drafts = [self._divided(draft) for draft in drafts]
         connect = self._database.write if needs_core(drafts) else self._database.quick_write
@@ -66,7 +66,7 @@ class SendStore:
         return replace(draft, parts=parts_of(due, now))
 
     def former(self, orders: Sequence[Order]) -> list[Former]:
-        """Return for each order what its idempotency key says; nothing is stored."""
+        """Return for each order the answer stored under its idempotency key; store nothing."""
         if not any(order.idempotency_key for order in orders):
             return [None] * len(orders)
         with self._database.quick_read() as connection:

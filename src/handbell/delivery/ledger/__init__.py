@@ -1,5 +1,5 @@
-"""Read what became of notifications, and take what people do to them.
+"""The ledger: outcomes of notifications, and changes to them by people.
 
-In: questions (lists, counts, why), receipts, cancels, retention, erasure. Out: reports.
+In: queries (lists, counts, why), receipts, cancels, retention, erasure. Out: reports.
 Promise: reads one state of the database; what is forgotten is forgotten in small steps.
 """

@@ -1,4 +1,4 @@
-"""What a sender is answered: the counts of one notification, its warnings and its errors."""
+"""The response to a sender: counts, warnings and errors of one notification."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -35,7 +35,7 @@ def answer(
     *,
     is_running: bool = False,
 ) -> Response:
-    """Return the answer for a notification as the ledger stands now.
+    """Return the response for a notification from the current state of the ledger.
 
     ``warnings`` are those that were given when it was accepted.
     """

@@ -1,4 +1,4 @@
-"""What devices say of notifications that they got: displayed, opened."""
+"""Receipts of devices: displayed, opened."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

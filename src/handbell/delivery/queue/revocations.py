@@ -116,10 +116,12 @@ class Revoker:
     Those who ask at the same time share a transaction, and those who wait a question.
     """
 
-    def __init__(self, store: Revocations, threads: ThreadPool, own: Callable[[], int]) -> None:
+    def __init__(
+        self, store: Revocations, threads: ThreadPool, own_worker: Callable[[], int]
+    ) -> None:
         self._store = store
         self._threads = threads
-        self._own = own
+        self._own_worker = own_worker
         self._gathering = GroupCommit(self._add)
         self._poller = Poller(lambda ids: threads.run(store.outstanding, ids), seconds=LOOK_SECONDS)
 
@@ -138,7 +140,7 @@ class Revoker:
 
     async def _add(self, session_ids: Sequence[int]) -> list[list[int]]:
         named = set(session_ids)
-        told = await self._threads.run(self._store.add, named, [self._own()])
+        told = await self._threads.run(self._store.add, named, [self._own_worker()])
         return [told] * len(session_ids)
 
 

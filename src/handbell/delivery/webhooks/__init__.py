@@ -1,5 +1,5 @@
-"""Tell an app's own back end what failed, which devices are gone, and what stopped.
+"""Webhooks: signed calls to an app's back end about failures, lost devices and outages.
 
 In: events, stored in the transaction of the outcome. Out: signed HTTP calls.
-Promise: each stored call is tried until it is taken, or for three days.
+Promise: each stored call is retried until the receiver accepts it, for up to three days.
 """

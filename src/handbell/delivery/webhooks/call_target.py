@@ -1,6 +1,6 @@
-"""Where a call of a webhook goes, and what came of it: values, checked where they are made.
+"""Validated webhook targets, and the results of calls.
 
-Whoever names a webhook's address could name one inside our network, in many disguises.
+A user-supplied URL may point into our own network, in many disguises.
 """
 
 import re
@@ -48,9 +48,9 @@ def resolve(host: str, port: int) -> list[str]:
 
 
 def is_public(address: str | Address) -> bool:
-    """Return whether an address is reached over the public internet, and nowhere else.
+    """Return whether an address is a public one.
 
-    An IPv6 address that carries an IPv4 address (mapped, NAT64, 6to4) is what the inner one is. One
+    An IPv6 address that embeds an IPv4 address (mapped, NAT64, 6to4) counts as that one. One
     whose meaning is not certain (Teredo, a zone, not assigned) is not public.
     """
     found = read_ip(address) if isinstance(address, str) else unmapped(address)
@@ -72,7 +72,7 @@ def _inner(address: IPv6Address) -> IPv4Address | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallTarget:
-    """Where a request goes, as parts of which each was checked; :attr:`url` is built from them."""
+    """A validated target of a request; :attr:`url` is built from its checked parts."""
 
     scheme: str
     host: str
@@ -118,7 +118,7 @@ class CallTarget:
         return f"{self.scheme}://{self.authority}{self.path}"
 
     def addresses(self, resolve: Resolve, *, allow_private: bool) -> tuple[Address, ...]:
-        """Return the addresses that a request may go to: all that the host has, as it has them.
+        """Resolve the host and return all its addresses, in the resolver's order.
 
         Raises :class:`~handbell.errors.WebhookError` when there is none, or one is not public.
         """
@@ -134,7 +134,7 @@ class CallTarget:
     def require_tls(self) -> None:
         """Raise :class:`~handbell.errors.WebhookError` where the body would be sent in the clear.
 
-        Without TLS it goes to this machine alone.
+        Without TLS only loopback is allowed.
         """
         if self.scheme == "http":
             raise _wrong(self.url, "plain http is for loopback only", fix="Use https")
@@ -194,9 +194,9 @@ def _wrong(url: str, why: str, *, fix: str = "") -> WebhookError:
 
 
 class CallResult(NamedTuple):
-    """What came of a request: the status of its answer, or None with the reason why there is none.
+    """The result of a call: the status of the response, or None with a reason.
 
-    ``retry_after`` is the wait in seconds that the answer asked for, or None.
+    ``retry_after`` is the wait in seconds that the response asks for, or None.
     """
 
     status: int | None
@@ -205,10 +205,10 @@ class CallResult(NamedTuple):
 
     @property
     def is_success(self) -> bool:
-        """Whether the receiver took it: any 2xx."""
+        """Whether the receiver accepted the call: any 2xx."""
         return self.status is not None and 200 <= self.status < 300  # noqa: PLR2004
 
     @classmethod
     def none(cls, reason: str) -> Self:
-        """Return that there was no answer, and why."""
+        """Return the result of a call without a response."""
         return cls(None, reason[:MOST_REASON_CHARACTERS])

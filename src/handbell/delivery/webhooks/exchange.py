@@ -1,8 +1,9 @@
-"""One request and its answer over HTTP/1.1, on a connection of its own, all of it within a time.
+"""One HTTP/1.1 request on its own connection, with a limit on its total time.
 
-The protocol is httpcore's. Ours is where it may connect to, how much it may read, and for how long:
-its time-outs are for one read each, and a receiver that sends a byte now and then would never meet
-one. So a request runs in an event loop of its own, which is left when the time is over.
+httpcore speaks the protocol. This module limits where it may connect, how much it reads and for
+how long: httpcore's time-outs hold for one read each, so a receiver that sends a byte now and then
+would never meet one. A request therefore runs in its own event loop, which ends when the time is
+over.
 """
 
 import asyncio
@@ -38,7 +39,7 @@ _LOOKS_FOR_STOP_SECONDS: Final = 0.25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
-    """What is asked, of whom, and the bounds.
+    """A request with its target and limits.
 
     Without a ``proxy`` only ``addresses`` are connected to. ``seconds`` are for all of it,
     ``connect_seconds`` for TCP with the tunnel, and again for TLS. ``most_bytes`` are read, the
@@ -57,7 +58,7 @@ class Exchange:
 
 
 def perform(exchange: Exchange, stop: threading.Event) -> CallResult:
-    """Return what came of an exchange; it ends soon after ``stop`` is set."""
+    """Make the request and return its result; ends soon after ``stop`` is set."""
     # The loop of the library alone: another one, such as uvloop, is the embedding program's affair.
     with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
         return runner.run(_perform(exchange, stop))
@@ -95,7 +96,7 @@ async def _perform(exchange: Exchange, stop: threading.Event) -> CallResult:
 
 
 class _Course:
-    """One exchange as it goes: ``answer`` is there as soon as the head of the answer is."""
+    """An exchange in progress; ``answer`` is set as soon as the response head has arrived."""
 
     def __init__(self, exchange: Exchange) -> None:
         self.answer: CallResult | None = None
@@ -103,7 +104,7 @@ class _Course:
         self._way = _Way(exchange)
 
     async def run(self) -> None:
-        """Ask, keep the head of the answer, and throw its body away."""
+        """Send the request, keep the response head and discard the body."""
         exchange, target = self._exchange, self._exchange.target
         connection = httpcore.AsyncHTTPConnection(
             origin=httpcore.Origin(target.scheme.encode(), target.host.encode(), target.port),
@@ -134,11 +135,11 @@ class _Course:
                 pass
 
     def close(self) -> None:
-        """Break the connection off, if there is one."""
+        """Abort the connection, if there is one."""
         self._way.close()
 
     def reason(self, error: BaseException | None) -> str:
-        """Return in words why there is no answer."""
+        """Return a text that says why there is no response."""
         match error:
             case NoConnection():
                 said = str(error)
@@ -169,13 +170,13 @@ def _judge(response: httpcore.Response) -> CallResult:
 
 
 class _TooLongError(Exception):
-    """More was sent than is read."""
+    """The response exceeds the size limit."""
 
 
 class _Way(httpcore.AsyncNetworkBackend):
-    """Connects with the addresses that were checked, or with the target by the proxy; else raises.
+    """A network backend for httpcore that connects to checked addresses, or through the proxy.
 
-    What is raised here passes through httpcore as it is.
+    Its errors pass through httpcore unchanged.
     """
 
     def __init__(self, exchange: Exchange) -> None:
@@ -192,7 +193,7 @@ class _Way(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,  # noqa: ARG002
         socket_options: Iterable[Any] | None = None,  # noqa: ARG002
     ) -> httpcore.AsyncNetworkStream:
-        """Open the one connection of this exchange."""
+        """Open the connection of this exchange."""
         target, proxy = self._exchange.target, self._exchange.proxy
         if (host, port) != (target.host, target.port):
             raise PermissionError(f"{host}:{port} was not checked")
@@ -218,13 +219,13 @@ class _Way(httpcore.AsyncNetworkBackend):
         return _Stream(self, reader, self._writer, self._exchange.most_bytes)
 
     def close(self) -> None:
-        """Break off what is open."""
+        """Abort the connection."""
         if self._writer is not None:
             self._writer.transport.abort()
 
 
 class _Stream(httpcore.AsyncNetworkStream):
-    """A connection, of which so much is read and no more."""
+    """A connection with a limit on the bytes read."""
 
     def __init__(
         self, way: _Way, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, most: int
@@ -235,7 +236,7 @@ class _Stream(httpcore.AsyncNetworkStream):
         self._most = most
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002
-        """Return what has come; the time is the exchange's to bound."""
+        """Return received bytes; the exchange bounds the time."""
         left = self._most - self._way.bytes_read
         if left <= 0:
             raise _TooLongError
@@ -245,7 +246,7 @@ class _Stream(httpcore.AsyncNetworkStream):
         return piece
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002
-        """Send it; a receiver may answer and close before it has read all, so that is no error."""
+        """Send bytes; a receiver may respond and close before reading all, which is no error."""
         try:
             self._writer.write(buffer)
             await self._writer.drain()
@@ -253,7 +254,7 @@ class _Stream(httpcore.AsyncNetworkStream):
             raise httpcore.WriteError(str(error)) from error
 
     async def aclose(self) -> None:
-        """Close without a farewell: nothing more is said on this connection."""
+        """Abort without a TLS shutdown: nothing more is sent on this connection."""
         self._writer.transport.abort()
 
     async def start_tls(
@@ -262,13 +263,13 @@ class _Stream(httpcore.AsyncNetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Make TLS with the one whose certificate has this name."""
+        """Start TLS and verify the certificate for this host name."""
         async with asyncio.timeout(timeout):
             await self._writer.start_tls(ssl_context, server_hostname=server_hostname)
         return self
 
     def get_extra_info(self, info: str) -> Any:
-        """Return what asyncio knows of it."""
+        """Return asyncio's information on the transport."""
         return self._writer.get_extra_info(info)
 
 
@@ -283,5 +284,5 @@ def _context(ca_file: Path | None) -> ssl.SSLContext:
 
 @lru_cache(maxsize=4)
 def _context_of(ca_file: Path, _changed_at: int) -> ssl.SSLContext:
-    """Return what checks certificates; made anew when the file has changed, as it takes long."""
+    """Return a TLS context, cached until the CA file changes: creating one is slow."""
     return verifying_context(ca_file)

@@ -1,10 +1,9 @@
-"""One HTTP request to an address that somebody else chose, without becoming their tool.
+"""SSRF-safe POST to a user-supplied URL.
 
-The host is resolved here, each of its addresses has to be public, and a connection is opened to
-those and to nothing else: a name that answers differently a moment later gains nothing. No redirect
-is followed, no proxy of the environment is used, certificates are checked, an answer is read no
-further than :data:`MOST_ANSWER_BYTES`, and nothing that the receiver does holds a request beyond
-:data:`REQUEST_SECONDS`.
+The host is resolved here, each of its addresses must be public, and only those are connected to, so
+DNS rebinding gains nothing. No redirect is followed, no proxy of the environment is used,
+certificates are checked, at most :data:`MOST_ANSWER_BYTES` of a response are read, and a
+request takes at most :data:`REQUEST_SECONDS`, whatever the receiver does.
 
 Where an operator names a proxy for it, the proxy resolves the host, and which addresses it reaches
 is the proxy's to decide. What the URL itself says is checked as before, and so is the certificate.
@@ -30,7 +29,7 @@ REQUEST_SECONDS: Final = 20.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboundOptions:
-    """How requests to foreign addresses are made.
+    """Options of requests to user-supplied URLs.
 
     ``allow_private`` lifts the check of addresses, and lets ``http`` through to loopback.
     ``ca_file`` is trusted instead of the machine's certificates. ``proxies`` says which hosts are
@@ -47,7 +46,7 @@ class OutboundOptions:
     def post(
         self, url: str, body: bytes, headers: Mapping[str, str], *, stop: threading.Event
     ) -> CallResult:
-        """Post the body and return what came of it; nothing that the receiver does is raised.
+        """Post the body and return the result; no behaviour of the receiver raises.
 
         Blocks for at most ``request_seconds`` and what the resolver takes; within a second once
         ``stop`` is set. It runs an event loop of its own: not for a thread that is in one.

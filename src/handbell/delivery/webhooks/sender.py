@@ -1,6 +1,6 @@
-"""Makes the stored calls of webhooks, each until it is taken or for three days.
+"""Makes stored webhook calls, with retries for up to three days.
 
-They are taken under a lease, so that a crash strands none.
+Calls are leased, so that a crash strands none.
 """
 
 import asyncio
@@ -56,20 +56,20 @@ def next_attempt(
     rng: random.Random,
     retry_after: float | None = None,
 ) -> float | None:
-    """Return when a call that was not taken is made again (UNIX seconds), or None for no more.
+    """Return when a failed call is retried (UNIX seconds), or None to give up.
 
     ``attempts`` is how many were made. The delay is ``60 * 2 ** (attempts - 1)`` seconds, at most
     six hours, plus up to a quarter by chance, and not less than what the receiver asked for (at
     most six hours). Nothing is tried later than three days after ``created_at``.
     """
     asked = min(retry_after or 0, LONGEST_RETRY_SECONDS)
-    at = now + RETRIES.spread(max(attempts - 1, 0), rng, asked=asked)
+    at = now + RETRIES.spread(max(attempts - 1, 0), rng, at_least=asked)
     return at if at <= created_at + LIFETIME_SECONDS else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Call:
-    """One call, taken under a lease. ``attempts`` counts this one; instants in milliseconds."""
+    """A leased call. ``attempts`` includes this one; instants are UNIX milliseconds."""
 
     id: int
     webhook_id: int
@@ -133,9 +133,9 @@ class WebhookSender:
         return made
 
     def send_test(self, webhook: Webhook) -> CallResult:
-        """Call a webhook at once with the event ``test``, and return what came of it.
+        """Call a webhook at once with the event ``test`` and return the result.
 
-        It is made once and not kept. Blocks until it is answered.
+        It is neither stored nor retried. Blocks until the call ends.
         """
         with self._database.read() as connection:
             statement = select(webhooks_table.c.sealed_secret).where(
@@ -290,7 +290,7 @@ class WebhookSender:
         self._write(call, answer, state=state, due_at=again)
 
     def _write(self, call: _Call, answer: CallResult, *, state: str, due_at: float | None) -> None:
-        """Store what came of a call, and let the others of its webhook wait after a failure."""
+        """Store the result of a call; after a failure delay the webhook's other calls."""
         now = self._milliseconds()
         values = {
             "state": state,
@@ -306,7 +306,7 @@ class WebhookSender:
                 _hold_others(connection, call, now + FIRST_RETRY_SECONDS * 1000)
 
     def _give_back(self) -> None:
-        """Let everything that this sender still holds be due at once."""
+        """Release this sender's leases: the calls are due at once."""
         with self._database.write() as connection:
             LEASES.give_back(
                 connection, self._lease, self._milliseconds(), state="queued", lease=None
@@ -330,7 +330,7 @@ class WebhookSender:
 
 
 def _hold_others(connection: Connection, call: _Call, until: int) -> None:
-    """Let what waits for the same receiver wait a minute, so that a dead one is asked that often.
+    """Delay the other calls of the same webhook by a minute, to spare a dead receiver.
 
     No longer, so that one call which the receiver never takes does not keep the others.
     """

@@ -1,4 +1,4 @@
-"""Webhooks: an app's own back end is told what failed, which devices are gone, and what stopped.
+"""Stores webhooks, and the calls that report events to them.
 
 :class:`WebhookStore` keeps them, :func:`store_calls` turns events into stored calls, and
 :class:`~handbell.delivery.webhooks.sender.WebhookSender` makes the calls. They are signed as the
@@ -74,7 +74,7 @@ _SECRET_BYTES: Final = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Webhook:
-    """An address that is called for an app's events. ``created_at`` is in UNIX milliseconds."""
+    """A URL that is called for an app's events. ``created_at`` is in UNIX milliseconds."""
 
     id: int
     app: str
@@ -86,7 +86,7 @@ class Webhook:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookStatus:
-    """How a webhook's calls stand: how many wait, how many were given up, and the last trouble."""
+    """A webhook's calls: the number pending, the number given up, and the last error."""
 
     waiting: int = 0
     failed: int = 0
@@ -117,7 +117,7 @@ class WebhookStore:
         self._now = now
 
     def add(self, app: App, url: str, *, events: Iterable[str] = ()) -> tuple[Webhook, str]:
-        """Add a webhook and return it with its secret, which is sealed and not told again.
+        """Add a webhook and return it with its secret, which is sealed and not shown again.
 
         Without ``events`` it is called for all. Raises :class:`~handbell.errors.WebhookError` for
         an address that may not be called
@@ -162,7 +162,7 @@ class WebhookStore:
         return _webhook(row)
 
     def standings(self) -> dict[int, WebhookStatus]:
-        """Return how the calls of each webhook stand that has any, by the webhook's id."""
+        """Return the status of each webhook that has calls, by webhook id."""
         table = calls_table
         waiting = func.count().filter(table.c.finished_at.is_(None))
         failed = func.count().filter(table.c.state == "failed")
@@ -195,7 +195,7 @@ class WebhookStore:
                 raise _gone(webhook_id)
 
     def set_enabled(self, webhook_id: int, is_enabled: bool) -> Webhook:  # noqa: FBT001 - a setter
-        """Switch a webhook on or off and return it; while it is off, what happens is not kept.
+        """Enable or disable a webhook and return it; events are dropped while it is disabled.
 
         Calls that were stored before go on when it is switched on again. Raises
         :class:`~handbell.errors.WebhookError` when it is not there.
@@ -222,7 +222,7 @@ def signature(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
 
 
 def call_body(app: str, events: Iterable[Event], *, now: float) -> str:
-    """Return the JSON text that tells of events, in their order."""
+    """Return the JSON body of a call that reports these events, in order."""
     told = [_told(event) for event in events]
     return _json({"type": "events", "timestamp": iso(now), "data": {"app": app, "events": told}})
 
@@ -236,13 +236,13 @@ def _json(content: Mapping[str, Any]) -> str:
 
 
 def iso(seconds: float) -> str:
-    """Return an instant (UNIX seconds) as webhooks tell it: ISO 8601 in UTC, milliseconds, Z."""
+    """Format an instant (UNIX seconds) as ISO 8601 in UTC with milliseconds and Z."""
     instant = datetime.fromtimestamp(seconds, UTC)
     return instant.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def message_id() -> str:
-    """Return a new name for a call; it stays the same through all its attempts."""
+    """Return a new message id, which stays the same for all attempts of a call."""
     return f"msg_{uuid4().hex}"
 
 
@@ -253,7 +253,7 @@ def store_calls(
     now: float,
     gather_seconds: float = GATHER_SECONDS,
 ) -> int:
-    """Store, within a transaction, the calls that tell the enabled webhooks of these events.
+    """Store, within a transaction, the calls that report these events to enabled webhooks.
 
     They are due after ``gather_seconds``; until then one takes what happens meanwhile, up to
     :data:`MOST_EVENTS`. Returns how many calls are new. ``now`` is in UNIX seconds.

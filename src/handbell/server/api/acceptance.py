@@ -24,7 +24,7 @@ Outcome = Acceptance | HandbellError
 
 
 def read_wait(preferences: str | None) -> int | None:
-    """Return for how many seconds a header ``Prefer`` asks to wait (RFC 7240); None for not."""
+    """Return the seconds a ``Prefer: wait`` header asks for (RFC 7240), or None."""
     for preference in (preferences or "").split(","):
         name, _, value = preference.partition(";")[0].partition("=")
         seconds = value.strip().strip('"')
@@ -34,7 +34,7 @@ def read_wait(preferences: str | None) -> int | None:
 
 
 def prefers_minimal(preferences: str | None) -> bool:
-    """Return whether a header ``Prefer`` asks for no more than the errors of a stream."""
+    """Return whether ``Prefer: return=minimal`` asks for errors only."""
     named = ((preference.partition(";")[0]) for preference in (preferences or "").split(","))
     return any(one.replace(" ", "").lower() == "return=minimal" for one in named)
 
@@ -42,9 +42,9 @@ def prefers_minimal(preferences: str | None) -> bool:
 async def outcome_of(
     context: Context, acceptance: Acceptance, seconds: int
 ) -> dict[str, Any] | None:
-    """Return what became of a send once all of it has ended or waits.
+    """Wait for the outcome of a send: until every delivery has ended or is held.
 
-    None when it takes longer, and where this server stops before that.
+    Returns None after the time-out, or when this server stops.
     """
     engine = context.system.engine
     try:
@@ -66,7 +66,7 @@ def _outcome(context: Context, notification_id: str, warnings: list[str]) -> dic
 async def accept_list(
     context: Context, reader: EntryReader, values: Sequence[object]
 ) -> list[dict[str, Any]]:
-    """Accept the sends of a list and return the answer to each, in their order."""
+    """Accept a list of sends and return their answers in order."""
 
     def read() -> list[Entry | HandbellError]:
         with context.system.templates.held():

@@ -29,7 +29,7 @@ ContextDep = Annotated[Context, Depends(context_of)]
 
 
 class ApiKeyOut(BaseModel):
-    """An API key: everything but the key."""
+    """An API key without its secret."""
 
     prefix: str = Field(examples=["hbk_1a2b3c4d"])
     name: str = Field(examples=["the shop's back end"])
@@ -41,7 +41,7 @@ class ApiKeyOut(BaseModel):
 
 
 class NewApiKeyOut(ApiKeyOut):
-    """A new API key, which is never told again."""
+    """A new API key. Its secret is shown this once."""
 
     key: str = Field(examples=["hbk_1a2b3c4d_..."])
 
@@ -70,7 +70,7 @@ class ApiKeyIn(BaseModel):
 async def list_api_keys(
     context: ContextDep, caller: CallerDep, limit: LimitQuery = 50, cursor: CursorQuery = None
 ) -> ResultPage[ApiKeyOut]:
-    """Return the keys, the newest first; to a key of one app, those of the app."""
+    """List API keys, newest first. A key of one app sees the keys of that app."""
     before = None if cursor is None else read_cursor(cursor, int)[0]
 
     def read() -> dict[str, Any]:
@@ -95,7 +95,7 @@ async def list_api_keys(
 async def add_api_key(
     context: ContextDep, caller: CallerDep, body: ApiKeyIn, request: Request, response: Response
 ) -> NewApiKeyOut:
-    """Make a key. The answer holds it, this once. A key of one app makes keys of that app only."""
+    """Create an API key. Only this response has its secret. A key of one app adds keys of it."""
 
     def write() -> NewApiKeyOut:
         app = _app(context, caller, body.app)
@@ -122,7 +122,7 @@ async def add_api_key(
     responses=responses(401, 403, 404),
 )
 async def revoke_api_key(context: ContextDep, caller: CallerDep, prefix: str) -> Response:
-    """Make a key invalid for ever; other processes follow within a second."""
+    """Revoke an API key permanently; other processes follow within a second."""
 
     def write() -> None:
         keys = context.system.api_keys

@@ -48,13 +48,13 @@ class Stopped(BaseModel):
 
 
 class Outage(Stopped):
-    """Why a push service takes nothing of the app."""
+    """Why a push service accepts nothing from the app."""
 
     environment: str = Field(examples=["production"])
 
 
 class RefusedKey(BaseModel):
-    """A key or certificate that is refused; what is sent goes by another one."""
+    """A credential that Apple refuses; another one is used instead."""
 
     key_id: str
     kind: Literal["key", "certificate"]
@@ -127,7 +127,7 @@ class AppChange(BaseModel):
 
 
 class FindingOut(BaseModel):
-    """One checked thing."""
+    """The result of one check."""
 
     check: str = Field(examples=["key"])
     verdict: Literal["right", "doubtful", "wrong"]
@@ -136,7 +136,7 @@ class FindingOut(BaseModel):
 
 
 class CheckUp(BaseModel):
-    """What is right or wrong about an app's configuration."""
+    """The check-up of an app's configuration."""
 
     verdict: Literal["right", "doubtful", "wrong"] = Field(description="The worst of all")
     findings: list[FindingOut]
@@ -151,7 +151,7 @@ class CheckUp(BaseModel):
 async def list_apps(
     context: ContextDep, caller: CallerDep, limit: LimitQuery = 50, cursor: CursorQuery = None
 ) -> ResultPage[AppOut]:
-    """Return the apps, the oldest first."""
+    """List apps, oldest first."""
     after = 0 if cursor is None else read_cursor(cursor, int)[0]
 
     def read() -> dict[str, Any]:
@@ -196,7 +196,7 @@ async def add_app(
     responses=responses(401, 403, 404, 409),
 )
 async def get_app(context: ContextDep, app: AppDep) -> AppOut:
-    """Return an app; it is named by its id, or by what means it alone."""
+    """Return an app, by its id or another unambiguous name."""
     return await context.run(lambda: describe(context, context.system.apps.find(app.id)))
 
 
@@ -209,7 +209,7 @@ async def get_app(context: ContextDep, app: AppDep) -> AppOut:
 async def change_app(
     context: ContextDep, caller: CallerDep, app: AppDep, body: AppChange
 ) -> AppOut:
-    """Change what is named; a running worker follows within seconds."""
+    """Change the given members; running workers follow within seconds."""
     given = body.model_dump(include=body.model_fields_set)
     if not given:
         raise InvalidRequestError("Nothing is to be changed", fix="Name a member, such as cap")
@@ -249,7 +249,7 @@ async def remove_app(context: ContextDep, caller: CallerDep, app: AppDep) -> Res
     responses=responses(401, 403, 404, 409, 429, 502),
 )
 async def check_up(context: ContextDep, app: AppDep) -> CheckUp:
-    """Check key, ids, clock and the way to Apple.
+    """Check key, ids, clock and the connection to Apple.
 
     One push with a token that no device has goes to each environment.
     """

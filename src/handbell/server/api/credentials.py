@@ -1,4 +1,4 @@
-"""Keys and certificates of an app: `/v1/apps/{app}/credentials`. They go in and never come out."""
+"""Keys and certificates of an app: `/v1/apps/{app}/credentials`. Secrets are write-only."""
 
 from typing import Annotated, Any, Final, Literal
 
@@ -40,7 +40,7 @@ _PEM: Final = "-----BEGIN PRIVATE KEY-----\nMIGTAgEAMBMG...\n-----END PRIVATE KE
 
 
 class CredentialOut(BaseModel):
-    """What may be told about a key or certificate: everything but the secret."""
+    """A key or certificate without its secret."""
 
     key_id: str = Field(examples=["ABC123DEFG"], description="A certificate's is its fingerprint")
     kind: Literal["key", "certificate"]
@@ -51,7 +51,7 @@ class CredentialOut(BaseModel):
 
 
 class CredentialAdded(CredentialOut):
-    """What was added, and what whoever added it should know."""
+    """The added credential, with warnings."""
 
     warnings: list[str] = Field(
         description="Such as: the certificate has expired", examples=[[]], default_factory=list
@@ -90,7 +90,7 @@ class CredentialIn(BaseModel):
     responses=responses(401, 403, 404, 409),
 )
 async def list_credentials(context: ContextDep, app: AppDep) -> ResultPage[CredentialOut]:
-    """Return what may be told of them, the newest first; never the key."""
+    """List credentials, newest first, without their secrets."""
     stored = await context.run(context.system.apps.credentials, app)
     return ResultPage[CredentialOut].model_validate(
         {"data": [describe(item) for item in stored], "next": None}
@@ -115,7 +115,7 @@ async def list_credentials(context: ContextDep, app: AppDep) -> ResultPage[Crede
 async def add_credential(
     context: ContextDep, caller: CallerDep, app: AppDep, request: Request
 ) -> CredentialAdded:
-    """Seal and keep a key or certificate; one with the same key id is replaced.
+    """Store a key or certificate encrypted; one with the same key id is replaced.
 
     It is never shown again. A file is taken as `multipart/form-data` as well: the part `file` is
     AuthKey_XXX.p8, or a .p12 or .pem with certificate and key; `key_id` is needed where the name of
@@ -145,7 +145,7 @@ async def add_credential(
 async def remove_credential(
     context: ContextDep, caller: CallerDep, app: AppDep, key_id: str
 ) -> Response:
-    """Remove a key or certificate; what is sent from then on uses another, or waits for one."""
+    """Remove a key or certificate; later sends use another one, or wait for one."""
 
     def write() -> None:
         try:
@@ -159,7 +159,7 @@ async def remove_credential(
 
 
 class _Given:
-    """What came, in either form."""
+    """A credential as posted, in either form."""
 
     def __init__(
         self,

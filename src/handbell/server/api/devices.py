@@ -1,4 +1,4 @@
-"""How a device is registered: by a key, by its own secret, by a token, or by a mailed link."""
+"""Registration of a device by API key, its own secret, an identity token or a mailed link."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ MAILS_PER_ADDRESS: Final = Limit(number=4, seconds=900)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegistrationAnswer:
-    """What a registration is answered with."""
+    """The response to a registration."""
 
     status: int
     body: dict[str, Any]
@@ -56,9 +56,9 @@ class RegistrationAnswer:
 async def register(
     request: Request, app: App, caller: Caller, body: RegistrationIn
 ) -> RegistrationAnswer:
-    """Register a device in the way that the request has a right to.
+    """Register a device by the proof the request carries.
 
-    When it is answered as active, nothing of a former user of the device is shown any more.
+    Once this responds with an active session, nothing for a former user is shown any more.
     """
     context = context_of(request)
     if caller.scopes:
@@ -109,7 +109,7 @@ async def own_session(request: Request, app: App, named: str) -> Session:
 
 
 async def release(context: Context, registered: Registered) -> None:
-    """Return when nothing of the sessions that lost their token is on its way any more."""
+    """Return once nothing is in flight to the sessions that lost their token."""
     if registered.moved:
         await context.system.engine.release(registered.moved)
 

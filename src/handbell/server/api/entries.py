@@ -1,4 +1,4 @@
-"""Sends as callers write them, read at the border: what, to whom, how."""
+"""Parses the sends of a request."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -97,7 +97,7 @@ class EntryReader:
         return self.read(read_json(line.text, "The line"), line.number)
 
     def notification(self, written: object) -> Notification:
-        """Return the notification that a caller wrote, of a template where it names one."""
+        """Parse a notification, rendered from a template if it names one."""
         if self.render is not None and type(written) is dict and "template" in written:
             return self.render(self.app, written)
         return Notification.read(written)
@@ -132,18 +132,18 @@ class EntryReader:
 
 
 def read_recipients(written: object) -> Recipients:
-    """Return whom a caller named; the text ``everybody`` stands for all active sessions."""
+    """Parse recipients; the text ``everybody`` stands for all active sessions."""
     return EVERYBODY if written == "everybody" else Recipients.read(written)
 
 
 def names_costly(send: object) -> bool:
-    """Say whether it may take long to read whom a send names."""
+    """Return whether parsing the recipients of a send may take long."""
     recipients = send.get("recipients") if isinstance(send, Mapping) else None
     return is_costly(recipients if isinstance(recipients, str) else repr(recipients))
 
 
 def check_members(value: Mapping[Any, Any], known: Collection[str]) -> None:
-    """Raise InvalidRequestError for a member that is not known, with the nearest that is."""
+    """Raise InvalidRequestError for an unknown member, with the nearest known one."""
     unknown = next((str(name) for name in value if name not in known), None)
     if unknown is None:
         return

@@ -1,4 +1,4 @@
-"""The sends of a stream, some lines at a time: read, stored, answered."""
+"""Accepts the sends of a stream in groups of lines."""
 
 import asyncio
 from collections.abc import Awaitable, Sequence
@@ -21,7 +21,7 @@ Read = Entry | HandbellError
 
 @dataclass(slots=True, kw_only=True)
 class LineSender:
-    """Accepts the lines of one stream, and counts.
+    """Accepts the lines of one stream and counts them.
 
     ``is_brief`` leaves out the answers to lines that were accepted without a warning.
     """

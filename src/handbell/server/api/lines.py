@@ -1,4 +1,4 @@
-"""A stream of bytes, cut into lines of bounded length."""
+"""Splits a byte stream into lines of bounded length."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -18,7 +18,7 @@ class Line:
 
 
 class LineSplitter:
-    """Cuts what comes in pieces into lines, and holds at most ``limit`` bytes of an unended one.
+    """Splits pieces of a stream into lines; buffers at most ``limit`` bytes of an open line.
 
     A line ends with a line feed, with or without a carriage return before it; the last one may end
     with the stream. Blank lines are counted and left out, and so is a byte order mark.

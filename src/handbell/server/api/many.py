@@ -1,4 +1,4 @@
-"""Many sends in one call: a list that is answered at its end, or lines that are as they come.
+"""Many sends in one call: a list answered at its end, or lines answered as they arrive.
 
 Each has an address of its own, so that a description has one shape for each; the address of a
 single send takes both as well.
@@ -53,9 +53,9 @@ def described_header(name: str, about: str) -> dict[str, Any]:
     },
 )
 async def send_list(request: Request) -> Response:
-    """Store the sends of a list, and answer each in their order.
+    """Store the sends of a list and return their answers in order.
 
-    One that is refused has an `error` and is no matter to the others.
+    A refused send has an `error` and does not affect the others.
     """
     context = context_of(request)
     reader = reader_of(request.scope, context, app_of(request))
@@ -99,7 +99,7 @@ async def send_lines(request: Request) -> Response:
 
 
 def reader_of(scope: Scope, context: Context, app: App) -> EntryReader:
-    """Return what reads the sends of a request. Raises for an idempotency key that cannot be."""
+    """Return the reader of a request's sends. Raises for an invalid idempotency key."""
     key = header(scope, b"idempotency-key")
     if key is not None and not 1 <= len(key) <= LONGEST_KEY:
         raise InvalidRequestError(

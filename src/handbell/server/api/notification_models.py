@@ -121,7 +121,7 @@ class Recipients(RootModel[str | list[str] | RecipientLists]):
 
 
 class SendRequest(BaseModel):
-    """One send: what, to whom, how."""
+    """One send: notification, recipients, options."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [_EXAMPLE]})
 
@@ -144,7 +144,7 @@ class SendRequest(BaseModel):
 
 
 class PreviewRequest(BaseModel):
-    """What to look at before it is sent."""
+    """A notification to preview."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [_EXAMPLE]})
 
@@ -164,7 +164,7 @@ class ReplaceRequest(BaseModel):
 
 
 class DiagnosticAnswer(BaseModel):
-    """What a warning or an error says, in parts."""
+    """A warning or an error in parts."""
 
     recipient: str | None = Field(description="Whom it is about; null for the whole send")
     reason: str = Field(description="A stable word; docs/errors.md explains each")
@@ -178,7 +178,7 @@ Details = Annotated[
 
 
 class SendAnswer(BaseModel):
-    """The answer to one of many sends: what a single one is answered with, or what is wrong."""
+    """The answer to one of many sends: as for a single send, or an error."""
 
     id: str | None = Field(default=None, description="The notification's id, where it is accepted")
     warnings: list[str] | None = Field(
@@ -218,7 +218,7 @@ class DeliveryAnswer(BaseModel):
 
 
 class OutcomeAnswer(BaseModel):
-    """What became of a send. A person without a device is a warning, a failed push an error.
+    """The outcome of a send. A user without a device is a warning, a failed push an error.
 
     Where it is stored and nothing is known yet (202), there are `id` and `warnings` alone.
     """
@@ -245,7 +245,7 @@ class OutcomeAnswer(BaseModel):
 
 
 class NotificationOverview(BaseModel):
-    """A notification and how its deliveries stand."""
+    """A notification with the states of its deliveries."""
 
     id: str
     title: str = Field(description="The first thing it says")
@@ -261,7 +261,7 @@ class NotificationOverview(BaseModel):
 
 
 class ReasonAnswer(BaseModel):
-    """So many deliveries are in one state for one reason."""
+    """The number of deliveries in one state for one reason."""
 
     state: State
     reason: str
@@ -271,7 +271,7 @@ class ReasonAnswer(BaseModel):
 
 
 class NotificationAnswer(NotificationOverview):
-    """A notification with its funnel: accepted, sent, displayed, opened, and why not."""
+    """A notification with its funnel: accepted, sent, displayed, opened, and reasons."""
 
     success: bool = Field(
         description="At least one device was reached, and nothing failed; false while all of it "
@@ -294,13 +294,13 @@ class NotificationAnswer(NotificationOverview):
 
 
 class Cancelled(BaseModel):
-    """How many deliveries were caught before they were sent."""
+    """The number of deliveries cancelled before they were sent."""
 
     cancelled: int
 
 
 class PreviewAnswer(BaseModel):
-    """The exact request for one target, or the warning why there is none."""
+    """The exact request for one target, or a warning why there is none."""
 
     recipient: str
     warning: str | None
@@ -314,7 +314,7 @@ class PreviewAnswer(BaseModel):
 
 
 class SessionTold(BaseModel):
-    """One device of the person, and whether it is sent to."""
+    """One device of the user, and whether pushes are sent to it."""
 
     session: SessionOut
     is_sent_to: bool
@@ -323,7 +323,7 @@ class SessionTold(BaseModel):
 
 
 class DeliveryTold(BaseModel):
-    """What became of a notification on one device."""
+    """The outcome of a notification on one device."""
 
     delivery: DeliveryAnswer
     what: str = Field(description="What became of it, in a sentence")
@@ -332,7 +332,7 @@ class DeliveryTold(BaseModel):
 
 
 class NotificationTold(BaseModel):
-    """What became of one notification for the person."""
+    """The outcome of one notification for the user."""
 
     id: str
     title: str = Field(description="The first thing it says")
@@ -344,7 +344,7 @@ class NotificationTold(BaseModel):
 
 
 class StoryAnswer(BaseModel):
-    """Why a person saw the last notifications, or did not: in words, and the facts behind."""
+    """Why a user saw the last notifications or did not: in words, with the facts."""
 
     mail: str
     app: str

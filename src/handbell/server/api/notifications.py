@@ -1,4 +1,4 @@
-"""Notifications over HTTP: send, look, take back, replace."""
+"""Notifications over HTTP: send, read, cancel, replace."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -75,7 +75,7 @@ When = Annotated[datetime | None, Query(description="ISO 8601 with an offset")]
     },
 )
 async def send(request: Request) -> Response:
-    """Store a send, and send it. 202 says that it is stored: nothing of it is lost any more.
+    """Store a notification and send it. After 202 it is stored durably.
 
     A list of sends and lines with one each are taken here as well, and answered as `/list` and
     `/lines` do.
@@ -159,7 +159,7 @@ async def list_notifications(
     limit: LimitQuery = 50,
     cursor: CursorQuery = None,
 ) -> Response:
-    """Return notifications of the app that all filters fit."""
+    """List the notifications of the app that match all filters."""
     context = context_of(request)
     search = NotificationSearch(
         app=app.id,
@@ -196,9 +196,9 @@ def _milliseconds(moment: datetime | None) -> int | None:
     openapi_extra=models.body(models.PreviewRequest),
 )
 async def preview(request: Request, app: AppDep, caller: CallerDep) -> Response:
-    """Return the request for each target with its payload's bytes; nothing is stored or sent.
+    """Return the request for each target with its payload; nothing is stored or sent.
 
-    Of everybody, the first ones only.
+    A broadcast is previewed for its first sessions.
     """
     context = context_of(request)
     value = await _object(request, ("notification", "recipients"))
@@ -220,7 +220,7 @@ async def preview(request: Request, app: AppDep, caller: CallerDep) -> Response:
     responses=responses(401, 403, 404),
 )
 async def read(request: Request, app: AppDep, caller: CallerDep, id: NotificationId) -> Response:  # noqa: A002 - the path's name
-    """Return what became of a notification, with every reason counted and explained."""
+    """Return the outcome of a notification, with every reason counted and explained."""
     context = context_of(request)
     engine = context.system.engine
 
@@ -250,7 +250,7 @@ async def list_deliveries(
     limit: LimitQuery = 50,
     cursor: CursorQuery = None,
 ) -> Response:
-    """Return deliveries that all filters fit; those of sessions before those of bare addresses."""
+    """List deliveries that match all filters: sessions first, then addresses without one."""
     context = context_of(request)
     search = DeliverySearch(
         state=state,
@@ -279,7 +279,7 @@ async def list_deliveries(
     responses=responses(401, 403, 404, 503),
 )
 async def cancel(request: Request, app: AppDep, caller: CallerDep, id: NotificationId) -> Response:  # noqa: A002 - the path's name
-    """Cancel what of a notification is not on its way yet, and say how many that caught."""
+    """Cancel the deliveries that are not in flight yet, and return their number."""
     context = context_of(request)
     caught = await context.system.engine.cancel(app, id)
     await context.run(
@@ -311,7 +311,7 @@ async def replace(
     id: NotificationId,  # noqa: A002 - the path's name
     prefer: Prefer = None,
 ) -> Response:
-    """Send new content under the same collapse id; what of the former is not sent is cancelled."""
+    """Send new content under the same collapse id; unsent deliveries of the old are cancelled."""
     context = context_of(request)
     value = await _object(request, ("notification",))
     content = await context.run(context.system.read_notification, app, value["notification"])

@@ -1,4 +1,4 @@
-"""Receipts: what a device says of the notifications that it got."""
+"""Receipts: a device reports that a notification was displayed or opened."""
 
 import asyncio
 from typing import Annotated, Final, Literal
@@ -50,7 +50,7 @@ class ReceiptIn(BaseModel):
 
 
 class ReceiptsOut(BaseModel):
-    """For each report of a list whether the session got that notification."""
+    """For each report whether the session received that notification."""
 
     noted: list[bool]
 
@@ -68,9 +68,9 @@ _Receipts = Annotated[list[ReceiptIn], Field(min_length=1, max_length=MOST_RECEI
 async def report_list(
     request: Request, app: AppDep, session: SessionPath, body: _Receipts
 ) -> Response:
-    """Note reports, and say of each whether the session got that notification.
+    """Store reports, and return for each whether the session received that notification.
 
-    A repeat changes nothing: the first report of an event counts. `opened` says `displayed` too.
+    A repeat changes nothing: the first report of an event counts. `opened` implies `displayed`.
     """
     context = context_of(request)
     own = await devices.own_session(request, app, session)
@@ -93,10 +93,10 @@ async def report(
     session: SessionPath,
     body: ReceiptIn | _Receipts,
 ) -> Response:
-    """Note a report; only the session that got a notification may report on it.
+    """Store a report; only the session that received a notification may report on it.
 
     A repeat changes nothing: the first report of an event counts. `opened` says `displayed` too.
-    A list of reports is taken here as well, and answered as `/list` does.
+    A list of reports is accepted here too, and answered as by `/list`.
     """
     if isinstance(body, list):
         return await report_list(request, app, session, body)

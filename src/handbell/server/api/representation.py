@@ -1,4 +1,4 @@
-"""Values of the core as the API writes them: snake_case, instants in ISO 8601."""
+"""Converts core values to the JSON of the API: snake_case, instants in ISO 8601."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -102,7 +102,7 @@ def funnel(one: Funnel, response: Response) -> dict[str, Any]:
 
 
 def outcome(response: Response, deliveries: list[Delivery]) -> dict[str, Any]:
-    """Return what became of a send, with the deliveries that are shown beside."""
+    """Return the outcome of a send with these deliveries."""
     return {
         "id": response.notification_id,
         "success": response.success,
@@ -117,7 +117,7 @@ def outcome(response: Response, deliveries: list[Delivery]) -> dict[str, Any]:
 
 
 def told(kind: str, texts: Sequence[str]) -> dict[str, Any]:
-    """Return warnings or errors as texts, and what each says in parts where there are any."""
+    """Return warnings or errors as texts, with their parts if there are any."""
     said: dict[str, Any] = {f"{kind}s": list(texts)}
     if texts:
         said[f"{kind}_details"] = [Diagnostic.read(text).parts() for text in texts]

@@ -95,7 +95,7 @@ async def list_sessions(
     limit: LimitQuery = 50,
     cursor: CursorQuery = None,
 ) -> dict[str, Any]:
-    """Return an app's sessions, those of a status, a person, a platform or an environment."""
+    """List an app's sessions, filtered by status, user, platform or environment."""
     context = context_of(request)
     before = None if cursor is None else read_cursor(cursor, int)[0]
     wanted = SessionFilter(status=status, mail=mail, platform=platform, environment=environment)
@@ -116,7 +116,7 @@ async def list_sessions(
 async def get_session(
     request: Request, app: AppDep, caller: CallerDep, session: SessionPath
 ) -> dict[str, Any]:
-    """Return a session; a device with its secret reads its own, to see whether it is proven."""
+    """Return a session. A device reads its own with its secret, to see whether it is proven."""
     context = context_of(request)
     if not caller.scopes:
         return session_out(await devices.own_session(request, app, session))
@@ -134,7 +134,7 @@ async def get_session(
 async def change_session(
     request: Request, app: AppDep, caller: CallerDep, session: SessionPath, body: SessionChange
 ) -> dict[str, Any]:
-    """Change what is named. A device that does it says as well that it is still there."""
+    """Change the given members. A change by the device counts as a sign of life."""
     context = context_of(request)
     if not caller.scopes:
         await devices.own_session(request, app, session)
@@ -162,7 +162,7 @@ async def change_session(
 async def close_session(
     request: Request, app: AppDep, caller: CallerDep, session: SessionPath
 ) -> Response:
-    """Close a session; when it is answered, nothing more is shown on the device.
+    """Close a session; once this responds, nothing more is shown on the device.
 
     A device does it when its user logs out. Its secret is void from then on.
     """

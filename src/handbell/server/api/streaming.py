@@ -1,4 +1,4 @@
-"""A stream of lines that is answered line by line while it is still coming.
+"""A streamed request of lines, answered line by line while it is being read.
 
 What is read and not answered yet is bounded, so a client that reads no answers is not read from
 either, and one that sends without a pause takes no more memory than a slow one.
@@ -67,7 +67,7 @@ def type_of_lines(scope: Scope) -> str:
 
 
 def type_wanted(scope: Scope) -> str:
-    """Return the media type for lines that are asked for: as bytes where those are preferred."""
+    """Return the media type of lines: ``application/octet-stream`` where the client prefers it."""
     accepted = headers_by_name(scope).get(b"accept", b"").decode("latin-1").lower()
     weights = {
         name.strip(): float(weight[1]) if (weight := _WEIGHT.search(more)) else 1.0

@@ -77,7 +77,7 @@ class TemplateOut(BaseModel):
 
 
 class TemplatePreviewIn(BaseModel):
-    """The values to look at a template with."""
+    """The variables of a preview."""
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"variables": {"number": 4711}}]}
@@ -90,7 +90,7 @@ class TemplatePreviewIn(BaseModel):
 
 
 class WordingOut(BaseModel):
-    """What somebody who speaks a language would be sent."""
+    """A template as rendered in one language."""
 
     language: str = Field(examples=["fr"])
     notification: dict[str, Any] = Field(description="Its fields as they are sent")
@@ -117,7 +117,7 @@ class TemplatePreviewOut(BaseModel):
 async def list_templates(
     context: ContextDep, app: AppDep, limit: LimitQuery = 50, cursor: CursorQuery = None
 ) -> ResultPage[TemplateOut]:
-    """Return templates, sorted by name."""
+    """List templates by name."""
     after = "" if cursor is None else read_cursor(cursor, str)[0]
     stored = await context.run(context.system.templates.list, app)
     rows = [describe(item) for item in stored if item.template.name > after][: limit + 1]
@@ -132,7 +132,7 @@ async def list_templates(
     responses=responses(401, 403, 404, 409),
 )
 async def read_template(context: ContextDep, app: AppDep, name: Name) -> TemplateOut:
-    """Return a template as it is stored."""
+    """Return a stored template."""
     stored = await context.run(context.system.templates.get, app, name)
     return TemplateOut.model_validate(describe(stored))
 
@@ -155,10 +155,9 @@ async def put_template(
     given: TemplateIn,
     response: Response,
 ) -> TemplateOut:
-    """Store a template, in the place of the one of this name if there is one.
+    """Store a template; one of the same name is replaced.
 
-    It is looked at first: an expression that cannot be used, or a text that cannot be sent
-    whatever the values, is refused.
+    It is checked first: an invalid expression, or a text that no values make valid, is refused.
     """
 
     def write() -> tuple[StoredTemplate, bool]:
@@ -203,8 +202,8 @@ async def preview_template(
 ) -> TemplatePreviewOut:
     """Return the notification in each language, its bytes, and what would be cut.
 
-    Nothing is stored or sent. A language that cannot be sent has a problem and is no matter to the
-    others.
+    Nothing is stored or sent. A language that cannot be sent has a `problem`; the others do not
+    depend on it.
     """
     preview = await context.run(
         context.system.preview_template, app, name, given.variables, given.notification

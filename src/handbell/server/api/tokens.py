@@ -1,4 +1,4 @@
-"""Device tokens in answers: whole for those who may register devices, shortened for all others."""
+"""Shortens device tokens in responses to callers without the scope ``register``."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -17,7 +17,7 @@ _WRITTEN: Final = frozenset({"notification", "payload", "headers"})
 
 
 def told_to(caller: Caller, value: Any, *, named: Collection[str] = ()) -> Any:
-    """Return an answer as a caller may read it.
+    """Return a response with device tokens shortened where the caller may not read them.
 
     A key with ``send`` alone names people and needs no token: whoever has one could claim the
     device for somebody else. Whole stay those that the caller ``named`` just now, and those that no

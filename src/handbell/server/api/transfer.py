@@ -1,4 +1,4 @@
-"""Moving house: sessions as lines of JSON, in and out."""
+"""Export and import of sessions (NDJSON)."""
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Sequence
@@ -40,7 +40,7 @@ _MOST_WARNINGS: Final = 3
 
 
 class ImportLine(RegistrationIn):
-    """One session of an import, as an export writes it; what only an export knows is left aside."""
+    """One line of an import, in the format of the export; read-only members are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -55,7 +55,7 @@ class ImportLine(RegistrationIn):
 
 @dataclass(slots=True)
 class _Tally:
-    """How an import goes."""
+    """The progress of an import."""
 
     imported: int = 0
     refused: int = 0
@@ -151,8 +151,8 @@ async def export_sessions(
 ) -> Response:
     """Return sessions as an import takes them.
 
-    Device tokens are in it, since moving house needs them: keep it as safe as the database. The
-    secrets of sessions are not; devices get new ones when they register at the new house.
+    It contains device tokens: keep it as safe as the database. The
+    secrets of sessions are not exported; devices get new ones when they register again.
     `Accept: application/octet-stream` names the lines so.
     """
     context = context_of(request)

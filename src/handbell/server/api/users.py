@@ -47,7 +47,7 @@ async def list_users(
     limit: LimitQuery = 50,
     cursor: CursorQuery = None,
 ) -> dict[str, Any]:
-    """Return an app's users in the order of their addresses."""
+    """List an app's users by mail address."""
     context = context_of(request)
     after = None if cursor is None else read_cursor(cursor, str)[0]
     found = await context.run(
@@ -65,7 +65,7 @@ async def list_users(
     responses=responses(401, 403, 404, 409, 422),
 )
 async def get_user(request: Request, app: AppDep, mail: MailPath) -> dict[str, Any]:
-    """Return a user and their newest sessions, whatever their status."""
+    """Return a user and their newest sessions of any status."""
     directory = context_of(request).system.directory
 
     def read() -> dict[str, Any]:
@@ -88,7 +88,7 @@ async def get_user(request: Request, app: AppDep, mail: MailPath) -> dict[str, A
     responses=responses(401, 403, 404, 409, 422, 503),
 )
 async def remove_user(request: Request, app: AppDep, caller: CallerDep, mail: MailPath) -> Response:
-    """Remove a person for good: sessions, address, and their name in what was sent.
+    """Erase a user permanently: sessions, mail address, and their name in the ledger.
 
     When it is answered nothing more is shown on their devices. What stays of the ledger says how
     much was sent, and no longer to whom.

@@ -22,7 +22,7 @@ _EXAMPLE: Final = "https://example.com/handbell"
 
 
 class WebhookOut(BaseModel):
-    """A webhook, and how its calls stand."""
+    """A webhook and the state of its calls."""
 
     id: int
     url: str = Field(examples=[_EXAMPLE])
@@ -35,7 +35,7 @@ class WebhookOut(BaseModel):
 
 
 class NewWebhookOut(WebhookOut):
-    """A new webhook with its secret, which is never told again."""
+    """A new webhook. Its secret is shown this once."""
 
     secret: str = Field(description="What its calls are signed with", examples=["whsec_..."])
 
@@ -52,7 +52,7 @@ class WebhookIn(BaseModel):
 
 
 class WebhookChange(BaseModel):
-    """What to change."""
+    """The members to change."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -66,7 +66,7 @@ class WebhookChange(BaseModel):
     responses=responses(401, 403, 404, 409),
 )
 async def list_webhooks(context: ContextDep, app: AppDep) -> ResultPage[WebhookOut]:
-    """Return the webhooks, the oldest first."""
+    """List webhooks, oldest first."""
     store = context.system.webhooks
 
     def read() -> list[dict[str, Any]]:
@@ -91,7 +91,7 @@ async def add_webhook(  # noqa: PLR0917 - FastAPI calls it by name
     request: Request,
     response: Response,
 ) -> NewWebhookOut:
-    """Add an address that is told what failed. The answer holds its secret, this once."""
+    """Add a webhook. Its signing secret is in this response only."""
 
     def write() -> NewWebhookOut:
         added, secret = context.system.webhooks.add(app, body.url, events=body.events)
@@ -113,7 +113,7 @@ async def add_webhook(  # noqa: PLR0917 - FastAPI calls it by name
 async def change_webhook(
     context: ContextDep, caller: CallerDep, app: AppDep, webhook: WebhookId, body: WebhookChange
 ) -> WebhookOut:
-    """Switch a webhook; what was stored before goes on when it is switched on again."""
+    """Enable or disable a webhook; stored calls resume when it is enabled again."""
 
     def write() -> WebhookOut:
         store = context.system.webhooks
@@ -141,7 +141,7 @@ async def change_webhook(
 async def remove_webhook(
     context: ContextDep, caller: CallerDep, app: AppDep, webhook: WebhookId
 ) -> Response:
-    """Remove a webhook and the calls that wait for it."""
+    """Remove a webhook and its pending calls."""
 
     def write() -> None:
         _find(context, app, webhook)

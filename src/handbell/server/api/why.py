@@ -1,4 +1,4 @@
-"""Why somebody saw a notification, or did not, over HTTP."""
+"""Explains over HTTP why a user saw notifications or did not."""
 
 from typing import Annotated, Any
 
@@ -33,7 +33,7 @@ async def why(
     caller: CallerDep,
     mail: Annotated[str, Path(max_length=320, examples=["user1@example.com"])],
 ) -> Response:
-    """Tell the story in plain words, with the facts behind it; a mail nobody has is one, too."""
+    """Explain in words, with the facts; an unknown mail address is explained too."""
     context = context_of(request)
 
     def tell() -> dict[str, Any]:

@@ -81,11 +81,11 @@ def is_own_form(request: Request, public_url: str) -> bool:
     }
 
 
-def safe_next(wanted: str) -> str:
+def safe_next(path: str) -> str:
     """Return the target after sign-in: always a page of the console."""
-    if not _SAFE_NEXT.fullmatch(wanted) or ".." in wanted:
+    if not _SAFE_NEXT.fullmatch(path) or ".." in path:
         return HOME
-    return wanted
+    return path
 
 
 def protect(response: Response, *, images: Sequence[str] = ()) -> Response:
