@@ -20,17 +20,24 @@ def upgrade(*, as_json: Json = False) -> None:
     """Bring the schema up to date; it may be repeated.
 
     An SQLite file is brought up to date whenever it is opened. A database server is shared, so it
-    is left to this command. There is no way back: an SQLite file is copied before it is changed,
-    beside it; back up a server's database first.
+    is left to this command, on one machine or on several at once. There is no way back: an SQLite
+    file is copied before it is changed, beside it; back up a server's database first.
+
+    A step that servers of the version before could not work with waits until none of them runs:
+    upgrade those that are named, then run this once more.
     """
     from handbell.storage.database import Database  # noqa: PLC0415 - heavy
 
     with closing(Database.open(context.settings().database_url, migrate=True)) as database:
-        revision = database.revision()
-        if as_json:
-            write_json({"database": database.name, "revision": revision})
-        else:
-            say(f"The schema of {database.name} is up to date, at {revision}.")
+        revision, waiting = database.revision(), database.waiting()
+    if as_json:
+        told = None if waiting is None else waiting._asdict()
+        write_json({"database": database.name, "revision": revision, "waiting": told})
+    elif waiting is None:
+        say(f"The schema of {database.name} is up to date, at {revision}.")
+    else:
+        say(f"The schema of {database.name} is at {revision}; {waiting}.")
+        say("Servers of this version work with it. Upgrade the others, then run this once more.")
 
 
 @commands.command()

@@ -7,7 +7,6 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from handbell.errors import HandbellError, UnavailableError
-from handbell.storage.migrations import HEAD
 
 from .context import Context, context_of
 from .problems import responses
@@ -79,16 +78,11 @@ async def metrics(context: ContextDep) -> Response:
 def check(context: Context) -> Ready:
     """Return the server's state. Raises UnavailableError, or StorageError, with the reason."""
     database = context.system.database
-    revision = database.revision()
-    if revision != HEAD:
-        raise UnavailableError(
-            f"The schema of the database is at {revision}, and {HEAD} is needed",
-            fix="Run the same version of Handbell everywhere",
-        )
+    revision = database.usable_revision()
     # A write transaction begins only if the file is writable and not locked for long.
     with database.write() as connection:
         if not context.has_worker:
-            return Ready(status="ready", schema_revision=HEAD, worker=None)
+            return Ready(status="ready", schema_revision=revision, worker=None)
         worker = context.system.engine.worker.id
         lives = context.system.known_workers.lives(connection, worker)
     if not lives:
@@ -96,4 +90,4 @@ def check(context: Context) -> Ready:
             "The worker of this process has not been able to say that it lives",
             fix="Look at the log: the database takes nothing, or the worker has ended",
         )
-    return Ready(status="ready", schema_revision=HEAD, worker=worker)
+    return Ready(status="ready", schema_revision=revision, worker=worker)

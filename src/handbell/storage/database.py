@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache, cached_property, partial
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final, Self
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import (
@@ -44,9 +44,20 @@ from handbell.errors import (
 from . import postgresql
 from .engines import SharedEngine, share_file, share_server
 from .installation import check_open
-from .migrations import HEAD, VERSION_TABLE
+from .migrations import HEAD, NEEDED, OLDEST, VERSION_TABLE
 from .migrations.backup import back_up
 from .tables import metadata
+from .upgrade import (
+    Waiting,
+    check_revision,
+    is_enough,
+    is_newest,
+    note_oldest,
+    plan_steps,
+    read_revision,
+    read_waiting,
+    take_steps,
+)
 
 WAIT_SECONDS: Final = 5.0
 """How long a write waits for its turn before :class:`DatabaseLockedError`."""
@@ -64,6 +75,7 @@ CREATE TABLE {VERSION_TABLE} (
 )
 """
 _MIGRATION_LOCK: Final = 0x68616E6462656C6C
+_LOCK_MILLISECONDS: Final = 5000
 
 
 class Database:
@@ -213,28 +225,45 @@ class Database:
     def revision(self) -> str | None:
         """Return the revision of the schema, or None when there is none yet."""
         with self.read() as connection:
-            return _revision(connection)
+            return read_revision(connection)
+
+    def usable_revision(self) -> str:
+        """Return the revision of the schema, or raise where this Handbell does not work on it."""
+        with self.read() as connection:
+            revision = check_revision(connection, self.name)
+        if revision is None or not is_enough(revision):
+            raise self._too_old(revision)
+        return revision
+
+    def waiting(self) -> Waiting | None:
+        """Return the step of the schema that waits for nodes to be upgraded, if there is one."""
+        with self.read() as connection:
+            return read_waiting(connection)
 
     def migrate(self) -> bool:
-        """Upgrade the schema; return whether there was anything to do.
+        """Upgrade the schema as far as running nodes allow; return whether anything was done.
 
         Safe when several processes start at once: one migrates while the others wait. An SQLite
-        database with data is copied first, to :meth:`backup_path`.
+        database with data is copied first, to :meth:`backup_path`. Raises :class:`StorageError`
+        where nodes that run keep it from what this Handbell needs.
         """
         with self._migrating() as connection:
             if connection.dialect.name == "postgresql":
                 lock = text("SELECT pg_advisory_xact_lock(:lock)")
                 connection.execute(lock, {"lock": _MIGRATION_LOCK})
-            before = self._checked_revision(connection)
-            if before != HEAD:
+                # Whoever sends waits behind a step that waits for a table.
+                connection.execute(text(f"SET LOCAL lock_timeout = {_LOCK_MILLISECONDS}"))
+            before = check_revision(connection, self.name)
+            if before is None and connection.dialect.name == "sqlite":
+                _make(connection)
+                return True
+            steps = [] if is_newest(before) else plan_steps(connection)
+            if steps:
                 backup = None if before is None else self.backup_path(before)
                 if backup is not None:
                     self._back_up(backup)
-                if before is None and connection.dialect.name == "sqlite":
-                    _make(connection)
-                else:
-                    _upgrade(connection)
-        return before != HEAD
+                take_steps(connection, steps)
+        return bool(steps)
 
     def backup_path(self, revision: str) -> Path | None:
         """Return the path of the backup that is made of an SQLite database before a migration."""
@@ -285,31 +314,18 @@ class Database:
         if self.path is not None and not _is_uri(self._url):
             self._use_wal()
         with self.read() as connection:
-            revision = self._checked_revision(connection)
-        if revision == HEAD:
+            revision = check_revision(connection, self.name)
+        if is_newest(revision) or (is_enough(revision) and not allowed):
             return
         if not allowed:
-            raise StorageError(
-                f"The schema of {self.name} is at {revision or 'nothing'}, but {HEAD} is needed",
-                fix="Run: handbell db upgrade",
-            )
+            raise self._too_old(revision)
         self.migrate()
 
-    def _checked_revision(self, connection: Connection) -> str | None:
-        revision = _revision(connection)
-        if revision is None:
-            if set(metadata.tables) & set(inspect(connection).get_table_names()):
-                raise StorageError(
-                    f"{self.name} holds tables that are not Handbell's",
-                    fix="Point HANDBELL_DATABASE_URL to a database of Handbell's own",
-                )
-        elif revision > HEAD:
-            raise StorageError(
-                f"{self.name} was written by a newer Handbell: its schema is {revision}, and this "
-                f"one knows {HEAD}",
-                fix="Upgrade Handbell here, or use another database",
-            )
-        return revision
+    def _too_old(self, revision: str | None) -> StorageError:
+        return StorageError(
+            f"The schema of {self.name} is at {revision or 'nothing'}, but {NEEDED} is needed",
+            fix="Run: handbell db upgrade",
+        )
 
     def _use_wal(self) -> None:
         # SQLite fails at once, without its busy timeout, while another process switches too.
@@ -604,13 +620,6 @@ def _check_references(connection: Connection) -> None:
         )
 
 
-def _revision(connection: Connection) -> str | None:
-    if not inspect(connection).has_table(VERSION_TABLE):
-        return None
-    found: Any = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608
-    return None if found is None else str(found)
-
-
 @cache
 def _schema() -> tuple[str, ...]:
     dialect = sqlite.dialect()
@@ -628,14 +637,4 @@ def _make(connection: Connection) -> None:
     for statement in _schema():
         connection.exec_driver_sql(statement)
     connection.execute(text(f"INSERT INTO {VERSION_TABLE} VALUES (:head)"), {"head": HEAD})  # noqa: S608
-
-
-def _upgrade(connection: Connection) -> None:
-    from alembic import command  # noqa: PLC0415 - slow to load, and hardly ever needed
-    from alembic.config import Config  # noqa: PLC0415
-
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    config.set_main_option("path_separator", "os")
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    note_oldest(connection, HEAD, OLDEST)
