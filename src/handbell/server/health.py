@@ -88,6 +88,6 @@ def check(context: Context) -> Ready:
     if not lives:
         raise UnavailableError(
             "The worker of this process has not been able to say that it lives",
-            fix="Look at the log: the database takes nothing, or the worker has ended",
+            fix="Look at the log: the database is unavailable, or the worker has ended",
         )
     return Ready(status="ready", schema_revision=revision, worker=worker)

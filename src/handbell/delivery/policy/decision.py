@@ -283,7 +283,7 @@ OWN_REASONS: Final = {
         ),
     ),
     "ServiceDown": (
-        "the push service takes nothing now",
+        "the push service accepts nothing now",
         "nothing: one push at a time is tried, and all goes on by itself once it is taken",
     ),
     "AppDisabled": ("the app is switched off", Fix(Action.SWITCH_ON, "switch it on")),

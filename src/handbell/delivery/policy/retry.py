@@ -62,7 +62,7 @@ NO_REASON: Final = BackOff(5, 3, 15 * _MINUTE)
 NO_VERDICT: Final = BackOff(5, 3, 15 * _MINUTE)
 """Not taken, and why is lost, as the answer broke off."""
 SERVICE_PROBE: Final = BackOff(1, 2, 30)
-"""How long one waits for the next probe of a service that takes nothing."""
+"""Seconds until a delivery held by an outage is checked again."""
 OUTAGE_SECONDS: Final = 5 * _MINUTE
 """After how long what an outage holds is looked at again, if nothing else lets it go on."""
 MENDED_BY_HAND: Final = BackOff(_MINUTE, 2, 15 * _MINUTE)

@@ -346,7 +346,7 @@ class Judge:
             return
         self._actions.adopt(self._recent.pop(service.place, ()))
         _log.warning(
-            "Push service takes nothing: environment=%s reason=%s", stop.environment, stop.reason
+            "Push service unavailable: environment=%s reason=%s", stop.environment, stop.reason
         )
         for app in self._routes.apps_of(service.place):
             self._actions.tell(

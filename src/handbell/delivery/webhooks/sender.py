@@ -250,7 +250,7 @@ class WebhookSender:
             answer = self._post(call)
         except Exception as error:  # noqa: BLE001 - it counts as an attempt, as any other
             _log.exception("Could not make webhook call: webhook=%d", call.webhook_id)
-            answer = CallResult(None, f"a mistake of Handbell's: {type(error).__name__}")
+            answer = CallResult(None, f"internal error of Handbell: {type(error).__name__}")
         now = self._now()
         if answer.is_success:
             self._write(call, answer, state="sent", due_at=None)

@@ -21,7 +21,7 @@ _EVENT_WORDS: Final = {
     "session.quarantined": "A device is in quarantine",
     "circuit.opened": "Sending for the app was stopped",
     "circuit.closed": "Sending for the app goes on",
-    "service.down": "The push service takes nothing",
+    "service.down": "The push service is unavailable",
     "service.up": "The push service takes pushes again",
 }
 
