@@ -143,7 +143,9 @@ def test_rates_are_of_the_last_minutes_and_of_all_living_nodes() -> None:
     at = 1000.0
     recent = Recent(lambda: at)
     recent(NotificationsAccepted(app="a", at=1, notification_ids=("1", "2"), targets=2))
-    recent(PushesSent(app="a", at=1, notification_id="1", environment="twin", seconds=(0.1,) * 3))
+    recent(
+        PushesSent(app="a", at=1, notification_ids=("1",), environment="twin", seconds=(0.1,) * 3)
+    )
     failed: dict[str, Any] = {"app": "a", "at": 1, "notification_id": "1", "number": 1}
     failed |= {"mail": None, "reason": "x", "status": None, "attempts": 1}
     recent(DeliveryFailed(state="failed", **failed))

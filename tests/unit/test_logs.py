@@ -100,10 +100,15 @@ def test_a_token_is_shortened_and_a_text_stays_on_its_line(place: str) -> None:
 def test_many_pushes_are_one_line() -> None:
     """A round of pushes is told with its number, its median and its longest time."""
     event = PushesSent(
-        app=APP, at=NOON, notification_id="a", environment="twin", seconds=(0.1, 0.2, 0.9)
+        app=APP, at=NOON, notification_ids=("a",), environment="twin", seconds=(0.1, 0.2, 0.9)
     )
     line = json.loads(written(event))
     assert (line["pushes"], line["median_seconds"], line["longest_seconds"]) == (3, 0.2, 0.9)
+    assert (event.notification_id, line["notification_id"]) == ("a", "a")
+    of_several = dataclasses.replace(event, notification_ids=("a", "b"))
+    line = json.loads(written(of_several))
+    assert (of_several.notification_id, line["notifications"], line["pushes"]) == (None, 2, 3)
+    assert "notification_id" not in line
 
 
 def test_a_stream_is_told_by_its_number() -> None:

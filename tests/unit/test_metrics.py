@@ -52,7 +52,7 @@ def failed(**changed: object) -> DeliveryFailed:
 def sent(*seconds: float) -> PushesSent:
     """Return a round of accepted pushes."""
     return PushesSent(
-        app=APP, at=0.0, notification_id="a", environment="production", seconds=seconds
+        app=APP, at=0.0, notification_ids=("a",), environment="production", seconds=seconds
     )
 
 

@@ -26,13 +26,13 @@ from handbell.delivery.accept.store import Acceptance, Draft, Order
 from handbell.delivery.ledger.answer import LISTED_AT_MOST, answer
 from handbell.delivery.ledger.retention import Pruner
 from handbell.delivery.ledger.store import Ledger
+from handbell.delivery.queue.due import Due
 from handbell.delivery.queue.poller import Poller
 from handbell.delivery.queue.revocations import Revocations, Revoker
 from handbell.delivery.send.worker import Worker
 from handbell.delivery.webhooks.sender import WebhookSender
 from handbell.delivery.work.composed import Composed, is_loud
 from handbell.delivery.work.gateway_finder import FindGateway
-from handbell.delivery.work.push_batch import Portion
 from handbell.delivery.work.release_log import SessionSnapshot
 from handbell.errors import HandbellError, NotificationError
 from handbell.gateways.apns.wording_cache import compose_each
@@ -290,28 +290,29 @@ class Engine:
         """Tell of sends that were just stored, and send what the worker has room for."""
         if self.worker.hooks:
             self._tell_accepted(stored)
-        portions = []
-        for one in stored:
-            if one.accepted is not None and one.accepted.taken and one.wordings is not None:
-                entry, acceptance = one.entry, one.accepted
-                app_state = self.worker.app_states.of(entry.app)
-                order = one.order
-                composed = Composed.fresh(
-                    order.content,
-                    one.wordings,
-                    app_state,
-                    row=acceptance.row,
-                    public_id=order.public_id,
-                    urgency=order.urgency,
-                    created_at=order.created_at,
-                    send_at=order.send_at,
-                    is_development=order.is_development,
-                    key=entry.key,
-                )
-                portions.append(Portion(composed, acceptance.taken))
-        self.worker.hand_over(portions, snapshot)
-        if len(portions) < len(stored):
+        taken = [(one, its) for one in stored if (its := self._composed(one)) is not None]
+        composed, items = _columns(taken)
+        self.worker.hand_over(composed, items, snapshot)
+        if len(taken) < len(stored):
             self.worker.wake()
+
+    def _composed(self, one: Prepared) -> Composed | None:
+        """Return what the worker sends of a stored send; None where it was not taken along."""
+        if one.accepted is None or not one.accepted.taken or one.wordings is None:
+            return None
+        order = one.order
+        return Composed.fresh(
+            order.content,
+            one.wordings,
+            self.worker.app_states.of(one.entry.app),
+            row=one.accepted.row,
+            public_id=order.public_id,
+            urgency=order.urgency,
+            created_at=order.created_at,
+            send_at=order.send_at,
+            is_development=order.is_development,
+            key=one.entry.key,
+        )
 
     def _tell_accepted(self, stored: Sequence[Prepared]) -> None:
         """Tell of sends that were just stored: of those to named recipients by one event an app."""
@@ -429,6 +430,19 @@ class Engine:
     ) -> Response:
         """Return the answer for a notification as the ledger stands now."""
         return answer(self._ledger, notification_id, warnings, is_running=is_running)
+
+
+def _columns(
+    taken: Iterable[tuple[Prepared, Composed]],
+) -> tuple[list[Composed], list[Due]]:
+    """Return the deliveries that were taken along, and the notification of each."""
+    composed: list[Composed] = []
+    items: list[Due] = []
+    for one, its in taken:
+        mine = () if one.accepted is None else one.accepted.taken
+        composed += [its] * len(mine)
+        items += mine
+    return composed, items
 
 
 def _has_failed(task: asyncio.Task[None]) -> bool:

@@ -45,11 +45,19 @@ class NotificationsAccepted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PushesSent(Event):
-    """The push service accepted pushes; ``seconds`` holds how long each took from its hand-over."""
+    """The push service accepted pushes, of one notification or of several that went together.
 
-    notification_id: str
+    ``seconds`` holds how long each took from its hand-over.
+    """
+
+    notification_ids: tuple[str, ...]
     environment: Environment
     seconds: tuple[float, ...]
+
+    @property
+    def notification_id(self) -> str | None:
+        """The id of the notification, where they are of one only."""
+        return self.notification_ids[0] if len(self.notification_ids) == 1 else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,9 +188,16 @@ class VerdictLost(Event):
 Hook = Callable[[Event], object]
 
 
+_public_names: dict[type[Event], str] = {}
+
+
 def name_of(kind: type[Event]) -> str:
     """Return an event's public name: ``delivery.failed`` for :class:`DeliveryFailed`."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", ".", kind.__name__).lower()
+    name = _public_names.get(kind)
+    if name is None:
+        name = re.sub(r"(?<=[a-z])(?=[A-Z])", ".", kind.__name__).lower()
+        _public_names[kind] = name
+    return name
 
 
 class Hooks:

@@ -5,6 +5,7 @@ import json
 import logging
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 from statistics import median
 from types import MappingProxyType
 from typing import Any, Final
@@ -88,7 +89,8 @@ def fields_of(event: Event) -> dict[str, Any]:
             fields |= _summary(value)
         elif name == "notification_ids":
             # A thousand ids in a line would tell nobody more than the ledger does.
-            fields["notifications"] = len(value)
+            is_one = len(value) == 1
+            fields |= {"notification_id": value[0]} if is_one else {"notifications": len(value)}
         elif name in _INSTANTS:
             fields[name] = _iso(value)
         elif value is not None:
@@ -124,5 +126,6 @@ def _harmless(text: str) -> str:
     return _UNPRINTABLE.sub("?", text)
 
 
+@lru_cache(maxsize=16)
 def _iso(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

@@ -3,13 +3,13 @@
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable
 from typing import Final
 
 from handbell.delivery.events import Hooks
 from handbell.delivery.queue.poller import Poller
 from handbell.delivery.webhooks.store import NAMES
 from handbell.delivery.work.in_flight import InFlight
-from handbell.delivery.work.push_batch import Broadcast
 from handbell.storage.storage_retry import StorageRetry, stopped
 
 from .outcome_batch import Batch
@@ -58,9 +58,12 @@ class Flusher:
             await asyncio.sleep(_BULK_FLUSH_SECONDS if is_bulk else FLUSH_SECONDS)
         self._book.reported.clear()
 
-    async def flush(self, broadcasts: list[Broadcast]) -> None:
-        """Write the collected outcomes and the progress of these broadcasts, then emit events."""
-        batch, events, ended = self._book.cut(broadcasts)
+    async def flush(self, note_progress: Callable[[Batch], None]) -> None:
+        """Write the collected outcomes and the progress of broadcasts, then emit events.
+
+        ``note_progress`` adds the latter; see :meth:`Settlement.cut`.
+        """
+        batch, events, ended = self._book.cut(note_progress)
         batch.webhook_events += [event for event in events if type(event) in NAMES]
         kept = await self._record(batch) if batch else set()
         self._in_flight.note_written(ended)

@@ -40,7 +40,9 @@ from handbell.delivery.policy.decision import (
     health_signal,
 )
 from handbell.delivery.work.app_state import AppState
-from handbell.delivery.work.push_batch import Item, PushBatch
+from handbell.delivery.work.composed import Composed
+from handbell.delivery.work.in_flight import Item
+from handbell.delivery.work.push_batch import PushBatch
 from handbell.delivery.work.routes import Route, Routes
 from handbell.gateways.gateway import Outcome
 
@@ -54,18 +56,31 @@ SessionUsers = Callable[[Collection[int]], Awaitable[dict[int, tuple[int, bool]]
 
 
 class Verdict(NamedTuple):
-    """The final judgement of a push. ``is_outage`` means that the service accepts nothing."""
+    """The final judgement of a push, by its place in the ticket of its batch.
+
+    ``is_outage`` means that the service accepts nothing.
+    """
 
     push_batch: PushBatch
-    item: Item
+    place: int
     decision: Decision
     tried: FirstAnswer | None = None
     is_outage: bool = False
 
     @property
+    def item(self) -> Item:
+        """Return the delivery."""
+        return self.push_batch.ticket.items[self.place]
+
+    @property
+    def composed(self) -> Composed:
+        """Return its notification."""
+        return self.push_batch.ticket.composed[self.place]
+
+    @property
     def key(self) -> tuple[int, int]:
         """Return the delivery's key: notification and number."""
-        return self.push_batch.composed.row, self.item.number
+        return self.push_batch.ticket.key_of(self.place)
 
 
 class _Doubted(NamedTuple):
@@ -77,7 +92,7 @@ class _Doubted(NamedTuple):
 
     @property
     def app_state(self) -> AppState:
-        return self.verdict.push_batch.composed.app_state
+        return self.verdict.push_batch.ticket.app_state
 
     @property
     def is_decided(self) -> bool:
@@ -136,22 +151,22 @@ class Judge:
 
     # As answers arrive
 
-    def hear(self, push_batch: PushBatch, item: Item, outcome: Outcome) -> None:
+    def hear(self, push_batch: PushBatch, place: int, outcome: Outcome) -> None:
         """Judge the outcome of one push, now or later."""
-        tried = push_batch.tried.get(item.number)
+        tried, ticket = push_batch.tried.get(place), push_batch.ticket
         decision = decide(
             outcome,
             push_batch.environment,
             tried,
-            is_of_its_kind=push_batch.composed.is_of_its_kind,
+            is_of_its_kind=ticket.composed[place].is_of_its_kind,
         )
-        verdict = Verdict(push_batch, item, decision, tried)
+        verdict = Verdict(push_batch, place, decision, tried)
         if decision.is_lost:
             self._tell_lost(verdict)
         if push_batch.route is None:
             self._carry_out(verdict)
             return
-        is_probe = push_batch.ticket.is_probe(push_batch.composed.row, item.number)
+        is_probe = ticket.is_probe(place)
         opened = push_batch.route.open
         trouble = self._hear_of_service(verdict, push_batch.route, outcome, is_probe=is_probe)
         is_doubted = self._hear_of_configuration(verdict, push_batch.route, is_probe=is_probe)
@@ -165,11 +180,9 @@ class Judge:
         else:
             self._carry_out(verdict)
 
-    def break_off(self, push_batch: PushBatch, item: Item) -> None:
+    def break_off(self, push_batch: PushBatch, place: int) -> None:
         """Note that a push gets no outcome: if it was a probe, the next one is delayed."""
-        if push_batch.route is not None and push_batch.ticket.is_probe(
-            push_batch.composed.row, item.number
-        ):
+        if push_batch.route is not None and push_batch.ticket.is_probe(place):
             for circuit in push_batch.route.open:
                 self._put_off(circuit)
 
@@ -240,7 +253,7 @@ class Judge:
         decision = verdict.decision
         if decision.state == "sent":
             self.accept(
-                route, verdict.push_batch.composed.app_state, 1, asyncio.get_running_loop().time()
+                route, verdict.push_batch.ticket.app_state, 1, asyncio.get_running_loop().time()
             )
             return False
         if decision.doubt is Suspect.CONFIGURATION:
@@ -253,7 +266,7 @@ class Judge:
                 self._rng,
                 is_probe=is_concerned,
             ):
-                self._tell_stopped(concerned, verdict.push_batch.composed.app_state)
+                self._tell_stopped(concerned, verdict.push_batch.ticket.app_state)
             is_probe = is_probe and not is_concerned
         if is_probe:
             self._put_off(route.configuration)
@@ -322,7 +335,7 @@ class Judge:
         refusals = [_refusal(verdict, known) for verdict in verdicts]
         guilty = circuit.judge(refusals, self._now(), self._rng)
         if circuit.stop is not None and not was_open:
-            self._tell_stopped(route, verdicts[0].push_batch.composed.app_state)
+            self._tell_stopped(route, verdicts[0].push_batch.ticket.app_state)
         for one, is_guilty in zip(verdicts, guilty, strict=True):
             self._actions.settle(one if is_guilty else _unjudged(one))
 
@@ -412,9 +425,9 @@ class Judge:
     def _tell_lost(self, verdict: Verdict) -> None:
         self._actions.tell(
             VerdictLost(
-                app=verdict.push_batch.composed.app_state.app.id,
+                app=verdict.push_batch.ticket.app_state.app.id,
                 at=self._now(),
-                notification_id=verdict.push_batch.composed.id,
+                notification_id=verdict.composed.id,
                 number=verdict.item.number,
                 environment=verdict.push_batch.environment,
                 status=verdict.decision.status or 0,

@@ -7,7 +7,8 @@ from handbell.delivery.events import DeliveryFailed, DeliveryHeld, Event, Pushes
 from handbell.delivery.queue.due import Due
 from handbell.delivery.urgency import NORMAL
 from handbell.delivery.work.composed import Composed
-from handbell.delivery.work.push_batch import Item, PushBatch
+from handbell.delivery.work.in_flight import Item
+from handbell.delivery.work.push_batch import PushBatch
 from handbell.errors import HandbellError
 from handbell.registry.session import Environment
 
@@ -75,13 +76,15 @@ def unreadable_ending(item: Due, error: Exception, now: float, until: float) -> 
     )
 
 
-def sent_event(push_batch: PushBatch, number: int, now: float) -> Event:
+def sent_event(
+    push_batch: PushBatch, notification_ids: tuple[str, ...], number: int, now: float
+) -> Event:
     """Return the event of a batch's pushes that were accepted together."""
     took = push_batch.heard_at - push_batch.started
     return PushesSent(
-        app=push_batch.composed.app_state.app.id,
+        app=push_batch.ticket.app_state.app.id,
         at=now,
-        notification_id=push_batch.composed.id,
+        notification_ids=notification_ids,
         environment=push_batch.environment,
         seconds=(took,) * number,
     )
@@ -106,7 +109,7 @@ def event_of(composed: Composed, item: Item, ending: Ending, now: float, took: f
         return PushesSent(
             app=app,
             at=now,
-            notification_id=notification_id,
+            notification_ids=(notification_id,),
             environment=ending.environment,
             seconds=(took,),
         )

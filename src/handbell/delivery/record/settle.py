@@ -4,13 +4,13 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from random import Random
-from typing import Final, NamedTuple
+from typing import Final
 
 from handbell.delivery.delivery import State
 from handbell.delivery.events import Event, Hooks, SessionClosed, SessionMoved, SessionQuarantined
 from handbell.delivery.ids import session_id
 from handbell.delivery.policy.circuit import StoredCircuit
-from handbell.delivery.policy.decision import Decision, FirstAnswer, Suspect
+from handbell.delivery.policy.decision import Decision, Suspect
 from handbell.delivery.policy.retry import (
     SERVICE_DOWN,
     WAYLESS,
@@ -23,11 +23,11 @@ from handbell.delivery.policy.retry import (
     while_stopped,
 )
 from handbell.delivery.work.composed import Composed
-from handbell.delivery.work.in_flight import Ended, InFlight, Ticket
-from handbell.delivery.work.push_batch import Broadcast, Item, Portion, PushBatch
+from handbell.delivery.work.in_flight import Ended, InFlight, Item, Ticket
+from handbell.delivery.work.push_batch import PushBatch
 from handbell.delivery.work.routes import Route, Routes
 from handbell.gateways.gateway import Accepted, Outcome, Push, Withdrawn
-from handbell.registry.session import Environment
+from handbell.storage.tables import ADDRESSED
 
 from .judge import Judge, SessionUsers, Verdict, doubted_route
 from .outcome_batch import Batch, Ending
@@ -41,28 +41,15 @@ _UNTOLD: Final = frozenset({"sent", "held"})
 _log = logging.getLogger(__name__)
 
 
-class Cut(NamedTuple):
-    """What is written in one transaction, what is told afterwards, and whose ends these are."""
-
-    batch: Batch
-    events: list[Event]
-    ended: list[Ended]
-
-
-class Astray(NamedTuple):
-    """A push that the other environment is to be asked about."""
-
-    push_batch: PushBatch
-    item: Item
-    tried: FirstAnswer
-    environment: Environment
+Cut = tuple[Batch, list[Event], list[Ended]]
+"""What is written in one transaction, what is told afterwards, and whose ends these are."""
 
 
 class Settlement:
     """Gathers the ends of pushes until they are written; belongs to one worker and its event loop.
 
-    ``reported`` is set when there is something to do, ``astray`` are the pushes to be sent to the
-    other environment. ``write`` is told when a circuit opens or closes, and writes it.
+    ``reported`` is set when there is something to do. ``write`` is told when a circuit opens or
+    closes, and writes it.
     """
 
     def __init__(
@@ -76,7 +63,6 @@ class Settlement:
         write: Callable[[StoredCircuit], None],
     ) -> None:
         self.reported = asyncio.Event()
-        self.astray: list[Astray] = []
         self._hooks = hooks
         self._now = now
         self._rng = rng
@@ -85,6 +71,7 @@ class Settlement:
         self._batch = Batch()
         self._events: list[Event] = []
         self._sent_batches: list[PushBatch] = []
+        self._elsewhere: list[Verdict] = []
 
     @property
     def unwritten(self) -> int:
@@ -115,35 +102,37 @@ class Settlement:
                 self.reported.set()
             push_batch.sent.append(push.key)
             return
-        if push_batch.is_over_for(push.key):
+        place = push.key
+        if push_batch.is_over_for(place):
             return
-        item = push_batch.items[push.key]
         try:
             if isinstance(outcome, Withdrawn):
-                self.take_back(push_batch, item)
+                self.take_back(push_batch.ticket, place)
             else:
-                self._judge.hear(push_batch, item, outcome)
+                self._judge.hear(push_batch, place, outcome)
                 self.reported.set()
         except Exception as error:  # noqa: BLE001 - nothing may be left without an end
             _log.exception("Could not classify a push service's answer: %r", outcome)
-            self.interrupt(push_batch, [item], error)
-        push_batch.note_end(push.key)
+            self.interrupt(push_batch, [place], error)
+        push_batch.note_end(place)
 
-    def interrupt(self, push_batch: PushBatch, items: Sequence[Item], error: Exception) -> None:
+    def interrupt(self, push_batch: PushBatch, places: Sequence[int], error: Exception) -> None:
         """Settle pushes that may have arrived, and of which nothing further will be heard."""
         detail = f"a mistake of Handbell's or of a gateway's: {type(error).__name__}"
         decision = Decision("held", reason="Interrupted", detail=detail, is_unknown=True)
-        for item in items:
-            self._judge.break_off(push_batch, item)
-            self.settle(Verdict(push_batch, item, decision, push_batch.tried.get(item.number)))
+        for place in places:
+            self._judge.break_off(push_batch, place)
+            self.settle(Verdict(push_batch, place, decision, push_batch.tried.get(place)))
 
     def ask_elsewhere(self, verdict: Verdict) -> None:
         """Have the other environment asked about a push, as the decision says."""
-        push_batch, item, decision, *_ = verdict
-        if decision.environment is not None:
-            aside = FirstAnswer(push_batch.environment, decision.reason or "")
-            self.astray.append(Astray(push_batch, item, aside, decision.environment))
-            self.reported.set()
+        self._elsewhere.append(verdict)
+        self.reported.set()
+
+    def take_elsewhere(self) -> list[Verdict]:
+        """Return what other environments are to be asked about since the last call."""
+        elsewhere, self._elsewhere = self._elsewhere, []
+        return elsewhere
 
     def tell(self, event: Event) -> None:
         """Tell of something once what it rests on is written."""
@@ -160,17 +149,16 @@ class Settlement:
         try:
             self._settle(verdict)
         except Exception:  # noqa: BLE001 - nothing may be left without an end
-            push_batch, item = verdict.push_batch, verdict.item
             _log.exception(
                 "Could not settle delivery: number=%d notification=%s",
-                item.number,
-                push_batch.composed.id,
+                verdict.item.number,
+                verdict.composed.id,
             )
-            self._leave(push_batch.ticket, push_batch.composed, item)
+            self._leave(verdict.push_batch.ticket, verdict.place)
 
     def _settle(self, verdict: Verdict) -> None:
-        push_batch, item, decision, tried, is_outage = verdict
-        composed, now = push_batch.composed, self._now()
+        push_batch, place, decision, tried, is_outage = verdict
+        item, composed, now = verdict.item, verdict.composed, self._now()
         attempts = item.attempts + 1 + (tried is not None)
         is_repeat = item.is_repeat or decision.is_unknown
         state, reason, detail, due_at = decision.state, decision.reason, decision.detail, None
@@ -200,14 +188,14 @@ class Settlement:
             begun_at=begun_at,
         )
         took = asyncio.get_running_loop().time() - push_batch.started
-        if self._add(push_batch.ticket, composed, item, ending, took):
+        if self._add(push_batch.ticket, place, ending, took):
             self._change_session(composed, item, decision)
 
     def _again(self, verdict: Verdict, attempts: int, begun_at: float) -> RetryAt | GiveUp | None:
         """Return when a push is sent again that was not taken; None where it has its end."""
-        push_batch, item, decision, _, is_outage = verdict
-        composed, now, route = push_batch.composed, self._now(), doubted_route(verdict)
-        first_due = composed.starts_at(item.time_zone)
+        decision, composed = verdict.decision, verdict.composed
+        now, route = self._now(), doubted_route(verdict)
+        first_due = composed.starts_at(verdict.item.time_zone)
         if route is not None and route.configuration.stop and decision.doubt is not Suspect.NOBODY:
             # A dead token must not be every probe: others go first.
             more = DEAD_TOKEN_SECONDS if decision.doubt is Suspect.TOKEN else 0
@@ -220,7 +208,7 @@ class Settlement:
             )
         if decision.state != "held":
             return None
-        if is_outage:
+        if verdict.is_outage:
             return while_down(
                 decision,
                 attempts=attempts,
@@ -230,7 +218,7 @@ class Settlement:
                 rng=self._rng,
             )
         # What waited for a way as a shard was not tried before: its time is that of the shard.
-        is_waiting = push_batch.ticket.is_page and decision.reason in WAYLESS
+        is_waiting = verdict.push_batch.ticket.is_page and decision.reason in WAYLESS
         return next_attempt(
             decision,
             attempts=attempts,
@@ -264,54 +252,39 @@ class Settlement:
                 SessionQuarantined(app=app, at=at, session_id=session, mail=mail, reason=reason)
             )
 
-    def hold_all(
-        self,
-        ticket: Ticket,
-        composed: Composed,
-        items: Sequence[Item],
-        reason: str,
-        until: float,
-    ) -> None:
+    def hold_all(self, ticket: Ticket, places: Iterable[int], reason: str, until: float) -> None:
         """Hold deliveries until an instant (UNIX seconds); no attempt is made meanwhile."""
         now = self._now()
-        ended = set(ticket.end(composed.row, [item.number for item in items]))
         # The wait is not the retries' own time.
         more = int(max(0.0, until - now) * 1000)
-        held = [
-            (
-                item,
+        ended = ticket.end(places)
+        self._keep(
+            ticket,
+            ended,
+            [
                 ending_of(
-                    composed,
-                    item,
+                    ticket.composed[place],
+                    item := ticket.items[place],
                     "held",
                     item.environment,
                     now,
                     reason=reason,
                     due_at=until,
                     begun_at=None if item.begun_at is None else item.begun_at + more,
-                ),
-            )
-            for item in items
-            if item.number in ended
-        ]
-        self._keep(ticket, composed, held, 0.0)
+                )
+                for place in ended
+            ],
+        )
 
-    def hold(
-        self, ticket: Ticket, composed: Composed, item: Item, reason: str, until: float
-    ) -> None:
-        """Hold a delivery as :meth:`hold_all` does."""
-        self.hold_all(ticket, composed, [item], reason, until)
-
-    def hold_stopped(
-        self, ticket: Ticket, composed: Composed, items: Iterable[Item], route: Route
-    ) -> None:
+    def hold_stopped(self, ticket: Ticket, places: Iterable[int], route: Route) -> None:
         """Hold deliveries while a circuit on their way is open, but not beyond their time."""
         now = self._now()
         if route.configuration.stop is not None:
-            reason, until = "CircuitOpen", composed.app_state.look_again_at(route, now)
+            reason, until = "CircuitOpen", ticket.app_state.look_again_at(route, now)
         else:
             reason, until = SERVICE_DOWN, next_outage_check(now, self._rng)
-        for item in items:
+        for place in places:
+            composed, item = ticket.composed[place], ticket.items[place]
             again = while_stopped(
                 reason=reason,
                 first_due=composed.starts_at(item.time_zone),
@@ -320,79 +293,68 @@ class Settlement:
                 now=now,
             )
             if isinstance(again, RetryAt):
-                self.hold(ticket, composed, item, reason, again.at)
+                self.hold_all(ticket, [place], reason, again.at)
             else:
-                self.end(ticket, composed, item, again.state, reason, detail=again.detail)
+                self.end(ticket, place, again.state, reason, detail=again.detail)
 
-    def hold_in_turn(self, ticket: Ticket, portions: Sequence[Portion], start: float) -> float:
+    def hold_in_turn(self, ticket: Ticket, places: Iterable[int], start: float) -> float:
         """Hold each until the app's rate has come to it, so that few are looked at in vain.
 
         Returns until when the last one waits.
         """
-        until = start
-        for composed, items in portions:
-            rate = composed.app_state.rules.rate
-            for item in items:
-                self.hold(ticket, composed, item, "RateLimit", until)
-                until += 0.0 if rate is None else 1 / rate.per_second
+        rate, until = ticket.app_state.rules.rate, start
+        for place in places:
+            self.hold_all(ticket, [place], "RateLimit", until)
+            until += 0.0 if rate is None else 1 / rate.per_second
         return until
 
     def end(
-        self,
-        ticket: Ticket,
-        composed: Composed,
-        item: Item,
-        state: State,
-        reason: str,
-        *,
-        detail: str | None = None,
+        self, ticket: Ticket, place: int, state: State, reason: str, *, detail: str | None = None
     ) -> None:
         """End a delivery that is not sent at all."""
-        ending = ending_of(
-            composed, item, state, item.environment, self._now(), reason=reason, detail=detail
+        item = ticket.items[place]
+        self._add(
+            ticket,
+            place,
+            ending_of(
+                ticket.composed[place],
+                item,
+                state,
+                item.environment,
+                self._now(),
+                reason=reason,
+                detail=detail,
+            ),
         )
-        self._add(ticket, composed, item, ending)
 
-    def _add(
-        self,
-        ticket: Ticket,
-        composed: Composed,
-        item: Item,
-        ending: Ending,
-        took: float = 0.0,
-    ) -> bool:
+    def _add(self, ticket: Ticket, place: int, ending: Ending, took: float = 0.0) -> bool:
         """Keep what a delivery's row is to say; False where it had ended before."""
-        if not ticket.end(composed.row, (item.number,)):
+        if not ticket.end((place,)):
             return False
-        self._keep(ticket, composed, [(item, ending)], took)
+        self._keep(ticket, [place], [ending], took)
         return True
 
     def _keep(
-        self,
-        ticket: Ticket,
-        composed: Composed,
-        ended: Sequence[tuple[Item, Ending]],
-        took: float,
+        self, ticket: Ticket, places: Sequence[int], endings: Sequence[Ending], took: float = 0.0
     ) -> None:
         """Keep what rows are to say; when what is held is sent again say those who have it."""
         self.reported.set()
-        is_lost = ticket.snapshot.is_lost
-        kept = [one for one in ended if not (is_lost and one[1].state == "held")]
-        self._batch.endings += [ending for _, ending in kept]
-        now, is_heard = self._now(), bool(self._hooks)
-        self._events += [
-            event_of(composed, item, ending, now, took)
-            for item, ending in kept
+        is_lost, now, is_heard = ticket.snapshot.is_lost, self._now(), bool(self._hooks)
+        for place, ending in zip(places, endings, strict=True):
+            if is_lost and ending.state == "held":
+                continue
+            self._batch.endings.append(ending)
             # Of what failed webhooks are told, whether or not anybody else listens.
-            if is_heard or ending.state not in _UNTOLD
-        ]
+            if is_heard or ending.state not in _UNTOLD:
+                composed, item = ticket.composed[place], ticket.items[place]
+                self._events.append(event_of(composed, item, ending, now, took))
 
-    def take_back(self, push_batch: PushBatch, item: Item) -> None:
+    def take_back(self, ticket: Ticket, place: int) -> None:
         """End a delivery that was taken back before it was sent."""
-        if push_batch.ticket.snapshot.is_lost:
-            self._leave(push_batch.ticket, push_batch.composed, item)
+        if ticket.snapshot.is_lost:
+            self._leave(ticket, place)
         else:
-            self.end(push_batch.ticket, push_batch.composed, item, "cancelled", "SessionClosed")
+            self.end(ticket, place, "cancelled", "SessionClosed")
 
     def lose(self) -> None:
         """Let go of what waits: the worker was taken for dead, and others have it by now."""
@@ -400,9 +362,9 @@ class Settlement:
         self._in_flight.leave_waiting()
         self.reported.set()
 
-    def _leave(self, ticket: Ticket, composed: Composed, item: Item) -> None:
+    def _leave(self, ticket: Ticket, place: int) -> None:
         """Leave a delivery as its row is: others have it, or it comes back at the stop."""
-        ticket.end(composed.row, (item.number,))
+        ticket.end((place,))
         self.reported.set()
 
     async def judge_doubted(self, users_of: SessionUsers) -> None:
@@ -412,44 +374,49 @@ class Settlement:
             # What came with them counts once it is cut, and nothing more may be heard.
             self.reported.set()
 
-    def cut(self, broadcasts: list[Broadcast]) -> Cut:
-        """Return what is to be written now, and begin anew."""
+    def cut(self, note_progress: Callable[[Batch], None]) -> Cut:
+        """Return what is to be written now, and begin anew.
+
+        ``note_progress`` adds how far shards are written by then.
+        """
         batch, self._batch = self._batch, Batch()
         events, self._events = self._events, []
         push_batches, self._sent_batches = self._sent_batches, []
         for push_batch in push_batches:
             self._cut_sent(push_batch, batch, events)
-        _finish_pages(broadcasts, batch)
-        return Cut(batch, events, self._in_flight.cut())
+        note_progress(batch)
+        return batch, events, self._in_flight.cut()
 
     def _cut_sent(self, push_batch: PushBatch, batch: Batch, events: list[Event]) -> None:
-        composed = push_batch.composed
-        numbers = push_batch.cut()
-        is_probe = any(push_batch.ticket.is_probe(composed.row, one) for one in numbers[:1])
-        sent = push_batch.ticket.end(composed.row, numbers)
-        if not push_batch.ticket.is_page and composed.is_of_its_kind:
-            batch.accepted_sessions += [one for one in sent if session_id(one) is not None]
-        key = (composed.row, push_batch.environment, composed.urgency)
-        batch.sent.setdefault(key, []).extend(sent)
-        if push_batch.route is not None and sent:
+        ticket, route = push_batch.ticket, push_batch.route
+        places = push_batch.cut()
+        is_probe = any(map(ticket.is_probe, places[:1]))
+        if not (sent := ticket.end(places)):
+            return
+        by_notification = _by_notification(ticket, sent)
+        for composed, numbers in by_notification:
+            key = (composed.row, push_batch.environment, composed.urgency)
+            batch.sent.setdefault(key, []).extend(numbers)
+            if not ticket.is_page and composed.is_of_its_kind:
+                batch.accepted_sessions += [one for one in numbers if one < ADDRESSED]
+        if route is not None:
             self._judge.accept(
-                push_batch.route,
-                composed.app_state,
-                len(sent),
-                push_batch.heard_at,
-                is_probe=is_probe,
+                route, ticket.app_state, len(sent), push_batch.heard_at, is_probe=is_probe
             )
         if self._hooks:
-            events.append(sent_event(push_batch, len(sent), self._now()))
+            ids = tuple(dict.fromkeys(composed.id for composed, _ in by_notification))
+            events.append(sent_event(push_batch, ids, len(sent), self._now()))
 
 
-def _finish_pages(broadcasts: list[Broadcast], batch: Batch) -> None:
-    """Note how far each shard is written: all of its oldest pages that have ended."""
-    for broadcast in list(broadcasts):
-        shard, pages = broadcast.shard, broadcast.pages
-        while pages and pages[0].has_ended:
-            batch.positions[shard.id] = pages.popleft().end
-        if broadcast.is_read and not pages:
-            batch.positions.pop(shard.id, None)
-            batch.finished_shards.append(shard.id)
-            broadcasts.remove(broadcast)
+def _by_notification(ticket: Ticket, places: Iterable[int]) -> list[tuple[Composed, list[int]]]:
+    """Return the numbers of deliveries, of those that stand together by notification."""
+    of, items = ticket.composed, ticket.items
+    found: list[tuple[Composed, list[int]]] = []
+    last: Composed | None = None
+    for place in places:
+        composed = of[place]
+        if composed is not last:
+            last, numbers = composed, list[int]()
+            found.append((composed, numbers))
+        numbers.append(items[place].number)
+    return found

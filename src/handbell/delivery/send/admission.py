@@ -1,8 +1,15 @@
 """What may go now: the app's switch, times, quiet hours and the cap, looked at before each send."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Iterator,
+    Sequence,
+)
+from itertools import groupby
+from typing import Final
 
 from handbell.delivery.delivery import State  # noqa: TC001 - not worth a block
 from handbell.delivery.policy.app_rules import AppRules
@@ -13,7 +20,6 @@ from handbell.delivery.queue.due import Due
 from handbell.delivery.record.settle import Settlement
 from handbell.delivery.work.composed import Composed
 from handbell.delivery.work.in_flight import Ticket
-from handbell.delivery.work.push_batch import Item, Portion
 
 from .cap_gate import CapGate
 from .sender import WITHOUT_SESSION
@@ -37,48 +43,52 @@ class Admission:
         self._now = now
 
     async def admit(
-        self, ticket: Ticket, composed: Composed, items: Sequence[Item], rules: AppRules
-    ) -> list[Any]:
-        """Return what may go now; the others get a row that says why not, or until when."""
+        self, ticket: Ticket, places: Sequence[int], rules: AppRules
+    ) -> AsyncIterator[list[int]]:
+        """Yield what may go now; the others get a row that says why not, or until when.
+
+        Where the database is asked for each notification, what may go does not wait for the others.
+        """
         try:
-            return await self._sort(ticket, composed, items, rules)
+            if not rules.is_enabled:
+                until = self._now() + DISABLED_SECONDS
+                self._book.hold_all(ticket, places, "AppDisabled", until)
+                return
+            ready: list[int] = []
+            for composed, mine in _by_notification(ticket, places):
+                if rules.cap is not None and ready:
+                    yield ready
+                    ready = []
+                ready += await self._sort(ticket, composed, mine, rules)
+            yield ready
         except Exception as error:  # noqa: BLE001 - nothing may be left without an end
-            self.refuse(ticket, composed, items, error)
-            return []
+            self.refuse(ticket, places, error)
 
-    def refuse(
-        self, ticket: Ticket, composed: Composed, items: Sequence[Item], error: Exception
-    ) -> None:
-        """Hold all of it, since the app's rules cannot be followed."""
-        _log.error("Could not apply rules: app=%s", composed.app_state.app.id, exc_info=error)
-        until = self._now() + DISABLED_SECONDS
-        self._book.hold_all(ticket, composed, items, "Interrupted", until)
+    def refuse(self, ticket: Ticket, places: Iterable[int], error: Exception) -> None:
+        """Hold all of it that waits or was handed, since the app's rules cannot be followed."""
+        _log.error("Could not apply rules: app=%s", ticket.app_state.app.id, exc_info=error)
+        self._book.hold_all(ticket, places, "Interrupted", self._now() + DISABLED_SECONDS)
 
-    def with_session(self, ticket: Ticket, portion: Portion) -> Portion:
+    def with_session(self, ticket: Ticket) -> list[int]:
         """Return the deliveries whose session still takes something; the others are over."""
-        composed, items = portion
-        reasons = [
-            WITHOUT_SESSION.get(item.status) if isinstance(item, Due) else None for item in items
-        ]
-        if not any(reasons):
-            return portion
-        for item, reason in zip(items, reasons, strict=True):
-            if reason is not None:
-                self._book.end(ticket, composed, item, "cancelled", reason)
-        kept = [item for item, reason in zip(items, reasons, strict=True) if reason is None]
-        return Portion(composed, kept)
+        kept: list[int] = []
+        for place, item in enumerate(ticket.items):
+            reason = WITHOUT_SESSION.get(item.status) if isinstance(item, Due) else None
+            if reason is None:
+                kept.append(place)
+            else:
+                self._book.end(ticket, place, "cancelled", reason)
+        return kept
 
     async def _sort(
-        self, ticket: Ticket, composed: Composed, items: Sequence[Item], rules: AppRules
-    ) -> list[Any]:
+        self, ticket: Ticket, composed: Composed, places: list[int], rules: AppRules
+    ) -> list[int]:
+        """Return what of one notification may go now."""
         now = self._now()
-        if not rules.is_enabled:
-            self._book.hold_all(ticket, composed, items, "AppDisabled", now + DISABLED_SECONDS)
-            return []
         if composed.is_cancelled or composed.is_expired(now):
             state: State = "cancelled" if composed.is_cancelled else "expired"
-            for item in items:
-                self._book.end(ticket, composed, item, state, state.capitalize())
+            for place in places:
+                self._book.end(ticket, place, state, state.capitalize())
             return []
         cap = rules.cap if composed.is_loud else None
         if (
@@ -86,41 +96,52 @@ class Admission:
             and cap is None
             and (rules.quiet is None or not composed.is_loud)
         ):
-            return list(items)
+            return places
         # All that may fail comes first: what has its row must not get another.
-        by_zone = waits_of(composed, {item.time_zone for item in items}, rules, now)
-        waits = [by_zone.get(item.time_zone) for item in items]
-        ready = [item for item, wait in zip(items, waits, strict=True) if wait is None]
-        capped: list[Item] = []
+        zones = [ticket.items[place].time_zone for place in places]
+        by_zone = waits_of(composed, set(zones), rules, now)
+        waits = [by_zone.get(zone) for zone in zones]
+        ready = [place for place, wait in zip(places, waits, strict=True) if wait is None]
+        capped: list[int] = []
         if cap is not None:
             ready, capped = await self._cap(ticket, composed, ready, cap)
         for wait in dict.fromkeys(by_zone.values()):
-            held = [item for item, its in zip(items, waits, strict=True) if its == wait]
-            self._book.hold_all(ticket, composed, held, *wait)
-        for item in capped:
-            self._book.end(ticket, composed, item, "cancelled", "Capped")
+            held = [place for place, its in zip(places, waits, strict=True) if its == wait]
+            self._book.hold_all(ticket, held, *wait)
+        for place in capped:
+            self._book.end(ticket, place, "cancelled", "Capped")
         return ready
 
     async def _cap(
-        self, ticket: Ticket, composed: Composed, items: Sequence[Item], cap: Cap
-    ) -> tuple[list[Item], list[Item]]:
+        self, ticket: Ticket, composed: Composed, places: Sequence[int], cap: Cap
+    ) -> tuple[list[int], list[int]]:
         """Return what the cap lets through, which is underway from now on, and what it does not."""
-        known = {item.user_id for item in items if item.user_id is not None}
+        items = ticket.items
+        users = {items[place].user_id for place in places}
+        known = {user_id for user_id in users if user_id is not None}
         app_state, row = composed.app_state, composed.row
-        ready: list[Item] = []
-        capped: list[Item] = []
+        ready: list[int] = []
+        capped: list[int] = []
         async with app_state.cap_in_flight.turn:
             allowed = await self._cap_gate.allowed(app_state, cap, row, known, self._now())
-            for item in items:
-                if item.user_id is None:
-                    ready.append(item)
-                elif item.user_id in allowed:
-                    ready.append(item)
-                    ticket.let_through(row, item.number, item.user_id)
+            for place in places:
+                user_id = items[place].user_id
+                if user_id is None:
+                    ready.append(place)
+                elif user_id in allowed:
+                    ready.append(place)
+                    ticket.let_through(place, user_id)
                 else:
-                    capped.append(item)
+                    capped.append(place)
             app_state.cap_in_flight.free_unused((user, row) for user in allowed)
         return ready, capped
+
+
+def _by_notification(ticket: Ticket, places: Iterable[int]) -> Iterator[tuple[Composed, list[int]]]:
+    """Yield deliveries that stand together by notification."""
+    for _, mine in groupby(places, lambda place: id(ticket.composed[place])):
+        together = list(mine)
+        yield ticket.composed[together[0]], together
 
 
 def waits_of(

@@ -1,8 +1,9 @@
 """From shards to pages: how much of a broadcast is handed out next, and when it rests."""
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from handbell.delivery.policy.parts import parts_of
@@ -12,12 +13,12 @@ from handbell.delivery.policy.retry import MENDED_BY_HAND, SERVICE_DOWN
 from handbell.delivery.policy.rules_store import RulesStore
 from handbell.delivery.queue.session_pages import Listener, Shard
 from handbell.delivery.queue.sql_queue import Asked, Queue
+from handbell.delivery.record.outcome_batch import Batch
 from handbell.delivery.record.settle import Settlement
-from handbell.delivery.work.app_state import FIRST_BATCH
+from handbell.delivery.work.app_state import FIRST_BATCH, AppState
 from handbell.delivery.work.app_states import AppStates
 from handbell.delivery.work.composed import Composed
 from handbell.delivery.work.in_flight import InFlight, Ticket
-from handbell.delivery.work.push_batch import Broadcast, Page
 from handbell.delivery.work.release_log import ReleaseLog
 from handbell.delivery.work.routes import Route
 from handbell.errors import HandbellError
@@ -39,8 +40,49 @@ _LOOKED_AT: Final = 20
 """Among so many sessions of a stopped broadcast a known one is looked for, to probe with."""
 
 
+@dataclass(slots=True, eq=False)
+class HeldShard:
+    """A shard that this worker holds; it rests until ``ready_at``.
+
+    ``pages`` are those that are out, oldest first: where each ends, and its ticket, if anybody is
+    in it. ``is_read`` says that no page follows, ``route`` is the way that most of the last one
+    went.
+    """
+
+    shard: Shard
+    pages: deque[tuple[int, Ticket | None]] = field(default_factory=deque)
+    is_read: bool = False
+    ready_at: float = 0.0
+    app_state: AppState | None = None
+    route: Route | None = None
+
+    def is_of(self, app_ids: Collection[str]) -> bool:
+        """Whether it is known to be of one of these apps."""
+        return self.app_state is not None and self.app_state.app.id in app_ids
+
+    def is_ready(self, now: float) -> bool:
+        """Whether its next page may be handed out; the first answers are waited for."""
+        is_waiting = self.app_state is not None and self.app_state.awaits_proof
+        return self.ready_at <= now and not is_waiting
+
+    def written_to(self) -> int | None:
+        """Return where the last page ends of the oldest that have ended; None where none has.
+
+        These are forgotten: each of them has its end, which is written before or together with the
+        page's.
+        """
+        end = None
+        while self.pages:
+            last, ticket = self.pages[0]
+            if ticket is not None and ticket.is_out:
+                break
+            end = last
+            self.pages.popleft()
+        return end
+
+
 class Broadcaster:
-    """Hands out pages of the ``broadcasts`` in hand, one after the other; belongs to one worker.
+    """Hands out the pages of the shards that it holds, one after the other, for one worker.
 
     ``worker`` gives its id. A broadcast that has to wait does so as a shard: nothing is written for
     those that it has not come to.
@@ -48,7 +90,6 @@ class Broadcaster:
 
     def __init__(
         self,
-        broadcasts: list[Broadcast],
         queue: Queue,
         *,
         composed_cache: ComposedCache,
@@ -66,7 +107,7 @@ class Broadcaster:
         now: Callable[[], float],
         clock: Callable[[], float],
     ) -> None:
-        self._broadcasts = broadcasts
+        self._held: list[HeldShard] = []
         self._queue = queue
         self._composed_cache = composed_cache
         self._rules_store = rules_store
@@ -85,43 +126,82 @@ class Broadcaster:
         self._environments: dict[tuple[int, bool], tuple[Environment | None, float]] = {}
         self._reading = GroupCommit(self._read)
 
-    async def take(self, ready: Sequence[Broadcast]) -> None:
-        """Hand out the next page of broadcasts of different apps, as far as each may go on now.
+    @property
+    def notifications(self) -> set[int]:
+        """The rows of the notifications whose shards are held."""
+        return {one.shard.notification for one in self._held}
 
-        What the database is asked for one of them it is asked for all at once.
+    @property
+    def going(self) -> list[HeldShard]:
+        """The shards of which further pages are to be handed out."""
+        return [one for one in self._held if not one.is_read]
+
+    def hold(self, shards: Iterable[Shard]) -> list[HeldShard]:
+        """Hold shards that were just taken."""
+        held = [HeldShard(shard) for shard in shards]
+        self._held += held
+        return held
+
+    def lose(self) -> None:
+        """Let go of all shards: others have them by now."""
+        self._held.clear()
+
+    def rest(self, now: float) -> float | None:
+        """Return in how many seconds the first shard that rests goes on; None where none rests."""
+        waits = [one.ready_at - now for one in self._held if one.ready_at > now]
+        return min(waits, default=None)
+
+    def note_progress(self, batch: Batch) -> None:
+        """Note how far each shard is written; those that are over are held no more."""
+        for held in tuple(self._held):
+            shard = held.shard.id
+            if (end := held.written_to()) is not None:
+                batch.positions[shard] = end
+            if held.is_read and not held.pages:
+                batch.positions.pop(shard, None)
+                batch.finished_shards.append(shard)
+                self._held.remove(held)
+
+    async def take(self, ready: Sequence[HeldShard]) -> None:
+        """Hand out the next page of the most urgent of these shards, of each app one.
+
+        How much may go of an app depends on its other shards. What the database is asked for one
+        of them it is asked for all at once.
         """
-        ends = await asyncio.gather(*map(self._take, ready), return_exceptions=True)
+        ends = await asyncio.gather(
+            *map(self._take, _next_of_each_app(ready)), return_exceptions=True
+        )
         for end in ends:
             if end is not None:
                 raise end
 
-    async def _take(self, broadcast: Broadcast) -> None:
+    async def _take(self, held: HeldShard) -> None:
         try:
-            await self._hand_out(broadcast)
+            await self._hand_out(held)
         except Exception:
-            broadcast.ready_at = self._clock() + DISABLED_SECONDS
+            held.ready_at = self._clock() + DISABLED_SECONDS
             raise
 
-    async def _hand_out(self, broadcast: Broadcast) -> None:
-        composed = await self._composed_cache.find(broadcast.shard.notification)
+    async def _hand_out(self, held: HeldShard) -> None:
+        composed = await self._composed_cache.find(held.shard.notification)
         if composed is None or composed.is_cancelled:
-            broadcast.is_read = True
+            held.is_read = True
             self._book.reported.set()
             return
-        broadcast.app_state = app_state = composed.app_state
+        held.app_state = app_state = composed.app_state
         await self._app_states.read_rules(app_state)
-        if app_state.awaits_proof or not self._holds(broadcast):
+        if app_state.awaits_proof or not self._holds(held):
             return
-        route, now = broadcast.route, self._now()
+        route, now = held.route, self._now()
         if not app_state.rules.is_enabled:
-            self._let_rest(broadcast, "AppDisabled", now + DISABLED_SECONDS)
+            self._let_rest(held, "AppDisabled", now + DISABLED_SECONDS)
             return
         probe = await self._acquire(route)
         try:
             if route is not None and _is_stopped(route, composed, probe, now):
-                self._rest_stopped(broadcast, route)
+                self._rest_stopped(held, route)
             else:
-                await self._read_page(broadcast, composed, probe)
+                await self._read_page(held, composed, probe)
         finally:
             # Where a ticket has it by now, that one gives it back.
             if probe is not None and not self._in_flight.holds(probe):
@@ -131,49 +211,47 @@ class Broadcaster:
         is_open = route is not None and route.stop is not None
         return await self._probes.acquire(route) if route is not None and is_open else None
 
-    async def _read_page(
-        self, broadcast: Broadcast, composed: Composed, probe: Probe | None
-    ) -> None:
-        most, wait = await self._size_of_page(broadcast, composed, probe)
+    async def _read_page(self, held: HeldShard, composed: Composed, probe: Probe | None) -> None:
+        most, wait = await self._size_of_page(held, composed, probe)
         if not most:
-            broadcast.ready_at = self._clock() + wait
+            held.ready_at = self._clock() + wait
             return
         with (
             self._release_log.begin() as snapshot,
             self._app_states.reserving(composed.app_state, most),
         ):
-            rules, former = composed.app_state.rules, broadcast.route
+            rules, former = composed.app_state.rules, held.route
             also = composed.needs(rules)
-            asked = Asked(broadcast.shard, most, also, composed.is_development)
+            asked = Asked(held.shard, most, also, composed.is_development)
             (found,) = await self._reading.bring([asked])
             if self._has_to_wait(found, composed):
-                await self._divide(broadcast, composed)
+                await self._divide(held, composed)
                 return
             listeners = found if probe is None else await self._up_to_known(found, former)
-            route = broadcast.route = await self._main_route(broadcast, composed, listeners)
-            if not self._holds(broadcast):
+            route = held.route = await self._main_route(held, composed, listeners)
+            if not self._holds(held):
                 return
             if route is not former:
                 probe = None  # it was for another way
             if route is not None and _is_stopped(route, composed, probe, self._now()):
-                self._rest_stopped(broadcast, route)
+                self._rest_stopped(held, route)
                 return
-            if route is None and await self._rests_without_way(broadcast, composed, listeners):
+            if route is None and await self._rests_without_way(held, composed, listeners):
                 return
             ticket = None
             if listeners:
                 ticket = self._dispatcher.begin_page(composed, listeners, rules, snapshot, probe)
-            is_last = _is_end(found, most, broadcast.shard) and len(listeners) == len(found)
-            self._note_page(broadcast, listeners, ticket, is_last=is_last)
+            is_last = _is_end(found, most, held.shard) and len(listeners) == len(found)
+            self._note_page(held, listeners, ticket, is_last=is_last)
 
     async def _read(self, asked: Sequence[Asked]) -> list[list[Listener]]:
         return await self._storage_retry.call(self._queue.pages, asked)
 
     async def _size_of_page(
-        self, broadcast: Broadcast, composed: Composed, probe: Probe | None
+        self, held: HeldShard, composed: Composed, probe: Probe | None
     ) -> tuple[int, float]:
         """Return how many sessions to read, and where that is 0 the wait until it may be more."""
-        app_state, route, now = composed.app_state, broadcast.route, self._now()
+        app_state, route, now = composed.app_state, held.route, self._now()
         size = self._app_states.page_of(app_state)
         if not size or (route is not None and route.stop is not None and probe is None):
             # What is over is handed out in spite of the circuit, so that each gets its end.
@@ -184,7 +262,7 @@ class Broadcaster:
         if not app_state.is_proven:
             size = min(size, FIRST_BATCH)
         if route is not None:
-            size = self._ramps.grant(route.service, broadcast.shard.urgency, size, now)
+            size = self._ramps.grant(route.service, held.shard.urgency, size, now)
         if not size:
             return 0, _RAMP_PAUSE_SECONDS
         granted, _, wait = await self._app_states.grant(app_state, size)
@@ -202,19 +280,19 @@ class Broadcaster:
         return listeners[: next(known, 0) + 1]
 
     async def _main_route(
-        self, broadcast: Broadcast, composed: Composed, listeners: Sequence[Listener]
+        self, held: HeldShard, composed: Composed, listeners: Sequence[Listener]
     ) -> Route | None:
         """Return the way that most of a page goes; where one is stopped, that of most persons.
 
         One person's many sessions must not make all the others rest.
         """
         if not listeners:
-            return broadcast.route
+            return held.route
         gateways = Counter(one.environment for one in listeners)
         route = await self._gateways.route(composed, "apns", gateways.most_common(1)[0][0])
         if not composed.app_state.is_stopped:
             return route
-        environment = await self._main_environment(broadcast.shard.app_row, composed)
+        environment = await self._main_environment(held.shard.app_row, composed)
         return (
             route
             if environment is None
@@ -232,22 +310,22 @@ class Broadcaster:
             self._environments[asked] = known, loop.time() + _MAIN_SECONDS
         return known
 
-    def _holds(self, broadcast: Broadcast) -> bool:
+    def _holds(self, held: HeldShard) -> bool:
         """Return whether a shard is still this worker's; a stopped heartbeat gives it away."""
-        return any(one is broadcast for one in self._broadcasts)
+        return held in self._held
 
     def _note_page(
         self,
-        broadcast: Broadcast,
+        held: HeldShard,
         listeners: Sequence[Listener],
         ticket: Ticket | None,
         *,
         is_last: bool,
     ) -> None:
-        shard = broadcast.shard
-        broadcast.is_read = is_last
+        shard = held.shard
+        held.is_read = is_last
         shard.position = listeners[-1].number if listeners else shard.last
-        broadcast.pages.append(Page(shard.position, ticket))
+        held.pages.append((shard.position, ticket))
         self._book.reported.set()
 
     def _has_to_wait(self, found: Sequence[Listener], composed: Composed) -> bool:
@@ -258,33 +336,33 @@ class Broadcaster:
         zones = {one.time_zone for one in found}
         return bool(waits_of(composed, zones, composed.app_state.rules, now))
 
-    async def _divide(self, broadcast: Broadcast, composed: Composed) -> None:
+    async def _divide(self, held: HeldShard, composed: Composed) -> None:
         """Have what a shard has not come to wait as parts, each as long as its time zones do."""
-        shard, now = broadcast.shard, self._now()
+        shard, now = held.shard, self._now()
         zones = await self._storage_retry.call(self._queue.zones_of, shard)
         found = waits_of(composed, [zone or None for zone in zones], composed.app_state.rules, now)
         waits = {zone: found.get(zone or None) for zone in zones}
         parts = parts_of(waits, now, within=shard.zones)
         divide = self._queue.divide
         if await self._storage_retry.call(divide, self._worker(), shard, parts):
-            broadcast.is_read = True
+            held.is_read = True
             self._book.reported.set()
         else:
             # It was given away; who has it divides it.
-            broadcast.ready_at = self._clock() + _WATCH_SECONDS
+            held.ready_at = self._clock() + _WATCH_SECONDS
 
-    def _rest_stopped(self, broadcast: Broadcast, route: Route) -> None:
+    def _rest_stopped(self, held: HeldShard, route: Route) -> None:
         """Give a stopped app's shard back until it is tried again."""
         now = self._now()
         if route.is_due(now):
             return  # it is known now which way it goes: its next turn probes that
-        app_state = broadcast.app_state
+        app_state = held.app_state
         until = route.resume_at(now) if app_state is None else app_state.look_again_at(route, now)
         is_outage = route.configuration.stop is None
-        self._let_rest(broadcast, SERVICE_DOWN if is_outage else "CircuitOpen", until)
+        self._let_rest(held, SERVICE_DOWN if is_outage else "CircuitOpen", until)
 
     async def _rests_without_way(
-        self, broadcast: Broadcast, composed: Composed, listeners: Sequence[Listener]
+        self, held: HeldShard, composed: Composed, listeners: Sequence[Listener]
     ) -> bool:
         """Give a shard back whose page has no way to go; say whether it rests."""
         now = self._now()
@@ -297,16 +375,25 @@ class Broadcaster:
                 reason = no_way_reason(error)
             else:
                 return False
-        self._let_rest(broadcast, reason, now + MENDED_BY_HAND.first)
+        self._let_rest(held, reason, now + MENDED_BY_HAND.first)
         return True
 
-    def _let_rest(self, broadcast: Broadcast, reason: str, until: float) -> None:
+    def _let_rest(self, held: HeldShard, reason: str, until: float) -> None:
         """Give a shard back until an instant (UNIX seconds), once its pages have ended."""
-        if broadcast.pages:
-            broadcast.ready_at = self._clock() + _WATCH_SECONDS
+        if held.pages:
+            held.ready_at = self._clock() + _WATCH_SECONDS
             return
-        self._broadcasts.remove(broadcast)
-        self._book.rest_shard(broadcast.shard.id, until, reason)
+        self._held.remove(held)
+        self._book.rest_shard(held.shard.id, until, reason)
+
+
+def _next_of_each_app(ready: Sequence[HeldShard]) -> list[HeldShard]:
+    most = max((one.shard.urgency for one in ready), default=0)
+    of_app: dict[int, HeldShard] = {}
+    for one in ready:
+        if one.shard.urgency == most:
+            of_app.setdefault(one.shard.app_row, one)
+    return list(of_app.values())
 
 
 def _is_end(found: Sequence[Listener], most: int, shard: Shard) -> bool:

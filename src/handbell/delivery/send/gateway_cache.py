@@ -12,7 +12,6 @@ from handbell.delivery.delivery import GatewayName
 from handbell.delivery.policy.circuit import CircuitScope
 from handbell.delivery.work.composed import Composed
 from handbell.delivery.work.gateway_finder import DropGateway, FindGateway
-from handbell.delivery.work.push_batch import Item, Portion
 from handbell.delivery.work.routes import Route, Routes
 from handbell.errors import CredentialError, HandbellError, TwinError
 from handbell.gateways.gateway import Gateway
@@ -142,20 +141,6 @@ class GatewayCache:
         if route not in app_state.routes:
             app_state.routes.append(route)
         return route
-
-    async def routes_of(self, portion: Portion) -> dict[Route | None, list[Item]]:
-        """Return which deliveries of one notification go which way.
-
-        None is the way of those that go none: the gateway, or the lack of one, gives them an end.
-        """
-        composed, items = portion
-        gateways = {(item.gateway, item.environment) for item in items}
-        found: dict[Route | None, list[Item]] = {}
-        for name, environment in gateways:
-            part = [one for one in items if (one.gateway, one.environment) == (name, environment)]
-            route = await self.route(composed, name, environment)
-            found.setdefault(route, []).extend(part)
-        return found
 
     def _leave(self, place: _Place) -> None:
         if (way := self._gateways.pop(place, None)) is not None:

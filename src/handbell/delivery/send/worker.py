@@ -34,9 +34,9 @@ from handbell.delivery.record.outcome_rows import unreadable_ending
 from handbell.delivery.record.settle import Settlement
 from handbell.delivery.record.write import Recorder
 from handbell.delivery.work.app_states import AppStates
+from handbell.delivery.work.composed import Composed
 from handbell.delivery.work.gateway_finder import DropGateway, FindGateway
-from handbell.delivery.work.in_flight import InFlight
-from handbell.delivery.work.push_batch import Broadcast, Portion
+from handbell.delivery.work.in_flight import InFlight, Item
 from handbell.delivery.work.rate_shares import SHARE_SECONDS, RateShares
 from handbell.delivery.work.release_log import ReleaseLog, SessionSnapshot
 from handbell.delivery.work.routes import Routes
@@ -118,7 +118,6 @@ class Worker:
         self.rules_store = rules_store
         self._now = now
         self._clock = clock
-        self._broadcasts: list[Broadcast] = []
         self._heartbeat = Heartbeat(
             known_workers,
             threads=threads,
@@ -184,8 +183,7 @@ class Worker:
             gateways=gateways,
             now=now,
         )
-        self._pages = Broadcaster(
-            self._broadcasts,
+        self._broadcaster = Broadcaster(
             queue,
             composed_cache=self._composed_cache,
             rules_store=rules_store,
@@ -281,7 +279,7 @@ class Worker:
 
     async def _unsettled(self, rows: Collection[int]) -> set[int]:
         # What is in hand need not be asked for.
-        in_hand = {one.shard.notification for one in self._broadcasts}.intersection(rows)
+        in_hand = self._broadcaster.notifications.intersection(rows)
         left = [row for row in rows if row not in in_hand]
         return in_hand | (await self.threads.run(self._queue.unsettled, left) if left else set())
 
@@ -290,7 +288,8 @@ class Worker:
 
         Raises StoppedError where the worker stops before that.
         """
-        while self.app_states.in_flight or self._broadcasts or await self._is_due_soon():
+        broadcaster = self._broadcaster
+        while self.app_states.in_flight or broadcaster.notifications or await self._is_due_soon():
             await self._flusher.next_written(_WATCH_SECONDS)
 
     async def _is_due_soon(self) -> bool:
@@ -300,17 +299,19 @@ class Worker:
         _, due_at = await self.storage_retry.call(self._queue.depth)
         return due_at is not None and due_at <= self._now() + _SOON_SECONDS
 
-    def hand_over(self, portions: Sequence[Portion], snapshot: SessionSnapshot) -> None:
+    def hand_over(
+        self, composed: Sequence[Composed], items: Sequence[Item], snapshot: SessionSnapshot
+    ) -> None:
         """Send deliveries that were stored under this worker's name, without reading them back.
 
-        ``snapshot`` was begun with ``release_log`` before their sessions were read; it stays the
-        caller's to end.
+        Each is of the notification at its place. ``snapshot`` was begun with ``release_log`` before
+        their sessions were read; it stays the caller's to end.
         """
         if self._is_stopping:
             return
-        for portion in portions:
-            self._composed_cache.keep(portion.composed)
-        self._dispatcher.begin_items(portions, snapshot)
+        for one in {one.row: one for one in composed}.values():
+            self._composed_cache.keep(one)
+        self._dispatcher.begin_items(composed, items, snapshot)
 
     async def release(self, session_ids: Collection[int]) -> None:
         """Send nothing more to sessions that were closed or given to others.
@@ -323,7 +324,7 @@ class Worker:
 
     def _lose(self) -> None:
         """Let go of all that was taken: the worker was taken for dead, and others have it."""
-        self._broadcasts.clear()
+        self._broadcaster.lose()
         self._sender.lose()
         self._book.lose()
 
@@ -348,7 +349,7 @@ class Worker:
         await self._heartbeat.make_sure()
         await self._seek_probes()
         self._full = full = self.app_states.full()
-        going = [one for one in self._broadcasts if not one.is_read]
+        going = self._broadcaster.going
         ready = [one for one in going if one.is_ready(now) and not one.is_of(full)]
         resting = {one.shard.notification for one in going if one not in ready}
         # With a shard in hand, only what is more urgent is taken as well.
@@ -359,10 +360,8 @@ class Worker:
         took = level >= mine and bool(level) and await self._take_due(level)
         if is_shard_due:
             claim = partial(self._queue.claim_shards, self.id, mine, resting, full)
-            claimed = [Broadcast(shard) for shard in await self.threads.run(claim)]
-            self._broadcasts += claimed
-            ready += claimed
-        await self._pages.take(_next_of_each_app(ready))
+            ready += self._broadcaster.hold(await self.threads.run(claim))
+        await self._broadcaster.take(ready)
         return took or bool(ready)
 
     async def _seek_probes(self) -> None:
@@ -380,10 +379,9 @@ class Worker:
             await self.threads.run(self.rules_store.resume_one, place, self._now())
 
     async def _rest(self) -> None:
-        now = self._clock()
-        later = [one.ready_at - now for one in self._broadcasts if one.ready_at > now]
         is_in_turn = self._now() < self._dispatcher.turns_until
-        wait = min([SHARE_SECONDS if is_in_turn else IDLE_SECONDS, *later])
+        wait = SHARE_SECONDS if is_in_turn else IDLE_SECONDS
+        wait = min(wait, self._broadcaster.rest(self._clock()) or wait)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(wait):
                 await self._wake.wait()
@@ -397,22 +395,24 @@ class Worker:
         return bool(due)
 
     async def _begin_due(self, due: Sequence[Due], snapshot: SessionSnapshot) -> None:
-        by_notification: dict[int, list[Due]] = {}
-        for one in due:
-            by_notification.setdefault(one.notification, []).append(one)
-        composed_cache = await self._composed_cache.find_many(list(by_notification))
-        portions: list[Portion] = []
-        for row, items in by_notification.items():
-            composed = composed_cache.get(row)
-            if isinstance(composed, Exception):
+        found = await self._composed_cache.find_many(
+            list(dict.fromkeys(one.notification for one in due))
+        )
+        composed: list[Composed] = []
+        items: list[Due] = []
+        for item in due:
+            its = found.get(item.notification)
+            if isinstance(its, Composed):
+                composed.append(its)
+                items.append(item)
+        for row, error in found.items():
+            if isinstance(error, Exception):
                 # The others have no part in it.
                 _log.error(
-                    "Could not read stored notification; its deliveries wait", exc_info=composed
+                    "Could not read stored notification; its deliveries wait", exc_info=error
                 )
-                self._postpone(items, composed)
-            elif composed is not None:
-                portions.append(Portion(composed, items))
-        self._dispatcher.begin_items(portions, snapshot)
+                self._postpone([one for one in due if one.notification == row], error)
+        self._dispatcher.begin_items(composed, items, snapshot)
 
     def _postpone(self, items: Sequence[Due], error: Exception) -> None:
         now = self._now()
@@ -427,12 +427,12 @@ class Worker:
             await self._flusher.gathered()
             try:
                 await self._book.judge_doubted(self._users_of)
-                self._dispatcher.begin_astray()
-                await self._flusher.flush(self._broadcasts)
+                self._dispatcher.begin_elsewhere()
+                await self._flusher.flush(self._broadcaster.note_progress)
                 await self._cap_gate.release(self.app_states.all())
             except Exception:  # noqa: BLE001 - one batch must not end the writing
                 _log.exception("Flush of outcomes failed; continuing")
-            if self._broadcasts or self._full:
+            if self._full or self._broadcaster.notifications:
                 self._wake.set()
 
     async def _users_of(self, session_ids: Collection[int]) -> dict[int, tuple[int, bool]]:
@@ -477,13 +477,3 @@ class Worker:
             self.rules_store.resume_after_outage, service, apps, self._now()
         )
         self._wake.set()
-
-
-def _next_of_each_app(ready: Sequence[Broadcast]) -> list[Broadcast]:
-    """Return the most urgent broadcasts, of each app one: how much may go depends on the others."""
-    most = max((one.shard.urgency for one in ready), default=0)
-    of_app: dict[int, Broadcast] = {}
-    for one in ready:
-        if one.shard.urgency == most:
-            of_app.setdefault(one.shard.app_row, one)
-    return list(of_app.values())

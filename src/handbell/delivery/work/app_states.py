@@ -65,7 +65,9 @@ class AppStates:
 
     def of(self, app: App) -> AppState:
         """Return the state of an app, made when first asked for, in whatever thread."""
-        app_state = self._app_states.setdefault(app.id, AppState(app))
+        app_state = self._app_states.get(app.id)
+        if app_state is None:
+            app_state = self._app_states.setdefault(app.id, AppState(app))
         former = app_state.app.row
         if None not in (former, app.row) and former != app.row:
             # The app was removed and added anew: its keys and its circuits are others.

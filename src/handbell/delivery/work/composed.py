@@ -1,8 +1,9 @@
 """A stored notification, ready to be sent: its message, its app's state, its time."""
 
-import json
 from dataclasses import dataclass
 from typing import Any
+
+from pydantic_core import from_json
 
 from handbell.creation.notification import Notification
 from handbell.delivery.policy.app_rules import AppRules
@@ -47,7 +48,7 @@ class Composed:
     @classmethod
     def read(cls, stored: Any, app_state: AppState, key: Any = None) -> "Composed":
         """Return the notification of a row of the table ``notifications``."""
-        content = Notification.read(json.loads(stored.content))
+        content = Notification.read(from_json(stored.content, cache_strings="keys"))
         send_at = None if stored.send_at is None else read_send_at(stored.send_at)
         created_at = stored.created_at / 1000
         # A time to live counts from when it is to go out.

@@ -25,119 +25,132 @@ A delivery cannot end twice, be handed over twice or be written twice: the secon
 the state that it would leave, and nothing changes. :meth:`InFlight.faults` checks all of it.
 """
 
-from collections.abc import Collection, Iterable, Iterator
-from collections.abc import Set as AbstractSet
-from typing import Final, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
 
 from handbell.delivery.policy.probe import Probe
+from handbell.delivery.queue.due import Due
+from handbell.delivery.queue.session_pages import Listener
 
 from .app_state import AppState
+from .composed import Composed
 from .load import Load
 from .release_log import SessionSnapshot
 
-Members = Iterable[tuple[int, Collection[int]]]
-"""Deliveries: for each notification's row the numbers of those of it."""
+Item = Due | Listener
+"""A delivery that is to be sent: a row that is due, or a session of a broadcast's page."""
 
-_NONE: Final[frozenset[int]] = frozenset()
-
-
-class Ended(NamedTuple):
-    """Deliveries of a notification that have ended together."""
-
-    ticket: "Ticket"
-    row: int
-    numbers: Collection[int]
+_WAITING: Final = 0
+_HANDED: Final = 1
+_ENDED: Final = 2
 
 
 class Ticket:
     """Deliveries of one app, from the moment that they are taken until they are written down.
 
-    ``snapshot`` is when their sessions were read. ``is_page`` means a page of a broadcast.
+    They are held in columns: the delivery at a place is ``items[place]``, of the notification
+    ``composed[place]``; everything else names deliveries by their places. ``snapshot`` is when
+    their sessions were read. ``is_page`` means a page of a broadcast.
     :meth:`InFlight.acquire` makes one.
     """
 
     __slots__ = (
         "_capped",
-        "_ended",
         "_flight",
-        "_handed",
+        "_load",
         "_probe",
         "_probed",
-        "_waiting",
+        "_states",
         "app_state",
+        "composed",
         "is_page",
+        "items",
         "snapshot",
     )
 
     def __init__(
-        self, flight: "InFlight", app_state: AppState, snapshot: SessionSnapshot, *, is_page: bool
+        self,
+        flight: "InFlight",
+        app_state: AppState,
+        composed: Sequence[Composed],
+        items: Sequence[Item],
+        snapshot: SessionSnapshot,
+        *,
+        is_page: bool,
     ) -> None:
         self.app_state = app_state
+        self.composed = composed
+        self.items = items
         self.snapshot = snapshot
         self.is_page = is_page
         self._flight = flight
-        self._waiting: dict[int, set[int]] = {}
-        self._handed: dict[int, set[int]] = {}
-        self._ended = 0
-        self._capped: set[tuple[int, int]] = set()
+        self._states = bytearray(len(items))
+        self._load = Load()
+        self._capped: set[int] = set()
         self._probe: Probe | None = None
-        self._probed = (0, 0)
+        self._probed = -1
 
     @property
     def is_out(self) -> bool:
         """Whether any of it has no end yet."""
-        return bool(self._waiting or self._handed)
+        return self._load.out > 0
 
-    def is_waiting(self, row: int, number: int) -> bool:
+    @property
+    def places(self) -> range:
+        """The places of all its deliveries."""
+        return range(len(self._states))
+
+    def is_waiting(self, place: int) -> bool:
         """Return whether a delivery may not go yet."""
-        return number in self._waiting.get(row, _NONE)
+        return self._states[place] == _WAITING
 
-    def is_handed(self, row: int, number: int) -> bool:
+    def is_handed(self, place: int) -> bool:
         """Return whether a delivery is with a gateway, or goes there."""
-        return number in self._handed.get(row, _NONE)
+        return self._states[place] == _HANDED
 
-    def handed(self, row: int) -> AbstractSet[int]:
-        """Return which deliveries of a notification are with a gateway, or go there."""
-        return self._handed.get(row, _NONE)
-
-    def is_probe(self, row: int, number: int) -> bool:
+    def is_probe(self, place: int) -> bool:
         """Return whether a delivery is the one push that was let through an open circuit."""
-        return self._probe is not None and self._probed == (row, number)
+        return self._probe is not None and self._probed == place
 
-    def hand(self, row: int, numbers: Collection[int], probe: Probe | None = None) -> None:
-        """Note that deliveries of a notification go to a gateway.
+    def hand(self, places: Iterable[int], probe: Probe | None = None) -> None:
+        """Note that deliveries go to a gateway.
 
         With a ``probe`` it is a single one, which is given back by the ticket from now on.
         """
-        moved = _take(self._waiting, row, numbers)
-        if probe is not None:
-            if not moved:
-                probe.release()
-                return
-            self._probe, self._probed = probe, (row, next(iter(moved)))
+        states, moved = self._states, 0
+        for place in places:
+            if states[place] == _WAITING:
+                states[place] = _HANDED
+                moved += 1
+                if probe is not None:
+                    self._probe, self._probed = probe, place
         if moved:
-            self._handed.setdefault(row, set()).update(moved)
-            self._flight.count(self.app_state, waiting=-len(moved), handed=len(moved))
+            self._count(waiting=-moved, handed=moved)
+        elif probe is not None:
+            probe.release()
 
-    def let_through(self, row: int, number: int, user_id: int) -> None:
+    def let_through(self, place: int, user_id: int) -> None:
         """Note that a delivery that has not ended counts under its app's cap, for a user."""
-        if self.is_waiting(row, number) or self.is_handed(row, number):
-            self._capped.add((row, number))
-            self.app_state.cap_in_flight.add(row, number, user_id)
+        if self._states[place] != _ENDED:
+            self._capped.add(place)
+            self.app_state.cap_in_flight.add(*self.key_of(place), user_id)
 
-    def end(self, row: int, numbers: Collection[int]) -> Collection[int]:
+    def end(self, places: Iterable[int]) -> list[int]:
         """Note that what became of deliveries is known; return those that had not ended before."""
-        handed = _take(self._handed, row, numbers)
-        if len(handed) == len(numbers):
-            ended, waiting = numbers, 0
-        else:
-            rest = _take(self._waiting, row, numbers)
-            ended, waiting = handed | rest, len(rest)
+        states, waited = self._states, 0
+        ended: list[int] = []
+        for place in places:
+            state = states[place]
+            if state != _ENDED:
+                states[place] = _ENDED
+                waited += state == _WAITING
+                ended.append(place)
         if not ended:
-            return _NONE
-        self._ended += len(ended)
-        self._flight.note_ended(Ended(self, row, ended), waiting)
-        if self._probe is not None and not self.is_handed(*self._probed):
+            return ended
+        number = len(ended)
+        self._count(waiting=-waited, handed=waited - number, ended=number)
+        self._flight.note_ended(self, ended)
+        if self._probe is not None and not self.is_handed(self._probed):
             self._give_back_probe()
         if not self.is_out:
             self.snapshot.end()
@@ -145,78 +158,85 @@ class Ticket:
 
     def leave_waiting(self) -> None:
         """End what waits; its rows stay as they are."""
-        for row, numbers in list(self._waiting.items()):
-            self.end(row, set(numbers))
+        self.end([place for place in self.places if self.is_waiting(place)])
 
-    def note_written(self, row: int, numbers: Collection[int]) -> None:
+    def note_written(self, places: Sequence[int]) -> None:
         """Note that deliveries which ended are written down; for :class:`InFlight`."""
-        number = min(len(numbers), self._ended)
-        self._ended -= number
-        self._flight.count(self.app_state, ended=-number)
+        self._count(ended=-min(len(places), self._load.ended))
         if self._capped:
-            written = {(row, one) for one in numbers}
-            self._leave_cap(self._capped & written)
-        if not (self._ended or self.is_out):
+            self._leave_cap(self._capped.intersection(places))
+        if not self._load.all:
             self._flight.forget(self)
 
     def finish(self) -> None:
         """Let go of all of it: what is not written down by now is somebody else's to send."""
-        waiting, handed = _size(self._waiting), _size(self._handed)
-        self._flight.count(self.app_state, waiting=-waiting, handed=-handed, ended=-self._ended)
-        self._waiting.clear()
-        self._handed.clear()
-        self._ended = 0
+        load = self._load
+        self._count(waiting=-load.waiting, handed=-load.handed, ended=-load.ended)
+        self._states = bytearray([_ENDED]) * len(self._states)
         self._give_back_probe()
-        self._leave_cap(set(self._capped))
+        self._leave_cap(self._capped)
         self.snapshot.end()
         self._flight.forget(self)
+
+    def key_of(self, place: int) -> tuple[int, int]:
+        """Return the key of a delivery's row: its notification's row, and its number."""
+        return self.composed[place].row, self.items[place].number
+
+    def _count(self, *, waiting: int = 0, handed: int = 0, ended: int = 0) -> None:
+        """Count a change for itself, for its app and for all."""
+        for load in (self._load, self.app_state.load, self._flight.load):
+            load.waiting += waiting
+            load.handed += handed
+            load.ended += ended
 
     def _give_back_probe(self) -> None:
         probe, self._probe = self._probe, None
         if probe is not None:
             probe.release()
 
-    def _leave_cap(self, gone: Collection[tuple[int, int]]) -> None:
-        for row, number in gone:
-            self._capped.discard((row, number))
+    def _leave_cap(self, gone: Iterable[int]) -> None:
+        for place in tuple(gone):
+            self._capped.discard(place)
+            row, number = self.key_of(place)
             self.app_state.cap_in_flight.remove(row, (number,))
 
     # For :class:`InFlight`
 
-    def take(self, members: Members) -> None:
-        """Note the deliveries of the batch; for :class:`InFlight`."""
-        for row, numbers in members:
-            if numbers:
-                self._waiting.setdefault(row, set()).update(numbers)
-        self._flight.count(self.app_state, waiting=_size(self._waiting))
+    def open(self) -> None:
+        """Count its deliveries, which all wait; for :class:`InFlight`."""
+        self._count(waiting=len(self._states))
 
     def load(self) -> Load:
         """Return how many of its deliveries are in which state, counted anew."""
-        return Load(_size(self._waiting), _size(self._handed), self._ended)
+        states = self._states
+        return Load(states.count(_WAITING), states.count(_HANDED), self._load.ended)
 
     def faults(self) -> Iterator[str]:
         """Yield what does not hold of it; see the module."""
-        for row, numbers in self._waiting.items():
-            if numbers & self._handed.get(row, _NONE):
-                yield f"deliveries of {row} are waiting and handed at once"
-        if not (self.is_out or self._ended):
+        if self.load() != self._load:
+            yield f"a ticket counts {self._load}, its deliveries {self.load()}"
+        if not self._load.all:
             yield "a ticket without a delivery is open"
         if self.snapshot.is_held is not self.is_out:
             yield f"its snapshot is held: {self.snapshot.is_held}, it is out: {self.is_out}"
-        if self._probe is not None and not self.is_handed(*self._probed):
+        if self._probe is not None and not self.is_handed(self._probed):
             yield "a probe is held for what is not handed"
-        if not self._capped <= self.app_state.cap_in_flight.keys():
+        if not self.capped <= self.app_state.cap_in_flight.keys():
             yield "what it let through a cap does not count there"
 
     @property
     def capped(self) -> frozenset[tuple[int, int]]:
         """Which of its deliveries count under the app's cap, by notification and number."""
-        return frozenset(self._capped)
+        return frozenset(map(self.key_of, self._capped))
 
     @property
     def probe(self) -> Probe | None:
         """The permission that it holds, to probe an open circuit by one of its deliveries."""
         return self._probe
+
+
+Ended = tuple[Ticket, Sequence[int]]
+"""Deliveries that have ended together: their ticket, and their places."""
 
 
 class InFlight:
@@ -233,7 +253,8 @@ class InFlight:
     def acquire(
         self,
         app_state: AppState,
-        members: Members,
+        composed: Sequence[Composed],
+        items: Sequence[Item],
         snapshot: SessionSnapshot,
         *,
         is_page: bool = False,
@@ -242,9 +263,9 @@ class InFlight:
 
         All of them wait at first.
         """
-        ticket = Ticket(self, app_state, snapshot, is_page=is_page)
+        ticket = Ticket(self, app_state, composed, items, snapshot, is_page=is_page)
         self._open[ticket] = None
-        ticket.take(members)
+        ticket.open()
         if not ticket.is_out:
             ticket.finish()
         return ticket
@@ -260,8 +281,8 @@ class InFlight:
 
     def note_written(self, ended: Iterable[Ended]) -> None:
         """Note that what was cut is written down, or never will be."""
-        for ticket, row, numbers in ended:
-            ticket.note_written(row, numbers)
+        for ticket, places in ended:
+            ticket.note_written(places)
 
     def leave_waiting(self) -> None:
         """Let what waits end as its rows are: it is somebody else's by now."""
@@ -274,20 +295,9 @@ class InFlight:
             ticket.finish()
         self._ended.clear()
 
-    def count(
-        self, app_state: AppState, *, waiting: int = 0, handed: int = 0, ended: int = 0
-    ) -> None:
-        """Count a change of one ticket, for its app and for all; for tickets alone."""
-        for load in (self.load, app_state.load):
-            load.waiting += waiting
-            load.handed += handed
-            load.ended += ended
-
-    def note_ended(self, ended: Ended, waiting: int) -> None:
-        """Note what has ended, so many of it before they were handed over; for tickets alone."""
-        number = len(ended.numbers)
-        self._ended.append(ended)
-        self.count(ended.ticket.app_state, waiting=-waiting, handed=waiting - number, ended=number)
+    def note_ended(self, ticket: Ticket, places: Sequence[int]) -> None:
+        """Note what has ended; for tickets alone."""
+        self._ended.append((ticket, places))
 
     def forget(self, ticket: Ticket) -> None:
         """Know a ticket no more that has no delivery left; for tickets alone."""
@@ -330,22 +340,6 @@ def _faults_of_probes(app_state: AppState, held: set[Probe | None]) -> Iterator[
     for circuit in (circuit for route in app_state.routes for circuit in route.open):
         if circuit.probe not in held | {None}:
             yield f"{circuit.place} is probed by no ticket"
-
-
-def _take(held: dict[int, set[int]], row: int, numbers: Collection[int]) -> set[int]:
-    """Remove numbers of a notification from where they are held; return those that were there."""
-    there = held.get(row)
-    if there is None:
-        return set()
-    taken = there.intersection(numbers)
-    there -= taken
-    if not there:
-        del held[row]
-    return taken
-
-
-def _size(held: dict[int, set[int]]) -> int:
-    return sum(map(len, held.values()))
 
 
 def _add(load: Load, more: Load) -> None:

@@ -5,7 +5,8 @@ generating-a-remote-notification and sending-notification-requests-to-apns; for 
 starting-and-updating-live-activities-with-activitykit-push-notifications.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -63,8 +64,16 @@ _LIVE_ACTIVITY = (
 )
 
 
-def _kebab(names: Iterable[str]) -> Mapping[str, str]:
-    return MappingProxyType({name: name.replace("_", "-") for name in names})
+def _kebab(names: Iterable[str]) -> Callable[[tuple[str, ...]], Sequence[tuple[str, str]]]:
+    """Return what finds these fields among those that are set, with Apple's names, in order."""
+    kebab = {name: name.replace("_", "-") for name in names}
+
+    # Senders set the same few fields, thousands of times a second.
+    @lru_cache(maxsize=1000)
+    def find(given: tuple[str, ...]) -> Sequence[tuple[str, str]]:
+        return tuple((ours, theirs) for ours, theirs in kebab.items() if ours in given)
+
+    return find
 
 
 _ALERT_NAMES: Final = _kebab(_ALERT)
@@ -402,10 +411,12 @@ def _localised(text: str | None, key: str | None, args: tuple[str, ...]) -> Any:
     return {"loc-key": key, "loc-args": list(args)} if args else {"loc-key": key}
 
 
-def _renamed(notification: Notification, names: Mapping[str, str]) -> dict[str, Any]:
+def _renamed(
+    notification: Notification, find: Callable[[tuple[str, ...]], Sequence[tuple[str, str]]]
+) -> dict[str, Any]:
     """Return the fields that are set by the names that Apple has for them, in their order."""
     given = notification.__dict__
-    return {theirs: given[ours] for ours, theirs in names.items() if ours in given}
+    return {theirs: given[ours] for ours, theirs in find(tuple(given))}
 
 
 def _too_large(notification: Notification, kind: PushType, size: int) -> PayloadTooLargeError:
