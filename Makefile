@@ -28,9 +28,13 @@ check: setup ## format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# Hundreds of processes import the same modules: what is compiled is kept, whatever the caller set.
+test test-clients: export PYTHONDONTWRITEBYTECODE =
+
+# Two workers a core: a test waits for disks, timers and other processes half of its time.
 test: setup browser ## every test that needs no toolchain but Python's
-	@$(BIN)/python -m compileall -q src tests # hundreds of processes import them
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not clients and not cluster"
+	$(BIN)/python -m pytest --dist worksteal -m "not clients and not cluster" \
+	  --numprocesses $$((2 * $$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)))
 
 test-clients: setup test-swift ## other people's clients and toolchains, and an installed wheel (Go, Java, Node, curl, Swift)
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m clients
@@ -54,11 +58,12 @@ chaos: setup ## kill, cut, fill and count what is lost (SEED=1 SECONDS=60 DATABA
 	$(BIN)/python -m bench.$(if $(filter postgresql,$(DATABASE)),fleet,chaos) $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))
 
 browser:
-	@command -v chromium >/dev/null 2>&1 || { \
-	  echo "chromium is missing; trying to install Debian's package for the browser tests"; \
+	@command -v chromium-headless-shell >/dev/null 2>&1 || { \
+	  echo "chromium-headless-shell is missing; trying to install Debian's package for the browser tests"; \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
-	    apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
-	  else false; fi; } || echo "chromium could not be installed: the browser tests will be skipped"
+	    apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium-headless-shell >/dev/null; \
+	  else false; fi; } || command -v chromium >/dev/null 2>&1 \
+	  || echo "chromium could not be installed: the browser tests will be skipped"
 
 pictures: setup ## make docs/pictures anew: what the pages look like (needs chromium)
 	$(BIN)/python docs/make_pictures.py

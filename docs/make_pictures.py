@@ -27,7 +27,7 @@ NAMES: Final = ("ada", "grace", "alan", "edsger", "barbara", "donald")
 def main() -> int:
     """Make all pictures; return the exit code."""
     if CHROMIUM is None:
-        print("No pictures were made: chromium is missing. Install Debian's package 'chromium'.")
+        print("No pictures were made: install Debian's package 'chromium-headless-shell'.")
         return 0
     FOLDER.mkdir(exist_ok=True)
     with sync_playwright() as playwright, _furnished() as (stage, desk):

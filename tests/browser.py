@@ -2,12 +2,14 @@
 
 import shutil
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import axe_playwright_python  # type: ignore[import-untyped]
 import pytest
+from playwright.sync_api import Page
 
-CHROMIUM: Final = shutil.which("chromium")
+CHROMIUM: Final = shutil.which("chromium-headless-shell") or shutil.which("chromium")
+"""The shell without the desktop's parts needs a third of the time for a page."""
 SWITCHES: Final = (
     "--no-sandbox",
     "--disable-gpu",
@@ -20,11 +22,25 @@ SWITCHES: Final = (
 IN_A_BROWSER: Final = (
     pytest.mark.browser,
     pytest.mark.skipif(
-        CHROMIUM is None, reason="chromium is missing: install Debian's package 'chromium'"
+        CHROMIUM is None,
+        reason="chromium is missing: install Debian's package 'chromium-headless-shell'",
     ),
 )
 """The marks of a test that needs it."""
-AXE: Final = (
-    Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
-)
-"""The script that looks for what hinders people; it is run in a page."""
+_AXE: Final = Path(axe_playwright_python.__file__).with_name("axe.min.js")
+
+
+def serious_findings(page: Page, *only: str) -> list[tuple[str, list[str]]]:
+    """Return what axe finds serious or critical on a page, by all its rules or by some."""
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(_AXE.read_text(encoding="utf-8"))
+    # What passes would be described at length too, for nobody.
+    options: dict[str, Any] = {"resultTypes": ["violations"]}
+    if only:
+        options["runOnly"] = list(only)
+    found = page.evaluate("(options) => axe.run(document, options)", options)["violations"]
+    return [
+        (one["id"], [f"{node['html'][:120]}: {node['failureSummary']}" for node in one["nodes"]])
+        for one in found
+        if one["impact"] in ("serious", "critical")
+    ]

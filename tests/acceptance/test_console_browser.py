@@ -3,7 +3,7 @@
 import base64
 import re
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 import pytest
 from playwright.sync_api import (
@@ -14,7 +14,7 @@ from playwright.sync_api import (
     ViewportSize,
     expect,
 )
-from tests.browser import AXE, IN_A_BROWSER
+from tests.browser import IN_A_BROWSER, serious_findings
 from tests.conftest import APP, Stage, open_stage
 from tests.console import MAIL, PASSWORD, Desk, open_console, unhurried
 
@@ -23,7 +23,6 @@ from handbell.apps.sample_keys import make_key
 
 BASE: Final = f"/console/apps/{APP}"
 EMPTY: Final = "/console/apps/TEAM654321.com.sample.empty"
-GRAVE: Final = ("serious", "critical")
 NARROW: Final[ViewportSize] = {"width": 320, "height": 640}
 WIDE: Final[ViewportSize] = {"width": 1280, "height": 860}
 PAGES: Final = (
@@ -300,10 +299,10 @@ def test_a_made_key_is_copied(page: Page, stage: Stage) -> None:
 def test_no_page_has_a_serious_finding(page: Page, path: str) -> None:
     """Axe finds nothing serious in light and in dark, and nothing sticks out at 320 pixels."""
     page.goto(path)
-    assert grave(page) == []
+    assert serious_findings(page) == []
     page.emulate_media(color_scheme="dark")
     page.set_viewport_size(NARROW)
-    assert grave(page, "color-contrast", "target-size") == []
+    assert serious_findings(page, "color-contrast", "target-size") == []
     assert sticking_out(page) == []
     page.emulate_media(color_scheme="light")
     page.set_viewport_size(WIDE)
@@ -330,26 +329,11 @@ def test_signing_in_has_no_serious_finding(browser: Browser, desk: Desk) -> None
     for path in ("/console/sign-in", f"/console/invitation/{invitation}"):
         page.emulate_media(color_scheme="light")
         page.goto(path)
-        assert grave(page) == []
+        assert serious_findings(page) == []
         page.emulate_media(color_scheme="dark")
-        assert grave(page, "color-contrast") == []
+        assert serious_findings(page, "color-contrast") == []
         assert sticking_out(page) == []
     context.close()
-
-
-def grave(page: Page, *only: str) -> list[Any]:
-    """Return what axe finds serious or critical on a page, by all rules or by some."""
-    if not page.evaluate("'axe' in window"):
-        page.evaluate(AXE)
-    options: dict[str, Any] = {"resultTypes": ["violations"]}
-    if only:
-        options["runOnly"] = list(only)
-    found = page.evaluate("(options) => axe.run(document, options)", options)["violations"]
-    return [
-        (one["id"], [node["html"][:120] for node in one["nodes"]])
-        for one in found
-        if one["impact"] in GRAVE
-    ]
 
 
 def sticking_out(page: Page) -> list[str]:

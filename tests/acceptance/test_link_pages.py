@@ -5,7 +5,7 @@ from typing import Any, Final, Literal
 
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize
-from tests.browser import AXE, IN_A_BROWSER
+from tests.browser import IN_A_BROWSER, serious_findings
 from tests.serving import Server, start_server
 
 from handbell.registry.registration import Registration
@@ -52,13 +52,7 @@ def grave(page: Page) -> list[Any]:
     found: list[Any] = []
     for scheme in SCHEMES:
         page.emulate_media(color_scheme=scheme)
-        page.evaluate(AXE)
-        said = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
-        found += [
-            (scheme, one["id"], [node["html"][:120] for node in one["nodes"]])
-            for one in said["violations"]
-            if one["impact"] in ("serious", "critical")
-        ]
+        found += [(scheme, *one) for one in serious_findings(page)]
     return found
 
 
