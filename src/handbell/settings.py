@@ -38,7 +38,9 @@ from .errors import SettingsError
 PREFIX: Final = "HANDBELL_"
 DATABASE_FILE: Final = "handbell.db"
 CONFIG_FILE: Final = "handbell.toml"
-SECRETS: Final = frozenset({"database_url", "proxy", "secret_key", "smtp_url", "webhook_proxy"})
+SECRETS: Final = frozenset(
+    {"database_url", "proxy", "secret_key", "signals_url", "smtp_url", "webhook_proxy"}
+)
 """The settings that hold a password or a key."""
 _FERNET_KEY_BYTES: Final = 32
 _MAX_PORT: Final = 65_535
@@ -137,6 +139,12 @@ def _smtp(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _postgresql(secret: SecretStr) -> SecretStr:
+    if not secret.get_secret_value().startswith(("postgresql://", "postgresql+psycopg://")):
+        raise ValueError("it must look like postgresql://user:password@host/name")
+    return secret
+
+
 def _mail_address(text: str) -> str:
     read_mail(text)
     return text.strip()
@@ -186,6 +194,12 @@ class Settings(BaseSettings):
         description="Address of an SQLite or PostgreSQL database, such as "
         "sqlite:////srv/handbell.db or postgresql://user:password@host/name. "
         "Without it: handbell.db in the home folder.",
+    )
+    signals_url: Annotated[SecretStr, AfterValidator(_postgresql)] | None = Field(
+        default=None,
+        description="Address of the PostgreSQL server itself, by which changes are heard of at "
+        "once, where the database's is that of a pooler such as PgBouncer. Without it: the "
+        "database's.",
     )
     secret_key: Annotated[SecretStr, AfterValidator(_fernet_keys)] | None = Field(
         default=None,

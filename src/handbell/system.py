@@ -27,7 +27,7 @@ from handbell.creation.template import Template, read_template_use
 from handbell.delivery.accept.preview import LanguagePreview, Preview, preview, preview_languages
 from handbell.delivery.accept.send_store import SendStore
 from handbell.delivery.delivery import GatewayName
-from handbell.delivery.doctor import probe
+from handbell.delivery.doctor import check_signals, probe
 from handbell.delivery.engine import Engine
 from handbell.delivery.events import Hooks
 from handbell.delivery.ledger.blockers import Blocker, cautions, obstacles
@@ -45,6 +45,7 @@ from handbell.delivery.queue.cap_claims import CapClaims
 from handbell.delivery.queue.clock_jumps import ClockJumps
 from handbell.delivery.queue.nodes import NodeKind, Presence
 from handbell.delivery.queue.revocations import Revocations
+from handbell.delivery.queue.signal_listener import SignalListener
 from handbell.delivery.queue.sql_queue import Queue
 from handbell.delivery.queue.workers import Workers
 from handbell.delivery.record.write import Recorder
@@ -70,6 +71,7 @@ from handbell.settings import Settings
 from handbell.storage.database import Database
 from handbell.storage.server_clock import ServerClock
 from handbell.storage.shared_buckets import SharedBuckets
+from handbell.storage.signals import Kind
 from handbell.twin.discovery import read_address
 
 if TYPE_CHECKING:
@@ -130,7 +132,9 @@ class System:
     @cached_property
     def database(self) -> Database:
         """Return the database, migrated when it is first opened."""
-        return Database.open(self.settings.database_url)
+        direct = self.settings.signals_url
+        signals_url = "" if direct is None else direct.get_secret_value()
+        return Database.open(self.settings.database_url, signals_url=signals_url)
 
     @cached_property
     def vault(self) -> Vault:
@@ -280,6 +284,17 @@ class System:
         return SharedBuckets(self.database, self.machine)
 
     @cached_property
+    def signals(self) -> SignalListener:
+        """Return what hears of changes in the database; it belongs to the engine's event loop."""
+        signals = SignalListener(lambda: self.database.signals)
+        signals.on(Kind.RULES, lambda _: self._forget())
+        return signals
+
+    def _forget(self) -> None:
+        self.apps.forget()
+        self.api_keys.forget()
+
+    @cached_property
     def rules_store(self) -> RulesStore:
         """Return the store of apps' rules and waiting deliveries."""
         return RulesStore(self.database)
@@ -309,6 +324,7 @@ class System:
             rules_store=self.rules_store,
             buckets=self.buckets,
             cap_claims=CapClaims(self.database),
+            signals=self.signals,
             find_gateway=self.find_gateway,
             drop_gateway=self.drop_gateway,
             load=self._load_composed,
@@ -325,6 +341,7 @@ class System:
             registry=self.registry,
             worker=worker,
             revocations=self.revocations,
+            signals=self.signals,
             find_gateway=self.find_gateway,
             seal=lambda key: self.vault.seal(pack(key)),
             hold_templates=self.templates.held,
@@ -575,6 +592,8 @@ class System:
         unusable = self.apps.unusable(app)
         findings = list(check_credentials(app, stored, now=self.now(), unusable=unusable))
         findings += check_identity(self.identities.of(app), can_mail=self.can_mail)
+        if self.database.path is None:
+            findings.append(await in_thread(check_signals, self.database.signals))
         usable = [item for item in stored if item.key_id not in unusable]
         if not usable:
             return findings
@@ -614,6 +633,7 @@ class System:
         began = loop.time()
         try:
             if (engine := self.__dict__.pop("engine", None)) is not None:
+                self.__dict__.pop("signals", None)
                 await engine.stop(within=within)
             if (presence := self.__dict__.pop("presence", None)) is not None:
                 with suppress(StorageError):

@@ -20,6 +20,7 @@ from handbell.apps.app import App
 from handbell.errors import AccessError, UnknownAppError, UnknownKeyError
 from handbell.fixes import Action, Fix
 from handbell.storage.database import Database
+from handbell.storage.signals import Kind
 from handbell.storage.tables import api_keys as keys_table
 from handbell.storage.tables import apps as apps_table
 
@@ -73,7 +74,8 @@ class ApiKeyStore:
     """Stores API keys. ``now`` returns UNIX seconds, ``clock`` is monotonic.
 
     A key is random, so its SHA-256 is stored and no slow hash is needed. A revoked key is refused
-    at once by the revoking process, by others after :data:`CACHE_SECONDS`.
+    at once by the revoking process, by others when a signal has them :meth:`forget`, and after
+    :data:`CACHE_SECONDS` in any case.
     """
 
     def __init__(
@@ -146,11 +148,12 @@ class ApiKeyStore:
         )
         with self._database.write() as connection:
             connection.execute(statement)
+            self._database.signal(Kind.RULES)
         self.forget()
         return self.find(prefix)
 
     def forget(self) -> None:
-        """Drop the cache: some keys were removed with their app."""
+        """Drop the cache: keys may have been revoked, or removed with their app."""
         with self._lock:
             self._cache.clear()
 

@@ -1,7 +1,8 @@
 """The stored apps and their sealed credentials."""
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
@@ -28,6 +29,7 @@ from handbell.errors import (
 )
 from handbell.fixes import Action, Fix
 from handbell.storage.database import Database
+from handbell.storage.signals import Kind
 from handbell.storage.tables import apps as apps_table
 from handbell.storage.tables import circuits as circuits_table
 from handbell.storage.tables import credentials as credentials_table
@@ -83,8 +85,8 @@ _Asked = tuple[int | None, str, frozenset[str]]
 class AppStore:
     """Stores the apps. ``now`` returns UNIX seconds, ``clock`` is monotonic.
 
-    A changed credential takes effect at once in this process, in others after
-    :data:`KNOWN_SECONDS`: it is looked up thousands of times a second.
+    A changed credential takes effect at once in this process, in others when a signal has them
+    :meth:`forget`, and after :data:`KNOWN_SECONDS` in any case.
     """
 
     def __init__(
@@ -103,6 +105,13 @@ class AppStore:
         # By app and environment: until when it is current, by the clock.
         self._current: dict[_Asked, tuple[float, Credential]] = {}
 
+    @contextmanager
+    def _write(self) -> Iterator[Connection]:
+        """Yield a connection that changes what other processes have cached."""
+        with self._database.write() as connection:
+            yield connection
+            self._database.signal(Kind.RULES)
+
     def add(
         self, team_id: str, bundle_id: str, name: str | None = None, *, is_suggested: bool = False
     ) -> App:
@@ -119,7 +128,7 @@ class AppStore:
         app = App(
             team_id=team_id, bundle_id=bundle_id, name=name or "", created_at=self._milliseconds()
         )
-        with self._database.write() as connection:
+        with self._write() as connection:
             others = _all_apps(connection)
             samples = _samples(connection, others)
             if app.id in (item.id for item in samples):
@@ -160,7 +169,7 @@ class AppStore:
         connection.execute(statement.values(name=adopted.name, created_at=adopted.created_at))
         connection.execute(delete(table).where(table.c.app_id == sample.row))
         connection.execute(insert(table).values(self._sealed(adopted, key, "twin")))
-        self._forget()
+        self.forget()
         return replace(adopted, is_enabled=sample.is_enabled)
 
     def by_ids(self, ids: Collection[str]) -> dict[str, App]:
@@ -218,19 +227,19 @@ class AppStore:
 
     def remove(self, app: App) -> None:
         """Remove an app with its credentials, users and sessions; its ledger stays."""
-        with self._database.write() as connection:
+        with self._write() as connection:
             removed = connection.execute(delete(apps_table).where(apps_table.c.id == app.row))
             if not removed.rowcount:
                 raise _gone(app)
             connection.execute(delete(circuits_table).where(circuits_table.c.app == app.id))
-        self._forget()
+        self.forget()
 
     def set_enabled(self, app: App, is_enabled: bool) -> App:  # noqa: FBT001 - the setter's value
         """Enable or disable an app's push and return the app."""
         statement = (
             update(apps_table).where(apps_table.c.id == app.row).values(is_enabled=is_enabled)
         )
-        with self._database.write() as connection:
+        with self._write() as connection:
             if not connection.execute(statement).rowcount:
                 raise _gone(app)
         return replace(app, is_enabled=is_enabled)
@@ -243,7 +252,7 @@ class AppStore:
         """
         named = replace(app, name=name)
         statement = update(apps_table).where(apps_table.c.id == app.row).values(name=named.name)
-        with self._database.write() as connection:
+        with self._write() as connection:
             check_name(named, _all_apps(connection))
             if not connection.execute(statement).rowcount:
                 raise _gone(app)
@@ -256,7 +265,7 @@ class AppStore:
     def set_rules(self, app: App, rules: Mapping[str, str | None]) -> None:
         """Write rules of an app in their stored form; rules not given are unchanged."""
         statement = update(apps_table).where(apps_table.c.id == app.row).values(dict(rules))
-        with self._database.write() as connection:
+        with self._write() as connection:
             if not connection.execute(statement).rowcount:
                 raise _gone(app)
 
@@ -272,7 +281,7 @@ class AppStore:
         if environment is None and isinstance(credential, Certificate):
             environment = credential.environments[0] if len(credential.environments) == 1 else None
         values = self._sealed(app, credential, environment)
-        with self._database.write() as connection:
+        with self._write() as connection:
             connection.execute(delete(credentials_table).where(*_named(app, credential.key_id)))
             try:
                 row = _primary_key(
@@ -283,7 +292,7 @@ class AppStore:
             except IntegrityError:
                 raise _gone(app) from None
             stored = _stored(_credential_row(connection, row))
-        self._forget()
+        self.forget()
         return stored
 
     def _sealed(self, app: App, credential: Credential, environment: str | None) -> dict[str, Any]:
@@ -305,7 +314,7 @@ class AppStore:
 
     def remove_credential(self, app: App, key_id: str) -> None:
         """Remove a credential by its key id (a certificate's is its fingerprint)."""
-        with self._database.write() as connection:
+        with self._write() as connection:
             fingerprint = connection.scalar(
                 select(credentials_table.c.fingerprint).where(*_named(app, key_id))
             )
@@ -314,7 +323,7 @@ class AppStore:
                 raise _no_key(app, key_id)
             its = (circuits_table.c.app == app.id, circuits_table.c.credential == fingerprint)
             connection.execute(delete(circuits_table).where(*its))
-        self._forget()
+        self.forget()
 
     def credential(self, app: App, key_id: str) -> Credential:
         """Return one of an app's credentials by its key id.
@@ -358,7 +367,8 @@ class AppStore:
             fix=Fix(Action.ADD_KEY, "Add one", app=app.id),
         )
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Drop the cache: credentials may have changed."""
         self._current = {}
 
     def auth_key(self, team_id: str, key_id: str) -> AuthKey | None:
@@ -393,7 +403,7 @@ class AppStore:
         These are the credentials, the identity keys, the keys that notifications were sent with,
         and the secrets of webhooks. After this the vault's other keys can be removed.
         """
-        with self._database.write() as connection:
+        with self._write() as connection:
             return sum(self._reseal(connection, column) for column in _SEALED)
 
     def _reseal(self, connection: Connection, column: Column[bytes]) -> int:

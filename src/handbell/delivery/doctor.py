@@ -26,6 +26,7 @@ from handbell.gateways.gateway import (
 )
 from handbell.gateways.http2_tls import authority
 from handbell.registry.session import Environment
+from handbell.storage.signals import Signals
 
 CLOCK_TOLERANCE_SECONDS: Final = 60
 CLOCK_LIMIT_SECONDS: Final = 1500
@@ -181,6 +182,23 @@ def _beside_the_check_up(fix: str) -> str:
     """Return the fix for readers of a check-up: without the advice to run one."""
     is_this = isinstance(fix, Fix) and fix.action is Action.CHECK_UP
     return fix.lead if isinstance(fix, Fix) and is_this else fix
+
+
+def check_signals(signals: Signals) -> Finding:
+    """Return whether changes are heard of at once by other processes; ask in a thread."""
+    if signals.check():
+        return Finding(
+            check="signals",
+            verdict="right",
+            sentence="What changes in the database is heard of at once.",
+        )
+    return Finding(
+        check="signals",
+        verdict="doubtful",
+        sentence="Signals of the database do not arrive, so changes are polled for.",
+        fix="If the database is behind a pooler such as PgBouncer, set HANDBELL_SIGNALS_URL to the "
+        "address of the server itself.",
+    )
 
 
 def judge_clock(skew: float, *, host: str) -> Finding:

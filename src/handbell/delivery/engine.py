@@ -29,6 +29,7 @@ from handbell.delivery.ledger.store import Ledger
 from handbell.delivery.queue.due import Due
 from handbell.delivery.queue.poller import Poller
 from handbell.delivery.queue.revocations import Revocations, Revoker
+from handbell.delivery.queue.signal_listener import SignalListener
 from handbell.delivery.send.worker import Worker
 from handbell.delivery.webhooks.sender import WebhookSender
 from handbell.delivery.work.composed import Composed, is_loud
@@ -77,6 +78,7 @@ class Engine:
         registry: Registry,
         worker: Worker,
         revocations: Revocations,
+        signals: SignalListener,
         find_gateway: FindGateway,
         seal: Callable[[Any], bytes],
         hold_templates: Callable[[], AbstractContextManager[None]],
@@ -106,7 +108,10 @@ class Engine:
         self._starting: asyncio.Task[None] | None = None
         self._storing: set[asyncio.Task[Any]] = set()
         self._gathering = GroupCommit(self.accept_many)
-        self._revoker = Revoker(revocations, worker.threads, own_worker=lambda: worker.id)
+        self._signals = signals
+        self._revoker = Revoker(
+            revocations, worker.threads, own_worker=lambda: worker.id, signals=signals
+        )
         self._cancel_poller = Poller(
             lambda rows: worker.threads.run(ledger.in_hand, rows), seconds=_LOOK_SECONDS
         )
@@ -143,6 +148,12 @@ class Engine:
 
         A start that failed needs no stop, and raises nothing here.
         """
+        try:
+            await self._stop(within)
+        finally:
+            self._signals.close()
+
+    async def _stop(self, within: float | None) -> None:
         if self._storing:
             await asyncio.wait(self._storing, timeout=within)
         starting, self._starting = self._starting, None

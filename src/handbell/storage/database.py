@@ -8,7 +8,7 @@ import logging
 import sqlite3
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -46,6 +46,7 @@ from .engines import SharedEngine, share_file, share_server
 from .installation import check_open
 from .migrations import HEAD, NEEDED, OLDEST, VERSION_TABLE
 from .migrations.backup import back_up
+from .signals import Kind, Outbox, Signals
 from .tables import metadata
 from .upgrade import (
     Waiting,
@@ -82,19 +83,22 @@ class Database:
     """A database, shared by threads; several processes may use the same one.
 
     ``url`` is an SQLAlchemy URL. Nothing is opened before the first use; :meth:`open` returns a
-    database that is ready. ``wait`` is in seconds. An error inside :meth:`read` or :meth:`write`
+    database that is ready. ``wait`` is in seconds. ``signals_url`` is where signals of other
+    processes are heard, if not at ``url``. An error inside :meth:`read` or :meth:`write`
     is raised as a :class:`~handbell.errors.StorageError`.
     """
 
-    def __init__(self, url: str, *, wait: float = WAIT_SECONDS) -> None:
+    def __init__(self, url: str, *, wait: float = WAIT_SECONDS, signals_url: str = "") -> None:
         self._url = _understood(url)
+        self._signals_url = _understood(signals_url) if signals_url else self._url
         self._wait = wait
+        self._outbox = Outbox()
         _check_driver(self._url)
 
     @cached_property
     def _shared(self) -> SharedEngine:
         """Return this process's shared engine, with this database counted as a user of it."""
-        shared = _share(self._url, self._wait)
+        shared = _share(self._url, self._wait, self._signals_url)
         shared.join()
         self._part = weakref.finalize(self, shared.part)
         # At exit the operating system closes them faster.
@@ -118,6 +122,19 @@ class Database:
         """Return the file of an SQLite database, else None."""
         return _file(self._url)
 
+    @property
+    def signals(self) -> Signals:
+        """Return what tells this process of changes in the database."""
+        return self._shared.signals
+
+    def signal(self, kind: Kind, numbers: Collection[int] | None = None) -> None:
+        """Tell other users of the database of what this thread writes, once it is committed.
+
+        Call it within :meth:`write`. Those of one kind become one; without ``numbers``, or with
+        many, it says to look at everything.
+        """
+        self._outbox.add(kind, numbers)
+
     @classmethod
     def open(
         cls,
@@ -126,6 +143,7 @@ class Database:
         migrate: bool | None = None,
         even_closed: bool = False,
         wait: float = WAIT_SECONDS,
+        signals_url: str = "",
     ) -> Self:
         """Return a database with the current schema; create it when it does not exist.
 
@@ -135,7 +153,7 @@ class Database:
         Handbell's; and, unless ``even_closed``, for one that is copied elsewhere, or to which a
         copy is not complete.
         """
-        database = cls(url, wait=wait)
+        database = cls(url, wait=wait, signals_url=signals_url)
         try:
             database._prepare(allowed=database.path is not None if migrate is None else migrate)
             if not even_closed:
@@ -162,15 +180,19 @@ class Database:
         Writers are serialized: do not nest them, and keep them short. What is committed survives a
         crash of the process and of the machine.
         """
-        if self.path is None:
-            with self._in_use(), self._engine.begin() as connection:
-                yield connection
-            return
-        with self._turn(), self._in_use(), self._engine.connect() as connection:
-            connection.execution_options(**{_WRITES: True})
-            with connection.begin():
-                self._shared.is_writing = True
-                yield connection
+        with self._outbox.opened() as signals:
+            if self.path is None:
+                with self._in_use(), self._engine.begin() as connection:
+                    yield connection
+                    self.signals.before_commit(connection, signals())
+            else:
+                with self._turn(), self._in_use(), self._engine.connect() as connection:
+                    connection.execution_options(**{_WRITES: True})
+                    with connection.begin():
+                        self._shared.is_writing = True
+                        yield connection
+            sent = signals()
+        self.signals.after_commit(sent)
 
     @contextmanager
     def quick_read(self) -> Iterator[Quick]:
@@ -192,9 +214,12 @@ class Database:
             with self.write() as connection:
                 yield connection
             return
-        with self._turn(), self._in_use(), self._driver("BEGIN IMMEDIATE") as driver:
-            self._shared.is_writing = True
-            yield driver
+        with self._outbox.opened() as signals:
+            with self._turn(), self._in_use(), self._driver("BEGIN IMMEDIATE") as driver:
+                self._shared.is_writing = True
+                yield driver
+            sent = signals()
+        self.signals.after_commit(sent)
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -554,10 +579,10 @@ def _check_driver(url: URL) -> None:
         ) from error
 
 
-def _share(url: URL, wait: float) -> SharedEngine:
+def _share(url: URL, wait: float, signals_url: URL) -> SharedEngine:
     path = _file(url)
     if path is None:
-        return share_server(url, postgresql.make_engine)
+        return share_server(url, postgresql.make_engine, signals_url=signals_url)
     is_uri = _is_uri(url)
     if not is_uri:
         path = path.resolve()

@@ -21,6 +21,9 @@ from sqlalchemy.engine import URL
 
 from handbell.errors import StorageError
 
+from .postgresql_signals import PostgresSignals
+from .signals import LocalSignals, Signals
+
 FORK_SECONDS: Final = 5.0
 """How long a fork waits for what other threads are at in a database."""
 
@@ -32,14 +35,18 @@ class SharedEngine:
     """The engine of one database. ``turn`` serializes writers where the database needs it.
 
     ``is_writing`` says that the holder of the turn has SQLite's lock, and does not wait for it.
+    ``signals`` tell its users what is written, here and by other processes.
 
     ``path`` is the file under its first known name, None for a database server. Each use is
     between :meth:`enter` and :meth:`leave`. Connections stay open as long as there are users; a
     caller that is not one gets a connection for one use.
     """
 
-    def __init__(self, engine: Engine, identity: Identity, path: str | None) -> None:
+    def __init__(
+        self, engine: Engine, identity: Identity, path: str | None, signals: Signals
+    ) -> None:
         self.engine = engine
+        self.signals = signals
         self.turn = threading.Lock()
         self.is_writing = False
         self._identity = identity
@@ -61,6 +68,7 @@ class SharedEngine:
             self._users -= 1
             is_left = self._users > 0
         if not is_left:
+            self.signals.close()
             self.engine.pool.dispose()
 
     def enter(self) -> int:
@@ -153,6 +161,7 @@ class SharedEngine:
         # server belongs to the parent too, and closing it would end the parent's session.
         is_file = self.engine.dialect.name == "sqlite"
         self.engine.dispose(close=is_file and not self._inside)
+        self.signals.close()
         self._inside = {}
         self._is_forking = False
         self._gate = threading.Condition()
@@ -186,18 +195,24 @@ def share_file(
         return _known(identity, url.set(database=name), make, name)
 
 
-def share_server(url: URL, make: Callable[[URL], Engine], **unlike: Any) -> SharedEngine:
+def share_server(url: URL, make: Callable[[URL], Engine], *, signals_url: URL) -> SharedEngine:
     """Return the engine of a database server; create it when this process has none."""
     with _lock:
-        return _known(("server", url, *unlike.values()), url, make, None)
+        return _known(("server", url, signals_url), url, make, None, signals_url)
 
 
 def _known(
-    identity: Identity, url: URL, make: Callable[[URL], Engine], path: str | None
+    identity: Identity,
+    url: URL,
+    make: Callable[[URL], Engine],
+    path: str | None,
+    signals_url: URL | None = None,
 ) -> SharedEngine:
     shared = _shared.get(identity)
     if shared is None or not shared.is_of_use:
-        shared = _shared[identity] = SharedEngine(make(url), identity, path)
+        engine = make(url)
+        signals = LocalSignals() if signals_url is None else PostgresSignals(engine, signals_url)
+        shared = _shared[identity] = SharedEngine(engine, identity, path, signals)
     return shared
 
 

@@ -12,9 +12,19 @@ from handbell.delivery.policy.parts import NO_ZONE, local_waits, parts_of
 from handbell.delivery.policy.schedule import LocalTime
 from handbell.errors import IdempotencyError
 from handbell.storage.database import Database
+from handbell.storage.signals import Kind
 from handbell.storage.tables import apps, idempotency, sessions
 
-from .store import Acceptance, Draft, Former, Order, needs_core, read_former, store_drafts
+from .store import (
+    Acceptance,
+    Draft,
+    Former,
+    Order,
+    leaves_work,
+    needs_core,
+    read_former,
+    store_drafts,
+)
 
 
 class SendStore:
@@ -44,8 +54,11 @@ class SendStore:
         """
         drafts = [self._divided(draft) for draft in drafts]
         connect = self._database.write if needs_core(drafts) else self._database.quick_write
+        now = self._milliseconds()
         with connect() as connection:
-            return store_drafts(connection, drafts, now=self._milliseconds())
+            if any(leaves_work(draft, now) for draft in drafts):
+                self._database.signal(Kind.WORK)
+            return store_drafts(connection, drafts, now=now)
 
     def _divided(self, draft: Draft) -> Draft:
         """Return a send to everybody at a local time with its parts; others as they are.

@@ -184,6 +184,13 @@ def needs_core(drafts: Iterable[Draft]) -> bool:
     return any(one.targets is None or one.order.sealed_key is not None for one in drafts)
 
 
+def leaves_work(draft: Draft, now: int) -> bool:
+    """Return whether storing a send leaves something that is due, and that nobody has taken."""
+    send_at = draft.order.send_at
+    is_later = isinstance(send_at, Instant) and send_at.seconds * 1000 > now
+    return not is_later and (draft.targets is None or _worker_of(draft) is None)
+
+
 def store_drafts(
     connection: Quick, drafts: Sequence[Draft], *, now: int
 ) -> list[Acceptance | IdempotencyError]:

@@ -26,6 +26,7 @@ from handbell.apps.store import is_any_of, is_app_of
 from handbell.delivery.urgency import LEVELS
 from handbell.registry.session import Environment
 from handbell.storage.database import Database
+from handbell.storage.signals import Kind
 from handbell.storage.tables import (
     apps,
     circuits,
@@ -111,6 +112,7 @@ class RulesStore:
             if known:
                 # A fixed order, so that two writers never deadlock.
                 connection.execute(_NOTE, sorted(map(_circuit_row, known), key=_key_of))
+            self._database.signal(Kind.RULES)
 
     def claim_probe(
         self, places: Collection[CircuitScope], worker: int
@@ -144,6 +146,7 @@ class RulesStore:
         statement = update(circuits).where(circuits.c.app == app_id, circuits.c.reason.is_not(None))
         closed = dict.fromkeys(("reason", "detail", "stopped_at", "probe_at", "prober"))
         with self._database.write() as connection:
+            self._database.signal(Kind.RULES)
             return bool(connection.execute(statement.values({**closed, "probes": 0})).rowcount)
 
     def users_of(self, session_ids: Collection[int]) -> dict[int, tuple[int, bool]]:
@@ -249,6 +252,8 @@ class RulesStore:
             while changed == _HURRIED_AT_ONCE:
                 with self._database.write() as connection:
                     changed = connection.execute(statement).rowcount
+                    if changed:
+                        self._database.signal(Kind.WORK)
                 total += changed
         return total
 

@@ -26,20 +26,20 @@ class Poller:
     """Lets callers wait until a row is finished; belongs to one event loop.
 
     ``ask`` gets the row numbers that are waited for and returns the unfinished ones. It is called
-    every ``seconds``, less often where a call takes long. After :meth:`tell` it is called at once,
-    after a pause in proportion to the last call's duration, ``soonest`` seconds at most unless
-    the call itself took longer.
+    every ``seconds``, which may change, less often where a call takes long. After :meth:`tell` it
+    is called at once, after a pause in proportion to the last call's duration, ``soonest`` seconds
+    at most unless the call itself took longer.
     """
 
     def __init__(
         self,
         ask: Callable[[Collection[int]], Awaitable[Collection[int]]],
         *,
-        seconds: float,
+        seconds: float | Callable[[], float],
         soonest: float = 0.02,
     ) -> None:
         self._ask = ask
-        self._seconds = seconds
+        self._seconds = seconds if callable(seconds) else lambda: seconds
         self._soonest = soonest
         self._waiting: dict[int, set[asyncio.Future[None]]] = {}
         self._news: set[int] = set()
@@ -99,9 +99,11 @@ class Poller:
 
     async def _keep_asking(self) -> None:
         loop = asyncio.get_running_loop()
-        all_at = loop.time() + self._seconds
+        least = 0.0
+        all_at = loop.time() + self._seconds()
         try:
             while self._waiting:
+                all_at = min(all_at, loop.time() + max(self._seconds(), least))
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout_at(all_at):
                         await self._told.wait()
@@ -109,7 +111,8 @@ class Poller:
                 await self._ask_about(self._waiting.keys() if began >= all_at else self._news)
                 took = loop.time() - began
                 if began >= all_at:
-                    all_at = loop.time() + max(self._seconds, _SHARE * took)
+                    least = _SHARE * took
+                    all_at = loop.time() + max(self._seconds(), least)
                 await asyncio.sleep(max(took, min(self._soonest, _REST * took)))
         except Exception as error:  # noqa: BLE001 - whoever waits hears of it
             self._fail(error)

@@ -7,6 +7,7 @@ way any more, whatever became of the worker.
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 import secrets
@@ -20,10 +21,12 @@ from handbell._chunks import chunks
 from handbell._thread_pool import ThreadPool
 from handbell.storage.database import Database
 from handbell.storage.group_commit import GroupCommit
+from handbell.storage.signals import Kind
 from handbell.storage.storage_retry import StorageRetry
 from handbell.storage.tables import revocations, workers
 
 from .poller import Poller
+from .signal_listener import HeardNumbers, SignalListener
 from .workers import Workers
 
 LOOK_SECONDS: Final = 0.05
@@ -31,6 +34,9 @@ LOOK_SECONDS: Final = 0.05
 
 IDLE_LOOK_SECONDS: Final = 0.2
 """How often a worker looks that has nothing on its way."""
+
+SIGNALLED_LOOK_SECONDS: Final = 1.0
+"""How often it is looked where signals say when to: should one be lost."""
 
 _ID_BITS: Final = 53
 
@@ -71,6 +77,7 @@ class Revocations:
             ]
             if rows:
                 connection.execute(insert(revocations), rows)
+                self._database.signal(Kind.REVOKED, [row["worker_id"] for row in rows])
         return [row["id"] for row in rows]
 
     def outstanding(self, ids: Collection[int]) -> set[int]:
@@ -102,6 +109,7 @@ class Revocations:
         """Note that a worker has let go: nothing is on its way to these sessions any more."""
         with self._database.write() as connection:
             connection.execute(delete(revocations).where(revocations.c.id.in_(ids)))
+            self._database.signal(Kind.RELEASED, ids)
 
     def wait(self, session_ids: Collection[int]) -> None:
         """Tell every worker to let go of sessions, and return when each has; for commands."""
@@ -117,19 +125,30 @@ class Revoker:
     """
 
     def __init__(
-        self, store: Revocations, threads: ThreadPool, own_worker: Callable[[], int]
+        self,
+        store: Revocations,
+        threads: ThreadPool,
+        own_worker: Callable[[], int],
+        *,
+        signals: SignalListener,
     ) -> None:
         self._store = store
         self._threads = threads
         self._own_worker = own_worker
+        self._signals = signals
         self._gathering = GroupCommit(self._add)
-        self._poller = Poller(lambda ids: threads.run(store.outstanding, ids), seconds=LOOK_SECONDS)
+        self._poller = Poller(
+            lambda ids: threads.run(store.outstanding, ids),
+            seconds=signals.pace(LOOK_SECONDS, SIGNALLED_LOOK_SECONDS),
+        )
+        signals.on(Kind.RELEASED, self._poller.tell)
 
     async def revoke(self, session_ids: Collection[int]) -> None:
         """Return when no other worker has anything on its way to these sessions.
 
         Raises StorageError where the workers cannot be told.
         """
+        self._signals.listen()
         told = await self._gathering.bring(list(session_ids))
         for revocation in set().union(*told):
             await self._poller.until_over(revocation)
@@ -145,10 +164,10 @@ class Revoker:
 
 
 class RevocationListener:
-    """Polls for revocations addressed to one worker and applies them; belongs to its event loop.
+    """Applies revocations addressed to one worker, when a signal says so or they are polled for.
 
-    ``worker`` returns its id, ``release`` returns once nothing is in flight to the given sessions,
-    ``is_busy`` tells whether anything is in flight at all.
+    Belongs to its event loop. ``worker`` returns its id, ``release`` returns once nothing is in
+    flight to the given sessions, ``is_busy`` tells whether anything is in flight at all.
     """
 
     def __init__(
@@ -159,23 +178,39 @@ class RevocationListener:
         worker: Callable[[], int],
         release: Callable[[Collection[int]], Awaitable[None]],
         is_busy: Callable[[], bool],
+        signals: SignalListener,
     ) -> None:
         self._store = store
         self._storage_retry = storage_retry
         self._worker = worker
         self._release = release
         self._is_busy = is_busy
+        self._signals = signals
+        self._told = asyncio.Event()
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        signals.on(Kind.REVOKED, self._hear)
 
     async def run(self) -> None:
-        """Poll and apply revocations until cancelled."""
+        """Apply revocations until cancelled."""
         try:
             while True:
-                await asyncio.sleep(LOOK_SECONDS if self._is_busy() else IDLE_LOOK_SECONDS)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._pause()):
+                        await self._told.wait()
+                self._told.clear()
                 await self._look()
         finally:
             for task in self._tasks.values():
                 task.cancel()
+
+    def _pause(self) -> float:
+        if self._signals.is_prompt:
+            return SIGNALLED_LOOK_SECONDS
+        return LOOK_SECONDS if self._is_busy() else IDLE_LOOK_SECONDS
+
+    def _hear(self, workers: HeardNumbers) -> None:
+        if workers is None or self._worker() in workers:
+            self._told.set()
 
     async def _look(self) -> None:
         try:

@@ -19,6 +19,7 @@ from sqlalchemy import Connection, Row, delete, extract, func, insert, select, u
 
 from handbell.clocks import MachineClock
 from handbell.storage.database import Database
+from handbell.storage.signals import Kind
 from handbell.storage.tables import deliveries, shards, workers
 
 LEASE_SECONDS: Final = 15.0
@@ -87,6 +88,7 @@ class Workers:
         _loops.pop(worker, None)
         with self._database.write() as connection:
             self._give_back(connection, [worker])
+            self._tell()
 
     def reclaim(self) -> int:
         """Give back what dead workers held and return how many workers that were."""
@@ -96,7 +98,13 @@ class Workers:
         with self._database.write() as connection:
             dead = self._dead(connection)
             self._give_back(connection, dead)
+            self._tell()
         return len(dead)
+
+    def _tell(self) -> None:
+        self._database.signal(Kind.WORK)
+        # What a worker was to let go of went with it.
+        self._database.signal(Kind.RELEASED)
 
     def _dead(self, connection: Connection) -> list[int]:
         """Return the workers that are dead, and those that hold work and are not even listed."""

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from handbell.delivery.events import Hooks
@@ -23,6 +23,8 @@ _FLUSH_AT: Final = 2000
 _BULK_FLUSH_SECONDS: Final = 0.04
 """With so many on their way nobody waits for one; a commit costs as much for 500 as for 1500."""
 
+_MOST_OWN: Final = 20_000
+"""Of so many notifications that were accepted here it is known; to forget one costs a signal."""
 
 _log = logging.getLogger(__name__)
 
@@ -47,7 +49,14 @@ class Flusher:
         self._storage_retry = storage_retry
         self._written = asyncio.Event()
         self._poller = poller
+        self._own: dict[int, None] = {}
         self._is_closed = False
+
+    def note_own(self, rows: Iterable[int]) -> None:
+        """Note notifications that were accepted here: no other process has a caller waiting."""
+        self._own.update(dict.fromkeys(rows))
+        while len(self._own) > _MOST_OWN:
+            del self._own[next(iter(self._own))]
 
     async def gathered(self) -> None:
         """Wait until there is something to write and a batch had time to fill."""
@@ -65,6 +74,7 @@ class Flusher:
         """
         batch, events, ended = self._book.cut(note_progress)
         batch.webhook_events += [event for event in events if type(event) in NAMES]
+        batch.awaited = [row for row in batch.rows() if row not in self._own]
         kept = await self._record(batch) if batch else set()
         self._in_flight.note_written(ended)
         self._written.set()
@@ -116,7 +126,4 @@ class Flusher:
         if batch.finished_shards:  # the event has no notification
             self._poller.tell()
             return
-        rows = {row for row, *_ in batch.sent} | {
-            ending.notification_id for ending in batch.endings
-        }
-        self._poller.tell(rows)
+        self._poller.tell(batch.rows())

@@ -41,8 +41,9 @@ class Batch:
     were accepted and of which nothing else is to be said; they are dated when they are written.
     Session changes are by session id. ``resting_shards`` are given back until an instant (UNIX
     milliseconds) for a reason. ``adopted`` are deliveries, by notification and number, that wait
-    for the end of an outage from now on, if they are held. ``told`` are the events of it that
-    webhooks may be called for.
+    for the end of an outage from now on, if they are held. ``webhook_events`` are the events of it
+    that webhooks may be called for, ``awaited`` the rows of notifications whose callers may wait in
+    other processes.
     """
 
     sent: dict[tuple[int, str, int], list[int]] = field(default_factory=dict)
@@ -56,6 +57,12 @@ class Batch:
     resting_shards: dict[int, tuple[int, str]] = field(default_factory=dict)
     finished_shards: list[int] = field(default_factory=list)
     webhook_events: list[Event] = field(default_factory=list)
+    awaited: list[int] = field(default_factory=list)
+
+    def rows(self) -> set[int]:
+        """Return the rows of the notifications of which deliveries have ended, or wait."""
+        ended = {ending.notification_id for ending in self.endings}
+        return ended.union(row for row, *_ in self.sent)
 
     def parts(self) -> Iterator["Batch"]:
         """Yield batches of one change each, in the order in which they are written."""

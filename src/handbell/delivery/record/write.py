@@ -15,6 +15,7 @@ from handbell.delivery.queue.shards import SHARDS, count_uncome
 from handbell.delivery.webhooks.store import store_calls
 from handbell.storage.bulk import insert_columns, sort_out
 from handbell.storage.database import Database, driver_of
+from handbell.storage.signals import Kind
 from handbell.storage.tables import deliveries, notifications, sessions, shards
 
 from .hourly_counts import add_batch
@@ -104,6 +105,10 @@ class Recorder:
     def record(self, batch: Batch) -> set[int]:
         """Write a batch, all or nothing; return what :func:`write_batch` does."""
         with self._database.write() as connection:
+            if batch.awaited:
+                self._database.signal(Kind.ENDED, batch.awaited)
+            if batch.finished_shards or batch.resting_shards:
+                self._database.signal(Kind.ENDED)
             return write_batch(connection, batch, now=int(self._now() * 1000))
 
 

@@ -113,6 +113,12 @@ class GatewayCache:
             self._asking -= 1
             self._drop_unused()
 
+    def forget(self) -> None:
+        """Have it asked anew, before the next use, which gateway serves whom: keys have changed."""
+        now = self._clock()
+        for way in self._gateways.values():
+            way.until = min(way.until, now - 1)
+
     async def _ask_all(self, asks: Sequence[Callable[[], Gateway]]) -> list[Gateway | Exception]:
         """Ask for gateways in one go, since each turn of a thread costs as much as an answer."""
         return await self._threads.run(lambda: list(map(_answer, asks)))

@@ -27,6 +27,7 @@ from handbell.delivery.queue.due import Due
 from handbell.delivery.queue.heartbeat import Heartbeat
 from handbell.delivery.queue.poller import Poller
 from handbell.delivery.queue.revocations import RevocationListener, Revocations
+from handbell.delivery.queue.signal_listener import SignalListener
 from handbell.delivery.queue.sql_queue import Queue
 from handbell.delivery.queue.workers import Workers
 from handbell.delivery.record.flusher import Flusher
@@ -42,6 +43,7 @@ from handbell.delivery.work.release_log import ReleaseLog, SessionSnapshot
 from handbell.delivery.work.routes import Routes
 from handbell.errors import StorageError
 from handbell.storage.shared_buckets import SharedBuckets
+from handbell.storage.signals import Kind
 from handbell.storage.storage_retry import StorageRetry, stopped
 
 from .admission import DISABLED_SECONDS, Admission
@@ -59,6 +61,7 @@ THREADS: Final = 8
 """In how many threads a worker uses the database at most; nobody else waits for these."""
 
 _WATCH_SECONDS: Final = 0.25
+_SIGNALLED_WATCH_SECONDS: Final = 2.0
 _SOON_SECONDS: Final = 2.0
 
 _log = logging.getLogger(__name__)
@@ -88,6 +91,7 @@ class Worker:
         rules_store: RulesStore,
         buckets: SharedBuckets,
         cap_claims: CapClaims,
+        signals: SignalListener,
         find_gateway: FindGateway,
         drop_gateway: DropGateway | None = None,
         load: LoadComposed,
@@ -127,7 +131,10 @@ class Worker:
             on_beat=on_beat,
             on_place=on_place,
         )
-        self._poller = Poller(self._unsettled, seconds=_WATCH_SECONDS)
+        self._signals = signals
+        self._poller = Poller(
+            self._unsettled, seconds=signals.pace(_WATCH_SECONDS, _SIGNALLED_WATCH_SECONDS)
+        )
         self._composed_cache = ComposedCache(
             ledger, load, app_state_of=self.app_states.of, storage_retry=storage_retry
         )
@@ -147,7 +154,7 @@ class Worker:
             storage_retry=storage_retry,
             poller=self._poller,
         )
-        gateways = GatewayCache(
+        self._gateways = gateways = GatewayCache(
             find_gateway, drop_gateway, self._routes, threads=threads, clock=clock
         )
         self._sender = PushSender(
@@ -159,6 +166,7 @@ class Worker:
             worker=lambda: self.id,
             release=self._sender.release,
             is_busy=lambda: len(self.in_flight) > 0,
+            signals=signals,
         )
         self._cap_gate = CapGate(cap_claims, call=storage_retry.call, worker=lambda: self.id)
         probes = Probes(
@@ -215,6 +223,14 @@ class Worker:
         self._probes_sought: dict[CircuitScope, tuple[float, float]] = {}
         self.answer_seconds = answer_seconds
         self._is_stopping = False
+        signals.on(Kind.WORK, lambda _: self.wake())
+        signals.on(Kind.ENDED, self._poller.tell)
+        signals.on(Kind.RULES, lambda _: self._forget_rules())
+
+    def _forget_rules(self) -> None:
+        self.app_states.forget_rules()
+        self._gateways.forget()
+        self.wake()
 
     @property
     def id(self) -> int:
@@ -227,6 +243,7 @@ class Worker:
         """Enter the worker and begin to take work. Raises StoppedError where it was stopped."""
         if self._is_stopping:
             raise stopped()
+        self._signals.listen()
         await self._heartbeat.begin()
         self._routes.adopt(await self.threads.run(self.rules_store.outages), self._routes.known())
         self._loops = [
@@ -275,6 +292,7 @@ class Worker:
         Other workers may have a part in it; what they write is asked for by one question for all
         who wait. Raises StoppedError where the worker stops before that.
         """
+        self._signals.listen()
         await self._poller.until_over(row)
 
     async def _unsettled(self, rows: Collection[int]) -> set[int]:
@@ -311,6 +329,7 @@ class Worker:
             return
         for one in {one.row: one for one in composed}.values():
             self._composed_cache.keep(one)
+        self._flusher.note_own(one.row for one in composed)
         self._dispatcher.begin_items(composed, items, snapshot)
 
     async def release(self, session_ids: Collection[int]) -> None:

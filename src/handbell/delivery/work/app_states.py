@@ -1,5 +1,6 @@
 """The ways out of all apps: how much of each is on its way, and by which rules."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
@@ -90,6 +91,11 @@ class AppStates:
         if rate is None:
             return Granted(wanted)
         return await self._rates.grant(app_state.app.id, rate, wanted)
+
+    def forget_rules(self) -> None:
+        """Have the rules of every app read again before it is sent for: some have changed."""
+        for app_state in self.all():
+            app_state.read_at = -math.inf
 
     async def _read(self, app_ids: Sequence[str]) -> list[AppRules]:
         return await self._storage_retry.call(self._rules_store.rules_of_many, app_ids)
