@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import pairwise
@@ -16,7 +17,7 @@ from handbell.apps.app import App
 from handbell.apps.sample_keys import make_key
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
-from handbell.delivery.engine import Acceptance
+from handbell.delivery.engine import Acceptance, Engine
 from handbell.errors import NotificationError
 
 MAIL = "user0@example.com"
@@ -56,16 +57,25 @@ def test_a_refused_key_stops_the_app_and_heals_by_itself(scene: Scene) -> None:
     assert scene.statuses() == {"active": 120}
 
 
-def test_an_open_circuit_lets_one_push_through_at_a_time(scene: Scene) -> None:
-    """While the key stays refused, each probe costs one push, later each time."""
-    phones = scene.add_phones(60)
+@pytest.mark.parametrize("others", [0, 2])
+def test_an_open_circuit_lets_one_push_through_at_a_time(scene: Scene, others: int) -> None:
+    """While the key stays refused, each probe costs one push of all workers, later each time."""
+    phones = scene.add_phones(60 + 40 * others)
     _revoke(scene)
 
     async def scenario() -> None:
-        async with scene.running() as engine:
+        async with AsyncExitStack() as stack:
+            systems = [scene.system, *(scene.another() for _ in range(others))]
+            engines = [await stack.enter_async_context(scene.running(system)) for system in systems]
+            engine = engines[0]
+            for each in engines:
+                each.worker.app_states.window = 100  # so that each takes a part of what is due
             acceptance = await scene.accept(engine, [phone.mail for phone in phones])
-            await scene.until(engine, lambda: scene.states(acceptance) == {"held": 60})
+            await scene.until(engine, lambda: scene.states(acceptance) == {"held": len(phones)})
             probes = [_probe_at(scene)]
+            scene.twin.add_fault("slow", seconds=0.3, count=1000)
+            waking = asyncio.create_task(_keep_awake(engines))
+            stack.callback(waking.cancel)
             for _ in range(3):
                 before = len(scene.twin.requests)
                 scene.clock.move(probes[-1] - scene.clock() + 0.01)
@@ -79,7 +89,7 @@ def test_an_open_circuit_lets_one_push_through_at_a_time(scene: Scene) -> None:
         assert 480 <= waits[2] <= 610
 
     asyncio.run(scenario())
-    assert scene.statuses() == {"active": 60}
+    assert scene.statuses() == {"active": len(phones)}
 
 
 def test_an_open_circuit_outlives_a_restart(scene: Scene) -> None:
@@ -693,6 +703,13 @@ def _allow(scene: Scene, key_id: str) -> None:
 def _stop(scene: Scene) -> str | None:
     stop = scene.system.rules_store.rules_of(scene.app.id).stop
     return None if stop is None else stop.reason
+
+
+async def _keep_awake(engines: list[Engine]) -> None:
+    while True:
+        for engine in engines:
+            engine.worker.wake()
+        await asyncio.sleep(0.02)
 
 
 def _probe_at(scene: Scene) -> float:
