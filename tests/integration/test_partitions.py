@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
@@ -18,6 +19,7 @@ from tests.ledger_book import DAY, Book
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import EVERYBODY
 from handbell.delivery.accept.store import Acceptance, Order
+from handbell.delivery.ledger.retention import Pruner
 from handbell.delivery.ledger.store import DELIVERIES
 from handbell.storage.database import Database
 from handbell.storage.partitions import (
@@ -27,6 +29,7 @@ from handbell.storage.partitions import (
     Partition,
     id_at,
     instant_of,
+    oldest_open,
     read_partitions,
 )
 from handbell.storage.tables import deliveries
@@ -116,6 +119,11 @@ def test_nothing_is_refused_where_nobody_made_partitions(book: Book) -> None:
     assert book.left() == (0, 0, 0)
 
 
+def url_of(book: Book) -> str:
+    """Return the URL of a ledger's database."""
+    return book.database._url.render_as_string(hide_password=False)  # noqa: SLF001 - it is a test's
+
+
 MAKER = """
 import sys
 from handbell.delivery.ledger.old_partitions import make_partitions
@@ -130,10 +138,9 @@ make_partitions(database, 7)
 def test_several_machines_make_each_partition_once(book: Book) -> None:
     """Four processes begin at once: none fails, and every day has one partition."""
     forget_ahead(book.database)
-    url = book.database._url.render_as_string(hide_password=False)  # noqa: SLF001 - it is a test's
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", MAKER, url],
+            [sys.executable, "-c", MAKER, url_of(book)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -246,6 +253,63 @@ def test_an_idempotency_key_keeps_its_partition(book: Book) -> None:
     assert asyncio.run(book.pruner(keep_days=7).prune()) == 1
     assert book.left() == (0, 0, 0)
     assert not book.accept(2, key="order-7").is_former
+
+
+def test_several_machines_drop_at_once(book: Book) -> None:
+    """One of them drops the partition, and the others find it gone."""
+    book.end(book.accept(1))
+    book.at += OLD * DAY
+    ready = threading.Barrier(4)
+
+    def drop() -> int:
+        with closing(Database(url_of(book))) as database:
+            mine = Pruner(database, keep_days=90, now=book.now)
+            ready.wait(20)
+            return mine.drop_partitions()
+
+    with ThreadPoolExecutor(4) as pool:
+        done = [each.result(30) for each in [pool.submit(drop) for _ in range(4)]]
+    # Where each was in the other's way, the next turn does it.
+    assert sum(done) + book.pruner().drop_partitions() == 1
+    assert book.left() == (0, 0, 0)
+
+
+@pytest.mark.parametrize("keep", [hold, take, broadcast])
+def test_the_queue_looks_back_as_far_as_anything_is_open(
+    book: Book, keep: Callable[[Book], None]
+) -> None:
+    """Where nothing is open, old partitions are passed over; where something is, none is."""
+    keep(book)
+    _age(book)
+    assert _looks_from(book) <= 7
+    with book.database.write() as connection:
+        connection.execute(text("UPDATE deliveries SET due_at = NULL, worker_id = NULL"))
+        connection.execute(text("DELETE FROM shards"))
+    assert _looks_from(book) >= id_at(time.time() - 2 * 3600)
+
+
+def test_what_is_due_is_taken_from_old_partitions_and_new_ones(book: Book) -> None:
+    """What was accepted now, and what comes from a database without partitions."""
+    book.accept(1)
+    _age(book)
+    new = book.accept(1)
+    book.at += 1
+    level, _ = book.queue.look()
+    due = book.queue.claim_due(book.known_workers.enlist(), level, 10)
+    assert [one.notification for one in due] == [7, new.row]
+
+
+def _age(book: Book) -> None:
+    """Let the only notification be one that has no time in its id."""
+    with book.database.write() as connection:
+        connection.execute(text("UPDATE notifications SET id = 7"))
+        for table in ("deliveries", "shards"):
+            connection.execute(text(f"UPDATE {table} SET notification_id = 7"))  # noqa: S608 - names
+
+
+def _looks_from(book: Book) -> int:
+    with book.database.read() as connection:
+        return oldest_open(connection)
 
 
 def test_dropping_waits_for_nobody_for_long(book: Book, caplog: pytest.LogCaptureFixture) -> None:

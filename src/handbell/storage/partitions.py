@@ -42,6 +42,18 @@ _FOUND: Final = text("""
     WHERE inhparent = to_regclass('notifications')
 """)
 _NOW: Final = text("SELECT floor(extract(epoch FROM now()))::bigint")
+# What is being stored while somebody looks has been given its id already.
+_SLACK_SECONDS: Final = 3600
+_STRAY: Final = f"""
+    SELECT min(notification_id) FROM deliveries_{DEFAULT}
+    WHERE due_at IS NOT NULL OR worker_id IS NOT NULL
+"""  # noqa: S608 - a name of ours
+_OLDEST: Final = f"""
+    SELECT min(row) FROM (
+        {{}} UNION ALL SELECT min(notification_id) FROM shards
+        UNION ALL SELECT (CAST(:recent AS bigint) - {EPOCH}) << {NUMBER_BITS}
+    ) AS found (row)
+"""  # noqa: S608 - numbers of ours
 
 
 class Partition(NamedTuple):
@@ -122,6 +134,33 @@ def make_ahead(connection: Connection, days: int) -> list[Partition]:
     connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
     wait_little(connection)
     return [_make(connection, *bounds) for bounds in _missing(connection, days)]
+
+
+def keep_partitions(connection: Connection) -> None:
+    """Let no partition be dropped until the transaction ends; to be called first in it."""
+    connection.execute(text("LOCK TABLE ONLY deliveries IN ACCESS SHARE MODE"))
+
+
+def oldest_open(connection: Connection) -> int:
+    """Return an id below which no delivery is open, nor will be.
+
+    A delivery becomes open with its notification, or while a broadcast of it runs. Whoever looks
+    for open ones looks in few partitions by it, instead of in all of them.
+    """
+    keep_partitions(connection)
+    values = {"recent": connection.execute(_NOW).scalar_one() - _SLACK_SECONDS}
+    asked = [_STRAY, *map(_ask_open, read_partitions(connection))]
+    found = connection.execute(text(_OLDEST.format(" UNION ALL ".join(asked))), values)
+    return int(found.scalar_one())
+
+
+def _ask_open(partition: Partition) -> str:
+    table = partition.table("deliveries")
+    return (
+        f"SELECT {partition.first or 0} "  # noqa: S608 - names and numbers of ours
+        f"WHERE EXISTS (SELECT FROM {table} WHERE due_at IS NOT NULL) "
+        f"OR EXISTS (SELECT FROM {table} WHERE worker_id IS NOT NULL)"
+    )
 
 
 def lock_tables(connection: Connection) -> None:

@@ -19,6 +19,7 @@ from handbell.storage.partitions import (
     drop,
     instant_of,
     is_partitioned,
+    keep_partitions,
     lock_tables,
     make_ahead,
     read_partitions,
@@ -65,7 +66,10 @@ def drop_partitions(database: Database, before: int) -> int:
 
     Where the tables are busy the rest is left for the next time.
     """
+    if database.path is not None:
+        return 0
     with database.read() as connection:
+        keep_partitions(connection)
         old = [one for one in _past(connection, before) if not _is_needed(connection, one, before)]
     dropped = 0
     for partition in old:
@@ -92,7 +96,8 @@ def is_for_steps(connection: Connection, before: int) -> ColumnElement[bool] | N
 def _drop_unless_open(database: Database, partition: Partition) -> bool:
     with database.write() as connection:
         lock_tables(connection)
-        if _is_open(connection, partition):
+        # Another machine may have dropped it meanwhile.
+        if partition not in read_partitions(connection) or _is_open(connection, partition):
             return False
         drop(connection, partition)
     _log.info("Dropped partition of the ledger: partition=%s", partition.name)
@@ -100,8 +105,6 @@ def _drop_unless_open(database: Database, partition: Partition) -> bool:
 
 
 def _past(connection: Connection, before: int) -> list[Partition]:
-    if not is_partitioned(connection):
-        return []
     return [one for one in _with_time(connection) if _is_past(one, before)]
 
 

@@ -34,6 +34,7 @@ from handbell.storage.database import Database
 from handbell.storage.tables import ADDRESSED, deliveries, notifications, sessions, shards, users
 
 from .due import Due
+from .open_since import OpenSince
 from .session_pages import Also, Listener, Shard, read_page
 from .shards import SHARDS, SIZE, SMALL, read_shard, read_zones_of
 
@@ -56,6 +57,7 @@ class Queue:
     def __init__(self, database: Database, *, now: Callable[[], float] = time) -> None:
         self._database = database
         self._now = now
+        self._open_since = OpenSince(database)
 
     def look(
         self, *, above: int = 0, apart_from: Collection[int] = (), full: Collection[str] = ()
@@ -66,14 +68,17 @@ class Queue:
         ``apart_from``. What belongs to the apps ``full`` does not count. Nothing is locked or
         taken.
         """
+        since = self._open_since.row()
         asked: dict[str, Any] = {
             "now": self._milliseconds(),
             "above": above,
             "apart": list(apart_from),
             **({"full": list(full)} if full else {}),
+            **({} if since is None else {"since": since}),
         }
+        statement = _look(has_full=bool(full), has_since=since is not None)
         with self._database.read() as connection:
-            *due, is_shard = connection.execute(_look(has_full=bool(full)), asked).one()
+            *due, is_shard = connection.execute(statement, asked).one()
         level = next((level for level, is_due in zip(LEVELS, due, strict=True) if is_due), 0)
         return level, bool(is_shard)
 
@@ -84,12 +89,14 @@ class Queue:
 
         Those of the apps ``full`` stay.
         """
+        since = self._open_since.row()
         with self._database.write() as connection:
             keys = connection.execute(
                 select(deliveries.c.notification_id, deliveries.c.number)
                 .where(
                     deliveries.c.urgency == level,
                     deliveries.c.due_at <= self._milliseconds(),
+                    *_from(since),
                     *_not_of(full, deliveries.c.notification_id),
                 )
                 .order_by(deliveries.c.due_at)
@@ -275,7 +282,7 @@ def _first_page_of(found: Sequence[Row[Any]]) -> list[Row[Any]]:
 
 
 @lru_cache
-def _look(*, has_full: bool) -> Select[Any]:
+def _look(*, has_full: bool, has_since: bool) -> Select[Any]:
     """Return the statement of :meth:`Queue.look`, made once: each turn of a worker asks it."""
     now: Any = bindparam("now")
     full: Any = bindparam("full", expanding=True) if has_full else ()
@@ -283,6 +290,7 @@ def _look(*, has_full: bool) -> Select[Any]:
         exists().where(
             deliveries.c.urgency == level,
             deliveries.c.due_at <= now,
+            *_from(bindparam("since") if has_since else None),
             *_not_of(full, deliveries.c.notification_id),
         )
         for level in LEVELS
@@ -325,6 +333,11 @@ def _are(connection: Connection, keys: Sequence[tuple[int, int]]) -> ColumnEleme
     return key.in_(
         select(func.json_extract(each.c.value, "$[0]"), func.json_extract(each.c.value, "$[1]"))
     )
+
+
+def _from(row: Any) -> list[ColumnElement[bool]]:
+    """Return the condition that a notification is of this row or a later one, none for None."""
+    return [] if row is None else [deliveries.c.notification_id >= row]
 
 
 def _not_of(app_ids: Any, notification: Any) -> list[Any]:
