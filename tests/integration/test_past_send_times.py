@@ -64,3 +64,22 @@ def test_a_local_time_goes_at_once_where_it_has_passed(scene: Scene, to: object)
                 engine.check_send_time(scene.app, Recipients.read(to), Options.read(**gone))
 
     asyncio.run(scenario())
+
+
+def test_named_recipients_wait_for_their_own_time_from_the_start(scene: Scene) -> None:
+    """No worker looks at them before: Tokyo is due, Honolulu is held until its clock says so."""
+    for place, zone in enumerate(["Asia/Tokyo", "Pacific/Honolulu"]):
+        scene.add_phones(1, zone=zone, first=place)
+    here = datetime.fromtimestamp(scene.clock(), UTC)
+    wall = (here + timedelta(hours=1)).replace(tzinfo=None, microsecond=0)
+    due_at = int(wall.replace(tzinfo=ZoneInfo("Pacific/Honolulu")).timestamp() * 1000)
+
+    async def scenario() -> None:
+        how = {"send_at": wall.isoformat()}
+        accepted = await scene.accept(scene.system.engine, [MAIL, OTHER], how)
+        tokyo, honolulu = scene.system.ledger.deliveries_of(accepted.id)
+        assert (tokyo.state, tokyo.reason) == ("queued", None)
+        assert (honolulu.state, honolulu.reason) == ("held", "Scheduled")
+        assert honolulu.due_at == due_at
+
+    asyncio.run(scenario())

@@ -61,22 +61,28 @@ class SendStore:
             return store_drafts(connection, drafts, now=now)
 
     def _divided(self, draft: Draft) -> Draft:
-        """Return a send to everybody at a local time with its parts; others as they are.
+        """Return a send at a local time with the app's zone, and to everybody with its parts.
 
-        Who moves or registers before it is stored is of its last part.
+        Others are returned as they are. Who moves or registers before it is stored is of the last
+        part.
         """
         app, send_at = draft.order.app, draft.order.send_at
-        if draft.targets is not None or not isinstance(send_at, LocalTime):
+        if not isinstance(send_at, LocalTime):
             return draft
+        if draft.targets is not None:
+            return replace(draft, default_zone=self._zone_of(app))
         mine = (sessions.c.app_id == app.row, sessions.c.status == "active")
         zone = func.coalesce(sessions.c.time_zone, NO_ZONE)
         with self._database.read() as connection:
             zones = connection.scalars(select(zone).distinct().where(*mine)).all()
-            default = connection.scalar(select(apps.c.time_zone).where(apps.c.id == app.row))
         now = self._now()
-        waits = local_waits(send_at, zones, default)
+        waits = local_waits(send_at, zones, self._zone_of(app))
         due = {zone: None if wait and wait.until <= now else wait for zone, wait in waits.items()}
         return replace(draft, parts=parts_of(due, now))
+
+    def _zone_of(self, app: App) -> str | None:
+        with self._database.read() as connection:
+            return connection.scalar(select(apps.c.time_zone).where(apps.c.id == app.row))
 
     def former(self, orders: Sequence[Order]) -> list[Former]:
         """Return for each order the answer stored under its idempotency key; store nothing."""

@@ -17,7 +17,8 @@ from handbell.creation.notification import Notification, shared_dict
 from handbell.delivery.delivery import Target
 from handbell.delivery.ids import new_notification_id
 from handbell.delivery.policy.parts import SCHEDULED, ShardPart
-from handbell.delivery.policy.schedule import Instant, SendAt
+from handbell.delivery.policy.schedule import Instant, SendAt, due_at
+from handbell.delivery.policy.zones import DEFAULT_ZONE
 from handbell.delivery.queue.due import Due
 from handbell.delivery.queue.shards import SHARD_SESSIONS
 from handbell.delivery.urgency import NORMAL
@@ -115,13 +116,14 @@ class Draft:
 
     ``targets`` is None for everybody, or for those who got the order's source. With a ``worker``
     what is due at once is taken for it in the same step. ``parts`` are those of everybody by time
-    zone, where they do not fall due together.
+    zone, where they do not fall due together. ``default_zone`` is that of recipients without one.
     """
 
     order: Order
     targets: Sequence[Target] | None
     worker: int | None = None
     parts: Sequence[ShardPart] = ()
+    default_zone: str | None = None
 
 
 class Acceptance(NamedTuple):
@@ -361,7 +363,7 @@ def _delivery_columns(drafts: Sequence[Draft], rows: Sequence[int], now: int) ->
         targets += mine
         numbers += _numbers(mine)
         ids += [row] * len(mine)
-        states += [_delivery_state(draft, now)] * len(mine)
+        states += _delivery_states(draft, mine, now)
     of_all = zip(*states, strict=True) if states else repeat(())
     return {
         "notification_id": ids,
@@ -373,14 +375,29 @@ def _delivery_columns(drafts: Sequence[Draft], rows: Sequence[int], now: int) ->
     }
 
 
-def _delivery_state(draft: Draft, now: int) -> tuple[int, str, str | None, int | None, int | None]:
-    """Return urgency, state, reason, worker and time of a send's deliveries."""
+_DeliveryState = tuple[int, str, str | None, int | None, int | None]
+"""The urgency, state, reason, worker and time of a delivery."""
+
+
+def _delivery_states(draft: Draft, targets: Sequence[Target], now: int) -> list[_DeliveryState]:
+    """Return how each of a send's deliveries begins: taken, due, or waiting for its time."""
     order, worker = draft.order, _worker_of(draft)
     if worker is not None:
-        return order.urgency, "sending", None, worker, None
-    due_at = order.send_at.seconds * 1000 if isinstance(order.send_at, Instant) else now
-    state, reason = ("queued", None) if due_at <= now else ("held", "Scheduled")
-    return order.urgency, state, reason, None, max(due_at, now)
+        return [(order.urgency, "sending", None, worker, None)] * len(targets)
+    send_at = order.send_at
+    if send_at is None:
+        return [_waiting(order, now, now)] * len(targets)
+    default = draft.default_zone or DEFAULT_ZONE
+    of_zone = {
+        zone: _waiting(order, int(due_at(send_at, zone, default) * 1000), now)
+        for zone in {target.time_zone for target in targets}
+    }
+    return [of_zone[target.time_zone] for target in targets]
+
+
+def _waiting(order: Order, due: int, now: int) -> _DeliveryState:
+    state, reason = ("queued", None) if due <= now else ("held", SCHEDULED)
+    return order.urgency, state, reason, None, max(due, now)
 
 
 def _shard_rows(connection: Connection, draft: Draft, row: int, now: int) -> list[dict[str, Any]]:
@@ -391,8 +408,8 @@ def _shard_rows(connection: Connection, draft: Draft, row: int, now: int) -> lis
     first, last = connection.execute(_BOUNDS, {"app": order.app.row}).one()
     if first is None:
         return []
-    due_at = order.send_at.seconds if isinstance(order.send_at, Instant) else 0
-    parts = draft.parts or [ShardPart(due_at, SCHEDULED if due_at * 1000 > now else None, None)]
+    due = order.send_at.seconds if isinstance(order.send_at, Instant) else 0
+    parts = draft.parts or [ShardPart(due, SCHEDULED if due * 1000 > now else None, None)]
     span = SHARD_SESSIONS * min(len(parts), _MOST_SPANS)
     return [
         {
