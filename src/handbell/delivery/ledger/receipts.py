@@ -137,14 +137,18 @@ class ReceiptBook:
 
 
 def _find(connection: Connection, names: set[_Name], app: App | None) -> dict[_Name, Row[Any]]:
-    statement = _GOT.where(
-        notifications.c.public_id.in_({public_id for public_id, _ in names}),
-        deliveries.c.number.in_({number for _, number in names}),
-    )
+    if not names:
+        return {}
+    named = notifications.c.public_id.in_({public_id for public_id, _ in names})
+    statement = select(notifications.c.id).where(named)
     if app is not None:
         statement = statement.where(notifications.c.app == app.id)
-    rows = connection.execute(statement) if names else ()
-    return {(row.public_id, row.number): row for row in rows}
+    # First the rows, by which the rest is found in few partitions.
+    statement = _GOT.where(
+        deliveries.c.notification_id.in_(connection.scalars(statement).all()),
+        deliveries.c.number.in_({number for _, number in names}),
+    )
+    return {(row.public_id, row.number): row for row in connection.execute(statement)}
 
 
 def _write(connection: Connection, news: list[tuple[Row[Any], ReceiptKind, int]]) -> None:
