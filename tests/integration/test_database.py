@@ -134,6 +134,14 @@ def test_a_character_that_postgresql_has_not_is_the_mistake_of_who_wrote_it(
     assert "secret" not in str(caught.value)
 
 
+def test_only_a_write_that_is_to_last_waits_for_the_disk(database: Database) -> None:
+    """Each asks for it anew; both are there for everybody once they are committed."""
+    asked = "PRAGMA synchronous"
+    for is_lasting, level in ((True, 2), (False, 1), (True, 2), (False, 1)):
+        with database.write(is_lasting=is_lasting) as connection:
+            assert connection.exec_driver_sql(asked).scalar() == level
+
+
 def test_a_read_sees_one_state(database: Database) -> None:
     """What is committed meanwhile does not change what a read has begun to see."""
     with database.read() as connection:

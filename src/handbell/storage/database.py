@@ -174,21 +174,24 @@ class Database:
                 yield connection
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self, *, is_lasting: bool = True) -> Iterator[Connection]:
         """Yield a connection whose transaction is committed at the end, or rolled back on an error.
 
         Writers are serialized: do not nest them, and keep them short. What is committed survives a
-        crash of the process and of the machine.
+        crash of the process and of the machine; unless it ``is_lasting``, only of the process, and
+        nothing waits for the disk.
         """
         with self._outbox.opened() as signals:
             if self.path is None:
                 with self._in_use(), self._engine.begin() as connection:
+                    if not is_lasting:
+                        connection.exec_driver_sql("SET LOCAL synchronous_commit TO OFF")
                     yield connection
                     self.signals.before_commit(connection, signals())
             else:
                 with self._turn(), self._in_use(), self._engine.connect() as connection:
                     connection.execution_options(**{_WRITES: True})
-                    with connection.begin():
+                    with _waiting_for_disk(connection, is_lasting), connection.begin():
                         self._shared.is_writing = True
                         yield connection
             sent = signals()
@@ -629,6 +632,20 @@ def _file(url: URL) -> Path | None:
 
 def _is_uri(url: URL) -> bool:
     return bool(url.database and url.database.startswith("file:"))
+
+
+@contextmanager
+def _waiting_for_disk(connection: Connection, does_wait: bool) -> Iterator[None]:  # noqa: FBT001
+    """Let commits of an SQLite connection wait for the disk or not; the next that does waits."""
+    driver = None if does_wait else driver_of(connection)
+    if driver is None:
+        yield
+        return
+    driver.execute("PRAGMA synchronous = NORMAL").close()
+    try:
+        yield
+    finally:
+        driver.execute("PRAGMA synchronous = FULL").close()
 
 
 def _act_on_references(connection: Connection, *, is_on: bool) -> None:

@@ -63,7 +63,8 @@ class SharedBuckets:
 
     def take(self, asks: Sequence[Ask]) -> list[Given]:
         """Return what each is given, in their order; each bucket is named once."""
-        with self._database.write() as connection:
+        # After a crash of the machine a moment's worth may be given twice.
+        with self._database.write(is_lasting=False) as connection:
             full_at = _locked(connection, sorted(ask.name for ask in asks))
             now = shared_seconds(connection, self._machine)
             given = [_take(ask, full_at, now) for ask in asks]
