@@ -67,7 +67,11 @@ def copy(
     ):
         check_key(opened.note(KEY), sealed_in(opened), vault, opened.name)
         copier = Copier(opened, target, opens=lambda sealed: opens(vault, sealed), tell=tell)
-        report = copier.run(anew=anew)
+        try:
+            report = copier.run(anew=anew)
+        except KeyboardInterrupt:
+            say("Stopped. Run the same command again: it goes on from here.", err=True)
+            raise
     if as_json:
         write_json(report)
     else:

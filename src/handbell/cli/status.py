@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from handbell.delivery.queue.depth import Depth
     from handbell.delivery.queue.nodes import Node
 
+_MINUTE: Final = 60_000
 _NODES: Final = ("", "node", "", "version", "since", "seen", "does")
 _QUEUE: Final = ("", "urgency", "due", "oldest", "later", "next", "broadcasts")
 _RATES: Final = ("", "last 5 minutes", "number", "per second")
@@ -93,7 +94,9 @@ def _rates(status: "Status") -> list[tuple[object, ...]]:
 
 def _circuit(circuit: "OpenCircuit", status: "Status") -> tuple[object, ...]:
     name = circuit.app or "the push service"
-    since, probe = _ago(circuit.stopped_at, status), _ago(circuit.probe_at, status)
+    since = _ago(circuit.stopped_at, status)
+    is_soon = 0 <= circuit.probe_at - status.read_at < _MINUTE
+    probe = "within a minute" if is_soon else _ago(circuit.probe_at, status)
     return "circuit", name, circuit.environment, circuit.reason, since, probe
 
 

@@ -114,8 +114,9 @@ class Database:
 
     @property
     def name(self) -> str:
-        """Return the URL without its password, for messages."""
-        return self._url.render_as_string(hide_password=True)
+        """Return the URL without its password and its driver, for messages."""
+        url = self._url.set(drivername=self._url.get_backend_name())
+        return url.render_as_string(hide_password=True)
 
     @cached_property
     def path(self) -> Path | None:

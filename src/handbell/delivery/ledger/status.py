@@ -106,7 +106,7 @@ class Status:
 
 
 class StatusBoard:
-    """Reads the status of one installation; ``now`` gives UNIX seconds."""
+    """Reads the status of one installation; ``now`` gives UNIX seconds, as for its nodes."""
 
     def __init__(self, database: Database, *, now: Callable[[], float] = time) -> None:
         self._database = database
@@ -116,11 +116,11 @@ class StatusBoard:
         """Return the status."""
         now = int(self._now() * 1000)
         with self._database.read() as connection:
-            found = read_nodes(connection, self._now)
+            found = read_nodes(connection, now)
             return Status(
                 read_at=now,
                 database=self._database.name,
-                database_kind=connection.dialect.name,
+                database_kind="postgresql" if self._database.path is None else "sqlite",
                 revision=HEAD,
                 nodes=tuple(found),
                 queue=tuple(read_depths(connection, now)),

@@ -14,7 +14,7 @@ from time import time
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
-from sqlalchemy import Connection, delete, extract, func, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from handbell._version import __version__
 from handbell.storage.database import Database
@@ -56,8 +56,8 @@ class Node:
 class Presence:
     """The row of this process. Every method is one transaction.
 
-    ``figures`` gives what it did lately; ``now`` gives UNIX seconds, and is used where the database
-    has no clock of its own.
+    ``figures`` gives what it did lately; ``now`` gives UNIX seconds, by a clock that all
+    nodes of the database share.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Presence:
     def beat(self, worker: int | None = None) -> None:
         """Note that this process lives, and forget those that are gone for long."""
         with self._database.write() as connection:
-            now = _milliseconds(connection, self._now)
+            now = int(self._now() * 1000)
             connection.execute(delete(nodes).where(nodes.c.seen_at < now - KEEP_SECONDS * 1000))
             values: dict[str, Any] = {
                 "seen_at": now,
@@ -105,9 +105,11 @@ class Presence:
             connection.execute(delete(nodes).where(nodes.c.id == self._id))
 
 
-def read_nodes(connection: Connection, now: Callable[[], float]) -> list[Node]:
-    """Return all nodes: servers first, each kind in the order in which they started."""
-    at = _milliseconds(connection, now)
+def read_nodes(connection: Connection, now: int) -> list[Node]:
+    """Return all nodes at an instant (UNIX milliseconds).
+
+    Servers come first; each kind is in the order in which they started.
+    """
     order = (nodes.c.kind, nodes.c.started_at, nodes.c.name)
     return [
         Node(
@@ -118,15 +120,8 @@ def read_nodes(connection: Connection, now: Callable[[], float]) -> list[Node]:
             started_at=row.started_at,
             seen_at=row.seen_at,
             is_sending=row.worker_id is not None,
-            is_gone=at - row.seen_at > LEASE_SECONDS * 1000,
+            is_gone=now - row.seen_at > LEASE_SECONDS * 1000,
             figures=MappingProxyType(json.loads(row.figures or "{}")),
         )
         for row in connection.execute(select(nodes).order_by(*order))
     ]
-
-
-def _milliseconds(connection: Connection, now: Callable[[], float]) -> int:
-    if connection.dialect.name == "sqlite":
-        return int(now() * 1000)
-    # The machines' clocks may differ; the server's is the same for all of them.
-    return int(connection.execute(select(extract("epoch", func.now()))).scalar_one() * 1000)
