@@ -10,7 +10,7 @@ from typing import Final
 from sqlalchemy import ColumnElement, Connection, or_, text
 
 from handbell.delivery.delivery import FINAL_STATES
-from handbell.errors import DatabaseLockedError
+from handbell.errors import StorageError
 from handbell.storage.database import Database
 from handbell.storage.partitions import (
     DAY,
@@ -49,7 +49,7 @@ _log = logging.getLogger(__name__)
 def make_partitions(database: Database, keep_days: float) -> None:
     """Make the partitions for the days ahead, where there are partitions.
 
-    Where the tables are busy that is left for the next time.
+    Where the tables are busy, or this user may not, that is left for the next time.
     """
     if database.path is not None:
         return
@@ -57,14 +57,14 @@ def make_partitions(database: Database, keep_days: float) -> None:
         with database.write() as connection:
             for made in make_ahead(connection, span_days(keep_days)):
                 _log.info("Made partition of the ledger: partition=%s", made.name)
-    except DatabaseLockedError:
-        _log.info("Ledger is busy; making partitions later")
+    except StorageError as error:
+        _log.warning("Could not make partitions of the ledger; trying again later: %s", error)
 
 
 def drop_partitions(database: Database, before: int) -> int:
     """Drop the partitions in which all ended before an instant (UNIX ms); return how many.
 
-    Where the tables are busy the rest is left for the next time.
+    Where the tables are busy, or this user may not, the rest is left for the next time.
     """
     if database.path is not None:
         return 0
@@ -75,8 +75,9 @@ def drop_partitions(database: Database, before: int) -> int:
     for partition in old:
         try:
             dropped += _drop_unless_open(database, partition)
-        except DatabaseLockedError:
-            _log.info("Ledger is busy; dropping later: partition=%s", partition.name)
+        except StorageError as error:
+            told = "Could not drop a partition of the ledger; trying again later: partition=%s: %s"
+            _log.info(told, partition.name, error)
             break
     return dropped
 
