@@ -12,23 +12,27 @@ from sqlalchemy import select
 from handbell.apps.app import App
 from handbell.apps.store import AppStore
 from handbell.apps.vault import Vault
-from handbell.delivery.accept.bulk_insert import (
-    insert_deliveries,
-    insert_notifications,
-)
 from handbell.registry.store import Registry
 from handbell.settings import Settings
-from handbell.storage.database import Database
+from handbell.storage.bulk import insert_numbered, insert_rows
+from handbell.storage.database import Database, Quick
 from handbell.storage.tables import deliveries, notifications
+
+pytestmark = pytest.mark.databases
 
 TITLES = ["Hello", 'quote " and \\', "Grüße, 你好 👋🏽", "line\nbreak \u2028 \x00 nul"]
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
+def database(database_url: str) -> Iterator[Database]:
     """Give an empty database."""
-    with closing(Database.open(f"sqlite:///{tmp_path / 'handbell.db'}")) as opened:
+    with closing(Database.open(database_url)) as opened:
         yield opened
+
+
+def insert_notifications(connection: Quick, columns: Mapping[str, Sequence[Any]]) -> list[int]:
+    """Insert notifications, and return their ids in their order."""
+    return insert_numbered(connection, notifications, columns, by="public_id")
 
 
 def _columns(rows: Sequence[Mapping[str, object]]) -> dict[str, list[Any]]:
@@ -87,8 +91,8 @@ def test_deliveries_come_back_as_they_were(database: Database) -> None:
     with database.write() as connection:
         (row,) = insert_notifications(connection, _columns([_notification(0)]))
         rows = [{**each, "notification_id": row} for each in rows]
-        insert_deliveries(connection, _columns(rows))
-        insert_deliveries(connection, {name: [] for name in rows[0]})
+        insert_rows(connection, deliveries, _columns(rows))
+        insert_rows(connection, deliveries, {name: [] for name in rows[0]})
         found = connection.execute(select(deliveries).order_by(deliveries.c.number)).mappings()
         for stored, given in zip(found, rows, strict=True):
             assert {name: stored[name] for name in given} == given

@@ -26,7 +26,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 def _driver(connection: Quick) -> sqlite3.Connection:
     driver = driver_of(connection)
-    assert driver is not None
+    assert isinstance(driver, sqlite3.Connection)
     return driver
 
 

@@ -1,6 +1,7 @@
 """The house: data flows one way, and the front door stays light."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -264,3 +265,19 @@ def test_the_public_names_are_one_sorted_list() -> None:
 def test_a_name_that_there_is_not_is_an_attribute_error() -> None:
     """What is loaded when it is asked for does not turn other names into something."""
     assert not hasattr(handbell, "Responses")
+
+
+_DIALECT = re.compile(
+    r"dialect\.name|sqlalchemy\.dialects|json_each|json_extract|json_group|\bimport sqlite3\b"
+)
+_READS_OTHER_FILES = {"registry/import_4d.py"}
+
+
+def test_only_storage_knows_which_database_it_is() -> None:
+    """Whatever SQL is of one database alone has its place in storage/."""
+    knowing = {
+        str(path.relative_to(ROOT))
+        for path in ROOT.rglob("*.py")
+        if "storage" not in path.relative_to(ROOT).parts and _DIALECT.search(path.read_text())
+    }
+    assert knowing <= _READS_OTHER_FILES

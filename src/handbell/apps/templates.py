@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, delete, insert, select, update
+from sqlalchemy import Row, bindparam, delete, insert, select, update
 
 from handbell._text import nearest
 from handbell.creation.notification import Notification
 from handbell.creation.template import Template, is_name
 from handbell.errors import UnknownAppError, UnknownTemplateError
 from handbell.fixes import Action, Fix
-from handbell.storage.database import Database, driver_of
+from handbell.storage.bulk import Statement
+from handbell.storage.database import Database
 from handbell.storage.tables import templates
 
 from .app import App
@@ -31,7 +32,11 @@ class StoredTemplate:
     updated_at: int
 
 
-_CONTENT: Final = "SELECT content FROM templates WHERE app_id = ? AND name = ?"
+_CONTENT: Final = Statement(
+    select(templates.c.content).where(
+        templates.c.app_id == bindparam("app"), templates.c.name == bindparam("name")
+    )
+)
 
 # Within the class `list` is its method.
 _Stored = list[StoredTemplate]
@@ -131,15 +136,10 @@ class TemplateStore:
         if not is_name(name):
             raise self._unknown(app, name)
         with self._database.quick_read() as connection:
-            driver = driver_of(connection)
-            if driver is not None:
-                found = driver.execute(_CONTENT, (app.row, name)).fetchone()
-            else:
-                assert isinstance(connection, Connection)  # noqa: S101 - it is no driver
-                found = connection.execute(_content(app, name)).one_or_none()
-        if found is None:
+            found = _CONTENT.rows(connection, app=app.row, name=name)
+        if not found:
             raise self._unknown(app, name)
-        return _read(name, found[0])
+        return _read(name, found[0][0])
 
     def _unknown(self, app: App, name: str) -> UnknownTemplateError:
         statement = select(templates.c.name).where(templates.c.app_id == app.row)
@@ -150,11 +150,6 @@ class TemplateStore:
             f"{app.id} has no template {name[:80]!r}",
             fix=f"Did you mean `{near}`?" if near else Fix(Action.LIST_TEMPLATES, "See"),
         )
-
-
-def _content(app: App, name: str) -> Select[Any]:
-    mine = (templates.c.app_id == app.row, templates.c.name == name)
-    return select(templates.c.content).where(*mine)
 
 
 def _row(app: App) -> int:

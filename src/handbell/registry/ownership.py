@@ -23,12 +23,11 @@ from sqlalchemy import (
     union_all,
     update,
 )
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from handbell.apps.app import App
 from handbell.errors import ProofRequiredError, RegistryError, SessionLimitError
 from handbell.fixes import Action, Fix
+from handbell.storage.bulk import insert_new
 from handbell.storage.tables import apps, proofs, sessions, users
 
 from .registration import DESCRIBED, DeviceDescription, Registration
@@ -318,9 +317,8 @@ def _user(connection: Connection, app: App, new: Registration) -> int:
 
 def _user_alike(connection: Connection, app: App, new: Registration) -> int:
     """Return the user as :func:`_user` does, in the same steps whether it exists or not."""
-    add = sqlite_insert if connection.dialect.name == "sqlite" else postgresql_insert
-    values = {"app_id": app.row, "mail": new.mail, "created_at": new.at}
-    connection.execute(add(users).values(values).on_conflict_do_nothing())
+    values = {"app_id": (app.row,), "mail": (new.mail,), "created_at": (new.at,)}
+    insert_new(connection, users, values, returned=["id"])
     return _user(connection, app, new)
 
 

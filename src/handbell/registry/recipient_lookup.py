@@ -1,13 +1,12 @@
 """Look up the sessions of many mail addresses in one query."""
 
-import json
 from collections.abc import Collection
 from typing import Any, Final, NamedTuple
 
-from pydantic_core import from_json
-from sqlalchemy import Connection, select
+from sqlalchemy import ColumnElement, Select, and_, bindparam, select, union_all
 
-from handbell.storage.database import Quick, driver_of
+from handbell.storage.bulk import Query, each, look_up
+from handbell.storage.database import Quick
 from handbell.storage.tables import sessions, users
 
 from .ownership import CLAIMED, NEWEST_FIRST, PROVEN
@@ -41,33 +40,30 @@ _COLUMNS: Final = (
     sessions.c.locale,
     sessions.c.accepted_at,
 )
-_TOLD: Final = f"json_array({', '.join(map(str, _COLUMNS))}) AS told"
-BY_MAIL: Final = f"""
-    SELECT json_group_array(json(told)) FROM (
-        SELECT {_TOLD}
-        FROM json_each(?2) AS wanted
-        CROSS JOIN users ON users.app_id = ?1 AND users.mail = wanted.value
-        CROSS JOIN sessions ON sessions.user_id = users.id
-        ORDER BY sessions.registered_at DESC, sessions.id DESC
-    )
-"""  # noqa: S608 - names of columns only
-_HELD: Final = """
-    SELECT sessions.* FROM json_each(?2) AS wanted
-    CROSS JOIN sessions ON sessions.app_id = ?1 AND sessions.token = wanted.value AND {}
-"""
+_WANTED: Final = each("wanted")
+_users: Final = look_up(
+    _WANTED, users, and_(users.c.app_id == bindparam("app"), users.c.mail == _WANTED.c.value)
+)
+BY_MAIL: Final = Query(
+    select(*_COLUMNS)
+    .select_from(look_up(_users, sessions, sessions.c.user_id == users.c.id))
+    .order_by(*NEWEST_FIRST)
+)
+
+
+def _held_by(status: ColumnElement[bool]) -> Select[Any]:
+    mine = and_(sessions.c.app_id == bindparam("app"), sessions.c.token == _WANTED.c.value, status)
+    columns = (*_COLUMNS[1:], sessions.c.registered_at)
+    return select(*columns).select_from(look_up(_WANTED, sessions, mine))
+
+
 # Each half in the very words of its index.
-BY_TOKEN: Final = f"""
-    SELECT json_group_array(json(told)) FROM (
-        SELECT {_TOLD}
-        FROM (
-            {_HELD.format("sessions.status IN ('active', 'quarantined')")}
-            UNION ALL
-            {_HELD.format("sessions.status = 'pending'")}
-        ) AS sessions
-        CROSS JOIN users ON users.id = sessions.user_id
-        ORDER BY sessions.status = 'pending', sessions.registered_at DESC, sessions.id DESC
-    )
-"""  # noqa: S608 - names of columns only
+_held: Final = union_all(_held_by(PROVEN), _held_by(CLAIMED)).subquery("held")
+BY_TOKEN: Final = Query(
+    select(users.c.mail, *(_held.c[column.name] for column in _COLUMNS[1:]))
+    .select_from(look_up(_held, users, users.c.id == _held.c.user_id))
+    .order_by(_held.c.status == "pending", _held.c.registered_at.desc(), _held.c.id.desc())
+)
 
 
 def read_recipient_sessions(
@@ -78,7 +74,7 @@ def read_recipient_sessions(
     ``app`` is the app's row, ``mails`` are folded. Mails without a session are left out.
     """
     found: dict[str, list[RecipientSession]] = {}
-    for row in _rows(connection, app, mails):
+    for row in BY_MAIL.rows(connection, app=app, wanted=list(mails)):
         found.setdefault(row[0], []).append(RecipientSession._make(row))
     return found
 
@@ -91,28 +87,7 @@ def read_holders(
     Where nobody has proven that a token is theirs, it is the newest of those who claim it.
     """
     found: dict[str, RecipientSession] = {}
-    for row in _rows(connection, app, tokens, is_by_token=True):
+    for row in BY_TOKEN.rows(connection, app=app, wanted=list(tokens)):
         holder = RecipientSession._make(row)
         found.setdefault(holder.token, holder)
     return found
-
-
-def _rows(
-    connection: Quick, app: int, wanted: Collection[str], *, is_by_token: bool = False
-) -> Any:
-    driver = driver_of(connection)
-    if driver is not None:
-        # SQLite gives up the interpreter for each row that it steps to; as one text it does once.
-        statement = BY_TOKEN if is_by_token else BY_MAIL
-        (told,) = driver.execute(statement, (app, json.dumps(list(wanted)))).fetchone()
-        return from_json(told, cache_strings="all")
-    assert isinstance(connection, Connection)  # noqa: S101 - it is no driver
-    found = select(*_COLUMNS).join_from(users, sessions, sessions.c.user_id == users.c.id)
-    if is_by_token:
-        found = found.where(sessions.c.app_id == app, sessions.c.token.in_(wanted))
-        return [
-            *connection.execute(found.where(PROVEN).order_by(*NEWEST_FIRST)),
-            *connection.execute(found.where(CLAIMED).order_by(*NEWEST_FIRST)),
-        ]
-    found = found.where(users.c.app_id == app, users.c.mail.in_(wanted))
-    return connection.execute(found.order_by(*NEWEST_FIRST))

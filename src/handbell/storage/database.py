@@ -9,19 +9,17 @@ import sqlite3
 import time
 import weakref
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache, cached_property, partial
 from pathlib import Path
-from typing import Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import (
     ArgumentError,
-    DataError,
     DBAPIError,
-    IntegrityError,
     NoSuchModuleError,
     SQLAlchemyError,
 )
@@ -60,11 +58,17 @@ from .upgrade import (
     take_steps,
 )
 
+if TYPE_CHECKING:
+    import psycopg
+
 WAIT_SECONDS: Final = 5.0
 """How long a write waits for its turn before :class:`DatabaseLockedError`."""
 
-Quick = Connection | sqlite3.Connection
-"""What the quick ways yield: see :func:`driver_of`."""
+Driver: TypeAlias = "sqlite3.Connection | psycopg.Connection[Any]"
+"""The connection of a database's driver."""
+
+Quick: TypeAlias = "Connection | Driver"
+"""A connection of SQLAlchemy's, or of the driver: see :func:`driver_of`."""
 
 _log = logging.getLogger(__name__)
 
@@ -122,6 +126,11 @@ class Database:
     def path(self) -> Path | None:
         """Return the file of an SQLite database, else None."""
         return _file(self._url)
+
+    @property
+    def kind(self) -> str:
+        """Return ``sqlite`` or ``postgresql``."""
+        return self._url.get_backend_name()
 
     @property
     def signals(self) -> Signals:
@@ -200,28 +209,23 @@ class Database:
 
     @contextmanager
     def quick_read(self) -> Iterator[Quick]:
-        """Yield a connection as :meth:`read` does; for SQLite, the driver's own connection.
+        """Yield the driver's own connection, with what :meth:`read` promises.
 
-        For hot paths: setting up SQLAlchemy's connection takes longer than the query.
+        For hot paths: setting up SQLAlchemy's connection takes longer than the query. What runs on
+        it is of :mod:`~handbell.storage.bulk`.
         """
-        if self.path is None:
-            with self.read() as connection:
-                yield connection
-            return
-        with self._in_use(), self._driver("BEGIN") as driver:
+        with self._in_use(), self._driver(is_write=False) as driver:
             yield driver
 
     @contextmanager
     def quick_write(self) -> Iterator[Quick]:
-        """Yield a connection as :meth:`write` does; for SQLite, the driver's own connection."""
-        if self.path is None:
-            with self.write() as connection:
-                yield connection
-            return
+        """Yield the driver's own connection, with what :meth:`write` promises."""
+        turn = nullcontext() if self.path is None else self._turn()
         with self._outbox.opened() as signals:
-            with self._turn(), self._in_use(), self._driver("BEGIN IMMEDIATE") as driver:
+            with turn, self._in_use(), self._driver(is_write=True) as driver:
                 self._shared.is_writing = True
                 yield driver
+                self.signals.before_commit(driver, signals())
             sent = signals()
         self.signals.after_commit(sent)
 
@@ -239,15 +243,18 @@ class Database:
             turn.release()
 
     @contextmanager
-    def _driver(self, begin: str) -> Iterator[sqlite3.Connection]:
+    def _driver(self, *, is_write: bool) -> Iterator[Driver]:
         pooled = self._engine.raw_connection()
+        driver: Any = pooled.driver_connection
         try:
-            driver = pooled.driver_connection
-            assert isinstance(driver, sqlite3.Connection)  # noqa: S101 - the dialect is SQLite's
-            driver.execute(begin).close()
             # The pool rolls back uncommitted work when the connection is returned.
-            yield driver
-            driver.execute("COMMIT").close()
+            if isinstance(driver, sqlite3.Connection):
+                driver.execute("BEGIN IMMEDIATE" if is_write else "BEGIN").close()
+                yield driver
+                driver.execute("COMMIT").close()
+            else:
+                with postgresql.transaction(pooled, is_write=is_write):
+                    yield driver
         finally:
             pooled.close()
 
@@ -304,7 +311,7 @@ class Database:
         # lock and has written nothing yet.
         with self._engine.connect() as connection:
             source = driver_of(connection)
-            assert source is not None  # noqa: S101 - only SQLite's are copied
+            assert isinstance(source, sqlite3.Connection)  # noqa: S101 - only SQLite's are copied
             try:
                 back_up(source, target)
             except OSError as error:
@@ -378,23 +385,30 @@ class Database:
         use = shared.enter()
         try:
             yield
-        except (IntegrityError, DataError) as error:
-            raise self._contradiction(error.orig) from error
-        except DBAPIError as error:
-            raise self._storage_error(error.orig) from error
-        except sqlite3.IntegrityError as error:
-            raise self._contradiction(error) from error
-        except sqlite3.Error as error:
-            raise self._storage_error(error) from error
-        except PoolTimeoutError as error:
-            raise StorageError(
-                f"The database {self.name} failed: {error}",
-                fix="Try again; if it lasts, let fewer threads of this program use it at once",
-            ) from error
-        except SQLAlchemyError as error:
-            raise self._misunderstood(error) from error
+        except HandbellError:
+            raise
+        except Exception as error:
+            translated = self._translated(error)
+            if translated is None:
+                raise
+            raise translated from error
         finally:
             shared.leave(use)
+
+    def _translated(self, error: Exception) -> HandbellError | None:
+        """Return the error for one of SQLAlchemy or of a driver, None for any other."""
+        if isinstance(error, PoolTimeoutError):
+            return StorageError(
+                f"The database {self.name} failed: {error}",
+                fix="Try again; if it lasts, let fewer threads of this program use it at once",
+            )
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        if isinstance(cause, (sqlite3.Error, *postgresql.driver_errors())):
+            # PEP 249 names these classes for every driver.
+            names = {kind.__name__ for kind in type(cause).__mro__}
+            is_refused = bool(names & {"IntegrityError", "DataError"})
+            return self._contradiction(cause) if is_refused else self._storage_error(cause)
+        return self._misunderstood(error) if isinstance(error, SQLAlchemyError) else None
 
     def _storage_error(self, error: BaseException | None) -> StorageError:
         if self.path is None:
@@ -430,7 +444,7 @@ class Database:
         )
 
     def _contradiction(self, error: BaseException | None) -> HandbellError:
-        if "0x00" in str(error):
+        if "0x00" in str(error) or "\\u0000" in str(error):
             # PostgreSQL takes it in no text, whether it is stored or looked for.
             return RequestError(
                 "A text holds the character U+0000, which no text can hold here",
@@ -512,18 +526,16 @@ def _is_misunderstood(error: BaseException | None) -> bool:
     return is_wrong and getattr(error, "sqlstate", None) != _MAY_NOT
 
 
-def driver_of(connection: Quick) -> sqlite3.Connection | None:
-    """Return the sqlite3 connection behind one that :class:`Database` yielded, else None.
+def driver_of(connection: Quick) -> Driver:
+    """Return the driver's connection behind one that :class:`Database` yielded.
 
     It belongs to the same transaction, and its errors are translated too. A statement takes a
-    tenth of the time this way, which matters on hot paths. None for other databases.
+    tenth of the time this way, which matters on hot paths.
     """
-    if isinstance(connection, sqlite3.Connection):
-        return connection
-    if connection.dialect.name != "sqlite":
-        return None
-    raw = connection.connection.driver_connection
-    return raw if isinstance(raw, sqlite3.Connection) else None
+    if isinstance(connection, Connection):
+        driver: Any = connection.connection.driver_connection
+        return driver  # type: ignore[no-any-return]
+    return connection
 
 
 def private_folder(path: Path) -> Path:
@@ -621,8 +633,8 @@ def _set_up(connection: sqlite3.Connection, _record: object) -> None:
 def _begin(connection: Connection) -> None:
     writes = connection.get_execution_options().get(_WRITES, False)
     driver = driver_of(connection)
-    if driver is not None:
-        driver.execute("BEGIN IMMEDIATE" if writes else "BEGIN").close()
+    assert isinstance(driver, sqlite3.Connection)  # noqa: S101 - it listens to SQLite's engine
+    driver.execute("BEGIN IMMEDIATE" if writes else "BEGIN").close()
 
 
 def _file(url: URL) -> Path | None:

@@ -4,10 +4,13 @@ Everything works behind PgBouncer in transaction mode: no statement is prepared 
 nothing is set for longer than a transaction (docs/decisions/0027-postgresql.md).
 """
 
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Engine, PoolProxiedConnection, create_engine, event
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DisconnectionError
 
@@ -34,6 +37,7 @@ SNAPSHOT: Final[dict[str, Any]] = {
 }
 """The options of a connection whose transaction sees one state, and changes nothing."""
 
+_REPEATABLE_READ: Final = 3  # psycopg.IsolationLevel.REPEATABLE_READ
 _IDLE_SECONDS: Final = 1.0
 _CONNECT: Final[dict[str, Any]] = {
     # Prepared statements belong to a connection, and a pooler hands out another one each time.
@@ -73,24 +77,69 @@ def make_engine(url: URL) -> Engine:
         # Those that are seldom needed are the ones that a server or a pooler closes.
         pool_use_lifo=True,
     )
-    event.listen(engine, "checkin", _note_use)
-    event.listen(engine, "checkout", _check_after_rest)
+    watch = _Watch()
+    event.listen(engine, "checkin", watch.note_use)
+    event.listen(engine, "checkout", watch.check)
+    event.listen(engine, "invalidate", watch.note_loss)
     return engine
 
 
-def _note_use(_connection: object, record: Any) -> None:
-    record.info["used_at"] = time.monotonic()
+@contextmanager
+def transaction(pooled: PoolProxiedConnection, *, is_write: bool) -> Iterator[None]:
+    """Have what the driver of a pooled connection runs be one transaction, committed at the end.
 
-
-def _check_after_rest(connection: Any, record: Any, _proxy: object) -> None:
-    """Have a connection that was lost while it was idle replaced, before somebody works with it."""
-    if time.monotonic() - record.info.get("used_at", time.monotonic()) < _IDLE_SECONDS:
-        return
+    One that does not write sees one state, and changes nothing. A connection that is lost in it is
+    not used again.
+    """
+    driver: Any = pooled.driver_connection
+    if not is_write:
+        driver.isolation_level = _REPEATABLE_READ
+        driver.read_only = True
     try:
-        connection.execute("SELECT 1")
-        connection.rollback()
-    except Exception as error:
-        raise DisconnectionError from error
+        yield
+        driver.commit()
+    except driver_errors() as error:
+        if driver.closed:
+            pooled.invalidate(error)
+        raise
+    finally:
+        if not is_write and not driver.closed:
+            driver.rollback()
+            driver.isolation_level = driver.read_only = None
+
+
+def driver_errors() -> tuple[type[Exception], ...]:
+    """Return the class of the driver's errors, if it is in use here."""
+    driver: Any = sys.modules.get("psycopg")
+    return () if driver is None else (driver.Error,)
+
+
+class _Watch:
+    """Replaces connections that were lost while they were idle, before somebody works with one.
+
+    After a loss each of the others is asked once: a server that was started anew took them all.
+    """
+
+    def __init__(self) -> None:
+        self._lost_at = 0.0
+
+    def note_use(self, _connection: object, record: Any) -> None:
+        record.info["used_at"] = time.monotonic()
+
+    def note_loss(self, *_told: object) -> None:
+        self._lost_at = time.monotonic()
+
+    def check(self, connection: Any, record: Any, _proxy: object) -> None:
+        used_at = record.info.get("used_at")
+        if used_at is None or (
+            used_at > self._lost_at and time.monotonic() - used_at < _IDLE_SECONDS
+        ):
+            return
+        try:
+            connection.execute("SELECT 1")
+            connection.rollback()
+        except driver_errors() as error:
+            raise DisconnectionError from error
 
 
 def failure(name: str, error: BaseException | None) -> StorageError:

@@ -23,8 +23,14 @@ def shared_seconds(connection: Connection, machine: MachineClock) -> float:
 
     A database server's is its own, in UNIX seconds; SQLite's is that of the machine, since boot.
     """
+    seconds = server_seconds(connection)
+    return machine.seconds() if seconds is None else seconds
+
+
+def server_seconds(connection: Connection) -> float | None:
+    """Return UNIX seconds by the clock of the database server, None where there is no server."""
     if connection.dialect.name == "sqlite":
-        return machine.seconds()
+        return None
     return float(connection.execute(_SERVER_TIME).scalar_one())
 
 

@@ -8,10 +8,8 @@ from itertools import count, repeat
 from typing import Any, Final, NamedTuple
 
 from pydantic_core import to_json
-from sqlalchemy import Connection, bindparam, func, insert, literal, select
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy import Connection, and_, bindparam, func, insert, literal, select
 
-from handbell._chunks import chunks
 from handbell.apps.app import App
 from handbell.creation.notification import Notification, shared_dict
 from handbell.delivery.delivery import Target
@@ -23,8 +21,15 @@ from handbell.delivery.queue.due import Due
 from handbell.delivery.queue.shards import SHARD_SESSIONS
 from handbell.delivery.urgency import NORMAL
 from handbell.errors import IdempotencyError
-from handbell.storage.bulk import Columns
-from handbell.storage.database import Quick, driver_of
+from handbell.storage.bulk import (
+    Columns,
+    Statement,
+    each,
+    insert_new,
+    insert_numbered,
+    insert_rows,
+)
+from handbell.storage.database import Quick
 from handbell.storage.tables import (
     ADDRESSED,
     deliveries,
@@ -34,16 +39,23 @@ from handbell.storage.tables import (
     shards,
 )
 
-from .bulk_insert import insert_deliveries, insert_notifications
-
-_NAMED_AT_ONCE: Final = 1000
 _KEY_COLUMNS: Final = ("app", "key", "fingerprint", "notification_id", "created_at")
 _STATE_COLUMNS: Final = ("urgency", "state", "reason", "worker_id", "due_at")
-_ENTER_KEY: Final = f"INSERT INTO idempotency ({', '.join(_KEY_COLUMNS)}) VALUES (?, ?, ?, ?, ?)"  # noqa: S608 - names of columns only
-_ASK_KEYS: Final = """
-    SELECT key, fingerprint, notification_id FROM idempotency WHERE app = ? AND key IN ({})
-"""
-_ASK_ROWS: Final = "SELECT public_id, id FROM notifications WHERE public_id IN ({})"
+_KEYS: Final = each("keys")
+_ASK_KEYS: Final = Statement(
+    select(idempotency.c.key, idempotency.c.fingerprint, idempotency.c.notification_id)
+    .select_from(_KEYS)
+    .join(
+        idempotency,
+        and_(idempotency.c.app == bindparam("app"), idempotency.c.key == _KEYS.c.value),
+    )
+)
+_PUBLIC_IDS: Final = each("public_ids")
+_ASK_ROWS: Final = Statement(
+    select(notifications.c.public_id, notifications.c.id)
+    .select_from(_PUBLIC_IDS)
+    .join(notifications, notifications.c.public_id == _PUBLIC_IDS.c.value)
+)
 _MOST_SPANS: Final = 8
 _BOUNDS: Final = select(func.min(sessions.c.id), func.max(sessions.c.id)).where(
     sessions.c.app_id == bindparam("app"), sessions.c.status == "active"
@@ -165,7 +177,7 @@ def read_former(connection: Quick, orders: Sequence[Order]) -> list[Former]:
     """Return for each order what its idempotency key says."""
     known = _read_keys(connection, orders)
     named = {one.notification_id for one in known.values()}
-    rows = _rows_of(connection, sorted(named))
+    rows = dict(_ASK_ROWS.rows(connection, public_ids=sorted(named))) if named else {}
     return [_former(order, known.get(_key(order)), rows) for order in orders]
 
 
@@ -182,8 +194,8 @@ def _former(order: Order, known: _Known | None, rows: Mapping[str, int]) -> Form
 
 
 def needs_core(drafts: Iterable[Draft]) -> bool:
-    """Return whether storing these takes more than the driver of SQLite alone can do."""
-    return any(one.targets is None or one.order.sealed_key is not None for one in drafts)
+    """Return whether storing these takes a connection of SQLAlchemy's."""
+    return any(one.targets is None for one in drafts)
 
 
 def leaves_work(draft: Draft, now: int) -> bool:
@@ -228,31 +240,9 @@ def _claim_keys(connection: Quick, orders: Sequence[Order], now: int) -> list[bo
         (app, key, order.fingerprint, order.public_id, now)
         for (app, key), order in sorted(keyed.items())
     ]
-    free = _enter_keys(connection, rows)
+    columns = dict(zip(_KEY_COLUMNS, zip(*rows, strict=True), strict=True))
+    free = set(insert_new(connection, idempotency, columns, returned=("app", "key")))
     return [order.idempotency_key is None or _take(free, _key(order)) for order in orders]
-
-
-def _enter_keys(connection: Quick, rows: Sequence[tuple[Any, ...]]) -> set[Key]:
-    """Enter what was free of these keys, and return it."""
-    driver = driver_of(connection)
-    if driver is not None:
-        # Nobody else writes meanwhile.
-        by_app: dict[str, list[str]] = {}
-        for app, key, *_ in rows:
-            by_app.setdefault(app, []).append(key)
-        known = {
-            (app, one.key) for app, keys in by_app.items() for one in _keys(connection, app, keys)
-        }
-        free = [row for row in rows if row[:2] not in known]
-        driver.executemany(_ENTER_KEY, free).close()
-        return {(app, key) for app, key, *_ in free}
-    assert isinstance(connection, Connection)  # noqa: S101 - it is no driver
-    statement = postgresql_insert(idempotency).on_conflict_do_nothing()
-    entered = connection.execute(
-        statement.returning(idempotency.c.app, idempotency.c.key),
-        [dict(zip(_KEY_COLUMNS, row, strict=True)) for row in rows],
-    )
-    return {(app, key) for app, key in entered}
 
 
 def _take(free: set[Key], key: Key) -> bool:
@@ -280,42 +270,15 @@ def _read_keys(connection: Quick, orders: Sequence[Order]) -> dict[Key, _Known]:
 
 
 def _keys(connection: Quick, app: str, keys: Sequence[str]) -> Iterator[_Known]:
-    table = idempotency.c
-    for chunk in chunks(keys, _NAMED_AT_ONCE):
-        driver = driver_of(connection)
-        if driver is not None:
-            asked = driver.execute(_ASK_KEYS.format(_marks(chunk)), (app, *chunk))
-            yield from map(_Known._make, asked.fetchall())
-        else:
-            assert isinstance(connection, Connection)  # noqa: S101 - it is no driver
-            statement = select(table.key, table.fingerprint, table.notification_id)
-            found = connection.execute(statement.where(table.app == app, table.key.in_(chunk)))
-            yield from map(_Known._make, found)
-
-
-def _rows_of(connection: Quick, public_ids: Sequence[str]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for chunk in chunks(public_ids, _NAMED_AT_ONCE):
-        driver = driver_of(connection)
-        if driver is not None:
-            found |= driver.execute(_ASK_ROWS.format(_marks(chunk)), chunk).fetchall()
-        else:
-            assert isinstance(connection, Connection)  # noqa: S101 - it is no driver
-            statement = select(notifications.c.public_id, notifications.c.id)
-            asked = connection.execute(statement.where(notifications.c.public_id.in_(chunk)))
-            found |= {row.public_id: row.id for row in asked}
-    return found
-
-
-def _marks(values: Sequence[str]) -> str:
-    return ", ".join("?" * len(values))
+    return map(_Known._make, _ASK_KEYS.rows(connection, app=app, keys=keys))
 
 
 def _insert(connection: Quick, drafts: Sequence[Draft], now: int) -> list[Acceptance]:
     """Insert sends that are new, and return what was stored, in their order."""
     orders = [draft.order for draft in drafts]
-    rows = insert_notifications(connection, _notification_columns(orders, now))
-    insert_deliveries(connection, _delivery_columns(drafts, rows, now))
+    columns = _notification_columns(orders, now)
+    rows = insert_numbered(connection, notifications, columns, by="public_id")
+    insert_rows(connection, deliveries, _delivery_columns(drafts, rows, now))
     stored: list[Acceptance] = []
     spans: list[dict[str, Any]] = []
     for draft, row in zip(drafts, rows, strict=True):

@@ -19,12 +19,12 @@ from sqlalchemy import (
     tuple_,
     update,
 )
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 
 from handbell._chunks import chunks
 from handbell.apps.store import is_any_of, is_app_of
 from handbell.delivery.urgency import LEVELS
 from handbell.registry.session import Environment
+from handbell.storage.bulk import insert_or_change
 from handbell.storage.database import Database
 from handbell.storage.signals import Kind
 from handbell.storage.tables import (
@@ -318,7 +318,7 @@ def _key_of(row: Mapping[str, Any]) -> CircuitScope:
 
 
 def _upsert() -> Any:
-    statement: Any = postgresql_insert(circuits)
+    statement: Any = insert_or_change(circuits)
     new = {
         column.name: statement.excluded[column.name]
         for column in circuits.c

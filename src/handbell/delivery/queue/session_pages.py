@@ -4,7 +4,6 @@ Measured in instructions per session (docs/decisions/0009-where-the-time-of-a-pu
 index is not what costs, the columns are, and so is each step that gives up the interpreter.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -14,7 +13,6 @@ from typing import Any, Final, NamedTuple, cast
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Select,
     bindparam,
     case,
     exists,
@@ -23,7 +21,9 @@ from sqlalchemy import (
 )
 
 from handbell.delivery.delivery import GatewayName
+from handbell.delivery.policy.parts import NO_ZONE, read_zones
 from handbell.registry.session import Environment
+from handbell.storage.bulk import Page, each, in_list
 from handbell.storage.tables import deliveries, sessions
 
 Also = frozenset[str]
@@ -88,26 +88,26 @@ def read_page(
     ``is_development`` makes sessions that were never reached start in that environment. What is not
     wanted by ``also`` is None.
     """
-    is_sqlite = connection.dialect.name == "sqlite"
-    statement = _statement(
-        is_columnar=is_sqlite,
+    page = _page(
         is_development=is_development,
         has_source=shard.source is not None,
         passes_over=shard.is_resumed or shard.is_split,
         has_zones=shard.zones is not None,
         also=also,
     )
-    values = {
+    values: dict[str, Any] = {
         "app": shard.app_row,
         "position": shard.position,
         "last": shard.last,
         "most": limit,
-        "source": shard.source,
-        "notification": shard.notification,
-        "zones": zone_values(connection, shard.zones),
     }
-    found = connection.execute(statement, values)
-    columns = _read_texts(found.one()) if is_sqlite else list(zip(*found.all(), strict=True))
+    if shard.source is not None:
+        values["source"] = shard.source
+    if shard.is_resumed or shard.is_split:
+        values["notification"] = shard.notification
+    if shard.zones is not None:
+        values["zones"] = read_zones(shard.zones)
+    columns = page.columns(connection, **values)
     if not columns:
         return []
     return _listeners(columns, also, is_repeat=shard.is_resumed)
@@ -138,29 +138,10 @@ def _named(also: Also) -> list[str]:
     return [name for name in ALSO if name in also]
 
 
-def _read_texts(row: Sequence[Any]) -> list[Iterable[Any]]:
-    """Return the columns of a page that was read as one text for each."""
-    numbers, tokens, environments, *rest = row
-    if numbers is None:
-        return []
-    return [
-        map(int, numbers.split(",")),
-        tokens.split(","),
-        environments.split(","),
-        *map(json.loads, rest),
-    ]
-
-
 @lru_cache
-def _statement(
-    *,
-    is_columnar: bool,
-    is_development: bool,
-    has_source: bool,
-    passes_over: bool,
-    has_zones: bool,
-    also: Also,
-) -> Select[Any]:
+def _page(
+    *, is_development: bool, has_source: bool, passes_over: bool, has_zones: bool, also: Also
+) -> Page:
     environment: Any = sessions.c.environment
     if is_development:
         is_new = sessions.c.accepted_at.is_(None) & (environment == "production")
@@ -181,7 +162,7 @@ def _statement(
     if has_source:
         statement = statement.where(got(bindparam("source")))
     if has_zones:
-        statement = statement.where(is_in_zones(is_sqlite=is_columnar))
+        statement = statement.where(_zone().in_(select(each("zones").c.value)))
     if passes_over:
         statement = statement.where(
             ~exists().where(
@@ -189,33 +170,17 @@ def _statement(
                 deliveries.c.number == sessions.c.id,
             )
         )
-    return _by_column(statement, also) if is_columnar else statement
+    # No id, token or environment holds a comma.
+    return Page(statement, _PLAIN)
 
 
-def is_in_zones(*, is_sqlite: bool) -> ColumnElement[bool]:
-    """Return the condition that a session is of a shard's ``zones``, see :func:`zone_values`."""
-    zone = func.coalesce(sessions.c.time_zone, "")
-    if is_sqlite:
-        each = func.json_each(bindparam("zones")).table_valued("value")
-        return zone.in_(select(each.c.value))
-    return zone.in_(bindparam("zones", expanding=True))
+def is_in_zones(zones: str) -> ColumnElement[bool]:
+    """Return the condition that a session is of a shard's ``zones``, as they are stored."""
+    return in_list(_zone(), read_zones(zones))
 
 
-def zone_values(connection: Connection, zones: str | None) -> Any:
-    """Return what :func:`is_in_zones` is bound to."""
-    is_sqlite = connection.dialect.name == "sqlite"
-    return zones if is_sqlite or zones is None else json.loads(zones)
-
-
-def _by_column(statement: Select[Any], also: Also) -> Select[Any]:
-    """Return the statement that gives one text for each column.
-
-    SQLite gives up the interpreter for each row that it steps to, and the event loop is busy with
-    it: a page is a single step. Ids, tokens and environments hold no comma.
-    """
-    page = statement.subquery()
-    plain = [func.group_concat(page.c[name]) for name in _PLAIN]
-    return select(*plain, *(func.json_group_array(page.c[name]) for name in _named(also)))
+def _zone() -> ColumnElement[str]:
+    return func.coalesce(sessions.c.time_zone, NO_ZONE)
 
 
 def got(notification: Any) -> Any:

@@ -16,7 +16,7 @@ from handbell.apps.store import is_app_of
 from handbell.delivery.policy.parts import NO_ZONE, read_zones, write_zones
 from handbell.storage.tables import apps, deliveries, notifications, sessions, shards
 
-from .session_pages import Shard, got, is_in_zones, zone_values
+from .session_pages import Shard, got, is_in_zones
 
 SHARD_SESSIONS: Final = 50_000
 """How many session ids one shard spans, or those of its time zones where it has some."""
@@ -69,9 +69,8 @@ def read_zones_of(connection: Connection, shard: Shard) -> list[str]:
     """Return the time zones of the sessions that a shard has not come to."""
     statement = select(_ZONE).distinct().where(*_spanned(shard.app_row, shard.position, shard.last))
     if shard.zones is not None:
-        statement = statement.where(_is_of(connection))
-    values = {"zones": zone_values(connection, shard.zones)}
-    return list(connection.scalars(statement, values if shard.zones is not None else {}))
+        statement = statement.where(is_in_zones(shard.zones))
+    return list(connection.scalars(statement))
 
 
 class _Segment(NamedTuple):
@@ -117,8 +116,8 @@ def count_waits(connection: Connection, found: Sequence[Row[Any]], now: int) -> 
 
 def _shares(connection: Connection, segment: _Segment, now: int) -> Iterator[tuple[str, int]]:
     """Yield what sessions of a segment wait for, and how many of each time zone do."""
-    statement = _uncome(connection, segment, _ZONE, func.count()).group_by(_ZONE)
-    for zone, number in connection.execute(statement, _values(connection, segment)):
+    statement = _uncome(segment, _ZONE, func.count()).group_by(_ZONE)
+    for zone, number in connection.execute(statement):
         reason = _reason(shard_for(segment.spanning, zone), now)
         if reason is not None:
             yield reason, number
@@ -189,11 +188,10 @@ def _count_quickly(connection: Connection, segment: _Segment) -> int:
 
 
 def _scalar(connection: Connection, segment: _Segment, what: ColumnElement[int]) -> int:
-    statement = _uncome(connection, segment, what)
-    return connection.scalar(statement, _values(connection, segment)) or 0
+    return connection.scalar(_uncome(segment, what)) or 0
 
 
-def _uncome(connection: Connection, segment: _Segment, *what: ColumnElement[Any]) -> Select[Any]:
+def _uncome(segment: _Segment, *what: ColumnElement[Any]) -> Select[Any]:
     row, there = segment.spanning[0], deliveries.alias()
     statement = (
         select(*what)
@@ -206,7 +204,7 @@ def _uncome(connection: Connection, segment: _Segment, *what: ColumnElement[Any]
         )
     )
     if segment.zones is not None:
-        statement = statement.where(_is_of(connection))
+        statement = statement.where(is_in_zones(segment.zones))
     if row.source_id is not None:
         statement = statement.where(got(row.source_id))
     return statement
@@ -219,13 +217,3 @@ def _spanned(app_row: int, after: int, upto: int) -> tuple[ColumnElement[bool], 
         sessions.c.id > after,
         sessions.c.id <= upto,
     )
-
-
-def _is_of(connection: Connection) -> ColumnElement[bool]:
-    return is_in_zones(is_sqlite=connection.dialect.name == "sqlite")
-
-
-def _values(connection: Connection, segment: _Segment) -> dict[str, Any]:
-    if segment.zones is None:
-        return {}
-    return {"zones": zone_values(connection, segment.zones)}

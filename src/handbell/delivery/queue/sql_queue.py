@@ -5,31 +5,32 @@ becomes of it when the worker dies, and :mod:`~handbell.delivery.queue.shards` f
 broadcast.
 """
 
-import json
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import lru_cache
 from time import time
 from typing import Any, Final, NamedTuple, cast
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
-    Connection,
     Row,
     Select,
+    and_,
     bindparam,
     case,
     exists,
     func,
     insert,
+    null,
     or_,
     select,
-    tuple_,
     update,
 )
 
 from handbell._chunks import chunks
 from handbell.delivery.policy.parts import ShardPart
 from handbell.delivery.urgency import LEVELS
+from handbell.storage.bulk import Statement, rows_of
 from handbell.storage.database import Database
 from handbell.storage.tables import ADDRESSED, deliveries, notifications, sessions, shards, users
 
@@ -105,13 +106,9 @@ class Queue:
             ).all()
             if not keys:
                 return []
-            taken = _are(connection, [tuple(key) for key in keys])
-            connection.execute(
-                update(deliveries)
-                .where(taken)
-                .values(state="sending", worker_id=worker, due_at=None)
-            )
-            return [Due._make(row) for row in connection.execute(_DUE.where(taken))]
+            taken = [tuple(key) for key in keys]
+            _TAKE.run(connection, keys=taken, worker=worker)
+            return [Due._make(row) for row in _DUE.rows(connection, keys=taken)]
 
     def claim_shards(
         self,
@@ -246,7 +243,17 @@ class Queue:
         return int(self._now() * 1000)
 
 
-_DUE: Final = (
+# A join, since PostgreSQL looks up whatever is IN a list only where it knows how long that is.
+_KEYS: Final = rows_of("keys", notification=BigInteger, number=BigInteger)
+_IS_KEY: Final = and_(
+    deliveries.c.notification_id == _KEYS.c.notification, deliveries.c.number == _KEYS.c.number
+)
+_TAKE: Final = Statement(
+    update(deliveries)
+    .where(_IS_KEY)
+    .values(state="sending", worker_id=bindparam("worker"), due_at=null())
+)
+_DUE: Final = Statement(
     select(
         deliveries.c.notification_id,
         deliveries.c.number,
@@ -263,7 +270,8 @@ _DUE: Final = (
         deliveries.c.begun_at,
         sessions.c.accepted_at.is_not(None),
     )
-    .join_from(deliveries, sessions, sessions.c.id == deliveries.c.number, isouter=True)
+    .join_from(_KEYS, deliveries, _IS_KEY)
+    .outerjoin(sessions, sessions.c.id == deliveries.c.number)
     .outerjoin(users, users.c.id == sessions.c.user_id)
     .order_by(deliveries.c.notification_id, deliveries.c.number)
 )
@@ -320,18 +328,6 @@ def _free(now: Any, above: Any, apart_from: Any, full: Any) -> tuple[ColumnEleme
         shards.c.notification_id.not_in(apart_from),
         or_(shards.c.is_split.is_(False), ~is_taken),
         *_not_of(full, shards.c.notification_id),
-    )
-
-
-def _are(connection: Connection, keys: Sequence[tuple[int, int]]) -> ColumnElement[bool]:
-    """Return the condition that a delivery is one of these, by notification and number."""
-    key = tuple_(deliveries.c.notification_id, deliveries.c.number)
-    if connection.dialect.name != "sqlite":
-        return key.in_(keys)
-    # One value instead of thousands, which would each be bound by the interpreter.
-    each = func.json_each(json.dumps(keys)).table_valued("value")
-    return key.in_(
-        select(func.json_extract(each.c.value, "$[0]"), func.json_extract(each.c.value, "$[1]"))
     )
 
 

@@ -15,10 +15,11 @@ from pathlib import Path
 from time import time
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, Row, delete, extract, func, insert, select, update
+from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from handbell.clocks import MachineClock
 from handbell.storage.database import Database
+from handbell.storage.server_clock import server_seconds
 from handbell.storage.signals import Kind
 from handbell.storage.tables import deliveries, shards, workers
 
@@ -158,10 +159,10 @@ class Workers:
         return row.host == self._host and not _is_running(row.pid)
 
     def _instant(self, connection: Connection) -> _Instant:
-        if connection.dialect.name == "sqlite":
-            return _Instant(self.machine.boot, int(self.machine.seconds() * 1000))
         # Machines whose clocks differ may work on one server; its own is the same for all of them.
-        seconds = connection.execute(select(extract("epoch", func.now()))).scalar_one()
+        seconds = server_seconds(connection)
+        if seconds is None:
+            return _Instant(self.machine.boot, int(self.machine.seconds() * 1000))
         return _Instant("", int(seconds * 1000))
 
     def _give_back(self, connection: Connection, dead: Sequence[int]) -> None:

@@ -4,16 +4,14 @@ A chart over a month must not count millions of deliveries at each view. So each
 to its hour in the transaction that writes it: ledger and counts always agree.
 """
 
-import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, func, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import BigInteger, Connection, func, select
 
-from handbell._chunks import chunks
+from handbell.storage.bulk import Statement, each, upsert_rows
 from handbell.storage.tables import notifications, tallies
 
 from .outcome_batch import Batch
@@ -92,48 +90,24 @@ def _bucket(start: int, hours: int, row: Any) -> HourCount:
 
 
 def _add_rows(connection: Connection, by_row: Mapping[int, Counter[str]], at: int) -> None:
-    hour = at // HOUR * HOUR
-    if connection.dialect.name == "sqlite":
-        # One statement for any number of notifications: it is in the path of every send.
-        counts = [[row, *(bucket[name] for name in COUNTED)] for row, bucket in by_row.items()]
-        connection.exec_driver_sql(_ADD_ALL, (hour, json.dumps(counts)))
-        return
     by_app: dict[str, Counter[str]] = {}
-    for row, app in _apps_of(connection, by_row):
+    for row, app in _APPS.rows(connection, numbers=list(by_row)):
         by_app.setdefault(app, Counter()).update(by_row[row])
-    rows = [
-        # A fixed order, so that two writers never deadlock.
-        {"app": app, "hour": hour, **{name: counts[name] for name in COUNTED}}
-        for app, counts in sorted(by_app.items())
-    ]
-    if rows:
-        connection.execute(_upsert(), rows)
+    # In one order everywhere, so that two writers never wait for each other.
+    counted = sorted(by_app.items())
+    columns: dict[str, list[Any]] = {
+        "app": [app for app, _ in counted],
+        "hour": [at // HOUR * HOUR] * len(counted),
+        **{name: [counts[name] for _, counts in counted] for name in COUNTED},
+    }
+    sums = {name: f"tallies.{name} + excluded.{name}" for name in COUNTED}
+    upsert_rows(connection, tallies, columns, key=_KEY, changed=sums)
 
 
-def _apps_of(connection: Connection, rows: Iterable[int]) -> list[Sequence[Any]]:
-    return [
-        found
-        for some in chunks(rows)
-        for found in connection.execute(
-            select(notifications.c.id, notifications.c.app).where(notifications.c.id.in_(some))
-        )
-    ]
-
-
-def _upsert() -> Any:
-    statement: Any = insert(tallies)
-    summed = {name: tallies.c[name] + statement.excluded[name] for name in COUNTED}
-    return statement.on_conflict_do_update(index_elements=["app", "hour", "service"], set_=summed)
-
-
-_SUMS: Final = ", ".join(
-    f"sum(json_extract(value, '$[{place}]'))" for place in range(1, len(COUNTED) + 1)
+_KEY: Final = ("hour", "service", "app")
+_NUMBERS: Final = each("numbers", BigInteger)
+_APPS: Final = Statement(
+    select(notifications.c.id, notifications.c.app)
+    .select_from(_NUMBERS)
+    .join(notifications, notifications.c.id == _NUMBERS.c.value)
 )
-_ADD_ALL: Final = f"""
-    INSERT INTO tallies (app, hour, {", ".join(COUNTED)})
-    SELECT app, ?1, {_SUMS}
-    FROM json_each(?2) JOIN notifications ON notifications.id = json_extract(value, '$[0]')
-    WHERE true GROUP BY app
-    ON CONFLICT (app, hour, service) DO UPDATE SET
-    {", ".join(f"{name} = {name} + excluded.{name}" for name in COUNTED)}
-"""  # noqa: S608 - names of columns only

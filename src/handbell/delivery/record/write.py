@@ -1,20 +1,18 @@
 """Write a batch of outcomes in one transaction."""
 
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from time import time
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, delete, func, select, update
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy import BigInteger, Connection, bindparam, delete, func, select, update
 
 from handbell._chunks import chunks
 from handbell.delivery.events import Event, SessionClosed, SessionQuarantined
 from handbell.delivery.policy.retry import SERVICE_DOWN
 from handbell.delivery.queue.shards import SHARDS, count_uncome
 from handbell.delivery.webhooks.store import store_calls
-from handbell.storage.bulk import insert_columns, sort_out
-from handbell.storage.database import Database, driver_of
+from handbell.storage.bulk import Columns, Statement, each, upsert_rows
+from handbell.storage.database import Database
 from handbell.storage.signals import Kind
 from handbell.storage.tables import deliveries, notifications, sessions, shards
 
@@ -24,50 +22,40 @@ from .outcome_batch import Batch, Ending
 Sent = Mapping[tuple[int, str, int], Sequence[int]]
 """See :class:`~handbell.delivery.record.outcome_batch.Batch`."""
 
+_KEY: Final = ("notification_id", "number")
 _ENDING_FIELDS: Final = Ending._fields
-_KEY_FIELDS: Final = frozenset({"notification_id", "number", "gateway", "environment", "urgency"})
+_KEY_FIELDS: Final = frozenset({*_KEY, "gateway", "urgency"})
 # What may have been sent before stays a repeat.
-_CHANGED: Final = tuple(
+_REPLACED: Final = tuple(
     name for name in _ENDING_FIELDS if name not in _KEY_FIELDS and name != "is_repeat"
 )
-_REPLACE: Final = (
-    "ON CONFLICT (notification_id, number) DO UPDATE SET "
-    + ", ".join(f"{name} = excluded.{name}" for name in (*_CHANGED, "environment"))
-    + ", is_repeat = deliveries.is_repeat OR excluded.is_repeat, worker_id = NULL"
-)
-_SENT_COLUMNS: Final = (
-    "notification_id",
-    "number",
-    "gateway",
-    "environment",
-    "state",
-    "status",
-    "attempts",
-    "urgency",
-    "sent_at",
-    "finished_at",
-)
-
-_INSERT: Final = f"""
-    INSERT INTO deliveries ({", ".join(_SENT_COLUMNS)}, is_repeat)
-    SELECT {{row}}, {{number}}, 'apns', ?1, 'sent', 200, 1, ?2, ?3, ?3, false
-    FROM json_each(?4) WHERE true
-    ON CONFLICT (notification_id, number) DO UPDATE SET
-        environment = excluded.environment, state = 'sent', status = 200, reason = NULL,
-        detail = NULL, begun_at = NULL,
-        attempts = attempts + 1, due_at = NULL, worker_id = NULL,
-        sent_at = excluded.sent_at, finished_at = excluded.finished_at
-"""  # noqa: S608 - names of columns only
-_INSERT_SENT: Final = _INSERT.format(row="?5", number="value")
-_INSERT_SENT_SINGLY: Final = _INSERT.format(
-    row="json_extract(value, '$[0]')", number="json_extract(value, '$[1]')"
-)
+_CHANGED: Final = {
+    "is_repeat": "deliveries.is_repeat OR excluded.is_repeat",
+    "worker_id": "NULL",
+}
+_SENT: Final = {
+    "gateway": "apns",
+    "state": "sent",
+    "status": 200,
+    "attempts": 1,
+    "is_repeat": False,
+}
+_SENT_REPLACED: Final = ("environment", "sent_at", "finished_at")
+_SENT_CHANGED: Final = {
+    "state": "'sent'",
+    "status": "200",
+    **dict.fromkeys(("reason", "detail", "begun_at", "due_at", "worker_id"), "NULL"),
+    "attempts": "deliveries.attempts + 1",
+}
 _FEW: Final = 20
 """Of so many pushes a notification's are written with those of others, by one statement."""
-_ACCEPTED: Final = """
-    UPDATE sessions SET accepted_at = ?1 WHERE id IN (SELECT value FROM json_each(?2))
-"""
 
+_NUMBERS: Final = each("numbers", BigInteger)
+_ACCEPTED: Final = Statement(
+    update(sessions)
+    .where(sessions.c.id.in_(select(_NUMBERS.c.value)))
+    .values(accepted_at=bindparam("now"))
+)
 _SESSION: Final = sessions.c.id == bindparam("session")
 _MOVE: Final = update(sessions).where(_SESSION).values(environment=bindparam("to"))
 _CLOSE: Final = (
@@ -118,12 +106,10 @@ def write_batch(connection: Connection, batch: Batch, *, now: int) -> set[int]:
     Returns the sessions that stay as they are, although an answer would have closed or quarantined
     them: they were registered again meanwhile, or are closed already. No event tells of them.
     """
-    if _is_sqlite(connection):
-        _insert_sent(connection, batch.sent, now)
-    elif batch.sent:
-        _upsert_sent(connection, batch.sent, now)
+    _write_sent(connection, batch.sent, now)
     if batch.endings:
-        _upsert(connection, batch.endings)
+        columns = dict(zip(_ENDING_FIELDS, zip(*batch.endings, strict=True), strict=True))
+        upsert_rows(connection, deliveries, columns, key=_KEY, replaced=_REPLACED, changed=_CHANGED)
     if batch.adopted:
         keys = [{"row": row, "one": number} for row, number in batch.adopted]
         connection.execute(_ADOPT, keys)
@@ -150,68 +136,30 @@ def is_true(event: Event, kept: Collection[int]) -> bool:
     return True
 
 
-def _insert_sent(connection: Connection, sent: Sent, now: int) -> None:
-    # One statement runs without the interpreter; thousands would contend with the event loop.
-    singles: dict[tuple[str, int], list[tuple[int, int]]] = {}
+def _write_sent(connection: Connection, sent: Sent, now: int) -> None:
+    few: list[tuple[int, str, int, int]] = []
     for (row, environment, urgency), numbers in sent.items():
         if len(numbers) > _FEW:
-            values = (environment, urgency, now, json.dumps(numbers), row)
-            connection.exec_driver_sql(_INSERT_SENT, values)
+            key = {"notification_id": row, "environment": environment, "urgency": urgency}
+            _upsert_sent(connection, {"number": numbers}, key, now)
         else:
-            pairs = singles.setdefault((environment, urgency), [])
-            pairs += [(row, number) for number in numbers]
-    for (environment, urgency), pairs in singles.items():
-        single = (environment, urgency, now, json.dumps(pairs))
-        connection.exec_driver_sql(_INSERT_SENT_SINGLY, single)
+            few += [(row, environment, urgency, number) for number in numbers]
+    if few:
+        names = ("notification_id", "environment", "urgency", "number")
+        _upsert_sent(connection, dict(zip(names, zip(*few, strict=True), strict=True)), {}, now)
 
 
-def _upsert_sent(connection: Connection, sent: Sent, now: int) -> None:
-    statement: Any = postgresql_insert(deliveries)
-    there = {
-        **dict.fromkeys(("reason", "detail", "begun_at", "due_at", "worker_id")),
-        **{name: statement.excluded[name] for name in ("environment", "state", "status")},
-        **{name: statement.excluded[name] for name in ("sent_at", "finished_at")},
-        "attempts": deliveries.c.attempts + 1,
-    }
-    rows = [
-        {
-            "notification_id": row,
-            "number": number,
-            "gateway": "apns",
-            "environment": environment,
-            "state": "sent",
-            "status": 200,
-            "attempts": 1,
-            "urgency": urgency,
-            "sent_at": now,
-            "finished_at": now,
-        }
-        for (row, environment, urgency), numbers in sent.items()
-        for number in numbers
-    ]
-    key = ["notification_id", "number"]
-    connection.execute(statement.on_conflict_do_update(index_elements=key, set_=there), rows)
-
-
-def _upsert(connection: Connection, endings: Sequence[Ending]) -> None:
-    driver = driver_of(connection)
-    if driver is not None:
-        columns = dict(zip(_ENDING_FIELDS, zip(*endings, strict=True), strict=True))
-        same, varying = sort_out(columns, "number")
-        insert_columns(driver, deliveries, varying, same, _REPLACE)
-        return
-    statement: Any = postgresql_insert(deliveries)
-    changed = {name: statement.excluded[name] for name in (*_CHANGED, "environment")}
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["notification_id", "number"],
-            set_={
-                **changed,
-                "is_repeat": deliveries.c.is_repeat | statement.excluded.is_repeat,
-                "worker_id": None,
-            },
-        ),
-        [one._asdict() for one in endings],
+def _upsert_sent(
+    connection: Connection, columns: Columns, same: Mapping[str, Any], now: int
+) -> None:
+    upsert_rows(
+        connection,
+        deliveries,
+        columns,
+        key=_KEY,
+        same={**same, **_SENT, "sent_at": now, "finished_at": now},
+        replaced=_SENT_REPLACED,
+        changed=_SENT_CHANGED,
     )
 
 
@@ -238,7 +186,12 @@ def _change_sessions(connection: Connection, batch: Batch, now: int) -> set[int]
 def _lock(connection: Connection, session_ids: Sequence[int]) -> Sequence[Any]:
     """Return how sessions stand; nobody else changes them before the transaction ends."""
     columns = (sessions.c.id, sessions.c.status, sessions.c.registered_at)
-    statement = select(*columns).where(sessions.c.id.in_(session_ids)).with_for_update()
+    statement = (
+        select(*columns)
+        .where(sessions.c.id.in_(session_ids))
+        .order_by(sessions.c.id)
+        .with_for_update()
+    )
     return connection.execute(statement).all()
 
 
@@ -254,11 +207,8 @@ def _is_gone(session: Any | None, since: int | None) -> bool:
 
 
 def _note_accepted(connection: Connection, numbers: Sequence[int], now: int) -> None:
-    if numbers and _is_sqlite(connection):
-        connection.exec_driver_sql(_ACCEPTED, (now, json.dumps(numbers)))
-        return
-    for chunk in chunks(numbers):
-        connection.execute(update(sessions).where(sessions.c.id.in_(chunk)).values(accepted_at=now))
+    if numbers:
+        _ACCEPTED.run(connection, numbers=sorted(numbers), now=now)
 
 
 def _count_cancelled(connection: Connection, finished: Sequence[int]) -> None:
@@ -269,7 +219,3 @@ def _count_cancelled(connection: Connection, finished: Sequence[int]) -> None:
         caught = count_uncome(connection, [shard])
         statement = update(notifications).where(notifications.c.id == shard.notification_id)
         connection.execute(statement.values(cancelled=notifications.c.cancelled + caught))
-
-
-def _is_sqlite(connection: Connection) -> bool:
-    return connection.dialect.name == "sqlite"
