@@ -8,9 +8,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, and_, bindparam, delete, or_, select, tuple_
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 
 from handbell._chunks import chunks
+from handbell.storage.bulk import insert_or_change
 from handbell.storage.database import Database
 from handbell.storage.tables import apps, cap_claims, deliveries, notifications, sessions, workers
 
@@ -116,7 +116,7 @@ _MYSELF: Final = (
 _LOCK: Final = (
     select(apps.c.id).where(apps.c.id == bindparam("app")).with_for_update(key_share=True)
 )
-_CLAIM: Final = postgresql_insert(cap_claims).on_conflict_do_nothing()
+_CLAIM: Final = insert_or_change(cap_claims).on_conflict_do_nothing()
 _CLAIMED: Final = select(cap_claims.c.user_id, cap_claims.c.notification_id).where(
     cap_claims.c.user_id.in_(bindparam("users", expanding=True)),
     cap_claims.c.notification_id != bindparam("notification"),
