@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import Table, func, select
@@ -139,6 +140,25 @@ def test_a_key_of_a_call_is_known_to_all_who_accept(stage: Stage) -> None:
 
     assert len(asyncio.run(scenario())) == 1
     assert stage.twin.accepted == 1
+
+
+def test_a_token_that_several_machines_register_at_once_has_one_owner(stage: Stage) -> None:
+    """Each call is answered, the last one's person owns the token, and nobody else."""
+    systems = [System(stage.system.settings) for _ in range(2)]
+    token = "ab" * 32
+
+    def register(turn: int) -> None:
+        registry = systems[turn % 2].registry
+        registry.register(stage.app, f"user{turn % 4}@example.com", token)
+
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(register, range(24)))
+    finally:
+        for system in systems:
+            system.database.close()
+    owners = [one for one in stage.system.registry.sessions(stage.app) if one.status == "active"]
+    assert [one.token for one in owners] == [token]
 
 
 def test_servers_count_the_calls_of_one_caller_together(stage: Stage) -> None:

@@ -41,17 +41,27 @@ def key_of(table: Table, row: Row) -> Key:
 
 
 def converted(table: Table, rows: Sequence[Row]) -> Sequence[Row]:
-    """Return rows of SQLite as PostgreSQL takes them: truth values are no numbers there."""
+    """Return rows of SQLite as PostgreSQL takes them: truth values are no numbers there.
+
+    What names a process is left out: it is gone, and its row is not copied.
+    """
     truths = [
         place for place, column in enumerate(table.columns) if isinstance(column.type, Boolean)
     ]
-    if not truths:
+    processes = [
+        place
+        for place, column in enumerate(table.columns)
+        if any(key.column.table.name in _OF_PROCESSES for key in column.foreign_keys)
+    ]
+    if not (truths or processes):
         return rows
     found = []
     for row in rows:
         values = list(row)
         for place in truths:
             values[place] = None if values[place] is None else bool(values[place])
+        for place in processes:
+            values[place] = None
         found.append(tuple(values))
     return found
 
