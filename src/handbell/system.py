@@ -47,6 +47,7 @@ from handbell.delivery.queue.nodes import NodeKind, Presence
 from handbell.delivery.queue.revocations import Revocations
 from handbell.delivery.queue.signal_listener import SignalListener
 from handbell.delivery.queue.sql_queue import Queue
+from handbell.delivery.queue.sql_work_queue import SqlWorkQueue
 from handbell.delivery.queue.workers import Workers
 from handbell.delivery.record.write import Recorder
 from handbell.delivery.send.worker import Worker
@@ -313,7 +314,8 @@ class System:
     def engine(self) -> Engine:
         """Return the engine; it belongs to the event loop of its first use."""
         worker = Worker(
-            self.queue,
+            SqlWorkQueue(self.queue, self.known_workers),
+            backlog=self.queue,
             ledger=self.ledger,
             recorder=self.recorder,
             known_workers=self.known_workers,

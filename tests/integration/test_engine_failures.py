@@ -21,6 +21,7 @@ from handbell.creation.recipients import Recipients
 from handbell.delivery.delivery import GatewayName
 from handbell.delivery.queue.clock_jumps import ClockJumps
 from handbell.delivery.queue.heartbeat import Heartbeat
+from handbell.delivery.queue.sql_work_queue import SqlWorkQueue
 from handbell.delivery.queue.workers import LEASE_SECONDS, Workers
 from handbell.delivery.record.outcome_batch import Batch, Ending
 from handbell.errors import ContradictionError, StorageError
@@ -245,6 +246,7 @@ def test_a_heart_that_stumbles_beats_on(scene: Scene) -> None:
     async def scenario() -> None:
         threads = ThreadPool(2, "test")
         heartbeat = Heartbeat(
+            SqlWorkQueue(scene.system.queue, known_workers),
             known_workers,
             threads=threads,
             jumps=jumps,

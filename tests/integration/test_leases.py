@@ -13,6 +13,8 @@ from handbell._thread_pool import ThreadPool
 from handbell.clocks import MachineClock, boot_id, seconds_since_boot
 from handbell.delivery.queue.clock_jumps import ClockJumps
 from handbell.delivery.queue.heartbeat import Heartbeat
+from handbell.delivery.queue.sql_queue import Queue
+from handbell.delivery.queue.sql_work_queue import SqlWorkQueue
 from handbell.delivery.queue.workers import LEASE_SECONDS, Workers
 from handbell.errors import DatabaseLockedError
 from handbell.storage.database import Database
@@ -126,6 +128,7 @@ def make_heart(
     jumps = ClockJumps(database, known_workers.machine)
     threads = ThreadPool(4, "test")
     return Heartbeat(
+        SqlWorkQueue(Queue(database), known_workers),
         known_workers,
         threads=threads,
         jumps=jumps,

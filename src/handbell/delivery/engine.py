@@ -240,7 +240,8 @@ class Engine:
         with self.worker.release_log.begin() as snapshot:
             # In one step: a thread that has to be woken twice waits twice for the interpreter.
             outcomes = await in_thread(self._prepare_and_store, entries, worker)
-            self._begin([one for one in outcomes if _is_stored(one)], snapshot)
+            left = self._begin([one for one in outcomes if _is_stored(one)], snapshot)
+            await self.worker.put(left)
             return [_outcome(one) for one in outcomes]
 
     def _prepare_and_store(
@@ -297,15 +298,20 @@ class Engine:
         entry = Entry(app=app, notification=Notification(title=app.name), recipients=recipients)
         return self._intake.check_send_time(entry, options.send_at, plan.targets, self._now())
 
-    def _begin(self, stored: Sequence[Prepared], snapshot: SessionSnapshot) -> None:
-        """Tell of sends that were just stored, and send what the worker has room for."""
+    def _begin(self, stored: Sequence[Prepared], snapshot: SessionSnapshot) -> list[int]:
+        """Tell of sends that were just stored, and send what the worker has room for.
+
+        Returns the rows of those that are for the queue.
+        """
         if self.worker.hooks:
             self._tell_accepted(stored)
         taken = [(one, its) for one in stored if (its := self._composed(one)) is not None]
         composed, items = _columns(taken)
         self.worker.hand_over(composed, items, snapshot)
-        if len(taken) < len(stored):
-            self.worker.wake()
+        begun = {id(one) for one, _ in taken}
+        return [
+            one.accepted.row for one in stored if one.accepted is not None and id(one) not in begun
+        ]
 
     def _composed(self, one: Prepared) -> Composed | None:
         """Return what the worker sends of a stored send; None where it was not taken along."""
@@ -433,7 +439,7 @@ class Engine:
             replaces=notification_id,
         )
         acceptance = await in_thread(self._sends.accept, order, None)
-        self.worker.wake()
+        await self.worker.put([acceptance.row])
         return acceptance.warning(wordings.warnings)
 
     def response(

@@ -11,6 +11,7 @@ from handbell.errors import StorageError
 from handbell.storage.storage_retry import STORAGE_PAUSE
 
 from .clock_jumps import ClockJumps
+from .work_queue import WorkQueue
 from .workers import LEASE_SECONDS, Workers, new_worker
 
 BEAT_SECONDS: Final = 4.0
@@ -44,7 +45,7 @@ class Lease:
 
 
 class Heartbeat:
-    """Keeps one worker in the table ``workers``, under the id ``worker``; 0 before it has begun.
+    """Keeps one worker's part of the ``queue``, under the id ``worker``; 0 before it has begun.
 
     ``on_loss`` is called where the worker was taken for dead: others have what it had taken.
     ``on_jump`` is told by how many seconds the wall's clock was set. ``on_beat`` is called with the
@@ -55,6 +56,7 @@ class Heartbeat:
 
     def __init__(
         self,
+        queue: WorkQueue,
         known_workers: Workers,
         *,
         threads: ThreadPool,
@@ -67,6 +69,7 @@ class Heartbeat:
     ) -> None:
         self.worker = 0
         self.lease = Lease(known_workers.machine.seconds)
+        self._queue = queue
         self._workers = known_workers
         self._threads = threads
         self._jumps = jumps
@@ -83,7 +86,7 @@ class Heartbeat:
         """Enter the worker, and give back what dead ones held. Raises StorageError."""
         async with self._turn:
             await self._enter(self._workers.machine.seconds())
-        await self._threads.run(self._workers.reclaim)
+        await self._queue.sweep()
         with contextlib.suppress(StorageError):  # both are done again at the next beat
             await self._threads.run(self._on_beat, self.worker)
             await self._follow_clock()
@@ -91,7 +94,7 @@ class Heartbeat:
     async def end(self) -> None:
         """Give back what the worker still holds; where the database takes nothing, others do."""
         with contextlib.suppress(StorageError):
-            await self._threads.run(self._workers.retire, self._entered)
+            await self._queue.put_back(self._entered)
 
     async def run(self) -> None:
         """Beat, and look for workers whose heartbeat has stopped, until it is cancelled.
@@ -103,7 +106,7 @@ class Heartbeat:
             try:
                 await self._beat()
                 await self._threads.run(self._on_beat, self.worker)
-                await self._threads.run(self._workers.reclaim)
+                await self._queue.sweep()
                 await self._find_place()
                 await self._follow_clock()
             except StorageError as error:
@@ -141,7 +144,7 @@ class Heartbeat:
             if unless():
                 return
             since = self._workers.machine.seconds()
-            if await self._threads.run(self._workers.beat, self.worker):
+            if await self._queue.extend(self.worker):
                 self.lease.renew(since)
                 return
             self._on_loss()
@@ -152,7 +155,6 @@ class Heartbeat:
             self._on_loss()
 
     async def _enter(self, since: float) -> None:
-        loop = asyncio.get_running_loop()
-        await self._threads.run(self._workers.enlist, self._entered, loop)
+        await self._queue.join(self._entered)
         self.worker = self._entered
         self.lease.renew(since)

@@ -8,13 +8,15 @@ from typing import Final
 
 from handbell.delivery.events import Hooks
 from handbell.delivery.queue.poller import Poller
+from handbell.delivery.queue.work_queue import WorkQueue
 from handbell.delivery.webhooks.store import NAMES
 from handbell.delivery.work.in_flight import InFlight
+from handbell.errors import StorageError
 from handbell.storage.storage_retry import StorageRetry, stopped
 
-from .outcome_batch import Batch
+from .outcome_batch import Batch, OutcomeWriter
 from .settle import Settlement
-from .write import Recorder, is_true
+from .write import is_true
 
 FLUSH_SECONDS: Final = 0.02
 """How long an end that came back waits for others, to be written with them."""
@@ -35,8 +37,10 @@ class Flusher:
     def __init__(
         self,
         book: Settlement,
-        recorder: Recorder,
+        recorder: OutcomeWriter,
         *,
+        queue: WorkQueue,
+        worker: Callable[[], int],
         in_flight: InFlight,
         hooks: Hooks,
         storage_retry: StorageRetry,
@@ -44,6 +48,8 @@ class Flusher:
     ) -> None:
         self._book = book
         self._recorder = recorder
+        self._queue = queue
+        self._worker = worker
         self._in_flight = in_flight
         self._hooks = hooks
         self._storage_retry = storage_retry
@@ -76,12 +82,20 @@ class Flusher:
         batch.webhook_events += [event for event in events if type(event) in NAMES]
         batch.awaited = [row for row in batch.rows() if row not in self._own]
         kept = await self._record(batch) if batch else set()
+        await self._release(batch)
         self._in_flight.note_written(ended)
         self._written.set()
         self._tell(batch)
         for event in events:
             if is_true(event, kept):
                 self._hooks.emit(event)
+
+    async def _release(self, batch: Batch) -> None:
+        try:
+            await self._queue.done(self._worker(), batch.settled())
+        except StorageError as error:
+            # It is given out again; its rows say by then what became of it.
+            _log.warning("Queue unavailable: %s", error)
 
     async def _record(self, batch: Batch) -> set[int]:
         """Write a batch; if that fails, write every part of it that can be written.

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from handbell.delivery.delivery import State
 from handbell.delivery.events import Event
+from handbell.delivery.queue.work_queue import Settled
 from handbell.registry.session import Environment
 
 
@@ -64,6 +65,13 @@ class Batch:
         ended = {ending.notification_id for ending in self.endings}
         return ended.union(row for row, *_ in self.sent)
 
+    def settled(self) -> Iterator[Settled]:
+        """Yield what the queue has to know of it once it is written."""
+        for (row, *_), numbers in self.sent.items():
+            yield Settled(row, numbers)
+        for one in self.endings:
+            yield Settled(one.notification_id, (one.number,), one.due_at)
+
     def parts(self) -> Iterator["Batch"]:
         """Yield batches of one change each, in the order in which they are written."""
         for name in Batch.__dataclass_fields__:
@@ -76,3 +84,15 @@ class Batch:
 
     def __bool__(self) -> bool:
         return any(getattr(self, name) for name in Batch.__dataclass_fields__)
+
+
+class OutcomeWriter(Protocol):
+    """Writes the outcomes of deliveries, wherever they are kept."""
+
+    def record(self, batch: Batch) -> set[int]:
+        """Write a batch, all or nothing, and have it survive a crash; blocks.
+
+        To write it again changes nothing but the time. Returns the sessions that stay as they are,
+        although an answer would have closed or quarantined them. Raises StorageError where nothing
+        could be written, ContradictionError where it never can be.
+        """

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Collection, Coroutine, Sequence
-from functools import partial
 from random import Random
 from time import monotonic, time
 from typing import Any, Final
@@ -29,11 +28,12 @@ from handbell.delivery.queue.poller import Poller
 from handbell.delivery.queue.revocations import RevocationListener, Revocations
 from handbell.delivery.queue.signal_listener import SignalListener
 from handbell.delivery.queue.sql_queue import Queue
+from handbell.delivery.queue.work_queue import Wanted, WorkQueue
 from handbell.delivery.queue.workers import Workers
 from handbell.delivery.record.flusher import Flusher
+from handbell.delivery.record.outcome_batch import OutcomeWriter
 from handbell.delivery.record.outcome_rows import unreadable_ending
 from handbell.delivery.record.settle import Settlement
-from handbell.delivery.record.write import Recorder
 from handbell.delivery.work.app_states import AppStates
 from handbell.delivery.work.composed import Composed
 from handbell.delivery.work.gateway_finder import DropGateway, FindGateway
@@ -79,10 +79,11 @@ class Worker:
 
     def __init__(
         self,
-        queue: Queue,
+        queue: WorkQueue,
         *,
+        backlog: Queue,
         ledger: Ledger,
-        recorder: Recorder,
+        recorder: OutcomeWriter,
         known_workers: Workers,
         revocations: Revocations,
         jumps: ClockJumps,
@@ -119,10 +120,12 @@ class Worker:
             clock=clock,
         )
         self._queue = queue
+        self._backlog = backlog
         self.rules_store = rules_store
         self._now = now
         self._clock = clock
         self._heartbeat = Heartbeat(
+            queue,
             known_workers,
             threads=threads,
             jumps=jumps,
@@ -149,6 +152,8 @@ class Worker:
         self._flusher = Flusher(
             self._book,
             recorder,
+            queue=queue,
+            worker=lambda: self.id,
             in_flight=self.in_flight,
             hooks=self.hooks,
             storage_retry=storage_retry,
@@ -192,7 +197,7 @@ class Worker:
             now=now,
         )
         self._broadcaster = Broadcaster(
-            queue,
+            backlog,
             composed_cache=self._composed_cache,
             rules_store=rules_store,
             app_states=self.app_states,
@@ -282,6 +287,12 @@ class Worker:
         except Exception:  # noqa: BLE001 - others take over what it held
             _log.exception("Could not release work on stop")
 
+    async def put(self, notifications: Collection[int]) -> None:
+        """Let this worker, or another one, take what was just stored and nobody has."""
+        if notifications:
+            await self._queue.put(notifications)
+            self.wake()
+
     def wake(self) -> None:
         """Look for work now instead of at the next turn."""
         self._wake.set()
@@ -299,7 +310,7 @@ class Worker:
         # What is in hand need not be asked for.
         in_hand = self._broadcaster.notifications.intersection(rows)
         left = [row for row in rows if row not in in_hand]
-        return in_hand | (await self.threads.run(self._queue.unsettled, left) if left else set())
+        return in_hand | (await self.threads.run(self._backlog.unsettled, left) if left else set())
 
     async def idle(self) -> None:
         """Return once nothing is due and nothing is on its way: the rest waits for its time.
@@ -311,10 +322,10 @@ class Worker:
             await self._flusher.next_written(_WATCH_SECONDS)
 
     async def _is_due_soon(self) -> bool:
-        if any(await self.storage_retry.call(self._queue.look)):
+        if any(await self.storage_retry.call(self._backlog.look)):
             return True
         # What a rate limit holds falls due again within a moment.
-        _, due_at = await self.storage_retry.call(self._queue.depth)
+        _, due_at = await self.storage_retry.call(self._backlog.depth)
         return due_at is not None and due_at <= self._now() + _SOON_SECONDS
 
     def hand_over(
@@ -373,15 +384,14 @@ class Worker:
         resting = {one.shard.notification for one in going if one not in ready}
         # With a shard in hand, only what is more urgent is taken as well.
         mine = max((one.shard.urgency for one in ready), default=0)
-        level, is_shard_due = await self.threads.run(
-            partial(self._queue.look, above=mine, apart_from=resting, full=full)
-        )
-        took = level >= mine and bool(level) and await self._take_due(level)
-        if is_shard_due:
-            claim = partial(self._queue.claim_shards, self.id, mine, resting, full)
-            ready += self._broadcaster.hold(await self.threads.run(claim))
+        wanted = Wanted(self.app_states.most_due(), mine, resting, full)
+        with self.release_log.begin() as snapshot:
+            taken = await self._queue.take(self.id, wanted)
+            ready += self._broadcaster.hold(taken.shards)
+            if taken.due:
+                await self._begin_due(taken.due, snapshot)
         await self._broadcaster.take(ready)
-        return took or bool(ready)
+        return bool(taken.due or ready)
 
     async def _seek_probes(self) -> None:
         """Have one delivery fall due for each open circuit that is to be probed."""
@@ -405,13 +415,6 @@ class Worker:
             async with asyncio.timeout(wait):
                 await self._wake.wait()
         self._wake.clear()
-
-    async def _take_due(self, level: int) -> bool:
-        with self.release_log.begin() as snapshot:
-            most = self.app_states.most_due()
-            due = await self.threads.run(self._queue.claim_due, self.id, level, most, self._full)
-            await self._begin_due(due, snapshot)
-        return bool(due)
 
     async def _begin_due(self, due: Sequence[Due], snapshot: SessionSnapshot) -> None:
         found = await self._composed_cache.find_many(
