@@ -11,9 +11,9 @@ from typing import Final
 from sqlalchemy import Connection, select
 
 from handbell.errors import ContradictionError, CredentialError, SettingsError
-from handbell.storage.copy.copied import SEALED
 from handbell.storage.database import Database
 from handbell.storage.installation import KEY, read_note, replace_note, write_note
+from handbell.storage.tables import SEALED
 
 from .vault import Vault
 

@@ -30,11 +30,10 @@ from handbell.errors import (
 from handbell.fixes import Action, Fix
 from handbell.storage.database import Database
 from handbell.storage.signals import Kind
+from handbell.storage.tables import SEALED
 from handbell.storage.tables import apps as apps_table
 from handbell.storage.tables import circuits as circuits_table
 from handbell.storage.tables import credentials as credentials_table
-from handbell.storage.tables import notifications as notifications_table
-from handbell.storage.tables import webhooks as webhooks_table
 
 from .app import App
 from .credential_choice import by_preference
@@ -404,7 +403,7 @@ class AppStore:
         and the secrets of webhooks. After this the vault's other keys can be removed.
         """
         with self._write() as connection:
-            return sum(self._reseal(connection, column) for column in _SEALED)
+            return sum(self._reseal(connection, column) for column in SEALED)
 
     def _reseal(self, connection: Connection, column: Column[bytes]) -> int:
         table = column.table
@@ -461,13 +460,6 @@ def _by_any_folded(wanted: str, apps: Iterable[App]) -> list[App]:
 
 
 _READINGS: Final = (_by_id, _by_name, _by_bundle_id, _by_any_folded)
-_SEALED: Final = (
-    credentials_table.c.sealed,
-    apps_table.c.sealed_identity_key,
-    notifications_table.c.sealed_key,
-    webhooks_table.c.sealed_secret,
-)
-"""Everything that the vault has sealed."""
 
 
 def _single(found: list[App], ambiguity: str) -> App:

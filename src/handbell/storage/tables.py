@@ -615,3 +615,11 @@ audit: Final = Table(
 
 ADDRESSED: Final = 1 << 52
 """Delivery numbers below this are ids of sessions."""
+
+SEALED: Final[tuple[Column[bytes], ...]] = tuple(
+    column
+    for table in metadata.sorted_tables
+    for column in table.columns
+    if isinstance(column.type, LargeBinary)
+)
+"""The columns of secrets, which the installation's key opens."""

@@ -6,7 +6,9 @@ from typing import Final
 
 from sqlalchemy import Table
 
-from .copied import SEALED, TABLES, Key, Row, converted, key_of, without_zeros
+from handbell.storage.tables import SEALED
+
+from .copied import TABLES, Key, Row, converted, key_of, without_zeros
 from .source import Source
 from .target import Target
 

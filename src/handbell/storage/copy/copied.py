@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import Boolean, Column, LargeBinary, Table
+from sqlalchemy import Boolean, Table
 
 from handbell.storage.tables import metadata
 
@@ -22,11 +22,6 @@ TABLES: Final[tuple[Table, ...]] = tuple(
     table for table in metadata.sorted_tables if table.name not in {*_OF_PROCESSES, _NOTES}
 )
 """The tables whose rows are copied, each after those that it refers to."""
-
-SEALED: Final[tuple[Column[Any], ...]] = tuple(
-    column for table in TABLES for column in table.columns if isinstance(column.type, LargeBinary)
-)
-"""The columns of secrets, which the installation's key opens."""
 
 
 def key_columns(table: Table) -> list[str]:
