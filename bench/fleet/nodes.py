@@ -16,6 +16,7 @@ from .link import Link, free_port
 
 _READY_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 30.0
+_COME_UP_SECONDS: Final = 15.0
 
 
 class Node:
@@ -42,10 +43,12 @@ class Node:
         self._settings = settings
         self._wrong = wrong
         self._process: subprocess.Popen[bytes] | None = None
+        self._started = 0.0
 
     def start(self) -> None:
         """Start the process; returns at once."""
         words = ["serve", "--no-worker", "--port", str(self.port)] if self.port else ["worker"]
+        self._started = time.monotonic()
         named = {f"HANDBELL_{name.upper()}": value for name, value in self._settings.items()}
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -87,9 +90,14 @@ class Node:
         return lived
 
     def stop(self) -> int | None:
-        """Have the process end in good order; return its code, None where it was not there."""
+        """Have the process end in good order; return its code, None where it was not there.
+
+        One that was started just before is let come up: until it listens to signals, SIGTERM ends
+        it as any program.
+        """
         if self._process is None:
             return None
+        time.sleep(max(0.0, self._started + _COME_UP_SECONDS - time.monotonic()))
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._process.pid, signal.SIGTERM)
         try:
