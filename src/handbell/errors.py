@@ -301,6 +301,12 @@ class DatabaseLockedError(StorageError):
     code = "database-locked"
 
 
+class DatabaseUnavailableError(StorageError):
+    """The database server cannot be reached, or takes nothing at the moment; try again."""
+
+    code = "database-unavailable"
+
+
 class DatabaseFullError(StorageError):
     """The disk, or the space the database may use, is full."""
 

@@ -15,6 +15,7 @@ from handbell._thread_pool import in_thread
 from handbell.errors import ServeError
 
 from .context import settings, system
+from .database_wait import start_engine, wait_for_database
 from .output import say, warn_of_exposure
 from .signals import stop_on_signal
 
@@ -132,7 +133,7 @@ async def _run(
         bound = stack.enter_context(bind(parts.settings.listen))
         stack.push_async_callback(parts.close)
         # What cannot be used is said now, not by the first send.
-        await in_thread(parts.installation_key.check_once)
+        await wait_for_database(lambda: in_thread(parts.installation_key.check_once), stop)
         twin = await stack.enter_async_context(_twin(parts)) if has_twin else None
         # What is on its way ends before the twin does.
         stack.push_async_callback(parts.close_gateways)
@@ -144,7 +145,7 @@ async def _run(
         )
         stack.callback(context.pool.shutdown, wait=True, cancel_futures=True)
         if has_worker:
-            await parts.engine.start()
+            await start_engine(parts, stop)
         application = create(context)
         await stack.enter_async_context(mailing(context))
         await stack.enter_async_context(present(context))

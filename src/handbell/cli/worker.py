@@ -9,6 +9,7 @@ import typer
 from handbell._collector import settle
 
 from .context import system
+from .database_wait import start_engine
 from .output import say, warn_of_exposure
 from .signals import stop_on_signal
 
@@ -45,7 +46,7 @@ async def _run(*, until_idle: bool, level: str) -> None:
     stop = stop_on_signal()
     ends: list[asyncio.Task[object]] = []
     try:
-        await parts.engine.start()
+        await start_engine(parts, stop)
         taker = parts.engine.worker
         say(f"Worker {taker.id} works on {parts.database.name}. Ctrl-C stops it.")
         warn_of_exposure(parts.settings)

@@ -17,6 +17,7 @@ from sqlalchemy.exc import DisconnectionError
 from handbell.errors import (
     DatabaseFullError,
     DatabaseLockedError,
+    DatabaseUnavailableError,
     ReadOnlyError,
     SettingsError,
     StorageError,
@@ -177,11 +178,20 @@ _READ_ONLY: Final = (
     "Name the primary server in HANDBELL_DATABASE_URL (see target_session_attrs)",
 )
 _GONE: Final = (
-    StorageError,
+    DatabaseUnavailableError,
     "The connection to the database {name} was lost: {error}",
     _AGAIN,
 )
-_STARTING: Final = (StorageError, "The database {name} takes nothing now: {error}", _AGAIN)
+_STARTING: Final = (
+    DatabaseUnavailableError,
+    "The database {name} takes nothing now: {error}",
+    _AGAIN,
+)
+_UNREACHED: Final = (
+    DatabaseUnavailableError,
+    "The database {name} cannot be reached: {error}",
+    _CHECK,
+)
 _Kind = tuple[type[StorageError], str, str]
 _FAILURES: Final[tuple[tuple[tuple[str, ...] | str, type[StorageError], str, str], ...]] = (
     (("53100",), *_FULL),
@@ -222,6 +232,12 @@ _TOLD: Final[tuple[tuple[str, type[StorageError], str, str], ...]] = (
     ("too many connections", *_BUSY),
     ("no more connections allowed", *_BUSY),
     ("the database system is", *_STARTING),
+    ("Connection refused", *_UNREACHED),
+    ("No such file or directory", *_UNREACHED),
+    ("timeout expired", *_UNREACHED),
+    ("could not translate host name", *_UNREACHED),
+    ("Network is unreachable", *_UNREACHED),
+    ("No route to host", *_UNREACHED),
     ("server closed the connection", *_GONE),
     ("the connection is lost", *_GONE),
     ("the connection is closed", *_GONE),
