@@ -8,7 +8,7 @@ NOTES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "NoDevice": "nobody with this name has a device, so there is nowhere to send to",
         "NotListed": "more deliveries were not sent than a response lists one by one",
-        "StillRunning": "the timeout was over before everything was sent; it goes on by itself",
+        "StillRunning": "the time-out ended before everything was sent; sending continues",
         "TextCut": "a text was too long and was cut, as `shorten` allows",
         "TimePassed": "the local time has passed where some recipients are: they get it at once",
     }

@@ -4,11 +4,11 @@
 
     HandbellError
     ├── SettingsError           a setting, an environment variable or an option cannot be used
-    ├── NotificationError       what was written cannot be sent as it stands
+    ├── NotificationError       the notification is invalid
     │   ├── PayloadTooLargeError
-    │   └── TemplateError       a template cannot be read, or not be rendered with what was given
+    │   └── TemplateError       a template is invalid, or cannot be rendered
     │       └── UnknownTemplateError
-    ├── RecipientsError         whom the sender named cannot be understood
+    ├── RecipientsError         the recipients are invalid or missing
     ├── AppError
     │   ├── UnknownAppError
     │   ├── AmbiguousAppError
@@ -16,7 +16,7 @@
     │   └── NameTakenError
     ├── CredentialError         a key or certificate cannot be read, or does not fit
     │   └── MissingCredentialError
-    ├── RegistryError           a user or a session cannot be found or written as asked
+    ├── RegistryError           a user or a session was not found, or a change to one is invalid
     │   ├── UnknownSessionError
     │   ├── UnknownUserError
     │   ├── ProofRequiredError
@@ -24,25 +24,25 @@
     │   └── IdentityError
     ├── UnknownNotificationError  the app has no such notification
     ├── DeliveryError           deliveries failed; raised by `Response.raise_for_errors` alone
-    ├── MailError               no mail can be sent from here
-    ├── WebhookError            a webhook cannot be read, written or called as asked
-    ├── OperatorError           an operator or a password cannot be used as asked
+    ├── MailError               no mail can be sent
+    ├── WebhookError            a webhook is invalid, or cannot be called
+    ├── OperatorError           an operator or a password is invalid
     │   └── InvitationError
-    ├── IdempotencyError        a key for a repeat was used for something else
+    ├── IdempotencyError        an idempotency key was used for another request
     ├── StorageError            the database or the home folder cannot be used
     │   ├── DatabaseLockedError
     │   ├── DatabaseFullError
     │   ├── ReadOnlyError
     │   ├── ContradictionError
     │   └── StatementError
-    ├── StoppedError            what was to send has been closed, or the program ends
+    ├── StoppedError            sending was stopped, or the program ends
     ├── DeadlockError           a call would wait for itself
-    ├── GatewayError            a push service cannot be used at all from here
+    ├── GatewayError            a push service cannot be used from this machine
     ├── TwinError               the twin is not running, or cannot start
-    ├── AccessError             an API key or an operator cannot be made or changed as asked
+    ├── AccessError             an API key or an operator, or a change to one, is invalid
     │   └── UnknownKeyError
     ├── ServeError              the send server cannot start
-    └── RequestError            a request to the send server cannot be understood
+    └── RequestError            a request to the send server is malformed
         ├── CursorError
         ├── UnauthorizedError
         ├── ForbiddenError
@@ -95,7 +95,7 @@ class SettingsError(HandbellError):
 
 
 class NotificationError(HandbellError):
-    """What was written cannot be sent as it stands."""
+    """The notification is invalid."""
 
     code = "notification-invalid"
     status = 422
@@ -114,7 +114,7 @@ class PayloadTooLargeError(NotificationError):
 
 
 class TemplateError(NotificationError):
-    """A template cannot be read, or not be rendered with what was given."""
+    """A template is invalid, or cannot be rendered with the given variables."""
 
     code = "template-invalid"
 
@@ -127,28 +127,28 @@ class UnknownTemplateError(TemplateError):
 
 
 class RecipientsError(HandbellError):
-    """Whom the sender named cannot be understood."""
+    """The recipients are invalid or missing."""
 
     code = "recipients-invalid"
     status = 422
 
 
 class AppError(HandbellError):
-    """An app cannot be read or written as asked."""
+    """An app, or a change to one, is invalid."""
 
     code = "app-invalid"
     status = 422
 
 
 class UnknownAppError(AppError):
-    """No app answers to the given id, name or bundle id."""
+    """No app has the given id, name or bundle id."""
 
     code = "app-unknown"
     status = 404
 
 
 class AmbiguousAppError(AppError):
-    """More than one app answers to the given name or bundle id, or none was named.
+    """More than one app has the given name or bundle id, or no app was named.
 
     ``candidates`` holds the app ids to choose from.
     """
@@ -162,14 +162,14 @@ class AmbiguousAppError(AppError):
 
 
 class AppExistsError(AppError):
-    """An app with this team id and bundle id is already there."""
+    """An app with this team id and bundle id already exists."""
 
     code = "app-exists"
     status = 409
 
 
 class NameTakenError(AppError):
-    """An app would be called by what another app is called by."""
+    """The name or id of an app also identifies another app."""
 
     code = "name-taken"
     status = 409
@@ -183,14 +183,14 @@ class CredentialError(HandbellError):
 
 
 class MissingCredentialError(CredentialError):
-    """The app has no key and no certificate for the environment asked for."""
+    """The app has no key and no certificate for the requested environment."""
 
     code = "credential-missing"
     status = 409
 
 
 class RegistryError(HandbellError):
-    """A user or a session cannot be found or written as asked."""
+    """A user or a session was not found, or a change to one is invalid."""
 
     code = "registry-invalid"
     status = 422
@@ -211,35 +211,35 @@ class UnknownUserError(RegistryError):
 
 
 class ProofRequiredError(RegistryError):
-    """A device did not bring the proof that this app asks for."""
+    """A device did not present the proof that this app requires."""
 
     code = "proof-required"
     status = 403
 
 
 class SessionLimitError(RegistryError):
-    """A person has as many sessions as one may have, and all of them work."""
+    """A person has reached the limit of sessions, and all of them work."""
 
     code = "session-limit"
     status = 409
 
 
 class IdentityError(RegistryError):
-    """An identity token cannot be accepted, or cannot be checked."""
+    """An identity token is invalid, or cannot be verified."""
 
     code = "identity-refused"
     status = 403
 
 
 class UnknownNotificationError(HandbellError):
-    """The app has no such notification, or not any more."""
+    """The app has no such notification, or no longer."""
 
     code = "notification-unknown"
     status = 404
 
 
 class DeliveryError(HandbellError):
-    """Deliveries of a notification failed; ``errors`` holds each as the response told it.
+    """Deliveries of a notification failed; ``errors`` holds those of the response.
 
     Only :meth:`Response.raise_for_errors <handbell.Response.raise_for_errors>` raises it.
     """
@@ -254,35 +254,35 @@ class DeliveryError(HandbellError):
 
 
 class MailError(HandbellError):
-    """No mail can be sent from here: the mail server is not set, or cannot be used."""
+    """No mail can be sent: no mail server is configured, or it cannot be used."""
 
     code = "mail-unavailable"
     status = 503
 
 
 class WebhookError(HandbellError):
-    """A webhook cannot be read, written or called as asked."""
+    """A webhook is invalid, or cannot be called."""
 
     code = "webhook-invalid"
     status = 422
 
 
 class OperatorError(HandbellError):
-    """An operator or a password cannot be used as asked."""
+    """An operator or a password is invalid."""
 
     code = "operator-invalid"
     status = 422
 
 
 class InvitationError(OperatorError):
-    """An invitation was used already, was taken back, or is too old."""
+    """An invitation was used already, was withdrawn, or has expired."""
 
     code = "invitation-used"
     status = 410
 
 
 class IdempotencyError(HandbellError):
-    """A key for a repeat was used for something else."""
+    """An idempotency key was used for another request."""
 
     code = "idempotency-conflict"
     status = 409
@@ -296,13 +296,13 @@ class StorageError(HandbellError):
 
 
 class DatabaseLockedError(StorageError):
-    """Another process held the database for longer than we wait."""
+    """Another process locked the database for too long."""
 
     code = "database-locked"
 
 
 class DatabaseUnavailableError(StorageError):
-    """The database server cannot be reached, or takes nothing at the moment; try again."""
+    """The database server cannot be reached, or accepts no work at the moment; try again."""
 
     code = "database-unavailable"
 
@@ -320,14 +320,14 @@ class ReadOnlyError(StorageError):
 
 
 class ContradictionError(StorageError):
-    """What was to be written contradicts what the database holds; it is no use to try again."""
+    """A write contradicts the stored data; a retry cannot help."""
 
     code = "storage-contradiction"
     status = 500
 
 
 class StatementError(StorageError):
-    """The database does not know what it is asked for; it is no use to ask again."""
+    """The database cannot execute a statement; a retry cannot help."""
 
     code = "storage-statement"
     status = 500
@@ -347,7 +347,7 @@ class DeadlockError(HandbellError):
 
 
 class GatewayError(HandbellError):
-    """A push service cannot be used at all from here."""
+    """A push service cannot be used from this machine."""
 
     code = "gateway-failed"
     status = 502
@@ -361,7 +361,7 @@ class TwinError(HandbellError):
 
 
 class AccessError(HandbellError):
-    """An API key or an operator cannot be made or changed as asked."""
+    """An API key or an operator, or a change to one, is invalid."""
 
     code = "access-invalid"
     status = 422
@@ -381,20 +381,20 @@ class ServeError(HandbellError):
 
 
 class RequestError(HandbellError):
-    """A request to the send server cannot be understood."""
+    """A request to the send server is malformed."""
 
     code = "request-malformed"
     status = 400
 
 
 class CursorError(RequestError):
-    """A cursor is not one that this list has given out."""
+    """A cursor is not from this list."""
 
     code = "cursor-invalid"
 
 
 class UnauthorizedError(RequestError):
-    """A request carries no API key, or one that is not valid (any more)."""
+    """A request has no API key, or an invalid one."""
 
     code = "unauthorized"
     status = 401
@@ -414,14 +414,14 @@ class AppForbiddenError(ForbiddenError):
 
 
 class NotFoundError(RequestError):
-    """There is nothing at this address."""
+    """Nothing exists at this address."""
 
     code = "not-found"
     status = 404
 
 
 class MethodNotAllowedError(RequestError):
-    """The address does not take this method."""
+    """The address does not support this method."""
 
     code = "method-not-allowed"
     status = 405
@@ -442,7 +442,7 @@ class BodyTooLargeError(RequestError):
 
 
 class MediaTypeError(RequestError):
-    """The body of the request has a media type that is not read here."""
+    """The body of the request has an unsupported media type."""
 
     code = "media-type-unsupported"
     status = 415
@@ -481,7 +481,7 @@ class HeadersTooLargeError(RequestError):
 
 
 class InternalError(RequestError):
-    """The server made a mistake; its log says which."""
+    """Internal server error; the server's log has the details."""
 
     code = "internal-error"
     status = 500

@@ -262,7 +262,7 @@ class AsyncPushNotification(AppClient):
             return await outcome(system, row, notification_id, timeout=seconds)
 
     async def cancel(self, notification_id: str) -> int:
-        """Take back what is not sent yet, and return how many deliveries that caught.
+        """Cancel what is not sent yet, and return the number of cancelled deliveries.
 
         Raises UnknownNotificationError when there is no such notification of this app.
         """

@@ -123,7 +123,7 @@ def test_a_copy_that_was_killed_goes_on_and_the_target_goes_to_work(shell: Shell
     assert "handbell db reopen" in said
     other = {**on_target, "HANDBELL_SECRET_KEY": Fernet.generate_key().decode()}
     assert "is not the installation's" in shell.run("worker", code=2, env=other)
-    assert "nothing left to copy" in shell.run("db", "copy", "--to", shell.target)
+    assert "nothing is left to copy" in shell.run("db", "copy", "--to", shell.target)
     assert "is open again" in shell.run("db", "reopen")
 
 

@@ -42,7 +42,7 @@ def test_operators_from_their_addition_to_their_removal(tmp_path: Path) -> None:
     with pytest.raises(InvitationError):
         system.operators.invitation(secret)
     assert run("list").startswith(MAIL)
-    assert f"another password for {MAIL}" in run("reset", MAIL)
+    assert f"new password for {MAIL}" in run("reset", MAIL)
     assert "There is no operator" in run("remove", "nobody@example.com", code=2)
     assert f"Removed {MAIL}." in run("remove", MAIL.upper())
     told = [(one.actor, one.action) for one in system.audit.list()]

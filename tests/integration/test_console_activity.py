@@ -150,7 +150,7 @@ def test_an_outage_of_the_push_service_is_said(console: Console) -> None:
     )
     assert not _says_on(console.visitor, app.id)
     page = console.get()
-    assert "has taken nothing since" in page
+    assert "has been unavailable since" in page
     assert "HTTP 502" in page
     other = system.apps.add("TEAM654321", "com.sample.second", name="Second")
     answer = console.visitor.get(f"/console/apps/{other.id}/activity")

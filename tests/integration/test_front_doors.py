@@ -89,7 +89,7 @@ def test_a_timeout_loses_nothing(front: Front, stage: Stage) -> None:
         assert (response.is_running, response.success, response.errors) == (True, False, ())
         (warning,) = response.warnings
         assert (warning.reason, warning.recipient) == ("StillRunning", None)
-        assert warning.startswith("Not everything was sent within 0.05 s; it goes on by itself")
+        assert warning.startswith("Not everything was sent within 0.05 s; sending continues")
         assert response.notification_id in warning
     for response in given_up:
         ended = push.wait(response.notification_id)

@@ -178,7 +178,7 @@ def test_one_push_at_a_time_probes_and_everybody_is_told(scene: Scene) -> None:
             waits = [later - earlier for earlier, later in pairwise(probed)]
             assert all(wait <= SOON for wait in waits)
             story = str(scene.system.why(scene.app, "user0@example.com"))
-            assert "has taken nothing since" in story
+            assert "has been unavailable since" in story
             assert "ServiceUnavailable" in story
             scene.twin.clear_faults()
             await _probe(scene, engine, lambda: scene.twin.accepted == 100)

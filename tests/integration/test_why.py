@@ -219,7 +219,7 @@ STORIES: Final[tuple[tuple[Callable[["Stage"], None], bool, tuple[str, ...]], ..
     (_stored, False, ("stored and not sent yet", "No worker is running", "handbell worker")),
     (_ahead, False, ("their turn has not come", "No worker is running")),
     (_tomorrow, False, ("has not arrived yet", "It waits for its time, 2")),
-    (_cancelled, False, ("It was taken back at", "before their turn came")),
+    (_cancelled, False, ("It was cancelled at", "before their turn came")),
     (_refused, False, ("answered 413 PayloadTooLarge: the payload is too large", "--dry-run")),
     (
         _accepted,
@@ -284,8 +284,8 @@ def test_what_stopped_an_app_is_told_with_what_to_do_once(stage: "Stage") -> Non
     stage.twin.add_fault("answer", status=403, reason="BrandNew", count=10)
     _send(stage)
     mend, go_on, *others = _why(stage).to_do
-    assert mend == "Mend what the check-up names: handbell doctor."
-    assert go_on.startswith("Then go on without waiting: handbell app resume ")
+    assert mend == "Fix what the check-up names: handbell doctor."
+    assert go_on.startswith("Then resume without waiting: handbell app resume ")
     assert not any(mend.startswith(other) for other in others)
 
 

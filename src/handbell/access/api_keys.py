@@ -28,9 +28,9 @@ Scope = Literal["send", "register", "administer"]
 SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
 
 CACHE_SECONDS: Final = 1.0
-"""For how long a key that was looked up is taken for valid without another look."""
+"""How long a key is cached as valid."""
 USED_SECONDS: Final = 60.0
-"""How often the last use of a key is written at most."""
+"""The shortest interval between two writes of a key's last use."""
 
 _ALPHABET: Final = string.ascii_letters + string.digits
 _PREFIX_ALPHABET: Final = string.ascii_lowercase + string.digits
@@ -176,7 +176,7 @@ class ApiKeyStore:
         return found
 
     def known(self, secret: str) -> ApiKey | None:
-        """Return the key if the cache has it as valid; never queries the database."""
+        """Return the key if it is cached as valid; never queries the database."""
         with self._lock:
             until, cached = self._cache.get(_digest(secret), (-math.inf, None))
         return cached if self._clock() < until else None

@@ -10,7 +10,7 @@ from handbell.storage.database import Database
 from handbell.storage.tables import audit as audit_table
 
 MOST_ENTRIES = 1000
-"""How many entries one call returns at most."""
+"""The maximum number of entries per call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

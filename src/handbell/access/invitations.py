@@ -10,7 +10,7 @@ from handbell.storage.tables import invitations, operators
 Purpose = Literal["first", "join", "reset"]
 
 INVITATION_HOURS: Final = 24
-"""For how long the link of an invitation works."""
+"""The validity of an invitation's link."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,7 @@ from .invitations import INVITATION_HOURS, Invitation, Purpose, read_invitation,
 from .passwords import Passwords, check_password
 
 LONGEST_MAIL: Final = 320
-"""Of what is typed as a mail address, so much counts."""
+"""The maximum length of an entered mail address."""
 
 _SECRET_BYTES: Final = 32
 _HOUR: Final = 3_600_000
@@ -396,7 +396,7 @@ def _unknown(mail: str) -> OperatorError:
 
 def _used() -> InvitationError:
     return InvitationError(
-        "This invitation was used already, was taken back, is older than "
-        f"{INVITATION_HOURS} hours, or what it was for is done",
+        "This invitation was used already, was withdrawn, is older than "
+        f"{INVITATION_HOURS} hours, or its purpose is fulfilled",
         fix=Fix(Action.ADD_OPERATOR, "Ask an operator for a new one, or run on the server"),
     )

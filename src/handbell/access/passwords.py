@@ -12,7 +12,7 @@ from handbell.errors import OperatorError
 
 SHORTEST: Final = 12
 LONGEST: Final = 1024
-"""Longer ones would only keep the hash busy."""
+"""A limit on the cost of hashing."""
 
 _AT_ONCE: Final = 2
 _FEWEST_LETTERS: Final = 4
@@ -48,7 +48,7 @@ def check_password(password: str, *, mail: str) -> None:
     is_common = folded in _LONG_COMMON_ONES.split() or len(set(folded)) < _FEWEST_LETTERS
     if is_common or "".join(folded.split()) in {mail.casefold(), mail.casefold().partition("@")[0]}:
         raise OperatorError(
-            "This password is among the first that anybody would try",
+            "This password is one of the most common",
             fix="Use a few words that belong together only for you",
         )
 
@@ -72,7 +72,7 @@ class Passwords:
     def fits(self, password: str, stored: str | None) -> bool:
         """Return whether a password matches the hash.
 
-        None stands for an unknown account: the answer is no, and takes as long.
+        None stands for an unknown account: the result is False and takes as long.
         """
         with self._turns:
             # Computed in advance: else the first unknown account would take twice as long.

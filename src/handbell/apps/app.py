@@ -33,7 +33,7 @@ class App:
     id: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # Pasted from Apple's pages, with stray blanks.
+        # Copied from Apple's pages, with stray blanks.
         object.__setattr__(self, "team_id", trimmed(self.team_id))
         object.__setattr__(self, "bundle_id", trimmed(self.bundle_id))
         _check_team_id(self.team_id)

@@ -97,7 +97,7 @@ class AuthKey:
     fingerprint: str = field(init=False)
 
     def __post_init__(self) -> None:
-        # Pasted from Apple's pages, with stray blanks.
+        # Copied from Apple's pages, with stray blanks.
         object.__setattr__(self, "team_id", trimmed(self.team_id))
         object.__setattr__(self, "key_id", trimmed(self.key_id))
         _check_ids(self.team_id, self.key_id)
@@ -111,7 +111,7 @@ class AuthKey:
         return public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
     def private_key_pem(self) -> bytes:
-        """Return the key as in a .p8 file. Only for the vault."""
+        """Return the key in the form of a .p8 file. Only for the vault."""
         return self.private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
@@ -135,7 +135,7 @@ class Certificate:
 
     @property
     def key_id(self) -> str:
-        """Return the id that stands for an auth key's key id in lists."""
+        """Return the fingerprint, which takes the place of an auth key's key id in lists."""
         return self.fingerprint
 
 
@@ -288,12 +288,12 @@ def _fingerprint(der: bytes) -> str:
 
 
 class _IncompleteError(ValueError):
-    """What a file of a certificate lacks, as the end of a sentence."""
+    """What a certificate file lacks, as the end of a sentence."""
 
 
 def _secret(password: str | None) -> bytes | None:
     if password and "\0" in password:
-        # OpenSSL ends a password there, and the library beneath would end the process.
+        # OpenSSL ends a password at NUL, and the library would abort the process.
         raise ValueError("no password holds such a character")
     return password.encode() if password else None
 
@@ -303,7 +303,7 @@ def _pair(data: bytes, password: bytes | None) -> tuple[x509.Certificate, bytes]
     key, certificates = _contents(data, password)
     is_small = isinstance(key, rsa.RSAPrivateKey) and key.key_size <= _MAX_RSA_BITS
     if not is_small and not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise ValueError("not a key that Apple certifies")
+        raise ValueError("not a kind of key that Apple certifies")
     public = _spki(key.public_key())
     for certificate in certificates:
         if _spki(certificate.public_key()) == public:

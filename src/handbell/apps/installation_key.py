@@ -1,8 +1,8 @@
-"""Whether this machine has the installation's secret key: all machines need the same.
+"""Checks that this machine has the installation's secret key: all machines need the same.
 
-The database keeps a text that was sealed with it (the note ``key`` of
-:mod:`handbell.storage.installation`). Whoever cannot open that would find no credential that it can
-use, and seal what no other machine can open.
+The database stores a text sealed with that key (the note ``key`` of
+:mod:`handbell.storage.installation`). A machine with another key could not open the stored
+credentials, and would seal new ones that no other machine can open.
 """
 
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ _KNOWN: Final = b"handbell"
 
 
 class InstallationKey:
-    """Compares the keys of a vault with the one of the installation in a database."""
+    """Compares the keys of a vault with the installation's key in a database."""
 
     def __init__(self, database: Database, vault: Vault) -> None:
         self._database = database
@@ -29,16 +29,16 @@ class InstallationKey:
         self._is_right = False
 
     def check_once(self) -> None:
-        """Do as :meth:`check` does, until it was right once."""
+        """Run :meth:`check` until it has succeeded once."""
         if not self._is_right:
             self.check()
 
     def check(self) -> None:
-        """Raise SettingsError where the vault's keys are not the installation's.
+        """Raise SettingsError if the vault's keys do not include the installation's.
 
-        An installation that has not noted its key gets the vault's, where that opens any of its
-        secrets or there are none. One whose key was replaced, and is still in the vault, notes the
-        vault's first key: who lacks that is told so at its next start.
+        An installation without a stored key gets the vault's, if that opens any of its secrets or
+        there are none. If the installation's key is in the vault but no longer its first, the first
+        one is stored: a machine that lacks it gets the error at its next start.
         """
         with self._database.read() as connection:
             note = read_note(connection, KEY)
@@ -48,7 +48,7 @@ class InstallationKey:
         self._is_right = True
 
     def accept(self) -> None:
-        """Make the vault's first key the installation's, whatever it was."""
+        """Make the vault's first key the installation's, without a check."""
         with self._database.write() as connection:
             write_note(connection, KEY, self._vault.seal(_KNOWN).decode())
 
@@ -59,15 +59,15 @@ class InstallationKey:
         except ContradictionError:
             written = False
         if not written:
-            # Another process was faster, maybe one with another key.
+            # Another process was faster, possibly with another key.
             with self._database.read() as connection:
                 check_key(read_note(connection, KEY), (), self._vault, self._database.name)
 
 
 def check_key(note: str | None, secrets: Iterable[bytes], vault: Vault, name: str) -> None:
-    """Raise SettingsError where a vault opens neither the note of the database ``name``.
+    """Raise SettingsError if a vault cannot open the note of the database ``name``.
 
-    Where there is no note it has to open one of the ``secrets``, unless there are none.
+    Without a note it must open one of the ``secrets``, unless there are none.
     """
     sealed = iter(secrets if note is None else [note.encode()])
     has_any = False

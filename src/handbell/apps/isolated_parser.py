@@ -18,7 +18,7 @@ from handbell.errors import CredentialError
 from .credentials import Certificate, pack, read_certificate, unpack
 
 SECONDS: Final = 10.0
-"""How long the process may take in all, its start included."""
+"""The time-out of the process, its start included."""
 
 _CPU_SECONDS: Final = 2
 _MEMORY_BYTES: Final = 1024**3

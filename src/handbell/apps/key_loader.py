@@ -24,7 +24,7 @@ _TEXT: Final = "The given text"
 _NO_PATH: Final = re.compile(r"-----|[\n\r]|\\[rn]")
 # A key without its first line is one or several runs of base64.
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/=_\s-]{60,}")
-# A line end or a slash as a shell, JSON or YAML wrote it, once or several times over.
+# A line end or a slash as escaped by a shell, JSON or YAML, possibly several times.
 _ESCAPED: Final = re.compile(r"\\+(?:([rt])|(/)|n|u000[AaDd])")
 _URL_SAFE: Final = str.maketrans("-_", "+/")
 _QUOTES: Final = "\"'`"
@@ -63,8 +63,8 @@ def pem_text(data: bytes) -> bytes:
     r"""Return a PEM text in standard form, with mangling by editors and shells undone.
 
     Line ends written as ``\n`` or ``\r\n``, escaped however often, become line ends; a byte order
-    mark, UTF-16 and what is unseen around a line go. Base64 around the whole, as secrets are kept,
-    is taken off. What is neither stays as it is.
+    mark, UTF-16 and invisible characters around a line are removed. Base64 around the whole text,
+    as secret stores keep it, is decoded. Other data is returned unchanged.
     """
     for mark, encoding in _BOMS:
         if data.startswith(mark):
@@ -88,7 +88,7 @@ def _plain(escaped: re.Match[str]) -> str:
 
 
 def _decoded(data: bytes) -> bytes | None:
-    """Return what a base64 text stands for, of either alphabet; None for anything else."""
+    """Decode a base64 text, of either alphabet; None for anything else."""
     try:
         text = _ESCAPED.sub(_plain, data.decode()).translate(_URL_SAFE)
         bare = "".join(text.split()).strip(_QUOTES).rstrip("=")

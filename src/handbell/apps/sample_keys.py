@@ -1,6 +1,6 @@
-"""Sample keys, which only a twin accepts, and the sample app that comes with one.
+"""Sample keys, which only a twin accepts, and the sample app created with one.
 
-Nobody added that app by its id, so it yields to any app that is added.
+Nobody added that app explicitly, so it gives way to any app that is added.
 """
 
 import secrets
@@ -15,7 +15,7 @@ from handbell.storage.tables import credentials
 from .app import App
 from .credentials import AuthKey
 
-# Without similar letters and digits, so that no other key begins like a sample's.
+# Without similar letters and digits, so that no real key has the same prefix.
 _ALPHABET: Final = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 _KEY_ID_LENGTH: Final = 10
 _OF_TWIN: Final = "T"
@@ -37,7 +37,7 @@ def make_key(team_id: str, *, is_of_sample: bool = False) -> AuthKey:
 
 
 def without_samples(connection: Connection, apps: Iterable[App]) -> list[App]:
-    """Return the apps that were added by somebody: those with any other key, or with none."""
+    """Return the apps that were added explicitly: those with any other key, or with none."""
     table = credentials
     columns = (table.c.app_id, table.c.environment, table.c.key_id)
     kinds: dict[int, set[bool]] = {}

@@ -69,7 +69,7 @@ class StoredCredential:
 
 
 KNOWN_SECONDS: Final = 1.0
-"""For how long a credential that was looked up is taken for the current one."""
+"""How long a credential is cached as the current one."""
 
 _MOST_OPENED: Final = 5000
 _NAMED_AT_ONCE: Final = 500
@@ -172,7 +172,7 @@ class AppStore:
         return replace(adopted, is_enabled=sample.is_enabled)
 
     def by_ids(self, ids: Collection[str]) -> dict[str, App]:
-        """Return those apps that are there, by their ids; however many other apps there are."""
+        """Return the apps with these ids, by id; the cost does not depend on the number of apps."""
         found: dict[str, App] = {}
         with self._database.read() as connection:
             for place in range(0, len(named := sorted(set(ids))), _NAMED_AT_ONCE):
@@ -213,7 +213,7 @@ class AppStore:
         raise _unknown(wanted, everything)
 
     def _exactly(self, wanted: str, within: int | None) -> App | None:
-        """Return the app of an id, which is what most who ask often name it by."""
+        """Return the app with an id, the usual form of a reference in frequent calls."""
         with self._database.read() as connection:
             found = _all_apps(connection, is_any_of([wanted]))
         return next((app for app in found if within in (None, app.row)), None)
@@ -358,7 +358,7 @@ class AppStore:
         others = [row for row in serving if row["fingerprint"] not in place[-1]]
         for row in others or serving:
             found = self._unpacked(app, row)
-            # If it was changed meanwhile, another mapping is in use now.
+            # After a change in between, a new mapping is in use.
             current[place] = (asked + KNOWN_SECONDS, found)
             return found
         raise MissingCredentialError(
@@ -399,7 +399,7 @@ class AppStore:
     def reseal(self) -> int:
         """Re-encrypt every secret with the vault's first key and return their number.
 
-        These are the credentials, the identity keys, the keys that notifications were sent with,
+        These are the credentials, the identity keys, the keys sent along by unregistered apps,
         and the secrets of webhooks. After this the vault's other keys can be removed.
         """
         with self._write() as connection:
@@ -489,12 +489,12 @@ def _no_key(app: App, key_id: str) -> MissingCredentialError:
 
 
 def is_any_of(ids: Collection[str]) -> ColumnElement[bool]:
-    """Return the condition that an app is one of these, by its id in full; an index serves it."""
+    """Return the condition that an app has one of these full ids; uses an index."""
     return apps_table.c.public_id.in_(ids)
 
 
 def is_app_of(app_id: ColumnElement[str]) -> ColumnElement[bool]:
-    """Return the condition that an app is that of a column of ids in full; an index serves it."""
+    """Return the condition that an app's full id equals a column; uses an index."""
     return apps_table.c.public_id == app_id
 
 

@@ -52,9 +52,9 @@ class TemplateStore:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Look up each template once, of all that this thread renders while the block runs.
+        """Look up each template once for all that this thread renders while the block runs.
 
-        For sends that are read together: they get what was stored when the first of them was.
+        For sends that are read together: they see one version of each template.
         """
         self._held.found = {}
         try:
@@ -132,7 +132,7 @@ class TemplateStore:
         return template.render(variables, overrides)
 
     def _find(self, app: App, name: str) -> Template:
-        """Return a template as :meth:`get` does, without what is stored beside it."""
+        """Return a template as :meth:`get` does, without its stored attributes."""
         if not is_name(name):
             raise self._unknown(app, name)
         with self._database.quick_read() as connection:

@@ -21,7 +21,7 @@ class Vault:
     """Encrypts and decrypts bytes. The first key encrypts, every key decrypts.
 
     Create it with :meth:`open`. Neither its repr nor its errors contain a key; ``origin`` says
-    where they are from. ``before_seal`` is called before each encryption and may refuse it.
+    their source. ``before_seal`` is called before each encryption and may refuse it.
     """
 
     def __init__(

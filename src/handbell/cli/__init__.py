@@ -16,15 +16,15 @@ from handbell._text import sentence
 from handbell.errors import HandbellError, StorageError
 
 USAGE_CODE: Final = "usage"
-"""The code of an error in how a command was written, as ``--json`` tells it."""
+"""The error code of wrong usage with ``--json``."""
 _OF_OUTPUT: Final = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF, errno.EROFS}
 )
-"""What the operating system says of an output that takes nothing; such an error names no file."""
+"""Errors of writing to an output; such an error names no file."""
 
 
 def main() -> None:
-    """Run ``handbell`` with the arguments of this process, and end it with the right exit code."""
+    """Run ``handbell`` with this process's arguments, and exit with the right code."""
     _replace_closed_streams()
     from typer import Abort  # noqa: PLC0415 - so that an import costs nothing
 
@@ -63,9 +63,9 @@ def main() -> None:
 
 
 def _replace_closed_streams() -> None:
-    """Let a process that was started without a standard stream write to nowhere, or read nothing.
+    """Open the null device for each standard stream that this process was started without.
 
-    Without it, what is opened next becomes that stream: an error would be written into the
+    Otherwise the next opened file becomes that stream: an error would be written into the
     database.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):

@@ -12,12 +12,12 @@ commands = typer.Typer(
 )
 
 ACTOR = "command line"
-"""Who acts, in the audit trail."""
+"""The actor in the audit trail."""
 
 
 @commands.command()
 def add(
-    name: Annotated[str, typer.Argument(help="Who holds it: the shop's back end.")],
+    name: Annotated[str, typer.Argument(help="The holder of the key: the shop's back end.")],
     *,
     scope: Annotated[
         list[str] | None,
@@ -29,11 +29,11 @@ def add(
     ] = None,
     app: Annotated[
         str | None,
-        typer.Option(help="The only app it may serve.", show_default="every app"),
+        typer.Option(help="The only app it is valid for.", show_default="every app"),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Create an API key. It is shown once."""
+    """Create an API key, which is shown only once."""
     parts = system()
     found = None if app is None else parts.apps.find(app)
     key, secret = parts.api_keys.add(name, scope or ["send"], found)

@@ -267,7 +267,7 @@ def _tell_rules(parts: "System", app: "App", *, as_json: bool) -> None:
         at = moment(outage.since * 1000)
         say(f"  PUSH SERVICE DOWN ({outage.environment}) since {at}: {sentence(words)}")
         if parts.known_workers.live_workers():
-            say("  Nothing is lost; all goes on by itself as soon as a push is taken.")
+            say("  Nothing is lost; sending resumes as soon as a push is accepted.")
         else:
             say("  Nothing is lost; what is stored waits.", f"  {NO_WORKER}")
 

@@ -17,14 +17,14 @@ commands.command("reopen")(db_copy.reopen)
 
 @commands.command()
 def upgrade(*, as_json: Json = False) -> None:
-    """Bring the schema up to date; it may be repeated.
+    """Upgrade the schema; it may be repeated.
 
-    An SQLite file is brought up to date whenever it is opened. A database server is shared, so it
-    is left to this command, on one machine or on several at once. There is no way back: an SQLite
-    file is copied before it is changed, beside it; back up a server's database first.
+    An SQLite file is upgraded whenever it is opened. A database server is shared, so it is upgraded
+    by this command only, on one machine or several at once. There is no downgrade: an SQLite file
+    is copied before the upgrade, next to it; back up a server's database first.
 
-    A step that servers of the version before could not work with waits until none of them runs:
-    upgrade those that are named, then run this once more.
+    A step that would break servers of the former version waits until none of them runs: upgrade the
+    servers it names, then run this again.
     """
     from handbell.storage.database import Database  # noqa: PLC0415 - heavy
 
@@ -37,12 +37,12 @@ def upgrade(*, as_json: Json = False) -> None:
         say(f"The schema of {database.name} is up to date, at {revision}.")
     else:
         say(f"The schema of {database.name} is at {revision}; {waiting}.")
-        say("Servers of this version work with it. Upgrade the others, then run this once more.")
+        say("Servers of this version work with it. Upgrade the others, then run this again.")
 
 
 @commands.command()
 def reseal(*, as_json: Json = False) -> None:
-    """Seal every secret with the first of this machine's keys, so that the others can go.
+    """Seal every secret with the first of this machine's keys, so that the others can be removed.
 
     Run it once every machine has the new key; docs/settings.md has the steps.
     """
@@ -52,7 +52,7 @@ def reseal(*, as_json: Json = False) -> None:
     if as_json:
         write_json({"resealed": number, "database": name})
     else:
-        say(f"{count(number, 'secret')} of {name} sealed anew.")
+        say(f"{count(number, 'secret')} of {name} sealed again.")
 
 
 @commands.command("accept-key")
@@ -65,11 +65,11 @@ def accept_key(
 ) -> None:
     """Make this machine's secret key the installation's, when the former one is lost for good.
 
-    What the lost key sealed stays closed: add the keys of Apple, the webhooks and the identity keys
-    again. Every other machine needs this key from then on.
+    Secrets sealed with the lost key stay unreadable: add Apple's keys, the webhooks and the
+    identity keys again. Every other machine needs this key from then on.
     """
     if not is_sure and not as_json:
-        typer.confirm("Secrets that the former key sealed are lost then. Go on?", abort=True)
+        typer.confirm("Secrets sealed with the former key are lost then. Continue?", abort=True)
     parts = context.system()
     with closing(parts.database):
         parts.installation_key.accept()
@@ -77,4 +77,4 @@ def accept_key(
     if as_json:
         write_json(found)
     else:
-        say(f"The key from {found['key']} is the one of {found['database']} now.")
+        say(f"The secret key of {found['database']} is now the one from {found['key']}.")

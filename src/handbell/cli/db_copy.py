@@ -1,4 +1,4 @@
-"""``handbell db copy``: a filled SQLite database moves into PostgreSQL."""
+"""``handbell db copy``: copies a filled SQLite database into PostgreSQL."""
 
 from contextlib import closing, contextmanager
 from time import monotonic
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from handbell.storage.copy.copier import Report, Tell
 
 _TOLD_SECONDS: Final = 10.0
-"""How often a copy says how far it is, where nobody sees a bar."""
+"""The interval of progress lines where the output is no terminal."""
 
 Source = Annotated[
     str | None,
@@ -40,16 +40,16 @@ def copy(
     source: Source = None,
     anew: Annotated[
         bool,
-        typer.Option("--anew", help="Remove what a former copy has left in the target, and begin."),
+        typer.Option("--anew", help="Remove what a former copy has left in the target, and start."),
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Copy a filled SQLite database into PostgreSQL, and check the copy.
 
-    Stop every server, worker and program that uses the source first. Cut at any moment, it goes on
-    where it stopped when it is run again. The source stays as it is, but closed: what both sent
-    would arrive twice. Every machine needs the same secret key afterwards, and the new URL in
-    HANDBELL_DATABASE_URL. The exit code is 1 when the copy is not like its source.
+    Stop every server, worker and program that uses the source first. An interrupted copy resumes
+    when the command is run again. The source is unchanged, but closed: otherwise both would send
+    the same notifications. Every machine needs the same secret key afterwards, and the new URL in
+    HANDBELL_DATABASE_URL. The exit code is 1 if the copy differs from its source.
     """
     from handbell.apps.installation_key import check_key, opens  # noqa: PLC0415 - heavy
     from handbell.storage.copy.check import sealed_in  # noqa: PLC0415
@@ -81,10 +81,10 @@ def copy(
 
 
 def reopen(*, source: Source = None, as_json: Json = False) -> None:
-    """Take an SQLite database back into use that ``db copy`` has closed.
+    """Reopen an SQLite database that ``db copy`` has closed.
 
-    Do it as long as nothing was done with the copy: what is due would be sent by both. A copy that
-    was not complete has to begin anew then.
+    Only while the copy is unused: otherwise both would send what is due. An incomplete copy must be
+    started again after this.
     """
     from handbell.storage.copy.source import open_source  # noqa: PLC0415 - heavy
 
@@ -100,7 +100,7 @@ def reopen(*, source: Source = None, as_json: Json = False) -> None:
 
 
 def _vault(settings: "Settings") -> "Vault":
-    """Return the installation's vault; a key that is made now would open nothing."""
+    """Return the installation's vault; a newly created key would open nothing."""
     from handbell.apps.vault import KEY_FILE, Vault  # noqa: PLC0415 - heavy
 
     if settings.secret_key is None and not (settings.home / KEY_FILE).exists():
@@ -115,7 +115,7 @@ def _vault(settings: "Settings") -> "Vault":
 
 @contextmanager
 def _progress(*, is_silent: bool) -> "Iterator[Tell]":
-    """Yield what shows how far a copy is: a bar, or a line now and then where nobody sees one."""
+    """Yield a progress display: a bar on a terminal, else a line now and then."""
     if is_silent or not console.is_terminal:
         yield _say_now_and_then() if not is_silent else lambda _table, _rows, _total: None
         return
@@ -153,7 +153,7 @@ def _say_now_and_then() -> "Tell":
 
 def _tell(report: "Report", settings: "Settings", vault: "Vault") -> None:
     if report.was_complete:
-        say(f"{report.source} was copied to {report.target} before; there is nothing left to copy.")
+        say(f"{report.source} was already copied to {report.target}; nothing is left to copy.")
     else:
         write_table(
             ("table", "rows", "seconds"),
@@ -165,7 +165,7 @@ def _tell(report: "Report", settings: "Settings", vault: "Vault") -> None:
         for fault in report.checked.faults:
             say(f"wrong: {fault}", err=True)
         say(
-            "The copy is not like its source, so it stays closed. Begin anew with --anew, and "
+            "The copy differs from its source, so it stays closed. Start over with --anew, and "
             "report this if it happens again.",
             err=True,
         )
@@ -176,7 +176,7 @@ def _tell(report: "Report", settings: "Settings", vault: "Vault") -> None:
         f"  1. Set HANDBELL_DATABASE_URL to {report.target} (with the password).",
         f"  2. Give it the same secret key: {_key_advice(settings, vault)}.",
         "  3. Start its servers and workers, and look at: handbell status",
-        f"{report.source} stays as it is, closed. Keep it until you trust the copy.",
+        f"{report.source} is unchanged and closed. Keep it until you trust the copy.",
     )
 
 
@@ -188,7 +188,7 @@ def _key_advice(settings: "Settings", vault: "Vault") -> str:
 
 def _tell_check(report: "Report") -> None:
     checked = report.checked
-    cut = " A former attempt had been cut, and was gone on with." if report.is_resumed else ""
+    cut = " An interrupted copy was resumed." if report.is_resumed else ""
     say(
         f"Copied {report.source} to {report.target} in {report.seconds:.1f} s.{cut}",
         f"Checked: {count(checked.counted, 'row')} counted, {checked.compared:,} compared field by "
@@ -203,6 +203,6 @@ def _tell_check(report: "Report") -> None:
     if report.replaced:
         say(
             f"{count(report.replaced, 'row')} had a text with U+0000, which PostgreSQL cannot "
-            "keep; U+FFFD stands in its place.",
+            "store; U+FFFD replaces it.",
             err=True,
         )

@@ -192,7 +192,7 @@ def _say_more() -> None:
 
 
 def _own_name() -> str:
-    """Return how to call this command: its name, or what was typed if PATH lacks it."""
+    """Return the command to call: its name, or what was typed if PATH lacks it."""
     own, found = Path(sys.argv[0]), shutil.which("handbell")
     if own.name != "handbell" or (found and own.exists() and own.samefile(found)):
         return "handbell"
@@ -200,7 +200,7 @@ def _own_name() -> str:
 
 
 def _wait(page_url: str, *, is_told: bool) -> None:
-    """Wait for Ctrl-C or SIGTERM; ``is_told`` keeps standard output to its one JSON value."""
+    """Wait for Ctrl-C or SIGTERM; with ``is_told`` standard output stays one JSON value."""
     place = console_on(stderr=True) if is_told else console
 
     async def wait() -> None:

@@ -51,7 +51,7 @@ def read_json(text: bytes, source: str) -> dict[str, Any]:
         raise NotificationError(f"{source} is not UTF-8", fix="Save it as UTF-8") from None
     except (ValueError, RecursionError) as error:
         raise NotificationError(
-            f"{source} is not JSON: {json_fault(text, error)}", fix="Mend it there"
+            f"{source} is not JSON: {json_fault(text, error)}", fix="Correct it there"
         ) from None
     if not isinstance(content, dict):
         raise NotificationError(

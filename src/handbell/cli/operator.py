@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 commands = typer.Typer(help="Operators, who sign in to the console.", no_args_is_help=True)
 
 ACTOR = "command line"
-"""Who acts, in the audit trail."""
+"""The actor in the audit trail."""
 
 
 @commands.command()
@@ -58,7 +58,7 @@ def add(
     if as_json:
         write_json({"link": link})
         return
-    say("This link makes the operator, once, within 24 hours:")
+    say("This link creates the operator, once, within 24 hours:")
     say(link)
 
 
@@ -77,7 +77,7 @@ def reset(
     if as_json:
         write_json({"link": link})
         return
-    say(f"This link sets another password for {operator.mail}, once, within 24 hours:")
+    say(f"This link sets a new password for {operator.mail}, once, within 24 hours:")
     say(link)
 
 

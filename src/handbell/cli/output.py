@@ -37,7 +37,7 @@ AppOption = Annotated[
 ]
 
 _OTHER_NAMES: Final = ("id", "apns_id", "address")
-"""Properties by which deliveries and sessions are named over HTTP too."""
+"""Properties by which deliveries and sessions are identified over HTTP too."""
 # A key in PEM, and a long run of base64 with both cases and digits.
 _RUN = r"[A-Za-z0-9+/=]"
 _KEY: Final = re.compile(

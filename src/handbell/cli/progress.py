@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from handbell.delivery.ledger.reports import Reports
 
 NO_WORKER: Final = (
-    "No worker is running, so what waits does not go on. Start one with: handbell worker."
+    "No worker is running, so nothing that waits is sent. Start one with: handbell worker."
 )
 _SECONDS: Final = 0.5
 _SHARE: Final = 10
-"""Looking may take a tenth of the time, however large the broadcast."""
+"""The share of time that polling may take, however large the broadcast."""
 
 
 async def watch(

@@ -32,15 +32,15 @@ _RULES: Final = {
     "RateLimit": "It is stored and waits for its turn, by the app's rate",
     "Capped": "It was not sent, by the app's cap per person",
 }
-"""What is said where an operator's rule, or the time that was asked for, holds all of a send."""
+"""The message when an operator's rule, or the requested time, holds all of a send."""
 
 _SAYS_SOMETHING: Final = frozenset(
     ("title", "body", "subtitle", "badge", "sound", "silent", "template", "payload")
 )
-"""With one of these there is something to send; the others go with what a file or a pipe brings."""
+"""The options that are content by themselves; the others add to a file or standard input."""
 
 Written = Notification | dict[str, Any]
-"""A notification, or what names a template of the app."""
+"""A notification, or the use of an app's template."""
 
 
 def send(
@@ -134,7 +134,7 @@ def send(
     }
     content = {name: value for name, value in given.items() if value is not None}
     written = _read_content(file, content)
-    # A template is rendered where its app is known; all else is looked at before a file is opened.
+    # A template is rendered once its app is known; all else is checked before a file is opened.
     notification = written if read_template_use(written) else Notification.read(written)
     named = _read_recipients(recipients, to_all=to_all)
     send_options: SendOptions = {
@@ -166,7 +166,7 @@ async def _send_in_loop(
     from handbell.delivery.engine import Options  # noqa: PLC0415 - heavy
     from handbell.shared_systems import using  # noqa: PLC0415
 
-    # Open until the process ends, which hands back what else it took.
+    # Open until the process ends, which releases other work it has taken.
     async with using(context.settings(), _send_in_loop) as parts:
         found = await in_thread(parts.apps.find, app or parts.settings.app)
         notification = await in_thread(parts.read_notification, found, written)
@@ -221,9 +221,9 @@ def _read_content(file: Path | None, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _waits(response: "Response", *, is_scheduled: bool, to_all: bool) -> str:
-    """Return what is to be said where nothing was sent because of a rule or a time; else "".
+    """Return the message when nothing was sent because of a rule or a time; else "".
 
-    Of everybody the deliveries are not looked at: there may be millions, or none before the time.
+    The deliveries of a broadcast are not read: there may be millions, or none before the time.
     """
     if response.reached or response.errors:
         return ""
@@ -240,7 +240,7 @@ def _is_reached(response: "Response") -> bool:
 
 
 def _is_stranded(response: "Response") -> bool:
-    """Return whether something is still to be sent, and no other process is there to do it."""
+    """Return whether something is still to be sent, and no other process would send it."""
     parts = context.system()
     funnel = parts.reports.funnel(response.notification_id or "")
     is_moving = funnel.overview.is_running or funnel.next_due_at is not None

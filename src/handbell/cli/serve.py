@@ -77,8 +77,8 @@ def serve(
     """Serve the HTTP API and the console, and send what is accepted.
 
     Each option has a setting of its name (HANDBELL_LISTEN, or listen in the TOML file), which it
-    wins over; docs/settings.md lists them all. The first start prints a link that makes the first
-    operator. SIGTERM or Ctrl-C ends it: what runs is finished, the rest stays for the next start.
+    overrides; docs/settings.md lists them all. The first start prints a link that creates the first
+    operator. SIGTERM or Ctrl-C ends it: sends in progress finish, the rest waits for the next.
     """
     from handbell._portal import new_loop  # noqa: PLC0415 - heavy
 
@@ -132,10 +132,10 @@ async def _run(
     async with AsyncExitStack() as stack:
         bound = stack.enter_context(bind(parts.settings.listen))
         stack.push_async_callback(parts.close)
-        # What cannot be used is said now, not by the first send.
+        # Report an unusable database or key now, not at the first send.
         await wait_for_database(lambda: in_thread(parts.installation_key.check_once), stop)
         twin = await stack.enter_async_context(_twin(parts)) if has_twin else None
-        # What is on its way ends before the twin does.
+        # Pushes in flight end before the twin does.
         stack.push_async_callback(parts.close_gateways)
         context = make_context(
             parts,
@@ -163,14 +163,14 @@ async def _run(
         sys.stdout.flush()
         await stop.wait()
         context.stopping.set()
-        say("Stopping: what runs is finished first. Ctrl-C again stops at once.")
+        say("Stopping: sends in progress finish first. Ctrl-C again stops at once.")
     say("The server has stopped.")
 
 
 def _warn_of_plain_http(listening: str) -> None:
     say(
-        f"warning: plain HTTP on {listening}. Whoever is between sees keys and passwords. Set "
-        "HANDBELL_TLS_CERTIFICATE, or let a proxy speak HTTPS and make sure that nobody else "
+        f"warning: plain HTTP on {listening}. Anyone on the network path sees keys and passwords. "
+        "Set HANDBELL_TLS_CERTIFICATE, or use a proxy with HTTPS and make sure that nobody else "
         "reaches this port.",
         err=True,
     )
@@ -194,19 +194,19 @@ async def _announce(context: "Context", twin: "Twin | None") -> None:
 
 
 def _links(context: "Context") -> dict[str, str]:
-    """Return where the page of the virtual phones leads to."""
+    """Return the links of the page of the virtual phones."""
     links = {"The API": f"{context.public_url}/docs"}
     return {"Console": f"{context.public_url}/console", **links} if context.has_console else links
 
 
 async def _announce_console(context: "Context", url: str) -> None:
-    """Say first which address to open: the console, or the link that makes the first operator."""
+    """Print the address to open: the console, or the link that creates the first operator."""
     if await context.run(context.system.operators.list):
         say(f"Open          {url}/console")
         return
     secret = await context.run(context.system.operators.invite_first)
     say(f"Open          {url}/console/invitation/{secret}")
-    say("              It makes the first operator, once, within 24 hours; after that:")
+    say("              It creates the first operator, once, within 24 hours; after that:")
     say(f"Console       {url}/console")
 
 

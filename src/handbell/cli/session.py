@@ -55,7 +55,7 @@ def add(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Register a device for a person. A token moves from its former owner, who hears no more."""
+    """Register a device for a person. A token leaves its former owner, who gets no more pushes."""
     from handbell.registry.device_attributes import read_attributes  # noqa: PLC0415 - heavy
     from handbell.registry.registration import Registration  # noqa: PLC0415 - heavy
 
@@ -112,7 +112,7 @@ def list_sessions(
 
 @commands.command("remove", hidden=True, context_settings={"ignore_unknown_options": True})
 def remove(_words: Annotated[list[str] | None, typer.Argument(metavar="…")] = None) -> None:
-    """Say what is to be used instead: a session is closed, so that `why` can tell of it."""
+    """Point to ``close``: sessions are kept, so that `why` can explain them."""
     raise RegistryError(
         "A session is not removed but closed",
         fix="handbell session close SESSION; with its owner it is forgotten by the API's "

@@ -1,4 +1,4 @@
-"""``handbell status``: who runs, what waits and since when, how fast it goes, what is stopped."""
+"""``handbell status``: nodes, queue, rates, open circuits and webhooks."""
 
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
@@ -23,10 +23,10 @@ _CIRCUITS: Final = ("", "app or service", "environment", "reason", "since", "nex
 
 
 def status(*, as_json: Json = False) -> None:
-    """Say how the installation is: nodes, queue, rates, what is stopped, webhooks.
+    """Show the state of the installation: nodes, queue, rates, what is stopped, webhooks.
 
-    It reads the database only, so it says the same on each machine. In a pipe each line begins
-    with what it is about: node, queue, rate, circuit or webhooks.
+    Reads the database only, so the output is the same on each machine. In a pipe each line begins
+    with its subject: node, queue, rate, circuit or webhooks.
     """
     parts = system()
     with closing(parts.database):
@@ -57,7 +57,7 @@ def status(*, as_json: Json = False) -> None:
 def _section(
     title: str, columns: tuple[str, ...], rows: "list[tuple[object, ...]]", empty: str
 ) -> None:
-    """Write a table under its title; in a pipe the first cell says what a line is about."""
+    """Write a table under its title; in a pipe the first cell is the line's subject."""
     if console.is_terminal:
         console.print(Text(f"\n{title}", style="bold"))
         columns, rows = columns[1:], [row[1:] for row in rows]

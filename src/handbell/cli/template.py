@@ -1,4 +1,4 @@
-"""``handbell template``: notifications written once, with a place for what differs."""
+"""``handbell template``: notifications with variables."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -90,7 +90,7 @@ def list_templates(*, app: ListedApp = None, as_json: Json = False) -> None:
 
 @commands.command()
 def show(name: Name, *, app: AppOption = None, as_json: Json = False) -> None:
-    """Write a template as `template put` reads it; with --json its times as well."""
+    """Write a template in the form that `template put` reads; with --json its times as well."""
     parts = system()
     stored = parts.templates.get(parts.apps.find(app or parts.settings.app), name)
     write_json(_described(stored) if as_json else stored.template.to_dict())

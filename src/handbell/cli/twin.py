@@ -69,10 +69,10 @@ async def run_twin(
     keys: Sequence[Path] = (),
     team: str | None = None,
 ) -> "AsyncIterator[Twin]":
-    """Run a twin beside a system while the block runs, with a phone for each mail.
+    """Run a twin with a system while the block runs, with a phone for each mail.
 
-    Raises TwinError where the extra is not installed or a twin runs on this home already, and
-    RegistryError for a mail address that is none; nothing is made then.
+    Raises TwinError if the extra is not installed or a twin already runs on this home, and
+    RegistryError for an invalid mail address; nothing is created then.
     """
     from handbell.demo_environment import DemoEnvironment, without_twin  # noqa: PLC0415
     from handbell.registry.registration import registered_mail  # noqa: PLC0415 - heavy

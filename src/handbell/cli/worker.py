@@ -29,8 +29,8 @@ def worker(
 ) -> None:
     """Send stored notifications, retry failures, prune old data. Several may run at once.
 
-    Logs events to standard error, one per line. SIGTERM or Ctrl-C ends it: what is
-    on its way is finished, the rest stays for the next worker. A second one ends it at once, and
+    Logs events to standard error, one per line. SIGTERM or Ctrl-C ends it: pushes in flight
+    finish, the rest waits for the next worker. A second one ends it at once, and
     nothing is lost then either.
     """
     from handbell._portal import new_loop  # noqa: PLC0415 - heavy

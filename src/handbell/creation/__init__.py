@@ -1,1 +1,1 @@
-"""What the sender wrote, and to whom: pure values, checked, without any I/O."""
+"""Notifications and recipients: pure, validated values, without any I/O."""

@@ -14,11 +14,11 @@ from typing import Any, Final
 from jinja2 import Undefined
 
 MAX_TEXT: Final = 65_536
-"""How many characters a text may have that an expression works on."""
+"""The longest text an expression works on, in characters."""
 MAX_WORK: Final = 500_000
-"""How many characters and items the expressions of a template may work on, all together."""
+"""The work limit of a template's expressions, in characters and items."""
 MAX_NUMBER: Final = 10**18
-"""How large a whole number may be, to either side."""
+"""The largest absolute value of a whole number."""
 
 _left: ContextVar[list[int] | None] = ContextVar("_left", default=None)
 
@@ -225,4 +225,4 @@ TESTS: Final[Mapping[str, Callable[[Any], bool]]] = MappingProxyType(
         "even": lambda value: whole_number(value) % 2 == 0,
     }
 )
-"""What an expression may ask of a value."""
+"""The tests of expressions, by name."""

@@ -20,7 +20,7 @@ def clusters(text: str) -> list[str]:
 
 
 def json_bytes(text: str) -> int:
-    """Return how many bytes a text takes in a payload, without its quotation marks."""
+    """Return the size of a text in a payload in bytes, without its quotation marks."""
     return len(json.dumps(text, ensure_ascii=False).encode()) - 2
 
 

@@ -17,7 +17,7 @@ from handbell.errors import NotificationError
 from . import values
 
 MAX_LANGUAGES: Final = 100
-"""In how many languages one notification may be written."""
+"""The maximum number of languages of one notification."""
 
 _READERS: Final = MappingProxyType(
     {
@@ -37,7 +37,7 @@ _READERS: Final = MappingProxyType(
 )
 
 MEMBERS: Final = tuple(_READERS)
-"""What may differ from one language to the other: what a person reads, sees, hears and follows."""
+"""The fields that a language may replace: texts, images, sounds and links."""
 
 # A language's text replaces a localization key, and vice versa.
 _INSTEAD: Final = (
@@ -125,9 +125,9 @@ def read_languages(name: str, value: object) -> dict[str, dict[str, Any]] | None
 
 
 def changes_in(languages: Mapping[str, Mapping[str, Any]], tag: str) -> dict[str, Any]:
-    """Return what of the notification's own members is another in a language, or its parents.
+    """Return the fields that differ in a language or its parents, with their values there.
 
-    None stands for a member that is absent there.
+    None stands for a field that is absent there.
     """
     changes: dict[str, Any] = {}
     for parent in reversed(fallbacks(tag)):

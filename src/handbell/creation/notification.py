@@ -30,7 +30,7 @@ PushType = Literal[
 ]
 
 RESERVED_MEMBER: Final = "handbell"
-"""The member beside ``aps`` by which a device learns which notification it got."""
+"""The payload member beside ``aps`` with the notification's id, for receipts."""
 
 _TEXTS = (
     "subtitle",
@@ -306,7 +306,7 @@ SPELLINGS: Final = MappingProxyType(
         for spelling in (name.replace("_", "-"), _camel(name), name)
     }
 )
-"""Every key that :meth:`Notification.read` knows, and the field it means."""
+"""Every key that :meth:`Notification.read` accepts, and its field."""
 
 
 def _by_field(given: Mapping[Any, Any], known: Mapping[str, str], where: str) -> dict[str, Any]:
@@ -345,11 +345,11 @@ _WRITTEN: Final = MappingProxyType(
         RESERVED_MEMBER: "Choose another key for your own value",
     }
 )
-"""The members of a payload that Handbell writes, and what who needs them is to use."""
+"""The payload members that Handbell writes, and what to use instead."""
 
 
 def _take(notification: Notification, written: Mapping[str, Any]) -> None:
-    """Keep what of the written fields is set, read and checked."""
+    """Store the fields that are set, parsed and validated."""
     given: dict[str, Any] = {"user_info": {}}
     for name, value in written.items():
         absent = _ABSENT[name]
@@ -368,7 +368,7 @@ _SAYING: Final = frozenset(_SHOWN + _DONE)
 
 
 def _check(notification: Notification) -> None:
-    """Raise NotificationError where two fields exclude each other, or nothing is said at all."""
+    """Raise NotificationError if fields exclude each other, or there is nothing to send."""
     given = notification.__dict__
     if "payload" in given:
         _check_payload(notification)
@@ -444,7 +444,7 @@ def _primary_key(value: object) -> str | int:
 
 
 def _record(target: object) -> Record | str:
-    """Return the record to open, or only the name of the data class."""
+    """Return the record to open, or the name of the data class alone."""
     if isinstance(target, Record):
         return target
     if isinstance(target, str):
@@ -475,7 +475,7 @@ def _record_from_mapping(target: Mapping[Any, Any]) -> Record | str:
 
 
 def shared_dict(notification: Notification) -> dict[str, Any]:
-    """Return its ``to_dict()`` without copying what is nested: to be encoded, not changed."""
+    """Return ``to_dict()`` without copying nested values: for encoding only."""
     return {
         name: value.to_dict() if isinstance(value, CriticalSound) else value
         for name, value in notification.__dict__.items()

@@ -48,8 +48,7 @@ class Recipients:
     ``mails`` are folded as :func:`~handbell._mail.read_mail` does; ``addresses`` are those of
     devices, in lower case, by Apple's name ``device_tokens``; ``simulators`` are ``booted`` or a
     UDID in upper case. ``everybody`` stands for all active sessions of the app and excludes the
-    others. Raises :class:`~handbell.errors.RecipientsError` when somebody cannot be understood or
-    nobody is named.
+    others. Raises :class:`~handbell.errors.RecipientsError` for invalid or missing recipients.
     """
 
     mails: tuple[str, ...] = ()
@@ -76,7 +75,7 @@ class Recipients:
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """The addresses of devices that were named: ``device_tokens``."""
+        """The device addresses, also named ``device_tokens``."""
         return self.device_tokens
 
     def _check(self) -> None:
@@ -121,7 +120,7 @@ class Recipients:
 
     @classmethod
     def _of(cls, **named: _Checked) -> Self:
-        """Return recipients that were read already, and name somebody."""
+        """Return recipients from parsed values. Raises RecipientsError if there are none."""
         made = cls.__new__(cls)
         for kind in _KINDS:
             object.__setattr__(made, kind, named.get(kind, _NOBODY))
@@ -129,7 +128,7 @@ class Recipients:
         return made
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-serializable form; :meth:`read` makes equal recipients of it."""
+        """Return a JSON-serializable form; :meth:`read` parses it to equal recipients."""
         if self.everybody:
             return {"everybody": True}
         named = {

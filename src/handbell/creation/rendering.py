@@ -22,11 +22,11 @@ from .expressions import BINARY, TESTS, UNARY, allowance, compare, concatenate, 
 from .filters import FILTERS
 
 MAX_TEXT: Final = 8_192
-"""How many characters one text of a template may have."""
+"""The maximum length of one text of a template, in characters."""
 MAX_NODES: Final = 500
-"""How many parts (texts, values, filters …) one text of a template may consist of."""
+"""The maximum number of parts (texts, values, filters …) of one text of a template."""
 MAX_OUTPUT: Final = 65_536
-"""How many characters one text may come to: many times what a payload takes."""
+"""The maximum length of one rendered text: many times what a payload holds."""
 
 _ALLOWED: Final = (
     nodes.Template,
@@ -146,7 +146,7 @@ class CompiledText(NamedTuple):
     names: frozenset[str]
 
     def render(self, variables: Mapping[str, Any]) -> str:
-        """Return the text with the values filled in. Raises Refusal."""
+        """Return the text with the values filled in. Raises TextRefusedError."""
         try:
             with allowance():
                 return "".join(_bounded(self.template.generate(variables)))
@@ -162,7 +162,7 @@ class CompiledText(NamedTuple):
 def compiled(text: str, *, is_url: bool = False) -> CompiledText:
     """Compile a text. With ``is_url`` values are percent-encoded.
 
-    A URL that is a single expression is not encoded. Raises Refusal.
+    A URL that is a single expression is not encoded. Raises TextRefusedError.
     """
     if len(text) > MAX_TEXT:
         raise TextRefusedError(f"it has {len(text):,} characters, more than {MAX_TEXT:,}")
@@ -180,7 +180,7 @@ def compiled(text: str, *, is_url: bool = False) -> CompiledText:
 
 
 def check_name(name: str) -> None:
-    """Raise Refusal for an invalid variable name."""
+    """Raise TextRefusedError for an invalid variable name."""
     if not name.isidentifier() or name.startswith("_") or name in _RESERVED:
         raise TextRefusedError(f"{name[:80]!r} cannot be the name of a variable")
 
@@ -205,7 +205,7 @@ def _check(tree: nodes.Template) -> None:
                 f"there is no test {node.name[:80]!r}; known: {', '.join(TESTS)}"
             )
         if isinstance(node, nodes.Test) and (node.args or node.kwargs):
-            raise TextRefusedError(f"the test {node.name!r} takes nothing beside the value")
+            raise TextRefusedError(f"the test {node.name!r} takes no arguments")
 
 
 def _is_one_expression(tree: nodes.Template) -> bool:
@@ -220,7 +220,7 @@ def _bounded(parts: Iterator[str]) -> Iterator[str]:
     for part in parts:
         length += len(part)
         if length > MAX_OUTPUT:
-            raise TextRefusedError(f"it comes to more than {MAX_OUTPUT:,} characters")
+            raise TextRefusedError(f"it renders to more than {MAX_OUTPUT:,} characters")
         yield part
 
 
@@ -232,7 +232,7 @@ def _words(error: BaseException) -> str:
 
 
 def _in_text(value: Any) -> str:
-    """Return a value as it stands in a text: literally, without what is not shown."""
+    """Return a value as text, without invisible control characters."""
     text = plain_text(value)
     if text.isascii() and text.isprintable():
         return text
@@ -240,7 +240,7 @@ def _in_text(value: Any) -> str:
 
 
 def _in_url(value: Any) -> str:
-    """Return a value as one component of a URL, which it cannot leave."""
+    """Return a value as one percent-encoded component of a URL."""
     return quote("".join(filter(_is_shown, plain_text(value))), safe="")
 
 

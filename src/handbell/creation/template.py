@@ -21,9 +21,9 @@ from . import values
 from .notification import Notification, fields_of
 
 MAX_BYTES: Final = 131_072
-"""How many bytes a template may have, as JSON."""
+"""The maximum size of a template in bytes, as JSON."""
 MAX_VARIABLES_BYTES: Final = 65_536
-"""How many bytes the variables of one rendering may have, as JSON."""
+"""The maximum size of the variables of one rendering in bytes, as JSON."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _SPELLINGS: Final = MappingProxyType(
@@ -37,7 +37,7 @@ _SPELLINGS: Final = MappingProxyType(
     }
 )
 _URLS: Final = frozenset({"url", "image_url"})
-# Sample values: for a text in place of a number, and for texts, while a template is checked.
+# Sample values for checking a template: in place of a number, and for texts.
 _NUMBERS: Final = frozenset({"badge", "ttl", "priority"})
 _SAMPLES: Final = MappingProxyType(
     {
@@ -49,7 +49,7 @@ _SAMPLES: Final = MappingProxyType(
 _MAX_NUMBER_DIGITS: Final = 18
 
 Change = Callable[[str, str, str], Any]
-"""Makes of a text what takes its place: it is given the field, where that is, and the text."""
+"""Maps a text of a template; called with its field, its place and the text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +57,8 @@ class Template:
     """A notification with variables; parsed by :meth:`read`.
 
     ``default_language`` is the language of the notification's own texts, ``notification`` its
-    fields by their names, with ``languages`` among them; ``variables`` are the names used in its
-    texts, and those declared in addition.
+    fields by name, including ``languages``; ``variables`` are the names used in its
+    texts and those declared in addition.
     """
 
     name: str
@@ -92,7 +92,7 @@ class Template:
         return template
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-serializable form; :meth:`read` makes an equal template of it."""
+        """Return a JSON-serializable form; :meth:`read` parses it to an equal template."""
         return {
             "name": self.name,
             "default_language": self.default_language,
@@ -171,7 +171,7 @@ class Template:
         )
 
     def _with_own(self, fields: dict[str, Any]) -> dict[str, Any]:
-        """Return the fields so that the default language is also among the languages."""
+        """Return the fields with the default language added to the languages."""
         languages = fields.get("languages")
         # With `en-GB` as default next to `en`, `en-GB` would fall back to `en`.
         if not languages or speech.choose(self.default_language, languages) is None:
@@ -277,7 +277,7 @@ def _notification(value: object) -> dict[str, Any]:
             fix='It must be a mapping, such as {"title": "Hello {{ name }}"}',
         )
     try:
-        # A JSON copy, so that nobody changes it afterwards.
+        # A JSON copy, protected from later changes by the caller.
         fields = values.json_mapping("notification", fields_of(value, "in the template"))
         if "languages" in fields:
             languages = speech.read_languages("languages", fields.pop("languages"))
@@ -337,7 +337,7 @@ def _declared(value: object, used: Iterable[str]) -> tuple[str, ...]:
         if name not in value:
             near = nearest(name, value)
             raise TemplateError(
-                f"The texts speak of `{name}`, which is not among the `variables`",
+                f"The texts use `{name}`, which is not among the `variables`",
                 fix=f"Did you mean `{near}`?" if near else "Add it, or leave the list out",
             )
     return tuple(dict.fromkeys(value))

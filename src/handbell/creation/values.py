@@ -16,11 +16,11 @@ from handbell._text import nearest, read_timestamp
 from handbell.errors import NotificationError
 
 MAX_DEPTH: Final = 64
-"""How deep lists and mappings may be nested in ``user_info`` and its like."""
+"""The maximum nesting of lists and mappings in ``user_info`` and similar fields."""
 MAX_VALUES: Final = 10_000
-"""How many values ``user_info`` and its like may hold: more than any payload has bytes for."""
+"""The maximum number of values in ``user_info`` and similar fields, beyond any payload's size."""
 MAX_BADGE: Final = 2**31 - 1
-"""What a number of 32 bits holds; a larger badge is a mistake, and no icon shows it."""
+"""The largest 32-bit integer; a larger badge is certainly a mistake."""
 
 MAX_TTL_SECONDS: Final = 10 * 365 * 24 * 3600
 
@@ -33,7 +33,7 @@ _SECRETS = (
     (re.compile(r"hbs_[A-Za-z0-9]{32}"), "the secret of a session"),
 )
 _INTEGERS = range(-(2**63), 2**64)
-# Below MAX_DEPTH and MAX_VALUES, whatever is in it: 20 values, each with 20 values, each with 20.
+# Certainly below MAX_DEPTH and MAX_VALUES: 20 values, each with 20 values, each with 20.
 _FLAT = 3
 _FEW = 20
 _CONTAINERS = frozenset({dict, list})
@@ -185,7 +185,7 @@ def json_mapping(name: str, value: object) -> dict[str, Any]:
 def raw_payload(name: str, value: object) -> dict[str, Any]:
     """Return a deep copy of raw payload members, outside and within ``aps``.
 
-    JSON as in :func:`json_mapping`; no text in it may hold a private key, or a secret of ours.
+    JSON as in :func:`json_mapping`; a text that holds a private key or a secret of ours is refused.
     """
     payload = json_mapping(name, value)
     if not isinstance(payload.get("aps", {}), dict):
@@ -240,7 +240,7 @@ def _wrong(name: str, value: object, should: str) -> NotificationError:
 def _unicode(name: str, value: str) -> str:
     if type(value) is str and value.isascii():
         return value
-    # Plain texts, also from an enumeration whose members are texts.
+    # Plain texts, and members of a string enumeration.
     plain = str.__str__(value)
     try:
         plain.encode()
@@ -311,13 +311,13 @@ def unknown(where: str, key: object, known: tuple[str, ...]) -> NotificationErro
 
 
 class _UnusualError(Exception):
-    """A value that :class:`_Copier` is to look at, for it may be wrong."""
+    """A value that :class:`_Copier` must check, as it may be invalid."""
 
 
 def _copied(value: Any, depth: int) -> Any:
-    """Return a deep copy of a value that is JSON without a doubt, and not large.
+    """Return a deep copy of a small value that is certainly JSON.
 
-    Raises _UnusualError, or UnicodeEncodeError, for any other, right or wrong.
+    Raises _UnusualError, or UnicodeEncodeError, for any other value, valid or not.
     """
     kind = type(value)
     if kind is str:

@@ -379,7 +379,7 @@ class Engine:
         )
 
     async def cancel(self, app: App, notification_id: str) -> int:
-        """Take back what is not sent yet, and return how many deliveries that caught.
+        """Cancel what is not sent yet, and return the number of cancelled deliveries.
 
         Waits for workers that are about a broadcast to let go of it, so that the number is right;
         but not longer than :data:`CANCEL_SECONDS` for answers that are slow, which it then leaves

@@ -1,4 +1,4 @@
-"""What a push service looks like from the inside: pushes in, outcomes out.
+"""The interface of a push service: pushes in, outcomes out.
 
 A gateway knows neither queue nor database. It takes :class:`Push` values, which share one
 :class:`Message`, and reports exactly one :data:`Outcome` for each. Outcomes are values, never
@@ -59,7 +59,7 @@ class Accepted(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The push service refused it. ``reason`` is its own word, ``reaction`` what to do."""
+    """The push service refused it. ``reason`` is the service's own, ``reaction`` what to do."""
 
     reason: str
     reaction: Reaction
@@ -122,7 +122,7 @@ class Withdrawn:
 
 Outcome = Accepted | Refused | DeviceGone | RetryLater | LostVerdict | Unknown | Withdrawn
 Report = Callable[[Push, Outcome], None]
-"""Called once for each push, in the event loop, as its end becomes known."""
+"""Called once for each push, in the event loop, as its outcome becomes known."""
 
 
 class Gateway(Protocol):

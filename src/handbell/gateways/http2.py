@@ -203,7 +203,7 @@ class Pool(Generic[T]):
                 connection.break_off()
             await asyncio.wait(late, timeout=within)
 
-    # -- what connections tell -------------------------------------------------------------------
+    # -- called by connections -------------------------------------------------------------------
 
     def end(self, item: T, end: End) -> None:
         """Report an item's end; an error of ``finish`` goes to the loop's handler."""
@@ -212,7 +212,7 @@ class Pool(Generic[T]):
         try:
             self._finish(item, end)
         except Exception as error:  # noqa: BLE001 - the ends of the others must be told
-            context = {"message": "The end of a request could not be told", "exception": error}
+            context = {"message": "Could not report the end of a request", "exception": error}
             asyncio.get_running_loop().call_exception_handler(context)
 
     def forget(self, item: T) -> None:
@@ -328,7 +328,7 @@ class Pool(Generic[T]):
             self._give_back()
 
     def _give_back(self) -> None:
-        """End the items for which waiting for a connection is not worth it."""
+        """End the items that are not worth the wait for a connection."""
         if self._cannot_connect is not None and self._backlog:
             after = max(0.0, self._pace.until - asyncio.get_running_loop().time())
             self._give_up(self._cannot_connect._replace(after=after))

@@ -1,4 +1,4 @@
-"""One connection to the host: how much is on it, what every end means, and when it is over.
+"""One connection to the host: its capacity, the outcomes of its failures, and its end.
 
 HTTP/2 itself is implemented by the :class:`~handbell.gateways.http2_session.Http2Session`; this
 class connects it to a socket of the event loop and to the pool.
@@ -45,7 +45,7 @@ _REFUSED: Final = NotSent("RefusedStream", "the server refused the stream; it ma
 
 
 ENDS_THAT_TELL: Final = 5
-"""So many silent ends in a row outweigh that the host has answered with this certificate before."""
+"""How many silent ends in a row count as a refusal of a certificate that the host has accepted."""
 
 
 class ConnectionPool(Protocol[T]):
@@ -243,7 +243,7 @@ class Http2Connection(asyncio.Protocol, Generic[T]):
         self._is_paused = False
         self.pool.settle(self)
 
-    # -- what comes back -------------------------------------------------------------------------
+    # -- receiving -------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
         """Parse received bytes and let the pool act on them."""

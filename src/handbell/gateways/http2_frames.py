@@ -35,7 +35,7 @@ REFUSED_STREAM: Final = 0x7
 CANCEL: Final = 0x8
 COMPRESSION_ERROR: Final = 0x9
 CALM: Final = 0xB
-"""ENHANCE_YOUR_CALM: the other side asks for more work than there is reason for."""
+"""ENHANCE_YOUR_CALM: the peer causes excessive load."""
 _ERRORS: Final = (
     "NO_ERROR",
     "PROTOCOL_ERROR",
@@ -56,9 +56,9 @@ _ERRORS: Final = (
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 FIRST_WINDOW: Final = 65535
 MOST: Final = 2**31 - 1
-"""The largest number of a stream, and the largest window; the bit above is to be ignored."""
+"""The largest stream number, and the largest window; the bit above is ignored."""
 FRAME_BYTES: Final = 16384
-"""The smallest limit of a frame's length there is: ours, and the other side's at first."""
+"""The smallest allowed limit of a frame's length: ours, and the peer's initial one."""
 
 HEAD_BYTES: Final = 9
 _head: Final = struct.Struct(">HBBBL")  # length (upper and lower part), type, flags, stream
@@ -150,7 +150,7 @@ def read_increment(payload: bytes) -> int:
 
 
 def read_settings(payload: bytes) -> list[tuple[int, int]]:
-    """Return the pairs of a SETTINGS frame in their order: each of them counts."""
+    """Return the pairs of a SETTINGS frame, in order."""
     return list(_setting.iter_unpack(payload))
 
 

@@ -1,4 +1,4 @@
-"""HTTP/2 on its way out: requests, and what the other side's settings and windows allow of them.
+"""The sending half of HTTP/2: requests, within the peer's settings and flow-control windows.
 
 The two frames of a push are written together, since anything else would cost more than the push. A
 body held back by a window waits; nothing further is begun until it is sent.
@@ -23,7 +23,7 @@ from .http2_values import Request
 T = TypeVar("T")
 
 MOST_BLOCK_BYTES: Final = 8192
-"""The longest header block of an answer that is read; APNs answers with less than 300 bytes."""
+"""The longest header block of an answer; APNs sends less than 300 bytes."""
 _FIRST_STREAMS: Final = 100  # until the peer's SETTINGS (RFC 9113 advises to allow no fewer)
 _LONGEST_FRAME: Final = 2**24 - 1
 _write_head: Final = wire.write_head
@@ -137,7 +137,7 @@ class Http2Sender(Generic[T]):
             else:
                 del self._held[number]
 
-    # -- what the other side allows --------------------------------------------------------------
+    # -- the peer's limits -----------------------------------------------------------------------
 
     def _follow(self, settings: list[tuple[int, int]]) -> None:
         """Apply the peer's settings and acknowledge them."""
@@ -153,7 +153,7 @@ class Http2Sender(Generic[T]):
                     raise ProtocolFault(f"the limit of a frame's length cannot be {value}")
                 self._frame_bytes = value
             elif name == wire.ENABLE_PUSH and value:
-                raise ProtocolFault("the server allows itself to be pushed to")
+                raise ProtocolFault("the server enables server push for itself")
         self._out.append(wire.frame(wire.SETTINGS, wire.ACK, 0))
         self._pump()
 

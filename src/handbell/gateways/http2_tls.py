@@ -27,7 +27,7 @@ from .tunnel import open_tunnel, unreachable
 
 P = TypeVar("P", bound=asyncio.Protocol)
 AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]
-"""One answer of :func:`socket.getaddrinfo`."""
+"""One result of :func:`socket.getaddrinfo`."""
 
 _HTTPS_PORT: Final = 443
 _EYEBALLS_SECONDS: Final = 0.25  # RFC 8305: then the next address is tried in parallel
@@ -57,9 +57,9 @@ def tls_context(endpoint: Endpoint) -> ssl.SSLContext:
 
 
 def verifying_context(ca_file: Path | None) -> ssl.SSLContext:
-    """Return what makes TLS of 1.2 at least and checks certificates, by the machine's own or these.
+    """Return a context for TLS 1.2 or later that trusts ``ca_file``, or the system's certificates.
 
-    Raises :class:`NoConnection` where they are missing or cannot be read.
+    Raises :class:`NoConnection` if the certificates are missing or cannot be read.
     """
     try:
         trusted = ca_file or trusted_certificates()
@@ -163,10 +163,10 @@ async def _dial(host: str, port: int) -> socket.socket:
 
 
 async def open_first(found: Sequence[AddressInfo]) -> socket.socket:
-    """Return a socket that is connected with the first of these addresses to answer.
+    """Return a socket connected to the first of these addresses that answers.
 
-    IPv6 and IPv4 take turns; ``found`` is as from :func:`socket.getaddrinfo`. Raises OSError when
-    none takes a connection.
+    IPv6 and IPv4 alternate; ``found`` is as from :func:`socket.getaddrinfo`. Raises OSError if all
+    connections fail.
     """
     return await aiohappyeyeballs.start_connection(
         found, happy_eyeballs_delay=_EYEBALLS_SECONDS, interleave=1
@@ -174,7 +174,7 @@ async def open_first(found: Sequence[AddressInfo]) -> socket.socket:
 
 
 async def dial_through(proxy: Proxy, host: str, port: int, until: float) -> socket.socket:
-    """Return a socket that a proxy has connected with the host, by ``until`` of the loop's clock.
+    """Return a socket that a proxy has connected to the host, by ``until`` of the loop's clock.
 
     Every failure is the proxy's, and raises :class:`NoConnection`.
     """

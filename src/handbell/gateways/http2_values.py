@@ -16,7 +16,7 @@ from handbell.errors import GatewayError
 from .http2_headers import Headers
 
 MAX_BODY_BYTES: Final = 8192
-"""The answer's body is kept up to this size; push services answer with less than 200 bytes."""
+"""The maximum number of bytes kept of an answer's body; push services send less than 200."""
 
 _CA_BUNDLES: Final = (
     "/etc/ssl/certs/ca-certificates.crt",

@@ -19,11 +19,11 @@ from .gateway import Accepted, Message, Outcome, Push, Refused, Report, Unknown,
 UNAVAILABLE: Final = "SimulatorUnavailable"
 """The reason when this machine has no ``xcrun``."""
 UNSUPPORTED: Final = "SimulatorUnsupported"
-"""The reason for a push type that the Simulator does not take."""
+"""The reason for a push type that the Simulator does not support."""
 FAILED: Final = "SimulatorFailed"
-"""The reason when ``simctl`` said no; the detail is what it said."""
+"""The reason when ``simctl`` failed; the detail is its output."""
 TIMED_OUT: Final = "SimulatorTimedOut"
-"""The reason when ``simctl`` did not end in time."""
+"""The reason when ``simctl`` timed out."""
 
 TIMEOUT_SECONDS: Final = 30.0
 AT_ONCE: Final = 4
@@ -67,7 +67,7 @@ class SimulatorGateway:
             del self._waiting[push.apns_id]
 
     async def close(self) -> None:
-        """Do nothing: each push is a process of its own, which ends within :meth:`send`."""
+        """Do nothing: each push is its own process, which ends within :meth:`send`."""
 
     async def _send_one(self, xcrun: str | None, push: Push, report: Report) -> None:
         self._waiting[push.apns_id] = push

@@ -1,4 +1,4 @@
-"""The limits for clients: sizes, times and numbers of connections."""
+"""Limits for clients: sizes, times and numbers of connections."""
 
 import resource
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Final
 _MOST: Final = 20_000
 _LEAST: Final = 8
 _RESERVE: Final = 48
-"""File descriptors that are kept for databases, push services, mails and files."""
+"""File descriptors that are reserved for databases, push services, mails and files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

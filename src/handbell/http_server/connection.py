@@ -21,7 +21,7 @@ from .request_head import BadHeadError, Head
 
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 _OVERHEAD: Final = 17
-"""A chunk of one byte takes six on the wire, and some clients write chunks so small."""
+"""A chunk of one byte has six bytes of overhead, and some clients write such chunks."""
 
 _log = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ class HttpConnection(asyncio.Protocol):
             if self._head_raw > self.server.bounds.head_bytes:
                 self._refuse(error_responses.too_large(self.server.bounds))
         elif self._overhead > self.server.bounds.head_bytes:
-            self._refuse(RequestError("The chunks of the body have more around them than in them"))
+            self._refuse(RequestError("The chunks of the body have more overhead than content"))
 
     def pause_writing(self) -> None:
         """Note that the client does not read its answer."""
@@ -247,7 +247,7 @@ class HttpConnection(asyncio.Protocol):
             **self._head.asked(),
         }
 
-    # Answering, as Wire has it
+    # Answering: the methods of ResponseTransport
 
     @property
     def is_stopping(self) -> bool:

@@ -22,7 +22,7 @@ STATUS_LINES: Final = {
 }
 
 Body = Callable[[HandbellError], tuple[str, bytes]]
-"""Returns the media type and the body with which an error is told."""
+"""Formats an error; returns the media type and the body."""
 
 
 def plain_body(error: HandbellError) -> tuple[str, bytes]:
@@ -74,7 +74,7 @@ def too_many_waiting(bounds: Bounds) -> HandbellError:
 
 def not_http(why: str) -> HandbellError:
     """Return the error for bytes that are not HTTP."""
-    return RequestError("The request is not HTTP that can be understood", fix=f"Reason: {why}")
+    return RequestError("The request is not valid HTTP", fix=f"Reason: {why}")
 
 
 def late(missing: str) -> HandbellError:

@@ -5,7 +5,7 @@ import socket
 from typing import Final
 
 _MOST: Final = 16
-"""They come out of the descriptors that are kept in reserve."""
+"""The maximum number of sockets, taken from the reserved descriptors."""
 _READ_BYTES: Final = 65_536
 
 

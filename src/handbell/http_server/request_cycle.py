@@ -8,14 +8,14 @@ from typing import Any, Final, Protocol
 from .error_responses import STATUS_LINES
 
 STREAM: Final = "handbell.request.stream"
-"""An ASGI extension: a message of this type tells that the body is a stream.
+"""An ASGI extension: a message of this type declares that the body is a stream.
 
-Its time is not bounded as a whole then, only each pause in it. Who sends it has made sure that the
+Its total time is not limited then, only each pause in it. The sender has checked that the
 route takes streams and that its caller may use it.
 """
 EXTENSIONS: Final[dict[str, dict[str, Any]]] = {STREAM: {}}
 HELD_BYTES: Final = 65_536
-"""So much of a body is held before its client is not read from any more."""
+"""The size of unread body data at which reading from the client pauses."""
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _NO_BODY: Final = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
@@ -209,7 +209,7 @@ class RequestCycle:
         head = b"".join(lines)
         if not head.count(b"\n") == head.count(b"\r") == len(lines):
             self.is_answering = False
-            raise RuntimeError("A header of the answer has a line break in it")
+            raise RuntimeError("A header of the response contains a line break")
         self._left = length
         self._head = head + b"\r\n"
         if length is None:
@@ -225,7 +225,7 @@ class RequestCycle:
             if self._left is not None:
                 self._left -= len(body)
                 if self._left < 0 or (self._left and not more):
-                    raise RuntimeError("The answer has another length than its header says")
+                    raise RuntimeError("The length of the response differs from its Content-Length")
         self._flush(data)
         if not more or self._is_head:
             self.is_over = True

@@ -17,7 +17,7 @@ _VERSIONS: Final = frozenset({"1.0", "1.1"})
 
 
 class BadHeadError(Exception):
-    """A head is refused; ``why`` is the message to the client."""
+    """An invalid head; ``why`` is the message to the client."""
 
     def __init__(self, why: HandbellError) -> None:
         super().__init__(str(why))
@@ -38,12 +38,12 @@ class Head:
         self.expects_leave = False
 
     def add_target(self, part: bytes) -> None:
-        """Add a part of the target. Raises HeadRefusedError for a head over its limits."""
+        """Add a part of the target. Raises BadHeadError for a head over its limits."""
         self._count(len(part))
         self.target += part
 
     def add(self, name: bytes, value: bytes) -> None:
-        """Add a header. Raises HeadRefusedError for a head over its limits."""
+        """Add a header. Raises BadHeadError for a head over its limits."""
         self._count(len(name) + len(value) + 4)
         name = name.lower()
         if name in _NOTED:
@@ -53,24 +53,24 @@ class Head:
             raise BadHeadError(error_responses.too_large(self._bounds))
 
     def check(self, version: str) -> None:
-        """Raise HeadRefusedError for an invalid or ambiguous head."""
+        """Raise BadHeadError for an invalid or ambiguous head."""
         # RFC 9112, 3.2; before HTTP/1.1 the host is optional.
         if self._hosts > 1 or (not self._hosts and version == "1.1"):
             _refuse(f"The request has {self._hosts or 'no'} Host headers", "Send exactly one")
         if version not in _VERSIONS:
-            _refuse(f"HTTP/{version} is not spoken here", "Use HTTP/1.1")
+            _refuse(f"HTTP/{version} is not supported here", "Use HTTP/1.1")
         if self._coding is not None and (
             version != "1.1" or self._coding.strip().lower() != b"chunked"
         ):
             _refuse(
-                "The request has a Transfer-Encoding that is not read here",
+                "The request has an unsupported Transfer-Encoding",
                 "Send chunked alone, with HTTP/1.1, or a Content-Length",
             )
 
     def asked(self) -> dict[str, Any]:
         """Return path, query and headers for the ASGI scope.
 
-        Raises HeadRefusedError for an invalid target.
+        Raises BadHeadError for an invalid target.
         """
         target, headers = self.target, self.headers
         if not target.startswith(b"/"):
@@ -114,7 +114,7 @@ class Head:
         host = rest if place is None else rest[:place]
         path = b"" if place is None else rest[place:]
         if not mark or scheme.lower() not in (b"http", b"https") or not host or b"@" in host:
-            _refuse("The request's target is no address", "Send a path")
+            _refuse("The request's target is not a valid address", "Send a path")
         kept = [pair for pair in self.headers if pair[0] != _HOST]
         return path if path.startswith(b"/") else b"/" + path, [*kept, (_HOST, host)]
 

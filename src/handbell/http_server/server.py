@@ -22,7 +22,7 @@ from .networks import network_of
 from .request_cycle import RequestCycle
 
 _AT_ONCE: Final = 64
-"""How many connections are accepted before others have their turn."""
+"""The number of connections that are accepted before other events are handled."""
 _EVICTED_PART: Final = 32
 _ABORT_SECONDS: Final = 1.0
 
@@ -56,7 +56,7 @@ class HttpServer:
         self.is_stopping = False
         self.date_line = b""
         self.connections: set[HttpConnection] = set()
-        """Those that count: from accept on, until they are closed."""
+        """The connections that count: from accept on, until they are closed."""
         self._application = application
         self._tls = tls
         self._is_exempt = is_exempt

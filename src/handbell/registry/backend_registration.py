@@ -1,4 +1,4 @@
-"""A device that a back end vouches for: read once, registered here or at a send server."""
+"""Registration of a device by an app's back end, locally or at a send server."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -15,7 +15,7 @@ from .store import Registry
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendRegistration:
-    """Whose device is reached where, as a back end says it; ``warnings`` name what was left out."""
+    """A validated registration by a back end; ``warnings`` name what was left out."""
 
     mail: str
     token: str
@@ -24,7 +24,7 @@ class BackendRegistration:
     secret: str = field(default_factory=lambda: new_secret(SESSION_MARK), repr=False)
 
     def admit(self, registry: Registry, app: App, at: int) -> Registered:
-        """Write it into a registry as active; ``at`` is in UNIX milliseconds."""
+        """Store it in a registry as active; ``at`` is in UNIX milliseconds."""
         registration = Registration.read(
             self.mail, self.token, at=at, secret_digest=digest_of(self.secret), **self.about
         )
@@ -33,7 +33,7 @@ class BackendRegistration:
     def registered(
         self, session: Session, *, secret: str | None = None, warnings: tuple[str, ...] = ()
     ) -> RegisteredSession:
-        """Return the session with what only the one who registers it is told."""
+        """Return the session with its secret and warnings, which only its registrant gets."""
         known = {item.name: getattr(session, item.name) for item in fields(Session)}
         return RegisteredSession(
             **known, secret=secret or self.secret, warnings=(*self.warnings, *warnings)
@@ -43,7 +43,7 @@ class BackendRegistration:
 def read_registration(
     mail: str, address: str, *, platform: str | None, environment: str | None, **given: object
 ) -> BackendRegistration:
-    """Return what can be registered of what a back end says. Raises RegistryError."""
+    """Parse a back end's registration. Raises RegistryError."""
     facts, warnings = read_attributes(given)
     about = {"platform": platform, "environment": environment, **facts}
     described = DeviceDescription.read(**about)

@@ -54,7 +54,7 @@ _Placed = tuple[int, Registration]
 def register_many(
     connection: Connection, app: App, registrations: Iterable[Registration], *, max_sessions: int
 ) -> BulkResult:
-    """Write registrations with the effect of one after the other; return the result.
+    """Store registrations as if one after the other; return the result.
 
     ``max_sessions`` is the limit of sessions per person; registrations beyond it are refused.
     """
@@ -98,7 +98,7 @@ def _crowded(
     group: Sequence[_Placed],
     max_sessions: int,
 ) -> set[str]:
-    """Return who might exceed the limit of sessions: their registrations are written singly."""
+    """Return the persons who might exceed the limit: their registrations are written singly."""
     held = (
         select(sessions.c.user_id, func.count())
         .where(sessions.c.user_id.in_(known), sessions.c.status != "closed")

@@ -20,10 +20,10 @@ from .session import (
 
 LABELS: Final = ("locale", "device", "app_version", "os_version", "external_id")
 FACTS: Final = ("time_zone", *LABELS)
-"""What a device may tell of itself, by the names of the API, and works without."""
+"""The optional attributes of a device, by their names in the API."""
 
 _SHOWN: Final = 40
-# PostgreSQL stores no NUL, and half a pair is no character.
+# PostgreSQL stores no NUL, and a lone surrogate is no character.
 _UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 
 

@@ -33,10 +33,10 @@ Proof = Literal["key", "link", "token"]
 PROOFS: Final[tuple[str, ...]] = get_args(Proof)
 
 LONGEST_SECONDS: Final = 600
-"""How far ahead the end of an identity token may be."""
+"""The longest validity of an identity token from now."""
 
 LEEWAY_SECONDS: Final = 30
-"""How far the clocks of the app's back end and of this machine may be apart."""
+"""The clock difference allowed between the app's back end and this machine."""
 
 _MIN_SECRET_BYTES: Final = 32
 _MAX_TOKEN_LENGTH: Final = 4096

@@ -39,7 +39,7 @@ _STATUS: Final = {"accepted": "active", "pending": "pending"}
 class ImportStep:
     """The import of one file: ``file`` is relative to the folder, ``what`` is its content.
 
-    ``reason`` tells why a file was skipped, or a remark about an imported one; ``fix`` is for a
+    ``reason`` is why a file was skipped, or a remark about an imported one; ``fix`` is for a
     skipped one.
     """
 

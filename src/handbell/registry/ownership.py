@@ -34,15 +34,15 @@ from .registration import DESCRIBED, DeviceDescription, Registration
 from .session import CROWDED_OUT, MOVED, Session
 
 PROVEN: Final = sessions.c.status.in_([literal_column("'active'"), literal_column("'quarantined'")])
-"""The very words of the index that keeps one owner per token: only then is it used."""
+"""Must equal the predicate of the index that keeps one owner per token, so that it is used."""
 
 CLAIMED: Final = sessions.c.status == literal_column("'pending'")
-"""The very words of the index of those who only claim a token."""
+"""Must equal the predicate of the index of claims."""
 
 GONE: Final = and_(
     sessions.c.status == literal_column("'closed'"), sessions.c.secret_digest.is_not(None)
 )
-"""The very words of the index of those that were closed and may open again by their secret."""
+"""Must equal the predicate of the index of closed sessions that may reopen by their secret."""
 
 NEWEST_FIRST: Final = (sessions.c.registered_at.desc(), sessions.c.id.desc())
 
@@ -153,7 +153,7 @@ def is_repeat(known: Session, token: str | None) -> bool:
 
 
 def repeat(connection: Connection, known: Session, about: DeviceDescription, *, at: int) -> Session:
-    """Refresh a session as :func:`renew` does, but cheaper, when :func:`is_repeat` holds.
+    """Refresh a session as :func:`renew` does, but cheaper; :func:`is_repeat` must hold.
 
     Each device does this at each start of its app.
     """
@@ -187,8 +187,8 @@ def correct(
 ) -> tuple[int, ...]:
     """Correct a session; return the rows that lost the token.
 
-    This is no sign of life of the device, so status and times stay. The caller may register
-    devices for anybody, which counts as a proof.
+    This is no sign of life of the device, so status and times are unchanged. The caller may
+    register devices for anybody, which counts as a proof.
     """
     known = _in_turn(connection, row)
     wanted = token or known.token
@@ -339,7 +339,7 @@ def _take_over(connection: Connection, holder: Row[Any] | None, at: int) -> tupl
 
 def moved_values(at: int) -> dict[str, Any]:
     """Return the columns of a session whose token now belongs to another one."""
-    # The former secret authenticates nobody any more.
+    # The former secret no longer authenticates anybody.
     return {"status": "closed", "reason": MOVED, "closed_at": at, "secret_digest": None}
 
 
@@ -382,7 +382,7 @@ def refreshed_values(known: Row[Any], new: Registration) -> dict[str, Any]:
 
 def _carry_on(connection: Connection, former: Row[Any], pending: Row[Any]) -> int:
     """Replace the just proven session by the person's former one."""
-    # The links that were mailed for it keep reporting that they were used or have expired.
+    # The links mailed for it must still report that they were used or have expired.
     connection.execute(
         update(proofs).where(proofs.c.session_id == pending.id).values(session_id=former.id)
     )
@@ -390,7 +390,7 @@ def _carry_on(connection: Connection, former: Row[Any], pending: Row[Any]) -> in
     given = {name: getattr(pending, name) for name in DESCRIBED}
     values: dict[str, Any] = {
         **{name: value for name, value in given.items() if value is not None},
-        # A token belongs to one environment: a push service's acceptance there is certain.
+        # A token belongs to one environment: a push service's acceptance there is proof of it.
         "environment": former.environment if former.accepted_at else pending.environment,
         "secret_digest": pending.secret_digest,
         "claimed_as": pending.id,

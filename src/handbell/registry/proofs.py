@@ -23,19 +23,19 @@ from .session import Session
 from .store import Registry, read_session
 
 VALID_SECONDS: Final = 15 * 60
-"""How long a link may be used after it was mailed."""
+"""The validity of a link, from when it was mailed."""
 
 MAIL_SECONDS: Final = 15 * 60
-"""How long a link is tried to be mailed; then whoever asked has to ask again."""
+"""How long mailing a link is retried; after that a new request is needed."""
 
 LEASE_SECONDS: Final = 90
-"""How long one attempt to mail may take before another process may make the next."""
+"""The lease of one attempt to mail: after it another process may try."""
 
 LEASES: Final = Leases(proofs, "mail_due_at", "digest", seconds=LEASE_SECONDS)
-"""Each attempt to mail a link makes a new secret, whose digest is the name of who has it."""
+"""Each attempt to mail a link makes a new secret; its digest identifies the attempt."""
 
 KEPT_SECONDS: Final = 24 * 3600
-"""How long a link that is over can still be told that it is."""
+"""How long an expired or used link is still recognised as such."""
 
 LinkRefusal = Literal["unknown", "used", "late"]
 
@@ -76,7 +76,7 @@ class ProofStore:
         return self._registry.claim(app, registration, then=self._note)
 
     def ask_again(self, app: App, digest: str) -> bool:
-        """Queue another link for the pending session of this secret's digest.
+        """Queue another link for the pending session whose secret has this digest.
 
         Earlier links for it become void. False when no pending session has it.
         """
@@ -96,7 +96,7 @@ class ProofStore:
     def take_due(self) -> list[MailLink]:
         """Lease the links that are due, each with a new secret.
 
-        Nobody else gets them for :data:`LEASE_SECONDS`. Expired ones are dropped.
+        No other process gets them for :data:`LEASE_SECONDS`. Expired ones are deleted.
         """
         now = self._milliseconds()
         with self._database.write() as connection:
@@ -120,7 +120,7 @@ class ProofStore:
         self._set_due(link, self._milliseconds() + int(seconds * 1000))
 
     def look(self, secret: str) -> LinkConfirmation | LinkRefusal:
-        """Return a link's question, or why it is invalid. Nothing is used up."""
+        """Return a link's question, or why it is invalid. The link stays valid."""
         with self._database.read() as connection:
             row = connection.execute(
                 _QUESTION.where(proofs.c.digest == digest_of(secret))

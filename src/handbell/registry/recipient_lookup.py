@@ -57,7 +57,7 @@ def _held_by(status: ColumnElement[bool]) -> Select[Any]:
     return select(*columns).select_from(look_up(_WANTED, sessions, mine))
 
 
-# Each half in the very words of its index.
+# Each half repeats the predicate of its index exactly.
 _held: Final = union_all(_held_by(PROVEN), _held_by(CLAIMED)).subquery("held")
 BY_TOKEN: Final = Query(
     select(users.c.mail, *(_held.c[column.name] for column in _COLUMNS[1:]))
@@ -84,7 +84,7 @@ def read_holders(
 ) -> dict[str, RecipientSession]:
     """Return the session that holds each device token, by token; closed ones hold none.
 
-    Where nobody has proven that a token is theirs, it is the newest of those who claim it.
+    If nobody has proven that a token is theirs, the newest claim counts.
     """
     found: dict[str, RecipientSession] = {}
     for row in BY_TOKEN.rows(connection, app=app, wanted=list(tokens)):

@@ -19,12 +19,12 @@ from .session import (
 
 _LABELS: Final = ("locale", "device", "app_version", "os_version", "external_id")
 DESCRIBED: Final = ("platform", "time_zone", *_LABELS)
-"""The columns that a device's description fills, but the environment."""
+"""The columns that a device's description fills, except the environment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceDescription:
-    """A device's description of itself, validated; None for what it left out."""
+    """A device's validated description of itself; None for missing attributes."""
 
     platform: str | None = None
     environment: str | None = None
@@ -54,7 +54,7 @@ class DeviceDescription:
         )
 
     def given(self) -> dict[str, str]:
-        """Return the columns that were given, without the environment."""
+        """Return the given columns, without the environment."""
         values = {name: getattr(self, name) for name in DESCRIBED}
         return {name: value for name, value in values.items() if value is not None}
 
@@ -104,8 +104,8 @@ class Registration:
 class Registered:
     """The registered session, and the sessions that lost its token.
 
-    Nothing more may be sent to those that ``moved``: pass them to ``Engine.release`` before
-    confirming the registration.
+    Stop sending to those that ``moved``: pass them to ``Engine.release`` before confirming the
+    registration.
     """
 
     session: Session

@@ -6,7 +6,7 @@ import string
 from typing import Final
 
 SESSION_MARK: Final = "hbs_"
-"""How the secret of a session begins, by which its device speaks for it."""
+"""The prefix of a session's secret, with which its device authenticates."""
 
 _ALPHABET: Final = string.ascii_letters + string.digits
 _LENGTH: Final = 32

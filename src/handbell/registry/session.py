@@ -18,16 +18,16 @@ Platform = Literal["ios", "ipados", "macos", "tvos", "visionos", "watchos"]
 PLATFORMS: Final[tuple[str, ...]] = get_args(Platform)
 ENVIRONMENTS: Final[tuple[str, ...]] = get_args(Environment)
 MOVED: Final = "moved"
-"""Why a session is closed whose device now belongs to somebody else."""
+"""Close reason: the device now belongs to somebody else."""
 
 LOGGED_OUT: Final = "closed"
-"""Why a session is closed whose device was logged out."""
+"""Close reason: the device was logged out."""
 
 CLOSED_BY_OPERATOR: Final = "closed by operator"
-"""Why a session is closed that a back end or an operator has logged out."""
+"""Close reason: a back end or an operator closed it."""
 
 CROWDED_OUT: Final = "session-limit"
-"""Why a session is closed that nothing was ever accepted for, when its person had too many."""
+"""Close reason: the person had too many sessions, and no push was accepted for this one."""
 
 CLOSED_WORDS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -36,7 +36,7 @@ CLOSED_WORDS: Final[Mapping[str, str]] = MappingProxyType(
         CROWDED_OUT: "its person registered more devices than are allowed",
     }
 )
-"""What our own reasons for closing a session mean. Others are a push service's, or speak."""
+"""Explanations of our own close reasons. Other reasons are a push service's, or free text."""
 
 MAX_LABEL_LENGTH: Final = 512
 
@@ -74,16 +74,16 @@ class Session:
 
     @property
     def address(self) -> str:
-        """Where its device is reached: Apple's name for it is ``token``."""
+        """The address of its device; for Apple the ``token``."""
         return self.token
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisteredSession(Session):
-    """A session as it was just registered.
+    """A session as returned by its registration.
 
-    By the ``secret`` its device speaks for the session at a send server; it is told this once, and
-    makes the one before void. ``warnings`` name what was said of the device and cannot be stored.
+    Its device authenticates with ``secret``, which is returned only once and revokes the former
+    one. ``warnings`` name attributes of the device that were left out.
     """
 
     secret: str = field(repr=False)
@@ -91,7 +91,7 @@ class RegisteredSession(Session):
 
 
 class SessionLocation(NamedTuple):
-    """Where sessions are: their environment, whether a push was accepted there, their time zone."""
+    """Of a session: environment, whether a push was accepted there, and time zone."""
 
     environment: Environment
     was_reached: bool
@@ -115,7 +115,7 @@ _OFFSET: Final = re.compile(
     r"(?:GMT|UTC)\s*(?:([+-])(\d{1,2})(?::?(\d{2}))?)?|Z|([+-])(\d\d):?(\d\d)", re.IGNORECASE
 )
 _MOST_HOURS: Final = 14
-# What a system's folder of zones holds beside them: its own zone, and that of no place.
+# Files of a system's zone folder that are no zones of a place.
 _NO_PLACES: Final = frozenset({"localtime", "Factory"})
 
 
@@ -196,7 +196,7 @@ def read_label(name: str, text: str | None) -> str | None:
 
 @cache
 def known_time_zones() -> frozenset[str]:
-    """Return the names of all IANA time zones, also where the system has none of them."""
+    """Return the names of all IANA time zones, even if the system has no time zone data."""
     return frozenset(available_timezones()) - _NO_PLACES
 
 

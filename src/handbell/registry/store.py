@@ -46,7 +46,7 @@ from .session import (
 from .user import User
 
 SESSIONS_PER_USER: Final = 50
-"""How many sessions a person may have in one app, unless an operator sets another number."""
+"""The default limit of sessions per person and app."""
 
 _CHUNK: Final = 1000
 
@@ -55,7 +55,7 @@ SESSIONS: Final[Select[Any]] = select(
     *(column for column in sessions.c if column.name in _TOLD),
     users.c.mail,
 ).join_from(sessions, users, users.c.id == sessions.c.user_id)
-"""Sessions as :class:`Session` has them."""
+"""Selects the columns of :class:`Session`."""
 
 _ACTIVE: Final[Select[Any]] = select(
     sessions.c.id,
@@ -163,7 +163,7 @@ class Registry:
     def admit_many(self, app: App, registrations: Iterable[Registration]) -> BulkResult:
         """Write many registrations in one transaction; return lost tokens and refusals.
 
-        Refused are those whose persons have reached the limit of sessions.
+        Registrations of persons who have reached the limit of sessions are refused.
         """
         with self._database.write() as connection:
             return register_many(connection, app, registrations, max_sessions=self.most_sessions)

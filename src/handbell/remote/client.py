@@ -168,7 +168,7 @@ class RemoteApp:
         )
 
     async def cancel(self, notification_id: str) -> int:
-        """Take back what is not sent yet, and return how many deliveries that caught."""
+        """Cancel what is not sent yet, and return the number of cancelled deliveries."""
         path = await self._notification(notification_id, "cancel")
         return int((await self._call("POST", path))["cancelled"])
 

@@ -25,17 +25,17 @@ from .postgresql_signals import PostgresSignals
 from .signals import LocalSignals, Signals
 
 FORK_SECONDS: Final = 5.0
-"""How long a fork waits for what other threads are at in a database."""
+"""How long a fork waits for other threads that use a database."""
 
 Identity = tuple[object, ...]
-"""What tells one database from another."""
+"""The key that identifies a database."""
 
 
 class SharedEngine:
     """The engine of one database. ``turn`` serializes writers where the database needs it.
 
-    ``is_writing`` says that the holder of the turn has SQLite's lock, and does not wait for it.
-    ``signals`` tell its users what is written, here and by other processes.
+    ``is_writing`` says that the holder of the turn has SQLite's lock and is not waiting for it.
+    ``signals`` notify its users of writes, by this and other processes.
 
     ``path`` is the file under its first known name, None for a database server. Each use is
     between :meth:`enter` and :meth:`leave`. Connections stay open as long as there are users; a
@@ -110,7 +110,7 @@ class SharedEngine:
 
     @property
     def is_of_use(self) -> bool:
-        """Return whether it has users, or its file is still in its place."""
+        """Return whether it has users, or its file is still in place."""
         return self._users > 0 or self._is_in_place
 
     @property

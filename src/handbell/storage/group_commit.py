@@ -1,9 +1,9 @@
 """Group commit: concurrent calls are stored together, in one transaction.
 
-A commit waits for the disk, and costs the same for one send as for hundreds. Whoever comes while
-one is being made joins the next. Callers who go on calling come back a moment after they were
-answered: the next step waits for as many as the last one served, but for no longer than that
-moment. Who calls alone never waits.
+A commit waits for the disk, and costs the same for one send as for hundreds. Calls that arrive
+during a commit are stored by the next one. Steady callers return a moment after their answer: a
+step waits for as many callers as the last one served, but for no longer than that moment. A single
+caller never waits.
 """
 
 import asyncio
@@ -12,10 +12,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Generic, TypeVar
 
 MOST_AT_ONCE: Final = 500
-"""How many sends one commit takes along; the commit stays short, and so does everybody's wait."""
+"""The maximum number of sends per commit; it keeps the commit, and so every wait, short."""
 
 PAUSE_SECONDS: Final = 0.002
-"""How long a step waits at most for callers who may come back."""
+"""The longest wait of a step for returning callers."""
 
 Entry = TypeVar("Entry")
 Outcome = TypeVar("Outcome")
@@ -24,9 +24,9 @@ Outcome = TypeVar("Outcome")
 class GroupCommit(Generic[Entry, Outcome]):
     """Passes the entries of concurrent callers to ``store`` together.
 
-    ``store`` takes entries and returns as many outcomes, in their order; what it raises is raised
-    to all who are in that step. ``pause`` is how long a step waits at most for callers who may come
-    back, in seconds. It belongs to one event loop and needs no closing.
+    ``store`` takes entries and returns as many outcomes, in order; its errors are raised to all
+    callers in that step. ``pause`` is the longest wait of a step for returning callers, in
+    seconds. It belongs to one event loop and needs no closing.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class GroupCommit(Generic[Entry, Outcome]):
                     await self._are_enough.wait()
 
     def _next(self) -> list[tuple[Sequence[Entry], "asyncio.Future[Sequence[Outcome]]"]]:
-        """Return whole calls in their order, until they fill one step."""
+        """Return whole calls in order, until they fill one step."""
         taken = number = 0
         for entries, _ in self._waiting:
             if taken and number + len(entries) > self._most:

@@ -1,7 +1,7 @@
-"""What an installation notes about itself, once for all of its machines.
+"""Notes about an installation, shared by all of its machines.
 
-The table ``installation`` holds a text by name. Most notes belong to one module, which knows what
-they mean; whether a database is closed is told here, because each opening asks.
+The table ``installation`` holds a text by name. Each note belongs to the module that defines its
+meaning; only the note of a closed database is here, because each opening reads it.
 """
 
 import json
@@ -18,15 +18,15 @@ from .tables import installation
 KEY: Final = "key"
 """The note of the installation's secret key; see :mod:`handbell.apps.installation_key`."""
 CLOSED: Final = "closed"
-"""The note of a database that must not be worked with; see :class:`Closure`."""
+"""The name of the note of a closed database; see :class:`Closure`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Closure:
-    """Why a database is closed: it was copied to another one, or a copy into it is not complete.
+    """Why a database is closed: it was copied to another one, or a copy into it is incomplete.
 
-    ``copy`` is the id of the copy, ``other`` the name of the other database, ``at`` when the copy
-    was begun (UNIX milliseconds). ``is_source`` tells which of the two this one is.
+    ``copy`` is the id of the copy, ``other`` the name of the other database, ``at`` the start of
+    the copy (UNIX milliseconds). ``is_source`` says whether this one is the source.
     """
 
     copy: str
@@ -36,7 +36,7 @@ class Closure:
 
     @classmethod
     def read(cls, text: str | None) -> Self | None:
-        """Return the closure in a note, None where there is none."""
+        """Parse a note; None if there is none."""
         return None if text is None else cls(**json.loads(text))
 
     def text(self) -> str:
@@ -44,7 +44,7 @@ class Closure:
         return json.dumps(asdict(self))
 
     def error(self, name: str) -> StorageError:
-        """Return the error for whoever opens the database ``name``."""
+        """Return the error for users of the closed database ``name``."""
         if self.is_source:
             return StorageError(
                 f"{name} is closed: it is copied to {self.other} since {moment(self.at)}, and what "
@@ -61,22 +61,22 @@ class Closure:
 
 
 def read_note(connection: Connection, name: str) -> str | None:
-    """Return the text of a note, None where there is none."""
+    """Return the text of a note, or None."""
     return connection.scalar(select(installation.c.value).where(installation.c.name == name))
 
 
 def write_note(connection: Connection, name: str, text: str) -> None:
-    """Write a note, in the place of the former one."""
+    """Write a note, replacing a former one."""
     mine = update(installation).where(installation.c.name == name)
     if not connection.execute(mine.values(value=text)).rowcount:
         connection.execute(insert(installation).values(name=name, value=text))
 
 
 def replace_note(connection: Connection, name: str, former: str | None, text: str) -> bool:
-    """Write a note unless somebody else has changed it meanwhile; return whether it was written.
+    """Write a note unless it was changed meanwhile; return whether it was written.
 
-    ``former`` is what it said when it was read. Raises ContradictionError where there was none and
-    somebody else has written one.
+    ``former`` is its text when it was read. Raises ContradictionError if there was none and
+    another process has written one.
     """
     if former is None:
         connection.execute(insert(installation).values(name=name, value=text))
@@ -93,6 +93,6 @@ def remove_note(connection: Connection, name: str) -> bool:
 
 
 def check_open(connection: Connection, name: str) -> None:
-    """Raise StorageError where the database ``name`` is closed."""
+    """Raise StorageError if the database ``name`` is closed."""
     if (closure := Closure.read(read_note(connection, CLOSED))) is not None:
         raise closure.error(name)

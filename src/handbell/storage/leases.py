@@ -1,7 +1,7 @@
-"""Rows that somebody is to do something with, each in one pair of hands until its lease ends.
+"""Leases of rows: each row is processed by one holder until its lease ends.
 
-Whoever crashes gives nothing back; what they had is due again when the lease is over. So what is
-done with a row has to end before, or may be done twice.
+A holder that crashes releases nothing; its rows are due again when the lease ends. So the work on
+a row must finish before that, or may be done twice.
 """
 
 from collections.abc import Collection
@@ -15,8 +15,8 @@ _MILLISECONDS: Final = 1000
 class Leases:
     """The leases of one table, whose rows have an ``id``. Instants are in UNIX milliseconds.
 
-    ``due_at`` is when a row is due; while somebody has it, when the lease ends; NULL when it is
-    over. ``holder`` is who has it, by a name that nobody else takes. A lease is for ``seconds``.
+    ``due_at`` is when a row is due, or the end of its lease while it is held; NULL when it is
+    done. ``holder`` is the unique name of the holder. A lease lasts ``seconds``.
     """
 
     def __init__(self, table: Table, due_at: str, holder: str, *, seconds: float) -> None:
@@ -26,13 +26,13 @@ class Leases:
         self._milliseconds = int(seconds * _MILLISECONDS)
 
     def is_due(self, now: int) -> ColumnElement[bool]:
-        """Return the condition that a row may be taken."""
+        """Return the condition that a row can be taken."""
         return self._due_at <= now
 
     def take(
         self, connection: Connection, rows: Collection[int], holder: str, now: int, **values: Any
     ) -> list[int]:
-        """Take those of the rows that are still due, with more values set; return which."""
+        """Take the rows that are still due, setting further values; return those taken."""
         statement = (
             update(self._table)
             .where(self._table.c.id.in_(rows), self.is_due(now))
@@ -47,9 +47,9 @@ class Leases:
     def settle(
         self, connection: Connection, row: int, holder: str, due_at: int | None, **values: Any
     ) -> bool:
-        """Have a row be due at an instant, or no more, with more values set.
+        """Make a row due at an instant, or done, setting further values.
 
-        Returns False, and changes nothing, where the lease is over and somebody else has taken it.
+        Returns False, and changes nothing, if the lease has ended and another holder has the row.
         """
         statement = (
             update(self._table)
@@ -60,7 +60,7 @@ class Leases:
         return bool(connection.execute(statement).rowcount)
 
     def give_back(self, connection: Connection, holder: str, now: int, **values: Any) -> int:
-        """Have all that somebody has be due at once; return how many rows that were."""
+        """Make all rows of a holder due at once; return their number."""
         statement = (
             update(self._table)
             .where(self._holder == holder, self._due_at.is_not(None))
@@ -70,6 +70,6 @@ class Leases:
         return connection.execute(statement).rowcount
 
     def next_due(self, connection: Connection) -> int | None:
-        """Return when the first row is due, or a lease ends; None when there is nothing to do."""
+        """Return when the next row is due or a lease ends; None if all is done."""
         statement = select(self._due_at).where(self._due_at.is_not(None)).order_by(self._due_at)
         return connection.scalar(statement.limit(1))

@@ -1,9 +1,9 @@
-"""Partitions of the ledger on PostgreSQL, so that forgetting is dropping.
+"""Partitions of the ledger on PostgreSQL, so that old rows are removed by dropping tables.
 
-``notifications`` and ``deliveries`` are divided at the same ids, which have their time in the high
-bits. Each has a partition for every span of days, made ahead; ``before`` for ids without a time,
-and ``default`` for what no other one takes, so that a notification is stored whatever was not made
-in time. docs/decisions/0028-keys-partitions-services.md says why.
+``notifications`` and ``deliveries`` are partitioned by the same ids, which have their time in the
+high bits. Each has a partition for every span of days, created ahead; ``before`` for ids without a
+time, and ``default`` for all others, so that a notification is stored even if its partition is
+missing. docs/decisions/0028-keys-partitions-services.md has the reasons.
 """
 
 import math
@@ -17,17 +17,17 @@ EPOCH: Final = 1_577_836_800
 """The instant at which the time in an id is zero: the first of January 2020, in UNIX seconds."""
 
 NUMBER_BITS: Final = 20
-"""How many low bits of an id tell those of one second apart; all in all it stays below 2**53."""
+"""The number of low bits that distinguish ids of one second; an id stays below 2**53."""
 
 DAY: Final = 24 * 3600
 FIRST_DAYS: Final = 7
-"""How many days the partitions span that a migration makes."""
+"""The span in days of the partitions that a migration creates."""
 
 AHEAD_DAYS: Final = 7
-"""For how many days, at least, there are partitions ahead."""
+"""The minimum number of days ahead for which there are partitions."""
 
 KEY_OF: Final = {"notifications": "id", "deliveries": "notification_id"}
-"""The partitioned tables, and by which column each is divided."""
+"""The partitioned tables, and the partition column of each."""
 
 BEFORE: Final = "before"
 DEFAULT: Final = "default"
@@ -57,9 +57,9 @@ _OLDEST: Final = f"""
 
 
 class Partition(NamedTuple):
-    """One span of both tables: the ids from ``first`` on, those from ``end`` on are the next's.
+    """One span of both tables: the ids from ``first`` up to, but not including, ``end``.
 
-    ``name`` is what follows the table's name. ``first`` is None for ``before``.
+    ``name`` is the suffix of the table's name. ``first`` is None for ``before``.
     """
 
     name: str
@@ -67,37 +67,37 @@ class Partition(NamedTuple):
     end: int
 
     def table(self, name: str) -> str:
-        """Return the name of its part of a table."""
+        """Return the name of this partition of a table."""
         return f"{name}_{self.name}"
 
 
 def id_at(seconds: float) -> int:
-    """Return the lowest id that a notification gets from an instant (UNIX seconds) on."""
+    """Return the lowest id of notifications from an instant (UNIX seconds) on."""
     return (math.floor(seconds) - EPOCH) << NUMBER_BITS
 
 
 def instant_of(row: int) -> int:
-    """Return when the id was given out, in UNIX seconds."""
+    """Return when an id was assigned, in UNIX seconds."""
     return (row >> NUMBER_BITS) + EPOCH
 
 
 def day_of(seconds: float) -> int:
-    """Return the beginning of the day (UTC) of an instant, both in UNIX seconds."""
+    """Return the start of an instant's day (UTC), both in UNIX seconds."""
     return math.floor(seconds) // DAY * DAY
 
 
 def span_days(keep_days: float) -> int:
-    """Return how many days one partition spans where rows are kept for so many days.
+    """Return the span of one partition in days for a retention of so many days.
 
-    Whoever asks without a time asks each partition, so there are never many of them.
+    A query without a time reads every partition, so their number is kept small.
     """
     return max(1, math.ceil(keep_days / _MOST_KEPT))
 
 
 def spans(first: int, until: int, days: int) -> list[tuple[int, int]]:
-    """Return bounds of ids, the first of them ``first``, that reach ``until`` at least.
+    """Return bounds of ids from ``first`` to at least ``until``.
 
-    Every bound but the first is that of a day.
+    Every bound except the first is the start of a day.
     """
     found: list[tuple[int, int]] = []
     while first < until:
@@ -108,12 +108,12 @@ def spans(first: int, until: int, days: int) -> list[tuple[int, int]]:
 
 
 def is_partitioned(connection: Connection) -> bool:
-    """Return whether the ledger of this database has partitions at all."""
+    """Return whether the ledger of this database is partitioned."""
     return connection.dialect.name == "postgresql"
 
 
 def read_partitions(connection: Connection) -> list[Partition]:
-    """Return the partitions in the order of their ids, without ``default``."""
+    """Return the partitions in id order, without ``default``."""
     found = []
     for name, bounds in connection.execute(_FOUND):
         if (read := _RANGE.search(bounds)) is not None:
@@ -124,10 +124,10 @@ def read_partitions(connection: Connection) -> list[Partition]:
 
 
 def make_ahead(connection: Connection, days: int) -> list[Partition]:
-    """Make the partitions for the days ahead, of so many days each; return what was made.
+    """Create the partitions for the days ahead, each of so many days; return those created.
 
-    Safe from several machines at once. Raises :class:`~handbell.errors.DatabaseLockedError` where
-    the tables are too busy: try again later.
+    Safe on several machines at once. Raises :class:`~handbell.errors.DatabaseLockedError` if
+    the tables are locked: try again later.
     """
     if not _missing(connection, days):
         return []
@@ -164,23 +164,23 @@ def _ask_open(partition: Partition) -> str:
 
 
 def lock_tables(connection: Connection) -> None:
-    """Keep everybody else from the ledger until the transaction ends, which is to be soon.
+    """Lock the ledger exclusively until the end of the transaction, which must come soon.
 
-    Whoever comes meanwhile waits, and behind whoever is waited for, so that is given up soon:
-    :class:`~handbell.errors.DatabaseLockedError`.
+    Other statements queue behind a waiting lock, so the wait is short; then
+    :class:`~handbell.errors.DatabaseLockedError` is raised.
     """
     wait_little(connection)
     connection.execute(text("LOCK TABLE ONLY deliveries, ONLY notifications"))
 
 
 def drop(connection: Connection, partition: Partition) -> None:
-    """Drop a partition of both tables; to be called after :func:`lock_tables`."""
+    """Drop a partition of both tables; call :func:`lock_tables` first."""
     names = ", ".join(partition.table(table) for table in KEY_OF)
     connection.execute(text(f"DROP TABLE {names}"))
 
 
 def wait_little(connection: Connection) -> None:
-    """Let no statement of this transaction wait for a lock for long, as others wait behind it."""
+    """Set a short lock time-out for this transaction, as other statements queue behind a lock."""
     connection.execute(text(f"SET LOCAL lock_timeout = {_LOCK_MILLISECONDS}"))
 
 
@@ -190,7 +190,7 @@ def _missing(connection: Connection, days: int) -> list[tuple[int, int]]:
     end = max(one.end for one in read_partitions(connection))
     if end >= until:
         return []
-    # What came while there was no partition for it stays where it is.
+    # Rows that were inserted while their partition was missing stay in the default one.
     strays = (connection.execute(_last_in_default(table)).scalar() for table in KEY_OF)
     behind = [id_at(day_of(instant_of(row)) + DAY) for row in strays if row is not None]
     return spans(max([end, *behind]), until, days)
@@ -205,17 +205,17 @@ def _make(connection: Connection, first: int, end: int) -> Partition:
     for table in KEY_OF:
         name = made.table(table)
         add_table(connection, table, name)
-        # Unlike making it as a partition, this lets others use the table meanwhile.
+        # Unlike creating it as a partition, this does not lock out other users.
         attach = f"ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES FROM ({first}) TO ({end})"
         connection.execute(text(attach))
     return made
 
 
 def add_table(connection: Connection, table: str, name: str) -> None:
-    """Make a table that is to be a partition of another one; its indexes come when it is that."""
+    """Create a table to be attached as a partition; its indexes are created by that."""
     alike = f"CREATE TABLE {name} (LIKE {table} INCLUDING DEFAULTS INCLUDING CONSTRAINTS)"
     connection.execute(text(alike))
     if table == "notifications":
-        # It has no time in it, so it can be unique in each partition only.
+        # The partition column is not part of it, so it is unique per partition only.
         unique = f"CREATE UNIQUE INDEX {name}_public_id ON {name} (public_id)"
         connection.execute(text(unique))

@@ -1,4 +1,4 @@
-"""The time that all users of a database agree on, whatever their own clocks say."""
+"""A clock shared by all users of a database, independent of their own clocks."""
 
 import threading
 import time
@@ -13,15 +13,15 @@ from handbell.errors import StorageError
 from .database import Database
 
 MEASURE_SECONDS: Final = 60.0
-"""How long a comparison with the server's clock holds; clocks drift by a millisecond meanwhile."""
+"""How long a comparison with the server's clock is valid; clocks drift a millisecond in it."""
 
 _SAMPLES: Final = 3
 
 
 def shared_seconds(connection: Connection, machine: MachineClock) -> float:
-    """Return seconds by the clock that all users of a database share.
+    """Return seconds by the shared clock of all users of a database.
 
-    A database server's is its own, in UNIX seconds; SQLite's is that of the machine, since boot.
+    For a database server this is its clock, in UNIX seconds; for SQLite the machine's, since boot.
     """
     seconds = server_seconds(connection)
     return machine.seconds() if seconds is None else seconds
@@ -38,18 +38,18 @@ _SERVER_TIME: Final = select(extract("epoch", func.clock_timestamp()))
 
 
 class _Sample(NamedTuple):
-    """Between these two the server's clock is ahead of the machine's, in seconds."""
+    """Bounds of the server's clock minus the machine's, in seconds."""
 
     least: float
     most: float
 
 
 class ServerClock:
-    """UNIX seconds by the clock of a database server; call it as ``time.time``.
+    """UNIX seconds by the clock of a database server; called like ``time.time``.
 
-    It is compared with the clock of the ``machine``, which nobody sets, when it is first used and
-    then each minute, in a thread of its own; in between no question is asked. It is as exact as
-    half of the fastest round trip. Where the server cannot be asked, the last comparison holds;
+    It is compared with the monotonic clock of the ``machine`` at first use and then each minute, in
+    its own thread; in between the server is not queried. The error is at most half of the fastest
+    round trip. If the server is unavailable, the last comparison is used; before the first one
     before the first one StorageError is raised.
     """
 
@@ -75,7 +75,7 @@ class ServerClock:
             (self._sample() for _ in range(_SAMPLES)), key=lambda sample: sample.most - sample.least
         )
         ahead = (best.least + best.most) / 2 if self._ahead is None else self._ahead
-        # What lies within the error of the comparison is no news: time should not jitter.
+        # Within the error of the comparison nothing is changed, so that time does not jitter.
         self._ahead = min(max(ahead, best.least), best.most)
 
     def _measure_again(self) -> None:

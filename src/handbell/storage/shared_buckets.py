@@ -1,7 +1,7 @@
 """Token buckets in the database: one for all processes and machines that use it.
 
-A row says when its bucket is full again; one that is full needs no row. Instants are those of a
-clock that all users of the database share, so that their own clocks do not matter.
+A row says when its bucket is full; a full one needs no row. Instants are those of a clock that all
+users of the database share, so that their own clocks do not matter.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,10 +27,10 @@ _PRUNED_AT_ONCE: Final = 2 * _TAKES_BETWEEN
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """What is asked of the bucket ``name``, which holds ``size`` and gains ``rate`` a second.
+    """A request to the bucket ``name``, which holds ``size`` tokens and gains ``rate`` a second.
 
-    Up to ``wanted`` whole tokens are given, and fewer than ``least`` not at all. ``back`` are
-    tokens that were given before and not used.
+    Up to ``wanted`` whole tokens are given, or none if fewer than ``least`` are there. ``back`` are
+    unused tokens of an earlier request.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Ask:
 
 
 class Given(NamedTuple):
-    """How many tokens were given, and the seconds until ``least`` are there; 0 if any were."""
+    """The number of tokens given, and the seconds until ``least`` are there; 0 if any were."""
 
     granted: int
     wait_seconds: float
@@ -51,9 +51,9 @@ class Given(NamedTuple):
 class SharedBuckets:
     """The token buckets in one database. Every method is one transaction.
 
-    Over any span, all processes together are given at most what a bucket holds and gains. For
-    SQLite the clock is that of the ``machine``, on a database server its own. Now and then, the
-    rows of buckets are removed that have been full for an hour.
+    Over any span, all processes together get at most what a bucket holds and gains. With SQLite
+    the clock is that of the ``machine``, else the database server's. Rows of buckets that have
+    been full for an hour are removed now and then.
     """
 
     def __init__(self, database: Database, machine: MachineClock | None = None) -> None:
@@ -62,8 +62,8 @@ class SharedBuckets:
         self._until_pruned = _TAKES_BETWEEN
 
     def take(self, asks: Sequence[Ask]) -> list[Given]:
-        """Return what each is given, in their order; each bucket is named once."""
-        # After a crash of the machine a moment's worth may be given twice.
+        """Return the tokens given for each request, in order; each bucket is named once."""
+        # After a crash of the machine the tokens of a moment may be given twice.
         with self._database.write(is_lasting=False) as connection:
             full_at = _locked(connection, sorted(ask.name for ask in asks))
             now = shared_seconds(connection, self._machine)
@@ -83,7 +83,7 @@ class SharedBuckets:
             )
 
     def prune(self, limit: int = _PRUNED_AT_ONCE) -> int:
-        """Remove rows of buckets that have been full for an hour; return how many that were."""
+        """Remove rows of buckets that have been full for an hour; return their number."""
         with self._database.write() as connection:
             now = shared_seconds(connection, self._machine)
             old = (
@@ -97,7 +97,7 @@ class SharedBuckets:
 
 
 def _locked(connection: Connection, names: Sequence[str]) -> dict[str, int]:
-    """Return the rows of buckets, locked in the order of their names, made where they are not."""
+    """Return the rows of buckets, locked in the order of their names; missing ones are created."""
     found: dict[str, int] = {}
     for chunk in chunks(names):
         mine = (
@@ -116,7 +116,7 @@ def _locked(connection: Connection, names: Sequence[str]) -> dict[str, int]:
 
 
 def _take(ask: Ask, full_at: dict[str, int], now: float) -> Given:
-    # A new rate, or a clock that was set back, leaves a bucket empty at most.
+    # After a new rate, or a clock set back, a bucket is empty at most.
     missing = min(max(full_at[ask.name] / _MICROSECONDS - now, 0.0), ask.size / ask.rate)
     bucket = TokenBucket(ask.size, ask.rate, ask.size - missing * ask.rate, now).without(-ask.back)
     granted, left, _ = bucket.take(ask.wanted, now)

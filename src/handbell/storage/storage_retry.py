@@ -9,10 +9,10 @@ from handbell._thread_pool import ThreadPool
 from handbell.errors import ContradictionError, StatementError, StoppedError, StorageError
 
 STOP_SECONDS: Final = 10.0
-"""How long a stop waits for a database that takes nothing."""
+"""How long a stop waits for an unavailable database."""
 
 STORAGE_PAUSE: Final = 0.5
-"""After how long a database that took nothing is tried again, in seconds."""
+"""The pause between attempts on an unavailable database, in seconds."""
 
 _log = logging.getLogger(__name__)
 

@@ -41,14 +41,14 @@ def _instant(name: str, *, required: bool = False) -> Column[int]:
 
 
 def _service(*, is_key: bool = False) -> Column[str]:
-    # A name in the code's list of push services. The database keeps no list of its own: a further
+    # One of the push services known to the code. The database does not check it: a further
     # service would need a migration of every installation.
     default = text("'apns'")
     return Column("service", Text, nullable=False, primary_key=is_key, server_default=default)
 
 
 def _of_notification() -> ForeignKeyConstraint:
-    # PostgreSQL would look a notification up for each row, and all rows for a partition dropped.
+    # PostgreSQL would look up a notification for each row, and all rows for a dropped partition.
     key = ForeignKeyConstraint(["notification_id"], ["notifications.id"], ondelete="CASCADE")
     return key.ddl_if(dialect="sqlite")
 
@@ -57,8 +57,8 @@ apps: Final = Table(
     "apps",
     metadata,
     Column("id", _Id, primary_key=True),
-    # What the ledger, keys and callers name the app by, for good: team and bundle id as one text,
-    # TEAM123456.com.sample.myapp, or for an app without Apple's ids a name of its own.
+    # The app's permanent name in the ledger, in keys and for callers: team and bundle id as
+    # TEAM123456.com.sample.myapp, or another name for an app without Apple's ids.
     Column("public_id", Text, nullable=False, unique=True),
     Column("team_id", Text, nullable=True),
     Column("bundle_id", Text, nullable=True),
@@ -77,7 +77,7 @@ apps: Final = Table(
     # How a device proves its owner: by the back end's API key, a mailed link or a signed token.
     Column("proof", Text, nullable=False, server_default=text("'key'")),
     Column("identity_algorithm", Text, nullable=True),
-    # What verifies the back end's tokens: a shared secret or a public key.
+    # Verifies the back end's tokens: a shared secret or a public key.
     Column("sealed_identity_key", LargeBinary, nullable=True),
     # For universal links: the app's domain, and where to get the app.
     Column("associated_domain", Text, nullable=True),
@@ -94,7 +94,7 @@ credentials: Final = Table(
     Column("id", _Id, primary_key=True),
     Column("app_id", _Id, ForeignKey("apps.id", ondelete="CASCADE"), nullable=False),
     _service(),
-    # A key or a certificate of Apple's; other services have kinds of their own.
+    # A key or a certificate of Apple's, or a kind of another service.
     Column("kind", Text, nullable=False),
     Column("key_id", Text, nullable=False),
     # Limits the credential to one environment; NULL serves both.
@@ -127,16 +127,16 @@ sessions: Final = Table(
     Column("app_id", _Id, ForeignKey("apps.id", ondelete="CASCADE"), nullable=False),
     Column("user_id", _Id, ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
     _service(),
-    # Which form of address the service has here: a device's token or another id of it.
+    # The form of address at the service: a device's token or another id.
     Column("kind", Text, nullable=False, server_default=text("'device'")),
-    # What an address is told apart by: a device token, or a subscription's endpoint.
+    # Identifies an address: a device token, or a subscription's endpoint.
     Column("token", Text, nullable=False),
-    # JSON of what else belongs to the address: the keys of a browser's subscription.
+    # JSON of further parts of the address: the keys of a browser's subscription.
     Column("address", Text, nullable=True),
-    # By which sessions of one device through several services are known as one.
+    # Identifies one device across its sessions with several services.
     Column("device_id", Text, nullable=True),
     Column("platform", Text, nullable=False),
-    # Services without environments have production, and the twin.
+    # Services without environments have production and the twin only.
     Column("environment", Text, nullable=False),
     Column("status", Text, nullable=False),
     # Why it is closed or quarantined: the push service's reason or ours.
@@ -159,10 +159,10 @@ sessions: Final = Table(
     CheckConstraint("status IN ('pending', 'active', 'quarantined', 'closed')", name="status"),
     CheckConstraint("environment IN ('production', 'development', 'twin')", name="environment"),
     Index("ix_sessions_user_id", "user_id"),
-    # In the order of their ids, with what parts of a broadcast go by.
+    # By id, with the columns that select parts of a broadcast.
     Index("ix_sessions_app_id_status", "app_id", "status", "id", "time_zone"),
-    # One token, one owner: whatever a race does, the database holds it. Who has not proven that
-    # the device is theirs owns nothing. The token comes before the service, which few ask by.
+    # One owner per token, enforced by the database. A pending session owns nothing. The token
+    # comes before the service, which few queries name.
     Index(
         "uq_sessions_owner",
         "app_id",

@@ -1,8 +1,8 @@
-"""Which code may work on which schema, and how the schema is brought up to date.
+"""Compatibility of code and schema, and upgrades of the schema.
 
-A schema says, in the database, the oldest revision whose code still works on it; code says the
+The database stores the oldest revision whose code still works on its schema; code declares the
 oldest schema that it works on (``NEEDED``). A step that only adds (expand) keeps the code before it
-working; a step that removes (contract) waits until no node is left that would miss something. So
+working; a step that removes (contract) waits until every node is upgraded. So
 servers are replaced one by one; docs/decisions/0028-keys-partitions-services.md has the order.
 """
 
@@ -20,14 +20,14 @@ from .migrations import HEAD, NEEDED, VERSION_TABLE
 from .tables import installation, metadata, nodes
 
 OLDEST_CODE: Final = "oldest-code"
-"""Under which name the database keeps the oldest revision whose code works on its schema."""
+"""The name under which the database stores the oldest revision whose code works on it."""
 
 LIVING_SECONDS: Final = 60.0
-"""A node that was seen no longer ago is running."""
+"""How recently a node must have been seen to count as running."""
 
 
 class Waiting(NamedTuple):
-    """A step that waits for nodes to be upgraded: its revision, and who they are."""
+    """A step that waits for nodes to be upgraded: its revision, and their names."""
 
     revision: str
     nodes: tuple[str, ...]
@@ -44,7 +44,7 @@ class Step(NamedTuple):
 
 
 def read_revision(connection: Connection) -> str | None:
-    """Return the revision of the schema, or None when there is none yet."""
+    """Return the revision of the schema, or None if there is no schema yet."""
     if not inspect(connection).has_table(VERSION_TABLE):
         return None
     found: Any = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608
@@ -52,10 +52,10 @@ def read_revision(connection: Connection) -> str | None:
 
 
 def check_revision(connection: Connection, name: str) -> str | None:
-    """Return the revision of a schema that this code works on, or may bring up to date.
+    """Return the revision of a schema that this code works on, or may upgrade.
 
-    None when there is none yet. Raises :class:`~handbell.errors.StorageError` for a newer one that
-    has left this code behind, and for what is not Handbell's. ``name`` is the database's.
+    None if there is none yet. Raises :class:`~handbell.errors.StorageError` for a newer one that
+    this code does not work on, and for tables that are not Handbell's. ``name`` is the database's.
     """
     revision = read_revision(connection)
     if revision is None:
@@ -79,14 +79,14 @@ def is_enough(revision: str | None) -> bool:
 
 
 def is_newest(revision: str | None) -> bool:
-    """Return whether a schema needs no step that this code knows."""
+    """Return whether a schema needs no step known to this code."""
     return revision is not None and revision >= HEAD
 
 
 def plan_steps(connection: Connection) -> list[Step]:
-    """Return the steps that the schema is behind, as far as the running nodes allow them.
+    """Return the missing steps of the schema, as far as the running nodes allow them.
 
-    Raises :class:`~handbell.errors.StorageError` where they do not lead to what this code needs.
+    Raises :class:`~handbell.errors.StorageError` if they do not reach what this code needs.
     """
     revision = read_revision(connection)
     steps = _pending(revision)
@@ -103,7 +103,7 @@ def plan_steps(connection: Connection) -> list[Step]:
 
 
 def take_steps(connection: Connection, steps: Sequence[Step]) -> None:
-    """Take steps of :func:`plan_steps`, within the transaction of the connection."""
+    """Apply steps of :func:`plan_steps`, within the transaction of the connection."""
     from alembic import command  # noqa: PLC0415 - slow to load, and hardly ever needed
 
     command.upgrade(_config(connection), steps[-1].revision)
@@ -119,7 +119,7 @@ def read_waiting(connection: Connection) -> Waiting | None:
 
 
 def note_oldest(connection: Connection, revision: str, oldest: str) -> None:
-    """Write down the oldest revision whose code works on a schema, unless it is its own."""
+    """Store the oldest revision whose code works on a schema, unless it is that schema's own."""
     if not inspect(connection).has_table(installation.name):
         return
     if oldest == revision:
@@ -129,7 +129,7 @@ def note_oldest(connection: Connection, revision: str, oldest: str) -> None:
 
 
 def _oldest_code(connection: Connection, revision: str) -> str:
-    """Return the oldest revision whose code works on the schema: its own, unless it says more."""
+    """Return the oldest revision whose code works on the schema; by default the schema's own."""
     if not inspect(connection).has_table(installation.name):
         return revision
     return read_note(connection, OLDEST_CODE) or revision
@@ -157,12 +157,12 @@ def _running(connection: Connection) -> list[RowMapping]:
 def _now(connection: Connection) -> float:
     if connection.dialect.name == "sqlite":
         return time.time()
-    # Machines whose clocks differ work on one server.
+    # Compared by the server's clock, as the machines' clocks differ.
     return float(connection.execute(select(extract("epoch", func.now()))).scalar_one())
 
 
 def _pending(revision: str | None) -> list[Step]:
-    """Return the steps behind a revision, in their order."""
+    """Return the steps after a revision, in order."""
     return [step for step in _steps() if revision is None or step.revision > revision]
 
 
@@ -171,7 +171,7 @@ def _steps() -> Iterator[Step]:
 
     scripts = ScriptDirectory.from_config(_config())
     for script in reversed(list(scripts.walk_revisions())):
-        # What does not say that it only adds leaves everything before it behind.
+        # A step that is not declared to add only makes all code before it incompatible.
         yield Step(script.revision, getattr(script.module, "oldest", script.revision))
 
 

@@ -38,17 +38,17 @@ from .responses import TwinExchange, TwinResponse
 from .rules import ClientConnection, Request
 
 FIRST_STREAMS: Final = 1
-"""Streams at a time until a valid provider token was posted (sending-notification-requests)."""
+"""Concurrent streams until a valid provider token was posted (sending-notification-requests)."""
 STREAMS: Final = 1000
-"""Streams at a time from then on; Apple names no number, 1000 is what clients have observed."""
+"""Concurrent streams from then on; Apple states no number, 1000 is what clients have observed."""
 IDLE_SECONDS: Final = 3600.0
-"""After this long without a frame: GOAWAY ``IdleTimeout``. Apple names no time; our choice."""
+"""Idle time after which GOAWAY ``IdleTimeout`` is sent. Apple states no time; our choice."""
 
 _KEPT_BODY_BYTES: Final = 16_384
 _MAX_BODY_BYTES: Final = 1_048_576
 _HANDSHAKE_SECONDS: Final = 10.0
 _CLOSING_SECONDS: Final = 1.0
-"""So long a client may take to read what came before the end."""
+"""How long a client may take to read pending data before the connection is closed."""
 _LAST_PING: Final = b"lastread"
 _LAST_PING_ACK: Final = PingFrame(opaque_data=_LAST_PING, flags=["ACK"]).serialize()
 _WINDOW_BYTES: Final = 1_048_576

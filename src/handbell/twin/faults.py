@@ -21,10 +21,10 @@ KINDS: Final = {
     "reset": "ends the stream with RST_STREAM INTERNAL_ERROR",
     "refuse-stream": "ends the stream with RST_STREAM REFUSED_STREAM: nothing was processed",
     "stream-limit": "announces another limit of concurrent streams, and answers",
-    "goaway": "says GOAWAY with a reason, and closes the connection",
+    "goaway": "sends GOAWAY with a reason, and closes the connection",
     "cut": "cuts the TCP connection",
 }
-"""Every kind of fault, and what the twin then does."""
+"""Every kind of fault, and its effect."""
 
 _SIDES: Final = ("production", "development")
 ANSWERING: Final = ("answer", "cut-answer")

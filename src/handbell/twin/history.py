@@ -16,7 +16,7 @@ from .provider_token import describe_authorization
 from .rules import Request
 
 MAX_REQUESTS: Final = 1000
-"""How many requests the twin remembers."""
+"""The number of requests that the twin remembers."""
 
 _MAX_TALLIED: Final = 200_000
 _MAX_MISSED_EVENTS: Final = 2000
@@ -130,7 +130,7 @@ class Subscription:
 
 
 class History:
-    """The last requests that the twin got, and the subscribers to all changes."""
+    """The last requests that the twin received, and the subscribers to all changes."""
 
     def __init__(self) -> None:
         self._requests: deque[ReceivedRequest] = deque(maxlen=MAX_REQUESTS)

@@ -37,7 +37,7 @@ from .phone import Card, Phone
 from .state import TwinState
 
 SHOWN_REQUESTS: Final = 200
-"""How many of the newest requests the page gets at once."""
+"""The number of recent requests that the page loads at first."""
 
 _MAX_BODY_BYTES: Final = 65_536
 _HEARTBEAT_SECONDS: Final = 15.0
@@ -156,7 +156,7 @@ class _Guard:
             return _error(403, _ASKS_FOR_LINK)
         if not first.startswith("~") or scope["path"] != "/" or scope["method"] != "GET":
             return None
-        # Removed from the address bar, from which it would be copied along.
+        # Removed from the address bar, so that it is not shared with the URL.
         answer = RedirectResponse("/", 303)
         answer.set_cookie(self._cookie, token, httponly=True, samesite="strict")
         return answer

@@ -15,7 +15,7 @@ from handbell._icon import AppIcon
 from handbell.gateways.apns.protocol import INTERRUPTION_LEVELS, STORED_AT_MOST_SECONDS
 
 MAX_CARDS: Final = 100
-"""A phone keeps this many cards, the newest; a long run must not grow without end."""
+"""The maximum number of cards that a phone keeps, the newest first."""
 
 _PLACEHOLDER: Final = re.compile(r"%(?:(\d+)\$)?@")
 _SHOWING_TYPES: Final = (None, "alert")

@@ -12,7 +12,7 @@ from .provider_token import Key
 TOKEN_KINDS: Final = MappingProxyType(
     {kind.address_kind: kind.topic_suffix for kind in PUSH_TYPES.values()}
 )
-"""The kinds of device tokens, with the suffix that their topics put on the bundle id."""
+"""The kinds of device tokens, with the suffix that each adds to the bundle id as topic."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ Sources are pages below https://developer.apple.com/documentation/usernotificati
 are silent the docstring says "our choice". The order of APNs' checks is not documented: here path
 and method, then authentication, headers, payload, and the device token last (our choice).
 
-Some reasons report Apple's own trouble, or state that we cannot know (``Forbidden``,
+Some reasons report trouble on Apple's side, or state that a twin cannot have (``Forbidden``,
 ``ExpiredToken``, ``TooManyRequests``, 5xx): no rule returns those, only an injected fault.
 """
 

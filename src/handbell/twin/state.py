@@ -22,7 +22,7 @@ from .provider_token import Key, read_public_key
 from .request_handler import RequestHandler
 
 DEFAULT_APP: Final = "HANDBELL00.com.example.app"
-"""The app of a phone that names none, while the twin knows none."""
+"""The default app of a phone while the twin knows no app."""
 
 _MAX_NAME: Final = 200
 
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 class TwinState:
-    """The state of one twin: what its answers depend on, and what its page shows.
+    """The state of one twin: what its answers and its page depend on.
 
     It belongs to one event loop. ``now`` is the twin's clock in UNIX seconds.
     """

@@ -1,5 +1,5 @@
 """The ledger: outcomes of notifications, and changes to them by people.
 
 In: queries (lists, counts, why), receipts, cancels, retention, erasure. Out: reports.
-Promise: reads one state of the database; what is forgotten is forgotten in small steps.
+Promise: each read is one snapshot of the database; data is removed in small transactions.
 """

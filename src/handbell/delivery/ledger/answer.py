@@ -15,7 +15,7 @@ from handbell.errors import HandbellError
 from .store import UNSENT, Ledger, ShardWait
 
 LISTED_AT_MOST: Final = 100
-"""How many deliveries a response names; beyond that they are counted."""
+"""The number of deliveries a response lists; the rest is counted."""
 
 _BENIGN: Final = frozenset({"SimulatorUnavailable", "Capped", "Scheduled", "QuietHours"})
 _CLOSING: Final = frozenset({"Unregistered", "ExpiredToken"})
@@ -37,7 +37,7 @@ def answer(
 ) -> Response:
     """Return the response for a notification from the current state of the ledger.
 
-    ``warnings`` are those that were given when it was accepted.
+    ``warnings`` are those of the acceptance.
     """
     counts: Counter[State] = Counter()
     for (state, _), number in ledger.counts(notification_id).items():
@@ -68,15 +68,15 @@ def answer(
 
 
 def refused(error: HandbellError) -> Response:
-    """Return the answer to a send, one of many, that was not accepted."""
+    """Return the response to a send of a batch that was not accepted."""
     said = Diagnostic(str(error), reason=error.code, fix=error.fix)
     return Response(success=False, errors=(said,))
 
 
 def still_running(notification_id: str, seconds: float) -> Diagnostic:
-    """Return the warning that a wait was over before everything was sent."""
+    """Return the warning that a wait timed out before everything was sent."""
     return Diagnostic(
-        f"Not everything was sent within {seconds:g} s; it goes on by itself: "
+        f"Not everything was sent within {seconds:g} s; sending continues: "
         f"handbell notification show {notification_id}",
         reason="StillRunning",
     )
@@ -105,9 +105,9 @@ def _tell(delivery: Delivery) -> Diagnostic:
     if reason == "Scheduled":
         fix = ""
     elif delivery.due_at is not None:
-        # Whether somebody is there to do it is told elsewhere.
+        # The console and the check-up say separately whether a worker runs.
         what += f" The next attempt is due at {moment(delivery.due_at)}."
-        # The sender has nothing to send again then.
+        # The sender need not send it again.
         fix = "" if fix.startswith("send it again") else fix
     if fix.startswith("nothing"):
         fix = ""

@@ -48,7 +48,7 @@ def obstacles(
 
 
 def cautions(app: App, rules: AppRules) -> list[Blocker]:
-    """Return what needs fixing but blocks nothing: refused credentials that others replace."""
+    """Return problems that block nothing: refused credentials that another one replaces."""
     return [_passed_over(app, *caution) for caution in rules.cautions]
 
 
@@ -79,13 +79,13 @@ def _no_key(app: App) -> Blocker:
 def _stopped(app: App, stop: CircuitStop) -> Blocker:
     words, fix = meaning(stop.reason)
     where = "" if stop.environment in ("", "production") else f" in {stop.environment}"
-    mend = fix or Fix(Action.CHECK_UP, "mend what the check-up names")
-    go_on = Fix(Action.RESUME, "Then go on without waiting", app=app.id, end=".")
+    mend = fix or Fix(Action.CHECK_UP, "fix what the check-up names")
+    go_on = Fix(Action.RESUME, "Then resume without waiting", app=app.id, end=".")
     return Blocker(
         kind="stopped",
         headline=f"Sending for {app.name} has been stopped{where} since {_at(stop.since)}:",
         more=f"{sentence(f'{words} ({stop.reason})')} One push is tried at {_at(stop.probe_at)}; "
-        "if that works, all goes on.",
+        "if it is accepted, sending resumes.",
         fixes=(as_sentence(with_app(mend, app.id)), go_on),
         since=stop.since,
     )
@@ -97,9 +97,9 @@ def _outage(stop: CircuitStop) -> Blocker:
     is_to_mend = stop.reason in UNREACHED and not fix.startswith("nothing")
     return Blocker(
         kind="outage",
-        headline=f"{service} ({stop.environment}) has taken nothing since {_at(stop.since)}:",
+        headline=f"{service} ({stop.environment}) has been unavailable since {_at(stop.since)}:",
         more=f"{sentence(f'{words} ({stop.reason})')} One push is tried at {_at(stop.probe_at)}; "
-        "as soon as one is taken, all goes on.",
+        "as soon as one is accepted, sending resumes.",
         fixes=(as_sentence(fix),) if is_to_mend else (),
         since=stop.since,
     )

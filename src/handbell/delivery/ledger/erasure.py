@@ -22,7 +22,7 @@ from handbell.storage.tables import (
 )
 
 NOBODY: Final = "removed@removed.invalid"
-"""What stands in the ledger for somebody who was removed."""
+"""Replaces the name of an erased person in the ledger."""
 
 _NO_CONTENT: Final = json.dumps({"title": "Removed"})
 _NO_ADDRESS: Final = "removed"
@@ -31,7 +31,7 @@ _AT_ONCE: Final = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErasureResult:
-    """What was removed: the person's row, and the sessions to release."""
+    """The result of an erasure: the person's former row, and the sessions to release."""
 
     user: int
     sessions: tuple[int, ...]
@@ -57,7 +57,7 @@ class Eraser:
             named = self._naming(connection, app, [folded, *tokens])
         with self._database.write() as connection:
             erased = self._remove(connection, app, folded)
-        # In small steps: a long one would let every sender wait.
+        # In small steps: one long transaction would block every sender.
         for rows in chunks(named, _AT_ONCE):
             with self._database.write() as connection:
                 for row in rows:
@@ -90,7 +90,7 @@ class Eraser:
 
 
 def _known_user(connection: Connection, app: App, mail: str) -> int:
-    """Return the row of a user, or raise: nothing is looked for by what nobody is called."""
+    """Return the row of a user. Raises UnknownUserError for an unknown mail address."""
     mine = (users.c.app_id == app.row, users.c.mail == mail)
     user = connection.scalar(select(users.c.id).where(*mine))
     if user is None:

@@ -9,13 +9,13 @@ from handbell.delivery.delivery import Delivery
 from handbell.storage.tables import apps, deliveries, notifications, sessions, shards, users
 
 SEARCHED_AMONG: Final = 100_000
-"""Among how many of the last notifications a text is looked for."""
+"""The number of newest notifications that a text search covers."""
 
 TEST_MARK: Final = "is_test"
-"""The member of a notification's recipients that says that somebody tried it out."""
+"""The member of a notification's recipients that marks a test send."""
 
 NotificationStatus = Literal["open", "failed", "cancelled"]
-"""What is not done with, what has a failed or expired delivery, what was taken back."""
+"""The groups to filter by: unfinished, with a failed or expired delivery, cancelled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +66,7 @@ class DeliverySearch:
     after: int | None = None
 
     def conditions(self, row: int) -> list[ColumnElement[bool]]:
-        """Return the conditions that a row of ``deliveries`` has to meet."""
+        """Return the conditions on rows of ``deliveries``."""
         wanted: list[ColumnElement[bool]] = [deliveries.c.notification_id == row]
         if self.state is not None:
             wanted.append(deliveries.c.state == self.state)
@@ -94,7 +94,7 @@ class DeliveryPage:
 
 
 def is_newest(number: int) -> ColumnElement[bool]:
-    """Return the condition that a notification is among so many of the last ones."""
+    """Return the condition that a notification is one of the ``number`` newest."""
     table = notifications.alias()
     older = select(table.c.id).order_by(table.c.id.desc()).offset(number).limit(1)
     return notifications.c.id > func.coalesce(older.scalar_subquery(), 0)

@@ -1,7 +1,7 @@
-"""Old partitions of the ledger on PostgreSQL: dropped whole, once nothing in them is open.
+"""Old partitions of the ledger on PostgreSQL, dropped once everything in them has ended.
 
-A partition is looked at without a lock first, which may take its time. What can still change then,
-that a broadcast begins to those who got something in it, is looked at again under the lock.
+A partition is first checked without a lock, which may take long. The one thing that can change
+meanwhile, a broadcast to the recipients of a notification in it, is checked again under the lock.
 """
 
 import logging
@@ -47,9 +47,9 @@ _log = logging.getLogger(__name__)
 
 
 def make_partitions(database: Database, keep_days: float) -> None:
-    """Make the partitions for the days ahead, where there are partitions.
+    """Create the partitions for the days ahead, if the database has partitions.
 
-    Where the tables are busy, or this user may not, that is left for the next time.
+    If the tables are locked, or this user lacks the right, the next run does it.
     """
     if database.path is not None:
         return
@@ -62,9 +62,9 @@ def make_partitions(database: Database, keep_days: float) -> None:
 
 
 def drop_partitions(database: Database, before: int) -> int:
-    """Drop the partitions in which all ended before an instant (UNIX ms); return how many.
+    """Drop the partitions whose rows all ended before an instant (UNIX ms); return how many.
 
-    Where the tables are busy, or this user may not, the rest is left for the next time.
+    If the tables are locked, or this user lacks the right, the next run does the rest.
     """
     if database.path is not None:
         return 0
@@ -83,7 +83,7 @@ def drop_partitions(database: Database, before: int) -> int:
 
 
 def is_for_steps(connection: Connection, before: int) -> ColumnElement[bool] | None:
-    """Return the condition that a notification is not of a partition that will be dropped whole.
+    """Return the condition that a notification is not in a partition that will be dropped.
 
     ``before`` is in UNIX milliseconds. None where there are no partitions.
     """
@@ -122,8 +122,8 @@ def _is_open(connection: Connection, partition: Partition) -> bool:
 
 
 def _is_needed(connection: Connection, partition: Partition, before: int) -> bool:
-    """Return whether anything in a partition is open, young or what a repeated call gets."""
-    # A key is as old as its notification, but for the difference of two clocks.
+    """Return whether a partition has open or recent rows, or answers to repeated calls."""
+    # A key is as old as its notification, up to the difference of two clocks.
     until = (instant_of(partition.end) + DAY) * 1000
     return _is_open(connection, partition) or _ask(
         connection, _IS_NEEDED, partition, before=before, keyed_until=until

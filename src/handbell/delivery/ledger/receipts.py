@@ -22,12 +22,12 @@ MEANT: Final[dict[str, tuple[ReceiptKind, ...]]] = {
     "displayed": ("displayed",),
     "opened": ("displayed", "opened"),
 }
-"""What each event says: what was opened was there to be seen."""
+"""The columns each event sets: what was opened was displayed too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """One report of a device. ``number`` is the session that it says got the notification.
+    """One report of a device. ``number`` is the session that received the notification.
 
     ``at`` is when it happened, in UNIX milliseconds, or None for now.
     """
@@ -46,9 +46,9 @@ class Receipt:
         notification_id: str | None = None,
         at: int | None = None,
     ) -> "Receipt":
-        """Return a receipt for what one of the two ids names.
+        """Return a receipt for the notification that one of the two ids names.
 
-        An id that is not one of ours makes a receipt that fits no notification. Raises
+        An invalid id makes a receipt that matches no notification. Raises
         :class:`~handbell.errors.RegistryError` when neither is given, or both are.
         """
         if (delivery_id is None) == (notification_id is None):
@@ -63,9 +63,9 @@ class Receipt:
         return cls(notification_id=found[0], number=found[1], event=event, at=at)
 
     def delivery(self, session_id: int | None) -> _Name | None:
-        """Return which delivery is meant, as its notification and session; None where none can be.
+        """Return the notification and session of the delivery; None if the id is invalid.
 
-        With a ``session_id`` it is that one's, or nobody's.
+        With a ``session_id``, only a delivery to that session matches.
         """
         number = session_id if self.number is None else self.number
         if not self.notification_id or number is None or session_id not in (None, number):
@@ -74,7 +74,7 @@ class Receipt:
 
 
 class ReceiptBook:
-    """Writes receipts into the ledger, however many, in one transaction.
+    """Writes receipts into the ledger, all of them in one transaction.
 
     ``now`` returns UNIX seconds.
     """
@@ -86,11 +86,11 @@ class ReceiptBook:
     def note(
         self, receipts: Sequence[Receipt], app: App | None = None, session_id: int | None = None
     ) -> list[bool]:
-        """Write what devices say, and return for each receipt whether that delivery is here.
+        """Write receipts, and return for each whether its delivery was found.
 
-        With an app and a session only what that session got is written. The first report of an
-        event counts; a repeat changes nothing. An instant before the send or after now is put
-        right.
+        With an app and a session, only deliveries to that session match. The first report of an
+        event counts; a repeat changes nothing. An instant before the send or in the future is
+        corrected.
         """
         names = [receipt.delivery(session_id) for receipt in receipts]
         with self._database.write() as connection:
@@ -103,9 +103,9 @@ class ReceiptBook:
     def may_follow(
         self, receipts: Sequence[Receipt], app: App | None = None, session_id: int | None = None
     ) -> bool:
-        """Return whether any receipt names a notification that is there.
+        """Return whether any receipt names a known notification.
 
-        A phone can be faster than the ledger, which writes the ends of a broadcast in batches.
+        A phone can be faster than the ledger, which writes the outcomes of a broadcast in batches.
         """
         names = {name[0] for each in receipts if (name := each.delivery(session_id)) is not None}
         statement = select(notifications.c.id).where(notifications.c.public_id.in_(names))
@@ -174,7 +174,7 @@ _GOT: Final[Select[Any]] = (
         deliveries.c.opened_at,
     )
     .join_from(deliveries, notifications)
-    # Locked where rows can be, in one order, so that of two reports at a time one counts.
+    # Locked in a fixed order where rows can be, so that one of two concurrent reports counts.
     .order_by(deliveries.c.notification_id, deliveries.c.number)
     .with_for_update(of=deliveries)
 )

@@ -34,7 +34,7 @@ _TITLE_LENGTH: Final = 60
 class Overview:
     """A notification with its delivery counts. Instants are UNIX milliseconds.
 
-    ``title`` is the beginning of its text, ``recipients`` describes whom the sender named.
+    ``title`` is the beginning of its text, ``recipients`` describes the recipients.
     ``states`` counts deliveries by state, in the order of :data:`STATES`; ``ahead`` is how many
     sessions a broadcast has not reached yet. ``is_running`` means that some delivery is due or in
     flight. ``displayed`` and ``opened`` are reported by phones. ``row`` is its place in the list.
@@ -157,7 +157,7 @@ class Reports:
         return DeliveryPage(deliveries=page, following=page[-1].number if more else None)
 
     def funnel(self, notification_id: str) -> Funnel:
-        """Return what became of a notification. Raises UnknownNotificationError."""
+        """Return the funnel of a notification. Raises UnknownNotificationError."""
         with self._database.read() as connection:
             row = _find(connection, notification_id)
             counted = count_deliveries(connection, row.id)
@@ -178,7 +178,7 @@ class Reports:
             )
 
     def progress(self, notification_id: str) -> Progress:
-        """Return how far a notification is. Raises UnknownNotificationError."""
+        """Return the progress of a notification. Raises UnknownNotificationError."""
         with self._database.read() as connection:
             overview = self._overview(connection, _find(connection, notification_id))
         left = overview.ahead + sum(overview.states.get(name, 0) for name in ("queued", "sending"))
@@ -303,16 +303,16 @@ def _next_due_at(connection: Connection, row: int) -> int | None:
 
 
 def _shards_of(connection: Connection, row: int) -> list[Row[Any]]:
-    """Return what a broadcast has not come to."""
+    """Return the shards of a broadcast that were not reached yet."""
     return list(connection.execute(SHARDS.where(shards.c.notification_id == row)))
 
 
 def _reasons(
     app: str, counted: Iterable[Counted], uncome: int, waits: Mapping[str, int]
 ) -> tuple[ReasonCount, ...]:
-    """Return the reasons of what was not sent, the most frequent first.
+    """Return the reasons of deliveries that were not sent, the most frequent first.
 
-    ``waits`` is how many wait in shards, by the reason.
+    ``waits`` are the numbers of sessions that wait in shards, by reason.
     """
     numbers = {
         (entry.state, entry.reason or entry.state.capitalize()): entry.number

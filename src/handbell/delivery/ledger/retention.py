@@ -2,11 +2,11 @@
 
 A delivery is pruned when it ended long enough ago, a notification when it is that old and has no
 deliveries left. Unfinished deliveries are never pruned. An idempotency key is kept as long as its
-notification, and at least :data:`KEYS_DAYS`; for so long its notification is kept too, because the
-answer to a repeated call is read from it.
+notification, and at least :data:`KEYS_DAYS`, and its notification with it, because the answer to a
+repeated call is read from it.
 
-On PostgreSQL whole partitions are dropped, so that rows stay until their partition is old. Only
-what keeps a partition open has the others in it removed row by row.
+On PostgreSQL whole partitions are dropped, so rows stay until their partition is old. Single rows
+are removed only from partitions that are kept for unfinished or recent rows.
 """
 
 import asyncio
@@ -34,11 +34,11 @@ from handbell.storage.tables import (
 from .old_partitions import drop_partitions, is_for_steps, make_partitions
 
 KEYS_DAYS: Final = 30
-"""For how long, at least, a repeated call returns the first answer."""
+"""The minimum number of days for which a repeated call returns the first answer."""
 FIRST_AFTER_SECONDS: Final = 300
 EVERY_SECONDS: Final = 3600
 STEP_ROWS: Final = 500
-"""How many rows one transaction removes at most."""
+"""The maximum number of rows that one transaction removes."""
 _PAUSE_SECONDS: Final = 0.05
 _DAY: Final = 24 * 3600
 
@@ -86,15 +86,15 @@ class Pruner:
             return _remove_keys(connection, self._keys_before(), limit)
 
     def make_partitions(self) -> None:
-        """Make the partitions for the days ahead, where the database has partitions."""
+        """Create the partitions for the days ahead, if the database has partitions."""
         make_partitions(self._database, self._keep_days)
 
     def drop_partitions(self) -> int:
-        """Drop the partitions in which all is old; return how many."""
+        """Drop the partitions in which everything is old; return how many."""
         return drop_partitions(self._database, self._before())
 
     def _before(self) -> int:
-        """Return until when what has ended is old, in UNIX milliseconds."""
+        """Return the instant before which ended rows are old, in UNIX milliseconds."""
         return self._ago(self._keep_days)
 
     def _keys_before(self) -> int:
@@ -113,7 +113,7 @@ class Pruner:
     async def run(self) -> None:
         """Prune after some minutes, which short-lived processes do not reach, then every hour.
 
-        Partitions are made at once.
+        Partitions are created at once.
         """
         self._is_first_turn = True
         await forever(self._turn, name="Pruning", pause=self.every)
@@ -165,7 +165,7 @@ def _remove_deliveries(
 
 
 def _has_shards() -> ColumnElement[bool]:
-    """Return the condition that a broadcast of a notification runs, or one to who got it."""
+    """Return the condition that a notification has an unfinished broadcast, or is named by one."""
     row = notifications.c.id
     return exists().where(or_(shards.c.notification_id == row, shards.c.source_id == row))
 

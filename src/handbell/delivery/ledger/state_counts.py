@@ -9,10 +9,10 @@ from sqlalchemy import Connection, func, select
 from handbell.storage.tables import deliveries
 
 LARGE: Final = 20_000
-"""From so many deliveries on a count is kept."""
+"""The number of deliveries from which a count is cached."""
 
 DELIVERIES_PER_SECOND: Final = 100_000
-"""A count is kept for a second per so many deliveries: ten seconds for a million of them."""
+"""A count is cached for one second per so many deliveries: ten seconds for a million."""
 
 _KEPT_AT_MOST: Final = 1000
 
@@ -57,7 +57,7 @@ class CountCache:
 def count_deliveries(connection: Connection, row: int) -> list[Counted]:
     """Return the deliveries of a notification by state and reason.
 
-    Nearly all of a broadcast is sent, and counting that without sorting is four times as fast.
+    Most deliveries of a broadcast are sent; counting those without sorting is four times as fast.
     """
     mine, state, reason = (
         deliveries.c.notification_id == row,

@@ -1,4 +1,4 @@
-"""How an installation is: who runs, what waits and since when, the rates, what is stopped."""
+"""The status of an installation: nodes, queue, rates, open circuits, webhook backlog."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _SHORTEST_SECONDS: Final = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rates:
-    """What all living nodes did in the last five minutes: counts, and per second."""
+    """The activity of all living nodes in the last five minutes: counts, and per second."""
 
     accepted: int = 0
     sent: int = 0
@@ -30,9 +30,9 @@ class Rates:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenCircuit:
-    """What is stopped, and why: an app's way, or a push service where ``app`` is empty.
+    """An open circuit: of an app, or of a push service if ``app`` is empty.
 
-    ``stopped_at`` and ``probe_at``, when the next push is let through, are UNIX milliseconds.
+    ``stopped_at`` and ``probe_at`` (when the next probe is due) are UNIX milliseconds.
     """
 
     app: str
@@ -47,7 +47,7 @@ class OpenCircuit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookBacklog:
-    """Calls of webhooks that wait: ``due`` of ``waiting`` at once (UNIX milliseconds)."""
+    """Waiting webhook calls, and how many of them are due."""
 
     waiting: int
     due: int
@@ -94,14 +94,14 @@ class Status:
 
     @property
     def oldest_due_at(self) -> int | None:
-        """Return when the first of what is due became it."""
+        """Return when the oldest due work fell due."""
         return min(
             (depth.oldest_due_at for depth in self.queue if depth.oldest_due_at), default=None
         )
 
     @property
     def next_at(self) -> int | None:
-        """Return when the first of what waits for later is due."""
+        """Return when the next work falls due."""
         return min((depth.next_at for depth in self.queue if depth.next_at), default=None)
 
 
@@ -131,7 +131,7 @@ class StatusBoard:
 
 
 def rates_of(found: Iterable[Node]) -> Rates:
-    """Return what the living ones of these nodes did."""
+    """Return the rates of the living ones among these nodes."""
     living = [node.figures for node in found if not node.is_gone and node.figures]
 
     def total(name: str) -> int:
@@ -169,7 +169,7 @@ def _open_circuits(connection: Connection) -> Iterable[OpenCircuit]:
 
 def _webhook_backlog(connection: Connection, now: int) -> WebhookBacklog:
     at = webhook_calls.c.due_at
-    # While a call is made, it is due when the lease of its caller ends.
+    # A call in progress is due when the lease of its caller ends.
     is_due = (at <= now) & (webhook_calls.c.state == "queued")
     counted = select(func.count(), func.count().filter(is_due), func.min(at).filter(is_due)).where(
         at.is_not(None)

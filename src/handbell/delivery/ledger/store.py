@@ -31,9 +31,9 @@ from handbell.storage.tables import deliveries, notifications, sessions, shards,
 from .listing import is_newest
 
 NAMED_AMONG: Final = 10_000
-"""Among how many of the last sends a person is looked for by name."""
+"""The number of newest sends in which a person is searched by name."""
 UNSENT: Final = ("held", "failed", "expired", "cancelled")
-"""The states of what ended without being accepted, or waits: what a response tells one by one."""
+"""The states that a response lists one by one: ended without acceptance, or waiting."""
 
 _EVERYBODY: Final = json.dumps(EVERYBODY.to_dict())
 
@@ -55,7 +55,7 @@ DELIVERIES: Final = (
     .outerjoin(sessions, sessions.c.id == deliveries.c.number)
     .outerjoin(users, users.c.id == sessions.c.user_id)
 )
-"""Deliveries as :class:`Delivery` has them."""
+"""Selects the columns of :class:`Delivery`."""
 
 
 class Cancellation(NamedTuple):
@@ -70,7 +70,7 @@ class Cancellation(NamedTuple):
 
 
 class PendingShard(NamedTuple):
-    """When a broadcast comes to a session of a time zone (UNIX seconds), and what it waits for."""
+    """When a broadcast is due for a time zone (UNIX seconds), and its hold reason."""
 
     zone: str | None
     reason: str | None
@@ -78,7 +78,7 @@ class PendingShard(NamedTuple):
 
 
 class ShardWait(NamedTuple):
-    """So many sessions wait for a reason, the first of them until ``due_at`` (UNIX ms)."""
+    """The number of sessions waiting for a reason, the first until ``due_at`` (UNIX ms)."""
 
     reason: str
     number: int
@@ -88,7 +88,7 @@ class ShardWait(NamedTuple):
 def row_of(connection: Connection, notification_id: str) -> int | None:
     """Return the row of a notification, or None.
 
-    What is asked by it next looks in one partition, where there are several.
+    Later queries by this row search a single partition, if there are several.
     """
     statement = select(notifications.c.id).where(notifications.c.public_id == notification_id)
     found: int | None = connection.scalar(statement)
@@ -131,7 +131,7 @@ class Ledger:
             mine = shards.c.notification_id == row
             found = connection.execute(SHARDS.where(mine)).all()
             taken = [shard for shard in found if shard.worker_id is not None]
-            # What is of both is counted by those who have it in hand.
+            # Deliveries in both are counted by the workers that hold them.
             caught = count_uncome(connection, found) - count_uncome(connection, taken)
             connection.execute(delete(shards).where(mine, shards.c.worker_id.is_(None)))
             waiting = connection.execute(
@@ -251,9 +251,9 @@ class Ledger:
             return [Delivery(**item) for item in rows]
 
     def ahead(self, session_ids: Sequence[int], row: int) -> PendingShard | None:
-        """Return which of these sessions a broadcast comes to first, and what it waits for.
+        """Return when a broadcast is first due for one of these sessions, and its hold reason.
 
-        None where it comes to none of them any more.
+        None if it has passed all of them.
         """
         statement = (
             select(shards, sessions.c.id.label("session"), sessions.c.time_zone)
@@ -266,7 +266,7 @@ class Ledger:
                 shards.c.notification_id == row,
                 sessions.c.id.in_(session_ids),
                 sessions.c.status == "active",
-                # Parts may span sessions that another one came to.
+                # Parts may span sessions that another part has reached.
                 ~exists().where(
                     deliveries.c.notification_id == row, deliveries.c.number == sessions.c.id
                 ),
@@ -284,9 +284,9 @@ class Ledger:
         return min(found, key=lambda one: one.due_at, default=None)
 
     def waits(self, notification_id: str) -> list[ShardWait]:
-        """Return what a broadcast waits for that has yet to come to sessions; most of them first.
+        """Return the hold reasons of a broadcast's waiting parts, the most sessions first.
 
-        Nothing is said of what is being sent.
+        Parts that are being sent are left out.
         """
         now = self._milliseconds()
         with self._database.read() as connection:

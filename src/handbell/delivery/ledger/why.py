@@ -34,7 +34,7 @@ from .reports import describe, describe_recipients
 from .store import Ledger, PendingShard
 
 NOTIFICATIONS: Final = 5
-"""How many of the last notifications are told."""
+"""The number of notifications that a story covers by default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +61,7 @@ class DeliveryStory:
 class NotificationStory:
     """One notification's deliveries to the person. ``created_at`` is in UNIX milliseconds.
 
-    ``note`` explains the lack of a delivery: there was no device, or (``is_ahead``) its turn has
+    ``note`` explains a missing delivery: there was no device, or (``is_ahead``) its turn has
     not come.
     """
 
@@ -108,7 +108,7 @@ class Story:
         return "\n".join([self.answer, *self.details()])
 
     def details(self, worded: Callable[[str], str] = str) -> list[str]:
-        """Return the lines below the answer; ``worded`` words a fix."""
+        """Return the lines below the answer; ``worded`` renders a fix."""
         lines = [*(f"  To do: {worded(item)}" for item in self.to_do)]
         if held := [*self.obstacles, *self.cautions]:
             lines += ["", "Sending", *(f"  {item}" for item in held)]
@@ -159,7 +159,7 @@ def _parts(one: DeliveryStory, worded: Callable[[str], str]) -> list[str]:
 
 
 class _StoryWriter:
-    """Words the facts about one person."""
+    """Builds the sentences about one person."""
 
     def __init__(
         self, app: App, mail: str, sessions: Sequence[Session], rules: AppRules, now: float
@@ -265,7 +265,7 @@ class _StoryWriter:
     def _note(self, row: Any, composed: Composed | None, ahead: PendingShard | None) -> str:
         """Return why no delivery was made for the person."""
         if row.cancelled_at is not None:
-            return f"It was taken back at {moment(row.cancelled_at)}, before their turn came."
+            return f"It was cancelled at {moment(row.cancelled_at)}, before their turn came."
         if ahead is not None:
             return self._ahead(ahead, composed)
         earliest = min((one.session.created_at for one in self.sessions), default=None)
@@ -277,7 +277,7 @@ class _StoryWriter:
         return f"They had no active device then.{now}"
 
     def _ahead(self, ahead: PendingShard, composed: Composed | None) -> str:
-        """Return what a broadcast waits for that has yet to come to the person."""
+        """Return why a broadcast that has not reached the person yet waits."""
         if ahead.due_at <= self.now or ahead.reason is None:
             return "It goes to many, and their turn has not come yet."
         at, zone = _at(ahead.due_at), ahead.zone or self.rules.time_zone
@@ -350,7 +350,7 @@ class _StoryWriter:
         return DeliveryStory(
             delivery=delivery,
             what=f"It waits: {sentence(words)}{attempts}",
-            next=f"It goes on as soon as pushes are taken again.{until}",
+            next=f"It is sent as soon as pushes are accepted again.{until}",
         )
 
     def _tell_ended(self, delivery: Delivery) -> DeliveryStory:
@@ -376,7 +376,7 @@ def _waits(entry: NotificationStory) -> bool:
 
 
 def _dated(found: Sequence[Session], deliveries: Sequence[Delivery]) -> list[Session]:
-    """Return the sessions with their last known acceptance: broadcasts do not store theirs."""
+    """Return the sessions with their last acceptance, which broadcasts keep in deliveries only."""
     last = {session.id: session.accepted_at or 0 for session in found}
     for delivery in deliveries:
         if delivery.session_id in last:
@@ -451,11 +451,11 @@ def _afterwards(delivery: Delivery, composed: Composed | None, content: dict[str
     sentences = []
     expires_at = None if composed is None else composed.expires_at
     if expires_at == 0:
-        sentences.append("It was for now or never: a phone that is off does not get it later.")
+        sentences.append("It was not stored: a phone that is off does not get it later.")
     elif expires_at:
         sentences.append(f"For a phone that is off it is kept until {_at(expires_at)}.")
     if content.get("interruption_level") == "passive":
-        sentences.append("It is passive: it lies in the list without a sound.")
+        sentences.append("It is passive: it appears in the list without a sound.")
     if delivery.unique_id:
         sentences.append(f"Apple's delivery log knows it as {delivery.unique_id}.")
     return " ".join(sentences)

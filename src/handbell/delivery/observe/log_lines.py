@@ -34,7 +34,7 @@ LEVELS: Final = MappingProxyType(
         SessionsReleased: logging.DEBUG,
     }
 )
-"""The level of an event; all others are told at INFO."""
+"""The level of an event; the default is INFO."""
 
 _PLAIN: Final = re.compile(r"[^\s\"=]+")
 _INSTANTS: Final = frozenset({"until", "probe_at"})
@@ -88,7 +88,7 @@ def fields_of(event: Event) -> dict[str, Any]:
         if name == "seconds":
             fields |= _summary(value)
         elif name == "notification_ids":
-            # A thousand ids in a line would tell nobody more than the ledger does.
+            # A line with a thousand ids would be of no use; the ledger has them.
             is_one = len(value) == 1
             fields |= {"notification_id": value[0]} if is_one else {"notifications": len(value)}
         elif name in _INSTANTS:
@@ -99,7 +99,7 @@ def fields_of(event: Event) -> dict[str, Any]:
 
 
 def _names(kind: type[Event]) -> tuple[str, ...]:
-    """Return what an event has beside its time and its app."""
+    """Return the fields of an event except its time and its app."""
     if kind not in _known_names:
         names = (field.name for field in dataclasses.fields(kind))
         _known_names[kind] = tuple(name for name in names if name not in ("at", "app"))
@@ -115,7 +115,7 @@ def _summary(seconds: tuple[float, ...]) -> dict[str, float]:
 
 
 def _median(seconds: tuple[float, ...]) -> float:
-    # A push by itself is what there is most of.
+    # Single pushes are the most frequent event.
     return seconds[0] if len(seconds) == 1 else median(seconds or (0.0,))
 
 

@@ -55,7 +55,7 @@ class Logs:
                 self._write_soon()
 
     def _write_soon(self) -> None:
-        # What is told in one turn of an event loop is one write: each gives up the interpreter.
+        # One write per turn of the event loop, because each write releases the interpreter lock.
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:

@@ -35,7 +35,7 @@ from handbell.gateways.apns.protocol import REASONS
 BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Upper bounds of the latency histogram, in seconds."""
 MOST_APPS: Final = 1000
-"""How many apps get series of their own; the rest share ``other``."""
+"""The number of apps with their own series; the rest share ``other``."""
 OTHER: Final = "other"
 
 _ENVIRONMENTS: Final = frozenset({"production", "development", "twin"})
@@ -96,7 +96,7 @@ class Metrics:
             return
         app = self._app(event.app)
         if isinstance(event, PushesSent):
-            # Of these there are thousands a second.
+            # These come thousands of times a second.
             place = app, _environment(event.environment)
             if place not in self._sent_by_place:
                 self._sent_by_place[place] = self._sent.labels(*place)

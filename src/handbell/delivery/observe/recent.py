@@ -15,7 +15,7 @@ from handbell.delivery.events import (
 )
 
 WINDOW_SECONDS: Final = 300.0
-"""How far back it counts."""
+"""The length of the period that is counted, in seconds."""
 _BUCKET_SECONDS: Final = 10.0
 
 
@@ -29,7 +29,7 @@ class Recent:
         self._clock = clock
         self._began = clock()
         self._lock = threading.Lock()
-        # Each: when it began, then how many were accepted, sent and failed.
+        # Each: the start of a slot, then the numbers of accepted, sent and failed.
         self._buckets: deque[list[float]] = deque()
 
     def __call__(self, event: Event) -> None:
@@ -47,7 +47,7 @@ class Recent:
                 pass
 
     def figures(self) -> Mapping[str, float]:
-        """Return the counts, and of how many ``seconds`` they are."""
+        """Return the counts, and the length of their period as ``seconds``."""
         now = self._clock()
         with self._lock:
             self._forget(now)

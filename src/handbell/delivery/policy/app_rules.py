@@ -17,7 +17,7 @@ from .standing import Key, RefusedCredential, Standing, standing
 from .zones import DEFAULT_ZONE
 
 NO_RULE: Final = "none"
-"""What is written to remove a rule."""
+"""The text that removes a rule."""
 
 HELD_BY: Final = {
     "quiet_hours": frozenset({"QuietHours"}),
@@ -25,7 +25,7 @@ HELD_BY: Final = {
     "rate_limit": frozenset({"RateLimit"}),
     "time_zone": frozenset({"QuietHours", "Scheduled"}),
 }
-"""Each rule, and why deliveries wait that are to be looked at again when it changes."""
+"""The hold reasons whose deliveries are checked again when a rule changes, by rule."""
 
 STOPPED_BY: Final = frozenset(
     {
@@ -39,7 +39,7 @@ STOPPED_BY: Final = frozenset(
         ),
     }
 )
-"""Why deliveries wait while a circuit is open."""
+"""The hold reasons of an open circuit."""
 
 
 def _read_zone(text: str) -> str:
@@ -50,7 +50,7 @@ def _read_zone(text: str) -> str:
 
 
 def _read_rate(text: str) -> RateLimit:
-    # A number alone counts per second, as it does where a program gives one.
+    # A bare number counts per second, as in the Python API.
     return read_rate_limit(f"{text}/s" if text.strip().isdecimal() else text)
 
 
@@ -75,7 +75,7 @@ def read_rules(given: Mapping[str, str]) -> dict[str, str | None]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppRules:
-    """The rules of one app: quiet hours, a cap per person, a rate; and the state of its circuits.
+    """The rules of one app (quiet hours, cap per person, rate limit) and the state of its circuits.
 
     An app that is not registered has no rules. ``circuits`` are the app's own, ``services`` those
     of push services in an outage; ``keys`` are the app's credentials, the newest first.
@@ -103,7 +103,7 @@ class AppRules:
 
     @property
     def cautions(self) -> tuple[RefusedCredential, ...]:
-        """Return which of its credentials are refused while another one is used."""
+        """Return the credentials that are refused while another one is used."""
         return self.standing.cautions
 
     @property
@@ -114,7 +114,7 @@ class AppRules:
     def outages(self, now: float) -> tuple[CircuitStop, ...]:
         """Return the outages that affect the app, as known at ``now``.
 
-        An outage that was not probed for long is left out.
+        Outages that were not probed for a long time are left out.
         """
         mine = {key.fingerprint for key in self.keys}
         return tuple(

@@ -1,4 +1,4 @@
-"""A cap: how many notifications one person may get within a period. Pure."""
+"""A cap: the maximum number of notifications to one person within a period. Pure."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -9,16 +9,16 @@ from handbell.errors import AppError
 from .periods import UNITS, read_count_per_period
 
 LONGEST_PERIOD_SECONDS: Final = 31 * 24 * 3600
-"""How far back a cap may count."""
+"""The longest period of a cap, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cap:
-    """At most ``most`` notifications for one person in any ``seconds``.
+    """At most ``most`` notifications to one person in any period of ``seconds``.
 
-    A person is a user of an app, however many devices; the period is a rolling one, so caps are
-    not all reset at the same hour. What a cap stops is recorded as ``capped``, not sent later.
-    Only what :func:`~handbell.delivery.policy.quiet_hours.disturbs` counts.
+    A person is a user of an app, with all their devices. The period is a rolling one, so caps do
+    not all reset at the same hour. A push over the cap is recorded as ``capped``, not delayed.
+    Only pushes that :func:`~handbell.delivery.policy.quiet_hours.disturbs` returns true for count.
 
     Raises :class:`~handbell.errors.AppError` for a cap of 0 and for a period beyond
     :data:`LONGEST_PERIOD_SECONDS`.

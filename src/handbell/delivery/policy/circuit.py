@@ -1,6 +1,6 @@
-"""Circuits: what stops sending and what lets it go on. Pure: the clock and chance are passed in.
+"""Circuits: when sending stops and when it resumes. Pure: clock and randomness are passed in.
 
-Two failures concern everybody at once. An app's *configuration* is refused: its key, its topic, or
+Two failures affect all pushes at once. An app's *configuration* is refused: its key, its topic, or
 all of its tokens (:class:`ConfigurationCircuit`, for one app, environment, credential and topic).
 Or the push *service* accepts nothing (:class:`ServiceCircuit`, for one environment and
 credential). Each stops only what it covers; while it is open, one probe at a time is let through.
@@ -21,25 +21,25 @@ from handbell.registry.session import Environment
 from .retry import MENDED_BY_HAND, SERVICE_PROBE, probe_at
 
 SEVERAL_PERSONS: Final = 5
-"""The tokens of so many persons have to be refused before the configuration is doubted."""
+"""The number of persons whose tokens must be refused before the configuration is suspected."""
 
 FEWEST_TOKENS: Final = 3
-"""So many tokens have to meet trouble before the service is taken for down."""
+"""The number of tokens that must fail before the service counts as down."""
 
 NEARLY_ALL: Final = 9
-"""So many times as much trouble as pushes that are taken is an outage."""
+"""The ratio of failed to accepted pushes that counts as an outage."""
 
 DOUBT_SECONDS: Final = 0.5
-"""How long trouble waits for better news before it is judged, if more answers are to come."""
+"""How long failures wait for good answers before they are judged, while answers are pending."""
 
 LONGEST_ASKED_SECONDS: Final = 15 * 60.0
-"""How long a service's ``Retry-After`` may put off the next probe."""
+"""The longest ``Retry-After`` of a service that delays the next probe."""
 
 FIRST_SENT: Final = 20
-"""How many pushes go out at once after an outage; each that is taken lets two more go."""
+"""How many pushes go out at once after an outage; each accepted one adds two more."""
 
 RAMP_SECONDS: Final = 10.0
-"""After so long the ramp is over, whatever was heard."""
+"""The longest ramp-up after an outage, in seconds."""
 
 _RAMP_ENDS: Final = 2000
 _WINDOW: Final = 100
@@ -65,7 +65,7 @@ class CircuitScope(NamedTuple):
 
     @property
     def service(self) -> "CircuitScope":
-        """Return the service that it is reached through."""
+        """Return the circuit of the service that the pushes go through."""
         return CircuitScope("", self.environment, self.credential)
 
 
@@ -179,11 +179,11 @@ class Circuit:
 
 
 class TokenRefusal(NamedTuple):
-    """A token that was refused in every environment that could be asked.
+    """A token that was refused in every environment that could be tried.
 
     ``person`` is the user's number; None stands for the app's own back end, for a token without a
-    session. ``was_accepted`` says that the service accepted a push to it before; ``sent_at`` is
-    when this one went out.
+    session. ``was_accepted`` says that the service accepted an earlier push to it; ``sent_at`` is
+    when the refused push was sent.
     """
 
     person: int | None
@@ -194,7 +194,7 @@ class TokenRefusal(NamedTuple):
 
 
 class CircuitRecovery(NamedTuple):
-    """What follows from an accepted push: whether it was the first, and closed the circuit."""
+    """What an accepted push means: whether it was the first, and whether it closed the circuit."""
 
     is_first: bool
     has_closed: bool
@@ -280,10 +280,10 @@ class ConfigurationCircuit(Circuit):
 
 
 class ServiceFailure(NamedTuple):
-    """A push that the service failed to take: a server error, no connection, or no answer.
+    """A push that the service failed to accept: a server error, no connection, or no answer.
 
-    ``is_certain`` means that no connection could be made, which is never one push's fault;
-    ``after`` is the wait in seconds that the service asked for.
+    ``is_certain`` means that no connection could be made, which no single push can cause;
+    ``after`` is the ``Retry-After`` of the service in seconds.
     """
 
     address: str
@@ -360,9 +360,9 @@ class ServiceCircuit(Circuit):
         is_heard_out: bool,
         is_probe: bool = False,
     ) -> bool:
-        """Return whether trouble opens the circuit, or keeps it open after a probe.
+        """Return whether failures open the circuit, or keep it open after a probe.
 
-        ``is_heard_out`` means that no better answer is expected.
+        ``is_heard_out`` means that no more answers are expected.
         """
         if self.stop is not None:
             if is_probe:
@@ -384,9 +384,9 @@ class ServiceCircuit(Circuit):
         self.ended_at += jump
 
     def adopt(self, stop: CircuitStop | None, now: float) -> bool:
-        """Adopt the stored state; begin the ramp where another process ended the outage.
+        """Adopt the stored state; start the ramp-up if another process ended the outage.
 
-        An outage that was not probed for long, and that this process never saw, is dropped.
+        An outage that was not probed for a long time and never seen by this process is dropped.
         """
         former = self.stop
         if stop is not None and former is None and now - stop.probe_at > self.longest:
@@ -398,7 +398,7 @@ class ServiceCircuit(Circuit):
         return is_closed
 
     def grant(self, wanted: int, now: float) -> int:
-        """Return how many of ``wanted`` pushes may go now; fewer only on the ramp."""
+        """Return how many of ``wanted`` pushes may go now; fewer only during the ramp-up."""
         if self.credit is None:
             return wanted
         if self.granted >= _RAMP_ENDS or not 0 <= now - self.ended_at <= RAMP_SECONDS:

@@ -1,7 +1,7 @@
-"""Decide what follows from the outcome of one push: a pure decision, tested as a table.
+"""What follows from the outcome of one push: a pure decision, tested as a table.
 
-The gateway says what the push service answered; :func:`decide` says what that means for the
-delivery, for the session and for the app. No clock is read and nothing is written here.
+The gateway returns the push service's answer; :func:`decide` returns what it means for the
+delivery, the session and the app. No clock is read and nothing is written here.
 """
 
 from dataclasses import dataclass, replace
@@ -27,7 +27,7 @@ OTHER_ENVIRONMENT: Final[dict[Environment, Environment]] = {
     "production": "development",
     "development": "production",
 }
-"""Where else a token may live. The twin has no other side to ask."""
+"""The other environment a token may belong to. The twin has none."""
 
 
 class Suspect(Enum):
@@ -199,7 +199,7 @@ def _decide_misplaced(
 
 
 class HealthSignal(Enum):
-    """What the outcome of a push tells about the push service itself."""
+    """What the outcome of a push says about the push service itself."""
 
     ANSWERED = "answered"
     TROUBLE = "trouble"
@@ -220,13 +220,13 @@ UNREACHED: Final = frozenset(
         "ProxyUnreadable",
     }
 )
-"""No connection can be made, which is no fault of one push."""
+"""No connection can be made, which no single push can cause."""
 
 TOKEN_REASONS: Final = frozenset({"BadDeviceToken", "DeviceTokenNotForTopic"})
-"""What is said of a device token, by a push service that takes the key."""
+"""Reasons that concern a device token, from a push service that accepts the key."""
 
 CERTIFICATE_REASONS: Final = frozenset({"ClientCertificateUnusable", "ClientCertificateRefused"})
-"""No connection can be made with the app's certificate: its configuration is at fault."""
+"""No connection can be made with the app's certificate: the configuration is at fault."""
 
 _SERVER_ERROR: Final = 500
 _OUR_OWN: Final = frozenset({"RequestUnusable", "Interrupted"})
@@ -268,7 +268,7 @@ def _sign_of_later(outcome: RetryLater | Unknown) -> HealthSignal:
 
 
 _REACH = "check the address, the network, and that this machine may open connections to that port"
-_AGAIN = "nothing: it is sent again by itself, so that the phone shows it once"
+_AGAIN = "nothing: it is retried automatically, and the phone shows it once"
 
 OWN_REASONS: Final = {
     "NoCredential": (
@@ -279,26 +279,26 @@ OWN_REASONS: Final = {
         "sending for this app was stopped, because its configuration was refused",
         Fix(
             Action.CHECK_UP,
-            "mend what the check-up names, and what waits goes out with the next try",
+            "fix what the check-up names; held notifications go out with the next try",
         ),
     ),
     "ServiceDown": (
-        "the push service accepts nothing now",
-        "nothing: one push at a time is tried, and all goes on by itself once it is taken",
+        "the push service is unavailable",
+        "nothing: one push at a time is tried, and sending resumes once one is accepted",
     ),
     "AppDisabled": ("the app is switched off", Fix(Action.SWITCH_ON, "switch it on")),
     "CannotBeRead": (
-        "what was stored of the notification cannot be read",
+        "the stored notification cannot be read",
         "check HANDBELL_SECRET_KEY; it is tried again each quarter of an hour for a day",
     ),
-    "Scheduled": ("it waits for its time", Fix(Action.CANCEL, "nothing, or take it back")),
+    "Scheduled": ("it waits for its time", Fix(Action.CANCEL, "nothing, or cancel it")),
     "QuietHours": ("it waits for the end of quiet hours", "nothing; urgent levels are not held"),
     "RateLimit": ("it waits its turn under the app's rate limit", "nothing: it goes on by itself"),
     "Capped": (
-        "this person has got as many notifications as the app's cap allows",
+        "this person has received as many notifications as the app's cap allows",
         Fix(Action.SET_CAP, "raise the cap, or send less often"),
     ),
-    "Cancelled": ("it was taken back before it was sent", "nothing"),
+    "Cancelled": ("it was cancelled before it was sent", "nothing"),
     "SessionClosed": (
         "its session was closed before it was sent",
         "nothing: the device has logged out, or belongs to somebody else now",
@@ -308,24 +308,24 @@ OWN_REASONS: Final = {
         "nothing to do: the session opens again when the app registers",
     ),
     "SessionPending": (
-        "its session has to be proven anew before anything is sent to it",
+        "its session must be proven again before anything is sent to it",
         "nothing: the next one arrives once the device is proven to be that person's",
     ),
-    "Expired": ("its time was over before it could be sent", "send it with a longer time to live"),
-    "Interrupted": ("sending was broken off before an answer came", _AGAIN),
+    "Expired": ("it expired before it could be sent", "send it with a longer time to live"),
+    "Interrupted": ("sending was interrupted before an answer arrived", _AGAIN),
     "ConnectionLost": (
         "the connection broke after it was sent, so it may or may not have arrived",
         _AGAIN,
     ),
     "TimedOut": ("no answer came in time, so it may or may not have arrived", _AGAIN),
-    "StreamReset": ("the push service broke the request off, so it may have arrived", _AGAIN),
-    "AnswerCut": ("the push service refused it, and its reason got lost on the way", _AGAIN),
+    "StreamReset": ("the push service reset the request, so it may have arrived", _AGAIN),
+    "AnswerCut": ("the push service refused it, but its reason was lost on the way", _AGAIN),
     "AnswerUnreadable": (
-        "an answer came that is not the push service's; a proxy may have given it",
-        "check the address, and what stands between this machine and the push service",
+        "the answer is not the push service's; it may be a proxy's",
+        "check the address, and proxies between this machine and the push service",
     ),
-    "GoneAway": ("the push service left the connection before it took the push", _AGAIN),
-    "RefusedStream": ("the push service did not take the request; nothing was processed", _AGAIN),
+    "GoneAway": ("the push service closed the connection before it accepted the push", _AGAIN),
+    "RefusedStream": ("the push service refused the stream; nothing was processed", _AGAIN),
     "Stalled": ("the push service has stopped answering", _AGAIN),
     "ConnectionClosed": (
         "the push service closes connections soon after they open; this push was not sent",
@@ -353,19 +353,19 @@ OWN_REASONS: Final = {
         Fix(Action.ADD_KEY, "it may be revoked or expired; add a new one, or better a key"),
     ),
     "NoSecureConnection": (
-        "the other side does not speak TLS with HTTP/2",
+        "the server does not support TLS with HTTP/2",
         "check the address and the port",
     ),
     "ProxyUnreachable": (
-        "the proxy that leads to the push service could not be reached",
+        "the proxy to the push service could not be reached",
         "check HANDBELL_PROXY, and that the proxy runs; hosts in HANDBELL_NO_PROXY go without it",
     ),
     "ProxyAuthentication": (
-        "the proxy that leads to the push service asks for a user and a password",
-        "set HANDBELL_PROXY to http://user:password@host:port, special characters by percent",
+        "the proxy to the push service requires a user and a password",
+        "set HANDBELL_PROXY to http://user:password@host:port, special characters percent-encoded",
     ),
     "ProxyRefused": (
-        "the proxy does not let anybody through to the push service",
+        "the proxy refuses connections to the push service",
         "have it allow CONNECT to that host and port, or name the host in HANDBELL_NO_PROXY",
     ),
     "ProxyUnreadable": (
@@ -378,11 +378,11 @@ OWN_REASONS: Final = {
         Fix(Action.START_TWIN, "start it"),
     ),
     "SimulatorUnavailable": (
-        "Xcode's Simulator is only to be had on a Mac with Xcode 11.4 or newer",
+        "Xcode's Simulator is only available on a Mac with Xcode 11.4 or newer",
         Fix(Action.START_TWIN, "run this on a Mac, or send to a virtual phone of the twin"),
     ),
     "SimulatorUnsupported": (
-        "Xcode's Simulator takes only ordinary notifications",
+        "Xcode's Simulator accepts only ordinary notifications",
         "send this push type to a device",
     ),
     "SimulatorFailed": (

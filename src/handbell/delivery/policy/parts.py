@@ -1,6 +1,6 @@
-"""Parts of a broadcast by time zone: who goes now, and who waits until when.
+"""Parts of a broadcast by time zone: who is sent to now, and who waits until when.
 
-All of it is pure; docs/decisions/0023-waits-by-shard.md has the why.
+Pure; docs/decisions/0023-waits-by-shard.md has the reasons.
 """
 
 import json
@@ -11,26 +11,26 @@ from .schedule import LocalTime, due_at
 from .zones import DEFAULT_ZONE
 
 NO_ZONE: Final = ""
-"""Stands for sessions that name no time zone."""
+"""Stands for sessions without a time zone."""
 
 SCHEDULED: Final = "Scheduled"
 QUIET: Final = "QuietHours"
 TIMES_OF_DAY: Final = (SCHEDULED, QUIET)
-"""Why something waits for a time that people mean, and not for so long."""
+"""Hold reasons that end at a wall-clock time."""
 
 
 class HoldReason(NamedTuple):
-    """Why something waits, and until when (UNIX seconds)."""
+    """Why a delivery waits, and until when (UNIX seconds)."""
 
     reason: str
     until: float
 
 
 class ShardPart(NamedTuple):
-    """What of a range of sessions falls due together.
+    """The sessions of a range that fall due together.
 
-    ``due_at`` is in UNIX seconds, ``reason`` is None where nothing is waited for. ``zones`` is as a
-    shard has it: None is for whoever is left.
+    ``due_at`` is in UNIX seconds; ``reason`` is None for a part that does not wait. ``zones`` is
+    stored as in a shard: None stands for all other zones.
     """
 
     due_at: float
@@ -41,10 +41,10 @@ class ShardPart(NamedTuple):
 def parts_of(
     waits: Mapping[str, HoldReason | None], now: float, *, within: str | None = None
 ) -> list[ShardPart]:
-    """Return the parts of a range, the first one due first, from its zones and what each waits for.
+    """Return the parts of a range by due time, from its zones and the hold reason of each.
 
-    Zones that fall due together are one part. The last one is for whoever is left when it is due,
-    of the zones ``within`` which the range was before: nobody is missed who moves meanwhile.
+    Zones that fall due together are one part. The last part covers all other zones of the range,
+    which was limited to ``within``, so a session that changes its zone meanwhile is not missed.
     """
     by_due: dict[tuple[float, str], list[str]] = {}
     for zone, wait in waits.items():
@@ -62,17 +62,17 @@ def parts_of(
 def local_waits(
     send_at: LocalTime, zones: Iterable[str], default_zone: str | None
 ) -> dict[str, HoldReason | None]:
-    """Return until when each time zone waits for a local time."""
+    """Return when a local time is due in each time zone."""
     default = default_zone or DEFAULT_ZONE
     return {zone: HoldReason(SCHEDULED, due_at(send_at, zone or None, default)) for zone in zones}
 
 
 def write_zones(zones: Collection[str]) -> str:
-    """Return time zones as a shard has them."""
+    """Return time zones in the stored form of a shard."""
     return json.dumps(sorted(zones))
 
 
 def read_zones(zones: str) -> list[str]:
-    """Return the time zones that :func:`write_zones` wrote."""
+    """Parse the result of :func:`write_zones`."""
     named: list[str] = json.loads(zones)
     return named

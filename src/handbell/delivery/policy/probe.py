@@ -4,17 +4,17 @@ from typing import Protocol
 
 
 class ProbedCircuit(Protocol):
-    """Grants the permission, and takes it back."""
+    """Grants a probe and takes it back."""
 
     def take_back(self, probe: "Probe") -> None:
-        """Let the next caller probe, unless the permission was granted again by now."""
+        """Let the next caller probe, unless the probe was granted to another caller meanwhile."""
 
 
 class Probe:
-    """A permission to send one push, released exactly once, however often it is called.
+    """A permission to send one push. :meth:`release` takes effect once; further calls do nothing.
 
     The owner releases it in a ``finally``, or hands it to a ticket, which releases it when that
-    push has ended. What the answer means for the circuit is decided elsewhere.
+    push has ended. What the outcome means for the circuit is decided elsewhere.
     """
 
     __slots__ = ("_circuits",)
@@ -23,7 +23,7 @@ class Probe:
         self._circuits = [circuit]
 
     def bind(self, circuit: ProbedCircuit) -> None:
-        """Have another one take the permission back as well."""
+        """Add a circuit that takes the permission back on release."""
         self._circuits.append(circuit)
 
     def release(self) -> None:

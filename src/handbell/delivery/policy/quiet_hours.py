@@ -25,9 +25,9 @@ _LOUD_LEVELS: Final = frozenset({"time-sensitive", "critical"})
 def disturbs(*, push_type: str, interruption_level: str | None) -> bool:
     """Return whether quiet hours hold a push of this type, and a cap counts it.
 
-    Both concern what is shown to a person unasked: the push type ``alert``. Two kinds are exempt:
-    pushes that show nothing (``background``, ``widgets`` …) or that the person is waiting for
-    (``voip``, ``pushtotalk``, ``liveactivity``); and alerts of the interruption levels
+    Both apply to the push type ``alert``, which is shown to a person unasked. Exempt are pushes
+    that show nothing (``background``, ``widgets`` …) or that the person is waiting for
+    (``voip``, ``pushtotalk``, ``liveactivity``), and alerts of the interruption levels
     ``time-sensitive`` and ``critical``, which a phone shows in spite of a Focus unless the person
     forbids it.
     """

@@ -21,7 +21,7 @@ class RampUps:
     def grant(self, service: ServiceCircuit, urgency: int, wanted: int, now: float) -> int:
         """Return how many of ``wanted`` pushes may go now; 0 while more urgent ones wait.
 
-        A caller that gets none asks again soon, or loses its turn.
+        A caller that is granted none must ask again soon, or loses its turn.
         """
         if service.credit is None:
             return wanted

@@ -1,4 +1,4 @@
-"""When a push is sent again, and when no more: a pure decision, tested as a table.
+"""When a push is retried, and when it is given up: a pure decision, tested as a table.
 
 :func:`~handbell.delivery.policy.decision.decide` decides that a delivery is held;
 :func:`next_attempt` decides until when. No clock is read: ``now`` and the random source are passed
@@ -24,16 +24,16 @@ from handbell.gateways.apns.protocol import (
 from .decision import Decision
 
 MOST_ATTEMPTS: Final = 200
-"""How often one delivery is attempted in all."""
+"""The maximum number of attempts of one delivery."""
 DEFAULT_LIFETIME_SECONDS: Final = 24 * 3600
-"""How long a notification that names no expiry is tried."""
+"""The retry period of a notification without an expiry."""
 LONGEST_LIFETIME_SECONDS: Final = STORED_AT_MOST_SECONDS
-"""How long a notification is tried at most, however late it expires."""
+"""The longest retry period, however late the notification expires."""
 NOW_OR_NEVER_SECONDS: Final = 30
-"""How long a notification that expires at once (``expires_at`` 0) is tried."""
+"""The retry period of a notification that expires at once (``expires_at`` 0)."""
 
 SERVICE_DOWN: Final = "ServiceDown"
-"""Why a delivery waits that an outage of the push service holds."""
+"""The hold reason of a delivery during an outage of the push service."""
 
 _SERVER_ERROR: Final = 500
 _MINUTE: Final = 60
@@ -49,27 +49,27 @@ ROWS: Final = MappingProxyType(
         Reaction.BACK_OFF: BackOff(RETRY_SERVER_ERROR_SECONDS, 2, 4 * _HOUR),
     }
 )
-"""The delays after an answer, by what the answer asks for."""
+"""The back-off after an answer, by the reaction that it calls for."""
 
 SHUTDOWN: Final = BackOff(15, 60, _HOUR)
-"""One server goes away: soon again, over a new connection, and from then on as any other 5xx."""
+"""One server shuts down: soon again, over a new connection; from then on as any other 5xx."""
 NOT_REACHED: Final = BackOff(2, 2, 15 * _MINUTE)
-"""No answer, and certainly not taken: no connection, a refused stream, GOAWAY."""
+"""No answer, and certainly not accepted: no connection, a refused stream, GOAWAY."""
 NO_ANSWER: Final = BackOff(5, 3, 15 * _MINUTE)
-"""No answer, and perhaps taken: the connection broke, or the time was over."""
+"""No answer, possibly accepted: the connection broke, or the request timed out."""
 NO_REASON: Final = BackOff(5, 3, 15 * _MINUTE)
-"""A server error without a reason of the push service's: a proxy's, mostly, and soon over."""
+"""A server error without a reason of the push service: mostly from a proxy, and brief."""
 NO_VERDICT: Final = BackOff(5, 3, 15 * _MINUTE)
-"""Not taken, and why is lost, as the answer broke off."""
+"""Not accepted, for an unknown reason: the answer was incomplete."""
 SERVICE_PROBE: Final = BackOff(1, 2, 30)
 """Seconds until a delivery held by an outage is checked again."""
 OUTAGE_SECONDS: Final = 5 * _MINUTE
-"""After how long what an outage holds is looked at again, if nothing else lets it go on."""
+"""When a delivery held by an outage is checked again at the latest, in seconds."""
 MENDED_BY_HAND: Final = BackOff(_MINUTE, 2, 15 * _MINUTE)
-"""It waits until somebody mends the configuration or starts the twin."""
+"""Held until the configuration is fixed or the twin is started."""
 
 WAYLESS: Final = frozenset({"NoCredential", "TwinNotRunning"})
-"""Why a delivery waits for which there is no gateway."""
+"""The hold reasons of a delivery without a gateway."""
 
 _BY_REASON: Final = MappingProxyType(
     {
@@ -221,12 +221,12 @@ def _only_once(decision: Decision) -> GiveUp:
 
 
 def base_delay(decision: Decision, *, attempts: int) -> float:
-    """Return the delay after so many attempts without chance and without ``Retry-After``."""
+    """Return the delay after so many attempts, without jitter and ``Retry-After``."""
     return row_of(decision).delay(max(attempts - 1, 0))
 
 
 def row_of(decision: Decision) -> BackOff:
-    """Return the row of the table that a held delivery falls under."""
+    """Return the back-off row that applies to a held delivery."""
     if decision.is_unknown:
         return NO_ANSWER
     reason = decision.reason or ""
@@ -278,7 +278,7 @@ def next_outage_check(now: float, rng: Random) -> float:
 
 
 def probe_at(row: BackOff, *, probes: int, now: float, rng: Random) -> float:
-    """Return when one push is let through an open circuit, to see whether it may be closed.
+    """Return when the next probe of an open circuit is due.
 
     ``probes`` is how many were made since it opened; ``row`` is :data:`MENDED_BY_HAND` (60 to 75
     seconds at first, then twice as long each time, up to 15 to 18.75 minutes) or

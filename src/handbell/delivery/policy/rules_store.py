@@ -54,12 +54,12 @@ class RulesStore:
         self._database = database
 
     def rules_of(self, app_id: str) -> AppRules:
-        """Return the rules of an app; an app that is not in the registry has but its circuits."""
+        """Return the rules of an app; for an unregistered app only its circuits."""
         (rules,) = self.rules_of_many([app_id])
         return rules
 
     def rules_of_many(self, app_ids: Sequence[str]) -> list[AppRules]:
-        """Return the rules of apps, in their order, by as few statements as for one app."""
+        """Return the rules of apps, in order, with as many statements as for one app."""
         services: list[StoredCircuit] = []
         circuits_of: dict[str, list[StoredCircuit]] = {}
         rows: dict[str, Any] = {}
@@ -99,10 +99,10 @@ class RulesStore:
             return [_noted(row) for row in connection.execute(_SERVICES)]
 
     def note(self, *noted: StoredCircuit) -> None:
-        """Note how circuits stand, each one once.
+        """Store the state of circuits, each at most once.
 
-        Of a service that takes pushes nothing has to be known. Who may probe one that stays open
-        still may.
+        A closed circuit of a service is not stored. The worker that may probe a circuit which stays
+        open keeps that permission.
         """
         known = [one for one in noted if one.stop is not None or not one.place.is_service]
         over = [one for one in noted if one not in known]
@@ -117,11 +117,11 @@ class RulesStore:
     def claim_probe(
         self, places: Collection[CircuitScope], worker: int
     ) -> tuple[bool, list[StoredCircuit]]:
-        """Give a worker the permission to probe circuits that are open, unless another has it.
+        """Give a worker the permission to probe open circuits, unless another worker has it.
 
-        Returns whether it has all of them, and how they stand; one that is missing is closed. A
-        worker keeps it until :meth:`release_probe`, or until it is struck off. Raises
-        ContradictionError where it is being struck off.
+        Returns whether it was granted for all of them, and their state; a missing one is closed.
+        The worker keeps it until :meth:`release_probe`, or until it is removed. Raises
+        ContradictionError if the worker is being removed.
         """
         mine = tuple_(*(circuits.c[name] for name in CircuitScope._fields)).in_(sorted(places))
         statement = select(circuits).where(mine).order_by(*circuits.primary_key)
@@ -135,7 +135,7 @@ class RulesStore:
         return is_free, list(map(_noted, rows))
 
     def release_probe(self, places: Collection[CircuitScope], worker: int) -> None:
-        """Take the permission back from a worker: another one may probe."""
+        """Take the permission back from a worker, so that another one may probe."""
         mine = tuple_(*(circuits.c[name] for name in CircuitScope._fields)).in_(sorted(places))
         statement = update(circuits).where(mine, circuits.c.prober == worker)
         with self._database.write() as connection:
@@ -186,7 +186,7 @@ class RulesStore:
     def make_due(self, app_id: str, reasons: Collection[str], at: float) -> int:
         """Make deliveries held for these reasons due at ``at`` (UNIX seconds) at the latest.
 
-        Returns how many deliveries of the app that are, and parts of broadcasts. Thousands at a
+        Returns the number of deliveries and parts of broadcasts that are due then. Thousands at a
         time are one transaction.
         """
         its = notifications.c.app == app_id
@@ -196,7 +196,7 @@ class RulesStore:
     def resume_after_outage(
         self, service: CircuitScope, app_ids: Collection[str], at: float
     ) -> int:
-        """Resume what an outage holds at ``at`` (UNIX seconds), the urgent first.
+        """Make due at ``at`` (UNIX seconds) what an outage holds, the urgent first.
 
         That covers deliveries through the service for these apps and the apps that own the key;
         resting broadcasts resume too. Returns the number of deliveries.
@@ -221,7 +221,7 @@ class RulesStore:
         return changed
 
     def resume_one(self, place: CircuitScope, at: float) -> bool:
-        """Make one delivery due that an open circuit holds; return whether there was one.
+        """Make one delivery due that an open circuit holds; return False if there is none.
 
         It prefers the most urgent, then one whose session accepted a push before, then the one
         with the fewest attempts.
@@ -258,9 +258,9 @@ class RulesStore:
         return total
 
     def resume_broadcasts(self, app_id: str, at: float) -> int:
-        """Resume an app's resting broadcasts at ``at`` (UNIX seconds) at the latest.
+        """Make an app's resting broadcasts due at ``at`` (UNIX seconds) at the latest.
 
-        Returns how many parts of them that are. What waits for its time stays.
+        Returns the number of parts that are due then. Parts that wait for a time are unaffected.
         """
         reason = shards.c.reason
         return self._make_shards_due(app_id, or_(reason.is_(None), reason.not_in(TIMES_OF_DAY)), at)

@@ -20,7 +20,7 @@ from handbell.errors import NotificationError
 from .zones import DEFAULT_ZONE, find_zone, jump_between
 
 LATE_SECONDS: Final = 60
-"""A time is past when it is longer ago: what was meant as now may take that long to arrive."""
+"""How far in the past a time still counts as now, to allow for delays on the way here."""
 
 _YEARS: Final = range(1971, 9999)
 
@@ -108,11 +108,11 @@ _NAMED_ZONES: Final = 3
 # No zone has a larger offset in either direction.
 _FIRST_ZONE: Final = "Pacific/Kiritimati"
 LAST_ZONE: Final = "Etc/GMT+12"
-"""Where a local time comes last."""
+"""The time zone in which a local time is reached last."""
 
 
 def is_near(send_at: SendAt, now: float) -> bool:
-    """Return whether the recipient's zone decides if that time is past."""
+    """Return whether the time is past in some time zones only."""
     if isinstance(send_at, Instant):
         return False
     late = now - LATE_SECONDS

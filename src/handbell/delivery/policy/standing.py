@@ -32,14 +32,14 @@ class RefusedCredential(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """Why nothing is sent, the longest stopped first; and which credentials are skipped."""
+    """Why nothing is sent, the longest stop first; and which credentials are skipped."""
 
     stops: tuple[CircuitStop, ...] = ()
     cautions: tuple[RefusedCredential, ...] = ()
 
 
 def is_refused(stop: CircuitStop | None) -> bool:
-    """Return whether a credential was refused, and not tokens: another one may be used."""
+    """Return whether a credential was refused, so that another one may be used."""
     return stop is not None and stop.reason not in TOKEN_REASONS
 
 

@@ -350,7 +350,7 @@ class Settlement:
                 self._events.append(event_of(composed, item, ending, now, took))
 
     def take_back(self, ticket: Ticket, place: int) -> None:
-        """End a delivery that was taken back before it was sent."""
+        """End a delivery that was cancelled before it was sent."""
         if ticket.snapshot.is_lost:
             self._leave(ticket, place)
         else:

@@ -128,7 +128,7 @@ class _Side:
         self._until_sample = 0
         self._renewed_at = -math.inf
 
-    # -- out -------------------------------------------------------------------------------------
+    # -- sending ---------------------------------------------------------------------------------
 
     def _prepare(self, job: _Job) -> Request | None:
         if job.batch.is_dropped:
@@ -165,7 +165,7 @@ class _Side:
         for job in waiting:
             job.batch.tell(job.push, Withdrawn())
 
-    # -- in --------------------------------------------------------------------------------------
+    # -- answers ---------------------------------------------------------------------------------
 
     def _finish(self, job: _Job, end: End) -> None:
         if isinstance(end, StreamResponse):
@@ -333,7 +333,7 @@ class ApnsGateway:
             side.pool.may_begin = may_begin
 
     def limit_connections(self, most: int) -> None:
-        """Open no more than so many connections to an environment; close what is beyond."""
+        """Limit the connections to an environment; close those beyond the limit."""
         self._limits = replace(self._limits, connections=most)
         for side in self._sides.values():
             side.pool.limit_connections(most)

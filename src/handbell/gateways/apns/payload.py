@@ -65,7 +65,7 @@ _LIVE_ACTIVITY = (
 
 
 def _kebab(names: Iterable[str]) -> Callable[[tuple[str, ...]], Sequence[tuple[str, str]]]:
-    """Return what finds these fields among those that are set, with Apple's names, in order."""
+    """Return a function that selects these fields among given ones, with Apple's names."""
     kebab = {name: name.replace("_", "-") for name in names}
 
     # Senders set the same few fields, thousands of times a second.
@@ -105,7 +105,7 @@ _FORBIDDEN: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     }
 )
 _FORBIDDEN_ELSEWHERE = ("silent", "content_changed", *_LIVE_ACTIVITY)
-# As sets they tell at once that there is nothing to find.
+# Sets, for a fast check that no such field is given.
 _FORBIDDEN_SETS: Final = MappingProxyType(
     {name: frozenset(forbidden) for name, forbidden in _FORBIDDEN.items()}
 )
@@ -414,7 +414,7 @@ def _localised(text: str | None, key: str | None, args: tuple[str, ...]) -> Any:
 def _renamed(
     notification: Notification, find: Callable[[tuple[str, ...]], Sequence[tuple[str, str]]]
 ) -> dict[str, Any]:
-    """Return the fields that are set by the names that Apple has for them, in their order."""
+    """Return the fields that are set, under Apple's names, in order."""
     given = notification.__dict__
     return {theirs: given[ours] for ours, theirs in find(tuple(given))}
 

@@ -36,7 +36,7 @@ MAX_VOIP_PAYLOAD_BYTES: Final = 5120
 MAX_COLLAPSE_ID_BYTES: Final = 64
 PRIORITIES: Final = (10, 5, 1)
 DEFAULT_PRIORITY: Final = 10
-"""What APNs takes where ``apns-priority`` is missing."""
+"""The default of APNs for a missing ``apns-priority``."""
 
 INTERRUPTION_LEVELS: Final = ("passive", "active", "time-sensitive", "critical")
 
@@ -45,10 +45,10 @@ PROVIDER_TOKEN_MAX_AGE_SECONDS: Final = 60 * 60
 KEY_ID_LENGTH: Final = 10
 TEAM_ID_LENGTH: Final = 10
 STORED_AT_MOST_SECONDS: Final = 30 * 24 * 3600
-"""How long APNs keeps a notification that names no expiration for a device that is away."""
+"""How long APNs stores a notification without an expiration for an offline device."""
 
 RETRY_SERVER_ERROR_SECONDS: Final = 15 * 60
-"""A 5xx answer may be sent again after this long, with back-off."""
+"""The minimum delay before a retry after a 5xx answer, with back-off."""
 
 APNS_ID_PATTERN: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 """Canonical lower-case form, 8-4-4-4-12."""
@@ -104,18 +104,18 @@ PUSH_TYPES: Final = MappingProxyType(
         )
     }
 )
-"""Every push type Apple lists, by name, with the suffix that it puts on the bundle id."""
+"""Every push type Apple lists, by name, with the suffix it adds to the bundle id as topic."""
 
 
 class Reaction(Enum):
-    """What a sender does about a reason. Gateway and worker depend on this only."""
+    """How a sender reacts to a reason. Gateway and worker depend on this only."""
 
     FIX_NOTIFICATION = "fix-notification"
-    """The request was wrong; sending the same again cannot help. The token is kept."""
+    """The request was invalid and must not be retried unchanged. The token is kept."""
     FIX_CONFIGURATION = "fix-configuration"
-    """Key, topic or certificate is wrong for the whole app; its sending stops, tokens are kept."""
+    """Key, topic or certificate is wrong for the whole app: its sending stops, tokens are kept."""
     TRY_OTHER_ENVIRONMENT = "try-other-environment"
-    """The token or the key may belong to the other environment; ask there once."""
+    """The token or the key may belong to the other environment; try that once."""
     WRONG_APP = "wrong-app"
     """The token belongs to another app; a fault of the configuration if it happens to most."""
     CLOSE_SESSION = "close-session"

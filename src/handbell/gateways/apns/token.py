@@ -23,7 +23,7 @@ from handbell.clocks import seconds_since_boot
 from .protocol import PROVIDER_TOKEN_MAX_AGE_SECONDS
 
 GRID_SECONDS: Final = 35 * 60
-"""A token is issued at multiples of this: over Apple's 20 minutes, and well under its 60."""
+"""The interval of new tokens: over Apple's 20 minutes, and well under its 60."""
 
 _MARGIN_SECONDS: Final = 60  # leaves time for requests on the wire
 _SCALAR_BYTES: Final = 32
@@ -54,11 +54,11 @@ def _base64(data: bytes) -> str:
 class ProviderTokens:
     """The current token of one key, renewed over time.
 
-    :meth:`current` changes every 35 minutes, at multiples of 35 minutes of UNIX time, and nowhere
-    else. By the clock ``now`` it follows that two different tokens are never issued within 20
-    minutes of each other and none is ever older than 35 minutes; a clock that is up to 25 minutes
-    behind Apple's still makes tokens that Apple takes. Around a change, two machines whose clocks
-    differ use neighbouring tokens for as long as their clocks differ.
+    :meth:`current` changes every 35 minutes, at multiples of 35 minutes of UNIX time only.
+    So, by the clock ``now``, two different tokens are never issued within 20 minutes of each other
+    and none is ever older than 35 minutes; a clock that is up to 25 minutes behind Apple's still
+    makes tokens that Apple accepts. Around a change, two machines whose clocks differ use
+    neighbouring tokens for as long as their clocks differ.
 
     A token's age is measured by ``seconds``, a monotonic clock: when the wall clock is set, the
     token that Apple knows is used until it is due.

@@ -30,7 +30,7 @@ _TOO_MANY: Final = 429
 _SERVER_ERROR: Final = 500
 _CONFIGURATION_STATUSES: Final = frozenset({401, 403, 404, 407})
 _MAX_REASON_LENGTH: Final = 80
-_LATEST_STAMP: Final = 2**53  # milliseconds; what is beyond no database would take
+_LATEST_STAMP: Final = 2**53  # milliseconds; databases store no larger number
 _LATER: Final = frozenset(
     {
         Reaction.RENEW_TOKEN,

@@ -18,7 +18,7 @@ from handbell.gateways.gateway import Message
 from .payload import compose
 
 CUT_IN_TURN: Final = ("body", "subtitle", "title")
-"""Which texts are cut, the next one only when the former left too much."""
+"""The fields to shorten, in order; each only if the one before was not enough."""
 
 _MOST_LOCALES: Final = 4096
 
@@ -41,7 +41,7 @@ class Wording(NamedTuple):
 
     @property
     def warnings(self) -> list[str]:
-        """Return what was cut, as sentences."""
+        """Return sentences about the shortened fields."""
         where = "" if self.language is None else f"languages.{self.language}."
         return [
             Diagnostic(
@@ -67,7 +67,7 @@ class Wordings:
 
     @property
     def warnings(self) -> list[str]:
-        """Return what was cut in any language, as sentences."""
+        """Return sentences about the shortened fields of all languages."""
         return [warning for wording in self.all for warning in wording.warnings]
 
     def wording_for(self, locale: str | None) -> Wording:

@@ -20,19 +20,19 @@ A page module holds a :class:`~.frame.Pages` and registers its handlers with it:
 
 Put the module into :data:`MODULES` below, and each route into ``handbell/server/routes.py`` (need
 OPERATOR; SIGN_IN where nobody is signed in yet). ``{app}`` in a path is the app id in full; the
-frame finds the app (``page.the_app``) or answers 404. The guard lets nobody in who has not signed
-in; whoever wants a fragment then gets 401.
+frame finds the app (``page.the_app``) or answers 404. The guard requires a sign-in; a request for a
+fragment without one gets 401.
 
 * **Blocking calls** of stores go through ``await page.run(function, ...)``.
-* **Forms** are posted, with ``{{ token() }}`` inside; the frame refuses any other. What was sent is
+* **Forms** are posted, with ``{{ token() }}`` inside; the frame refuses any other. The fields are
   in ``page.form`` (:class:`~.forms.Form`: ``text``, ``raw``, ``flag``, ``all``, ``file``). After a
-  change answer ``page.redirect(..., message=...)``: the next page says it once. When something is
-  wrong, render the same page again with ``faults`` (:class:`~.forms.Faults`) and ``status=422``:
+  change answer ``page.redirect(..., message=...)``: the next page shows it once. For invalid input,
+  render the same page again with ``faults`` (:class:`~.forms.Faults`) and ``status=422``:
   ``Faults.of(error, "field")`` from a HandbellError, or ``faults.add("field", what, fix)``. The
   macros show each fault at its field; ``{{ fault_summary(faults) }}`` goes on top of the form.
 * **Errors**: a HandbellError that leaves a handler becomes a page with what and fix. Anything
   else is logged and becomes a page with 500.
-* **Asking first**: GET on a path renders ``page.confirm(question, action=..., back=..., ...)`` and
+* **Confirmation**: GET on a path renders ``page.confirm(question, action=..., back=..., ...)`` and
   POST on it acts. Link to it with ``data-dialog``: with the script it opens as a dialog, without as
   a page.
 * **Audit**: ``await page.note(action, subject, detail)`` for everything that changes something.
@@ -57,14 +57,14 @@ Filters: ``when``, ``ago(now)``, ``number``, ``count('device')``, ``short_token`
 sees ``page``, ``faults``, ``now``, ``session_words`` and ``delivery_words``. Addresses:
 ``page.url("/console/…")``, ``page.app_url("/people")``, ``page.static("console.css")``.
 
-The policy for content allows nothing inline: no ``style`` attribute, no ``<style>``, no script
+The content security policy allows nothing inline: no ``style`` attribute, no ``<style>``, no script
 within the page. Colours and sizes are custom properties on top of ``static/console.css``; it also
 has the layout classes ``stack``, ``row``, ``grid``, ``card``, ``table``, ``muted``, ``small``,
 ``mono``. Scripts are ES modules in ``static``, put in by ``<script type="module">`` in the block
 ``scripts``; ``static/console.js`` runs on every page (dialogs, copy buttons, times in the reader's
-zone, forms whose answer takes the place of the page or, with ``data-fragment``, of one element). It
-offers ``announce(text)`` for the live region, and ``fragment(url, options)``, which fetches a piece
-of a page with the header ``X-Fragment`` (``page.is_fragment`` on this side).
+zone, forms whose response replaces the page or, with ``data-fragment``, one element). It
+offers ``announce(text)`` for the live region, and ``fragment(url, options)``, which fetches a part
+of a page with the header ``X-Fragment`` (``page.is_fragment`` here).
 """
 
 from typing import TYPE_CHECKING, Final
@@ -117,7 +117,7 @@ MODULES: Final = (
     notification,
     nowhere,
 )
-"""The page modules; their routes are tried in this order, and ``nowhere`` takes all the rest."""
+"""The page modules; routes are tried in this order, and ``not_found`` takes the rest."""
 
 
 def console_routes(context: "Context") -> list[BaseRoute]:

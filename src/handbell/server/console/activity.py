@@ -21,7 +21,7 @@ from .progress_cache import ProgressCache
 
 PAGE: Final = 25
 SPANS: Final = {"day": (1, 24), "month": (24, 30)}
-"""What the chart shows: hours in a bar, and how many bars."""
+"""The spans of the chart: hours per bar, and number of bars."""
 STANDINGS: Final = (
     ("", "All"),
     ("open", "Not done yet"),
@@ -30,7 +30,7 @@ STANDINGS: Final = (
 )
 KINDS: Final = (("", "Tests, too"), ("real", "No tests"), ("tests", "Tests alone"))
 _HURRY, _LEISURE = 2000, 10_000
-"""After how many milliseconds an open page looks again."""
+"""The polling interval of an open page, in milliseconds."""
 _MEMORY: Final = "activity"
 
 pages = PageRoutes()

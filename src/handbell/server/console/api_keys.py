@@ -1,4 +1,4 @@
-"""API keys: made, shown once, revoked."""
+"""API keys: created, shown once, revoked."""
 
 from typing import Final
 
@@ -15,7 +15,7 @@ pages = PageRoutes()
 
 _KEYS: Final = "/console/settings/api-keys"
 _SCOPE_WORDS: Final = {
-    "send": ("Send", "Notifications, and what became of them."),
+    "send": ("Send", "Notifications, and their outcomes."),
     "register": ("Register", "People and their devices."),
     "administer": ("Administer", "Everything, also apps, keys and webhooks."),
 }

@@ -11,7 +11,7 @@ from .settings import TABS
 pages = PageRoutes()
 
 AT_ONCE: Final = 50
-"""How many entries one page lists."""
+"""The number of entries per page."""
 
 _AUDIT: Final = "/console/settings/audit"
 _KINDS: Final = (

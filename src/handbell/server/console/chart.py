@@ -9,7 +9,7 @@ from handbell._text import count
 from handbell.delivery.record.hourly_counts import HourCount
 
 HEIGHT: Final = 100.0
-"""The chart is so high, and as wide as it has bars."""
+"""The height of the chart; its width is the number of bars."""
 
 _STEPS: Final = (1, 2, 4)
 _LABELS: Final = 6

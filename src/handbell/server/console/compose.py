@@ -23,7 +23,7 @@ from .phones import PhonePanel, shelf
 from .security import protect
 
 REMEMBERED: Final = 1000
-"""How many replacements are known by the form that they came from."""
+"""The number of replacement sends that are remembered by their form."""
 _TOLD_AT_MOST: Final = 3
 _SECONDS_OF_ADDRESS: Final = 365 * 24 * 3600
 _MEMORY: Final = "compose"

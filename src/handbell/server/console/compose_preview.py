@@ -20,10 +20,10 @@ from .fix_buttons import in_console
 from .forms import Faults
 
 CONFIRMED_FROM: Final = 100
-"""From so many devices on, a send to named people is confirmed like one to everybody."""
+"""The number of devices from which a send to named people needs a confirmation."""
 SHOWN_LEFT_OUT: Final = 20
 KEPT_SECONDS: Final = 15.0
-"""For how long the count of everybody is taken as right while somebody types."""
+"""How long the count of everybody is cached while somebody types."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,7 +38,7 @@ def _whole(text: str) -> int:
 
 
 MOST_LANGUAGES: Final = 20
-"""In how many languages the form lets somebody write."""
+"""The maximum number of languages in the form."""
 MOST_VARIABLES: Final = 100
 LANGUAGE_TEXTS: Final = ("title", "subtitle", "body")
 
@@ -90,7 +90,7 @@ LABELS: Final[Mapping[str, str]] = MappingProxyType(
         "languages": "Other languages",
     }
 )
-"""How the form names each field; an error names it so, too."""
+"""The label of each field, used in errors too."""
 _RARE: Final = (
     *_NUMBERS,
     "user_info",
@@ -297,7 +297,7 @@ def field_of(error: HandbellError, default: str = "title") -> str:
 def readable(text: str) -> str:
     """Return an error's text with the form's names of fields.
 
-    A :class:`~handbell.fixes.Fix` is unchanged: the page words it.
+    A :class:`~handbell.fixes.Fix` is unchanged: the page renders it.
     """
     return text if isinstance(text, Fix) else _MARKED.sub(_as_labelled, text).replace("`", "")
 

@@ -1,6 +1,6 @@
 """Console wording of fixes: the button or the link for each action.
 
-Actions of the server's machine are worded with their command.
+Actions on the server's machine are shown as a command.
 """
 
 from collections.abc import Mapping
@@ -17,10 +17,10 @@ _CHOOSE: Final = "Choose one of the list"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FixAction:
-    """An action in the console: the words of its link, and the path.
+    """An action in the console: the text of its link, and the path.
 
     With ``sends`` it is a button that posts these fields. ``instead`` replaces the fix's text;
-    without a path it is done on the server's machine, by its command.
+    without a path it is a command on the server's machine.
     """
 
     label: str = ""
@@ -74,7 +74,7 @@ FIX_ACTIONS: Final[Mapping[Action, FixAction]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remedy:
-    """A fix on a page: words, then a command for the server, a link, or a button.
+    """A fix on a page: a text, then a command for the server, a link, or a button.
 
     ``path`` is below the server's root, empty without a link.
     """
@@ -103,7 +103,7 @@ def remedy(fix: str, app: str = "") -> Remedy:
 
 
 def in_console(fix: str) -> str:
-    """Return a fix in words only, where no link is possible."""
+    """Return a fix as text only, where no link is possible."""
     if not isinstance(fix, Fix):
         return fix
     found = remedy(fix, "-")

@@ -15,7 +15,7 @@ from .fix_buttons import in_console, remedy
 
 _FULL: Final = 999
 
-# As moment() writes it in a sentence.
+# The format of moment() in sentences.
 _MOMENT: Final = re.compile(r"(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d) (UTC|[+-]\d\d:\d\d)")
 
 SESSION_WORDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
@@ -70,7 +70,7 @@ PLATFORM_WORDS: Final[Mapping[str, str]] = MappingProxyType(
 
 
 def platform(name: str) -> str:
-    """Return a platform as Apple writes it."""
+    """Return the spelling of a platform by Apple."""
     return PLATFORM_WORDS.get(name, name)
 
 
@@ -108,7 +108,7 @@ def with_times(text: str) -> Markup:
 
 
 def badge(value: object) -> str:
-    """Return a badge as an icon has room for it."""
+    """Return a badge shortened to fit an icon."""
     text = str(value)
     return f"{_FULL}+" if text.isascii() and text.isdigit() and int(text[:9]) > _FULL else text
 
@@ -143,4 +143,4 @@ FILTERS: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
         "short_token": short_token,
     }
 )
-"""What templates can use behind a bar, such as ``{{ session.created_at | when }}``."""
+"""The template filters, such as ``{{ session.created_at | when }}``."""

@@ -12,7 +12,7 @@ from handbell.errors import HandbellError
 MOST_FIELDS: Final = 400
 LARGEST_FIELD: Final = 256 * 1024
 LARGEST_FILE: Final = 64 * 1024 + 1
-"""One byte more than any key has, so that a reader sees that it is too much."""
+"""One byte above the limit of a key, so that a larger file is recognised."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -82,7 +82,7 @@ async def remove(page: Page) -> Response:
 
 
 async def _find(page: Page) -> str:
-    """Return the id of the key in the path. Raises NotFoundError where the app has none with it."""
+    """Return the id of the key in the path. Raises NotFoundError if the app has none with it."""
     key_id: str = page.request.path_params["key_id"]
     stored = await page.run(page.system.apps.credentials, page.the_app)
     if all(one.key_id != key_id for one in stored):

@@ -41,10 +41,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 FRAGMENT_HEADER: Final = "x-fragment"
-"""What the page's script sends where it wants a piece of a page, not the whole."""
+"""The header with which the page's script requests a part of a page."""
 
 LOCATION_HEADER: Final = "x-location"
-"""Where the page's script has to go after a form that it sent."""
+"""The header with the target of the page's script after a form."""
 
 _SLOW_THREADS: Final = 2
 
@@ -144,7 +144,7 @@ class Page:
 
     @property
     def current_app(self) -> App | None:
-        """The app that the navigation leads to: the path's, else the last one looked at."""
+        """The app that the navigation leads to: the path's, else the last viewed one."""
         if self.app is not None or not self.apps:
             return self.app
         last = self.request.cookies.get(APP_COOKIE)
@@ -158,20 +158,20 @@ class Page:
 
     @property
     def is_fragment(self) -> bool:
-        """Whether the page's script asks, and wants a piece of a page only."""
+        """Whether the page's script requests a part of a page only."""
         return FRAGMENT_HEADER in self.request.headers
 
     @property
     def https(self) -> bool:
-        """Whether the browser speaks HTTPS with us, or with the proxy before us."""
+        """Whether the browser uses HTTPS with this server, or with the proxy in front of it."""
         return is_https(self.request, self.console.context.public_url)
 
     def query(self, name: str) -> str:
-        """Return a parameter of the address, without blanks around it; empty when missing."""
+        """Return a query parameter, stripped; empty when missing."""
         return self.request.query_params.get(name, "").strip()
 
     def number(self, name: str) -> int | None:
-        """Return a parameter of the address as a number that can be a row's id, else None."""
+        """Return a query parameter as a possible row id, else None."""
         text = self.query(name)
         return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None  # noqa: PLR2004 - digits of 64 bits
 

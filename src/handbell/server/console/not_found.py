@@ -22,7 +22,7 @@ async def not_found(page: Page) -> Response:
 
 
 def _page_above(path: str) -> str:
-    """Return the page above a form's URL, at which a browser may be left."""
+    """Return the page above a form's URL, which a browser may request."""
     while path and not _takes("GET", path):
         path = path.rpartition("/")[0]
     return path or HOME

@@ -23,9 +23,9 @@ from .twin_phones import TwinPhones, VirtualPhone
 
 PAGE: Final = 25
 MOST_NAMED: Final = 500
-"""How many recipients a page lists."""
+"""The number of recipients that a page lists."""
 WATCHED_SECONDS: Final = 600
-"""For so long after it was written a page that is open waits for what phones report."""
+"""How long an open page polls for receipts after the notification was accepted."""
 _HURRY, _LEISURE = 1000, 1500
 _MEMORY: Final = "funnels"
 _PATH: Final = "/console/apps/{app}/activity/{notification}"

@@ -14,7 +14,7 @@ from .layout import Page, PageRoutes
 pages = PageRoutes()
 
 AT_ONCE: Final = 50
-"""How many people one page lists."""
+"""The number of people per page."""
 _COUNT_SECONDS: Final = 10.0
 _MEMORY: Final = "people_counts"
 
@@ -54,7 +54,7 @@ def _address(page: Page, wanted: str, after: str | None = None) -> str:
 async def _counts(page: Page) -> Mapping[str, int]:
     """Return the number of sessions by status, cached for some seconds.
 
-    Of a million they take some time to count.
+    Counting a million of them takes some time.
     """
     kept = page.console.memory.setdefault(_MEMORY, {})
     at, counts = kept.get(page.the_app.row, (-math.inf, {}))

@@ -16,7 +16,7 @@ from .layout import Page, PageRoutes
 pages = PageRoutes()
 
 BY_OPERATOR: Final = "closed by operator"
-"""Why a session is closed that was closed on these pages."""
+"""The close reason of a session that was closed on these pages."""
 
 _PERSON: Final = "/console/apps/{app}/person"
 _SESSION: Final = "/console/apps/{app}/sessions/{session}"

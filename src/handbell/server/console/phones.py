@@ -25,7 +25,7 @@ pages = PageRoutes()
 class PhonePanel:
     """An app's virtual phones, and the one that is shown.
 
-    ``is_running`` tells whether a twin runs here; ``problem`` is why it is unreachable.
+    ``is_running`` says whether a twin runs here; ``problem`` is why it is unreachable.
     """
 
     is_running: bool

@@ -9,7 +9,7 @@ from typing import Final, Generic, TypeVar
 T = TypeVar("T")
 
 SHARE: Final = 8
-"""A value is kept so many times longer than it took to find."""
+"""The ratio of a value's time in the cache to its time of computation."""
 AT_LEAST_SECONDS: Final = 0.05
 KEPT: Final = 500
 

@@ -22,7 +22,7 @@ from .layout import Page, PageRoutes
 pages = PageRoutes()
 
 _TOLD_HERE: Final = frozenset({"stopped", "outage", "no-worker"})
-"""What else holds up an app is said by the switch, and where its key would stand."""
+"""Obstacles that the page shows at their own place: by the switch, and in the list of keys."""
 
 LIST: Final = "/console/apps"
 APP: Final = "/console/apps/{app}"

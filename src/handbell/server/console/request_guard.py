@@ -74,7 +74,7 @@ def endpoint(console: Console, listed: PageRoute) -> Callable[[Request], Awaitab
         except Exception:  # noqa: BLE001 - a person reads the answer, the log the traceback
             _log.exception("Console page failed: %s %s", listed.method, listed.path)
             return page.problem(
-                500, "This page failed, and that is our mistake", "The server's log says more"
+                500, "This page failed: internal server error", "The server's log has the details"
             )
 
     return answer

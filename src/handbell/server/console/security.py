@@ -68,7 +68,7 @@ def is_own_form(request: Request, public_url: str) -> bool:
     """Return whether a form was posted from a page of this console (CSRF check).
 
     ``Sec-Fetch-Site`` decides if present (newer browsers, over HTTPS or loopback); else ``Origin``
-    has to be ours. Without either the answer is no.
+    must match. Without either the result is False.
     """
     site = request.headers.get("sec-fetch-site")
     if site is not None:

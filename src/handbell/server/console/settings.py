@@ -64,9 +64,7 @@ async def withdraw(page: Page) -> Response:
     is_done = await page.run(page.system.operators.withdraw, page.request.path_params["invitation"])
     if is_done:
         await page.note("operator.withdraw", "an invitation")
-    message = (
-        "The invitation is taken back." if is_done else "The invitation was not open any more."
-    )
+    message = "The invitation is withdrawn." if is_done else "The invitation was not open any more."
     return page.redirect(_OPERATORS, message=message)
 
 

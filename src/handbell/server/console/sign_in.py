@@ -56,7 +56,7 @@ async def check(page: Page) -> Response:
     pace = page.console.sign_in_limits
     network = client_network(page.request)
     browser_pass = page.request.cookies.get(known_cookie(https=page.https), "")
-    # In the form in which accounts are looked up: another spelling is no further attempt.
+    # Normalised as for the look-up, so that another spelling counts as the same attempt.
     account = fold_mail(mail[:LONGEST_MAIL])
     attempt = await page.run(pace.begin, account, network, browser_pass)
     if attempt.wait:
@@ -74,7 +74,7 @@ async def check(page: Page) -> Response:
             detail=client_of(page.request),
         )
         faults = Faults()
-        faults.add("", "The mail address or the password is not right.")
+        faults.add("", "The mail address or the password is wrong.")
         return _form_again(page, mail, faults, 422)
     browser_pass = await page.run(pace.succeed, attempt)
     response = await _begin(page, operator, safe_next(page.form.text("next")))

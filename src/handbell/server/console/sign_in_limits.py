@@ -18,13 +18,13 @@ from handbell.errors import HandbellError
 from handbell.server.limits import Limit, Limiter
 
 PER_PAIR: Final = Limit(number=8, seconds=900)
-"""How often one network, or one browser that is known, may try one account."""
+"""The rate limit per network, or known browser, and account."""
 PER_NETWORK: Final = Limit(number=20, seconds=600)
-"""How often one network may try, whatever accounts."""
+"""The rate limit per network, for all accounts."""
 PER_ACCOUNT: Final = Limit(number=100, seconds=3600)
-"""How often an account may be tried from networks that have not signed in to it before."""
+"""The rate limit per account for networks that have not signed in to it before."""
 PASS_DAYS: Final = 365
-"""For how long a browser is known."""
+"""How long a browser stays known."""
 
 _PAIR: Final = "sign-in-pair"
 _NETWORK: Final = "sign-in-network"
@@ -46,7 +46,7 @@ class Attempt:
 
 
 class SignInLimits:
-    """Limits sign-in attempts, at all servers together. Its methods block.
+    """Limits sign-in attempts, shared by all servers. Its methods block.
 
     ``now`` returns UNIX seconds, for the age of a pass.
 

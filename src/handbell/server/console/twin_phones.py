@@ -16,7 +16,7 @@ from handbell.fixes import Action, Fix
 from handbell.twin.discovery import read_address
 
 SECONDS: Final = 2.0
-"""How long the twin may take to answer."""
+"""The time-out of a request to the twin."""
 SHOWN_CARDS: Final = 5
 _MOST_BYTES: Final = 8 * 1024 * 1024
 

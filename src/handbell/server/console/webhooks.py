@@ -20,9 +20,9 @@ _EVENT_WORDS: Final = {
     "session.closed": "A device is gone",
     "session.quarantined": "A device is in quarantine",
     "circuit.opened": "Sending for the app was stopped",
-    "circuit.closed": "Sending for the app goes on",
+    "circuit.closed": "Sending for the app resumed",
     "service.down": "The push service is unavailable",
-    "service.up": "The push service takes pushes again",
+    "service.up": "The push service is available again",
 }
 
 
@@ -42,7 +42,7 @@ async def add(page: Page) -> Response:
     if app is None:
         faults.add("app", "No app is chosen.", "A webhook belongs to one.")
     if not events:
-        faults.add("events", "No event is chosen.", "Choose what it is told.")
+        faults.add("events", "No event is chosen.", "Choose those to be called for.")
     if app is None or not events:
         return await _show(page, faults)
     try:

@@ -1,4 +1,4 @@
-"""Mails the links that were asked for, in the background and until they are handed in."""
+"""Mails requested links in the background, and retries until the mail server accepts them."""
 
 import asyncio
 import contextlib
@@ -20,14 +20,14 @@ from .smtp import MailServer
 from .templating import render
 
 LONGEST_WAIT: Final = 30.0
-"""Seconds after which the database is asked for links that another process left behind."""
+"""The interval at which the database is checked for links of other processes."""
 
 _SHORTEST_WAIT: Final = 0.05
 _FIRST_PAUSE: Final = 2.0
 _LONGEST_PAUSE: Final = 120.0
 _FORGET_SECONDS: Final = 3600.0
 _ATTEMPT_SECONDS: Final = LEASE_SECONDS - 15.0
-"""However slowly a mail server answers: then the lease is about to end."""
+"""The time-out of one attempt, shorter than the lease."""
 _CANCEL_AGAIN_SECONDS: Final = 0.5
 _PERMANENT: Final = range(500, 600)
 
@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 @contextlib.asynccontextmanager
 async def mailing(context: Context) -> AsyncIterator[None]:
-    """Mail links while the block runs; at once when ``context.link_asked`` is set."""
+    """Mail links while the block runs; without delay when ``context.link_asked`` is set."""
     tasks = [asyncio.create_task(_forget_old(context))]
     server = MailServer.of(context.settings)
     if server is not None:
@@ -70,10 +70,10 @@ async def _mail(context: Context, server: MailServer) -> None:
 
 
 async def _send(context: Context, server: MailServer, link: MailLink) -> None:
-    """Send one mail, or put it off.
+    """Send one mail, or postpone it.
 
-    It waits as long again as it has waited already. Attempts are not counted: a link lives for
-    minutes, and what was asked for anew starts afresh.
+    The delay doubles the time since the request. Attempts are not counted: a link is valid for
+    minutes, and a new request starts afresh.
     """
     proofs = context.system.proofs
     try:
@@ -81,12 +81,12 @@ async def _send(context: Context, server: MailServer, link: MailLink) -> None:
         message = compose(link, server.sender, context.public_url, context.system.now())
         await _hand_in(server, message, to)
     except asyncio.CancelledError:
-        # Nobody knows what became of it; whoever mails next need not wait for the lease to end.
+        # The outcome is unknown; the next attempt need not wait for the end of the lease.
         await context.run(proofs.postpone, link, 0)
         raise
     except Exception as error:  # noqa: BLE001 - whatever a mail server may answer
         if is_permanent(error):
-            # An address that does not exist; whoever asked must not learn of it.
+            # An address that does not exist; the requester must not learn of it.
             _log.info("Proof mail given up: app=%s error=%s", link.app.id, _tell(error))
             await context.run(proofs.mailed, link)
             return
@@ -104,7 +104,7 @@ async def _send(context: Context, server: MailServer, link: MailLink) -> None:
 
 
 async def _hand_in(server: MailServer, message: EmailMessage, to: str) -> None:
-    """Send a mail, within the time of an attempt; cancelled, it ends within a second or so."""
+    """Send a mail within the time of an attempt; cancellation takes about a second at most."""
     sending = asyncio.ensure_future(server.send(message, to=to))
     try:
         await asyncio.wait([sending], timeout=_ATTEMPT_SECONDS)
@@ -132,13 +132,13 @@ def is_permanent(error: Exception) -> bool:
 
 
 def _tell(error: Exception) -> str:
-    """Return what happened without what the server said, which may name the recipient."""
+    """Describe an error without the server's text, which may name the recipient."""
     code = getattr(error, "code", None)
     return type(error).__name__ if code is None else f"{type(error).__name__} {code}"
 
 
 def compose(link: MailLink, sender: str, public_url: str, now: float) -> EmailMessage:
-    """Return the mail of a link, as text and as HTML. Raises ValueError for a bad address."""
+    """Return the mail of a link, as text and as HTML. Raises ValueError for an invalid address."""
     values = {
         "app": link.app.name,
         "url": f"{public_url}/prove/{link.secret}",
@@ -150,7 +150,7 @@ def compose(link: MailLink, sender: str, public_url: str, now: float) -> EmailMe
     message["Subject"] = f"Notifications of {link.app.name} on your device"
     message["Date"] = format_datetime(datetime.fromtimestamp(now, UTC))
     message["Message-ID"] = make_msgid(domain=sender.rpartition("@")[2])
-    # No out-of-office answer to it.
+    # Suppresses out-of-office replies.
     message["Auto-Submitted"] = "auto-generated"
     message.set_content(render("mail.txt", **values))
     message.add_alternative(render("mail.html", **values), subtype="html")
@@ -158,7 +158,7 @@ def compose(link: MailLink, sender: str, public_url: str, now: float) -> EmailMe
 
 
 def _address(mail: str, name: str = "") -> Address:
-    # Handed over in its parts: as a text it would be parsed, and might be read as another one.
+    # Passed in parts: as one text it would be parsed, possibly as another address.
     username, _, domain = mail.rpartition("@")
     return Address(display_name=name, username=username, domain=domain)
 

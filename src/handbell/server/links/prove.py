@@ -1,4 +1,4 @@
-"""The page of a mailed link: it asks with one button, so that a mail scanner proves nothing."""
+"""The page of a mailed link: a button confirms, so that opening the link proves nothing."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Final
@@ -18,7 +18,7 @@ from .templating import page
 router = APIRouter(include_in_schema=False)
 
 PER_CLIENT: Final = Limit(number=60, seconds=60, step=6)
-"""How often one address may open links, right ones or wrong ones."""
+"""The rate limit for opening links, valid or not, per network address."""
 
 _DEVICES: Final = {
     "ios": "An iPhone",
@@ -41,8 +41,8 @@ _REFUSALS: Final[dict[LinkRefusal, tuple[int, str, str]]] = {
     ),
     "late": (
         410,
-        "This link is too old",
-        f"A link serves for {VALID_SECONDS // 60} minutes. Ask for a new one in the app.",
+        "This link has expired",
+        f"A link is valid for {VALID_SECONDS // 60} minutes. Ask for a new one in the app.",
     ),
 }
 
@@ -52,7 +52,7 @@ Secret = Annotated[str, Path(max_length=200)]
 
 @router.get("/prove/{secret}")
 async def ask(request: Request, context: ContextDep, secret: Secret) -> Response:
-    """Ask whether the device is the opener's; nothing is used up."""
+    """Ask whether the device is the reader's; the link stays valid."""
     if (limited := await _limited(request, context)) is not None:
         return limited
     question = await context.run(context.system.proofs.look, secret)
@@ -70,9 +70,9 @@ async def ask(request: Request, context: ContextDep, secret: Secret) -> Response
 
 @router.post("/prove/{secret}")
 async def prove(request: Request, context: ContextDep, secret: Secret) -> Response:
-    """Prove it: the session becomes active, and its token leaves whoever had it before.
+    """Prove it: the session becomes active and takes the token from any former owner.
 
-    The answer comes when nothing of a former user's can be shown any more.
+    The response is sent once no notification for the former owner can arrive any more.
     """
     if (limited := await _limited(request, context)) is not None:
         return limited
@@ -102,8 +102,6 @@ async def _limited(request: Request, context: Context) -> Response | None:
     wait = await context.run(context.limiter.take, "links", client_network(request), PER_CLIENT)
     if wait <= 0:
         return None
-    answer = page(
-        "refused.html", 429, heading="One moment", text="There were many requests. Try again soon."
-    )
+    answer = page("refused.html", 429, heading="Too many requests", text="Try again in a minute.")
     answer.headers["Retry-After"] = str(max(1, round(wait)))
     return answer

@@ -1,4 +1,4 @@
-"""The mail server that an operator named, and one mail to it."""
+"""The configured mail server, and sending of one mail."""
 
 import ssl
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from handbell.errors import MailError, SettingsError
 from handbell.settings import Settings, check_authority
 
 TIMEOUT_SECONDS: Final = 30.0
-"""How long one step of the exchange may take."""
+"""The time-out of one step of the SMTP dialogue."""
 
 _PORTS: Final = {"smtp": 587, "smtps": 465}
 _WAYS: Final = ("none", "starttls")
@@ -23,10 +23,10 @@ _OPTIONS: Final = frozenset({"tls", "ca_file"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MailServer:
-    """Where mail is handed in, and as whom. Its text never shows the password.
+    """The address and credentials of the mail server; its repr omits the password.
 
-    ``security`` is ``tls`` from the first byte on, ``starttls`` (required, not only tried), or
-    ``none``. ``ca_file`` names a certificate authority of one's own.
+    ``security`` is ``tls`` from the first byte on, ``starttls`` (required), or ``none``.
+    ``ca_file`` names a private certificate authority.
     """
 
     host: str
@@ -39,9 +39,9 @@ class MailServer:
 
     @classmethod
     def of(cls, settings: Settings) -> "MailServer | None":
-        """Return the mail server of the settings, or None when they name none.
+        """Return the mail server of the settings, or None if there is none.
 
-        Raises :class:`~handbell.errors.SettingsError` for options that it does not have.
+        Raises :class:`~handbell.errors.SettingsError` for unknown options.
         """
         if settings.smtp_url is None or settings.mail_from is None:
             return None
@@ -59,7 +59,7 @@ class MailServer:
         )
 
     async def send(self, message: EmailMessage, *, to: str) -> None:
-        """Hand in a mail for the mailbox ``to``, whatever its head says.
+        """Send a mail to the mailbox ``to``, whatever its headers say.
 
         Raises aiosmtplib's errors, OSError or ValueError when it fails.
         """
@@ -109,7 +109,7 @@ def _security(parts: SplitResult, options: dict[str, list[str]]) -> str:
     way = options.get("tls", [""])[0]
     if unknown or (way and way not in _WAYS) or (way and parts.scheme == "smtps"):
         raise SettingsError(
-            "HANDBELL_SMTP_URL has options that it cannot have",
+            "HANDBELL_SMTP_URL has unknown options",
             fix="Use smtps://, or smtp:// with ?tls=starttls or ?tls=none; and ?ca_file=PATH",
         )
     if parts.scheme == "smtps":

@@ -1,4 +1,4 @@
-"""The pages and mails of links, filled in: everything in HTML is escaped."""
+"""Rendering of the pages and mails of links; values in HTML are escaped."""
 
 import base64
 import hashlib
@@ -40,11 +40,11 @@ PAGE_HEADERS: Final = {
     "Cache-Control": "no-store",
     "X-Robots-Tag": "noindex, nofollow",
 }
-"""What each page carries: no script, nothing from elsewhere, no trace of its address."""
+"""The headers of each page: no scripts, no external resources, no referrer."""
 
 
 def render(name: str, **values: object) -> str:
-    """Return a template filled in; a value that is missing is an error."""
+    """Return a rendered template; a missing value raises an error."""
     return _environment().get_template(name).render(style=_STYLE, **values)
 
 

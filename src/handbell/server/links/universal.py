@@ -1,4 +1,4 @@
-"""Universal links: what tells iPhones which app opens them, and a page for those without it.
+"""Universal links: the association file for iPhones, and a page for phones without the app.
 
 An app belongs to the host that is its associated domain. While no app has one, every app belongs to
 every host: a server with a single app needs no configuration.
@@ -20,7 +20,7 @@ from .templating import page
 router = APIRouter(include_in_schema=False)
 
 PREFIX: Final = "/mobileapp/$/"
-"""How the path of a universal link begins."""
+"""The path prefix of universal links."""
 
 _CACHE: Final = "public, max-age=300"
 
@@ -30,7 +30,7 @@ ContextDep = Annotated[Context, Depends(context_of)]
 @router.get("/.well-known/apple-app-site-association")
 @router.get("/apple-app-site-association")
 async def association(request: Request, context: ContextDep) -> Response:
-    """Return which paths of this host open which app, in today's form and the older one."""
+    """Return the association file of this host, in the current and the older format."""
     apps = await context.run(_apps_of, context, request.url.hostname or "")
     if not apps:
         raise NotFoundError(
@@ -42,7 +42,7 @@ async def association(request: Request, context: ContextDep) -> Response:
 
 @router.get("/mobileapp/{path:path}")
 async def landing(request: Request, context: ContextDep, path: str) -> Response:
-    """Return a page for a phone without the app. It leads to the app's store and nowhere else."""
+    """Return a page for a phone without the app. It links to the app's store only."""
     apps = await context.run(_apps_of, context, request.url.hostname or "")
     named = _named(apps, path)
     if named is None:

@@ -1,8 +1,8 @@
-"""A filled SQLite database, copied into PostgreSQL.
+"""Copies a filled SQLite database into PostgreSQL.
 
-In comes a source that nobody uses and an empty target; out comes a target that goes on with the
-source's work, and a report. Rows are streamed table by table, in the order of their keys, and each
-page is committed with how far its table is: a copy that was cut goes on there, with no row twice.
-Both databases are closed from the first page on (see :mod:`handbell.storage.installation`); the
-target is opened by the last transaction, the source stays closed.
+In: a source that is not in use, and an empty target. Out: a target that continues the source's
+work, and a report. Rows are streamed table by table in key order, and each page is committed with
+the table's progress, so an interrupted copy resumes there, with no row twice. Both databases are
+closed from the first page on (see :mod:`handbell.storage.installation`); the last transaction
+opens the target, the source stays closed.
 """

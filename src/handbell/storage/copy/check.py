@@ -1,4 +1,4 @@
-"""Whether a copy is like its source: counts, samples field by field, and secrets that open."""
+"""Checks of a copy against its source: counts, samples field by field, and secrets."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from .source import Source
 from .target import Target
 
 SAMPLE: Final = 1000
-"""About how many rows of a table are compared; of a smaller one every row."""
+"""The approximate number of rows compared per table; smaller tables are compared in full."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
     """What was checked: rows ``counted`` and ``compared``, and secrets ``opened``.
 
-    ``unopened`` counts secrets that the key opens in neither database, ``faults`` are sentences.
+    ``unopened`` counts secrets that cannot be opened in either database, ``faults`` are sentences.
     """
 
     counted: int = 0
@@ -33,7 +33,7 @@ class Checked:
 def check(
     source: Source, target: Target, totals: Mapping[str, int], *, opens: Callable[[bytes], bool]
 ) -> Checked:
-    """Compare a complete copy with its source, whose rows by table are ``totals``."""
+    """Compare a complete copy with its source; ``totals`` has the source's rows by table."""
     faults: list[str] = []
     compared = 0
     for table in TABLES:
@@ -98,7 +98,7 @@ def _open_secrets(
 
 
 def sealed_in(source: Source) -> Iterator[bytes]:
-    """Yield every secret of a source but those of single notifications."""
+    """Yield every secret of a source except those of single notifications."""
     for column in SEALED:
         if column.table.name != "notifications":
             for _, sealed in source.secrets(column):

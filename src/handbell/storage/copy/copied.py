@@ -1,4 +1,4 @@
-"""Which tables are copied, and how a row of SQLite is written for PostgreSQL."""
+"""The tables that are copied, and the conversion of rows from SQLite to PostgreSQL."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -10,18 +10,18 @@ from handbell.storage.tables import metadata
 Row = tuple[Any, ...]
 """A row with all columns of its table, in the table's order."""
 Key = tuple[Any, ...]
-"""What a row has in the columns of its primary key."""
+"""The primary key of a row."""
 
 _OF_PROCESSES: Final = frozenset(
     {"cap_claims", "nodes", "revocations", "shared_buckets", "wall_clock", "workers"}
 )
-"""Who works and what they have in hand, by the clock of a machine: nobody does, meanwhile."""
+"""Tables about running nodes and work in progress, by one machine's clock; none during a copy."""
 _NOTES: Final = "installation"
 
 TABLES: Final[tuple[Table, ...]] = tuple(
     table for table in metadata.sorted_tables if table.name not in {*_OF_PROCESSES, _NOTES}
 )
-"""The tables whose rows are copied, each after those that it refers to."""
+"""The tables to copy, each after those that it refers to."""
 
 
 def key_columns(table: Table) -> list[str]:
@@ -36,9 +36,9 @@ def key_of(table: Table, row: Row) -> Key:
 
 
 def converted(table: Table, rows: Sequence[Row]) -> Sequence[Row]:
-    """Return rows of SQLite as PostgreSQL takes them: truth values are no numbers there.
+    """Return rows of SQLite with integers converted to booleans for PostgreSQL.
 
-    What names a process is left out: it is gone, and its row is not copied.
+    References to processes are left out: those have ended, and their rows are not copied.
     """
     truths = [
         place for place, column in enumerate(table.columns) if isinstance(column.type, Boolean)
@@ -62,7 +62,7 @@ def converted(table: Table, rows: Sequence[Row]) -> Sequence[Row]:
 
 
 def without_zeros(rows: Sequence[Row]) -> tuple[list[Row], int]:
-    """Return rows with U+FFFD in place of U+0000, which PostgreSQL refuses, and how many had it."""
+    """Return rows with U+FFFD in place of U+0000, which PostgreSQL refuses, and their number."""
     found = [tuple(_without_zero(value) for value in row) for row in rows]
     return found, sum(one != other for one, other in zip(found, rows, strict=True))
 

@@ -1,4 +1,4 @@
-"""The copy: begun or gone on with, table by table, then checked, then ended."""
+"""The copy: begun or resumed, table by table, then checked and completed."""
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -18,12 +18,12 @@ from .source import Source
 from .target import Progress, Target
 
 PAGE: Final = 5000
-"""How many rows are read and written in one step."""
+"""The number of rows per step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopiedTable:
-    """How many rows of a table were copied, in how many seconds; by all attempts of the copy."""
+    """The number of copied rows of a table and the seconds it took, over all attempts."""
 
     table: str
     rows: int
@@ -32,11 +32,11 @@ class CopiedTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a copy did. ``faults`` are sentences: where there are any, the target stays closed.
+    """The result of a copy. ``faults`` are sentences; if there are any, the target stays closed.
 
-    ``is_resumed`` means that a former attempt had been cut, ``was_complete`` that it had ended
-    before and only was looked at. ``replaced`` is the number of rows with a text that held U+0000,
-    for which U+FFFD stands now.
+    ``is_resumed`` means that an interrupted copy was resumed, ``was_complete`` that it had been
+    completed before and was only checked. ``replaced`` is the number of rows with a text in which
+    U+FFFD replaced U+0000.
     """
 
     source: str
@@ -50,13 +50,13 @@ class Report:
 
 
 Tell = Callable[[str, int, int], object]
-"""Is told a table's name, how many of its rows are copied and how many it has."""
+"""Called with a table's name, the number of its copied rows and their total."""
 
 
 class Copier:
     """Copies a source to a target.
 
-    ``opens`` returns whether the installation's key opens a secret. ``tell`` is told after each
+    ``opens`` returns whether the installation's key opens a secret. ``tell`` is called after each
     page. ``now`` gives UNIX seconds.
     """
 
@@ -79,11 +79,11 @@ class Copier:
         self._replaced = 0
 
     def run(self, *, anew: bool = False) -> Report:
-        """Begin a copy or go on with one that was cut, and check it.
+        """Begin a copy or resume an interrupted one, and check it.
 
-        ``anew`` removes what a former copy, of another source or of an older state, has left in the
-        target; never what somebody works with. Raises StorageError where the target holds something
-        else, ContradictionError where another copy writes to it.
+        ``anew`` removes from the target what a copy of another source or an older state has left;
+        never data in use. Raises StorageError if the target holds other data, ContradictionError if
+        another copy writes to it.
         """
         began = monotonic()
         ended = self._target.ended()
@@ -141,7 +141,7 @@ class Copier:
         )
 
     def _begin(self, closure: Closure | None, *, anew: bool) -> bool:
-        """Close both databases for others; return whether a former attempt is gone on with."""
+        """Close both databases for other users; return whether a former attempt is resumed."""
         partial = self._target.closure()
         if partial is not None and closure is not None and partial.copy == closure.copy:
             return True
@@ -183,7 +183,7 @@ class Copier:
             )
 
     def _copy(self, table: Table, done: Progress, total: int) -> Progress:
-        """Copy what is left of a table, page by page."""
+        """Copy the remaining rows of a table, page by page."""
         self._tell(table.name, done.rows, total)
         began, before = monotonic(), done.seconds
         while rows := converted(table, self._source.page(table, done.after, self._page)):
@@ -201,7 +201,7 @@ class Copier:
         try:
             self._target.append(table, rows, done, now)
         except RequestError:
-            # SQLite keeps U+0000 in a text.
+            # SQLite allows U+0000 in a text.
             rows, replaced = without_zeros(rows)
             self._target.append(table, rows, done, now)
             self._replaced += replaced
@@ -209,7 +209,7 @@ class Copier:
 
 def _holds_a_part(name: str, partial: Closure) -> StorageError:
     return StorageError(
-        f"{name} holds a part of another copy, from {partial.other}, and this source is not at "
-        "the state that it was begun with",
-        fix="Go on with the source that it was begun with, or begin anew: --anew removes that part",
+        f"{name} holds a part of another copy, from {partial.other}, and this source has changed "
+        "since that was begun",
+        fix="Resume with the source of that copy, or start over: --anew removes that part",
     )

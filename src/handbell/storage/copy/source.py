@@ -30,7 +30,7 @@ class Source:
         return int(self._driver.execute(f"SELECT count(*) FROM {table.name}").fetchone()[0])  # noqa: S608 - names of ours
 
     def page(self, table: Table, after: Key | None, limit: int) -> list[Row]:
-        """Return the next rows behind a key, in the order of their keys."""
+        """Return the next rows after a key, in key order."""
         keys = ", ".join(key_columns(table))
         marks = ", ".join("?" * len(key_columns(table)))
         behind = "" if after is None else f"WHERE ({keys}) > ({marks})"
@@ -38,7 +38,7 @@ class Source:
         return self._driver.execute(statement, (*(after or ()), limit)).fetchall()
 
     def sample(self, table: Table, rows: int, number: int) -> list[Row]:
-        """Return about ``number`` random rows of a table of ``rows``, every one of a small one."""
+        """Return about ``number`` random rows of a table of ``rows``; of a small one all."""
         every = max(1, rows // number)
         statement = f"SELECT {_columns(table)} FROM {table.name} WHERE random() % ? = 0 LIMIT ?"  # noqa: S608 - as above
         return self._driver.execute(statement, (every, 2 * number)).fetchall()
@@ -51,7 +51,7 @@ class Source:
         )
 
     def last_id(self, table: Table) -> int:
-        """Return the highest id that a row ever had, as far as SQLite knows it; 0 for none."""
+        """Return the highest id ever used, as far as SQLite knows; 0 for none."""
         highest = self._driver.execute(f"SELECT max(id) FROM {table.name}").fetchone()[0] or 0  # noqa: S608 - as above
         if not table.dialect_options["sqlite"]["autoincrement"]:
             return int(highest)
@@ -60,22 +60,22 @@ class Source:
         return max(int(highest), int(found[0]) if found else 0)
 
     def note(self, name: str) -> str | None:
-        """Return the text of one of the installation's notes, None where there is none."""
+        """Return the text of an installation note, or None."""
         statement = "SELECT value FROM installation WHERE name = ?"
         found = self._driver.execute(statement, (name,)).fetchone()
         return None if found is None else str(found[0])
 
     def closure(self) -> Closure | None:
-        """Return why it is closed, None where it is open."""
+        """Return why it is closed; None if it is open."""
         return Closure.read(self.note(CLOSED))
 
     def close_as(self, closure: Closure) -> None:
-        """Close it for everybody, durably."""
+        """Close it for all users, durably."""
         statement = "INSERT OR REPLACE INTO installation (name, value) VALUES (?, ?)"
         self._driver.execute(statement, (CLOSED, closure.text())).close()
 
     def reopen(self) -> None:
-        """Take it back into use."""
+        """Open it again."""
         self._driver.execute("DELETE FROM installation WHERE name = ?", (CLOSED,)).close()
 
 
@@ -83,15 +83,15 @@ class Source:
 def open_source(url: str) -> Iterator[Source]:
     """Yield the source of a URL, which no other process can open meanwhile.
 
-    An older schema is brought up to date first. Raises SettingsError for what is no SQLite file,
-    StorageError where there is none or it cannot be used, and DatabaseLockedError while any other
+    An older schema is upgraded first. Raises SettingsError for any other kind of database,
+    StorageError if it is missing or unusable, and DatabaseLockedError while another
     process has it open.
     """
     database = Database(url)
     path = database.path
     if path is None:
         raise SettingsError(
-            f"{database.name} is no SQLite database, and only such a one is copied",
+            f"{database.name} is not an SQLite database, and only SQLite is copied from",
             fix="Name its file: --from sqlite:////path/to/handbell.db",
         )
     if not path.is_file():
@@ -141,7 +141,7 @@ def _in_use(path: Path, name: str) -> DatabaseLockedError:
 
 
 def _by_whom(path: Path) -> str:
-    """Return who says that they use it, for a sentence; nothing where nobody says so."""
+    """Return the nodes that report using it, as part of a sentence; empty if there are none."""
     try:
         with closing(sqlite3.connect(path, timeout=_SECONDS)) as driver:
             rows = driver.execute("SELECT kind, name FROM nodes ORDER BY kind, name").fetchall()

@@ -26,7 +26,7 @@ from handbell.storage.tables import installation, nodes
 from .copied import TABLES, Key, Row, key_columns, key_of
 
 COPIED: Final = "copied"
-"""The note of a copy that has ended, in the target: a closure."""
+"""The name of the note about a completed copy, in the target: a closure."""
 _PROGRESS: Final = "copy."
 _IS_PROGRESS: Final = installation.c.name.startswith(_PROGRESS, autoescape=True)
 _AT_ONCE: Final = 500
@@ -35,9 +35,9 @@ _LEASE_SECONDS: Final = 60
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far a table is: ``rows`` of it are there, up to the key ``after``.
+    """The progress of a table: ``rows`` were copied, up to the key ``after``.
 
-    ``seconds`` is how long that took.
+    ``seconds`` is the time it took.
     """
 
     rows: int = 0
@@ -46,14 +46,14 @@ class Progress:
 
     @classmethod
     def read(cls, note: str | None) -> Self:
-        """Return the progress in a note."""
+        """Parse the progress in a note."""
         if note is None:
             return cls()
         found = json.loads(note)
         return cls(rows=found["rows"], after=tuple(found["after"]), seconds=found["seconds"])
 
     def note(self) -> str | None:
-        """Return the note, None where nothing was copied."""
+        """Return the note; None if nothing was copied."""
         if self.after is None:
             return None
         return json.dumps({"rows": self.rows, "after": self.after, "seconds": self.seconds})
@@ -68,9 +68,9 @@ class Target:
 
     @classmethod
     def open(cls, url: str) -> Self:
-        """Return the target of a URL, with the current schema; an empty database gets it.
+        """Return the target of a URL; an empty database gets the current schema.
 
-        Raises SettingsError for another kind of database, StorageError where it cannot be used or
+        Raises SettingsError for another kind of database, StorageError if it cannot be used or
         has another schema.
         """
         database = Database(url)
@@ -88,17 +88,17 @@ class Target:
         self._database.close()
 
     def closure(self) -> Closure | None:
-        """Return the copy that it holds a part of."""
+        """Return the unfinished copy in it, if any."""
         with self._database.read() as connection:
             return Closure.read(read_note(connection, CLOSED))
 
     def ended(self) -> Closure | None:
-        """Return the copy that it was made by."""
+        """Return the completed copy in it, if any."""
         with self._database.read() as connection:
             return Closure.read(read_note(connection, COPIED))
 
     def foreign(self) -> tuple[str, int] | None:
-        """Return a table that holds rows, and how many, None where every table is empty."""
+        """Return a table that has rows, and their number; None if every table is empty."""
         with self._database.read() as connection:
             for table in TABLES:
                 if rows := connection.scalar(select(func.count()).select_from(table)):
@@ -106,16 +106,16 @@ class Target:
         return None
 
     def in_use(self) -> list[str]:
-        """Return the names of the servers and workers that run on it now."""
+        """Return the names of the servers and workers that use it now."""
         now = extract("epoch", func.now()) * 1000
         lives = nodes.c.seen_at > now - _LEASE_SECONDS * 1000
         with self._database.read() as connection:
             return list(connection.scalars(select(nodes.c.name).where(lives)))
 
     def begin(self, closure: Closure, key: str | None) -> None:
-        """Close it for everybody, with the source's note of its secret key.
+        """Close it for all users, and store the source's note of its secret key.
 
-        Raises ContradictionError where somebody else has begun a copy into it.
+        Raises ContradictionError if another copy into it has begun.
         """
         with self._database.write() as connection:
             replace_note(connection, CLOSED, None, closure.text())
@@ -124,7 +124,7 @@ class Target:
                 write_note(connection, KEY, key)
 
     def empty(self) -> None:
-        """Remove what a former copy has left there."""
+        """Remove the rows of a former copy."""
         names = ", ".join(f'"{table.name}"' for table in TABLES)
         with self._database.write() as connection:
             connection.execute(text(f"TRUNCATE {names} CASCADE"))
@@ -132,15 +132,15 @@ class Target:
             remove_note(connection, CLOSED)
 
     def progress(self) -> dict[str, Progress]:
-        """Return how far each table is that was begun, by name."""
+        """Return the progress of each table that was begun, by name."""
         with self._database.read() as connection:
             rows = connection.execute(select(installation).where(_IS_PROGRESS)).all()
         return {row.name.removeprefix(_PROGRESS): Progress.read(row.value) for row in rows}
 
     def append(self, table: Table, rows: Sequence[Row], former: Progress, now: Progress) -> None:
-        """Add rows to a table, and note how far it is.
+        """Add rows to a table, and store its progress.
 
-        Raises ContradictionError where another copy has added to it since ``former``.
+        Raises ContradictionError if another copy has added to it since ``former``.
         """
         with self._database.write() as connection:
             if not replace_note(
@@ -158,7 +158,7 @@ class Target:
             return connection.scalar(select(func.count()).select_from(table)) or 0
 
     def rows(self, table: Table, keys: Sequence[Key]) -> dict[Key, Row]:
-        """Return the rows that have these keys, by them."""
+        """Return the rows with these keys, by key."""
         key = tuple_(*(table.c[name] for name in key_columns(table)))
         found: dict[Key, Row] = {}
         with self._database.read() as connection:
@@ -185,14 +185,14 @@ class Target:
             after = found[-1][0]
 
     def end(self, last_ids: Mapping[str, int]) -> None:
-        """Open it: new ids follow the highest ones of the source, by table."""
+        """Open it; new ids start above the highest ones of the source, by table."""
         with self._database.write() as connection:
             for name, last in last_ids.items():
                 _continue_ids(connection, name, last)
             closed = read_note(connection, CLOSED)
             if closed is None:
                 raise StorageError(
-                    f"Somebody has opened {self.name} before the copy was complete",
+                    f"Another process opened {self.name} before the copy was complete",
                     fix="Do not use it; copy into an empty database",
                 )
             connection.execute(delete(installation).where(_IS_PROGRESS))
@@ -219,7 +219,7 @@ def _copy_in(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
 
 @contextmanager
 def _translated(connection: Connection) -> Iterator[None]:
-    """Raise what the driver raises as SQLAlchemy would, which :class:`Database` understands."""
+    """Raise the driver's errors as SQLAlchemy's, which :class:`Database` handles."""
     kind: Any = connection.dialect.loaded_dbapi.Error
     try:
         yield
