@@ -227,7 +227,7 @@ STORIES: Final[tuple[tuple[Callable[["Stage"], None], bool, tuple[str, ...]], ..
         (
             "was sent to 1 of 1 device. Apple accepted it at",
             "That is not yet shown",
-            "now or never",
+            "It was not stored",
             "It is passive",
             "Apple's delivery log knows it as",
             "Look at the phone",
