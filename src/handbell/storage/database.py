@@ -193,7 +193,11 @@ class Database:
         """
         with self._outbox.opened() as signals:
             if self.path is None:
-                with self._in_use(), self._engine.begin() as connection:
+                with (
+                    self._in_use(),
+                    self._engine.connect() as connection,
+                    postgresql.committed(connection, self._engine),
+                ):
                     if not is_lasting:
                         connection.exec_driver_sql("SET LOCAL synchronous_commit TO OFF")
                     yield connection
@@ -253,7 +257,7 @@ class Database:
                 yield driver
                 driver.execute("COMMIT").close()
             else:
-                with postgresql.transaction(pooled, is_write=is_write):
+                with postgresql.transaction(pooled, self._engine, is_write=is_write):
                     yield driver
         finally:
             pooled.close()

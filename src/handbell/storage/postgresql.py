@@ -10,9 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from sqlalchemy import Engine, PoolProxiedConnection, create_engine, event
+from sqlalchemy import Connection, Engine, PoolProxiedConnection, create_engine, event
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    DisconnectionError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
 
 from handbell.errors import (
     DatabaseFullError,
@@ -39,6 +45,12 @@ SNAPSHOT: Final[dict[str, Any]] = {
 """The options of a connection whose transaction sees one state, and changes nothing."""
 
 _REPEATABLE_READ: Final = 3  # psycopg.IsolationLevel.REPEATABLE_READ
+ANSWER_SECONDS: Final = 10.0
+"""How long a server is asked what became of a transaction whose connection was lost."""
+
+_COMMIT_ID: Final = "SELECT pg_current_xact_id_if_assigned()::text"
+_COMMIT_STATUS: Final = "SELECT pg_xact_status(%s::xid8)"
+_ASK_SECONDS: Final = 0.1
 _IDLE_SECONDS: Final = 1.0
 _CONNECT: Final[dict[str, Any]] = {
     # Prepared statements belong to a connection, and a pooler hands out another one each time.
@@ -86,27 +98,70 @@ def make_engine(url: URL) -> Engine:
 
 
 @contextmanager
-def transaction(pooled: PoolProxiedConnection, *, is_write: bool) -> Iterator[None]:
+def transaction(pooled: PoolProxiedConnection, engine: Engine, *, is_write: bool) -> Iterator[None]:
     """Have what the driver of a pooled connection runs be one transaction, committed at the end.
 
     One that does not write sees one state, and changes nothing. A connection that is lost in it is
-    not used again.
+    not used again; one that is lost at the commit raises only where nothing was committed.
     """
     driver: Any = pooled.driver_connection
     if not is_write:
         driver.isolation_level = _REPEATABLE_READ
         driver.read_only = True
+    commit: str | None = None
     try:
         yield
+        commit = driver.execute(_COMMIT_ID).fetchone()[0] if is_write else None
         driver.commit()
     except driver_errors() as error:
         if driver.closed:
             pooled.invalidate(error)
-        raise
+        if not driver.closed or not was_committed(engine, commit):
+            raise
     finally:
         if not is_write and not driver.closed:
             driver.rollback()
             driver.isolation_level = driver.read_only = None
+
+
+@contextmanager
+def committed(connection: Connection, engine: Engine) -> Iterator[None]:
+    """Have what SQLAlchemy's connection runs be one transaction, as :func:`transaction` does."""
+    commit: str | None = None
+    begun = connection.begin()
+    try:
+        yield
+        commit = connection.exec_driver_sql(_COMMIT_ID).scalar()
+        begun.commit()
+    except DBAPIError as error:
+        begun.close()
+        if not error.connection_invalidated or not was_committed(engine, commit):
+            raise
+    except BaseException:
+        begun.close()
+        raise
+
+
+def was_committed(engine: Engine, commit: str | None) -> bool:
+    """Return whether a transaction was committed whose connection was lost at its end.
+
+    ``commit`` is its id; one without an id changed nothing. The server is asked until it answers,
+    for :data:`ANSWER_SECONDS` at most; False after that: what is done then may be done again.
+    """
+    if commit is None:
+        return False
+    deadline = time.monotonic() + ANSWER_SECONDS
+    while True:
+        try:
+            with engine.connect() as connection:
+                status = connection.exec_driver_sql(_COMMIT_STATUS, (commit,)).scalar()
+        except (DataError, ProgrammingError):  # a server that took over has never heard of it
+            return False
+        except SQLAlchemyError:
+            status = "in progress"
+        if status != "in progress" or time.monotonic() >= deadline:
+            return status == "committed"
+        time.sleep(_ASK_SECONDS)
 
 
 def driver_errors() -> tuple[type[Exception], ...]:
