@@ -45,8 +45,11 @@ SNAPSHOT: Final[dict[str, Any]] = {
 """The options of a connection whose transaction sees one state, and changes nothing."""
 
 _REPEATABLE_READ: Final = 3  # psycopg.IsolationLevel.REPEATABLE_READ
-ANSWER_SECONDS: Final = 10.0
-"""How long a server is asked what became of a transaction whose connection was lost."""
+ANSWER_SECONDS: Final = 20.0
+"""How long a server is asked what became of a transaction whose connection was lost.
+
+It is longer than a worker's lease: what an unknown commit took comes back when the lease is over.
+"""
 
 _COMMIT_ID: Final = "SELECT pg_current_xact_id_if_assigned()::text"
 _COMMIT_STATUS: Final = "SELECT pg_xact_status(%s::xid8)"
