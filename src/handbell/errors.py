@@ -30,6 +30,7 @@
     │   └── InvitationError
     ├── IdempotencyError        an idempotency key was used for another request
     ├── StorageError            the database or the home folder cannot be used
+    │   ├── DatabaseUnavailableError
     │   ├── DatabaseLockedError
     │   ├── DatabaseFullError
     │   ├── ReadOnlyError

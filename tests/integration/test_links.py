@@ -185,7 +185,7 @@ def test_a_link_serves_for_a_quarter_of_an_hour(house: House, minutes: int, stat
     for method in ("GET", "POST"):
         answer = house.client.request(method, f"/prove/{link}")
         assert answer.status_code == status
-        assert ("too old" in answer.text) is (status == 410)
+        assert ("has expired" in answer.text) is (status == 410)
     assert house.send().success is (status == 200)
 
 

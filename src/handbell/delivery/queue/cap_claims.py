@@ -1,7 +1,7 @@
-"""What counts under an app's cap: what was sent, and what workers are about to send.
+"""Claims under an app's cap: what was sent, and what workers are about to send.
 
-What a worker lets through has a row only once it has ended. Until then it is known to that worker
-alone, so where others work beside it, it claims what it lets through, under a lock of the app.
+A delivery that a worker lets through has a row only once it has ended. Until then only that worker
+knows of it, so if there are other workers, it claims the delivery under a lock of the app.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -19,9 +19,9 @@ Sent = Mapping[int, Collection[int]]
 
 
 class CapQuestion(NamedTuple):
-    """Which ``users`` of an app, by its row, may get a ``notification``.
+    """The ``users`` of an app, by its row, who are to get a ``notification``.
 
-    What was sent ``since`` (UNIX seconds) counts.
+    Notifications sent ``since`` (UNIX seconds) count.
     """
 
     app: int
@@ -45,7 +45,7 @@ class CapClaims:
         """Return the other notifications that were sent to each user, or are about to be.
 
         Only those that a cap counts, see :func:`~handbell.delivery.policy.quiet_hours.disturbs`.
-        One that is about to be sent counts for those that came after it.
+        One that is about to be sent counts for those that were claimed after it.
         """
         with self._database.read() as connection:
             return _sent_to(connection, asked)
@@ -57,10 +57,10 @@ class CapClaims:
         choose: Callable[[Sent], Collection[int]],
         in_flight: Iterable[tuple[int, int]],
     ) -> Collection[int]:
-        """Return the users whom ``choose`` allows, and claim the notification for them.
+        """Return the users that ``choose`` allows, and claim the notification for them.
 
-        ``choose`` is given what was sent to each, and what other workers have claimed. What the
-        worker has ``in_flight``, by user and notification, is claimed as well.
+        ``choose`` is called with the notifications of each user and the claims of others. The
+        worker's notifications ``in_flight``, by user and notification, are claimed as well.
         """
         with self._database.write() as connection:
             connection.execute(_LOCK, {"app": asked.app})
@@ -69,13 +69,13 @@ class CapClaims:
                 sent.setdefault(user, set()).add(row)
             allowed = choose(sent)
             pairs = {*in_flight, *((user, asked.notification) for user in allowed)}
-            # One that is struck off has no say any more, and sends nothing.
+            # A worker that was removed may claim and send nothing.
             if pairs and connection.scalar(_MYSELF, {"worker": worker}) is not None:
                 connection.execute(_CLAIM, [_row(worker, pair) for pair in sorted(pairs)])
         return allowed
 
     def release(self, worker: int, pairs: Collection[tuple[int, int]]) -> None:
-        """Take back a worker's claims, by user and notification: what became of them is written."""
+        """Remove a worker's claims, by user and notification: their outcomes are written."""
         key = tuple_(cap_claims.c.user_id, cap_claims.c.notification_id)
         with self._database.write() as connection:
             for chunk in chunks(sorted(pairs)):

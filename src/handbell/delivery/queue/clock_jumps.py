@@ -1,8 +1,8 @@
-"""When the wall's clock is set: what waits for so long, and not for a time of day, moves along.
+"""Jumps of the wall clock: intervals are moved along, times of day are not.
 
-A queue is a table of instants by the wall's clock. Some of them are times that people mean. The
-others stand for an interval: the pause before another attempt, a lease, work that was due when it
-was accepted. Were the clock set back by an hour, those would wait an hour longer.
+A queue is a table of instants by the wall clock. Some are times of day that people chose. The
+others stand for an interval: the pause before a retry, a lease, work that was due when it
+was accepted. If the clock were set back by an hour, those would wait an hour longer.
 """
 
 from collections.abc import Callable
@@ -17,15 +17,15 @@ from handbell.storage.database import Database
 from handbell.storage.tables import circuits, deliveries, proofs, shards, wall_clock, webhook_calls
 
 JUMP_SECONDS: Final = 2.0
-"""By how much a clock has to be set; less is how a time server keeps it right."""
+"""The smallest jump that is handled; time servers make smaller corrections."""
 
 _DRIFT_SECONDS: Final = 0.2
 
 
 class ClockJumps:
-    """Notices that the wall's clock was set, once for all processes of a machine.
+    """Detects that the wall clock was set, once for all processes of a machine.
 
-    ``now`` gives UNIX seconds by the wall's clock, ``machine`` is the one that cannot be set. On a
+    ``now`` gives UNIX seconds by the wall clock, ``machine`` is the monotonic one. With a
     database server nothing is moved: machines whose clocks differ would undo each other's work.
     """
 
@@ -38,10 +38,10 @@ class ClockJumps:
         self._seen = self._ahead()
 
     def follow(self) -> float:
-        """Move what waits by as much as the clock was set since the last call of anybody.
+        """Move stored intervals by the jump since the last call of any process.
 
-        Returns by how many seconds it was set since the last call of this one: nearly always 0.
-        What is kept in memory by the wall's clock is the caller's to move.
+        Returns the jump in seconds since this instance's last call: nearly always 0. Instants in
+        memory are the caller's to move.
         """
         former, self._seen = self._seen, self._ahead()
         if self._database.path is not None:
@@ -64,11 +64,11 @@ class ClockJumps:
         return jump is None or abs(jump) >= _DRIFT_SECONDS * 1000
 
     def _ahead(self) -> int:
-        """Return how many milliseconds the wall's clock is ahead of the machine's."""
+        """Return the wall clock minus the machine's clock, in milliseconds."""
         return int((self._now() - self._machine.seconds()) * 1000)
 
     def _jump(self, connection: Connection) -> int | None:
-        """Return by how many milliseconds the clock was set, None where nobody has noted it."""
+        """Return the jump of the clock in milliseconds, None if another process has handled it."""
         known = select(wall_clock.c.ahead).where(wall_clock.c.boot == self._machine.boot)
         ahead = connection.scalar(known)
         return None if ahead is None else self._ahead() - ahead

@@ -1,4 +1,4 @@
-"""How much work waits in the queue, by urgency, and since when."""
+"""The depth of the queue, by urgency, and the age of its work."""
 
 from dataclasses import dataclass, replace
 
@@ -10,11 +10,11 @@ from handbell.storage.tables import deliveries, shards
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Depth:
-    """The work of one urgency that nobody has in hand. Instants are UNIX milliseconds.
+    """The work of one urgency that no worker has leased. Instants are UNIX milliseconds.
 
     ``due`` and ``later`` count deliveries that are due, or held for later; ``shards_due`` and
-    ``shards_later`` parts of broadcasts. ``oldest_due_at`` is when the first of what is due became
-    it, ``next_at`` when the first of the rest will be.
+    ``shards_later`` parts of broadcasts. ``oldest_due_at`` is when the oldest due work fell due,
+    ``next_at`` when the next of the rest does.
     """
 
     urgency: Urgency

@@ -1,4 +1,4 @@
-"""The heartbeat of a worker: by it the other processes know that the worker lives."""
+"""The heartbeat of a worker, by which other processes know that it is alive."""
 
 import asyncio
 import contextlib
@@ -20,10 +20,10 @@ _log = logging.getLogger(__name__)
 
 
 class Lease:
-    """The right to send, until an instant by the machine's clock; it begins as none.
+    """The right to send, until an instant by the machine's clock; initially expired.
 
-    It ends before anybody takes the worker for dead. So what is begun only while it :meth:`holds`
-    cannot follow an answer that was given because the worker was dead.
+    It ends before any process can consider the worker dead. So no push begins after an answer that
+    relied on the worker's death.
     """
 
     def __init__(self, seconds: Callable[[], float]) -> None:
@@ -32,7 +32,7 @@ class Lease:
 
     @property
     def left(self) -> float:
-        """How many seconds it still holds; below zero when it has run out."""
+        """The remaining seconds; negative once it has expired."""
         return self._until - self._seconds()
 
     def holds(self) -> bool:
@@ -40,17 +40,17 @@ class Lease:
         return self._seconds() < self._until
 
     def renew(self, since: float) -> None:
-        """Let it hold for :data:`LEASE_SECONDS` from an instant before the beat was written."""
+        """Extend it to :data:`LEASE_SECONDS` after an instant before the beat was written."""
         self._until = since + LEASE_SECONDS
 
 
 class Heartbeat:
-    """Keeps one worker's part of the ``queue``, under the id ``worker``; 0 before it has begun.
+    """Keeps one worker's membership of the ``queue``, under the id ``worker``; 0 before it begins.
 
-    ``on_loss`` is called where the worker was taken for dead: others have what it had taken.
-    ``on_jump`` is told by how many seconds the wall's clock was set. ``on_beat`` is called with the
-    worker's id in a thread, at its entry and at each regular beat, and ``on_place`` with its place
-    among the workers that live, from 0, and their number. Beats are ``seconds`` apart; each renews
+    ``on_loss`` is called if the worker was considered dead: others have its work.
+    ``on_jump`` gets the jump of the wall clock in seconds. ``on_beat`` is called with the
+    worker's id in a thread, at its entry and at each regular beat, ``on_place`` with its position
+    among the living workers, from 0, and their number. Beats are ``seconds`` apart; each renews
     the ``lease``.
     """
 
@@ -79,11 +79,11 @@ class Heartbeat:
         self._on_place = on_place
         self._pause = seconds
         self._turn = asyncio.Lock()
-        # Known before it is entered, so that an entry whose end was not seen is the same one.
+        # Chosen before the entry, so that a retry after an unknown outcome uses the same id.
         self._entered = new_worker()
 
     async def begin(self) -> None:
-        """Enter the worker, and give back what dead ones held. Raises StorageError."""
+        """Enter the worker, and release what dead ones held. Raises StorageError."""
         async with self._turn:
             await self._enter(self._workers.machine.seconds())
         await self._queue.sweep()
@@ -92,14 +92,14 @@ class Heartbeat:
             await self._follow_clock()
 
     async def end(self) -> None:
-        """Give back what the worker still holds; where the database takes nothing, others do."""
+        """Release what the worker still holds; if the database is unavailable, others do later."""
         with contextlib.suppress(StorageError):
             await self._queue.put_back(self._entered)
 
     async def run(self) -> None:
-        """Beat, and look for workers whose heartbeat has stopped, until it is cancelled.
+        """Beat, and release the work of dead workers, until it is cancelled.
 
-        By the way it is looked whether the wall's clock was set.
+        It also detects jumps of the wall clock.
         """
         while True:
             await asyncio.sleep(self._pause)
@@ -115,7 +115,7 @@ class Heartbeat:
                 _log.exception("Worker heartbeat failed; retrying")
 
     async def _find_place(self) -> None:
-        # Not at the entry: the others have to hear of this worker first.
+        # Not at the entry: the others must learn of this worker first.
         if self._on_place is not None:
             self._on_place(*await self._threads.run(self._workers.place_of, self.worker))
 
@@ -125,12 +125,12 @@ class Heartbeat:
             self._on_jump(jump)
 
     async def make_sure(self) -> None:
-        """Beat where the last beat is long ago, before more work is taken. Raises StorageError."""
+        """Beat if the last beat is long ago, before more work is taken. Raises StorageError."""
         if self.lease.left < LEASE_SECONDS / 2:
             await self._beat()
 
     async def hold_lease(self) -> None:
-        """Return when the lease holds, beating for it where it has run out."""
+        """Return once the lease is valid, renewing it if it has expired."""
         while not self.lease.holds():
             try:
                 await self._beat(unless=self.lease.holds)
@@ -139,7 +139,7 @@ class Heartbeat:
                 await asyncio.sleep(STORAGE_PAUSE)
 
     async def _beat(self, unless: Callable[[], bool] = lambda: False) -> None:
-        """Say that the worker lives; of what was given to others no more is handed out."""
+        """Renew the lease; drop all work if it was given to others."""
         async with self._turn:
             if unless():
                 return
@@ -151,7 +151,7 @@ class Heartbeat:
             if self._entered == self.worker:
                 self._entered = new_worker()
             await self._enter(since)
-            # Of what was taken under the former name meanwhile nobody would know.
+            # Otherwise work taken under the former id meanwhile would be lost.
             self._on_loss()
 
     async def _enter(self, since: float) -> None:

@@ -1,7 +1,7 @@
-"""Who runs: the servers and workers of an installation, as each notes it with its heartbeat.
+"""Nodes: the servers and workers of an installation, as each reports with its heartbeat.
 
-Nothing depends on it: what a worker may do goes by :mod:`~handbell.delivery.queue.workers`. It is
-for people, who want to see which machines are there, with which version, and since when.
+Nothing depends on it: a worker's rights are in :mod:`~handbell.delivery.queue.workers`. It shows
+people which machines run, in which version, and since when.
 """
 
 import json
@@ -27,7 +27,7 @@ NodeKind = Literal["server", "worker"]
 """A server answers requests, and may send as well; a worker only sends."""
 
 KEEP_SECONDS: Final = 24 * 3600.0
-"""How long one that is gone without a word is still shown."""
+"""How long a node that stopped without notice is still shown."""
 
 _ID_BITS: Final = 53
 
@@ -36,10 +36,10 @@ _ID_BITS: Final = 53
 class Node:
     """A running server or worker. Instants are UNIX milliseconds.
 
-    ``name`` is its host and the number of its process. ``revision`` is the newest schema that it
+    ``name`` is its host and its process id. ``revision`` is the newest schema that it
     knows, ``is_sending`` whether it has a worker. ``is_gone`` means that it has not been seen for
-    as long as a worker's lease, without having said that it stops. ``figures`` are counts of what
-    it did lately, see :class:`~handbell.delivery.observe.recent.Recent`.
+    as long as a worker's lease, without a clean stop. ``figures`` are counts of its recent
+    activity, see :class:`~handbell.delivery.observe.recent.Recent`.
     """
 
     name: str
@@ -54,9 +54,9 @@ class Node:
 
 
 class Presence:
-    """The row of this process. Every method is one transaction.
+    """The node of this process. Every method is one transaction.
 
-    ``figures`` gives what it did lately; ``now`` gives UNIX seconds, by a clock that all
+    ``figures`` gives its recent activity; ``now`` gives UNIX seconds, by a clock that all
     nodes of the database share.
     """
 
@@ -76,7 +76,7 @@ class Presence:
         self._pid = os.getpid()
 
     def beat(self, worker: int | None = None) -> None:
-        """Note that this process lives, and forget those that are gone for long."""
+        """Record that this process is alive, and forget nodes that are gone for long."""
         with self._database.write() as connection:
             now = int(self._now() * 1000)
             connection.execute(delete(nodes).where(nodes.c.seen_at < now - KEEP_SECONDS * 1000))
@@ -100,7 +100,7 @@ class Presence:
         }
 
     def end(self) -> None:
-        """Remove the row: the process stops."""
+        """Remove the node: the process stops."""
         with self._database.write() as connection:
             connection.execute(delete(nodes).where(nodes.c.id == self._id))
 

@@ -1,4 +1,4 @@
-"""From which notification on anything is open, so that few partitions are looked in."""
+"""The oldest notification with open deliveries, so that few partitions are searched."""
 
 import time
 from collections.abc import Callable
@@ -8,13 +8,13 @@ from handbell.storage.database import Database
 from handbell.storage.partitions import oldest_open
 
 KNOWN_SECONDS: Final = 60.0
-"""For how long the answer is not asked for again."""
+"""How long the answer is cached."""
 
 
 class OpenSince:
-    """Knows the first notification of which a delivery may be open. ``clock`` is monotonic.
+    """Finds the first notification that may have an open delivery. ``clock`` is monotonic.
 
-    Nothing before it opens any more, so an answer that is a minute old is right as well.
+    Nothing before it can open again, so a cached answer is correct too.
     """
 
     def __init__(self, database: Database, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -24,7 +24,7 @@ class OpenSince:
         self._until = 0.0
 
     def row(self) -> int | None:
-        """Return its row; None where all are looked in, as the database has no partitions."""
+        """Return its row; None if the database has no partitions."""
         if self._database.path is None and self._clock() >= self._until:
             with self._database.read() as connection:
                 self._known = oldest_open(connection)

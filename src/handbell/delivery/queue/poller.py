@@ -15,9 +15,9 @@ from handbell.errors import StorageError
 from handbell.storage.storage_retry import STORAGE_PAUSE
 
 _SHARE: Final = 10
-"""A question about all is followed by a pause of so many times what it took."""
+"""The pause after a query about all rows, in multiples of its duration."""
 _REST: Final = 3
-"""So many times what it took is the pause after any question, while that is short."""
+"""The pause after any query, in multiples of its duration, while that is short."""
 
 _log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 class Poller:
     """Lets callers wait until a row is finished; belongs to one event loop.
 
-    ``ask`` gets the row numbers that are waited for and returns the unfinished ones. It is called
+    ``ask`` gets the awaited row numbers and returns the unfinished ones. It is called
     every ``seconds``, which may change, less often where a call takes long. After :meth:`tell` it
     is called at once, after a pause in proportion to the last call's duration, ``soonest`` seconds
     at most unless the call itself took longer.
@@ -62,7 +62,7 @@ class Poller:
             self._leave(number, over)
 
     def tell(self, numbers: Iterable[int] | None = None) -> None:
-        """Ask about these rows at once, because they may be finished; None means all."""
+        """Check these rows at once, because they may be finished; None means all."""
         news = self._waiting if numbers is None else self._waiting.keys() & set(numbers)
         if news:
             self._news.update(news)

@@ -1,9 +1,9 @@
-"""What workers of other processes are to let go of: nothing of a former user comes afterwards.
+"""Revocations: workers of other processes release sessions that changed their owner.
 
-Whoever takes a session from somebody writes one row for each worker that is listed. A worker that
-lets go deletes its row; one that is dead is struck off, and its rows go with it. A worker sends
-under a lease that ends before anybody takes it for dead, so with the last row nothing is on its
-way any more, whatever became of the worker.
+A process that takes a session from its owner writes one row for each listed worker. A worker
+deletes its row once it has released the session; a dead worker is removed with its rows. A worker
+sends under a lease that ends before it can be considered dead, so without rows nothing is in
+flight any more, whatever happened to the workers.
 """
 
 import asyncio
@@ -30,13 +30,13 @@ from .signal_listener import HeardNumbers, SignalListener
 from .workers import Workers
 
 LOOK_SECONDS: Final = 0.05
-"""How often it is looked whether workers have let go, and whether a busy worker is to."""
+"""The polling interval of waiting callers, and of a busy worker."""
 
 IDLE_LOOK_SECONDS: Final = 0.2
-"""How often a worker looks that has nothing on its way."""
+"""The polling interval of a worker with nothing in flight."""
 
 SIGNALLED_LOOK_SECONDS: Final = 1.0
-"""How often it is looked where signals say when to: should one be lost."""
+"""The polling interval while signals arrive, in case one is lost."""
 
 _ID_BITS: Final = 53
 
@@ -44,7 +44,7 @@ _log = logging.getLogger(__name__)
 
 
 class Revocation(NamedTuple):
-    """Sessions that one worker is to let go of."""
+    """Sessions that one worker must release."""
 
     id: int
     sessions: list[int]
@@ -58,10 +58,10 @@ class Revocations:
         self._workers = known_workers
 
     def add(self, session_ids: Collection[int], apart_from: Collection[int] = ()) -> list[int]:
-        """Tell every worker to let go of sessions, and return what there is to wait for.
+        """Request the release of sessions from every worker; return the rows to wait for.
 
-        Call it once the change of the sessions is committed: what a worker reads from then on goes
-        by that. The workers ``apart_from`` are not told.
+        Call it once the change of the sessions is committed: what a worker reads afterwards
+        reflects that. The workers ``apart_from`` are left out.
         """
         listed = select(workers.c.id).where(workers.c.id.not_in(apart_from))
         with self._database.read() as connection:
@@ -70,9 +70,9 @@ class Revocations:
         named = json.dumps(sorted(session_ids))
         with self._database.write() as connection:
             rows = [
-                # Not the next number: one that was deleted must not name another.
+                # A random id: that of a deleted row must not be reused.
                 {"id": secrets.randbits(_ID_BITS), "worker_id": worker, "sessions": named}
-                # Locked, so that none is struck off before its row refers to it.
+                # Locked, so that no worker is removed before its row refers to it.
                 for worker in connection.scalars(listed.with_for_update(read=True, key_share=True))
             ]
             if rows:
@@ -81,7 +81,7 @@ class Revocations:
         return [row["id"] for row in rows]
 
     def outstanding(self, ids: Collection[int]) -> set[int]:
-        """Return which of these are not done yet, by one statement; the dead hold up nobody."""
+        """Return which of these are not done yet, by one statement; dead workers do not count."""
         with self._database.read() as connection:
             has_dead = self._workers.has_dead(connection)
         if has_dead:
@@ -96,7 +96,7 @@ class Revocations:
             }
 
     def of(self, worker: int) -> list[Revocation]:
-        """Return what a worker is to let go of."""
+        """Return the open revocations of a worker."""
         statement = select(revocations.c.id, revocations.c.sessions).where(
             revocations.c.worker_id == worker
         )
@@ -106,22 +106,22 @@ class Revocations:
             ]
 
     def confirm(self, ids: Collection[int]) -> None:
-        """Note that a worker has let go: nothing is on its way to these sessions any more."""
+        """Record that a worker has nothing in flight to these sessions any more."""
         with self._database.write() as connection:
             connection.execute(delete(revocations).where(revocations.c.id.in_(ids)))
             self._database.signal(Kind.RELEASED, ids)
 
     def wait(self, session_ids: Collection[int]) -> None:
-        """Tell every worker to let go of sessions, and return when each has; for commands."""
+        """Make every worker release sessions, and return when all have; for commands."""
         left: Collection[int] = self.add(session_ids)
         while left := self.outstanding(left):
             time.sleep(LOOK_SECONDS)
 
 
 class Revoker:
-    """Takes sessions from the workers of other processes; belongs to one event loop.
+    """Revokes sessions in the workers of other processes; belongs to one event loop.
 
-    Those who ask at the same time share a transaction, and those who wait a question.
+    Concurrent calls share a transaction, and waiting ones a query.
     """
 
     def __init__(
@@ -144,9 +144,9 @@ class Revoker:
         signals.on(Kind.RELEASED, self._poller.tell)
 
     async def revoke(self, session_ids: Collection[int]) -> None:
-        """Return when no other worker has anything on its way to these sessions.
+        """Return when no other worker has anything in flight to these sessions.
 
-        Raises StorageError where the workers cannot be told.
+        Raises StorageError if the request cannot be written.
         """
         self._signals.listen()
         told = await self._gathering.bring(list(session_ids))
@@ -154,7 +154,7 @@ class Revoker:
             await self._poller.until_over(revocation)
 
     def close(self, error: Exception) -> None:
-        """Wait no more; whoever does gets the error."""
+        """Stop waiting; waiters get the error."""
         self._poller.close(error)
 
     async def _add(self, session_ids: Sequence[int]) -> list[list[int]]:

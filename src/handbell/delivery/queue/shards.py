@@ -1,8 +1,8 @@
-"""The shards of broadcasts that are not sent to the end yet.
+"""The unfinished shards of broadcasts.
 
-A broadcast is no rows but shards, ranges of session ids. A row is written only when a session's
-delivery ends or was tried, so a million sessions cost a million short writes and no reads, and what
-waits costs nothing (docs/decisions/0023-waits-by-shard.md).
+A broadcast is stored as shards, ranges of session ids. A row is written only when a session's
+delivery ends or was tried, so a million sessions cost a million short writes and no reads, and
+waiting costs nothing (docs/decisions/0023-waits-by-shard.md).
 """
 
 from collections import Counter
@@ -19,10 +19,10 @@ from handbell.storage.tables import apps, deliveries, notifications, sessions, s
 from .session_pages import Shard, got, is_in_zones
 
 SHARD_SESSIONS: Final = 50_000
-"""How many session ids one shard spans, or those of its time zones where it has some."""
+"""The number of session ids that one shard spans, or of sessions with its time zones."""
 
 SMALL: Final = 2000
-"""Shards that have no more sessions than this together may be taken together."""
+"""Shards with no more sessions than this in total may be taken together."""
 
 SHARDS: Final = (
     select(shards, apps.c.id.label("app_row"))
@@ -46,7 +46,7 @@ _some: Final = (
     .subquery()
 )
 SIZE: Final = select(func.count()).select_from(_some).scalar_subquery().label("size")
-"""How many sessions a shard spans at most, as far as they are worth counting."""
+"""The limit up to which a shard's sessions are counted."""
 
 
 def read_shard(row: Row[Any]) -> Shard:
@@ -66,7 +66,7 @@ def read_shard(row: Row[Any]) -> Shard:
 
 
 def read_zones_of(connection: Connection, shard: Shard) -> list[str]:
-    """Return the time zones of the sessions that a shard has not come to."""
+    """Return the time zones of the sessions that a shard has not reached."""
     statement = select(_ZONE).distinct().where(*_spanned(shard.app_row, shard.position, shard.last))
     if shard.zones is not None:
         statement = statement.where(is_in_zones(shard.zones))
@@ -74,7 +74,7 @@ def read_zones_of(connection: Connection, shard: Shard) -> list[str]:
 
 
 class _Segment(NamedTuple):
-    """A range of sessions that the same shards span; ``zones`` is None where one is for all."""
+    """A range of sessions spanned by the same shards; ``zones`` is None if one is for all."""
 
     spanning: Sequence[Row[Any]]
     after: int
@@ -83,10 +83,10 @@ class _Segment(NamedTuple):
 
 
 def count_ahead(connection: Connection, found: Sequence[Row[Any]]) -> int:
-    """Return how many sessions these shards of one notification have to come to, each once.
+    """Return how many sessions these shards of one notification have yet to reach, each once.
 
-    Whole ranges of an index are counted, so that looking often costs little. While it runs this is
-    right but for sessions that closed since.
+    Whole ranges of an index are counted, so that frequent calls cost little. While it runs, this is
+    exact except for sessions that closed since.
     """
     return sum(_count_quickly(connection, one) for one in _segments(found))
 
@@ -97,9 +97,9 @@ def count_uncome(connection: Connection, found: Sequence[Row[Any]]) -> int:
 
 
 def count_waits(connection: Connection, found: Sequence[Row[Any]], now: int) -> Counter[str]:
-    """Return how many sessions wait in these shards of one notification, by the reason.
+    """Return the number of waiting sessions in these shards of one notification, by reason.
 
-    Those whose turn has come by ``now`` (UNIX milliseconds) do not.
+    Sessions that are due at ``now`` (UNIX milliseconds) do not count.
     """
     counted: Counter[str] = Counter()
     for segment in _segments(found):
@@ -115,7 +115,7 @@ def count_waits(connection: Connection, found: Sequence[Row[Any]], now: int) -> 
 
 
 def _shares(connection: Connection, segment: _Segment, now: int) -> Iterator[tuple[str, int]]:
-    """Yield what sessions of a segment wait for, and how many of each time zone do."""
+    """Yield the hold reasons of a segment's sessions, with the numbers by time zone."""
     statement = _uncome(segment, _ZONE, func.count()).group_by(_ZONE)
     for zone, number in connection.execute(statement):
         reason = _reason(shard_for(segment.spanning, zone), now)
@@ -128,7 +128,7 @@ def _reason(shard: Row[Any], now: int) -> str | None:
 
 
 def shard_for(spanning: Sequence[Row[Any]], zone: str) -> Row[Any]:
-    """Return which of the shards that span a session comes to it first, by its time zone."""
+    """Return which of the shards that span a session reaches it first, by its time zone."""
     its = [one for one in spanning if one.zones is None or zone in read_zones(one.zones)]
     return min(its or spanning, key=lambda one: (one.due_at, one.id))
 
@@ -151,7 +151,7 @@ def _segments(found: Sequence[Row[Any]]) -> list[_Segment]:
 
 
 def _is_alike(former: _Segment, spanning: Sequence[Row[Any]], zones: str | None) -> bool:
-    """Return whether what a segment's shards say holds for the next range as well."""
+    """Return whether the next range has the same shards as a segment."""
     told = [
         sorted((one.due_at, one.reason or "", one.zones or "") for one in each)
         for each in (former.spanning, spanning)

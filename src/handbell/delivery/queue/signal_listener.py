@@ -1,4 +1,4 @@
-"""The signals of the database, as one event loop hears them."""
+"""Signals of the database, delivered in one event loop."""
 
 import asyncio
 import contextlib
@@ -9,10 +9,10 @@ from typing import Final
 from handbell.storage.signals import Kind, Signal, Signals
 
 HeardNumbers = frozenset[int] | None
-"""The numbers of a signal; None means to look at everything."""
+"""The numbers of a signal; None means that anything may have changed."""
 
 RULES_PAUSE: Final = 0.1
-"""For so many seconds changes of rules are gathered before caches are dropped for them."""
+"""How long changes of rules are collected before caches are dropped."""
 
 
 class SignalListener:
@@ -30,11 +30,11 @@ class SignalListener:
 
     @property
     def is_prompt(self) -> bool:
-        """Whether what other processes signal arrives now; else everything has to be polled for."""
+        """Whether signals of other processes arrive now; otherwise polling is needed."""
         return self._signals is not None and self._signals.is_prompt
 
     def pace(self, quick: float, slow: float) -> Callable[[], float]:
-        """Return what gives the seconds between two polls: the slow ones where signals arrive."""
+        """Return a function that gives the polling interval: slow while signals arrive."""
         return lambda: slow if self.is_prompt else quick
 
     def on(self, kind: Kind, call: Callable[[HeardNumbers], None]) -> None:
@@ -42,7 +42,7 @@ class SignalListener:
         self._calls[kind].append(call)
 
     def listen(self) -> None:
-        """Hear signals in the running event loop from now on."""
+        """Receive signals in the running event loop from now on."""
         if self._leave is not None:
             return
         loop = asyncio.get_running_loop()
@@ -56,7 +56,7 @@ class SignalListener:
         self._leave = self._signals.subscribe(hear)
 
     def close(self) -> None:
-        """Hear nothing any more."""
+        """Stop receiving signals."""
         leave, self._leave = self._leave, None
         if leave is not None:
             leave()

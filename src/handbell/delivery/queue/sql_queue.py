@@ -1,7 +1,7 @@
-"""The work in the database: what is due, and who takes it.
+"""The work queue in the database: due work, and the worker that has leased it.
 
-Work is taken under the name of a worker; see :mod:`~handbell.delivery.queue.workers` for what
-becomes of it when the worker dies, and :mod:`~handbell.delivery.queue.shards` for the parts of a
+Work is leased under the id of a worker; :mod:`~handbell.delivery.queue.workers` releases it
+when the worker dies, and :mod:`~handbell.delivery.queue.shards` has the parts of a
 broadcast.
 """
 
@@ -40,11 +40,11 @@ from .session_pages import Also, Listener, Shard, read_page
 from .shards import SHARDS, SIZE, SMALL, read_shard, read_zones_of
 
 MOST_SHARDS: Final = 200
-"""How many shards of different notifications are taken at a time at most."""
+"""The maximum number of shards of different notifications that are taken at once."""
 
 
 class Asked(NamedTuple):
-    """Which sessions of a shard are wanted."""
+    """A request for sessions of a shard."""
 
     shard: Shard
     limit: int
@@ -63,10 +63,10 @@ class Queue:
     def look(
         self, *, above: int = 0, apart_from: Collection[int] = (), full: Collection[str] = ()
     ) -> tuple[int, bool]:
-        """Return the highest level at which deliveries are due, 0 for none, and if a shard is.
+        """Return the highest level at which deliveries are due, 0 for none, and whether a shard is.
 
-        Of shards only those more urgent than ``above`` count, and not those of the notifications
-        ``apart_from``. What belongs to the apps ``full`` does not count. Nothing is locked or
+        Only shards more urgent than ``above`` count, and not those of the notifications
+        ``apart_from``. Work of the apps ``full`` does not count. Nothing is locked or
         taken.
         """
         since = self._open_since.row()
@@ -88,7 +88,7 @@ class Queue:
     ) -> list[Due]:
         """Take up to ``limit`` deliveries of a level that are due, the longest due first.
 
-        Those of the apps ``full`` stay.
+        Those of the apps ``full`` are left.
         """
         since = self._open_since.row()
         with self._database.write() as connection:
@@ -145,14 +145,14 @@ class Queue:
         return [read_shard(row) for row in taken]
 
     def zones_of(self, shard: Shard) -> list[str]:
-        """Return the time zones of the sessions that a shard has not come to."""
+        """Return the time zones of the sessions that a shard has not reached."""
         with self._database.read() as connection:
             return read_zones_of(connection, shard)
 
     def divide(self, worker: int, shard: Shard, parts: Sequence[ShardPart]) -> bool:
-        """Let a shard end where it was handed out to, and parts of it take its place behind that.
+        """End a shard where it was read to, and store parts of it for the rest.
 
-        False, and nothing is changed, where it is not the worker's any more. Once more for the same
+        False, with nothing changed, if the worker no longer has it. A repeat for the same
         position changes nothing.
         """
         mine = (shards.c.id == shard.id, shards.c.worker_id == worker)
@@ -194,7 +194,7 @@ class Queue:
         return found
 
     def pages(self, asked: Iterable[Asked]) -> list[list[Listener]]:
-        """Return the next sessions of several shards, in their order."""
+        """Return the next sessions of several shards, in order."""
         with self._database.read() as connection:
             return [
                 read_page(
@@ -208,9 +208,9 @@ class Queue:
             ]
 
     def unsettled(self, rows: Collection[int]) -> set[int]:
-        """Return of which notifications something is on its way or due, by one statement.
+        """Return which notifications have deliveries in flight or due, by one statement.
 
-        Of the others everybody was come to: each delivery has ended, or waits for its time.
+        The others are done for now: each delivery has ended, or waits for its time.
         """
         now = self._milliseconds()
         mine = deliveries.c.notification_id == notifications.c.id
@@ -229,7 +229,7 @@ class Queue:
             }
 
     def depth(self) -> tuple[int, float | None]:
-        """Return how many deliveries wait, and when the first falls due (UNIX seconds)."""
+        """Return the number of waiting deliveries, and when the first falls due (UNIX seconds)."""
         with self._database.read() as connection:
             waiting = connection.scalar(
                 select(func.count()).where(deliveries.c.due_at.is_not(None))
@@ -278,7 +278,7 @@ _DUE: Final = Statement(
 
 
 def _first_page_of(found: Sequence[Row[Any]]) -> list[Row[Any]]:
-    """Return the first of these shards, and as many of its urgency as make up a page with it."""
+    """Return the first of these shards, and as many of its urgency as fill a page with it."""
     taken: list[Row[Any]] = []
     size = 0
     for row in found:
@@ -291,7 +291,7 @@ def _first_page_of(found: Sequence[Row[Any]]) -> list[Row[Any]]:
 
 @lru_cache
 def _look(*, has_full: bool, has_since: bool) -> Select[Any]:
-    """Return the statement of :meth:`Queue.look`, made once: each turn of a worker asks it."""
+    """Return the statement of :meth:`Queue.look`, built once: every iteration runs it."""
     now: Any = bindparam("now")
     full: Any = bindparam("full", expanding=True) if has_full else ()
     due = [
@@ -309,10 +309,10 @@ def _look(*, has_full: bool, has_since: bool) -> Select[Any]:
 
 
 def _free(now: Any, above: Any, apart_from: Any, full: Any) -> tuple[ColumnElement[bool], ...]:
-    """Return the conditions that a shard may be taken; see :meth:`Queue.look`.
+    """Return the conditions under which a shard may be taken; see :meth:`Queue.look`.
 
-    Of those that span the same sessions one is taken at a time: the next one passes over whom the
-    former one sent something to, once that is written.
+    Of shards that span the same sessions one is taken at a time: the next one skips the sessions
+    with deliveries of the former one, once those are written.
     """
     other = shards.alias()
     is_taken = exists().where(

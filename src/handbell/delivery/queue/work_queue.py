@@ -1,7 +1,7 @@
 """The queue between accepting and sending, as a worker sees it.
 
-The rows of the database are the truth on every engine. The queue decides who works on what is due,
-for how long, and who gets it when a worker dies.
+The rows of the database are the truth on every engine. The queue decides which worker gets due
+work, for how long, and who gets it when a worker dies.
 """
 
 from collections.abc import Collection, Iterable
@@ -12,11 +12,11 @@ from .session_pages import Shard
 
 
 class Wanted(NamedTuple):
-    """What a worker has room for.
+    """What a worker has capacity for.
 
-    ``limit`` is how many deliveries, of the urgency ``least`` or above; of shards those that are
-    more urgent than ``least``, and not of the notifications ``apart_from``. Nothing of the apps
-    ``full``.
+    ``limit`` is the number of deliveries, of the urgency ``least`` or above; shards must be
+    more urgent than ``least``, and not of the notifications ``apart_from``. Work of the apps
+    ``full`` is left out.
     """
 
     limit: int
@@ -44,9 +44,9 @@ class Settled(NamedTuple):
 
 
 class WorkQueue(Protocol):
-    """Gives what is due to one worker at a time. Every method may raise StorageError.
+    """Leases due work to one worker at a time. Every method may raise StorageError.
 
-    What was taken stays with its worker as long as that calls :meth:`extend` within the lease.
+    Work stays with its worker as long as that calls :meth:`extend` within the lease.
     After that others may take it, deliveries as repeats.
     """
 
@@ -63,16 +63,16 @@ class WorkQueue(Protocol):
         """Take the most urgent work that is due, the longest due first; at once, and maybe none."""
 
     async def extend(self, worker: int) -> bool:
-        """Keep all that the worker has taken. False where it was given to others, all of it."""
+        """Extend the leases of all work of a worker. False if others were given all of it."""
 
     async def done(self, worker: int, settled: Iterable[Settled]) -> None:
-        """Let go of deliveries once their outcomes are written; what waits is put back until then.
+        """Release deliveries once their outcomes are written; held ones return to the queue.
 
         Shards follow the rows that say how far they are.
         """
 
     async def put_back(self, worker: int) -> None:
-        """Let others take at once what the worker still has; it takes no more under this id."""
+        """Release at once what the worker still has; it takes no more under this id."""
 
     async def sweep(self) -> None:
-        """Let others take what no worker has any more, or nobody was told of."""
+        """Release work of dead workers, and work that was stored but never put."""

@@ -1,7 +1,7 @@
-"""Who works: the workers of all processes, and what comes back from those that died.
+"""The workers of all processes, and the release of what dead ones held.
 
-Work is taken under the name of a worker, whose heartbeat is in the table ``workers``. When it
-stops, what the worker had taken comes back: a delivery that may have been sent already goes out
+Work is leased under the id of a worker, whose heartbeat is in the table ``workers``. When it
+stops, its leases are released: a delivery that may have been sent already is sent
 again under the same apns-id and with a collapse id, so that the phone shows it once.
 """
 
@@ -24,18 +24,18 @@ from handbell.storage.signals import Kind
 from handbell.storage.tables import deliveries, shards, workers
 
 LEASE_SECONDS: Final = 15.0
-"""A worker whose heartbeat is so old is dead, and what it had taken comes back."""
+"""The age of a heartbeat at which a worker counts as dead and its leases are released."""
 
 _WORKER_ID_BITS: Final = 53
 _NAMESPACE: Final = Path("/proc/self/ns/pid")
 
-# The event loop of each worker of this process. One whose loop is closed never beats again, though
-# its process lives.
+# The event loop of each worker of this process. A worker whose loop is closed never beats again,
+# though its process is alive.
 _loops: Final[dict[int, AbstractEventLoop | None]] = {}
 
 
 class _Instant(NamedTuple):
-    """Which start of which machine, and how many milliseconds after it."""
+    """A boot of a machine, and milliseconds since then."""
 
     boot: str
     at: int
@@ -45,7 +45,7 @@ class Workers:
     """The workers on one database. Every method is one transaction.
 
     Leases go by ``machine``, or by the clock of the database server where there is one. ``now``
-    gives UNIX seconds: what comes back is due at once.
+    gives UNIX seconds: released work is due at once.
     """
 
     def __init__(
@@ -61,9 +61,9 @@ class Workers:
         self._host = _place()
 
     def enlist(self, worker: int | None = None, loop: AbstractEventLoop | None = None) -> int:
-        """Enter a worker of this process and return its id; one that is there already stays.
+        """Enter a worker of this process and return its id; a known one is unchanged.
 
-        It lives no longer than the ``loop`` in which it works.
+        It is alive no longer than the ``loop`` in which it works.
         """
         worker = new_worker() if worker is None else worker
         for gone in [one for one, its in list(_loops.items()) if _is_over(its)]:
@@ -78,21 +78,21 @@ class Workers:
         return worker
 
     def beat(self, worker: int) -> bool:
-        """Say that the worker lives. False when it was taken for dead and its work given back."""
+        """Renew a worker's heartbeat. False if it counted as dead and its work was released."""
         statement = update(workers).where(workers.c.id == worker)
         with self._database.write() as connection:
             boot, at = self._instant(connection)
             return bool(connection.execute(statement.values(boot=boot, beat=at)).rowcount)
 
     def retire(self, worker: int) -> None:
-        """Give back what the worker still holds, and strike it off."""
+        """Release what the worker still holds, and remove it."""
         _loops.pop(worker, None)
         with self._database.write() as connection:
             self._give_back(connection, [worker])
             self._tell()
 
     def reclaim(self) -> int:
-        """Give back what dead workers held and return how many workers that were."""
+        """Release what dead workers held and return the number of those workers."""
         with self._database.read() as connection:
             if not self._dead(connection):
                 return 0
@@ -104,11 +104,11 @@ class Workers:
 
     def _tell(self) -> None:
         self._database.signal(Kind.WORK)
-        # What a worker was to let go of went with it.
+        # Its open revocations were removed with it.
         self._database.signal(Kind.RELEASED)
 
     def _dead(self, connection: Connection) -> list[int]:
-        """Return the workers that are dead, and those that hold work and are not even listed."""
+        """Return the dead workers, and unlisted ones that hold work."""
         dead = {row.id for row, is_dead in self._judged(connection) if is_dead}
         known = select(workers.c.id)
         strays = select(deliveries.c.worker_id).where(
@@ -128,7 +128,7 @@ class Workers:
         return any(is_dead for _, is_dead in self._judged(connection))
 
     def live_workers(self, *, elsewhere: bool = False) -> int:
-        """Return how many workers take work now, of all processes or of all but this one."""
+        """Return the number of live workers, of all processes or of all but this one."""
         with self._database.read() as connection:
             return sum(
                 not is_dead and not (elsewhere and self._is_mine(row))
@@ -136,7 +136,7 @@ class Workers:
             )
 
     def place_of(self, worker: int) -> tuple[int, int]:
-        """Return the place of a worker among those that live, from 0, and how many these are."""
+        """Return the position of a worker among the live ones, from 0, and their number."""
         with self._database.read() as connection:
             living = sorted(row.id for row, is_dead in self._judged(connection) if not is_dead)
         return sum(one < worker for one in living), max(1, len(living))
@@ -151,7 +151,7 @@ class Workers:
         return bool(row.host == self._host and row.pid == os.getpid())
 
     def _is_dead(self, row: Row[Any], now: _Instant) -> bool:
-        # What lies ahead was written before a start that has no name of its own.
+        # A later instant was written before a boot that has no name of its own.
         if row.boot != now.boot or abs(now.at - row.beat) > LEASE_SECONDS * 1000:
             return True
         if self._is_mine(row):
@@ -159,7 +159,7 @@ class Workers:
         return row.host == self._host and not _is_running(row.pid)
 
     def _instant(self, connection: Connection) -> _Instant:
-        # Machines whose clocks differ may work on one server; its own is the same for all of them.
+        # A server's clock is the same for all machines, whose own clocks may differ.
         seconds = server_seconds(connection)
         if seconds is None:
             return _Instant(self.machine.boot, int(self.machine.seconds() * 1000))
@@ -180,9 +180,9 @@ class Workers:
 
 
 def new_worker() -> int:
-    """Return the id of a worker that is to be entered.
+    """Return the id of a worker to enter.
 
-    Not the next number: one that was taken for dead must not find another under its id.
+    A random one: a worker that counted as dead must not find another one under its id.
     """
     return secrets.randbits(_WORKER_ID_BITS)
 
@@ -192,10 +192,10 @@ def _is_over(loop: AbstractEventLoop | None) -> bool:
 
 
 def _place() -> str:
-    """Return where numbers of processes mean the same: this host, or the container on it."""
+    """Return the scope of process ids: this host, or the container on it."""
     host = socket.gethostname()
     with contextlib.suppress(OSError):
-        # Containers may share the host's name and have processes of their own.
+        # Containers may share the host's name but have their own process ids.
         return f"{host} {_NAMESPACE.readlink()}"
     return host
 

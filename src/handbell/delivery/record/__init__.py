@@ -1,4 +1,4 @@
-"""Judge what came back and write it: outcomes, session changes, hourly counts, webhook calls.
+"""Classify outcomes and record them with session changes, hourly counts and webhook calls.
 
 In: outcomes as gateways report them. Out: rows, in one transaction per batch, then events.
 Promise: every push that was handed over ends in exactly one row; events follow the commit.

@@ -19,14 +19,14 @@ from .settle import Settlement
 from .write import is_true
 
 FLUSH_SECONDS: Final = 0.02
-"""How long an end that came back waits for others, to be written with them."""
+"""How long an outcome waits for others, to be written with them."""
 
 _FLUSH_AT: Final = 2000
 _BULK_FLUSH_SECONDS: Final = 0.04
-"""With so many on their way nobody waits for one; a commit costs as much for 500 as for 1500."""
+"""The number in flight from which a batch waits; a commit costs the same for 500 as for 1500."""
 
 _MOST_OWN: Final = 20_000
-"""Of so many notifications that were accepted here it is known; to forget one costs a signal."""
+"""How many notifications accepted here are remembered; each forgotten one costs a signal."""
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class Flusher:
         self._is_closed = False
 
     def note_own(self, rows: Iterable[int]) -> None:
-        """Note notifications that were accepted here: no other process has a caller waiting."""
+        """Remember notifications that were accepted here: no other process has a caller waiting."""
         self._own.update(dict.fromkeys(rows))
         while len(self._own) > _MOST_OWN:
             del self._own[next(iter(self._own))]

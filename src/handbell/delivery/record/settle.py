@@ -1,4 +1,4 @@
-"""From reports to rows: what came back is judged, gathered, and cut into batches to be written."""
+"""From reports to rows: outcomes are classified, collected, and written in batches."""
 
 import asyncio
 import logging
@@ -42,13 +42,13 @@ _log = logging.getLogger(__name__)
 
 
 Cut = tuple[Batch, list[Event], list[Ended]]
-"""What is written in one transaction, what is told afterwards, and whose ends these are."""
+"""A batch to write, the events to emit afterwards, and the deliveries in it."""
 
 
 class Settlement:
-    """Gathers the ends of pushes until they are written; belongs to one worker and its event loop.
+    """Collects the outcomes of pushes until they are written; belongs to one worker and event loop.
 
-    ``reported`` is set when there is something to do. ``write`` is told when a circuit opens or
+    ``reported`` is set when there is something to do. ``write`` is called when a circuit opens or
     closes, and writes it.
     """
 
@@ -75,7 +75,7 @@ class Settlement:
 
     @property
     def unwritten(self) -> int:
-        """How many pushes have ended and are not written down yet."""
+        """The number of pushes that have ended and are not recorded yet."""
         return self._in_flight.load.ended + sum(len(one.sent) for one in self._sent_batches)
 
     def write_ending(self, ending: Ending) -> None:
@@ -84,12 +84,12 @@ class Settlement:
         self.reported.set()
 
     def rest_shard(self, shard: int, until: float, reason: str) -> None:
-        """Give a shard back, to go on at an instant (UNIX seconds)."""
+        """Return a shard, to resume at an instant (UNIX seconds)."""
         self._batch.resting_shards[shard] = int(until * 1000), reason
         self.reported.set()
 
     def report(self, push_batch: PushBatch, push: Push, outcome: Outcome) -> None:
-        """Take one end of one push, as a gateway reports it."""
+        """Take the outcome of one push, as a gateway reports it."""
         if (
             outcome.__class__ is Accepted
             and push_batch.is_plain
@@ -117,7 +117,7 @@ class Settlement:
         push_batch.note_end(place)
 
     def interrupt(self, push_batch: PushBatch, places: Sequence[int], error: Exception) -> None:
-        """Settle pushes that may have arrived, and of which nothing further will be heard."""
+        """Settle pushes that may have arrived, and of which no report will come."""
         detail = f"a mistake of Handbell's or of a gateway's: {type(error).__name__}"
         decision = Decision("held", reason="Interrupted", detail=detail, is_unknown=True)
         for place in places:
@@ -125,27 +125,27 @@ class Settlement:
             self.settle(Verdict(push_batch, place, decision, push_batch.tried.get(place)))
 
     def ask_elsewhere(self, verdict: Verdict) -> None:
-        """Have the other environment asked about a push, as the decision says."""
+        """Schedule a push for the other environment, as the decision says."""
         self._elsewhere.append(verdict)
         self.reported.set()
 
     def take_elsewhere(self) -> list[Verdict]:
-        """Return what other environments are to be asked about since the last call."""
+        """Return the pushes to try in other environments since the last call."""
         elsewhere, self._elsewhere = self._elsewhere, []
         return elsewhere
 
     def tell(self, event: Event) -> None:
-        """Tell of something once what it rests on is written."""
+        """Emit an event once the state it reports is written."""
         self._events.append(event)
         self.reported.set()
 
     def adopt(self, keys: Iterable[tuple[int, int]]) -> None:
-        """Have an outage hold what was held before it was known for one."""
+        """Put deliveries that were held before an outage was detected under the outage."""
         self._batch.adopted += keys
         self.reported.set()
 
     def settle(self, verdict: Verdict) -> None:
-        """Turn a verdict into what the rows are to say."""
+        """Turn a verdict into rows."""
         try:
             self._settle(verdict)
         except Exception:  # noqa: BLE001 - nothing may be left without an end

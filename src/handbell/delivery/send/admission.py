@@ -1,4 +1,4 @@
-"""What may go now: the app's switch, times, quiet hours and the cap, looked at before each send."""
+"""Admission: the app's switch, times, quiet hours and cap, checked before each send."""
 
 import logging
 from collections.abc import (
@@ -25,15 +25,15 @@ from .cap_gate import CapGate
 from .sender import WITHOUT_SESSION
 
 DISABLED_SECONDS: Final = 15 * 60
-"""After how long the deliveries of an app that is switched off are looked at again."""
+"""The interval at which deliveries of a disabled app are checked."""
 
 _log = logging.getLogger(__name__)
 
 
 class Admission:
-    """Lets deliveries through, or gives them a row that says why not; belongs to one worker.
+    """Admits deliveries, or writes a row with the reason; belongs to one worker.
 
-    A cap is exact, also for pushes that are on their way; see
+    A cap is exact, including pushes in flight; see
     :class:`~handbell.delivery.send.cap_gate.CapGate` for other workers.
     """
 
@@ -45,9 +45,9 @@ class Admission:
     async def admit(
         self, ticket: Ticket, places: Sequence[int], rules: AppRules
     ) -> AsyncIterator[list[int]]:
-        """Yield what may go now; the others get a row that says why not, or until when.
+        """Yield admitted deliveries; the others get a row with the reason, or the time.
 
-        Where the database is asked for each notification, what may go does not wait for the others.
+        Admitted deliveries do not wait for database queries about others.
         """
         try:
             if not rules.is_enabled:
@@ -65,12 +65,12 @@ class Admission:
             self.refuse(ticket, places, error)
 
     def refuse(self, ticket: Ticket, places: Iterable[int], error: Exception) -> None:
-        """Hold all of it that waits or was handed, since the app's rules cannot be followed."""
+        """Hold all waiting or handed deliveries, since the app's rules cannot be applied."""
         _log.error("Could not apply rules: app=%s", ticket.app_state.app.id, exc_info=error)
         self._book.hold_all(ticket, places, "Interrupted", self._now() + DISABLED_SECONDS)
 
     def with_session(self, ticket: Ticket) -> list[int]:
-        """Return the deliveries whose session still takes something; the others are over."""
+        """Return the deliveries whose session is still open; end the others."""
         kept: list[int] = []
         for place, item in enumerate(ticket.items):
             reason = WITHOUT_SESSION.get(item.status) if isinstance(item, Due) else None
@@ -83,7 +83,7 @@ class Admission:
     async def _sort(
         self, ticket: Ticket, composed: Composed, places: list[int], rules: AppRules
     ) -> list[int]:
-        """Return what of one notification may go now."""
+        """Return the admitted deliveries of one notification."""
         now = self._now()
         if composed.is_cancelled or composed.is_expired(now):
             state: State = "cancelled" if composed.is_cancelled else "expired"
@@ -97,7 +97,7 @@ class Admission:
             and (rules.quiet is None or not composed.is_loud)
         ):
             return places
-        # All that may fail comes first: what has its row must not get another.
+        # Everything that may fail comes first: a delivery must not get two rows.
         zones = [ticket.items[place].time_zone for place in places]
         by_zone = waits_of(composed, set(zones), rules, now)
         waits = [by_zone.get(zone) for zone in zones]
@@ -115,7 +115,7 @@ class Admission:
     async def _cap(
         self, ticket: Ticket, composed: Composed, places: Sequence[int], cap: Cap
     ) -> tuple[list[int], list[int]]:
-        """Return what the cap lets through, which is underway from now on, and what it does not."""
+        """Return the deliveries within the cap, which are in flight from now on, and the others."""
         items = ticket.items
         users = {items[place].user_id for place in places}
         known = {user_id for user_id in users if user_id is not None}
@@ -138,7 +138,7 @@ class Admission:
 
 
 def _by_notification(ticket: Ticket, places: Iterable[int]) -> Iterator[tuple[Composed, list[int]]]:
-    """Yield deliveries that stand together by notification."""
+    """Yield adjacent deliveries by notification."""
     for _, mine in groupby(places, lambda place: id(ticket.composed[place])):
         together = list(mine)
         yield ticket.composed[together[0]], together
@@ -147,7 +147,7 @@ def _by_notification(ticket: Ticket, places: Iterable[int]) -> Iterator[tuple[Co
 def waits_of(
     composed: Composed, zones: Iterable[str | None], rules: AppRules, now: float
 ) -> dict[str | None, HoldReason]:
-    """Return what a notification waits for in time zones, of those where it has to wait."""
+    """Return the hold reason of a notification by time zone, where it has to wait."""
     waits = {zone: _wait_of(composed, zone, rules, now) for zone in zones}
     return {zone: wait for zone, wait in waits.items() if wait is not None}
 

@@ -1,4 +1,4 @@
-"""From shards to pages: how much of a broadcast is handed out next, and when it rests."""
+"""From shards to pages: how much of a broadcast is sent next, and when it rests."""
 
 import asyncio
 from collections import Counter, deque
@@ -37,7 +37,7 @@ _WATCH_SECONDS: Final = 0.25
 _RAMP_PAUSE_SECONDS: Final = 0.05
 _MAIN_SECONDS: Final = 30.0
 _LOOKED_AT: Final = 20
-"""Among so many sessions of a stopped broadcast a known one is looked for, to probe with."""
+"""The number of sessions of a stopped broadcast that are searched for an established one."""
 
 
 @dataclass(slots=True, eq=False)
@@ -61,12 +61,12 @@ class HeldShard:
         return self.app_state is not None and self.app_state.app.id in app_ids
 
     def is_ready(self, now: float) -> bool:
-        """Whether its next page may be handed out; the first answers are waited for."""
+        """Whether its next page may be sent; the first answers are awaited."""
         is_waiting = self.app_state is not None and self.app_state.awaits_proof
         return self.ready_at <= now and not is_waiting
 
     def written_to(self) -> int | None:
-        """Return where the last page ends of the oldest that have ended; None where none has.
+        """Return the position up to which all pages have ended; None if none has.
 
         These are forgotten: each of them has its end, which is written before or together with the
         page's.
@@ -82,10 +82,10 @@ class HeldShard:
 
 
 class Broadcaster:
-    """Hands out the pages of the shards that it holds, one after the other, for one worker.
+    """Sends the pages of the shards that it holds, one after the other, for one worker.
 
-    ``worker`` gives its id. A broadcast that has to wait does so as a shard: nothing is written for
-    those that it has not come to.
+    ``worker`` gives its id. A waiting broadcast stays a shard: no rows are written for
+    sessions that it has not reached.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class Broadcaster:
 
     @property
     def going(self) -> list[HeldShard]:
-        """The shards of which further pages are to be handed out."""
+        """The shards with further pages to send."""
         return [one for one in self._held if not one.is_read]
 
     def hold(self, shards: Iterable[Shard]) -> list[HeldShard]:
@@ -143,16 +143,16 @@ class Broadcaster:
         return held
 
     def lose(self) -> None:
-        """Let go of all shards: others have them by now."""
+        """Drop all shards: other workers have them."""
         self._held.clear()
 
     def rest(self, now: float) -> float | None:
-        """Return in how many seconds the first shard that rests goes on; None where none rests."""
+        """Return the seconds until the first resting shard resumes; None if none rests."""
         waits = [one.ready_at - now for one in self._held if one.ready_at > now]
         return min(waits, default=None)
 
     def note_progress(self, batch: Batch) -> None:
-        """Note how far each shard is written; those that are over are held no more."""
+        """Add the progress of each shard to a batch; finished ones are dropped."""
         for held in tuple(self._held):
             shard = held.shard.id
             if (end := held.written_to()) is not None:
@@ -163,10 +163,10 @@ class Broadcaster:
                 self._held.remove(held)
 
     async def take(self, ready: Sequence[HeldShard]) -> None:
-        """Hand out the next page of the most urgent of these shards, of each app one.
+        """Send the next page of the most urgent of these shards, one per app.
 
-        How much may go of an app depends on its other shards. What the database is asked for one
-        of them it is asked for all at once.
+        The share of an app depends on its other shards. Database queries are made for all of
+        them together.
         """
         ends = await asyncio.gather(
             *map(self._take, _next_of_each_app(ready)), return_exceptions=True
@@ -250,11 +250,11 @@ class Broadcaster:
     async def _size_of_page(
         self, held: HeldShard, composed: Composed, probe: Probe | None
     ) -> tuple[int, float]:
-        """Return how many sessions to read, and where that is 0 the wait until it may be more."""
+        """Return how many sessions to read; if 0, the seconds until more may be read."""
         app_state, route, now = composed.app_state, held.route, self._now()
         size = self._app_states.page_of(app_state)
         if not size or (route is not None and route.stop is not None and probe is None):
-            # What is over is handed out in spite of the circuit, so that each gets its end.
+            # An expired broadcast continues in spite of the circuit, so that each delivery ends.
             return size, 0.0
         if probe is not None:
             granted, wait, _ = await self._app_states.grant(app_state, 1)
@@ -271,7 +271,7 @@ class Broadcaster:
     async def _up_to_known(
         self, listeners: Sequence[Listener], route: Route | None
     ) -> Sequence[Listener]:
-        """Return sessions up to the first of which something was accepted, which is the probe."""
+        """Return sessions up to the first established one, which is the probe."""
         if not _wants_known(route):
             return listeners[:1]
         numbers = [one.number for one in listeners]
@@ -282,9 +282,9 @@ class Broadcaster:
     async def _main_route(
         self, held: HeldShard, composed: Composed, listeners: Sequence[Listener]
     ) -> Route | None:
-        """Return the way that most of a page goes; where one is stopped, that of most persons.
+        """Return the route of most of a page; if one is stopped, that of most persons.
 
-        One person's many sessions must not make all the others rest.
+        A single person with many sessions must not hold up all others.
         """
         if not listeners:
             return held.route
@@ -300,7 +300,7 @@ class Broadcaster:
         )
 
     async def _main_environment(self, app_row: int, composed: Composed) -> Environment | None:
-        """Return where most persons of an app live, as it was some seconds ago."""
+        """Return the environment of most persons of an app, cached for some seconds."""
         loop, asked = asyncio.get_running_loop(), (app_row, composed.is_development)
         known, until = self._environments.get(asked, (None, 0.0))
         if loop.time() > until:
@@ -311,7 +311,7 @@ class Broadcaster:
         return known
 
     def _holds(self, held: HeldShard) -> bool:
-        """Return whether a shard is still this worker's; a stopped heartbeat gives it away."""
+        """Return whether a shard is still this worker's; a late heartbeat loses it."""
         return held in self._held
 
     def _note_page(
@@ -329,7 +329,7 @@ class Broadcaster:
         self._book.reported.set()
 
     def _has_to_wait(self, found: Sequence[Listener], composed: Composed) -> bool:
-        """Return whether somebody of a page has to wait for a time, and it is not over for all."""
+        """Return whether a session of a page has to wait, and the broadcast is not over."""
         now = self._now()
         if composed.is_expired(now):
             return False
@@ -337,7 +337,7 @@ class Broadcaster:
         return bool(waits_of(composed, zones, composed.app_state.rules, now))
 
     async def _divide(self, held: HeldShard, composed: Composed) -> None:
-        """Have what a shard has not come to wait as parts, each as long as its time zones do."""
+        """Divide the rest of a shard into parts, each held as long as its time zones require."""
         shard, now = held.shard, self._now()
         zones = await self._storage_retry.call(self._queue.zones_of, shard)
         found = waits_of(composed, [zone or None for zone in zones], composed.app_state.rules, now)
@@ -348,11 +348,11 @@ class Broadcaster:
             held.is_read = True
             self._book.reported.set()
         else:
-            # It was given away; who has it divides it.
+            # It was given to another worker, which divides it.
             held.ready_at = self._clock() + _WATCH_SECONDS
 
     def _rest_stopped(self, held: HeldShard, route: Route) -> None:
-        """Give a stopped app's shard back until it is tried again."""
+        """Return a stopped app's shard until the next probe."""
         now = self._now()
         if route.is_due(now):
             return  # it is known now which way it goes: its next turn probes that
@@ -364,7 +364,7 @@ class Broadcaster:
     async def _rests_without_way(
         self, held: HeldShard, composed: Composed, listeners: Sequence[Listener]
     ) -> bool:
-        """Give a shard back whose page has no way to go; say whether it rests."""
+        """Return a shard whose page has no route; say whether it rests."""
         now = self._now()
         if not listeners or composed.is_over(now):
             return False
@@ -379,7 +379,7 @@ class Broadcaster:
         return True
 
     def _let_rest(self, held: HeldShard, reason: str, until: float) -> None:
-        """Give a shard back until an instant (UNIX seconds), once its pages have ended."""
+        """Return a shard until an instant (UNIX seconds), once its pages have ended."""
         if held.pages:
             held.ready_at = self._clock() + _WATCH_SECONDS
             return
@@ -397,17 +397,17 @@ def _next_of_each_app(ready: Sequence[HeldShard]) -> list[HeldShard]:
 
 
 def _is_end(found: Sequence[Listener], most: int, shard: Shard) -> bool:
-    """Return whether a shard has no session behind these."""
+    """Return whether a shard has no session after these."""
     return len(found) < most or found[-1].number >= shard.last
 
 
 def _is_stopped(route: Route, composed: Composed, probe: Probe | None, now: float) -> bool:
-    """Return whether a broadcast is to rest; one that is over goes on, so that each has its end."""
+    """Return whether a broadcast must rest; an expired one continues, so that it ends."""
     return route.stop is not None and probe is None and not composed.is_over(now)
 
 
 def _wants_known(route: Route | None) -> bool:
-    """Return whether a probe should go to a session of which something was accepted before."""
+    """Return whether a probe should go to a session that accepted a push before."""
     if route is None or route.configuration.stop is None:
         return False
     return route.configuration.is_established

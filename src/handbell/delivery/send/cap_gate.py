@@ -1,4 +1,4 @@
-"""Who of a batch a cap lets through, over all workers of a database."""
+"""Applies caps to a batch, over all workers of a database."""
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from functools import partial
@@ -11,14 +11,14 @@ from handbell.delivery.work.cap_in_flight import CapInFlight
 
 
 class Call(Protocol):
-    """Calls something of the stores in a thread until the database takes it."""
+    """Calls a store function in a thread, retrying while the database is unavailable."""
 
     def __call__(self, what: Callable[..., Any], /, *arguments: Any) -> Awaitable[Any]:
-        """Return what it returned."""
+        """Return the function's result."""
 
 
 class CapGate:
-    """Lets notifications through the apps' caps; belongs to one worker and its event loop.
+    """Admits notifications under the apps' caps; belongs to one worker and its event loop.
 
     A cap is exact also for what is on its way: what this worker has is known here, and what others
     have they claim in the database. A worker that was alone claims from the first batch on that
@@ -57,7 +57,7 @@ class CapGate:
         return allowed
 
     async def release(self, app_states: Iterable[AppState]) -> None:
-        """Take back the claims of what is written by now."""
+        """Remove the claims of deliveries that are written."""
         for app_state in app_states:
             in_flight = app_state.cap_in_flight
             if in_flight.has_freed:

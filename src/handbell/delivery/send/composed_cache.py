@@ -1,4 +1,4 @@
-"""What a worker sends, composed: loaded when it is needed, and kept for a while."""
+"""A worker's composed notifications, loaded on demand and cached."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
@@ -37,13 +37,13 @@ class ComposedCache:
         self._finding = GroupCommit(self._find)
 
     def keep(self, composed: Composed) -> None:
-        """Keep a notification, in place of the one kept for longest where there are many."""
+        """Cache a notification, evicting the oldest one if there are many."""
         if len(self._kept) >= _KEPT:
             self._kept.pop(next(iter(self._kept)))
         self._kept[composed.row] = composed
 
     async def find(self, row: int) -> Composed | None:
-        """Return a composed notification, None when it is gone; raises why it is unread."""
+        """Return a composed notification, None if it is gone; raises the error of reading it."""
         (composed,) = await self._finding.bring([row])
         if isinstance(composed, Exception):
             raise composed
@@ -54,10 +54,10 @@ class ComposedCache:
         return [found.get(row) for row in rows]
 
     async def find_many(self, rows: Sequence[int]) -> dict[int, Composed | Exception]:
-        """Return the composed notifications; those that are gone are left out.
+        """Return the composed notifications; missing ones are left out.
 
-        However many there are, the database is asked once for those that are known and once for
-        the others. One that cannot be read is the reason why.
+        The database is queried once for cached ones and once for the others, for any number. An
+        unreadable one is replaced by its error.
         """
         known = {row: self._kept[row] for row in rows if row in self._kept}
         if known:

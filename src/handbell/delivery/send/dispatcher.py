@@ -1,4 +1,4 @@
-"""From what was taken to what is sent: an app's rules, its circuit and its rate say what may go."""
+"""From leased to sent: an app's rules, circuit and rate decide what may go."""
 
 import asyncio
 import logging
@@ -27,17 +27,17 @@ from .probes import Probes
 from .sender import PushSender
 
 PROBE_SECONDS: Final = 2.0
-"""How long what could go on is kept at hand while a push probes its way."""
+"""How long deliveries stay in memory while a probe is in flight."""
 
 _log = logging.getLogger(__name__)
 
 
 class Dispatcher:
-    """Sends what a worker has taken, each part in a task of its own; ``tasks`` are those that run.
+    """Sends what a worker has leased, each part in its own task; ``tasks`` are the running ones.
 
     Until ``turns_until`` (UNIX seconds), what a rate holds falls due a few at a time.
 
-    What is taken gets a ticket here; what is not sent gets a row that says why not, or until when.
+    Leased deliveries get a ticket here; those not sent get a row with the reason, or the time.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Dispatcher:
         self._now = now
 
     def begin(self, work: Any) -> None:
-        """Do something aside, in a task of its own; where it breaks off, the log says so."""
+        """Run something in its own task; failures are logged."""
         task: asyncio.Task[None] = asyncio.create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self._end)
@@ -123,12 +123,12 @@ class Dispatcher:
         return ticket
 
     def begin_elsewhere(self) -> None:
-        """Begin to ask the other environment about the tokens that the first one did not know."""
+        """Begin to try the other environment for tokens that the first one refused."""
         for push_batch in self._sender.readdress(self._book.take_elsewhere()):
             self.begin(self._sender.send(push_batch))
 
     async def _send_items(self, ticket: Ticket) -> None:
-        """Send single deliveries that may go now; the others get a row that says until when."""
+        """Send admitted single deliveries; the others get a row with the time."""
         try:
             places = self._admission.with_session(ticket)
             # Where the rules cannot be read nothing goes out without them.
@@ -142,7 +142,7 @@ class Dispatcher:
             self._admission.refuse(ticket, filter(ticket.is_waiting, ticket.places), error)
 
     async def _send_ready(self, ticket: Ticket, ready: Sequence[int]) -> None:
-        """Send what was admitted, each way by itself: one that is stopped holds up no other."""
+        """Send admitted deliveries, each route by itself: a stopped one holds up no other."""
         await asyncio.gather(
             *(self._send_along(ticket, way, part) for way, part in ways_of(ticket, ready).items())
         )
@@ -179,7 +179,7 @@ class Dispatcher:
         ready: Sequence[int],
         probe: Probe | None,
     ) -> Sequence[int]:
-        """Begin to send what may go now; return what may not yet."""
+        """Begin to send what may go now; return the rest."""
         now = self._now()
         most = 1 if probe is not None else self._most(ticket, route, ready, now)
         if not most:
@@ -195,7 +195,7 @@ class Dispatcher:
         return ready[most:]
 
     async def _is_let_go(self, route: Route) -> bool:
-        """Wait a moment for the end of a probe that is out; say whether the way is free now."""
+        """Wait briefly for the end of a running probe; return whether the route is free now."""
         loop = asyncio.get_running_loop()
         until = loop.time() + PROBE_SECONDS
         while route.is_probed and loop.time() < until:
@@ -226,9 +226,9 @@ class Dispatcher:
 
 
 def probe_first(ticket: Ticket, ready: Sequence[int], route: Route) -> Sequence[int]:
-    """Put that delivery first which says most about a way that is to be probed.
+    """Move the most informative delivery for a probe of the route to the front.
 
-    Where something was accepted before, that is one to a session of which something was.
+    On an established route, that is one to a session that accepted a push before.
     """
     if route.configuration.stop is None or not route.configuration.is_established:
         return ready

@@ -1,4 +1,4 @@
-"""Which gateway serves whom, and for how long one is kept that nobody uses any more."""
+"""The gateways of a worker, and the closing of unused ones."""
 
 import asyncio
 import logging
@@ -19,11 +19,11 @@ from handbell.registry.session import Environment
 from handbell.storage.group_commit import GroupCommit
 
 WAY_SECONDS: Final = 5.0
-"""How long a gateway is used before it is asked anew which one it is."""
+"""How long a gateway is used before it is looked up again."""
 
 UNUSED_SECONDS: Final = 15 * 60.0
-"""How long a gateway is kept that nothing is sent by: a connection that is up saves the next one a
-second, and Apple takes connections that come and go for an attack."""
+"""How long an unused gateway is kept: an open connection saves the next push a
+second, and Apple treats rapid connects and disconnects as an attack."""
 
 _log = logging.getLogger(__name__)
 
@@ -32,16 +32,16 @@ _Place = tuple[str, str, str, str | None, frozenset[str]]
 
 @dataclass(slots=True)
 class _Way:
-    """A gateway that is used, by when it is asked for anew, and when that is too late."""
+    """A gateway in use, when to look it up again, and the latest time to do so."""
 
     gateway: Gateway
     until: float
 
 
 class GatewayCache:
-    """The gateways by which one worker sends; belongs to its event loop.
+    """The gateways with which one worker sends; belongs to its event loop.
 
-    One that serves nobody any more (its key was removed, its twin was started anew, nothing was
+    A gateway that serves nobody any more (its key was removed, its twin was restarted, nothing was
     sent by it for :data:`UNUSED_SECONDS`) is handed to ``drop``.
     """
 
@@ -68,9 +68,9 @@ class GatewayCache:
     async def find(
         self, composed: Composed, name: GatewayName, environment: Environment
     ) -> Gateway:
-        """Return the gateway for a notification; raises what the search for it raises.
+        """Return the gateway for a notification; raises the errors of the look-up.
 
-        Where its credential was refused, that of another one which serves the environment.
+        If its credential was refused, returns that of another one which serves the environment.
         """
         refused: frozenset[str] = frozenset()
         while True:
@@ -114,19 +114,19 @@ class GatewayCache:
             self._drop_unused()
 
     def forget(self) -> None:
-        """Have it asked anew, before the next use, which gateway serves whom: keys have changed."""
+        """Look every gateway up again before its next use: keys have changed."""
         now = self._clock()
         for way in self._gateways.values():
             way.until = min(way.until, now - 1)
 
     async def _ask_all(self, asks: Sequence[Callable[[], Gateway]]) -> list[Gateway | Exception]:
-        """Ask for gateways in one go, since each turn of a thread costs as much as an answer."""
+        """Look up gateways in one call, since a thread switch costs as much as a look-up."""
         return await self._threads.run(lambda: list(map(_answer, asks)))
 
     async def route(
         self, composed: Composed, name: GatewayName, environment: Environment
     ) -> Route | None:
-        """Return the way of a notification to an environment, None where there is none."""
+        """Return the route of a notification to an environment, None if there is none."""
         try:
             gateway = await self.find(composed, name, environment)
         except HandbellError:
@@ -136,7 +136,7 @@ class GatewayCache:
     def route_of(
         self, composed: Composed, name: GatewayName, environment: Environment, gateway: Gateway
     ) -> Route | None:
-        """Return the way that leads through a gateway; None where no circuit stands on it."""
+        """Return the route through a gateway; None if it has no circuit."""
         if name != "apns":
             return None
         app_state = composed.app_state

@@ -1,4 +1,4 @@
-"""Who may probe an open circuit: one push at a time, of all workers on a database."""
+"""Permissions to probe an open circuit: one push at a time, over all workers of a database."""
 
 from collections.abc import Awaitable, Callable, Collection, Coroutine
 from typing import Any, Final, Protocol
@@ -10,22 +10,22 @@ from handbell.delivery.work.routes import Route, Routes
 from handbell.errors import ContradictionError
 
 ELSEWHERE_SECONDS: Final = 2.0
-"""After how long a circuit is looked at again that another worker is probing."""
+"""When a circuit is checked again while another worker probes it, in seconds."""
 
 
 class Call(Protocol):
-    """Calls something of the stores in a thread until the database takes it."""
+    """Calls a store function in a thread, retrying while the database is unavailable."""
 
     def __call__(self, what: Callable[..., Any], /, *arguments: Any) -> Awaitable[Any]:
-        """Return what it returned."""
+        """Return the function's result."""
 
 
 class Probes:
     """Gives one worker the permission to probe; belongs to its event loop.
 
-    ``worker`` gives the worker's id. ``write_circuits`` writes what of the circuits is not written
-    yet, ``on_closed`` is told of a circuit that others have closed, and ``begin`` does something
-    aside.
+    ``worker`` gives the worker's id. ``write_circuits`` writes unwritten circuit states,
+    ``on_closed`` is called for a circuit that other workers have closed, and ``begin`` runs a
+    task.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Probes:
         return found
 
     def release(self, places: Collection[CircuitScope], worker: int) -> None:
-        """Let other workers probe, once it is written what the probe was answered."""
+        """Let other workers probe, once the result of the probe is written."""
         self._begin(self._release(places, worker))
 
     async def _release(self, places: Collection[CircuitScope], worker: int) -> None:
@@ -96,7 +96,7 @@ class Probes:
 
 
 class _Claim:
-    """What a worker has claimed in the database, until its probe is over."""
+    """A worker's claim in the database, until its probe is over."""
 
     def __init__(self, probes: Probes, places: Collection[CircuitScope], worker: int) -> None:
         self._probes = probes

@@ -1,4 +1,4 @@
-"""From deliveries to gateways: batches go out, and what is on its way is known."""
+"""From deliveries to gateways: batches are handed over, and pushes in flight are tracked."""
 
 import asyncio
 import logging
@@ -32,7 +32,7 @@ WITHOUT_SESSION: Final[Mapping[str | None, str]] = MappingProxyType(
         "pending": "SessionPending",
     }
 )
-"""Why a delivery ends whose session does not take anything any more, by the session's status."""
+"""The reason with which a delivery ends whose session is not active, by its status."""
 
 
 class PushSender:
@@ -58,7 +58,7 @@ class PushSender:
         self._out: dict[PushBatch, Gateway] = {}
 
     async def send(self, push_batch: PushBatch) -> None:
-        """Send a batch by one call of its gateway; return when each of it was reported."""
+        """Send a batch by one call of its gateway; return when all of it was reported."""
         ticket, way = push_batch.ticket, push_batch.way
         try:
             await self._heartbeat.hold_lease()
@@ -73,7 +73,7 @@ class PushSender:
             if route is not None and route.stop is not None:
                 self._hold_stopped(push_batch, route)
             self._out[push_batch] = gateway
-            # From the look at the releases to the gateway's own list nothing else has its turn.
+            # No other task runs between the check of the releases and the gateway's own list.
             await gateway.send(_pushes(push_batch), partial(self._book.report, push_batch))
             self._note_silence(push_batch)
         except HandbellError as error:
@@ -87,7 +87,7 @@ class PushSender:
             push_batch.close()
 
     def _note_silence(self, push_batch: PushBatch) -> None:
-        """Settle what a gateway says it is done with and has not reported, as it must not."""
+        """Settle pushes that a gateway returned without a report, which violates its contract."""
         if left := push_batch.give_up():
             _log.error("Gateway left pushes unanswered: pushes=%d", len(left))
             self._book.interrupt(push_batch, left, RuntimeError("no answer"))
@@ -104,7 +104,7 @@ class PushSender:
             self._book.take_back(ticket, place)
 
     def _hold_stopped(self, push_batch: PushBatch, route: Route) -> None:
-        """Hold what a circuit on its way stops: everything but a push that probes it."""
+        """Hold what a circuit on its route stops, except a probe."""
         ticket = push_batch.ticket
         stopped = [place for place in push_batch.places if not ticket.is_probe(place)]
         push_batch.leave_out(stopped)
@@ -118,7 +118,7 @@ class PushSender:
                 self._book.settle(Verdict(push_batch, place, decision))
 
     def readdress(self, verdicts: Sequence[Verdict]) -> Iterator[PushBatch]:
-        """Yield batches of what the other environment is to be asked about."""
+        """Yield batches of pushes to try in the other environment."""
         groups: dict[tuple[PushBatch, Any], dict[int, FirstAnswer]] = {}
         for push_batch, place, decision, *_ in verdicts:
             tried = FirstAnswer(push_batch.environment, decision.reason or "")
@@ -159,7 +159,7 @@ class PushSender:
         await asyncio.gather(*ends)
 
     def lose(self) -> None:
-        """Begin nothing more of what was taken: the worker was taken for dead."""
+        """Begin nothing more of the leased work: the worker counted as dead."""
         self._release_log.lose()
         out = {(push_batch, place) for push_batch in self._out for place in push_batch.places}
         self._withdraw(set(self._out.values()), out)
@@ -173,7 +173,7 @@ class PushSender:
 
 
 def no_way_reason(error: HandbellError) -> str:
-    """Return why a delivery waits for which there is no gateway."""
+    """Return the hold reason of a delivery without a gateway."""
     return "TwinNotRunning" if isinstance(error, TwinError) else "NoCredential"
 
 
@@ -183,7 +183,7 @@ def _apns_id(push_batch: PushBatch, place: int) -> str:
 
 
 def _pushes(push_batch: PushBatch) -> list[Push]:
-    """Return what the gateway is handed, each push under its place in the ticket."""
+    """Return the pushes for the gateway, each keyed by its place in the ticket."""
     of, items = push_batch.ticket.composed, push_batch.ticket.items
     environment = push_batch.environment
     made: list[Push] = []

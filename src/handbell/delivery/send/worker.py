@@ -1,8 +1,8 @@
-"""The worker: takes what is due, sends it, and writes down what became of it.
+"""The worker: takes due work, sends it, and records the outcomes.
 
-One loop takes work and hands it to the gateways; reports come back as they come, thousands a
-second; another loop writes them in batches. What bounds memory is the number of pushes that were
-handed out and are not written down yet, never the size of a broadcast. A push that is slow, dead or
+One loop takes work and hands it to the gateways; reports arrive thousands a
+second; another loop writes them in batches. Memory is bounded by the number of pushes handed
+out and not yet recorded, never by the size of a broadcast. A push that is slow, dead or
 refused holds one place of that window and nothing else.
 """
 
@@ -58,7 +58,7 @@ from .sender import PushSender
 
 IDLE_SECONDS: Final = 1.0
 THREADS: Final = 8
-"""In how many threads a worker uses the database at most; nobody else waits for these."""
+"""The maximum number of threads in which a worker uses the database."""
 
 _WATCH_SECONDS: Final = 0.25
 _SIGNALLED_WATCH_SECONDS: Final = 2.0
@@ -74,7 +74,7 @@ class Worker:
     and :meth:`stop` in one event loop, once. ``on_beat`` is called at each heartbeat, ``on_place``
     with the worker's place among all. ``in_flight`` is what is on its way, ``app_states`` say how
     much that may be. ``answer_seconds`` is how long a stop waits for push services.
-    Raises nothing: what goes wrong is written, told to the hooks, or tried again.
+    Raises nothing: failures are recorded, emitted as events, or retried.
     """
 
     def __init__(
@@ -239,13 +239,13 @@ class Worker:
 
     @property
     def id(self) -> int:
-        """Under which id it takes work; 0 before its start."""
+        """The id under which it takes work; 0 before its start."""
         return self._heartbeat.worker
 
     # Life
 
     async def start(self) -> None:
-        """Enter the worker and begin to take work. Raises StoppedError where it was stopped."""
+        """Enter the worker and begin to take work. Raises StoppedError if it was stopped."""
         if self._is_stopping:
             raise stopped()
         self._signals.listen()
@@ -259,7 +259,7 @@ class Worker:
         ]
 
     async def stop(self, *, within: float | None = None) -> None:
-        """Take no more work, finish what is on its way, give back the rest. Raises nothing.
+        """Take no more work, finish pushes in flight, release the rest. Raises nothing.
 
         Answers are waited for as long as ``answer_seconds`` say, or ``within`` where that is less;
         a database that takes nothing for as long as its ``storage_retry``. What could not be
@@ -288,20 +288,20 @@ class Worker:
             _log.exception("Could not release work on stop")
 
     async def put(self, notifications: Collection[int]) -> None:
-        """Let this worker, or another one, take what was just stored and nobody has."""
+        """Let this worker, or another one, take work that was just stored."""
         if notifications:
             await self._queue.put(notifications)
             self.wake()
 
     def wake(self) -> None:
-        """Look for work now instead of at the next turn."""
+        """Look for work now instead of at the next poll."""
         self._wake.set()
 
     async def settled(self, row: int) -> None:
-        """Return when every delivery of a notification has ended or waits for its time.
+        """Return when every delivery of a notification has ended or is held.
 
-        Other workers may have a part in it; what they write is asked for by one question for all
-        who wait. Raises StoppedError where the worker stops before that.
+        Other workers may have a part in it; one shared query finds what they have written.
+        Raises StoppedError if the worker stops before that.
         """
         self._signals.listen()
         await self._poller.until_over(row)
@@ -313,9 +313,9 @@ class Worker:
         return in_hand | (await self.threads.run(self._backlog.unsettled, left) if left else set())
 
     async def idle(self) -> None:
-        """Return once nothing is due and nothing is on its way: the rest waits for its time.
+        """Return once nothing is due and nothing is in flight: the rest waits for its time.
 
-        Raises StoppedError where the worker stops before that.
+        Raises StoppedError if the worker stops before that.
         """
         broadcaster = self._broadcaster
         while self.app_states.in_flight or broadcaster.notifications or await self._is_due_soon():
@@ -346,14 +346,14 @@ class Worker:
     async def release(self, session_ids: Collection[int]) -> None:
         """Send nothing more to sessions that were closed or given to others.
 
-        What this process has in hand for them ends as cancelled. Returns when nothing of it is on
-        its way any more: once the push service has answered what it was handed already. Call it
-        after the change was committed; what is read from then on goes by that.
+        Deliveries of this process to them end as cancelled. Returns when none is in flight any
+        more: once the push service has answered those already handed over. Call it
+        after the change was committed; later reads reflect it.
         """
         await self._sender.release(session_ids)
 
     def _lose(self) -> None:
-        """Let go of all that was taken: the worker was taken for dead, and others have it."""
+        """Drop all leased work: the worker counted as dead, and others have it."""
         self._broadcaster.lose()
         self._sender.lose()
         self._book.lose()
@@ -394,7 +394,7 @@ class Worker:
         return bool(taken.due or ready)
 
     async def _seek_probes(self) -> None:
-        """Have one delivery fall due for each open circuit that is to be probed."""
+        """Make one delivery due for each open circuit that is to be probed."""
         at = asyncio.get_running_loop().time()
         if at < self._seek_at:
             return
@@ -468,7 +468,7 @@ class Worker:
         self._dispatcher.begin(self._write_circuits())
 
     async def _write_circuits(self) -> None:
-        """Write the circuits that have changed; of one that changed again only how it is now."""
+        """Write the changed circuits; of one that changed again only its current state."""
         async with self._circuits_turn:
             if not (changed := list(self._routes.unwritten.items())):
                 return
@@ -483,7 +483,7 @@ class Worker:
         self._dispatcher.begin(work)
 
     def _note_closed(self, place: CircuitScope) -> None:
-        """Let go on what a circuit held that others have closed; webhooks have heard of it."""
+        """Resume what a circuit held that other workers have closed; they have called webhooks."""
         at, environment = self._now(), place.environment
         if not place.is_service:
             closed = CircuitClosed(app=place.app, at=at, environment=environment, topic=place.topic)

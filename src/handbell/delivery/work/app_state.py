@@ -1,4 +1,4 @@
-"""One app's way out: its rules, and how much of it is on its way."""
+"""A worker's state of one app: its rules, and its pushes in flight."""
 
 import math
 from dataclasses import dataclass, field
@@ -13,18 +13,18 @@ from .load import Load
 from .routes import SOON_SECONDS, Route
 
 FIRST_BATCH: Final = 50
-"""How many are sent before the first answers are looked at, so that a wrong key stops early."""
+"""The number of pushes sent before the first answers, so that a wrong key stops early."""
 
 
 @dataclass(slots=True)
 class AppState:
-    """What a worker knows of one app while it sends for it; ``load`` is what it has on its way.
+    """What a worker knows of one app while it sends for it; ``load`` counts its pushes in flight.
 
-    ``cap_in_flight`` is what counts under the app's cap and is not written down yet; both follow
-    from the tickets (:mod:`~handbell.delivery.work.in_flight`). ``routes`` are the ways that its
-    pushes went.
+    ``cap_in_flight`` counts under the app's cap and is not recorded yet; both follow
+    from the tickets (:mod:`~handbell.delivery.work.in_flight`). ``routes`` are those its
+    pushes took.
     ``is_proven`` says that something was accepted since a circuit of the app's opened last.
-    ``read_at``, when the rules were read, goes by a clock that nobody sets.
+    ``read_at``, when the rules were read, is by a monotonic clock.
     """
 
     app: App
@@ -38,23 +38,23 @@ class AppState:
 
     @property
     def is_stopped(self) -> bool:
-        """Whether a circuit is open on one of its ways."""
+        """Whether a circuit is open on one of its routes."""
         return any(route.stop is not None for route in self.routes)
 
     @property
     def awaits_proof(self) -> bool:
-        """Whether the first answers are still out: a wrong key is to cost few refusals."""
+        """Whether the first answers are pending: a wrong key should cause few refusals."""
         return self.load.handed > 0 and not (self.is_proven or self.is_stopped)
 
     def look_again_at(self, route: Route, now: float) -> float:
-        """Return when a push that was refused on a route is looked at again (UNIX seconds).
+        """Return when a push that was refused on a route is tried again (UNIX seconds).
 
         That is soon where another of the app's credentials may take its place.
         """
         return now + SOON_SECONDS if self.has_other(route) else route.resume_at(now)
 
     def has_other(self, route: Route) -> bool:
-        """Return whether another of the app's credentials takes the place of a refused one."""
+        """Return whether another of the app's credentials replaces a refused one."""
         if route.is_last or not route.is_refused:
             return False
         here = route.configuration.place
@@ -71,5 +71,5 @@ class AppState:
         return here.credential in serving and bool(serving - refused)
 
     def take_rules(self, rules: AppRules, instant: float) -> None:
-        """Take the rules as they stand in the database at an instant, by the steady clock."""
+        """Take over the stored rules as read at an instant of the monotonic clock."""
         self.rules, self.read_at = rules, instant

@@ -1,4 +1,4 @@
-"""The ways out of all apps: how much of each is on its way, and by which rules."""
+"""The state of each app in a worker: in-flight limits and cached rules."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -18,23 +18,23 @@ from .rate_shares import Granted, RateShares
 from .routes import Routes
 
 PAGE: Final = 2000
-"""How many deliveries are taken from the database at a time."""
+"""The number of deliveries taken from the database at a time."""
 
 WINDOW: Final = 9000
-"""How many pushes may be on their way, or not written down yet, at once.
+"""The maximum number of pushes in flight or unrecorded.
 
-One app may have two thirds of what the others leave, so there is always room for the next: however
-many apps get no answer, another one goes on.
+One app may use two thirds of what the others leave, so there is always room for the next: even
+if many apps get no answers, another one continues.
 """
 
 RULES_SECONDS: Final = 5.0
-"""For how long an app's rules are not read again."""
+"""How long an app's rules are cached."""
 
 _PAGES: Final = 3
 
 
 class AppStates:
-    """What is known of each app, and the window that they share; belongs to one worker.
+    """The states of all apps, and their shared window; belongs to one worker.
 
     ``window`` is how many pushes may be in flight at once; it may be changed at any time.
     ``rates`` are the worker's shares of the apps' rates. ``on_closed`` is told of a circuit that
@@ -65,18 +65,18 @@ class AppStates:
         self._reserved = 0
 
     def of(self, app: App) -> AppState:
-        """Return the state of an app, made when first asked for, in whatever thread."""
+        """Return the state of an app, created on first use, in any thread."""
         app_state = self._app_states.get(app.id)
         if app_state is None:
             app_state = self._app_states.setdefault(app.id, AppState(app))
         former = app_state.app.row
         if None not in (former, app.row) and former != app.row:
-            # The app was removed and added anew: its keys and its circuits are others.
+            # The app was removed and added again, with other keys and circuits.
             app_state = self._app_states[app.id] = AppState(app)
         return app_state
 
     async def read_rules(self, app_state: AppState) -> None:
-        """Let an app go by its rules as they are now, or were some seconds ago."""
+        """Apply an app's current rules, cached for some seconds."""
         if self._clock() - app_state.read_at > RULES_SECONDS:
             before = self._routes.known(app_state.routes)
             (rules,) = await self._reading.bring([app_state.app.id])
@@ -86,14 +86,14 @@ class AppStates:
                 self._on_closed(place)
 
     async def grant(self, app_state: AppState, wanted: int) -> Granted:
-        """Return how many of so many pushes of an app its rate lets go now, or when more may."""
+        """Return how many of so many pushes of an app its rate allows now, or when more may go."""
         rate = app_state.rules.rate
         if rate is None:
             return Granted(wanted)
         return await self._rates.grant(app_state.app.id, rate, wanted)
 
     def forget_rules(self) -> None:
-        """Have the rules of every app read again before it is sent for: some have changed."""
+        """Read the rules of every app again before its next send: some have changed."""
         for app_state in self.all():
             app_state.read_at = -math.inf
 
@@ -102,11 +102,11 @@ class AppStates:
 
     @property
     def in_flight(self) -> int:
-        """How many pushes are on their way, or not written down yet."""
+        """The number of pushes in flight or unrecorded."""
         return self._in_flight.load.all
 
     def room_of(self, app: App) -> int:
-        """Return how many more pushes of an app may be on their way, or not written down yet."""
+        """Return how many more pushes of an app may be in flight or unrecorded."""
         app_state = self.of(app)
         return self._share(app_state) - app_state.load.out
 
@@ -117,7 +117,7 @@ class AppStates:
         return size if app_state.load.out + size <= share else 0
 
     def full(self) -> list[str]:
-        """Return the apps of which no more is taken now."""
+        """Return the apps for which no more work is taken now."""
         return [
             app_state.app.id
             for app_state in self.all()
@@ -126,7 +126,7 @@ class AppStates:
 
     @contextmanager
     def reserving(self, app_state: AppState, number: int) -> Iterator[None]:
-        """Keep room for pushes of an app while they are read: other apps are read beside it."""
+        """Reserve room for pushes of an app while they are read, in parallel with other apps."""
         self._reserved += number
         app_state.reserved += number
         try:
@@ -136,7 +136,7 @@ class AppStates:
             app_state.reserved -= number
 
     def all(self) -> list[AppState]:
-        """Return the apps' states that there are now."""
+        """Return the current states of apps."""
         # A copy: composed notifications are loaded in threads, which make the states of their apps.
         return list(self._app_states.values())
 
@@ -145,7 +145,7 @@ class AppStates:
         self._routes.move(jump)
 
     def most_due(self) -> int:
-        """Return how many single deliveries, of whatever apps, are taken at a time."""
+        """Return how many single deliveries, of all apps, are taken at a time."""
         return min(PAGE, max(FIRST_BATCH, (self.window - self.in_flight) // _PAGES))
 
     def _share(self, app_state: AppState) -> int:

@@ -1,4 +1,4 @@
-"""Who is about to be sent something that counts under an app's cap, while no row says so yet."""
+"""Deliveries in flight that count under an app's cap, before their rows are written."""
 
 import asyncio
 from collections.abc import Iterable, KeysView
@@ -8,7 +8,7 @@ UserAndRow = tuple[int, int]
 
 
 class CapInFlight:
-    """The deliveries of one app that were let through its cap and are not written down yet.
+    """The admitted and not yet recorded deliveries of one app that count under its cap.
 
     A delivery is named by its notification's row and its number. With ``turn`` held from before the
     database is asked until what is let through was added here, the two together miss nothing that
@@ -30,12 +30,12 @@ class CapInFlight:
         return len(self._users)
 
     def add(self, row: int, number: int, user_id: int) -> None:
-        """Note that a delivery to a user was let through."""
+        """Add an admitted delivery to a user."""
         self._users[row, number] = user_id
         self._by_user.setdefault(user_id, set()).add((row, number))
 
     def remove(self, row: int, numbers: Iterable[int]) -> None:
-        """Note that deliveries of a notification are written; those not added are no matter."""
+        """Remove recorded deliveries of a notification; unknown ones are ignored."""
         for number in numbers:
             user_id = self._users.pop((row, number), None)
             if user_id is None:
@@ -51,19 +51,19 @@ class CapInFlight:
         return self._users.keys()
 
     def rows_of(self, user_id: int) -> set[int]:
-        """Return the notifications that are about to reach a user."""
+        """Return the notifications in flight to a user."""
         return {row for row, _ in self._by_user.get(user_id, ())}
 
     def unclaimed(self) -> set[UserAndRow]:
-        """Return what is on its way and not claimed."""
+        """Return pairs in flight without a claim."""
         return {(user, row) for (row, _), user in self._users.items()} - self._claimed
 
     def note_claimed(self, pairs: Iterable[UserAndRow]) -> None:
-        """Note what is claimed, whether or not it is still on its way."""
+        """Record claims, whether or not their deliveries are still in flight."""
         self._claimed.update(pairs)
 
     def free_unused(self, pairs: Iterable[UserAndRow]) -> None:
-        """Free the claims of these of which nothing is on its way."""
+        """Free those of these claims with nothing in flight."""
         for user, row in pairs:
             if (user, row) in self._claimed and row not in self.rows_of(user):
                 self._claimed.discard((user, row))
@@ -71,10 +71,10 @@ class CapInFlight:
 
     @property
     def has_freed(self) -> bool:
-        """Whether claims are to be taken back."""
+        """Whether there are freed claims to remove."""
         return bool(self._freed)
 
     def take_freed(self) -> set[UserAndRow]:
-        """Return the claims that are to be taken back, and forget them."""
+        """Return the freed claims, and forget them."""
         freed, self._freed = self._freed, set()
         return freed

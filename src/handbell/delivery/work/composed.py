@@ -1,4 +1,4 @@
-"""A stored notification, ready to be sent: its message, its app's state, its time."""
+"""A stored notification, composed for sending: its message, its app's state, its times."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -113,9 +113,9 @@ class Composed:
 
     @property
     def is_of_its_kind(self) -> bool:
-        """Whether it is of the kind that sessions' tokens are for: alerts, and what goes with them.
+        """Whether it is of the kind that sessions' tokens are for: alerts and related types.
 
-        A push of another kind, to a token that is for alerts, tells nothing of that token.
+        A refusal of another kind of push proves nothing about a token for alerts.
         """
         return self.message.topic == self.app_state.app.bundle_id
 
@@ -126,7 +126,7 @@ class Composed:
         return max(self.created_at, due_at(self.send_at, zone, self.app_state.rules.time_zone))
 
     def is_over(self, now: float) -> bool:
-        """Return whether what was not attempted yet is given up, if it cannot go out now."""
+        """Return whether an unattempted delivery is given up if it cannot go now."""
         starts = self.starts_at(LAST_ZONE)
         return now >= retry_deadline(created_at=starts, expires_at=self.expires_at).at
 
@@ -141,7 +141,7 @@ class Composed:
         return frozenset(name for name, is_needed in needs.items() if is_needed)
 
     def is_expired(self, now: float) -> bool:
-        """Return whether its time is over; now or never is the first attempt's own business."""
+        """Return whether it has expired; ``expires_at`` 0 is handled by the first attempt."""
         return bool(self.expires_at) and now >= (self.expires_at or 0)
 
 

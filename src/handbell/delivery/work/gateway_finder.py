@@ -1,4 +1,4 @@
-"""How a worker is given the gateway that serves an app, and gives it back."""
+"""How a worker gets the gateway for an app, and returns it."""
 
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Protocol
@@ -9,14 +9,14 @@ from handbell.gateways.gateway import Gateway
 from handbell.registry.session import Environment
 
 DropGateway = Callable[[Gateway], Awaitable[None]]
-"""Closes a gateway that nothing is sent by any more, and forgets it."""
+"""Closes an unused gateway, and forgets it."""
 
 
 class FindGateway(Protocol):
-    """Gives the way for an app to an environment, or raises the error that says why there is none.
+    """Finds the gateway of an app for an environment, or raises an error with the reason.
 
     ``key`` is the credential of a sender whose app is not in the registry, or None. Credentials
-    whose fingerprints are in ``excluded`` are passed over where there is another.
+    whose fingerprints are in ``excluded`` are skipped if there is another.
     """
 
     def __call__(

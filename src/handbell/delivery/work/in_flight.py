@@ -1,8 +1,8 @@
-"""What is on its way: one ticket for each batch of deliveries that a worker has taken to send.
+"""Work in flight: one ticket for each batch of deliveries that a worker has leased to send.
 
 A ticket is acquired before anything of its batch goes out and is finished when the last of it is
-written down, or when the worker lets go of all it has. Whoever wants to know how much an app or a
-worker has on its way asks here; nobody else counts.
+recorded, or when the worker drops all its work. All counts of work in flight, per app and per
+worker, derive from tickets.
 
 **Invariant.** Each delivery of an open ticket is in exactly one of three states, and goes through
 them in this order, passing one over at most:
@@ -161,7 +161,7 @@ class Ticket:
         self.end([place for place in self.places if self.is_waiting(place)])
 
     def note_written(self, places: Sequence[int]) -> None:
-        """Note that deliveries which ended are written down; for :class:`InFlight`."""
+        """Note that ended deliveries are recorded; for :class:`InFlight`."""
         self._count(ended=-min(len(places), self._load.ended))
         if self._capped:
             self._leave_cap(self._capped.intersection(places))
@@ -169,7 +169,7 @@ class Ticket:
             self._flight.forget(self)
 
     def finish(self) -> None:
-        """Let go of all of it: what is not written down by now is somebody else's to send."""
+        """Drop all of it: what is unrecorded now is left to others."""
         load = self._load
         self._count(waiting=-load.waiting, handed=-load.handed, ended=-load.ended)
         self._states = bytearray([_ENDED]) * len(self._states)
@@ -240,7 +240,7 @@ Ended = tuple[Ticket, Sequence[int]]
 
 
 class InFlight:
-    """All that one worker has on its way; belongs to one event loop. ``load`` is how much."""
+    """All work in flight of one worker; belongs to one event loop. ``load`` counts it."""
 
     def __init__(self) -> None:
         self.load = Load()
@@ -280,17 +280,17 @@ class InFlight:
         return ended
 
     def note_written(self, ended: Iterable[Ended]) -> None:
-        """Note that what was cut is written down, or never will be."""
+        """Note that cut deliveries are recorded, or never will be."""
         for ticket, places in ended:
             ticket.note_written(places)
 
     def leave_waiting(self) -> None:
-        """Let what waits end as its rows are: it is somebody else's by now."""
+        """End what waits with its rows unchanged: others have it by now."""
         for ticket in list(self._open):
             ticket.leave_waiting()
 
     def finish(self) -> None:
-        """Let go of everything: the worker has stopped."""
+        """Drop everything: the worker has stopped."""
         for ticket in list(self._open):
             ticket.finish()
         self._ended.clear()
@@ -300,7 +300,7 @@ class InFlight:
         self._ended.append((ticket, places))
 
     def forget(self, ticket: Ticket) -> None:
-        """Know a ticket no more that has no delivery left; for tickets alone."""
+        """Forget a ticket without deliveries; for tickets alone."""
         self._open.pop(ticket, None)
 
     def faults(self, app_states: Iterable[AppState], *, is_at_rest: bool = False) -> list[str]:

@@ -1,4 +1,4 @@
-"""How much is on its way: a count per state, kept by tickets."""
+"""The number of deliveries in flight: a count per state, kept by tickets."""
 
 from dataclasses import dataclass
 
@@ -13,10 +13,10 @@ class Load:
 
     @property
     def out(self) -> int:
-        """How many have no end yet."""
+        """The number without an outcome."""
         return self.waiting + self.handed
 
     @property
     def all(self) -> int:
-        """How many are on their way, or not written down yet."""
+        """The number in flight or unrecorded."""
         return self.waiting + self.handed + self.ended

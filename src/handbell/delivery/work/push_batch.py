@@ -112,13 +112,13 @@ class PushBatch:
         return sent
 
     def note_end(self, place: int) -> None:
-        """Note that a push was reported which is not a plain success."""
+        """Note a report that is not a plain success."""
         self._reported.add(place)
         if (watched := self._watched.pop(place, None)) is not None:
             _set(watched)
 
     def is_over_for(self, place: int) -> bool:
-        """Return whether what is reported of a push now comes too late, or a second time."""
+        """Return whether a report for a push now is late, or a repeat."""
         return self.is_over or place in self._reported or not self.ticket.is_handed(place)
 
     def out(self, numbers: Iterable[int]) -> list[int]:
@@ -128,23 +128,23 @@ class PushBatch:
         return [one for one in found if not self.is_over_for(one) and one not in self.sent]
 
     def give_up(self) -> list[int]:
-        """Return what was handed over and is not reported yet; nothing more is taken of it."""
+        """Return pushes that were handed over and not reported; further reports are ignored."""
         self.is_over, self.is_plain = True, False
         reported, ticket = self._reported.union(self.sent), self.ticket
         return [one for one in self.places if ticket.is_handed(one) and one not in reported]
 
     def leave_out(self, places: Iterable[int]) -> None:
-        """Take deliveries out that do not go to the gateway."""
+        """Remove deliveries that do not go to the gateway."""
         gone = frozenset(places)
         self.places = [place for place in self.places if place not in gone]
 
     def end_of(self, place: int) -> "asyncio.Future[None]":
-        """Return what is done when a push that is out has been reported."""
+        """Return a future that is done when a push has been reported."""
         # From now on each end is looked at singly.
         self.is_plain = False
         if place not in self._watched:
             self._watched[place] = asyncio.get_running_loop().create_future()
-        # Whoever gives up waiting for it must not end the wait of others.
+        # A waiter that is cancelled must not cancel the others.
         return asyncio.shield(self._watched[place])
 
     def close(self) -> None:

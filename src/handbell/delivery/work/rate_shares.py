@@ -1,8 +1,8 @@
 """One worker's shares of the apps' rates, which all workers of a database take from together.
 
-An app's rate is one bucket in the database. A worker takes what it is about to send, and where
-it sends without a pause, as much as it is likely to send in the next tenth of a second: so a
-stream of single pushes asks ten times a second, and not for each.
+An app's rate is one bucket in the database. A worker takes tokens for what it is about to send,
+and under continuous load for the next tenth of a second: so a
+stream of single pushes makes ten queries a second, not one for each.
 """
 
 import math
@@ -22,18 +22,18 @@ class Buckets(Protocol):
     """The buckets that all workers share."""
 
     def take(self, asks: Sequence[Ask]) -> list[Given]:
-        """Return what each is given; each bucket is named once."""
+        """Return the tokens given for each request; each bucket is named once."""
 
 
 class Call(Protocol):
-    """Calls something of the stores in a thread until the database takes it."""
+    """Calls a store function in a thread, retrying while the database is unavailable."""
 
     def __call__(self, what: Callable[..., Any], /, *arguments: Any) -> Awaitable[Any]:
-        """Return what it returned."""
+        """Return the function's result."""
 
 
 class Granted(NamedTuple):
-    """How many pushes may go now; where that is none, the seconds until one may, and the others.
+    """The number of pushes that may go now; if none, the seconds until one may, and the others.
 
     "The others" are as many as were wanted, or as the rate lets go at once.
     """
@@ -59,7 +59,7 @@ class _Share:
     last: int = 0
 
     def use(self, wanted: int, instant: float) -> int:
-        """Return how many of so many go from what is left."""
+        """Return how many of so many pushes the remaining tokens allow."""
         if instant >= self.until:
             return 0
         used = min(wanted, self.left)
@@ -91,7 +91,7 @@ class RateShares:
         return granted
 
     async def _take(self, wanted: Sequence[_Wanted]) -> list[Granted]:
-        """Take for all who ask at the same time, by one question."""
+        """Take tokens for all concurrent callers, by one query."""
         by_app: dict[str, list[int]] = {}
         for place, one in enumerate(wanted):
             by_app.setdefault(one.app, []).append(place)

@@ -1,4 +1,4 @@
-"""The ways out of one worker: for each the circuits that stand open or closed on it."""
+"""A worker's routes to push services, each with its circuits."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from handbell.delivery.policy.probe import Probe
 from handbell.delivery.policy.standing import is_refused
 
 SOON_SECONDS: Final = 1.0
-"""After how long a way is looked at again that is just being probed."""
+"""When a route is checked again while it is probed, in seconds."""
 
 
 @dataclass(slots=True, eq=False)
@@ -43,17 +43,17 @@ class Route:
 
     @property
     def stop(self) -> CircuitStop | None:
-        """Why nothing goes this way now, or None."""
+        """Why nothing goes on this route now, or None."""
         return self.configuration.stop or self.service.stop
 
     @property
     def is_refused(self) -> bool:
-        """Whether it is stopped since its credential was refused, not the tokens or the service."""
+        """Whether it is stopped because its credential was refused, not tokens or the service."""
         return is_refused(self.configuration.stop)
 
     @property
     def is_probed(self) -> bool:
-        """Whether a push was let through an open circuit, and its end is not known yet."""
+        """Whether a probe through an open circuit is pending."""
         return any(one.probe is not None for one in self.open)
 
     def is_due(self, now: float) -> bool:
@@ -81,7 +81,7 @@ class Route:
                 one.probe = None
 
     def resume_at(self, now: float) -> float:
-        """Return when it is to be looked at again, while it is stopped (UNIX seconds)."""
+        """Return when a stopped route is checked again (UNIX seconds)."""
         return now + max(SOON_SECONDS, *(one.wait(now) for one in self.open), 0.0)
 
 
@@ -103,7 +103,7 @@ class Routes:
         self._noted: dict[CircuitScope, StoredCircuit] = {}
 
     def of(self, place: CircuitScope) -> Route:
-        """Return the route of an app to an environment, made when first asked for."""
+        """Return the route of an app to an environment, created on first use."""
         route = self._routes.get(place)
         if route is None:
             route = Route(ConfigurationCircuit(place), self._service(place.service))
@@ -131,7 +131,7 @@ class Routes:
                 one.stop = replace(one.stop, probe_at=now + seconds)
 
     def move(self, jump: float) -> None:
-        """Move what the circuits wait for by as many seconds as the wall's clock was set."""
+        """Move the probes of the circuits by the wall clock's jump in seconds."""
         for circuit in self._all():
             circuit.move(jump)
 
@@ -142,9 +142,9 @@ class Routes:
     # What other processes have noted
 
     def known(self, routes: Iterable[Route] = ()) -> Known:
-        """Return how circuits stand: all services', and those of an app's routes.
+        """Return the states of circuits: of all services, and of an app's routes.
 
-        To be asked for before the database is read.
+        Call it before the database is read.
         """
         circuits = [*(one.configuration for one in routes), *self._services.values()]
         return {one.place: one.stop for one in circuits}
@@ -152,7 +152,7 @@ class Routes:
     def adopt(
         self, noted: Iterable[StoredCircuit], before: Known, routes: Iterable[Route] = ()
     ) -> list[CircuitScope]:
-        """Take over what the database says of the circuits of an app's routes and of all services.
+        """Take over the stored circuits of an app's routes and of all services.
 
         What has changed since ``before``, or is not written yet, is known better here. Returns
         which of them others have closed.
