@@ -1,8 +1,8 @@
 """The engine: accepts sends, durably, and runs the worker that finishes them.
 
-A send is stored with everything needed to finish it before the caller hears yes. The same worker
-code sends for a blocking ``send`` and for ``handbell worker``; what one process leaves behind, the
-next one finishes.
+A send is stored with everything needed to finish it before it is confirmed. The same worker
+code sends for a blocking ``send`` and for ``handbell worker``; unfinished sends of one process are
+finished by the next one.
 """
 
 import asyncio
@@ -49,24 +49,24 @@ __all__ = ["LISTED_AT_MOST", "Acceptance", "Engine", "Entry", "Options"]
 T = TypeVar("T")
 
 CANCEL_SECONDS: Final = 10.0
-"""How long a cancel waits for workers to let go of a broadcast."""
+"""How long a cancel waits for workers to release a broadcast."""
 
 _LOOK_SECONDS: Final = 0.05
 _WEBHOOK_SECONDS: Final = 15.0
 
 Unread = Entry | Callable[[], Entry]
-"""A send among many, or what reads one: in a thread, together with others, so it may block.
+"""A send of a batch, or a function that parses one; it runs in a thread, so it may block.
 
-What it raises as HandbellError is the send's outcome.
+A HandbellError that it raises is the send's outcome.
 """
 
 
 class Engine:
-    """Accepts and sends, within one event loop. ``seal`` closes the key of an unregistered app.
+    """Accepts and sends, within one event loop. ``seal`` encrypts an unregistered app's key.
 
-    Sends that came together are read within the context ``hold_templates`` returns.
-    ``before_start`` is called in a thread before anything is taken; what it raises is why there
-    is no start. ``make_sender`` gives what calls the webhooks, or None where there are none. The
+    Concurrent sends are parsed within the context ``hold_templates`` returns.
+    ``before_start`` is called in a thread before anything is taken; its error prevents the
+    start. ``make_sender`` returns the sender of webhooks, or None if there are none. The
     ``pruner`` works each hour while the engine runs.
     """
 
@@ -117,10 +117,10 @@ class Engine:
         )
 
     async def start(self) -> None:
-        """Begin to take work; called by itself at the first send.
+        """Begin to take work; called implicitly by the first send.
 
-        Raises what a start meets, StorageError where the database cannot be written; the next call
-        tries anew.
+        Raises the error of a failed start, StorageError if the database cannot be written; the next
+        call tries again.
         """
         if self._starting is None or _has_failed(self._starting):
             self._starting = asyncio.create_task(self._start())
@@ -144,9 +144,9 @@ class Engine:
         return _WEBHOOK_SECONDS  # another process may add one
 
     async def stop(self, *, within: float | None = None) -> None:
-        """Finish what is on its way and give back the rest, also what takes longer than ``within``.
+        """Finish pushes in flight and release the rest; after ``within`` seconds also those.
 
-        A start that failed needs no stop, and raises nothing here.
+        After a failed start this is optional, and raises nothing.
         """
         try:
             await self._stop(within)
@@ -178,10 +178,10 @@ class Engine:
         *,
         key: Any = None,
     ) -> Response:
-        """Accept a send and wait until each of its deliveries has ended, or waits for its time.
+        """Accept a send and wait until each of its deliveries has ended or is held.
 
-        Raises NotificationError when the notification cannot be sent as it stands, and the error of
-        the way there (no credential, no twin) when not one target could be reached; nothing is
+        Raises NotificationError for an invalid notification, and the error of the gateway look-up
+        (no credential, no twin) if not a single target could be reached; nothing is
         stored then.
         """
         await self.start()
@@ -198,9 +198,9 @@ class Engine:
         *,
         key: Any = None,
     ) -> tuple[Acceptance, list[str]]:
-        """Store a send and return at once, with the warnings about who will not be reached.
+        """Store a send and return at once, with warnings about recipients that are not reached.
 
-        A known idempotency key is answered before anything else is looked at.
+        A known idempotency key is answered before any other check.
         """
         entry = Entry(
             app=app,
@@ -217,19 +217,19 @@ class Engine:
     async def accept_gathered(
         self, entries: Sequence[Unread]
     ) -> Sequence[Acceptance | HandbellError]:
-        """Do as :meth:`accept_many` does, together with whoever calls at the same time."""
+        """Like :meth:`accept_many`, in one step with concurrent callers."""
         return await self._gathering.bring(entries)
 
     async def accept_many(self, entries: Sequence[Unread]) -> list[Acceptance | HandbellError]:
         """Store many sends in one transaction and return at once, with the outcome of each.
 
-        An entry that cannot be sent has its error and is no matter to the others. Raises
+        The fault of one entry is its error and does not affect the others. Raises
         StorageError when nothing could be stored.
         """
         return await self._finish(self._accept(entries))
 
     async def _finish(self, storing: Coroutine[Any, Any, T]) -> T:
-        # A caller that gives up waiting must not leave behind what was stored and not begun.
+        # A cancelled caller must not leave stored sends that were not begun.
         task = asyncio.create_task(storing)
         self._storing.add(task)
         task.add_done_callback(self._storing.discard)
@@ -238,7 +238,7 @@ class Engine:
     async def _accept(self, entries: Sequence[Unread]) -> list[Acceptance | HandbellError]:
         worker = (self.worker.id or None) if self._starting is not None else None
         with self.worker.release_log.begin() as snapshot:
-            # In one step: a thread that has to be woken twice waits twice for the interpreter.
+            # In one step: waking a thread twice waits twice for the interpreter lock.
             outcomes = await in_thread(self._prepare_and_store, entries, worker)
             left = self._begin([one for one in outcomes if _is_stored(one)], snapshot)
             await self.worker.put(left)
@@ -247,9 +247,9 @@ class Engine:
     def _prepare_and_store(
         self, unread: Sequence[Unread], worker: int | None
     ) -> list[Prepared | HandbellError]:
-        """Read sends, look at them, and store what is fresh.
+        """Parse and check sends, and store the new ones.
 
-        What the worker has no room for waits for its turn.
+        What exceeds the worker's capacity waits in the queue.
         """
         with self._hold_templates():
             read = [_read(one) for one in unread]
@@ -288,7 +288,7 @@ class Engine:
         return self._intake.plan(app, recipients, is_development=is_development)
 
     def check_send_time(self, app: App, recipients: Recipients, options: Options) -> list[str]:
-        """Return what a sender should know of the time that a send names, and store nothing.
+        """Return warnings about a send's time; store nothing.
 
         Raises NotificationError for a time in the past, as accepting it would.
         """
@@ -299,9 +299,9 @@ class Engine:
         return self._intake.check_send_time(entry, options.send_at, plan.targets, self._now())
 
     def _begin(self, stored: Sequence[Prepared], snapshot: SessionSnapshot) -> list[int]:
-        """Tell of sends that were just stored, and send what the worker has room for.
+        """Emit events of sends just stored, and send what the worker has capacity for.
 
-        Returns the rows of those that are for the queue.
+        Returns the rows left to the queue.
         """
         if self.worker.hooks:
             self._tell_accepted(stored)
@@ -314,7 +314,7 @@ class Engine:
         ]
 
     def _composed(self, one: Prepared) -> Composed | None:
-        """Return what the worker sends of a stored send; None where it was not taken along."""
+        """Return a stored send as the worker sends it; None if it is left to the queue."""
         if one.accepted is None or not one.accepted.taken or one.wordings is None:
             return None
         order = one.order
@@ -332,7 +332,7 @@ class Engine:
         )
 
     def _tell_accepted(self, stored: Sequence[Prepared]) -> None:
-        """Tell of sends that were just stored: of those to named recipients by one event an app."""
+        """Emit events of sends just stored: one per app for those with named recipients."""
         at, by_app = self._now(), dict[str, list[Prepared]]()
         for one in stored:
             if one.targets is None:
@@ -363,11 +363,10 @@ class Engine:
     async def release(self, session_ids: Collection[int]) -> None:
         """Send nothing more to sessions that were just closed or given to somebody else.
 
-        What any worker has in hand for them ends as ``cancelled``. Returns when nothing of it is on
-        its way any more, whichever process has it, so that whoever asked for the change may be
-        told: nothing comes after. Call it once the change is committed. A worker that does not
-        answer holds it up until its lease has run out. Raises StorageError where the workers of
-        other processes cannot be told.
+        Deliveries of any worker to them end as ``cancelled``. Returns when nothing is in flight to
+        them any more, in any process, so that the change can be confirmed. Call it once the
+        change is committed. A worker that does not answer delays it until its lease has expired.
+        Raises StorageError if the request to other processes cannot be written.
         """
         if not session_ids:
             return
@@ -381,8 +380,8 @@ class Engine:
     async def cancel(self, app: App, notification_id: str) -> int:
         """Cancel what is not sent yet, and return the number of cancelled deliveries.
 
-        Waits for workers that are about a broadcast to let go of it, so that the number is right;
-        but not longer than :data:`CANCEL_SECONDS` for answers that are slow, which it then leaves
+        Waits until workers have released a broadcast, so that the number is exact,
+        but at most :data:`CANCEL_SECONDS` for slow answers, which are then left
         out. Raises UnknownNotificationError when the app has no such notification.
         """
         ledger = self._ledger
@@ -395,7 +394,7 @@ class Engine:
     async def replace(
         self, app: App, notification_id: str, notification: Notification, *, key: Any = None
     ) -> Response:
-        """Send new content under the same collapse id to those who got a notification.
+        """Send new content under the same collapse id to the recipients of a notification.
 
         Raises as :meth:`accept_replacement` does; waits as :meth:`send` does.
         """
@@ -408,9 +407,9 @@ class Engine:
     async def accept_replacement(
         self, app: App, notification_id: str, notification: Notification, *, key: Any = None
     ) -> Acceptance:
-        """Store new content for those who got a notification, and return at once.
+        """Store new content for the recipients of a notification, and return at once.
 
-        What of the former one is not sent yet is cancelled. Raises NotificationError when it had
+        Unsent deliveries of the former one are cancelled. Raises NotificationError when it had
         no collapse id, and UnknownNotificationError.
         """
         former = await in_thread(self._ledger.find, app, notification_id)
@@ -425,7 +424,7 @@ class Engine:
             content, bundle_id=app.bundle_id, now=self._now(), notification_id=NO_ID
         )
         await self.cancel(app, notification_id)
-        # What was on its way got the former content, and is to get the new one.
+        # Deliveries in flight got the former content, and also get the new one.
         await self.worker.settled(former.id)
         order = Order(
             app=app,
@@ -445,7 +444,7 @@ class Engine:
     def response(
         self, notification_id: str, warnings: Iterable[str] = (), *, is_running: bool = False
     ) -> Response:
-        """Return the answer for a notification as the ledger stands now."""
+        """Return the response for a notification from the current state of the ledger."""
         return answer(self._ledger, notification_id, warnings, is_running=is_running)
 
 

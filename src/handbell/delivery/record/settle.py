@@ -192,12 +192,12 @@ class Settlement:
             self._change_session(composed, item, decision)
 
     def _again(self, verdict: Verdict, attempts: int, begun_at: float) -> RetryAt | GiveUp | None:
-        """Return when a push is sent again that was not taken; None where it has its end."""
+        """Return when a refused push is retried; None if it has ended."""
         decision, composed = verdict.decision, verdict.composed
         now, route = self._now(), doubted_route(verdict)
         first_due = composed.starts_at(verdict.item.time_zone)
         if route is not None and route.configuration.stop and decision.doubt is not Suspect.NOBODY:
-            # A dead token must not be every probe: others go first.
+            # A dead token must not be every probe: other sessions go first.
             more = DEAD_TOKEN_SECONDS if decision.doubt is Suspect.TOKEN else 0
             return while_refused(
                 decision,
@@ -217,7 +217,7 @@ class Settlement:
                 now=now,
                 rng=self._rng,
             )
-        # What waited for a way as a shard was not tried before: its time is that of the shard.
+        # The wait of a shard for a route is no attempt: its retry period begins with the shard.
         is_waiting = verdict.push_batch.ticket.is_page and decision.reason in WAYLESS
         return next_attempt(
             decision,
@@ -255,7 +255,7 @@ class Settlement:
     def hold_all(self, ticket: Ticket, places: Iterable[int], reason: str, until: float) -> None:
         """Hold deliveries until an instant (UNIX seconds); no attempt is made meanwhile."""
         now = self._now()
-        # The wait is not the retries' own time.
+        # The wait does not count towards the retry period.
         more = int(max(0.0, until - now) * 1000)
         ended = ticket.end(places)
         self._keep(
@@ -277,7 +277,7 @@ class Settlement:
         )
 
     def hold_stopped(self, ticket: Ticket, places: Iterable[int], route: Route) -> None:
-        """Hold deliveries while a circuit on their way is open, but not beyond their time."""
+        """Hold deliveries while a circuit on their route is open, within their retry period."""
         now = self._now()
         if route.configuration.stop is not None:
             reason, until = "CircuitOpen", ticket.app_state.look_again_at(route, now)
@@ -298,9 +298,9 @@ class Settlement:
                 self.end(ticket, place, again.state, reason, detail=again.detail)
 
     def hold_in_turn(self, ticket: Ticket, places: Iterable[int], start: float) -> float:
-        """Hold each until the app's rate has come to it, so that few are looked at in vain.
+        """Hold each delivery until its turn under the app's rate limit, to avoid vain checks.
 
-        Returns until when the last one waits.
+        Returns until when the last one is held.
         """
         rate, until = ticket.app_state.rules.rate, start
         for place in places:
@@ -328,7 +328,7 @@ class Settlement:
         )
 
     def _add(self, ticket: Ticket, place: int, ending: Ending, took: float = 0.0) -> bool:
-        """Keep what a delivery's row is to say; False where it had ended before."""
+        """Collect the row of a delivery; False if it had ended before."""
         if not ticket.end((place,)):
             return False
         self._keep(ticket, [place], [ending], took)
@@ -344,7 +344,7 @@ class Settlement:
             if is_lost and ending.state == "held":
                 continue
             self._batch.endings.append(ending)
-            # Of what failed webhooks are told, whether or not anybody else listens.
+            # Webhooks get failures, whether or not there are other listeners.
             if is_heard or ending.state not in _UNTOLD:
                 composed, item = ticket.composed[place], ticket.items[place]
                 self._events.append(event_of(composed, item, ending, now, took))
@@ -357,27 +357,27 @@ class Settlement:
             self.end(ticket, place, "cancelled", "SessionClosed")
 
     def lose(self) -> None:
-        """Let go of what waits: the worker was taken for dead, and others have it by now."""
+        """Drop what waits: the worker counted as dead, and others have it."""
         self._batch.resting_shards.clear()
         self._in_flight.leave_waiting()
         self.reported.set()
 
     def _leave(self, ticket: Ticket, place: int) -> None:
-        """Leave a delivery as its row is: others have it, or it comes back at the stop."""
+        """Leave a delivery's row unchanged: others have it, or it is released at the stop."""
         ticket.end((place,))
         self.reported.set()
 
     async def judge_doubted(self, users_of: SessionUsers) -> None:
-        """Settle what was in doubt, once the answers speak for one side or no more are awaited."""
+        """Settle doubtful outcomes, once they can be judged or no more answers are expected."""
         await self._judge.judge_doubted(users_of)
         if self._judge.is_waiting:
-            # What came with them counts once it is cut, and nothing more may be heard.
+            # Its events count once it is cut; no further report is accepted.
             self.reported.set()
 
     def cut(self, note_progress: Callable[[Batch], None]) -> Cut:
-        """Return what is to be written now, and begin anew.
+        """Return what is to be written now, and start a new batch.
 
-        ``note_progress`` adds how far shards are written by then.
+        ``note_progress`` adds the progress of shards up to then.
         """
         batch, self._batch = self._batch, Batch()
         events, self._events = self._events, []
@@ -409,7 +409,7 @@ class Settlement:
 
 
 def _by_notification(ticket: Ticket, places: Iterable[int]) -> list[tuple[Composed, list[int]]]:
-    """Return the numbers of deliveries, of those that stand together by notification."""
+    """Return the numbers of deliveries, grouped by adjacent ones of a notification."""
     of, items = ticket.composed, ticket.items
     found: list[tuple[Composed, list[int]]] = []
     last: Composed | None = None

@@ -25,7 +25,7 @@ Sent = Mapping[tuple[int, str, int], Sequence[int]]
 _KEY: Final = ("notification_id", "number")
 _ENDING_FIELDS: Final = Ending._fields
 _KEY_FIELDS: Final = frozenset({*_KEY, "gateway", "urgency"})
-# What may have been sent before stays a repeat.
+# A delivery that may have been sent before stays a repeat.
 _REPLACED: Final = tuple(
     name for name in _ENDING_FIELDS if name not in _KEY_FIELDS and name != "is_repeat"
 )
@@ -48,7 +48,7 @@ _SENT_CHANGED: Final = {
     "attempts": "deliveries.attempts + 1",
 }
 _FEW: Final = 20
-"""Of so many pushes a notification's are written with those of others, by one statement."""
+"""Up to so many pushes of a notification are written in one statement with those of others."""
 
 _NUMBERS: Final = each("numbers", BigInteger)
 _ACCEPTED: Final = Statement(
@@ -101,10 +101,10 @@ class Recorder:
 
 
 def write_batch(connection: Connection, batch: Batch, *, now: int) -> set[int]:
-    """Write a batch; what was plainly accepted is dated ``now`` (UNIX milliseconds).
+    """Write a batch; plain successes are dated ``now`` (UNIX milliseconds).
 
-    Returns the sessions that stay as they are, although an answer would have closed or quarantined
-    them: they were registered again meanwhile, or are closed already. No event tells of them.
+    Returns the sessions that are unchanged, although an answer would have closed or quarantined
+    them: they were registered again meanwhile, or are closed already. No event reports them.
     """
     _write_sent(connection, batch.sent, now)
     if batch.endings:
@@ -130,7 +130,7 @@ def write_batch(connection: Connection, batch: Batch, *, now: int) -> set[int]:
 
 
 def is_true(event: Event, kept: Collection[int]) -> bool:
-    """Return whether an event holds where these sessions stay as they are."""
+    """Return whether an event still holds if these sessions are unchanged."""
     if isinstance(event, SessionClosed | SessionQuarantined):
         return event.session_id not in kept
     return True
@@ -184,7 +184,7 @@ def _change_sessions(connection: Connection, batch: Batch, now: int) -> set[int]
 
 
 def _lock(connection: Connection, session_ids: Sequence[int]) -> Sequence[Any]:
-    """Return how sessions stand; nobody else changes them before the transaction ends."""
+    """Lock sessions until the end of the transaction, and return their rows."""
     columns = (sessions.c.id, sessions.c.status, sessions.c.registered_at)
     statement = (
         select(*columns)
@@ -196,9 +196,9 @@ def _lock(connection: Connection, session_ids: Sequence[int]) -> Sequence[Any]:
 
 
 def _is_gone(session: Any | None, since: int | None) -> bool:
-    """Return whether a session is closed whose device is gone ``since`` (UNIX milliseconds).
+    """Return whether to close a session whose device is gone ``since`` (UNIX milliseconds).
 
-    Without the service's instant it is unknown whether the device registered after it.
+    Without a timestamp of the service it is unknown whether the device registered after it.
     """
     # A claim that was never proven must not be reopened by its secret.
     if session is None or session.status not in ("active", "quarantined"):
@@ -212,7 +212,7 @@ def _note_accepted(connection: Connection, numbers: Sequence[int], now: int) -> 
 
 
 def _count_cancelled(connection: Connection, finished: Sequence[int]) -> None:
-    """Count the sessions that cancelled broadcasts did not reach, once none of it is in flight."""
+    """Count the sessions that cancelled broadcasts did not reach, once nothing is in flight."""
     for shard in connection.execute(
         SHARDS.where(shards.c.id.in_(finished), notifications.c.cancelled_at.is_not(None))
     ).all():
