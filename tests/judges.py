@@ -47,7 +47,9 @@ def _judges(reporter: pytest.TerminalReporter) -> tuple[dict[str, int], dict[str
     skipped: dict[str, str] = {}
     for kind in ("passed", "failed", "error", "skipped"):
         for report in reporter.stats.get(kind, []):
-            for name in (value for key, value in report.user_properties if key == _KEY):
+            for name in (
+                value for key, value in getattr(report, "user_properties", ()) if key == _KEY
+            ):
                 if kind != "skipped":
                     ran[name] += 1
                 elif isinstance(report.longrepr, tuple):

@@ -15,7 +15,8 @@ from handbell.apps.vault import Vault
 from handbell.registry.store import Registry
 from handbell.settings import Settings
 from handbell.storage.bulk import insert_numbered, insert_rows
-from handbell.storage.database import Database, Quick
+from handbell.storage.connections import Quick
+from handbell.storage.database import Database
 from handbell.storage.tables import deliveries, notifications
 
 pytestmark = pytest.mark.databases

@@ -27,7 +27,8 @@ from handbell.errors import (
     SettingsError,
     StorageError,
 )
-from handbell.storage.database import Database, Driver, driver_of
+from handbell.storage.connections import Driver, driver_of
+from handbell.storage.database import Database
 from handbell.storage.migrations import HEAD, VERSION_TABLE
 from handbell.storage.tables import apps, metadata
 

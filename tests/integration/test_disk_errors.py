@@ -21,7 +21,8 @@ from handbell.apps.store import AppStore
 from handbell.apps.vault import Vault
 from handbell.errors import DatabaseFullError, HandbellError, ReadOnlyError, StorageError, TwinError
 from handbell.settings import Settings
-from handbell.storage.database import Database, private_folder, storage_error
+from handbell.storage.database import Database
+from handbell.storage.folders import private_folder, storage_error
 from handbell.twin.certificates import Authority
 from handbell.twin.discovery import Address, write_address
 from handbell.twin.threaded import start_twin

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from handbell.errors import DatabaseFullError, DatabaseLockedError, ReadOnlyError, StorageError
-from handbell.storage.database import Database, Quick, driver_of
+from handbell.storage.connections import Quick, driver_of
+from handbell.storage.database import Database
 
 _ADD = "INSERT INTO apps (public_id, name, created_at) VALUES (?, 'App', 0)"
 _COUNT = "SELECT count(*) FROM apps"

@@ -115,6 +115,8 @@ def _lose_one(machines: Machines) -> None:
         ((_lose_one, _forget_note), OLD, True),
         ((_lose_one,), OTHER, False),
     ],
+    # The keys are made anew in each process, and a name has to be the same in all of them.
+    ids=["same key", "another key", "one secret lost", "noted key"],
 )
 def test_an_older_installation_notes_the_key_that_opens_its_secrets(
     machines: Machines,

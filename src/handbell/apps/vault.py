@@ -11,7 +11,7 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from handbell.errors import CredentialError, SettingsError, StorageError
 from handbell.settings import Settings, secret_keys
-from handbell.storage.database import private_folder, storage_error
+from handbell.storage.folders import private_folder, storage_error
 
 KEY_FILE: Final = "secret.key"
 _OTHERS: Final = 0o077

@@ -76,7 +76,7 @@ async def run_twin(
     """
     from handbell.demo_environment import DemoEnvironment, without_twin  # noqa: PLC0415
     from handbell.registry.registration import registered_mail  # noqa: PLC0415 - heavy
-    from handbell.storage.database import private_folder  # noqa: PLC0415 - heavy
+    from handbell.storage.folders import private_folder  # noqa: PLC0415 - heavy
 
     try:
         from handbell.twin.discovery import read_address  # noqa: PLC0415

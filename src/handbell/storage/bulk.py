@@ -33,7 +33,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from .database import Quick, driver_of
+from .connections import Quick, driver_of
 
 if TYPE_CHECKING:
     import psycopg

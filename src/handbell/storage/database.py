@@ -10,75 +10,49 @@ import time
 import weakref
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
+from typing import Any, Final, Self
 
-from sqlalchemy import Connection, Engine, create_engine, event, text
-from sqlalchemy.dialects import sqlite
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import (
     ArgumentError,
-    DBAPIError,
     NoSuchModuleError,
-    SQLAlchemyError,
 )
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.schema import CreateIndex, CreateTable
 
-from handbell._files import refused, why_not_writable
 from handbell.errors import (
-    ContradictionError,
-    DatabaseFullError,
     DatabaseLockedError,
     HandbellError,
-    ReadOnlyError,
-    RequestError,
     SettingsError,
-    StatementError,
     StorageError,
 )
 
-from . import postgresql
+from . import postgresql, sqlite
+from .connections import Driver, Quick, driver_of
 from .engines import SharedEngine, share_file, share_server
+from .folders import private_folder, storage_error
 from .installation import check_open
-from .migrations import HEAD, NEEDED, OLDEST, VERSION_TABLE
+from .migrations import NEEDED
 from .migrations.backup import back_up
 from .signals import Kind, Outbox, Signals
-from .tables import metadata
+from .translation import Translator
 from .upgrade import (
     Waiting,
     check_revision,
     is_enough,
     is_newest,
-    note_oldest,
     plan_steps,
     read_revision,
     read_waiting,
     take_steps,
 )
 
-if TYPE_CHECKING:
-    import psycopg
-
 WAIT_SECONDS: Final = 5.0
 """How long a write waits for its turn before :class:`DatabaseLockedError`."""
 
-Driver: TypeAlias = "sqlite3.Connection | psycopg.Connection[Any]"
-"""The connection of a database's driver."""
-
-Quick: TypeAlias = "Connection | Driver"
-"""A connection of SQLAlchemy's, or of the driver: see :func:`driver_of`."""
-
 _log = logging.getLogger(__name__)
 
-_WRITES: Final = "handbell_writes"
-_VERSION_SCHEMA: Final = f"""
-CREATE TABLE {VERSION_TABLE} (
-    version_num VARCHAR(32) NOT NULL,
-    CONSTRAINT {VERSION_TABLE}_pkc PRIMARY KEY (version_num)
-)
-"""
 _MIGRATION_LOCK: Final = 0x68616E6462656C6C
 _LOCK_MILLISECONDS: Final = 5000
 
@@ -109,6 +83,10 @@ class Database:
         self._part.atexit = False
         return shared
 
+    @cached_property
+    def _translator(self) -> Translator:
+        return Translator(self.name, self.path, self._wait)
+
     @property
     def _engine(self) -> Engine:
         return self._shared.engine
@@ -125,7 +103,7 @@ class Database:
     @cached_property
     def path(self) -> Path | None:
         """Return the file of an SQLite database, else None."""
-        return _file(self._url)
+        return sqlite.file_of(self._url)
 
     @property
     def kind(self) -> str:
@@ -204,8 +182,8 @@ class Database:
                     self.signals.before_commit(connection, signals())
             else:
                 with self._turn(), self._in_use(), self._engine.connect() as connection:
-                    connection.execution_options(**{_WRITES: True})
-                    with _waiting_for_disk(connection, is_lasting), connection.begin():
+                    connection.execution_options(**{sqlite.WRITES: True})
+                    with sqlite.waiting_for_disk(connection, is_lasting), connection.begin():
                         self._shared.is_writing = True
                         yield connection
             sent = signals()
@@ -239,7 +217,7 @@ class Database:
         shared = self._shared
         turn = shared.turn
         if not turn.acquire(timeout=self._wait):
-            raise self._busy() if shared.is_writing else self._locked()
+            raise self._translator.busy() if shared.is_writing else self._translator.locked()
         try:
             yield
         finally:
@@ -295,7 +273,7 @@ class Database:
                 connection.execute(text(f"SET LOCAL lock_timeout = {_LOCK_MILLISECONDS}"))
             before = check_revision(connection, self.name)
             if before is None and connection.dialect.name == "sqlite":
-                _make(connection)
+                sqlite.create_schema(connection)
                 return True
             steps = [] if is_newest(before) else plan_steps(connection)
             if steps:
@@ -330,16 +308,16 @@ class Database:
                 yield connection
             return
         with self._turn(), self._in_use(), self._engine.connect() as connection:
-            connection.execution_options(**{_WRITES: True})
+            connection.execution_options(**{sqlite.WRITES: True})
             # A rebuilt table is dropped first, which must not cascade.
-            _act_on_references(connection, is_on=False)
+            sqlite.act_on_references(connection, is_on=False)
             try:
                 with connection.begin():
                     self._shared.is_writing = True
                     yield connection
-                    _check_references(connection)
+                    sqlite.check_references(connection)
             finally:
-                _act_on_references(connection, is_on=True)
+                sqlite.act_on_references(connection, is_on=True)
 
     def close(self) -> None:
         """Close all connections, those of other threads included, unless the database is shared.
@@ -351,7 +329,7 @@ class Database:
             self._part()
 
     def _prepare(self, *, allowed: bool) -> None:
-        if self.path is not None and not _is_uri(self._url):
+        if self.path is not None and not sqlite.is_uri(self._url):
             self._use_wal()
         with self.read() as connection:
             revision = check_revision(connection, self.name)
@@ -392,182 +370,12 @@ class Database:
         except HandbellError:
             raise
         except Exception as error:
-            translated = self._translated(error)
+            translated = self._translator.translate(error)
             if translated is None:
                 raise
             raise translated from error
         finally:
             shared.leave(use)
-
-    def _translated(self, error: Exception) -> HandbellError | None:
-        """Return the error for one of SQLAlchemy or of a driver, None for any other."""
-        if isinstance(error, PoolTimeoutError):
-            return StorageError(
-                f"The database {self.name} failed: {error}",
-                fix="Try again; if it lasts, let fewer threads of this program use it at once",
-            )
-        cause = error.orig if isinstance(error, DBAPIError) else error
-        if isinstance(cause, (sqlite3.Error, *postgresql.driver_errors())):
-            # PEP 249 names these classes for every driver.
-            names = {kind.__name__ for kind in type(cause).__mro__}
-            is_refused = bool(names & {"IntegrityError", "DataError"})
-            return self._contradiction(cause) if is_refused else self._storage_error(cause)
-        return self._misunderstood(error) if isinstance(error, SQLAlchemyError) else None
-
-    def _storage_error(self, error: BaseException | None) -> StorageError:
-        if self.path is None:
-            is_wrong = _is_misunderstood(error)
-            return self._misunderstood(error) if is_wrong else postgresql.failure(self.name, error)
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code in _MISUNDERSTOOD or _is_misunderstood(error):
-            return self._misunderstood(error)
-        return self._failure(error, code)
-
-    def _failure(self, error: BaseException | None, code: int) -> StorageError:
-        if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
-            return self._locked()
-        if code in _UNWRITABLE and (refusal := self._refused()) is not None:
-            return refusal
-        for codes, kind, message, fix in _FAILURES:
-            if code in codes:
-                return kind(message.format(name=self.name, error=error), fix=fix)
-        return StorageError(
-            f"The database {self.name} failed: {error}",
-            fix="Check HANDBELL_DATABASE_URL, and that the disk works and has space left",
-        )
-
-    def _refused(self) -> StorageError | None:
-        """Return why the file cannot be written, where SQLite gives no reason."""
-        error = None if self.path is None else why_not_writable(self.path)
-        return None if error is None or self.path is None else storage_error(error, self.path)
-
-    def _misunderstood(self, error: BaseException | None) -> StorageError:
-        return StatementError(
-            f"The database {self.name} does not know what it is asked for: {error}",
-            fix="Check that only one version of Handbell uses it, and report this if it is so",
-        )
-
-    def _contradiction(self, error: BaseException | None) -> HandbellError:
-        if "0x00" in str(error) or "\\u0000" in str(error):
-            # PostgreSQL takes it in no text, whether it is stored or looked for.
-            return RequestError(
-                "A text holds the character U+0000, which no text can hold here",
-                fix="Leave it out",
-            )
-        return ContradictionError(
-            f"The database {self.name} refused what was to be written: {error}",
-            fix="Nothing was changed; look at what else writes to this database",
-        )
-
-    def _busy(self) -> DatabaseLockedError:
-        return DatabaseLockedError(
-            f"Other writes of this program have kept the database {self.name} busy for more "
-            f"than {self._wait:g} s",
-            fix="Try again; if it lasts, look for what writes much or long in this program",
-        )
-
-    def _locked(self) -> DatabaseLockedError:
-        return DatabaseLockedError(
-            f"Another process has held the database {self.name} for more than {self._wait:g} s",
-            fix="Try again; if it lasts, find out who keeps the file open, a backup for example",
-        )
-
-
-_UNWRITABLE: Final = frozenset(
-    {
-        sqlite3.SQLITE_READONLY,
-        sqlite3.SQLITE_PERM,
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_IOERR,
-    }
-)
-_FAILURES: Final[tuple[tuple[set[int], type[StorageError], str, str], ...]] = (
-    (
-        {sqlite3.SQLITE_FULL},
-        DatabaseFullError,
-        "There is no space left for the database {name}",
-        "Free space on its disk; nothing that was accepted is lost",
-    ),
-    (
-        {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM},
-        ReadOnlyError,
-        "The database {name} cannot be written",
-        "Give this user the right to write the file and its folder",
-    ),
-    (
-        {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT},
-        StorageError,
-        "{name} is damaged or not an SQLite database",
-        "Restore it from a backup, or move it away to begin anew",
-    ),
-    (
-        {sqlite3.SQLITE_CANTOPEN},
-        StorageError,
-        "The database {name} cannot be opened",
-        "Check that its folder is there, that it is a file, and who may read it",
-    ),
-    (
-        {sqlite3.SQLITE_IOERR},
-        StorageError,
-        "The disk of the database {name} refused to read or to write: {error}",
-        "Check that the disk works, and that space and this user's quota are left",
-    ),
-)
-_MISUNDERSTOOD: Final = frozenset(
-    {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_MISUSE, sqlite3.SQLITE_RANGE}
-)
-_MAY_NOT: Final = "42501"
-"""PostgreSQL's state for a right that is missing, which somebody may give."""
-
-
-def _is_misunderstood(error: BaseException | None) -> bool:
-    """Return whether a driver error means a faulty statement, not a faulty database.
-
-    PEP 249 defines these classes for every driver.
-    """
-    names = {kind.__name__ for kind in type(error).__mro__}
-    is_wrong = bool(names & {"ProgrammingError", "NotSupportedError"})
-    return is_wrong and getattr(error, "sqlstate", None) != _MAY_NOT
-
-
-def driver_of(connection: Quick) -> Driver:
-    """Return the driver's connection behind one that :class:`Database` yielded.
-
-    It belongs to the same transaction, and its errors are translated too. A statement takes a
-    tenth of the time this way, which matters on hot paths.
-    """
-    if isinstance(connection, Connection):
-        driver: Any = connection.connection.driver_connection
-        return driver  # type: ignore[no-any-return]
-    return connection
-
-
-def private_folder(path: Path) -> Path:
-    """Return the folder; create it with mode 700 when it is missing.
-
-    Raises :class:`ReadOnlyError` where it may not be created, :class:`DatabaseFullError` where
-    there is no space for it, :class:`StorageError` otherwise.
-    """
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise storage_error(error, path) from error
-    return path
-
-
-def storage_error(error: OSError, path: Path) -> StorageError:
-    """Return the error for the operating system's refusal of ``path``."""
-    kind, why, fix = refused(error, elsewhere=_ELSEWHERE)
-    if kind == "read-only":
-        return ReadOnlyError(f"{path} cannot be written: {why}", fix=fix)
-    if kind == "full":
-        return DatabaseFullError(f"{path} cannot be written: {why}", fix=fix)
-    return StorageError(f"{path} cannot be used: {why}", fix=fix)
-
-
-_ELSEWHERE: Final = (
-    "name another folder in HANDBELL_HOME (or HANDBELL_DATABASE_URL, where that is set)"
-)
 
 
 def _understood(url: str) -> URL:
@@ -600,100 +408,16 @@ def _check_driver(url: URL) -> None:
 
 
 def _share(url: URL, wait: float, signals_url: URL) -> SharedEngine:
-    path = _file(url)
+    path = sqlite.file_of(url)
     if path is None:
         return share_server(url, postgresql.make_engine, signals_url=signals_url)
-    is_uri = _is_uri(url)
+    is_uri = sqlite.is_uri(url)
     if not is_uri:
         path = path.resolve()
         private_folder(path.parent)
     try:
         return share_file(
-            path, url, partial(_make_engine, wait=wait), is_named=not is_uri, wait=wait
+            path, url, partial(sqlite.make_engine, wait=wait), is_named=not is_uri, wait=wait
         )
     except OSError as error:
         raise storage_error(error, path) from error
-
-
-def _make_engine(url: URL, *, wait: float) -> Engine:
-    # One connection per concurrent thread; the whole process shares them.
-    engine = create_engine(
-        url, connect_args={"timeout": wait}, hide_parameters=True, max_overflow=-1
-    )
-    event.listen(engine, "connect", _set_up)
-    event.listen(engine, "begin", _begin)
-    return engine
-
-
-def _set_up(connection: sqlite3.Connection, _record: object) -> None:
-    # Else the driver begins transactions itself, too late for a write lock.
-    connection.isolation_level = None
-    # Checkpoint every 32 MB instead of every 4: thousands of writes a second touch most pages of
-    # an index, which would be copied at every commit.
-    for pragma in ("foreign_keys = ON", "synchronous = FULL", "wal_autocheckpoint = 8000"):
-        connection.execute(f"PRAGMA {pragma}").close()
-
-
-def _begin(connection: Connection) -> None:
-    writes = connection.get_execution_options().get(_WRITES, False)
-    driver = driver_of(connection)
-    assert isinstance(driver, sqlite3.Connection)  # noqa: S101 - it listens to SQLite's engine
-    driver.execute("BEGIN IMMEDIATE" if writes else "BEGIN").close()
-
-
-def _file(url: URL) -> Path | None:
-    if url.get_backend_name() != "sqlite" or url.database is None:
-        return None
-    return Path(url.database.removeprefix("file:"))
-
-
-def _is_uri(url: URL) -> bool:
-    return bool(url.database and url.database.startswith("file:"))
-
-
-@contextmanager
-def _waiting_for_disk(connection: Connection, does_wait: bool) -> Iterator[None]:  # noqa: FBT001
-    """Let commits of an SQLite connection wait for the disk or not; the next that does waits."""
-    driver = None if does_wait else driver_of(connection)
-    if driver is None:
-        yield
-        return
-    driver.execute("PRAGMA synchronous = NORMAL").close()
-    try:
-        yield
-    finally:
-        driver.execute("PRAGMA synchronous = FULL").close()
-
-
-def _act_on_references(connection: Connection, *, is_on: bool) -> None:
-    driver = connection.connection.driver_connection
-    assert isinstance(driver, sqlite3.Connection)  # noqa: S101 - it is asked for SQLite only
-    driver.execute(f"PRAGMA foreign_keys = {'ON' if is_on else 'OFF'}").close()
-
-
-def _check_references(connection: Connection) -> None:
-    if broken := connection.exec_driver_sql("PRAGMA foreign_key_check").all():
-        raise StorageError(
-            f"The migration would leave {len(broken)} rows that refer to nothing",
-            fix="Nothing was changed; report it with the version that you come from",
-        )
-
-
-@cache
-def _schema() -> tuple[str, ...]:
-    dialect = sqlite.dialect()
-    made: list[CreateTable | CreateIndex] = []
-    for table in metadata.sorted_tables:
-        made.append(CreateTable(table))
-        made += [
-            CreateIndex(index) for index in sorted(table.indexes, key=lambda one: str(one.name))
-        ]
-    return (*(str(item.compile(dialect=dialect)) for item in made), _VERSION_SCHEMA)
-
-
-def _make(connection: Connection) -> None:
-    """Create the current schema in an empty database, without running each migration."""
-    for statement in _schema():
-        connection.exec_driver_sql(statement)
-    connection.execute(text(f"INSERT INTO {VERSION_TABLE} VALUES (:head)"), {"head": HEAD})  # noqa: S608
-    note_oldest(connection, HEAD, OLDEST)

@@ -29,7 +29,7 @@ from handbell.storage.bulk import (
     insert_numbered,
     insert_rows,
 )
-from handbell.storage.database import Quick
+from handbell.storage.connections import Quick
 from handbell.storage.tables import (
     ADDRESSED,
     deliveries,
