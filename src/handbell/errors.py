@@ -26,7 +26,9 @@
     ├── DeliveryError           deliveries failed; raised by `Response.raise_for_errors` alone
     ├── MailError               no mail can be sent
     ├── WebhookError            a webhook is invalid, or cannot be called
+    │   └── UnknownWebhookError
     ├── OperatorError           an operator or a password is invalid
+    │   ├── UnknownOperatorError
     │   └── InvitationError
     ├── IdempotencyError        an idempotency key was used for another request
     ├── StorageError            the database or the home folder cannot be used
@@ -268,11 +270,25 @@ class WebhookError(HandbellError):
     status = 422
 
 
+class UnknownWebhookError(WebhookError):
+    """There is no webhook with this id."""
+
+    code = "webhook-unknown"
+    status = 404
+
+
 class OperatorError(HandbellError):
     """An operator or a password is invalid."""
 
     code = "operator-invalid"
     status = 422
+
+
+class UnknownOperatorError(OperatorError):
+    """There is no operator with this mail address."""
+
+    code = "operator-unknown"
+    status = 404
 
 
 class InvitationError(OperatorError):

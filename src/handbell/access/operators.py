@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Select, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from handbell._mail import fold_mail, read_mail
-from handbell.errors import InvitationError, OperatorError
+from handbell.errors import InvitationError, OperatorError, UnknownOperatorError
 from handbell.fixes import Action, Fix
 from handbell.storage.database import Database
 from handbell.storage.tables import invitations, operators, sign_ins
@@ -388,8 +388,8 @@ def _exists(mail: str) -> OperatorError:
     )
 
 
-def _unknown(mail: str) -> OperatorError:
-    return OperatorError(
+def _unknown(mail: str) -> UnknownOperatorError:
+    return UnknownOperatorError(
         f"There is no operator {mail[:100]!r}", fix=Fix(Action.LIST_OPERATORS, "See")
     )
 

@@ -37,7 +37,7 @@ from handbell.delivery.events import (
     SessionQuarantined,
     name_of,
 )
-from handbell.errors import WebhookError
+from handbell.errors import UnknownWebhookError, WebhookError
 from handbell.fixes import Action, Fix
 from handbell.storage.database import Database
 from handbell.storage.tables import ADDRESSED
@@ -355,5 +355,7 @@ def _webhook(row: RowMapping) -> Webhook:
     )
 
 
-def _gone(webhook_id: int) -> WebhookError:
-    return WebhookError(f"There is no webhook {webhook_id}", fix=Fix(Action.LIST_WEBHOOKS, "See"))
+def _gone(webhook_id: int) -> UnknownWebhookError:
+    return UnknownWebhookError(
+        f"There is no webhook {webhook_id}", fix=Fix(Action.LIST_WEBHOOKS, "See")
+    )
