@@ -48,6 +48,7 @@ class Task:
     ahead: float = 0.0
     wrong: float = 0.0
     request_timeout: float = 5.0
+    database_url: str = ""
     orders: list[dict[str, Any]] = field(default_factory=list)
     works: bool = True
     dies: bool = False
@@ -66,7 +67,7 @@ class Task:
         home = Path(self.home)
         return Settings.load(
             home=home,
-            database_url=f"sqlite:///{home / DATABASE_FILE}",
+            database_url=self.database_url or f"sqlite:///{home / DATABASE_FILE}",
             apns_production_url=self.production_url,
             apns_development_url=self.development_url,
             apns_ca_file=Path(self.ca_file),

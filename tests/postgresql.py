@@ -1,8 +1,9 @@
 """A real PostgreSQL for tests, from a wheel: one server per run, a database per test.
 
 The fixture ``database_url`` gives a test its database. In a file with ``pytestmark =
-pytest.mark.databases`` each test that uses it runs on SQLite and on PostgreSQL; elsewhere it is
-SQLite. The server is started by the first test that asks and stopped when the run ends.
+pytest.mark.databases`` each test that uses it runs on SQLite and on PostgreSQL, one that is marked
+``databases("sqlite")`` on that alone; elsewhere it is SQLite. The server is started by the first
+test that asks and stopped when the run ends.
 """
 
 import contextlib
@@ -93,11 +94,10 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Let tests of files that are marked ``databases`` run on each database."""
-    if "database_url" in metafunc.fixturenames and any(
-        metafunc.definition.iter_markers("databases")
-    ):
-        metafunc.parametrize("database_url", DATABASES, indirect=True)
+    """Let tests that are marked ``databases`` run on each database, or on those it names."""
+    marker = metafunc.definition.get_closest_marker("databases")
+    if marker is not None and "database_url" in metafunc.fixturenames:
+        metafunc.parametrize("database_url", marker.args or DATABASES, indirect=True)
 
 
 @pytest.fixture(scope="session")

@@ -189,8 +189,13 @@ def start_sender(task: Task) -> "subprocess.Popen[str]":
 
 
 @contextlib.contextmanager
-def open_scene(folder: Path, *, request_timeout: float = 5) -> Iterator[Scene]:
-    """Give a system with an app, its key, and a twin that knows the key."""
+def open_scene(
+    folder: Path, database_url: str = "", *, request_timeout: float = 5
+) -> Iterator[Scene]:
+    """Give a system with an app, its key, and a twin that knows the key.
+
+    Its database is an SQLite file in the folder, or that of a URL.
+    """
     clock = Clock()
     with start_twin(folder / "twin", now=clock) as twin:
         task = Task(
@@ -200,6 +205,7 @@ def open_scene(folder: Path, *, request_timeout: float = 5) -> Iterator[Scene]:
             ca_file=str(twin.ca_file),
             app=APP,
             request_timeout=request_timeout,
+            database_url=database_url,
         )
         system = clocked(task.settings(), clock)
         named = App.read_id(APP)

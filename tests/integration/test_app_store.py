@@ -1,7 +1,6 @@
 import datetime as dt
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -29,15 +28,17 @@ from handbell.errors import (
 from handbell.storage.database import Database
 from handbell.storage.tables import apps, credentials, sessions, users
 
+pytestmark = pytest.mark.databases
+
 TEAM, OTHER_TEAM = "TEAM123456", "TEAM654321"
 NOW = 1_800_000_000.5
 OLD, NEW = (Fernet.generate_key().decode() for _ in range(2))
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
+def database(database_url: str) -> Iterator[Database]:
     """Yield a database that is ready."""
-    with closing(Database.open(f"sqlite:///{tmp_path}/handbell.db")) as opened:
+    with closing(Database.open(database_url)) as opened:
         yield opened
 
 

@@ -16,14 +16,16 @@ from tests.scene import Scene, open_scene
 from handbell.delivery.queue.workers import LEASE_SECONDS
 from handbell.storage.tables import workers
 
+pytestmark = pytest.mark.databases
+
 MAIL = "user0@example.com"
 QUARTER = 15 * 60
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
+def scene(tmp_path: Path, database_url: str) -> Iterator[Scene]:
     """Give a system with an app, its key, and a twin that knows the key."""
-    with open_scene(tmp_path, request_timeout=2) as scene:
+    with open_scene(tmp_path, database_url, request_timeout=2) as scene:
         yield scene
 
 
@@ -68,6 +70,7 @@ def test_what_was_on_its_way_at_a_kill_goes_again_and_is_shown_once(scene: Scene
     assert scene.states(apns_id[:8] + apns_id[9:13] + apns_id[15:18]) == {"sent": 1}
 
 
+@pytest.mark.databases("sqlite")
 def test_nothing_stays_with_a_sender_whose_heart_stopped(scene: Scene) -> None:
     """Work of a worker that has not beaten for the lease comes back, wherever it ran."""
     scene.add_phones(1)
@@ -86,6 +89,7 @@ def test_nothing_stays_with_a_sender_whose_heart_stopped(scene: Scene) -> None:
     assert scene.twin.accepted == 1
 
 
+@pytest.mark.databases("sqlite")
 @pytest.mark.skipif(not Path("/proc/self/ns/pid").exists(), reason="there are no such containers")
 def test_a_container_of_the_same_name_is_not_taken_for_dead(scene: Scene) -> None:
     """The number of its process says nothing here; its heart counts, as another machine's does."""

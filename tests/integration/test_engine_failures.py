@@ -35,9 +35,9 @@ GATEWAY_MISTAKE = "a mistake of Handbell's or of a gateway's: RuntimeError"
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
+def scene(tmp_path: Path, database_url: str) -> Iterator[Scene]:
     """Give a system with an app, its key, and a twin that knows the key."""
-    with open_scene(tmp_path) as scene:
+    with open_scene(tmp_path, database_url) as scene:
         yield scene
 
 

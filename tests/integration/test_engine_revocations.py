@@ -13,15 +13,17 @@ from handbell.delivery.events import Event, SessionsReleased
 from handbell.delivery.queue.workers import LEASE_SECONDS
 from handbell.system import System
 
+pytestmark = pytest.mark.databases
+
 MAIL = "user0@example.com"
 EVERYBODY = {"everybody": True}
 HOUR = 3600
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
+def scene(tmp_path: Path, database_url: str) -> Iterator[Scene]:
     """Give a system with an app, its key, and a twin that knows the key."""
-    with open_scene(tmp_path, request_timeout=2) as scene:
+    with open_scene(tmp_path, database_url, request_timeout=2) as scene:
         yield scene
 
 
@@ -204,6 +206,7 @@ def test_whoever_asks_for_a_release_need_not_be_the_one_who_sends(scene: Scene) 
     assert all(one.waited > 0 for one in released)
 
 
+@pytest.mark.databases("sqlite")
 def test_a_worker_that_was_taken_for_dead_begins_nothing_of_what_it_had(scene: Scene) -> None:
     """What it had handed over and not sent is sent by whoever has it now, and not twice."""
     (phone,) = scene.add_phones(1)

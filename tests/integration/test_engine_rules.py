@@ -26,9 +26,9 @@ HOUR = 3600
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
+def scene(tmp_path: Path, database_url: str) -> Iterator[Scene]:
     """Give a system with an app, its key, and a twin that knows the key."""
-    with open_scene(tmp_path) as scene:
+    with open_scene(tmp_path, database_url) as scene:
         yield scene
 
 
@@ -440,6 +440,7 @@ def test_of_two_that_waited_for_the_morning_the_cap_lets_the_first_through(scene
     assert scene.twin.accepted == 1
 
 
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize("is_broadcast", [False, True])
 def test_a_rate_limit_is_kept(scene: Scene, is_broadcast: bool) -> None:  # noqa: FBT001
     """Over any stretch of the clock no more goes out than the rate and the burst allow."""
@@ -486,6 +487,7 @@ def test_a_disabled_app_holds_and_goes_on_when_enabled(scene: Scene) -> None:
 # Who goes first, and what is taken back
 
 
+@pytest.mark.databases
 def test_an_urgent_push_overtakes_a_broadcast(scene: Scene) -> None:
     """An urgent send from another process does not wait for the broadcast in progress."""
     number = 4000
@@ -549,6 +551,7 @@ def test_a_first_batch_without_an_answer_does_not_hold_the_rest(tmp_path: Path) 
         asyncio.run(scenario())
 
 
+@pytest.mark.databases
 def test_cancel_in_the_middle_of_a_broadcast_catches_the_rest(scene: Scene) -> None:
     """Cancel says how many it caught: exactly those that nothing was sent to."""
     number = 4500
@@ -570,6 +573,7 @@ def test_cancel_in_the_middle_of_a_broadcast_catches_the_rest(scene: Scene) -> N
     asyncio.run(scenario())
 
 
+@pytest.mark.databases
 def test_cancel_catches_what_is_held(scene: Scene) -> None:
     """What waits for its time is cancelled, what was sent is not."""
     phones = scene.add_phones(3)

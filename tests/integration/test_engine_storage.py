@@ -42,9 +42,9 @@ EVERYBODY = {"everybody": True}
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
+def scene(tmp_path: Path, database_url: str) -> Iterator[Scene]:
     """Give a system with an app, its key, and a twin that knows the key."""
-    with open_scene(tmp_path) as scene:
+    with open_scene(tmp_path, database_url) as scene:
         yield scene
 
 
@@ -72,6 +72,7 @@ def test_a_repeat_under_the_same_key_returns_the_first_answer(scene: Scene, to: 
     assert scene.twin.accepted == 2
 
 
+@pytest.mark.databases
 def test_one_key_at_once_from_many_processes_is_one_notification(scene: Scene) -> None:
     """However many processes accept under one key, one notification and one push come of it."""
     scene.add_phones(1)
@@ -115,6 +116,7 @@ def test_one_key_at_once_from_many_threads_is_one_notification(scene: Scene) -> 
 # Broadcasts
 
 
+@pytest.mark.databases
 def test_who_registers_or_leaves_meanwhile_disturbs_no_broadcast(scene: Scene) -> None:
     """Whoever was there and stayed is reached once; who left before their turn is not."""
     number = 1500

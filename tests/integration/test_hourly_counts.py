@@ -12,11 +12,13 @@ from handbell.delivery.record.hourly_counts import HOUR, HourCount
 from handbell.delivery.record.outcome_batch import Batch, Ending
 from handbell.delivery.response import Response
 
+pytestmark = pytest.mark.databases
+
 
 @pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
+def scene(tmp_path: Path, database_url: str) -> Iterator[Scene]:
     """Give a system with an app, its key and a twin, all by one clock."""
-    with open_scene(tmp_path) as scene:
+    with open_scene(tmp_path, database_url) as scene:
         yield scene
 
 
@@ -78,6 +80,7 @@ def test_a_report_is_counted_once(scene: Scene) -> None:
     assert _total(scene.system.reports.trend(scene.app, hours=1, buckets=1)) == (1, 0, 1, 1)
 
 
+@pytest.mark.databases("sqlite")
 def test_a_batch_that_is_not_written_is_not_counted(scene: Scene) -> None:
     """Rows and their count are one transaction."""
     ending = Ending(

@@ -5,7 +5,6 @@ import hashlib
 import hmac
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -27,6 +26,8 @@ from handbell.settings import Settings
 from handbell.storage.database import Database
 from handbell.storage.tables import apps as apps_table
 from handbell.system import System
+
+pytestmark = pytest.mark.databases
 
 MAIL, OTHER = "user1@example.com", "test@4d.com"
 SECRET = "a secret of the back end, with 40 bytes."
@@ -262,9 +263,9 @@ def test_without_a_token_nobody_registers(desk: Desk, client: httpx.Client) -> N
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
+def database(database_url: str) -> Iterator[Database]:
     """Yield a database that is ready."""
-    database = Database.open(f"sqlite:///{tmp_path}/handbell.db")
+    database = Database.open(database_url)
     yield database
     database.close()
 

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 from bench.chaos import Clock
@@ -20,13 +19,15 @@ from handbell.errors import DatabaseLockedError
 from handbell.storage.database import Database
 from handbell.storage.tables import workers
 
+pytestmark = pytest.mark.databases
+
 HOUR = 3600.0
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
+def database(database_url: str) -> Iterator[Database]:
     """Give a new database."""
-    with closing(Database.open(f"sqlite:///{tmp_path / 'handbell.db'}")) as database:
+    with closing(Database.open(database_url)) as database:
         yield database
 
 
@@ -50,6 +51,7 @@ def enter(database: Database, *, boot: str, beat: float) -> int:
     return 7
 
 
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize("jump", [-24 * HOUR, -HOUR, -LEASE_SECONDS - 1, LEASE_SECONDS + 1, HOUR])
 def test_a_clock_that_is_set_kills_nobody_and_keeps_nobody_alive(
     database: Database, clock: Clock, jump: float
@@ -138,6 +140,7 @@ def make_heart(
     )
 
 
+@pytest.mark.databases("sqlite")
 def test_a_worker_that_was_struck_off_enlists_once(database: Database, clock: Clock) -> None:
     """However many find out at the same time, it has one name afterwards, and one row."""
     known_workers, lost = Workers(database, machine=clock.machine), list[bool]()

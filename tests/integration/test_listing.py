@@ -9,11 +9,13 @@ from tests.scene import Scene, open_scene
 
 from handbell.delivery.ledger.listing import DeliverySearch, NotificationSearch, NotificationStatus
 
+pytestmark = pytest.mark.databases
+
 
 @pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
+def scene(tmp_path: Path, database_url: str) -> Iterator[Scene]:
     """Give a system with an app, its key and a twin, all by one clock."""
-    with open_scene(tmp_path) as scene:
+    with open_scene(tmp_path, database_url) as scene:
         yield scene
 
 

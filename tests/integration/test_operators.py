@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 from argon2 import PasswordHasher
@@ -14,6 +13,8 @@ from handbell.access.passwords import Passwords
 from handbell.errors import InvitationError, OperatorError
 from handbell.storage.database import Database
 from handbell.storage.tables import invitations, operators, sign_ins
+
+pytestmark = pytest.mark.databases
 
 MAIL, PASSWORD = "op@example.com", "a bell rings twice"
 QUICK = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
@@ -34,9 +35,9 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
+def desk(database_url: str) -> Iterator[Desk]:
     """Give a database of its own."""
-    database = Database.open(f"sqlite:///{tmp_path / 'handbell.db'}")
+    database = Database.open(database_url)
     yield Desk(database)
     database.close()
 

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from sqlalchemy import insert, select
@@ -18,9 +17,9 @@ from handbell.storage.tables import circuits
 
 
 @pytest.fixture
-def book(tmp_path: Path) -> Iterator[Book]:
+def book(database_url: str) -> Iterator[Book]:
     """Give an empty ledger."""
-    database = Database.open(f"sqlite:///{tmp_path / 'handbell.db'}")
+    database = Database.open(database_url)
     yield Book(database)
     database.close()
 

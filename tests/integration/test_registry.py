@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from threading import Barrier
 from typing import Any
 
@@ -24,6 +23,8 @@ from handbell.registry.session import Session
 from handbell.registry.store import Registry
 from handbell.storage.database import Database
 from handbell.storage.tables import sessions
+
+pytestmark = pytest.mark.databases
 
 OWNER, OTHER = "owner@4d.com", "other@4d.com"
 TOKEN = "ab" * 32
@@ -47,9 +48,9 @@ class Clock:
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
+def database(database_url: str) -> Iterator[Database]:
     """Yield a database that is ready."""
-    with closing(Database.open(f"sqlite:///{tmp_path}/handbell.db")) as opened:
+    with closing(Database.open(database_url)) as opened:
         yield opened
 
 
@@ -643,13 +644,12 @@ database.close()
 
 
 def test_processes_never_make_two_owners(
-    app: App, database: Database, registry: Registry, tmp_path: Path
+    app: App, database: Database, database_url: str, registry: Registry
 ) -> None:
-    """Several processes on one file fight for the same tokens: each ends with one owner."""
-    url = f"sqlite:///{tmp_path}/handbell.db"
+    """Several processes fight for the same tokens: each ends with one owner."""
     racers = [
         subprocess.Popen(
-            [sys.executable, "-c", RACER, url, str(app.row), str(number)],
+            [sys.executable, "-c", RACER, database_url, str(app.row), str(number)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -688,6 +688,7 @@ _MAIL_INDEXES = ("(app_id=? AND mail=?)", "ix_sessions_user_id")
 _TOKEN_INDEXES = ("uq_sessions_owner", "ix_sessions_claim", "users USING INTEGER PRIMARY KEY")
 
 
+@pytest.mark.databases("sqlite")
 def test_the_hot_path_searches_by_index(registry: Registry, app: App, database: Database) -> None:
     """No query of a send or a registration walks through a whole table."""
     with statements() as seen:

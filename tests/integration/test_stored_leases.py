@@ -4,7 +4,6 @@ import random
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +21,8 @@ from handbell.storage.leases import Leases
 from handbell.storage.tables import proofs as proofs_table
 from handbell.storage.tables import webhook_calls
 
+pytestmark = pytest.mark.databases
+
 NOW = 1_700_000_000_000
 BOTH = [sender.LEASES, proofs.LEASES]
 SECONDS = {sender.LEASES: sender.LEASE_SECONDS, proofs.LEASES: proofs.LEASE_SECONDS}
@@ -29,9 +30,9 @@ TABLES: dict[Leases, Any] = {sender.LEASES: webhook_calls, proofs.LEASES: proofs
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
+def database(database_url: str) -> Iterator[Database]:
     """Open a database in which three calls and three mails are due."""
-    with closing(Database.open(f"sqlite:///{tmp_path}/handbell.db")) as database:
+    with closing(Database.open(database_url)) as database:
         vault = Vault([Fernet.generate_key()])
         app = AppStore(database, vault).add("TEAM123456", "com.sample.myapp")
         WebhookStore(database, vault).add(app, "https://backend.example/hook")

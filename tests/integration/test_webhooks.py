@@ -35,6 +35,8 @@ from handbell.storage.database import Database
 from handbell.storage.tables import deliveries, webhook_calls
 from handbell.twin.certificates import Authority
 
+pytestmark = pytest.mark.databases
+
 NOON = 1_700_000_000.0
 KEY = Fernet.generate_key()
 LOCAL = OutboundOptions(allow_private=True)
@@ -141,6 +143,7 @@ class House:
     vault: Vault
     app: App
     clock: Clock
+    url: str
 
     @property
     def store(self) -> WebhookStore:
@@ -192,12 +195,12 @@ class House:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
+def house(database_url: str) -> Iterator[House]:
     """Open a database with an app."""
-    database = Database.open(f"sqlite:///{tmp_path}/handbell.db")
+    database = Database.open(database_url)
     vault, clock = Vault([KEY]), Clock()
     app = AppStore(database, vault, now=clock).add("TEAM123456", "com.sample.myapp")
-    yield House(database, vault, app, clock)
+    yield House(database, vault, app, clock, database_url)
     database.close()
 
 
@@ -278,7 +281,7 @@ def test_a_call_that_was_stored_is_made_after_a_restart(house: House, receiver: 
     """Killed between storing and sending, the next start sends; nobody else has to remember."""
     house.store.add(house.app, receiver.url)
     house.happen(house.failed())
-    database = Database.open(f"sqlite:///{house.database.path}")
+    database = Database.open(house.url)
     sender = WebhookSender(database, house.vault, outbound=LOCAL, now=house.clock)
     assert asyncio.run(sender.send_due()) == 1
     database.close()
@@ -553,6 +556,7 @@ def test_a_test_call_is_made_at_once(house: House, receiver: Receiver) -> None:
     assert house.calls() == []
 
 
+@pytest.mark.databases("sqlite")
 def test_a_webhook_is_kept_without_its_secret(house: House, receiver: Receiver) -> None:
     """The secret is told once; neither the database nor a listing shows it."""
     webhook, secret = house.store.add(house.app, receiver.url)

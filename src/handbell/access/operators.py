@@ -27,6 +27,8 @@ LONGEST_MAIL: Final = 320
 """The maximum length of an entered mail address."""
 
 _SECRET_BYTES: Final = 32
+# Whether there is an operator, or one of this mail, decides which links serve.
+_TURN: Final = "operators"
 _HOUR: Final = 3_600_000
 
 
@@ -78,7 +80,7 @@ class OperatorStore:
         """
         mail = _mail(mail)
         hashed = self._hashed(password, mail)
-        with self._database.write() as connection:
+        with self._database.write(alone=_TURN) as connection:
             return self._added(connection, mail, hashed)
 
     def list(self) -> _Operators:
@@ -100,7 +102,7 @@ class OperatorStore:
         Raises :class:`~handbell.errors.OperatorError` if there is none.
         """
         folded = fold_mail(mail)
-        with self._database.write() as connection:
+        with self._database.write(alone=_TURN) as connection:
             connection.execute(delete(invitations).where(invitations.c.mail == folded))
             statement = delete(operators).where(operators.c.mail == folded)
             if not connection.execute(statement).rowcount:
@@ -112,7 +114,7 @@ class OperatorStore:
         Raises :class:`~handbell.errors.OperatorError` for a weak one.
         """
         hashed = self._hashed(password, operator.mail)
-        with self._database.write() as connection:
+        with self._database.write(alone=_TURN) as connection:
             self._renewed(connection, operator.mail, hashed)
 
     def check(self, mail: str, password: str) -> Operator | None:
@@ -205,7 +207,7 @@ class OperatorStore:
 
         It is valid while there is no operator, and only the newest such link is.
         """
-        with self._database.write() as connection:
+        with self._database.write(alone=_TURN) as connection:
             connection.execute(delete(invitations).where(invitations.c.purpose == "first"))
             return self._invited(connection, None, "first")
 
@@ -216,7 +218,7 @@ class OperatorStore:
         :class:`~handbell.errors.OperatorError` for an invalid mail or an operator's.
         """
         folded = None if mail is None else _mail(mail)
-        with self._database.write() as connection:
+        with self._database.write(alone=_TURN) as connection:
             if folded is not None and _is_known(connection, folded):
                 raise _exists(folded)
             return self._invited(connection, folded, "join")
@@ -227,7 +229,7 @@ class OperatorStore:
         Until then the old one stays valid. It is valid once within 24 hours; a newer link or a
         password change revokes it.
         """
-        with self._database.write() as connection:
+        with self._database.write(alone=_TURN) as connection:
             if not _is_known(connection, operator.mail):
                 raise _unknown(operator.mail)
             connection.execute(resets_of(operator.mail))
@@ -268,7 +270,7 @@ class OperatorStore:
             .where(invitations.c.digest == invited.id)
             .values(used_at=self._milliseconds())
         )
-        with self._database.write() as connection:
+        with self._database.write(alone=_TURN) as connection:
             # Again, under the write lock: an operator may have been added meanwhile.
             invited = self._open(connection, secret)
             connection.execute(statement)

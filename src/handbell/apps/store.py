@@ -107,7 +107,8 @@ class AppStore:
     @contextmanager
     def _write(self) -> Iterator[Connection]:
         """Yield a connection that changes what other processes have cached."""
-        with self._database.write() as connection:
+        # Whether a name is free is judged by all apps.
+        with self._database.write(alone="apps") as connection:
             yield connection
             self._database.signal(Kind.RULES)
 

@@ -70,7 +70,7 @@ class TemplateStore:
         now = int(self._now() * 1000)
         content = json.dumps(template.to_dict(), ensure_ascii=False)
         mine = (templates.c.app_id == _row(app), templates.c.name == template.name)
-        with self._database.write() as connection:
+        with self._database.write(alone="templates") as connection:
             changed = connection.execute(
                 update(templates).where(*mine).values(content=content, updated_at=now)
             )

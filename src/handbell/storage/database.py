@@ -162,12 +162,16 @@ class Database:
                 yield connection
 
     @contextmanager
-    def write(self, *, is_lasting: bool = True) -> Iterator[Connection]:
+    def write(self, *, is_lasting: bool = True, alone: str = "") -> Iterator[Connection]:
         """Yield a connection whose transaction is committed at the end, or rolled back on an error.
 
         Writers are serialized: do not nest them, and keep them short. What is committed survives a
         crash of the process and of the machine; unless it ``is_lasting``, only of the process, and
         nothing waits for the disk.
+
+        A database server lets others write meanwhile: who judges by what was read before writing
+        locks those rows, or names what it is about in ``alone``; of one name there is one
+        transaction at a time.
         """
         with self._outbox.opened() as signals:
             if self.path is None:
@@ -176,6 +180,8 @@ class Database:
                     self._engine.connect() as connection,
                     postgresql.committed(connection, self._engine),
                 ):
+                    if alone:
+                        postgresql.wait_for_turn(connection, alone)
                     if not is_lasting:
                         connection.exec_driver_sql("SET LOCAL synchronous_commit TO OFF")
                     yield connection

@@ -6,11 +6,12 @@ nothing is set for longer than a transaction (docs/decisions/0027-postgresql.md)
 
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, PoolProxiedConnection, create_engine, event
+from sqlalchemy import Connection, Engine, PoolProxiedConnection, create_engine, event, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import (
     DataError,
@@ -171,6 +172,16 @@ def driver_errors() -> tuple[type[Exception], ...]:
     """Return the class of the driver's errors, if it is in use here."""
     driver: Any = sys.modules.get("psycopg")
     return () if driver is None else (driver.Error,)
+
+
+def wait_for_turn(connection: Connection, name: str) -> None:
+    """Wait until no other transaction has the turn of this name, and take it to the end of ours."""
+    number = zlib.crc32(name.encode()) - (1 << 31)
+    connection.execute(_TURN, {"space": _TURNS, "number": number})
+
+
+_TURNS: Final = 0x68626C6C
+_TURN: Final = text("SELECT pg_advisory_xact_lock(:space, :number)")
 
 
 class _Watch:

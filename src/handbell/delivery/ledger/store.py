@@ -22,7 +22,7 @@ from handbell.apps.app import App
 from handbell.creation.recipients import EVERYBODY
 from handbell.delivery.delivery import Delivery, State
 from handbell.delivery.policy.parts import NO_ZONE
-from handbell.delivery.queue.shards import SHARDS, count_uncome, count_waits, shard_for
+from handbell.delivery.queue.shards import SHARDS, count_free, count_waits, shard_for
 from handbell.errors import UnknownNotificationError
 from handbell.fixes import Action, Fix
 from handbell.storage.database import Database
@@ -129,10 +129,9 @@ class Ledger:
         now = self._milliseconds()
         with self._database.write() as connection:
             mine = shards.c.notification_id == row
-            found = connection.execute(SHARDS.where(mine)).all()
-            taken = [shard for shard in found if shard.worker_id is not None]
-            # Deliveries in both are counted by the workers that hold them.
-            caught = count_uncome(connection, found) - count_uncome(connection, taken)
+            # Nobody takes one now, and who holds one counts what is left of it after us.
+            found = connection.execute(SHARDS.where(mine).with_for_update(of=shards)).all()
+            caught = count_free(connection, found)
             connection.execute(delete(shards).where(mine, shards.c.worker_id.is_(None)))
             waiting = connection.execute(
                 update(deliveries)

@@ -96,6 +96,23 @@ def count_uncome(connection: Connection, found: Sequence[Row[Any]]) -> int:
     return sum(_scalar(connection, one, func.count()) for one in _segments(found))
 
 
+def count_free(connection: Connection, found: Sequence[Row[Any]]) -> int:
+    """Return how many of those sessions no worker holds, each once.
+
+    No worker writes deliveries to them, so the count holds although others are being sent to.
+    """
+    return sum(_count_free(connection, one) for one in _segments(found))
+
+
+def _count_free(connection: Connection, segment: _Segment) -> int:
+    held = [one for one in segment.spanning if one.worker_id is not None]
+    zones = _zones_of_all(held)
+    if len(held) == len(segment.spanning) or zones is None:
+        return 0
+    statement = _uncome(segment, func.count())
+    return connection.scalar(statement.where(~is_in_zones(zones)) if held else statement) or 0
+
+
 def count_waits(connection: Connection, found: Sequence[Row[Any]], now: int) -> Counter[str]:
     """Return the number of waiting sessions in these shards of one notification, by reason.
 
@@ -153,7 +170,9 @@ def _segments(found: Sequence[Row[Any]]) -> list[_Segment]:
 def _is_alike(former: _Segment, spanning: Sequence[Row[Any]], zones: str | None) -> bool:
     """Return whether the next range has the same shards as a segment."""
     told = [
-        sorted((one.due_at, one.reason or "", one.zones or "") for one in each)
+        sorted(
+            (one.due_at, one.reason or "", one.zones or "", one.worker_id is None) for one in each
+        )
         for each in (former.spanning, spanning)
     ]
     return former.zones == zones and told[0] == told[1]

@@ -11,7 +11,7 @@ from handbell.delivery.events import Event, SessionClosed, SessionQuarantined
 from handbell.delivery.policy.retry import SERVICE_DOWN
 from handbell.delivery.queue.shards import SHARDS, count_uncome
 from handbell.delivery.webhooks.store import store_calls
-from handbell.storage.bulk import Columns, Statement, each, upsert_rows
+from handbell.storage.bulk import Columns, Statement, each, in_list, upsert_rows
 from handbell.storage.database import Database
 from handbell.storage.signals import Kind
 from handbell.storage.tables import deliveries, notifications, sessions, shards
@@ -106,6 +106,7 @@ def write_batch(connection: Connection, batch: Batch, *, now: int) -> set[int]:
     Returns the sessions that are unchanged, although an answer would have closed or quarantined
     them: they were registered again meanwhile, or are closed already. No event reports them.
     """
+    _lock_shards(connection, {*batch.positions, *batch.resting_shards, *batch.finished_shards})
     _write_sent(connection, batch.sent, now)
     if batch.endings:
         columns = dict(zip(_ENDING_FIELDS, zip(*batch.endings, strict=True), strict=True))
@@ -209,6 +210,13 @@ def _is_gone(session: Any | None, since: int | None) -> bool:
 def _note_accepted(connection: Connection, numbers: Sequence[int], now: int) -> None:
     if numbers:
         _ACCEPTED.run(connection, numbers=sorted(numbers), now=now)
+
+
+def _lock_shards(connection: Connection, mine: Collection[int]) -> None:
+    """Lock shards before deliveries, as a cancel does, which is seen then once it is committed."""
+    if mine:
+        locked = select(shards.c.id).where(in_list(shards.c.id, mine)).order_by(shards.c.id)
+        connection.execute(locked.with_for_update())
 
 
 def _count_cancelled(connection: Connection, finished: Sequence[int]) -> None:
