@@ -15,6 +15,7 @@ from tests.scene import Scene, open_scene
 
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
+from handbell.delivery.accept.store import ASK_KEYS
 from handbell.delivery.engine import Acceptance, Engine, Entry, Options
 from handbell.errors import HandbellError, IdempotencyError, PayloadTooLargeError, TwinError
 from handbell.system import System
@@ -107,6 +108,14 @@ def test_keys_among_many_are_honoured_one_by_one(scene: Scene) -> None:
 
     asyncio.run(scenario())
     assert scene.twin.accepted == 2
+
+
+def test_idempotency_keys_are_looked_up_one_by_one(scene: Scene) -> None:
+    """SQLite goes through the keys that are asked for, and not through all of the app's."""
+    with scene.system.database.read() as connection:
+        steps = ASK_KEYS.explain(connection, app=scene.app.id, keys=["a"])
+    assert [step for step in steps if step.startswith("SCAN")] == [steps[0]]
+    assert "PRIMARY KEY (app=? AND key=?)" in steps[1]
 
 
 def test_a_known_key_is_answered_before_anything_else_is_looked_at(scene: Scene) -> None:

@@ -28,6 +28,7 @@ from handbell.storage.bulk import (
     insert_new,
     insert_numbered,
     insert_rows,
+    look_up,
 )
 from handbell.storage.connections import Quick
 from handbell.storage.tables import (
@@ -42,19 +43,20 @@ from handbell.storage.tables import (
 _KEY_COLUMNS: Final = ("app", "key", "fingerprint", "notification_id", "created_at")
 _STATE_COLUMNS: Final = ("urgency", "state", "reason", "worker_id", "due_at")
 _KEYS: Final = each("keys")
-_ASK_KEYS: Final = Statement(
-    select(idempotency.c.key, idempotency.c.fingerprint, idempotency.c.notification_id)
-    .select_from(_KEYS)
-    .join(
-        idempotency,
-        and_(idempotency.c.app == bindparam("app"), idempotency.c.key == _KEYS.c.value),
+ASK_KEYS: Final = Statement(
+    select(idempotency.c.key, idempotency.c.fingerprint, idempotency.c.notification_id).select_from(
+        look_up(
+            _KEYS,
+            idempotency,
+            and_(idempotency.c.app == bindparam("app"), idempotency.c.key == _KEYS.c.value),
+        )
     )
 )
 _PUBLIC_IDS: Final = each("public_ids")
 _ASK_ROWS: Final = Statement(
-    select(notifications.c.public_id, notifications.c.id)
-    .select_from(_PUBLIC_IDS)
-    .join(notifications, notifications.c.public_id == _PUBLIC_IDS.c.value)
+    select(notifications.c.public_id, notifications.c.id).select_from(
+        look_up(_PUBLIC_IDS, notifications, notifications.c.public_id == _PUBLIC_IDS.c.value)
+    )
 )
 _MOST_SPANS: Final = 8
 _BOUNDS: Final = select(func.min(sessions.c.id), func.max(sessions.c.id)).where(
@@ -270,7 +272,7 @@ def _read_keys(connection: Quick, orders: Sequence[Order]) -> dict[Key, _Known]:
 
 
 def _keys(connection: Quick, app: str, keys: Sequence[str]) -> Iterator[_Known]:
-    return map(_Known._make, _ASK_KEYS.rows(connection, app=app, keys=keys))
+    return map(_Known._make, ASK_KEYS.rows(connection, app=app, keys=keys))
 
 
 def _insert(connection: Quick, drafts: Sequence[Draft], now: int) -> list[Acceptance]:
