@@ -32,6 +32,8 @@ _AXE: Final = Path(axe_playwright_python.__file__).with_name("axe.min.js")
 
 def serious_findings(page: Page, *only: str) -> list[tuple[str, list[str]]]:
     """Return what axe finds serious or critical on a page, by all its rules or by some."""
+    # What is at work is pale until the answer is there.
+    page.wait_for_function("!document.querySelector('[aria-busy=true]')")
     if not page.evaluate("'axe' in window"):
         page.evaluate(_AXE.read_text(encoding="utf-8"))
     # What passes would be described at length too, for nobody.

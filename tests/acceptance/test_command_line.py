@@ -395,7 +395,7 @@ def test_the_schema_is_brought_up_to_date_by_a_command(shell: Shell) -> None:
     for _ in range(2):
         assert shell.run("db", "upgrade").out == f"The schema of {url} is up to date, at {HEAD}.\n"
     told = json.loads(shell.run("db", "upgrade", "--json").out)
-    assert told == {"database": url, "revision": HEAD}
+    assert told == {"database": url, "revision": HEAD, "waiting": None}
     (shell.home / "handbell.db").write_text("not a database", encoding="utf-8")
     ended = shell.run("db", "upgrade")
     assert (ended.code, "damaged or not an SQLite database" in ended.err) == (2, True)

@@ -52,7 +52,7 @@ def test_a_draft_outlives_an_ended_sign_in(page: Page) -> None:
     beside = page.get_by_role("dialog", name="Sign in again")
     beside.get_by_label("Password").fill("not this one, surely")
     beside.get_by_role("button", name="Sign in").click()
-    expect(beside.get_by_role("alert")).to_contain_text("not right")
+    expect(beside.get_by_role("alert")).to_contain_text("is wrong")
     beside.get_by_label("Password").fill(PASSWORD)
     beside.get_by_role("button", name="Sign in").click()
     expect(page.locator("#recipients-fault")).to_be_visible()

@@ -105,6 +105,9 @@ def entered(served: tuple[str, str], browser: Browser) -> Walk:
 def sent(entered: Walk) -> None:
     """Send from the sample app, so that there is something to list."""
     entered.open("/compose")
+    # Another test may have left a draft.
+    entered.page.evaluate("localStorage.clear(); sessionStorage.clear()")
+    entered.open("/compose")
     entered.page.get_by_label("Title", exact=True).fill("Something to list")
     entered.page.get_by_label("Mail addresses").fill("test@4d.com")
     entered.press("Send")

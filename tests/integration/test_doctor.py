@@ -118,8 +118,8 @@ def _refused(reason: str) -> Refused:
             "No route",
         ),
         (Unknown("ConnectionLost"), "wrong", "not be asked"),
-        (LostVerdict(404, "AnswerUnreadable"), "wrong", "a proxy may have given it"),
-        (LostVerdict(403), "doubtful", "got lost on the way"),
+        (LostVerdict(404, "AnswerUnreadable"), "wrong", "it may be a proxy's"),
+        (LostVerdict(403), "doubtful", "was lost on the way"),
         (Accepted("id"), "doubtful", "token of zeros"),
     ],
 )

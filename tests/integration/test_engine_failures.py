@@ -111,10 +111,10 @@ def test_a_gateway_that_breaks_off_leaves_no_push_without_an_end(scene: Scene, t
             async with asyncio.timeout(5):
                 response = await scene.send(engine, to)
             system.gateway = None
-            assert engine.worker.app_states.in_flight == 0
+            await scene.until(None, lambda: engine.worker.app_states.in_flight == 0)
             for late in gateway.late:
                 late()
-            assert engine.worker.app_states.in_flight == 0
+            await scene.until(None, lambda: engine.worker.app_states.in_flight == 0)
             held = [one for one in scene.deliveries(response) if one.state == "held"]
             assert [one.reason for one in held] == ["Interrupted"] * 3
             assert {one.detail for one in held} == {GATEWAY_MISTAKE}
@@ -140,7 +140,7 @@ def test_an_answer_that_nobody_understands_is_one_push_sent_again(scene: Scene) 
             async with asyncio.timeout(5):
                 response = await scene.send(engine, EVERYBODY)
             assert scene.states(response) == {"sent": 2, "held": 1}
-            assert engine.worker.app_states.in_flight == 0
+            await scene.until(None, lambda: engine.worker.app_states.in_flight == 0)
 
     asyncio.run(scenario())
 
@@ -155,7 +155,8 @@ def test_rules_that_cannot_be_read_hold_what_needs_them(scene: Scene) -> None:
             async with asyncio.timeout(5):
                 response = await scene.send(engine, phone.mail)
             assert scene.states(response) == {"held": 1}
-            assert scene.twin.accepted == engine.worker.app_states.in_flight == 0
+            assert scene.twin.accepted == 0
+            await scene.until(None, lambda: engine.worker.app_states.in_flight == 0)
             run_script(scene, "UPDATE apps SET quiet_hours = NULL")
             scene.clock.move(16 * 60)
             await scene.until(engine, lambda: scene.states(response) == {"sent": 1})
@@ -189,7 +190,7 @@ def test_an_end_that_cannot_be_written_leaves_the_others_theirs(
             run_script(scene, "DROP TRIGGER odd")
             later = await scene.send(engine, phones[0].mail)
             assert later.success
-            assert engine.worker.app_states.in_flight == 0
+            await scene.until(None, lambda: engine.worker.app_states.in_flight == 0)
 
     with caplog.at_level(logging.ERROR):
         asyncio.run(scenario())
@@ -297,7 +298,7 @@ def test_a_shard_that_was_given_to_others_is_not_handed_out_any_further(scene: S
         loop = asyncio.get_running_loop()
         async with scene.running() as engine:
 
-            def notice(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+            def notice(statement: str) -> None:
                 if moved or "group_concat" not in statement:
                     return
                 moved.append(True)
@@ -308,10 +309,14 @@ def test_a_shard_that_was_given_to_others_is_not_handed_out_any_further(scene: S
                 asyncio.run_coroutine_threadsafe(beating, loop).result(5)
 
             read = scene.system.database._engine  # noqa: SLF001 - to notice a statement
+
+            def trace(connection: sqlite3.Connection, *_: object) -> None:
+                connection.set_trace_callback(notice)
+
             await scene.send(engine, EVERYBODY)
             # Nothing of the page is written down before the next one to have it would read it.
             scene.twin.add_fault("slow", seconds=0.2, count=2 * number)
-            event.listen(read, "after_cursor_execute", notice)
+            event.listen(read, "checkout", trace)
             async with asyncio.timeout(10):
                 response = await scene.send(engine, EVERYBODY)
             await scene.until(engine, lambda: scene.states(response) == {"sent": number})
