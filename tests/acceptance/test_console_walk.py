@@ -104,8 +104,8 @@ def entered(served: tuple[str, str], browser: Browser) -> Walk:
 @pytest.fixture(scope="module")
 def sent(entered: Walk) -> None:
     """Send from the sample app, so that there is something to list."""
-    entered.open("/compose")
-    # Another test may have left a draft.
+    # Another test may have left a draft, which its page stores as it goes.
+    entered.open("/activity")
     entered.page.evaluate("localStorage.clear(); sessionStorage.clear()")
     entered.open("/compose")
     entered.page.get_by_label("Title", exact=True).fill("Something to list")
