@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import axe_playwright_python  # type: ignore[import-untyped]
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 CHROMIUM: Final = shutil.which("chromium-headless-shell") or shutil.which("chromium")
 """The shell without the desktop's parts needs a third of the time for a page."""
@@ -33,7 +33,7 @@ _AXE: Final = Path(axe_playwright_python.__file__).with_name("axe.min.js")
 def serious_findings(page: Page, *only: str) -> list[tuple[str, list[str]]]:
     """Return what axe finds serious or critical on a page, by all its rules or by some."""
     # What is at work is pale until the answer is there.
-    page.wait_for_function("!document.querySelector('[aria-busy=true]')")
+    expect(page.locator("[aria-busy=true]")).to_have_count(0)
     if not page.evaluate("'axe' in window"):
         page.evaluate(_AXE.read_text(encoding="utf-8"))
     # What passes would be described at length too, for nobody.

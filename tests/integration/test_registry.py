@@ -141,6 +141,7 @@ def test_what_cannot_be_used_is_refused(
     registry: Registry, app: App, given: dict[str, str], what: str
 ) -> None:
     """The error says what is wrong, and nothing is written."""
+    given = dict(given)  # those of the table serve each database
     mail, token = given.pop("mail", OWNER), given.pop("token", TOKEN)
     with pytest.raises(RegistryError, match=what):
         registry.register(app, mail, token, **given)  # type: ignore[arg-type]
