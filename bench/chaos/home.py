@@ -53,8 +53,8 @@ class Home:
             request_timeout=5.0,
         )
         system = make_system(self._task, clock)
-        app = _add_app(system, twin, APP, "Chaos")
-        _add_app(system, twin, SWITCHING_APP, "Switching")
+        app = add_app(system, twin, APP, "Chaos")
+        add_app(system, twin, SWITCHING_APP, "Switching")
         phones = twin.call(lambda twin: [twin.add_phone(app=APP) for _ in range(sessions)])
         self.tokens = [phone.token for phone in phones]
         fill(system.database, app.row or 0, self.tokens)
@@ -89,7 +89,8 @@ class Home:
             return raw.execute(query, values).fetchall()
 
 
-def _add_app(system: System, twin: RunningTwin, app_id: str, name: str) -> App:
+def add_app(system: System, twin: RunningTwin, app_id: str, name: str) -> App:
+    """Add an app with a key that the twin knows."""
     named = App.read_id(app_id)
     app = system.apps.add(named.team_id, named.bundle_id, name=name)
     key = make_key(app.team_id)

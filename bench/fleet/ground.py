@@ -8,9 +8,8 @@ from typing import Any, Final
 import psycopg
 
 from bench.chaos.filling import fill
+from bench.chaos.home import add_app
 from bench.postgresql import PostgresServer
-from handbell.apps.app import App
-from handbell.apps.sample_keys import make_key
 from handbell.apps.vault import KEY_FILE
 from handbell.delivery.ids import apns_id
 from handbell.settings import Settings
@@ -39,8 +38,8 @@ class Ground:
         Database.open(self._url(server.port), migrate=True).close()
         first = self._folder / "first"
         system = System(Settings.load(**self.settings(first, server.port)))
-        app = _add_app(system, twin, APP, "Fleet")
-        _add_app(system, twin, SWITCHING_APP, "Switching")
+        app = add_app(system, twin, APP, "Fleet")
+        add_app(system, twin, SWITCHING_APP, "Switching")
         self.api_key = system.api_keys.add("chaos", ["administer"])[1]
         phones = twin.call(lambda twin: [twin.add_phone(app=APP) for _ in range(sessions)])
         self.tokens = [phone.token for phone in phones]
@@ -93,13 +92,3 @@ class Ground:
             lambda twin: [twin.accepted_of(token).keys() for token in self.tokens]
         )
         return sum(apns_id(name, number) not in taken[number - 1] for name, number in sent)
-
-
-def _add_app(system: System, twin: RunningTwin, app_id: str, name: str) -> App:
-    named = App.read_id(app_id)
-    app = system.apps.add(named.team_id, named.bundle_id, name=name)
-    key = make_key(app.team_id)
-    system.apps.add_credential(app, key)
-    twin.add_key(key.team_id, key.key_id, key.public_key_pem)
-    twin.add_app(app.id, app.name)
-    return app
