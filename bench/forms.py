@@ -30,7 +30,7 @@ from handbell.system import System
 
 from . import seed
 from .job import Job
-from .postgresql import PostgresServer
+from .postgresql import PostgresServer, free_port
 from .programs import ROOT, output
 from .rig import RigError
 
@@ -192,7 +192,7 @@ def handbell_server(
     _, key = system.api_keys.add("forms", ["send"], app)
     system.templates.put(app, Template.read(_TEMPLATE, name="order"))
     system.database.close()
-    port = _free_port()
+    port = free_port()
     environment = {
         **os.environ,
         "HANDBELL_HOME": job.home,
@@ -238,7 +238,7 @@ def _counter(job: Job) -> Iterator[Callable[[], tuple[int, int]]]:
 @contextmanager
 def go_server(program: Path, job: Job) -> Iterator[Target]:
     """Run the server in Go, which knows as many people, and a token of each."""
-    port = _free_port()
+    port = free_port()
     target = Target("Go, net/http and apns2", "/send", "key", port, lambda: _asked(port))
     command = [str(program), json.dumps({**json.loads(job.text()), "port": port, "people": PEOPLE})]
     with _running([command], dict(os.environ), target):
@@ -283,12 +283,6 @@ def _running(
 def _is_listening(port: int) -> bool:
     with socket.socket() as attempt:
         return attempt.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def middle(rounds: Sequence[FormFigure]) -> FormFigure:

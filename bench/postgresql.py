@@ -59,7 +59,7 @@ class PostgresServer:
         """Start it, with new files if there are none, and return when it takes connections."""
         if not self._data.exists():
             self._initialize()
-        self.port = self.port or _free_port()
+        self.port = self.port or free_port()
         settings = [
             f"port={self.port}",
             "listen_addresses=127.0.0.1",
@@ -179,7 +179,8 @@ def programs() -> Path:
     return Path(found.submodule_search_locations[0]) / "pginstall18" / "bin"
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of loopback that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from bench.chaos.senders import ROOT, clean_environment
+from bench.postgresql import free_port
 
-from .link import Link, free_port
+from .link import Link
 
 _READY_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 30.0
