@@ -43,7 +43,7 @@ test-cluster: setup ## several servers and workers on one PostgreSQL, and what c
 	$(BIN)/python -m pytest -m cluster
 
 test-swift: setup ## the tests of the Swift package, where Swift is or can be had
-	HANDBELL_PYTHON=$(CURDIR)/$(BIN)/python examples/ios/test-on-linux.sh
+	HANDBELL_PYTHON=$(CURDIR)/$(BIN)/python clients/ios/test-on-linux.sh
 
 demo: setup ## send a notification to a virtual phone and see it arrive
 	$(BIN)/handbell demo

@@ -1,6 +1,6 @@
-"""A running ``handbell serve --twin`` and what the tests of the Swift package ask of it.
+"""A running ``handbell serve --twin`` and what the tests of the apps' clients ask of it.
 
-``python -m tests.swift_server COMMAND ...`` runs a command beside them. It finds in
+``python -m tests.device_backend COMMAND ...`` runs a command beside them. It finds in
 ``HANDBELL_LIVE`` the address of a back end that makes identity tokens, opens mailed links and tells
 what the server knows.
 """
@@ -168,7 +168,7 @@ def start_backend() -> Iterator[str]:
         try:
             listening, phones = _addresses(running)
             key = subprocess.run(
-                [COMMAND, "api-key", "add", "Swift", "--scope", "administer", "--json"],
+                [COMMAND, "api-key", "add", "devices", "--scope", "administer", "--json"],
                 env=environment,
                 capture_output=True,
                 text=True,

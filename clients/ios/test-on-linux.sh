@@ -92,7 +92,7 @@ test_with() {
     "$@" format lint --strict --recursive Package.swift Sources Tests Sample
     set -- "$@" test --package-path "$seen" --scratch-path "$scratch" -Xswiftc -warnings-as-errors
     if [ -n "${HANDBELL_PYTHON:-}" ]; then
-        cd "$project" && set -- "$HANDBELL_PYTHON" -m tests.swift_server "$@"
+        cd "$project" && set -- "$HANDBELL_PYTHON" -m tests.device_backend "$@"
     else
         echo "swift: no HANDBELL_PYTHON, so without the tests that want a running server"
     fi

@@ -201,7 +201,7 @@ final class LiveTests: XCTestCase {
     }
 }
 
-/// The app's own back end, as `tests/swift_server.py` plays it.
+/// The app's own back end, as `tests/device_backend.py` plays it.
 private struct Backend: Sendable {
     let url: URL
 
