@@ -41,6 +41,23 @@ async def accept(stage: Stage, engine: Engine, to: object) -> Acceptance:
     return acceptance
 
 
+@contextlib.asynccontextmanager
+async def watching(delays: list[float]) -> AsyncIterator[None]:
+    """Note by how much the event loop is late while the block runs, in seconds."""
+
+    async def watch() -> None:
+        while True:
+            due = time.monotonic() + 0.005
+            await asyncio.sleep(0.005)
+            delays.append(time.monotonic() - due)
+
+    watcher = asyncio.create_task(watch())
+    try:
+        yield
+    finally:
+        watcher.cancel()
+
+
 async def until(is_so: Callable[[], object], seconds: float = 30) -> None:
     """Return when something is so."""
     deadline = time.monotonic() + seconds
@@ -51,7 +68,11 @@ async def until(is_so: Callable[[], object], seconds: float = 30) -> None:
 
 @pytest.mark.parametrize("kind", ["lists", "singles", "everybody"])
 def test_a_rate_is_that_of_all_workers_together(stage: Stage, kind: str) -> None:
-    """In no second more goes out than the burst and 1.1 times the rate, and all of it does."""
+    """In no second more goes out than the burst and 1.1 times the rate, and all of it does.
+
+    The twin sees when a push arrives. One that a busy machine delayed arrives among later ones, so
+    a second of arrivals is longer by the longest delay of the event loop that sends.
+    """
     rate, burst, number = 100, 20, 300
     people = number // 2 if kind == "singles" else 100
     mails = [f"user{one}@example.com" for one in range(people)]
@@ -59,8 +80,10 @@ def test_a_rate_is_that_of_all_workers_together(stage: Stage, kind: str) -> None
         stage.add_phone(mail)
     stage.system.set_rules(stage.app, {"rate_limit": f"{rate}/s burst {burst}"})
 
+    delays = [0.0]
+
     async def scenario() -> None:
-        async with working(stage, 2) as engines:
+        async with working(stage, 2) as engines, watching(delays):
             if kind == "everybody":
                 for engine in (*engines, engines[0]):
                     await engine.accept(
@@ -80,7 +103,7 @@ def test_a_rate_is_that_of_all_workers_together(stage: Stage, kind: str) -> None
     assert len(times) == number
     for start in times:
         within = [at for at in times if start <= at < start + 1]
-        assert len(within) <= burst + 1.1 * rate + 1
+        assert len(within) <= burst + 1.1 * rate * (1 + max(delays)) + 1
     least = (number - burst) / rate
     assert least * 0.9 <= times[-1] - times[0]
 

@@ -9,7 +9,7 @@ refused holds one place of that window and nothing else.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from random import Random
 from time import monotonic, time
 from typing import Any, Final
@@ -228,6 +228,8 @@ class Worker:
         self._probes_sought: dict[CircuitScope, tuple[float, float]] = {}
         self.answer_seconds = answer_seconds
         self._is_stopping = False
+        self._is_taking = False
+        self._turn = 0
         signals.on(Kind.WORK, lambda _: self.wake())
         signals.on(Kind.ENDED, self._poller.tell)
         signals.on(Kind.RULES, lambda _: self._forget_rules())
@@ -317,9 +319,19 @@ class Worker:
 
         Raises StoppedError if the worker stops before that.
         """
-        broadcaster = self._broadcaster
-        while self.app_states.in_flight or broadcaster.notifications or await self._is_due_soon():
+        while not await self._is_idle():
             await self._flusher.next_written(_WATCH_SECONDS)
+
+    async def _is_idle(self) -> bool:
+        turn = self._turn
+        if self._has_work() or await self._is_due_soon():
+            return False
+        # What was taken while the database was asked is no longer due there.
+        return not self._has_work() and turn == self._turn
+
+    def _has_work(self) -> bool:
+        broadcaster = self._broadcaster
+        return self._is_taking or bool(self.app_states.in_flight or broadcaster.notifications)
 
     async def _is_due_soon(self) -> bool:
         if any(await self.storage_retry.call(self._backlog.look)):
@@ -385,13 +397,23 @@ class Worker:
         # With a shard in hand, only what is more urgent is taken as well.
         mine = max((one.shard.urgency for one in ready), default=0)
         wanted = Wanted(self.app_states.most_due(), mine, resting, full)
-        with self.release_log.begin() as snapshot:
+        with self.release_log.begin() as snapshot, self._taking():
             taken = await self._queue.take(self.id, wanted)
             ready += self._broadcaster.hold(taken.shards)
             if taken.due:
                 await self._begin_due(taken.due, snapshot)
         await self._broadcaster.take(ready)
         return bool(taken.due or ready)
+
+    @contextlib.contextmanager
+    def _taking(self) -> Iterator[None]:
+        """Note that work may be taken already that nothing else here knows of yet."""
+        self._is_taking = True
+        try:
+            yield
+        finally:
+            self._is_taking = False
+            self._turn += 1
 
     async def _seek_probes(self) -> None:
         """Make one delivery due for each open circuit that is to be probed."""
