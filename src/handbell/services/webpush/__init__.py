@@ -1,0 +1,1 @@
+"""Web Push: browsers, and any app that receives by UnifiedPush."""
